@@ -1,0 +1,57 @@
+"""What can go wrong in the file store; every message says what to do next."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of everything that the store raises on purpose."""
+
+
+class NotStored(StoreError):
+    """Nothing complete is stored under this name."""
+
+
+class Corrupt(StoreError):
+    """The bytes on disk are not the bytes that were written."""
+
+
+class CorruptCheckpoint(Corrupt):
+    """A tensor file or its manifest differs from its digest."""
+
+
+class CorruptArray(Corrupt):
+    """A dataset array differs from the digests in its directory."""
+
+
+class Unwritable(StoreError):
+    """The disk is full or the store's directory cannot be written."""
+
+
+class InvalidRows(StoreError):
+    """Rows given to an array do not fit it."""
+
+
+class ErasedContent(StoreError):
+    """The same dataset is stored already and some of its rows have been erased since."""
+
+
+class UploadError(StoreError):
+    """Base of the reasons for refusing a foreign tensor file."""
+
+
+class UploadTooLarge(UploadError):
+    """The file has more bytes than allowed."""
+
+
+class NotSafetensors(UploadError):
+    """The file does not follow the safetensors format."""
+
+
+class UploadMismatch(UploadError):
+    """A valid safetensors file that does not fit the architecture. ``reasons`` has one per tensor."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        shown = reasons[:10]
+        more = f"; and {len(reasons) - len(shown)} more" if len(reasons) > len(shown) else ""
+        super().__init__("The tensors do not fit the architecture: " + "; ".join(shown) + more)
+        self.reasons = reasons

@@ -1,0 +1,219 @@
+"""Directories that appear whole or not at all, and that are overwritten before they disappear.
+
+Every stored thing is a directory whose name is its digest. It is filled under a temporary name
+(``.new-``), flushed to the disk and renamed; it is destroyed by renaming it (``.gone-``),
+overwriting its files and removing them. A crash at any moment therefore leaves a complete thing or
+a directory with a dotted name, which ``sweep`` removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from models_store import errors
+
+MANIFEST = "manifest.json"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_NEW, _GONE = ".new-", ".gone-"
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def building(home: Path) -> Iterator[Path]:
+    """A fresh directory under ``home`` to fill and ``publish``; removed when that did not happen."""
+    new = home / f"{_NEW}{uuid.uuid4().hex}"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        new.mkdir()
+        yield new
+    except OSError as error:
+        raise errors.Unwritable(
+            f"Cannot write to the store at {home}: {error.strerror or error}. "
+            "Nothing was stored; free disk space or repair the permissions and try again."
+        ) from error
+    finally:
+        if new.exists():
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def publish(new: Path, name: str) -> bool:
+    """Give the filled directory its final name; False when that name is taken already."""
+    for file in new.iterdir():
+        sync(file)
+    sync(new)
+    home = new.parent
+    try:
+        new.rename(home / name)
+    except OSError:
+        # A rename onto a directory that is not empty fails: somebody stored the same bytes first.
+        if not (home / name).is_dir():
+            raise
+        return False
+    sync(home)
+    return True
+
+
+def set_aside(thing: Path) -> None:
+    """Take a damaged directory out of the way; its bytes stay until they are swept."""
+    thing.rename(thing.parent / f"{_GONE}{thing.name}-{uuid.uuid4().hex}")
+    sync(thing.parent)
+
+
+def destroy(home: Path, name: str) -> bool:
+    """Overwrite and remove a directory and what an interrupted destroy left; False if none was."""
+    check_name(name)
+    found = False
+    with contextlib.suppress(FileNotFoundError):
+        (home / name).rename(home / f"{_GONE}{name}-{uuid.uuid4().hex}")
+        found = True
+        sync(home)
+    for gone in sorted(home.glob(f"{_GONE}{name}-*")):
+        _overwrite_and_remove(gone)
+        found = True
+    if found:
+        sync(home)
+    return found
+
+
+def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
+    """Remove old unfinished directories and old things not in ``keep``; return their names.
+
+    Age is counted from the last ``touch``, so that a thing that has just been stored again but is
+    not yet written down by the caller survives.
+    """
+    removed = []
+    for thing in sorted(home.iterdir()) if home.is_dir() else []:
+        if thing.name in keep or not _is_ours(thing):
+            continue
+        try:
+            if time.time() - thing.stat().st_mtime < older_than_seconds:
+                continue
+            if not thing.name.startswith("."):
+                destroy(home, thing.name)
+            else:
+                _overwrite_and_remove(thing)
+        except FileNotFoundError:
+            continue  # another sweep was faster
+        removed.append(thing.name)
+    if removed:
+        sync(home)
+    return removed
+
+
+def names(home: Path) -> list[str]:
+    """Names of the complete things under ``home``, sorted."""
+    if not home.is_dir():
+        return []
+    return sorted(thing.name for thing in home.iterdir() if _DIGEST.fullmatch(thing.name))
+
+
+def find(home: Path, name: str) -> Path:
+    """The directory of a complete thing."""
+    thing = home / check_name(name)
+    if not thing.is_dir():
+        raise errors.NotStored(
+            f"Nothing is stored under {home.name}/{name}. It may have been purged; "
+            "list what is stored and use one of those digests."
+        )
+    return thing
+
+
+def check_name(name: str) -> str:
+    """Digests only: a name that came from outside can never lead out of the store."""
+    if not isinstance(name, str) or not _DIGEST.fullmatch(name):
+        raise errors.NotStored("Not a digest: expected 64 lower-case hexadecimal digits.")
+    return name
+
+
+def touch(thing: Path) -> None:
+    """Make ``thing`` young again for ``sweep``."""
+    with contextlib.suppress(OSError):
+        os.utime(thing)
+
+
+def write_manifest(directory: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` with a digest of itself."""
+    body = canonical(content)
+    record = {"content": content, "sha256": hashlib.sha256(body).hexdigest()}
+    (directory / MANIFEST).write_bytes(canonical(record))
+
+
+def read_manifest(directory: Path, *, corrupt: type[errors.Corrupt]) -> dict[str, Any]:
+    """The content of a manifest whose own digest fits; ``corrupt`` is raised otherwise."""
+    try:
+        record = json.loads((directory / MANIFEST).read_bytes())
+        content, digest = record["content"], record["sha256"]
+        intact = (
+            isinstance(content, dict)
+            and len(record) == 2
+            and hashlib.sha256(canonical(content)).hexdigest() == digest
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        intact = False
+    if not intact:
+        raise corrupt(
+            f"The manifest of {directory.parent.name}/{directory.name} is damaged or missing. "
+            "Restore this directory from a backup, or make the version or dataset anew."
+        )
+    return dict(content)
+
+
+def canonical(content: object) -> bytes:
+    """JSON with sorted keys and no NaN, so that equal content has equal bytes."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sha256(file: Path) -> str:
+    """Digest of a file's bytes, read piece by piece."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a directory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_at(file: Path, pieces: list[tuple[int, bytes]]) -> None:
+    """Overwrite bytes of an existing file in place and flush them; (offset, bytes) pieces."""
+    handle = os.open(file, os.O_WRONLY)
+    try:
+        for offset, content in pieces:
+            view = memoryview(content)
+            while view:
+                written = os.pwrite(handle, view, offset)
+                view, offset = view[written:], offset + written
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _overwrite_and_remove(gone: Path) -> None:
+    """Zero every file before unlinking it, so that freed blocks do not hold the old bytes."""
+    for file in sorted(gone.iterdir()):
+        size = file.stat().st_size
+        with file.open("r+b") as stream:
+            for start in range(0, size, _CHUNK):
+                stream.write(bytes(min(_CHUNK, size - start)))
+            stream.flush()
+            os.fsync(stream.fileno())
+        file.unlink()
+    gone.rmdir()
+
+
+def _is_ours(thing: Path) -> bool:
+    return bool(_DIGEST.fullmatch(thing.name)) or thing.name.startswith((_NEW, _GONE))

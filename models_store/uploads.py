@@ -1,0 +1,221 @@
+"""Check a safetensors file that came from outside, before anything of it is believed.
+
+The format: eight bytes (little endian) with the length of a JSON header, the header
+``{name: {"dtype", "shape", "data_offsets": [begin, end]}}``, then the tensors' bytes without gaps.
+The check reads the header and walks over the data in pieces, so that a large file costs no memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from models_store import errors
+
+Spec = Mapping[str, tuple[Sequence[int], Any]]
+
+_MAX_HEADER_BYTES = 16 << 20
+_PIECE_BYTES = 4 << 20
+_FORMAT_NAMES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+}
+_ITEM_BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+}
+_NUMPY_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One tensor as the header describes it; ``begin`` and ``end`` count from the data's start."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def check(path: Path, spec: Spec, max_bytes: int) -> None:
+    """Raise an ``UploadError`` unless ``path`` holds exactly the tensors of ``spec``, all finite.
+
+    ``spec`` is {name: (shape, dtype)} with dtypes such as ``"float32"``.
+    ``UploadTooLarge``, ``NotSafetensors`` and ``UploadMismatch`` are the reasons to refuse.
+    """
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise errors.UploadTooLarge(
+            f"The file has {size} bytes; at most {max_bytes} are accepted. "
+            "Store the weights alone (no optimiser state) in their expected dtype."
+        )
+    with path.open("rb") as stream:
+        entries, data_start = _read_header(stream, size)
+        reasons = _differences(entries, spec)
+        if not reasons:
+            reasons = _non_finite(stream, entries, data_start)
+    if reasons:
+        raise errors.UploadMismatch(reasons)
+
+
+def read(path: Path, spec: Spec, max_bytes: int) -> dict[str, np.ndarray]:
+    """The tensors of a file that passes ``check``."""
+    check(path, spec, max_bytes)
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise _refuse(str(error)) from error
+
+
+def _read_header(stream: BinaryIO, size: int) -> tuple[dict[str, _Entry], int]:
+    """Entries by name and the position at which the data starts."""
+    prefix = stream.read(8)
+    if len(prefix) < 8:
+        raise _refuse("it is shorter than eight bytes")
+    length = int.from_bytes(prefix, "little")
+    if length > min(size - 8, _MAX_HEADER_BYTES):
+        raise _refuse("the header's length does not fit the file")
+    try:
+        header = json.loads(stream.read(length).decode(), object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise _refuse("the header is not JSON, or repeats a name") from error
+    if not isinstance(header, dict):
+        raise _refuse("the header is not a JSON object")
+    _check_metadata(header.pop("__metadata__", {}))
+    entries = {name: _entry(name, fields) for name, fields in header.items()}
+    _check_layout(entries, size - 8 - length)
+    return entries, 8 + length
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("repeated name")
+    return found
+
+
+def _check_metadata(metadata: object) -> None:
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _refuse("__metadata__ must map strings to strings")
+
+
+def _entry(name: str, fields: object) -> _Entry:
+    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
+        raise _refuse(f"tensor {_short(name)} needs dtype, shape and data_offsets and no more")
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+        raise _refuse(f"tensor {_short(name)} has a dtype that is not known here")
+    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+        raise _refuse(f"tensor {_short(name)} has a malformed shape or data_offsets")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
+        raise _refuse(f"tensor {_short(name)} has data_offsets that do not fit its shape")
+    return _Entry(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
+
+
+def _counts(values: object) -> bool:
+    """A short list of integers from 0 up; JSON's true is an int to Python and is refused."""
+    return (
+        isinstance(values, list)
+        and len(values) <= 64
+        and all(type(v) is int and 0 <= v < 1 << 48 for v in values)
+    )
+
+
+def _check_layout(entries: dict[str, _Entry], data_bytes: int) -> None:
+    """The data must be covered without gap, overlap or rest: there is no room to hide bytes."""
+    position = 0
+    for entry in sorted(entries.values(), key=lambda e: (e.begin, e.end)):
+        if entry.begin != position:
+            raise _refuse("the tensors leave a gap or overlap")
+        position = entry.end
+    if position != data_bytes:
+        raise _refuse("the data is cut short or has bytes that belong to no tensor")
+
+
+def _differences(entries: dict[str, _Entry], spec: Spec) -> list[str]:
+    reasons = [f"{_short(name)} is missing" for name in spec if name not in entries]
+    for name, entry in entries.items():
+        if name not in spec:
+            reasons.append(f"{_short(name)} is unexpected")
+            continue
+        shape, dtype = tuple(spec[name][0]), _format_name(spec[name][1])
+        if entry.shape != shape:
+            reasons.append(f"{_short(name)} has shape {list(entry.shape)}, expected {list(shape)}")
+        if entry.dtype != dtype:
+            reasons.append(f"{_short(name)} has dtype {entry.dtype}, expected {dtype}")
+    return reasons
+
+
+def _format_name(dtype: object) -> str:
+    """The format's name of a dtype given as ``"float32"``, ``torch.float32`` or a numpy dtype."""
+    return _FORMAT_NAMES[str(dtype).removeprefix("torch.")]
+
+
+def _non_finite(stream: BinaryIO, entries: dict[str, _Entry], data_start: int) -> list[str]:
+    return [
+        f"{_short(name)} holds NaN or infinity"
+        for name, entry in entries.items()
+        if not _is_finite(stream, entry, data_start)
+    ]
+
+
+def _is_finite(stream: BinaryIO, entry: _Entry, data_start: int) -> bool:
+    stream.seek(data_start + entry.begin)
+    left = entry.end - entry.begin
+    while left:
+        piece = stream.read(min(left, _PIECE_BYTES))
+        if not piece:
+            raise _refuse("the file became shorter while it was read")
+        left -= len(piece)
+        if entry.dtype in _NUMPY_FLOATS:
+            finite = bool(np.isfinite(np.frombuffer(piece, _NUMPY_FLOATS[entry.dtype])).all())
+        elif entry.dtype == "BF16":
+            # numpy has no bfloat16: NaN and infinity are the values with all exponent bits set.
+            finite = not bool((np.frombuffer(piece, "<u2") & 0x7F80 == 0x7F80).any())
+        else:
+            finite = True
+        if not finite:
+            return False
+    return True
+
+
+def _short(name: str) -> str:
+    """A name that came from outside, safe and short enough for a message."""
+    return repr(name if len(name) <= 80 else name[:77] + "...")
+
+
+def _refuse(reason: str) -> errors.NotSafetensors:
+    return errors.NotSafetensors(
+        f"Not a usable safetensors file: {reason}. "
+        "Write it with safetensors.torch.save_file(model.state_dict(), path)."
+    )

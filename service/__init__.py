@@ -1,0 +1,1 @@
+"""What was asked, what is true, and the HTTP door to it."""

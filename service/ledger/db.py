@@ -1,0 +1,100 @@
+"""Engine and sessions for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, Engine, MetaData, create_engine, event
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.types import TypeDecorator
+
+#: How long a writer waits for another one (milliseconds on SQLite, pool seconds on PostgreSQL).
+BUSY_TIMEOUT_MS = 15_000
+
+#: Execution option that lets a read-only transaction on SQLite skip the write lock.
+READ_ONLY = "ledger_read_only"
+
+
+class Base(DeclarativeBase):
+    """Base of every table; constraint names are fixed so that migrations can address them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC, time-zone aware on both databases (SQLite itself keeps no zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("the ledger takes time-zone aware moments only")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    """This moment in UTC."""
+    return datetime.now(UTC)
+
+
+def engine(url: str, *, pool_size: int = 20) -> Engine:
+    """An engine for ``url``; on SQLite with WAL and immediate write transactions."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        made = create_engine(parsed, connect_args={"check_same_thread": False})
+        event.listen(made, "connect", _prepare_sqlite)
+        event.listen(made, "begin", _begin_sqlite)
+        return made
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return create_engine(
+        parsed, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, pool_timeout=15
+    )
+
+
+def session_factory(bound: Engine) -> sessionmaker[Session]:
+    """Sessions that keep loaded rows usable after the commit."""
+    return sessionmaker(bound, expire_on_commit=False)
+
+
+def read_only(session: Session) -> Session:
+    """Declare, before its first statement, that this session's transaction only reads."""
+    session.connection(execution_options={READ_ONLY: True})
+    return session
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    # The driver must not begin transactions on its own: a deferred BEGIN that later writes fails
+    # with "database is locked" under contention, whatever the busy timeout.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # a 202 must survive the power going out
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # Overwrite deleted content inside the database file as well.
+    cursor.execute("PRAGMA secure_delete = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    options: dict[str, Any] = dict(connection.get_execution_options())
+    connection.exec_driver_sql("BEGIN" if options.get(READ_ONLY) else "BEGIN IMMEDIATE")

@@ -1,0 +1,41 @@
+"""Keyed digests of subjects and records: the only form in which either is stored or reported."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Digester:
+    """HMAC-SHA256 under the current key; earlier keys still match what was stored under them."""
+
+    keys: tuple[bytes, ...]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Digester:
+        """The current key first, then the previous one if there is one."""
+        keys = [settings.subject_key.get_secret_value().encode()]
+        if settings.subject_key_previous is not None:
+            keys.append(settings.subject_key_previous.get_secret_value().encode())
+        return cls(tuple(keys))
+
+    def subject(self, dataset: str, subject_id: str) -> str:
+        """Digest of a subject in one dataset, 64 hex digits."""
+        return _digest(self.keys[0], "subject", dataset, subject_id)
+
+    def subject_candidates(self, dataset: str, subject_id: str) -> list[str]:
+        """Digests under which a subject may be stored: one for every key still in force."""
+        return [_digest(key, "subject", dataset, subject_id) for key in self.keys]
+
+    def record(self, dataset: str, record_id: str) -> str:
+        """Digest of a record, as audit reports name it."""
+        return _digest(self.keys[0], "record", dataset, record_id)
+
+
+def _digest(key: bytes, kind: str, dataset: str, value: str) -> str:
+    message = "\x1f".join((kind, dataset, value)).encode()
+    return hmac.new(key, message, hashlib.sha256).hexdigest()

@@ -1,0 +1,122 @@
+"""The states of everything that has a life, each with a sentence, and the moves allowed between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from service.errors import Conflict
+
+
+class IllegalMove(Conflict):
+    """A change of state that the ledger does not allow."""
+
+    code = "illegal-move"
+
+
+class DatasetStatus(StrEnum):
+    """A dataset from the first byte to use."""
+
+    INGESTING = "ingesting"  # accepted; a worker reads the source
+    READY = "ready"  # every row is in the store and has a record
+    FAILED = "failed"  # the source was refused; nothing of it was kept
+
+
+class RunStatus(StrEnum):
+    """A training run."""
+
+    QUEUED = "queued"  # waits for a worker
+    RUNNING = "running"  # a worker holds its lease
+    COMPLETED = "completed"  # its version is registered
+    FAILED = "failed"  # gave up after its last attempt; the error says why
+
+
+class VersionStatus(StrEnum):
+    """One immutable set of weights."""
+
+    CANDIDATE = "candidate"  # stored and registered; not yet judged or still owing deletions
+    PUBLISHED = "published"  # is, or may become again, the production version
+    REJECTED = "rejected"  # verification failed; never promoted
+    RETIRED = "retired"  # withdrawn: carries erased data; no longer served
+    PURGED = "purged"  # the weights are destroyed; the row remains as history
+
+
+class RequestStatus(StrEnum):
+    """A deletion request as its client sees it."""
+
+    AWAITING_APPROVAL = "awaiting_approval"  # over the policy's limit; a person must approve
+    ACCEPTED = "accepted"  # recorded; no worker has claimed any of it
+    PROCESSING = "processing"  # at least one erasure was claimed; can no longer be cancelled
+    COMPLETED = "completed"  # no live model and no stored row holds the records any more
+    NO_MATCH = "no_match"  # nothing in the dataset matched; nothing to do
+    CANCELLED = "cancelled"  # withdrawn by its client before it was claimed
+    DENIED = "denied"  # refused by the person asked to approve
+    NEEDS_REVIEW = "needs_review"  # kept failing on its own; an operator must look
+
+
+class ErasureStatus(StrEnum):
+    """One request's share of the work on one model."""
+
+    PENDING = "pending"  # waits for a batch
+    CLAIMED = "claimed"  # in the running batch
+    COMPLETED = "completed"  # production is a version without these records
+    CANCELLED = "cancelled"  # its request was cancelled or denied
+    NEEDS_REVIEW = "needs_review"  # failed alone; an operator must look
+
+
+class BatchStatus(StrEnum):
+    """Erasures of one model that are unlearned together."""
+
+    RUNNING = "running"  # a worker holds the model's lease, or must take it over
+    COMPLETED = "completed"  # its version was promoted
+    FAILED = "failed"  # given up; its erasures were handed back
+
+
+State = TypeVar("State", bound=StrEnum)
+
+REQUEST_MOVES: Mapping[RequestStatus, frozenset[RequestStatus]] = {
+    RequestStatus.AWAITING_APPROVAL: frozenset(
+        {RequestStatus.ACCEPTED, RequestStatus.DENIED, RequestStatus.CANCELLED}
+    ),
+    RequestStatus.ACCEPTED: frozenset(
+        {RequestStatus.PROCESSING, RequestStatus.COMPLETED, RequestStatus.CANCELLED}
+    ),
+    RequestStatus.PROCESSING: frozenset({RequestStatus.COMPLETED, RequestStatus.NEEDS_REVIEW}),
+    RequestStatus.NEEDS_REVIEW: frozenset({RequestStatus.PROCESSING}),
+    RequestStatus.COMPLETED: frozenset(),
+    RequestStatus.NO_MATCH: frozenset(),
+    RequestStatus.CANCELLED: frozenset(),
+    RequestStatus.DENIED: frozenset(),
+}
+
+ERASURE_MOVES: Mapping[ErasureStatus, frozenset[ErasureStatus]] = {
+    ErasureStatus.PENDING: frozenset(
+        {ErasureStatus.CLAIMED, ErasureStatus.COMPLETED, ErasureStatus.CANCELLED}
+    ),
+    ErasureStatus.CLAIMED: frozenset(
+        {ErasureStatus.COMPLETED, ErasureStatus.PENDING, ErasureStatus.NEEDS_REVIEW}
+    ),
+    ErasureStatus.NEEDS_REVIEW: frozenset({ErasureStatus.PENDING}),
+    ErasureStatus.COMPLETED: frozenset(),
+    ErasureStatus.CANCELLED: frozenset(),
+}
+
+VERSION_MOVES: Mapping[VersionStatus, frozenset[VersionStatus]] = {
+    VersionStatus.CANDIDATE: frozenset(
+        {VersionStatus.PUBLISHED, VersionStatus.REJECTED, VersionStatus.RETIRED}
+    ),
+    VersionStatus.PUBLISHED: frozenset({VersionStatus.RETIRED}),
+    VersionStatus.REJECTED: frozenset({VersionStatus.RETIRED, VersionStatus.PURGED}),
+    VersionStatus.RETIRED: frozenset({VersionStatus.PURGED}),
+    VersionStatus.PURGED: frozenset(),
+}
+
+#: Requests in these states will not change any more.
+REQUEST_ENDS = frozenset(status for status, nexts in REQUEST_MOVES.items() if not nexts)
+
+
+def check_move(moves: Mapping[State, frozenset[State]], old: State, new: State) -> None:
+    """Raise ``IllegalMove`` unless ``new`` may follow ``old``."""
+    if new not in moves[old]:
+        raise IllegalMove(f"this is {old}; it cannot become {new}")

@@ -1,0 +1,441 @@
+"""Every table of the ledger.
+
+Rows are numbers in a dataset's array; ``records`` gives each its public name. Which records a
+version was trained on is never guessed: an anchor (a trained or imported version) saw every
+training row that was not excluded at its ``data_revision``, and the batches between the anchor
+and a version list what was forgotten since.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from service.ledger.db import Base, Instant
+from service.ledger.states import (
+    BatchStatus,
+    DatasetStatus,
+    ErasureStatus,
+    RequestStatus,
+    RunStatus,
+    VersionStatus,
+)
+
+NAME_LENGTH = 64
+DIGEST_LENGTH = 64
+
+
+def _state(kind: type[StrEnum]) -> Enum:
+    # Stored as its word and checked by the code's table of moves: a new state is no migration.
+    return Enum(
+        kind,
+        native_enum=False,
+        create_constraint=False,
+        length=24,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class ApiKey(Base):
+    """A key that a client shows; only the hash of its secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime | None] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class IdempotencyKey(Base):
+    """The answer already given to one principal for one ``Idempotency-Key``."""
+
+    __tablename__ = "idempotency_keys"
+
+    principal: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    answer: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant, index=True)
+
+
+class Capability(Base):
+    """What the installed workers can do: a method, an architecture, a recipe or gates.
+
+    Workers announce themselves here, so that the API can check options without loading torch.
+    """
+
+    __tablename__ = "capabilities"
+
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    summary: Mapped[str] = mapped_column(Text)
+    options_schema: Mapped[dict[str, Any]] = mapped_column(JSON)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    announced_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class Dataset(Base):
+    """Ingested training data."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
+    status: Mapped[DatasetStatus] = mapped_column(_state(DatasetStatus))
+    source: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: Key of the array in the store, set when the dataset becomes ready.
+    array_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    rows: Mapped[int | None]
+    shape: Mapped[list[int] | None] = mapped_column(JSON)
+    dtype: Mapped[str | None] = mapped_column(String(16))
+    classes: Mapped[int | None]
+    #: Grows by one each time records are excluded from training.
+    revision: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[float] = mapped_column(default=0.0)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    ready_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Record(Base):
+    """One row of a dataset."""
+
+    __tablename__ = "records"
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "record_id"),
+        Index("ix_records_dataset_id_subject_digest", "dataset_id", "subject_digest"),
+        Index("ix_records_dataset_id_excluded_revision", "dataset_id", "excluded_revision"),
+    )
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+    record_id: Mapped[str] = mapped_column(String(255))
+    subject_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    label: Mapped[int]
+    #: 0 train, 1 validation, 2 audit, as in the array store.
+    split: Mapped[int]
+    #: The dataset's revision at which a batch (or an erasure without a model) excluded it; never
+    #: reset. Training takes rows without one.
+    excluded_revision: Mapped[int | None]
+    #: When the raw row was overwritten in the store.
+    erased_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Model(Base):
+    """An architecture on a dataset with a training recipe and an unlearning policy."""
+
+    __tablename__ = "models"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    architecture: Mapped[dict[str, Any]] = mapped_column(JSON)
+    transform: Mapped[dict[str, Any]] = mapped_column(JSON)
+    recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
+    policy: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: {parameter name: [shape, dtype]}, worked out by the first worker that sees the model.
+    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    error: Mapped[str | None] = mapped_column(Text)
+    #: The alias ``production``.
+    production_id: Mapped[int | None] = mapped_column(
+        ForeignKey("versions.id", use_alter=True, name="fk_models_production_id_versions")
+    )
+    #: Set by ``batches:run-now``: a batch closes without waiting.
+    run_now_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: What ``batches:run-now`` asked for instead of the policy's method.
+    run_now_method: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+    dataset: Mapped[Dataset] = relationship(lazy="raise")
+    production: Mapped[Version | None] = relationship(
+        foreign_keys=[production_id], lazy="raise", post_update=True
+    )
+
+
+class TrainingRun(Base):
+    """Training of a new anchor."""
+
+    __tablename__ = "training_runs"
+    __table_args__ = (
+        Index(
+            "uq_training_runs_active",
+            "model_id",
+            unique=True,
+            sqlite_where=text("status IN ('queued', 'running')"),
+            postgresql_where=text("status IN ('queued', 'running')"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    status: Mapped[RunStatus] = mapped_column(_state(RunStatus), index=True)
+    #: initial, consolidate or request.
+    reason: Mapped[str] = mapped_column(String(24))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    #: The dataset's revision when its rows were drawn; set at the start of every attempt.
+    data_revision: Mapped[int | None]
+    progress: Mapped[dict[str, Any]] = mapped_column(JSON)
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None] = mapped_column(Instant)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_by: Mapped[str] = mapped_column(String(80))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    started_at: Mapped[datetime | None] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Version(Base):
+    """One immutable set of weights."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("model_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    number: Mapped[int]
+    status: Mapped[VersionStatus] = mapped_column(_state(VersionStatus), index=True)
+    #: trained, imported, unlearned or retrained.
+    origin: Mapped[str] = mapped_column(String(16))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    #: The trained, retrained or imported version that the chain starts from; itself for an anchor.
+    anchor_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
+    #: The anchor's training rows are those not excluded at this revision of the dataset.
+    data_revision: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    training_run_id: Mapped[str | None] = mapped_column(ForeignKey("training_runs.id"))
+    batch_id: Mapped[str | None] = mapped_column(
+        ForeignKey("batches.id", use_alter=True, name="fk_versions_batch_id_batches"), index=True
+    )
+    method: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
+    options: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    #: Numbers and words about how the weights came about (step length, history, ...).
+    notes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: Seconds per step.
+    timings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: A caution that travels with the version, such as ``no_power``.
+    mark: Mapped[str | None] = mapped_column(String(24))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    published_at: Mapped[datetime | None] = mapped_column(Instant)
+    retired_at: Mapped[datetime | None] = mapped_column(Instant)
+    purged_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Artifact(Base):
+    """Internal state in the store that belongs to a version and may carry erased rows.
+
+    Kinds: ``caches`` (an anchor's prepared quantities), ``states`` (running sums since the
+    anchor), ``logs`` (update log of the training), ``scores`` (per-record losses kept for
+    pooling), ``references`` (models trained to calibrate attacks). Never served.
+    """
+
+    __tablename__ = "artifacts"
+    __table_args__ = (Index("ix_artifacts_version_id_kind", "version_id", "kind"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    notes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    destroyed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class AliasMove(Base):
+    """One move of the alias ``production``; together they are its history."""
+
+    __tablename__ = "alias_moves"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    previous_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    reason: Mapped[str] = mapped_column(String(40))
+    moved_by: Mapped[str] = mapped_column(String(80))
+    moved_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class DeletionRequest(Base):
+    """What a client asks to forget."""
+
+    __tablename__ = "deletion_requests"
+    __table_args__ = (
+        Index("ix_deletion_requests_status_due_at", "status", "due_at"),
+        Index("ix_deletion_requests_dataset_id_id", "dataset_id", "id"),
+    )
+
+    #: Sorts by time of arrival.
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    #: records, subject or class.
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[RequestStatus] = mapped_column(_state(RequestStatus))
+    subject_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    label: Mapped[int | None]
+    reason: Mapped[str | None] = mapped_column(Text)
+    client_reference: Mapped[str | None] = mapped_column(String(255))
+    principal: Mapped[str] = mapped_column(String(40), index=True)
+    matched: Mapped[int]
+    already_forgotten: Mapped[int]
+    not_found: Mapped[int]
+    #: Why it is in its state, where the state alone does not say.
+    status_reason: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    due_at: Mapped[datetime] = mapped_column(Instant)
+    expected_by: Mapped[datetime] = mapped_column(Instant)
+    completed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class RequestRecord(Base):
+    """A record that a request matched and that was not forgotten before."""
+
+    __tablename__ = "request_records"
+    __table_args__ = (
+        ForeignKeyConstraint(["dataset_id", "row"], ["records.dataset_id", "records.row"]),
+        Index("ix_request_records_dataset_id_row", "dataset_id", "row"),
+    )
+
+    request_id: Mapped[str] = mapped_column(ForeignKey("deletion_requests.id"), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Batch(Base):
+    """Erasures of one model that are unlearned together."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        Index(
+            "uq_batches_running",
+            "model_id",
+            unique=True,
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    status: Mapped[BatchStatus] = mapped_column(_state(BatchStatus))
+    #: records or class: the two kinds of forgetting are never mixed in one batch.
+    kind: Mapped[str] = mapped_column(String(16))
+    base_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
+    #: The method asked for by run-now; None: the policy's.
+    method: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    #: Fence of the model's lease under which it was last claimed.
+    fence: Mapped[int] = mapped_column(BigInteger)
+    attempts: Mapped[int] = mapped_column(default=1)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class BatchRecord(Base):
+    """A row of the base version's training data that a batch forgets."""
+
+    __tablename__ = "batch_records"
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Erasure(Base):
+    """One request's share of the work on one model."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (
+        UniqueConstraint("request_id", "model_id"),
+        Index("ix_erasures_model_id_status", "model_id", "status", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request_id: Mapped[str] = mapped_column(ForeignKey("deletion_requests.id"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    status: Mapped[ErasureStatus] = mapped_column(_state(ErasureStatus))
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"), index=True)
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    #: Failed batches in a row; a batch that keeps failing is split into cohorts.
+    attempts: Mapped[int] = mapped_column(default=0)
+    #: Erasures of one cohort are batched together and with nobody else; None: with everybody.
+    cohort: Mapped[str | None] = mapped_column(String(40))
+    not_before: Mapped[datetime | None] = mapped_column(Instant)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    completed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    request: Mapped[DeletionRequest] = relationship(lazy="raise")
+
+
+class Verification(Base):
+    """The measured metrics of a version and the verdict of the policy's gates."""
+
+    __tablename__ = "verifications"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), unique=True)
+    verdict: Mapped[str] = mapped_column(String(16))
+    measured: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: Per-record attack scores; they need the scope ``audit:read``.
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class Lease(Base):
+    """Who may work on what, until when; the fence grows with every new holder."""
+
+    __tablename__ = "leases"
+
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(80))
+    until: Mapped[datetime] = mapped_column(Instant)
+    fence: Mapped[int] = mapped_column(BigInteger)
+
+
+class AuditEvent(Base):
+    """One append-only line, chained to the one before by its hash."""
+
+    __tablename__ = "audit_events"
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(Instant)
+    actor: Mapped[str] = mapped_column(String(80))
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(String(120), index=True)
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    previous_hash: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    hash: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+
+
+class AuditHead(Base):
+    """The chain's last line; its one row is the lock under which lines are appended."""
+
+    __tablename__ = "audit_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[str] = mapped_column(String(DIGEST_LENGTH))

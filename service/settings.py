@@ -1,0 +1,134 @@
+"""Every setting of the service, read from the environment with the prefix ``UNLEARN_``.
+
+Only ``service.main``, ``workers.app``, ``workers.cli`` and the migrations read it; everything
+else is handed what it needs. Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, computed_field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+#: Well-known secrets, so that a laptop needs no set-up. Refused outside development mode.
+DEVELOPMENT_SUBJECT_KEY = "development-only-subject-digest-key"
+DEVELOPMENT_SIGNING_KEY = base64.b64encode(b"development-only-signing-key-32b").decode()
+
+MINIMUM_SECRET_LENGTH = 32
+
+
+class Settings(BaseSettings):
+    """All settings; immutable once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="UNLEARN_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    mode: Literal["development", "production"] = Field(
+        "development", description="development accepts the built-in secrets; production refuses"
+    )
+    state_dir: Path = Field(
+        Path("state"), description="where the embedded form keeps database, broker and store"
+    )
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state directory")
+    broker_url: str = Field("", description="Celery broker; empty: files in the state directory")
+    store_dir: Path | None = Field(None, description="checkpoints and arrays; empty: state/store")
+    data_root: Path | None = Field(
+        None, description="server-side data sources must lie under it; empty: state/data"
+    )
+
+    subject_key: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SUBJECT_KEY),
+        description="HMAC key of subject and record digests, at least 32 characters",
+    )
+    subject_key_previous: SecretStr | None = Field(
+        None, description="the key before the last rotation; old digests still match"
+    )
+    signing_key: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SIGNING_KEY),
+        description="Ed25519 seed that signs audit reports: 32 bytes, base64",
+    )
+    retired_public_keys: str = Field(
+        "", description="public keys of earlier signing keys (base64, comma-separated), published"
+    )
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int = Field(0, ge=0, description="CPU threads of a compute process; 0: all cores")
+    poll_seconds: float = Field(1.0, gt=0, description="how often a worker looks for due work")
+    beat_seconds: float = Field(10.0, gt=0, description="how often beat wakes the workers")
+    lease_seconds: float = Field(30.0, gt=0, description="a lease is renewed every third of this")
+    batch_timeout_seconds: float = Field(
+        900.0, gt=0, description="a batch that computes longer is stopped and tried again"
+    )
+    training_timeout_seconds: float = Field(24 * 3600.0, gt=0, description="same, for training")
+    max_attempts: int = Field(3, ge=1, description="tries of a batch before it is split")
+    backoff_seconds: float = Field(2.0, ge=0, description="first pause after a failed try; doubles")
+    grace_seconds: float = Field(
+        20.0, ge=0, description="time a stopping worker gives its batch before handing it back"
+    )
+    orphan_grace_seconds: float = Field(
+        3600.0, gt=0, description="age at which a file that nothing refers to is swept"
+    )
+
+    max_body_bytes: int = Field(1_048_576, gt=0, description="largest JSON body")
+    max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest checkpoint upload")
+    max_records_per_request: int = Field(10_000, gt=0, description="records one request may name")
+    max_queue: int = Field(100_000, gt=0, description="open deletion requests before 429")
+    requests_per_minute: int = Field(
+        0, ge=0, description="API calls per key and minute; 0: no limit"
+    )
+    webhook_url: str = Field("", description="told of every request that reaches its end; empty: off")
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.state_dir.resolve()}/ledger.db"
+
+    @property
+    def store(self) -> Path:
+        """Directory of checkpoints and arrays."""
+        return self.store_dir or self.state_dir / "store"
+
+    @property
+    def sources(self) -> Path:
+        """Directory under which server-side data sources must lie."""
+        return self.data_root or self.state_dir / "data"
+
+    @model_validator(mode="after")
+    def _refuse_weak_secrets(self) -> Self:
+        _signing_seed(self.signing_key.get_secret_value())
+        if self.mode == "development":
+            return self
+        subject_key = self.subject_key.get_secret_value()
+        if subject_key == DEVELOPMENT_SUBJECT_KEY:
+            raise ValueError("UNLEARN_SUBJECT_KEY is not set; make one with: openssl rand -hex 32")
+        if len(subject_key) < MINIMUM_SECRET_LENGTH or len(set(subject_key)) < 8:
+            raise ValueError("UNLEARN_SUBJECT_KEY is too weak; make one with: openssl rand -hex 32")
+        if self.signing_key.get_secret_value() == DEVELOPMENT_SIGNING_KEY:
+            raise ValueError(
+                "UNLEARN_SIGNING_KEY is not set; make one with: openssl rand -base64 32"
+            )
+        return self
+
+    @property
+    def signing_seed(self) -> bytes:
+        """The 32 bytes of the Ed25519 private key."""
+        return _signing_seed(self.signing_key.get_secret_value())
+
+
+def _signing_seed(text: str) -> bytes:
+    try:
+        seed = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        seed = b""
+    if len(seed) != 32 or len(set(seed)) < 8:
+        raise ValueError(
+            "UNLEARN_SIGNING_KEY must be 32 random bytes in base64; "
+            "make one with: openssl rand -base64 32"
+        )
+    return seed

@@ -1,0 +1,21 @@
+"""What can go wrong in the mathematics. Nothing here knows HTTP or a database."""
+
+
+class UnlearningError(Exception):
+    """Base of every error of this package; the message says what to do next."""
+
+
+class UnknownName(UnlearningError):
+    """A method or an architecture that is not installed."""
+
+
+class WrongOptions(UnlearningError):
+    """Options that do not fit the method, the architecture or the data."""
+
+
+class UnusableDirection(UnlearningError):
+    """The update's direction is zero or not finite, so no step along it means anything."""
+
+
+class NeedsRetrain(UnlearningError):
+    """The method cannot do what is asked within its guarantees; retraining can."""

@@ -1,0 +1,71 @@
+"""Labelled examples, read in mini-batches and moved to the device as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``x`` (n, *shape) in its stored dtype (uint8 or float32) and labels ``y`` (n,) int64.
+
+    The tensors may be memory-mapped: only the rows of a mini-batch are read and copied.
+    ``rows``, when given, are the positions in ``x`` and ``y`` that belong to this set, so that a
+    subset costs no copy.
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.y) if self.rows is None else len(self.rows)
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of this set, (n,) int64."""
+        return self.y if self.rows is None else self.y[self.rows]
+
+    def subset(self, positions: Tensor) -> Examples:
+        """The examples at ``positions`` (m,) int64, counted within this set."""
+        return Examples(self.x, self.y, positions if self.rows is None else self.rows[positions])
+
+    def sample(self, count: int, *, generator: torch.Generator) -> Examples:
+        """At most ``count`` examples without replacement."""
+        if count >= len(self):
+            return self
+        return self.subset(torch.randperm(len(self), generator=generator)[:count])
+
+    def batches(
+        self,
+        size: int,
+        *,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Mini-batches (x, y) on ``device``; shuffled with ``generator`` when one is given."""
+        order = None if generator is None else torch.randperm(len(self), generator=generator)
+        for start in range(0, len(self), size):
+            here = slice(start, start + size)
+            if order is not None:
+                where = order[here] if self.rows is None else self.rows[order[here]]
+                x, y = self.x[where], self.y[where]
+            elif self.rows is not None:
+                x, y = self.x[self.rows[here]], self.y[self.rows[here]]
+            else:
+                x, y = self.x[here], self.y[here]
+            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+
+def concatenate(first: Examples, second: Examples) -> Examples:
+    """Both sets as one; over the same storage it only joins the positions."""
+    if first.x is second.x and first.y is second.y:
+        ours = first.rows if first.rows is not None else torch.arange(len(first))
+        theirs = second.rows if second.rows is not None else torch.arange(len(second))
+        return Examples(first.x, first.y, torch.cat([ours, theirs]))
+    x = [e.x if e.rows is None else e.x[e.rows] for e in (first, second)]
+    return Examples(torch.cat(x), torch.cat([first.labels, second.labels]))

@@ -1,0 +1,183 @@
+"""Per-example loss, its gradients summed over a stream of data, and the parameters of a step.
+
+Everything is measured in evaluation mode: batch-norm statistics are frozen, dropout is off. In
+train mode the gradients of a batch-norm network are other ones (its examples see each other) and
+computing them would move the running statistics.
+
+The *step parameters* are what an unlearning step may move: every trainable parameter except the
+affine parameters of batch normalisation. A step is one flat vector (p,) over them, in the order of
+``model.named_parameters()``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unlearning.errors import WrongOptions
+from unlearning.examples import Examples
+
+BATCH = 1024
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def per_example_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of each example (n,), at least in float32, from logits (n, classes)."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def summed_gradient(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
+    """Σᵢ ∇ℓ(zᵢ, θ) over the step parameters, (p,) float64; the model is left as it was."""
+    return summed_gradient_and_losses(model, examples, batch_size=batch_size)[0]
+
+
+def summed_gradient_and_losses(
+    model: nn.Module, examples: Examples, *, batch_size: int = BATCH
+) -> tuple[Tensor, Tensor]:
+    """The summed gradient (p,) float64 and the losses it comes from (n,), in one pass.
+
+    Sums are kept in float64: a mean over 45,000 examples of a float32 running sum would lose the
+    digits that tell one forgotten example from none.
+    """
+    parameters = list(step_parameters(model).values())
+    device = parameters[0].device
+    total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64, device=device)
+    losses = []
+    with evaluating(model), torch.enable_grad():
+        for x, y in examples.batches(batch_size, device=device):
+            loss = per_example_loss(model(x), y)
+            grads = torch.autograd.grad(
+                loss.sum(), parameters, allow_unused=True, materialize_grads=True
+            )
+            total += torch.cat([g.reshape(-1) for g in grads]).double()
+            losses.append(loss.detach())
+    return total, torch.cat(losses) if losses else torch.zeros(0, device=device)
+
+
+def losses(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
+    """Loss of each example (n,)."""
+    return _evaluate(model, examples, per_example_loss, batch_size)
+
+
+def correct(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
+    """Whether each example is classified rightly, (n,) bool."""
+    return _evaluate(model, examples, lambda logits, y: logits.argmax(1) == y, batch_size)
+
+
+def logits(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
+    """Logits of each example (n, classes)."""
+    return _evaluate(model, examples, lambda logits, _: logits, batch_size)
+
+
+def step_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a step may move, by name."""
+    frozen = {
+        id(p)
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+        for p in module.parameters(recurse=False)
+    }
+    found = {
+        name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in frozen
+    }
+    if not found:
+        raise WrongOptions("the model has no trainable parameter that a step may move")
+    return found
+
+
+def flatten(model: nn.Module) -> Tensor:
+    """A copy of the step parameters as one vector (p,)."""
+    return torch.cat([p.detach().reshape(-1) for p in step_parameters(model).values()])
+
+
+def unflatten(flat: Tensor, model: nn.Module) -> dict[str, Tensor]:
+    """``flat`` (p,) as views with the names and shapes of the model's step parameters."""
+    parameters = step_parameters(model)
+    pieces = flat.split([p.numel() for p in parameters.values()])
+    return {
+        name: piece.view_as(p)
+        for (name, p), piece in zip(parameters.items(), pieces, strict=True)
+    }
+
+
+@torch.no_grad()
+def load(model: nn.Module, flat: Tensor) -> None:
+    """Set the model's step parameters to ``flat`` (p,), in place."""
+    parameters = step_parameters(model)
+    if flat.numel() != (expected := sum(p.numel() for p in parameters.values())):
+        raise WrongOptions(f"the model has {expected} step parameters, not {flat.numel()}")
+    for p, piece in zip(
+        parameters.values(), flat.split([p.numel() for p in parameters.values()]), strict=True
+    ):
+        p.copy_(piece.view_as(p))
+
+
+def at(model: Module, flat: Tensor) -> Module:
+    """A copy of the model whose step parameters are ``flat`` (p,)."""
+    moved = copy.deepcopy(model)
+    load(moved, flat)
+    return moved
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each module's own mode comes back afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@torch.no_grad()
+def recalibrate_batch_norm(
+    model: nn.Module, examples: Examples, *, batch_size: int = BATCH
+) -> None:
+    """Set every batch-norm layer's running statistics to those of ``examples``, in place.
+
+    To be called at publish with the retained rows only, so that the statistics carry nothing of
+    rows that were forgotten. Other layers stay in evaluation mode.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = [m for m in layers if m.track_running_stats]
+    if not layers:
+        return
+    momenta = [m.momentum for m in layers]
+    device = next(model.parameters()).device
+    with evaluating(model):
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain average over all batches
+            layer.train()
+        for x, _ in examples.batches(batch_size, device=device):
+            # One example has no variance; a last batch of one would be refused.
+            if len(x) > 1:
+                model(x)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+
+
+def _evaluate(
+    model: nn.Module,
+    examples: Examples,
+    measure: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int,
+) -> Tensor:
+    device = next(model.parameters()).device
+    with evaluating(model), torch.no_grad():
+        parts = [
+            measure(model(x), y) for x, y in examples.batches(batch_size, device=device)
+        ]
+    return torch.cat(parts) if parts else torch.zeros(0, device=device)

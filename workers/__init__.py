@@ -1,0 +1,1 @@
+"""The only place where database, files and device meet."""

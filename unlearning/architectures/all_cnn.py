@@ -1,9 +1,9 @@
 """All-CNN-C: convolutions only, strides instead of pooling, and global averaging at the end.
 
-Two differences to the paper. The last 1×1 convolution to the classes comes after the averaging, as
-a linear layer: without the ReLU between them the two are the same function, and methods that need
-a linear head find one. There is no dropout, whose noise would come from the process-wide random
-state; ``batch_norm`` takes its place.
+Differences to the paper. The last 1×1 convolution to the classes comes after the averaging, as a
+linear layer: without the ReLU between them the two are the same function, and methods that need a
+linear head find one. Every convolution is padded, so that small images pass. There is no dropout,
+whose noise would come from the process-wide random state; ``batch_norm`` takes its place.
 
 Springenberg et al., Striving for Simplicity: The All Convolutional Net (2014), table 1.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 class Parameters:
     """Input channels, number of classes, channels of the first layers (96 in the paper)."""
 
-    channels: Annotated[int, Ge(1)] = 3
-    classes: Annotated[int, Ge(2)] = 10
-    width: Annotated[int, Ge(1)] = 96
+    channels: Annotated[int, Ge(1), Le(64)] = 3
+    classes: Annotated[int, Ge(2), Le(100_000)] = 10
+    width: Annotated[int, Ge(1), Le(1024)] = 96
     batch_norm: bool = True
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 # Convolutions per stage and their channels as multiples of the first stage's.
@@ -22,9 +22,9 @@ _STAGES = ((2, 1), (2, 2), (4, 4), (4, 8), (4, 8))
 class Parameters:
     """Input channels, number of classes and the channels of the first stage (64 in the paper)."""
 
-    channels: Annotated[int, Ge(1)] = 3
-    classes: Annotated[int, Ge(2)] = 10
-    width: Annotated[int, Ge(1)] = 64
+    channels: Annotated[int, Ge(1), Le(64)] = 3
+    classes: Annotated[int, Ge(2), Le(100_000)] = 10
+    width: Annotated[int, Ge(1), Le(1024)] = 64
 
 
 def build(parameters: Parameters) -> nn.Module:

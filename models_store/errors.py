@@ -1,5 +1,7 @@
 """What can go wrong in the file store; every message says what to do next."""
 
+# ruff: noqa: N818 - named by what happened; read with the module: errors.NotStored
+
 from __future__ import annotations
 
 
@@ -48,7 +50,7 @@ class NotSafetensors(UploadError):
 
 
 class UploadMismatch(UploadError):
-    """A valid safetensors file that does not fit the architecture. ``reasons`` has one per tensor."""
+    """A valid safetensors file that does not fit; ``reasons`` has one sentence per tensor."""
 
     def __init__(self, reasons: list[str]) -> None:
         shown = reasons[:10]

@@ -30,20 +30,27 @@ _CHUNK = 1 << 20
 
 @contextlib.contextmanager
 def building(home: Path) -> Iterator[Path]:
-    """A fresh directory under ``home`` to fill and ``publish``; removed when that did not happen."""
+    """A fresh directory under ``home`` to fill and ``publish``; removed when not published."""
     new = home / f"{_NEW}{uuid.uuid4().hex}"
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        new.mkdir()
+        with writing(home):
+            home.mkdir(parents=True, exist_ok=True)
+            new.mkdir()
         yield new
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(home: Path) -> Iterator[None]:
+    """Turn a full disk or a directory without permission into ``Unwritable``."""
+    try:
+        yield
     except OSError as error:
         raise errors.Unwritable(
             f"Cannot write to the store at {home}: {error.strerror or error}. "
-            "Nothing was stored; free disk space or repair the permissions and try again."
+            "Free disk space or repair the permissions and try again."
         ) from error
-    finally:
-        if new.exists():
-            shutil.rmtree(new, ignore_errors=True)
 
 
 def publish(new: Path, name: str) -> bool:
@@ -78,7 +85,8 @@ def destroy(home: Path, name: str) -> bool:
         found = True
         sync(home)
     for gone in sorted(home.glob(f"{_GONE}{name}-*")):
-        _overwrite_and_remove(gone)
+        with contextlib.suppress(FileNotFoundError):  # somebody else is destroying it too
+            _overwrite_and_remove(gone)
         found = True
     if found:
         sync(home)
@@ -88,15 +96,15 @@ def destroy(home: Path, name: str) -> bool:
 def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
     """Remove old unfinished directories and old things not in ``keep``; return their names.
 
-    Age is counted from the last ``touch``, so that a thing that has just been stored again but is
-    not yet written down by the caller survives.
+    Age is counted from the last write or ``touch``: a slow writer keeps its directory, and so does
+    a thing that has just been stored again but is not yet written down by the caller.
     """
     removed = []
     for thing in sorted(home.iterdir()) if home.is_dir() else []:
         if thing.name in keep or not _is_ours(thing):
             continue
         try:
-            if time.time() - thing.stat().st_mtime < older_than_seconds:
+            if time.time() - _last_written(thing) < older_than_seconds:
                 continue
             if not thing.name.startswith("."):
                 destroy(home, thing.name)
@@ -213,6 +221,10 @@ def _overwrite_and_remove(gone: Path) -> None:
             os.fsync(stream.fileno())
         file.unlink()
     gone.rmdir()
+
+
+def _last_written(thing: Path) -> float:
+    return max(part.stat().st_mtime for part in (thing, *thing.iterdir()))
 
 
 def _is_ours(thing: Path) -> bool:

@@ -33,18 +33,13 @@ def save(
     What is stored first keeps its manifest, because the tensors alone make the name. A damaged
     copy found under the name is replaced.
     """
-    with files.building(_home(root, kind)) as new:
-        file = new / TENSORS
-        # safetensors writes the buffer as it lies: a view or a transposed array would be scrambled.
-        safetensors.numpy.save_file({n: _in_order(t) for n, t in tensors.items()}, file)
-        saved = Saved(digest=files.sha256(file), size_bytes=file.stat().st_size)
-        content = {"digest": saved.digest, "size_bytes": saved.size_bytes, "manifest": manifest}
-        files.write_manifest(new, content)
+    home = _home(root, kind)
+    with files.building(home) as new, files.writing(home):
+        saved = _write(new, tensors, manifest)
         if not files.publish(new, saved.digest):
-            present = new.parent / saved.digest
-            files.touch(present)
+            files.touch(home / saved.digest)
             if not _intact(root, saved.digest, kind):
-                files.set_aside(present)
+                files.set_aside(home / saved.digest)
                 files.publish(new, saved.digest)
     return saved
 
@@ -104,6 +99,20 @@ def _home(root: Path, kind: Kind) -> Path:
     if kind not in get_args(Kind):
         raise ValueError(f"Unknown kind {kind!r}; use one of {', '.join(get_args(Kind))}.")
     return Path(root) / kind
+
+
+def _write(new: Path, tensors: Mapping[str, np.ndarray], manifest: dict[str, Any]) -> Saved:
+    file = new / TENSORS
+    # safetensors writes the buffer as it lies: a view or a transposed array would be scrambled.
+    ordered = {name: _in_order(tensor) for name, tensor in tensors.items()}
+    try:
+        safetensors.numpy.save_file(ordered, file)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error  # it wraps the operating system's error in its own
+    saved = Saved(digest=files.sha256(file), size_bytes=file.stat().st_size)
+    content = {"digest": saved.digest, "size_bytes": saved.size_bytes, "manifest": manifest}
+    files.write_manifest(new, content)
+    return saved
 
 
 def _in_order(tensor: np.ndarray) -> np.ndarray:

@@ -1,0 +1,250 @@
+import numpy as np
+import pytest
+
+from models_store import arrays, errors
+
+
+def store(root, *, name="digits", rows=None, labels=None, splits=None, classes=10, chunk=7):
+    rows = images() if rows is None else rows
+    labels = (np.arange(len(rows)) % classes) if labels is None else labels
+    splits = (np.arange(len(rows)) % 3).astype(np.uint8) if splits is None else splits
+    with arrays.writer(root, name=name, dtype=rows.dtype, shape=rows.shape[1:]) as writer:
+        for start in range(0, len(rows), chunk):
+            writer.append(rows[start : start + chunk], labels[start : start + chunk])
+        return writer.finish(splits=splits, classes=classes, source={"file": "digits.csv"})
+
+
+def images(n=50, shape=(1, 8, 8)):
+    return np.random.default_rng(3).integers(1, 256, size=(n, *shape), dtype=np.uint8)
+
+
+def directory(root, key):
+    return root / "arrays" / key
+
+
+def flip_byte(file, position):
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_an_array_reads_back_as_it_was_written_in_chunks(tmp_path, dtype):
+    rows = images().astype(dtype)
+    written = store(tmp_path, rows=rows)
+    array = arrays.open(tmp_path, written.key)
+    assert written.rows == len(array) == 50
+    assert array.rows.dtype == dtype
+    np.testing.assert_array_equal(array.rows, rows)
+    np.testing.assert_array_equal(array.labels, np.arange(50) % 10)
+    np.testing.assert_array_equal(array.splits, np.arange(50) % 3)
+    assert array.manifest["name"] == "digits"
+    assert array.manifest["classes"] == 10
+    assert array.manifest["shape"] == [1, 8, 8]
+    assert array.manifest["source"] == {"file": "digits.csv"}
+    arrays.verify(tmp_path, written.key)
+
+
+def test_files_are_plain_npy_that_numpy_opens_without_pickle(tmp_path):
+    key = store(tmp_path).key
+    np.testing.assert_array_equal(np.load(directory(tmp_path, key) / "rows.npy"), images())
+    assert np.load(directory(tmp_path, key) / "labels.npy").dtype == np.int64
+
+
+def test_rows_are_mapped_and_not_copied(tmp_path):
+    array = arrays.open(tmp_path, store(tmp_path).key)
+    assert isinstance(array.rows, np.memmap)
+    assert not array.rows.flags.writeable
+
+
+def test_key_does_not_depend_on_chunking_and_covers_name_rows_labels_and_splits(tmp_path):
+    first = store(tmp_path, chunk=7).key
+    assert store(tmp_path, chunk=50).key == first
+    changed = images()
+    changed[49, 0, 7, 7] ^= 1
+    others = {
+        store(tmp_path, name="other").key,
+        store(tmp_path, rows=changed).key,
+        store(tmp_path, labels=np.zeros(50, np.int64)).key,
+        store(tmp_path, splits=np.zeros(50, np.uint8)).key,
+        store(tmp_path, classes=11, labels=np.arange(50) % 10).key,
+    }
+    assert first not in others
+    assert len(others) == 5
+    assert sorted(others | {first}) == arrays.keys(tmp_path)
+
+
+def test_erased_rows_leave_no_byte_in_the_array_directory(tmp_path):
+    rows = np.random.default_rng(5).integers(1, 256, size=(40, 96), dtype=np.uint8)
+    written = store(tmp_path, rows=rows)
+    before = {f: f.read_bytes() for f in directory(tmp_path, written.key).iterdir()}
+    assert any(rows[17].tobytes() in content for content in before.values())
+
+    arrays.overwrite(tmp_path, written.key, [17, 3, 39])
+
+    for file in directory(tmp_path, written.key).iterdir():
+        content = file.read_bytes()
+        for row in (3, 17, 39):
+            pieces = [rows[row, start : start + 8].tobytes() for start in range(0, 96, 8)]
+            assert not any(piece in content for piece in pieces), file.name
+    array = arrays.open(tmp_path, written.key)
+    kept = np.setdiff1d(np.arange(40), [3, 17, 39])
+    np.testing.assert_array_equal(array.rows[kept], rows[kept])
+    np.testing.assert_array_equal(array.labels[kept], kept % 10)
+    assert not array.rows[[3, 17, 39]].any()
+    assert not array.labels[[3, 17, 39]].any()
+
+
+def test_erasure_also_removes_the_digest_by_which_a_guess_could_be_confirmed(tmp_path):
+    key = store(tmp_path).key
+    digests = np.load(directory(tmp_path, key) / "digests.npy")
+    arrays.overwrite(tmp_path, key, [9])
+    for file in directory(tmp_path, key).iterdir():
+        assert digests[9].tobytes() not in file.read_bytes()
+
+
+def test_erasure_is_seen_through_maps_that_are_open_already(tmp_path):
+    key = store(tmp_path).key
+    array = arrays.open(tmp_path, key)
+    assert array.rows[4].any()
+    arrays.overwrite(tmp_path, key, [4])
+    assert not array.rows[4].any()
+
+
+def test_erasing_twice_is_the_same_as_once_and_verifies(tmp_path):
+    key = store(tmp_path).key
+    arrays.overwrite(tmp_path, key, [1, 2, 2])
+    arrays.overwrite(tmp_path, key, [2, 1])
+    arrays.overwrite(tmp_path, key, [])
+    arrays.verify(tmp_path, key)
+    assert arrays.erased(tmp_path, key).tolist() == [1, 2]
+
+
+def test_interrupted_erasure_is_found_and_finished_by_repeating_it(tmp_path):
+    key = store(tmp_path).key
+    file = directory(tmp_path, key) / "digests.npy"
+    digests = np.load(file)
+    digests[6] = 0  # what a crash after the first step leaves
+    np.save(file, digests)
+    with pytest.raises(errors.CorruptArray, match="erasure of row 6 is unfinished"):
+        arrays.verify(tmp_path, key)
+    arrays.overwrite(tmp_path, key, arrays.erased(tmp_path, key))
+    arrays.verify(tmp_path, key)
+
+
+@pytest.mark.parametrize("rows", [[50], [-1], [3, 1000]])
+def test_rows_outside_the_array_are_refused_and_nothing_is_overwritten(tmp_path, rows):
+    key = store(tmp_path).key
+    with pytest.raises(errors.InvalidRows, match="does not exist"):
+        arrays.overwrite(tmp_path, key, rows)
+    np.testing.assert_array_equal(arrays.open(tmp_path, key).rows, images())
+
+
+def test_erased_dataset_cannot_be_stored_again_under_its_name(tmp_path):
+    key = store(tmp_path).key
+    arrays.overwrite(tmp_path, key, [0])
+    with pytest.raises(errors.ErasedContent, match="1 of its rows"):
+        store(tmp_path)
+    assert not arrays.open(tmp_path, key).rows[0].any()
+    assert [p.name for p in (tmp_path / "arrays").iterdir()] == [key]
+
+
+@pytest.mark.parametrize("name", ["rows.npy", "labels.npy", "splits.npy", "digests.npy"])
+def test_a_flipped_byte_in_any_file_is_found(tmp_path, name):
+    key = store(tmp_path).key
+    flip_byte(directory(tmp_path, key) / name, -5)
+    with pytest.raises(errors.CorruptArray):
+        arrays.verify(tmp_path, key)
+
+
+def test_every_flipped_byte_of_manifest_or_header_is_found_when_opening(tmp_path):
+    key = store(tmp_path).key
+    manifest = directory(tmp_path, key) / "manifest.json"
+    sound = manifest.read_bytes()
+    for position in range(len(sound)):
+        flip_byte(manifest, position)
+        with pytest.raises(errors.CorruptArray):
+            arrays.open(tmp_path, key)
+        manifest.write_bytes(sound)
+    for position in (0, 20, 70, 127):
+        flip_byte(directory(tmp_path, key) / "rows.npy", position)
+        with pytest.raises(errors.CorruptArray):
+            arrays.open(tmp_path, key)
+        flip_byte(directory(tmp_path, key) / "rows.npy", position)
+    arrays.verify(tmp_path, key)
+
+
+def test_a_file_cut_short_is_found_when_opening(tmp_path):
+    key = store(tmp_path).key
+    file = directory(tmp_path, key) / "rows.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(errors.CorruptArray, match=r"rows\.npy"):
+        arrays.open(tmp_path, key)
+
+
+def test_storing_again_replaces_a_damaged_copy(tmp_path):
+    key = store(tmp_path).key
+    flip_byte(directory(tmp_path, key) / "rows.npy", -1)
+    assert store(tmp_path).key == key
+    arrays.verify(tmp_path, key)
+
+
+def test_writer_that_is_left_early_leaves_nothing(tmp_path):
+    def fail_after_one_chunk():
+        with arrays.writer(tmp_path, name="x", dtype=np.uint8, shape=(1, 8, 8)) as writer:
+            writer.append(images(), np.zeros(50, np.int64))
+            raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="source broke"):
+        fail_after_one_chunk()
+    assert list((tmp_path / "arrays").iterdir()) == []
+
+
+def test_rows_that_do_not_fit_the_array_are_refused(tmp_path):
+    with arrays.writer(tmp_path, name="x", dtype=np.uint8, shape=(1, 8, 8)) as writer:
+        with pytest.raises(errors.InvalidRows):
+            writer.append(images(shape=(1, 8, 9)), np.zeros(50, np.int64))
+        with pytest.raises(errors.InvalidRows):
+            writer.append(images().astype(np.float32), np.zeros(50, np.int64))
+        with pytest.raises(errors.InvalidRows):
+            writer.append(images(), np.zeros(49, np.int64))
+    with pytest.raises(errors.InvalidRows, match="uint8 or float32"):
+        with_dtype(tmp_path, np.float64)
+
+
+def with_dtype(root, dtype):
+    with arrays.writer(root, name="x", dtype=dtype, shape=(1,)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"labels": np.full(50, 10)}, "Labels"),
+        ({"labels": np.full(50, -1)}, "Labels"),
+        ({"splits": np.full(50, 3, np.uint8)}, "Splits"),
+        ({"splits": np.zeros(49, np.uint8)}, "Splits"),
+        ({"rows": images(n=0), "splits": np.zeros(0, np.uint8)}, "no rows"),
+    ],
+)
+def test_labels_splits_and_count_are_checked_at_the_end(tmp_path, change, reason):
+    with pytest.raises(errors.InvalidRows, match=reason):
+        store(tmp_path, **change)
+    assert arrays.keys(tmp_path) == []
+
+
+def test_destroy_removes_everything_and_may_be_repeated(tmp_path):
+    key = store(tmp_path).key
+    assert arrays.destroy(tmp_path, key)
+    assert not arrays.destroy(tmp_path, key)
+    assert list((tmp_path / "arrays").iterdir()) == []
+    with pytest.raises(errors.NotStored):
+        arrays.open(tmp_path, key)
+
+
+@pytest.mark.parametrize("key", ["../../etc", "", "A" * 64, "0" * 63, "0" * 64 + "/.."])
+def test_a_name_that_is_no_digest_cannot_leave_the_store(tmp_path, key):
+    with pytest.raises(errors.NotStored):
+        arrays.open(tmp_path, key)
+    with pytest.raises(errors.NotStored):
+        arrays.destroy(tmp_path, key)

@@ -30,6 +30,11 @@ class Examples:
         """Labels of this set, (n,) int64."""
         return self.y if self.rows is None else self.y[self.rows]
 
+    @property
+    def positions(self) -> Tensor:
+        """Where this set's examples lie in ``x`` and ``y``, (n,) int64."""
+        return torch.arange(len(self.y)) if self.rows is None else self.rows
+
     def subset(self, positions: Tensor) -> Examples:
         """The examples at ``positions`` (m,) int64, counted within this set."""
         return Examples(self.x, self.y, positions if self.rows is None else self.rows[positions])

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unlearning.errors import WrongOptions
 from unlearning.examples import Examples
@@ -32,7 +32,7 @@ def per_example_loss(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy of each example (n,), at least in float32, from logits (n, classes)."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    return F.cross_entropy(logits, y, reduction="none")
+    return functional.cross_entropy(logits, y, reduction="none")
 
 
 def summed_gradient(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
@@ -102,10 +102,9 @@ def flatten(model: nn.Module) -> Tensor:
 def unflatten(flat: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """``flat`` (p,) as views with the names and shapes of the model's step parameters."""
     parameters = step_parameters(model)
-    pieces = flat.split([p.numel() for p in parameters.values()])
+    pieces = torch.split(flat, [p.numel() for p in parameters.values()])
     return {
-        name: piece.view_as(p)
-        for (name, p), piece in zip(parameters.items(), pieces, strict=True)
+        name: piece.view_as(p) for (name, p), piece in zip(parameters.items(), pieces, strict=True)
     }
 
 
@@ -116,7 +115,9 @@ def load(model: nn.Module, flat: Tensor) -> None:
     if flat.numel() != (expected := sum(p.numel() for p in parameters.values())):
         raise WrongOptions(f"the model has {expected} step parameters, not {flat.numel()}")
     for p, piece in zip(
-        parameters.values(), flat.split([p.numel() for p in parameters.values()]), strict=True
+        parameters.values(),
+        torch.split(flat, [p.numel() for p in parameters.values()]),
+        strict=True,
     ):
         p.copy_(piece.view_as(p))
 
@@ -177,7 +178,5 @@ def _evaluate(
 ) -> Tensor:
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
-        parts = [
-            measure(model(x), y) for x, y in examples.batches(batch_size, device=device)
-        ]
+        parts = [measure(model(x), y) for x, y in examples.batches(batch_size, device=device)]
     return torch.cat(parts) if parts else torch.zeros(0, device=device)

@@ -1,0 +1,75 @@
+"""What each training batch did to the weights, kept for methods that take it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unlearning.errors import WrongOptions
+
+
+@dataclass
+class UpdateLog:
+    """One entry per training batch: the rows it held and the weight difference it made.
+
+    ``rows[i]`` (b,) int64 are positions in the storage (``Examples.positions``) and ``deltas[i]``
+    (p,) float32 the change of the step parameters. When the next entry would exceed
+    ``max_bytes`` the log ends there and ``complete`` is False: taking back a part of what a row
+    did is not taking it back.
+    """
+
+    max_bytes: int
+    rows: list[Tensor] = field(default_factory=list)
+    deltas: list[Tensor] = field(default_factory=list)
+    complete: bool = True
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes held so far."""
+        return sum(t.numel() * t.element_size() for t in (*self.rows, *self.deltas))
+
+    def append(self, rows: Tensor, delta: Tensor) -> None:
+        """Add a batch, unless the log has reached its size."""
+        rows, delta = rows.detach().cpu().clone(), delta.detach().float().cpu()
+        needed = rows.numel() * rows.element_size() + delta.numel() * delta.element_size()
+        if not self.complete or self.size_bytes + needed > self.max_bytes:
+            self.complete = False
+            return
+        self.rows.append(rows)
+        self.deltas.append(delta)
+
+    def keep(self, count: int) -> None:
+        """Drop the entries after the first ``count``: training went back to earlier weights."""
+        if len(self) >= count:
+            # Whatever overflowed came later than the weights that are kept.
+            self.complete = True
+        del self.rows[count:], self.deltas[count:]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """As tensors for a safetensors file; :func:`from_tensors` reads them."""
+        sizes = torch.tensor([len(r) for r in self.rows], dtype=torch.int64)
+        return {
+            "max_bytes": torch.tensor(self.max_bytes, dtype=torch.int64),
+            "complete": torch.tensor(self.complete),
+            "sizes": sizes,
+            "rows": torch.cat(self.rows) if self.rows else torch.zeros(0, dtype=torch.int64),
+            "deltas": torch.stack(self.deltas) if self.deltas else torch.zeros(0, 0),
+        }
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> UpdateLog:
+    """The log that :meth:`UpdateLog.to_tensors` wrote."""
+    if missing := {"max_bytes", "complete", "sizes", "rows", "deltas"} - set(tensors):
+        raise WrongOptions(f"not an update log: {', '.join(sorted(missing))} missing")
+    return UpdateLog(
+        max_bytes=int(tensors["max_bytes"]),
+        rows=list(torch.split(tensors["rows"], tensors["sizes"].tolist())),
+        deltas=list(tensors["deltas"]),
+        complete=bool(tensors["complete"]),
+    )

@@ -1,0 +1,53 @@
+"""Verification: was anything removed, does the model still work, and could we have told?
+
+A worker scores models on rows, stores the scores, and asks for a verdict::
+
+    from unlearning import verification
+
+    control = verification.ModelScores(          # cached with the base version, except forget
+        forget=verification.score(base, forget, rows=row_numbers),
+        audit=verification.score(base, audit),
+        retain=verification.score(base, retain_sample),
+        calibration=verification.score(base, validation),
+    )
+    found = verification.verify(
+        unlearned, control,                      # the same rows under both models
+        changed=digest != base_digest,
+        lineage_clean=True,
+        gates=verification.Gates(...),           # from the policy
+        kind="records",                          # or "class"
+        references=(),                           # scores of retrained models, if any
+        earlier=stored,                          # Evidence of earlier promoted batches
+        exact=False,                             # True for a retrain on the retained rows
+        drift=verification.Drift(...),
+    )
+    found.verdict                                # "passed" | "failed" | "no_power"
+    found.to_json()                              # plain JSON, no NaN
+
+``ModelScores.to_arrays()`` gives plain arrays (``forget.loss``, ``audit.correct``, ...) to store
+with each batch, ``ModelScores.from_arrays`` reads them; ``Evidence(unlearned, control)`` of earlier
+batches goes into ``earlier``. Give ``forget`` only rows that were trained on: a forgotten record of
+the validation or audit split was never learned. Take forgotten records out of every other set.
+"""
+
+from unlearning.verification.audit import Metric, Verification, verify
+from unlearning.verification.drift import Drift, relative_distance
+from unlearning.verification.gates import Gates
+from unlearning.verification.matching import Evidence
+from unlearning.verification.scores import ModelScores, Scores, score
+from unlearning.verification.verdict import Outcome, Verdict
+
+__all__ = [
+    "Drift",
+    "Evidence",
+    "Gates",
+    "Metric",
+    "ModelScores",
+    "Outcome",
+    "Scores",
+    "Verdict",
+    "Verification",
+    "relative_distance",
+    "score",
+    "verify",
+]

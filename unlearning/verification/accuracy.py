@@ -1,0 +1,94 @@
+"""Accuracy and loss on a set, per class, and between forget and never-seen rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from unlearning.verification.estimates import Estimate, contributions, effective_rows
+from unlearning.verification.membership import proportion_floor
+from unlearning.verification.scores import Floats, Scores
+
+
+def accuracy(scores: Scores) -> Estimate:
+    """Share of the rows that are classified correctly."""
+    return _proportion(scores.correct.astype(float))
+
+
+def gap(pairs: Sequence[tuple[Scores, Scores]], weights: Floats) -> Estimate:
+    """Accuracy on forget rows minus that on never-seen rows of the same class mix.
+
+    ``pairs`` are the (forget, never-seen) scores of each batch, ``weights`` (n_u,) those of the
+    never-seen rows.
+    """
+    forget = np.concatenate([f.correct for f, _ in pairs]).astype(float)
+    shares = [len(f) / len(forget) for f, _ in pairs]
+    never_seen = np.sum([s * u.correct for s, (_, u) in zip(shares, pairs, strict=True)], axis=0)
+    reached = float(np.sum(weights * never_seen))
+    return Estimate(
+        value=float(np.mean(forget)) - reached,
+        forget=contributions(forget),
+        never_seen=-contributions(never_seen, weights),
+        floor=float(
+            np.hypot(
+                proportion_floor(float(np.mean(forget)), len(forget)),
+                proportion_floor(reached, effective_rows(weights)),
+            )
+        ),
+        bounds=(-1.0, 1.0),
+    )
+
+
+def drop(before: Scores, after: Scores) -> Estimate:
+    """Accuracy lost from ``before`` to ``after`` on the same rows.
+
+    The paired standard error of McNemar's table with half a row added to each of its four cells
+    (Agresti & Min, Statistics in Medicine 24, 2005), so that two models which never disagree are
+    not compared with certainty.
+    """
+    n = len(before)
+    lost = float(np.sum(before.correct & ~after.correct)) + 0.5
+    won = float(np.sum(~before.correct & after.correct)) + 0.5
+    error = np.sqrt(max(lost + won - (lost - won) ** 2 / (n + 2), 0.0)) / (n + 2)
+    return Estimate(
+        value=(lost - won) / n,
+        forget=np.zeros(0),
+        never_seen=np.zeros(0),
+        floor=float(error),
+        bounds=(-1.0, 1.0),
+    )
+
+
+def describe(scores: Scores, *, confidence: float) -> dict[str, Any]:
+    """Rows, accuracy with interval, mean and median loss, overall and per class; JSON-able."""
+    summary = _summary(scores, confidence)
+    summary["classes"] = {
+        str(label): _summary(scores.take(scores.label == label), confidence)
+        for label in np.unique(scores.label)
+    }
+    return summary
+
+
+def _summary(scores: Scores, confidence: float) -> dict[str, Any]:
+    if len(scores) == 0:
+        return {"rows": 0, "accuracy": None, "interval": None, "loss": None, "median_loss": None}
+    estimate = accuracy(scores)
+    return {
+        "rows": len(scores),
+        "accuracy": estimate.value,
+        "interval": list(estimate.interval(confidence)),
+        "loss": float(np.mean(scores.loss)),
+        "median_loss": float(np.median(scores.loss)),
+    }
+
+
+def _proportion(hits: Floats) -> Estimate:
+    return Estimate(
+        value=float(np.mean(hits)),
+        forget=contributions(hits),
+        never_seen=np.zeros(0),
+        floor=proportion_floor(float(np.mean(hits)), len(hits)),
+        bounds=(0.0, 1.0),
+    )

@@ -1,0 +1,65 @@
+"""How far a version has moved from its anchor, and whether the policy's budget is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearning.verification.gates import Gates
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Movement since the anchor."""
+
+    #: ‖θ − θ₀‖ / ‖θ₀‖ over all weights.
+    relative_distance: float
+    #: Rows forgotten since the anchor, of how many it was trained on.
+    forgotten_rows: int
+    anchor_rows: int
+    #: Largest share of one class forgotten since the anchor.
+    largest_class_share: float
+    #: Mean validation loss now and at the anchor; None where it was not measured.
+    validation_loss: float | None = None
+    anchor_validation_loss: float | None = None
+
+    @property
+    def forgotten_share(self) -> float:
+        return self.forgotten_rows / self.anchor_rows if self.anchor_rows else 0.0
+
+    @property
+    def validation_loss_rise(self) -> float | None:
+        """Relative rise of the validation loss since the anchor."""
+        if self.validation_loss is None or not self.anchor_validation_loss:
+            return None
+        return self.validation_loss / self.anchor_validation_loss - 1
+
+    def over_budget(self, gates: Gates) -> tuple[str, ...]:
+        """Why a retrain is advised, in words; empty while the budget lasts."""
+        reasons = []
+        if self.forgotten_share > gates.forgotten_share:
+            share, limit = self.forgotten_share, gates.forgotten_share
+            reasons.append(f"{share:.1%} of the anchor's rows are forgotten (limit {limit:.1%})")
+        if self.largest_class_share > gates.forgotten_class_share:
+            share, limit = self.largest_class_share, gates.forgotten_class_share
+            reasons.append(f"{share:.1%} of one class is forgotten (limit {limit:.1%})")
+        rise = self.validation_loss_rise
+        if rise is not None and rise > gates.validation_loss_rise:
+            limit = gates.validation_loss_rise
+            reasons.append(f"the validation loss rose by {rise:.1%} (limit {limit:.1%})")
+        return tuple(reasons)
+
+
+def relative_distance(weights: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> float:
+    """‖θ − θ₀‖ / ‖θ₀‖ in float64 over the floating-point tensors that both have."""
+    moved = torch.zeros((), dtype=torch.float64)
+    size = torch.zeros((), dtype=torch.float64)
+    for name, origin in anchor.items():
+        if name in weights and origin.is_floating_point():
+            start = origin.detach().cpu().double()
+            moved += (weights[name].detach().cpu().double() - start).square().sum()
+            size += start.square().sum()
+    return float((moved / size).sqrt()) if size > 0 else 0.0

@@ -1,0 +1,148 @@
+"""From measured values to an outcome per gate and one verdict.
+
+A gate about removal compares a model's *excess*, its distance from what a model that never saw the
+rows would show. It may speak only where it can tell: either the updated model's interval lies
+outside the limits, or the do-nothing control misses the target for certain. Where the control is
+told apart but the rows are too few to show that the limit itself is kept, the paired difference to
+the control decides: more than a share of the control's excess must be shown to be gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from unlearning.verification.estimates import Estimate
+from unlearning.verification.gates import Gates
+
+Concern = Literal["integrity", "utility", "removal"]
+
+
+class Verdict(StrEnum):
+    """What a verification comes to."""
+
+    #: No gate failed and at least one gate about removal could tell and passed.
+    PASSED = "passed"
+    #: At least one gate failed.
+    FAILED = "failed"
+    #: Nothing failed, but no gate about removal could have told the difference.
+    NO_POWER = "no_power"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one gate says, and why in words."""
+
+    gate: str
+    concern: Concern
+    outcome: Verdict
+    reason: str
+
+
+def overall(outcomes: Sequence[Outcome]) -> Verdict:
+    """Failed if any gate failed; no power if no gate about removal passed; else passed."""
+    if any(o.outcome is Verdict.FAILED for o in outcomes):
+        return Verdict.FAILED
+    removal = [o for o in outcomes if o.concern == "removal"]
+    if any(o.outcome is Verdict.PASSED for o in removal):
+        return Verdict.PASSED
+    return Verdict.NO_POWER
+
+
+def fact(gate: str, holds: bool, *, otherwise: str, reason: str) -> Outcome:
+    """A gate about something that is known, not estimated."""
+    outcome = Verdict.PASSED if holds else Verdict.FAILED
+    return Outcome(gate, "integrity", outcome, reason if holds else otherwise)
+
+
+def utility(gate: str, drop: Estimate, *, limit: float, gates: Gates) -> Outcome:
+    """Accuracy lost against the control on the same rows, at most ``limit``."""
+    low, high = drop.interval(gates.confidence)
+    found = f"accuracy fell by {_points(drop.value)} [{_points(low)}, {_points(high)}]"
+    if low > limit:
+        return Outcome(gate, "utility", Verdict.FAILED, f"{found}; the limit is {_points(limit)}")
+    if high <= limit:
+        return Outcome(gate, "utility", Verdict.PASSED, f"{found}, within {_points(limit)}")
+    reason = f"{found}; with these rows a loss of {_points(limit)} cannot be told from none"
+    return Outcome(gate, "utility", Verdict.NO_POWER, reason)
+
+
+@dataclass(frozen=True)
+class Excess:
+    """How far the updated model and its control are from the target, on ``rows`` forget rows."""
+
+    unlearned: Estimate
+    control: Estimate
+    limit: float
+    rows: int
+    #: The quantity in words, such as "the membership AUC".
+    what: str
+    #: The target in words.
+    target: str
+    #: False where falling short of the target is no fault.
+    two_sided: bool = True
+    #: Trained on the retained rows alone: an excess then says something about the rows.
+    exact: bool = False
+
+
+def removal(gate: str, excess: Excess, *, gates: Gates) -> Outcome:
+    """Whether the excess is gone, is not, or cannot be told."""
+    outcome, reason = _judge(excess, gates)
+    if excess.exact and outcome is Verdict.FAILED:
+        outcome = Verdict.NO_POWER
+        reason += (
+            "; but the version was trained without these rows, so this is not memory of them: they"
+            " are unlike the never-seen rows, or rows much like them were retained"
+        )
+    return Outcome(gate, "removal", outcome, reason)
+
+
+def _judge(excess: Excess, gates: Gates) -> tuple[Verdict, str]:
+    low, high = excess.unlearned.interval(gates.confidence)
+    what, limit = excess.what, excess.limit
+    found = (
+        f"{what} is {excess.unlearned.value:+.3f} [{low:+.3f}, {high:+.3f}] from {excess.target}"
+    )
+    if excess.rows < gates.least_rows:
+        few = f"{excess.rows} forgotten rows are fewer than {gates.least_rows}"
+        return Verdict.NO_POWER, f"{few}; pool them with other batches or wait for more"
+    c_low, c_high = excess.control.interval(gates.control_confidence)
+    if low > limit:
+        return Verdict.FAILED, f"{found}: above the limit of {limit:.3f}"
+    if excess.two_sided and high < -limit:
+        if c_high < 0:
+            harder = "the rows are harder than never-seen ones even for the base version"
+            return Verdict.NO_POWER, f"{found}, but {harder}; a reference model could tell"
+        return Verdict.FAILED, f"{found}: forgotten too much, which gives the rows away as well"
+    if c_low <= 0 or c_high <= limit:
+        same = f"the base version, which still holds the rows, shows {excess.control.value:+.3f}"
+        told = f"[{c_low:+.3f}, {c_high:+.3f}]: the metric cannot tell it from the target"
+        return Verdict.NO_POWER, f"{found}; {same} {told}"
+    inside = high <= limit and (low >= -limit or not excess.two_sided)
+    return _against_control(excess, gates, found=found, inside=inside)
+
+
+def _against_control(
+    excess: Excess, gates: Gates, *, found: str, inside: bool
+) -> tuple[Verdict, str]:
+    """The control misses the target for certain; the paired differences decide."""
+    gone_low, gone_high = excess.control.minus(excess.unlearned).interval(gates.confidence)
+    left = excess.unlearned.minus(excess.control, share=1 - gates.removed)
+    left_low, left_high = left.interval(gates.confidence)
+    was = f"the base version showed {excess.control.value:+.3f}"
+    removed = f"[{gone_low:+.3f}, {gone_high:+.3f}] of it is gone"
+    story = f"{found}; {was}, {removed}"
+    if left_low > 0 or (left.value > 0 and gone_low <= 0):
+        return Verdict.FAILED, f"{story}: the rows are still remembered"
+    if inside and gone_low > 0:
+        return Verdict.PASSED, f"{story}, within the limit of {excess.limit:.3f}"
+    on_target = excess.unlearned.interval(gates.confidence)[0] <= 0
+    if left_high < 0 and (on_target or excess.unlearned.value <= excess.limit):
+        return Verdict.PASSED, f"{story}: no excess can be shown any more"
+    return Verdict.NO_POWER, f"{story}: too few rows to tell whether enough of it is gone"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.2f} points"

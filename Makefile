@@ -1,0 +1,86 @@
+# Every target makes the environment it needs; the second time that costs nothing.
+# pip's own variables (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) choose where packages come from.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+COMPOSE ?= docker compose
+SEED ?= 1
+TEST_PROCESSES ?= 2
+OPTIONS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+BENCHMARKS := .venv/.benchmarks
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check lint format types imports faults \
+	bench-deletion bench-service bench-methods compose-check clean
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  OPTIONS='...' is handed on to the command behind demo, test, faults and bench-*;"
+	@echo "  PYTHON=... names the interpreter that makes .venv (3.11 or newer)."
+
+demo: $(INSTALLED) ## Run the whole main job on real data, print what was measured (about two minutes)
+	$(BIN)/unlearn demo $(OPTIONS)
+
+serve: $(INSTALLED) ## Start API, worker and beat on this machine; state is kept in ./state (HOST=, PORT=)
+	$(BIN)/unlearn serve --host $(HOST) --port $(PORT) $(OPTIONS)
+
+test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used where they answer
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" $(OPTIONS)
+
+check: lint types imports test ## What CI runs: lint, format, types, import rules, tests
+
+lint: $(INSTALLED) ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## Put style and format right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED) ## Check the types (mypy, strict)
+	$(BIN)/mypy
+
+imports: $(INSTALLED) ## Check which package may import which
+	$(BIN)/lint-imports
+
+faults: $(INSTALLED) ## Break things on purpose for some minutes and check that nothing is lost (SEED=)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(OPTIONS)
+
+bench-deletion: $(BENCHMARKS) ## Measure the update against retraining, on CIFAR-10
+	$(BIN)/python -m benchmarks.deletion $(OPTIONS)
+
+bench-service: $(BENCHMARKS) ## Measure seconds from request to promotion, and requests per second
+	$(BIN)/python -m benchmarks.service $(OPTIONS)
+
+bench-methods: $(BENCHMARKS) ## Measure every method against retraining, with plots (OPTIONS=--quick: minutes)
+	$(BIN)/python -m benchmarks.methods $(OPTIONS)
+
+compose-check: $(INSTALLED) ## Prove the compose deployment from a clean start (COMPOSE='docker compose')
+	$(BIN)/python -m tests.compose.prove --compose "$(COMPOSE)" $(OPTIONS)
+
+clean: ## Remove the environment and every cache; ./state stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not." \
+			"Name one: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+# setuptools first and no build isolation: what builds the package is pinned too.
+$(INSTALLED): pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing into .venv (the first time takes some minutes) ..."
+	@$(PIP_INSTALL) setuptools
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[worker,demo,dev]'
+	@touch $@
+
+$(BENCHMARKS): $(INSTALLED)
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[benchmarks]'
+	@touch $@

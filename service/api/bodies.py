@@ -1,0 +1,97 @@
+"""Reading JSON bodies: right content type, right size, nothing in it that cannot be stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from service.errors import ServiceError, Unprocessable, UnsupportedMediaType
+
+MAX_DEPTH = 32
+
+
+class UnreadableBody(ServiceError):  # noqa: N818  # named like its kin in service.errors
+    """The body is not JSON."""
+
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "unreadable-body"
+    title: ClassVar[str] = "The body is not readable JSON"
+
+
+class JsonRequest(Request):
+    """A request whose JSON is read strictly: RFC 8259, no NaN, no NUL, no half characters."""
+
+    async def json(self) -> Any:
+        """The parsed body."""
+        if not hasattr(self, "_json"):
+            self._json = parse(await self.body())
+        return self._json
+
+
+class JsonRoute(APIRoute):
+    """A route that says 415 to a body of another type, before reading it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of FastAPI behind the stricter reading."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def read(request: Request) -> Response:
+            if not _is_json(request.headers.get("content-type", "")):
+                raise UnsupportedMediaType("send the body as application/json")
+            strict = JsonRequest(request.scope, request.receive)
+            await strict.json()
+            return await handle(strict)
+
+        return read
+
+
+def router(prefix: str = "", *, tag: str) -> APIRouter:
+    """A router of JSON endpoints."""
+    return APIRouter(prefix=prefix, tags=[tag], route_class=JsonRoute)
+
+
+def parse(body: bytes) -> Any:
+    """JSON from ``body``; raises a 400 or 422 that does not repeat it."""
+    try:
+        parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise UnreadableBody("send one JSON value in UTF-8 as RFC 8259 has it") from None
+    _check(parsed, MAX_DEPTH, b"\\u" in body)
+    return parsed
+
+
+def _check(value: Any, depth: int, escapes: bool) -> None:
+    if depth == 0:
+        raise Unprocessable(f"the body is nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        for key, member in value.items():
+            _check_text(key, escapes)
+            _check(member, depth - 1, escapes)
+    elif isinstance(value, list):
+        for member in value:
+            _check(member, depth - 1, escapes)
+    elif isinstance(value, str):
+        _check_text(value, escapes)
+
+
+def _check_text(text: str, escapes: bool) -> None:
+    # Only an escape can bring in a NUL or half of a surrogate pair.
+    if escapes and ("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)):
+        raise Unprocessable("a text holds a NUL or an unpaired surrogate; neither can be stored")
+
+
+def _refuse_constant(_name: str) -> float:
+    raise ValueError
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
+    )

@@ -1,0 +1,63 @@
+"""What endpoints are handed. Commit inside the endpoint, then wake, then answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+from sqlalchemy.orm import Session as DatabaseSession
+
+from service import wake
+from service.ledger import db
+from service.ledger.digests import Digester
+from service.settings import Settings as AllSettings
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+#: A dataset's or model's name in a path.
+Name = Annotated[str, Path(pattern=NAME_PATTERN, description="lower-case name", examples=["faces"])]
+#: A version's number in a path.
+Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="number of the version")]
+
+
+def _session(request: Request) -> Iterator[DatabaseSession]:
+    # Closing rolls back whatever the endpoint did not commit.
+    with request.app.state.sessions() as session:
+        yield session
+
+
+def _reader(request: Request) -> Iterator[DatabaseSession]:
+    with request.app.state.sessions() as session:
+        yield db.read_only(session)
+
+
+async def _settings(request: Request) -> AllSettings:
+    settings: AllSettings = request.app.state.settings
+    return settings
+
+
+async def _wake(request: Request) -> wake.Wake:
+    sender: wake.Wake = request.app.state.wake
+    return sender
+
+
+async def _digester(request: Request) -> Digester:
+    digester: Digester = request.app.state.digester
+    return digester
+
+
+async def _store(request: Request) -> FilePath:
+    settings: AllSettings = request.app.state.settings
+    return settings.store
+
+
+#: A session that may write; nothing is kept without a commit.
+Session = Annotated[DatabaseSession, Depends(_session)]
+#: A session that only reads (on SQLite it takes no write lock).
+Reader = Annotated[DatabaseSession, Depends(_reader)]
+Settings = Annotated[AllSettings, Depends(_settings)]
+Wake = Annotated[wake.Wake, Depends(_wake)]
+Digests = Annotated[Digester, Depends(_digester)]
+Store = Annotated[FilePath, Depends(_store)]

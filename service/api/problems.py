@@ -1,0 +1,215 @@
+"""Every error as ``application/problem+json`` (RFC 9457): what is wrong and what to do next.
+
+A problem never repeats what the client sent: a body may hold a subject's identity, and problems
+end up in logs and tickets.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import exc as sql
+from starlette.exceptions import HTTPException
+
+from service.errors import NotFound, ServiceError, Unavailable, Unprocessable
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+MAX_FIELDS = 20
+
+log = logging.getLogger("service.problems")
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of the request."""
+
+    field: str = Field(examples=["body.record_ids"])
+    reason: str = Field(examples=["Field required"])
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 describes it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field("about:blank", description="identifies the kind of problem")
+    title: str = Field(examples=["There is no such thing"])
+    status: int = Field(examples=[404])
+    code: str = Field(description="stable word for programs", examples=["not-found"])
+    detail: str = Field(description="what happened and what to do next")
+    fields: list[FieldProblem] | None = Field(None, description="which fields do not make sense")
+    reference: str | None = Field(None, description="names the log line of an internal error")
+
+
+DESCRIPTIONS: Mapping[int, str] = {
+    400: "The body is not readable JSON or the request is malformed.",
+    401: "No API key, or one that is unknown, expired or revoked.",
+    403: "The API key lacks the scope.",
+    404: "There is no such thing.",
+    405: "This path does not know the method.",
+    409: "The present state does not allow this; the detail says what to do.",
+    412: "A precondition does not hold.",
+    413: "The body or a list in it is over its limit.",
+    415: "The body has a content type that is not read here.",
+    416: "The requested range does not lie in the file.",
+    422: "The request was read and does not make sense; `fields` says where.",
+    429: "A rate or a queue is at its limit; see `Retry-After`.",
+    500: "An internal error; `reference` names its log line.",
+    503: "A part that this needs does not answer; see `Retry-After`.",
+}
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries of the problems that an endpoint may answer with."""
+    return {
+        status: {
+            "description": DESCRIPTIONS[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            **({"headers": _RETRY_AFTER} if status in (429, 503) else {}),
+        }
+        for status in statuses
+    }
+
+
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+
+#: What every endpoint behind an API key may answer.
+SECURED = responses(400, 401, 403, 422, 429, 500, 503)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of ``app`` leave as a problem."""
+    app.add_exception_handler(ServiceError, _of_service)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(sql.DBAPIError, _of_database)
+    app.add_exception_handler(sql.TimeoutError, _of_database)
+
+
+def render(error: ServiceError) -> Response:
+    """The response of one service error."""
+    body = describe(error)
+    headers = _retry_after(error)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="unlearning"'
+    return _answer(error.status, body, headers)
+
+
+def describe(error: ServiceError) -> dict[str, Any]:
+    """The members of one service error's problem."""
+    return {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        **error.extra,
+    }
+
+
+def unexpected(error: BaseException) -> Response:
+    """A 500 that shows nothing of the inside, and a log line that shows nothing of the data."""
+    reference = secrets.token_hex(8)
+    # The message of an exception may quote what a client sent; type and place are enough.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("internal error %s: %s\n%s", reference, type(error).__qualname__, frames)
+    failure = ServiceError(
+        "an internal error; give the reference to the operator, who finds it in the log",
+        reference=reference,
+    )
+    return render(failure)
+
+
+def fields(errors: Sequence[Any]) -> list[dict[str, str]]:
+    """Where and why, without the values that pydantic was given."""
+    return [
+        {"field": _place(error["loc"]), "reason": _reason(error)} for error in errors[:MAX_FIELDS]
+    ]
+
+
+def _place(location: Sequence[Any]) -> str:
+    # An unknown field's own name comes from the client; a long one is cut.
+    return ".".join(str(part)[:64].encode(errors="replace").decode() for part in location)
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "this field is not known here; leave it out"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+async def _of_service(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return render(error)
+
+
+async def _of_validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return render(
+        Unprocessable(
+            "some fields do not make sense; correct those that `fields` names",
+            fields=fields(error.errors()),
+        )
+    )
+
+
+async def _of_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known = {
+        400: ("bad-request", "The request is malformed", "the request could not be read"),
+        404: (
+            NotFound.code,
+            NotFound.title,
+            "there is no such path here; /openapi.json lists every path",
+        ),
+        405: (
+            "method-not-allowed",
+            "This path does not know the method",
+            "use one of the methods that the Allow header names",
+        ),
+    }
+    code, title, detail = known.get(error.status_code, ("http-error", "Not possible", ""))
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": error.status_code,
+        "code": code,
+        "detail": detail,
+    }
+    return _answer(error.status_code, body, dict(error.headers or {}))
+
+
+async def _of_database(_request: Request, error: Exception) -> Response:
+    if isinstance(error, sql.OperationalError | sql.InterfaceError | sql.TimeoutError) or (
+        isinstance(error, sql.DBAPIError) and error.connection_invalidated
+    ):
+        log.warning("the database does not answer: %s", type(error).__qualname__)
+        return render(
+            Unavailable(
+                "the database does not answer now; nothing was recorded, try again",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        )
+    if isinstance(error, sql.DataError):
+        return render(Unprocessable("a value is out of the range that can be stored"))
+    return unexpected(error)
+
+
+def _retry_after(error: ServiceError) -> dict[str, str]:
+    seconds = error.retry_after_seconds
+    if seconds is None and error.status in (429, 503):
+        seconds = RETRY_AFTER_SECONDS
+    return {} if seconds is None else {"Retry-After": str(seconds)}
+
+
+def _answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    content = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
+    return Response(content, status, dict(headers), MEDIA_TYPE)

@@ -1,0 +1,49 @@
+"""Where Celery's messages go. They only wake workers up; losing one loses no work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from service.settings import Settings
+
+DELETIONS = "deletions"
+BACKGROUND = "background"
+RUN_BATCHES = "workers.tasks.run_batches"
+RUN_BACKGROUND = "workers.tasks.run_background"
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The two settings of Celery that say how to reach the broker."""
+
+    url: str
+    transport_options: dict[str, Any]
+
+
+def configure(settings: Settings) -> Broker:
+    """The broker of the settings; without one, files in the state directory."""
+    if settings.broker_url:
+        return Broker(settings.broker_url, _network_options(settings))
+    folder = settings.state_dir.resolve() / "broker"
+    folders = {name: str(folder / name) for name in ("messages", "control", "processed")}
+    return Broker(
+        "filesystem://",
+        {
+            # Readers and writers share one folder, or messages would never arrive.
+            "data_folder_in": folders["messages"],
+            "data_folder_out": folders["messages"],
+            "control_folder": folders["control"],
+            "processed_folder": folders["processed"],
+            "store_processed": False,
+        },
+    )
+
+
+def _network_options(settings: Settings) -> dict[str, Any]:
+    # Redis hands a message to a second worker after this long; a batch must be over by then.
+    return {
+        "visibility_timeout": int(2 * settings.batch_timeout_seconds),
+        "socket_timeout": 5,
+        "socket_connect_timeout": 2,
+    }

@@ -1,0 +1,80 @@
+"""A model's unlearning policy: which method, when a batch closes, what must hold, who approves."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class MethodChoice(_Frozen):
+    """A method by its name, with its options."""
+
+    method: str = Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$", examples=["retrain"])
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Drift(_Frozen):
+    """How far approximate versions may move from their anchor before a full retrain."""
+
+    max_share: Share = Field(default=0.10, description="share of the anchor's rows forgotten since")
+    max_class_share: Share = Field(default=0.25, description="same, of the rows of one class")
+    max_age_days: int | None = Field(default=None, ge=1, le=3650, description="age of the anchor")
+
+
+class Approval(_Frozen):
+    """Above which size a request waits for a person. None: never."""
+
+    max_records_per_request: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    max_share_per_request: Share | None = Field(
+        default=None, description="share of the dataset's rows"
+    )
+    max_records_per_day: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    max_share_per_day: Share | None = Field(default=None, description="share of the dataset's rows")
+
+
+class Policy(_Frozen):
+    """Everything a model's owner decides about its unlearning."""
+
+    method: str = Field(
+        "iau", max_length=64, pattern=r"^[a-z][a-z0-9_]*$", description="the unlearning method"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's options")
+    max_records: int = Field(
+        256, ge=1, le=1_000_000, description="a batch closes when it has this many records"
+    )
+    max_wait_seconds: float = Field(
+        10.0, ge=0, le=30 * 86_400, description="or when its oldest erasure has waited this long"
+    )
+    fallbacks: list[MethodChoice] = Field(
+        default_factory=lambda: [MethodChoice(method="retrain")],
+        max_length=8,
+        description="tried in turn when a version fails its verification",
+    )
+    gates: dict[str, Any] = Field(
+        default_factory=dict, description="changes to the default gates of the verification"
+    )
+    promote_without_power: bool = Field(
+        True, description="promote, marked, a version whose batch is too small to judge"
+    )
+    drift: Drift = Field(default_factory=Drift)
+    auto_consolidate: bool = Field(
+        True, description="retrain in the background when the drift budget is spent"
+    )
+    purge_after_seconds: int = Field(
+        86_400, ge=0, le=3650 * 86_400, description="from retiring a version to its destruction"
+    )
+    reference_models: int = Field(
+        0, ge=0, le=64, description="models trained in the background to calibrate attacks"
+    )
+    keep_update_log: bool = Field(
+        False, description="training keeps the log of updates that `amnesiac` needs"
+    )
+    update_log_megabytes: int = Field(1024, ge=1, le=1_000_000, description="cap of that log")
+    approval: Approval = Field(default_factory=Approval)

@@ -1,0 +1,225 @@
+"""The audit chain: append-only lines, each bound to the one before by its hash.
+
+``append`` only queues a line; the lines of a transaction are written together at its commit,
+because the chain's head is one row that every writer locks. Taken last and held for two
+statements, it costs little throughput and cannot be part of a deadlock. A query for audit events
+in the same session writes the queue first, as autoflush does for other rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import event, insert, select
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
+
+from service.ledger import canonical, db, triggers
+from service.ledger.tables import AuditEvent, AuditHead
+
+#: ``previous_hash`` of the first line.
+GENESIS = triggers.GENESIS
+
+_QUEUE = "audit_queue"
+
+
+class Action(StrEnum):
+    """What an audit line says happened: ``noun:verb``."""
+
+    DATASET_CREATED = "dataset:created"
+    DATASET_INGESTED = "dataset:ingested"
+    DATASET_FAILED = "dataset:failed"
+    MODEL_CREATED = "model:created"
+    MODEL_PREPARED = "model:prepared"
+    MODEL_FAILED = "model:failed"
+    MODEL_POLICY_CHANGED = "model:policy_changed"
+    MODEL_RUN_NOW = "model:run_now"
+    TRAINING_RUN_QUEUED = "training_run:queued"
+    TRAINING_RUN_STARTED = "training_run:started"
+    TRAINING_RUN_COMPLETED = "training_run:completed"
+    TRAINING_RUN_FAILED = "training_run:failed"
+    TRAINING_RUN_HANDED_BACK = "training_run:handed_back"
+    VERSION_REGISTERED = "version:registered"
+    VERSION_IMPORTED = "version:imported"
+    VERSION_VERIFIED = "version:verified"
+    VERSION_PROMOTED = "version:promoted"
+    VERSION_REJECTED = "version:rejected"
+    VERSION_RETIRED = "version:retired"
+    VERSION_PURGED = "version:purged"
+    VERSION_COMPARED = "version:compared"
+    ALIAS_MOVED = "alias:moved"
+    DELETION_REQUEST_ACCEPTED = "deletion_request:accepted"
+    DELETION_REQUEST_AWAITING_APPROVAL = "deletion_request:awaiting_approval"
+    DELETION_REQUEST_APPROVED = "deletion_request:approved"
+    DELETION_REQUEST_DENIED = "deletion_request:denied"
+    DELETION_REQUEST_NO_MATCH = "deletion_request:no_match"
+    DELETION_REQUEST_CLAIMED = "deletion_request:claimed"
+    DELETION_REQUEST_COMPLETED = "deletion_request:completed"
+    DELETION_REQUEST_CANCELLED = "deletion_request:cancelled"
+    DELETION_REQUEST_NEEDS_REVIEW = "deletion_request:needs_review"
+    DELETION_REQUEST_RETRIED = "deletion_request:retried"
+    ERASURE_COMPLETED = "erasure:completed"
+    BATCH_CLAIMED = "batch:claimed"
+    BATCH_TAKEN_OVER = "batch:taken_over"
+    BATCH_COMPLETED = "batch:completed"
+    BATCH_FAILED = "batch:failed"
+    BATCH_HANDED_BACK = "batch:handed_back"
+    BATCH_SPLIT = "batch:split"
+    RECORDS_EXCLUDED = "records:excluded"
+    RECORDS_ERASED = "records:erased"
+    KEY_CREATED = "key:created"
+    KEY_REVOKED = "key:revoked"
+    ARTIFACT_CREATED = "artifact:created"
+    ARTIFACT_DESTROYED = "artifact:destroyed"
+    RESTORE_REPLAYED = "restore:replayed"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a caller says of one event; the chain adds the number, the time and the hashes."""
+
+    action: Action
+    subject: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Queue:
+    events: list[AuditEvent] = field(default_factory=list)
+    written: int = 0
+    #: Per open savepoint: how many lines there were, and how many were written, when it began.
+    marks: dict[SessionTransaction, tuple[int, int]] = field(default_factory=dict)
+
+
+def append(
+    session: Session, *, actor: str, action: Action, subject: str, data: dict[str, Any]
+) -> AuditEvent:
+    """Add one line to the chain with this transaction; see ``append_many``."""
+    return append_many(session, actor=actor, lines=[Line(action, subject, data)])[0]
+
+
+def append_many(session: Session, *, actor: str, lines: Iterable[Line]) -> list[AuditEvent]:
+    """Add lines to the chain with this transaction; all are written at its commit, or none.
+
+    ``data`` holds counts, digests and ids of our own: never a record's or a subject's id, a label
+    or a secret. The returned lines have no number, time or hash before they are written.
+    """
+    queue = _queue(session)
+    made = [
+        AuditEvent(
+            actor=actor,
+            action=line.action.value,
+            subject=line.subject,
+            data=canonical.plain(line.data),
+        )
+        for line in lines
+    ]
+    # Begin the transaction now: a commit without one would not write the lines.
+    session.connection()
+    queue.events.extend(made)
+    return made
+
+
+def write(session: Session) -> None:
+    """Write the lines queued in this transaction; the chain is locked from here to its end."""
+    queue: _Queue | None = session.info.get(_QUEUE)
+    if queue is None or queue.written == len(queue.events):
+        return
+    session.flush()  # everything else first: the lock comes last
+    head = _lock_head(session)
+    events = queue.events[queue.written :]
+    _chain(events, after_seq=head.seq, after_hash=head.hash, at=db.now())
+    session.execute(insert(AuditEvent), [_row(made) for made in events])
+    queue.written = len(queue.events)
+
+
+def line_hash(line: dict[str, Any]) -> str:
+    """Hash of a line as ``describe`` gives it: of everything in it but the hash itself."""
+    return canonical.digest({name: value for name, value in line.items() if name != "hash"})
+
+
+def describe(line: AuditEvent) -> dict[str, Any]:
+    """A line in its public form: the members that its hash covers, and the hash."""
+    return {
+        "seq": line.seq,
+        "at": canonical.moment(line.at),
+        "actor": line.actor,
+        "action": line.action,
+        "subject": line.subject,
+        "data": line.data,
+        "previous_hash": line.previous_hash,
+        "hash": line.hash,
+    }
+
+
+@dataclass(frozen=True)
+class _Head:
+    seq: int
+    hash: str
+
+
+def _lock_head(session: Session) -> _Head:
+    # SQLite drops the lock clause; there BEGIN IMMEDIATE has locked the whole database.
+    statement = select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1).with_for_update()
+    row = session.execute(statement).one_or_none()
+    if row is None:
+        raise RuntimeError("the audit chain has no head; bring the database up to date first")
+    return _Head(row.seq, row.hash)
+
+
+def _chain(events: Sequence[AuditEvent], *, after_seq: int, after_hash: str, at: datetime) -> None:
+    for made in events:
+        made.seq = after_seq = after_seq + 1
+        made.previous_hash = after_hash
+        made.at = at
+        made.hash = after_hash = line_hash(describe(made))
+
+
+def _row(made: AuditEvent) -> dict[str, Any]:
+    return {column.name: getattr(made, column.name) for column in AuditEvent.__table__.columns}
+
+
+def _queue(session: Session) -> _Queue:
+    queue: _Queue = session.info.setdefault(_QUEUE, _Queue())
+    return queue
+
+
+@event.listens_for(Session, "before_commit")
+def _write_at_commit(session: Session) -> None:
+    if not session.in_nested_transaction():  # a savepoint's release is not the commit
+        write(session)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _write_before_reading(state: ORMExecuteState) -> None:
+    mapper = state.bind_mapper
+    if state.is_select and mapper is not None and mapper.class_ is AuditEvent:
+        write(state.session)
+
+
+@event.listens_for(Session, "after_transaction_create")
+def _mark_savepoint(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        queue = _queue(session)
+        queue.marks[transaction] = (len(queue.events), queue.written)
+
+
+@event.listens_for(Session, "after_soft_rollback")
+def _forget_rolled_back(session: Session, transaction: SessionTransaction) -> None:
+    queue: _Queue | None = session.info.get(_QUEUE)
+    if queue is not None and transaction in queue.marks:
+        kept, written = queue.marks[transaction]
+        del queue.events[kept:]
+        queue.written = min(queue.written, written)
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _forget_ended(session: Session, transaction: SessionTransaction) -> None:
+    queue: _Queue | None = session.info.get(_QUEUE)
+    if transaction.parent is None:
+        session.info.pop(_QUEUE, None)
+    elif queue is not None:
+        queue.marks.pop(transaction, None)

@@ -1,0 +1,110 @@
+"""Triggers by which the database itself keeps the audit chain append-only and in order.
+
+The first migration makes them; tables made directly from the models get the same ones. They stop
+mistakes and a stolen application password, not a database owner: for that there is
+``audit.verify`` and the signed head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import event, insert
+from sqlalchemy.engine import Connection
+
+from service.ledger.tables import AuditEvent, AuditHead
+
+#: Hash of the head before the first line.
+GENESIS = "0" * 64
+
+SQLITE = (
+    """
+    CREATE TRIGGER audit_events_no_update BEFORE UPDATE ON audit_events
+    BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END
+    """,
+    """
+    CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events
+    BEGIN SELECT RAISE(ABORT, 'audit_events is append-only'); END
+    """,
+    """
+    CREATE TRIGGER audit_events_in_order BEFORE INSERT ON audit_events
+    WHEN NOT EXISTS (
+        SELECT 1 FROM audit_head
+        WHERE id = 1 AND seq = NEW.seq - 1 AND hash = NEW.previous_hash
+    )
+    BEGIN SELECT RAISE(ABORT, 'an audit line must follow the head of the chain'); END
+    """,
+    """
+    CREATE TRIGGER audit_events_move_head AFTER INSERT ON audit_events
+    BEGIN UPDATE audit_head SET seq = NEW.seq, hash = NEW.hash WHERE id = 1; END
+    """,
+    """
+    CREATE TRIGGER audit_head_forward BEFORE UPDATE ON audit_head
+    WHEN NEW.id <> 1 OR NEW.seq <> OLD.seq + 1
+    BEGIN SELECT RAISE(ABORT, 'the head of the audit chain moves forward only'); END
+    """,
+    """
+    CREATE TRIGGER audit_head_no_delete BEFORE DELETE ON audit_head
+    BEGIN SELECT RAISE(ABORT, 'the head of the audit chain stays'); END
+    """,
+)
+
+POSTGRESQL = (
+    """
+    CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+    END $$
+    """,
+    """
+    CREATE TRIGGER audit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()
+    """,
+    """
+    CREATE OR REPLACE FUNCTION audit_move_head() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE audit_head SET seq = NEW.seq, hash = NEW.hash
+        WHERE id = 1 AND seq = NEW.seq - 1 AND hash = NEW.previous_hash;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'an audit line must follow the head of the chain'
+                USING ERRCODE = 'restrict_violation';
+        END IF;
+        RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER audit_events_move_head AFTER INSERT ON audit_events
+    FOR EACH ROW EXECUTE FUNCTION audit_move_head()
+    """,
+    """
+    CREATE OR REPLACE FUNCTION audit_head_forward() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.id <> 1 OR NEW.seq <> OLD.seq + 1 THEN
+            RAISE EXCEPTION 'the head of the audit chain moves forward only'
+                USING ERRCODE = 'restrict_violation';
+        END IF;
+        RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER audit_head_forward BEFORE UPDATE ON audit_head
+    FOR EACH ROW EXECUTE FUNCTION audit_head_forward()
+    """,
+    """
+    CREATE TRIGGER audit_head_stays BEFORE DELETE OR TRUNCATE ON audit_head
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()
+    """,
+)
+
+
+@event.listens_for(AuditHead.__table__, "after_create")
+def _add_head(_table: Any, connection: Connection, **_: Any) -> None:
+    connection.execute(insert(AuditHead).values(id=1, seq=0, hash=GENESIS))
+
+
+@event.listens_for(AuditHead.metadata, "after_create")
+def _add_triggers(_metadata: Any, connection: Connection, *, tables: Any, **_: Any) -> None:
+    if AuditEvent.__table__ not in tables:
+        return
+    for statement in SQLITE if connection.dialect.name == "sqlite" else POSTGRESQL:
+        connection.exec_driver_sql(statement.replace("%", "%%"))

@@ -1,0 +1,120 @@
+"""What somebody chose for a model: checked against the announced schemas, and completed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.errors import Unprocessable
+from service.ledger import capabilities
+from service.ledger.policy import Policy
+from service.ledger.tables import Dataset
+
+#: Names under which the one recipe and the one set of gates are announced.
+RECIPE = "default"
+GATES = "default"
+
+#: Parameters of an architecture that the dataset decides, by the place in the shape of its rows
+#: (channels, height, width).
+_OF_IMAGES = {"channels": 0, "image_height": 1, "image_width": 2}
+
+
+def architecture(
+    session: Session, name: str, parameters: Mapping[str, Any], *, dataset: Dataset
+) -> dict[str, Any]:
+    """The architecture with every parameter; those that the dataset decides come from it."""
+    schema = capabilities.get(session, "architecture", name).options_schema
+    decided = _decided(name, schema.get("properties", {}), dataset)
+    given = capabilities.check(
+        session,
+        "architecture",
+        name,
+        {**decided, **parameters},
+        field="architecture.parameters",
+    )
+    for parameter, value in decided.items():
+        # More classes than the dataset has are room for more; everything else must fit its rows.
+        fits = given[parameter] >= value if parameter == "classes" else given[parameter] == value
+        if not fits:
+            field = f"architecture.parameters.{parameter}"
+            least = "at least " if parameter == "classes" else ""
+            raise Unprocessable(
+                f"{field} must be {least}{value} for this dataset; leave it out", field=field
+            )
+    return {"name": name, "parameters": capabilities.filled(session, "architecture", name, given)}
+
+
+def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
+    """Scale, mean and std; without a scale bytes become 0 to 1 and floats stay as they are."""
+    scale = given.get("scale")
+    if scale is None:
+        scale = 1 / 255 if dataset.dtype == "uint8" else 1.0
+    mean = list(given.get("mean") or [0.0])
+    std = list(given.get("std") or [1.0])
+    channels = (dataset.shape or [1])[0]
+    for field, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise Unprocessable(
+                f"transform.{field} needs one number, or {channels}: one for each channel "
+                "(feature) of the dataset's rows",
+                field=f"transform.{field}",
+            )
+    if not math.isfinite(scale) or scale == 0 or min(std) <= 0:
+        raise Unprocessable("transform.scale must not be 0 and transform.std must be above 0")
+    return {"scale": scale, "mean": mean, "std": std}
+
+
+def recipe(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The training recipe with every option."""
+    checked = capabilities.check(session, "recipe", RECIPE, given, field="recipe")
+    return capabilities.filled(session, "recipe", RECIPE, checked)
+
+
+def policy(session: Session, given: Policy) -> dict[str, Any]:
+    """The policy as it is stored; its methods, their options and its gates are known."""
+    method(session, given.method, given.options, field="policy.options")
+    for place, choice in enumerate(given.fallbacks):
+        field = f"policy.fallbacks.{place}.options"
+        method(session, choice.method, choice.options, field=field)
+    if given.gates:
+        capabilities.check(session, "gates", GATES, given.gates, field="policy.gates")
+    return given.model_dump(mode="json")
+
+
+def method(
+    session: Session,
+    name: str,
+    options: Mapping[str, Any],
+    *,
+    field: str,
+    kinds: Collection[str] = (),
+) -> None:
+    """Refuse a method that is unknown, has other options, or cannot forget one of ``kinds``."""
+    capabilities.check(session, "method", name, options, field=field)
+    missing = sorted(set(kinds) - capabilities.forgets(session, name))
+    if missing:
+        raise Unprocessable(
+            f"the method {name} cannot do this kind of forgetting: {', '.join(missing)}; "
+            "GET /v1/methods says which can"
+        )
+
+
+def _decided(name: str, properties: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
+    """The parameters among ``properties`` that the dataset decides, with their values."""
+    shape = dataset.shape or []
+    wanted = [parameter for parameter in _OF_IMAGES if parameter in properties]
+    if wanted and len(shape) != 3:
+        raise Unprocessable(
+            f"the architecture {name} takes images (channels, height, width); the rows of this "
+            f"dataset have the shape {shape}; choose another one, see GET /v1/architectures",
+            field="architecture.name",
+        )
+    decided = {parameter: shape[_OF_IMAGES[parameter]] for parameter in wanted}
+    if "inputs" in properties:
+        decided["inputs"] = math.prod(shape)
+    if "classes" in properties and dataset.classes is not None:
+        decided["classes"] = max(2, dataset.classes)
+    return decided

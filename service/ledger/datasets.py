@@ -1,0 +1,258 @@
+"""Datasets: accepted, ingested by a worker, ready or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import Table, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound, Unprocessable
+from service.ledger import audit
+from service.ledger.states import DatasetStatus, IllegalMove
+from service.ledger.tables import Dataset, Record
+
+#: Positions of the splits in ``Record.split``, as in the array store.
+SPLITS = ("train", "validation", "audit")
+
+_LONGEST_ERROR = 2_000
+_LONGEST_RECORD_ID = 255
+_PIECE = 10_000
+
+
+class Row(NamedTuple):
+    """What the ledger keeps of one row; its place in the sequence is the row's number."""
+
+    record_id: str
+    subject_digest: str | None
+    label: int
+    split: int
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What an ingest found: the array's key, and the shape of one row."""
+
+    array_key: str
+    shape: tuple[int, ...]
+    dtype: str
+    classes: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of a dataset: per split, excluded from training, and overwritten in the store."""
+
+    splits: Mapping[str, int]
+    forgotten: int
+    erased: int
+
+
+def create(
+    session: Session, name: str, *, source: dict[str, Any], actor: str, now: datetime
+) -> Dataset:
+    """Accept a dataset for ingesting; the name of one that failed may be used again.
+
+    ``source`` says where from and how: path, format, columns, classes, seed, fractions.
+    """
+    known = find(session, name)
+    if known is not None:
+        return _again(session, known, source=source, actor=actor, now=now)
+    dataset = Dataset(
+        name=name, status=DatasetStatus.INGESTING, source=source, revision=0, progress=0.0,
+        created_at=now,
+    )  # fmt: skip
+    try:
+        with session.begin_nested():
+            session.add(dataset)
+            session.flush()
+    except IntegrityError as error:  # somebody took the name at the same moment
+        raise _taken(name) from error
+    _write(session, dataset, audit.Action.DATASET_CREATED, actor, format=source.get("format"))
+    return dataset
+
+
+def find(session: Session, name: str) -> Dataset | None:
+    """The dataset of this name, or None."""
+    return session.scalar(select(Dataset).where(Dataset.name == name))
+
+
+def get(session: Session, name: str) -> Dataset:
+    """The dataset of this name."""
+    dataset = find(session, name)
+    if dataset is None:
+        raise NotFound("there is no dataset of this name; list them with GET /v1/datasets")
+    return dataset
+
+
+def get_ready(session: Session, name: str) -> Dataset:
+    """The dataset of this name once it can be used; ``Conflict`` says why it cannot."""
+    dataset = get(session, name)
+    if dataset.status == DatasetStatus.INGESTING:
+        raise Conflict(
+            f"dataset {name} is still being ingested; wait until its status is ready",
+            retry_after_seconds=5,
+        )
+    if dataset.status == DatasetStatus.FAILED:
+        raise Conflict(f"dataset {name} could not be ingested; correct its source and add it again")
+    return dataset
+
+
+def page(session: Session, *, after: str | None, limit: int) -> Sequence[Dataset]:
+    """Datasets by name, those after the name ``after``."""
+    wanted = select(Dataset)
+    if after is not None:
+        wanted = wanted.where(Dataset.name > after)
+    return session.scalars(wanted.order_by(Dataset.name).limit(limit)).all()
+
+
+def counts(session: Session, dataset: Dataset) -> Counts:
+    """How many rows lie in each split and how many are forgotten."""
+    found = session.execute(
+        select(
+            Record.split,
+            func.count(),
+            func.count(Record.excluded_revision),
+            func.count(Record.erased_at),
+        )
+        .where(Record.dataset_id == dataset.id)
+        .group_by(Record.split)
+    ).all()
+    rows = {split: total for split, total, _, _ in found}
+    return Counts(
+        splits={name: rows.get(split, 0) for split, name in enumerate(SPLITS)},
+        forgotten=sum(excluded for _, _, excluded, _ in found),
+        erased=sum(erased for _, _, _, erased in found),
+    )
+
+
+def waiting(session: Session) -> Sequence[Dataset]:
+    """Datasets that a worker has to ingest, oldest first."""
+    return session.scalars(
+        select(Dataset).where(Dataset.status == DatasetStatus.INGESTING).order_by(Dataset.id)
+    ).all()
+
+
+def progress(session: Session, dataset_id: int, fraction: float) -> None:
+    """Show how far an ingest is, 0 to 1; not an audit event."""
+    session.execute(
+        update(Dataset)
+        .where(Dataset.id == dataset_id, Dataset.status == DatasetStatus.INGESTING)
+        .values(progress=min(max(fraction, 0.0), 1.0))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def complete(
+    session: Session,
+    dataset: Dataset,
+    ingested: Ingested,
+    rows: Iterable[Row],
+    *,
+    actor: str,
+    now: datetime,
+) -> None:
+    """The array is in the store: write a record per row and make the dataset ready, or neither."""
+    _require_ingesting(session, dataset)
+    dataset.rows = _insert(session, dataset.id, rows)
+    dataset.array_key = ingested.array_key
+    dataset.shape = list(ingested.shape)
+    dataset.dtype = ingested.dtype
+    dataset.classes = ingested.classes
+    dataset.status = DatasetStatus.READY
+    dataset.progress = 1.0
+    dataset.error = None
+    dataset.ready_at = now
+    session.flush()
+    _write(
+        session,
+        dataset,
+        audit.Action.DATASET_INGESTED,
+        actor,
+        rows=dataset.rows,
+        classes=ingested.classes,
+        array=ingested.array_key,
+    )
+
+
+def fail(session: Session, dataset: Dataset, *, error: str, actor: str, now: datetime) -> None:
+    """The source was refused; ``error`` names row and column and says what to correct."""
+    _require_ingesting(session, dataset)
+    dataset.status = DatasetStatus.FAILED
+    dataset.error = error.replace("\0", "")[:_LONGEST_ERROR]
+    session.flush()
+    _write(session, dataset, audit.Action.DATASET_FAILED, actor)
+
+
+def _again(
+    session: Session, known: Dataset, *, source: dict[str, Any], actor: str, now: datetime
+) -> Dataset:
+    if known.status != DatasetStatus.FAILED:
+        raise _taken(known.name)
+    known.status = DatasetStatus.INGESTING
+    known.source = source
+    known.progress = 0.0
+    known.error = None
+    known.created_at = now
+    session.flush()
+    _write(session, known, audit.Action.DATASET_CREATED, actor, format=source.get("format"))
+    return known
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"there is a dataset {name} already; use it or choose another name")
+
+
+def _require_ingesting(session: Session, dataset: Dataset) -> None:
+    # Locked: of two workers that ingested the same dataset the second must find it done.
+    session.refresh(dataset, with_for_update=True)
+    if dataset.status != DatasetStatus.INGESTING:
+        raise IllegalMove(f"dataset {dataset.name} is {dataset.status}; it is not being ingested")
+
+
+def _insert(session: Session, dataset_id: int, rows: Iterable[Row]) -> int:
+    numbered = _numbered(dataset_id, rows)
+    if session.get_bind().dialect.name == "postgresql":
+        return _copy(session, numbered)
+    total = 0
+    columns = ("dataset_id", "row", "record_id", "subject_digest", "label", "split")
+    while piece := [dict(zip(columns, row, strict=True)) for row in islice(numbered, _PIECE)]:
+        session.execute(insert(cast(Table, Record.__table__)), piece)
+        total += len(piece)
+    return total
+
+
+def _numbered(dataset_id: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
+    for number, row in enumerate(rows):
+        if not 0 < len(row.record_id) <= _LONGEST_RECORD_ID or "\0" in row.record_id:
+            raise Unprocessable(
+                f"row {number}: a record id has 1 to {_LONGEST_RECORD_ID} characters and no NUL"
+            )
+        yield (
+            dataset_id, number, row.record_id, row.subject_digest, int(row.label), int(row.split)
+        )  # fmt: skip
+
+
+def _copy(session: Session, numbered: Iterator[tuple[Any, ...]]) -> int:
+    """PostgreSQL takes rows by COPY an order of magnitude faster than by INSERT."""
+    total = 0
+    driver: Any = session.connection().connection.driver_connection
+    statement = (
+        'COPY records (dataset_id, "row", record_id, subject_digest, label, split) FROM STDIN'
+    )
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in numbered:
+            copy.write_row(row)
+            total += 1
+    return total
+
+
+def _write(
+    session: Session, dataset: Dataset, action: audit.Action, actor: str, **data: Any
+) -> None:
+    audit.append(session, actor=actor, action=action, subject=f"dataset:{dataset.name}", data=data)

@@ -1,0 +1,206 @@
+"""Models: an architecture on a dataset, with a training recipe and an unlearning policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound
+from service.ledger import audit, choices, datasets
+from service.ledger.policy import Policy
+from service.ledger.states import ErasureStatus
+from service.ledger.tables import Dataset, DeletionRequest, Erasure, Model, Version
+
+_LONGEST_ERROR = 2_000
+
+
+def create(
+    session: Session,
+    name: str,
+    *,
+    dataset: str,
+    architecture: str,
+    parameters: Mapping[str, Any],
+    transform: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    policy: Policy,
+    actor: str,
+    now: datetime,
+) -> Model:
+    """A model whose choices the announced schemas accept; what they leave out is filled in."""
+    on = datasets.get_ready(session, dataset)
+    if find(session, name) is not None:
+        raise _taken(name)
+    made = Model(
+        name=name,
+        dataset_id=on.id,
+        architecture=choices.architecture(session, architecture, parameters, dataset=on),
+        transform=choices.transform(transform, dataset=on),
+        recipe=choices.recipe(session, recipe),
+        policy=choices.policy(session, policy),
+        created_at=now,
+    )
+    try:
+        with session.begin_nested():
+            session.add(made)
+            session.flush()
+    except IntegrityError as error:  # somebody took the name at the same moment
+        raise _taken(name) from error
+    made.dataset = on
+    data = {"dataset": dataset, "architecture": architecture, "method": policy.method}
+    _write(session, made, audit.Action.MODEL_CREATED, actor, data)
+    return made
+
+
+def find(session: Session, name: str) -> Model | None:
+    """The model of this name, or None."""
+    return session.scalar(select(Model).where(Model.name == name))
+
+
+def get(session: Session, name: str) -> Model:
+    """The model of this name."""
+    model = find(session, name)
+    if model is None:
+        raise NotFound("there is no model of this name; list them with GET /v1/models")
+    return model
+
+
+def page(session: Session, *, after: str | None, limit: int) -> Sequence[Model]:
+    """Models by name, those after the name ``after``."""
+    wanted = select(Model)
+    if after is not None:
+        wanted = wanted.where(Model.name > after)
+    return session.scalars(wanted.order_by(Model.name).limit(limit)).all()
+
+
+def dataset_names(session: Session, models: Sequence[Model]) -> dict[int, str]:
+    """Names of the models' datasets by their ids."""
+    wanted = {model.dataset_id for model in models}
+    rows = session.execute(select(Dataset.id, Dataset.name).where(Dataset.id.in_(wanted)))
+    return dict(rows.tuples().all())
+
+
+def production_numbers(session: Session, models: Sequence[Model]) -> dict[int, int]:
+    """Numbers of the production versions by the models' ids."""
+    wanted = {model.production_id for model in models if model.production_id is not None}
+    rows = session.execute(select(Version.model_id, Version.number).where(Version.id.in_(wanted)))
+    return dict(rows.tuples().all())
+
+
+def production(session: Session, model: Model) -> Version | None:
+    """The version that the alias ``production`` points at."""
+    return None if model.production_id is None else session.get(Version, model.production_id)
+
+
+def pending(session: Session, model: Model) -> dict[str, int]:
+    """Erasures that wait for a batch, per kind of forgetting (``records``, ``class``)."""
+    rows = session.execute(
+        select(DeletionRequest.kind, func.count())
+        .join(Erasure, Erasure.request_id == DeletionRequest.id)
+        .where(Erasure.model_id == model.id, Erasure.status == ErasureStatus.PENDING)
+        .group_by(DeletionRequest.kind)
+    )
+    waiting: dict[str, int] = {}
+    for kind, count in rows:
+        which = "class" if kind == "class" else "records"
+        waiting[which] = waiting.get(which, 0) + count
+    return waiting
+
+
+def change_policy(session: Session, model: Model, policy: Policy, *, actor: str) -> Model:
+    """Give the model another policy; batches that run keep the one they began with."""
+    checked = choices.policy(session, policy)
+    changed = sorted(field for field in checked if checked[field] != model.policy.get(field))
+    if not changed:
+        return model
+    data = {
+        "before": {field: model.policy.get(field) for field in changed},
+        "after": {field: checked[field] for field in changed},
+    }
+    model.policy = checked
+    session.flush()
+    _write(session, model, audit.Action.MODEL_POLICY_CHANGED, actor, data)
+    return model
+
+
+def run_now(
+    session: Session,
+    model: Model,
+    *,
+    method: str | None,
+    options: Mapping[str, Any],
+    actor: str,
+    now: datetime,
+) -> dict[str, int]:
+    """Close the model's next batch without waiting; returns what waits for it, per kind.
+
+    A method given here is used for that batch instead of the policy's.
+    """
+    if model.production_id is None:
+        raise Conflict(
+            f"model {model.name} has no production version yet; train it or import a version first"
+        )
+    waiting = pending(session, model)
+    if method is not None:
+        choices.method(session, method, options, field="options", kinds=set(waiting))
+    model.run_now_at = now
+    model.run_now_method = None if method is None else {"method": method, "options": dict(options)}
+    session.flush()
+    data = {"method": method, "erasures": sum(waiting.values())}
+    _write(session, model, audit.Action.MODEL_RUN_NOW, actor, data)
+    return waiting
+
+
+def prepared(
+    session: Session,
+    model: Model,
+    parameters: Mapping[str, tuple[Sequence[int], str]],
+    *,
+    actor: str,
+) -> None:
+    """A worker built the network: {name: (shape, dtype)} of a checkpoint's tensors."""
+    model.parameters = {name: [list(shape), dtype] for name, (shape, dtype) in parameters.items()}
+    model.error = None
+    session.flush()
+    _write(session, model, audit.Action.MODEL_PREPARED, actor, {"tensors": len(model.parameters)})
+
+
+def invalid(session: Session, model: Model, *, error: str, actor: str) -> None:
+    """A worker could not build the network; ``error`` says why."""
+    model.error = error.replace("\0", "")[:_LONGEST_ERROR]
+    session.flush()
+    _write(session, model, audit.Action.MODEL_FAILED, actor, {})
+
+
+def unprepared(session: Session) -> Sequence[Model]:
+    """Models that no worker has looked at, oldest first."""
+    return session.scalars(
+        select(Model).where(Model.parameters.is_(None), Model.error.is_(None)).order_by(Model.id)
+    ).all()
+
+
+def require_parameters(model: Model) -> dict[str, tuple[tuple[int, ...], str]]:
+    """{name: (shape, dtype)} that a checkpoint must have; ``Conflict`` while it is not known."""
+    if model.error is not None:
+        raise Conflict(f"model {model.name} cannot be built: {model.error}; create a new model")
+    if model.parameters is None:
+        raise Conflict(
+            f"model {model.name} is still being prepared by a worker; try again shortly",
+            retry_after_seconds=2,
+        )
+    return {name: (tuple(shape), dtype) for name, (shape, dtype) in model.parameters.items()}
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"there is a model {name} already; use it or choose another name")
+
+
+def _write(
+    session: Session, model: Model, action: audit.Action, actor: str, data: dict[str, Any]
+) -> None:
+    audit.append(session, actor=actor, action=action, subject=f"model:{model.name}", data=data)

@@ -1,0 +1,249 @@
+"""Training runs: queued, worked on under a lease, completed or failed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import exists, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound
+from service.ledger import audit, ids
+from service.ledger.states import IllegalMove, RunStatus
+from service.ledger.tables import Model, TrainingRun, Version
+
+Reason = Literal["initial", "request", "consolidate"]
+
+ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
+
+_LONGEST_ERROR = 2_000
+
+_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED}),
+    # Running again: the worker before did not come back.
+    RunStatus.RUNNING: frozenset(
+        {RunStatus.RUNNING, RunStatus.QUEUED, RunStatus.COMPLETED, RunStatus.FAILED}
+    ),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+}
+
+
+class RunActive(Conflict):
+    """A model trains once at a time."""
+
+    code = "training-run-active"
+
+
+def create(
+    session: Session,
+    model: Model,
+    *,
+    reason: Reason | None = None,
+    seed: int | None = None,
+    actor: str,
+    now: datetime,
+) -> TrainingRun:
+    """Queue a training; without a reason it is ``initial`` for a model that has no version."""
+    if model.error is not None:
+        raise Conflict(f"model {model.name} cannot be trained: {model.error}; create a new model")
+    running = active(session, model)
+    if running is not None:
+        raise _refused(model, running.id)
+    run = TrainingRun(
+        id=ids.new("run"),
+        model_id=model.id,
+        status=RunStatus.QUEUED,
+        reason=_reason(session, model, reason),
+        seed=secrets.randbits(32) if seed is None else seed,
+        progress={},
+        attempts=0,
+        created_by=actor,
+        created_at=now,
+    )
+    try:
+        with session.begin_nested():
+            session.add(run)
+            session.flush()
+    except IntegrityError as error:  # the unique index: somebody queued one at the same moment
+        raise _refused(model, None) from error
+    _write(session, run, model, audit.Action.TRAINING_RUN_QUEUED, actor, reason=run.reason)
+    return run
+
+
+def get(session: Session, model: Model, run_id: str) -> TrainingRun:
+    """A run of this model."""
+    run = session.scalar(
+        select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.id == run_id)
+    )
+    if run is None:
+        raise NotFound(f"model {model.name} has no training run of this id; list its training runs")
+    return run
+
+
+def active(session: Session, model: Model) -> TrainingRun | None:
+    """The run that is queued or running, if there is one."""
+    return session.scalar(
+        select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.status.in_(ACTIVE))
+    )
+
+
+def page(
+    session: Session, model: Model, *, before: str | None, limit: int
+) -> Sequence[TrainingRun]:
+    """Runs of the model, newest first, those older than the run ``before``."""
+    wanted = select(TrainingRun).where(TrainingRun.model_id == model.id)
+    if before is not None:
+        wanted = wanted.where(TrainingRun.id < before)
+    return session.scalars(wanted.order_by(TrainingRun.id.desc()).limit(limit)).all()
+
+
+def start(
+    session: Session, run: TrainingRun, *, data_revision: int, actor: str, now: datetime
+) -> None:
+    """A worker begins an attempt on the rows of this revision of the dataset."""
+    _move(run, RunStatus.RUNNING)
+    run.data_revision = data_revision
+    run.attempts += 1
+    run.progress = {}
+    run.started_at = now
+    run.not_before = None
+    session.flush()
+    _write(
+        session,
+        run,
+        _model(session, run),
+        audit.Action.TRAINING_RUN_STARTED,
+        actor,
+        data_revision=data_revision,
+        attempt=run.attempts,
+    )
+
+
+def progress(session: Session, run_id: str, values: Mapping[str, Any]) -> None:
+    """Show how far a run is (``fraction``, ``epoch``, losses); not an audit event."""
+    session.execute(
+        update(TrainingRun)
+        .where(TrainingRun.id == run_id, TrainingRun.status == RunStatus.RUNNING)
+        .values(progress=dict(values))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def complete(
+    session: Session, run: TrainingRun, version: Version, *, actor: str, now: datetime
+) -> None:
+    """The trained version is registered."""
+    _move(run, RunStatus.COMPLETED)
+    run.finished_at = now
+    run.error = None
+    run.progress = {**run.progress, "fraction": 1.0}
+    session.flush()
+    _write(
+        session,
+        run,
+        _model(session, run),
+        audit.Action.TRAINING_RUN_COMPLETED,
+        actor,
+        version=version.number,
+    )
+
+
+def fail(session: Session, run: TrainingRun, *, error: str, actor: str, now: datetime) -> None:
+    """Give the run up; ``error`` says why and what to do."""
+    _move(run, RunStatus.FAILED)
+    run.finished_at = now
+    run.error = error[:_LONGEST_ERROR]
+    session.flush()
+    _write(
+        session,
+        run,
+        _model(session, run),
+        audit.Action.TRAINING_RUN_FAILED,
+        actor,
+        attempts=run.attempts,
+    )
+
+
+def hand_back(
+    session: Session,
+    run: TrainingRun,
+    *,
+    actor: str,
+    not_before: datetime | None = None,
+    error: str | None = None,
+    counts: bool = True,
+) -> None:
+    """Queue the run again, not before a moment; a stopping worker's attempt does not count."""
+    _move(run, RunStatus.QUEUED)
+    run.not_before = not_before
+    run.error = None if error is None else error[:_LONGEST_ERROR]
+    if not counts:
+        run.attempts -= 1
+    session.flush()
+    _write(
+        session,
+        run,
+        _model(session, run),
+        audit.Action.TRAINING_RUN_HANDED_BACK,
+        actor,
+        attempts=run.attempts,
+    )
+
+
+def _reason(session: Session, model: Model, reason: Reason | None) -> Reason:
+    has_version = session.scalar(select(exists().where(Version.model_id == model.id)))
+    if reason is None:
+        return "request" if has_version else "initial"
+    if reason == "initial" and has_version:
+        raise Conflict(
+            f"model {model.name} has versions already; train it anew with the reason `request`"
+        )
+    if reason == "consolidate" and model.production_id is None:
+        raise Conflict(
+            f"model {model.name} has no production version to consolidate; "
+            "train it with the reason `initial`"
+        )
+    return reason
+
+
+def _refused(model: Model, run_id: str | None) -> RunActive:
+    which = f" ({run_id})" if run_id else ""
+    return RunActive(
+        f"model {model.name} has a training run that is not finished{which}; wait for it",
+        retry_after_seconds=30,
+        training_run=run_id,
+    )
+
+
+def _move(run: TrainingRun, new: RunStatus) -> None:
+    if new not in _MOVES[run.status]:
+        raise IllegalMove(f"this training run is {run.status}; it cannot become {new}")
+    run.status = new
+
+
+def _model(session: Session, run: TrainingRun) -> Model:
+    model = session.get(Model, run.model_id)
+    assert model is not None
+    return model
+
+
+def _write(
+    session: Session,
+    run: TrainingRun,
+    model: Model,
+    action: audit.Action,
+    actor: str,
+    **data: Any,
+) -> None:
+    audit.append(
+        session,
+        actor=actor,
+        action=action,
+        subject=f"model:{model.name}",
+        data={"training_run": run.id, **data},
+    )

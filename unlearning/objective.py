@@ -35,13 +35,23 @@ def per_example_loss(logits: Tensor, y: Tensor) -> Tensor:
     return functional.cross_entropy(logits, y, reduction="none")
 
 
-def summed_gradient(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
+def summed_gradient(
+    model: nn.Module,
+    examples: Examples,
+    *,
+    batch_size: int = BATCH,
+    progress: Callable[[float], None] = lambda _fraction: None,
+) -> Tensor:
     """Σᵢ ∇ℓ(zᵢ, θ) over the step parameters, (p,) float64; the model is left as it was."""
-    return summed_gradient_and_losses(model, examples, batch_size=batch_size)[0]
+    return summed_gradient_and_losses(model, examples, batch_size=batch_size, progress=progress)[0]
 
 
 def summed_gradient_and_losses(
-    model: nn.Module, examples: Examples, *, batch_size: int = BATCH
+    model: nn.Module,
+    examples: Examples,
+    *,
+    batch_size: int = BATCH,
+    progress: Callable[[float], None] = lambda _fraction: None,
 ) -> tuple[Tensor, Tensor]:
     """The summed gradient (p,) float64 and the losses it comes from (n,), in one pass.
 
@@ -51,9 +61,10 @@ def summed_gradient_and_losses(
     parameters = list(step_parameters(model).values())
     device = parameters[0].device
     total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64, device=device)
-    losses = []
+    losses: list[Tensor] = []
     with evaluating(model), torch.enable_grad():
-        for x, y in examples.batches(batch_size, device=device):
+        for i, (x, y) in enumerate(examples.batches(batch_size, device=device)):
+            progress(i * batch_size / len(examples))
             loss = per_example_loss(model(x), y)
             grads = torch.autograd.grad(
                 loss.sum(), parameters, allow_unused=True, materialize_grads=True

@@ -54,6 +54,10 @@ class Update:
     model: nn.Module
     #: Running sums since the anchor including this batch; None when the result is a new anchor.
     forgotten: Forgotten | None = None
+    #: The anchor that was prepared on the way because the context had none; worth storing.
+    anchor: Anchor | None = None
+    #: The log of the training that gave the new weights, where one was kept.
+    update_log: UpdateLog | None = None
     #: True when the weights come from training on the retained rows alone.
     is_anchor: bool = False
     #: Plain numbers and words about the update, JSON-able: step length, target, passes, ...

@@ -1,0 +1,309 @@
+"""Incremental approximate unlearning: one anchored, preconditioned, calibrated step.
+
+Removing examples moves the optimum as adding points with the opposite gradient would
+(arXiv 2507.23257), so forgetting is one incremental-learning step on opposite points, corrected by
+the retained rows' gradient. Three forms of the step:
+
+- ``calibrated``: θ = θ₀ + η·δ, δ = P(g_f − c·g_r)/‖·‖ from the anchor θ₀ with all rows F forgotten
+  since, P the damped K-FAC inverse. η is searched until the mean forget loss has risen by the
+  generalisation gap, or, once earlier forgotten rows are erased, taken from a law fitted at
+  publish; it is halved while the validation loss rises too far.
+- ``sgd``: the same direction unnormalised, with the learning rate as its length.
+- ``adam1``: the authors' released update: one step of a fresh Adam on
+  ∇mean ℓ(D_r) − ∇mean ℓ(D_f), full batches, from the model given. A fresh Adam step is
+  lr·sign(g), so it forgets its size; preconditioner and guard play no part.
+
+Guarantee: empirical. The direction is an influence estimate under a quadratic loss around θ₀; the
+strength matches a statistic (the mean loss), not a distribution.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import nn
+
+from unlearning import anchor as anchors
+from unlearning import calibration, objective
+from unlearning.anchor import Anchor, Direction, Forgotten
+from unlearning.calibration import Guard, Strength
+from unlearning.errors import NeedsRetrain, UnusableDirection, WrongOptions
+from unlearning.examples import Examples, concatenate
+from unlearning.methods._contract import Context, Update
+
+FORGETS = frozenset({"records", "class"})
+GUARANTEE = "empirical"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the step; the defaults are meant to be left alone."""
+
+    step: Literal["calibrated", "adam1", "sgd"] = "calibrated"
+    preconditioner: Literal["kfac", "none"] = "kfac"
+    #: For ``adam1`` and ``sgd``; the calibrated step finds its own length.
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
+    #: How near the target the mean forget loss must come, as a share of the gap.
+    tolerance: Annotated[float, Gt(0), Le(0.5)] = 0.04
+    #: Forgotten rows that the search looks at, at most.
+    search_rows: Annotated[int, Ge(1), Le(100_000)] = 512
+    #: Allowed relative rise of the validation loss.
+    guard_rise: Annotated[float, Gt(0), Le(1)] = 0.02
+    #: Validation rows that the guard looks at, at most.
+    guard_rows: Annotated[int, Ge(1), Le(1_000_000)] = 2000
+    #: Accuracy on a forgotten class at which its forgetting stops.
+    class_accuracy: Annotated[float, Ge(0), Le(1)] = 0.01
+    #: Share of the anchor's rows, and of one class's, beyond which a retrain is asked for.
+    max_forgotten_share: Annotated[float, Gt(0), Le(1)] = 0.10
+    max_class_share: Annotated[float, Gt(0), Le(1)] = 0.25
+    batch_size: Annotated[int, Ge(1), Le(65_536)] = objective.BATCH
+
+
+def unlearn(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    *,
+    options: Options,
+    context: Context,
+    generator: torch.Generator,
+) -> Update:
+    """A copy of ``model`` with ``forget`` unlearned; ``model`` is left as it was.
+
+    With a prepared anchor ``retain`` is not read (except by ``adam1``). Without one, ``model`` is
+    taken as the anchor, prepared here, and handed back in the update.
+    """
+    if not len(forget):
+        raise WrongOptions("there are no rows to forget")
+    if options.step == "adam1":
+        return _adam1(model, forget, retain, options, context)
+    task, prepared = _task(model, forget, retain, options, context, generator)
+    how, found = _strength(task, options, context, generator)
+    context.progress(1.0)
+    return Update(
+        model=task.apply(found.value),
+        forgotten=task.forgotten,
+        anchor=prepared,
+        notes=_notes(task, options, how, found),
+        retrain_because=_reasons(task, options, context, found),
+    )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the search for a strength needs: the anchor's model, the direction, the guard."""
+
+    base: nn.Module
+    forget: Examples
+    anchor: Anchor
+    forgotten: Forgotten
+    direction: Direction
+    apply: calibration.Apply
+    guard: Guard | None
+
+
+def _task(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    options: Options,
+    context: Context,
+    generator: torch.Generator,
+) -> tuple[_Task, Anchor | None]:
+    if context.calibration is None or not len(context.calibration):
+        raise WrongOptions("a step without calibration rows has no target and no guard")
+    anchor, prepared = _anchor(model, forget, retain, options, context, generator)
+    forgotten = anchors.forget(anchor, context.forgotten, model, forget)
+    direction = anchors.direction(
+        anchor, forgotten, preconditioned=options.preconditioner == "kfac"
+    )
+    base = anchors.at(anchor, model)
+    apply = anchors.along(anchor, direction, copy.deepcopy(base))
+    guard = _guard(base, forget, anchor, options, context)
+    return _Task(base, forget, anchor, forgotten, direction, apply, guard), prepared
+
+
+def _anchor(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    options: Options,
+    context: Context,
+    generator: torch.Generator,
+) -> tuple[Anchor, Anchor | None]:
+    """The anchor to step from, and the same again if it was prepared here."""
+    given = context.anchor
+    if given is not None:
+        if options.preconditioner == "kfac" and given.curvature is None:
+            raise WrongOptions("the anchor has no curvature: prepare it again, or choose none")
+        return given, None
+    if context.forgotten is not None:
+        raise WrongOptions("rows forgotten earlier are given without the anchor they belong to")
+    if context.calibration is None:
+        raise WrongOptions("preparing an anchor needs calibration rows")
+    prepared = anchors.prepare(
+        model,
+        concatenate(retain, forget),
+        context.calibration,
+        options=anchors.Preparation(
+            preconditioner=options.preconditioner, batch_size=options.batch_size
+        ),
+        generator=generator,
+        progress=lambda fraction: context.progress(0.9 * fraction),
+    )
+    return prepared, prepared
+
+
+def _guard(
+    base: nn.Module, forget: Examples, anchor: Anchor, options: Options, context: Context
+) -> Guard | None:
+    rows = context.calibration
+    assert rows is not None
+    if context.kind == "class":
+        # Held-out rows of the forgotten class are meant to get worse.
+        kept = ~torch.isin(rows.labels, forget.labels)
+        rows = rows.subset(kept.nonzero()[:, 0])
+    limit = options.guard_rise * anchor.validation_loss
+    return Guard(base, rows, limit=limit, rows=options.guard_rows) if len(rows) else None
+
+
+def _strength(
+    task: _Task, options: Options, context: Context, generator: torch.Generator
+) -> tuple[str, Strength]:
+    """How the strength was found, and the strength."""
+    if context.kind == "records" and options.step == "calibrated":
+        return _for_records(task, options, context, generator)
+    if options.step == "sgd":
+        return "fixed", _fixed(task, options.learning_rate * task.direction.length)
+    goal = calibration.class_goal(
+        task.base,
+        task.forget,
+        accuracy=options.class_accuracy,
+        rows=options.search_rows,
+        generator=generator,
+    )
+    return "search", _search(task, goal, task.direction.natural)
+
+
+def _for_records(
+    task: _Task, options: Options, context: Context, generator: torch.Generator
+) -> tuple[str, Strength]:
+    anchor, step = task.anchor, task.direction
+    if not anchors.has_gap(anchor):
+        # Nothing tells training rows by their loss: no gap to close, so the influence as it is.
+        return "natural", _fixed(task, step.natural)
+    law = anchor.law if options.preconditioner == "kfac" else None
+    expected = law.strength(task.forgotten.count, step.slope) if law is not None else None
+    rows = _searchable(task.forget, context)
+    if rows is None:
+        if expected is None:
+            raise NeedsRetrain(
+                "earlier forgotten rows are erased and the anchor has no law for the strength: "
+                "retrain, or prepare the anchor with its law"
+            )
+        return "law", _fixed(task, expected)
+    goal = calibration.loss_goal(
+        task.base,
+        rows,
+        gap=anchor.gap,
+        tolerance=options.tolerance,
+        rows=options.search_rows,
+        generator=generator,
+    )
+    return "search", _search(task, goal, expected or 0.5 * anchor.gap / step.slope)
+
+
+def _searchable(forget: Examples, context: Context) -> Examples | None:
+    """All rows forgotten since the anchor, while every one of them is still there."""
+    if context.forgotten is None or not context.forgotten.count:
+        return forget
+    earlier = context.earlier
+    if earlier is None or len(earlier) != context.forgotten.count:
+        return None
+    return concatenate(earlier, forget)
+
+
+def _search(task: _Task, goal: calibration.Goal, start: float) -> Strength:
+    return calibration.search(
+        task.apply,
+        goal=goal,
+        guard=task.guard,
+        start=start,
+        ceiling=anchors.ceiling(task.anchor),
+    )
+
+
+def _fixed(task: _Task, strength: float) -> Strength:
+    return calibration.guarded(task.apply, strength, guard=task.guard)
+
+
+def _reasons(task: _Task, options: Options, context: Context, found: Strength) -> tuple[str, ...]:
+    reasons = []
+    if found.status == "guarded":
+        limit = f"{options.guard_rise:.1%}"
+        reasons.append(f"guard: at full strength the validation loss rises by more than {limit}")
+    if found.status == "unreachable":
+        reasons.append("target: no step along the direction reaches it")
+    if context.kind == "class":
+        return tuple(reasons)
+    share = task.forgotten.count / task.anchor.count
+    if share > options.max_forgotten_share:
+        reasons.append(f"drift: {share:.1%} of the anchor's rows are forgotten")
+    shares = task.forgotten.class_counts / task.anchor.class_counts.clamp_min(1)
+    if float(shares.max()) > options.max_class_share:
+        label = int(shares.argmax())
+        reasons.append(f"class: {float(shares[label]):.1%} of class {label} are forgotten")
+    return tuple(reasons)
+
+
+def _notes(task: _Task, options: Options, how: str, found: Strength) -> dict[str, Any]:
+    moved = found.value / max(anchors.ceiling(task.anchor), 1e-30)
+    return {
+        "step": options.step,
+        "preconditioner": options.preconditioner,
+        "strength_from": how,
+        "strength": found.value,
+        "relative_distance": moved,
+        "slope": task.direction.slope,
+        "retain_weight": task.direction.retain_weight,
+        "target": found.target,
+        "reached": found.reached,
+        "status": found.status,
+        "search_passes": found.passes,
+        "guard_rise": found.guard_rise,
+        "guard_rows": found.guard_rows,
+        "gap": task.anchor.gap,
+        "forgotten_since_anchor": task.forgotten.count,
+    }
+
+
+def _adam1(
+    model: nn.Module, forget: Examples, retain: Examples, options: Options, context: Context
+) -> Update:
+    """The released update; the running sums are kept so that an anchored step may follow."""
+    if not len(retain):
+        raise WrongOptions("no row is retained, so there is no gradient to correct with")
+    kept = objective.summed_gradient(
+        model, retain, batch_size=options.batch_size, progress=context.progress
+    )
+    gone = objective.summed_gradient(model, forget, batch_size=options.batch_size)
+    gradient = kept / len(retain) - gone / len(forget)
+    if not bool(torch.isfinite(gradient).all()) or not bool(gradient.any()):
+        raise UnusableDirection("the gradient is zero or not finite; retrain the model")
+    moved = copy.deepcopy(model)
+    parameters = objective.step_parameters(moved)
+    for name, piece in objective.unflatten(gradient, moved).items():
+        parameters[name].grad = piece.to(parameters[name].dtype)
+    torch.optim.Adam(parameters.values(), lr=options.learning_rate).step()
+    for parameter in parameters.values():
+        parameter.grad = None
+    moved.eval()
+    forgotten = context.forgotten
+    if context.anchor is not None:
+        forgotten = anchors.forget(context.anchor, context.forgotten, model, forget)
+    notes = {"step": "adam1", "learning_rate": options.learning_rate}
+    return Update(model=moved, forgotten=forgotten, notes=notes)

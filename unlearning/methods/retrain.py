@@ -1,0 +1,80 @@
+"""Retraining from scratch without the forgotten rows: the yardstick and the last resort.
+
+A fresh model of the same architecture is trained with the same recipe on the retained rows D_r
+alone. Guarantee: exact. The forgotten rows are not read at all; what is left of them is only what
+the recipe itself (its hyper-parameters) was once chosen on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Le
+from torch import nn
+
+from unlearning import objective, training
+from unlearning.errors import WrongOptions
+from unlearning.examples import Examples
+from unlearning.methods._contract import Context, Update
+from unlearning.update_log import UpdateLog
+
+FORGETS = frozenset({"records", "class"})
+GUARANTEE = "exact"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Departures from the model's own recipe; None keeps it."""
+
+    epochs: Annotated[int, Ge(1), Le(10_000)] | None = None
+
+
+def unlearn(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    *,
+    options: Options,
+    context: Context,
+    generator: torch.Generator,
+) -> Update:
+    """A model that ``forget`` never touched; its weights start a new anchor.
+
+    The validation rows choose the best epoch, as in the first training. When a class is forgotten
+    its validation rows are left out of that choice.
+    """
+    if context.fresh is None or context.recipe is None or context.calibration is None:
+        raise WrongOptions("retraining needs a fresh model, the recipe and validation rows")
+    if not len(retain):
+        raise WrongOptions("no row is retained, so there is nothing to train on")
+    validation = context.calibration
+    if context.kind == "class":
+        kept = ~torch.isin(validation.labels, forget.labels)
+        validation = validation.subset(kept.nonzero()[:, 0])
+    recipe = context.recipe
+    if options.epochs is not None:
+        recipe = replace(recipe, epochs=options.epochs)
+    # The old log tells about the old weights; the new weights need one of their own.
+    old = context.update_log
+    log = None if old is None else UpdateLog(max_bytes=old.max_bytes)
+    fit = training.fit(
+        context.fresh(),
+        retain,
+        validation,
+        recipe=recipe,
+        generator=generator,
+        progress=context.progress,
+        log=log,
+    )
+    objective.recalibrate_batch_norm(fit.model, retain)
+    best = fit.history[fit.best_epoch]
+    notes = {
+        "epochs": len(fit.history),
+        "best_epoch": fit.best_epoch,
+        "training_loss": best.training_loss,
+        "validation_loss": best.validation_loss,
+        "validation_accuracy": best.validation_accuracy,
+    }
+    return Update(model=fit.model, is_anchor=True, update_log=log, notes=notes)

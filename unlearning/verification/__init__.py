@@ -30,10 +30,12 @@ batches goes into ``earlier``. Give ``forget`` only rows that were trained on: a
 the validation or audit split was never learned. Take forgotten records out of every other set.
 """
 
-from unlearning.verification.audit import Metric, Verification, verify
+from unlearning.verification.audit import verify
 from unlearning.verification.drift import Drift, relative_distance
 from unlearning.verification.gates import Gates
 from unlearning.verification.matching import Evidence
+from unlearning.verification.measures import Metric
+from unlearning.verification.report import Verification
 from unlearning.verification.scores import ModelScores, Scores, score
 from unlearning.verification.verdict import Outcome, Verdict
 

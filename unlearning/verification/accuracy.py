@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from unlearning.verification.scores import Floats, Scores
 
 def accuracy(scores: Scores) -> Estimate:
     """Share of the rows that are classified correctly."""
-    return _proportion(scores.correct.astype(float))
+    hits = scores.correct.astype(np.float64)
+    estimate = mean(hits, bounds=(0.0, 1.0))
+    return replace(estimate, floor=proportion_floor(estimate.value, len(hits)))
 
 
 def gap(pairs: Sequence[tuple[Scores, Scores]], weights: Floats) -> Estimate:
@@ -61,6 +64,16 @@ def drop(before: Scores, after: Scores) -> Estimate:
     )
 
 
+def mean(values: Floats, *, bounds: tuple[float, float]) -> Estimate:
+    """Mean of one value per row."""
+    return Estimate(
+        value=float(np.mean(values)),
+        forget=contributions(values),
+        never_seen=np.zeros(0),
+        bounds=bounds,
+    )
+
+
 def describe(scores: Scores, *, confidence: float) -> dict[str, Any]:
     """Rows, accuracy with interval, mean and median loss, overall and per class; JSON-able."""
     summary = _summary(scores, confidence)
@@ -82,13 +95,3 @@ def _summary(scores: Scores, confidence: float) -> dict[str, Any]:
         "loss": float(np.mean(scores.loss)),
         "median_loss": float(np.median(scores.loss)),
     }
-
-
-def _proportion(hits: Floats) -> Estimate:
-    return Estimate(
-        value=float(np.mean(hits)),
-        forget=contributions(hits),
-        never_seen=np.zeros(0),
-        floor=proportion_floor(float(np.mean(hits)), len(hits)),
-        bounds=(0.0, 1.0),
-    )

@@ -17,6 +17,8 @@ class Gates:
 
     #: Largest loss of accuracy on never-seen rows against the base version.
     audit_accuracy_drop: Share = 0.01
+    #: Largest loss of accuracy on never-seen rows against the anchor, over all batches since.
+    audit_accuracy_drop_since_anchor: Share = 0.03
     #: Largest loss of accuracy on retained rows against the base version.
     retain_accuracy_drop: Share = 0.02
     #: Largest distance of the membership AUC from .5.
@@ -38,8 +40,9 @@ class Gates:
     pool_below_rows: Annotated[int, Ge(0)] = 100
     #: Confidence of every interval.
     confidence: Confidence = 0.95
-    #: Confidence with which the base version must miss the target for a gate to have power.
-    control_confidence: Confidence = 0.99
+    #: Confidence with which a model must miss its target before anything is concluded from it:
+    #: the base version, for a gate to have power, and the updated one, to fail for that alone.
+    miss_confidence: Confidence = 0.99
     #: Share of the anchor's rows forgotten since, above which a retrain is advised.
     forgotten_share: Share = 0.10
     #: Share of one class forgotten since the anchor, above which a retrain is advised.

@@ -65,7 +65,7 @@ def utility(gate: str, drop: Estimate, *, limit: float, gates: Gates) -> Outcome
         return Outcome(gate, "utility", Verdict.FAILED, f"{found}; the limit is {_points(limit)}")
     if high <= limit:
         return Outcome(gate, "utility", Verdict.PASSED, f"{found}, within {_points(limit)}")
-    reason = f"{found}; with these rows a loss of {_points(limit)} cannot be told from none"
+    reason = f"{found}: too few rows to tell on which side of {_points(limit)} that is"
     return Outcome(gate, "utility", Verdict.NO_POWER, reason)
 
 
@@ -108,10 +108,11 @@ def _judge(excess: Excess, gates: Gates) -> tuple[Verdict, str]:
     if excess.rows < gates.least_rows:
         few = f"{excess.rows} forgotten rows are fewer than {gates.least_rows}"
         return Verdict.NO_POWER, f"{few}; pool them with other batches or wait for more"
-    c_low, c_high = excess.control.interval(gates.control_confidence)
-    if low > limit:
+    least, most = excess.unlearned.interval(gates.miss_confidence)
+    c_low, c_high = excess.control.interval(gates.miss_confidence)
+    if least > limit:
         return Verdict.FAILED, f"{found}: above the limit of {limit:.3f}"
-    if excess.two_sided and high < -limit:
+    if excess.two_sided and most < -limit:
         if c_high < 0:
             harder = "the rows are harder than never-seen ones even for the base version"
             return Verdict.NO_POWER, f"{found}, but {harder}; a reference model could tell"

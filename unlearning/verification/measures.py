@@ -1,0 +1,273 @@
+"""Every metric that compares forget rows with never-seen rows, for each model that was scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from unlearning.verification import accuracy, divergence, lira, matching, membership
+from unlearning.verification.estimates import Estimate, average
+from unlearning.verification.matching import Comparison, Evidence, Side
+from unlearning.verification.scores import Floats, ModelScores, Scores
+
+#: How many records the calibrated attack names.
+WORST_RECORDS = 10
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity for the updated model, its do-nothing control and the references' mean."""
+
+    name: str
+    unlearned: Estimate
+    control: Estimate | None = None
+    reference: Estimate | None = None
+    rows: int = 0
+    never_seen_rows: int = 0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def membership_auc(comparison: Comparison) -> Metric:
+    """AUC of the loss attack; .5 when forgotten rows look like never-seen ones."""
+
+    def on(side: Side) -> Estimate:
+        return membership.auc(_losses(comparison, side), comparison.weights)
+
+    return _for_each_model(comparison, "membership_auc", on)
+
+
+def forget_accuracy_gap(comparison: Comparison) -> Metric:
+    """Accuracy on forget rows minus that on never-seen rows of the same classes."""
+
+    def on(side: Side) -> Estimate:
+        return accuracy.gap(comparison.pairs(side), comparison.weights)
+
+    return _for_each_model(comparison, "forget_accuracy_gap", on)
+
+
+def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
+    """True positive rate of the loss attack at a false positive rate ``at``."""
+
+    def rates(side: Side) -> tuple[Estimate, float]:
+        pairs = _losses(comparison, side)
+        return membership.true_positive_rate(pairs, comparison.weights, at=at)
+
+    metric = _for_each_model(
+        comparison, f"true_positive_rate_at_{at:g}", lambda side: rates(side)[0]
+    )
+    notes = {
+        "false_positive_rate": at,
+        "realised_false_positive_rate": rates(unlearned)[1],
+        "control_realised_false_positive_rate": rates(control)[1],
+    }
+    return replace(metric, notes=notes)
+
+
+def version_difference_auc(comparison: Comparison) -> Metric:
+    """AUC of loss_new - loss_old, the attack of somebody who kept the version before.
+
+    Chen et al., "When machine unlearning jeopardizes privacy" (CCS 2021). Even a perfect removal
+    shows here: retraining moves exactly these rows. It is reported and not judged.
+    """
+
+    def on(side: Side) -> Estimate:
+        pairs = [
+            (f.loss - old_f.loss, u.loss - old_u.loss)
+            for (f, u), (old_f, old_u) in zip(
+                comparison.pairs(side), comparison.pairs(control), strict=True
+            )
+        ]
+        return membership.auc(pairs, comparison.weights)
+
+    metric = _for_each_model(comparison, "version_difference_auc", on)
+    return replace(metric, control=None)
+
+
+def calibrated_membership_auc(comparison: Comparison) -> Metric:
+    """AUC of the offline likelihood-ratio attack with the references as models without the rows.
+
+    The notes name the ten rows that look most like members, and, with two references or more, the
+    band that the attack gives when each reference in turn is attacked with the others.
+    """
+
+    def on(side: Side) -> Estimate:
+        return membership.auc(_calibrated(comparison, side), comparison.weights)
+
+    count = comparison.references
+    band = [_attacked_reference(comparison, k) for k in range(count)] if count > 1 else []
+    return Metric(
+        name="calibrated_membership_auc",
+        unlearned=on(unlearned),
+        control=on(control),
+        reference=average(band) if band else None,
+        rows=comparison.forget_rows,
+        never_seen_rows=comparison.never_seen_rows,
+        notes={
+            "references": count,
+            "reference_band": [min(e.value for e in band), max(e.value for e in band)]
+            if band
+            else None,
+            "worst_records": _worst(comparison),
+        },
+    )
+
+
+def rmia_auc(comparison: Comparison) -> Metric:
+    """AUC of the robust membership attack, the never-seen rows being its population.
+
+    A second calibrated attack, because a removal tuned against one may show in the other.
+    """
+
+    def attack(batch: Evidence, side: Side) -> membership.Pair:
+        ours, others = side(batch), batch.references
+        outside_forget = np.stack([m.forget.loss for m in others])
+        outside_audit = np.stack([m.audit.loss for m in others])
+        population = (ours.audit.loss, outside_audit)
+        return (
+            lira.rmia(ours.forget.loss, outside_forget, *population),
+            lira.rmia(ours.audit.loss, outside_audit, *population),
+        )
+
+    def on(side: Side) -> Estimate:
+        pairs = [attack(batch, side) for batch in comparison.batches]
+        return membership.auc(pairs, comparison.weights)
+
+    return Metric(
+        name="rmia_auc",
+        unlearned=on(unlearned),
+        control=on(control),
+        rows=comparison.forget_rows,
+        never_seen_rows=comparison.never_seen_rows,
+    )
+
+
+def retain_membership(evidence: Evidence) -> Metric | None:
+    """Membership AUC of retained rows after minus before: above 0 the update exposed them more."""
+    new, old = evidence.unlearned, evidence.control
+    if new.retain is None or old.retain is None or not len(new.retain):
+        return None
+    retained = Evidence(
+        ModelScores(forget=new.retain, audit=new.audit),
+        ModelScores(forget=old.retain, audit=old.audit),
+    )
+    comparison = matching.match([retained])
+    if comparison.forget_rows == 0:
+        return None
+    auc = membership_auc(comparison)
+    assert auc.control is not None
+    notes = {"after": auc.unlearned.value, "before": auc.control.value}
+    change = auc.unlearned.minus(auc.control)
+    return replace(
+        auc, name="retain_membership_change", unlearned=change, control=None, notes=notes
+    )
+
+
+def prediction_divergence(evidence: Evidence, which: str) -> Metric | None:
+    """Mean Jensen-Shannon divergence (bits) to the references on the rows of one set.
+
+    ``reference`` is the mean between two references, the yardstick: the distance to a single
+    retrain proves nothing. None where no probabilities were kept.
+    """
+    named = [m.sets().get(which) for m in (evidence.unlearned, evidence.control)]
+    kept = [m.sets().get(which) for m in evidence.references]
+    tables = [None if s is None else s.probabilities for s in (*named, *kept)]
+    if not kept or any(t is None for t in tables) or tables[0] is None or not len(tables[0]):
+        return None
+    new, old, *others = [t for t in tables if t is not None]
+    between = [
+        divergence.jensen_shannon(a, b) for i, a in enumerate(others) for b in others[i + 1 :]
+    ]
+    return Metric(
+        name=f"prediction_divergence_{which}",
+        unlearned=_mean_row([divergence.jensen_shannon(new, o) for o in others]),
+        control=_mean_row([divergence.jensen_shannon(old, o) for o in others]),
+        reference=_mean_row(between) if between else None,
+        rows=len(new),
+    )
+
+
+def class_accuracy(evidence: Evidence, name: str, pick: Callable[[ModelScores], Scores]) -> Metric:
+    """Accuracy on the rows of a forgotten class that ``pick`` takes from a model's scores."""
+    references = [accuracy.accuracy(pick(m)) for m in evidence.references]
+    return Metric(
+        name=name,
+        unlearned=accuracy.accuracy(pick(evidence.unlearned)),
+        control=accuracy.accuracy(pick(evidence.control)),
+        reference=average(references) if references else None,
+        rows=len(pick(evidence.unlearned)),
+    )
+
+
+def unlearned(batch: Evidence) -> ModelScores:
+    """The updated model's side of a batch."""
+    return batch.unlearned
+
+
+def control(batch: Evidence) -> ModelScores:
+    """The do-nothing side of a batch."""
+    return batch.control
+
+
+def reference(k: int) -> Side:
+    """The side of the k-th reference."""
+    return lambda batch: batch.references[k]
+
+
+def _for_each_model(comparison: Comparison, name: str, on: Callable[[Side], Estimate]) -> Metric:
+    references = [on(reference(k)) for k in range(comparison.references)]
+    return Metric(
+        name=name,
+        unlearned=on(unlearned),
+        control=on(control),
+        reference=average(references) if references else None,
+        rows=comparison.forget_rows,
+        never_seen_rows=comparison.never_seen_rows,
+    )
+
+
+def _losses(comparison: Comparison, side: Side) -> list[membership.Pair]:
+    """The loss attack's scores: a small loss speaks for membership."""
+    return [(-f.loss, -u.loss) for f, u in comparison.pairs(side)]
+
+
+def _calibrated(
+    comparison: Comparison, side: Side, *, without: int | None = None
+) -> list[membership.Pair]:
+    """Offline likelihood-ratio scores, with all references but ``without``."""
+    used = [reference(k) for k in range(comparison.references) if k != without]
+    return [_batch_scores(batch, side, used) for batch in comparison.batches]
+
+
+def _batch_scores(batch: Evidence, side: Side, references: Sequence[Side]) -> membership.Pair:
+    def distances(pick: Callable[[ModelScores], Scores]) -> Floats:
+        outside = np.stack([lira.log_odds(pick(r(batch)).loss) for r in references])
+        return lira.offline(lira.log_odds(pick(side(batch)).loss), outside, deviation=1.0)
+
+    forget, never_seen = distances(lambda m: m.forget), distances(lambda m: m.audit)
+    # The never-seen rows show how far a model without the row strays from the references.
+    deviation = float(np.std(never_seen)) or 1.0
+    return forget / deviation, never_seen / deviation
+
+
+def _attacked_reference(comparison: Comparison, k: int) -> Estimate:
+    return membership.auc(_calibrated(comparison, reference(k), without=k), comparison.weights)
+
+
+def _worst(comparison: Comparison) -> list[dict[str, Any]]:
+    """The rows that look most like members, with their score before and after the update."""
+    after = np.concatenate([f for f, _ in _calibrated(comparison, unlearned)])
+    before = np.concatenate([f for f, _ in _calibrated(comparison, control)])
+    rows = np.concatenate([f.rows for f, _ in comparison.pairs(unlearned)])
+    order = np.argsort(-after)[:WORST_RECORDS]
+    return [
+        {"row": int(rows[i]), "score": float(after[i]), "control": float(before[i])} for i in order
+    ]
+
+
+def _mean_row(tables: list[Floats]) -> Estimate:
+    """Mean over rows of the mean over pairs of models."""
+    values = np.mean(tables, axis=0)
+    return accuracy.mean(values, bounds=(0.0, 1.0))

@@ -1,0 +1,177 @@
+"""Gates about removal: what each metric's target and limit are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unlearning.verification import measures, verdict
+from unlearning.verification.estimates import Estimate
+from unlearning.verification.gates import Gates
+from unlearning.verification.matching import Comparison, Evidence
+from unlearning.verification.measures import Metric
+from unlearning.verification.scores import ModelScores, Scores
+from unlearning.verification.verdict import Excess, Outcome, Verdict
+
+#: Below this many never-seen rows above its threshold, a true positive rate says nothing.
+LEAST_ROWS_ABOVE_THRESHOLD = 5
+
+Judged = tuple[list[Metric], list[Outcome]]
+
+
+def records(comparison: Comparison, *, gates: Gates, exact: bool) -> Judged:
+    """Records: as if never seen."""
+    if comparison.forget_rows == 0:
+        reason = "no forgotten row has never-seen rows of its class to be compared with"
+        return [], [Outcome("membership", "removal", Verdict.NO_POWER, reason)]
+    auc = measures.membership_auc(comparison)
+    gap = measures.forget_accuracy_gap(comparison)
+    rate = measures.true_positive_rate(comparison, at=0.01)
+    rare = measures.true_positive_rate(comparison, at=0.001)
+    metrics = [auc, gap, rate, rare, measures.version_difference_auc(comparison)]
+    outcomes = [
+        _judge_auc(auc, gates, exact),
+        _judge_gap(gap, gates, exact),
+        _judge_rate(rate, gates, exact),
+    ]
+    if comparison.references:
+        calibrated = measures.calibrated_membership_auc(comparison)
+        metrics += [calibrated, measures.rmia_auc(comparison)]
+        outcomes.append(_judge_calibrated(calibrated, gates, exact))
+    return metrics, outcomes
+
+
+def classes(evidence: Evidence, *, gates: Gates, exact: bool) -> Judged:
+    """A class: its training rows and its never-seen rows are no longer recognised."""
+    forgotten = np.unique(evidence.unlearned.forget.label)
+    picks: dict[str, Callable[[ModelScores], Scores]] = {
+        "class_accuracy": lambda m: m.forget,
+        "class_accuracy_never_seen": lambda m: m.audit.take(np.isin(m.audit.label, forgotten)),
+    }
+    metrics, outcomes = [], []
+    for name, pick in picks.items():
+        if len(pick(evidence.unlearned)):
+            metric = measures.class_accuracy(evidence, name, pick)
+            metrics.append(metric)
+            outcomes.append(_judge_class(metric, gates, exact))
+    return metrics, outcomes
+
+
+@dataclass(frozen=True)
+class _Distance:
+    """Distance of both models from the target, and the target in words."""
+
+    unlearned: Estimate
+    control: Estimate
+    target: str
+
+
+def _from_reference_or(metric: Metric, target: float, words: str) -> _Distance:
+    """Distance from the references' mean where there is one, else from ``target``."""
+    new, old = metric.unlearned, metric.control
+    assert old is not None
+    if metric.reference is None:
+        return _Distance(new.shifted(-target), old.shifted(-target), words)
+    reference = metric.reference
+    found = f"the references' {reference.value:.3f}"
+    return _Distance(new.minus(reference), old.minus(reference), found)
+
+
+def _judge_auc(metric: Metric, gates: Gates, exact: bool) -> Outcome:
+    against_reference = metric.reference is not None
+    limit = gates.membership_auc_to_reference if against_reference else gates.membership_auc
+    return _judge(
+        "membership",
+        metric,
+        _from_reference_or(metric, 0.5, "0.5"),
+        limit=limit,
+        what="the membership AUC",
+        gates=gates,
+        exact=exact,
+    )
+
+
+def _judge_calibrated(metric: Metric, gates: Gates, exact: bool) -> Outcome:
+    assert metric.control is not None
+    # A model without the rows shows .5 here whatever the rows: the references took their
+    # difficulty out, so no reference is subtracted once more.
+    distance = _Distance(metric.unlearned.shifted(-0.5), metric.control.shifted(-0.5), "0.5")
+    return _judge(
+        "calibrated_membership",
+        metric,
+        distance,
+        limit=gates.membership_auc,
+        what="the calibrated membership AUC",
+        gates=gates,
+        exact=exact,
+    )
+
+
+def _judge_gap(metric: Metric, gates: Gates, exact: bool) -> Outcome:
+    words = "that of never-seen rows of the same classes"
+    distance = _from_reference_or(metric, 0.0, words)
+    return _judge(
+        "forget_accuracy",
+        metric,
+        distance,
+        limit=gates.forget_accuracy,
+        what="forget accuracy"
+        if metric.reference is None
+        else "forget accuracy less that of never-seen rows of the same classes",
+        gates=gates,
+        exact=exact,
+    )
+
+
+def _judge_rate(metric: Metric, gates: Gates, exact: bool) -> Outcome:
+    assert metric.control is not None
+    at = float(metric.notes["false_positive_rate"])
+    what = f"the true positive rate at {at:.1%} false positives"
+    realised = min(
+        metric.notes["realised_false_positive_rate"],
+        metric.notes["control_realised_false_positive_rate"],
+    )
+    if realised * metric.never_seen_rows < LEAST_ROWS_ABOVE_THRESHOLD - 1e-9:
+        few = f"fewer than {LEAST_ROWS_ABOVE_THRESHOLD} of {metric.never_seen_rows} never-seen rows"
+        reason = f"{few} lie above the threshold of {what}"
+        return Outcome("true_positive_rate", "removal", Verdict.NO_POWER, reason)
+    distance = _Distance(metric.unlearned.shifted(-at), metric.control.shifted(-at), f"{at:g}")
+    return _judge(
+        "true_positive_rate",
+        metric,
+        distance,
+        limit=max(gates.true_positive_rate - at, 0.0),
+        what=what,
+        gates=gates,
+        exact=exact,
+        two_sided=False,
+    )
+
+
+def _judge_class(metric: Metric, gates: Gates, exact: bool) -> Outcome:
+    return _judge(
+        metric.name,
+        metric,
+        _from_reference_or(metric, 0.0, "zero"),
+        limit=gates.class_accuracy,
+        what="accuracy on the forgotten class",
+        gates=gates,
+        exact=exact,
+        two_sided=False,
+    )
+
+
+def _judge(
+    gate: str, metric: Metric, distance: _Distance, *, gates: Gates, **judged: Any
+) -> Outcome:
+    excess = Excess(
+        unlearned=distance.unlearned,
+        control=distance.control,
+        target=distance.target,
+        rows=metric.rows,
+        **judged,
+    )
+    return verdict.removal(gate, excess, gates=gates)

@@ -1,0 +1,131 @@
+"""A finished verification in a form that can be stored, signed and read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from unlearning.errors import WrongOptions
+from unlearning.verification.drift import Drift
+from unlearning.verification.estimates import Estimate
+from unlearning.verification.gates import Gates
+from unlearning.verification.measures import Metric
+from unlearning.verification.relearn import RelearnTime
+from unlearning.verification.verdict import Outcome, Verdict
+
+Kind = Literal["records", "class"]
+
+DOES_NOT_SHOW = (
+    "that no other attack would tell these rows from never-seen ones",
+    "anything about copies of the rows, or of earlier versions, outside this service",
+    "a differential-privacy or indistinguishability bound: every figure is an estimate",
+)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was measured and what it comes to."""
+
+    kind: Kind
+    verdict: Verdict
+    outcomes: tuple[Outcome, ...]
+    metrics: tuple[Metric, ...]
+    #: Accuracy and loss of every model on every set, overall and per class.
+    sets: Mapping[str, Any]
+    #: How many batches and rows the gates about removal looked at.
+    pooled: Mapping[str, Any]
+    gates: Gates
+    drift: Drift | None = None
+    relearn: RelearnTime | None = None
+    #: Reasons to retrain soon although nothing failed.
+    retrain_because: tuple[str, ...] = ()
+
+    def outcome(self, gate: str) -> Outcome:
+        """The outcome of one gate."""
+        return next(o for o in self.outcomes if o.gate == gate)
+
+    def metric(self, name: str) -> Metric:
+        """One metric by its name."""
+        return next(m for m in self.metrics if m.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts, lists, words and finite numbers; None where there is no value."""
+        document = {
+            "kind": self.kind,
+            "verdict": str(self.verdict),
+            "reasons": self._reasons(),
+            "gates": [_outcome(o) for o in self.outcomes],
+            "metrics": {m.name: _metric(m, self.gates.confidence) for m in self.metrics},
+            "sets": self.sets,
+            "pooled": self.pooled,
+            "drift": None if self.drift is None else _drift(self.drift),
+            "relearn_time": None if self.relearn is None else _relearn(self.relearn),
+            "retrain_because": self.retrain_because,
+            "limits": asdict(self.gates),
+            "does_not_show": DOES_NOT_SHOW,
+        }
+        plain: dict[str, Any] = _plain(document)
+        return plain
+
+    def _reasons(self) -> list[str]:
+        """Why the verdict is what it is: the gates that decided it."""
+        decided = [o for o in self.outcomes if o.outcome is self.verdict]
+        if self.verdict is not Verdict.FAILED:
+            decided = [o for o in decided if o.concern == "removal"]
+        return [f"{o.gate}: {o.reason}" for o in decided]
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "gate": outcome.gate,
+        "concern": outcome.concern,
+        "outcome": str(outcome.outcome),
+        "reason": outcome.reason,
+    }
+
+
+def _metric(metric: Metric, confidence: float) -> dict[str, Any]:
+    def side(estimate: Estimate | None) -> dict[str, Any] | None:
+        if estimate is None:
+            return None
+        return {"value": estimate.value, "interval": estimate.interval(confidence)}
+
+    return {
+        **(side(metric.unlearned) or {}),
+        "control": side(metric.control),
+        "reference": side(metric.reference),
+        "rows": metric.rows,
+        "never_seen_rows": metric.never_seen_rows,
+        **metric.notes,
+    }
+
+
+def _drift(drift: Drift) -> dict[str, Any]:
+    return {
+        **asdict(drift),
+        "forgotten_share": drift.forgotten_share,
+        "validation_loss_rise": drift.validation_loss_rise,
+    }
+
+
+def _relearn(relearn: RelearnTime) -> dict[str, Any]:
+    return {**asdict(relearn), "ratio": relearn.ratio}
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only: NaN and infinities become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    raise WrongOptions(f"a {type(value).__name__} cannot be stored as JSON")

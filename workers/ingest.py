@@ -1,0 +1,169 @@
+"""From a file to a dataset in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models_store import arrays
+from workers import readers
+from workers.readers import Columns, ReadError
+
+DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """A stored array and what the database has to know of every row, in the array's order.
+
+    ``subject_ids`` are the plain identities: digest them and let go of them; they are left out of
+    ``repr``, so that they cannot slip into a log.
+    """
+
+    key: str
+    rows: int
+    shape: tuple[int, ...]
+    dtype: str
+    classes: int
+    size_bytes: int
+    format: str
+    record_ids: list[str] = field(repr=False)
+    subject_ids: list[str] | None = field(repr=False)
+    labels: npt.NDArray[np.int64] = field(repr=False)
+    splits: npt.NDArray[np.uint8] = field(repr=False)
+
+
+def read_into_store(
+    source_path: Path,
+    *,
+    root: Path,
+    name: str,
+    format: str | None = None,
+    columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
+    classes: int | None = None,
+    resize: tuple[int, int] | None = None,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
+    progress: Progress | None = None,
+) -> Ingested:
+    """Read and check a file and write its array under ``root``; on any error nothing is left.
+
+    Without a split column, ``fractions`` of train, validation and audit rows are drawn with
+    ``seed``, the same share of every class. Without a record id column a row's id is its position
+    in the file, from "0". ``progress(done, expected)`` is called after every chunk.
+    Raises ``ReadError``, or a ``StoreError`` of the models store.
+    """
+    _check_fractions(fractions)
+    source = readers.open_source(
+        source_path, format, columns=columns, classes=classes, resize=resize
+    )
+    chunks = iter(source.chunks)
+    first = next(chunks)  # a source without rows raises here
+    seen = _Seen()
+    with arrays.writer(root, name=name, dtype=first.x.dtype, shape=first.x.shape[1:]) as writer:
+        chunk: readers.Chunk | None = first
+        while chunk is not None:
+            writer.append(chunk.x, chunk.labels)
+            seen.add(chunk)
+            if progress is not None:
+                done = seen.rows
+                progress(done, source.rows if source.exact else max(done, source.rows))
+            chunk = next(chunks, None)
+        labels = np.concatenate(seen.labels)
+        found = source.classes or _infer_classes(labels, source.label_column)
+        splits = np.concatenate(seen.splits) if seen.splits else stratify(labels, fractions, seed)
+        written = writer.finish(
+            splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
+        )
+    return Ingested(
+        key=written.key,
+        rows=written.rows,
+        shape=first.x.shape[1:],
+        dtype=str(first.x.dtype),
+        classes=found,
+        size_bytes=written.size_bytes,
+        format=source.format,
+        record_ids=seen.record_ids or [str(row) for row in range(written.rows)],
+        subject_ids=seen.subject_ids or None,
+        labels=labels,
+        splits=splits,
+    )
+
+
+def stratify(
+    labels: npt.NDArray[np.int64], fractions: tuple[float, float, float], seed: int
+) -> npt.NDArray[np.uint8]:
+    """Splits (n,) uint8 in the given ``fractions``, within about one row for every class.
+
+    Rows lie shuffled within their classes, class after class, along a golden-ratio sequence: any
+    run of it covers [0, 1) evenly, so each class and the whole get their shares, also when classes
+    are smaller than 1/fraction. A class always keeps at least one training row.
+    """
+    generator = np.random.default_rng(seed)
+    order = np.lexsort((generator.random(len(labels)), labels))
+    place = (np.arange(len(labels)) * (np.sqrt(5) - 1) / 2 + generator.random()) % 1
+    splits = np.empty(len(labels), np.uint8)
+    splits[order] = np.searchsorted(np.cumsum(fractions)[:-1], place, side="right")
+    if fractions[0] > 0:
+        untrained = np.setdiff1d(labels, labels[splits == 0])
+        _, firsts = np.unique(labels[order], return_index=True)
+        rows = order[firsts]
+        splits[rows[np.isin(labels[rows], untrained)]] = 0
+    return splits
+
+
+class _Seen:
+    """What is kept of the chunks beside their rows."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.labels: list[npt.NDArray[np.int64]] = []
+        self.splits: list[npt.NDArray[np.uint8]] = []
+        self.record_ids: list[str] = []
+        self.subject_ids: list[str] = []
+
+    def add(self, chunk: readers.Chunk) -> None:
+        self.rows += len(chunk.labels)
+        self.labels.append(chunk.labels)
+        self.record_ids.extend(chunk.record_ids or [])
+        self.subject_ids.extend(chunk.subject_ids or [])
+        if chunk.splits is not None:
+            self.splits.append(chunk.splits)
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if len(fractions) != len(arrays.SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ReadError(
+            f"the shares of {', '.join(arrays.SPLITS)} must be three numbers from 0 that sum to 1"
+        )
+
+
+def _infer_classes(labels: npt.NDArray[np.int64], column: str) -> int:
+    """One more than the largest label; far more classes than rows are a mistake, not labels."""
+    largest = int(labels.argmax())
+    classes = int(labels[largest]) + 1
+    if classes > max(2, len(labels)):
+        raise ReadError(
+            f"the label is larger than the number of rows ({len(labels)}); number the classes "
+            "0, 1, 2, … or give the number of classes",
+            row=largest + 1,
+            column=column,
+        )
+    return classes
+
+
+def _describe(
+    source: readers.Source, seed: int, fractions: tuple[float, float, float], seen: _Seen
+) -> dict[str, Any]:
+    """Where the rows came from; the file's name only, as directories may tell more than needed."""
+    described: dict[str, Any] = {"file": source.path.name, "format": source.format}
+    if not seen.splits:
+        described |= {"split_seed": seed, "fractions": list(fractions)}
+    return described

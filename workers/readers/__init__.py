@@ -1,0 +1,186 @@
+"""Readers of dataset files, one file per format. No pickle in any disguise is ever read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from workers.readers import (
+    cifar_binary,
+    csv,
+    image_folder,
+    labelled_binary_csv,
+    npz,
+    parquet,
+    svhn_mat,
+)
+from workers.readers.contract import Chunk, Columns, Options, ReadError, Source
+
+__all__ = ["FORMATS", "Chunk", "Columns", "ReadError", "Source", "detect", "open_source"]
+
+FORMATS: dict[str, Callable[[Path, Options], Source]] = {
+    "csv": csv.open_source,
+    "parquet": parquet.open_source,
+    "npz": npz.open_source,
+    "cifar10_binary": cifar_binary.open_cifar10,
+    "cifar100_binary": cifar_binary.open_cifar100,
+    "svhn_mat": svhn_mat.open_source,
+    "labelled_binary_csv": labelled_binary_csv.open_source,
+    "image_folder": image_folder.open_source,
+}
+
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin.pt", ".joblib", ".ckpt", ".npy")
+_PICKLE_START = tuple(bytes([0x80, protocol]) for protocol in range(1, 6))
+_BY_SUFFIX = {".parquet": "parquet", ".npz": "npz", ".mat": "svhn_mat"}
+
+
+def open_source(
+    path: Path,
+    format: str | None = None,
+    *,
+    columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
+    classes: int | None = None,
+    resize: tuple[int, int] | None = None,
+) -> Source:
+    """Open ``path``; its chunks are checked as they are read and raise ``ReadError``.
+
+    ``format`` is a name of ``FORMATS`` (default: ``detect``); ``classes`` bounds the labels
+    (default: what the format says); ``resize`` (height, width) brings decoded images to one size.
+    """
+    path = Path(path)
+    name = format or detect(path)
+    if name not in FORMATS:
+        raise ReadError(f"unknown format; use one of {', '.join(FORMATS)}")
+    _refuse_pickle(path)
+    with _Foreign(name):
+        source = FORMATS[name](path, Options(columns=columns, resize=resize))
+    if classes is not None:
+        source = dataclasses.replace(source, classes=classes)
+    return dataclasses.replace(source, chunks=_checked(source))
+
+
+def detect(path: Path) -> str:
+    """The format's name, by the file's name and first bytes."""
+    path = Path(path)
+    if not path.exists():
+        raise ReadError("there is no such file")
+    if path.is_dir():
+        if any(path.glob("data_batch_*.bin")):
+            return "cifar10_binary"
+        return "cifar100_binary" if (path / "train.bin").is_file() else "image_folder"
+    _refuse_pickle(path)
+    suffix = path.suffix.lower()
+    if suffix == ".bin":
+        fits10 = path.stat().st_size % 3073 == 0
+        return "cifar10_binary" if fits10 else "cifar100_binary"
+    if suffix in (".csv", ".txt", ".data"):
+        return _kind_of_csv(path)
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    raise ReadError(
+        f"the format cannot be told from the file's name; name one of {', '.join(FORMATS)}"
+    )
+
+
+def _kind_of_csv(path: Path) -> str:
+    """Without a header, all fields of the first line are numbers."""
+    with _Foreign("csv"), path.open(encoding="utf-8-sig") as stream:
+        fields = stream.readline(1 << 20).replace('"', "").strip().split(",")
+    numbers = all(field.strip().replace(".", "", 1).isdigit() for field in fields)
+    return "labelled_binary_csv" if numbers else "csv"
+
+
+def _refuse_pickle(path: Path) -> None:
+    """Pickle runs code when it is read, so it is refused by name and by its first bytes."""
+    if path.is_dir():
+        return
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(2)
+    except OSError as error:
+        raise ReadError(f"the file cannot be opened: {error.strerror}") from None
+    if path.suffix.lower() in _PICKLES or start in _PICKLE_START:
+        raise ReadError(
+            "pickle files (.pkl, .pt, .pth, .npy, the Python version of CIFAR) are not read, "
+            "because reading one runs code from it. Load it where you trust it and write "
+            "np.savez('data.npz', x=rows, y=labels), or Parquet; CIFAR has a binary version"
+        )
+    if not start:
+        raise ReadError("the file is empty")
+
+
+def _checked(source: Source) -> Iterator[Chunk]:
+    """The chunks of ``source``, each checked against the ones before."""
+    seen: dict[str, int] = {}
+    first = 1
+    with _Foreign(source.format):
+        for chunk in source.chunks:
+            if len(chunk.labels):
+                _check_labels(chunk, source, first)
+                _check_finite(chunk, source, first)
+                _check_unique(chunk, source, first, seen)
+                yield chunk
+                first += len(chunk.labels)
+    if first == 1:
+        raise ReadError("the dataset has no rows")
+
+
+def _check_labels(chunk: Chunk, source: Source, first: int) -> None:
+    if source.classes is None:
+        return
+    wrong = np.flatnonzero((chunk.labels < 0) | (chunk.labels >= source.classes))
+    if len(wrong):
+        raise ReadError(
+            f"the label is out of range; with {source.classes} classes labels are "
+            f"0..{source.classes - 1}",
+            row=first + int(wrong[0]),
+            column=source.label_column,
+        )
+
+
+def _check_finite(chunk: Chunk, source: Source, first: int) -> None:
+    if chunk.x.dtype == np.uint8 or np.isfinite(chunk.x).all():
+        return
+    flat = chunk.x.reshape(len(chunk.x), -1)
+    row, position = np.argwhere(~np.isfinite(flat))[0]
+    names = source.feature_names
+    raise ReadError(
+        "the number is NaN, infinite or too large for float32; fill it in or drop the row",
+        row=first + int(row),
+        column=names[position] if names else f"x[{position}]",
+    )
+
+
+def _check_unique(chunk: Chunk, source: Source, first: int, seen: dict[str, int]) -> None:
+    for row, record_id in enumerate(chunk.record_ids or [], start=first):
+        earlier = seen.setdefault(record_id, row)
+        if earlier != row:
+            raise ReadError(
+                f"the record id is the same as in row {earlier}; every record needs its own",
+                row=row,
+                column=source.record_column,
+            )
+
+
+class _Foreign:
+    """Turns whatever a format's parser raises on damaged bytes into a ``ReadError``.
+
+    Parsers quote the data in their messages, so only the kind of their error is passed on.
+    """
+
+    def __init__(self, format: str) -> None:
+        self._format = format
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is None or issubclass(kind, ReadError) or not issubclass(kind, Exception):
+            return
+        raise ReadError(
+            f"the file cannot be read as {self._format} ({kind.__name__}); "
+            "check that it is complete and of this format"
+        ) from None

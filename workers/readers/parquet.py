@@ -1,0 +1,167 @@
+"""Parquet: numeric columns, or one column of encoded images as the Hugging Face hub stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from workers.readers import contract, images, values
+from workers.readers.contract import Chunk, Columns, Options, Parts, ReadError, Source
+from workers.readers.csv import matrix
+
+_BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The parts that the columns play; either ``image`` or ``features`` is given."""
+
+    parts: Parts
+    image: str | None
+    features: list[str]
+
+
+def open_source(path: Path, options: Options) -> Source:
+    """Images give (channels, height, width) uint8; integers 0..255 uint8, other numbers float32.
+
+    An identifier may be a field of a struct, written with a dot: ``img.path``.
+    """
+    file = pq.ParquetFile(path)
+    layout = _layout(file.schema_arrow, options.columns)
+    return Source(
+        path=path,
+        format="parquet",
+        rows=file.metadata.num_rows,
+        exact=True,
+        label_column=layout.parts.label,
+        record_column=layout.parts.record_id or "record_id",
+        feature_names=layout.features or None,
+        chunks=_chunks(file, layout, options),
+    )
+
+
+def _layout(schema: pa.Schema, columns: Columns) -> _Layout:
+    names = [*schema.names, *_nested_names(schema)]
+    parts = contract.parts(names, columns)
+    image = None if columns.features is not None else contract.role(names, columns, "image")
+    if image is not None and not _holds_images(schema, image):
+        if columns.image is not None:
+            raise ReadError(
+                "not a column of images: expected binary, or a struct with a binary field 'bytes'",
+                column=image,
+            )
+        image = None
+    features = [] if image else _features(schema, columns, parts)
+    return _Layout(parts, image, features)
+
+
+def _nested_names(schema: pa.Schema) -> list[str]:
+    return [
+        f"{column.name}.{child.name}"
+        for column in schema
+        if pa.types.is_struct(column.type)
+        for child in column.type
+    ]
+
+
+def _holds_images(schema: pa.Schema, name: str) -> bool:
+    if name not in schema.names:
+        return False
+    found = schema.field(name).type
+    if pa.types.is_struct(found):
+        position = found.get_field_index("bytes")
+        return position >= 0 and _is_binary(found.field(position).type)
+    return _is_binary(found)
+
+
+def _is_binary(found: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(found) or pa.types.is_large_binary(found))
+
+
+def _features(schema: pa.Schema, columns: Columns, parts: Parts) -> list[str]:
+    features = columns.features
+    if features is None:
+        features = [name for name in schema.names if name not in parts.names]
+    for name in features:
+        if name not in schema.names:
+            raise contract.missing(name, len(schema.names))
+        found = schema.field(name).type
+        if not any(
+            is_kind(found)
+            for is_kind in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+        ):
+            raise ReadError(
+                "not a column of numbers; convert it, give it its part (record id, subject, split, "
+                "image), or list the feature columns to read",
+                column=name,
+            )
+    if not features:
+        raise ReadError("no feature column is left beside the label and the identifiers")
+    return list(features)
+
+
+def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator[Chunk]:
+    with file:
+        small = bool(layout.features) and _are_bytes(file, layout.features)
+        dtype = np.dtype(np.uint8 if small else np.float32)
+        decoder = images.Decoder(resize=options.resize, column=layout.image or "")
+        names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
+        first = 1
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=sorted(names)):
+            if layout.image:
+                x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
+            else:
+                x = matrix(batch, layout.features, dtype, first=first)
+            yield values.chunk(x, layout.parts, _values(batch), first=first)
+            first += batch.num_rows
+
+
+def _encoded(column: pa.Array) -> list[bytes | None]:
+    """The images' bytes. A path beside them is never followed."""
+    found: list[bytes | None]
+    if pa.types.is_struct(column.type):
+        # flatten() carries the struct's own nulls down to its fields, field() does not.
+        column = column.flatten()[column.type.get_field_index("bytes")]
+    found = column.to_pylist()
+    return found
+
+
+def _values(batch: pa.RecordBatch) -> Callable[[str], Sequence[Any]]:
+    """Values of a column, or of a struct's field, by name: an array when they are integers."""
+
+    def pull(name: str) -> Sequence[Any]:
+        column = _column(batch, name)
+        integers = pa.types.is_integer(column.type) and not column.null_count
+        found: Sequence[Any] = (
+            column.to_numpy(zero_copy_only=False) if integers else column.to_pylist()
+        )
+        return found
+
+    return pull
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    if name in batch.schema.names:
+        return batch.column(name)
+    outer, inner = name.rsplit(".", 1)
+    column = batch.column(outer)
+    return column.flatten()[column.type.get_field_index(inner)]
+
+
+def _are_bytes(file: pq.ParquetFile, features: list[str]) -> bool:
+    """Whether all are integers 0..255; stops at the first that is not."""
+    schema = file.schema_arrow
+    if any(pa.types.is_floating(schema.field(name).type) for name in features):
+        return False
+    return all(
+        values.are_bytes(column.to_numpy(zero_copy_only=False))
+        for batch in file.iter_batches(batch_size=1 << 16, columns=features)
+        for column in batch.columns
+        if not column.null_count
+    )

@@ -1,0 +1,54 @@
+"""SVHN, format 2 (cropped digits): ``train_32x32.mat``, ``test_32x32.mat``, ``extra_32x32.mat``.
+
+``X`` is (height, width, channels, n) uint8 and ``y`` (n, 1) with 1..9 for the digits 1 to 9 and 10
+for the digit 0. The file is decompressed whole: ``extra`` needs about 1.7 GB of memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.io
+
+from workers.readers import values
+from workers.readers.contract import Chunk, Options, ReadError, Source
+
+_CHUNK_ROWS = 4096
+
+
+def open_source(path: Path, options: Options) -> Source:
+    """Images (channels, height, width) uint8, labels 0..9 equal to the digit."""
+    found = scipy.io.loadmat(path, variable_names=["X", "y"])
+    for name in ("X", "y"):
+        if name not in found:
+            raise ReadError("the file has no such variable; is it SVHN's format 2?", column=name)
+    x, y = np.asarray(found["X"]), np.asarray(found["y"])
+    if x.ndim != 4 or x.dtype != np.uint8:
+        raise ReadError("expected images (height, width, channels, n) in uint8", column="X")
+    if y.size != x.shape[3] or y.dtype.kind not in "iuf":
+        raise ReadError(f"expected one number for each of {x.shape[3]} images", column="y")
+    return Source(
+        path=path,
+        format="svhn_mat",
+        rows=x.shape[3],
+        exact=True,
+        label_column="y",
+        classes=10,
+        chunks=_chunks(x, y.reshape(-1)),
+    )
+
+
+def _chunks(x: npt.NDArray[np.uint8], y: npt.NDArray[Any]) -> Iterator[Chunk]:
+    labels = values.labels(y, first=1, column="y")
+    wrong = (labels < 1) | (labels > 10)
+    if wrong.any():
+        row = 1 + int(np.flatnonzero(wrong)[0])
+        raise ReadError("SVHN's labels are 1 to 10", row=row, column="y")
+    for start in range(0, len(labels), _CHUNK_ROWS):
+        here = slice(start, start + _CHUNK_ROWS)
+        images = np.ascontiguousarray(np.transpose(x[..., here], (3, 2, 0, 1)))
+        yield Chunk(x=images, labels=labels[here] % 10)

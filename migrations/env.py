@@ -1,0 +1,42 @@
+"""Runs migrations on the connection it is handed, else on the database of the settings."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy.engine import Connection
+
+from service.ledger import db, schema
+from service.ledger.tables import Base
+from service.settings import Settings
+
+
+def _run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        # SQLite rolls DDL back as well: the ledger's engine begins its transactions itself.
+        transactional_ddl=True,
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    schema.lock(connection)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _run_on_the_settings_database() -> None:
+    settings = Settings()
+    schema.make_directory(settings.database)
+    engine = db.engine(context.config.attributes.get("url", settings.database))
+    try:
+        with engine.begin() as connection:
+            _run(connection)
+    finally:
+        engine.dispose()
+
+
+if context.is_offline_mode():
+    raise SystemExit("migrations look at the database they change; run them without --sql")
+if (given := context.config.attributes.get("connection")) is not None:
+    _run(given)
+else:
+    _run_on_the_settings_database()

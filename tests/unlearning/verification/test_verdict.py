@@ -1,0 +1,212 @@
+"""When a gate may speak, and what it then says; on scores whose truth is known."""
+
+import numpy as np
+import pytest
+
+from unlearning.verification import Evidence, Gates, ModelScores, Verdict, matching, verify
+from unlearning.verification.estimates import Estimate
+from unlearning.verification.report import Verification
+from unlearning.verification.verdict import Outcome, overall, utility
+
+from .evidence import drawn, scores
+
+
+def judge(unlearned: ModelScores, control: ModelScores, **options: object) -> Verification:
+    return verify(unlearned, control, **{"changed": True, "lineage_clean": True, **options})
+
+
+def flat(value: float, error: float) -> Estimate:
+    return Estimate(value, np.zeros(0), np.zeros(0), floor=error)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_removed_fails_wherever_the_control_can_be_told(seed: int) -> None:
+    control = drawn(seed, forget=300, audit=800, memory=0.6)
+    assert judge(control, control).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_everything_removed_passes(seed: int) -> None:
+    sizes = {"forget": 300, "audit": 800}
+    found = judge(drawn(seed, **sizes), drawn(seed, **sizes, memory=0.8))
+    assert found.outcome("membership").outcome is Verdict.PASSED
+    assert found.verdict is Verdict.PASSED
+
+
+def test_what_the_control_cannot_show_is_no_power() -> None:
+    same = drawn(0, forget=300, audit=800, memory=0.0)
+    found = judge(drawn(0, forget=300, audit=800, memory=-0.02), same)
+    assert found.verdict is Verdict.NO_POWER
+    assert "cannot tell" in found.outcome("membership").reason
+
+
+def test_a_small_part_removed_fails_and_a_half_is_not_passed_with_few_rows() -> None:
+    control = drawn(3, forget=400, audit=1000, memory=1.0)
+    little = judge(drawn(3, forget=400, audit=1000, memory=0.85), control)
+    assert little.outcome("membership").outcome is Verdict.FAILED
+    few = drawn(3, forget=60, audit=300, memory=1.0)
+    half = judge(drawn(3, forget=60, audit=300, memory=0.5), few, gates=Gates(pool_below_rows=0))
+    assert half.outcome("membership").outcome is not Verdict.PASSED
+
+
+def test_forgetting_too_much_fails_even_where_the_control_looks_clean() -> None:
+    control = drawn(0, forget=300, audit=800, memory=0.0)
+    found = judge(drawn(0, forget=300, audit=800, memory=-2.0), control)
+    assert found.outcome("membership").outcome is Verdict.FAILED
+    assert "too much" in found.outcome("membership").reason
+
+
+def test_rows_that_are_hard_for_the_control_too_are_not_called_forgotten_too_much() -> None:
+    hard = drawn(0, forget=300, audit=800, memory=-1.0)
+    found = judge(drawn(0, forget=300, audit=800, memory=-1.1), hard)
+    assert found.outcome("membership").outcome is Verdict.NO_POWER
+    assert "reference" in found.outcome("membership").reason
+
+
+def test_a_reference_tells_what_hard_rows_should_look_like() -> None:
+    """Rows so hard that AUC .5 means memory: only a model without them can show that."""
+    sizes = {"forget": 300, "audit": 800}
+    control, reference = drawn(0, **sizes, memory=0.0), drawn(0, **sizes, memory=-1.5)
+    kept = drawn(0, **sizes, memory=-0.01)
+    removed = drawn(0, **sizes, memory=-1.51)
+    assert judge(kept, control).outcome("membership").outcome is Verdict.NO_POWER
+    against = {"references": [reference]}
+    assert judge(kept, control, **against).outcome("membership").outcome is Verdict.FAILED
+    assert judge(removed, control, **against).outcome("membership").outcome is Verdict.PASSED
+    assert judge(kept, control, **against).outcome("calibrated_membership").outcome is (
+        Verdict.FAILED
+    )
+
+
+def test_exact_retraining_never_fails_a_gate_about_removal() -> None:
+    sizes = {"forget": 300, "audit": 800}
+    easy = drawn(0, **sizes, memory=1.0)
+    retrained = drawn(0, **sizes, memory=0.9)
+    assert judge(retrained, easy).outcome("membership").outcome is Verdict.FAILED
+    found = judge(retrained, easy, exact=True)
+    assert found.outcome("membership").outcome is Verdict.NO_POWER
+    assert "trained without these rows" in found.outcome("membership").reason
+
+
+@pytest.mark.parametrize("rows", [3, 29])
+def test_fewer_rows_than_the_gates_ask_for_are_no_power(rows: int) -> None:
+    control = drawn(0, forget=rows, audit=800, memory=3.0)
+    found = judge(drawn(0, forget=rows, audit=800), control)
+    assert found.verdict is Verdict.NO_POWER
+    assert f"{rows} forgotten rows" in found.outcome("membership").reason
+
+
+def test_small_batches_are_pooled_with_the_earlier_ones() -> None:
+    earlier = [
+        Evidence(
+            drawn(seed, forget=20, audit=800, memory=0.0),
+            drawn(seed, forget=20, audit=800, memory=1.2),
+        )
+        for seed in range(1, 12)
+    ]
+    small = drawn(0, forget=3, audit=800), drawn(0, forget=3, audit=800, memory=1.2)
+    assert judge(*small).verdict is Verdict.NO_POWER
+    found = judge(*small, earlier=earlier)
+    assert found.verdict is Verdict.PASSED
+    assert found.pooled == {"batches": 12, "rows": 223, "unmatched_rows": 0}
+
+
+def test_a_large_batch_is_not_excused_by_earlier_ones() -> None:
+    good = Evidence(
+        drawn(1, forget=900, audit=800, memory=0.0), drawn(1, forget=900, audit=800, memory=1.2)
+    )
+    control = drawn(0, forget=120, audit=800, memory=1.2)
+    found = judge(control, control, earlier=[good])
+    assert found.pooled["batches"] == 1
+    assert found.verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize("fact", ["changed", "lineage_clean"])
+def test_known_facts_outweigh_every_statistic(fact: str) -> None:
+    good = drawn(0, forget=300, audit=800), drawn(0, forget=300, audit=800, memory=0.8)
+    assert judge(*good).verdict is Verdict.PASSED
+    assert judge(*good, **{fact: False}).verdict is Verdict.FAILED
+
+
+def test_losses_that_are_no_numbers_fail() -> None:
+    good = drawn(0, forget=50, audit=100)
+    broken = ModelScores(forget=good.forget, audit=scores(np.full(100, 1e30)))
+    found = judge(broken, good)
+    assert found.outcome("finite").outcome is Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "expected"),
+    [
+        (0.002, 0.001, Verdict.PASSED),
+        (0.03, 0.005, Verdict.FAILED),
+        (0.03, 0.015, Verdict.NO_POWER),
+        (0.0, 0.02, Verdict.NO_POWER),
+        (-0.05, 0.01, Verdict.PASSED),
+        (0.9, 0.3, Verdict.FAILED),
+    ],
+)
+def test_utility_fails_only_beyond_its_own_noise(
+    value: float, error: float, expected: Verdict
+) -> None:
+    found = utility("audit_accuracy", flat(value, error), limit=0.01, gates=Gates())
+    assert found.outcome is expected
+
+
+@pytest.mark.parametrize("rows", [8, 40, 1000])
+def test_a_destroyed_model_fails_utility_on_any_number_of_rows(rows: int) -> None:
+    forget = scores(np.full(5, 0.1))
+    good = ModelScores(forget=forget, audit=scores(np.full(rows, 0.1)))
+    wrong = np.arange(rows) % 10 > 0
+    destroyed = ModelScores(forget=forget, audit=scores(np.where(wrong, 3.0, 0.1)))
+    assert judge(destroyed, good).outcome("audit_accuracy").outcome is Verdict.FAILED
+
+
+def test_losses_that_creep_in_over_batches_fail_against_the_anchor() -> None:
+    n = 2000
+    forget = scores(np.full(5, 0.1))
+
+    def losing(count: int) -> ModelScores:
+        return ModelScores(
+            forget=forget, audit=scores(np.where(np.arange(n) < count, 3.0, 0.1), rows=range(n))
+        )
+
+    found = judge(losing(130), losing(125), anchor_audit=losing(0).audit)
+    assert found.outcome("audit_accuracy").outcome is Verdict.PASSED
+    assert found.outcome("audit_accuracy_since_anchor").outcome is Verdict.FAILED
+
+
+def test_one_failed_gate_fails_and_no_judgement_on_removal_is_no_power() -> None:
+    def outcome(concern: str, verdict: Verdict) -> Outcome:
+        return Outcome("gate", concern, verdict, "because")
+
+    useful = outcome("utility", Verdict.PASSED)
+    assert overall([useful, outcome("removal", Verdict.NO_POWER)]) is Verdict.NO_POWER
+    assert overall([useful, outcome("removal", Verdict.PASSED)]) is Verdict.PASSED
+    failed = outcome("utility", Verdict.FAILED)
+    assert overall([failed, outcome("removal", Verdict.PASSED)]) is Verdict.FAILED
+
+
+def test_false_alarms_and_misses_are_as_rare_as_stated() -> None:
+    """Of 300 clean removals (200 rows against 600) at most 1 % may fail; no no-op may pass.
+
+    Their control's AUC is about .66, where the gate has power in every draw.
+    """
+    outcomes = []
+    for seed in range(300):
+        control = drawn(seed, forget=200, audit=600, memory=0.6)
+        clean = judge(drawn(seed, forget=200, audit=600), control)
+        outcomes.append(clean.outcome("membership").outcome)
+        assert judge(control, control).verdict is Verdict.FAILED
+    assert outcomes.count(Verdict.FAILED) <= 3
+    assert outcomes.count(Verdict.PASSED) >= 250
+
+
+def test_audit_rows_of_other_classes_do_not_judge() -> None:
+    control = drawn(0, forget=200, audit=600, memory=0.8)
+    label = np.r_[np.zeros(600), np.ones(300)]
+    strange = np.r_[control.audit.loss, np.full(300, 50.0)]
+    more = ModelScores(control.forget, scores(strange, label=label))
+    alone = matching.match([Evidence(control, control)])
+    mixed = matching.match([Evidence(more, more)])
+    assert len(mixed.weights) == len(alone.weights)

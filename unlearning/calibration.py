@@ -159,7 +159,7 @@ def search(
     ceiling: float = math.inf,
     passes: int = 40,
 ) -> Strength:
-    """The smallest strength that meets ``goal``, halved while ``guard`` does not hold.
+    """The smallest strength that meets ``goal``, made shorter where ``guard`` does not hold.
 
     Doubles ``start`` until the target is bracketed, then takes false positions with the Illinois
     correction (Dowell & Jarratt 1971).
@@ -170,7 +170,7 @@ def search(
     found = Strength(value, reached, goal.target, status, used)
     if guard is None:
         return found
-    held = _halve(apply, found, guard)
+    held = _hold(apply, found, guard)
     if held.value == found.value:
         return held
     return replace(held, reached=goal.measure(apply(held.value)), passes=used + 1)
@@ -182,20 +182,33 @@ def guarded(
     *,
     guard: Guard | None,
 ) -> Strength:
-    """A strength that comes from elsewhere, halved until ``guard`` holds."""
+    """A strength that comes from elsewhere, made shorter until ``guard`` holds."""
     found = Strength(strength, None, None, "given", 0)
-    return found if guard is None else _halve(apply, found, guard)
+    return found if guard is None else _hold(apply, found, guard)
 
 
-def _halve(apply: Apply, found: Strength, guard: Guard) -> Strength:
-    value, status = found.value, found.status
+def _hold(apply: Apply, found: Strength, guard: Guard) -> Strength:
+    rise, rows = guard.rise(apply(found.value))
+    low = high = found.value
     for _ in range(30):
-        rise, rows = guard.rise(apply(value))
         if rise <= guard.limit:
-            return replace(found, value=value, status=status, guard_rise=rise, guard_rows=rows)
-        value, status = value / 2, "guarded"
-    # Nothing but standing still holds.
-    return replace(found, value=0.0, status="guarded", guard_rise=0.0, guard_rows=rows)
+            break
+        low, high = low / 2, low
+        rise, rows = guard.rise(apply(low))
+    else:
+        # Nothing but standing still holds.
+        return replace(found, value=0.0, status="guarded", guard_rise=0.0, guard_rows=rows)
+    if low == found.value:
+        return replace(found, guard_rise=rise, guard_rows=rows)
+    # Halving alone could throw away half of the forgetting that the guard allows.
+    for _ in range(3):
+        middle = (low + high) / 2
+        middle_rise, looked = guard.rise(apply(middle))
+        if middle_rise <= guard.limit:
+            low, rise, rows = middle, middle_rise, looked
+        else:
+            high = middle
+    return replace(found, value=low, status="guarded", guard_rise=rise, guard_rows=rows)
 
 
 def _meet(

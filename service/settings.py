@@ -25,7 +25,11 @@ class Settings(BaseSettings):
     """All settings; immutable once read."""
 
     model_config = SettingsConfigDict(
-        env_prefix="UNLEARN_", env_file=".env", extra="ignore", frozen=True
+        env_prefix="UNLEARN_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     mode: Literal["development", "production"] = Field(
@@ -34,7 +38,9 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         Path("state"), description="where the embedded form keeps database, broker and store"
     )
-    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the state directory")
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; empty: SQLite in the state directory"
+    )
     broker_url: str = Field("", description="Celery broker; empty: files in the state directory")
     store_dir: Path | None = Field(None, description="checkpoints and arrays; empty: state/store")
     data_root: Path | None = Field(
@@ -81,7 +87,9 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(
         0, ge=0, description="API calls per key and minute; 0: no limit"
     )
-    webhook_url: str = Field("", description="told of every request that reaches its end; empty: off")
+    webhook_url: str = Field(
+        "", description="told of every request that reaches its end; empty: off"
+    )
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it
     @property

@@ -1,0 +1,45 @@
+# Two images from one file:
+#   docker build --target api    .    the HTTP door, migrations, beat and the CLI; no torch
+#   docker build --target worker .    what reads data files and computes
+# Dependencies come before the source, so that a change of code rebuilds only the last layers.
+
+FROM python:3.11-slim AS api-dependencies
+# Where pip finds packages beyond its ordinary index, e.g. the index with torch's CPU builds.
+# Empty: the ordinary index alone, whose torch for Linux brings CUDA along.
+ARG PIP_EXTRA_INDEX_URL=""
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_ROOT_USER_ACTION=ignore
+WORKDIR /app
+COPY pyproject.toml constraints.txt ./
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print(*p['dependencies'], sep='\n', file=open('/tmp/api.txt', 'w')); \
+print(*p['optional-dependencies']['worker'], sep='\n', file=open('/tmp/worker.txt', 'w'))"
+RUN pip install --constraint constraints.txt setuptools --requirement /tmp/api.txt
+
+FROM api-dependencies AS worker-dependencies
+RUN pip install --constraint constraints.txt --requirement /tmp/worker.txt
+
+FROM api-dependencies AS api
+COPY . .
+RUN pip install --no-deps --no-build-isolation --editable . \
+    && python -m compileall -q service workers models_store \
+    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin unlearn \
+    && install -d -o unlearn -g unlearn /var/lib/unlearn /var/lib/unlearn/store /data
+ENV HOME=/tmp UNLEARN_STATE_DIR=/var/lib/unlearn UNLEARN_DATA_ROOT=/data
+USER unlearn
+EXPOSE 8000
+CMD ["uvicorn", "service.main:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM worker-dependencies AS worker
+COPY . .
+RUN pip install --no-deps --no-build-isolation --editable . \
+    && python -m compileall -q service workers models_store unlearning \
+    && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin unlearn \
+    && install -d -o unlearn -g unlearn /var/lib/unlearn /var/lib/unlearn/store /data
+ENV HOME=/tmp UNLEARN_STATE_DIR=/var/lib/unlearn UNLEARN_DATA_ROOT=/data
+USER unlearn
+CMD ["celery", "-A", "workers.app", "worker", "--pool", "threads", "--concurrency", "4", \
+     "-Q", "deletions,background", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]

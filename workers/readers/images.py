@@ -31,10 +31,11 @@ class Decoder:
         self, encoded: Sequence[bytes | memoryview | None], *, first: int
     ) -> npt.NDArray[np.uint8]:
         """Pixels (k, channels, height, width) uint8; ``first`` is the row number of [0]."""
-        decoded = [self._one(content, first + i) for i, content in enumerate(encoded)]
-        shape = self._shape or (1, 0, 0)
-        pixels = np.empty((len(decoded), *shape), np.uint8)
-        for position, image in enumerate(decoded):
+        pixels = np.empty((0, 0, 0, 0), np.uint8)
+        for position, content in enumerate(encoded):
+            image = self._one(content, first + position)
+            if position == 0:
+                pixels = np.empty((len(encoded), *(self._shape or ())), np.uint8)
             pixels[position] = image if image.ndim == 2 else np.moveaxis(image, 2, 0)
         return pixels
 

@@ -15,7 +15,7 @@ from workers.readers import contract, images, values
 from workers.readers.contract import Chunk, Columns, Options, Parts, ReadError, Source
 from workers.readers.csv import matrix
 
-_BATCH_ROWS = 2048
+_IMAGE_ROWS, _NUMBER_ROWS = 512, 1 << 14
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator
         decoder = images.Decoder(resize=options.resize, column=layout.image or "")
         names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
         first = 1
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=sorted(names)):
+        rows = _IMAGE_ROWS if layout.image else _NUMBER_ROWS
+        for batch in file.iter_batches(batch_size=rows, columns=sorted(names)):
             if layout.image:
                 x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
             else:

@@ -68,9 +68,7 @@ def splits(found: Sequence[Any], *, first: int, column: str) -> npt.NDArray[np.u
     return codes
 
 
-def identifiers(
-    found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str
-) -> list[str]:
+def identifiers(found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str) -> list[str]:
     """Identifiers as text; numbers and text are taken, anything else and emptiness is not."""
     texts = []
     values = found.tolist() if isinstance(found, np.ndarray) else found

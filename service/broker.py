@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from service.settings import Settings
@@ -22,11 +23,13 @@ class Broker:
 
 
 def configure(settings: Settings) -> Broker:
-    """The broker of the settings; without one, files in the state directory."""
+    """The broker of the settings; without one, files in the state directory (made if missing)."""
     if settings.broker_url:
         return Broker(settings.broker_url, _network_options(settings))
     folder = settings.state_dir.resolve() / "broker"
     folders = {name: str(folder / name) for name in ("messages", "control", "processed")}
+    for path in folders.values():
+        Path(path).mkdir(parents=True, exist_ok=True)
     return Broker(
         "filesystem://",
         {

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from celery import Celery
 
@@ -36,6 +37,8 @@ class Wake:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._complained_at = -QUIET_SECONDS
+        #: How the last attempt to send went.
+        self.broker: Literal["reachable", "unreachable", "unknown"] = "unknown"
 
     def deletions(self, model_id: int | None = None) -> None:
         """Deletion requests wait (of one model or of any)."""
@@ -78,7 +81,9 @@ class Wake:
     def _try(self, task: str, queue: str) -> None:
         try:
             self._send(task, queue)
+            self.broker = "reachable"
         except Exception as error:  # whatever a broker does, the request was recorded
+            self.broker = "unreachable"
             if time.monotonic() - self._complained_at > QUIET_SECONDS:
                 self._complained_at = time.monotonic()
                 log.warning(

@@ -87,6 +87,14 @@ def require(scope: str) -> Any:
     return Depends(_checker(keys.Scope(scope)))
 
 
+def unauthorized() -> Unauthorized:
+    """The refusal of a call without a valid key."""
+    return Unauthorized(
+        "send a valid API key as 'Authorization: Bearer unl_…'; "
+        "an operator makes one with: unlearn keys create"
+    )
+
+
 def _checker(scope: keys.Scope) -> Callable[..., Coroutine[Any, Any, Principal]]:
     async def check(request: Request, credentials: Credentials) -> Principal:
         cache: KeyCache = request.app.state.keys
@@ -94,10 +102,7 @@ def _checker(scope: keys.Scope) -> Callable[..., Coroutine[Any, Any, Principal]]
         if credentials is not None:
             principal = await cache.principal(credentials.credentials)
         if principal is None:
-            raise Unauthorized(
-                "send a valid API key as 'Authorization: Bearer unl_…'; "
-                "an operator makes one with: unlearn keys create"
-            )
+            raise unauthorized()
         if not principal.may(scope):
             raise Forbidden(f"this API key lacks the scope {scope}; ask for a key that has it")
         request.app.state.limiter.take(principal.key_id)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
+from service.api import auth
 from service.errors import ServiceError, Unprocessable, UnsupportedMediaType
 
 MAX_DEPTH = 32
@@ -42,6 +43,9 @@ class JsonRoute(APIRoute):
             return handle
 
         async def read(request: Request) -> Response:
+            # Nothing is read from somebody who does not even claim to have a key.
+            if "authorization" not in request.headers:
+                raise auth.unauthorized()
             if not _is_json(request.headers.get("content-type", "")):
                 raise UnsupportedMediaType("send the body as application/json")
             strict = JsonRequest(request.scope, request.receive)

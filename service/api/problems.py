@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import traceback
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from service.errors import NotFound, ServiceError, Unavailable, Unprocessable
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 MAX_FIELDS = 20
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 log = logging.getLogger("service.problems")
 
@@ -136,13 +139,23 @@ def fields(errors: Sequence[Any]) -> list[dict[str, str]]:
 
 
 def _place(location: Sequence[Any]) -> str:
-    # An unknown field's own name comes from the client; a long one is cut.
-    return ".".join(str(part)[:64].encode(errors="replace").decode() for part in location)
+    return ".".join(_step(part) for part in location)
+
+
+def _step(part: Any) -> str:
+    # The name of an unknown field comes from the client and could be anything.
+    return str(part) if isinstance(part, int) or _NAME.fullmatch(str(part)) else "(…)"
+
+
+#: Kinds of error whose message quotes what was sent.
+_QUOTING = frozenset({"union_tag_invalid"})
 
 
 def _reason(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return "this field is not known here; leave it out"
+    if error["type"] in _QUOTING:
+        return "this is not one of the values known here"
     return str(error["msg"]).removeprefix("Value error, ")
 
 

@@ -35,6 +35,10 @@ class Digester:
         """Digest of a record, as audit reports name it."""
         return _digest(self.keys[0], "record", dataset, record_id)
 
+    def bodies(self, principal: str, body: str) -> tuple[str, ...]:
+        """Digests of a request's body under every key still in force, the current one first."""
+        return tuple(_digest(key, "body", principal, body) for key in self.keys)
+
 
 def _digest(key: bytes, kind: str, dataset: str, value: str) -> str:
     message = "\x1f".join((kind, dataset, value)).encode()

@@ -72,7 +72,7 @@ def create(
     audit.append(
         session,
         actor=actor,
-        action=audit.Action("key:created"),
+        action=audit.Action.KEY_CREATED,
         subject=f"key:{row_id}",
         data=data,
     )
@@ -88,7 +88,7 @@ def revoke(session: Session, key_id: str, *, actor: str, now: datetime | None = 
         audit.append(
             session,
             actor=actor,
-            action=audit.Action("key:revoked"),
+            action=audit.Action.KEY_REVOKED,
             subject=f"key:{key_id}",
             data={"name": row.name},
         )

@@ -1,0 +1,135 @@
+"""The outermost layer: size limits, security headers, the access log and the last resort.
+
+A log line names the method, the path's template, the status and the time: URLs, headers and
+bodies stay out of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api import problems
+from service.errors import NotFound, ServiceError, TooLarge, Unprocessable
+
+log = logging.getLogger("service.access")
+
+_HEADERS: list[tuple[bytes, bytes]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class BrokenResponseError(RuntimeError):
+    """A response that failed half-way; the connection is cut so that the client notices."""
+
+
+class Access:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_upload_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        answer = _Answer(send)
+        try:
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                await _respond(refusal, scope, receive, answer)
+            else:
+                await self._app(scope, self._limited(scope, receive), answer)
+        except ServiceError as error:
+            await _respond(problems.render(error), scope, receive, answer)
+        except Exception as error:  # the last resort, whatever went wrong
+            await _respond(problems.unexpected(error), scope, receive, answer)
+        finally:
+            took = (time.perf_counter() - started) * 1000
+            log.info("%s %s %d %.1fms", scope["method"], _template(scope), answer.status, took)
+
+    def _limit(self, scope: Scope) -> int:
+        # Routes that read JSON refuse every other type unread; what is left are uploads.
+        kind = _header(scope, b"content-type")
+        is_json = not kind or b"json" in kind.lower()
+        return self._max_body_bytes if is_json else self._max_upload_bytes
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        length = _header(scope, b"content-length")
+        if length.isdigit() and int(length[:20]) > self._limit(scope):
+            return _closing(problems.render(self._too_large(scope)))
+        if "\0" in scope["path"]:
+            return problems.render(NotFound("there is no such path here"))
+        if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
+            return problems.render(Unprocessable("a query parameter holds a NUL"))
+        return None
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        limit = self._limit(scope)
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > limit:
+                raise self._too_large(scope)
+            return message
+
+        return counted
+
+    def _too_large(self, scope: Scope) -> TooLarge:
+        return TooLarge(f"a body of this type may have at most {self._limit(scope)} bytes")
+
+
+@dataclass
+class _Answer:
+    """Passes messages on to the server, with the headers that every response has."""
+
+    send: Send
+    status: int = 500
+    started: bool = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.started = True
+            headers = list(message.get("headers", ()))
+            headers.extend(_HEADERS)
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append(_NO_STORE)
+            message = {**message, "headers": headers}
+        await self.send(message)
+
+
+async def _respond(response: Response, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    if answer.started:
+        raise BrokenResponseError("a response failed half-way") from None
+    await response(scope, receive, answer)
+
+
+def _closing(response: Response) -> Response:
+    # The body was not read: the connection cannot be used for another request.
+    response.headers["Connection"] = "close"
+    return response
+
+
+def _template(scope: Scope) -> str:
+    route: Callable[..., object] | None = scope.get("route")
+    return getattr(route, "path", "(no such path)")
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((bytes(value) for name, value in scope["headers"] if name == wanted), b"")

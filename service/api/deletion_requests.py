@@ -1,0 +1,307 @@
+"""Deletion requests: asked, followed, cancelled, approved, tried again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Header, Path, Query, Request, Response
+from pydantic import AfterValidator, AwareDatetime, ValidationError
+from sqlalchemy.orm import Session
+
+from service.api import auth, bodies, deps, pagination, problems
+from service.api import schemas_deletion_requests as schemas
+from service.api.recorder import Outcome, Recorder
+from service.errors import ServiceError, TooLarge, Unprocessable
+from service.ledger import audit, db, idempotency, requests
+from service.ledger.digests import Digester
+from service.ledger.states import RequestStatus
+from service.ledger.tables import DeletionRequest
+from service.settings import Settings
+
+POLL_SECONDS = 2
+
+router = bodies.router("/v1/deletion-requests", tag="deletion requests")
+
+Writer = Annotated[auth.Principal, auth.require("requests:write")]
+Reader = Annotated[auth.Principal, auth.require("requests:read")]
+Approver = Annotated[auth.Principal, auth.require("requests:approve")]
+RequestId = Annotated[str, Path(pattern=r"^dr_[0-9a-z]{26}$", description="id of the request")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=schemas.KEY_PATTERN,
+        description="repeat a call with the same key and body to get the same answer, once",
+    ),
+]
+
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "Recorded; workers will see to it.",
+        "headers": {
+            "Location": {"schema": {"type": "string"}, "description": "where to follow it"},
+            "Retry-After": {"schema": {"type": "integer"}, "description": "seconds"},
+        },
+    }
+}
+_REFUSED = problems.responses(404, 409, 413, 415)
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=schemas.DeletionRequest,
+    responses={**_ACCEPTED, **_REFUSED},
+    summary="Ask to forget records, a subject or a class",
+)
+async def create(
+    request: Request,
+    body: schemas.NewDeletionRequest,
+    principal: Writer,
+    settings: deps.Settings,
+    digester: deps.Digests,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Records the request and answers once it is safely stored. The work itself is done by
+    workers in batches; follow it at `Location`."""
+    submission = _submission(body, idempotency_key, principal, digester, settings)
+    recorder: Recorder = request.app.state.recorder
+    [outcome] = await recorder.record([submission])
+    if isinstance(outcome, ServiceError):
+        raise outcome
+    headers = {
+        "Location": f"/v1/deletion-requests/{outcome.answer['id']}",
+        "Retry-After": str(POLL_SECONDS),
+    }
+    if outcome.repeated:
+        headers["Idempotency-Replayed"] = "true"
+    return _json(outcome.answer, status=202, headers=headers)
+
+
+async def create_batch(
+    request: Request,
+    body: schemas.NewBatch,
+    principal: Writer,
+    settings: deps.Settings,
+    digester: deps.Digests,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Each item is accepted or refused on its own; `items` has the results in the same order.
+    An `Idempotency-Key` of the call covers every item that has none of its own."""
+    outcomes: list[Outcome] = []
+    submissions: list[requests.Submission] = []
+    places: list[int] = []
+    for place, item in enumerate(body.items):
+        try:
+            submissions.append(_item(item, place, idempotency_key, principal, digester, settings))
+            places.append(place)
+            outcomes.append(_PENDING)
+        except ServiceError as refusal:
+            outcomes.append(refusal)
+    if submissions:
+        recorder: Recorder = request.app.state.recorder
+        for place, outcome in zip(places, await recorder.record(submissions), strict=True):
+            outcomes[place] = outcome
+    return _json(_results(outcomes), status=202, headers={"Retry-After": str(POLL_SECONDS)})
+
+
+batch_router = bodies.router(tag="deletion requests")
+batch_router.add_api_route(
+    "/v1/deletion-requests:batch",
+    create_batch,
+    methods=["POST"],
+    status_code=202,
+    response_model=schemas.BatchResults,
+    responses={**problems.responses(413, 415)},
+    summary="Ask for up to 1,000 deletions at once",
+)
+
+
+def _year_in_range(moment: datetime) -> datetime:
+    if not 1970 <= moment.year < 9000:
+        raise ValueError("the year must lie between 1970 and 8999")
+    return moment
+
+
+@router.get(
+    "",
+    response_model=pagination.Page[schemas.DeletionRequest],
+    responses=problems.responses(404),
+    summary="List deletion requests, oldest first",
+)
+def listing(
+    session: deps.Reader,
+    _principal: Reader,
+    paging: pagination.Asked,
+    status: Annotated[RequestStatus | None, Query()] = None,
+    dataset: Annotated[str | None, Query(pattern=deps.NAME_PATTERN)] = None,
+    model: Annotated[str | None, Query(pattern=deps.NAME_PATTERN)] = None,
+    due_before: Annotated[
+        AwareDatetime | None, AfterValidator(lambda at: at and _year_in_range(at)), Query()
+    ] = None,
+) -> Response:
+    """One page; pass `next_cursor` as `cursor` for the next one."""
+    chosen = requests.Filter(status, dataset, model, due_before)
+    rows = requests.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
+    return _json(paging.page(rows, key=lambda row: row["id"]))
+
+
+@router.get(
+    "/{request_id}",
+    response_model=schemas.DeletionRequestDetail,
+    responses=problems.responses(404),
+    summary="One deletion request",
+)
+def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Response:
+    """With what became of it on each model."""
+    return _json(requests.detail(session, requests.get(session, request_id)))
+
+
+@router.get(
+    "/{request_id}/events",
+    response_model=schemas.Events,
+    responses=problems.responses(404),
+    summary="What happened to a deletion request",
+)
+def events(
+    session: deps.Reader, _principal: Reader, request_id: RequestId, paging: pagination.Asked
+) -> Response:
+    """Its lines of the audit chain, and the state of its erasure on each model."""
+    found = requests.detail(session, requests.get(session, request_id))
+    lines = requests.events(session, request_id, after=paging.after(int), limit=paging.fetch)
+    page = paging.page(lines, key=lambda line: line.seq)
+    page["items"] = [audit.describe(line) for line in page["items"]]
+    return _json({**page, "erasures": found["erasures"]})
+
+
+@router.delete(
+    "/{request_id}",
+    response_model=schemas.DeletionRequestDetail,
+    responses=problems.responses(404, 409),
+    summary="Cancel a deletion request",
+)
+def cancel(session: deps.Session, principal: Writer, request_id: RequestId) -> Response:
+    """Possible until a worker begins with it."""
+    row = requests.cancel(session, request_id, actor=principal.actor)
+    return _committed(session, row)
+
+
+@router.post(
+    "/{request_id}:retry",
+    response_model=schemas.DeletionRequestDetail,
+    responses=problems.responses(404, 409),
+    summary="Try a request that needs review again",
+)
+def retry(
+    session: deps.Session, principal: Writer, wake: deps.Wake, request_id: RequestId
+) -> Response:
+    """It gets a fresh set of attempts, apart from other requests."""
+    row = requests.retry(session, request_id, actor=principal.actor)
+    answer = _committed(session, row)
+    wake.deletions()
+    return answer
+
+
+@router.post(
+    "/{request_id}:approve",
+    response_model=schemas.DeletionRequestDetail,
+    responses=problems.responses(404, 409),
+    summary="Let a large request go ahead",
+)
+def approve(
+    session: deps.Session, principal: Approver, wake: deps.Wake, request_id: RequestId
+) -> Response:
+    """For a request that the policy's approval limits hold back."""
+    row = requests.approve(session, request_id, actor=principal.actor, now=db.now())
+    answer = _committed(session, row)
+    wake.deletions()
+    return answer
+
+
+@router.post(
+    "/{request_id}:deny",
+    response_model=schemas.DeletionRequestDetail,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Refuse a large request",
+)
+def deny(
+    session: deps.Session,
+    principal: Approver,
+    request_id: RequestId,
+    body: schemas.Denial,
+) -> Response:
+    """For a request that the policy's approval limits hold back. It ends here."""
+    row = requests.deny(session, request_id, because=body.reason, actor=principal.actor)
+    return _committed(session, row)
+
+
+#: Stands in the place of an item whose outcome is not known yet.
+_PENDING = ServiceError("not recorded")
+
+
+def _submission(
+    body: schemas.NewDeletionRequest,
+    key: str | None,
+    principal: auth.Principal,
+    digester: Digester,
+    settings: Settings,
+) -> requests.Submission:
+    if len(body.record_ids) > settings.max_records_per_request:
+        raise TooLarge(
+            f"a request may name at most {settings.max_records_per_request} records; "
+            "split it into several"
+        )
+    claim = None
+    if key is not None:
+        said = body.model_dump(exclude_unset=True, exclude={"idempotency_key"})
+        digests = digester.bodies(principal.key_id, json.dumps(said, sort_keys=True))
+        claim = idempotency.Claim(principal.key_id, key, digests)
+    return requests.Submission(body.ask(), principal.key_id, claim)
+
+
+def _item(
+    item: Any,
+    place: int,
+    key: str | None,
+    principal: auth.Principal,
+    digester: Digester,
+    settings: Settings,
+) -> requests.Submission:
+    try:
+        body = schemas.NewBatchItem.model_validate(item)
+    except ValidationError as error:
+        raise Unprocessable(
+            "some fields of this item do not make sense; correct those that `fields` names",
+            fields=problems.fields(error.errors(include_input=False, include_url=False)),
+        ) from None
+    own = body.idempotency_key or (None if key is None else f"{key}/{place}")
+    return _submission(body, own, principal, digester, settings)
+
+
+def _results(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    refused = sum(isinstance(one, ServiceError) for one in outcomes)
+    return {
+        "items": [
+            {"status": one.status, "request": None, "problem": problems.describe(one)}
+            if isinstance(one, ServiceError)
+            else {"status": 202, "request": one.answer, "problem": None}
+            for one in outcomes
+        ],
+        "accepted": len(outcomes) - refused,
+        "refused": refused,
+    }
+
+
+def _committed(session: Session, row: DeletionRequest) -> Response:
+    described = requests.detail(session, row)
+    session.commit()
+    return _json(described)
+
+
+def _json(
+    body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    content = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    return Response(content, status, dict(headers or {}), "application/json")

@@ -1,0 +1,160 @@
+"""One thread that records deletion requests: those that arrive together share a transaction.
+
+A commit waits for the disk and for the lock of the audit chain. Requests that arrive during one
+commit are recorded together by the next, so the rate does not depend on how long a commit takes,
+and each is still answered only after its own commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.errors import ServiceError, Unavailable
+from service.ledger import db, requests
+from service.ledger.digests import Digester
+from service.wake import Wake
+
+#: Submissions recorded in one transaction, unless a single call brings more.
+GROUP = 128
+MAX_WAITING = 4096
+RECOUNT_SECONDS = 1.0
+
+Outcome = requests.Receipt | ServiceError
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    submissions: Sequence[requests.Submission]
+    loop: asyncio.AbstractEventLoop
+    answered: asyncio.Future[list[Outcome]]
+
+
+class Recorder:
+    """Hands submissions to its thread and waits, without blocking the event loop."""
+
+    def __init__(
+        self, sessions: sessionmaker[Session], digester: Digester, wake: Wake, *, max_queue: int
+    ) -> None:
+        self._sessions = sessions
+        self._digester = digester
+        self._wake = wake
+        self._max_queue = max_queue
+        self._open = 0
+        self._counted_at = -RECOUNT_SECONDS
+        self._calls: deque[_Call] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    async def record(self, submissions: Sequence[requests.Submission]) -> list[Outcome]:
+        """A receipt or refusal for each submission, once they are committed."""
+        loop = asyncio.get_running_loop()
+        call = _Call(submissions, loop, loop.create_future())
+        with self._changed:
+            if self._closed or len(self._calls) >= MAX_WAITING:
+                raise Unavailable("the service is busy or stopping; try again")
+            self._calls.append(call)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return await call.answered
+
+    def close(self) -> None:
+        """Record what waits, then stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(timeout=20.0)
+
+    def _run(self) -> None:
+        while calls := self._next():
+            self._answer(calls)
+
+    def _next(self) -> list[_Call]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._calls or self._closed)
+            taken: list[_Call] = []
+            size = 0
+            while self._calls and (not taken or size + len(self._calls[0].submissions) <= GROUP):
+                taken.append(self._calls.popleft())
+                size += len(taken[-1].submissions)
+            return taken
+
+    def _answer(self, calls: Sequence[_Call]) -> None:
+        try:
+            outcomes = self._record([one for call in calls for one in call.submissions])
+        except IntegrityError:
+            # Another process recorded the same idempotency key at the same moment: its answer
+            # is found on the second try.
+            self._answer_each(calls)
+        except Exception as error:
+            if len(calls) > 1 and not isinstance(error, ServiceError):
+                self._answer_each(calls)  # one call's trouble is not the others'
+            else:
+                _settle(calls, error)
+        else:
+            shares: list[list[Outcome]] = []
+            for call in calls:
+                shares.append(outcomes[: len(call.submissions)])
+                outcomes = outcomes[len(call.submissions) :]
+            _settle(calls, shares)
+
+    def _answer_each(self, calls: Sequence[_Call]) -> None:
+        for call in calls:
+            try:
+                _settle([call], [self._record(call.submissions)])
+            except Exception as error:
+                _settle([call], error)
+
+    def _record(self, submissions: Sequence[requests.Submission]) -> list[Outcome]:
+        with self._sessions() as session:
+            outcomes = requests.record_many(
+                session,
+                submissions,
+                digester=self._digester,
+                now=db.now(),
+                room=self._room(session),
+            )
+            session.commit()
+        added = sum(isinstance(one, requests.Receipt) and not one.repeated for one in outcomes)
+        if added:
+            self._open += added
+            self._wake.deletions()
+        return outcomes
+
+    def _room(self, session: Session) -> int:
+        if time.monotonic() - self._counted_at > RECOUNT_SECONDS:
+            self._open = requests.count_open(session, up_to=self._max_queue)
+            self._counted_at = time.monotonic()
+        return max(0, self._max_queue - self._open)
+
+
+def _settle(calls: Sequence[_Call], result: list[list[Outcome]] | Exception) -> None:
+    """Hand results to the event loops: one call of each loop for the whole group."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[int]] = {}
+    for place, call in enumerate(calls):
+        by_loop.setdefault(call.loop, []).append(place)
+
+    def deliver(places: list[int]) -> None:
+        for place in places:
+            future = calls[place].answered
+            if future.done():  # its client went away
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result[place])
+
+    for loop, places in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(deliver, places)

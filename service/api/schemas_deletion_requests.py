@@ -1,0 +1,159 @@
+"""Shapes of deletion requests."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from service.api import schemas
+from service.api.problems import Problem
+from service.ledger.matching import Ask
+from service.ledger.states import ErasureStatus, RequestStatus
+
+MAX_BATCH = 1_000
+KEY_PATTERN = r"^[!-~]{1,200}$"
+
+RecordId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+_WAYS = ("record_ids", "subject_id", "label")
+
+
+class NewDeletionRequest(schemas.Body):
+    """What to forget: exactly one of ``record_ids``, ``subject_id`` and ``label``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [way]} for way in _WAYS],
+            "examples": [
+                {"dataset": "digits", "record_ids": ["r00017", "r00042"]},
+                {"dataset": "digits", "subject_id": "person-12", "reason": "GDPR Art. 17"},
+            ],
+        }
+    )
+
+    dataset: schemas.DatasetName
+    # Defaults by factory: they mark a field as absent and do not show in the document.
+    record_ids: list[RecordId] = Field(
+        default_factory=list, min_length=1, repr=False, description="ids of single records"
+    )
+    subject_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
+        default_factory=str, repr=False, description="everything about one subject"
+    )
+    label: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] = Field(
+        default_factory=lambda: -1, description="every record of one class"
+    )
+    reason: Annotated[str, StringConstraints(max_length=2000)] | None = Field(None, repr=False)
+    client_reference: Annotated[str, StringConstraints(max_length=255)] | None = Field(
+        None, repr=False, description="your own name for this request"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if len(self.model_fields_set.intersection(_WAYS)) != 1:
+            raise ValueError("give exactly one of record_ids, subject_id and label")
+        return self
+
+    def ask(self) -> Ask:
+        """The ledger's form of it."""
+        given = self.model_fields_set
+        return Ask(
+            dataset=self.dataset,
+            kind=(
+                "records"
+                if "record_ids" in given
+                else "subject"
+                if "subject_id" in given
+                else "class"
+            ),
+            record_ids=tuple(self.record_ids),
+            subject_id=self.subject_id if "subject_id" in given else None,
+            label=self.label if "label" in given else None,
+            reason=self.reason,
+            client_reference=self.client_reference,
+        )
+
+
+class NewBatchItem(NewDeletionRequest):
+    """A deletion request in a batch, with an idempotency key of its own."""
+
+    idempotency_key: Annotated[str, StringConstraints(pattern=KEY_PATTERN)] | None = None
+
+
+class NewBatch(schemas.Body):
+    """Up to 1,000 deletion requests; each is accepted or refused on its own."""
+
+    # Items are checked one by one, so that a wrong one does not hold up the others.
+    items: list[Any] = Field(
+        min_length=1,
+        max_length=MAX_BATCH,
+        json_schema_extra={"items": {"$ref": "#/components/schemas/NewBatchItem"}},
+    )
+
+
+class Denial(schemas.Body):
+    """Why a request is denied."""
+
+    reason: Annotated[str, StringConstraints(max_length=2000)] | None = None
+
+
+class Erasure(BaseModel):
+    """What became of a request on one model."""
+
+    model: str
+    status: ErasureStatus
+    batch: str | None
+    version: int | None = Field(description="the version that no longer contains the records")
+    attempts: int
+    error: str | None
+    completed_at: datetime | None
+
+
+class DeletionRequest(BaseModel):
+    """A recorded deletion request; what identified the person is not in it."""
+
+    id: str = Field(examples=["dr_01k0c9m2vq8f4t6x3z5b7n1r9d"])
+    dataset: str
+    kind: Literal["records", "subject", "class"]
+    status: RequestStatus
+    status_reason: str | None
+    label: int | None
+    reason: str | None
+    client_reference: str | None
+    matched: int = Field(description="records to forget")
+    already_forgotten: int = Field(description="records forgotten before")
+    not_found: int = Field(description="record ids that name nothing in the dataset")
+    created_at: datetime
+    due_at: datetime = Field(description="one calendar month after it was asked")
+    expected_by: datetime = Field(description="an estimate, not a promise")
+    completed_at: datetime | None
+
+
+class DeletionRequestDetail(DeletionRequest):
+    """A deletion request with what became of it on each model."""
+
+    erasures: list[Erasure]
+
+
+class BatchResult(BaseModel):
+    """What became of one item of a batch."""
+
+    status: int = Field(description="the HTTP status that it would have had alone", examples=[202])
+    request: DeletionRequest | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(BaseModel):
+    """A result for every item, in order."""
+
+    items: list[BatchResult]
+    accepted: int
+    refused: int
+
+
+class Events(BaseModel):
+    """What happened to a request so far."""
+
+    items: list[schemas.AuditEvent]
+    next_cursor: str | None
+    erasures: list[Erasure]

@@ -1,0 +1,113 @@
+"""What a request must expect: by when it is due, by when it is likely done, whether it waits."""
+
+from __future__ import annotations
+
+import calendar
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.ledger.policy import Policy
+from service.ledger.states import BatchStatus, RequestStatus
+from service.ledger.tables import Batch, Dataset, DeletionRequest, Model
+
+#: How long a batch is thought to take before the first one has been measured.
+UNKNOWN_BATCH_SECONDS = 60.0
+RECENT_BATCHES = 20
+
+#: Requests that use up nothing of a day's allowance.
+_UNCOUNTED = (
+    RequestStatus.AWAITING_APPROVAL,
+    RequestStatus.DENIED,
+    RequestStatus.CANCELLED,
+    RequestStatus.NO_MATCH,
+)
+
+
+def due(asked: datetime) -> datetime:
+    """One calendar month later; on the last day of the month where the day does not exist."""
+    year, month = divmod(asked.year * 12 + asked.month, 12)
+    day = min(asked.day, calendar.monthrange(year, month + 1)[1])
+    return asked.replace(year=year, month=month + 1, day=day)
+
+
+def seconds_needed(session: Session, models: Sequence[Model]) -> float:
+    """Estimate from a request to its end: the longest wait for a batch, then two batches' time.
+
+    Two, because a request that arrives while a batch runs goes to the next one.
+    """
+    if not models:
+        return UNKNOWN_BATCH_SECONDS
+    took = _recent_seconds(session, [model.id for model in models])
+    return max(
+        Policy.model_validate(model.policy).max_wait_seconds
+        + 2 * took.get(model.id, UNKNOWN_BATCH_SECONDS)
+        for model in models
+    )
+
+
+@dataclass
+class Allowance:
+    """How many records requests of one dataset may have without a person's approval."""
+
+    per_request: float
+    left_today: float
+
+    def covers(self, records: int) -> bool:
+        """Whether a request of so many records may go ahead; if so it is counted."""
+        if records > min(self.per_request, self.left_today):
+            return False
+        self.left_today -= records
+        return True
+
+
+def allowance(
+    session: Session, dataset: Dataset, models: Iterable[Model], *, now: datetime
+) -> Allowance:
+    """The strictest limits of the policies of the dataset's models."""
+    limits = [Policy.model_validate(model.policy).approval for model in models]
+    rows = dataset.rows or 0
+    each = [
+        _tighter(one.max_records_per_request, one.max_share_per_request, rows) for one in limits
+    ]
+    daily = [_tighter(one.max_records_per_day, one.max_share_per_day, rows) for one in limits]
+    today = min(daily, default=math.inf)
+    if today < math.inf:
+        today -= _records_since(session, dataset, now - timedelta(days=1))
+    return Allowance(min(each, default=math.inf), today)
+
+
+def _tighter(number: int | None, share: float | None, rows: int) -> float:
+    of_number = math.inf if number is None else float(number)
+    return of_number if share is None else min(of_number, share * rows)
+
+
+def _records_since(session: Session, dataset: Dataset, since: datetime) -> int:
+    total = session.scalar(
+        select(func.sum(DeletionRequest.matched)).where(
+            DeletionRequest.dataset_id == dataset.id,
+            DeletionRequest.created_at >= since,
+            DeletionRequest.status.not_in(_UNCOUNTED),
+        )
+    )
+    return int(total or 0)
+
+
+def _recent_seconds(session: Session, model_ids: Sequence[int]) -> dict[int, float]:
+    """Median seconds of each model's latest completed batches."""
+    recent = session.execute(
+        select(Batch.model_id, Batch.created_at, Batch.finished_at)
+        .where(Batch.model_id.in_(model_ids), Batch.status == BatchStatus.COMPLETED)
+        .order_by(Batch.id.desc())
+        .limit(RECENT_BATCHES)
+    )
+    took: dict[int, list[float]] = {}
+    for model_id, began, ended in recent:
+        if ended is not None:
+            took.setdefault(model_id, []).append((ended - began).total_seconds())
+    return {model_id: statistics.median(seconds) for model_id, seconds in took.items()}

@@ -1,0 +1,308 @@
+"""Deletion requests after they were recorded: read, cancelled, approved, denied, tried again.
+
+How they are recorded is in ``intake``; what workers change (claimed, completed, put aside) is in
+``erasures`` and ``batches``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound
+from service.ledger import audit, canonical, ids, intake, outlook
+from service.ledger.intake import Receipt, Submission, describe, record, record_many
+from service.ledger.matching import Ask
+from service.ledger.states import (
+    REQUEST_ENDS,
+    REQUEST_MOVES,
+    ErasureStatus,
+    RequestStatus,
+    check_move,
+)
+from service.ledger.tables import (
+    AuditEvent,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    RequestRecord,
+    Version,
+)
+
+__all__ = ["Ask", "Receipt", "Submission", "describe", "record", "record_many"]
+
+#: States in which a request still takes up room in the queue.
+OPEN = tuple(status for status in RequestStatus if status not in REQUEST_ENDS)
+
+
+class AlreadyClaimed(Conflict):
+    """A worker has begun; what is begun is finished."""
+
+    code = "already-claimed"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which requests a list shows; None: no condition."""
+
+    status: RequestStatus | None = None
+    dataset: str | None = None
+    model: str | None = None
+    due_before: datetime | None = None
+
+
+def get(session: Session, request_id: str) -> DeletionRequest:
+    """One request."""
+    row = session.get(DeletionRequest, request_id)
+    if row is None:
+        raise NotFound("no deletion request has this id; GET /v1/deletion-requests lists them")
+    return row
+
+
+def detail(session: Session, request: DeletionRequest) -> dict[str, Any]:
+    """A request in its public form, with what became of it on each model."""
+    dataset = session.get_one(Dataset, request.dataset_id)
+    return {**describe(request, dataset.name), "erasures": _shares(session, request)}
+
+
+def listing(
+    session: Session, chosen: Filter, *, after: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """Requests in their public form, oldest first, from after an id on."""
+    wanted = (
+        select(DeletionRequest, Dataset.name)
+        .join(Dataset, Dataset.id == DeletionRequest.dataset_id)
+        .order_by(DeletionRequest.id)
+        .limit(limit)
+    )
+    if after is not None:
+        wanted = wanted.where(DeletionRequest.id > after)
+    if chosen.status is not None:
+        wanted = wanted.where(DeletionRequest.status == chosen.status)
+    if chosen.due_before is not None:
+        wanted = wanted.where(DeletionRequest.due_at < chosen.due_before)
+    if chosen.dataset is not None:
+        wanted = wanted.where(Dataset.id == _dataset(session, chosen.dataset))
+    if chosen.model is not None:
+        concerned = select(Erasure.request_id).where(
+            Erasure.model_id == _model(session, chosen.model)
+        )
+        wanted = wanted.where(DeletionRequest.id.in_(concerned))
+    return [describe(request, name) for request, name in session.execute(wanted)]
+
+
+def events(
+    session: Session, request_id: str, *, after: int | None, limit: int
+) -> Sequence[AuditEvent]:
+    """The audit lines about a request, oldest first, from after a number on."""
+    return session.scalars(
+        select(AuditEvent)
+        .where(
+            AuditEvent.subject == f"deletion_request:{request_id}", AuditEvent.seq > (after or 0)
+        )
+        .order_by(AuditEvent.seq)
+        .limit(limit)
+    ).all()
+
+
+def count_open(session: Session, *, up_to: int) -> int:
+    """How many requests are open; counting stops at ``up_to``."""
+    some = select(DeletionRequest.id).where(DeletionRequest.status.in_(OPEN)).limit(up_to)
+    return int(session.scalar(select(func.count()).select_from(some.subquery())) or 0)
+
+
+def cancel(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
+    """Withdraw a request of which no worker has claimed anything."""
+    request = get(session, request_id)
+    _require(
+        request,
+        RequestStatus.ACCEPTED,
+        RequestStatus.AWAITING_APPROVAL,
+        rule="only one that no worker has begun can be cancelled",
+    )
+    _drop_erasures(session, request)
+    return _end(session, request, RequestStatus.CANCELLED, None, actor=actor)
+
+
+def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> DeletionRequest:
+    """Let a large request go ahead: from now on it is like any other."""
+    request = get(session, request_id)
+    _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
+    models = intake.models_to_update(session, session.get_one(Dataset, request.dataset_id))
+    expected = now + timedelta(seconds=outlook.seconds_needed(session, models))
+    _swap(session, request, RequestStatus.ACCEPTED, status_reason=None, expected_by=expected)
+    shares = intake.erasure_rows(request.id, models, now=now)
+    if shares:
+        session.execute(insert(Erasure), shares)
+    _say(session, request, audit.Action.DELETION_REQUEST_APPROVED, actor=actor)
+    return request
+
+
+def deny(session: Session, request_id: str, *, because: str | None, actor: str) -> DeletionRequest:
+    """Refuse a large request for good."""
+    request = get(session, request_id)
+    _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
+    return _end(session, request, RequestStatus.DENIED, because or "not approved", actor=actor)
+
+
+def retry(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
+    """Give a request that was put aside a fresh set of attempts."""
+    request = get(session, request_id)
+    _require(request, RequestStatus.NEEDS_REVIEW, rule="only one that needs review is tried again")
+    _swap(session, request, RequestStatus.PROCESSING, status_reason=None)
+    # It stays apart from the others, so that it cannot make their batch fail.
+    alone = func.coalesce(Erasure.cohort, ids.new("c"))
+    session.execute(
+        update(Erasure)
+        .where(Erasure.request_id == request.id, Erasure.status == ErasureStatus.NEEDS_REVIEW)
+        .values(
+            status=ErasureStatus.PENDING, attempts=0, not_before=None, batch_id=None, cohort=alone
+        )
+        .execution_options(synchronize_session=False)
+    )
+    _say(session, request, audit.Action.DELETION_REQUEST_RETRIED, actor=actor)
+    return request
+
+
+def join(session: Session, model: Model, *, now: datetime) -> int:
+    """Add to a model that goes live its share of every open request of its dataset.
+
+    For a model published after requests were accepted; how many shares were missing.
+    """
+    has_share = select(Erasure.request_id).where(Erasure.model_id == model.id)
+    missing = session.scalars(
+        select(DeletionRequest.id)
+        .where(
+            DeletionRequest.dataset_id == model.dataset_id,
+            DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
+            DeletionRequest.id.not_in(has_share),
+        )
+        .order_by(DeletionRequest.id)
+    ).all()
+    shares = [share for one in missing for share in intake.erasure_rows(one, [model], now=now)]
+    if shares:
+        session.execute(insert(Erasure), shares)
+    return len(shares)
+
+
+def rows(session: Session, request_id: str) -> list[int]:
+    """Rows of the dataset that a request matched and that were not forgotten before."""
+    return list(
+        session.scalars(
+            select(RequestRecord.row)
+            .where(RequestRecord.request_id == request_id)
+            .order_by(RequestRecord.row)
+        )
+    )
+
+
+def _shares(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
+    found = session.execute(
+        select(Erasure, Model.name, Version.number)
+        .join(Model, Model.id == Erasure.model_id)
+        .outerjoin(Version, Version.id == Erasure.version_id)
+        .where(Erasure.request_id == request.id)
+        .order_by(Erasure.id)
+    )
+    return [
+        {
+            "model": model,
+            "status": erasure.status.value,
+            "batch": erasure.batch_id,
+            "version": number,
+            "attempts": erasure.attempts,
+            "error": erasure.error,
+            "completed_at": (
+                None if erasure.completed_at is None else canonical.moment(erasure.completed_at)
+            ),
+        }
+        for erasure, model, number in found
+    ]
+
+
+def _dataset(session: Session, name: str) -> int:
+    found = session.scalar(select(Dataset.id).where(Dataset.name == name))
+    if found is None:
+        raise NotFound("there is no dataset of this name; GET /v1/datasets lists them")
+    return found
+
+
+def _model(session: Session, name: str) -> int:
+    found = session.scalar(select(Model.id).where(Model.name == name))
+    if found is None:
+        raise NotFound("there is no model of this name; GET /v1/models lists them")
+    return found
+
+
+def _require(request: DeletionRequest, *states: RequestStatus, rule: str) -> None:
+    if request.status not in states:
+        raise Conflict(f"this request is {request.status}: {rule}", state=request.status.value)
+
+
+def _drop_erasures(session: Session, request: DeletionRequest) -> None:
+    """Cancel every share, or refuse when a worker was quicker with one of them."""
+    session.execute(
+        update(Erasure)
+        .where(Erasure.request_id == request.id, Erasure.status == ErasureStatus.PENDING)
+        .values(status=ErasureStatus.CANCELLED)
+        .execution_options(synchronize_session=False)
+    )
+    begun = session.scalar(
+        select(func.count())
+        .select_from(Erasure)
+        .where(Erasure.request_id == request.id, Erasure.status != ErasureStatus.CANCELLED)
+    )
+    if begun:
+        raise _claimed()
+
+
+def _end(
+    session: Session,
+    request: DeletionRequest,
+    status: RequestStatus,
+    because: str | None,
+    *,
+    actor: str,
+) -> DeletionRequest:
+    _swap(session, request, status, status_reason=because)
+    action = {
+        RequestStatus.CANCELLED: audit.Action.DELETION_REQUEST_CANCELLED,
+        RequestStatus.DENIED: audit.Action.DELETION_REQUEST_DENIED,
+    }[status]
+    _say(session, request, action, actor=actor)
+    return request
+
+
+def _swap(session: Session, request: DeletionRequest, new: RequestStatus, **values: Any) -> None:
+    """Change the state unless somebody else did since it was read."""
+    check_move(REQUEST_MOVES, request.status, new)
+    changed = session.execute(
+        update(DeletionRequest)
+        .where(DeletionRequest.id == request.id, DeletionRequest.status == request.status)
+        .values(status=new, **values)
+        .returning(DeletionRequest.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if not changed:
+        raise _claimed()
+    session.refresh(request)
+
+
+def _claimed() -> AlreadyClaimed:
+    return AlreadyClaimed("a worker has just begun with this request; it will be completed")
+
+
+def _say(session: Session, request: DeletionRequest, action: audit.Action, *, actor: str) -> None:
+    audit.append(
+        session,
+        actor=actor,
+        action=action,
+        subject=f"deletion_request:{request.id}",
+        data={"matched": request.matched},
+    )

@@ -1,0 +1,92 @@
+"""The API process: ``uvicorn service.main:create_app --factory``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import metadata
+
+from fastapi import FastAPI
+
+from service import wake
+from service.api import (
+    access,
+    auth,
+    deletion_requests,
+    health,
+    limits,
+    openapi,
+    problems,
+)
+from service.api.recorder import Recorder
+from service.ledger import db
+from service.ledger.digests import Digester
+from service.settings import Settings
+
+OPEN = (health.router,)
+SECURED = (
+    deletion_requests.batch_router,
+    deletion_requests.router,
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application for these settings; without any, for those of the environment."""
+    settings = settings or Settings()
+    _log_without_urls()
+    app = FastAPI(
+        title="Unlearning service",
+        version=metadata.version("unlearn"),
+        lifespan=_lifespan,
+        # The usual pages load scripts from elsewhere; any OpenAPI viewer reads /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _furnish(app, settings)
+    app.add_middleware(
+        access.Access,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+    problems.install(app)
+    openapi.install(app)
+    for router in OPEN:
+        app.include_router(router, responses=problems.responses(500))
+    for router in SECURED:
+        app.include_router(router, responses=problems.SECURED)
+    return app
+
+
+def _furnish(app: FastAPI, settings: Settings) -> None:
+    engine = db.engine(settings.database)
+    sessions = db.session_factory(engine)
+    digester = Digester.from_settings(settings)
+    app.state.settings = settings
+    app.state.engine = engine
+    app.state.sessions = sessions
+    app.state.digester = digester
+    app.state.wake = wake.sender(settings)
+    app.state.keys = auth.KeyCache(sessions)
+    app.state.limiter = limits.Limiter(settings.requests_per_minute)
+    app.state.recorder = Recorder(sessions, digester, app.state.wake, max_queue=settings.max_queue)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.recorder.close()
+    app.state.wake.close()
+    app.state.engine.dispose()
+
+
+def _log_without_urls() -> None:
+    # uvicorn's access log prints whole URLs; ``access`` writes one that does not.
+    logging.getLogger("uvicorn.access").disabled = True
+    ours = logging.getLogger("service")
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)

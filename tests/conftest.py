@@ -1,0 +1,185 @@
+"""Fixtures shared by every test: real databases, a real Redis, settings of their own.
+
+PostgreSQL and Redis are used when they answer. A test that needs an absent one is left out and
+says so; in CI its absence is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import psycopg
+import pytest
+import redis
+from sqlalchemy import URL, Engine, make_url
+from sqlalchemy.orm import Session
+
+from service.ledger import audit, db, schema
+from service.settings import Settings
+
+DEFAULT_POSTGRES = ("postgresql://127.0.0.1:5432/postgres", "postgresql://127.0.0.1:5432/test")
+
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "ledger.db"
+    engine = db.engine(f"sqlite:///{path}")
+    schema.upgrade(engine)
+    with engine.connect() as connection:
+        connection.connection.dbapi_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> URL:
+    """A PostgreSQL server on which databases may be made."""
+    given = os.environ.get("UNLEARN_TEST_POSTGRES_URL")
+    candidates = [given] if given else DEFAULT_POSTGRES
+    for candidate in candidates:
+        try:
+            with psycopg.connect(_for_driver(make_url(candidate)), connect_timeout=3):
+                return make_url(candidate)
+        except psycopg.OperationalError as error:
+            reason = str(error).strip().splitlines()[0]
+    return _leave_out(f"PostgreSQL does not answer (UNLEARN_TEST_POSTGRES_URL): {reason}")
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: URL) -> Iterator[URL]:
+    """A migrated PostgreSQL database of this test run, emptied after every test that used it."""
+    with _new_database(postgres_server) as url:
+        # Nobody pulls the plug on a test's database: it need not wait for the disk.
+        _run(postgres_server, f'ALTER DATABASE "{url.database}" SET synchronous_commit = off')
+        schema.upgrade(url.render_as_string(hide_password=False))
+        yield url
+
+
+@pytest.fixture
+def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
+    """A fresh migrated SQLite database."""
+    path = tmp_path / "ledger.db"
+    shutil.copyfile(sqlite_template, path)
+    engine = db.engine(f"sqlite:///{path}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_database(postgres_url: URL) -> Iterator[Engine]:
+    """A migrated PostgreSQL database without rows. A test must leave its tables as they are."""
+    engine = db.engine(postgres_url.render_as_string(hide_password=False))
+    yield engine
+    engine.dispose()
+    _run(postgres_url, _EMPTY)
+
+
+@pytest.fixture(params=BOTH)
+def database(request: pytest.FixtureRequest) -> Engine:
+    """A migrated database without rows, once of each kind."""
+    name = "sqlite_database" if request.param == "sqlite" else "postgres_database"
+    engine: Engine = request.getfixturevalue(name)
+    return engine
+
+
+@pytest.fixture(params=BOTH)
+def bare_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A database of its own without any table, once of each kind."""
+    if request.param == "sqlite":
+        engine = db.engine(f"sqlite:///{tmp_path}/bare.db")
+        yield engine
+        engine.dispose()
+        return
+    with _new_database(request.getfixturevalue("postgres_server")) as url:
+        engine = db.engine(url.render_as_string(hide_password=False))
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def session(database: Engine) -> Iterator[Session]:
+    """A session of the ledger on ``database``."""
+    with db.session_factory(database)() as made:
+        yield made
+
+
+@pytest.fixture
+def settings(database: Engine, tmp_path: Path) -> Settings:
+    """Development settings on ``database`` that keep everything else in a directory of the test."""
+    return Settings(
+        _env_file=None,
+        mode="development",
+        state_dir=tmp_path,
+        database_url=database.url.render_as_string(hide_password=False),
+    )
+
+
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    """A Redis database for this test alone; emptied before and after."""
+    # Tests that run side by side (pytest-xdist: gw0, gw1, …) take databases 15, 14, …
+    side = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    url = os.environ.get("UNLEARN_TEST_REDIS_URL", f"redis://127.0.0.1:6379/{15 - side % 15}")
+    client = redis.Redis.from_url(url, socket_connect_timeout=3)
+    try:
+        client.ping()
+    except redis.exceptions.RedisError as error:
+        _leave_out(f"Redis does not answer at {url} (UNLEARN_TEST_REDIS_URL): {error}")
+    client.flushdb()
+    yield url
+    client.flushdb()
+    client.close()
+
+
+def _leave_out(reason: str) -> NoReturn:
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(f"CI needs it: {reason}")
+    pytest.skip(reason)
+
+
+@contextmanager
+def _new_database(server: URL) -> Iterator[URL]:
+    """A uniquely named database on the server, dropped in the end."""
+    name = f"unlearn_test_{uuid.uuid4().hex[:12]}"
+    _run(server, f'CREATE DATABASE "{name}"')
+    try:
+        yield server.set(database=name)
+    finally:
+        _run(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def _run(server: URL, statements: str) -> None:
+    with psycopg.connect(_for_driver(server), autocommit=True) as connection:
+        connection.execute(statements)
+
+
+def _for_driver(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+#: Deleting is far quicker than truncating here: the tables are small, and no file is replaced.
+_EMPTY = ";".join(
+    [
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        "ALTER TABLE audit_events DISABLE TRIGGER USER",
+        "ALTER TABLE audit_head DISABLE TRIGGER USER",
+        "UPDATE models SET production_id = NULL",
+        "UPDATE versions SET batch_id = NULL, parent_id = NULL, anchor_id = NULL",
+        *(f"DELETE FROM {table.name}" for table in reversed(db.Base.metadata.sorted_tables)),
+        f"INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, '{audit.GENESIS}')",
+        "ALTER TABLE audit_events ENABLE TRIGGER USER",
+        "ALTER TABLE audit_head ENABLE TRIGGER USER",
+        "SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)"
+        " FROM pg_sequences",
+    ]
+)

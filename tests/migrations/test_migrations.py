@@ -1,0 +1,121 @@
+"""The migrations, on real databases of both kinds."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text
+
+from service.ledger import audit, db, schema
+from tests import factories
+
+
+def test_models_equal_migrations(database: Engine) -> None:
+    with database.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, db.Base.metadata) == []
+
+
+def test_tables_made_from_the_models_have_the_triggers_and_keys_of_the_migrations(
+    bare_database: Engine,
+) -> None:
+    database = bare_database
+    schema.upgrade(database)
+    migrated = _definitions(database)
+    schema.downgrade(database, revision="base")
+    db.Base.metadata.create_all(database)
+    assert _definitions(database) == migrated
+    assert len(migrated["triggers"]) >= 4
+
+
+def test_downgrade_removes_everything_also_with_rows_and_upgrade_brings_it_back(
+    bare_database: Engine,
+) -> None:
+    database = bare_database
+    schema.upgrade(database)
+    with db.session_factory(database)() as session:
+        data = factories.dataset(session)
+        owner = factories.model(session, data)
+        anchor = factories.version(session, owner)
+        factories.unlearned(session, owner, anchor, [factories.request(session, data)])
+        audit.append(
+            session,
+            actor="system",
+            action=audit.Action.MODEL_CREATED,
+            subject="model:m",
+            data={},
+        )
+        session.commit()
+    schema.downgrade(database, revision="base")
+    assert inspect(database).get_table_names() == ["alembic_version"]
+    schema.upgrade(database)
+    with db.session_factory(database)() as session:
+        assert schema.is_current(session)
+        factories.dataset(session)
+        session.commit()
+
+
+def test_a_bare_database_is_not_current(bare_database: Engine) -> None:
+    with db.session_factory(bare_database)() as session:
+        assert not schema.is_current(session)
+
+
+def test_a_database_of_a_newer_release_is_not_current(database: Engine) -> None:
+    with db.session_factory(database)() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        assert not schema.is_current(session)
+
+
+def test_upgrade_by_url_makes_the_directory(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/new/state/ledger.db"
+    schema.upgrade(url)
+    engine = db.engine(url)
+    with db.session_factory(engine)() as session:
+        assert schema.is_current(session)
+    engine.dispose()
+
+
+def test_several_may_start_at_once(bare_database: Engine) -> None:
+    url = bare_database.url.render_as_string(hide_password=False)
+    fork = multiprocessing.get_context("fork")
+    together = fork.Barrier(3)
+    starts = [fork.Process(target=_upgrade, args=(url, together)) for _ in range(3)]
+    for start in starts:
+        start.start()
+    for start in starts:
+        start.join()
+    assert [start.exitcode for start in starts] == [0, 0, 0]
+    with db.session_factory(bare_database)() as session:
+        assert schema.is_current(session)
+        assert session.scalar(text("SELECT count(*) FROM audit_head")) == 1
+
+
+def _upgrade(url: str, together: Any) -> None:
+    together.wait()
+    schema.upgrade(url)
+
+
+def _definitions(database: Engine) -> dict[str, Any]:
+    """Triggers and foreign keys, which the comparison of models and tables leaves out."""
+    query = (
+        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+        if database.dialect.name == "sqlite"
+        else "SELECT t.tgname, pg_get_triggerdef(t.oid), p.prosrc FROM pg_trigger t"
+        " JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal ORDER BY 1"
+    )
+    with database.connect() as connection:
+        triggers = [
+            tuple(" ".join(word.split()) for word in row)
+            for row in connection.exec_driver_sql(query)
+        ]
+    look = inspect(database)
+    keys = {
+        table: sorted(key["name"] or "" for key in look.get_foreign_keys(table))
+        for table in sorted(look.get_table_names())
+        if table != "alembic_version"
+    }
+    return {"triggers": triggers, "keys": keys}

@@ -1,8 +1,9 @@
-"""From a file to a dataset in the store."""
+"""From a file to a dataset: rows into the array store, a record per row into the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store import arrays
+from models_store.errors import StoreError
+from service.errors import Unprocessable
+from service.ledger import datasets, leases
+from service.ledger.digests import Digester
+from service.ledger.tables import Dataset
 from workers import readers
+from workers.compute.process import Stopping
+from workers.fault_points import reach
 from workers.readers import Columns, ReadError
+from workers.runtime import Runtime
 
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
+
+#: Seconds between two looks at the lease and the stop sign while a file is read.
+WATCH_SECONDS = 1.0
 
 Progress = Callable[[int, int], None]
 
@@ -38,6 +50,129 @@ class Ingested:
     subject_ids: list[str] | None = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     splits: npt.NDArray[np.uint8] = field(repr=False)
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Ingest every dataset that waits; True when one was ingested or refused."""
+    with runtime.session() as session:
+        waiting = [(dataset.id, dataset.source) for dataset in datasets.waiting(session)]
+    done = False
+    for dataset_id, source in waiting:
+        with runtime.lease(lease_key(dataset_id)) as held:
+            if held is None or runtime.stop.is_set():
+                continue
+            done = True
+            ingest(runtime, dataset_id, _located(runtime, source["path"]), held=held)
+    return done
+
+
+def lease_key(dataset_id: int) -> str:
+    """Key of the lease under which a dataset is ingested."""
+    return f"ingest:{dataset_id}"
+
+
+def ingest(
+    runtime: Runtime,
+    dataset_id: int,
+    path: Path | None,
+    *,
+    held: leases.Held,
+    progress: Progress | None = None,
+) -> str | None:
+    """Ingest one dataset under its lease; why it was refused, or None when it is ready."""
+    with runtime.session() as session:
+        dataset = session.get_one(Dataset, dataset_id)
+        source, name = dataset.source, dataset.name
+    watch = _Watch(runtime, dataset_id, held, progress)
+    try:
+        if path is None:
+            raise ReadError("the source no longer lies under the data root; add the dataset again")
+        found = read_into_store(
+            path, root=runtime.store, name=name, progress=watch, **_asked(source)
+        )
+        reach("ingest.stored")
+        with runtime.session() as session:
+            leases.hold(session, held)
+            dataset = session.get_one(Dataset, dataset_id)
+            datasets.complete(
+                session,
+                dataset,
+                datasets.Ingested(found.key, found.shape, found.dtype, found.classes),
+                _rows(found, name, runtime.digester),
+                actor=runtime.actor,
+                now=runtime.now(),
+            )
+    except (leases.LeaseLost, Stopping):
+        return "stopped; the dataset is still waiting"
+    except (ReadError, StoreError, OSError, Unprocessable) as error:
+        with runtime.session() as session:
+            leases.hold(session, held)
+            dataset = session.get_one(Dataset, dataset_id)
+            datasets.fail(
+                session, dataset, error=str(error), actor=runtime.actor, now=runtime.now()
+            )
+        return str(error)
+    return None
+
+
+class _Watch:
+    """Shows progress and keeps the lease while a file is read; stops when the worker stops."""
+
+    def __init__(
+        self, runtime: Runtime, dataset_id: int, held: leases.Held, progress: Progress | None
+    ) -> None:
+        self._runtime, self._dataset_id, self._held = runtime, dataset_id, held
+        self._progress = progress
+        self._told = 0.0
+
+    def __call__(self, done: int, expected: int) -> None:
+        if self._progress is not None:
+            self._progress(done, expected)
+        if time.monotonic() - self._told < WATCH_SECONDS:
+            return
+        self._told = time.monotonic()
+        self._runtime.heed_stop()
+        with self._runtime.session() as session:
+            leases.renew(
+                session,
+                self._held,
+                seconds=self._runtime.settings.lease_seconds,
+                now=self._runtime.now(),
+            )
+            datasets.progress(session, self._dataset_id, done / max(expected, 1))
+
+
+def _located(runtime: Runtime, path: str) -> Path | None:
+    """The source's file, if it really lies under the data root."""
+    root = runtime.settings.sources.resolve()
+    found = (root / path).resolve()
+    return found if found.is_relative_to(root) else None
+
+
+def _asked(source: dict[str, Any]) -> dict[str, Any]:
+    """What a client said of the source, as arguments of ``read_into_store``."""
+    asked: dict[str, Any] = {
+        key: source[key] for key in ("format", "classes", "seed") if source.get(key) is not None
+    }
+    if source.get("columns"):
+        asked["columns"] = Columns(**source["columns"])
+    if source.get("resize"):
+        asked["resize"] = tuple(source["resize"])
+    if source.get("fractions"):
+        asked["fractions"] = tuple(source["fractions"][split] for split in arrays.SPLITS)
+    return asked
+
+
+def _rows(found: Ingested, name: str, digester: Digester) -> Iterator[datasets.Row]:
+    """Rows for the ledger; this is where subject ids become digests and end."""
+    for i, record_id in enumerate(found.record_ids):
+        subject = None if found.subject_ids is None else found.subject_ids[i]
+        yield datasets.Row(
+            record_id=record_id,
+            subject_digest=None if subject is None else digester.subject(name, subject),
+            label=int(found.labels[i]),
+            split=int(found.splits[i]),
+        )
 
 
 def read_into_store(

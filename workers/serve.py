@@ -23,6 +23,7 @@ from typing import IO
 from pydantic import SecretStr
 from rich.console import Console
 
+from service.ledger import db, schema
 from service.settings import Settings
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -53,6 +54,7 @@ def run(
         _console.print(f"[red]{host}:{port} is taken[/]; choose another one with --port")
         return 1
     with _one_instance(settings.state_dir):
+        _migrate(settings)
         supervisor = Supervisor(
             programs(settings, host=host, port=port, processes=processes),
             environment=environment(settings),
@@ -232,6 +234,12 @@ def _ending(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit {code}"
 
 
+def _migrate(settings: Settings) -> None:
+    engine = db.engine(settings.database)
+    schema.upgrade(engine)
+    engine.dispose()
+
+
 def _is_free(host: str, port: int) -> bool:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -276,7 +284,6 @@ def _stop_on_signals(supervisor: Supervisor) -> Iterator[None]:
 
 def _announce(settings: Settings, host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
-    _console.print(f"API       http://{shown}:{port}  (documentation at /docs)")
-    _console.print(f"state     {settings.state_dir.resolve()}")
-    _console.print("a key     unlearn keys create --name me --scopes admin")
-    _console.print("stop with Ctrl-C")
+    _console.print(f"API    http://{shown}:{port}  (described at /openapi.json)")
+    _console.print(f"state  {settings.state_dir.resolve()}")
+    _console.print("key    unlearn keys create NAME prints one; stop all of it with Ctrl-C")

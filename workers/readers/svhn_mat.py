@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io
 
-from workers.readers import values
+from workers.readers import mat5, values
 from workers.readers.contract import Chunk, Options, ReadError, Source
 
 _CHUNK_ROWS = 4096
@@ -22,11 +21,11 @@ _CHUNK_ROWS = 4096
 
 def open_source(path: Path, options: Options) -> Source:
     """Images (channels, height, width) uint8, labels 0..9 equal to the digit."""
-    found = scipy.io.loadmat(path, variable_names=["X", "y"])
+    found = mat5.read(path, ("X", "y"))
     for name in ("X", "y"):
         if name not in found:
             raise ReadError("the file has no such variable; is it SVHN's format 2?", column=name)
-    x, y = np.asarray(found["X"]), np.asarray(found["y"])
+    x, y = found["X"], found["y"]
     if x.ndim != 4 or x.dtype != np.uint8:
         raise ReadError("expected images (height, width, channels, n) in uint8", column="X")
     if y.size != x.shape[3] or y.dtype.kind not in "iuf":

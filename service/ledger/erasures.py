@@ -1,0 +1,199 @@
+"""Erasures: one request's share of the work on one model, and the request's own end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import exists, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.ledger import audit
+from service.ledger.states import (
+    ERASURE_MOVES,
+    REQUEST_MOVES,
+    ErasureStatus,
+    RequestStatus,
+    RunStatus,
+    VersionStatus,
+    check_move,
+)
+from service.ledger.tables import (
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    RequestRecord,
+    TrainingRun,
+    Version,
+)
+
+
+def claim(erasure: Erasure, *, batch_id: str) -> None:
+    """It is in a running batch and can no longer be cancelled."""
+    _move(erasure, ErasureStatus.CLAIMED)
+    erasure.batch_id = batch_id
+
+
+def complete(erasure: Erasure, *, version_id: int, now: datetime) -> None:
+    """The version that goes live does not contain its records."""
+    _move(erasure, ErasureStatus.COMPLETED)
+    erasure.version_id = version_id
+    erasure.completed_at = now
+    erasure.error = None
+
+
+def release(
+    erasure: Erasure,
+    *,
+    attempts: int = 0,
+    not_before: datetime | None = None,
+    cohort: str | None = None,
+    error: str | None = None,
+) -> None:
+    """Back in the queue, with what its last batch taught."""
+    _move(erasure, ErasureStatus.PENDING)
+    erasure.batch_id = None
+    erasure.attempts = attempts
+    erasure.not_before = not_before
+    erasure.cohort = cohort or erasure.cohort
+    erasure.error = error
+
+
+def put_aside(session: Session, erasure: Erasure, *, error: str, actor: str) -> None:
+    """It fails even alone: an operator must look; the others go on without it."""
+    _move(erasure, ErasureStatus.NEEDS_REVIEW)
+    erasure.error = error
+    request = session.get_one(DeletionRequest, erasure.request_id)
+    if request.status != RequestStatus.NEEDS_REVIEW:
+        check_move(REQUEST_MOVES, request.status, RequestStatus.NEEDS_REVIEW)
+        request.status = RequestStatus.NEEDS_REVIEW
+    request.status_reason = error
+    session.flush()
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.DELETION_REQUEST_NEEDS_REVIEW,
+        subject=f"deletion_request:{erasure.request_id}",
+        data={},
+    )
+
+
+def requests_without_models(session: Session) -> Sequence[tuple[str, int]]:
+    """(request, dataset) of accepted requests that no model has to forget anything for."""
+    rows = session.execute(
+        select(DeletionRequest.id, DeletionRequest.dataset_id)
+        .where(
+            DeletionRequest.status == RequestStatus.ACCEPTED,
+            ~exists().where(Erasure.request_id == DeletionRequest.id),
+        )
+        .order_by(DeletionRequest.id)
+    )
+    return [(request_id, dataset_id) for request_id, dataset_id in rows]
+
+
+def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
+    """Rows whose raw data no model needs any more and that still stand in the array."""
+    still_needed = exists().where(
+        RequestRecord.dataset_id == Record.dataset_id,
+        RequestRecord.row == Record.row,
+        Erasure.request_id == RequestRecord.request_id,
+        Erasure.status.in_(
+            [ErasureStatus.PENDING, ErasureStatus.CLAIMED, ErasureStatus.NEEDS_REVIEW]
+        ),
+    )
+    # A model that is being trained, or was and still owes deletions, has seen the row: its
+    # gradient at the new weights is needed to forget it.
+    in_training = exists().where(
+        TrainingRun.model_id == Model.id,
+        Model.dataset_id == Record.dataset_id,
+        TrainingRun.status == RunStatus.RUNNING,
+        TrainingRun.data_revision < Record.excluded_revision,
+    )
+    in_candidate = exists().where(
+        Version.model_id == Model.id,
+        Model.dataset_id == Record.dataset_id,
+        Version.status == VersionStatus.CANDIDATE,
+        Version.anchor_id == Version.id,
+        Version.data_revision < Record.excluded_revision,
+    )
+    rows = session.scalars(
+        select(Record.row)
+        .where(
+            Record.dataset_id == dataset.id,
+            Record.excluded_revision.is_not(None),
+            Record.erased_at.is_(None),
+            ~still_needed,
+            ~in_training,
+            ~in_candidate,
+        )
+        .order_by(Record.row)
+    )
+    return list(rows)
+
+
+def mark_erased(
+    session: Session, dataset: Dataset, rows: Sequence[int], *, now: datetime, actor: str
+) -> None:
+    """The rows were overwritten in the array, and the file was flushed."""
+    session.execute(
+        update(Record)
+        .where(Record.dataset_id == dataset.id, Record.row.in_(rows))
+        .values(erased_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.RECORDS_ERASED,
+        subject=f"dataset:{dataset.name}",
+        data={"rows": len(rows)},
+    )
+
+
+def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
+    """Complete every request whose erasures are all done and whose raw rows are all erased."""
+    unfinished = exists().where(
+        Erasure.request_id == DeletionRequest.id,
+        or_(
+            Erasure.status == ErasureStatus.PENDING,
+            Erasure.status == ErasureStatus.CLAIMED,
+            Erasure.status == ErasureStatus.NEEDS_REVIEW,
+        ),
+    )
+    standing = exists().where(
+        RequestRecord.request_id == DeletionRequest.id,
+        Record.dataset_id == RequestRecord.dataset_id,
+        Record.row == RequestRecord.row,
+        Record.erased_at.is_(None),
+    )
+    done = session.scalars(
+        select(DeletionRequest)
+        .where(DeletionRequest.status == RequestStatus.PROCESSING, ~unfinished, ~standing)
+        .order_by(DeletionRequest.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for request in done:
+        check_move(REQUEST_MOVES, request.status, RequestStatus.COMPLETED)
+        request.status = RequestStatus.COMPLETED
+        request.status_reason = None
+        request.completed_at = now
+    if done:
+        session.flush()
+        audit.append_many(
+            session,
+            actor=actor,
+            lines=[
+                audit.Line(
+                    audit.Action.DELETION_REQUEST_COMPLETED, f"deletion_request:{request.id}"
+                )
+                for request in done
+            ],
+        )
+    return [request.id for request in done]
+
+
+def _move(erasure: Erasure, new: ErasureStatus) -> None:
+    check_move(ERASURE_MOVES, erasure.status, new)
+    erasure.status = new

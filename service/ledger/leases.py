@@ -1,0 +1,84 @@
+"""Leases: who may work on what, until when.
+
+A lease ends by itself when its holder stops renewing it. Each new holder gets a higher *fence*; a
+holder that was overtaken finds its fence outdated when it tries to write, so a slow worker can
+never undo or repeat the work of the one that replaced it, whatever the clocks say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import or_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict
+from service.ledger.tables import Lease
+
+
+class LeaseLost(Conflict):
+    """Another worker took over; whatever was computed under this lease must be dropped."""
+
+    code = "lease-lost"
+
+
+@dataclass(frozen=True)
+class Held:
+    """Proof of holding a lease: all that a write under it needs."""
+
+    key: str
+    owner: str
+    fence: int
+
+
+def acquire(
+    session: Session, key: str, *, owner: str, seconds: float, now: datetime
+) -> Held | None:
+    """Take the lease if it is free or has run out; None while somebody else holds it."""
+    insert: Any = (
+        postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    )
+    until = now + timedelta(seconds=seconds)
+    statement = insert(Lease).values(key=key, owner=owner, until=until, fence=1)
+    statement = statement.on_conflict_do_update(
+        index_elements=[Lease.key],
+        set_={"owner": owner, "until": until, "fence": Lease.fence + 1},
+        where=or_(Lease.owner.is_(None), Lease.until <= now),
+    ).returning(Lease.fence)
+    fence = session.execute(statement).scalar_one_or_none()
+    return None if fence is None else Held(key, owner, fence)
+
+
+def renew(session: Session, held: Held, *, seconds: float, now: datetime) -> None:
+    """Prolong the lease; ``LeaseLost`` when it has a new holder."""
+    _change(session, held, until=now + timedelta(seconds=seconds))
+
+
+def hold(session: Session, held: Held) -> None:
+    """Lock the lease for the rest of the transaction; ``LeaseLost`` when it has a new holder.
+
+    Called first in every transaction that writes a result, so that two holders cannot both write.
+    """
+    _change(session, held, owner=held.owner)
+
+
+def release(session: Session, held: Held, *, now: datetime) -> None:
+    """Give the lease back; nothing happens when somebody else already has it."""
+    session.execute(
+        update(Lease)
+        .where(Lease.key == held.key, Lease.fence == held.fence)
+        .values(owner=None, until=now)
+    )
+
+
+def _change(session: Session, held: Held, **values: Any) -> None:
+    changed = session.execute(
+        update(Lease)
+        .where(Lease.key == held.key, Lease.fence == held.fence, Lease.owner == held.owner)
+        .values(**values)
+    )
+    if changed.rowcount != 1:  # type: ignore[attr-defined]  # the stubs type it as a plain Result
+        raise LeaseLost(f"the lease {held.key} has a new holder; drop the work and look again")

@@ -1,0 +1,154 @@
+"""Purges: which withdrawn versions are to be destroyed, with all that was kept beside them.
+
+The weights of an anchor are internal state while a live version still steps from them: they stay
+until the chain ends with the next training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, get_args
+
+from sqlalchemy import and_, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from service.ledger import audit, versions
+from service.ledger.policy import Policy
+from service.ledger.states import VERSION_MOVES, VersionStatus, check_move
+from service.ledger.tables import Artifact, Batch, Dataset, Model, Version
+
+Kind = Literal["checkpoints", "caches", "states", "logs", "scores"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def due(session: Session, *, now: datetime) -> list[int]:
+    """Ids of the retired versions whose window is over and that nothing live needs."""
+    live = aliased(Version)
+    rows = session.execute(
+        select(Version, Model, live.anchor_id)
+        .join(Model, Model.id == Version.model_id)
+        .outerjoin(live, live.id == Model.production_id)
+        .where(Version.status == VersionStatus.RETIRED)
+        .order_by(Version.id)
+    ).all()
+    return [
+        version.id
+        for version, model, live_anchor in rows
+        if version.id not in {live_anchor, model.production_id}
+        and version.retired_at is not None
+        and version.retired_at + _window(model) <= now
+        and not _is_base(session, version)
+    ]
+
+
+def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:
+    """(kind, digest) of the files that go with the version and that no other version shares."""
+    files: list[tuple[Kind, str]] = []
+    shared = session.scalar(
+        select(Version.id)
+        .where(
+            Version.digest == version.digest,
+            Version.id != version.id,
+            Version.status != VersionStatus.PURGED,
+        )
+        .limit(1)
+    )
+    if shared is None:
+        files.append(("checkpoints", version.digest))
+    for artifact in _artifacts(session, version):
+        elsewhere = session.scalar(
+            select(Artifact.id)
+            .where(
+                Artifact.digest == artifact.digest,
+                Artifact.version_id != version.id,
+                Artifact.destroyed_at.is_(None),
+            )
+            .limit(1)
+        )
+        if elsewhere is None:
+            files.append((_kind(artifact), artifact.digest))
+    return files
+
+
+def record(
+    session: Session,
+    model: Model,
+    version: Version,
+    *,
+    receipt: dict[str, Any],
+    actor: str,
+    now: datetime,
+) -> None:
+    """The files are gone: the row stays as history, with the signed receipt in the chain."""
+    check_move(VERSION_MOVES, version.status, VersionStatus.PURGED)
+    version.status = VersionStatus.PURGED
+    version.purged_at = now
+    for artifact in _artifacts(session, version):
+        artifact.destroyed_at = now
+    session.flush()
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_PURGED,
+        subject=versions.subject(model, version),
+        data={"receipt": receipt},
+    )
+
+
+def files_in_use(session: Session) -> dict[str, set[str]]:
+    """Digests per kind, and keys of arrays, that the ledger refers to."""
+    keep: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    keep["checkpoints"] = set(
+        session.scalars(select(Version.digest).where(Version.status != VersionStatus.PURGED))
+    )
+    for artifact in session.scalars(select(Artifact).where(Artifact.destroyed_at.is_(None))):
+        keep[_kind(artifact)].add(artifact.digest)
+    keep["arrays"] = {
+        key
+        for key in session.scalars(select(Dataset.array_key).where(Dataset.array_key.is_not(None)))
+        if key is not None
+    }
+    return keep
+
+
+def _artifacts(session: Session, version: Version) -> Sequence[Artifact]:
+    theirs = Version.id == version.id
+    if version.id == version.anchor_id:
+        # With the anchor goes what its purged successors had to leave behind.
+        left = and_(Version.anchor_id == version.id, Version.status == VersionStatus.PURGED)
+        theirs = or_(theirs, left)
+    wanted = select(Artifact).where(
+        Artifact.version_id.in_(select(Version.id).where(theirs)),
+        Artifact.destroyed_at.is_(None),
+    )
+    if _chain_lives(session, version):
+        # Small batches are judged together with earlier ones: their scores go with the chain.
+        wanted = wanted.where(Artifact.kind != "scores")
+    return session.scalars(wanted).all()
+
+
+def _chain_lives(session: Session, version: Version) -> bool:
+    model = session.get_one(Model, version.model_id)
+    if model.production_id is None:
+        return False
+    return session.get_one(Version, model.production_id).anchor_id == version.anchor_id
+
+
+def _is_base(session: Session, version: Version) -> bool:
+    """Whether a running batch starts from it."""
+    found = session.scalar(
+        select(Batch.id)
+        .where(Batch.base_version_id == version.id, Batch.status == "running")
+        .limit(1)
+    )
+    return found is not None
+
+
+def _kind(artifact: Artifact) -> Kind:
+    # References are weights like any other, stored among the checkpoints.
+    return "checkpoints" if artifact.kind == "references" else artifact.kind  # type: ignore[return-value]  # the table's kinds are the store's
+
+
+def _window(model: Model) -> timedelta:
+    return timedelta(seconds=Policy.model_validate(model.policy).purge_after_seconds)

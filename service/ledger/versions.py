@@ -1,0 +1,363 @@
+"""Versions of a model: registered, promoted, retired; and which records each still contains.
+
+A version contains a record when the record was training data of the version's anchor and no
+batch between the anchor and the version forgot it. Nothing else decides whether a version may
+go live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from service.errors import Conflict, NotFound
+from service.ledger import audit
+from service.ledger.states import VERSION_MOVES, ErasureStatus, VersionStatus, check_move
+from service.ledger.tables import (
+    AliasMove,
+    Artifact,
+    Batch,
+    BatchRecord,
+    Erasure,
+    Model,
+    Record,
+    RequestRecord,
+    Version,
+)
+
+TRAIN_SPLIT = 0
+
+OPEN_ERASURES = (ErasureStatus.PENDING, ErasureStatus.CLAIMED, ErasureStatus.NEEDS_REVIEW)
+
+
+class Resurrection(Conflict):
+    """Going live with, or handing out, weights that still carry a forgotten record."""
+
+    code = "would-resurrect"
+    title = "This version still contains forgotten records"
+
+
+class ProductionMoved(Conflict):
+    """The alias ``production`` moved since it was read."""
+
+    code = "production-moved"
+
+
+def get(session: Session, model: Model, number: int) -> Version:
+    """Version ``number`` of the model; ``NotFound`` says what there is."""
+    found = session.scalar(
+        select(Version).where(Version.model_id == model.id, Version.number == number)
+    )
+    if found is None:
+        latest = _latest_number(session, model.id)
+        raise NotFound(
+            f"model {model.name} has no version {number}; its latest is {latest}"
+            if latest
+            else f"model {model.name} has no versions yet; start a training run"
+        )
+    return found
+
+
+def register(
+    session: Session,
+    model: Model,
+    *,
+    origin: str,
+    digest: str,
+    size_bytes: int,
+    data_revision: int,
+    seed: int,
+    code_version: str,
+    now: datetime,
+    actor: str,
+    parent: Version | None = None,
+    anchor_id: int | None = None,
+    training_run_id: str | None = None,
+    batch_id: str | None = None,
+    method: str | None = None,
+    options: dict[str, Any] | None = None,
+    notes: dict[str, Any] | None = None,
+    timings: dict[str, Any] | None = None,
+) -> Version:
+    """A new candidate with the next number; an anchor of itself unless ``anchor_id`` is given."""
+    session.execute(select(Model.id).where(Model.id == model.id).with_for_update())
+    version = Version(
+        model_id=model.id,
+        number=_latest_number(session, model.id) + 1,
+        status=VersionStatus.CANDIDATE,
+        origin=origin,
+        parent_id=None if parent is None else parent.id,
+        anchor_id=anchor_id,
+        data_revision=data_revision,
+        digest=digest,
+        size_bytes=size_bytes,
+        training_run_id=training_run_id,
+        batch_id=batch_id,
+        method=method,
+        options=options or {},
+        seed=seed,
+        code_version=code_version,
+        notes=notes or {},
+        timings=timings or {},
+        created_at=now,
+    )
+    session.add(version)
+    session.flush()
+    if anchor_id is None:
+        version.anchor_id = version.id
+        session.flush()
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_REGISTERED,
+        subject=subject(model, version),
+        data={"origin": origin, "digest": digest, "batch": batch_id, "run": training_run_id},
+    )
+    return version
+
+
+def subject(model: Model, version: Version) -> str:
+    """How the audit chain names a version."""
+    return f"version:{model.name}/{version.number}"
+
+
+def contained(version: Version, *, chain: Sequence[str]) -> ColumnElement[bool]:
+    """SQL: ``Record`` is training data that the version still contains.
+
+    ``chain`` is ``batch_chain(session, version)``; the caller restricts the dataset.
+    """
+    inside = and_(
+        Record.split == TRAIN_SPLIT,
+        or_(
+            Record.excluded_revision.is_(None),
+            Record.excluded_revision > version.data_revision,
+        ),
+    )
+    if not chain:
+        return inside
+    forgotten = select(BatchRecord.row).where(BatchRecord.batch_id.in_(chain))
+    return and_(inside, Record.row.not_in(forgotten))
+
+
+def batch_chain(session: Session, version: Version) -> list[str]:
+    """Ids of the batches from the version's anchor to the version, oldest first."""
+    ancestors = (
+        select(Version.id, Version.parent_id, Version.anchor_id, Version.batch_id, Version.number)
+        .where(Version.id == version.id)
+        .cte("ancestors", recursive=True)
+    )
+    parent = aliased(Version)
+    ancestors = ancestors.union_all(
+        select(parent.id, parent.parent_id, parent.anchor_id, parent.batch_id, parent.number).where(
+            parent.id == ancestors.c.parent_id, ancestors.c.id != ancestors.c.anchor_id
+        )
+    )
+    # An anchor made by a batch (a retrain) contains none of that batch's rows to begin with.
+    rows = session.execute(
+        select(ancestors.c.batch_id)
+        .where(ancestors.c.batch_id.is_not(None), ancestors.c.id != ancestors.c.anchor_id)
+        .order_by(ancestors.c.number)
+    )
+    return [str(batch_id) for (batch_id,) in rows]
+
+
+def owed(session: Session, model: Model, version: Version) -> Select[Any]:
+    """Select of the ``Record`` rows that the version contains and must not.
+
+    Those that are excluded from training while no erasure of this model is still open for them:
+    open ones are about to be worked on, on whatever version is live then.
+    """
+    chain = batch_chain(session, version)
+    still_open = exists().where(
+        RequestRecord.dataset_id == Record.dataset_id,
+        RequestRecord.row == Record.row,
+        Erasure.request_id == RequestRecord.request_id,
+        Erasure.model_id == model.id,
+        Erasure.status.in_(OPEN_ERASURES),
+    )
+    return select(Record.row).where(
+        Record.dataset_id == model.dataset_id,
+        Record.excluded_revision.is_not(None),
+        contained(version, chain=chain),
+        ~still_open,
+    )
+
+
+def contains_forgotten(session: Session, model: Model, version: Version) -> list[str]:
+    """Ids of the deletion requests whose records the version would bring back; [] when clean."""
+    rows = owed(session, model, version).subquery()
+    found = session.scalars(
+        select(RequestRecord.request_id)
+        .where(RequestRecord.dataset_id == model.dataset_id, RequestRecord.row == rows.c.row)
+        .distinct()
+        .order_by(RequestRecord.request_id)
+    )
+    return list(found)
+
+
+def refuse_resurrection(session: Session, model: Model, version: Version) -> None:
+    """Raise ``Resurrection`` when the version still contains a forgotten record."""
+    requests = contains_forgotten(session, model, version)
+    if requests:
+        raise Resurrection(
+            f"version {version.number} of {model.name} still contains records forgotten by "
+            f"{len(requests)} deletion request(s); use the production version, or start a "
+            "training run to get an exact one",
+            deletion_requests=requests[:100],
+        )
+
+
+def promote(
+    session: Session,
+    model: Model,
+    version: Version,
+    *,
+    expected_production: int | None,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> None:
+    """Point ``production`` at the version, if it still is where the caller saw it.
+
+    Refuses versions that contain forgotten records, and retires every other version that does.
+    """
+    refuse_resurrection(session, model, version)
+    if version.status != VersionStatus.PUBLISHED:
+        _move(version, VersionStatus.PUBLISHED)
+        version.published_at = now
+    moved = session.execute(
+        update(Model)
+        .where(Model.id == model.id, Model.production_id.is_not_distinct_from(expected_production))
+        .values(production_id=version.id)
+        .execution_options(synchronize_session=False)
+    )
+    if moved.rowcount != 1:  # type: ignore[attr-defined]  # the stubs type it as a plain Result
+        raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
+    session.expire(model, ["production_id", "production"])
+    session.add(
+        AliasMove(
+            model_id=model.id,
+            version_id=version.id,
+            previous_id=expected_production,
+            reason=reason,
+            moved_by=actor,
+            moved_at=now,
+        )
+    )
+    session.flush()
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_PROMOTED,
+        subject=subject(model, version),
+        data={"reason": reason, "digest": version.digest},
+    )
+    retire_tainted(session, model, keep=version, actor=actor, now=now)
+
+
+def retire_tainted(
+    session: Session, model: Model, *, keep: Version, actor: str, now: datetime
+) -> list[Version]:
+    """Withdraw every version but ``keep`` that contains forgotten records."""
+    others = session.scalars(
+        select(Version).where(
+            Version.model_id == model.id,
+            Version.id != keep.id,
+            Version.status.in_(
+                [VersionStatus.PUBLISHED, VersionStatus.REJECTED, VersionStatus.CANDIDATE]
+            ),
+        )
+    ).all()
+    tainted = [other for other in others if contains_forgotten(session, model, other)]
+    for version in tainted:
+        _move(version, VersionStatus.RETIRED)
+        version.retired_at = now
+        audit.append(
+            session,
+            actor=actor,
+            action=audit.Action.VERSION_RETIRED,
+            subject=subject(model, version),
+            data={"because": "contains forgotten records"},
+        )
+    return tainted
+
+
+def reject(session: Session, model: Model, version: Version, *, verdict: str, actor: str) -> None:
+    """Its verification failed: it is kept for the record and never promoted."""
+    _move(version, VersionStatus.REJECTED)
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_REJECTED,
+        subject=subject(model, version),
+        data={"verdict": verdict},
+    )
+
+
+def attach(
+    session: Session,
+    version: Version,
+    *,
+    kind: str,
+    digest: str,
+    size_bytes: int,
+    now: datetime,
+    notes: dict[str, Any] | None = None,
+) -> Artifact:
+    """Register internal state of a version; the same content twice is one artifact."""
+    known = artifact(session, version.id, kind, digest=digest)
+    if known is not None:
+        return known
+    made = Artifact(
+        version_id=version.id,
+        kind=kind,
+        digest=digest,
+        size_bytes=size_bytes,
+        notes=notes or {},
+        created_at=now,
+    )
+    session.add(made)
+    session.flush()
+    return made
+
+
+def artifact(
+    session: Session, version_id: int, kind: str, *, digest: str | None = None
+) -> Artifact | None:
+    """The newest artifact of a kind that still exists."""
+    wanted = select(Artifact).where(
+        Artifact.version_id == version_id, Artifact.kind == kind, Artifact.destroyed_at.is_(None)
+    )
+    if digest is not None:
+        wanted = wanted.where(Artifact.digest == digest)
+    return session.scalar(wanted.order_by(Artifact.id.desc()).limit(1))
+
+
+def lineage(session: Session, version: Version) -> list[Version]:
+    """The version, its parent, and so on to the first one, newest first."""
+    line = [version]
+    while line[-1].parent_id is not None:
+        parent = session.get(Version, line[-1].parent_id)
+        if parent is None:
+            break
+        line.append(parent)
+    return line
+
+
+def batches_of(session: Session, version_ids: Sequence[int]) -> dict[int, Batch]:
+    """The batch that made each version, by version id."""
+    rows = session.scalars(select(Batch).where(Batch.version_id.in_(version_ids)))
+    return {batch.version_id: batch for batch in rows if batch.version_id is not None}
+
+
+def _latest_number(session: Session, model_id: int) -> int:
+    return session.scalar(select(func.max(Version.number)).where(Version.model_id == model_id)) or 0
+
+
+def _move(version: Version, new: VersionStatus) -> None:
+    check_move(VERSION_MOVES, version.status, new)
+    version.status = new

@@ -1,0 +1,104 @@
+"""The Celery application: ``celery -A workers.app worker`` and ``celery -A workers.app beat``.
+
+Messages carry no work, only the news that there may be some. The pool is one of threads, because
+the computing happens in child processes: nothing forks after torch was loaded, and a busy worker
+still answers a ping.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery, signals
+
+from service import broker
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from workers import lanes
+
+app = Celery("unlearn", include=["workers.tasks"])
+
+_stop = threading.Event()
+_lanes: dict[str, lanes.Lane] = {}
+
+
+def _configuration() -> dict[str, Any]:
+    """Read when Celery first needs it, not at import."""
+    settings = Settings()
+    reached = broker.configure(settings)
+    beat_file = settings.state_dir.resolve() / "beat-schedule"
+    return {
+        "broker_url": reached.url,
+        "broker_transport_options": reached.transport_options,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        # A message lost or repeated costs nothing: the database is looked at again anyway.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_pool": "threads",
+        "worker_hijack_root_logger": False,
+        "worker_send_task_events": False,
+        "task_routes": {
+            broker.RUN_BATCHES: {"queue": broker.DELETIONS},
+            broker.RUN_BACKGROUND: {"queue": broker.BACKGROUND},
+        },
+        "beat_schedule_filename": str(beat_file),
+        "beat_schedule": {
+            name: {"task": task, "schedule": settings.beat_seconds}
+            for name, task in (
+                (broker.DELETIONS, broker.RUN_BATCHES),
+                (broker.BACKGROUND, broker.RUN_BACKGROUND),
+            )
+        },
+    }
+
+
+app.add_defaults(_configuration)
+
+
+def lane(name: str) -> lanes.Lane:
+    """The worker's lane of that name (a queue's name)."""
+    return _lanes[name]
+
+
+@signals.worker_init.connect
+def _open(**_: Any) -> None:
+    # Only here: beat loads this file too, from an image that can neither read data nor compute.
+    from workers import catalogue, lanes
+    from workers.runtime import Runtime
+
+    settings = Settings()
+    for name, recipes in (
+        (broker.DELETIONS, lanes.DELETIONS),
+        (broker.BACKGROUND, lanes.BACKGROUND),
+    ):
+        _lanes[name] = lanes.Lane(Runtime.make(settings, stop=_stop), recipes)
+    # Also warms the process up that the first deletion will need.
+    catalogue.announce(_lanes[broker.DELETIONS].runtime)
+
+
+@signals.worker_ready.connect
+def _start(**_: Any) -> None:
+    for made in _lanes.values():
+        made.start_polling()
+
+
+@signals.worker_shutting_down.connect
+def _asked_to_stop(**_: Any) -> None:
+    _stop.set()
+    for made in _lanes.values():
+        made.runtime.stopped_at = time.monotonic()
+
+
+@signals.worker_shutdown.connect
+def _close(**_: Any) -> None:
+    _stop.set()
+    for made in _lanes.values():
+        made.close()

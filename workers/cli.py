@@ -1,0 +1,251 @@
+"""The command ``unlearn``: everything an operator does outside HTTP."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from sqlalchemy.orm import Session
+
+from service.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Make machine-learning models forget, on request, with a report of what was measured.",
+    epilog="Settings come from the environment (UNLEARN_…) or a file .env; see .env.example.",
+)
+datasets_app = typer.Typer(no_args_is_help=True, help="Bring training data in.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
+audit_app = typer.Typer(no_args_is_help=True, help="Check audit reports and the audit chain.")
+restore_app = typer.Typer(no_args_is_help=True, help="After restoring a backup.")
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(keys_app, name="keys")
+app.add_typer(audit_app, name="audit")
+app.add_typer(restore_app, name="restore")
+
+out = Console()
+err = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    app()
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the present schema.
+
+    Safe to run at any time and from several machines at once.
+    """
+    from service.ledger import db, schema
+
+    settings = Settings()
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    engine = db.engine(settings.database)
+    schema.upgrade(engine)
+    err.print("The database is at the present schema.")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address of the API.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the API.")] = 8000,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+) -> None:
+    """Run API, worker and beat on this machine, with one state directory.
+
+    Example: unlearn serve --port 8080
+    """
+    from workers import serve as embedded
+
+    raise typer.Exit(embedded.run(Settings(), host=host, port=port, processes=workers))
+
+
+@datasets_app.command("add")
+def add_dataset(
+    name: Annotated[str, typer.Argument(help="Name of the dataset, as in URLs.")],
+    path: Annotated[Path, typer.Argument(help="File or folder to read.")],
+    format: Annotated[str | None, typer.Option(help="Recognised if left out.")] = None,
+    record_id: Annotated[str | None, typer.Option(help="Column of the record ids.")] = None,
+    subject_id: Annotated[str | None, typer.Option(help="Column of the subject ids.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    split: Annotated[str | None, typer.Option(help="Column of the splits.")] = None,
+    image: Annotated[str | None, typer.Option(help="Column of encoded images.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
+) -> None:
+    """Ingest a file of this machine.
+
+    Example: unlearn datasets add digits digits.csv --record-id id --subject-id writer
+    """
+    import re
+
+    from service.errors import ServiceError
+    from service.ledger import datasets
+    from workers import ingest
+    from workers.runtime import Runtime
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+        raise _stop(f"{name!r} is no name for a dataset: use lower-case letters, digits, . _ -")
+    runtime = Runtime.make(Settings())
+    columns = {
+        "record_id": record_id,
+        "subject_id": subject_id,
+        "label": label,
+        "split": split,
+        "image": image,
+    }
+    source = {
+        "path": path.name,
+        "format": format,
+        "columns": {role: column for role, column in columns.items() if column},
+        "classes": classes,
+        "seed": seed,
+    }
+    try:
+        with runtime.session() as session:
+            dataset = datasets.create(session, name, source=source, actor="cli", now=runtime.now())
+    except ServiceError as error:
+        raise _stop(error.detail) from None
+    with _bar() as bar, runtime.lease(ingest.lease_key(dataset.id)) as held:
+        if held is None:
+            raise _stop("a worker was quicker and is ingesting it; watch it in the API")
+        task = bar.add_task(f"Reading {path.name}", total=None)
+        refused = ingest.ingest(
+            runtime,
+            dataset.id,
+            path.resolve(),
+            held=held,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if refused:
+        raise _stop(refused)
+    with runtime.session() as session:
+        found = datasets.get(session, name)
+        err.print(
+            f"{name}: {found.rows} rows of {found.dtype}{found.shape}, {found.classes} classes"
+        )
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Who or what the key is for.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="May be repeated; default: admin.")
+    ] = None,
+    days: Annotated[int | None, typer.Option(help="Days until it expires; default: never.")] = None,
+) -> None:
+    """Create an API key and show its secret, once, on standard output.
+
+    Example: unlearn keys create crm --scope requests:write --scope requests:read --days 90
+    """
+    from service.errors import ServiceError
+    from service.ledger import db, keys
+
+    with _session() as session:
+        try:
+            _row, secret = keys.create(
+                session,
+                name,
+                scopes=scope or ["admin"],
+                expires_at=None if days is None else db.now() + timedelta(days=days),
+                actor="cli",
+                now=db.now(),
+            )
+        except ServiceError as error:
+            raise _stop(error.detail) from None
+        session.commit()
+    err.print("Keep it now: only its hash is stored.")
+    print(secret)
+
+
+@keys_app.command("list")
+def list_keys() -> None:
+    """Show the API keys, without their secrets."""
+    from sqlalchemy import select
+
+    from service.ledger.tables import ApiKey
+
+    table = Table("id", "name", "scopes", "created", "expires", "revoked")
+    with _session() as session:
+        for key in session.scalars(select(ApiKey).order_by(ApiKey.created_at)):
+            moments = (key.created_at, key.expires_at, key.revoked_at)
+            table.add_row(
+                key.id, key.name, " ".join(key.scopes), *(str(m)[:19] if m else "" for m in moments)
+            )
+    out.print(table)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(help="Id of the key, key_…")]) -> None:
+    """Revoke an API key at once."""
+    from service.errors import ServiceError
+    from service.ledger import db, keys
+
+    with _session() as session:
+        try:
+            keys.revoke(session, key_id, actor="cli", now=db.now())
+        except ServiceError as error:
+            raise _stop(error.detail) from None
+        session.commit()
+    err.print(f"{key_id} is revoked.")
+
+
+@audit_app.command("verify")
+def verify_report(
+    file: Annotated[Path, typer.Argument(help="A saved audit report.")],
+    keys: Annotated[
+        Path | None, typer.Option(help="Saved /.well-known/unlearning-keys.json.")
+    ] = None,
+) -> None:
+    """Check a saved audit report, without database or network.
+
+    Example: unlearn audit verify report.json --keys unlearning-keys.json
+    """
+    from service import audit_file
+
+    findings = audit_file.verify_file(file, keys=keys)
+    for line in findings.lines():
+        out.print(line, highlight=False, markup=False)
+    raise typer.Exit(0 if findings.ok else 1)
+
+
+@audit_app.command("check")
+def check_chain() -> None:
+    """Recompute the whole audit chain in the database."""
+    from service.ledger import audit
+
+    with _session() as session:
+        bad = audit.verify(session)
+    out.print_json(json.dumps(bad.to_json() if hasattr(bad, "to_json") else str(bad)))
+
+
+def _session() -> Session:
+    from service.ledger import db
+
+    return db.session_factory(db.engine(Settings().database))()
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+    )
+
+
+def _stop(message: str) -> typer.Exit:
+    err.print(f"[red]{message}[/]")
+    return typer.Exit(1)

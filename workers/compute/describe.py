@@ -1,0 +1,39 @@
+"""Describe a model: does its architecture build on its data, and which weights does it have?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearning import architectures
+from unlearning.errors import WrongOptions
+from workers import data
+from workers.compute.workspace import Workspace
+
+
+def run(
+    request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """``{"parameters": {name: [shape, dtype]}}``; an error when a row does not fit the network."""
+    model = request["model"]
+    array = data.open_array(Path(request["store"]), request["array"], excluded=())
+    classifier = place.fresh(model).eval()
+    with torch.no_grad():
+        logits = classifier(array.x[:2].to(place.device))
+    if logits.shape[1] != request["classes"]:
+        raise WrongOptions(
+            f"the architecture gives {logits.shape[1]} outputs and the dataset has "
+            f"{request['classes']} classes; set the architecture's parameter for classes"
+        )
+    spec = architectures.parameter_spec(
+        model["architecture"]["name"], model["architecture"]["parameters"]
+    )
+    return {
+        "parameters": {
+            name: [list(shape), str(dtype).removeprefix("torch.")]
+            for name, (shape, dtype) in spec.items()
+        }
+    }

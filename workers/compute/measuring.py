@@ -1,0 +1,95 @@
+"""Scoring models on the sets of a verification, and remembering the scores of the base version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from unlearning import verification
+from unlearning.architectures import Classifier
+from unlearning.examples import Examples
+from unlearning.verification import ModelScores
+from workers import data
+from workers.compute.workspace import Workspace
+from workers.data import Data
+
+#: Retained rows that a verification looks at. A fixed number, so that the cost of a deletion does
+#: not grow with the data set.
+RETAIN_SAMPLE = 2000
+#: Never-seen rows and calibration rows that it looks at, at most.
+AUDIT_SAMPLE = 5000
+CALIBRATION_SAMPLE = 1000
+
+#: Fixed, so that every version of a dataset is measured on the same rows (less the forgotten).
+SAMPLING_SEED = 20_250_723
+
+
+def sets(rows: Data, forget: list[int]) -> dict[str, Examples]:
+    """The sets that do not change from batch to batch, but for rows forgotten since."""
+    return {
+        "audit": _sample(rows.split(data.AUDIT), AUDIT_SAMPLE),
+        "retain": _sample(rows.retain(forget), RETAIN_SAMPLE),
+        "calibration": _sample(rows.split(data.VALIDATION), CALIBRATION_SAMPLE),
+    }
+
+
+def scores(
+    model: Classifier, fixed: dict[str, Examples], forget: Examples, forget_rows: list[int]
+) -> ModelScores:
+    """``model`` on every set."""
+    scored = {name: verification.score(model, examples) for name, examples in fixed.items()}
+    return ModelScores(forget=_forget(model, forget, forget_rows), **scored)
+
+
+def control_scores(
+    place: Workspace,
+    digest: str,
+    model: Classifier,
+    fixed: dict[str, Examples],
+    forget: Examples,
+    forget_rows: list[int],
+) -> ModelScores:
+    """Same, for the base version: its scores on the fixed sets are kept between batches."""
+    scored = {}
+    for name, examples in fixed.items():
+        assert examples.rows is not None
+        kept = place.kept(
+            ("scores", digest, name),
+            lambda examples=examples: verification.score(model, examples),  # type: ignore[misc]
+        )
+        if not _same_rows(kept.rows, examples):
+            kept = verification.score(model, examples)
+        scored[name] = kept
+    return ModelScores(forget=_forget(model, forget, forget_rows), **scored)
+
+
+def describe(model: Classifier, rows: Data) -> dict[str, Any]:
+    """Accuracy and loss of an exact version: nothing was forgotten, so nothing is judged."""
+    fixed = sets(rows, [])
+    measured = {}
+    for name, examples in fixed.items():
+        scored = verification.score(model, examples)
+        measured[name] = {
+            "rows": len(scored),
+            "accuracy": float(scored.correct.mean()) if len(scored) else None,
+            "loss": float(scored.loss.mean()) if len(scored) else None,
+        }
+    return {"verdict": "exact", "kind": "anchor", "sets": measured}
+
+
+def _forget(model: Classifier, forget: Examples, forget_rows: list[int]) -> verification.Scores:
+    return verification.score(model, forget, rows=torch.tensor(forget_rows).long().numpy())
+
+
+def _sample(examples: Examples, count: int) -> Examples:
+    """Each row keeps its place in a fixed random order: a row more or less moves no other."""
+    if examples.rows is None or len(examples) <= count:
+        return examples
+    order = torch.randperm(len(examples.y), generator=torch.Generator().manual_seed(SAMPLING_SEED))
+    chosen = order[examples.rows].argsort()[:count].sort().values
+    return examples.subset(chosen)
+
+
+def _same_rows(known: Any, examples: Examples) -> bool:
+    return examples.rows is not None and torch.equal(torch.from_numpy(known), examples.rows)

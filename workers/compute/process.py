@@ -1,0 +1,158 @@
+"""The worker's side of a compute process: start, ask, watch, kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+from service.errors import ServiceError
+
+log = logging.getLogger(__name__)
+
+#: How often a silent computation is looked at, at least.
+WATCH_SECONDS = 0.5
+
+
+class ComputeFailed(ServiceError):
+    """The computation raised an error; ``kind`` is the error's class name."""
+
+    code = "compute-failed"
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class ComputeDied(ServiceError):
+    """The compute process ended in the middle of a computation, or ran over its time."""
+
+    code = "compute-died"
+
+
+class Stopping(ServiceError):
+    """The worker is asked to stop and its grace period is over."""
+
+    code = "stopping"
+
+
+class ComputeProcess:
+    """One long-lived compute process, started when first needed and replaced when it dies."""
+
+    def __init__(self, *, device: str, threads: int) -> None:
+        self._environment = {
+            **os.environ,
+            "UNLEARN_COMPUTE_DEVICE": device,
+            "UNLEARN_COMPUTE_THREADS": str(threads),
+        }
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: queue.Queue[str | None] = queue.Queue()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return None if self._process is None else self._process.pid
+
+    def call(
+        self,
+        operation: str,
+        request: Mapping[str, Any],
+        *,
+        timeout_seconds: float,
+        watch: Callable[[], None] = lambda: None,
+        watch_seconds: float = WATCH_SECONDS,
+        progress: Callable[[dict[str, Any]], None] = lambda _seen: None,
+    ) -> dict[str, Any]:
+        """Run one operation of ``workers.compute`` and return its answer.
+
+        ``watch`` is called every ``watch_seconds`` while it runs; whatever it raises (a lost
+        lease, a stop) kills the process and is raised from here. ``ComputeFailed``: the operation
+        raised; ``ComputeDied``: the process died or took longer than ``timeout_seconds``.
+        """
+        started = time.monotonic()
+        try:
+            self._send({"operation": operation, "request": request})
+            return self._answer(started + timeout_seconds, watch, watch_seconds, progress)
+        except ComputeFailed:
+            raise
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End the process at once; the next call starts a fresh one."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        assert self._process is not None
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(json.dumps(message) + "\n")
+            stdin.flush()
+        except OSError as error:
+            raise ComputeDied("the compute process died before it was asked") from error
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(  # our own interpreter, our own module
+            [sys.executable, "-m", "workers.compute"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
+            # A Ctrl-C at the terminal is for the worker, which decides when its process ends.
+            start_new_session=True,
+        )
+        self._lines = queue.Queue()
+        assert self._process.stdout is not None
+        threading.Thread(
+            target=_read, args=(self._process.stdout, self._lines), daemon=True
+        ).start()
+
+    def _answer(
+        self,
+        deadline: float,
+        watch: Callable[[], None],
+        watch_seconds: float,
+        progress: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
+        next_watch = time.monotonic() + watch_seconds
+        while True:
+            wait = min(next_watch, deadline) - time.monotonic()
+            try:
+                line = self._lines.get(timeout=max(wait, 0.001))
+            except queue.Empty:
+                line = ""
+            if line is None:
+                raise ComputeDied("the compute process died; it may have run out of memory")
+            if line:
+                message = json.loads(line)
+                if "answer" in message:
+                    answer: dict[str, Any] = message["answer"]
+                    return answer
+                if "error" in message:
+                    raise ComputeFailed(message["error"]["kind"], message["error"]["message"])
+                progress(message["progress"])
+            if time.monotonic() >= deadline:
+                raise ComputeDied("the computation ran over its time and was stopped")
+            if time.monotonic() >= next_watch:
+                watch()
+                next_watch = time.monotonic() + watch_seconds
+
+
+def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)

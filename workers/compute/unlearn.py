@@ -1,0 +1,247 @@
+"""Unlearn one batch: load, update, store, verify."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models_store import objects
+from unlearning import anchor as anchors
+from unlearning import methods, objective, options, training, update_log, verification
+from unlearning.anchor import Anchor, Forgotten
+from unlearning.architectures import Classifier
+from unlearning.examples import Examples
+from unlearning.methods import Context, Update
+from unlearning.update_log import UpdateLog
+from unlearning.verification import Evidence, ModelScores
+from workers import data
+from workers.compute import measuring, prepare, workspace
+from workers.compute.workspace import Workspace
+from workers.data import Data
+
+
+def run(
+    request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """One batch with one method: the new checkpoint, its verification, what to keep beside it."""
+    root = Path(request["store"])
+    clock = _Clock()
+    with clock.step("load"):
+        rows = data.open_array(root, request["array"], excluded=request["excluded"])
+        forget = rows.rows(request["forget"])
+        base = place.load(root, request["model"], request["base"]["digest"])
+        method = methods.get(request["method"]["method"])
+        context = _context(request, place, root, rows, base, progress)
+    with clock.step("update"):
+        update = method.unlearn(
+            base,
+            forget,
+            rows.retain(request["forget"]),
+            options=options.parse(method.options, request["method"]["options"]),
+            context=context,
+            generator=torch.Generator().manual_seed(request["seed"]),
+        )
+    with clock.step("store"):
+        updated: Classifier = update.model  # type: ignore[assignment]  # the kind that was given
+        if update.is_anchor:
+            objective.recalibrate_batch_norm(updated, rows.retain(request["forget"]))
+        checkpoint = workspace.save(
+            root,
+            "checkpoints",
+            updated.network.state_dict(),
+            {"origin": "unlearned", "method": method.name, "base": request["base"]["digest"]},
+        )
+        artifacts = _internal_state(request, root, place, update, context, base, forget)
+    with clock.step("verify"):
+        unlearned, control = _scored(request, place, rows, forget, updated, base)
+        found = verification.verify(
+            unlearned,
+            control,
+            changed=checkpoint["digest"] != request["base"]["digest"],
+            lineage_clean=request["lineage_clean"],
+            gates=options.parse(verification.Gates, request["gates"]),
+            kind=request["kind"],
+            earlier=_earlier_evidence(root, request),
+            exact=method.guarantee == "exact",
+            drift=_drift(request, root, updated, update, context, unlearned),
+        )
+        evidence = _store_evidence(root, checkpoint["digest"], unlearned, control)
+    return {
+        "checkpoint": checkpoint,
+        "artifacts": [*artifacts, evidence],
+        "is_anchor": update.is_anchor,
+        "notes": dict(update.notes),
+        "retrain_because": [*update.retrain_because, *found.retrain_because],
+        "timings": clock.seconds,
+        "verification": found.to_json(),
+    }
+
+
+def _context(
+    request: dict[str, Any],
+    place: Workspace,
+    root: Path,
+    rows: Data,
+    base: Classifier,
+    progress: Callable[[dict[str, Any]], None],
+) -> Context:
+    chain = request["anchor"]
+    return Context(
+        kind=request["kind"],
+        calibration=rows.split(data.VALIDATION),
+        anchor=_anchor(place, root, chain.get("cache")),
+        forgotten=_forgotten(place, root, chain.get("state")),
+        earlier=rows.rows(chain["earlier"]) if chain.get("earlier") else None,
+        fresh=lambda: place.fresh(
+            request["model"], generator=torch.Generator().manual_seed(request["seed"])
+        ),
+        recipe=options.parse(training.Recipe, request["model"]["recipe"]),
+        update_log=_update_log(root, request),
+        progress=lambda fraction: progress({"fraction": fraction}),
+    )
+
+
+def _anchor(place: Workspace, root: Path, digest: str | None) -> Anchor | None:
+    if digest is None:
+        return None
+    return place.kept(
+        ("anchor", digest),
+        lambda: anchors.from_tensors(workspace.load(root, "caches", digest)),
+    )
+
+
+def _forgotten(place: Workspace, root: Path, digest: str | None) -> Forgotten | None:
+    if digest is None:
+        return None
+    return place.kept(
+        ("forgotten", digest),
+        lambda: anchors.forgotten_from_tensors(workspace.load(root, "states", digest)),
+    )
+
+
+def _update_log(root: Path, request: dict[str, Any]) -> UpdateLog | None:
+    """The log of the anchor's training; for a method that trains anew, an empty one to fill."""
+    if request["method"]["method"] == "retrain":
+        capacity = request["update_log_bytes"]
+        return UpdateLog(max_bytes=capacity) if capacity else None
+    digest = request["anchor"].get("log")
+    if digest is None:
+        return None
+    return update_log.from_tensors(workspace.load(root, "logs", digest))
+
+
+def _internal_state(
+    request: dict[str, Any],
+    root: Path,
+    place: Workspace,
+    update: Update,
+    context: Context,
+    base: Classifier,
+    forget: Examples,
+) -> list[dict[str, Any]]:
+    """The anchor's cache if it was made on the way, and the running sums for the next batch."""
+    if update.is_anchor:
+        log = context.update_log
+        return [] if log is None else [workspace.save(root, "logs", log.to_tensors(), {})]
+    made: list[dict[str, Any]] = []
+    if update.anchor is not None and context.anchor is None:
+        cache = prepare.store(root, request["anchor"]["digest"], update.anchor)
+        place.keep(("anchor", cache["digest"]), update.anchor)
+        made.append(cache | {"of_anchor": True})
+    known = context.anchor or update.anchor
+    forgotten = update.forgotten
+    if forgotten is None and known is not None:
+        # Another method removed these rows; the next anchored step must know of them.
+        forgotten = anchors.forget(known, context.forgotten, base, forget)
+    if forgotten is not None:
+        state = workspace.save(root, "states", forgotten.to_tensors(), {})
+        place.keep(("forgotten", state["digest"]), forgotten)
+        made.append(state | {"notes": {"rows": forgotten.count}})
+    return made
+
+
+def _scored(
+    request: dict[str, Any],
+    place: Workspace,
+    rows: Data,
+    forget: Examples,
+    updated: Classifier,
+    base: Classifier,
+) -> tuple[ModelScores, ModelScores]:
+    fixed = measuring.sets(rows, request["forget"])
+    control = measuring.control_scores(
+        place, request["base"]["digest"], base, fixed, forget, request["forget"]
+    )
+    return measuring.scores(updated, fixed, forget, request["forget"]), control
+
+
+def _earlier_evidence(root: Path, request: dict[str, Any]) -> list[Evidence]:
+    found = []
+    for digest in request["earlier_scores"]:
+        named = objects.load(root, digest, kind="scores")
+        sides = {
+            side: ModelScores.from_arrays(
+                {
+                    k.removeprefix(side + "."): v
+                    for k, v in named.items()
+                    if k.startswith(side + ".")
+                }
+            )
+            for side in ("unlearned", "control")
+        }
+        found.append(Evidence(sides["unlearned"], sides["control"]))
+    return found
+
+
+def _store_evidence(
+    root: Path, digest: str, unlearned: ModelScores, control: ModelScores
+) -> dict[str, Any]:
+    """Keep the scores that later, small batches are pooled with: forget and audit rows only."""
+    named: dict[str, Any] = {}
+    for side, scored in (("unlearned", unlearned), ("control", control)):
+        kept = ModelScores(forget=scored.forget, audit=scored.audit)
+        named |= {f"{side}.{name}": array for name, array in kept.to_arrays().items()}
+    saved = objects.save(root, named, {"of": digest}, kind="scores")
+    return {"kind": "scores", "digest": saved.digest, "size_bytes": saved.size_bytes}
+
+
+def _drift(
+    request: dict[str, Any],
+    root: Path,
+    updated: Classifier,
+    update: Update,
+    context: Context,
+    unlearned: ModelScores,
+) -> verification.Drift | None:
+    known = context.anchor or update.anchor
+    forgotten = update.forgotten
+    if update.is_anchor or known is None or forgotten is None:
+        return None
+    origin = workspace.load(root, "checkpoints", request["anchor"]["digest"])
+    shares = forgotten.class_counts.double() / known.class_counts.double().clamp(min=1)
+    return verification.Drift(
+        relative_distance=verification.relative_distance(updated.network.state_dict(), origin),
+        forgotten_rows=forgotten.count,
+        anchor_rows=known.count,
+        largest_class_share=float(shares.max()),
+        validation_loss=float(unlearned.calibration.loss.mean()) if unlearned.calibration else None,
+        anchor_validation_loss=known.validation_loss,
+    )
+
+
+class _Clock:
+    """Seconds spent per named step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began

@@ -1,0 +1,96 @@
+"""What a compute process keeps between requests: its device, and weights it has read before."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models_store import checkpoints, objects
+from unlearning import architectures
+from unlearning.architectures import Classifier, Transform
+from workers import devices
+
+Thing = TypeVar("Thing")
+
+#: Things kept in memory between requests; each is an anchor with its cache, or a set of scores.
+KEPT = 8
+
+
+class Workspace:
+    """The device and a small memory of things addressed by digest, so never out of date."""
+
+    def __init__(self, *, device: str = "auto", threads: int = 0) -> None:
+        self.device = devices.pick(device)
+        if threads:
+            torch.set_num_threads(threads)
+        self._kept: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+
+    def kept(self, key: tuple[str, ...], make: Callable[[], Thing]) -> Thing:
+        """The thing remembered under ``key``, made now if it is not there."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            found: Thing = self._kept[key]
+            return found
+        made = make()
+        self.keep(key, made)
+        return made
+
+    def keep(self, key: tuple[str, ...], thing: Any) -> None:
+        """Remember a thing; the least recently used one gives way."""
+        self._kept[key] = thing
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def fresh(
+        self, model: Mapping[str, Any], *, generator: torch.Generator | None = None
+    ) -> Classifier:
+        """An untrained classifier of the model's architecture, on the device."""
+        transform = Transform(**{k: _tupled(v) for k, v in model["transform"].items()})
+        made = architectures.classifier(
+            model["architecture"]["name"],
+            model["architecture"]["parameters"],
+            transform,
+            generator=generator,
+        )
+        return made.to(self.device)
+
+    def load(self, root: Path, model: Mapping[str, Any], digest: str) -> Classifier:
+        """The classifier with the weights ``digest``; the caller may change it."""
+        classifier = self.fresh(model)
+        weights = checkpoints.load(root, digest)
+        classifier.network.load_state_dict(tensors(weights))
+        return classifier.eval()
+
+
+def tensors(named: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Arrays of the store as tensors (which own their memory)."""
+    return {name: torch.from_numpy(np.array(array)) for name, array in named.items()}
+
+
+def arrays(named: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Tensors as arrays for the store."""
+    return {name: t.detach().cpu().contiguous().numpy() for name, t in named.items()}
+
+
+def save(
+    root: Path, kind: objects.Kind, named: Mapping[str, Tensor], manifest: dict[str, Any]
+) -> dict[str, Any]:
+    """Store tensors; what a worker needs to register them."""
+    saved = objects.save(root, arrays(named), manifest, kind=kind)
+    return {"kind": kind, "digest": saved.digest, "size_bytes": saved.size_bytes}
+
+
+def load(root: Path, kind: objects.Kind, digest: str) -> dict[str, Tensor]:
+    """Stored tensors, after their digest was checked."""
+    return tensors(objects.load(root, digest, kind=kind))
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

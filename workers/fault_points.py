@@ -1,0 +1,63 @@
+"""Named places where a test may break the service on purpose.
+
+Unarmed, which is always so outside a fault test, reaching a point costs one look at the
+environment. Armed, ``UNLEARN_FAULTS`` names a directory; a file in it called like the point says
+what happens to the first process that gets there, and is taken away by it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+#: Every point there is, in the order in which a batch passes them.
+POINTS = (
+    "batch.claimed",
+    "batch.computing",
+    "batch.computed",
+    "batch.recording",
+    "batch.recorded",
+    "erase.overwritten",
+    "erase.marked",
+    "compute.loaded",
+    "compute.updated",
+    "compute.stored",
+    "compute.verified",
+    "train.claimed",
+    "train.computed",
+    "train.recorded",
+    "prepare.computed",
+    "purge.destroyed",
+    "ingest.stored",
+)
+
+
+class InjectedFault(RuntimeError):
+    """Raised on purpose at a fault point."""
+
+
+def reach(point: str) -> None:
+    """Do here whatever a fault test has asked for; nothing otherwise."""
+    directory = os.environ.get("UNLEARN_FAULTS")
+    if not directory:
+        return
+    order = Path(directory) / point
+    try:
+        action = order.read_text().strip()
+        order.unlink()
+    except FileNotFoundError:
+        return  # not armed, or another process was first
+    _act(action)
+
+
+def _act(action: str) -> None:
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "full_disk":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    elif action == "out_of_memory":
+        raise MemoryError("injected")
+    else:
+        raise InjectedFault(f"injected: {action}")

@@ -1,0 +1,84 @@
+"""Two lanes of work in one worker: deletions never wait behind a training.
+
+Each lane has its own compute process and does one thing at a time. A Celery message starts it; so
+does its own poll of the database, which finds whatever a lost message failed to announce.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from workers import erase, ingest, pipeline, prepare, purge, train
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+Recipe = Callable[[Runtime], object]
+
+#: In the order in which a lane looks for work.
+DELETIONS: Sequence[Recipe] = (prepare.describe_due, pipeline.run_due, erase.run_due)
+BACKGROUND: Sequence[Recipe] = (
+    ingest.run_due,
+    train.run_due,
+    prepare.run_due,
+    purge.run_due,
+    purge.sweep,
+)
+
+
+@dataclass
+class Lane:
+    """Recipes that are run one after the other, by one thread at a time."""
+
+    runtime: Runtime
+    recipes: Sequence[Recipe]
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+    _again: threading.Event = field(default_factory=threading.Event)
+    _poll: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Do all that is due; if the lane is busy, have it look once more when it is done."""
+        self._again.set()
+        while self._again.is_set() and self._busy.acquire(blocking=False):
+            try:
+                self._again.clear()
+                self._run_recipes()
+            finally:
+                self._busy.release()
+
+    def start_polling(self) -> None:
+        """Look for due work every ``poll_seconds`` in a thread of its own."""
+        self._poll = threading.Thread(target=self._keep_polling, name="poll", daemon=True)
+        self._poll.start()
+
+    def close(self) -> None:
+        """Wait for the work in hand, which ends or is handed back within the grace period."""
+        if self._poll is not None:
+            self._poll.join()
+        with self._busy:
+            self.runtime.close()
+
+    def _keep_polling(self) -> None:
+        while not self.runtime.stop.wait(self.runtime.settings.poll_seconds):
+            self.run()
+
+    def _run_recipes(self) -> None:
+        for recipe in self.recipes:
+            if self.runtime.stop.is_set():
+                return
+            try:
+                recipe(self.runtime)
+            except SQLAlchemyError as error:
+                # The database is away. Everything in hand is still in the ledger: look again later.
+                log.warning("the database does not answer: %s", type(error).__name__)
+                time.sleep(min(1.0, self.runtime.settings.poll_seconds))
+                return
+            except Exception:
+                # One recipe's fault must not keep the others from their work.
+                log.exception("%s failed", getattr(recipe, "__module__", recipe))

@@ -1,0 +1,298 @@
+"""How a batch is unlearned, from the claim to the promoted version. Start reading here.
+
+1. claim: the model's lease is taken; the oldest due erasures become a batch.
+2. compute: one request to the compute process: load, update, store, verify.
+3. record: one transaction registers the version, stores what was measured, and promotes or
+   rejects it. A rejected version is followed by the policy's next method.
+4. erase: raw rows that no model needs any more are overwritten, and finished requests closed.
+
+No transaction is open while something computes. A worker that dies anywhere before the end of
+step 3 leaves the old version live and the batch to be taken over; files it stored are orphans
+until a sweep. Every step may be repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+import workers
+from service.ledger import batches, leases, runs, verifications, versions
+from service.ledger.policy import MethodChoice, Policy
+from service.ledger.tables import Batch, Model, Version
+from workers import erase, plans
+from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.fault_points import reach
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+#: Errors of a method that say: not with me. The policy's next method is asked, nothing is retried.
+METHOD_REFUSALS = frozenset({"NeedsRetrain", "UnusableDirection", "WrongOptions", "UnknownName"})
+
+
+class BatchFailed(Exception):
+    """No method of the policy gave a version that may be promoted."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A batch and everything that its computation needs."""
+
+    batch_id: str
+    request: dict[str, Any]
+    methods: list[MethodChoice]
+    promote_without_power: bool
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Unlearn whatever is due on any model, then erase; True when something was done."""
+    done = False
+    with runtime.session() as session:
+        due = batches.due_models(session, now=runtime.now())
+    for model_id in due:
+        done |= run_model(runtime, model_id)
+    return erase.run_due(runtime) or done
+
+
+def run_model(runtime: Runtime, model_id: int) -> bool:
+    """Run the model's due batches one after the other, unless another worker is at it."""
+    done = False
+    with runtime.lease(batches.lease_key(model_id)) as held:
+        if held is None:
+            return False
+        while not runtime.stop.is_set() and run_batch(runtime, model_id, held):
+            done = True
+            erase.run_due(runtime)
+    return done
+
+
+def run_batch(runtime: Runtime, model_id: int, held: leases.Held) -> bool:
+    """Claim and run one batch under the model's lease; False when there was none to run."""
+    claimed = _claim(runtime, model_id, held)
+    if claimed is None:
+        return False
+    reach("batch.claimed")
+    try:
+        _unlearn(runtime, held, claimed)
+    except leases.LeaseLost:
+        log.warning("batch %s has a new holder; its work here is dropped", claimed.batch_id)
+        return False
+    except Stopping as stopping:
+        _hand_back(runtime, claimed, because=str(stopping))
+        return False
+    except versions.ProductionMoved:
+        _hand_back(runtime, claimed, because="production was moved by hand")
+    except (BatchFailed, ComputeFailed, ComputeDied, OSError) as error:
+        _fail(runtime, held, claimed, error)
+    return True
+
+
+def _claim(runtime: Runtime, model_id: int, held: leases.Held) -> Claimed | None:
+    with runtime.session() as session:
+        model = session.get_one(Model, model_id)
+        batch = batches.claim(session, model, held=held, now=runtime.now())
+        if batch is None:
+            return None
+        policy = Policy.model_validate(model.policy)
+        if batch.attempts > runtime.retry.max_attempts:
+            # Its workers died again and again: that is a failure like any other.
+            batches.fail(
+                session,
+                batch,
+                held=held,
+                error="the worker died each time it ran this batch",
+                retry=runtime.retry,
+                now=runtime.now(),
+            )
+            return None
+        first = (
+            MethodChoice.model_validate(batch.method)
+            if batch.method
+            else MethodChoice(method=policy.method, options=policy.options)
+        )
+        return Claimed(
+            batch_id=batch.id,
+            request=plans.for_batch(session, runtime.settings, batch),
+            methods=[first, *(choice for choice in policy.fallbacks if choice != first)],
+            promote_without_power=policy.promote_without_power,
+        )
+
+
+def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:
+    """Try the methods in turn until one gives a version that is promoted."""
+    if not claimed.request["forget"]:
+        _complete_without_update(runtime, held, claimed)
+        return
+    refusals = []
+    for choice in claimed.methods:
+        request = claimed.request | {"method": choice.model_dump()}
+        try:
+            answer = runtime.ask(
+                "unlearn",
+                request,
+                held=held,
+                timeout_seconds=_time_limit(runtime, choice),
+            )
+        except ComputeFailed as failed:
+            if failed.kind not in METHOD_REFUSALS:
+                raise
+            refusals.append(f"{choice.method}: {failed.detail}")
+            continue
+        reach("batch.computed")
+        promoted, why = _record(runtime, held, claimed, choice, request, answer)
+        reach("batch.recorded")
+        if promoted:
+            return
+        refusals.append(f"{choice.method}: {why}")
+    raise BatchFailed("no method gave a version that may go live; " + "; ".join(refusals))
+
+
+def _record(
+    runtime: Runtime,
+    held: leases.Held,
+    claimed: Claimed,
+    choice: MethodChoice,
+    request: dict[str, Any],
+    answer: dict[str, Any],
+) -> tuple[bool, str]:
+    """Register, judge, and promote or reject, in one transaction; whether it went live, and why."""
+    verdict = answer["verification"]["verdict"]
+    with runtime.session() as session:
+        leases.hold(session, held)
+        batch = session.get_one(Batch, claimed.batch_id)
+        model = session.get_one(Model, batch.model_id)
+        base = session.get_one(Version, batch.base_version_id)
+        version = versions.register(
+            session,
+            model,
+            origin="retrained" if answer["is_anchor"] else "unlearned",
+            parent=base,
+            anchor_id=None if answer["is_anchor"] else base.anchor_id,
+            data_revision=(request["data_revision"] if answer["is_anchor"] else base.data_revision),
+            digest=answer["checkpoint"]["digest"],
+            size_bytes=answer["checkpoint"]["size_bytes"],
+            batch_id=batch.id,
+            method=choice.method,
+            options=choice.options,
+            seed=request["seed"],
+            code_version=workers.code_version(),
+            notes=answer["notes"] | {"retrain_because": answer["retrain_because"]},
+            timings=answer["timings"],
+            now=runtime.now(),
+            actor=runtime.actor,
+        )
+        attach(session, version, answer["artifacts"], now=runtime.now())
+        verifications.store(
+            session,
+            model,
+            version,
+            measured=answer["verification"],
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+        allowed = verdict == "passed" or (verdict == "no_power" and claimed.promote_without_power)
+        if not allowed:
+            versions.reject(session, model, version, verdict=verdict, actor=runtime.actor)
+            return False, _reasons(answer)
+        version.mark = "no_power" if verdict == "no_power" else None
+        batches.complete(session, batch, version, held=held, now=runtime.now())
+        versions.promote(
+            session,
+            model,
+            version,
+            expected_production=_expected_production(model, base),
+            reason="unlearned",
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+        if answer["retrain_because"]:
+            _consolidate(session, runtime, model, answer["retrain_because"])
+        reach("batch.recording")
+    log.info("batch %s is live as version %d (%s)", batch.id, version.number, verdict)
+    return True, ""
+
+
+def _complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:
+    """None of the records is in the base's training data: the live version is already without."""
+    with runtime.session() as session:
+        batch = session.get_one(Batch, claimed.batch_id)
+        base = session.get_one(Version, batch.base_version_id)
+        batches.complete(session, batch, base, held=held, now=runtime.now())
+
+
+def attach(
+    session: Session, version: Version, artifacts: list[dict[str, Any]], *, now: Any
+) -> None:
+    """Register the internal state that a computation stored; an anchor's cache is the anchor's."""
+    for made in artifacts:
+        owner = session.get_one(Version, version.anchor_id) if made.get("of_anchor") else version
+        versions.attach(
+            session,
+            owner,
+            kind=made["kind"],
+            digest=made["digest"],
+            size_bytes=made["size_bytes"],
+            notes=made.get("notes"),
+            now=now,
+        )
+
+
+def _expected_production(model: Model, base: Version) -> int | None:
+    """Where the alias must still point: at the base, or, for an anchor catching up, anywhere."""
+    catching_up = base.id == base.anchor_id and base.training_run_id is not None
+    return model.production_id if catching_up else base.id
+
+
+def _consolidate(session: Session, runtime: Runtime, model: Model, because: list[str]) -> None:
+    policy = Policy.model_validate(model.policy)
+    if policy.auto_consolidate and not runs.active(session, model):
+        runs.create(
+            session,
+            model,
+            reason="consolidate",
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+        log.info("model %s will be retrained: %s", model.name, "; ".join(because))
+
+
+def _hand_back(runtime: Runtime, claimed: Claimed, *, because: str) -> None:
+    with runtime.session() as session:
+        batches.hand_back(
+            session,
+            session.get_one(Batch, claimed.batch_id),
+            because=because,
+            now=runtime.now(),
+            actor=runtime.actor,
+        )
+
+
+def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exception) -> None:
+    log.error("batch %s failed: %s", claimed.batch_id, error)
+    try:
+        with runtime.session() as session:
+            batches.fail(
+                session,
+                session.get_one(Batch, claimed.batch_id),
+                held=held,
+                error=str(error)[:1000],
+                retry=runtime.retry,
+                now=runtime.now(),
+            )
+    except leases.LeaseLost:
+        log.warning("batch %s has a new holder meanwhile", claimed.batch_id)
+
+
+def _time_limit(runtime: Runtime, choice: MethodChoice) -> float:
+    if choice.method == "retrain":
+        return runtime.settings.training_timeout_seconds
+    return runtime.settings.batch_timeout_seconds
+
+
+def _reasons(answer: dict[str, Any]) -> str:
+    found = answer["verification"]
+    return f"{found['verdict']}: {'; '.join(found['reasons'])}"

@@ -1,0 +1,142 @@
+"""Everything a computation must know, read from the ledger in one go and sent as plain JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.ledger import batches, versions
+from service.ledger.policy import Policy
+from service.ledger.tables import Batch, BatchRecord, Dataset, Model, Record, Version
+from service.settings import Settings
+
+#: Earlier batches whose stored scores a small batch is pooled with, at most.
+POOLED_BATCHES = 40
+
+
+def model(found: Model) -> dict[str, Any]:
+    """What a compute process needs to build the model."""
+    return {
+        "architecture": found.architecture,
+        "transform": found.transform,
+        "recipe": found.recipe,
+    }
+
+
+def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, Any]:
+    """The request of ``workers.compute.unlearn`` for a batch, but for the method."""
+    found = session.get_one(Model, batch.model_id)
+    dataset = session.get_one(Dataset, found.dataset_id)
+    base = session.get_one(Version, batch.base_version_id)
+    policy = Policy.model_validate(found.policy)
+    forget = batches.rows(session, batch)
+    return {
+        "store": str(settings.store),
+        "array": dataset.array_key,
+        "model": model(found),
+        "kind": batch.kind,
+        "seed": batch.seed + batch.attempts - 1,
+        "forget": forget,
+        "excluded": excluded_rows(session, dataset.id),
+        "data_revision": dataset.revision,
+        "base": {"digest": base.digest, "number": base.number},
+        "anchor": anchor(session, base),
+        "gates": policy.gates,
+        "lineage_clean": _lineage_is_clean(session, found, base),
+        "earlier_scores": _earlier_scores(session, base),
+        "update_log_bytes": (policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
+    }
+
+
+def anchor(session: Session, version: Version) -> dict[str, Any]:
+    """The anchor of a version's chain, with the digests of the internal state kept for it."""
+    start = session.get_one(Version, version.anchor_id)
+    chain = versions.batch_chain(session, version)
+    cache = versions.artifact(session, start.id, "caches")
+    state = versions.artifact(session, version.id, "states")
+    log = versions.artifact(session, start.id, "logs")
+    earlier = _rows_of(session, chain)
+    erased = _erased(session, start, earlier)
+    return {
+        "digest": start.digest,
+        "excluded": _excluded_up_to(session, start),
+        "cache": None if cache is None else cache.digest,
+        "state": None if state is None else state.digest,
+        "log": None if log is None else log.digest,
+        # The search may look at earlier rows only while every one of them still stands.
+        "earlier": [] if erased else earlier,
+        "forgotten": earlier,
+        "erased": erased,
+    }
+
+
+def excluded_rows(session: Session, dataset_id: int) -> list[int]:
+    """Rows that no training, sample or score may read."""
+    return list(
+        session.scalars(
+            select(Record.row)
+            .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_not(None))
+            .order_by(Record.row)
+        )
+    )
+
+
+def _excluded_up_to(session: Session, start: Version) -> list[int]:
+    """Rows that the anchor was never trained on because they were excluded before."""
+    found = session.get_one(Model, start.model_id)
+    return list(
+        session.scalars(
+            select(Record.row)
+            .where(
+                Record.dataset_id == found.dataset_id,
+                Record.excluded_revision <= start.data_revision,
+            )
+            .order_by(Record.row)
+        )
+    )
+
+
+def _rows_of(session: Session, chain: list[str]) -> list[int]:
+    if not chain:
+        return []
+    return list(session.scalars(select(BatchRecord.row).where(BatchRecord.batch_id.in_(chain))))
+
+
+def _erased(session: Session, start: Version, rows: list[int]) -> list[int]:
+    if not rows:
+        return []
+    found = session.get_one(Model, start.model_id)
+    return list(
+        session.scalars(
+            select(Record.row).where(
+                Record.dataset_id == found.dataset_id,
+                Record.erased_at.is_not(None),
+                Record.row.in_(rows),
+            )
+        )
+    )
+
+
+def _lineage_is_clean(session: Session, found: Model, base: Version) -> bool:
+    """Whether the base holds nothing that an earlier, completed deletion forgot.
+
+    A fresh anchor that catches up owes exactly the rows of its batch, which is what the batch is
+    for; every other base must owe nothing.
+    """
+    if base.anchor_id == base.id and base.training_run_id is not None:
+        return True
+    return not versions.contains_forgotten(session, found, base)
+
+
+def _earlier_scores(session: Session, base: Version) -> list[str]:
+    """Stored scores of the batches between the anchor and the base, newest first."""
+    digests = []
+    for version in versions.lineage(session, base)[:POOLED_BATCHES]:
+        if version.id == version.anchor_id:
+            break
+        kept = versions.artifact(session, version.id, "scores")
+        if kept is not None:
+            digests.append(kept.digest)
+    return digests

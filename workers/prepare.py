@@ -1,0 +1,142 @@
+"""Work that makes later batches quick: describe new models, prepare new anchors."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import exists, select
+
+from service.ledger import audit, leases, versions
+from service.ledger.policy import Policy
+from service.ledger.states import DatasetStatus
+from service.ledger.tables import Artifact, Dataset, Model, Version
+from workers import pipeline, plans
+from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.fault_points import reach
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+#: Methods that step from a prepared anchor.
+ANCHORED = frozenset({"iau"})
+
+
+def describe_due(runtime: Runtime) -> bool:
+    """Check that every new model builds on its data; write down its weights' names and shapes."""
+    with runtime.session() as session:
+        waiting = session.scalars(
+            select(Model.id)
+            .join(Dataset, Dataset.id == Model.dataset_id)
+            .where(
+                Model.parameters.is_(None),
+                Model.error.is_(None),
+                Dataset.status == DatasetStatus.READY,
+            )
+        ).all()
+    for model_id in waiting:
+        with runtime.lease(f"describe:{model_id}") as held:
+            if held is not None:
+                _describe(runtime, model_id, held)
+    return bool(waiting)
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Prepare the anchors of the live versions that have no cache yet."""
+    done = False
+    for anchor_id in _unprepared(runtime):
+        with runtime.lease(f"prepare:{anchor_id}") as held:
+            if held is not None and not runtime.stop.is_set():
+                done |= _prepare(runtime, anchor_id, held)
+    return done
+
+
+def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
+    with runtime.session() as session:
+        model = session.get_one(Model, model_id)
+        dataset = session.get_one(Dataset, model.dataset_id)
+        request = {
+            "store": str(runtime.store),
+            "array": dataset.array_key,
+            "classes": dataset.classes,
+            "model": plans.model(model),
+        }
+    try:
+        answer = runtime.ask(
+            "describe",
+            request,
+            held=held,
+            timeout_seconds=runtime.settings.batch_timeout_seconds,
+        )
+        parameters, error = answer["parameters"], None
+    except ComputeFailed as failed:
+        parameters, error = None, failed.detail
+    with runtime.session() as session:
+        leases.hold(session, held)
+        model = session.get_one(Model, model_id)
+        model.parameters, model.error = parameters, error
+        session.flush()
+        action = audit.Action.MODEL_FAILED if error else audit.Action.MODEL_PREPARED
+        audit.append(
+            session, actor=runtime.actor, action=action, subject=f"model:{model.name}", data={}
+        )
+
+
+def _unprepared(runtime: Runtime) -> list[int]:
+    prepared = exists().where(
+        Artifact.version_id == Version.anchor_id,
+        Artifact.kind == "caches",
+        Artifact.destroyed_at.is_(None),
+    )
+    with runtime.session() as session:
+        rows = session.execute(
+            select(Model, Version.anchor_id)
+            .join(Version, Version.id == Model.production_id)
+            # A chain that already forgot something cannot be prepared any more: the rows are gone.
+            .where(~prepared, Version.id == Version.anchor_id)
+        ).all()
+        return [
+            anchor_id
+            for model, anchor_id in rows
+            if anchor_id is not None and ANCHORED & _methods(Policy.model_validate(model.policy))
+        ]
+
+
+def _methods(policy: Policy) -> set[str]:
+    return {policy.method, *(choice.method for choice in policy.fallbacks)}
+
+
+def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
+    with runtime.session() as session:
+        version = session.get_one(Version, anchor_id)
+        model = session.get_one(Model, version.model_id)
+        dataset = session.get_one(Dataset, model.dataset_id)
+        if versions.artifact(session, anchor_id, "caches") is not None:
+            return False
+        request = {
+            "store": str(runtime.store),
+            "array": dataset.array_key,
+            "model": plans.model(model),
+            "anchor": plans.anchor(session, version),
+            "seed": version.seed,
+        }
+    try:
+        answer = runtime.ask(
+            "prepare",
+            request,
+            held=held,
+            timeout_seconds=runtime.settings.training_timeout_seconds,
+        )
+    except (ComputeFailed, ComputeDied, Stopping, OSError) as error:
+        # The first batch prepares what it needs; nothing waits for this.
+        log.warning("version %d was not prepared: %s", anchor_id, error)
+        return False
+    except leases.LeaseLost:
+        return False
+    reach("prepare.computed")
+    with runtime.session() as session:
+        leases.hold(session, held)
+        version = session.get_one(Version, anchor_id)
+        if versions.artifact(session, anchor_id, "caches") is None:
+            pipeline.attach(session, version, answer["artifacts"], now=runtime.now())
+            version.timings = version.timings | answer["timings"]
+    return True

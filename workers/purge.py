@@ -1,0 +1,92 @@
+"""Destroy what still carries erased data once its time has come, and sweep orphaned files."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from service.ledger.signing import Signer
+from sqlalchemy.orm import Session
+
+from models_store import arrays, objects
+from service.ledger import leases, purges, versions
+from service.ledger.tables import Dataset, Model, Version
+from workers.fault_points import reach
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+SWEEP_LEASE = "sweep"
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Purge every retired version whose window is over."""
+    done = False
+    with runtime.session() as session:
+        due = purges.due(session, now=runtime.now())
+    for version_id in due:
+        with runtime.lease(f"purge:{version_id}") as held:
+            if held is not None:
+                done |= _purge(runtime, version_id, held)
+    return done
+
+
+def sweep(runtime: Runtime) -> None:
+    """Remove files that nothing in the ledger refers to, at most once per quarter of the grace."""
+    grace = runtime.settings.orphan_grace_seconds
+    with runtime.session() as session:
+        # Never released: the lease running out is the clock of the next sweep.
+        held = leases.acquire(
+            session, SWEEP_LEASE, owner=runtime.owner, seconds=grace / 4, now=runtime.now()
+        )
+        if held is None:
+            return
+        keep = purges.files_in_use(session)
+    for kind in purges.KINDS:
+        gone = objects.sweep(runtime.store, keep[kind], grace, kind=kind)
+        if gone:
+            log.info("swept %d orphaned %s", len(gone), kind)
+    arrays.sweep(runtime.store, keep["arrays"], grace)
+
+
+def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
+    """Files first, then the ledger: a crash between the two destroys nothing twice."""
+    with runtime.session() as session:
+        doomed = purges.doomed(session, session.get_one(Version, version_id))
+    for kind, digest in doomed:
+        objects.destroy(runtime.store, digest, kind=kind)
+    reach("purge.destroyed")
+    with runtime.session() as session:
+        leases.hold(session, held)
+        version = session.get_one(Version, version_id)
+        model = session.get_one(Model, version.model_id)
+        purges.record(
+            session,
+            model,
+            version,
+            receipt=_receipt(runtime, session, model, version, doomed),
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+    return True
+
+
+def _receipt(
+    runtime: Runtime,
+    session: Session,
+    model: Model,
+    version: Version,
+    doomed: list[tuple[Any, str]],
+) -> dict[str, Any]:
+    """What was destroyed, signed: proof to keep after the weights are gone."""
+    dataset = session.get_one(Dataset, model.dataset_id)
+    return Signer.from_settings(runtime.settings).sign(
+        {
+            "type": "purge-receipt",
+            "version": versions.subject(model, version),
+            "dataset": dataset.name,
+            "destroyed": [{"kind": kind, "digest": digest} for kind, digest in doomed],
+            "retired_at": version.retired_at.isoformat() if version.retired_at else None,
+            "purged_at": runtime.now().isoformat(),
+        }
+    )

@@ -1,0 +1,148 @@
+"""What a worker thread holds while it works: database, store, compute process, name, stop sign."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.ledger import batches, db, leases
+from service.ledger.digests import Digester
+from service.settings import Settings
+from workers.compute.process import ComputeProcess, Stopping
+
+
+@dataclass
+class Runtime:
+    """One lane's means of working. Recipes take it first, as ledger functions take a session."""
+
+    settings: Settings
+    engine: Engine
+    compute: ComputeProcess
+    owner: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    stopped_at: float | None = None
+
+    @classmethod
+    def make(
+        cls,
+        settings: Settings,
+        *,
+        engine: Engine | None = None,
+        stop: threading.Event | None = None,
+    ) -> Runtime:
+        """A runtime with its own compute process (started when first used)."""
+        return cls(
+            settings=settings,
+            engine=engine or db.engine(settings.database),
+            compute=ComputeProcess(device=settings.device, threads=settings.threads),
+            owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+            stop=stop or threading.Event(),
+        )
+
+    @property
+    def store(self) -> Path:
+        return self.settings.store
+
+    @property
+    def actor(self) -> str:
+        """How the audit chain names this worker."""
+        return f"worker:{self.owner}"
+
+    @property
+    def digester(self) -> Digester:
+        return Digester.from_settings(self.settings)
+
+    @property
+    def retry(self) -> batches.Retry:
+        return batches.Retry(self.settings.max_attempts, self.settings.backoff_seconds)
+
+    @property
+    def sessions(self) -> sessionmaker[Session]:
+        return db.session_factory(self.engine)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A session whose transaction commits at the end of the block, or rolls back."""
+        with self.sessions() as session, session.begin():
+            yield session
+
+    def now(self) -> datetime:
+        return db.now()
+
+    @contextmanager
+    def lease(self, key: str) -> Iterator[leases.Held | None]:
+        """Hold a lease for the block; None when somebody else holds it."""
+        with self.session() as session:
+            held = leases.acquire(
+                session,
+                key,
+                owner=self.owner,
+                seconds=self.settings.lease_seconds,
+                now=self.now(),
+            )
+        try:
+            yield held
+        finally:
+            if held is not None:
+                with self.session() as session:
+                    leases.release(session, held, now=self.now())
+
+    def ask(
+        self,
+        operation: str,
+        request: dict[str, Any],
+        *,
+        held: leases.Held,
+        timeout_seconds: float,
+        progress: Callable[[dict[str, Any]], None] = lambda _seen: None,
+    ) -> dict[str, Any]:
+        """Have the compute process do something while the lease is kept alive.
+
+        ``LeaseLost``: another worker took over; ``Stopping``: this worker must stop and the grace
+        period is over. Either way the computation was killed.
+        """
+        renew_every = self.settings.lease_seconds / 3
+        renewed = time.monotonic()
+
+        def watch() -> None:
+            nonlocal renewed
+            self.heed_stop()
+            if time.monotonic() - renewed >= renew_every:
+                with self.session() as session:
+                    leases.renew(session, held, seconds=self.settings.lease_seconds, now=self.now())
+                renewed = time.monotonic()
+
+        return self.compute.call(
+            operation,
+            request,
+            timeout_seconds=timeout_seconds,
+            watch=watch,
+            watch_seconds=min(0.5, renew_every),
+            progress=progress,
+        )
+
+    def heed_stop(self) -> None:
+        """Raise ``Stopping`` once a stop was asked for and the grace period is over."""
+        if not self.stop.is_set():
+            return
+        if self.stopped_at is None:
+            self.stopped_at = time.monotonic()
+        if time.monotonic() - self.stopped_at >= self.settings.grace_seconds:
+            raise Stopping("the worker is stopping; the work was handed back")
+
+    def close(self) -> None:
+        """End the compute process and the database connections."""
+        self.compute.kill()
+        self.engine.dispose()

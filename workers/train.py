@@ -1,0 +1,238 @@
+"""How a training run becomes a version.
+
+The run's rows are fixed when it starts: every training row of the dataset that is not excluded at
+that revision. Deletions that are completed while it trains are owed by the new anchor, which stays
+a candidate until a batch has applied them (``batches.claim`` sees to it); without such a debt it
+is promoted at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+import workers
+from service.ledger import batches, leases, runs, verifications, versions
+from service.ledger.policy import Policy
+from service.ledger.states import RunStatus
+from service.ledger.tables import Dataset, Model, TrainingRun, Version
+from workers import pipeline, plans
+from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.fault_points import reach
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Run every waiting training run; True when one was run."""
+    done = False
+    with runtime.session() as session:
+        waiting = session.scalars(
+            select(TrainingRun.id)
+            .where(
+                TrainingRun.status.in_(runs.ACTIVE),
+                or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= runtime.now()),
+            )
+            .order_by(TrainingRun.id)
+        ).all()
+    for run_id in waiting:
+        with runtime.lease(f"run:{run_id}") as held:
+            if held is not None and not runtime.stop.is_set():
+                done |= run_training(runtime, run_id, held)
+    return done
+
+
+def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
+    """One attempt of one run, under its lease; False when it no longer waits."""
+    request = _start(runtime, run_id, held)
+    if request is None:
+        return False
+    reach("train.claimed")
+    try:
+        answer = runtime.ask(
+            "train",
+            request,
+            held=held,
+            timeout_seconds=runtime.settings.training_timeout_seconds,
+            progress=lambda seen: _show(runtime, run_id, seen),
+        )
+        reach("train.computed")
+        _record(runtime, run_id, held, request, answer)
+        reach("train.recorded")
+    except leases.LeaseLost:
+        log.warning("training run %s has a new holder; its work here is dropped", run_id)
+    except Stopping as stopping:
+        _hand_back(runtime, run_id, str(stopping), counts=False)
+    except (ComputeFailed, ComputeDied, OSError) as error:
+        _fail(runtime, run_id, held, error)
+    return True
+
+
+def _start(runtime: Runtime, run_id: str, held: leases.Held) -> dict[str, Any] | None:
+    with runtime.session() as session:
+        leases.hold(session, held)
+        run = session.get_one(TrainingRun, run_id)
+        if run.status not in runs.ACTIVE:
+            return None
+        if run.attempts >= runtime.retry.max_attempts:
+            error = run.error or "the worker died each time it trained"
+            runs.fail(session, run, error=error, actor=runtime.actor, now=runtime.now())
+            return None
+        model = session.get_one(Model, run.model_id)
+        # Locked, so that no row is excluded between the revision and the list of rows.
+        dataset = session.scalars(
+            select(Dataset).where(Dataset.id == model.dataset_id).with_for_update()
+        ).one()
+        runs.start(
+            session,
+            run,
+            data_revision=dataset.revision,
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+        policy = Policy.model_validate(model.policy)
+        return {
+            "store": str(runtime.store),
+            "array": dataset.array_key,
+            "model": plans.model(model),
+            "seed": run.seed,
+            "excluded": plans.excluded_rows(session, dataset.id),
+            "data_revision": dataset.revision,
+            "update_log_bytes": (
+                policy.update_log_megabytes << 20 if policy.keep_update_log else 0
+            ),
+            "approximate": _approximate(session, model),
+        }
+
+
+def _approximate(session: Session, model: Model) -> dict[str, Any] | None:
+    """The live approximate version, to be compared with the exact one that replaces it."""
+    if model.production_id is None:
+        return None
+    live = session.get_one(Version, model.production_id)
+    if live.origin != "unlearned":
+        return None
+    return {"digest": live.digest, "number": live.number}
+
+
+def _record(
+    runtime: Runtime,
+    run_id: str,
+    held: leases.Held,
+    request: dict[str, Any],
+    answer: dict[str, Any],
+) -> None:
+    """Register the version; promote it unless it owes deletions."""
+    with _model_lease(runtime, run_id, held) as model_id, runtime.session() as session:
+        leases.hold(session, held)
+        run = session.get_one(TrainingRun, run_id)
+        model = session.get_one(Model, model_id)
+        parent = None if model.production_id is None else session.get(Version, model.production_id)
+        version = versions.register(
+            session,
+            model,
+            origin="trained",
+            parent=parent,
+            data_revision=request["data_revision"],
+            digest=answer["checkpoint"]["digest"],
+            size_bytes=answer["checkpoint"]["size_bytes"],
+            training_run_id=run.id,
+            seed=run.seed,
+            code_version=workers.code_version(),
+            notes=answer["notes"],
+            timings=answer["timings"],
+            now=runtime.now(),
+            actor=runtime.actor,
+        )
+        pipeline.attach(session, version, answer["artifacts"], now=runtime.now())
+        verifications.store(
+            session,
+            model,
+            version,
+            measured=answer["verification"],
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+        runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())
+        if versions.contains_forgotten(session, model, version):
+            log.info("version %d of %s owes deletions and catches up", version.number, model.name)
+            return
+        versions.promote(
+            session,
+            model,
+            version,
+            expected_production=model.production_id,
+            reason=f"training run: {run.reason}",
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+
+
+class _model_lease:  # noqa: N801  # used as a context manager, reads like the function it is
+    """Wait for the model's lease, so that the anchor never changes under a running batch."""
+
+    def __init__(self, runtime: Runtime, run_id: str, held: leases.Held) -> None:
+        self._runtime, self._run_id, self._held = runtime, run_id, held
+        self._model: leases.Held | None = None
+
+    def __enter__(self) -> int:
+        runtime = self._runtime
+        with runtime.session() as session:
+            model_id = session.get_one(TrainingRun, self._run_id).model_id
+        while True:
+            with runtime.session() as session:
+                seconds = runtime.settings.lease_seconds
+                leases.renew(session, self._held, seconds=seconds, now=runtime.now())
+                self._model = leases.acquire(
+                    session,
+                    batches.lease_key(model_id),
+                    owner=runtime.owner,
+                    seconds=seconds,
+                    now=runtime.now(),
+                )
+            if self._model is not None:
+                return model_id
+            runtime.heed_stop()
+            runtime.stop.wait(min(0.2, runtime.settings.lease_seconds / 3))
+
+    def __exit__(self, *_error: object) -> None:
+        assert self._model is not None
+        with self._runtime.session() as session:
+            leases.release(session, self._model, now=self._runtime.now())
+
+
+def _show(runtime: Runtime, run_id: str, seen: dict[str, Any]) -> None:
+    with runtime.session() as session:
+        runs.progress(session, run_id, seen)
+
+
+def _fail(runtime: Runtime, run_id: str, held: leases.Held, error: Exception) -> None:
+    log.error("training run %s failed: %s", run_id, error)
+    with runtime.session() as session:
+        try:
+            leases.hold(session, held)
+        except leases.LeaseLost:
+            return
+        run = session.get_one(TrainingRun, run_id)
+        hopeless = isinstance(error, ComputeFailed) and error.kind in pipeline.METHOD_REFUSALS
+        if hopeless or run.attempts >= runtime.retry.max_attempts:
+            runs.fail(session, run, error=str(error), actor=runtime.actor, now=runtime.now())
+            return
+        runs.hand_back(
+            session,
+            run,
+            actor=runtime.actor,
+            not_before=runtime.now() + runtime.retry.pause(run.attempts),
+            error=str(error),
+        )
+
+
+def _hand_back(runtime: Runtime, run_id: str, because: str, *, counts: bool) -> None:
+    with runtime.session() as session:
+        run = session.get_one(TrainingRun, run_id)
+        if run.status == RunStatus.RUNNING:
+            runs.hand_back(session, run, actor=runtime.actor, error=because, counts=counts)

@@ -76,7 +76,12 @@ def test_every_setting_reaches_the_containers() -> None:
 
 def test_named_volumes_are_declared() -> None:
     mounted = {v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", [])}
-    assert mounted == set(COMPOSE["volumes"])
+    assert {v for v in mounted if not v.startswith("$")} == set(COMPOSE["volumes"])
+
+
+def test_data_sources_are_mounted_for_reading_alone() -> None:
+    for name in ("api", "worker"):
+        assert "${DATA_DIRECTORY:-./data}:/data:ro" in SERVICES[name]["volumes"]
 
 
 def test_the_gpu_file_only_adds_to_the_worker() -> None:

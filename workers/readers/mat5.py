@@ -49,8 +49,7 @@ def read(path: Path, names: Collection[str]) -> dict[str, npt.NDArray[Any]]:
     found = {}
     for kind, data in _elements(memoryview(content)[_HEADER_BYTES:]):
         if kind == _COMPRESSED:
-            data = _decompress(data, names)
-            kind = _MATRIX
+            kind, data = _MATRIX, _decompress(data, names)
         if kind == _MATRIX and _name(data) in names:
             found[_name(data)] = _array(data)
     return found
@@ -73,17 +72,20 @@ def _elements(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 def _decompress(data: memoryview, names: Collection[str]) -> memoryview:
     """The array in a compressed element; only its beginning when its name is not wanted."""
     stream = zlib.decompressobj()
-    start = stream.decompress(data, _NAME_BYTES)
-    if len(start) < 8 or _number(memoryview(start), 0) != _MATRIX:
+    try:
+        start = stream.decompress(data, _NAME_BYTES)
+        if len(start) < 8 or _number(memoryview(start), 0) != _MATRIX:
+            raise _damaged()
+        if _name(memoryview(start)[8:]) not in names:
+            return memoryview(start)[8:]
+        missing = 8 + _number(memoryview(start), 4) - len(start)
+        whole = start + stream.decompress(stream.unconsumed_tail, max(1, missing))
+        stream.decompress(stream.unconsumed_tail, 1)  # reads the checksum behind the data
+    except zlib.error:
+        raise _damaged() from None
+    if not stream.eof:
         raise _damaged()
-    size = _number(memoryview(start), 4)
-    if _name(memoryview(start)[8:]) not in names:
-        return memoryview(start)[8:]
-    rest = stream.decompress(stream.unconsumed_tail, max(1, 8 + size - len(start)))
-    whole = memoryview(start + rest)
-    if len(whole) < 8 + size:
-        raise _damaged()
-    return whole[8 : 8 + size]
+    return memoryview(whole)[8:]
 
 
 def _name(data: memoryview) -> str:

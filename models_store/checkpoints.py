@@ -19,6 +19,11 @@ def save(root: Path, tensors: Mapping[str, np.ndarray], manifest: dict[str, Any]
     return objects.save(root, tensors, manifest, kind="checkpoints")
 
 
+def adopt(root: Path, file: Path, manifest: dict[str, Any]) -> Saved:
+    """Move an upload that passed ``check_upload`` into the store; see ``objects.adopt``."""
+    return objects.adopt(root, file, manifest, kind="checkpoints")
+
+
 def load(root: Path, digest: str) -> dict[str, np.ndarray]:
     """Weights by name, after the digest was checked (``CorruptCheckpoint`` otherwise)."""
     return objects.load(root, digest, kind="checkpoints")

@@ -35,13 +35,19 @@ def save(
     """
     home = _home(root, kind)
     with files.building(home) as new, files.writing(home):
-        saved = _write(new, tensors, manifest)
-        if not files.publish(new, saved.digest):
-            files.touch(home / saved.digest)
-            if not _intact(root, saved.digest, kind):
-                files.set_aside(home / saved.digest)
-                files.publish(new, saved.digest)
-    return saved
+        _write(new, tensors)
+        return _publish(root, new, manifest, kind=kind)
+
+
+def adopt(root: Path, file: Path, manifest: dict[str, Any], *, kind: Kind) -> Saved:
+    """Store a checked safetensors file that lies in the store's file system; it is moved.
+
+    Its bytes stay as they are, so the digest is the one that whoever sent it can compute.
+    """
+    home = _home(root, kind)
+    with files.building(home) as new, files.writing(home):
+        file.rename(new / TENSORS)
+        return _publish(root, new, manifest, kind=kind)
 
 
 def load(root: Path, digest: str, *, kind: Kind) -> dict[str, np.ndarray]:
@@ -101,18 +107,28 @@ def _home(root: Path, kind: Kind) -> Path:
     return Path(root) / kind
 
 
-def _write(new: Path, tensors: Mapping[str, np.ndarray], manifest: dict[str, Any]) -> Saved:
+def _publish(root: Path, new: Path, manifest: dict[str, Any], *, kind: Kind) -> Saved:
+    """Give a directory that holds the tensors its manifest and its final name."""
     file = new / TENSORS
-    # safetensors writes the buffer as it lies: a view or a transposed array would be scrambled.
-    ordered = {name: _in_order(tensor) for name, tensor in tensors.items()}
-    try:
-        safetensors.numpy.save_file(ordered, file)
-    except safetensors.SafetensorError as error:
-        raise OSError(str(error)) from error  # it wraps the operating system's error in its own
     saved = Saved(digest=files.sha256(file), size_bytes=file.stat().st_size)
     content = {"digest": saved.digest, "size_bytes": saved.size_bytes, "manifest": manifest}
     files.write_manifest(new, content)
+    if not files.publish(new, saved.digest):
+        present = new.parent / saved.digest
+        files.touch(present)
+        if not _intact(root, saved.digest, kind):
+            files.set_aside(present)
+            files.publish(new, saved.digest)
     return saved
+
+
+def _write(new: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    # safetensors writes the buffer as it lies: a view or a transposed array would be scrambled.
+    ordered = {name: _in_order(tensor) for name, tensor in tensors.items()}
+    try:
+        safetensors.numpy.save_file(ordered, new / TENSORS)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error  # it wraps the operating system's error in its own
 
 
 def _in_order(tensor: np.ndarray) -> np.ndarray:

@@ -12,12 +12,20 @@ from fastapi import FastAPI
 from service import wake
 from service.api import (
     access,
+    aliases,
     auth,
+    batches,
+    checkpoints,
+    datasets,
     deletion_requests,
     health,
     limits,
+    methods,
+    models,
     openapi,
     problems,
+    training_runs,
+    versions,
 )
 from service.api.recorder import Recorder
 from service.ledger import db
@@ -28,6 +36,14 @@ OPEN = (health.router,)
 SECURED = (
     deletion_requests.batch_router,
     deletion_requests.router,
+    datasets.router,
+    models.router,
+    training_runs.router,
+    aliases.router,
+    batches.router,
+    checkpoints.router,
+    versions.router,
+    methods.router,
 )
 
 

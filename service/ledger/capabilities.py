@@ -66,11 +66,14 @@ def announce(session: Session, announcements: Iterable[Announcement], *, now: da
     session.flush()
 
 
-def listing(session: Session, kind: Kind) -> Sequence[Capability]:
-    """Everything announced of one kind, by name."""
-    return session.scalars(
-        select(Capability).where(Capability.kind == kind).order_by(Capability.name)
-    ).all()
+def page(
+    session: Session, kind: Kind, *, after: str | None = None, limit: int | None = None
+) -> Sequence[Capability]:
+    """What was announced of one kind, by name, from after the name ``after`` on."""
+    wanted = select(Capability).where(Capability.kind == kind)
+    if after is not None:
+        wanted = wanted.where(Capability.name > after)
+    return session.scalars(wanted.order_by(Capability.name).limit(limit)).all()
 
 
 def get(session: Session, kind: Kind, name: str) -> Capability:
@@ -78,7 +81,7 @@ def get(session: Session, kind: Kind, name: str) -> Capability:
     found = session.get(Capability, (_known_kind(kind), name))
     if found is not None:
         return found
-    there = [known.name for known in listing(session, kind)]
+    there = [known.name for known in page(session, kind)]
     if not there:
         raise Unavailable(
             f"no {kind} can be checked: no worker has announced itself yet; start one",

@@ -7,22 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.ledger import versions
-from service.ledger.tables import Batch, BatchRecord, Model, Record, Verification, Version
-
-
-@dataclass(frozen=True)
-class Link:
-    """One version of a chain with the batch that made it."""
-
-    version: Version
-    parent: int | None
-    batch: Batch | None
-    verdict: str | None
-    #: Records that the batch forgot.
-    records: int
+from service.ledger.tables import BatchRecord, Model, Record, Version
 
 
 @dataclass(frozen=True)
@@ -44,23 +32,23 @@ class Drift:
         return self.forgotten / self.anchor_rows if self.anchor_rows else 0.0
 
 
-def chain(session: Session, version: Version) -> list[Link]:
-    """The version, its parent, and so on to the first one, newest first."""
-    line = versions.lineage(session, version)
-    numbers = {one.id: one.number for one in line}
-    batches = _batches(session, line)
-    counts = _forgotten(session, [batch.id for batch in batches.values()])
-    verdicts = _verdicts(session, line)
-    return [
-        Link(
-            version=one,
-            parent=None if one.parent_id is None else numbers.get(one.parent_id),
-            batch=(batch := batches.get(one.id)),
-            verdict=verdicts.get(one.id),
-            records=0 if batch is None else counts.get(batch.id, 0),
+def chain(
+    session: Session, version: Version, *, before: int | None = None, limit: int | None = None
+) -> Sequence[Version]:
+    """The version, its parent, and so on to its anchor; those numbered below ``before``."""
+    start = select(Version.id, Version.parent_id, Version.anchor_id).where(Version.id == version.id)
+    links = start.cte("links", recursive=True)
+    parent = aliased(Version)
+    links = links.union_all(
+        select(parent.id, parent.parent_id, parent.anchor_id).where(
+            parent.id == links.c.parent_id, links.c.id != links.c.anchor_id
         )
-        for one in line
-    ]
+    )
+    # A parent is always older than its child: numbers order the chain.
+    wanted = select(Version).join(links, links.c.id == Version.id)
+    if before is not None:
+        wanted = wanted.where(Version.number < before)
+    return session.scalars(wanted.order_by(Version.number.desc()).limit(limit)).all()
 
 
 def drift(session: Session, model: Model, version: Version, *, now: datetime) -> Drift:
@@ -77,31 +65,6 @@ def drift(session: Session, model: Model, version: Version, *, now: datetime) ->
         class_share=max((count / seen[label] for label, count in gone.items()), default=0.0),
         age_days=max(0.0, (now - anchor.created_at).total_seconds() / 86_400),
     )
-
-
-def _batches(session: Session, line: Sequence[Version]) -> dict[int, Batch]:
-    """The batch that made each version, by the version's id."""
-    made_by = {one.batch_id: one.id for one in line if one.batch_id is not None}
-    found = session.scalars(select(Batch).where(Batch.id.in_(made_by)))
-    return {made_by[batch.id]: batch for batch in found}
-
-
-def _forgotten(session: Session, batch_ids: Sequence[str]) -> dict[str, int]:
-    rows = session.execute(
-        select(BatchRecord.batch_id, func.count())
-        .where(BatchRecord.batch_id.in_(batch_ids))
-        .group_by(BatchRecord.batch_id)
-    )
-    return dict(rows.tuples().all())
-
-
-def _verdicts(session: Session, line: Sequence[Version]) -> dict[int, str]:
-    rows = session.execute(
-        select(Verification.version_id, Verification.verdict).where(
-            Verification.version_id.in_([one.id for one in line])
-        )
-    )
-    return dict(rows.tuples().all())
 
 
 def _classes(session: Session, model: Model, anchor: Version) -> dict[int, int]:

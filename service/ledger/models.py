@@ -78,6 +78,13 @@ def page(session: Session, *, after: str | None, limit: int) -> Sequence[Model]:
     return session.scalars(wanted.order_by(Model.name).limit(limit)).all()
 
 
+def status(model: Model) -> str:
+    """``preparing`` until a worker has built the network, then ``ready`` or ``invalid``."""
+    if model.error is not None:
+        return "invalid"
+    return "preparing" if model.parameters is None else "ready"
+
+
 def dataset_names(session: Session, models: Sequence[Model]) -> dict[int, str]:
     """Names of the models' datasets by their ids."""
     wanted = {model.dataset_id for model in models}
@@ -112,9 +119,23 @@ def pending(session: Session, model: Model) -> dict[str, int]:
     return waiting
 
 
-def change_policy(session: Session, model: Model, policy: Policy, *, actor: str) -> Model:
-    """Give the model another policy; batches that run keep the one they began with."""
-    checked = choices.policy(session, policy)
+def change_policy(
+    session: Session, model: Model, changes: Mapping[str, Any], *, actor: str
+) -> Model:
+    """Change fields of the policy; a batch that runs keeps what it began with.
+
+    Another method without options of its own starts from that method's defaults.
+    """
+    merged = dict(model.policy)
+    if changes.get("method", merged["method"]) != merged["method"]:
+        merged["options"] = {}
+    for field, given in changes.items():
+        old = merged.get(field)
+        if field in ("drift", "approval") and isinstance(old, dict):
+            merged[field] = {**old, **given}
+        else:
+            merged[field] = given
+    checked = choices.policy(session, Policy.model_validate(merged))
     changed = sorted(field for field in checked if checked[field] != model.policy.get(field))
     if not changed:
         return model

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, ids
+from service.ledger import audit, ids, requests
 from service.ledger.states import IllegalMove, RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
 
@@ -71,6 +71,8 @@ def create(
             session.flush()
     except IntegrityError as error:  # the unique index: somebody queued one at the same moment
         raise _refused(model, None) from error
+    # Requests that came before the model had anything to forget from now concern it too.
+    requests.join(session, model, now=now)
     _write(session, run, model, audit.Action.TRAINING_RUN_QUEUED, actor, reason=run.reason)
     return run
 
@@ -100,6 +102,16 @@ def page(
     if before is not None:
         wanted = wanted.where(TrainingRun.id < before)
     return session.scalars(wanted.order_by(TrainingRun.id.desc()).limit(limit)).all()
+
+
+def version_numbers(session: Session, found: Sequence[TrainingRun]) -> dict[str, int]:
+    """Numbers of the versions that the runs made, by the runs' ids."""
+    rows = session.execute(
+        select(Version.training_run_id, Version.number).where(
+            Version.training_run_id.in_([run.id for run in found]), Version.batch_id.is_(None)
+        )
+    )
+    return {run_id: number for run_id, number in rows if run_id is not None}
 
 
 def start(

@@ -1,0 +1,119 @@
+"""The alias ``production`` over HTTP: where it points, where it pointed, and moving it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.ledger import db, history, models, versions
+from service.ledger.tables import AliasMove, Model
+
+router = bodies.router("/v1/models/{model}/aliases/production", tag="versions")
+
+Reading = Annotated[auth.Principal, auth.require("models:read")]
+Promoting = Annotated[auth.Principal, auth.require("models:promote")]
+
+VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class MoveGiven(schemas.Body):
+    """Where the alias shall point."""
+
+    version: VersionNumber
+    expected: VersionNumber | None = Field(
+        None, description="the present production version; refused when it is another one"
+    )
+    reason: str = Field(
+        "manual", min_length=1, max_length=40, pattern=r"^[A-Za-z0-9 ._-]+$", examples=["rollback"]
+    )
+
+
+class MoveView(BaseModel):
+    """One move of the alias."""
+
+    version: int
+    previous: int | None
+    reason: str
+    moved_by: str
+    moved_at: datetime
+
+
+class AliasView(BaseModel):
+    """The alias and a page of its history, newest first."""
+
+    alias: str
+    model: str
+    version: int | None = Field(description="null: nothing is live yet")
+    history: pagination.Page[MoveView]
+
+
+@router.get(
+    "",
+    response_model=AliasView,
+    responses=problems.responses(404),
+    summary="Show which version is live, and which were",
+)
+def show(model: deps.Name, _: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    return _view(session, models.get(session, model), paging)
+
+
+@router.put(
+    "",
+    response_model=AliasView,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Make a version live, if it contains no forgotten records",
+)
+def move(
+    model: deps.Name, given: MoveGiven, caller: Promoting, session: deps.Session, wake: deps.Wake
+) -> Any:
+    row = models.get(session, model)
+    version = versions.get(session, row, given.version)
+    live = models.production(session, row)
+    if given.expected is not None and (live is None or live.number != given.expected):
+        raise versions.ProductionMoved(
+            f"version {given.expected} is not the production version of {model}; look again",
+            production=None if live is None else live.number,
+        )
+    if live is None or live.id != version.id:
+        versions.promote(
+            session,
+            row,
+            version,
+            expected_production=row.production_id,
+            reason=given.reason,
+            actor=caller.actor,
+            now=db.now(),
+        )
+    shown = _view(session, row, pagination.Paging(pagination.DEFAULT_PAGE, None))
+    session.commit()
+    wake.background()
+    wake.deletions(row.id)
+    return shown
+
+
+def _view(session: deps.Session, model: Model, paging: pagination.Paging) -> dict[str, Any]:
+    live = models.production(session, model)
+    found = history.moves(session, model, before=paging.after(int), limit=paging.fetch)
+    page = paging.page(found, key=lambda one: one.id)
+    known = history.numbers(
+        session, [one for row in page["items"] for one in (row.version_id, row.previous_id)]
+    )
+    return {
+        "alias": "production",
+        "model": model.name,
+        "version": None if live is None else live.number,
+        "history": {**page, "items": [_move(row, known) for row in page["items"]]},
+    }
+
+
+def _move(row: AliasMove, numbers: dict[int, int]) -> dict[str, Any]:
+    return {
+        "version": numbers[row.version_id],
+        "previous": numbers.get(row.previous_id or 0),
+        "reason": row.reason,
+        "moved_by": row.moved_by,
+        "moved_at": row.moved_at,
+    }

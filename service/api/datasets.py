@@ -1,0 +1,174 @@
+"""Datasets over HTTP: asked for here, ingested by a worker."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service import sources
+from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.ledger import datasets, db
+from service.ledger.tables import Dataset
+
+router = bodies.router("/v1/datasets", tag="datasets")
+
+Reading = Annotated[auth.Principal, auth.require("models:read")]
+Writing = Annotated[auth.Principal, auth.require("models:write")]
+
+RETRY_AFTER_SECONDS = 2
+
+ColumnName = Annotated[str, Field(min_length=1, max_length=255)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+
+
+class SourceGiven(schemas.Body):
+    """A file or directory under the server's data root."""
+
+    path: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="relative to the configured data root",
+        examples=["faces/train.parquet"],
+    )
+    format: str | None = Field(
+        None,
+        max_length=32,
+        pattern=r"^[a-z0-9_]+$",
+        description="csv, parquet, npz, image_folder, …; left out: recognised by name and content",
+    )
+
+
+class ColumnsGiven(schemas.Body):
+    """Which column plays which part; left out: looked for under the usual names."""
+
+    record_id: ColumnName | None = None
+    subject_id: ColumnName | None = None
+    label: ColumnName | None = None
+    split: ColumnName | None = None
+    features: list[ColumnName] | None = Field(None, min_length=1, max_length=10_000)
+    image: ColumnName | None = None
+
+
+class FractionsGiven(schemas.Body):
+    """Shares of the splits that are drawn when no column says them."""
+
+    train: Share = 0.8
+    validation: Share = 0.1
+    audit: Share = 0.1
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> FractionsGiven:
+        if abs(self.train + self.validation + self.audit - 1) > 1e-6:
+            raise ValueError("train, validation and audit must sum to 1")
+        if self.train == 0:
+            raise ValueError("train must be above 0")
+        return self
+
+
+class DatasetGiven(schemas.Body):
+    """A dataset to ingest."""
+
+    name: schemas.DatasetName = Field(examples=["faces"])
+    source: SourceGiven
+    columns: ColumnsGiven = Field(default_factory=ColumnsGiven)
+    classes: int | None = Field(
+        None, ge=2, le=100_000, description="number of classes; left out: from the labels"
+    )
+    resize: tuple[Side, Side] | None = Field(
+        None, description="height and width to which images of different sizes are brought"
+    )
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the drawn splits")
+    fractions: FractionsGiven = Field(default_factory=FractionsGiven)
+
+
+class DatasetView(BaseModel):
+    """A dataset."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    status: Literal["ingesting", "ready", "failed"]
+    progress: float = Field(description="of the ingest, 0 to 1")
+    error: str | None = Field(description="why the source was refused: row, column, reason")
+    source: dict[str, Any]
+    rows: int | None
+    shape: list[int] | None = Field(description="of one row")
+    dtype: str | None
+    classes: int | None
+    revision: int = Field(description="grows by one each time records are taken out of training")
+    created_at: datetime
+    ready_at: datetime | None
+
+
+class DatasetDetail(DatasetView):
+    """A dataset with its counts."""
+
+    splits: dict[str, int] = Field(description="rows of train, validation and audit")
+    forgotten: int = Field(description="records taken out of training for good")
+    erased: int = Field(description="of these, raw rows overwritten in the store")
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=DatasetDetail,
+    responses=problems.responses(409, 413, 415),
+    summary="Ingest a dataset; a worker reads the source",
+)
+def create(
+    given: DatasetGiven,
+    caller: Writing,
+    session: deps.Session,
+    settings: deps.Settings,
+    wake: deps.Wake,
+    response: Response,
+) -> Any:
+    sources.locate(settings.sources, given.source.path)
+    dataset = datasets.create(
+        session, given.name, source=_source(given), actor=caller.actor, now=db.now()
+    )
+    shown = _detail(session, dataset)
+    session.commit()
+    wake.background()
+    response.headers["Location"] = f"/v1/datasets/{dataset.name}"
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return shown
+
+
+@router.get(
+    "",
+    response_model=pagination.Page[DatasetView],
+    summary="List the datasets",
+)
+def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    rows = datasets.page(session, after=paging.after(str), limit=paging.fetch)
+    return paging.page(rows, key=lambda row: row.name)
+
+
+@router.get(
+    "/{dataset}",
+    response_model=DatasetDetail,
+    responses=problems.responses(404),
+    summary="Show a dataset, how far its ingest is, and its counts",
+)
+def show(dataset: deps.Name, _: Reading, session: deps.Reader) -> Any:
+    return _detail(session, datasets.get(session, dataset))
+
+
+def _source(given: DatasetGiven) -> dict[str, Any]:
+    rest = given.model_dump(mode="json", exclude={"name", "source"})
+    return {**given.source.model_dump(mode="json"), **rest}
+
+
+def _detail(session: deps.Session, dataset: Dataset) -> dict[str, Any]:
+    counts = datasets.counts(session, dataset)
+    return {
+        **DatasetView.model_validate(dataset).model_dump(),
+        "splits": counts.splits,
+        "forgotten": counts.forgotten,
+        "erased": counts.erased,
+    }

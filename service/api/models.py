@@ -1,0 +1,244 @@
+"""Models over HTTP: created, shown, their policy changed, their next batch closed at once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Response
+from pydantic import BaseModel, Field
+
+from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.ledger import db, lineage, models, runs
+from service.ledger.policy import Policy
+from service.ledger.tables import Model
+
+router = bodies.router("/v1/models", tag="models")
+
+Reading = Annotated[auth.Principal, auth.require("models:read")]
+Writing = Annotated[auth.Principal, auth.require("models:write")]
+
+Numbers = Annotated[list[float], Field(min_length=1, max_length=65_536)]
+
+
+class ArchitectureGiven(schemas.Body):
+    """An installed architecture; parameters that the dataset decides may be left out."""
+
+    name: str = Field(max_length=64, pattern=r"^[A-Za-z0-9._-]+$", examples=["lenet5"])
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class TransformGiven(schemas.Body):
+    """From stored rows to input: (x · scale − mean) / std, per channel or feature."""
+
+    scale: float | None = Field(None, description="left out: 1/255 for bytes, 1 for floats")
+    mean: Numbers | None = Field(None, description="left out: 0")
+    std: Numbers | None = Field(None, description="left out: 1")
+
+
+class ModelGiven(schemas.Body):
+    """A model to create."""
+
+    name: str = Field(pattern=deps.NAME_PATTERN, examples=["face-classifier"])
+    dataset: schemas.DatasetName = Field(examples=["faces"])
+    architecture: ArchitectureGiven
+    transform: TransformGiven = Field(default_factory=TransformGiven)
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description="training options; GET /v1/recipes shows their schema"
+    )
+    policy: Policy = Field(default_factory=Policy)
+
+
+class PolicyChange(schemas.Body):
+    """A change of the policy: fields that are left out stay as they are."""
+
+    policy: Policy
+
+
+class RunNowGiven(schemas.Body):
+    """What to use for the next batch instead of the policy's method."""
+
+    method: str | None = Field(None, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class DriftView(BaseModel):
+    """What was forgotten since the anchor of the production version."""
+
+    anchor: int
+    batches: int
+    forgotten: int
+    anchor_rows: int
+    share: float
+    class_share: float
+    age_days: float
+
+
+class ModelView(BaseModel):
+    """A model."""
+
+    name: str
+    dataset: str
+    status: Literal["preparing", "ready", "invalid"] = Field(
+        description="preparing: a worker has not built the network yet; invalid: see `error`"
+    )
+    error: str | None
+    architecture: dict[str, Any]
+    transform: dict[str, Any]
+    recipe: dict[str, Any]
+    policy: dict[str, Any]
+    production: int | None = Field(description="number of the production version")
+    run_now_at: datetime | None
+    created_at: datetime
+
+
+class ModelDetail(ModelView):
+    """A model with what it is doing."""
+
+    parameters: dict[str, Any] | None = Field(
+        description="tensors of a checkpoint: {name: [shape, dtype]}; null while preparing"
+    )
+    pending: dict[str, int] = Field(description="erasures that wait for a batch, per kind")
+    active_training_run: str | None
+    drift: DriftView | None = Field(description="null without a production version")
+
+
+class RunNowView(BaseModel):
+    """What the next batch will do."""
+
+    model: str
+    run_now_at: datetime
+    method: str | None = Field(description="null: the policy's")
+    pending: dict[str, int] = Field(description="erasures that wait for it, per kind")
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ModelDetail,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Create a model on a dataset that is ready",
+)
+def create(
+    given: ModelGiven, caller: Writing, session: deps.Session, wake: deps.Wake, response: Response
+) -> Any:
+    model = models.create(
+        session,
+        given.name,
+        dataset=given.dataset,
+        architecture=given.architecture.name,
+        parameters=given.architecture.parameters,
+        transform=given.transform.model_dump(),
+        recipe=given.recipe,
+        policy=given.policy,
+        actor=caller.actor,
+        now=db.now(),
+    )
+    shown = _detail(session, model)
+    session.commit()
+    wake.background()
+    response.headers["Location"] = f"/v1/models/{model.name}"
+    return shown
+
+
+@router.get(
+    "",
+    response_model=pagination.Page[ModelView],
+    summary="List the models",
+)
+def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    rows = models.page(session, after=paging.after(str), limit=paging.fetch)
+    page = paging.page(rows, key=lambda row: row.name)
+    return {**page, "items": _views(session, page["items"])}
+
+
+@router.get(
+    "/{model}",
+    response_model=ModelDetail,
+    responses=problems.responses(404),
+    summary="Show a model",
+)
+def show(model: deps.Name, _: Reading, session: deps.Reader) -> Any:
+    return _detail(session, models.get(session, model))
+
+
+@router.patch(
+    "/{model}",
+    response_model=ModelDetail,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Change a model's unlearning policy",
+)
+def change(
+    model: deps.Name, given: PolicyChange, caller: Writing, session: deps.Session, wake: deps.Wake
+) -> Any:
+    changes = given.policy.model_dump(mode="json", exclude_unset=True)
+    changed = models.change_policy(session, models.get(session, model), changes, actor=caller.actor)
+    shown = _detail(session, changed)
+    session.commit()
+    wake.deletions(changed.id)
+    return shown
+
+
+@router.post(
+    "/{model}/batches:run-now",
+    status_code=202,
+    response_model=RunNowView,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Close the model's next batch without waiting",
+)
+def run_now(
+    model: deps.Name, given: RunNowGiven, caller: Writing, session: deps.Session, wake: deps.Wake
+) -> Any:
+    row, now = models.get(session, model), db.now()
+    pending = models.run_now(
+        session, row, method=given.method, options=given.options, actor=caller.actor, now=now
+    )
+    session.commit()
+    wake.deletions(row.id)
+    return RunNowView(model=model, run_now_at=now, method=given.method, pending=pending)
+
+
+def _views(session: deps.Session, rows: list[Model]) -> list[dict[str, Any]]:
+    names = models.dataset_names(session, rows)
+    numbers = models.production_numbers(session, rows)
+    return [
+        {
+            "name": row.name,
+            "dataset": names[row.dataset_id],
+            "status": models.status(row),
+            "error": row.error,
+            "architecture": row.architecture,
+            "transform": row.transform,
+            "recipe": row.recipe,
+            "policy": row.policy,
+            "production": numbers.get(row.id),
+            "run_now_at": row.run_now_at,
+            "created_at": row.created_at,
+        }
+        for row in rows
+    ]
+
+
+def _detail(session: deps.Session, model: Model) -> dict[str, Any]:
+    production = models.production(session, model)
+    active = runs.active(session, model)
+    drift = None if production is None else lineage.drift(session, model, production, now=db.now())
+    return {
+        **_views(session, [model])[0],
+        "parameters": model.parameters,
+        "pending": models.pending(session, model),
+        "active_training_run": None if active is None else active.id,
+        "drift": None if drift is None else _drift(drift),
+    }
+
+
+def _drift(drift: lineage.Drift) -> DriftView:
+    return DriftView(
+        anchor=drift.anchor,
+        batches=drift.batches,
+        forgotten=drift.forgotten,
+        anchor_rows=drift.anchor_rows,
+        share=drift.share,
+        class_share=drift.class_share,
+        age_days=drift.age_days,
+    )

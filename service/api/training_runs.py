@@ -1,0 +1,122 @@
+"""Training runs over HTTP: queued here, run by a worker."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Response
+from pydantic import BaseModel, Field
+
+from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.ledger import db, models, runs
+from service.ledger.tables import Model, TrainingRun
+
+router = bodies.router("/v1/models/{model}/training-runs", tag="training runs")
+
+Reading = Annotated[auth.Principal, auth.require("models:read")]
+Writing = Annotated[auth.Principal, auth.require("models:write")]
+RunId = Annotated[str, Path(pattern=r"^run_[0-9a-z]{26}$", description="id of a training run")]
+
+RETRY_AFTER_SECONDS = 5
+
+
+class RunGiven(schemas.Body):
+    """A training run to queue."""
+
+    reason: Literal["initial", "request", "consolidate"] | None = Field(
+        None,
+        description="consolidate: an exact retrain on the retained rows; "
+        "left out: initial for a model without versions, else request",
+    )
+    seed: int | None = Field(
+        None, ge=0, le=2**63 - 1, description="reproduces the weights; left out: drawn and shown"
+    )
+
+
+class RunView(BaseModel):
+    """A training run."""
+
+    id: str
+    model: str
+    status: Literal["queued", "running", "completed", "failed"]
+    reason: str
+    seed: int
+    data_revision: int | None = Field(description="the dataset's revision that it trains on")
+    progress: dict[str, Any] = Field(description="fraction, epoch and losses so far")
+    attempts: int
+    error: str | None
+    version: int | None = Field(description="number of the version that it made")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=RunView,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Train the model anew; a worker runs it",
+)
+def create(
+    model: deps.Name,
+    given: RunGiven,
+    caller: Writing,
+    session: deps.Session,
+    wake: deps.Wake,
+    response: Response,
+) -> Any:
+    row = models.get(session, model)
+    run = runs.create(
+        session, row, reason=given.reason, seed=given.seed, actor=caller.actor, now=db.now()
+    )
+    session.commit()
+    wake.background()
+    response.headers["Location"] = f"/v1/models/{model}/training-runs/{run.id}"
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return _view(row, run, {})
+
+
+@router.get(
+    "",
+    response_model=pagination.Page[RunView],
+    responses=problems.responses(404),
+    summary="List the model's training runs, newest first",
+)
+def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    row = models.get(session, model)
+    found = runs.page(session, row, before=paging.after(str), limit=paging.fetch)
+    page = paging.page(found, key=lambda run: run.id)
+    made = runs.version_numbers(session, page["items"])
+    return {**page, "items": [_view(row, run, made) for run in page["items"]]}
+
+
+@router.get(
+    "/{run}",
+    response_model=RunView,
+    responses=problems.responses(404),
+    summary="Show a training run and how far it is",
+)
+def show(model: deps.Name, run: RunId, _: Reading, session: deps.Reader) -> Any:
+    row = models.get(session, model)
+    found = runs.get(session, row, run)
+    return _view(row, found, runs.version_numbers(session, [found]))
+
+
+def _view(model: Model, run: TrainingRun, made: dict[str, int]) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "model": model.name,
+        "status": run.status.value,
+        "reason": run.reason,
+        "seed": run.seed,
+        "data_revision": run.data_revision,
+        "progress": run.progress,
+        "attempts": run.attempts,
+        "error": run.error,
+        "version": made.get(run.id),
+        "created_at": run.created_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+    }

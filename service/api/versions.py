@@ -1,0 +1,345 @@
+"""Versions over HTTP: imported, listed, with their lineage and what was measured of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel, Field
+
+from models_store import checkpoints
+from models_store import errors as store_errors
+from service.api import auth, bodies, deps, pagination, problems, uploads
+from service.errors import TooLarge, Unavailable, Unprocessable
+from service.ledger import db, history, imports, lineage, models, versions
+from service.ledger.keys import Scope
+from service.ledger.states import VersionStatus
+from service.ledger.tables import Model, Version
+
+router = bodies.router("/v1/models/{model}/versions", tag="versions")
+
+Reading = Annotated[auth.Principal, auth.require("models:read")]
+Writing = Annotated[auth.Principal, auth.require("models:write")]
+
+#: Members of what was measured that speak of single records.
+PER_RECORD = frozenset({"worst_records", "per_record", "record_scores"})
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+class VersionView(BaseModel):
+    """One immutable set of weights."""
+
+    number: int
+    model: str
+    status: VersionStatus
+    is_production: bool
+    origin: str = Field(description="trained, imported, unlearned or retrained")
+    parent: int | None = Field(description="number of the version that it was made from")
+    anchor: int | None = Field(description="number of the exact version that its chain starts from")
+    data_revision: int = Field(description="revision of the dataset that the anchor was trained on")
+    digest: str = Field(description="sha256 of the safetensors file")
+    size_bytes: int
+    training_run: str | None
+    batch: str | None
+    method: str | None
+    options: dict[str, Any]
+    seed: int
+    code_version: str
+    notes: dict[str, Any]
+    timings: dict[str, Any] = Field(description="seconds per step")
+    mark: str | None = Field(description="a caution that travels with it, such as no_power")
+    verdict: str | None = Field(description="of its verification; null when it has none")
+    created_at: datetime
+    published_at: datetime | None
+    retired_at: datetime | None
+    purged_at: datetime | None
+
+
+class LinkView(BaseModel):
+    """One step of a lineage."""
+
+    number: int
+    status: VersionStatus
+    origin: str
+    parent: int | None
+    batch: str | None = Field(description="the batch that made it")
+    method: str | None
+    records: int = Field(description="records that the batch forgot")
+    verdict: str | None
+    mark: str | None
+    digest: str
+    created_at: datetime
+
+
+class VerificationView(BaseModel):
+    """What was measured of a version."""
+
+    model: str
+    version: int
+    verdict: str
+    measured: dict[str, Any] = Field(
+        description="metrics, controls, gates; what speaks of single records needs audit:read"
+    )
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A checkpoint that was received and fits the model; it lies in the store's uploads."""
+
+    file: Path
+    data_revision: int
+
+
+DataRevision = Annotated[
+    int,
+    Query(
+        ge=0,
+        le=2**31 - 1,
+        description="the dataset's revision that it was trained on; 0: on everything",
+    ),
+]
+
+
+async def _upload(
+    model: deps.Name,
+    caller: Writing,  # first of all the key, before a byte is read
+    request: Request,
+    settings: deps.Settings,
+    store: deps.Store,
+    data_revision: DataRevision = 0,
+) -> AsyncIterator[Upload]:
+    spec = await run_in_threadpool(_expected, request, model, data_revision)
+    async with uploads.received(
+        request,
+        store,
+        max_bytes=settings.max_upload_bytes,
+        leftover_seconds=settings.orphan_grace_seconds,
+    ) as file:
+        await run_in_threadpool(_check, file, spec, settings.max_upload_bytes)
+        yield Upload(file, data_revision)
+
+
+def _expected(request: Request, model: str, data_revision: int) -> Any:
+    """What the file must hold; everything that can be refused beforehand is."""
+    with request.app.state.sessions() as session:
+        row = models.get(session, model)
+        spec = models.require_parameters(row)
+        imports.check(session, row, data_revision=data_revision)
+        return spec
+
+
+def _check(file: Path, spec: Any, max_bytes: int) -> None:
+    try:
+        checkpoints.check_upload(file, spec, max_bytes)
+    except store_errors.UploadTooLarge as error:
+        raise TooLarge(str(error)) from error
+    except store_errors.UploadMismatch as error:
+        raise Unprocessable(str(error), reasons=error.reasons[:100]) from error
+    except store_errors.UploadError as error:
+        raise Unprocessable(str(error)) from error
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=VersionView,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Import a checkpoint that was trained elsewhere",
+    description="The body is a safetensors file with exactly the tensors that the model's "
+    "`parameters` name. It becomes an anchor of its own. Give the `data_revision` of the dataset "
+    "that it was trained on: weights that saw records forgotten since are refused.",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": dict.fromkeys(uploads.MEDIA_TYPES, _BINARY),
+        }
+    },
+)
+def create(
+    model: deps.Name,
+    caller: Writing,
+    upload: Annotated[Upload, Depends(_upload)],
+    session: deps.Session,
+    store: deps.Store,
+    wake: deps.Wake,
+    response: Response,
+    promote: Annotated[
+        bool | None,
+        Query(description="make it live; left out: only if no version is live yet"),
+    ] = None,
+) -> Any:
+    try:
+        saved = checkpoints.adopt(store, upload.file, {"model": model, "origin": "imported"})
+    except store_errors.Unwritable as error:
+        raise Unavailable(
+            "the store cannot take the checkpoint now; try again", retry_after_seconds=60
+        ) from error
+    row = models.get(session, model)
+    version = imports.register(
+        session,
+        row,
+        digest=saved.digest,
+        size_bytes=saved.size_bytes,
+        data_revision=upload.data_revision,
+        promote=promote,
+        actor=caller.actor,
+        now=db.now(),
+    )
+    shown = views(session, row, [version])[0]
+    session.commit()
+    wake.background()
+    wake.deletions(row.id)
+    response.headers["Location"] = f"/v1/models/{model}/versions/{version.number}"
+    return shown
+
+
+@router.get(
+    "",
+    response_model=pagination.Page[VersionView],
+    responses=problems.responses(404),
+    summary="List the model's versions, newest first",
+)
+def listing(
+    model: deps.Name,
+    _: Reading,
+    session: deps.Reader,
+    paging: pagination.Asked,
+    status: Annotated[VersionStatus | None, Query(description="only those in this state")] = None,
+) -> Any:
+    row = models.get(session, model)
+    found = history.versions(
+        session, row, status=status, before=paging.after(int), limit=paging.fetch
+    )
+    page = paging.page(found, key=lambda version: version.number)
+    return {**page, "items": views(session, row, page["items"])}
+
+
+@router.get(
+    "/{number}",
+    response_model=VersionView,
+    responses=problems.responses(404),
+    summary="Show a version",
+)
+def show(model: deps.Name, number: deps.Number, _: Reading, session: deps.Reader) -> Any:
+    row = models.get(session, model)
+    return views(session, row, [versions.get(session, row, number)])[0]
+
+
+@router.get(
+    "/{number}/lineage",
+    response_model=pagination.Page[LinkView],
+    responses=problems.responses(404),
+    summary="Show how a version came about: its parents back to the anchor, newest first",
+)
+def show_lineage(
+    model: deps.Name,
+    number: deps.Number,
+    _: Reading,
+    session: deps.Reader,
+    paging: pagination.Asked,
+) -> Any:
+    row = models.get(session, model)
+    version = versions.get(session, row, number)
+    chain = lineage.chain(session, version, before=paging.after(int), limit=paging.fetch)
+    page = paging.page(chain, key=lambda link: link.number)
+    return {**page, "items": _links(session, page["items"])}
+
+
+@router.get(
+    "/{number}/verification",
+    response_model=VerificationView,
+    responses=problems.responses(404),
+    summary="Show what was measured of a version, and the verdict",
+)
+def show_verification(
+    model: deps.Name, number: deps.Number, caller: Reading, session: deps.Reader
+) -> Any:
+    row = models.get(session, model)
+    found = history.verification(session, row, versions.get(session, row, number))
+    everything = caller.may(Scope.AUDIT_READ)
+    return {
+        "model": model,
+        "version": number,
+        "verdict": found.verdict,
+        "measured": found.measured if everything else without_records(found.measured),
+        "created_at": found.created_at,
+    }
+
+
+def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list[dict[str, Any]]:
+    """Versions of one model in their public form."""
+    known = history.numbers(
+        session, [one for row in found for one in (row.parent_id, row.anchor_id)]
+    )
+    verdicts = history.verdicts(session, [row.id for row in found])
+    return [
+        {
+            "number": row.number,
+            "model": model.name,
+            "status": row.status,
+            "is_production": row.id == model.production_id,
+            "origin": row.origin,
+            "parent": known.get(row.parent_id or 0),
+            "anchor": known.get(row.anchor_id or 0),
+            "data_revision": row.data_revision,
+            "digest": row.digest,
+            "size_bytes": row.size_bytes,
+            "training_run": row.training_run_id,
+            "batch": row.batch_id,
+            "method": row.method,
+            "options": row.options,
+            "seed": row.seed,
+            "code_version": row.code_version,
+            "notes": without_records(row.notes),
+            "timings": row.timings,
+            "mark": row.mark,
+            "verdict": verdicts.get(row.id),
+            "created_at": row.created_at,
+            "published_at": row.published_at,
+            "retired_at": row.retired_at,
+            "purged_at": row.purged_at,
+        }
+        for row in found
+    ]
+
+
+def without_records(measured: Any) -> Any:
+    """What was measured, less every member that speaks of single records."""
+    if isinstance(measured, dict):
+        return {
+            name: without_records(value)
+            for name, value in measured.items()
+            if name not in PER_RECORD
+        }
+    if isinstance(measured, list):
+        return [without_records(value) for value in measured]
+    return measured
+
+
+def _links(session: deps.Session, chain: Sequence[Version]) -> list[dict[str, Any]]:
+    parents = history.numbers(session, [row.parent_id for row in chain])
+    verdicts = history.verdicts(session, [row.id for row in chain])
+    records = history.records(session, [row.batch_id for row in chain if row.batch_id])
+    return [
+        {
+            "number": row.number,
+            "status": row.status,
+            "origin": row.origin,
+            "parent": parents.get(row.parent_id or 0),
+            "batch": row.batch_id,
+            "method": row.method,
+            "records": records.get(row.batch_id or "", 0),
+            "verdict": verdicts.get(row.id),
+            "mark": row.mark,
+            "digest": row.digest,
+            "created_at": row.created_at,
+        }
+        for row in chain
+    ]

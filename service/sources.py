@@ -1,0 +1,39 @@
+"""Server-side data sources: a client names a file, but never one outside the data root."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from service.errors import Unprocessable
+
+
+class OutsideDataRoot(Unprocessable):
+    """A path that leads, or could lead, out of the data root."""
+
+    code = "outside-data-root"
+
+
+def locate(root: Path, path: str) -> Path:
+    """The file that ``path``, relative to the data root, means; links out of it are refused.
+
+    Whether it exists is for the reader to say: the process that asks may not have it mounted.
+    """
+    parts = PurePosixPath(path).parts
+    if "\0" in path or "\\" in path or path.startswith("/") or ".." in parts or not parts:
+        raise _refused()
+    home = root.resolve()
+    try:
+        found = (home / path).resolve()
+    except (OSError, RuntimeError) as error:  # a circle of links, a name that is too long
+        raise _refused() from error
+    if home not in found.parents:
+        raise _refused()
+    return found
+
+
+def _refused() -> OutsideDataRoot:
+    return OutsideDataRoot(
+        "source.path must name a file under the configured data root, relative to it and "
+        "without '..'; links that lead out of it are not followed",
+        field="source.path",
+    )

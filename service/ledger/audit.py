@@ -9,19 +9,21 @@ in the same session writes the queue first, as autoflush does for other rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import event, insert, select
+from sqlalchemy import Row, event, insert, select
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from service.ledger import canonical, db, triggers
+from service.ledger import canonical, chain, db, signing, triggers  # noqa: F401  # triggers: made with the tables
 from service.ledger.tables import AuditEvent, AuditHead
 
-#: ``previous_hash`` of the first line.
-GENESIS = triggers.GENESIS
+GENESIS = chain.GENESIS
+
+#: ``type`` of a signed head of the chain.
+CHECKPOINT = "chain-head"
 
 _QUEUE = "audit_queue"
 
@@ -136,12 +138,87 @@ def write(session: Session) -> None:
     queue.written = len(queue.events)
 
 
-def line_hash(line: dict[str, Any]) -> str:
-    """Hash of a line as ``describe`` gives it: of everything in it but the hash itself."""
-    return canonical.digest({name: value for name, value in line.items() if name != "hash"})
+def page(
+    session: Session,
+    *,
+    limit: int,
+    before: int | None = None,
+    subject: str | None = None,
+    action: Action | None = None,
+) -> list[AuditEvent]:
+    """The newest lines first, at most ``limit``: those before line ``before``, of one subject."""
+    wanted = select(AuditEvent)
+    if before is not None:
+        wanted = wanted.where(AuditEvent.seq < before)
+    if subject is not None:
+        wanted = wanted.where(AuditEvent.subject == subject)
+    if action is not None:
+        wanted = wanted.where(AuditEvent.action == action.value)
+    return list(session.scalars(wanted.order_by(AuditEvent.seq.desc()).limit(limit)))
 
 
-def describe(line: AuditEvent) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Checked:
+    """What became of checking the chain: the last good line, and the first bad one if any."""
+
+    lines: int
+    seq: int
+    hash: str
+    bad_seq: int | None = None
+    problem: str | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether every line is as it was written and none is missing in between."""
+        return self.problem is None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"sound": self.sound}
+
+
+def verify(session: Session, *, since: int = 0) -> Checked:
+    """Recompute the chain from the line after ``since`` to the head; a million lines fit.
+
+    The line ``since`` itself is trusted: it is one whose hash a signed checkpoint holds. A tail
+    that was cut together with the head shows only against such a checkpoint: see ``holds``.
+    """
+    write(session)
+    # The head first: lines appended while this reads are then not missed but left for later.
+    head = session.execute(select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)).one()
+    at = Checked(0, since, _hash_of(session, since) if since else GENESIS)
+    at = _walk(session, at, until=head.seq, chunk=1000)
+    if not at.sound:
+        return at
+    if at.seq != head.seq:
+        return replace(at, bad_seq=at.seq + 1, problem="the line is missing")
+    if at.hash != head.hash:
+        return replace(at, bad_seq=at.seq, problem="the head has another hash than the last line")
+    return at
+
+
+def holds(session: Session, *, seq: int, hash: str) -> bool:
+    """Whether the chain still has the line of an earlier checkpoint, unchanged."""
+    if seq == 0:
+        return hash == GENESIS
+    return session.scalar(select(AuditEvent.hash).where(AuditEvent.seq == seq)) == hash
+
+
+def checkpoint(session: Session, signer: signing.Signer, *, now: datetime) -> dict[str, Any]:
+    """The chain's head, signed: whoever keeps it can show later that no line before was changed."""
+    write(session)
+    head = session.execute(select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)).one()
+    return signer.sign(
+        {
+            "type": CHECKPOINT,
+            "seq": head.seq,
+            "hash": head.hash,
+            "at": canonical.moment(now),
+        }
+    )
+
+
+def describe(line: AuditEvent | Row[Any]) -> dict[str, Any]:
     """A line in its public form: the members that its hash covers, and the hash."""
     return {
         "seq": line.seq,
@@ -153,6 +230,31 @@ def describe(line: AuditEvent) -> dict[str, Any]:
         "previous_hash": line.previous_hash,
         "hash": line.hash,
     }
+
+
+def _hash_of(session: Session, seq: int) -> str:
+    found = session.scalar(select(AuditEvent.hash).where(AuditEvent.seq == seq))
+    return found if found is not None else "missing"
+
+
+def _walk(session: Session, at: Checked, *, until: int, chunk: int) -> Checked:
+    columns = AuditEvent.__table__.columns
+    wanted = select(*columns).where(AuditEvent.seq > at.seq, AuditEvent.seq <= until)
+    rows = session.execute(wanted.order_by(AuditEvent.seq).execution_options(yield_per=chunk))
+    try:
+        for row in rows:
+            line = describe(row)
+            problem = chain.problem(line, seq=at.seq + 1, previous_hash=at.hash)
+            if problem is not None:
+                return replace(at, bad_seq=at.seq + 1, problem=problem)
+            at = Checked(at.lines + 1, line["seq"], line["hash"])
+    except ValueError:  # a column holds what was never written; look again, one by one
+        if chunk > 1:
+            return _walk(session, at, until=until, chunk=1)
+        return replace(at, bad_seq=at.seq + 1, problem="the line cannot be read")
+    finally:
+        rows.close()
+    return at
 
 
 @dataclass(frozen=True)
@@ -175,7 +277,7 @@ def _chain(events: Sequence[AuditEvent], *, after_seq: int, after_hash: str, at:
         made.seq = after_seq = after_seq + 1
         made.previous_hash = after_hash
         made.at = at
-        made.hash = after_hash = line_hash(describe(made))
+        made.hash = after_hash = chain.line_hash(describe(made))
 
 
 def _row(made: AuditEvent) -> dict[str, Any]:

@@ -12,10 +12,8 @@ from typing import Any
 from sqlalchemy import event, insert
 from sqlalchemy.engine import Connection
 
+from service.ledger.chain import GENESIS
 from service.ledger.tables import AuditEvent, AuditHead
-
-#: Hash of the head before the first line.
-GENESIS = "0" * 64
 
 SQLITE = (
     """

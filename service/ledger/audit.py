@@ -92,7 +92,7 @@ class Line:
 class _Queue:
     events: list[AuditEvent] = field(default_factory=list)
     written: int = 0
-    #: Per open savepoint: how many lines there were, and how many were written, when it began.
+    #: Per savepoint: how many lines there were, and how many were written, when it began.
     marks: dict[SessionTransaction, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -320,8 +320,6 @@ def _forget_rolled_back(session: Session, transaction: SessionTransaction) -> No
 
 @event.listens_for(Session, "after_transaction_end")
 def _forget_ended(session: Session, transaction: SessionTransaction) -> None:
-    queue: _Queue | None = session.info.get(_QUEUE)
+    # A savepoint's mark stays: its rollback is told after its end.
     if transaction.parent is None:
         session.info.pop(_QUEUE, None)
-    elif queue is not None:
-        queue.marks.pop(transaction, None)

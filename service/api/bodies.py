@@ -15,7 +15,7 @@ from service.errors import ServiceError, Unprocessable, UnsupportedMediaType
 MAX_DEPTH = 32
 
 
-class UnreadableBody(ServiceError):  # noqa: N818  # named like its kin in service.errors
+class UnreadableBody(ServiceError):
     """The body is not JSON."""
 
     status: ClassVar[int] = 400

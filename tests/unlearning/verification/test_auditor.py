@@ -1,0 +1,254 @@
+"""The auditor is audited: models that did not forget, or forgot badly, must come out failed.
+
+Real data: handwritten digits, a fifth of the labels of every split replaced by lot, and a small
+network trained until it knows its 1,000 training rows by heart (membership AUC about .7). 200 of
+them are forgotten; 697 rows were never seen.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional
+
+from unlearning import verification
+from unlearning.examples import Examples, concatenate
+from unlearning.verification import ModelScores, Verdict
+from unlearning.verification.report import Verification
+
+SEEDS = (0, 1, 2)
+
+#: Two networks of this kind that differ in their seed alone differ by a point or two on never-seen
+#: rows, so the policy allows two.
+GATES = verification.Gates(audit_accuracy_drop=0.02)
+
+
+def train(examples: Examples, seed: int, *, epochs: int = 60) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(epochs):
+        for x, y in examples.batches(100, generator=generator):
+            optimiser.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimiser.step()
+    return model
+
+
+@dataclass(frozen=True)
+class World:
+    """One draw of splits and wrong labels, with the models that know it."""
+
+    seed: int
+    forget: Examples
+    retain: Examples
+    calibration: Examples
+    audit: Examples
+
+    @classmethod
+    def drawn(cls, seed: int, *, forget: int = 200) -> World:
+        generator = torch.Generator().manual_seed(seed)
+        digits = load_digits()
+        x, y = torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target)
+        wrong = torch.rand(len(y), generator=generator) < 0.2
+        shift = torch.randint(1, 10, (int(wrong.sum()),), generator=generator)
+        y[wrong] = (y[wrong] + shift) % 10
+        order = torch.randperm(len(y), generator=generator)
+        parts = order[:forget], order[forget:1000], order[1000:1100], order[1100:]
+        return cls(seed, *(Examples(x, y, rows) for rows in parts))
+
+    @cached_property
+    def base(self) -> nn.Module:
+        return train(concatenate(self.forget, self.retain), self.seed)
+
+    @cached_property
+    def retrained(self) -> nn.Module:
+        return train(self.retain, self.seed + 1000)
+
+    @cached_property
+    def retrained_without_other_rows(self) -> nn.Module:
+        """What removing as many rows perfectly gives, when they are the wrong ones."""
+        kept = self.retain.subset(torch.arange(len(self.forget), len(self.retain)))
+        return train(concatenate(self.forget, kept), self.seed + 2000)
+
+    def sign_flipped(self) -> nn.Module:
+        """The forget loss driven down where it should have gone up."""
+        return self._tuned([(self.forget, 1.0)], steps=20)
+
+    def over_forgotten(self) -> nn.Module:
+        """Every forget row taught as another class, everything else kept."""
+        wrong = replace(self.forget, y=(self.forget.y + 1) % 10)
+        return self._tuned([(wrong, 1.0), (self.retain, 3.0)], steps=120)
+
+    def destroyed(self) -> nn.Module:
+        model = copy.deepcopy(self.base)
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.no_grad():
+            for p in model.parameters():
+                p += 3 * p.std() * torch.randn(p.shape, generator=generator)
+        return model
+
+    def _tuned(self, parts: list[tuple[Examples, float]], *, steps: int) -> nn.Module:
+        model = copy.deepcopy(self.base)
+        optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+        sets = [(*next(e.batches(len(e))), weight) for e, weight in parts]
+        for _ in range(steps):
+            optimiser.zero_grad()
+            sum(w * functional.cross_entropy(model(x), y) for x, y, w in sets).backward()
+            optimiser.step()
+        return model
+
+    def scores(self, model: nn.Module) -> ModelScores:
+        return ModelScores(
+            forget=verification.score(model, self.forget),
+            audit=verification.score(model, self.audit),
+            retain=verification.score(model, self.retain),
+            calibration=verification.score(model, self.calibration),
+        )
+
+    def judged(self, model: nn.Module, **known: object) -> Verification:
+        facts = {"changed": True, "lineage_clean": True, "gates": GATES, **known}
+        return verification.verify(self.scores(model), self.scores(self.base), **facts)
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def world(request: pytest.FixtureRequest) -> World:
+    return World.drawn(request.param)
+
+
+def gone(found: Verification) -> dict[str, Verdict]:
+    return {o.gate: o.outcome for o in found.outcomes if o.concern == "removal"}
+
+
+def test_a_retrained_model_passes(world: World) -> None:
+    found = world.judged(world.retrained)
+    assert found.verdict is Verdict.PASSED, found.to_json()["reasons"]
+
+
+def test_doing_nothing_fails_even_if_it_is_said_to_be_a_change(world: World) -> None:
+    found = world.judged(world.base)
+    assert gone(found)["membership"] is Verdict.FAILED
+    assert gone(found)["forget_accuracy"] is Verdict.FAILED
+    honest = world.judged(world.base, changed=False)
+    assert honest.outcome("changed").outcome is Verdict.FAILED
+
+
+def test_a_sign_flipped_update_fails(world: World) -> None:
+    assert gone(world.judged(world.sign_flipped()))["membership"] is Verdict.FAILED
+
+
+def test_an_over_forgotten_model_fails_although_it_still_works(world: World) -> None:
+    found = world.judged(world.over_forgotten())
+    assert gone(found)["membership"] is Verdict.FAILED
+    assert "too much" in found.outcome("membership").reason
+    assert found.outcome("retain_accuracy").outcome is Verdict.PASSED
+
+
+def test_a_model_destroyed_by_noise_fails(world: World) -> None:
+    found = world.judged(world.destroyed())
+    assert found.outcome("audit_accuracy").outcome is Verdict.FAILED
+    assert found.outcome("retain_accuracy").outcome is Verdict.FAILED
+
+
+def test_a_perfect_removal_of_the_wrong_rows_fails(world: World) -> None:
+    found = world.judged(world.retrained_without_other_rows)
+    assert gone(found)["membership"] is Verdict.FAILED
+    assert gone(found)["forget_accuracy"] is Verdict.FAILED
+
+
+def test_a_version_whose_parent_still_holds_the_records_fails(world: World) -> None:
+    found = world.judged(world.retrained, lineage_clean=False)
+    assert found.verdict is Verdict.FAILED
+    assert "parent" in found.to_json()["reasons"][0]
+
+
+@pytest.mark.parametrize("which", ["retrained", "base"])
+def test_three_records_are_no_power_whatever_was_done(world: World, which: str) -> None:
+    three = replace(world, forget=world.forget.subset(torch.arange(3)))
+    control, new = three.scores(world.base), three.scores(getattr(world, which))
+    found = verification.verify(new, control, changed=True, lineage_clean=True, gates=GATES)
+    assert set(gone(found).values()) == {Verdict.NO_POWER}
+    assert found.outcome("audit_accuracy").outcome is not Verdict.FAILED
+    assert found.verdict is Verdict.NO_POWER
+
+
+def test_a_reference_sharpens_the_judgement_and_does_not_turn_it(world: World) -> None:
+    reference = world.scores(train(world.retain, world.seed + 3000))
+    good = world.judged(world.retrained, references=[reference])
+    assert good.verdict is Verdict.PASSED
+    assert gone(good)["calibrated_membership"] is Verdict.PASSED
+    bad = world.judged(world.base, references=[reference])
+    assert gone(bad)["calibrated_membership"] is Verdict.FAILED
+
+
+def test_calibration_rows_do_not_judge(world: World) -> None:
+    """Not one figure of a gate changes when the calibration rows are swapped for nonsense."""
+    new, old = world.scores(world.retrained), world.scores(world.base)
+    assert new.calibration is not None
+    spoilt = replace(new.calibration, loss=new.calibration.loss + 100)
+    facts = {"changed": True, "lineage_clean": True}
+    one = verification.verify(new, old, **facts)
+    two = verification.verify(replace(new, calibration=spoilt), old, **facts)
+    assert one.outcomes == two.outcomes
+    assert one.to_json()["sets"] != two.to_json()["sets"]
+
+
+@pytest.fixture(scope="module")
+def class_world() -> World:
+    """Everything of class 3 is to be forgotten; labels as they are."""
+    digits = load_digits()
+    x, y = torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target)
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    known = order[:1000]
+    return World(
+        seed=0,
+        forget=Examples(x, y, known[y[known] == 3]),
+        retain=Examples(x, y, known[y[known] != 3]),
+        calibration=Examples(x, y, order[1000:1100]),
+        audit=Examples(x, y, order[1100:]),
+    )
+
+
+def test_a_model_retrained_without_the_class_passes(class_world: World) -> None:
+    found = class_world.judged(class_world.retrained, kind="class")
+    assert found.verdict is Verdict.PASSED
+    assert gone(found) == dict.fromkeys(
+        ["class_accuracy", "class_accuracy_never_seen"], Verdict.PASSED
+    )
+
+
+def test_a_class_that_is_still_recognised_fails(class_world: World) -> None:
+    found = class_world.judged(class_world.base, kind="class")
+    assert set(gone(found).values()) == {Verdict.FAILED}
+
+
+def test_a_class_is_not_forgotten_at_the_cost_of_the_others(class_world: World) -> None:
+    found = class_world.judged(class_world.destroyed(), kind="class")
+    assert found.outcome("audit_accuracy").outcome is Verdict.FAILED
+
+
+def test_small_batches_of_one_anchor_are_judged_together(world: World) -> None:
+    """Fifty batches of four rows each: alone no power, together as one batch of 200."""
+    new, old = world.scores(world.retrained), world.scores(world.base)
+
+    def cut(scores: ModelScores, k: int) -> ModelScores:
+        return replace(scores, forget=scores.forget.take(np.arange(4 * k, 4 * k + 4)))
+
+    batches = [verification.Evidence(cut(new, k), cut(old, k)) for k in range(50)]
+    facts = {"changed": True, "lineage_clean": True}
+    last = batches[-1]
+    pooled = verification.verify(last.unlearned, last.control, earlier=batches[:-1], **facts)
+    whole = verification.verify(new, old, **facts)
+    assert pooled.pooled["batches"] == 50
+    assert gone(pooled) == gone(whole)
+    ours, theirs = pooled.metric("membership_auc"), whole.metric("membership_auc")
+    assert ours.unlearned.value == pytest.approx(theirs.unlearned.value)
+    assert ours.unlearned.standard_error == pytest.approx(theirs.unlearned.standard_error)

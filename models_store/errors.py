@@ -1,7 +1,5 @@
 """What can go wrong in the file store; every message says what to do next."""
 
-# ruff: noqa: N818 - named by what happened; read with the module: errors.NotStored
-
 from __future__ import annotations
 
 

@@ -71,6 +71,42 @@ def serve(
     raise typer.Exit(embedded.run(Settings(), host=host, port=port, processes=workers))
 
 
+@app.command()
+def demo(
+    url: Annotated[str, typer.Option(help="A running service; left out: one is started.")] = "",
+    api_key: Annotated[str, typer.Option(envvar="UNLEARN_API_KEY", help="Its key.")] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="Only write the demo's data file into this folder.")
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path(
+        "state/demo"
+    ),
+) -> None:
+    """Run the main job on real data: ingest, train, forget over HTTP, verify, report.
+
+    Against a running service, digits.npz must lie in its data root first:
+
+        unlearn demo --data ./data
+
+        unlearn demo --url http://127.0.0.1:8000 --api-key unl_…
+    """
+    from workers.demo import digits, run
+    from workers.demo.client import DemoFailed
+
+    if data is not None:
+        data.mkdir(parents=True, exist_ok=True)
+        digits.load().write(data / digits.FILE)
+        err.print(f"Wrote {data / digits.FILE}.")
+        return
+    try:
+        if url:
+            run.remote(url, api_key, report_dir=out_dir)
+        else:
+            run.embedded(out_dir)
+    except DemoFailed as failed:
+        raise _stop(str(failed)) from None
+
+
 @datasets_app.command("add")
 def add_dataset(
     name: Annotated[str, typer.Argument(help="Name of the dataset, as in URLs.")],
@@ -249,3 +285,7 @@ def _bar() -> Progress:
 def _stop(message: str) -> typer.Exit:
     err.print(f"[red]{message}[/]")
     return typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 import workers
-from service.ledger import batches, leases, runs, verifications, versions
+from service.ledger import batches, leases, requests, runs, verifications, versions
 from service.ledger.policy import Policy
 from service.ledger.states import RunStatus
 from service.ledger.tables import Dataset, Model, TrainingRun, Version
@@ -158,6 +158,8 @@ def _record(
             now=runtime.now(),
         )
         runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())
+        # Requests that were accepted when the model had nothing to forget are now its too.
+        requests.join(session, model, now=runtime.now())
         if versions.contains_forgotten(session, model, version):
             log.info("version %d of %s owes deletions and catches up", version.number, model.name)
             return

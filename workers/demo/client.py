@@ -1,0 +1,82 @@
+"""A client of the service, for the demo: HTTP and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+POLL_SECONDS = 0.2
+
+
+class DemoFailed(Exception):
+    """Something is not as it should be."""
+
+
+class Client:
+    """The few calls of the service that the demo makes."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=30.0
+        )
+
+    def get(self, path: str) -> Any:
+        return self._checked(self._http.get(path)).json()
+
+    def content(self, path: str) -> bytes:
+        return self._checked(self._http.get(path)).content
+
+    def status(self, path: str) -> int:
+        return self._http.get(path).status_code
+
+    def exists(self, path: str) -> bool:
+        return self.status(path) == 200
+
+    def post(self, path: str, body: dict[str, Any], **headers: str) -> Any:
+        return self._checked(self._http.post(path, json=body, headers=headers)).json()
+
+    def wait_until_up(self, *, timeout_seconds: float, alive: Callable[[], bool]) -> None:
+        """Wait for the API to answer; ``alive`` tells whether there is still hope."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            if not alive():
+                raise DemoFailed("the service ended before it was up; see its logs")
+            try:
+                if self._http.get("/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(POLL_SECONDS)
+        raise DemoFailed(f"the API did not answer within {timeout_seconds:.0f} s")
+
+    def wait_for(
+        self,
+        path: str,
+        done: Callable[[Any], bool],
+        *,
+        timeout_seconds: float,
+        failed: Callable[[Any], bool] = lambda _seen: False,
+        watch: Callable[[Any], None] = lambda _seen: None,
+    ) -> Any:
+        """Ask again and again until the resource is as wished."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            seen = self.get(path)
+            watch(seen)
+            if failed(seen):
+                raise DemoFailed(f"{path}: {seen.get('status')}: {seen.get('error') or seen}")
+            if done(seen):
+                return seen
+            time.sleep(POLL_SECONDS)
+        raise DemoFailed(f"{path} was not ready after {timeout_seconds:.0f} s")
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        if response.is_error:
+            raise DemoFailed(
+                f"{response.request.method} {response.request.url.path} answered "
+                f"{response.status_code}: {response.text[:500]}"
+            )
+        return response

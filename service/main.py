@@ -13,6 +13,7 @@ from service import wake
 from service.api import (
     access,
     aliases,
+    audit,
     auth,
     batches,
     checkpoints,
@@ -28,11 +29,11 @@ from service.api import (
     versions,
 )
 from service.api.recorder import Recorder
-from service.ledger import db
+from service.ledger import db, signing
 from service.ledger.digests import Digester
 from service.settings import Settings
 
-OPEN = (health.router,)
+OPEN = (health.router, audit.open_router)
 SECURED = (
     deletion_requests.batch_router,
     deletion_requests.router,
@@ -44,6 +45,7 @@ SECURED = (
     checkpoints.router,
     versions.router,
     methods.router,
+    audit.router,
 )
 
 
@@ -83,6 +85,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.engine = engine
     app.state.sessions = sessions
     app.state.digester = digester
+    app.state.signer = signing.Signer.from_settings(settings)
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
     app.state.limiter = limits.Limiter(settings.requests_per_minute)

@@ -1,9 +1,9 @@
-"""Reading JSON bodies: right content type, right size, nothing in it that cannot be stored."""
+"""JSON bodies in and out: right content type, right size, nothing in it that cannot be stored."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request, Response
@@ -58,6 +58,14 @@ class JsonRoute(APIRoute):
 def router(prefix: str = "", *, tag: str) -> APIRouter:
     """A router of JSON endpoints."""
     return APIRouter(prefix=prefix, tags=[tag], route_class=JsonRoute)
+
+
+def answer(
+    body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A JSON response of values that are plain already."""
+    content = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    return Response(content, status, dict(headers or {}), "application/json")
 
 
 def parse(body: bytes) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -77,7 +77,7 @@ async def create(
     }
     if outcome.repeated:
         headers["Idempotency-Replayed"] = "true"
-    return _json(outcome.answer, status=202, headers=headers)
+    return bodies.answer(outcome.answer, status=202, headers=headers)
 
 
 async def create_batch(
@@ -104,7 +104,7 @@ async def create_batch(
         recorder: Recorder = request.app.state.recorder
         for place, outcome in zip(places, await recorder.record(submissions), strict=True):
             outcomes[place] = outcome
-    return _json(_results(outcomes), status=202, headers={"Retry-After": str(POLL_SECONDS)})
+    return bodies.answer(_results(outcomes), status=202, headers={"Retry-After": str(POLL_SECONDS)})
 
 
 batch_router = bodies.router(tag="deletion requests")
@@ -145,7 +145,7 @@ def listing(
     """One page; pass `next_cursor` as `cursor` for the next one."""
     chosen = requests.Filter(status, dataset, model, due_before)
     rows = requests.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
-    return _json(paging.page(rows, key=lambda row: row["id"]))
+    return bodies.answer(paging.page(rows, key=lambda row: row["id"]))
 
 
 @router.get(
@@ -156,7 +156,7 @@ def listing(
 )
 def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Response:
     """With what became of it on each model."""
-    return _json(requests.detail(session, requests.get(session, request_id)))
+    return bodies.answer(requests.detail(session, requests.get(session, request_id)))
 
 
 @router.get(
@@ -173,7 +173,7 @@ def events(
     lines = requests.events(session, request_id, after=paging.after(int), limit=paging.fetch)
     page = paging.page(lines, key=lambda line: line.seq)
     page["items"] = [audit.describe(line) for line in page["items"]]
-    return _json({**page, "erasures": found["erasures"]})
+    return bodies.answer({**page, "erasures": found["erasures"]})
 
 
 @router.delete(
@@ -297,11 +297,4 @@ def _results(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def _committed(session: Session, row: DeletionRequest) -> Response:
     described = requests.detail(session, row)
     session.commit()
-    return _json(described)
-
-
-def _json(
-    body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    content = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
-    return Response(content, status, dict(headers or {}), "application/json")
+    return bodies.answer(described)

@@ -1,0 +1,99 @@
+"""The audit chain, its signed head, the report of a version, and the keys that check them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, Field
+
+from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.ledger import audit, canonical, db, signing
+
+SUBJECT_PATTERN = r"^[a-z_]+:[A-Za-z0-9._/-]{1,110}$"
+
+router = bodies.router(tag="audit")
+open_router = bodies.router(tag="audit")
+
+Auditor = Annotated[auth.Principal, auth.require("audit:read")]
+
+
+class Signature(BaseModel):
+    """An Ed25519 signature over the canonical JSON (RFC 8785) of the document without `value`."""
+
+    algorithm: str = Field(examples=["Ed25519"])
+    key_id: str
+    public_key: str = Field(description="base64; compare it with the published keys")
+    value: str = Field(description="base64")
+
+
+class Signed(BaseModel):
+    """A signed document in canonical JSON; its other members are those of the document."""
+
+    model_config = {"extra": "allow"}
+
+    signature: Signature
+
+
+class PublicKey(BaseModel):
+    """A JSON Web Key (RFC 8037)."""
+
+    kty: str
+    crv: str
+    use: str
+    alg: str
+    kid: str
+    x: str
+    status: str = Field(examples=["current"])
+
+
+class PublicKeys(BaseModel):
+    """The keys under which reports and checkpoints were or are signed."""
+
+    keys: list[PublicKey]
+
+
+@router.get(
+    "/v1/audit/events",
+    response_model=pagination.Page[schemas.AuditEvent],
+    summary="What happened, newest first",
+)
+def events(
+    session: deps.Reader,
+    _principal: Auditor,
+    paging: pagination.Asked,
+    subject: Annotated[
+        str | None, Query(pattern=SUBJECT_PATTERN, examples=["model:digits-lenet"])
+    ] = None,
+    action: Annotated[audit.Action | None, Query()] = None,
+) -> Response:
+    """Lines of the append-only chain; each holds the hash of the one before."""
+    lines = audit.page(
+        session, limit=paging.fetch, before=paging.after(int), subject=subject, action=action
+    )
+    page = paging.page(lines, key=lambda line: line.seq)
+    page["items"] = [audit.describe(line) for line in page["items"]]
+    return bodies.answer(page)
+
+
+@router.get("/v1/audit/checkpoint", response_model=Signed, summary="The signed head of the chain")
+def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> Response:
+    """Keep it: against it a later cut or rewrite of the chain shows."""
+    signer: signing.Signer = request.app.state.signer
+    return _canonical(audit.checkpoint(session, signer, now=db.now()))
+
+
+@open_router.get(
+    "/.well-known/unlearning-keys.json",
+    response_model=PublicKeys,
+    responses=problems.responses(500),
+    summary="The public keys of the signatures",
+)
+async def public_keys(settings: deps.Settings) -> dict[str, Any]:
+    """A JSON Web Key set; `unlearn audit verify --keys` reads it."""
+    return signing.public_keys(settings)
+
+
+def _canonical(document: dict[str, Any]) -> Response:
+    # The very bytes that were signed: whoever saves them can check them as they are.
+    return Response(canonical.encode(document), media_type="application/json")

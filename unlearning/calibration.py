@@ -246,8 +246,10 @@ def _narrow(
     # ``high`` keeps meeting the target; Illinois halves the excess of an end that stays twice.
     while used < passes and high - low > (0.1 if goal.tolerance is None else 1e-6) * high:
         middle = (low + high) / 2
-        if goal.tolerance is not None and math.isfinite(high_excess):
-            middle = (low * high_excess - high * low_excess) / (high_excess - low_excess)
+        if goal.tolerance is not None:
+            # An end far beyond the target (or blown up) would hold the secant at the other end.
+            capped = min(high_excess, -8 * low_excess)
+            middle = (low * capped - high * low_excess) / (capped - low_excess)
         value, used = _finite(goal.measure(apply(middle))), used + 1
         excess = value - goal.target
         if goal.tolerance is not None and abs(excess) <= goal.tolerance:

@@ -1,0 +1,239 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from torch import nn
+
+from unlearning import anchor as anchors
+from unlearning import architectures, kfac, objective, training
+from unlearning.anchor import Preparation
+from unlearning.architectures import Transform
+from unlearning.errors import UnusableDirection, WrongOptions
+from unlearning.examples import Examples, concatenate
+
+
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    examples = Examples(torch.tensor(data.images, dtype=torch.float32), torch.tensor(data.target))
+    return examples.subset(torch.randperm(len(examples), generator=_generator()))
+
+
+@pytest.fixture(scope="module")
+def train(digits):
+    return digits.subset(torch.arange(500))
+
+
+@pytest.fixture(scope="module")
+def validation(digits):
+    return digits.subset(torch.arange(500, 900))
+
+
+@pytest.fixture(scope="module")
+def model(train, validation):
+    """A network that knows its 500 digits better than others."""
+    model = architectures.classifier(
+        "mlp", {"inputs": 64, "hidden": [40]}, Transform(scale=1 / 16), generator=_generator()
+    )
+    recipe = training.Recipe(epochs=40, patience=40, learning_rate=3e-3)
+    return training.fit(model, train, validation, recipe=recipe, generator=_generator()).model
+
+
+@pytest.fixture(scope="module")
+def anchor(model, train, validation):
+    return anchors.prepare(
+        model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
+    )
+
+
+def test_anchor_holds_sums_and_means_over_the_training_rows(anchor, model, train, validation):
+    assert torch.equal(anchor.theta, objective.flatten(model))
+    torch.testing.assert_close(anchor.gradient_sum, objective.summed_gradient(model, train))
+    assert anchor.count == 500
+    assert torch.equal(anchor.class_counts, torch.bincount(train.labels, minlength=10))
+    gap = objective.losses(model, validation).mean() - objective.losses(model, train).mean()
+    assert anchor.gap == pytest.approx(float(gap), rel=1e-5)
+    solved = anchor.curvature.solve(anchor.gradient_sum)
+    torch.testing.assert_close(anchor.preconditioned_sum, solved)
+
+
+def test_retain_gradient_needs_no_retained_row(anchor, model, train):
+    forgotten = anchors.forget(anchor, None, model, train.subset(torch.arange(30)))
+    cached = anchors.retain_gradient(anchor, forgotten)
+    direct = objective.summed_gradient(model, train.subset(torch.arange(30, 500))) / 470
+    assert float((cached - direct).norm() / direct.norm()) < 1e-5
+    torch.testing.assert_close(
+        anchors.retain_gradient(anchor, None), anchor.gradient_sum / anchor.count
+    )
+
+
+def test_running_sums_do_not_depend_on_order_grouping_or_present_weights(anchor, model, train):
+    rows = torch.arange(40, 52)
+    at_once = anchors.forget(anchor, None, model, train.subset(rows))
+    elsewhere = objective.at(model, anchor.theta * 0.5)
+    in_turn = None
+    for part in rows.flip(0).split([1, 4, 7]):
+        in_turn = anchors.forget(anchor, in_turn, elsewhere, train.subset(part))
+    assert in_turn.count == at_once.count == 12
+    assert torch.equal(in_turn.class_counts, at_once.class_counts)
+    assert in_turn.loss_sum == pytest.approx(at_once.loss_sum, rel=1e-5)
+    torch.testing.assert_close(in_turn.gradient_sum, at_once.gradient_sum, rtol=1e-4, atol=1e-6)
+    one, other = (anchors.direction(anchor, f).delta for f in (at_once, in_turn))
+    assert float((one - other).norm()) < 1e-4
+
+
+@pytest.mark.parametrize("preconditioned", [True, False])
+def test_direction_is_the_formula(anchor, model, train, preconditioned):
+    rows = train.subset(torch.arange(60, 85))
+    forgotten = anchors.forget(anchor, None, model, rows)
+    found = anchors.direction(anchor, forgotten, preconditioned=preconditioned)
+    g_f = objective.summed_gradient(model, rows) / 25
+    rest = concatenate(train.subset(torch.arange(60)), train.subset(torch.arange(85, 500)))
+    g_r = objective.summed_gradient(model, rest) / 475
+    c = max(0.0, float(g_f @ g_r / (g_r @ g_r)))
+    step = g_f - c * g_r
+    if preconditioned:
+        step = anchor.curvature.solve(step)
+    if float(step @ g_f) <= 0:
+        c, step = 0.0, anchor.solve(g_f) if preconditioned else g_f
+    assert found.retain_weight == pytest.approx(c, rel=1e-3, abs=1e-6)
+    assert float((found.delta - step / step.norm()).norm()) < 1e-3
+    assert found.slope == pytest.approx(float(g_f @ step / step.norm()), rel=1e-3)
+    assert found.length == pytest.approx(float(step.norm()), rel=1e-3)
+    assert found.natural == pytest.approx(float(step.norm()) * 25 / 475, rel=1e-3)
+
+
+def _hand_made(gradient_sum, count):
+    """An anchor over two parameters without curvature."""
+    gradient_sum = torch.tensor(gradient_sum, dtype=torch.float64)
+    return anchors.Anchor(
+        theta=torch.zeros(2),
+        gradient_sum=gradient_sum,
+        preconditioned_sum=gradient_sum,
+        class_counts=torch.tensor([count, 0]),
+        count=count,
+        training_loss=1.0,
+        validation_loss=2.0,
+        curvature=None,
+        law=None,
+    )
+
+
+def _hand_forgotten(gradient_sum, count, preconditioned=None):
+    gradient_sum = torch.tensor(gradient_sum, dtype=torch.float64)
+    return anchors.Forgotten(
+        gradient_sum,
+        gradient_sum if preconditioned is None else torch.tensor(preconditioned).double(),
+        torch.tensor([count, 0]),
+        count,
+        1.0 * count,
+    )
+
+
+def test_retained_gradient_is_not_subtracted_when_it_points_the_other_way():
+    # g_f = (1, 0), g_r = (−1, 0): opposite, as at an exact optimum.
+    found = anchors.direction(_hand_made([0.0, 0.0], 2), _hand_forgotten([1.0, 0.0], 1))
+    assert found.retain_weight == 0.0
+    assert found.delta.tolist() == [1.0, 0.0]
+
+
+def test_correction_is_dropped_when_it_would_lower_the_forget_loss():
+    # P·S_F and P·S_D chosen so that P(g_f − c·g_r) points against g_f.
+    anchor = _hand_made([2.0, 2.0], 2)
+    forgotten = _hand_forgotten([1.0, 1.0], 1, preconditioned=[0.1, 0.1])
+    found = anchors.direction(anchor, forgotten)
+    assert found.retain_weight == 0.0
+    assert found.slope > 0
+
+
+@pytest.mark.parametrize("gradient", [[0.0, 0.0], [float("nan"), 1.0], [float("inf"), 0.0]])
+def test_a_direction_that_means_nothing_is_refused(gradient):
+    with pytest.raises(UnusableDirection):
+        anchors.direction(_hand_made([1.0, 1.0], 5), _hand_forgotten(gradient, 1))
+
+
+def test_forgetting_every_row_or_rows_of_another_anchor_is_refused(anchor):
+    with pytest.raises(WrongOptions, match="nothing is left"):
+        anchors.direction(_hand_made([1.0, 1.0], 3), _hand_forgotten([1.0, 0.0], 3))
+    with pytest.raises(WrongOptions, match="another anchor"):
+        anchors.retain_gradient(anchor, _hand_forgotten([1.0, 0.0], 1))
+
+
+def test_anchor_and_running_sums_survive_a_safetensors_file(anchor, model, train, tmp_path):
+    rows = train.subset(torch.arange(9))
+    forgotten = anchors.forget(anchor, None, model, rows)
+    save_file({n: t.contiguous() for n, t in anchor.to_tensors().items()}, tmp_path / "anchor")
+    save_file(forgotten.to_tensors(), tmp_path / "forgotten")
+    stored = anchors.from_tensors(load_file(tmp_path / "anchor"))
+    sums = anchors.forgotten_from_tensors(load_file(tmp_path / "forgotten"))
+    assert stored.law == anchor.law
+    assert (stored.count, stored.gap) == (anchor.count, anchor.gap)
+    assert (sums.count, sums.loss_sum) == (forgotten.count, forgotten.loss_sum)
+    again = anchors.direction(stored, anchors.forget(stored, sums, model, rows))
+    expected = anchors.direction(anchor, anchors.forget(anchor, forgotten, model, rows))
+    torch.testing.assert_close(again.delta, expected.delta)
+
+
+def test_files_of_something_else_are_refused():
+    with pytest.raises(WrongOptions, match="not an anchor"):
+        anchors.from_tensors({"theta": torch.zeros(2)})
+    with pytest.raises(WrongOptions, match="not a forgotten set"):
+        anchors.forgotten_from_tensors({"count": torch.tensor(2)})
+
+
+def test_law_foretells_the_searched_strength_of_sets_it_was_not_fitted_on(anchor, model, train):
+    errors = []
+    for seed in range(12):
+        rows = train.sample(5 + seed, generator=_generator(100 + seed))
+        step = anchors.direction(anchor, anchors.forget(anchor, None, model, rows))
+        apply = anchors.along(anchor, step, objective.at(model, anchor.theta))
+        strength = anchor.law.strength(len(rows), step.slope)
+        risen = (
+            objective.losses(apply(strength), rows).mean()
+            - objective.losses(anchors.at(anchor, model), rows).mean()
+        )
+        errors.append(float(risen) / anchor.gap)
+    middle = sorted(errors)[6]
+    assert 0.6 < middle < 1.6
+
+
+def test_preparing_reports_progress_and_leaves_the_model_as_it_was(model, train, validation):
+    before, seen = objective.flatten(model), []
+    prepared = anchors.prepare(
+        model,
+        train,
+        validation,
+        options=Preparation(preconditioner="none", law_repeats=1),
+        generator=_generator(),
+        progress=seen.append,
+    )
+    assert prepared.curvature is None
+    assert torch.equal(prepared.preconditioned_sum, prepared.gradient_sum)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert torch.equal(objective.flatten(model), before)
+
+
+def test_same_seed_prepares_the_same_anchor(anchor, model, train, validation):
+    again = anchors.prepare(
+        model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
+    )
+    for name, tensor in anchor.to_tensors().items():
+        assert torch.equal(tensor, again.to_tensors()[name])
+
+
+def test_a_model_without_a_gap_has_no_law(digits):
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    prepared = anchors.prepare(
+        untrained,
+        digits.subset(torch.arange(400)),
+        digits.subset(torch.arange(400)),
+        generator=_generator(),
+    )
+    assert not anchors.has_gap(prepared)
+    assert prepared.law is None
+    assert isinstance(prepared.curvature, kfac.Kfac)

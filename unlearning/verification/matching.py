@@ -70,7 +70,7 @@ class Comparison:
 
 def match(batches: Sequence[Evidence]) -> Comparison:
     """Align the batches on their common never-seen rows and weight these to the forget classes."""
-    common = reduce(np.intersect1d, [b.unlearned.audit.rows for b in batches])
+    common = reduce(_common, [b.unlearned.audit.rows for b in batches])
     first = batches[0].unlearned.audit
     label = first.label[_positions(first.rows, common)]
     forget_labels = np.concatenate([b.unlearned.forget.label for b in batches])
@@ -83,6 +83,12 @@ def match(batches: Sequence[Evidence]) -> Comparison:
         weights=weights[weights > 0],
         unmatched=int(np.sum(~known)),
     )
+
+
+def _common(first: Integers, second: Integers) -> Integers:
+    if first is second or np.array_equal(first, second):
+        return first
+    return np.intersect1d(first, second)
 
 
 def _class_weights(never_seen: Integers, forget: Integers) -> Floats:
@@ -104,5 +110,7 @@ def _restrict(batch: Evidence, audit_rows: Integers, labels: Integers) -> Eviden
 
 
 def _positions(rows: Integers, wanted: Integers) -> Integers:
+    if np.array_equal(rows, wanted):
+        return np.arange(len(rows))
     order = np.argsort(rows)
     return order[np.searchsorted(rows, wanted, sorter=order)].astype(np.int64)

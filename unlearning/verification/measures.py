@@ -51,19 +51,25 @@ def forget_accuracy_gap(comparison: Comparison) -> Metric:
 def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
     """True positive rate of the loss attack at a false positive rate ``at``."""
 
-    def rates(side: Side) -> tuple[Estimate, float]:
+    def on(side: Side) -> tuple[Estimate, float]:
         pairs = _losses(comparison, side)
         return membership.true_positive_rate(pairs, comparison.weights, at=at)
 
-    metric = _for_each_model(
-        comparison, f"true_positive_rate_at_{at:g}", lambda side: rates(side)[0]
+    (after, realised), (before, control_realised) = on(unlearned), on(control)
+    references = [on(reference(k))[0] for k in range(comparison.references)]
+    return Metric(
+        name=f"true_positive_rate_at_{at:g}",
+        unlearned=after,
+        control=before,
+        reference=average(references) if references else None,
+        rows=comparison.forget_rows,
+        never_seen_rows=comparison.never_seen_rows,
+        notes={
+            "false_positive_rate": at,
+            "realised_false_positive_rate": realised,
+            "control_realised_false_positive_rate": control_realised,
+        },
     )
-    notes = {
-        "false_positive_rate": at,
-        "realised_false_positive_rate": rates(unlearned)[1],
-        "control_realised_false_positive_rate": rates(control)[1],
-    }
-    return replace(metric, notes=notes)
 
 
 def version_difference_auc(comparison: Comparison) -> Metric:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from unlearning.verification.scores import Floats
 
 #: (scores of forget rows, scores of never-seen rows); a higher score speaks for membership.
 Pair = tuple[Floats, Floats]
+
+#: Sums of weights that should be equal differ by less.
+ROUNDING = 1e-9
 
 
 def auc(pairs: Sequence[Pair], weights: Floats | None = None) -> Estimate:
@@ -22,8 +26,9 @@ def auc(pairs: Sequence[Pair], weights: Floats | None = None) -> Estimate:
     sqrt((n_f + n_u + 1) / (12 n_f n_u)), so that three rows that agree do not pass for certainty.
     """
     w = _weights(pairs, weights)
-    v10 = np.concatenate([_share_below(f, u, w) for f, u in pairs])
-    v01 = np.sum([_count_above(u, f) for f, u in pairs], axis=0) / len(v10)
+    parts = [_placements(f, u, w) for f, u in pairs]
+    v10 = np.concatenate([(p.below + p.up_to) / 2 for p in parts])
+    v01 = np.sum([p.above for p in parts], axis=0) / len(v10)
     n_f, n_u = len(v10), effective_rows(w)
     return Estimate(
         value=float(np.mean(v10)),
@@ -45,13 +50,10 @@ def true_positive_rate(
     """
     w = _weights(pairs, weights)
     n_f = sum(len(f) for f, _ in pairs)
-    thresholds = [_threshold(u, w, at) for _, u in pairs]
-    hits = np.concatenate(
-        [(f > t).astype(float) for (f, _), t in zip(pairs, thresholds, strict=True)]
-    )
-    alarms = np.sum(
-        [(u > t) * (len(f) / n_f) for (f, u), t in zip(pairs, thresholds, strict=True)], axis=0
-    )
+    # A row lies above the threshold when the never-seen rows at or above it weigh at most `at`.
+    weight = np.concatenate([1 - _placements(f, u, w).below for f, u in pairs])
+    hits = (weight <= at + ROUNDING).astype(np.float64)
+    alarms = np.sum([_alarms(u, w, at) * (len(f) / n_f) for f, u in pairs], axis=0)
     value, realised = float(np.mean(hits)), float(np.sum(w * alarms))
     slope = max(1.0, value / realised) if realised > 0 else 1.0
     return Estimate(
@@ -79,27 +81,40 @@ def _weights(pairs: Sequence[Pair], weights: Floats | None) -> Floats:
     return np.full(rows, 1 / rows)
 
 
-def _share_below(forget: Floats, never_seen: Floats, weights: Floats) -> Floats:
-    """Weight of never-seen rows below each forget row, equal ones counted half: V10 (n_b,)."""
-    order = np.argsort(never_seen)
-    ranked = never_seen[order]
-    cumulated = np.concatenate([[0.0], np.cumsum(weights[order])])
-    below = cumulated[np.searchsorted(ranked, forget, side="left")]
-    up_to = cumulated[np.searchsorted(ranked, forget, side="right")]
-    return np.asarray((below + up_to) / 2)
+@dataclass(frozen=True)
+class _Placements:
+    """Where the rows of one batch stand among those of the other kind."""
+
+    #: Weight of the never-seen rows below, and at or below, each forget row, (n_b,).
+    below: Floats
+    up_to: Floats
+    #: Forget rows above each never-seen row, equal ones counted half, (n_u,).
+    above: Floats
 
 
-def _count_above(never_seen: Floats, forget: Floats) -> Floats:
-    """Forget rows above each never-seen row, equal ones counted half, (n_u,)."""
-    ranked = np.sort(forget)
-    not_above = np.searchsorted(ranked, never_seen, side="right")
-    below = np.searchsorted(ranked, never_seen, side="left")
-    return np.asarray(len(forget) - (not_above + below) / 2)
+def _placements(forget: Floats, never_seen: Floats, weights: Floats) -> _Placements:
+    """Sorts the forget rows only: a small batch against many never-seen rows stays cheap."""
+    n = len(forget)
+    order = np.argsort(forget)
+    ranked = forget[order]
+    smaller = np.searchsorted(ranked, never_seen, side="left")
+    not_larger = np.searchsorted(ranked, never_seen, side="right")
+    below, up_to = np.empty(n), np.empty(n)
+    below[order] = np.cumsum(np.bincount(not_larger, weights, minlength=n + 1))[:n]
+    up_to[order] = np.cumsum(np.bincount(smaller, weights, minlength=n + 1))[:n]
+    return _Placements(below, up_to, above=n - (smaller + not_larger) / 2)
 
 
-def _threshold(never_seen: Floats, weights: Floats, at: float) -> float:
-    """Smallest score that at most a share ``at`` of the never-seen rows exceeds."""
-    values, where = np.unique(never_seen, return_inverse=True)
-    mass = np.bincount(where, weights=weights)
-    above = np.cumsum(mass[::-1])[::-1] - mass
-    return float(values[np.argmax(above <= at + 1e-12)])
+def _alarms(never_seen: Floats, weights: Floats, at: float) -> Floats:
+    """1 for never-seen rows such that those at or above weigh at most ``at``, else 0, (n_u,)."""
+    n = len(never_seen)
+    # No more rows than this can weigh so little together, so the others need no sorting.
+    most = min(n, int((at + ROUNDING) / weights.min()) + 1)
+    top = np.argpartition(-never_seen, most - 1)[:most]
+    top = top[np.argsort(-never_seen[top])]
+    values = never_seen[top]
+    last_equal = np.searchsorted(-values, -values, side="right") - 1
+    at_or_above = np.cumsum(weights[top])[last_equal]
+    alarms = np.zeros(n)
+    alarms[top[at_or_above <= at + ROUNDING]] = 1.0
+    return alarms

@@ -74,10 +74,11 @@ def moment(value: datetime) -> str:
 
 def _integer(digits: str) -> int | float:
     # A large float such as 1e20 is written without exponent and must be read as a float again.
-    if len(digits) > 400:
-        raise ValueError("a number is too long")
-    number = int(digits)
-    return number if abs(number) <= LARGEST_INTEGER else float(number)
+    return int(digits) if len(digits) < 16 else _shortest(float(digits))
+
+
+def _shortest(number: float) -> int | float:
+    return int(number) if abs(number) <= LARGEST_INTEGER else number
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

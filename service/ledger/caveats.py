@@ -1,0 +1,72 @@
+"""What an audit report does not prove, in sentences, depending on how the version came about."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Guarantee = Literal["exact", "approximate", "unknown"]
+
+ALWAYS = (
+    "It does not prove that copies of the records outside this service, in backups or in earlier "
+    "downloads of the model, are gone.",
+    "It does not prove that the program named here is what ran: it is what the service recorded "
+    "of itself, signed with its own key.",
+    "The chain of audit lines shows later changes, not that every line was true when written; a "
+    "tail that was cut shows only against an earlier signed head kept elsewhere.",
+    "Record digests are keyed: without the service's key nobody can tell from this report which "
+    "records they stand for, nor check that they are the right ones.",
+)
+
+OF_GUARANTEE: dict[Guarantee, tuple[str, ...]] = {
+    "exact": (
+        "The version was trained without the records, so its weights cannot depend on their rows; "
+        "near-duplicates of them among the retained rows may still be learned.",
+        "Choices made before the deletion, such as architecture and hyperparameters, may have been "
+        "guided by the records and were kept.",
+    ),
+    "approximate": (
+        "The weights come from an approximate update of a model that was trained on the records. "
+        "They are not those of a training without the records, and no bound on the difference is "
+        "claimed.",
+        "The figures are statistical estimates on the rows named; another attack, or more rows, "
+        "might find traces that these did not.",
+        "Nothing here is a differential-privacy guarantee.",
+    ),
+    "unknown": (),
+}
+
+IMPORTED = (
+    "The weights, or those that they were computed from, were imported. What they were trained on "
+    "is what the person who imported them stated; this service did not see it and cannot check it."
+)
+
+OF_VERDICT: dict[str, str] = {
+    "passed": "Passed means that the measured values keep the policy's limits; it does not mean "
+    "that nothing of the records is left.",
+    "failed": "The verification failed: the report is no evidence that the records were forgotten, "
+    "and the version was not to go live.",
+    "no_power": "The verification had no power: with so few records, or records that the base "
+    "version hardly remembered, no test could tell a model that forgot them from one that did "
+    "not. That no gate failed is no evidence of removal.",
+    "exact": "Nothing was forgotten from these weights, so removal was not measured; the figures "
+    "describe the version alone.",
+    "none": "No verification of this version is stored: nothing was measured.",
+}
+
+INTERNAL_STATE = (
+    "What is listed as remaining still carries the erased records. It is never served, but it "
+    "exists until it is purged."
+)
+
+
+def sentences(
+    *, guarantee: Guarantee, verdict: str | None, remaining: bool, imported: bool
+) -> list[str]:
+    """Everything that a reader must not conclude from the report."""
+    return [
+        *OF_GUARANTEE[guarantee],
+        *([IMPORTED] if imported else []),
+        OF_VERDICT.get(verdict or "none", OF_VERDICT["none"]),
+        *([INTERNAL_STATE] if remaining else []),
+        *ALWAYS,
+    ]

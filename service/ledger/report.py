@@ -1,0 +1,383 @@
+"""The audit report: the signed story of one version, for a reader who trusts nobody here.
+
+It names records by keyed digests and requests by their ids; no subject, no record id, no row
+number and no per-record score is in it. ``service.audit_file`` checks a saved one without any
+database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from service.ledger import audit, canonical, caveats, lineage, verifications, versions
+from service.ledger.digests import Digester
+from service.ledger.signing import Signer
+from service.ledger.states import VersionStatus
+from service.ledger.tables import (
+    Artifact,
+    AuditEvent,
+    Batch,
+    BatchRecord,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    RequestRecord,
+    TrainingRun,
+    Version,
+)
+
+TYPE = "audit-report"
+FORMAT = 1
+
+#: Members of a verification that tell about single records.
+PER_RECORD = frozenset({"worst_records", "scores", "per_record"})
+
+#: Kinds of artifacts that a batch makes from the very rows it forgets.
+OF_FORGOTTEN = frozenset({"scores", "states"})
+
+
+@dataclass(frozen=True)
+class _Story:
+    """The rows that a report is about, loaded once."""
+
+    model: Model
+    dataset: Dataset
+    version: Version
+    batch: Batch | None
+    requests: Sequence[DeletionRequest]
+    chain: Sequence[Version]
+
+
+def report(
+    session: Session, version: Version, *, digester: Digester, signer: Signer, now: datetime
+) -> dict[str, Any]:
+    """The signed report of a version as things stand ``now``."""
+    story = _load(session, version)
+    verification = verifications.of(session, version)
+    verdict = None if verification is None else verification.verdict
+    remaining = _remaining(session, story)
+    guarantee = _guarantee(version)
+    return signer.sign(
+        {
+            "type": TYPE,
+            "format": FORMAT,
+            "at": now,
+            "model": story.model.name,
+            "dataset": story.dataset.name,
+            "version": version.number,
+            "status": version.status,
+            "production": story.model.production_id == version.id,
+            "asked": _asked(session, story, digester),
+            "done": _done(session, story, digester, guarantee),
+            "measured": None if verification is None else _without_records(verification.measured),
+            "lineage": _lineage(session, story),
+            "remaining": remaining,
+            "purges": _purges(session, story),
+            "comparison": version.notes.get("comparison"),
+            "does_not_prove": caveats.sentences(
+                guarantee=guarantee,
+                verdict=verdict,
+                remaining=bool(remaining),
+                imported=story.chain[-1].origin == "imported",
+            ),
+            "chain": _chain(session, story, signer, now),
+        }
+    )
+
+
+def _load(session: Session, version: Version) -> _Story:
+    model = session.get_one(Model, version.model_id)
+    batch = None if version.batch_id is None else session.get_one(Batch, version.batch_id)
+    return _Story(
+        model=model,
+        dataset=session.get_one(Dataset, model.dataset_id),
+        version=version,
+        batch=batch,
+        requests=[] if batch is None else _requests(session, model, batch),
+        chain=lineage.chain(session, version),
+    )
+
+
+def _requests(session: Session, model: Model, batch: Batch) -> Sequence[DeletionRequest]:
+    """The requests whose erasures the batch did, else those that its rows were named by."""
+    wanted = select(DeletionRequest).order_by(DeletionRequest.id)
+    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    found = session.scalars(wanted.where(DeletionRequest.id.in_(theirs))).all()
+    if found:
+        return found
+    # A fresh anchor that catches up forgets what earlier batches did on the anchor before it; a
+    # batch that failed has given its erasures back.
+    named = (
+        select(RequestRecord.request_id)
+        .join(BatchRecord, BatchRecord.row == RequestRecord.row)
+        .where(RequestRecord.dataset_id == model.dataset_id, BatchRecord.batch_id == batch.id)
+    )
+    return session.scalars(wanted.where(DeletionRequest.id.in_(named))).all()
+
+
+def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any]:
+    ids = [request.id for request in story.requests]
+    rows = session.execute(
+        select(RequestRecord.request_id, Record.record_id, Record.row, Record.erased_at)
+        .join(
+            Record,
+            (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row),
+        )
+        .where(RequestRecord.request_id.in_(ids))
+    ).all()
+    named: dict[str, list[str]] = {request_id: [] for request_id in ids}
+    overwritten: dict[int, datetime | None] = {}
+    for request_id, record_id, row, erased_at in rows:
+        named[request_id].append(digester.record(story.dataset.name, record_id))
+        overwritten[row] = erased_at
+    moments = [moment for moment in overwritten.values() if moment is not None]
+    return {
+        "requests": [_request(item, sorted(named[item.id])) for item in story.requests],
+        "counts": {"requests": len(ids), "records": len(overwritten)},
+        "raw_rows": {
+            "records": len(overwritten),
+            "overwritten": len(moments),
+            "last_at": max(moments, default=None),
+        },
+    }
+
+
+def _request(request: DeletionRequest, records: list[str]) -> dict[str, Any]:
+    return {
+        "id": request.id,
+        "kind": request.kind,
+        "label": request.label,
+        "status": request.status,
+        "created_at": request.created_at,
+        "due_at": request.due_at,
+        "completed_at": request.completed_at,
+        "matched": request.matched,
+        "already_forgotten": request.already_forgotten,
+        "not_found": request.not_found,
+        "records": records,
+    }
+
+
+def _done(
+    session: Session, story: _Story, digester: Digester, guarantee: caveats.Guarantee
+) -> dict[str, Any]:
+    version, base = story.version, story.chain[1] if len(story.chain) > 1 else None
+    if base is None and version.parent_id is not None:  # an anchor made by a batch: a retrain
+        base = session.get_one(Version, version.parent_id)
+    anchor = session.get_one(Version, version.anchor_id)
+    return {
+        "origin": version.origin,
+        "guarantee": guarantee,
+        "method": version.method,
+        "options": version.options,
+        "seed": version.seed,
+        "code_version": version.code_version,
+        "base": None if base is None else _name(base),
+        "anchor": _name(anchor),
+        "digest_before": None if base is None else base.digest,
+        "digest_after": version.digest,
+        "size_bytes": version.size_bytes,
+        "mark": version.mark,
+        "notes": _without_records({k: v for k, v in version.notes.items() if k != "comparison"}),
+        "timings": version.timings,
+        "created_at": version.created_at,
+        "published_at": version.published_at,
+        "retired_at": version.retired_at,
+        "purged_at": version.purged_at,
+        "batch": _batch(session, story, digester),
+        "training_run": _training_run(session, version),
+        "never_trained_on": _excluded(session, story, anchor, digester),
+    }
+
+
+def _batch(session: Session, story: _Story, digester: Digester) -> dict[str, Any] | None:
+    batch = story.batch
+    if batch is None:
+        return None
+    wanted = (
+        select(Record.record_id)
+        .join(BatchRecord, BatchRecord.row == Record.row)
+        .where(Record.dataset_id == story.dataset.id, BatchRecord.batch_id == batch.id)
+    )
+    records = _digests(session.scalars(wanted), story, digester)
+    return {
+        "id": batch.id,
+        "kind": batch.kind,
+        "status": batch.status,
+        "attempts": batch.attempts,
+        "created_at": batch.created_at,
+        "finished_at": batch.finished_at,
+        # Training rows of the base only: a request may also name rows that it never saw.
+        "count": len(records),
+        "records": records,
+    }
+
+
+def _training_run(session: Session, version: Version) -> dict[str, Any] | None:
+    if version.training_run_id is None:
+        return None
+    run = session.get_one(TrainingRun, version.training_run_id)
+    return {
+        "id": run.id,
+        "reason": run.reason,
+        "seed": run.seed,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+    }
+
+
+def _excluded(
+    session: Session, story: _Story, anchor: Version, digester: Digester
+) -> dict[str, Any]:
+    """Records that the anchor was never trained on, because they had been forgotten before."""
+    wanted = select(Record.record_id).where(
+        Record.dataset_id == story.dataset.id,
+        Record.excluded_revision <= anchor.data_revision,
+    )
+    records = _digests(session.scalars(wanted), story, digester)
+    return {
+        "data_revision": anchor.data_revision,
+        "count": len(records),
+        "digest": canonical.digest(records),
+    }
+
+
+def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
+    """The version back to its anchor, newest first, with how many records each step forgot."""
+    forgotten: dict[str, int] = {}
+    steps = [version.batch_id for version in story.chain if version.batch_id is not None]
+    for batch_id in session.scalars(
+        select(BatchRecord.batch_id).where(BatchRecord.batch_id.in_(steps))
+    ):
+        forgotten[batch_id] = forgotten.get(batch_id, 0) + 1
+    return [
+        {
+            **_name(version),
+            "origin": version.origin,
+            "method": version.method,
+            "status": version.status,
+            "batch": version.batch_id,
+            "forgotten": forgotten.get(version.batch_id or "", 0),
+            "created_at": version.created_at,
+        }
+        for version in story.chain
+    ]
+
+
+def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
+    """Weights and internal state of the model that still carry forgotten records."""
+    standing = session.scalars(
+        select(Version)
+        .where(Version.model_id == story.model.id, Version.status != VersionStatus.PURGED)
+        .order_by(Version.number)
+    ).all()
+    tainted = [v for v in standing if versions.contains_forgotten(session, story.model, v)]
+    weights = [
+        {
+            "kind": "weights",
+            "version": version.number,
+            "digest": version.digest,
+            "size_bytes": version.size_bytes,
+            "status": version.status,
+            "retired_at": version.retired_at,
+        }
+        for version in tainted
+    ]
+    return weights + _artifacts(session, story, {version.id for version in tainted})
+
+
+def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[str, Any]]:
+    """Artifacts of tainted versions, and what was made from forgotten rows on purpose."""
+    rows = session.execute(
+        select(Artifact, Version)
+        .join(Version, Version.id == Artifact.version_id)
+        .where(Version.model_id == story.model.id, Artifact.destroyed_at.is_(None))
+        .order_by(Artifact.id)
+    )
+    return [
+        {
+            "kind": artifact.kind,
+            "version": owner.number,
+            "digest": artifact.digest,
+            "size_bytes": artifact.size_bytes,
+            "created_at": artifact.created_at,
+        }
+        for artifact, owner in rows
+        if owner.id in tainted or (owner.batch_id is not None and artifact.kind in OF_FORGOTTEN)
+    ]
+
+
+def _purges(session: Session, story: _Story) -> list[dict[str, Any]]:
+    """Signed receipts of what was destroyed of this model."""
+    prefix = f"version:{story.model.name}/"
+    lines = session.scalars(
+        select(AuditEvent)
+        .where(
+            AuditEvent.action == audit.Action.VERSION_PURGED.value,
+            AuditEvent.subject.startswith(prefix, autoescape=True),
+        )
+        .order_by(AuditEvent.seq)
+    )
+    return [
+        {"line": line.seq, "subject": line.subject, "receipt": line.data.get("receipt")}
+        for line in lines
+    ]
+
+
+def _chain(session: Session, story: _Story, signer: Signer, now: datetime) -> dict[str, Any]:
+    """The audit lines about the version, its batch and its requests, and the signed head."""
+    subjects = [versions.subject(story.model, story.version)]
+    subjects += [f"deletion_request:{request.id}" for request in story.requests]
+    if story.batch is not None:
+        subjects.append(f"batch:{story.batch.id}")
+    lines = [
+        audit.describe(line)
+        for line in session.scalars(
+            select(AuditEvent)
+            .where(
+                or_(
+                    AuditEvent.subject.in_(subjects),
+                    AuditEvent.subject == f"model:{story.model.name}",
+                )
+            )
+            .order_by(AuditEvent.seq)
+        )
+        if line.subject in subjects or _is_of_run(line, story.version)
+    ]
+    return {"lines": lines, "head": audit.checkpoint(session, signer, now=now)}
+
+
+def _is_of_run(line: AuditEvent, version: Version) -> bool:
+    run = version.training_run_id
+    return run is not None and line.data.get("training_run") == run
+
+
+def _guarantee(version: Version) -> caveats.Guarantee:
+    if version.origin == "imported":
+        return "unknown"
+    return "exact" if version.anchor_id == version.id else "approximate"
+
+
+def _name(version: Version) -> dict[str, Any]:
+    return {"version": version.number, "digest": version.digest}
+
+
+def _digests(record_ids: Any, story: _Story, digester: Digester) -> list[str]:
+    return sorted(digester.record(story.dataset.name, record_id) for record_id in record_ids)
+
+
+def _without_records(value: Any) -> Any:
+    """The value without members that tell about single records."""
+    if isinstance(value, Mapping):
+        return {
+            name: _without_records(item) for name, item in value.items() if name not in PER_RECORD
+        }
+    return [_without_records(item) for item in value] if isinstance(value, list) else value

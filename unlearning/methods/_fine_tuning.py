@@ -1,0 +1,231 @@
+"""What the methods have in common that go on training a copy of the model.
+
+A method gives a stream of losses; each loss is followed by one step of SGD. Two rules hold for all
+of them:
+
+- Rows to forget pass the network in evaluation mode: in train mode they would move the batch-norm
+  statistics towards themselves. Passes over retained rows alone run in train mode, as the authors'
+  programs do, and end with the statistics taken afresh from retained rows.
+- Dropout draws from PyTorch's global generator; it is borrowed, seeded from the caller's generator,
+  and given back untouched.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from torch import Tensor, nn
+
+from unlearning import calibration, objective
+from unlearning.examples import Examples
+from unlearning.methods import _strength
+from unlearning.methods._contract import Context, Update
+
+# Retained rows that batch-norm statistics are taken from.
+_STATISTICS_ROWS = 2048
+
+#: Losses of one epoch, in order; the network moves between them.
+Losses = Callable[[nn.Module, int], Iterator[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(_strength.Options):
+    """Settings of the descent that every fine-tuning method shares."""
+
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 0.01
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: Annotated[float, Ge(0), Le(1)] = 0.0
+    epochs: Annotated[int, Ge(1), Le(1000)] = 10
+    batch_size: Annotated[int, Ge(1), Le(65_536)] = 64
+
+
+def run(
+    model: nn.Module,
+    losses: Losses,
+    *,
+    options: Options,
+    forget: Examples,
+    retain: Examples,
+    context: Context,
+    generator: torch.Generator,
+    start: nn.Module | None = None,
+    finish: Callable[[nn.Module], nn.Module] = lambda network: network,
+    rates: Mapping[str, Tensor] | None = None,
+    attempts: int = 3,
+) -> Update:
+    """Follow ``losses`` for ``options.epochs`` epochs on a copy of ``start`` (the model itself).
+
+    ``finish`` makes the result out of the trained network. ``rates``: name → factor on the
+    learning rate of each weight, floating point in the parameter's shape; 0 keeps the weight.
+
+    Calibrated strength: the epochs end at the first whose weights are past the target; then the
+    point on the line from θ₀ to those weights is searched that meets it. That costs a few forward
+    passes beyond the training and never extrapolates. The learning rate need not have been made
+    for this network: when the target stays out of reach all starts over with ten times the rate,
+    when the guard fires with a tenth of it, at most ``attempts`` times in all.
+    """
+    course = _Course(start or model, losses, finish, rates or {})
+    with seeded_dropout(model, generator):
+        if options.strength == "authors":
+            moved = course.start
+            for network in course.epochs(options, context.progress):
+                moved = network
+            moved = _strength.checked(copy.deepcopy(finish(moved)).eval())
+            rate = options.learning_rate
+            notes = {"strength": "authors", "learning_rate": rate, "epochs": options.epochs}
+            return Update(model=moved, notes=notes)
+        aim = _strength.aim(
+            model, forget, retain, options=options, context=context, generator=generator
+        )
+        sample = retain.sample(_STATISTICS_ROWS, generator=generator)
+        return _calibrated(model, course, aim, options, context, sample, attempts)
+
+
+@dataclass(frozen=True)
+class _Course:
+    """From where, along which losses, to what."""
+
+    start: nn.Module
+    losses: Losses
+    finish: Callable[[nn.Module], nn.Module]
+    rates: Mapping[str, Tensor]
+
+    def epochs(self, options: Options, progress: Callable[[float], None]) -> Iterator[nn.Module]:
+        """The network after each epoch; it is the same one every time."""
+        network = copy.deepcopy(self.start).eval()
+        optimiser = torch.optim.SGD(
+            [p for p in network.parameters() if p.requires_grad],
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+        )
+        parameters = dict(network.named_parameters())
+        rated = [(parameters[name], rate) for name, rate in self.rates.items()]
+        for epoch in range(options.epochs):
+            for loss in self.losses(network, epoch):
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                before = [p.detach().clone() for p, _ in rated]
+                optimiser.step()
+                _shorten(rated, before)
+            optimiser.zero_grad(set_to_none=True)
+            network.eval()
+            progress((epoch + 1) / options.epochs)
+            yield network
+
+
+def forgotten(
+    network: nn.Module, forget: Examples, batch_size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled mini-batches of the rows to forget, the network in evaluation mode."""
+    network.eval()
+    yield from forget.batches(batch_size, device=device_of(network), generator=generator)
+
+
+def retained(
+    network: nn.Module, retain: Examples, batch_size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled mini-batches of retained rows, the network in train mode."""
+    for x, y in retain.batches(batch_size, device=device_of(network), generator=generator):
+        # One row has no variance: batch norm would refuse it.
+        network.train(len(x) > 1)
+        yield x, y
+    network.eval()
+    # The running averages lag behind the weights; left so, a short pass ends in a broken network.
+    sample = retain.sample(_STATISTICS_ROWS, generator=generator)
+    objective.recalibrate_batch_norm(network, sample)
+
+
+def relabelled(examples: Examples, labels: Tensor) -> Examples:
+    """The same rows with other ``labels`` (n,) int64."""
+    if examples.rows is None:
+        return Examples(examples.x, labels)
+    y = torch.as_tensor(examples.y).clone()
+    y[examples.rows] = labels
+    return Examples(examples.x, y, examples.rows)
+
+
+def wrong_labels(labels: Tensor, *, classes: int, generator: torch.Generator) -> Tensor:
+    """For each label (n,) int64 another one, uniform over the ``classes − 1`` wrong ones."""
+    offsets = torch.randint(1, classes, labels.shape, generator=generator)
+    return (labels + offsets) % classes
+
+
+def class_count(model: nn.Module, examples: Examples) -> int:
+    """Number of logits that the model gives."""
+    return objective.logits(model, examples.subset(torch.tensor([0]))).shape[-1]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose parameters take no gradient."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+@contextmanager
+def seeded_dropout(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Draw from PyTorch's global generators as ``generator`` seeds them, then restore them."""
+    device = device_of(network)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _calibrated(
+    model: nn.Module,
+    course: _Course,
+    aim: _strength.Aim,
+    options: Options,
+    context: Context,
+    sample: Examples,
+    attempts: int,
+) -> Update:
+    """The update of the learning rate that meets the aim, or that comes nearest to it."""
+    tried: dict[int, Update] = {}
+    power = 0
+    while power not in tried and len(tried) < attempts:
+        rate = options.learning_rate * 10.0**power
+        settings = replace(options, learning_rate=rate)
+        moved, epochs, diverged = _past_target(course, aim.goal, settings, context)
+        apply = _strength.chord(model, moved, retained=sample)
+        update = _strength.search(apply, aim=aim, ceiling=1.0)
+        notes = {**update.notes, "learning_rate": rate, "epochs": epochs}
+        tried[power] = replace(update, notes=notes)
+        if aim.goal is None or not update.retrain_because:
+            return tried[power]
+        power += -1 if diverged or update.notes["status"] == "guarded" else 1
+    return max(tried.values(), key=lambda update: update.notes["reached"])
+
+
+def _past_target(
+    course: _Course, goal: calibration.Goal | None, options: Options, context: Context
+) -> tuple[nn.Module, int, bool]:
+    """The first weights past the target, or the last finite ones; epochs done; diverged or not."""
+    moved, done = course.finish(course.start), 0
+    for network in course.epochs(options, context.progress):
+        # A copy: the next epoch may be the one that diverges.
+        finished = copy.deepcopy(course.finish(network))
+        if not _strength.finite(finished):
+            return moved, done, True
+        moved, done = finished, done + 1
+        if goal is not None and goal.measure(moved) >= goal.target:
+            break
+    return moved, done, False
+
+
+@torch.no_grad()
+def _shorten(rated: list[tuple[nn.Parameter, Tensor]], before: list[Tensor]) -> None:
+    # Scaling the gradient alone would still let weight decay move the weight at full rate.
+    for (parameter, rate), start in zip(rated, before, strict=True):
+        parameter.copy_(torch.lerp(start, parameter, rate))

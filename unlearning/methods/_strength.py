@@ -1,0 +1,185 @@
+"""How far a method goes: as its authors set it, or searched against the target of forgetting.
+
+The target is that of the default method. Records: the mean loss on the rows to forget rises by the
+gap between held-out and training rows. A class: the accuracy on its rows falls to about zero. A
+guard halves the strength while the mean loss on held-out rows (of the classes that stay) rises by
+more than ``guard_rise``, relative to what it was. Where training rows cannot be told by their loss
+there is no gap to search for, and the authors' setting is taken, under the guard.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Gt, Le
+from torch import nn
+
+from unlearning import calibration, objective
+from unlearning.errors import NeedsRetrain, WrongOptions
+from unlearning.examples import Examples, concatenate
+from unlearning.methods._contract import Context, Update
+
+# Rows that the training loss is estimated from.
+_TRAINING_ROWS = 2048
+# Below this share of the held-out loss the gap is noise.
+_SMALLEST_GAP = 0.01
+
+# Rise of the mean held-out loss that is always allowed: the share of a loss that is nearly zero
+# would be noise. A class leaves its region to its neighbours, which costs them more.
+_ALLOWED = {"records": 0.01, "class": 0.05}
+
+_BECAUSE = {
+    "guarded": "the guard on held-out rows stopped the step before its target",
+    "unreachable": "no strength of this method reached the target of forgetting",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Every method's choice of strength."""
+
+    #: "authors": the settings as they are; "calibrated": search how far to go.
+    strength: Literal["authors", "calibrated"] = "authors"
+    #: Calibrated only: relative rise of the mean held-out loss that is allowed. A rise of .01,
+    #: for a class .05, is allowed in any case.
+    guard_rise: Annotated[float, Gt(0), Le(1)] = 0.02
+
+
+def check(forget: Examples, retain: Examples) -> None:
+    """There must be rows on both sides."""
+    if not len(forget):
+        raise WrongOptions("there are no rows to forget")
+    if not len(retain):
+        raise WrongOptions("no row is retained: retire the model instead of unlearning")
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a calibrated step must reach, None when that says nothing, and what must not break."""
+
+    goal: calibration.Goal | None
+    guard: calibration.Guard
+
+
+def aim(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    *,
+    options: Options,
+    context: Context,
+    generator: torch.Generator,
+) -> Aim:
+    """Target and guard for forgetting ``forget``, measured on the model as it is."""
+    held_out = context.calibration
+    if held_out is None or not len(held_out):
+        raise WrongOptions("strength='calibrated' needs held-out calibration rows; there are none")
+    goal: calibration.Goal | None = None
+    if context.kind == "class":
+        goal = calibration.class_goal(model, forget, generator=generator)
+        held_out = _others(held_out, forget)
+    unseen = float(objective.losses(model, held_out).double().mean())
+    if context.kind == "records":
+        gap = unseen - _training_loss(model, forget, retain, generator)
+        if gap > _SMALLEST_GAP * unseen:
+            goal = calibration.loss_goal(model, forget, gap=gap, generator=generator)
+    limit = max(options.guard_rise * unseen, _ALLOWED[context.kind])
+    return Aim(goal, calibration.Guard(model, held_out, limit=limit))
+
+
+def search(
+    apply: calibration.Apply, *, aim: Aim, start: float = 1.0, ceiling: float = math.inf
+) -> Update:
+    """The model of the family ``apply`` (strength 0 is the model as it is) that meets the aim."""
+    if aim.goal is None:
+        found = calibration.guarded(apply, 1.0, guard=aim.guard)
+    else:
+        found = calibration.search(
+            apply, goal=aim.goal, guard=aim.guard, start=start, ceiling=ceiling
+        )
+    because = _BECAUSE.get(found.status)
+    return Update(
+        model=checked(copy.deepcopy(apply(found.value)).eval()),
+        notes={"strength": "calibrated", **_described(found)},
+        retrain_because=() if because is None else (because,),
+    )
+
+
+def _described(found: calibration.Strength) -> dict[str, Any]:
+    return {
+        "value": found.value,
+        "target": found.target,
+        "reached": found.reached,
+        "status": found.status,
+        "search_passes": found.passes,
+        "guard_rise": found.guard_rise,
+        "guard_rows": found.guard_rows,
+    }
+
+
+def chord(
+    model: nn.Module, moved: nn.Module, *, retained: Examples | None = None
+) -> calibration.Apply:
+    """s ↦ the network with θ₀ + s·(θ − θ₀).
+
+    Batch-norm statistics that differ at the two ends belong to neither point between them; they
+    are taken afresh from ``retained``.
+
+    The straight line from a model to a fine-tuned copy of itself is known to stay in a region of
+    low loss (Wortsman et al., Robust fine-tuning of zero-shot models, 2022, section 3).
+    """
+    network = copy.deepcopy(moved).eval()
+    here, there = model.state_dict(), moved.state_dict()
+    moving = any(
+        not torch.equal(b, dict(moved.named_buffers())[n]) for n, b in model.named_buffers()
+    )
+
+    @torch.no_grad()
+    def apply(strength: float) -> nn.Module:
+        for name, t in network.state_dict().items():
+            if t.is_floating_point():
+                t.copy_(torch.lerp(here[name], there[name], strength))
+        if moving and retained is not None and strength:
+            objective.recalibrate_batch_norm(network, retained)
+        return network
+
+    return apply
+
+
+def checked(network: nn.Module) -> nn.Module:
+    """The network, when every number in it is finite; ``NeedsRetrain`` otherwise."""
+    if not finite(network):
+        raise NeedsRetrain(
+            "the weights diverged: choose a weaker setting, strength='calibrated', or retrain"
+        )
+    return network
+
+
+def finite(network: nn.Module) -> bool:
+    """Whether every number in the network is finite."""
+    return all(bool(t.isfinite().all()) for t in network.state_dict().values())
+
+
+def _training_loss(
+    model: nn.Module, forget: Examples, retain: Examples, generator: torch.Generator
+) -> float:
+    """Mean loss on a sample of the training rows; those to forget were trained on too."""
+    share = len(forget) / (len(forget) + len(retain))
+    ours = max(1, round(share * _TRAINING_ROWS))
+    training = concatenate(
+        forget.sample(ours, generator=generator),
+        retain.sample(max(1, _TRAINING_ROWS - ours), generator=generator),
+    )
+    return float(objective.losses(model, training).double().mean())
+
+
+def _others(held_out: Examples, forget: Examples) -> Examples:
+    """The held-out rows of the classes that stay."""
+    stay = torch.isin(held_out.labels, forget.labels, invert=True).nonzero()[:, 0]
+    if not len(stay):
+        raise WrongOptions("the calibration rows hold no class but the one to forget")
+    return held_out.subset(stay)

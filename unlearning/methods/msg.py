@@ -1,0 +1,124 @@
+"""Start over the weights that the rows to forget and the retained rows agree on least to move.
+
+    score = |∇_θ (mean over D_r of ℓ − mean over D_f of ℓ)|;  the ``share`` of the weights of linear
+    and convolutional layers with the smallest score is drawn anew; then training goes on on D_r,
+    the weights that were kept at a tenth of the learning rate
+
+``x`` (n, *shape), ``y`` (n,) int64, logits (n, classes), score in each weight's shape. "MSG"
+(masked small gradients) of the NeurIPS 2023 machine unlearning challenge; described in Cadet et
+al., Deep Unlearn: Benchmarking Machine Unlearning (2024), section 4.
+
+New weights come from PyTorch's default initialisation, drawn from the generator.
+
+Guarantee: empirical. A weight with a small score is taken for one that serves both sets alike, a
+place where the network may have memorised; nothing is proven about the weights that stay.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unlearning import objective
+from unlearning.examples import Examples
+from unlearning.methods import _fine_tuning, _strength
+from unlearning.methods._contract import Context, Update
+
+FORGETS = frozenset({"records", "class"})
+GUARANTEE = "empirical"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(_fine_tuning.Options):
+    """30 % of the weights; SGD at 1e-3, momentum .9, weight decay 5e-4, 5 epochs."""
+
+    learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
+    weight_decay: Annotated[float, Ge(0), Le(1)] = 5e-4
+    epochs: Annotated[int, Ge(1), Le(1000)] = 5
+    #: Share of the weights that are drawn anew.
+    share: Annotated[float, Gt(0), Le(1)] = 0.3
+    #: Gradient of the weights that were kept, relative to the new ones.
+    kept_rate: Annotated[float, Ge(0), Le(1)] = 0.1
+
+
+def unlearn(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    *,
+    options: Options,
+    context: Context,
+    generator: torch.Generator,
+) -> Update:
+    """A copy of the model with its least telling weights drawn anew and trained on ``retain``."""
+    _strength.check(forget, retain)
+    fresh = least(model, forget, retain, share=options.share)
+    start = _drawn_anew(model, fresh, generator)
+
+    def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
+        for x, y in _fine_tuning.retained(network, retain, options.batch_size, generator):
+            yield functional.cross_entropy(network(x), y)
+
+    return _fine_tuning.run(
+        model,
+        losses,
+        start=start,
+        options=options,
+        forget=forget,
+        retain=retain,
+        context=context,
+        generator=generator,
+        rates={name: torch.where(mask, 1.0, options.kept_rate) for name, mask in fresh.items()},
+    )
+
+
+def least(
+    model: nn.Module, forget: Examples, retain: Examples, *, share: float
+) -> dict[str, Tensor]:
+    """Name → bool mask of each linear or convolutional weight; True where the score is small."""
+    kept = objective.summed_gradient(model, retain) / len(retain)
+    gone = objective.summed_gradient(model, forget) / len(forget)
+    weights = _weights(model)
+    scores = {
+        name: score
+        for name, score in objective.unflatten((kept - gone).abs(), model).items()
+        if name in weights
+    }
+    flat = torch.cat([score.reshape(-1) for score in scores.values()])
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    chosen[flat.topk(round(share * flat.numel()), largest=False).indices] = True
+    pieces = torch.split(chosen, [score.numel() for score in scores.values()])
+    return {
+        name: piece.view_as(score)
+        for (name, score), piece in zip(scores.items(), pieces, strict=True)
+    }
+
+
+def _weights(model: nn.Module) -> set[str]:
+    layers = (nn.Linear, nn.modules.conv._ConvNd)
+    return {
+        f"{name}.weight".lstrip(".")
+        for name, module in model.named_modules()
+        if isinstance(module, layers)
+    }
+
+
+@torch.no_grad()
+def _drawn_anew(
+    model: nn.Module, masks: dict[str, Tensor], generator: torch.Generator
+) -> nn.Module:
+    network = copy.deepcopy(model)
+    parameters = dict(network.named_parameters())
+    for name, mask in masks.items():
+        weight = parameters[name]
+        bound = weight[0].numel() ** -0.5  # nn.Linear and nn.Conv2d draw uniformly within it
+        fresh = torch.empty(weight.shape).uniform_(-bound, bound, generator=generator)
+        weight.copy_(torch.where(mask, fresh.to(weight), weight))
+    return network

@@ -85,7 +85,12 @@ def download(
         return Response(status_code=304, headers=headers)
     headers["Content-Disposition"] = f'attachment; filename="{model}-{number}.safetensors"'
     same_file = if_range is None or if_range.strip() == etag
-    span = _span(byte_range if same_file else None, version.size_bytes)
+    try:
+        span = _span(byte_range if same_file else None, version.size_bytes)
+    except OutOfRange as error:
+        refusal = problems.render(error)
+        refusal.headers["Content-Range"] = f"bytes */{version.size_bytes}"
+        return refusal
     return _answer(_open(store, version.digest), span, version, headers)
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.ledger import db, lineage, models, runs
@@ -60,6 +60,12 @@ class RunNowGiven(schemas.Body):
 
     method: str | None = Field(None, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _options_need_a_method(self) -> RunNowGiven:
+        if self.options and self.method is None:
+            raise ValueError("options need the method that they are of")
+        return self
 
 
 class DriftView(BaseModel):

@@ -65,7 +65,7 @@ def numbers(session: Session, version_ids: Iterable[int | None]) -> dict[int, in
     """Numbers of versions by their ids."""
     wanted = {one for one in version_ids if one is not None}
     rows = session.execute(select(Version.id, Version.number).where(Version.id.in_(wanted)))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def verdicts(session: Session, version_ids: Iterable[int]) -> dict[int, str]:
@@ -75,7 +75,7 @@ def verdicts(session: Session, version_ids: Iterable[int]) -> dict[int, str]:
             Verification.version_id.in_(list(version_ids))
         )
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def verification(session: Session, model: Model, version: Version) -> Verification:
@@ -96,7 +96,7 @@ def records(session: Session, batch_ids: Iterable[str]) -> dict[str, int]:
         .where(BatchRecord.batch_id.in_(list(batch_ids)))
         .group_by(BatchRecord.batch_id)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def requests(session: Session, batch_id: str) -> list[str]:

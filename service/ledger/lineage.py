@@ -74,7 +74,7 @@ def _classes(session: Session, model: Model, anchor: Version) -> dict[int, int]:
         .where(Record.dataset_id == model.dataset_id, versions.contained(anchor, chain=()))
         .group_by(Record.label)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def _forgotten_classes(session: Session, model: Model, batch_ids: Sequence[str]) -> dict[int, int]:
@@ -84,4 +84,4 @@ def _forgotten_classes(session: Session, model: Model, batch_ids: Sequence[str])
         .where(Record.dataset_id == model.dataset_id, BatchRecord.batch_id.in_(batch_ids))
         .group_by(Record.label)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())

@@ -89,14 +89,14 @@ def dataset_names(session: Session, models: Sequence[Model]) -> dict[int, str]:
     """Names of the models' datasets by their ids."""
     wanted = {model.dataset_id for model in models}
     rows = session.execute(select(Dataset.id, Dataset.name).where(Dataset.id.in_(wanted)))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def production_numbers(session: Session, models: Sequence[Model]) -> dict[int, int]:
     """Numbers of the production versions by the models' ids."""
     wanted = {model.production_id for model in models if model.production_id is not None}
     rows = session.execute(select(Version.model_id, Version.number).where(Version.id.in_(wanted)))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def production(session: Session, model: Model) -> Version | None:

@@ -1,0 +1,40 @@
+"""What a worker announces, for tests that have none: real schemas of a few real things."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Session
+
+from service.ledger import capabilities
+from service.ledger.capabilities import Announcement
+from tests import factories
+from unlearning import architectures, methods, options, training
+from unlearning.verification.gates import Gates
+
+
+def announce(session: Session) -> None:
+    """Write down two architectures, two methods, the recipe and the gates."""
+    made = [
+        Announcement("recipe", "default", "Training.", options.schema(training.Recipe), "1"),
+        Announcement("gates", "default", "Gates.", options.schema(Gates), "1"),
+    ]
+    for name in ("lenet5", "mlp"):
+        architecture = architectures.get(name)
+        schema = options.schema(architecture.parameters)
+        made.append(Announcement("architecture", name, architecture.summary, schema, "1"))
+    for name in ("iau", "retrain"):
+        method = methods.get(name)
+        made.append(
+            Announcement(
+                "method",
+                name,
+                method.summary,
+                options.schema(method.options),
+                "1",
+                # Of these two only retraining is announced as able to forget a class here.
+                {
+                    "forgets": ["records"] if name == "iau" else ["class", "records"],
+                    "guarantee": method.guarantee,
+                },
+            )
+        )
+    capabilities.announce(session, made, now=factories.NOW)

@@ -1,0 +1,45 @@
+"""Clients of a real application, with real keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import Engine
+
+from service.ledger import keys
+from service.main import create_app
+from service.settings import Settings
+
+
+def settings_on(database: Engine, directory: Path) -> Settings:
+    """Development settings on a database that keep everything else in a directory."""
+    url = database.url.render_as_string(hide_password=False)
+    return Settings(_env_file=None, mode="development", state_dir=directory, database_url=url)
+
+
+@contextmanager
+def application(settings: Settings) -> Iterator[FastAPI]:
+    """A running application on the settings."""
+    app = create_app(settings)
+    with TestClient(app):
+        yield app
+
+
+def client(app: FastAPI, *scopes: str) -> TestClient:
+    """A client whose key has these scopes; without any, every one."""
+    with app.state.sessions() as session:
+        _, token = keys.create(session, "test", scopes or ("admin",), actor="cli")
+        session.commit()
+    return TestClient(app, headers={"Authorization": f"Bearer {token}"})
+
+
+def assert_problem(response: object, status: int, *words: str) -> None:
+    """The answer is a problem with this status whose text holds the words."""
+    assert response.status_code == status, response.text  # type: ignore[attr-defined]
+    assert response.headers["content-type"] == "application/problem+json"  # type: ignore[attr-defined]
+    for word in words:
+        assert word in response.text, response.text  # type: ignore[attr-defined]

@@ -1,0 +1,46 @@
+"""What the workers announced, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from tests.service import announcements
+from tests.service.api import callers
+from tests.service.api.callers import assert_problem
+
+
+@pytest.fixture
+def app(sqlite_database: Engine, tmp_path: Path) -> Iterator[FastAPI]:
+    settings = callers.settings_on(sqlite_database, tmp_path)
+    with callers.application(settings) as running:
+        yield running
+
+
+def test_methods_are_listed_with_their_schemas_and_guarantees(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        announcements.announce(session)
+        session.commit()
+    client = callers.client(app, "models:read")
+    items = client.get("/v1/methods").json()["items"]
+    assert [one["name"] for one in items] == ["iau", "retrain"]
+    assert items[0]["options_schema"]["type"] == "object"
+    assert (items[0]["guarantee"], items[1]["guarantee"]) == ("empirical", "exact")
+    assert items[1]["forgets"] == ["class", "records"]
+    first = client.get("/v1/architectures", params={"limit": 1}).json()
+    assert [one["name"] for one in first["items"]] == ["lenet5"]
+    rest = client.get("/v1/architectures", params={"cursor": first["next_cursor"]}).json()
+    assert "hidden" in rest["items"][0]["options_schema"]["properties"]
+    for path, option in (("recipes", "learning_rate"), ("gates", "membership_auc")):
+        shown = client.get(f"/v1/{path}").json()["items"]
+        assert option in shown[0]["options_schema"]["properties"]
+
+
+def test_nothing_announced_is_an_empty_list_and_other_keys_may_not_look(app: FastAPI) -> None:
+    for path in ("methods", "architectures", "recipes", "gates"):
+        assert callers.client(app).get(f"/v1/{path}").json() == {"items": [], "next_cursor": None}
+        assert_problem(callers.client(app, "requests:read").get(f"/v1/{path}"), 403)

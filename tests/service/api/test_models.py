@@ -1,0 +1,285 @@
+"""Models over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import select
+
+from service.ledger import models
+from service.ledger.states import BatchStatus, DatasetStatus
+from service.ledger.tables import AuditEvent, Model
+from service.settings import Settings
+from tests import factories
+from tests.service import announcements
+from tests.service.api import callers
+from tests.service.api.callers import assert_problem
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[FastAPI]:
+    with callers.application(settings) as running:
+        with running.state.sessions() as session:
+            announcements.announce(session)
+            factories.dataset(session, name="digits", shape=[1, 8, 8], classes=10)
+            factories.dataset(session, name="table", shape=[30], dtype="float32", classes=2)
+            session.commit()
+        yield running
+
+
+def _body(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "reader",
+        "dataset": "digits",
+        "architecture": {"name": "lenet5"},
+        **changes,
+    }
+
+
+def _published(app: FastAPI, **columns: Any) -> str:
+    """A model with a production version and twelve training rows; its name."""
+    with app.state.sessions() as session:
+        data = factories.dataset(session, name="live-data")
+        policy = {"method": "iau", "options": {}, "drift": {"max_share": 0.1}}
+        made = factories.model(session, data, name="live", policy=policy, **columns)
+        factories.version(session, made)
+        session.commit()
+    return "live"
+
+
+def test_a_model_takes_from_its_dataset_what_its_client_left_out(app: FastAPI) -> None:
+    client = callers.client(app, "models:write", "models:read")
+    answer = client.post("/v1/models", json=_body())
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == "/v1/models/reader"
+    shown = client.get("/v1/models/reader").json()
+    assert shown == answer.json()
+    assert shown["architecture"]["parameters"] == {
+        "channels": 1,
+        "image_height": 8,
+        "image_width": 8,
+        "classes": 10,
+        "width": 6,
+    }
+    assert shown["transform"] == {"scale": 1 / 255, "mean": [0.0], "std": [1.0]}
+    assert shown["recipe"]["learning_rate"] == 1e-3
+    assert shown["policy"]["method"] == "iau"
+    assert (shown["status"], shown["production"], shown["drift"]) == ("preparing", None, None)
+    with app.state.sessions() as session:
+        lines = session.scalars(select(AuditEvent).where(AuditEvent.subject == "model:reader"))
+        assert [line.action for line in lines] == ["model:created"]
+
+
+def test_a_table_model_gets_its_inputs_and_leaves_floats_as_they_are(app: FastAPI) -> None:
+    body = _body(dataset="table", architecture={"name": "mlp", "parameters": {"hidden": [8]}})
+    shown = callers.client(app).post("/v1/models", json=body).json()
+    assert shown["architecture"]["parameters"] == {"inputs": 30, "hidden": [8], "classes": 2}
+    assert shown["transform"]["scale"] == 1.0
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"architecture": {"name": "resnet"}}, "lenet5, mlp"),
+    ({"architecture": {"name": "lenet5", "parameters": {"depth": 3}}}, "architecture.parameters"),
+    ({"architecture": {"name": "lenet5", "parameters": {"width": 0}}}, "parameters.width"),
+    ({"architecture": {"name": "lenet5", "parameters": {"width": True}}}, "parameters.width"),
+    ({"architecture": {"name": "lenet5", "parameters": {"classes": 3}}}, "at least 10"),
+    ({"architecture": {"name": "lenet5", "parameters": {"channels": 3}}}, "must be 1"),
+    ({"architecture": {"name": "os.system"}}, "unknown-capability"),
+    ({"dataset": "table"}, "takes images"),
+    ({"recipe": {"learning_rate": -1}}, "recipe.learning_rate"),
+    ({"recipe": {"speed": 1}}, "recipe"),
+    ({"recipe": {"optimiser": "magic"}}, "one of"),
+    ({"policy": {"method": "magic"}}, "iau, retrain"),
+    ({"policy": {"method": "iau", "options": {"no_such": 1}}}, "policy.options"),
+    ({"policy": {"fallbacks": [{"method": "magic"}]}}, "unknown-capability"),
+    ({"policy": {"gates": {"membership_auc": 2}}}, "policy.gates.membership_auc"),
+    ({"policy": {"max_records": 0}}, "policy.max_records"),
+    ({"transform": {"std": [0.0]}}, "transform.std"),
+    ({"transform": {"scale": 0}}, "transform.scale"),
+    ({"transform": {"mean": [0.1, 0.2]}}, "transform.mean"),
+    ({"name": "Reader"}, "name"),
+    ({"extra": 1}, "extra"),
+]
+
+
+def test_choices_that_the_announced_schemas_refuse_are_named(app: FastAPI) -> None:
+    client = callers.client(app)
+    for changes, words in REFUSED:
+        assert_problem(client.post("/v1/models", json=_body(**changes)), 422, words)
+    assert client.get("/v1/models").json()["items"] == []
+
+
+def test_a_model_needs_a_dataset_that_is_ready_and_a_name_of_its_own(app: FastAPI) -> None:
+    client = callers.client(app)
+    assert_problem(client.post("/v1/models", json=_body(dataset="nobody")), 404)
+    with app.state.sessions() as session:
+        for status in (DatasetStatus.INGESTING, DatasetStatus.FAILED):
+            factories.dataset(session, name=status.value, status=status, rows=0)
+        session.commit()
+    waiting = client.post("/v1/models", json=_body(dataset="ingesting"))
+    assert_problem(waiting, 409, "ingested")
+    assert int(waiting.headers["Retry-After"]) > 0
+    assert_problem(client.post("/v1/models", json=_body(dataset="failed")), 409)
+    assert client.post("/v1/models", json=_body()).status_code == 201
+    assert_problem(client.post("/v1/models", json=_body()), 409, "already")
+
+
+def test_without_any_worker_options_cannot_be_checked(settings: Settings) -> None:
+    with callers.application(settings) as app:
+        with app.state.sessions() as session:
+            factories.dataset(session, name="digits")
+            session.commit()
+        answer = callers.client(app).post("/v1/models", json=_body())
+        assert_problem(answer, 503, "no worker has announced itself yet")
+        assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_policy_changes_field_by_field_and_the_change_is_audited(app: FastAPI) -> None:
+    name = _published(app)
+    client = callers.client(app, "models:write", "models:read")
+    change = {"policy": {"max_records": 7, "drift": {"max_class_share": 0.5}}}
+    shown = client.patch(f"/v1/models/{name}", json=change).json()["policy"]
+    assert (shown["max_records"], shown["method"]) == (7, "iau")
+    assert shown["drift"]["max_share"] == 0.1
+    assert shown["drift"]["max_class_share"] == 0.5
+    other = client.patch(f"/v1/models/{name}", json={"policy": {"method": "retrain"}}).json()
+    assert (other["policy"]["method"], other["policy"]["max_records"]) == ("retrain", 7)
+    with app.state.sessions() as session:
+        lines = session.scalars(
+            select(AuditEvent).where(AuditEvent.action == "model:policy_changed")
+        ).all()
+    assert [line.data["after"].get("max_records") for line in lines] == [7, None]
+    assert lines[1].data["before"]["method"] == "iau"
+    refused = client.patch(f"/v1/models/{name}", json={"policy": {"method": "magic"}})
+    assert_problem(refused, 422)
+    assert_problem(client.patch(f"/v1/models/{name}", json={"name": "x"}), 422)
+    assert client.get(f"/v1/models/{name}").json()["policy"] == other["policy"]
+
+
+def test_another_method_starts_from_its_own_defaults(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        data = factories.dataset(session)
+        old = {"method": "iau", "options": {"step": "sgd"}}
+        factories.model(session, data, name="old", policy=old)
+        session.commit()
+    changed = callers.client(app).patch("/v1/models/old", json={"policy": {"method": "retrain"}})
+    assert changed.json()["policy"]["options"] == {}
+
+
+def test_a_model_shows_how_far_production_has_drifted_from_its_anchor(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        data = factories.dataset(session, rows=10, labels=[0] * 4 + [1] * 6, splits=[0] * 9 + [1])
+        made = factories.model(session, data, name="drifting")
+        anchor = factories.version(session, made)
+        first = factories.unlearned(
+            session, made, anchor, [factories.request(session, data, rows=[0, 1])]
+        )
+        factories.unlearned(session, made, first, [factories.request(session, data, rows=[5])])
+        session.commit()
+    client = callers.client(app, "models:read")
+    drift = client.get("/v1/models/drifting").json()["drift"]
+    assert (drift["anchor"], drift["batches"]) == (1, 2)
+    assert (drift["forgotten"], drift["anchor_rows"]) == (3, 9)
+    assert drift["share"] == pytest.approx(3 / 9)
+    assert drift["class_share"] == pytest.approx(2 / 4)
+
+
+def test_run_now_closes_the_next_batch_with_another_method(app: FastAPI) -> None:
+    name = _published(app)
+    with app.state.sessions() as session:
+        made = models.get(session, name)
+        asked = factories.request(session, session.get_one(factories.Dataset, made.dataset_id))
+        factories.erasure(session, asked, made)
+        session.commit()
+    client = callers.client(app, "models:write")
+    path = f"/v1/models/{name}/batches:run-now"
+    answer = client.post(path, json={"method": "retrain"})
+    assert answer.status_code == 202
+    assert answer.json()["pending"] == {"records": 1}
+    with app.state.sessions() as session:
+        row = models.get(session, name)
+        assert row.run_now_at is not None
+        assert row.run_now_method == {"method": "retrain", "options": {}}
+    assert client.post(path, json={}).json()["method"] is None
+    with app.state.sessions() as session:
+        assert models.get(session, name).run_now_method is None
+    assert_problem(client.post(path, json={"method": "magic"}), 422, "iau, retrain")
+    assert_problem(client.post(path, json={"method": "iau", "options": {"x": 1}}), 422, "options")
+    assert_problem(client.post(path, json={"options": {"x": 1}}), 422, "method")
+
+
+def test_run_now_refuses_a_method_that_cannot_do_the_kind_of_forgetting(app: FastAPI) -> None:
+    name = _published(app)
+    with app.state.sessions() as session:
+        made = models.get(session, name)
+        data = session.get_one(factories.Dataset, made.dataset_id)
+        factories.erasure(session, factories.request(session, data, kind="class"), made)
+        session.commit()
+    client = callers.client(app, "models:write")
+    path = f"/v1/models/{name}/batches:run-now"
+    assert_problem(client.post(path, json={"method": "iau"}), 422, "class")
+    assert client.post(path, json={"method": "retrain"}).status_code == 202
+
+
+def test_run_now_needs_a_production_version(app: FastAPI) -> None:
+    client = callers.client(app)
+    client.post("/v1/models", json=_body())
+    answer = client.post("/v1/models/reader/batches:run-now", json={})
+    assert_problem(answer, 409, "no production version")
+
+
+def test_batches_are_listed_and_name_their_requests(app: FastAPI) -> None:
+    name = _published(app)
+    with app.state.sessions() as session:
+        made = models.get(session, name)
+        data = session.get_one(factories.Dataset, made.dataset_id)
+        base = models.production(session, made)
+        assert base is not None
+        asked = factories.request(session, data, rows=[2, 3])
+        factories.unlearned(session, made, base, [asked])
+        running = factories.batch(session, made, base, rows=[4], status=BatchStatus.RUNNING)
+        other = factories.model(session, data, name="other")
+        session.commit()
+        expected, running_id = asked.id, running.id
+        assert other.id
+    client = callers.client(app, "models:read")
+    items = client.get(f"/v1/models/{name}/batches").json()["items"]
+    assert [one["status"] for one in items] == ["running", "completed"]
+    assert (items[1]["records"], items[1]["base_version"], items[1]["version"]) == (2, 1, 2)
+    shown = client.get(f"/v1/models/{name}/batches/{items[1]['id']}").json()
+    assert shown["deletion_requests"] == [expected]
+    first = client.get(f"/v1/models/{name}/batches", params={"limit": 1}).json()
+    rest = client.get(f"/v1/models/{name}/batches", params={"cursor": first["next_cursor"]}).json()
+    assert [one["id"] for one in rest["items"]] == [items[1]["id"]]
+    assert_problem(client.get(f"/v1/models/other/batches/{running_id}"), 404)
+    assert_problem(client.get(f"/v1/models/{name}/batches/b_x"), 422)
+
+
+def test_models_are_listed_in_pages_for_keys_that_may(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        data = factories.dataset(session)
+        for name, columns in (("a", {}), ("b", {"parameters": None}), ("c", {"error": "no"})):
+            factories.model(session, data, name=name, **columns)
+        session.commit()
+    client = callers.client(app, "models:read")
+    first = client.get("/v1/models", params={"limit": 2}).json()
+    rest = client.get("/v1/models", params={"cursor": first["next_cursor"]}).json()
+    shown = [(one["name"], one["status"]) for one in first["items"] + rest["items"]]
+    assert shown == [("a", "ready"), ("b", "preparing"), ("c", "invalid")]
+    assert_problem(client.post("/v1/models", json=_body()), 403)
+    assert_problem(client.patch("/v1/models/a", json={"policy": {}}), 403)
+    assert_problem(client.get("/v1/models/nobody"), 404)
+    assert_problem(callers.client(app, "requests:write").get("/v1/models"), 403)
+
+
+def test_a_refused_model_leaves_nothing_behind(app: FastAPI) -> None:
+    callers.client(app).post("/v1/models", json=_body(policy={"method": "magic"}))
+    with app.state.sessions() as session:
+        assert session.scalars(select(Model)).all() == []
+        assert (
+            session.scalars(select(AuditEvent).where(AuditEvent.subject.like("model:%"))).all()
+            == []
+        )

@@ -1,0 +1,121 @@
+"""Training runs over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import Engine, select
+
+from service.ledger import models, runs
+from service.ledger.states import RunStatus
+from service.ledger.tables import AuditEvent, Erasure
+from tests import factories
+from tests.service.api import callers
+from tests.service.api.callers import assert_problem
+
+PATH = "/v1/models/reader/training-runs"
+
+
+@pytest.fixture
+def app(sqlite_database: Engine, tmp_path: Path) -> Iterator[FastAPI]:
+    settings = callers.settings_on(sqlite_database, tmp_path)
+    with callers.application(settings) as running:
+        with running.state.sessions() as session:
+            data = factories.dataset(session, name="digits")
+            factories.model(session, data, name="reader")
+            session.commit()
+        yield running
+
+
+def test_a_run_is_queued_once_at_a_time(app: FastAPI) -> None:
+    client = callers.client(app, "models:write", "models:read")
+    answer = client.post(PATH, json={"seed": 2**62 + 1})
+    assert answer.status_code == 202
+    shown = client.get(answer.headers["Location"]).json()
+    assert shown == answer.json()
+    assert (shown["status"], shown["reason"], shown["seed"]) == ("queued", "initial", 2**62 + 1)
+    second = client.post(PATH, json={})
+    assert_problem(second, 409, shown["id"])
+    assert int(second.headers["Retry-After"]) > 0
+    assert client.get("/v1/models/reader").json()["active_training_run"] == shown["id"]
+    with app.state.sessions() as session:
+        lines = session.scalars(select(AuditEvent).where(AuditEvent.subject == "model:reader"))
+        assert [line.action for line in lines] == ["training_run:queued"]
+
+
+def test_progress_result_and_history_are_shown(app: FastAPI) -> None:
+    client = callers.client(app)
+    run_id = client.post(PATH, json={}).json()["id"]
+    with app.state.sessions() as session:
+        run = session.get_one(factories.TrainingRun, run_id)
+        runs.start(session, run, data_revision=0, actor="worker:w", now=factories.NOW)
+        session.commit()
+        runs.progress(session, run_id, {"fraction": 0.5, "epoch": 3, "training_loss": 0.25})
+        session.commit()
+    shown = client.get(f"{PATH}/{run_id}").json()
+    assert shown["status"] == "running"
+    assert shown["progress"] == {"fraction": 0.5, "epoch": 3, "training_loss": 0.25}
+    with app.state.sessions() as session:
+        run = session.get_one(factories.TrainingRun, run_id)
+        model = models.get(session, "reader")
+        made = factories.version(session, model, training_run_id=run_id)
+        runs.complete(session, run, made, actor="worker:w", now=factories.NOW)
+        session.commit()
+    shown = client.get(f"{PATH}/{run_id}").json()
+    assert (shown["status"], shown["version"], shown["attempts"]) == ("completed", 1, 1)
+    second = client.post(PATH, json={"reason": "consolidate"}).json()
+    items = client.get(PATH).json()["items"]
+    assert [one["id"] for one in items] == [second["id"], run_id]
+    page = client.get(PATH, params={"limit": 1}).json()
+    rest = client.get(PATH, params={"cursor": page["next_cursor"]}).json()
+    assert [one["id"] for one in rest["items"]] == [run_id]
+
+
+def test_reasons_must_fit_the_model(app: FastAPI) -> None:
+    client = callers.client(app)
+    assert_problem(client.post(PATH, json={"reason": "consolidate"}), 409, "initial")
+    with app.state.sessions() as session:
+        factories.version(session, models.get(session, "reader"))
+        session.commit()
+    assert_problem(client.post(PATH, json={"reason": "initial"}), 409, "request")
+    assert client.post(PATH, json={}).json()["reason"] == "request"
+
+
+def test_a_model_that_cannot_be_built_is_not_trained(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        models.get(session, "reader").error = "too small an image"
+        session.commit()
+    assert_problem(callers.client(app).post(PATH, json={}), 409, "too small an image")
+
+
+def test_open_requests_from_before_the_run_concern_the_model_too(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        model = models.get(session, "reader")
+        data = session.get_one(factories.Dataset, model.dataset_id)
+        asked = factories.request(session, data, rows=[1]).id
+        done = factories.request(session, data, rows=[2], status="completed").id
+        session.commit()
+        model_id = model.id
+    callers.client(app).post(PATH, json={})
+    with app.state.sessions() as session:
+        shares = session.scalars(select(Erasure).where(Erasure.model_id == model_id)).all()
+        assert [share.request_id for share in shares] == [asked]
+        assert done != asked
+
+
+def test_bad_input_and_missing_scopes_are_refused(app: FastAPI) -> None:
+    client = callers.client(app)
+    for body in ({"seed": -1}, {"seed": 2**63}, {"reason": "why"}, {"more": 1}, {"seed": "x"}):
+        assert_problem(client.post(PATH, json=body), 422, "fields")
+    assert_problem(client.get(f"{PATH}/run_x"), 422)
+    assert_problem(client.get(f"{PATH}/run_{'0' * 26}"), 404)
+    assert_problem(client.post("/v1/models/nobody/training-runs", json={}), 404)
+    assert_problem(callers.client(app, "models:read").post(PATH, json={}), 403)
+    assert_problem(callers.client(app, "models:write").get(PATH), 403)
+    with app.state.sessions() as session:
+        active = [RunStatus.QUEUED, RunStatus.RUNNING]
+        found = select(factories.TrainingRun).where(factories.TrainingRun.status.in_(active))
+        assert session.scalars(found).all() == []

@@ -1,0 +1,411 @@
+"""Deletion requests in the ledger: recorded, cancelled, approved, tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, select
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound, ServiceError
+from service.ledger import audit, capabilities, db, intake, outlook, requests
+from service.ledger.matching import Ask
+from service.ledger.states import BatchStatus, DatasetStatus, ErasureStatus, RequestStatus
+from service.ledger.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model, Record
+from tests import factories
+from tests.factories import NOW
+
+
+def _record(session: Session, *asks: Ask, **options: Any) -> list[DeletionRequest]:
+    submissions = [requests.Submission(ask, "key_test") for ask in asks]
+    outcomes = requests.record_many(
+        session, submissions, digester=factories.DIGESTER, now=NOW, **options
+    )
+    made = []
+    for outcome in outcomes:
+        assert isinstance(outcome, requests.Receipt), outcome
+        made.append(requests.get(session, outcome.answer["id"]))
+    return made
+
+
+def _refusal(session: Session, ask: Ask, **options: Any) -> ServiceError:
+    [outcome] = requests.record_many(
+        session,
+        [requests.Submission(ask, "key_test")],
+        digester=factories.DIGESTER,
+        now=NOW,
+        **options,
+    )
+    assert isinstance(outcome, ServiceError)
+    assert session.scalars(select(DeletionRequest)).all() == []
+    return outcome
+
+
+def _published(session: Session, data: Dataset, **columns: Any) -> Model:
+    model = factories.model(session, data, **columns)
+    factories.version(session, model)
+    return model
+
+
+def _records(data: Dataset, *names: str) -> Ask:
+    return Ask(data.name, "records", record_ids=names)
+
+
+def _erased(session: Session, data: Dataset, rows: Sequence[int]) -> None:
+    for row in rows:
+        record = session.get_one(Record, (data.id, row))
+        record.excluded_revision, record.erased_at = 1, NOW
+    session.flush()
+
+
+def _actions(session: Session, request: DeletionRequest) -> list[str]:
+    lines = select(AuditEvent.action).where(AuditEvent.subject == f"deletion_request:{request.id}")
+    audit.write(session)
+    return list(session.scalars(lines.order_by(AuditEvent.seq)))
+
+
+def test_a_request_fans_out_to_every_published_model(session: Session) -> None:
+    data = factories.dataset(session)
+    models = [_published(session, data), _published(session, data)]
+    factories.model(session, data, error="its architecture does not fit the data")
+    _published(session, factories.dataset(session))
+    [request] = _record(session, _records(data, "r3", "r1", "r3", "unknown"))
+    assert (request.status, request.kind) == (RequestStatus.ACCEPTED, "records")
+    assert (request.matched, request.not_found, request.already_forgotten) == (2, 1, 0)
+    assert requests.rows(session, request.id) == [1, 3]
+    shares = session.scalars(select(Erasure).order_by(Erasure.model_id)).all()
+    assert [share.model_id for share in shares] == [model.id for model in models]
+    assert {share.status for share in shares} == {ErasureStatus.PENDING}
+    assert _actions(session, request) == ["deletion_request:accepted"]
+
+
+def test_a_subject_is_found_under_the_present_and_the_previous_key(session: Session) -> None:
+    data = factories.dataset(session, rows=4, subjects=["ann", "ben", "ann", None])
+    rotated = type(factories.DIGESTER)((b"a-newer-key" * 4, *factories.DIGESTER.keys))
+    receipt = requests.record(
+        session,
+        Ask(data.name, "subject", subject_id="ann"),
+        principal="key_test",
+        digester=rotated,
+        now=NOW,
+    )
+    request = requests.get(session, receipt.answer["id"])
+    assert requests.rows(session, request.id) == [0, 2]
+    assert request.subject_digest == rotated.subject(data.name, "ann")
+
+
+def test_a_class_request_takes_every_record_with_the_label(session: Session) -> None:
+    data = factories.dataset(session, rows=6, labels=[0, 1, 2, 0, 1, 2])
+    [request] = _record(session, Ask(data.name, "class", label=1))
+    assert requests.rows(session, request.id) == [1, 4]
+    assert (request.kind, request.label) == ("class", 1)
+
+
+@pytest.mark.parametrize(("forgets", "allowed"), [(["records"], False), (["class"], True)])
+def test_a_class_request_needs_a_method_that_forgets_classes(
+    session: Session, forgets: list[str], allowed: bool
+) -> None:
+    data = factories.dataset(session)
+    _published(session, data, policy={"method": "iau"})
+    known = capabilities.Announcement("method", "iau", "", {}, "1", {"forgets": forgets})
+    capabilities.announce(session, [known], now=NOW)
+    ask = Ask(data.name, "class", label=1)
+    if allowed:
+        assert _record(session, ask)[0].status == RequestStatus.ACCEPTED
+    else:
+        assert isinstance(_refusal(session, ask), intake.CannotForgetClasses)
+
+
+def test_erased_records_are_counted_and_not_forgotten_twice(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data)
+    _erased(session, data, [0, 1])
+    [some, all_of_it] = _record(
+        session, _records(data, "r0", "r1", "r2"), _records(data, "r0", "r1")
+    )
+    assert (some.status, some.matched, some.already_forgotten) == (RequestStatus.ACCEPTED, 1, 2)
+    assert requests.rows(session, some.id) == [2]
+    assert all_of_it.status == RequestStatus.COMPLETED
+    assert all_of_it.completed_at == NOW
+    assert _actions(session, all_of_it) == ["deletion_request:completed"]
+
+
+def test_a_record_whose_erasure_is_under_way_is_waited_for(session: Session) -> None:
+    data = factories.dataset(session)
+    session.get_one(Record, (data.id, 0)).excluded_revision = 1
+    [request] = _record(session, _records(data, "r0"))
+    assert (request.status, request.matched) == (RequestStatus.ACCEPTED, 1)
+
+
+def test_nothing_matched_is_recorded_and_ends_at_once(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data)
+    [request] = _record(session, Ask(data.name, "subject", subject_id="nobody"))
+    assert request.status == RequestStatus.NO_MATCH
+    assert session.scalars(select(Erasure)).all() == []
+    assert _actions(session, request) == ["deletion_request:no_match"]
+
+
+def test_an_unknown_dataset_is_refused(session: Session) -> None:
+    assert isinstance(_refusal(session, Ask("nowhere", "records", ("r0",))), NotFound)
+
+
+@pytest.mark.parametrize("status", [DatasetStatus.INGESTING, DatasetStatus.FAILED])
+def test_a_dataset_that_is_not_ready_is_refused(session: Session, status: DatasetStatus) -> None:
+    data = factories.dataset(session, status=status)
+    refusal = _refusal(session, _records(data, "r0"))
+    assert isinstance(refusal, intake.DatasetNotReady)
+
+
+def test_a_model_without_a_published_version_is_named(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data)
+    waiting = factories.model(session, data, name="still-training")
+    refusal = _refusal(session, _records(data, "r0"))
+    assert isinstance(refusal, intake.ModelNotPublished)
+    assert waiting.name in refusal.detail
+    assert "training-runs" in refusal.detail
+
+
+def test_a_full_queue_refuses_only_what_it_has_no_room_for(session: Session) -> None:
+    data = factories.dataset(session)
+    submissions = [requests.Submission(_records(data, f"r{row}"), "key_test") for row in range(3)]
+    outcomes = requests.record_many(
+        session, submissions, digester=factories.DIGESTER, now=NOW, room=2
+    )
+    assert [isinstance(outcome, intake.QueueFull) for outcome in outcomes] == [False, False, True]
+    assert requests.count_open(session, up_to=10) == 2
+    assert requests.count_open(session, up_to=1) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "due"),
+    [
+        (datetime(2026, 1, 31, 8, tzinfo=UTC), datetime(2026, 2, 28, 8, tzinfo=UTC)),
+        (datetime(2024, 1, 30, tzinfo=UTC), datetime(2024, 2, 29, tzinfo=UTC)),
+        (datetime(2026, 12, 15, tzinfo=UTC), datetime(2027, 1, 15, tzinfo=UTC)),
+        (datetime(2026, 11, 30, tzinfo=UTC), datetime(2026, 12, 30, tzinfo=UTC)),
+    ],
+)
+def test_due_one_calendar_month_later(asked: datetime, due: datetime) -> None:
+    assert outlook.due(asked) == due
+
+
+def test_expected_by_adds_the_wait_and_two_batches_as_long_as_the_latest(
+    session: Session,
+) -> None:
+    data = factories.dataset(session)
+    model = _published(session, data, policy={"max_wait_seconds": 30})
+    base = session.get_one(factories.Version, model.production_id)
+    for seconds in (2, 4, 90):
+        factories.batch(
+            session,
+            model,
+            base,
+            status=BatchStatus.COMPLETED,
+            finished_at=NOW + timedelta(seconds=seconds),
+        )
+    [request] = _record(session, _records(data, "r0"))
+    assert request.expected_by == NOW + timedelta(seconds=30 + 2 * 4)
+
+
+@pytest.mark.parametrize(
+    ("approval", "waits"),
+    [
+        ({"max_records_per_request": 2}, [False, True, False]),
+        ({"max_share_per_request": 0.2}, [False, True, False]),
+        ({"max_records_per_day": 3}, [False, True, False]),
+        ({"max_share_per_day": 0.25}, [False, True, False]),
+        ({"max_records_per_day": 2}, [False, True, True]),
+    ],
+)
+def test_large_requests_wait_for_approval(
+    session: Session, approval: dict[str, Any], waits: list[bool]
+) -> None:
+    data = factories.dataset(session, rows=12)
+    _published(session, data, policy={"approval": approval})
+    made = _record(
+        session,
+        _records(data, "r0", "r1"),
+        _records(data, "r2", "r3", "r4"),
+        _records(data, "r5"),
+    )
+    assert [one.status == RequestStatus.AWAITING_APPROVAL for one in made] == waits
+    held_back = {one.id for one in made if one.status == RequestStatus.AWAITING_APPROVAL}
+    shared = set(session.scalars(select(Erasure.request_id)))
+    assert shared == {one.id for one in made} - held_back
+
+
+def test_the_day_counts_what_earlier_calls_asked_for(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data, policy={"approval": {"max_records_per_day": 3}})
+    factories.request(session, data, rows=[0, 1], created_at=NOW - timedelta(hours=23))
+    factories.request(session, data, rows=[2, 3, 4], created_at=NOW - timedelta(hours=25))
+    [fits, does_not] = _record(session, _records(data, "r5"), _records(data, "r6"))
+    assert fits.status == RequestStatus.ACCEPTED
+    assert does_not.status == RequestStatus.AWAITING_APPROVAL
+
+
+def _awaiting(session: Session) -> DeletionRequest:
+    data = factories.dataset(session)
+    _published(session, data, policy={"approval": {"max_records_per_request": 0}})
+    [request] = _record(session, _records(data, "r0"))
+    return request
+
+
+def test_an_approved_request_gets_its_erasures(session: Session) -> None:
+    request = _awaiting(session)
+    assert session.scalars(select(Erasure)).all() == []
+    requests.approve(session, request.id, actor="key:boss", now=NOW)
+    assert request.status == RequestStatus.ACCEPTED
+    assert session.scalars(select(Erasure.request_id)).all() == [request.id]
+    with pytest.raises(Conflict):
+        requests.approve(session, request.id, actor="key:boss", now=NOW)
+    assert _actions(session, request) == [
+        "deletion_request:awaiting_approval",
+        "deletion_request:approved",
+    ]
+
+
+def test_a_denied_request_ends(session: Session) -> None:
+    request = _awaiting(session)
+    requests.deny(session, request.id, because="suspicious", actor="key:boss")
+    assert (request.status, request.status_reason) == (RequestStatus.DENIED, "suspicious")
+    for attempt in (
+        lambda: requests.approve(session, request.id, actor="key:boss", now=NOW),
+        lambda: requests.cancel(session, request.id, actor="key:me"),
+    ):
+        with pytest.raises(Conflict):
+            attempt()
+
+
+def test_a_request_is_cancelled_until_a_worker_claims_it(session: Session) -> None:
+    data = factories.dataset(session)
+    model = _published(session, data)
+    [free, claimed] = _record(session, _records(data, "r0"), _records(data, "r1"))
+    requests.cancel(session, free.id, actor="key:me")
+    assert free.status == RequestStatus.CANCELLED
+    share = session.scalars(select(Erasure).where(Erasure.request_id == claimed.id)).one()
+    share.status = ErasureStatus.CLAIMED
+    session.flush()
+    assert share.model_id == model.id
+    with pytest.raises(requests.AlreadyClaimed):
+        requests.cancel(session, claimed.id, actor="key:me")
+    session.refresh(claimed)
+    assert claimed.status == RequestStatus.ACCEPTED
+    with pytest.raises(Conflict):
+        requests.cancel(session, free.id, actor="key:me")
+
+
+@pytest.mark.postgres
+def test_a_cancel_that_meets_a_claim_gives_way(postgres_database: Engine) -> None:
+    sessions = db.session_factory(postgres_database)
+    with sessions() as setup:
+        data = factories.dataset(setup)
+        _published(setup, data)
+        [request] = _record(setup, _records(data, "r0"))
+        setup.commit()
+    with sessions() as worker, sessions() as client:
+        seen = requests.get(client, request.id)
+        share = worker.scalars(select(Erasure)).one()
+        share.status = ErasureStatus.CLAIMED
+        worker.get_one(DeletionRequest, request.id).status = RequestStatus.PROCESSING
+        worker.commit()
+        with pytest.raises(requests.AlreadyClaimed):
+            requests.cancel(client, request.id, actor="key:me")
+        assert seen.status == RequestStatus.ACCEPTED  # as it was read, before the claim
+
+
+def test_a_request_put_aside_gets_a_fresh_set_of_attempts(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data)
+    [request] = _record(session, _records(data, "r0"))
+    with pytest.raises(Conflict):
+        requests.retry(session, request.id, actor="key:me")
+    share = session.scalars(select(Erasure)).one()
+    share.status, share.attempts, share.error = ErasureStatus.NEEDS_REVIEW, 3, "it diverged"
+    request.status, request.status_reason = RequestStatus.NEEDS_REVIEW, "it diverged"
+    session.flush()
+    requests.retry(session, request.id, actor="key:me")
+    session.refresh(share)
+    assert (request.status, request.status_reason) == (RequestStatus.PROCESSING, None)
+    assert (share.status, share.attempts) == (ErasureStatus.PENDING, 0)
+    assert share.cohort is not None
+
+
+def test_a_model_that_goes_live_joins_open_requests_once(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data)
+    [open_one] = _record(session, _records(data, "r0"))
+    factories.request(session, data, status=RequestStatus.COMPLETED)
+    late = _published(session, data)
+    assert requests.join(session, late, now=NOW) == 1
+    assert requests.join(session, late, now=NOW) == 0
+    shares = session.scalars(select(Erasure).where(Erasure.model_id == late.id)).all()
+    assert [share.request_id for share in shares] == [open_one.id]
+
+
+def test_the_list_filters_and_continues_after_a_row(session: Session) -> None:
+    data, other = factories.dataset(session), factories.dataset(session)
+    model = _published(session, data)
+    mine = _record(session, *(_records(data, f"r{row}") for row in range(3)))
+    _record(session, _records(other, "r0"), _records(other, "unknown"))
+
+    def ids(**chosen: Any) -> list[str]:
+        return [
+            row["id"]
+            for row in requests.listing(session, requests.Filter(**chosen), after=None, limit=10)
+        ]
+
+    assert ids(dataset=data.name) == ids(model=model.name) == sorted(one.id for one in mine)
+    assert len(ids()) == 5
+    assert len(ids(status=RequestStatus.NO_MATCH)) == 1
+    assert ids(due_before=NOW) == []
+    assert len(ids(due_before=NOW + timedelta(days=40))) == 5
+    after = requests.listing(session, requests.Filter(), after=min(one.id for one in mine), limit=1)
+    assert [row["id"] for row in after] == ids()[1:2]
+    with pytest.raises(NotFound):
+        ids(model="unknown")
+
+
+def test_what_is_recorded_holds_no_subject_or_record_id(session: Session) -> None:
+    data = factories.dataset(session, rows=2, subjects=["planted-person", None])
+    [request, _] = _record(
+        session,
+        Ask(data.name, "subject", subject_id="planted-person"),
+        _records(data, "planted-record"),
+    )
+    audit.write(session)
+    written = [audit.describe(line) for line in session.scalars(select(AuditEvent))]
+    shown = requests.detail(session, request)
+    assert len(written) == 2
+    assert "planted" not in repr((written, shown))
+    assert "planted" not in repr(Ask(data.name, "subject", subject_id="planted-person"))
+
+
+def test_many_requests_cost_as_many_statements_as_one(session: Session) -> None:
+    data = factories.dataset(session, rows=40)
+    _published(session, data)
+    session.commit()
+    bound = session.bind
+    counts = []
+    for names in (["r0"], [f"r{row}" for row in range(1, 40)]):
+        seen: list[str] = []
+        listener = _count_statements(bound, seen)
+        _record(session, *(_records(data, name) for name in names))
+        session.commit()
+        listener()
+        counts.append(len([line for line in seen if "deletion_requests.id =" not in line]))
+    assert counts[0] == counts[1]
+
+
+def _count_statements(bound: Any, seen: list[str]) -> Any:
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    event.listen(bound, "before_cursor_execute", note)
+    return lambda: event.remove(bound, "before_cursor_execute", note)

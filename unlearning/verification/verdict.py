@@ -60,12 +60,13 @@ def fact(gate: str, holds: bool, *, otherwise: str, reason: str) -> Outcome:
 def utility(gate: str, drop: Estimate, *, limit: float, gates: Gates) -> Outcome:
     """Accuracy lost against the control on the same rows, at most ``limit``."""
     low, high = drop.interval(gates.confidence)
-    found = f"accuracy fell by {_points(drop.value)} [{_points(low)}, {_points(high)}]"
+    found = f"accuracy changed by {_points(-drop.value)} [{_points(-high)}, {_points(-low)}]"
+    allowed = f"the allowed {_points(-limit)}"
     if low > limit:
-        return Outcome(gate, "utility", Verdict.FAILED, f"{found}; the limit is {_points(limit)}")
+        return Outcome(gate, "utility", Verdict.FAILED, f"{found}: worse than {allowed}")
     if high <= limit:
-        return Outcome(gate, "utility", Verdict.PASSED, f"{found}, within {_points(limit)}")
-    reason = f"{found}: too few rows to tell on which side of {_points(limit)} that is"
+        return Outcome(gate, "utility", Verdict.PASSED, f"{found}: no worse than {allowed}")
+    reason = f"{found}: too few rows to tell whether that is worse than {allowed}"
     return Outcome(gate, "utility", Verdict.NO_POWER, reason)
 
 
@@ -154,4 +155,4 @@ def _may_be_on_target(excess: Excess, gates: Gates) -> bool:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.2f} points"
+    return f"{100 * share + 0.0:+.2f} points"

@@ -3,6 +3,11 @@
 Real data: handwritten digits, a fifth of the labels of every split replaced by lot, and a small
 network trained until it knows its 1,000 training rows by heart (membership AUC about .7). 200 of
 them are forgotten; 697 rows were never seen.
+
+False alarms, measured over 100 such draws (seeds 0 to 99): of 100 retrained models 95 passed, 5
+came out as no power and none failed; with one more retrained model as a reference all 100 passed.
+With the default limit of one point of accuracy 4 failed, each for having lost 3 points or more. Of
+the 500 bad models (100 of each kind) none passed; each failed at the very gate that is tested here.
 """
 
 from __future__ import annotations

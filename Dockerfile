@@ -15,12 +15,12 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 WORKDIR /app
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*p['dependencies'], sep='\n', file=open('/tmp/api.txt', 'w')); \
-print(*p['optional-dependencies']['worker'], sep='\n', file=open('/tmp/worker.txt', 'w'))"
-RUN pip install --constraint constraints.txt setuptools --requirement /tmp/api.txt
+print(*p['dependencies'], sep='\n', file=open('/opt/api.txt', 'w')); \
+print(*p['optional-dependencies']['worker'], sep='\n', file=open('/opt/worker.txt', 'w'))"
+RUN pip install --constraint constraints.txt setuptools --requirement /opt/api.txt
 
 FROM api-dependencies AS worker-dependencies
-RUN pip install --constraint constraints.txt --requirement /tmp/worker.txt
+RUN pip install --constraint constraints.txt --requirement /opt/worker.txt
 
 FROM api-dependencies AS api
 COPY . .

@@ -62,7 +62,7 @@ bench-methods: $(BENCHMARKS) ## Measure every method against retraining, with pl
 	$(BIN)/python -m benchmarks.methods $(OPTIONS)
 
 compose-check: $(INSTALLED) ## Prove the compose deployment from a clean start (COMPOSE='docker compose')
-	$(BIN)/python -m tests.compose.prove --compose "$(COMPOSE)" $(OPTIONS)
+	$(BIN)/python -m tests.deployment.prove --compose "$(COMPOSE)" $(OPTIONS)
 
 clean: ## Remove the environment and every cache; ./state stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

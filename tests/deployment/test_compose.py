@@ -79,9 +79,11 @@ def test_named_volumes_are_declared() -> None:
     assert {v for v in mounted if not v.startswith("$")} == set(COMPOSE["volumes"])
 
 
-def test_data_sources_are_mounted_for_reading_alone() -> None:
-    for name in ("api", "worker"):
-        assert "${DATA_DIRECTORY:-./data}:/data:ro" in SERVICES[name]["volumes"]
+def test_only_the_worker_sees_data_sources_and_cannot_write_there() -> None:
+    sources = {n: [v for v in s.get("volumes", []) if "/data" in v] for n, s in SERVICES.items()}
+    assert sources.pop("worker") == ["${DATA_DIRECTORY:-./data}:/data:ro"]
+    assert sources.pop("postgres") == ["postgres:/var/lib/postgresql/data"]
+    assert not any(sources.values())
 
 
 def test_the_gpu_file_only_adds_to_the_worker() -> None:

@@ -322,9 +322,7 @@ def _digests(report: _Report) -> Iterator[str]:
         yield "the lineage does not end with the anchor"
     if len(steps) > 1 and (done.base is None or steps[1].version != done.base.version):
         yield "the lineage does not go on with the base version"
-    if any(
-        after.version >= before.version for before, after in zip(steps, steps[1:], strict=False)
-    ):
+    if any(after.version >= before.version for before, after in pairwise(steps)):
         yield "the lineage is not in order"
     batch = done.batch
     if batch is not None and (first.batch, first.forgotten) != (batch.id, batch.count):

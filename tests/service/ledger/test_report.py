@@ -1,0 +1,287 @@
+"""The audit report, made from real rows and checked as a reader would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from service import audit_file
+from service.ledger import audit, canonical, report, signing, versions
+from service.ledger.states import RequestStatus, VersionStatus
+from service.ledger.tables import Batch, Dataset, DeletionRequest, Model, Record, Version
+from tests import factories
+from tests.factories import DIGESTER, NOW
+
+SIGNER = signing.Signer.from_seed(bytes(range(32)))
+
+GATES = [
+    {"gate": "changed", "concern": "integrity", "outcome": "passed", "reason": "they differ"},
+    {"gate": "membership_auc", "concern": "removal", "outcome": "passed", "reason": "within"},
+]
+MEASURED = {
+    "verdict": "passed",
+    "gates": GATES,
+    "metrics": {
+        "membership_auc": {
+            "value": 0.51,
+            "interval": [0.47, 0.55],
+            "control": {"value": 0.7, "interval": [0.66, 0.74]},
+            "worst_records": [{"row": 3, "score": 0.99}],
+        }
+    },
+}
+
+
+@dataclass
+class Told:
+    """A model with an anchor and one unlearned version, as the ledger tells it."""
+
+    data: Dataset
+    model: Model
+    anchor: Version
+    version: Version
+    asked: list[DeletionRequest]
+
+
+@pytest.fixture
+def told(session: Session) -> Told:
+    data = factories.dataset(session, subjects=["ada", *[None] * 11], splits=[0] * 10 + [1, 2])
+    owner = factories.model(session, data)
+    run = factories.training_run(session, owner)
+    anchor = factories.version(session, owner, training_run_id=run.id)
+    asked = [
+        factories.request(session, data, rows=[0, 1]),
+        factories.request(session, data, rows=[1, 10], kind="subject"),
+    ]
+    version = factories.unlearned(session, owner, anchor, asked)
+    # Row 10 is validation data: no training row of the base, so not in the batch.
+    _leave_out(session, version, row=10)
+    for row in (0, 1, 10):
+        record = session.get_one(Record, (data.id, row))
+        record.excluded_revision, record.erased_at = 1, NOW
+    anchor.status, anchor.retired_at = VersionStatus.RETIRED, NOW
+    factories.artifact(session, anchor, kind="caches")
+    factories.artifact(session, version, kind="scores")
+    factories.artifact(session, version, kind="caches")
+    factories.verification(session, version, measured=MEASURED)
+    _lines(session, owner, anchor, data={"training_run": run.id}, verdict="exact")
+    _lines(session, owner, version, data={}, verdict="passed")
+    for item in asked:
+        _say(session, "deletion_request:accepted", f"deletion_request:{item.id}", {"matched": 2})
+    session.commit()
+    return Told(data, owner, anchor, version, asked)
+
+
+def test_what_was_asked_is_told_by_ids_digests_and_counts(session: Session, told: Told) -> None:
+    asked = _report(session, told.version)["asked"]
+    assert [item["id"] for item in asked["requests"]] == [item.id for item in told.asked]
+    assert asked["requests"][0]["records"] == sorted(_digest(told, n) for n in (0, 1))
+    assert asked["counts"] == {"requests": 2, "records": 3}
+    assert asked["raw_rows"]["overwritten"] == 3
+
+
+def test_what_was_done_is_told_with_the_digests_before_and_after(
+    session: Session, told: Told
+) -> None:
+    done = _report(session, told.version)["done"]
+    assert done["digest_before"] == told.anchor.digest
+    assert done["digest_after"] == told.version.digest
+    assert done["batch"]["records"] == sorted(_digest(told, n) for n in (0, 1))
+    assert (done["method"], done["seed"], done["code_version"]) == ("iau", 7, "0.1.0")
+    assert done["guarantee"] == "approximate"
+    assert done["timings"] == {"update": 0.5}
+
+
+def test_what_was_measured_is_told_without_single_records(session: Session, told: Told) -> None:
+    measured = _report(session, told.version)["measured"]
+    assert measured["gates"] == GATES
+    assert measured["metrics"]["membership_auc"]["control"]["value"] == 0.7
+    assert "worst_records" not in measured["metrics"]["membership_auc"]
+
+
+def test_internal_state_that_carries_the_rows_is_listed_until_it_is_gone(
+    session: Session, told: Told
+) -> None:
+    remaining = _report(session, told.version)["remaining"]
+    assert [(item["kind"], item["version"]) for item in remaining] == [
+        ("weights", 1),
+        ("caches", 1),
+        ("scores", 2),
+    ]
+    told.anchor.status, told.anchor.purged_at = VersionStatus.PURGED, NOW
+    for artifact in session.query(factories.Artifact):
+        artifact.destroyed_at = NOW
+    subject = versions.subject(told.model, told.anchor)
+    receipt = SIGNER.sign({"type": "purge-receipt", "version": subject, "destroyed": []})
+    _say(session, "version:purged", subject, {"receipt": receipt})
+    session.commit()
+    after = _report(session, told.version)
+    assert after["remaining"] == []
+    assert [purge["receipt"] for purge in after["purges"]] == [receipt]
+    assert "remaining" not in " ".join(after["does_not_prove"])
+    assert _findings(after).ok
+
+
+def test_no_identity_is_in_the_report(session: Session, told: Told) -> None:
+    text = canonical.encode(_report(session, told.version)).decode()
+    record = session.get_one(Record, (told.data.id, 0))
+    assert record.subject_digest is not None
+    assert record.subject_digest not in text
+    for secret in ("ada", '"r0"', '"r1"', "subject_digest"):
+        assert secret not in text
+
+
+def test_the_lineage_goes_back_to_the_anchor(session: Session, told: Told) -> None:
+    lineage = _report(session, told.version)["lineage"]
+    assert [(step["version"], step["forgotten"]) for step in lineage] == [(2, 2), (1, 0)]
+
+
+def test_the_lines_of_version_batch_and_requests_come_with_the_signed_head(
+    session: Session, told: Told
+) -> None:
+    chain = _report(session, told.version)["chain"]
+    assert [line["action"] for line in chain["lines"]] == [
+        "version:registered",
+        "version:verified",
+        "version:promoted",
+        "deletion_request:accepted",
+        "deletion_request:accepted",
+    ]
+    assert signing.check(chain["head"], signing.embedded(chain["head"])) == SIGNER.key_id
+    assert audit.holds(session, seq=chain["head"]["seq"], hash=chain["head"]["hash"])
+
+
+def test_an_offline_reader_finds_the_report_sound(session: Session, told: Told) -> None:
+    assert _findings(_report(session, told.version)).ok
+
+
+def test_a_trained_anchor_has_a_report_too(session: Session, told: Told) -> None:
+    made = _report(session, told.anchor)
+    assert made["asked"]["counts"] == {"requests": 0, "records": 0}
+    assert made["done"]["batch"] is None
+    assert made["done"]["guarantee"] == "exact"
+    assert made["done"]["training_run"]["reason"] == "initial"
+    assert made["measured"] is None
+    assert "model:" in {line["subject"][:6] for line in made["chain"]["lines"]}
+    assert any("nothing was measured" in sentence for sentence in made["does_not_prove"])
+    assert _findings(made).ok
+
+
+def test_an_imported_version_says_that_nobody_here_saw_its_training(session: Session) -> None:
+    owner = factories.model(session, factories.dataset(session))
+    version = factories.version(session, owner, origin="imported")
+    _lines(session, owner, version, data={}, verdict=None)
+    session.commit()
+    made = _report(session, version)
+    assert made["done"]["guarantee"] == "unknown"
+    assert any("imported" in sentence for sentence in made["does_not_prove"])
+    assert _findings(made).ok
+
+
+def test_a_version_stepped_from_an_imported_anchor_says_so_as_well(
+    session: Session, told: Told
+) -> None:
+    told.anchor.origin = "imported"
+    said = " ".join(_report(session, told.version)["does_not_prove"])
+    assert "imported" in said
+    assert "approximate update" in said
+
+
+def test_a_retrained_version_is_exact_and_names_the_version_before(
+    session: Session, told: Told
+) -> None:
+    asked = factories.request(session, told.data, rows=[2])
+    version = factories.unlearned(
+        session,
+        told.model,
+        told.version,
+        [asked],
+        origin="retrained",
+        method="retrain",
+        anchor_id=None,
+        data_revision=2,
+    )
+    session.get_one(Record, (told.data.id, 2)).excluded_revision = 2
+    _lines(session, told.model, version, data={}, verdict=None)
+    _say(session, "deletion_request:accepted", f"deletion_request:{asked.id}", {})
+    session.commit()
+    made = _report(session, version)
+    assert made["done"]["guarantee"] == "exact"
+    assert made["done"]["digest_before"] == told.version.digest
+    assert [step["version"] for step in made["lineage"]] == [3]
+    assert made["done"]["never_trained_on"]["count"] == 4
+    everything = sorted(_digest(told, n) for n in (0, 1, 2, 10))
+    assert made["done"]["never_trained_on"]["digest"] == canonical.digest(everything)
+    assert _findings(made).ok
+
+
+def test_a_batch_that_catches_up_names_the_requests_by_its_rows(
+    session: Session, told: Told
+) -> None:
+    fresh = factories.version(session, told.model, data_revision=0, production=False)
+    batch = factories.batch(session, told.model, fresh, rows=[0])
+    version = factories.version(session, told.model, parent=fresh, batch_id=batch.id)
+    session.commit()
+    asked = _report(session, version)["asked"]
+    assert [item["id"] for item in asked["requests"]] == [told.asked[0].id]
+
+
+@pytest.mark.parametrize(("verdict", "word"), [("no_power", "no power"), ("failed", "no evidence")])
+def test_a_weak_verdict_is_named_for_what_it_is(
+    session: Session, told: Told, verdict: str, word: str
+) -> None:
+    verification = session.query(factories.Verification).one()
+    verification.verdict = verdict
+    verification.measured = {"verdict": verdict, "gates": []}
+    assert any(word in said for said in _report(session, told.version)["does_not_prove"])
+
+
+def test_a_later_exact_version_is_compared(session: Session, told: Told) -> None:
+    told.version.notes = {"comparison": {"exact": 3, "accuracy": [0.9, 0.91]}, "step": 0.1}
+    made = _report(session, told.version)
+    assert made["comparison"] == {"exact": 3, "accuracy": [0.9, 0.91]}
+    assert made["done"]["notes"] == {"step": 0.1}
+
+
+def test_a_request_still_open_is_told_as_open(session: Session, told: Told) -> None:
+    told.asked[0].status, told.asked[0].completed_at = RequestStatus.PROCESSING, None
+    first = _report(session, told.version)["asked"]["requests"][0]
+    assert (first["status"], first["completed_at"]) == ("processing", None)
+
+
+def _report(session: Session, version: Version) -> dict[str, Any]:
+    return report.report(session, version, digester=DIGESTER, signer=SIGNER, now=NOW)
+
+
+def _findings(document: dict[str, Any]) -> audit_file.Findings:
+    found = audit_file.verify_bytes(canonical.encode(document), keys=signing.embedded(document))
+    assert [line for line in found.lines() if line.startswith("BAD")] == []
+    return found
+
+
+def _digest(told: Told, row: int) -> str:
+    return DIGESTER.record(told.data.name, f"r{row}")
+
+
+def _leave_out(session: Session, version: Version, *, row: int) -> None:
+    batch = session.get_one(Batch, version.batch_id)
+    session.query(factories.BatchRecord).filter_by(batch_id=batch.id, row=row).delete()
+
+
+def _lines(
+    session: Session, owner: Model, version: Version, *, data: dict[str, Any], verdict: str | None
+) -> None:
+    subject = versions.subject(owner, version)
+    _say(session, "version:registered", subject, {"digest": version.digest})
+    if verdict not in (None, "exact"):
+        _say(session, "version:verified", subject, {"verdict": verdict})
+    _say(session, "version:promoted", subject, {"digest": version.digest})
+    if data:
+        _say(session, "training_run:completed", f"model:{owner.name}", data)
+
+
+def _say(session: Session, action: str, subject: str, data: dict[str, Any]) -> None:
+    audit.append(session, actor="worker:w", action=audit.Action(action), subject=subject, data=data)

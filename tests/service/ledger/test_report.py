@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,68 +10,15 @@ from sqlalchemy.orm import Session
 from service import audit_file
 from service.ledger import audit, canonical, report, signing, versions
 from service.ledger.states import RequestStatus, VersionStatus
-from service.ledger.tables import Batch, Dataset, DeletionRequest, Model, Record, Version
-from tests import factories
+from service.ledger.tables import Record, Version
+from tests import factories, stories
 from tests.factories import DIGESTER, NOW
-
-SIGNER = signing.Signer.from_seed(bytes(range(32)))
-
-GATES = [
-    {"gate": "changed", "concern": "integrity", "outcome": "passed", "reason": "they differ"},
-    {"gate": "membership_auc", "concern": "removal", "outcome": "passed", "reason": "within"},
-]
-MEASURED = {
-    "verdict": "passed",
-    "gates": GATES,
-    "metrics": {
-        "membership_auc": {
-            "value": 0.51,
-            "interval": [0.47, 0.55],
-            "control": {"value": 0.7, "interval": [0.66, 0.74]},
-            "worst_records": [{"row": 3, "score": 0.99}],
-        }
-    },
-}
-
-
-@dataclass
-class Told:
-    """A model with an anchor and one unlearned version, as the ledger tells it."""
-
-    data: Dataset
-    model: Model
-    anchor: Version
-    version: Version
-    asked: list[DeletionRequest]
+from tests.stories import GATES, SIGNER, Told
 
 
 @pytest.fixture
 def told(session: Session) -> Told:
-    data = factories.dataset(session, subjects=["ada", *[None] * 11], splits=[0] * 10 + [1, 2])
-    owner = factories.model(session, data)
-    run = factories.training_run(session, owner)
-    anchor = factories.version(session, owner, training_run_id=run.id)
-    asked = [
-        factories.request(session, data, rows=[0, 1]),
-        factories.request(session, data, rows=[1, 10], kind="subject"),
-    ]
-    version = factories.unlearned(session, owner, anchor, asked)
-    # Row 10 is validation data: no training row of the base, so not in the batch.
-    _leave_out(session, version, row=10)
-    for row in (0, 1, 10):
-        record = session.get_one(Record, (data.id, row))
-        record.excluded_revision, record.erased_at = 1, NOW
-    anchor.status, anchor.retired_at = VersionStatus.RETIRED, NOW
-    factories.artifact(session, anchor, kind="caches")
-    factories.artifact(session, version, kind="scores")
-    factories.artifact(session, version, kind="caches")
-    factories.verification(session, version, measured=MEASURED)
-    _lines(session, owner, anchor, data={"training_run": run.id}, verdict="exact")
-    _lines(session, owner, version, data={}, verdict="passed")
-    for item in asked:
-        _say(session, "deletion_request:accepted", f"deletion_request:{item.id}", {"matched": 2})
-    session.commit()
-    return Told(data, owner, anchor, version, asked)
+    return stories.forgotten(session)
 
 
 def test_what_was_asked_is_told_by_ids_digests_and_counts(session: Session, told: Told) -> None:
@@ -116,7 +62,7 @@ def test_internal_state_that_carries_the_rows_is_listed_until_it_is_gone(
         artifact.destroyed_at = NOW
     subject = versions.subject(told.model, told.anchor)
     receipt = SIGNER.sign({"type": "purge-receipt", "version": subject, "destroyed": []})
-    _say(session, "version:purged", subject, {"receipt": receipt})
+    stories.say(session, "version:purged", subject, {"receipt": receipt})
     session.commit()
     after = _report(session, told.version)
     assert after["remaining"] == []
@@ -173,7 +119,7 @@ def test_a_trained_anchor_has_a_report_too(session: Session, told: Told) -> None
 def test_an_imported_version_says_that_nobody_here_saw_its_training(session: Session) -> None:
     owner = factories.model(session, factories.dataset(session))
     version = factories.version(session, owner, origin="imported")
-    _lines(session, owner, version, data={}, verdict=None)
+    stories.lines(session, owner, version, data={}, verdict=None)
     session.commit()
     made = _report(session, version)
     assert made["done"]["guarantee"] == "unknown"
@@ -205,8 +151,8 @@ def test_a_retrained_version_is_exact_and_names_the_version_before(
         data_revision=2,
     )
     session.get_one(Record, (told.data.id, 2)).excluded_revision = 2
-    _lines(session, told.model, version, data={}, verdict=None)
-    _say(session, "deletion_request:accepted", f"deletion_request:{asked.id}", {})
+    stories.lines(session, told.model, version, data={}, verdict=None)
+    stories.say(session, "deletion_request:accepted", f"deletion_request:{asked.id}", {})
     session.commit()
     made = _report(session, version)
     assert made["done"]["guarantee"] == "exact"
@@ -264,24 +210,3 @@ def _findings(document: dict[str, Any]) -> audit_file.Findings:
 
 def _digest(told: Told, row: int) -> str:
     return DIGESTER.record(told.data.name, f"r{row}")
-
-
-def _leave_out(session: Session, version: Version, *, row: int) -> None:
-    batch = session.get_one(Batch, version.batch_id)
-    session.query(factories.BatchRecord).filter_by(batch_id=batch.id, row=row).delete()
-
-
-def _lines(
-    session: Session, owner: Model, version: Version, *, data: dict[str, Any], verdict: str | None
-) -> None:
-    subject = versions.subject(owner, version)
-    _say(session, "version:registered", subject, {"digest": version.digest})
-    if verdict not in (None, "exact"):
-        _say(session, "version:verified", subject, {"verdict": verdict})
-    _say(session, "version:promoted", subject, {"digest": version.digest})
-    if data:
-        _say(session, "training_run:completed", f"model:{owner.name}", data)
-
-
-def _say(session: Session, action: str, subject: str, data: dict[str, Any]) -> None:
-    audit.append(session, actor="worker:w", action=audit.Action(action), subject=subject, data=data)

@@ -1,0 +1,344 @@
+"""The offline check of saved reports: what it finds, and that no file makes it stumble."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from service import audit_file
+from service.ledger import audit, canonical, chain, db, report, schema, signing
+from service.settings import Settings
+from tests import stories
+from tests.factories import DIGESTER, NOW
+from tests.stories import SIGNER
+
+STRANGER = signing.Signer.from_seed(bytes(range(50, 82)))
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=6,
+)
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A report whose version has a successor's purge receipt in it."""
+    engine = db.engine(f"sqlite:///{tmp_path_factory.mktemp('report')}/ledger.db")
+    schema.upgrade(engine)
+    with db.session_factory(engine)() as session:
+        told = stories.forgotten(session)
+        subject = f"version:{told.model.name}/1"
+        receipt = SIGNER.sign({"type": "purge-receipt", "version": subject, "destroyed": []})
+        stories.say(session, "version:purged", subject, {"receipt": receipt})
+        session.commit()
+        made = report.report(session, told.version, digester=DIGESTER, signer=SIGNER, now=NOW)
+    engine.dispose()
+    return made
+
+
+def test_a_saved_report_is_sound_with_the_published_keys(
+    sound: dict[str, Any], tmp_path: Path
+) -> None:
+    seed = base64.b64encode(bytes(range(32))).decode()
+    published = signing.public_keys(Settings(_env_file=None, signing_key=seed))
+    keys = _save(tmp_path / "unlearning-keys.json", published)
+    found = audit_file.verify_file(_save(tmp_path / "report.json", sound), keys=keys)
+    assert found.ok
+    assert {finding.level for finding in found.found} == {"ok"}
+
+
+def test_a_pinned_public_key_does_as_well(sound: dict[str, Any], tmp_path: Path) -> None:
+    pinned = tmp_path / "key.txt"
+    pinned.write_text(base64.b64encode(SIGNER.public_key).decode() + "\n")
+    assert audit_file.verify_file(_save(tmp_path / "report.json", sound), keys=pinned).ok
+
+
+def test_without_a_key_it_says_what_the_embedded_one_is_worth(
+    sound: dict[str, Any], tmp_path: Path
+) -> None:
+    found = audit_file.verify_file(_save(tmp_path / "report.json", sound))
+    assert found.ok
+    assert any("anyone could have made it" in line for line in found.lines())
+
+
+def test_a_report_of_a_stranger_is_whole_but_not_trusted(sound: dict[str, Any]) -> None:
+    forged = canonical.encode(STRANGER.sign(sound))
+    assert audit_file.verify_bytes(forged).ok
+    found = audit_file.verify_bytes(forged, keys=signing.pinned_key(_key(SIGNER)))
+    assert not found.ok
+    assert "not among the trusted keys" in " ".join(found.lines())
+
+
+def test_a_reformatted_file_is_checked_in_its_canonical_form(
+    sound: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "pretty.json"
+    path.write_text(json.dumps(sound, indent=2))
+    found = audit_file.verify_file(path)
+    assert found.ok
+    assert any("formatted anew" in line for line in found.lines())
+
+
+@pytest.mark.parametrize("kind", ["chain-head", "purge-receipt"])
+def test_a_signed_head_or_receipt_is_checked_by_its_signature(kind: str) -> None:
+    signed = SIGNER.sign({"type": kind, "seq": 3})
+    assert audit_file.verify_bytes(canonical.encode(signed)).ok
+    assert not audit_file.verify_bytes(canonical.encode(signed | {"seq": 4})).ok
+
+
+LIES: dict[str, tuple[Change, str]] = {
+    "another verdict": (
+        lambda d: d["measured"].update(verdict="no_power"),
+        "not what the outcomes of the gates come to",
+    ),
+    "a failed gate turned": (
+        lambda d: d["measured"]["gates"][0].update(outcome="failed"),
+        "not what the outcomes of the gates come to",
+    ),
+    "verdict and gates turned": (
+        lambda d: (
+            d["measured"].update(verdict="failed"),
+            d["measured"]["gates"][0].update(outcome="failed"),
+        ),
+        "names another verdict",
+    ),
+    "other weights": (
+        lambda d: (
+            d["done"].update(digest_after="f" * 64),
+            d["lineage"][0].update(digest="f" * 64),
+        ),
+        "names other weights",
+    ),
+    "other weights before": (
+        lambda d: d["done"].update(digest_before="f" * 64),
+        "not that of the base",
+    ),
+    "a request left out": (lambda d: d["asked"]["requests"].pop(), "count of requests"),
+    "a request made up": (
+        lambda d: (
+            d["asked"]["requests"].append(d["asked"]["requests"][0] | {"id": "dr_x"}),
+            d["asked"]["counts"].update(requests=3),
+        ),
+        "no audit line mentions dr_x",
+    ),
+    "a record left out": (
+        lambda d: d["asked"]["requests"][0]["records"].pop(),
+        "matched another number",
+    ),
+    "a record that nobody asked for": (
+        lambda d: d["done"]["batch"]["records"].__setitem__(0, "f" * 64),
+        "no request names",
+    ),
+    "more overwritten than there is": (
+        lambda d: d["asked"]["raw_rows"].update(overwritten=9),
+        "more raw rows",
+    ),
+    "a count of the batch": (
+        lambda d: d["done"]["batch"].update(count=1),
+        "counts other records",
+    ),
+    "a shorter lineage": (lambda d: d["lineage"].pop(), "does not end with the anchor"),
+    "no lineage": (lambda d: d["lineage"].clear(), "lineage is empty"),
+    "no registration": (lambda d: d["chain"]["lines"].pop(0), "registers this version"),
+    "a line changed": (
+        lambda d: d["chain"]["lines"][0].update(actor="key:other"),
+        "the line was changed",
+    ),
+    "a line with an extra member": (
+        lambda d: d["chain"]["lines"][0].update(note="x"),
+        "the line was changed",
+    ),
+    "lines out of order": (lambda d: d["chain"]["lines"].reverse(), "out of order"),
+    "a line of another chain": (
+        lambda d: _rechain(d["chain"]["lines"][1], previous_hash="f" * 64),
+        "does not follow line",
+    ),
+    "a head that is too early": (
+        lambda d: d["chain"].update(
+            head=SIGNER.sign({"type": "chain-head", "seq": 2, "hash": "0" * 64, "at": "x"})
+        ),
+        "do not fit under the signed head",
+    ),
+    "a head changed": (lambda d: d["chain"]["head"].update(seq=999), "signed head of the chain:"),
+    "a receipt of another version": (
+        lambda d: d["purges"][0].update(subject="version:m/9"),
+        "another version's",
+    ),
+    "a receipt changed": (
+        lambda d: d["purges"][0]["receipt"].update(destroyed=["all"]),
+        "purge receipt of",
+    ),
+    "no caveats": (lambda d: d["does_not_prove"].clear(), "does not prove"),
+    "a missing part": (
+        lambda d: d.pop("lineage"),
+        "not a report that can be checked here: lineage",
+    ),
+    "a format of the future": (lambda d: d.update(format=2), "not a report"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_report_that_contradicts_itself_is_found_even_if_well_signed(
+    sound: dict[str, Any], lie: str
+) -> None:
+    change, expected = LIES[lie]
+    document = copy.deepcopy(sound)
+    change(document)
+    found = audit_file.verify_bytes(canonical.encode(SIGNER.sign(document)))
+    assert not found.ok
+    assert expected in " ".join(found.lines())
+
+
+def test_what_the_file_says_cannot_steer_the_terminal(sound: dict[str, Any]) -> None:
+    document = SIGNER.sign(sound | {"model": "\x1b[2J\x07m"})
+    for line in audit_file.verify_bytes(canonical.encode(document)).lines():
+        assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"a":1,"a":2}',
+        b"[" * 100_000,
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b'{"a":' + b"9" * 5000 + b"}",
+        b'{"a":1e999}',
+        b'{"a":NaN}',
+        b'{"a":"\\ud800"}',
+        b'{"signature":{"algorithm":"Ed25519","key_id":"","public_key":"AA==","value":"!"}}',
+    ],
+)
+def test_a_file_that_is_no_report_is_a_finding(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    found = audit_file.verify_file(path)
+    assert not found.ok
+    assert found.lines()[-1].startswith("The file is NOT sound")
+
+
+@pytest.mark.parametrize("which", ["missing", "directory", "keys"])
+def test_a_path_that_cannot_be_read_is_a_finding(
+    sound: dict[str, Any], tmp_path: Path, which: str
+) -> None:
+    saved = _save(tmp_path / "report.json", sound)
+    path = {"missing": tmp_path / "none", "directory": tmp_path, "keys": saved}[which]
+    keys = tmp_path / "none" if which == "keys" else None
+    found = audit_file.verify_file(path, keys=keys)
+    assert "cannot be read" in found.lines()[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=200))
+def test_arbitrary_bytes_are_never_sound(content: bytes) -> None:
+    assert not audit_file.verify_bytes(content).ok
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.binary(max_size=200))
+@example(content=b"{}")
+@example(content=b"\xff")
+@example(content=b'{"keys":[{"crv":"Ed25519","x":"\\u00e9"}]}')
+def test_an_arbitrary_key_file_trusts_nobody(
+    sound: dict[str, Any], tmp_path: Path, content: bytes
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_bytes(content)
+    assert not audit_file.verify_file(_save(tmp_path / "report.json", sound), keys=keys).ok
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_mutated_bytes_are_never_taken_for_the_report(
+    sound: dict[str, Any], data: st.DataObject
+) -> None:
+    content = bytearray(canonical.encode(sound))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    found = audit_file.verify_bytes(bytes(content))
+    assert not found.ok or _same(bytes(content), sound)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_document_that_somebody_signs_is_answered_with_findings(
+    sound: dict[str, Any], data: st.DataObject
+) -> None:
+    document = copy.deepcopy(sound)
+    for _ in range(data.draw(st.integers(1, 3))):
+        holder, key = data.draw(st.sampled_from(_places(document)))
+        if data.draw(st.booleans()):
+            holder[key] = data.draw(JSON)
+        else:
+            del holder[key]
+            if isinstance(holder, list):
+                continue
+    found = audit_file.verify_bytes(canonical.encode(STRANGER.sign(document)))
+    assert found.lines()
+
+
+def test_nothing_but_the_file_is_needed() -> None:
+    program = (
+        "import sys, service.audit_file\n"
+        "loaded = {'sqlalchemy', 'torch', 'celery', 'fastapi', 'psycopg'} & set(sys.modules)\n"
+        "sys.exit(str(loaded) if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_audit_calls_a_head_is_what_the_reader_knows() -> None:
+    assert (audit.CHECKPOINT, report.TYPE) == (audit_file.CHAIN_HEAD, "audit-report")
+
+
+def _save(path: Path, document: dict[str, Any]) -> Path:
+    path.write_bytes(canonical.encode(document))
+    return path
+
+
+def _key(signer: signing.Signer) -> str:
+    return base64.b64encode(signer.public_key).decode()
+
+
+def _same(content: bytes, document: dict[str, Any]) -> bool:
+    """Whether a mutation left the meaning as it was (a blank more, a zero less)."""
+    return bool(canonical.decode(content) == document)
+
+
+def _rechain(line: dict[str, Any], **changes: Any) -> None:
+    line.update(changes)
+    line["hash"] = chain.line_hash(line)
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (holder, key) in a document."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value))
+    found = [(value, key) for key in keys]
+    for key in keys:
+        if isinstance(value[key], dict | list):
+            found += _places(value[key])
+    return found

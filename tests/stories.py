@@ -1,0 +1,104 @@
+"""A small history of a model, told in the rows and audit lines that the service would write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.ledger import audit, signing, versions
+from service.ledger.states import VersionStatus
+from service.ledger.tables import (
+    Batch,
+    BatchRecord,
+    Dataset,
+    DeletionRequest,
+    Model,
+    Record,
+    Version,
+)
+from tests import factories
+from tests.factories import NOW
+
+SIGNER = signing.Signer.from_seed(bytes(range(32)))
+
+GATES = [
+    {"gate": "changed", "concern": "integrity", "outcome": "passed", "reason": "they differ"},
+    {"gate": "membership_auc", "concern": "removal", "outcome": "passed", "reason": "within"},
+]
+MEASURED = {
+    "verdict": "passed",
+    "gates": GATES,
+    "metrics": {
+        "membership_auc": {
+            "value": 0.51,
+            "interval": [0.47, 0.55],
+            "control": {"value": 0.7, "interval": [0.66, 0.74]},
+            "worst_records": [{"row": 3, "score": 0.99}],
+        }
+    },
+}
+
+
+@dataclass
+class Told:
+    """A model with an anchor and one unlearned version, as the ledger tells it."""
+
+    data: Dataset
+    model: Model
+    anchor: Version
+    version: Version
+    asked: list[DeletionRequest]
+
+
+def forgotten(session: Session) -> Told:
+    """A trained anchor, and a version that forgot two rows of it for two requests."""
+    data = factories.dataset(session, subjects=["ada", *[None] * 11], splits=[0] * 10 + [1, 2])
+    owner = factories.model(session, data)
+    run = factories.training_run(session, owner)
+    anchor = factories.version(session, owner, training_run_id=run.id)
+    asked = [
+        factories.request(session, data, rows=[0, 1]),
+        factories.request(session, data, rows=[1, 10], kind="subject"),
+    ]
+    version = factories.unlearned(session, owner, anchor, asked)
+    # Row 10 is validation data: no training row of the base, so not in the batch.
+    _leave_out(session, version, row=10)
+    for row in (0, 1, 10):
+        record = session.get_one(Record, (data.id, row))
+        record.excluded_revision, record.erased_at = 1, NOW
+    anchor.status, anchor.retired_at = VersionStatus.RETIRED, NOW
+    factories.artifact(session, anchor, kind="caches")
+    factories.artifact(session, version, kind="scores")
+    factories.artifact(session, version, kind="caches")
+    factories.verification(session, version, measured=MEASURED)
+    lines(session, owner, anchor, data={"training_run": run.id}, verdict="exact")
+    lines(session, owner, version, data={}, verdict="passed")
+    for item in asked:
+        say(session, "deletion_request:accepted", f"deletion_request:{item.id}", {"matched": 2})
+    session.commit()
+    return Told(data, owner, anchor, version, asked)
+
+
+def _leave_out(session: Session, version: Version, *, row: int) -> None:
+    batch = session.get_one(Batch, version.batch_id)
+    session.query(BatchRecord).filter_by(batch_id=batch.id, row=row).delete()
+
+
+def lines(
+    session: Session, owner: Model, version: Version, *, data: dict[str, Any], verdict: str | None
+) -> None:
+    """The audit lines of a version's registration, verification and promotion."""
+    subject = versions.subject(owner, version)
+    say(session, "version:registered", subject, {"digest": version.digest})
+    if verdict not in (None, "exact"):
+        say(session, "version:verified", subject, {"verdict": verdict})
+    say(session, "version:promoted", subject, {"digest": version.digest})
+    if data:
+        say(session, "training_run:completed", f"model:{owner.name}", data)
+
+
+def say(session: Session, action: str, subject: str, data: dict[str, Any]) -> None:
+    """One audit line."""
+    audit.append(session, actor="worker:w", action=audit.Action(action), subject=subject, data=data)

@@ -157,7 +157,10 @@ def complete(
     actor: str,
     now: datetime,
 ) -> None:
-    """The array is in the store: write a record per row and make the dataset ready, or neither."""
+    """The array is in the store: write a record per row and make the dataset ready, or neither.
+
+    A record id that cannot be stored or repeats is ``Unprocessable`` by its row, from 1.
+    """
     _require_ingesting(session, dataset)
     dataset.rows = _insert(session, dataset.id, rows)
     dataset.array_key = ingested.array_key
@@ -228,10 +231,17 @@ def _insert(session: Session, dataset_id: int, rows: Iterable[Row]) -> int:
 
 
 def _numbered(dataset_id: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
+    # Checked here, because a database's own message would quote the record id.
+    seen: set[str] = set()
     for number, row in enumerate(rows):
         if not 0 < len(row.record_id) <= _LONGEST_RECORD_ID or "\0" in row.record_id:
             raise Unprocessable(
-                f"row {number}: a record id has 1 to {_LONGEST_RECORD_ID} characters and no NUL"
+                f"Row {number + 1}: a record id has 1 to {_LONGEST_RECORD_ID} characters and no NUL"
+            )
+        seen.add(row.record_id)
+        if len(seen) == number:
+            raise Unprocessable(
+                f"Row {number + 1}: its record id is that of an earlier row; make them unique"
             )
         yield (
             dataset_id, number, row.record_id, row.subject_digest, int(row.label), int(row.split)

@@ -107,7 +107,7 @@ class Dataset(Base):
     #: Key of the array in the store, set when the dataset becomes ready.
     array_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     rows: Mapped[int | None]
-    shape: Mapped[list[int] | None] = mapped_column(JSON)
+    shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     dtype: Mapped[str | None] = mapped_column(String(16))
     classes: Mapped[int | None]
     #: Grows by one each time records are excluded from training.
@@ -155,7 +155,7 @@ class Model(Base):
     recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     #: {parameter name: [shape, dtype]}, worked out by the first worker that sees the model.
-    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[str | None] = mapped_column(Text)
     #: The alias ``production``.
     production_id: Mapped[int | None] = mapped_column(
@@ -164,7 +164,7 @@ class Model(Base):
     #: Set by ``batches:run-now``: a batch closes without waiting.
     run_now_at: Mapped[datetime | None] = mapped_column(Instant)
     #: What ``batches:run-now`` asked for instead of the policy's method.
-    run_now_method: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    run_now_method: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Instant)
 
     dataset: Mapped[Dataset] = relationship(lazy="raise")
@@ -346,7 +346,7 @@ class Batch(Base):
     base_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
     #: The method asked for by run-now; None: the policy's.
-    method: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    method: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     seed: Mapped[int] = mapped_column(BigInteger)
     #: Fence of the model's lease under which it was last claimed.
     fence: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,135 @@
+"""Datasets in the ledger."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from service import sources
+from service.errors import Conflict, NotFound, Unprocessable
+from service.ledger import datasets, db
+from service.ledger.datasets import Ingested, Row
+from service.ledger.states import DatasetStatus, IllegalMove
+from service.ledger.tables import AuditEvent, Dataset, Record
+from tests.factories import NOW
+
+FOUND = Ingested(array_key="b" * 64, shape=(3, 4, 4), dtype="uint8", classes=5)
+
+
+def _create(session: Session, name: str = "faces") -> Dataset:
+    return datasets.create(
+        session, name, source={"path": "faces.npz", "format": "npz"}, actor="key:k", now=NOW
+    )
+
+
+def _actions(session: Session) -> list[str]:
+    return list(session.scalars(select(AuditEvent.action).order_by(AuditEvent.seq)))
+
+
+def test_an_ingest_writes_a_record_per_row(session: Session) -> None:
+    made = _create(session)
+    rows = [Row(f"r{i}", None if i % 2 else f"{i:064x}", i % 5, i % 3) for i in range(25_000)]
+    datasets.complete(session, made, FOUND, iter(rows), actor="worker:w", now=NOW)
+    session.commit()
+    made = datasets.get_ready(session, "faces")
+    assert (made.rows, made.shape, made.classes, made.progress) == (25_000, [3, 4, 4], 5, 1.0)
+    stored = session.execute(
+        select(
+            Record.row, Record.record_id, Record.subject_digest, Record.label, Record.split
+        ).order_by(Record.row)
+    ).all()
+    assert [tuple(row) for row in stored] == [(i, *row) for i, row in enumerate(rows)]
+    counts = datasets.counts(session, made)
+    assert counts.splits == {"train": 8334, "validation": 8333, "audit": 8333}
+    assert (counts.forgotten, counts.erased) == (0, 0)
+    assert _actions(session) == ["dataset:created", "dataset:ingested"]
+
+
+def test_a_repeated_record_id_leaves_nothing_half_ingested(session: Session) -> None:
+    made = _create(session)
+    session.commit()
+    rows = [Row("a", None, 0, 0), Row("b", None, 0, 0), Row("a", None, 1, 0)]
+    with pytest.raises(Unprocessable, match="Row 3"):
+        datasets.complete(session, made, FOUND, rows, actor="worker:w", now=NOW)
+    session.rollback()
+    made = datasets.get(session, "faces")
+    assert made.status == DatasetStatus.INGESTING
+    assert session.scalar(select(func.count()).select_from(Record)) == 0
+
+
+@pytest.mark.parametrize("record_id", ["", "x" * 256, "a\0b"])
+def test_a_record_id_that_cannot_be_stored_is_refused_by_its_row(
+    sqlite_database: Engine, record_id: str
+) -> None:
+    with db.session_factory(sqlite_database)() as session:
+        made = _create(session)
+        rows = [Row("a", None, 0, 0), Row(record_id, None, 0, 0)]
+        with pytest.raises(Unprocessable, match="Row 2"):
+            datasets.complete(session, made, FOUND, rows, actor="worker:w", now=NOW)
+
+
+def test_a_dataset_is_completed_or_refused_once(session: Session) -> None:
+    made = _create(session)
+    datasets.progress(session, made.id, 0.4)
+    session.refresh(made)
+    assert made.progress == 0.4
+    datasets.complete(session, made, FOUND, [Row("a", None, 0, 0)], actor="worker:w", now=NOW)
+    with pytest.raises(IllegalMove):
+        datasets.complete(session, made, FOUND, [Row("b", None, 0, 0)], actor="worker:w", now=NOW)
+    with pytest.raises(IllegalMove):
+        datasets.fail(session, made, error="late", actor="worker:w", now=NOW)
+    datasets.progress(session, made.id, 0.1)
+    session.refresh(made)
+    assert (made.status, made.progress) == (DatasetStatus.READY, 1.0)
+
+
+def test_a_dataset_is_used_only_when_it_is_ready(session: Session) -> None:
+    with pytest.raises(NotFound):
+        datasets.get_ready(session, "faces")
+    made = _create(session)
+    with pytest.raises(Conflict, match="still being ingested"):
+        datasets.get_ready(session, "faces")
+    datasets.fail(session, made, error="row 2: label 7 of 5", actor="worker:w", now=NOW)
+    with pytest.raises(Conflict, match="could not be ingested"):
+        datasets.get_ready(session, "faces")
+    assert made.error == "row 2: label 7 of 5"
+    assert datasets.waiting(session) == []
+
+
+def test_of_two_who_take_a_name_at_once_one_is_told(database: Engine) -> None:
+    sessions = db.session_factory(database)
+    start = threading.Barrier(2)
+    outcomes: list[str] = []
+
+    def take() -> None:
+        with sessions() as session:
+            start.wait()
+            try:
+                _create(session)
+                session.commit()
+                outcomes.append("made")
+            except Conflict:
+                outcomes.append("told")
+
+    threads = [threading.Thread(target=take) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["made", "told"]
+
+
+def test_a_source_is_found_under_the_data_root_only(tmp_path: pytest.TempPathFactory) -> None:
+    root = tmp_path / "data"
+    (root / "inside").mkdir(parents=True)
+    (root / "good").symlink_to(root / "inside")
+    (root / "bad").symlink_to(tmp_path)
+    (root / "circle").symlink_to(root / "circle")
+    assert sources.locate(root, "inside/a.npz") == root / "inside" / "a.npz"
+    assert sources.locate(root, "good/a.npz") == root / "inside" / "a.npz"
+    for path in ("bad/a.npz", "bad", "/etc", "../data/a", "inside/../../x", ".", "", "a\0", "\\x"):
+        with pytest.raises(sources.OutsideDataRoot):
+            sources.locate(root, path)

@@ -46,7 +46,7 @@ class Anchor:
     """θ₀ and its cached quantities; vectors are over the step parameters.
 
     ``theta`` (p,), ``gradient_sum`` Σ_D ∇ℓ(θ₀) (p,) float64, ``preconditioned_sum`` P·Σ (p,)
-    float64, ``class_counts`` (classes,) int64, ``count`` = |D|, mean losses at θ₀.
+    float64, ``class_counts`` (classes,) int64 on the CPU, ``count`` = |D|, mean losses at θ₀.
     """
 
     theta: Tensor
@@ -69,7 +69,7 @@ class Anchor:
         return vector if self.curvature is None else self.curvature.solve(vector)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As tensors for a safetensors file; :func:`from_tensors` reads them."""
+        """As CPU tensors for a safetensors file; :func:`from_tensors` reads them."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
         numbers = [float(self.count), self.training_loss, self.validation_loss]
         tensors["numbers"] = torch.tensor(numbers, dtype=torch.float64)
@@ -78,16 +78,17 @@ class Anchor:
             tensors |= {f"curvature.{name}": t for name, t in factors.items()}
         if self.law is not None:
             tensors["law"] = self.law.to_tensor()
-        return tensors
+        return {name: t.cpu().contiguous() for name, t in tensors.items()}
 
 
 _TENSORS = ("theta", "gradient_sum", "preconditioned_sum", "class_counts")
 
 
-def from_tensors(tensors: Mapping[str, Tensor]) -> Anchor:
-    """The anchor that :meth:`Anchor.to_tensors` wrote."""
+def from_tensors(tensors: Mapping[str, Tensor], *, device: torch.device | str = "cpu") -> Anchor:
+    """The anchor that :meth:`Anchor.to_tensors` wrote, for a model on ``device``."""
     if missing := {*_TENSORS, "numbers"} - set(tensors):
         raise WrongOptions(f"not an anchor: {', '.join(sorted(missing))} missing")
+    tensors = {n: t if n == "class_counts" else t.to(device) for n, t in tensors.items()}
     count, training_loss, validation_loss = tensors["numbers"].tolist()
     prefix = "curvature."
     factors = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -109,7 +110,7 @@ class Forgotten:
     """Running sums over all rows F forgotten since the anchor, all taken at θ₀.
 
     ``gradient_sum`` S_F and ``preconditioned_sum`` P·S_F (p,) float64, ``class_counts``
-    (classes,) int64, ``count`` = |F|, ``loss_sum`` of the rows' losses at θ₀.
+    (classes,) int64 on the CPU, ``count`` = |F|, ``loss_sum`` of the rows' losses at θ₀.
     """
 
     gradient_sum: Tensor
@@ -120,18 +121,24 @@ class Forgotten:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """As tensors for a safetensors file; :func:`forgotten_from_tensors` reads them."""
-        return {f.name: torch.as_tensor(getattr(self, f.name)) for f in fields(self)} | {
-            "loss_sum": torch.tensor(self.loss_sum, dtype=torch.float64)
+        return {
+            "gradient_sum": self.gradient_sum.cpu(),
+            "preconditioned_sum": self.preconditioned_sum.cpu(),
+            "class_counts": self.class_counts,
+            "count": torch.tensor(self.count, dtype=torch.int64),
+            "loss_sum": torch.tensor(self.loss_sum, dtype=torch.float64),
         }
 
 
-def forgotten_from_tensors(tensors: Mapping[str, Tensor]) -> Forgotten:
-    """The running sums that :meth:`Forgotten.to_tensors` wrote."""
+def forgotten_from_tensors(
+    tensors: Mapping[str, Tensor], *, device: torch.device | str = "cpu"
+) -> Forgotten:
+    """The running sums that :meth:`Forgotten.to_tensors` wrote, for a model on ``device``."""
     if missing := {f.name for f in fields(Forgotten)} - set(tensors):
         raise WrongOptions(f"not a forgotten set: {', '.join(sorted(missing))} missing")
     return Forgotten(
-        tensors["gradient_sum"],
-        tensors["preconditioned_sum"],
+        tensors["gradient_sum"].to(device),
+        tensors["preconditioned_sum"].to(device),
         tensors["class_counts"],
         int(tensors["count"]),
         float(tensors["loss_sum"]),
@@ -190,7 +197,7 @@ def prepare(
         theta=objective.flatten(model),
         gradient_sum=gradient_sum,
         preconditioned_sum=_checked(curvature.solve(gradient_sum) if curvature else gradient_sum),
-        class_counts=torch.bincount(train.labels, minlength=_classes(model, train)),
+        class_counts=torch.bincount(train.labels.cpu(), minlength=_classes(model, train)),
         count=len(train),
         training_loss=float(losses.double().mean()),
         validation_loss=float(held_out.double().mean()),
@@ -217,7 +224,8 @@ def forget(
     """``forgotten`` with ``examples`` added: one gradient of the new rows and one solve.
 
     ``model`` may have any weights; the sums are taken at the anchor's. Whichever method removes
-    rows from a version of this chain, they belong here: the next anchored step must know them.
+    rows from a version of this chain, they belong here: an anchored step starts from θ₀ again, and
+    what it does not know of would come back.
     """
     base = at(anchor, model)
     gradient, losses = objective.summed_gradient_and_losses(base, examples)
@@ -225,7 +233,7 @@ def forget(
     new = Forgotten(
         gradient,
         anchor.solve(gradient),
-        torch.bincount(examples.labels, minlength=classes),
+        torch.bincount(examples.labels.cpu(), minlength=classes),
         len(examples),
         float(losses.double().sum()),
     )

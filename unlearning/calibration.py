@@ -60,7 +60,7 @@ def loss_goal(
     *,
     gap: float,
     tolerance: float = 0.04,
-    rows: int = 512,
+    rows: int = 1024,
     generator: torch.Generator,
 ) -> Goal:
     """Records as if never seen: their mean loss must rise by the generalisation gap.
@@ -84,7 +84,7 @@ def class_goal(
     forget: Examples,
     *,
     accuracy: float = 0.01,
-    rows: int = 512,
+    rows: int = 1024,
     generator: torch.Generator,
 ) -> Goal:
     """A whole class forgotten: accuracy on its rows at most ``accuracy``, as after retraining."""

@@ -345,10 +345,11 @@ def _solve_block(block: Block, vector: Tensor, solved: Tensor, damping: float) -
     if block.bias >= 0:
         biases = slice(block.bias, block.bias + groups * o)
         matrix = torch.cat([matrix, vector[biases].view(groups, o, 1)], 2)
-    u, v = block.output_vectors.to(vector.dtype), block.input_vectors.to(vector.dtype)
+    u, v = block.output_vectors, block.input_vectors
     products = torch.einsum("go,gi->goi", block.output_values, block.input_values)
-    inside = (u.mT @ matrix @ v) / (products.to(vector.dtype) + damping)
-    matrix = u @ inside @ v.mT
+    # In the factors' own precision: turning them into float64 costs more than the products.
+    inside = (u.mT @ matrix.to(u.dtype) @ v) / (products + damping)
+    matrix = (u @ inside @ v.mT).to(vector.dtype)
     solved[weights] = matrix[:, :, :fan_in].reshape(-1)
     if block.bias >= 0:
         solved[biases] = matrix[:, :, fan_in].reshape(-1)

@@ -171,7 +171,7 @@ def _by_double_backward(
 def _by_finite_difference(
     model: nn.Module, x: Tensor, y: Tensor, parameters: list[Tensor], recipe: Recipe
 ) -> tuple[Tensor, list[Tensor]]:
-    random_state = torch.get_rng_state() if _draws(model) else None
+    states = _random_states(model, x)
     loss, grads = _gradients(model, x, y, parameters)
     norms = torch.stack(torch._foreach_norm(grads))
     if recipe.norm == "joint":
@@ -183,9 +183,9 @@ def _by_finite_difference(
     with torch.no_grad():
         torch._foreach_add_(parameters, direction, alpha=recipe.radius)
     try:
-        if random_state is not None:
-            # Both passes must drop the same units, or the difference measures the dropout.
-            torch.set_rng_state(random_state)
+        # Both passes must drop the same units, or the difference measures the dropout.
+        for restore, state in states:
+            restore(state)
         with _statistics_kept(model):
             _, moved = _gradients(model, x, y, parameters)
     finally:
@@ -232,8 +232,16 @@ def _reproducible(generator: torch.Generator) -> Iterator[None]:
         yield
 
 
-def _draws(model: nn.Module) -> bool:
-    return any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())
+def _random_states(model: nn.Module, x: Tensor) -> list[tuple[Callable[[Tensor], None], Tensor]]:
+    """How to bring back the random numbers that dropout is about to draw; empty without dropout."""
+    if not any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
+        return []
+    states: list[tuple[Callable[[Tensor], None], Tensor]] = [
+        (torch.set_rng_state, torch.get_rng_state())
+    ]
+    if x.is_cuda:
+        states.append((torch.cuda.set_rng_state, torch.cuda.get_rng_state(x.device)))
+    return states
 
 
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

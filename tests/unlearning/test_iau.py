@@ -77,7 +77,7 @@ def context(anchor, validation):
 
 
 #: A guard that lets everything pass, for tests of what is not the guard.
-OPEN = iau.Options(guard_rise=1.0)
+OPEN = iau.Options(guard_rise=1.0, class_guard_rise=1.0)
 
 
 def _unlearn(model, train, rows, context, options=OPEN):
@@ -229,6 +229,14 @@ def test_a_class_is_forgotten_down_to_no_accuracy(model, train, unseen, context)
     )
     assert after > before - 0.1
     assert update.retrain_because == ()
+
+
+def test_records_after_a_class_do_not_bring_the_class_back(model, train, context):
+    members = (train.labels == 3).nonzero()[:, 0]
+    first = _unlearn(model, train, members, replace(context, kind="class"))
+    other = (train.labels != 3).nonzero()[:1, 0]
+    with pytest.raises(NeedsRetrain, match="bring it back"):
+        _unlearn(first.model, train, other, replace(context, forgotten=first.forgotten))
 
 
 def _released_update(model, forget, retain, learning_rate):

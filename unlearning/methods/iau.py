@@ -50,9 +50,11 @@ class Options:
     #: How near the target the mean forget loss must come, as a share of the gap.
     tolerance: Annotated[float, Gt(0), Le(0.5)] = 0.04
     #: Forgotten rows that the search looks at, at most.
-    search_rows: Annotated[int, Ge(1), Le(100_000)] = 512
+    search_rows: Annotated[int, Ge(1), Le(100_000)] = 1024
     #: Allowed relative rise of the validation loss.
     guard_rise: Annotated[float, Gt(0), Le(1)] = 0.02
+    #: The same for a whole class, on the other classes' rows: leaving a class takes a longer step.
+    class_guard_rise: Annotated[float, Gt(0), Le(1)] = 0.15
     #: Validation rows that the guard looks at, at most.
     guard_rows: Annotated[int, Ge(1), Le(1_000_000)] = 2000
     #: Accuracy on a forgotten class at which its forgetting stops.
@@ -117,6 +119,11 @@ def _task(
     if context.calibration is None or not len(context.calibration):
         raise WrongOptions("a step without calibration rows has no target and no guard")
     anchor, prepared = _anchor(model, forget, retain, options, context, generator)
+    if context.kind == "records" and _class_gone(anchor, context.forgotten):
+        raise NeedsRetrain(
+            "a whole class was forgotten since the anchor, and a step as records need it would "
+            "bring it back: retrain, or make the present version an anchor"
+        )
     forgotten = anchors.forget(anchor, context.forgotten, model, forget)
     direction = anchors.direction(
         anchor, forgotten, preconditioned=options.preconditioner == "kfac"
@@ -158,6 +165,13 @@ def _anchor(
     return prepared, prepared
 
 
+def _class_gone(anchor: Anchor, forgotten: Forgotten | None) -> bool:
+    if forgotten is None:
+        return False
+    there = anchor.class_counts > 0
+    return bool((forgotten.class_counts >= anchor.class_counts)[there].any())
+
+
 def _guard(
     base: nn.Module, forget: Examples, anchor: Anchor, options: Options, context: Context
 ) -> Guard | None:
@@ -167,8 +181,12 @@ def _guard(
         # Held-out rows of the forgotten class are meant to get worse.
         kept = ~torch.isin(rows.labels, forget.labels)
         rows = rows.subset(kept.nonzero()[:, 0])
-    limit = options.guard_rise * anchor.validation_loss
+    limit = _allowed_rise(options, context) * anchor.validation_loss
     return Guard(base, rows, limit=limit, rows=options.guard_rows) if len(rows) else None
+
+
+def _allowed_rise(options: Options, context: Context) -> float:
+    return options.class_guard_rise if context.kind == "class" else options.guard_rise
 
 
 def _strength(
@@ -244,7 +262,7 @@ def _fixed(task: _Task, strength: float) -> Strength:
 def _reasons(task: _Task, options: Options, context: Context, found: Strength) -> tuple[str, ...]:
     reasons = []
     if found.status == "guarded":
-        limit = f"{options.guard_rise:.1%}"
+        limit = f"{_allowed_rise(options, context):.1%}"
         reasons.append(f"guard: at full strength the validation loss rises by more than {limit}")
     if found.status == "unreachable":
         reasons.append("target: no step along the direction reaches it")

@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import audit, canonical, db, signing
+from service.ledger import audit, canonical, db, models, report, signing, versions
 
 SUBJECT_PATTERN = r"^[a-z_]+:[A-Za-z0-9._/-]{1,110}$"
 
@@ -81,6 +81,29 @@ def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> R
     """Keep it: against it a later cut or rewrite of the chain shows."""
     signer: signing.Signer = request.app.state.signer
     return _canonical(audit.checkpoint(session, signer, now=db.now()))
+
+
+@router.get(
+    "/v1/models/{model}/versions/{number}/audit",
+    response_model=Signed,
+    responses=problems.responses(404),
+    summary="The signed report of a version",
+)
+def report_of_version(
+    request: Request,
+    session: deps.Reader,
+    digester: deps.Digests,
+    _principal: Auditor,
+    model: deps.Name,
+    number: deps.Number,
+) -> Response:
+    """What was asked, what was done, what was measured, what still carries the erased rows, and
+    what the report does not prove. `unlearn audit verify` checks a saved one."""
+    version = versions.get(session, models.get(session, model), number)
+    signer: signing.Signer = request.app.state.signer
+    return _canonical(
+        report.report(session, version, digester=digester, signer=signer, now=db.now())
+    )
 
 
 @open_router.get(

@@ -1,0 +1,326 @@
+"""Deletion requests over HTTP, on both databases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from service.api.schemas_deletion_requests import (
+    BatchResults,
+    DeletionRequestDetail,
+    Events,
+)
+from service.api.schemas_deletion_requests import DeletionRequest as Shape
+from service.ledger import outlook
+from service.ledger.states import DatasetStatus, ErasureStatus, RequestStatus
+from service.ledger.tables import DeletionRequest, Erasure
+from service.settings import Settings
+from tests import factories
+from tests.service.api import callers
+from tests.service.api.callers import assert_problem
+
+URL = "/v1/deletion-requests"
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[FastAPI]:
+    subject_key = SecretStr(factories.DIGESTER.keys[0].decode())
+    limits = {"max_records_per_request": 5, "max_queue": 40, "subject_key": subject_key}
+    with callers.application(settings.model_copy(update=limits)) as running:
+        with running.state.sessions() as session:
+            data = factories.dataset(session, name="faces", subjects=["ann", "ben", *["cy"] * 10])
+            model = factories.model(session, data, name="who")
+            factories.version(session, model)
+            session.commit()
+        yield running
+
+
+@pytest.fixture
+def client(app: FastAPI) -> TestClient:
+    return callers.client(app)
+
+
+def _ask(*names: str, **more: Any) -> dict[str, Any]:
+    return {"dataset": "faces", "record_ids": list(names), **more}
+
+
+def test_an_accepted_request_says_where_and_when(client: TestClient) -> None:
+    answer = client.post(URL, json=_ask("r0", "r9", reason="asked", client_reference="T-1"))
+    assert answer.status_code == 202
+    body = answer.json()
+    Shape.model_validate(body)
+    assert answer.headers["Location"] == f"{URL}/{body['id']}"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert (body["status"], body["matched"], body["client_reference"]) == ("accepted", 2, "T-1")
+    assert body["created_at"].endswith("Z")
+    created, due = (datetime.fromisoformat(body[name]) for name in ("created_at", "due_at"))
+    assert due == outlook.due(created)
+    assert created < datetime.fromisoformat(body["expected_by"]) < due
+    shown = client.get(answer.headers["Location"]).json()
+    DeletionRequestDetail.model_validate(shown)
+    assert {**body, "erasures": shown["erasures"]} == shown
+    assert [(one["model"], one["status"]) for one in shown["erasures"]] == [("who", "pending")]
+
+
+def test_a_subject_is_asked_for_in_the_body(client: TestClient) -> None:
+    answer = client.post(URL, json={"dataset": "faces", "subject_id": "cy"})
+    assert (answer.json()["kind"], answer.json()["matched"]) == ("subject", 10)
+    assert "cy" not in answer.text.replace("cy_", "")
+
+
+def test_a_repeated_call_gets_the_first_answer(client: TestClient, app: FastAPI) -> None:
+    first = client.post(URL, json=_ask("r0"), headers={"Idempotency-Key": "one"})
+    again = client.post(URL, json=_ask("r0"), headers={"Idempotency-Key": "one"})
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert again.headers["Location"] == first.headers["Location"]
+    assert again.headers["Idempotency-Replayed"] == "true"
+    other = client.post(URL, json=_ask("r1"), headers={"Idempotency-Key": "one"})
+    assert_problem(other, 422, "idempotency-key-reused")
+    stranger = callers.client(app).post(URL, json=_ask("r1"), headers={"Idempotency-Key": "one"})
+    assert stranger.status_code == 202
+
+
+def test_simultaneous_repeats_make_one_request(client: TestClient, app: FastAPI) -> None:
+    def post(_number: int) -> str:
+        answer = client.post(URL, json=_ask("r0"), headers={"Idempotency-Key": "race"})
+        return str(answer.json()["id"])
+
+    with ThreadPoolExecutor(8) as pool:
+        answered = set(pool.map(post, range(24)))
+    with app.state.sessions() as session:
+        assert session.scalars(select(DeletionRequest.id)).all() == list(answered)
+
+
+def test_nothing_matched_is_no_error(client: TestClient) -> None:
+    answer = client.post(URL, json=_ask("unknown"))
+    assert (answer.status_code, answer.json()["status"]) == (202, "no_match")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"dataset": "faces"}, ["exactly one of"]),
+        (_ask("r0", subject_id="ann"), ["exactly one of"]),
+        (_ask(), ["body.record_ids"]),
+        (_ask("r0", surprise=1), ["body.surprise", "not known"]),
+        (_ask(""), ["body.record_ids.0"]),
+        (_ask("x" * 256), ["body.record_ids.0"]),
+        ({"dataset": "faces", "record_ids": "r0"}, ["body.record_ids"]),
+        ({"dataset": "faces", "record_ids": [7]}, ["body.record_ids.0"]),
+        ({"dataset": "faces", "record_ids": None}, ["body.record_ids"]),
+        ({"dataset": "faces", "label": "1"}, ["body.label"]),
+        ({"dataset": "faces", "label": True}, ["body.label"]),
+        ({"dataset": "faces", "label": 2**70}, ["body.label"]),
+        ({"dataset": "Faces!", "label": 1}, ["body.dataset"]),
+        ([], ["body"]),
+        ("planted", ["body"]),
+    ],
+)
+def test_a_body_that_makes_no_sense_is_refused_by_field(
+    client: TestClient, body: Any, words: list[str]
+) -> None:
+    assert_problem(client.post(URL, json=body), 422, *words)
+    assert client.get(URL).json()["items"] == []
+
+
+def test_an_unknown_dataset_is_not_found(client: TestClient) -> None:
+    assert_problem(client.post(URL, json=_ask("r0") | {"dataset": "other"}), 404, "dataset")
+
+
+def test_a_dataset_still_being_ingested_is_a_conflict(client: TestClient, app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        factories.dataset(session, name="new", status=DatasetStatus.INGESTING)
+        session.commit()
+    answer = client.post(URL, json={"dataset": "new", "record_ids": ["r0"]})
+    assert_problem(answer, 409, "dataset-not-ready", "ingested")
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_model_without_a_version_is_a_conflict(client: TestClient, app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        factories.model(session, factories.dataset(session, name="new"), name="untrained")
+        session.commit()
+    answer = client.post(URL, json={"dataset": "new", "record_ids": ["r0"]})
+    assert_problem(answer, 409, "model-not-published", "untrained")
+
+
+def test_too_many_records_are_too_large(client: TestClient) -> None:
+    assert client.post(URL, json=_ask(*(f"r{row}" for row in range(5)))).status_code == 202
+    assert_problem(client.post(URL, json=_ask(*(f"r{row}" for row in range(6)))), 413, "split")
+
+
+def test_a_full_queue_says_when_to_come_back(client: TestClient) -> None:
+    items = [_ask("r0") for _ in range(50)]
+    results = client.post(f"{URL}:batch", json={"items": items}).json()
+    assert (results["accepted"], results["refused"]) == (40, 10)
+    answer = client.post(URL, json=_ask("r0"))
+    assert_problem(answer, 429, "queue-full")
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_batch_has_a_result_for_every_item(client: TestClient) -> None:
+    items: list[Any] = [
+        _ask("r0", idempotency_key="a"),
+        _ask("r0", idempotency_key="a"),
+        _ask("r1", idempotency_key="a"),
+        {"dataset": "faces", "subject_id": "ben"},
+        {"dataset": "nowhere", "label": 1},
+        _ask(*(f"r{row}" for row in range(6))),
+        _ask("r0", surprise="planted-value"),
+        "planted-value",
+    ]
+    answer = client.post(f"{URL}:batch", json={"items": items})
+    results = answer.json()
+    BatchResults.model_validate(results)
+    assert answer.status_code == 202
+    statuses = [item["status"] for item in results["items"]]
+    assert statuses == [202, 202, 422, 202, 404, 413, 422, 422]
+    assert results["items"][0]["request"] == results["items"][1]["request"]
+    assert [(item["request"] is None) == (item["problem"] is None) for item in results["items"]]
+    assert results["items"][6]["problem"]["fields"][0]["field"] == "surprise"
+    assert "planted-value" not in answer.text
+    assert (results["accepted"], results["refused"]) == (3, 5)
+
+
+def test_the_key_of_a_batch_covers_its_items(client: TestClient) -> None:
+    items = {"items": [_ask("r0"), _ask("r1")]}
+    first = client.post(f"{URL}:batch", json=items, headers={"Idempotency-Key": "all"})
+    again = client.post(f"{URL}:batch", json=items, headers={"Idempotency-Key": "all"})
+    assert again.json() == first.json()
+    assert len(client.get(URL).json()["items"]) == 2
+
+
+@pytest.mark.parametrize("items", [[], [{}] * 1001, None, "x"])
+def test_a_batch_of_none_or_too_many_is_refused(client: TestClient, items: Any) -> None:
+    assert_problem(client.post(f"{URL}:batch", json={"items": items}), 422, "body.items")
+
+
+def test_the_list_is_walked_page_by_page(client: TestClient) -> None:
+    made = {client.post(URL, json=_ask(f"r{row}")).json()["id"] for row in range(5)}
+    seen: list[str] = []
+    params: dict[str, str] = {"limit": "2", "status": "accepted", "model": "who"}
+    while True:
+        page = client.get(URL, params=params).json()
+        seen += [item["id"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        assert len(page["items"]) == 2
+        params["cursor"] = page["next_cursor"]
+    assert seen == sorted(made)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "cursor=x",
+        "cursor=WzFd",  # the number 1, a cursor of another list
+        "cursor=%00",
+        "cursor=W1tbXV1d",
+        "limit=0",
+        "limit=201",
+        "limit=many",
+        "status=lost",
+        "due_before=tomorrow",
+        "due_before=2026-01-01T00:00:00",
+        "due_before=0001-01-01T00:00:00%2B14:00",
+        "model=No!",
+    ],
+)
+def test_wrong_queries_are_refused(client: TestClient, query: str) -> None:
+    assert_problem(client.get(f"{URL}?{query}"), 422)
+
+
+def test_lists_of_unknown_things_are_not_found(client: TestClient) -> None:
+    assert_problem(client.get(URL, params={"model": "unknown"}), 404)
+    assert_problem(client.get(URL, params={"dataset": "unknown"}), 404)
+
+
+def test_unknown_requests_are_not_found(client: TestClient) -> None:
+    unknown = f"{URL}/dr_{'0' * 26}"
+    for method, path in [
+        ("GET", unknown),
+        ("GET", f"{unknown}/events"),
+        ("DELETE", unknown),
+        ("POST", f"{unknown}:retry"),
+        ("POST", f"{unknown}:approve"),
+    ]:
+        assert_problem(client.request(method, path), 404)
+    assert_problem(client.post(f"{unknown}:deny", json={}), 404)
+    assert_problem(client.get(f"{URL}/dr_short"), 422)
+
+
+def test_events_tell_the_story_without_names(client: TestClient) -> None:
+    made = client.post(URL, json={"dataset": "faces", "subject_id": "planted-person"}).json()
+    made = client.post(URL, json=_ask("r0")).json()
+    client.delete(f"{URL}/{made['id']}")
+    answer = client.get(f"{URL}/{made['id']}/events")
+    Events.model_validate(answer.json())
+    actions = [line["action"] for line in answer.json()["items"]]
+    assert actions == ["deletion_request:accepted", "deletion_request:cancelled"]
+    assert [one["status"] for one in answer.json()["erasures"]] == ["cancelled"]
+    first = client.get(f"{URL}/{made['id']}/events", params={"limit": 1}).json()
+    rest = client.get(f"{URL}/{made['id']}/events", params={"cursor": first["next_cursor"]}).json()
+    assert [*first["items"], *rest["items"]] == answer.json()["items"]
+    assert "planted" not in client.get("/v1/audit/events").text
+
+
+def test_a_request_is_cancelled_once_and_not_when_claimed(client: TestClient, app: FastAPI) -> None:
+    free, claimed = (client.post(URL, json=_ask(name)).json()["id"] for name in ("r0", "r1"))
+    assert client.delete(f"{URL}/{free}").json()["status"] == "cancelled"
+    assert_problem(client.delete(f"{URL}/{free}"), 409, "cancelled")
+    with app.state.sessions() as session:
+        share = session.scalars(select(Erasure).where(Erasure.request_id == claimed)).one()
+        share.status = ErasureStatus.CLAIMED
+        session.get_one(DeletionRequest, claimed).status = RequestStatus.PROCESSING
+        session.commit()
+    assert_problem(client.delete(f"{URL}/{claimed}"), 409, "processing")
+
+
+def test_one_that_needs_review_is_tried_again(client: TestClient, app: FastAPI) -> None:
+    made = client.post(URL, json=_ask("r0")).json()["id"]
+    assert_problem(client.post(f"{URL}/{made}:retry"), 409)
+    with app.state.sessions() as session:
+        session.scalars(select(Erasure)).one().status = ErasureStatus.NEEDS_REVIEW
+        session.get_one(DeletionRequest, made).status = RequestStatus.NEEDS_REVIEW
+        session.commit()
+    shown = client.post(f"{URL}/{made}:retry").json()
+    assert (shown["status"], shown["erasures"][0]["status"]) == ("processing", "pending")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status", "shares"), [("approve", "accepted", 1), ("deny", "denied", 0)]
+)
+def test_a_large_request_waits_for_somebody_with_the_scope(
+    app: FastAPI, verdict: str, status: str, shares: int
+) -> None:
+    with app.state.sessions() as session:
+        data = factories.dataset(session, name="guarded")
+        policy = {"approval": {"max_records_per_request": 1}}
+        factories.version(session, factories.model(session, data, policy=policy))
+        session.commit()
+    writer = callers.client(app, "requests:write", "requests:read")
+    body = {"dataset": "guarded", "record_ids": ["r0", "r1"]}
+    made = writer.post(URL, json=body).json()
+    assert made["status"] == "awaiting_approval"
+    path = f"{URL}/{made['id']}:{verdict}"
+    sent = {} if verdict == "approve" else {"json": {"reason": "a test"}}
+    assert_problem(writer.post(path, **sent), 403, "requests:approve")  # type: ignore[arg-type]
+    approver = callers.client(app, "requests:approve")
+    shown = approver.post(path, **sent).json()  # type: ignore[arg-type]
+    assert (shown["status"], len(shown["erasures"])) == (status, shares)
+    assert_problem(approver.post(path, **sent), 409)  # type: ignore[arg-type]
+
+
+def test_the_answer_is_plain_json_of_the_documented_shape(client: TestClient) -> None:
+    answer = client.post(URL, json=_ask("r0", reason="größer ∑"))
+    assert answer.headers["content-type"] == "application/json"
+    assert json.loads(answer.content)["reason"] == "größer ∑"

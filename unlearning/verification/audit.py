@@ -38,7 +38,8 @@ def verify(
     ``unlearned`` and ``control`` (the version that the batch started from, which still holds the
     rows) and ``references`` (models trained without the rows) are scores on the same rows.
     ``earlier`` holds the stored evidence of earlier promoted batches of the same anchor; a batch
-    smaller than ``gates.pool_below_rows`` is judged on removal together with them.
+    smaller than ``gates.pool_below_rows`` is judged on removal together with them, and with
+    references only where every one of them has as many.
     ``anchor_audit``, the anchor's scores on its audit rows, adds a gate against losses that creep
     in over many batches, each within its own limit.
 

@@ -129,14 +129,18 @@ def _judge(excess: Excess, gates: Gates) -> tuple[Verdict, str]:
 def _against_control(
     excess: Excess, gates: Gates, *, found: str, inside: bool
 ) -> tuple[Verdict, str]:
-    """The control misses the target for certain; the paired differences decide."""
+    """The control misses the target for certain; the paired differences decide.
+
+    Without any change what is left is the control's own excess times a constant, so a model that
+    is its control fails exactly where its control can be told from the target.
+    """
     gone_low, gone_high = excess.control.minus(excess.unlearned).interval(gates.confidence)
     left = excess.unlearned.minus(excess.control, share=1 - gates.removed)
     left_low, left_high = left.interval(gates.confidence)
     was = f"the base version showed {excess.control.value:+.3f}"
     removed = f"[{gone_low:+.3f}, {gone_high:+.3f}] of it is gone"
     story = f"{found}; {was}, {removed}"
-    if left_low > 0 or (left.value > 0 and gone_low <= 0):
+    if left_low > 0:
         return Verdict.FAILED, f"{story}: the rows are still remembered"
     if inside and gone_low > 0:
         return Verdict.PASSED, f"{story}, within the limit of {excess.limit:.3f}"

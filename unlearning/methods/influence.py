@@ -141,10 +141,16 @@ def gauss_newton_product(
     for x, y in rows.batches(batch_size, device=v.device):
         outputs = network(x)
         u = torch.zeros_like(outputs, requires_grad=True)
-        pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True)
-        (pushed,) = torch.autograd.grad(pulled, u, pieces, retain_graph=True)
+        pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True, allow_unused=True)
+        # Parameters without a part in the outputs have no curvature.
+        used = [(p, v_p) for p, v_p in zip(pulled, pieces, strict=True) if p is not None]
+        (pushed,) = torch.autograd.grad(
+            [p for p, _ in used], u, [v_p for _, v_p in used], retain_graph=True
+        )
         curved = _curved(outputs.detach(), y, pushed, loss)
-        back = torch.autograd.grad(outputs, parameters, curved)
+        back = torch.autograd.grad(
+            outputs, parameters, curved, allow_unused=True, materialize_grads=True
+        )
         total += torch.cat([g.reshape(-1) for g in back])
     return total / len(rows)
 

@@ -64,7 +64,12 @@ def unlearn(
     apply = _family(model, to_all, to_forget, options)
     if options.strength == "authors":
         dampened = copy.deepcopy(apply(1.0))
-        return Update(model=_strength.checked(dampened), notes={"strength": "authors"})
+        chosen = sum(int((f > options.alpha * to_all[name]).sum()) for name, f in to_forget.items())
+        return Update(
+            model=_strength.checked(dampened),
+            notes={"strength": "authors", "weights_dampened": chosen},
+            retrain_because=() if chosen else ("no weight matters enough to be dampened",),
+        )
     aim = _strength.aim(
         model, forget, retain, options=options, context=context, generator=generator
     )

@@ -1,0 +1,85 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unlearning import objective
+from unlearning.errors import NeedsRetrain, WrongOptions
+from unlearning.methods import amnesiac
+from unlearning.update_log import UpdateLog
+
+
+def _unlearn(task, forget, retain, log, epochs=0):
+    return amnesiac.unlearn(
+        task.model,
+        forget,
+        retain,
+        options=amnesiac.Options(epochs=epochs),
+        context=replace(task.context, update_log=log),
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def test_taking_back_every_batch_gives_the_initial_weights(digits_mlp):
+    log = digits_mlp.context.update_log
+    start = objective.flatten(digits_mlp.untrained)
+    # Every batch holds one of the first 900 of 1,000 rows.
+    update = _unlearn(digits_mlp, *digits_mlp.records(900), log)
+    assert update.notes["batches_taken_back"] == len(log)
+    assert torch.allclose(objective.flatten(update.model), start, atol=1e-6)
+    assert not torch.allclose(objective.flatten(digits_mlp.model), start, atol=1e-2)
+
+
+def test_only_the_batches_that_held_the_row_are_taken_back(digits_mlp):
+    log = digits_mlp.context.update_log
+    forget, retain = digits_mlp.records(1)
+    batches = [i for i, rows in enumerate(log.rows) if 0 in rows.tolist()]
+    assert amnesiac.holding(log, forget.positions) == batches
+    # One batch of every epoch held it.
+    assert 0 < len(batches) <= 15
+    expected = objective.flatten(digits_mlp.model) - sum(log.deltas[i] for i in batches)
+    update = _unlearn(digits_mlp, forget, retain, log)
+    assert torch.allclose(objective.flatten(update.model), expected, atol=1e-6)
+
+
+def test_healing_brings_the_accuracy_back(digits_mlp):
+    log = digits_mlp.context.update_log
+    forget, retain = digits_mlp.records(3)
+    cut = _unlearn(digits_mlp, forget, retain, log)
+    healed = _unlearn(digits_mlp, forget, retain, log, epochs=5)
+
+    def loss(update):
+        return float(objective.losses(update.model, digits_mlp.test).mean())
+
+    assert loss(healed) < loss(cut)
+
+
+def test_asks_for_a_retrain_when_most_batches_held_a_forgotten_row(digits_mlp):
+    log = digits_mlp.context.update_log
+    few = _unlearn(digits_mlp, *digits_mlp.records(1), log)
+    many = _unlearn(digits_mlp, *digits_mlp.records(200), log)
+    assert not few.retrain_because
+    assert "100%" in many.retrain_because[0]
+
+
+def test_missing_log_is_named(digits_mlp):
+    with pytest.raises(WrongOptions, match="log of training updates"):
+        _unlearn(digits_mlp, *digits_mlp.records(3), None)
+
+
+def test_log_that_ran_full_needs_a_retrain(digits_mlp):
+    whole = digits_mlp.context.update_log
+    short = UpdateLog(max_bytes=whole.size_bytes // 2)
+    for rows, delta in zip(whole.rows, whole.deltas, strict=True):
+        short.append(rows, delta)
+    assert not short.complete
+    with pytest.raises(NeedsRetrain, match="raise its size"):
+        _unlearn(digits_mlp, *digits_mlp.records(3), short)
+
+
+def test_model_given_keeps_its_weights_when_nothing_is_healed(digits_mlp):
+    before = copy.deepcopy(digits_mlp.model.state_dict())
+    _unlearn(digits_mlp, *digits_mlp.records(5), digits_mlp.context.update_log)
+    after = digits_mlp.model.state_dict()
+    assert all(torch.equal(before[name], t) for name, t in after.items())

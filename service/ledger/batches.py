@@ -51,7 +51,7 @@ def lease_key(model_id: int) -> str:
 def due_models(session: Session, *, now: datetime) -> list[int]:
     """Ids of the models that have something to unlearn now, longest waiting first."""
     running = select(Batch.model_id, Batch.created_at).where(Batch.status == BatchStatus.RUNNING)
-    waiting: dict[int, datetime] = dict(session.execute(running).tuples().all())
+    waiting: dict[int, datetime] = dict(session.execute(running).all())
     pending = (
         select(Erasure.model_id, func.min(Erasure.created_at))
         .where(Erasure.status == ErasureStatus.PENDING, _rested(now))
@@ -145,15 +145,18 @@ def complete(
     return [erasure.request_id for erasure in done]
 
 
-def hand_back(session: Session, batch: Batch, *, because: str, now: datetime, actor: str) -> None:
-    """Nobody's fault: the erasures wait for the next batch with nothing held against them."""
+def hand_back(
+    session: Session, batch: Batch, *, held: leases.Held, because: str, now: datetime
+) -> None:
+    """Nobody's fault: the erasures wait for the next batch, with nothing new held against them."""
+    _require_running(session, batch, held)
     _close(session, batch, error=because, now=now)
     for erasure in erasures_of(session, batch):
-        erasures.release(erasure)
+        erasures.release(erasure, attempts=erasure.attempts)
     session.flush()
     audit.append(
         session,
-        actor=actor,
+        actor=f"worker:{held.owner}",
         action=audit.Action.BATCH_HANDED_BACK,
         subject=f"batch:{batch.id}",
         data={"because": because},
@@ -267,7 +270,8 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     batch = _open(session, model, base, kind=_kind(members[0]), held=held, now=now)
     for erasure in members:
         erasures.claim(erasure, batch_id=batch.id)
-        if erasure.request.status != RequestStatus.PROCESSING:
+        # One that needs review for another model stays so: only its retry may change that.
+        if erasure.request.status == RequestStatus.ACCEPTED:
             erasure.request.status = RequestStatus.PROCESSING
     model.run_now_at = None
     model.run_now_method = None
@@ -314,6 +318,16 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
         return None
     owed = session.scalars(versions.owed(session, model, candidate)).all()
     if not owed:
+        # Its debts are open requests again; the next batch works on them, on this anchor.
+        versions.promote(
+            session,
+            model,
+            candidate,
+            expected_production=model.production_id,
+            reason="training run: nothing owed",
+            actor=f"worker:{held.owner}",
+            now=now,
+        )
         return None
     batch = _open(session, model, candidate, kind="records", held=held, now=now)
     session.execute(insert(BatchRecord), [{"batch_id": batch.id, "row": row} for row in owed])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 
 from service.ledger import db, schema
@@ -24,9 +25,9 @@ def _run(connection: Connection) -> None:
 
 
 def _run_on_the_settings_database() -> None:
-    settings = Settings()
-    schema.make_directory(settings.database)
-    engine = db.engine(context.config.attributes.get("url", settings.database))
+    url = Settings().database
+    schema.make_directory(url)
+    engine = db.engine(url)
     try:
         with engine.begin() as connection:
             _run(connection)
@@ -35,8 +36,9 @@ def _run_on_the_settings_database() -> None:
 
 
 if context.is_offline_mode():
-    raise SystemExit("migrations look at the database they change; run them without --sql")
-if (given := context.config.attributes.get("connection")) is not None:
+    raise CommandError("migrations look at the database they change; run them without --sql")
+given = context.config.attributes.get("connection")
+if given is not None:
     _run(given)
 else:
     _run_on_the_settings_database()

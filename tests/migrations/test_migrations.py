@@ -6,8 +6,12 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
 from sqlalchemy import Engine, inspect, text
 
 from service.ledger import audit, db, schema
@@ -77,6 +81,20 @@ def test_upgrade_by_url_makes_the_directory(tmp_path: Path) -> None:
     with db.session_factory(engine)() as session:
         assert schema.is_current(session)
     engine.dispose()
+
+
+def test_the_command_line_migrates_the_database_of_the_settings(
+    bare_database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = bare_database.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("UNLEARN_DATABASE_URL", url)
+    ini = Config(schema.MIGRATIONS.parent / "alembic.ini")
+    command.upgrade(ini, "head")
+    command.check(ini)
+    with db.session_factory(bare_database)() as session:
+        assert schema.is_current(session)
+    with pytest.raises(CommandError, match="without --sql"):
+        command.upgrade(ini, "head", sql=True)
 
 
 def test_several_may_start_at_once(bare_database: Engine) -> None:

@@ -3,6 +3,13 @@
 #   docker build --target worker .    what reads data files and computes
 # Dependencies come before the source, so that a change of code rebuilds only the last layers.
 
+# The lists of dependencies alone: another change of pyproject.toml installs nothing anew.
+FROM python:3.11-slim AS requirements
+COPY pyproject.toml /
+RUN python -c "import tomllib; p = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
+print(*p['dependencies'], sep='\n', file=open('/api.txt', 'w')); \
+print(*p['optional-dependencies']['worker'], sep='\n', file=open('/worker.txt', 'w'))"
+
 FROM python:3.11-slim AS api-dependencies
 # Where pip finds packages beyond its ordinary index, e.g. the index with torch's CPU builds.
 # Empty: the ordinary index alone, whose torch for Linux brings CUDA along.
@@ -13,13 +20,12 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app
-COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*p['dependencies'], sep='\n', file=open('/opt/api.txt', 'w')); \
-print(*p['optional-dependencies']['worker'], sep='\n', file=open('/opt/worker.txt', 'w'))"
+COPY constraints.txt ./
+COPY --from=requirements /api.txt /opt/
 RUN pip install --constraint constraints.txt setuptools --requirement /opt/api.txt
 
 FROM api-dependencies AS worker-dependencies
+COPY --from=requirements /worker.txt /opt/
 RUN pip install --constraint constraints.txt --requirement /opt/worker.txt
 
 FROM api-dependencies AS api

@@ -76,6 +76,8 @@ class Deployment:
             "DATA_DIRECTORY": str(data),
             # A killed worker's batch is taken over after this long.
             "UNLEARN_LEASE_SECONDS": "6",
+            # Threads that fight others for a core wait for each other most of the time.
+            "UNLEARN_THREADS": "1",
         }
 
     def run(self, *arguments: str, without: str | None = None) -> None:

@@ -126,21 +126,20 @@ def change_policy(
 
     Another method without options of its own starts from that method's defaults.
     """
-    merged = dict(model.policy)
+    before = Policy.model_validate(model.policy).model_dump(mode="json")
+    merged = dict(before)
     if changes.get("method", merged["method"]) != merged["method"]:
         merged["options"] = {}
     for field, given in changes.items():
-        old = merged.get(field)
-        if field in ("drift", "approval") and isinstance(old, dict):
-            merged[field] = {**old, **given}
-        else:
-            merged[field] = given
+        # These two have parts, and a part that is left out stays as it is as well.
+        parts = field in ("drift", "approval")
+        merged[field] = {**merged[field], **given} if parts else given
     checked = choices.policy(session, Policy.model_validate(merged))
-    changed = sorted(field for field in checked if checked[field] != model.policy.get(field))
+    changed = sorted(field for field in checked if checked[field] != before[field])
     if not changed:
         return model
     data = {
-        "before": {field: model.policy.get(field) for field in changed},
+        "before": {field: before[field] for field in changed},
         "after": {field: checked[field] for field in changed},
     }
     model.policy = checked

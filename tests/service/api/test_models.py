@@ -159,6 +159,19 @@ def test_a_policy_changes_field_by_field_and_the_change_is_audited(app: FastAPI)
     assert client.get(f"/v1/models/{name}").json()["policy"] == other["policy"]
 
 
+def test_a_change_of_nothing_changes_nothing(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        # Made by an older release: its policy lacks what came later.
+        factories.model(session, factories.dataset(session), name="old", policy={})
+        session.commit()
+    client = callers.client(app)
+    for change in ({}, {"drift": {}}, {"approval": {}}, {"method": "iau"}):
+        assert client.patch("/v1/models/old", json={"policy": change}).status_code == 200
+    with app.state.sessions() as session:
+        lines = select(AuditEvent).where(AuditEvent.action == "model:policy_changed")
+        assert session.scalars(lines).all() == []
+
+
 def test_another_method_starts_from_its_own_defaults(app: FastAPI) -> None:
     with app.state.sessions() as session:
         data = factories.dataset(session)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
+from torch import nn
 from torch.nn import functional
 
 from unlearning import anchor as anchors
@@ -292,6 +293,29 @@ def test_a_step_without_curvature_reaches_the_same_target(model, train, anchor, 
     rows = train.subset(torch.arange(20))
     risen = objective.losses(update.model, rows).mean() - objective.losses(model, rows).mean()
     assert float(risen) == pytest.approx(anchor.gap, rel=0.05)
+
+
+def test_batch_norm_statistics_and_affine_take_no_part_in_the_step(train, validation):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 6, 3, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(216, 10),
+    )
+    recipe = replace(RECIPE, epochs=15)
+    normed = training.fit(network, train, validation, recipe=recipe, generator=_generator()).model
+    objective.recalibrate_batch_norm(normed, train)
+    prepared = anchors.prepare(
+        normed, train, validation, options=Preparation(law_repeats=1), generator=_generator()
+    )
+    context = Context(calibration=validation, anchor=prepared)
+    update = _unlearn(normed, train, list(range(10)), context)
+    before, after = normed.state_dict(), update.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"0.weight", "4.weight", "4.bias"}
+    assert update.notes["status"] == "reached"
 
 
 def test_rows_without_a_gradient_are_refused(model, anchor, context, train):

@@ -12,7 +12,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from models_store import checkpoints
+from models_store import checkpoints, files
 from models_store import errors as store_errors
 from service.api import auth, bodies, deps, pagination, problems, uploads
 from service.errors import TooLarge, Unavailable, Unprocessable
@@ -115,7 +115,7 @@ async def _upload(
     store: deps.Store,
     data_revision: DataRevision = 0,
 ) -> AsyncIterator[Upload]:
-    spec = await run_in_threadpool(_expected, request, model, data_revision)
+    spec = await run_in_threadpool(_refuse_early, request, model, data_revision)
     async with uploads.received(
         request,
         store,
@@ -123,15 +123,23 @@ async def _upload(
         leftover_seconds=settings.orphan_grace_seconds,
     ) as file:
         await run_in_threadpool(_check, file, spec, settings.max_upload_bytes)
+        # Known weights that hold forgotten records must not even reach the store.
+        digest = await run_in_threadpool(files.sha256, file)
+        await run_in_threadpool(_refuse_early, request, model, data_revision, digest)
         yield Upload(file, data_revision)
 
 
-def _expected(request: Request, model: str, data_revision: int) -> Any:
-    """What the file must hold; everything that can be refused beforehand is."""
+def _refuse_early(
+    request: Request, model: str, data_revision: int, digest: str | None = None
+) -> Any:
+    """What the file must hold; what can be refused before it is stored is refused.
+
+    In a transaction of its own: none may wait for an upload.
+    """
     with request.app.state.sessions() as session:
         row = models.get(session, model)
         spec = models.require_parameters(row)
-        imports.check(session, row, data_revision=data_revision)
+        imports.check(session, row, data_revision=data_revision, digest=digest)
         return spec
 
 

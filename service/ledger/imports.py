@@ -16,11 +16,13 @@ from service.ledger.tables import Dataset, Model, Record, RequestRecord, Version
 _SHOWN = 100
 
 
-def check(session: Session, model: Model, *, data_revision: int) -> None:
+def check(session: Session, model: Model, *, data_revision: int, digest: str | None = None) -> None:
     """Raise unless weights trained on this revision of the dataset hold nothing forgotten.
 
     Stricter than for promoting: a record that a running batch has claimed counts as well, since
-    the batch would be finished on a version that is no longer in production.
+    the batch would be finished on a version that is no longer in production. With the ``digest``
+    of the file, weights that are known here to hold forgotten records are refused, whatever
+    revision they are said to be of; weights from elsewhere have only their sender's word.
     """
     dataset = session.scalars(
         select(Dataset).where(Dataset.id == model.dataset_id).with_for_update()
@@ -40,6 +42,8 @@ def check(session: Session, model: Model, *, data_revision: int) -> None:
             deletion_requests=blocking,
             data_revision=dataset.revision,
         )
+    if digest is not None:
+        _refuse_known(session, model, digest)
 
 
 def register(
@@ -54,7 +58,7 @@ def register(
     now: datetime,
 ) -> Version:
     """A published version, an anchor of itself; without ``promote`` live if none is yet."""
-    check(session, model, data_revision=data_revision)
+    check(session, model, data_revision=data_revision, digest=digest)
     production = model.production_id
     version = versions.register(
         session,
@@ -113,6 +117,22 @@ class Purged(Conflict):
     status = 410
     code = "purged"
     title = "It existed and was destroyed"
+
+
+def _refuse_known(session: Session, model: Model, digest: str) -> None:
+    twins = session.execute(
+        select(Version, Model)
+        .join(Model, Model.id == Version.model_id)
+        .where(Version.digest == digest, Model.dataset_id == model.dataset_id)
+    ).all()
+    for twin, owner in twins:
+        blocking = versions.contains_forgotten(session, owner, twin)
+        if blocking:
+            raise versions.Resurrection(
+                f"this file is version {twin.number} of {owner.name}, which contains records "
+                "forgotten since; start a training run to get weights without them",
+                deletion_requests=blocking[:_SHOWN],
+            )
 
 
 def _deletions_after(session: Session, dataset: Dataset, data_revision: int) -> list[str]:

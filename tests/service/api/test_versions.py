@@ -173,6 +173,20 @@ def test_an_import_may_not_bring_back_what_was_forgotten(app: FastAPI) -> None:
     assert_problem(_post(client, _weights(), data_revision=2**31), 422)
 
 
+def test_weights_known_to_hold_forgotten_records_are_refused_whatever_is_said_of_them(
+    app: FastAPI,
+) -> None:
+    client = callers.client(app)
+    digest = _post(client, _weights()).json()["digest"]
+    with app.state.sessions() as session:
+        asked = _forget(session, rows=[2], revision=1)
+        session.commit()
+    checkpoints.destroy(app.state.settings.store, digest)
+    assert_problem(_post(client, _weights(), data_revision=1), 409, asked, "version 1 of reader")
+    assert not checkpoints.exists(app.state.settings.store, digest)
+    assert _post(client, _weights(1), data_revision=1).status_code == 201
+
+
 def test_a_deletion_that_a_batch_has_claimed_counts_as_forgotten(app: FastAPI) -> None:
     with app.state.sessions() as session:
         asked = _forget(session, rows=[2], revision=1)

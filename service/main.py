@@ -25,6 +25,7 @@ from service.api import (
     models,
     openapi,
     problems,
+    schemas_deletion_requests,
     training_runs,
     versions,
 )
@@ -69,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_upload_bytes=settings.max_upload_bytes,
     )
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, problems.Problem, schemas_deletion_requests.NewBatchItem)
     for router in OPEN:
         app.include_router(router, responses=problems.responses(500))
     for router in SECURED:

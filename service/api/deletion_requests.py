@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, ValidationError
+from pydantic import AwareDatetime, BeforeValidator, ValidationError
 from sqlalchemy.orm import Session
 
 from service.api import auth, bodies, deps, pagination, problems
@@ -36,6 +36,8 @@ IdempotencyKey = Annotated[
         description="repeat a call with the same key and body to get the same answer, once",
     ),
 ]
+
+_MOMENT = re.compile(r"(19[7-9]|[2-8]\d\d)\d-\d\d-\d\d[Tt ]")
 
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
@@ -119,10 +121,11 @@ batch_router.add_api_route(
 )
 
 
-def _year_in_range(moment: datetime) -> datetime:
-    if not 1970 <= moment.year < 9000:
-        raise ValueError("the year must lie between 1970 and 8999")
-    return moment
+def _moment(text: object) -> object:
+    # Left alone, pydantic also takes seconds since 1970, and years that no database stores.
+    if isinstance(text, str) and not _MOMENT.match(text):
+        raise ValueError("give a moment as RFC 3339 has it, such as 2026-05-25T00:00:00Z")
+    return text
 
 
 @router.get(
@@ -139,7 +142,9 @@ def listing(
     dataset: Annotated[str | None, Query(pattern=deps.NAME_PATTERN)] = None,
     model: Annotated[str | None, Query(pattern=deps.NAME_PATTERN)] = None,
     due_before: Annotated[
-        AwareDatetime | None, AfterValidator(lambda at: at and _year_in_range(at)), Query()
+        AwareDatetime | None,
+        BeforeValidator(_moment),
+        Query(examples=["2026-05-25T00:00:00Z"]),
     ] = None,
 ) -> Response:
     """One page; pass `next_cursor` as `cursor` for the next one."""
@@ -149,7 +154,7 @@ def listing(
 
 
 @router.get(
-    "/{request_id}",
+    "/{request_id:segment}",
     response_model=schemas.DeletionRequestDetail,
     responses=problems.responses(404),
     summary="One deletion request",
@@ -160,7 +165,7 @@ def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Res
 
 
 @router.get(
-    "/{request_id}/events",
+    "/{request_id:segment}/events",
     response_model=schemas.Events,
     responses=problems.responses(404),
     summary="What happened to a deletion request",
@@ -177,7 +182,7 @@ def events(
 
 
 @router.delete(
-    "/{request_id}",
+    "/{request_id:segment}",
     response_model=schemas.DeletionRequestDetail,
     responses=problems.responses(404, 409),
     summary="Cancel a deletion request",
@@ -189,7 +194,7 @@ def cancel(session: deps.Session, principal: Writer, request_id: RequestId) -> R
 
 
 @router.post(
-    "/{request_id}:retry",
+    "/{request_id:segment}:retry",
     response_model=schemas.DeletionRequestDetail,
     responses=problems.responses(404, 409),
     summary="Try a request that needs review again",
@@ -205,7 +210,7 @@ def retry(
 
 
 @router.post(
-    "/{request_id}:approve",
+    "/{request_id:segment}:approve",
     response_model=schemas.DeletionRequestDetail,
     responses=problems.responses(404, 409),
     summary="Let a large request go ahead",
@@ -221,7 +226,7 @@ def approve(
 
 
 @router.post(
-    "/{request_id}:deny",
+    "/{request_id:segment}:deny",
     response_model=schemas.DeletionRequestDetail,
     responses=problems.responses(404, 409, 413, 415),
     summary="Refuse a large request",

@@ -8,11 +8,27 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session as DatabaseSession
+from starlette.convertors import Convertor, register_url_convertor
 
 from service import wake
 from service.ledger import db
 from service.ledger.digests import Digester
 from service.settings import Settings as AllSettings
+
+
+class _Segment(Convertor[str]):
+    """A parameter that leaves ``:verb`` at the end of a path to the path with that verb."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("segment", _Segment())
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-
-from service.api import problems, schemas_deletion_requests
 
 DESCRIPTION = """
 Takes deletion requests for the training data of machine-learning models, has workers unlearn the
@@ -30,22 +29,19 @@ TAGS = (
     ("health", "for supervisors and load balancers"),
 )
 
-#: Named by hand-written parts of the document.
-_EXTRA: tuple[type[BaseModel], ...] = (problems.Problem, schemas_deletion_requests.NewBatchItem)
 
-
-def install(app: FastAPI) -> None:
-    """Serve the document at ``/openapi.json``."""
+def install(app: FastAPI, *shapes: type[BaseModel]) -> None:
+    """Serve the document at ``/openapi.json``; ``shapes`` are named by hand-written parts of it."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, shapes)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, extra: Iterable[type[BaseModel]]) -> dict[str, Any]:
     made = get_openapi(
         title=app.title,
         version=app.version,
@@ -54,7 +50,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         tags=[{"name": name, "description": text} for name, text in TAGS],
     )
     shapes = made.setdefault("components", {}).setdefault("schemas", {})
-    for model in _EXTRA:
+    for model in extra:
         shapes.update(_shapes(model))
     for unused in ("HTTPValidationError", "ValidationError"):
         shapes.pop(unused, None)
@@ -67,8 +63,9 @@ def _shapes(model: type[BaseModel]) -> dict[str, Any]:
     return {**inner, model.__name__: shape}
 
 
-def operations(document: dict[str, Any]) -> Iterable[tuple[str, str, dict[str, Any]]]:
-    """(method, path, operation) of every operation of a document."""
-    for path, item in document["paths"].items():
-        for method, operation in item.items():
-            yield method, path, operation
+def methods(document: dict[str, Any], path: str) -> list[str]:
+    """The methods that a document knows for a path, upper case."""
+    for template, item in document["paths"].items():
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/:]+", re.escape(template)), path):
+            return sorted(method.upper() for method in item)
+    return []

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import exc as sql
 from starlette.exceptions import HTTPException
 
+from service.api import openapi
 from service.errors import NotFound, ServiceError, Unavailable, Unprocessable
 
 MEDIA_TYPE = "application/problem+json"
@@ -198,7 +199,11 @@ async def _of_http(request: Request, error: Exception) -> Response:
         "code": code,
         "detail": detail,
     }
-    return _answer(error.status_code, body, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # Of several routes with this path, the router names the methods of the first only.
+        headers["Allow"] = ", ".join(openapi.methods(request.app.openapi(), request.url.path))
+    return _answer(error.status_code, body, headers)
 
 
 async def _of_database(_request: Request, error: Exception) -> Response:

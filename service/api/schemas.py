@@ -15,7 +15,7 @@ DatasetName = Annotated[str, StringConstraints(pattern=deps.NAME_PATTERN)]
 class Body(BaseModel):
     """A request body: unknown fields are refused and nothing is changed on the way in."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class AuditEvent(BaseModel):

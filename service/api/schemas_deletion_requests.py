@@ -16,6 +16,7 @@ MAX_BATCH = 1_000
 KEY_PATTERN = r"^[!-~]{1,200}$"
 
 RecordId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+_ITEM = "#/components/schemas/NewBatchItem"
 _WAYS = ("record_ids", "subject_id", "label")
 
 
@@ -40,7 +41,7 @@ class NewDeletionRequest(schemas.Body):
     subject_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
         default_factory=str, repr=False, description="everything about one subject"
     )
-    label: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] = Field(
+    label: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
         default_factory=lambda: -1, description="every record of one class"
     )
     reason: Annotated[str, StringConstraints(max_length=2000)] | None = Field(None, repr=False)
@@ -87,7 +88,7 @@ class NewBatch(schemas.Body):
     items: list[Any] = Field(
         min_length=1,
         max_length=MAX_BATCH,
-        json_schema_extra={"items": {"$ref": "#/components/schemas/NewBatchItem"}},
+        json_schema_extra={"items": {"anyOf": [{"$ref": _ITEM}, {"description": "refused"}]}},
     )
 
 

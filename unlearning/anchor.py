@@ -84,11 +84,14 @@ class Anchor:
 _TENSORS = ("theta", "gradient_sum", "preconditioned_sum", "class_counts")
 
 
-def from_tensors(tensors: Mapping[str, Tensor], *, device: torch.device | str = "cpu") -> Anchor:
-    """The anchor that :meth:`Anchor.to_tensors` wrote, for a model on ``device``."""
+def from_tensors(
+    tensors: Mapping[str, Tensor], *, device: torch.device | str | None = None
+) -> Anchor:
+    """The anchor that :meth:`Anchor.to_tensors` wrote; on ``device`` when it is given."""
     if missing := {*_TENSORS, "numbers"} - set(tensors):
         raise WrongOptions(f"not an anchor: {', '.join(sorted(missing))} missing")
-    tensors = {n: t if n == "class_counts" else t.to(device) for n, t in tensors.items()}
+    if device is not None:
+        tensors = {name: t.to(device) for name, t in tensors.items()}
     count, training_loss, validation_loss = tensors["numbers"].tolist()
     prefix = "curvature."
     factors = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
@@ -96,7 +99,7 @@ def from_tensors(tensors: Mapping[str, Tensor], *, device: torch.device | str = 
         theta=tensors["theta"],
         gradient_sum=tensors["gradient_sum"],
         preconditioned_sum=tensors["preconditioned_sum"],
-        class_counts=tensors["class_counts"],
+        class_counts=tensors["class_counts"].cpu(),
         count=int(count),
         training_loss=training_loss,
         validation_loss=validation_loss,
@@ -131,15 +134,15 @@ class Forgotten:
 
 
 def forgotten_from_tensors(
-    tensors: Mapping[str, Tensor], *, device: torch.device | str = "cpu"
+    tensors: Mapping[str, Tensor], *, device: torch.device | str | None = None
 ) -> Forgotten:
-    """The running sums that :meth:`Forgotten.to_tensors` wrote, for a model on ``device``."""
+    """The running sums that :meth:`Forgotten.to_tensors` wrote; on ``device`` when it is given."""
     if missing := {f.name for f in fields(Forgotten)} - set(tensors):
         raise WrongOptions(f"not a forgotten set: {', '.join(sorted(missing))} missing")
     return Forgotten(
-        tensors["gradient_sum"].to(device),
-        tensors["preconditioned_sum"].to(device),
-        tensors["class_counts"],
+        tensors["gradient_sum"].to(device or tensors["gradient_sum"].device),
+        tensors["preconditioned_sum"].to(device or tensors["preconditioned_sum"].device),
+        tensors["class_counts"].cpu(),
         int(tensors["count"]),
         float(tensors["loss_sum"]),
     )

@@ -181,6 +181,7 @@ class _Report(_Shape):
     done: _Done
     measured: _Measured | None
     lineage: list[_Step]
+    carries_forgotten: list[str]
     remaining: list[dict[str, Any]]
     purges: list[_Purge]
     does_not_prove: list[str]
@@ -332,6 +333,8 @@ def _digests(report: _Report) -> Iterator[str]:
 def _verdict(report: _Report) -> Iterator[str]:
     if not report.does_not_prove:
         yield "the report does not say what it does not prove"
+    if report.production and report.carries_forgotten:
+        yield "the version is live although it still carries forgotten records"
     measured = report.measured
     if measured is None:
         return

@@ -7,6 +7,7 @@ from typing import Literal
 Guarantee = Literal["exact", "approximate", "unknown"]
 
 ALWAYS = (
+    "It says nothing of deletion requests that were still open when it was made.",
     "It does not prove that copies of the records outside this service, in backups or in earlier "
     "downloads of the model, are gone.",
     "It does not prove that the program named here is what ran: it is what the service recorded "
@@ -19,10 +20,11 @@ ALWAYS = (
 
 OF_GUARANTEE: dict[Guarantee, tuple[str, ...]] = {
     "exact": (
-        "The version was trained without the records, so its weights cannot depend on their rows; "
-        "near-duplicates of them among the retained rows may still be learned.",
-        "Choices made before the deletion, such as architecture and hyperparameters, may have been "
-        "guided by the records and were kept.",
+        "The version was trained from the start on the rows not excluded by then. Its weights "
+        "cannot depend on the rows counted as never trained on, but near-duplicates of them among "
+        "the retained rows may still be learned; of any other row it shows nothing.",
+        "Choices made before, such as architecture and hyperparameters, may have been guided by "
+        "records forgotten since and were kept.",
     ),
     "approximate": (
         "The weights come from an approximate update of a model that was trained on the records. "
@@ -53,6 +55,11 @@ OF_VERDICT: dict[str, str] = {
     "none": "No verification of this version is stored: nothing was measured.",
 }
 
+CARRIES = (
+    "The version itself still carries records that were forgotten since. It is withdrawn: the "
+    "report is its history, and no evidence that anything was removed from it."
+)
+
 INTERNAL_STATE = (
     "What is listed as remaining still carries the erased records. It is never served, but it "
     "exists until it is purged."
@@ -60,10 +67,16 @@ INTERNAL_STATE = (
 
 
 def sentences(
-    *, guarantee: Guarantee, verdict: str | None, remaining: bool, imported: bool
+    *,
+    guarantee: Guarantee,
+    verdict: str | None,
+    carries: bool,
+    remaining: bool,
+    imported: bool,
 ) -> list[str]:
     """Everything that a reader must not conclude from the report."""
     return [
+        *([CARRIES] if carries else []),
         *OF_GUARANTEE[guarantee],
         *([IMPORTED] if imported else []),
         OF_VERDICT.get(verdict or "none", OF_VERDICT["none"]),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.ledger import audit, canonical, caveats, lineage, verifications, versions
@@ -64,6 +64,7 @@ def report(
     verification = verifications.of(session, version)
     verdict = None if verification is None else verification.verdict
     remaining = _remaining(session, story)
+    carried = versions.contains_forgotten(session, story.model, version)
     guarantee = _guarantee(version)
     return signer.sign(
         {
@@ -79,12 +80,15 @@ def report(
             "done": _done(session, story, digester, guarantee),
             "measured": None if verification is None else _without_records(verification.measured),
             "lineage": _lineage(session, story),
+            # Requests whose records the version itself still holds: none, if it is live.
+            "carries_forgotten": carried,
             "remaining": remaining,
             "purges": _purges(session, story),
             "comparison": version.notes.get("comparison"),
             "does_not_prove": caveats.sentences(
                 guarantee=guarantee,
                 verdict=verdict,
+                carries=bool(carried),
                 remaining=bool(remaining),
                 imported=story.chain[-1].origin == "imported",
             ),
@@ -279,7 +283,13 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
         .where(Version.model_id == story.model.id, Version.status != VersionStatus.PURGED)
         .order_by(Version.number)
     ).all()
-    tainted = [v for v in standing if versions.contains_forgotten(session, story.model, v)]
+    # What was retired carries forgotten records: that is why. There may be thousands.
+    tainted = [
+        version
+        for version in standing
+        if version.status == VersionStatus.RETIRED
+        or versions.contains_forgotten(session, story.model, version)
+    ]
     weights = [
         {
             "kind": "weights",
@@ -317,12 +327,16 @@ def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[
 
 def _purges(session: Session, story: _Story) -> list[dict[str, Any]]:
     """Signed receipts of what was destroyed of this model."""
-    prefix = f"version:{story.model.name}/"
+    purged = session.scalars(
+        select(Version).where(
+            Version.model_id == story.model.id, Version.status == VersionStatus.PURGED
+        )
+    )
     lines = session.scalars(
         select(AuditEvent)
         .where(
             AuditEvent.action == audit.Action.VERSION_PURGED.value,
-            AuditEvent.subject.startswith(prefix, autoescape=True),
+            AuditEvent.subject.in_([versions.subject(story.model, item) for item in purged]),
         )
         .order_by(AuditEvent.seq)
     )
@@ -338,26 +352,19 @@ def _chain(session: Session, story: _Story, signer: Signer, now: datetime) -> di
     subjects += [f"deletion_request:{request.id}" for request in story.requests]
     if story.batch is not None:
         subjects.append(f"batch:{story.batch.id}")
+    run = story.version.training_run_id
+    of_the_model = [] if run is None else [f"model:{story.model.name}"]
+    found = session.scalars(
+        select(AuditEvent)
+        .where(AuditEvent.subject.in_(subjects + of_the_model))
+        .order_by(AuditEvent.seq)
+    )
     lines = [
         audit.describe(line)
-        for line in session.scalars(
-            select(AuditEvent)
-            .where(
-                or_(
-                    AuditEvent.subject.in_(subjects),
-                    AuditEvent.subject == f"model:{story.model.name}",
-                )
-            )
-            .order_by(AuditEvent.seq)
-        )
-        if line.subject in subjects or _is_of_run(line, story.version)
+        for line in found
+        if line.subject in subjects or line.data.get("training_run") == run
     ]
     return {"lines": lines, "head": audit.checkpoint(session, signer, now=now)}
-
-
-def _is_of_run(line: AuditEvent, version: Version) -> bool:
-    run = version.training_run_id
-    return run is not None and line.data.get("training_run") == run
 
 
 def _guarantee(version: Version) -> caveats.Guarantee:

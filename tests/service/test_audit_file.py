@@ -185,6 +185,10 @@ LIES: dict[str, tuple[Change, str]] = {
         lambda d: d["purges"][0]["receipt"].update(destroyed=["all"]),
         "purge receipt of",
     ),
+    "live with forgotten records": (
+        lambda d: d.update(carries_forgotten=["dr_x"]),
+        "still carries forgotten records",
+    ),
     "no caveats": (lambda d: d["does_not_prove"].clear(), "does not prove"),
     "a missing part": (
         lambda d: d.pop("lineage"),

@@ -116,6 +116,15 @@ def test_a_trained_anchor_has_a_report_too(session: Session, told: Told) -> None
     assert _findings(made).ok
 
 
+def test_a_version_that_still_carries_the_records_says_so_first(
+    session: Session, told: Told
+) -> None:
+    made = _report(session, told.anchor)
+    assert made["carries_forgotten"] == [request.id for request in told.asked]
+    assert "itself still carries" in made["does_not_prove"][0]
+    assert _report(session, told.version)["carries_forgotten"] == []
+
+
 def test_an_imported_version_says_that_nobody_here_saw_its_training(session: Session) -> None:
     owner = factories.model(session, factories.dataset(session))
     version = factories.version(session, owner, origin="imported")

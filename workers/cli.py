@@ -264,8 +264,9 @@ def check_chain() -> None:
     from service.ledger import audit
 
     with _session() as session:
-        bad = audit.verify(session)
-    out.print_json(json.dumps(bad.to_json() if hasattr(bad, "to_json") else str(bad)))
+        checked = audit.verify(session)
+    out.print_json(json.dumps(checked.to_json()))
+    raise typer.Exit(0 if checked.sound else 1)
 
 
 def _session() -> Session:

@@ -8,9 +8,14 @@ what happens to the first process that gets there, and is taken away by it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 #: Every point there is, in the order in which a batch passes them.
 POINTS = (
@@ -38,8 +43,11 @@ class InjectedFault(RuntimeError):
     """Raised on purpose at a fault point."""
 
 
-def reach(point: str) -> None:
-    """Do here whatever a fault test has asked for; nothing otherwise."""
+def reach(point: str, *, spoil: Callable[[], None] = lambda: None) -> None:
+    """Do here whatever a fault test has asked for; nothing otherwise.
+
+    ``spoil`` is what the action ``spoil`` does at a point that has something to be spoilt.
+    """
     directory = os.environ.get("UNLEARN_FAULTS")
     if not directory:
         return
@@ -49,12 +57,23 @@ def reach(point: str) -> None:
         order.unlink()
     except FileNotFoundError:
         return  # not armed, or another process was first
-    _act(action)
+    log.warning("fault point %s: %s", point, action)
+    if action == "spoil":
+        spoil()
+    else:
+        _act(action)
+
+
+def clock_offset() -> timedelta:
+    """By how much this process' clock is to be wrong in a fault test; nothing otherwise."""
+    return timedelta(seconds=float(os.environ.get("UNLEARN_FAULT_CLOCK_SECONDS", "0")))
 
 
 def _act(action: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)  # until somebody sends SIGCONT
     elif action == "full_disk":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     elif action == "out_of_memory":

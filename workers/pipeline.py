@@ -31,7 +31,17 @@ from workers.runtime import Runtime
 log = logging.getLogger(__name__)
 
 #: Errors of a method that say: not with me. The policy's next method is asked, nothing is retried.
-METHOD_REFUSALS = frozenset({"NeedsRetrain", "UnusableDirection", "WrongOptions", "UnknownName"})
+#: Damaged internal state is among them: a retrain needs none.
+METHOD_REFUSALS = frozenset(
+    {
+        "NeedsRetrain",
+        "UnusableDirection",
+        "WrongOptions",
+        "UnknownName",
+        "CorruptCheckpoint",
+        "NotStored",
+    }
+)
 
 
 class BatchFailed(Exception):
@@ -82,10 +92,10 @@ def run_batch(runtime: Runtime, model_id: int, held: leases.Held) -> bool:
         log.warning("batch %s has a new holder; its work here is dropped", claimed.batch_id)
         return False
     except Stopping as stopping:
-        _hand_back(runtime, claimed, because=str(stopping))
+        _hand_back(runtime, held, claimed, because=str(stopping))
         return False
     except versions.ProductionMoved:
-        _hand_back(runtime, claimed, because="production was moved by hand")
+        _hand_back(runtime, held, claimed, because="production was moved by hand")
     except (BatchFailed, ComputeFailed, ComputeDied, OSError) as error:
         _fail(runtime, held, claimed, error)
     return True
@@ -93,6 +103,8 @@ def run_batch(runtime: Runtime, model_id: int, held: leases.Held) -> bool:
 
 def _claim(runtime: Runtime, model_id: int, held: leases.Held) -> Claimed | None:
     with runtime.session() as session:
+        # One lease is held for many short batches: each begins with the whole of its time.
+        leases.renew(session, held, seconds=runtime.settings.lease_seconds, now=runtime.now())
         model = session.get_one(Model, model_id)
         batch = batches.claim(session, model, held=held, now=runtime.now())
         if batch is None:
@@ -130,6 +142,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:
     refusals = []
     for choice in claimed.methods:
         request = claimed.request | {"method": choice.model_dump()}
+        reach("batch.computing")
         try:
             answer = runtime.ask(
                 "unlearn",
@@ -221,6 +234,7 @@ def _complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claim
     with runtime.session() as session:
         batch = session.get_one(Batch, claimed.batch_id)
         base = session.get_one(Version, batch.base_version_id)
+        versions.require_production(session, base)
         batches.complete(session, batch, base, held=held, now=runtime.now())
 
 
@@ -260,15 +274,18 @@ def _consolidate(session: Session, runtime: Runtime, model: Model, because: list
         log.info("model %s will be retrained: %s", model.name, "; ".join(because))
 
 
-def _hand_back(runtime: Runtime, claimed: Claimed, *, because: str) -> None:
-    with runtime.session() as session:
-        batches.hand_back(
-            session,
-            session.get_one(Batch, claimed.batch_id),
-            because=because,
-            now=runtime.now(),
-            actor=runtime.actor,
-        )
+def _hand_back(runtime: Runtime, held: leases.Held, claimed: Claimed, *, because: str) -> None:
+    try:
+        with runtime.session() as session:
+            batches.hand_back(
+                session,
+                session.get_one(Batch, claimed.batch_id),
+                held=held,
+                because=because,
+                now=runtime.now(),
+            )
+    except leases.LeaseLost:
+        log.warning("batch %s has a new holder meanwhile", claimed.batch_id)
 
 
 def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exception) -> None:

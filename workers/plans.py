@@ -28,7 +28,13 @@ def model(found: Model) -> dict[str, Any]:
 def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, Any]:
     """The request of ``workers.compute.unlearn`` for a batch, but for the method."""
     found = session.get_one(Model, batch.model_id)
-    dataset = session.get_one(Dataset, found.dataset_id)
+    # Locked, so that no row is excluded between the revision and the list of excluded rows.
+    dataset = session.scalars(
+        select(Dataset)
+        .where(Dataset.id == found.dataset_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
     base = session.get_one(Version, batch.base_version_id)
     policy = Policy.model_validate(found.policy)
     forget = batches.rows(session, batch)

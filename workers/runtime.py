@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.ledger import batches, db, leases
 from service.ledger.digests import Digester
 from service.settings import Settings
+from workers import fault_points
 from workers.compute.process import ComputeProcess, Stopping
 
 
@@ -79,7 +80,7 @@ class Runtime:
             yield session
 
     def now(self) -> datetime:
-        return db.now()
+        return db.now() + fault_points.clock_offset()
 
     @contextmanager
     def lease(self, key: str) -> Iterator[leases.Held | None]:

@@ -66,7 +66,7 @@ def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
     except leases.LeaseLost:
         log.warning("training run %s has a new holder; its work here is dropped", run_id)
     except Stopping as stopping:
-        _hand_back(runtime, run_id, str(stopping), counts=False)
+        _hand_back(runtime, run_id, held, str(stopping))
     except (ComputeFailed, ComputeDied, OSError) as error:
         _fail(runtime, run_id, held, error)
     return True
@@ -127,10 +127,11 @@ def _record(
     answer: dict[str, Any],
 ) -> None:
     """Register the version; promote it unless it owes deletions."""
-    with _model_lease(runtime, run_id, held) as model_id, runtime.session() as session:
+    with _model_lease(runtime, run_id, held) as of_model, runtime.session() as session:
         leases.hold(session, held)
+        leases.hold(session, of_model)
         run = session.get_one(TrainingRun, run_id)
-        model = session.get_one(Model, model_id)
+        model = session.get_one(Model, run.model_id)
         parent = None if model.production_id is None else session.get(Version, model.production_id)
         version = versions.register(
             session,
@@ -181,7 +182,7 @@ class _model_lease:  # noqa: N801  # used as a context manager, reads like the f
         self._runtime, self._run_id, self._held = runtime, run_id, held
         self._model: leases.Held | None = None
 
-    def __enter__(self) -> int:
+    def __enter__(self) -> leases.Held:
         runtime = self._runtime
         with runtime.session() as session:
             model_id = session.get_one(TrainingRun, self._run_id).model_id
@@ -197,7 +198,7 @@ class _model_lease:  # noqa: N801  # used as a context manager, reads like the f
                     now=runtime.now(),
                 )
             if self._model is not None:
-                return model_id
+                return self._model
             runtime.heed_stop()
             runtime.stop.wait(min(0.2, runtime.settings.lease_seconds / 3))
 
@@ -233,8 +234,12 @@ def _fail(runtime: Runtime, run_id: str, held: leases.Held, error: Exception) ->
         )
 
 
-def _hand_back(runtime: Runtime, run_id: str, because: str, *, counts: bool) -> None:
+def _hand_back(runtime: Runtime, run_id: str, held: leases.Held, because: str) -> None:
     with runtime.session() as session:
+        try:
+            leases.hold(session, held)
+        except leases.LeaseLost:
+            return
         run = session.get_one(TrainingRun, run_id)
         if run.status == RunStatus.RUNNING:
-            runs.hand_back(session, run, actor=runtime.actor, error=because, counts=counts)
+            runs.hand_back(session, run, actor=runtime.actor, error=because, counts=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.ledger import audit
@@ -81,7 +81,11 @@ def put_aside(session: Session, erasure: Erasure, *, error: str, actor: str) -> 
 
 
 def requests_without_models(session: Session) -> Sequence[tuple[str, int]]:
-    """(request, dataset) of accepted requests that no model has to forget anything for."""
+    """(request, dataset) of accepted requests that no model has to forget anything for.
+
+    They are locked: whoever cancels one must come before or after, not between.
+    """
+    _drop_needless(session)
     rows = session.execute(
         select(DeletionRequest.id, DeletionRequest.dataset_id)
         .where(
@@ -89,8 +93,26 @@ def requests_without_models(session: Session) -> Sequence[tuple[str, int]]:
             ~exists().where(Erasure.request_id == DeletionRequest.id),
         )
         .order_by(DeletionRequest.id)
+        .with_for_update(skip_locked=True)
     )
     return [(request_id, dataset_id) for request_id, dataset_id in rows]
+
+
+def _drop_needless(session: Session) -> None:
+    """Take away the shares of models whose first training failed: they learned nothing.
+
+    Should such a model be trained after all, it starts without the records.
+    """
+    learned = exists().where(Version.model_id == Erasure.model_id)
+    learning = exists().where(
+        TrainingRun.model_id == Erasure.model_id,
+        TrainingRun.status.in_([RunStatus.QUEUED, RunStatus.RUNNING]),
+    )
+    session.execute(
+        delete(Erasure)
+        .where(Erasure.status == ErasureStatus.PENDING, ~learned, ~learning)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
@@ -136,20 +158,25 @@ def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
 def mark_erased(
     session: Session, dataset: Dataset, rows: Sequence[int], *, now: datetime, actor: str
 ) -> None:
-    """The rows were overwritten in the array, and the file was flushed."""
-    session.execute(
+    """The rows were overwritten in the array, and the file was flushed.
+
+    Of two workers that overwrote the same rows the first one says so.
+    """
+    marked = session.execute(
         update(Record)
-        .where(Record.dataset_id == dataset.id, Record.row.in_(rows))
+        .where(Record.dataset_id == dataset.id, Record.row.in_(rows), Record.erased_at.is_(None))
         .values(erased_at=now)
+        .returning(Record.row)
         .execution_options(synchronize_session=False)
-    )
-    audit.append(
-        session,
-        actor=actor,
-        action=audit.Action.RECORDS_ERASED,
-        subject=f"dataset:{dataset.name}",
-        data={"rows": len(rows)},
-    )
+    ).all()
+    if marked:
+        audit.append(
+            session,
+            actor=actor,
+            action=audit.Action.RECORDS_ERASED,
+            subject=f"dataset:{dataset.name}",
+            data={"rows": len(marked)},
+        )
 
 
 def settle(session: Session, *, now: datetime, actor: str) -> list[str]:

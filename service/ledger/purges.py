@@ -56,12 +56,13 @@ def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:
     )
     if shared is None:
         files.append(("checkpoints", version.digest))
-    for artifact in _artifacts(session, version):
+    going = _artifacts(session, version)
+    for artifact in going:
         elsewhere = session.scalar(
             select(Artifact.id)
             .where(
                 Artifact.digest == artifact.digest,
-                Artifact.version_id != version.id,
+                Artifact.id.not_in([one.id for one in going]),
                 Artifact.destroyed_at.is_(None),
             )
             .limit(1)

@@ -168,22 +168,24 @@ def batch_chain(session: Session, version: Version) -> list[str]:
 def owed(session: Session, model: Model, version: Version) -> Select[Any]:
     """Select of the ``Record`` rows that the version contains and must not.
 
-    Those that are excluded from training while no erasure of this model is still open for them:
-    open ones are about to be worked on, on whatever version is live then.
+    Those that are excluded from training, unless all that this model was ever asked about them is
+    still open: open erasures are about to be worked on, on whatever version is live then. A record
+    that was forgotten once stays owed, even if a later request names it again.
     """
     chain = batch_chain(session, version)
-    still_open = exists().where(
+    asked = exists().where(
         RequestRecord.dataset_id == Record.dataset_id,
         RequestRecord.row == Record.row,
         Erasure.request_id == RequestRecord.request_id,
         Erasure.model_id == model.id,
-        Erasure.status.in_(OPEN_ERASURES),
     )
+    still_open = asked.where(Erasure.status.in_(OPEN_ERASURES))
+    done_before = asked.where(Erasure.status == ErasureStatus.COMPLETED)
     return select(Record.row).where(
         Record.dataset_id == model.dataset_id,
         Record.excluded_revision.is_not(None),
         contained(version, chain=chain),
-        ~still_open,
+        or_(~still_open, done_before),
     )
 
 
@@ -257,6 +259,18 @@ def promote(
         data={"reason": reason, "digest": version.digest},
     )
     retire_tainted(session, model, keep=version, actor=actor, now=now)
+
+
+def require_production(session: Session, version: Version) -> None:
+    """Raise ``ProductionMoved`` unless the version is live, and keep it so for the transaction."""
+    model = session.scalars(
+        select(Model)
+        .where(Model.id == version.model_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
+    if model.production_id != version.id:
+        raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
 
 
 def retire_tainted(

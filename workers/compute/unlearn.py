@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,11 +11,12 @@ from typing import Any
 
 import torch
 
-from models_store import objects
+from models_store import errors, objects
 from unlearning import anchor as anchors
 from unlearning import methods, objective, options, training, update_log, verification
 from unlearning.anchor import Anchor, Forgotten
 from unlearning.architectures import Classifier
+from unlearning.errors import UnusableDirection
 from unlearning.examples import Examples
 from unlearning.methods import Context, Update
 from unlearning.update_log import UpdateLog
@@ -23,6 +25,9 @@ from workers import data
 from workers.compute import measuring, prepare, workspace
 from workers.compute.workspace import Workspace
 from workers.data import Data
+from workers.fault_points import reach
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -34,9 +39,11 @@ def run(
     with clock.step("load"):
         rows = data.open_array(root, request["array"], excluded=request["excluded"])
         forget = rows.rows(request["forget"])
-        base = place.load(root, request["model"], request["base"]["digest"])
         method = methods.get(request["method"]["method"])
-        context = _context(request, place, root, rows, base, progress)
+        exact = method.guarantee == "exact"
+        base, damaged = _base(request, place, root, needed=not exact)
+        context = _context(request, place, root, rows, progress, exact=exact)
+    reach("compute.loaded")
     with clock.step("update"):
         update = method.unlearn(
             base,
@@ -46,8 +53,10 @@ def run(
             context=context,
             generator=torch.Generator().manual_seed(request["seed"]),
         )
-    with clock.step("store"):
         updated: Classifier = update.model  # type: ignore[assignment]  # the kind that was given
+        reach("compute.updated", spoil=lambda: _spoil(updated))
+        _require_finite(updated)
+    with clock.step("store"):
         if update.is_anchor:
             objective.recalibrate_batch_norm(updated, rows.retain(request["forget"]))
         checkpoint = workspace.save(
@@ -57,6 +66,7 @@ def run(
             {"origin": "unlearned", "method": method.name, "base": request["base"]["digest"]},
         )
         artifacts = _internal_state(request, root, place, update, context, base, forget)
+        reach("compute.stored")
     with clock.step("verify"):
         unlearned, control = _scored(request, place, rows, forget, updated, base)
         found = verification.verify(
@@ -67,19 +77,45 @@ def run(
             gates=options.parse(verification.Gates, request["gates"]),
             kind=request["kind"],
             earlier=_earlier_evidence(root, request),
-            exact=method.guarantee == "exact",
+            exact=exact,
             drift=_drift(request, root, updated, update, context, unlearned),
         )
         evidence = _store_evidence(root, checkpoint["digest"], unlearned, control)
+    reach("compute.verified")
     return {
         "checkpoint": checkpoint,
         "artifacts": [*artifacts, evidence],
         "is_anchor": update.is_anchor,
-        "notes": dict(update.notes),
+        "notes": dict(update.notes) | ({"base_damaged": damaged} if damaged else {}),
         "retrain_because": [*update.retrain_because, *found.retrain_because],
         "timings": clock.seconds,
         "verification": found.to_json(),
     }
+
+
+def _base(
+    request: dict[str, Any], place: Workspace, root: Path, *, needed: bool
+) -> tuple[Classifier, str | None]:
+    """The base version's model; when damaged and not needed, an untrained one and what is wrong."""
+    try:
+        return place.load(root, request["model"], request["base"]["digest"]), None
+    except (errors.CorruptCheckpoint, errors.NotStored) as damage:
+        if needed:
+            raise
+        # A retrain reads no earlier weights, and its control is only there to be beaten.
+        untrained = torch.Generator().manual_seed(request["seed"])
+        return place.fresh(request["model"], generator=untrained).eval(), str(damage)
+
+
+def _require_finite(updated: Classifier) -> None:
+    if not all(bool(torch.isfinite(weight).all()) for weight in updated.parameters()):
+        raise UnusableDirection("the updated weights are not finite")
+
+
+def _spoil(updated: Classifier) -> None:
+    """What a numerical accident would do; for fault tests."""
+    with torch.no_grad():
+        next(updated.parameters()).fill_(float("nan"))
 
 
 def _context(
@@ -87,14 +123,16 @@ def _context(
     place: Workspace,
     root: Path,
     rows: Data,
-    base: Classifier,
     progress: Callable[[dict[str, Any]], None],
+    *,
+    exact: bool,
 ) -> Context:
-    chain = request["anchor"]
+    # What an earlier step left behind is of no use to a retrain, and damage there no hindrance.
+    chain = {} if exact else request["anchor"]
     return Context(
         kind=request["kind"],
         calibration=rows.split(data.VALIDATION),
-        anchor=_anchor(place, root, chain.get("cache")),
+        anchor=_anchor(place, root, chain),
         forgotten=_forgotten(place, root, chain.get("state")),
         earlier=rows.rows(chain["earlier"]) if chain.get("earlier") else None,
         fresh=lambda: place.fresh(
@@ -106,13 +144,22 @@ def _context(
     )
 
 
-def _anchor(place: Workspace, root: Path, digest: str | None) -> Anchor | None:
+def _anchor(place: Workspace, root: Path, chain: dict[str, Any]) -> Anchor | None:
+    """The anchor's cache; a damaged one is made again while the base is still the anchor."""
+    digest = chain.get("cache")
     if digest is None:
         return None
-    return place.kept(
-        ("anchor", digest),
-        lambda: anchors.from_tensors(workspace.load(root, "caches", digest)),
-    )
+    try:
+        return place.kept(
+            ("anchor", digest),
+            lambda: anchors.from_tensors(
+                workspace.load(root, "caches", digest), device=place.device
+            ),
+        )
+    except (errors.CorruptCheckpoint, errors.NotStored):
+        if chain["forgotten"]:
+            raise
+        return None
 
 
 def _forgotten(place: Workspace, root: Path, digest: str | None) -> Forgotten | None:
@@ -120,7 +167,9 @@ def _forgotten(place: Workspace, root: Path, digest: str | None) -> Forgotten | 
         return None
     return place.kept(
         ("forgotten", digest),
-        lambda: anchors.forgotten_from_tensors(workspace.load(root, "states", digest)),
+        lambda: anchors.forgotten_from_tensors(
+            workspace.load(root, "states", digest), device=place.device
+        ),
     )
 
 
@@ -183,7 +232,11 @@ def _scored(
 def _earlier_evidence(root: Path, request: dict[str, Any]) -> list[Evidence]:
     found = []
     for digest in request["earlier_scores"]:
-        named = objects.load(root, digest, kind="scores")
+        try:
+            named = objects.load(root, digest, kind="scores")
+        except (errors.CorruptCheckpoint, errors.NotStored) as damage:
+            log.warning("scores of an earlier batch are left out: %s", damage)
+            continue
         sides = {
             side: ModelScores.from_arrays(
                 {

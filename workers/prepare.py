@@ -6,9 +6,8 @@ import logging
 
 from sqlalchemy import exists, select
 
-from service.ledger import audit, leases, versions
+from service.ledger import leases, models, versions
 from service.ledger.policy import Policy
-from service.ledger.states import DatasetStatus
 from service.ledger.tables import Artifact, Dataset, Model, Version
 from workers import pipeline, plans
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
@@ -24,15 +23,7 @@ ANCHORED = frozenset({"iau"})
 def describe_due(runtime: Runtime) -> bool:
     """Check that every new model builds on its data; write down its weights' names and shapes."""
     with runtime.session() as session:
-        waiting = session.scalars(
-            select(Model.id)
-            .join(Dataset, Dataset.id == Model.dataset_id)
-            .where(
-                Model.parameters.is_(None),
-                Model.error.is_(None),
-                Dataset.status == DatasetStatus.READY,
-            )
-        ).all()
+        waiting = [model.id for model in models.unprepared(session)]
     for model_id in waiting:
         with runtime.lease(f"describe:{model_id}") as held:
             if held is not None:
@@ -67,18 +58,16 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
             held=held,
             timeout_seconds=runtime.settings.batch_timeout_seconds,
         )
-        parameters, error = answer["parameters"], None
+        parameters, error = answer["parameters"], ""
     except ComputeFailed as failed:
         parameters, error = None, failed.detail
     with runtime.session() as session:
         leases.hold(session, held)
         model = session.get_one(Model, model_id)
-        model.parameters, model.error = parameters, error
-        session.flush()
-        action = audit.Action.MODEL_FAILED if error else audit.Action.MODEL_PREPARED
-        audit.append(
-            session, actor=runtime.actor, action=action, subject=f"model:{model.name}", data={}
-        )
+        if parameters is None:
+            models.invalid(session, model, error=error, actor=runtime.actor)
+        else:
+            models.prepared(session, model, parameters, actor=runtime.actor)
 
 
 def _unprepared(runtime: Runtime) -> list[int]:

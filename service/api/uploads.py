@@ -35,7 +35,8 @@ async def received(
                 await _write(request, stream, max_bytes)
         yield file
     finally:
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone into the store, or left for the next upload
+            file.unlink()
 
 
 def _check_headers(request: Request, max_bytes: int) -> None:

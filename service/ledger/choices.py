@@ -36,13 +36,10 @@ def architecture(
         field="architecture.parameters",
     )
     for parameter, value in decided.items():
-        # More classes than the dataset has are room for more; everything else must fit its rows.
-        fits = given[parameter] >= value if parameter == "classes" else given[parameter] == value
-        if not fits:
+        if given[parameter] != value:
             field = f"architecture.parameters.{parameter}"
-            least = "at least " if parameter == "classes" else ""
             raise Unprocessable(
-                f"{field} must be {least}{value} for this dataset; leave it out", field=field
+                f"{field} must be {value} for this dataset; leave it out", field=field
             )
     return {"name": name, "parameters": capabilities.filled(session, "architecture", name, given)}
 

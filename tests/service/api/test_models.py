@@ -85,7 +85,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"architecture": {"name": "lenet5", "parameters": {"depth": 3}}}, "architecture.parameters"),
     ({"architecture": {"name": "lenet5", "parameters": {"width": 0}}}, "parameters.width"),
     ({"architecture": {"name": "lenet5", "parameters": {"width": True}}}, "parameters.width"),
-    ({"architecture": {"name": "lenet5", "parameters": {"classes": 3}}}, "at least 10"),
+    ({"architecture": {"name": "lenet5", "parameters": {"classes": 3}}}, "must be 10"),
     ({"architecture": {"name": "lenet5", "parameters": {"channels": 3}}}, "must be 1"),
     ({"architecture": {"name": "os.system"}}, "unknown-capability"),
     ({"dataset": "table"}, "takes images"),

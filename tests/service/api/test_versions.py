@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,31 @@ def test_uploads_have_a_type_and_a_size(settings: Settings) -> None:
             answer = client.post(PATH, content=b"{}", headers={"Content-Type": kind})
             assert_problem(answer, 415, "octet-stream")
         assert list((small.store / "uploads").glob("*")) == []
+
+
+def test_leftovers_of_killed_uploads_go_once_they_are_old(app: FastAPI) -> None:
+    uploads = app.state.settings.store / "uploads"
+    uploads.mkdir(parents=True)
+    for name, age in (("old.part", 10 * 3600), ("young.part", 0)):
+        (uploads / name).write_bytes(b"half")
+        then = time.time() - age
+        os.utime(uploads / name, (then, then))
+    assert _post(callers.client(app), _weights()).status_code == 201
+    assert [file.name for file in uploads.iterdir()] == ["young.part"]
+
+
+def test_a_store_that_cannot_be_written_is_said_to_be_unavailable(app: FastAPI) -> None:
+    store: Path = app.state.settings.store
+    store.mkdir(parents=True)
+    (store / "uploads").write_bytes(b"in the way")
+    refused = _post(callers.client(app), _weights())
+    assert_problem(refused, 503, "store")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert str(store) not in refused.text
+    (store / "uploads").unlink()
+    (store / "checkpoints").write_bytes(b"in the way")
+    assert_problem(_post(callers.client(app), _weights()), 503, "store")
+    assert callers.client(app).get(PATH).json()["items"] == []
 
 
 def test_a_model_that_no_worker_has_seen_takes_no_import_yet(app: FastAPI) -> None:

@@ -1,0 +1,152 @@
+"""The OpenAPI document is complete, and the service behaves as it says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from models_store import checkpoints
+from service.api import problems
+from service.ledger import keys
+from service.ledger.policy import Policy
+from service.ledger.states import RequestStatus
+from service.main import create_app
+from service.settings import Settings
+from tests import factories
+from tests.service import announcements
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_headers_conformance,response_schema_conformance,negative_data_rejection,"
+    "missing_required_header,unsupported_method,allow_header_conformance,ignored_auth"
+)
+OPEN = {"/healthz", "/readyz", "/.well-known/unlearning-keys.json"}
+
+
+@pytest.fixture
+def app(sqlite_database: Engine, tmp_path: Path) -> FastAPI:
+    settings = Settings(
+        _env_file=None,
+        state_dir=tmp_path,
+        database_url=sqlite_database.url.render_as_string(hide_password=False),
+    )
+    made = create_app(settings)
+    weights = {"0.weight": np.zeros((3, 64), np.float32)}
+    saved = checkpoints.save(settings.store, weights, {})
+    with made.state.sessions() as session:
+        announcements.announce(session)
+        data = factories.dataset(session, name="faces", rows=30)
+        policy = Policy().model_dump(mode="json")
+        model = factories.model(session, data, name="who", policy=policy)
+        stored = {"digest": saved.digest, "size_bytes": saved.size_bytes}
+        base = factories.version(session, model, **stored)
+        asked = factories.request(session, data, rows=[3])
+        later = factories.unlearned(session, model, base, [asked], **stored)
+        factories.verification(session, later)
+        factories.request(session, data, rows=[4], status=RequestStatus.AWAITING_APPROVAL)
+        session.commit()
+    return made
+
+
+@contextmanager
+def _served(app: FastAPI) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    ready = threading.Event()
+    startup = server.startup
+
+    async def announce(*args: Any, **kwargs: Any) -> None:
+        await startup(*args, **kwargs)
+        ready.set()
+
+    server.startup = announce  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert ready.wait(timeout=30)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
+
+
+def _operations(app: FastAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in app.openapi()["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def test_every_operation_says_what_it_is_and_how_it_fails(app: FastAPI) -> None:
+    document = app.openapi()
+    tags = {tag["name"] for tag in document["tags"]}
+    for path, method, operation in _operations(app):
+        where = f"{method} {path}"
+        assert operation["summary"], where
+        assert set(operation["tags"]) <= tags, where
+        assert bool(operation.get("security")) == (path not in OPEN), where
+        wanted = {"500"} if path in OPEN else {"401", "403", "422", "429", "500", "503"}
+        assert wanted <= set(operation["responses"]), where
+        if "application/json" in operation.get("requestBody", {}).get("content", {}):
+            assert {"400", "413", "415"} <= set(operation["responses"]), where
+
+
+def test_every_failure_is_documented_as_a_problem(app: FastAPI) -> None:
+    for path, method, operation in _operations(app):
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert set(response["content"]) == {problems.MEDIA_TYPE}, f"{method} {path}"
+                assert response["description"] == problems.DESCRIPTIONS[int(status)]
+
+
+def test_every_reference_in_the_document_leads_somewhere(app: FastAPI) -> None:
+    document = app.openapi()
+
+    def references(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                yield node["$ref"]
+            for member in node.values():
+                yield from references(member)
+        elif isinstance(node, list):
+            for member in node:
+                yield from references(member)
+
+    found = set(references(document))
+    assert "#/components/schemas/Problem" in found
+    for reference in found:
+        node: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            node = node[step]
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_generated_calls_meet_no_surprise(app: FastAPI, tmp_path: Path, with_key: bool) -> None:
+    headers: list[str] = []
+    if with_key:
+        with app.state.sessions() as session:
+            _, token = keys.create(session, "generated", ["admin"], actor="cli")
+            session.commit()
+        headers = ["--header", f"Authorization: Bearer {token}"]
+    phases = ["--phases", "examples,coverage,fuzzing", "--max-examples", "2"]
+    rest = ["--checks", CHECKS, "--seed", "1", "--continue-on-failure", "--no-color"]
+    program = str(Path(sys.executable).with_name("st"))
+    with _served(app) as url:
+        run = subprocess.run(
+            [program, "run", f"{url}/openapi.json", *phases, *rest, *headers],
+            cwd=tmp_path,
+            env={**os.environ, "HYPOTHESIS_DATABASE_FILE": str(tmp_path / "examples")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]

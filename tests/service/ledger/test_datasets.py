@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, func, select
@@ -122,7 +123,7 @@ def test_of_two_who_take_a_name_at_once_one_is_told(database: Engine) -> None:
     assert sorted(outcomes) == ["made", "told"]
 
 
-def test_a_source_is_found_under_the_data_root_only(tmp_path: pytest.TempPathFactory) -> None:
+def test_a_source_is_found_under_the_data_root_only(tmp_path: Path) -> None:
     root = tmp_path / "data"
     (root / "inside").mkdir(parents=True)
     (root / "good").symlink_to(root / "inside")

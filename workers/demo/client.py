@@ -38,6 +38,9 @@ class Client:
     def post(self, path: str, body: dict[str, Any], **headers: str) -> Any:
         return self._checked(self._http.post(path, json=body, headers=headers)).json()
 
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        return self._checked(self._http.patch(path, json=body)).json()
+
     def wait_until_up(self, *, timeout_seconds: float, alive: Callable[[], bool]) -> None:
         """Wait for the API to answer; ``alive`` tells whether there is still hope."""
         deadline = time.monotonic() + timeout_seconds

@@ -74,7 +74,7 @@ def embedded(state_dir: Path) -> None:
         api_key = _key(engine)
     digits = demo_digits.load()
     digits.write(settings.sources / demo_digits.FILE)
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with _served(settings, port) as process:
         client = Client(url, api_key)
@@ -285,7 +285,8 @@ def _served(settings: Settings, port: int) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -12,7 +12,7 @@ OPTIONS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCHMARKS := .venv/.benchmarks
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test check lint format types imports faults \

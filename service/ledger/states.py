@@ -1,4 +1,4 @@
-"""The states of everything that has a life, each with a sentence, and the moves allowed between them."""
+"""The states of everything that has a life, a sentence each, and the moves allowed between them."""
 
 from __future__ import annotations
 

@@ -72,12 +72,14 @@ def fit(
     recipe: Recipe,
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
+    ended: Callable[[int, Epoch], None] = lambda _epoch, _reached: None,
     log: UpdateLog | None = None,
 ) -> Fit:
     """Train ``model`` in place and leave it with its best weights on the validation rows.
 
     The same generator state and initial weights give the same weights bit for bit on one machine
-    with one number of threads. ``log``, when given, receives the weight difference of each batch.
+    with one number of threads. ``ended`` is told of every epoch (counted from 0) and what it
+    reached. ``log``, when given, receives the weight difference of each batch.
     """
     if not len(train) or not len(validation):
         raise WrongOptions("training needs at least one training and one validation row")
@@ -96,6 +98,7 @@ def fit(
                 if step % 16 == 0:
                     progress((epoch + step / steps) / recipe.epochs)
             history.append(_measure(model, validation, float(total) / len(train)))
+            ended(epoch, history[-1])
             if best_epoch < 0 or _better(history[-1], history[best_epoch]):
                 best, best_epoch = _state(model), epoch
             elif epoch - best_epoch >= recipe.patience:

@@ -170,9 +170,8 @@ def add_dataset(
         raise _stop(refused)
     with runtime.session() as session:
         found = datasets.get(session, name)
-        err.print(
-            f"{name}: {found.rows} rows of {found.dtype}{found.shape}, {found.classes} classes"
-        )
+        shape = "×".join(str(size) for size in found.shape or ())
+        err.print(f"{name}: {found.rows} rows of {shape} {found.dtype}, {found.classes} classes")
 
 
 @keys_app.command("create")

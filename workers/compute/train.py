@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,19 @@ def run(
     if request.get("update_log_bytes"):
         log = UpdateLog(max_bytes=request["update_log_bytes"])
     model = place.fresh(request["model"], generator=generator)
+    shown: dict[str, Any] = {}
+
+    def ended(epoch: int, reached: training.Epoch) -> None:
+        shown.update(epoch=epoch + 1, epochs=recipe.epochs, **asdict(reached))
+
     fitted = training.fit(
         model,
         train,
         validation,
         recipe=recipe,
         generator=generator,
-        progress=lambda fraction: progress({"fraction": fraction}),
+        progress=lambda fraction: progress({"fraction": fraction, **shown}),
+        ended=ended,
         log=log,
     )
     objective.recalibrate_batch_norm(model, train)
@@ -56,14 +63,7 @@ def run(
         "checkpoint": checkpoint,
         "artifacts": artifacts,
         "notes": {
-            "history": [
-                {
-                    "training_loss": epoch.training_loss,
-                    "validation_loss": epoch.validation_loss,
-                    "validation_accuracy": epoch.validation_accuracy,
-                }
-                for epoch in fitted.history
-            ],
+            "history": [asdict(epoch) for epoch in fitted.history],
             "best_epoch": fitted.best_epoch,
             "training_rows": len(train),
         },

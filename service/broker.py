@@ -31,7 +31,7 @@ def configure(settings: Settings) -> Broker:
     for path in folders.values():
         Path(path).mkdir(parents=True, exist_ok=True)
     return Broker(
-        "filesystem://",
+        "filesystem://localhost",
         {
             # Readers and writers share one folder, or messages would never arrive.
             "data_folder_in": folders["messages"],

@@ -95,6 +95,9 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    # For what was recorded just before an earlier process died; it also loads the transport now
+    # rather than during somebody's request.
+    app.state.wake.deletions()
     yield
     app.state.recorder.close()
     app.state.wake.close()

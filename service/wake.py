@@ -20,6 +20,8 @@ from service.settings import Settings
 MIN_PAUSE_SECONDS = 0.05
 QUIET_SECONDS = 60.0
 
+_ONE_TRY = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.1, "interval_max": 0.1}
+
 log = logging.getLogger("service.wake")
 
 
@@ -101,7 +103,8 @@ def _celery_send(settings: Settings) -> Callable[[str, str], None]:
     reached = broker.configure(settings)
     app = Celery("unlearn", broker=reached.url, set_as_current=False)
     app.conf.update(
-        broker_transport_options=reached.transport_options,
+        # Left alone, the transport tries to connect for ever; the next call tries again anyway.
+        broker_transport_options={**reached.transport_options, **_ONE_TRY},
         broker_connection_timeout=2,
         task_ignore_result=True,
         task_serializer="json",

@@ -47,11 +47,12 @@ class Access:
         started = time.perf_counter()
         answer = _Answer(send)
         try:
-            refusal = self._refusal(scope)
+            limit = self._limit(scope)
+            refusal = self._refusal(scope, limit)
             if refusal is not None:
                 await _respond(refusal, scope, receive, answer)
             else:
-                await self._app(scope, self._limited(scope, receive), answer)
+                await self._app(scope, _limited(receive, limit), answer)
         except ServiceError as error:
             await _respond(problems.render(error), scope, receive, answer)
         except Exception as error:  # the last resort, whatever went wrong
@@ -66,32 +67,33 @@ class Access:
         is_json = not kind or b"json" in kind.lower()
         return self._max_body_bytes if is_json else self._max_upload_bytes
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _refusal(self, scope: Scope, limit: int) -> Response | None:
         length = _header(scope, b"content-length")
-        if length.isdigit() and int(length[:20]) > self._limit(scope):
-            return _closing(problems.render(self._too_large(scope)))
+        if length.isdigit() and int(length[:20]) > limit:
+            return _closing(problems.render(_too_large(limit)))
         if "\0" in scope["path"]:
             return problems.render(NotFound("there is no such path here"))
         if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
             return problems.render(Unprocessable("a query parameter holds a NUL"))
         return None
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        limit = self._limit(scope)
-        taken = 0
 
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
-                raise self._too_large(scope)
-            return message
+def _limited(receive: Receive, limit: int) -> Receive:
+    taken = 0
 
-        return counted
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise _too_large(limit)
+        return message
 
-    def _too_large(self, scope: Scope) -> TooLarge:
-        return TooLarge(f"a body of this type may have at most {self._limit(scope)} bytes")
+    return counted
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"a body of this type may have at most {limit} bytes")
 
 
 @dataclass

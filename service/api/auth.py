@@ -7,6 +7,7 @@ on every request, in constant time.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from service.ledger.tables import ApiKey
 
 MAX_AGE_SECONDS = 1.0
 MAX_CACHED = 4096
+
+
+_Place = tuple[asyncio.AbstractEventLoop, str]
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class KeyCache:
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
         self._rows: dict[str, tuple[float, ApiKey]] = {}
-        self._reading: set[str] = set()
+        self._reading: dict[_Place, asyncio.Task[ApiKey | None]] = {}
 
     async def principal(self, token: str) -> Principal | None:
         """The principal of a token in force, or None."""
@@ -57,22 +61,34 @@ class KeyCache:
             return None
         read_at, row = self._rows.get(presented.id, (0.0, None))
         age = time.monotonic() - read_at
-        # One caller reads a row again early; those who come meanwhile are served from memory,
-        # unless the row is really old.
-        reading = presented.id in self._reading
-        if row is None or age > MAX_AGE_SECONDS or (age > MAX_AGE_SECONDS / 2 and not reading):
-            row = await self._reread(presented.id)
+        if row is None or age > MAX_AGE_SECONDS:
+            row = await self._read(presented.id)
+        elif age > MAX_AGE_SECONDS / 2:
+            self._begin_to_read(presented.id)
         if row is None or not keys.opens(row, presented, now=db.now()):
             return None
         return Principal(row.id, frozenset(row.scopes))
 
+    async def _read(self, key_id: str) -> ApiKey | None:
+        return await asyncio.shield(self._begin_to_read(key_id))
+
+    def _begin_to_read(self, key_id: str) -> asyncio.Task[ApiKey | None]:
+        # One look-up at a time for all callers with the same key.
+        place = (asyncio.get_running_loop(), key_id)
+        running = self._reading.get(place)
+        if running is None:
+            running = self._reading[place] = asyncio.create_task(self._reread(key_id))
+            running.add_done_callback(lambda done: self._end(place, done))
+        return running
+
+    def _end(self, place: _Place, done: asyncio.Task[ApiKey | None]) -> None:
+        self._reading.pop(place, None)
+        if not done.cancelled():
+            done.exception()  # seen: whoever waits for it raises it, and nobody else need
+
     async def _reread(self, key_id: str) -> ApiKey | None:
         started = time.monotonic()
-        self._reading.add(key_id)
-        try:
-            row = await run_in_threadpool(self._read, key_id)
-        finally:
-            self._reading.discard(key_id)
+        row = await run_in_threadpool(self._find, key_id)
         if row is None:
             self._rows.pop(key_id, None)
             return None
@@ -81,7 +97,7 @@ class KeyCache:
         self._rows[key_id] = (started, row)
         return row
 
-    def _read(self, key_id: str) -> ApiKey | None:
+    def _find(self, key_id: str) -> ApiKey | None:
         with self._sessions() as session:
             return keys.find(db.read_only(session), key_id)
 

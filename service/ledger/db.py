@@ -56,17 +56,27 @@ def now() -> datetime:
 
 
 def engine(url: str, *, pool_size: int = 20) -> Engine:
-    """An engine for ``url``; on SQLite with WAL and immediate write transactions."""
+    """An engine for ``url``; on SQLite with WAL and immediate write transactions.
+
+    Its errors do not quote the values of a statement: they may identify a person.
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        made = create_engine(parsed, connect_args={"check_same_thread": False})
+        made = create_engine(
+            parsed, connect_args={"check_same_thread": False}, hide_parameters=True
+        )
         event.listen(made, "connect", _prepare_sqlite)
         event.listen(made, "begin", _begin_sqlite)
         return made
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     return create_engine(
-        parsed, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True, pool_timeout=15
+        parsed,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        pool_timeout=15,
+        hide_parameters=True,
     )
 
 

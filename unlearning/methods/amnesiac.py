@@ -76,17 +76,23 @@ def unlearn(
         generator=generator,
         attempts=1,
     )
-    share = len(batches) / len(log)
+    share = len(batches) / max(1, len(log))
     notes = {**update.notes, "batches_taken_back": len(batches), "batches_logged": len(log)}
     because = update.retrain_because
     if share > _MOST:
         because += (f"{share:.0%} of the training batches held a row to forget",)
-    return replace(update, notes=notes, retrain_because=because)
+    return replace(update, notes=notes, retrain_because=because, update_log=_without(log, batches))
 
 
 def holding(log: UpdateLog, positions: Tensor) -> list[int]:
     """Numbers of the logged batches that held a row at one of ``positions`` (m,) int64."""
     return [i for i, rows in enumerate(log.rows) if torch.isin(rows, positions.cpu()).any()]
+
+
+def _without(log: UpdateLog, batches: list[int]) -> UpdateLog:
+    """The log of the steps that are still in the weights: none is to be taken back twice."""
+    kept = sorted(set(range(len(log))) - set(batches))
+    return UpdateLog(log.max_bytes, [log.rows[i] for i in kept], [log.deltas[i] for i in kept])
 
 
 def _sum(log: UpdateLog, batches: list[int], model: nn.Module) -> Tensor:
@@ -105,7 +111,7 @@ def _log(context: Context) -> UpdateLog:
             "amnesiac needs the log of training updates: train the model with an update log, or "
             "choose another method"
         )
-    if not log.complete or not len(log):
+    if not log.complete:
         raise NeedsRetrain(
             "the log of training updates ended before training did: raise its size and retrain"
         )

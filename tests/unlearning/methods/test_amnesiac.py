@@ -43,6 +43,17 @@ def test_only_the_batches_that_held_the_row_are_taken_back(digits_mlp):
     assert torch.allclose(objective.flatten(update.model), expected, atol=1e-6)
 
 
+def test_forgetting_twice_takes_no_batch_back_twice(digits_mlp):
+    log = digits_mlp.context.update_log
+    both, retain = digits_mlp.records(6)
+    first, second = both.subset(torch.arange(3)), both.subset(torch.arange(3, 6))
+    once = _unlearn(digits_mlp, both, retain, log)
+    half = _unlearn(digits_mlp, first, retain, log)
+    whole = _unlearn(replace(digits_mlp, model=half.model), second, retain, half.update_log)
+    assert len(log) > len(half.update_log) > len(whole.update_log) == len(once.update_log)
+    assert torch.allclose(objective.flatten(whole.model), objective.flatten(once.model), atol=1e-6)
+
+
 def test_healing_brings_the_accuracy_back(digits_mlp):
     log = digits_mlp.context.update_log
     forget, retain = digits_mlp.records(3)

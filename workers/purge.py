@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from service.ledger.signing import Signer
 from sqlalchemy.orm import Session
 
 from models_store import arrays, objects
 from service.ledger import leases, purges, versions
+from service.ledger.signing import Signer
 from service.ledger.tables import Dataset, Model, Version
 from workers.fault_points import reach
 from workers.runtime import Runtime

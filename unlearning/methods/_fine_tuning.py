@@ -146,7 +146,7 @@ def relabelled(examples: Examples, labels: Tensor) -> Examples:
     """The same rows with other ``labels`` (n,) int64."""
     if examples.rows is None:
         return Examples(examples.x, labels)
-    y = torch.as_tensor(examples.y).clone()
+    y = examples.y.clone()
     y[examples.rows] = labels
     return Examples(examples.x, y, examples.rows)
 

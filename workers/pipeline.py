@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 import workers
 from service.ledger import batches, leases, runs, verifications, versions
 from service.ledger.policy import MethodChoice, Policy
+from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
 from workers import erase, plans
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
@@ -257,8 +258,7 @@ def attach(
 
 def _expected_production(model: Model, base: Version) -> int | None:
     """Where the alias must still point: at the base, or, for an anchor catching up, anywhere."""
-    catching_up = base.id == base.anchor_id and base.training_run_id is not None
-    return model.production_id if catching_up else base.id
+    return model.production_id if base.status == VersionStatus.CANDIDATE else base.id
 
 
 def _consolidate(session: Session, runtime: Runtime, model: Model, because: list[str]) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger import batches, versions
 from service.ledger.policy import Policy
+from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, BatchRecord, Dataset, Model, Record, Version
 from service.settings import Settings
 
@@ -131,7 +132,7 @@ def _lineage_is_clean(session: Session, found: Model, base: Version) -> bool:
     A fresh anchor that catches up owes exactly the rows of its batch, which is what the batch is
     for; every other base must owe nothing.
     """
-    if base.anchor_id == base.id and base.training_run_id is not None:
+    if base.status == VersionStatus.CANDIDATE:
         return True
     return not versions.contains_forgotten(session, found, base)
 

@@ -35,6 +35,8 @@ def run_due(runtime: Runtime) -> bool:
     """Prepare the anchors of the live versions that have no cache yet."""
     done = False
     for anchor_id in _unprepared(runtime):
+        if runtime.resting(f"prepare:{anchor_id}"):
+            continue
         with runtime.lease(f"prepare:{anchor_id}") as held:
             if held is not None and not runtime.stop.is_set():
                 done |= _prepare(runtime, anchor_id, held)
@@ -118,6 +120,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
     except (ComputeFailed, ComputeDied, Stopping, OSError) as error:
         # The first batch prepares what it needs; nothing waits for this.
         log.warning("version %d was not prepared: %s", anchor_id, error)
+        runtime.rest(f"prepare:{anchor_id}")
         return False
     except leases.LeaseLost:
         return False

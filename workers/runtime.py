@@ -23,6 +23,9 @@ from service.settings import Settings
 from workers import fault_points
 from workers.compute.process import ComputeProcess, Stopping
 
+#: Pause after a failure of work that nobody waits for.
+REST_SECONDS = 60.0
+
 
 @dataclass
 class Runtime:
@@ -34,6 +37,8 @@ class Runtime:
     owner: str
     stop: threading.Event = field(default_factory=threading.Event)
     stopped_at: float | None = None
+    #: What failed here and is left alone until then (monotonic seconds).
+    _rests: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def make(
@@ -99,6 +104,14 @@ class Runtime:
             if held is not None:
                 with self.session() as session:
                     leases.release(session, held, now=self.now())
+
+    def rest(self, what: str) -> None:
+        """Leave something that failed, and that nobody waits for, alone for a while."""
+        self._rests[what] = time.monotonic() + REST_SECONDS
+
+    def resting(self, what: str) -> bool:
+        """Whether it is still to be left alone."""
+        return time.monotonic() < self._rests.get(what, 0.0)
 
     def ask(
         self,

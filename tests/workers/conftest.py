@@ -1,0 +1,57 @@
+"""A service with a trained model, ready in a copied directory, and one compute process to share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.ledger import db
+from service.settings import Settings
+from tests.workers import place
+from tests.workers.place import Place
+from workers.compute.process import ComputeProcess
+from workers.runtime import Runtime
+
+
+@pytest.fixture(scope="session")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory in which tests arm fault points, of this process and its compute process."""
+    directory = tmp_path_factory.mktemp("faults")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("UNLEARN_FAULTS", str(directory))
+    yield directory
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def compute(faults: Path) -> Iterator[ComputeProcess]:
+    """One compute process for all tests: loading torch anew for each would take seconds."""
+    process = ComputeProcess(device="cpu", threads=1)
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -> Path:
+    """The state directory of a service whose model ``m`` on the digits has a live version."""
+    home = tmp_path_factory.mktemp("trained")
+    made = place.found(home, compute)
+    made.close()
+    return home
+
+
+@pytest.fixture
+def town(trained: Path, tmp_path: Path, compute: ComputeProcess, faults: Path) -> Iterator[Place]:
+    """A copy of ``trained``, to be worked on and broken."""
+    home = tmp_path / "state"
+    shutil.copytree(trained, home)
+    settings = Settings(_env_file=None, state_dir=home, **place.SETTINGS)
+    runtime = Runtime(settings, db.engine(settings.database), compute, owner="w1")
+    made = Place(settings, runtime, faults)
+    yield made
+    made.close()
+    for left in faults.iterdir():
+        left.unlink()

@@ -1,0 +1,189 @@
+"""A small service without its door: ledger, store and the recipes of a worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store import arrays
+from service.ledger import datasets, db, intake, models, runs, schema
+from service.ledger.matching import Ask
+from service.ledger.policy import Policy
+from service.ledger.states import BatchStatus
+from service.ledger.tables import (
+    AliasMove,
+    Batch,
+    BatchRecord,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Version,
+)
+from service.settings import Settings
+from workers import catalogue, ingest, pipeline, prepare, train
+from workers.compute.process import ComputeProcess
+from workers.demo import digits as demo_digits
+from workers.runtime import Runtime
+
+#: Quick to fail, quick to try again.
+SETTINGS = {
+    "threads": 1,
+    "device": "cpu",
+    "lease_seconds": 30,
+    "max_attempts": 2,
+    "backoff_seconds": 0,
+    "orphan_grace_seconds": 1,
+}
+
+
+@dataclass
+class Place:
+    """A service on the digits with the model ``m`` (a small network); fault points can be armed."""
+
+    settings: Settings
+    runtime: Runtime
+    faults: Path
+
+    def arm(self, point: str, action: str) -> None:
+        """Have the next process at this point do that."""
+        (self.faults / point).write_text(action)
+
+    def armed(self, point: str) -> bool:
+        return (self.faults / point).exists()
+
+    def ask(self, *rows: int) -> str:
+        """A deletion request for these training rows; its id."""
+        with self.runtime.session() as session:
+            key = session.scalar(select(Dataset.name))
+            names = tuple(f"digit-{row:04d}" for row in rows)
+            receipt = intake.record(
+                session,
+                Ask(dataset=key, kind="records", record_ids=names),
+                principal="key_test",
+                digester=self.runtime.digester,
+                now=self.runtime.now(),
+            )
+        return str(receipt.answer["id"])
+
+    def work(self) -> None:
+        """Unlearn and erase all that is due."""
+        pipeline.run_due(self.runtime)
+
+    def second(self) -> Runtime:
+        """Another worker of the same service (with the same compute process)."""
+        return Runtime(self.settings, self.runtime.engine, self.runtime.compute, owner="w2")
+
+    def request(self, request_id: str) -> DeletionRequest:
+        with self.runtime.session() as session:
+            return session.get_one(DeletionRequest, request_id)
+
+    def share(self, request_id: str) -> Erasure:
+        with self.runtime.session() as session:
+            return session.scalars(select(Erasure).filter_by(request_id=request_id)).one()
+
+    def model(self) -> Model:
+        with self.runtime.session() as session:
+            return session.scalars(select(Model)).one()
+
+    def live(self) -> Version:
+        with self.runtime.session() as session:
+            model = session.scalars(select(Model)).one()
+            return session.get_one(Version, model.production_id)
+
+    def versions(self) -> list[Version]:
+        with self.runtime.session() as session:
+            return list(session.scalars(select(Version).order_by(Version.number)))
+
+    def batches(self) -> list[Batch]:
+        with self.runtime.session() as session:
+            return list(session.scalars(select(Batch).order_by(Batch.id)))
+
+    def moves(self) -> list[AliasMove]:
+        with self.runtime.session() as session:
+            return list(session.scalars(select(AliasMove).order_by(AliasMove.id)))
+
+    def forgotten(self) -> list[int]:
+        """Every row that a completed batch forgot, as often as it was."""
+        with self.runtime.session() as session:
+            rows = session.scalars(
+                select(BatchRecord.row)
+                .join(Batch, Batch.id == BatchRecord.batch_id)
+                .where(Batch.status == BatchStatus.COMPLETED)
+                .order_by(BatchRecord.row)
+            )
+            return list(rows)
+
+    def array(self) -> arrays.Array:
+        with self.runtime.session() as session:
+            return arrays.open(self.settings.store, session.scalar(select(Dataset.array_key)))
+
+    def training_rows(self) -> list[int]:
+        return np.flatnonzero(np.asarray(self.array().splits) == 0).tolist()
+
+    def damage(self, kind: str, digest: str, name: str = "tensors.safetensors") -> bytes:
+        """Flip one byte in the middle of a stored file; its bytes before."""
+        file = self.settings.store / kind / digest / name
+        before = file.read_bytes()
+        after = bytearray(before)
+        after[len(after) // 2] ^= 0xFF
+        file.chmod(0o644)
+        file.write_bytes(after)
+        return before
+
+    def change_policy(self, **values: object) -> None:
+        with self.runtime.session() as session:
+            model = session.scalars(select(Model)).one()
+            model.policy = Policy.model_validate({**model.policy, **values}).model_dump(mode="json")
+
+    def close(self) -> None:
+        """Close the database; the compute process is shared and goes on."""
+        self.runtime.engine.dispose()
+
+
+def found(home: Path, compute: ComputeProcess) -> Place:
+    """Ingest the digits, train ``m`` for a few epochs, prepare its anchor."""
+    settings = Settings(_env_file=None, state_dir=home, **SETTINGS)
+    settings.sources.mkdir(parents=True)
+    demo_digits.load().write(settings.sources / demo_digits.FILE)
+    engine = db.engine(settings.database)
+    schema.upgrade(engine)
+    runtime = Runtime(settings, engine, compute, owner="w0")
+    catalogue.announce(runtime)
+    with runtime.session() as session:
+        datasets.create(
+            session,
+            "digits",
+            source={"path": demo_digits.FILE},
+            actor="key:test",
+            now=runtime.now(),
+        )
+    ingest.run_due(runtime)
+    with runtime.session() as session:
+        _create_model(session, runtime)
+    prepare.describe_due(runtime)
+    with runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        runs.create(session, model, seed=1, actor="key:test", now=runtime.now())
+    train.run_due(runtime)
+    prepare.run_due(runtime)
+    return Place(settings, runtime, home)
+
+
+def _create_model(session: Session, runtime: Runtime) -> None:
+    models.create(
+        session,
+        "m",
+        dataset="digits",
+        architecture="mlp",
+        parameters={"hidden": [16]},
+        transform={"scale": 1 / 16},
+        recipe={"epochs": 12, "learning_rate": 0.01, "alpha": 0},
+        policy=Policy(max_wait_seconds=0, purge_after_seconds=0),
+        actor="key:test",
+        now=runtime.now(),
+    )

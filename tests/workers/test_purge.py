@@ -1,0 +1,110 @@
+"""Purging: weights and internal state are destroyed in their time, with a signed receipt."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from sqlalchemy import select
+
+from models_store import checkpoints, objects
+from service.ledger import purges, signing, versions
+from service.ledger.states import VersionStatus
+from service.ledger.tables import AuditEvent, Lease, Version
+from tests.workers.place import Place
+from workers import purge
+from workers.fault_points import InjectedFault
+
+
+def receipts(town: Place) -> list[AuditEvent]:
+    with town.runtime.session() as session:
+        wanted = select(AuditEvent).filter_by(action="version:purged").order_by(AuditEvent.seq)
+        return list(session.scalars(wanted))
+
+
+def delete_twice(town: Place) -> list[Version]:
+    """Versions 1 (the anchor), 2 and 3; 1 and 2 are retired."""
+    rows = town.training_rows()
+    for row in rows[:2]:
+        town.ask(row)
+        town.work()
+    return town.versions()
+
+
+def test_retired_version_is_destroyed_and_its_anchor_kept_while_the_chain_lives(
+    town: Place,
+) -> None:
+    anchor, middle, live = delete_twice(town)
+    with town.runtime.session() as session:
+        state = versions.artifact(session, middle.id, "states")
+    assert state is not None
+    store = town.settings.store
+    assert purge.run_due(town.runtime)
+    assert not objects.exists(store, middle.digest, kind="checkpoints")
+    assert not objects.exists(store, state.digest, kind="states")
+    for kept in (anchor, live):
+        objects.verify(store, kept.digest, kind="checkpoints")
+    assert not purge.run_due(town.runtime)
+
+
+def test_receipt_in_the_chain_is_signed_and_names_what_was_destroyed(town: Place) -> None:
+    _, middle, _ = delete_twice(town)
+    purge.run_due(town.runtime)
+    (line,) = receipts(town)
+    receipt = line.data["receipt"]
+    keys = signing.read_keys(signing.public_keys(town.settings))
+    assert signing.check(receipt, keys)
+    assert {"kind": "checkpoints", "digest": middle.digest} in receipt["destroyed"]
+    assert receipt["version"] == "version:m/2"
+
+
+def test_next_batch_after_a_purge_still_works(town: Place) -> None:
+    delete_twice(town)
+    purge.run_due(town.runtime)
+    town.ask(town.training_rows()[2])
+    town.work()
+    assert (town.live().number, town.live().method) == (4, "iau")
+
+
+def test_crash_between_files_and_ledger_is_made_good(town: Place) -> None:
+    delete_twice(town)
+    town.arm("purge.destroyed", "fault")
+    with pytest.raises(InjectedFault):
+        purge.run_due(town.runtime)
+    assert receipts(town) == []
+    assert purge.run_due(town.runtime)
+    assert len(receipts(town)) == 1
+    assert [version.status for version in town.versions()] == [
+        VersionStatus.RETIRED,
+        VersionStatus.PURGED,
+        VersionStatus.PUBLISHED,
+    ]
+
+
+def test_sweep_takes_orphans_older_than_the_grace_and_nothing_else(town: Place) -> None:
+    """An orphan is what a worker leaves that was killed between store and ledger."""
+    store = town.settings.store
+    with town.runtime.session() as session:
+        used = purges.files_in_use(session)
+    weights = checkpoints.load(store, town.live().digest)
+    old, young = (
+        objects.save(store, {n: t + by for n, t in weights.items()}, {}, kind="checkpoints").digest
+        for by in (1, 2)
+    )
+    past = time.time() - 10 * town.settings.orphan_grace_seconds
+    for digest in (old, *used["checkpoints"]):
+        home = store / "checkpoints" / digest
+        for path in (*home.iterdir(), home):
+            os.utime(path, (past, past))
+    purge.sweep(town.runtime)
+    assert set(objects.digests(store, kind="checkpoints")) == {*used["checkpoints"], young}
+    assert town.array().rows.any()
+
+
+def test_sweeping_is_shared_between_workers(town: Place) -> None:
+    purge.sweep(town.runtime)
+    purge.sweep(town.second())
+    with town.runtime.session() as session:
+        lease = session.get_one(Lease, purge.SWEEP_LEASE)
+    assert (lease.owner, lease.fence) == ("w1", 1)

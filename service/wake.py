@@ -17,7 +17,7 @@ from celery import Celery
 from service import broker
 from service.settings import Settings
 
-MIN_PAUSE_SECONDS = 0.05
+MIN_PAUSE_SECONDS = 0.1
 QUIET_SECONDS = 60.0
 
 _ONE_TRY = {"max_retries": 1, "interval_start": 0.0, "interval_step": 0.1, "interval_max": 0.1}

@@ -25,7 +25,8 @@ from service.wake import Wake
 #: Submissions recorded in one transaction, unless a single call brings more.
 GROUP = 128
 MAX_WAITING = 4096
-RECOUNT_SECONDS = 1.0
+#: How old the count of open requests may be while the queue is under half full, and above.
+RECOUNT_SECONDS = (10.0, 1.0)
 
 Outcome = requests.Receipt | ServiceError
 
@@ -48,7 +49,7 @@ class Recorder:
         self._wake = wake
         self._max_queue = max_queue
         self._open = 0
-        self._counted_at = -RECOUNT_SECONDS
+        self._counted_at = -max(RECOUNT_SECONDS)
         self._calls: deque[_Call] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -133,7 +134,9 @@ class Recorder:
         return outcomes
 
     def _room(self, session: Session) -> int:
-        if time.monotonic() - self._counted_at > RECOUNT_SECONDS:
+        # Its own additions are counted as they come; only those of other processes are missed.
+        nearly_full = 2 * self._open > self._max_queue
+        if time.monotonic() - self._counted_at > RECOUNT_SECONDS[nearly_full]:
             self._open = requests.count_open(session, up_to=self._max_queue)
             self._counted_at = time.monotonic()
         return max(0, self._max_queue - self._open)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from service import audit_file
 from service.ledger import audit, canonical, chain, db, report, schema, signing
+from service.ledger.states import VersionStatus
 from service.settings import Settings
 from tests import stories
 from tests.factories import DIGESTER, NOW
@@ -44,6 +45,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     schema.upgrade(engine)
     with db.session_factory(engine)() as session:
         told = stories.forgotten(session)
+        told.anchor.status = VersionStatus.PURGED
         subject = f"version:{told.model.name}/1"
         receipt = SIGNER.sign({"type": "purge-receipt", "version": subject, "destroyed": []})
         stories.say(session, "version:purged", subject, {"receipt": receipt})

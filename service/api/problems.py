@@ -213,7 +213,8 @@ async def _of_database(_request: Request, error: Exception) -> Response:
         log.warning("the database does not answer: %s", type(error).__qualname__)
         return render(
             Unavailable(
-                "the database does not answer now; nothing was recorded, try again",
+                "the database does not answer now; try again, with the same Idempotency-Key "
+                "where you gave one",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         )

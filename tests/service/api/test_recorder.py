@@ -1,0 +1,116 @@
+"""Calls that are recorded together are still each other's strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from service import wake
+from service.api import recorder
+from service.errors import NotFound, Unavailable
+from service.ledger import db, requests
+from service.ledger.matching import Ask
+from service.ledger.tables import DeletionRequest
+from tests import factories
+
+Woken = list[tuple[str, str]]
+
+
+@pytest.fixture
+def woken() -> Woken:
+    return []
+
+
+@pytest.fixture
+def sender(woken: Woken) -> Iterator[wake.Wake]:
+    made = wake.Wake(lambda task, queue: woken.append((task, queue)))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def made(database: Engine, sender: wake.Wake) -> Iterator[recorder.Recorder]:
+    sessions = db.session_factory(database)
+    with sessions() as session:
+        factories.dataset(session, name="faces", rows=60)
+        session.commit()
+    running = recorder.Recorder(sessions, factories.DIGESTER, sender, max_queue=1000)
+    yield running
+    running.close()
+
+
+def _submission(record: str, **more: Any) -> requests.Submission:
+    return requests.Submission(Ask("faces", "records", (record,), **more), "key_test")
+
+
+def _recorded(database: Engine) -> set[str]:
+    with db.session_factory(database)() as session:
+        return set(session.scalars(select(DeletionRequest.id)))
+
+
+def test_every_call_gets_its_own_outcomes(made: recorder.Recorder, database: Engine) -> None:
+    async def call_all() -> list[list[recorder.Outcome]]:
+        calls = [[_submission(f"r{row}")] * (1 + row % 3) for row in range(40)]
+        return await asyncio.gather(*(made.record(call) for call in calls))
+
+    outcomes = asyncio.run(call_all())
+    assert [len(share) for share in outcomes] == [1 + row % 3 for row in range(40)]
+    receipts = [one for share in outcomes for one in share]
+    assert {one.answer["id"] for one in receipts if isinstance(one, requests.Receipt)} == (
+        _recorded(database)
+    )
+    assert len(_recorded(database)) == len(receipts)
+
+
+def test_a_refusal_is_its_callers_alone(made: recorder.Recorder, database: Engine) -> None:
+    unknown = requests.Submission(Ask("nowhere", "records", ("r0",)), "key_test")
+    [refusal, receipt] = asyncio.run(made.record([unknown, _submission("r1")]))
+    assert isinstance(refusal, NotFound)
+    assert isinstance(receipt, requests.Receipt)
+    assert _recorded(database) == {receipt.answer["id"]}
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite stores a NUL
+def test_a_call_that_the_database_refuses_does_not_fail_the_others(
+    made: recorder.Recorder, database: Engine
+) -> None:
+    async def call_all() -> list[Any]:
+        poison = _submission("r0", reason="a\0b")
+        calls = [[_submission(f"r{row}")] for row in range(1, 20)]
+        calls.insert(10, [poison])
+        return await asyncio.gather(*(made.record(call) for call in calls), return_exceptions=True)
+
+    outcomes = asyncio.run(call_all())
+    failed = [place for place, one in enumerate(outcomes) if isinstance(one, Exception)]
+    assert failed == [10]
+    assert len(_recorded(database)) == 19
+
+
+def test_workers_are_woken_after_the_commit_and_not_for_repeats(
+    made: recorder.Recorder, sender: wake.Wake, woken: Woken
+) -> None:
+    asyncio.run(made.record([requests.Submission(Ask("nowhere", "records", ("r",)), "key_test")]))
+    assert woken == []
+    asyncio.run(made.record([_submission("r0")]))
+    sender.close()
+    assert len(woken) == 1
+
+
+def test_a_closed_recorder_records_what_waits_and_takes_no_more(
+    made: recorder.Recorder, database: Engine
+) -> None:
+    async def call_and_close() -> list[list[recorder.Outcome]]:
+        calls = [asyncio.create_task(made.record([_submission(f"r{row}")])) for row in range(20)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(made.close)
+        with pytest.raises(Unavailable):
+            await made.record([_submission("r30")])
+        return await asyncio.gather(*calls)
+
+    assert len(asyncio.run(call_and_close())) == 20
+    assert len(_recorded(database)) == 20

@@ -7,6 +7,7 @@ still answers a ping.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,13 @@ app.add_defaults(_configuration)
 def lane(name: str) -> lanes.Lane:
     """The worker's lane of that name (a queue's name)."""
     return _lanes[name]
+
+
+@signals.after_setup_logger.connect
+def _quieten(**_: Any) -> None:
+    # A message every few seconds that says only "look" would bury every other line.
+    for chatty in ("celery.app.trace", "celery.worker.strategy"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @signals.worker_init.connect

@@ -25,6 +25,7 @@ Recipe = Callable[[Runtime], object]
 DELETIONS: Sequence[Recipe] = (prepare.describe_due, pipeline.run_due, erase.run_due)
 BACKGROUND: Sequence[Recipe] = (
     ingest.run_due,
+    train.consolidate_due,
     train.run_due,
     prepare.run_due,
     purge.run_due,

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 import workers
-from service.ledger import batches, leases, runs, verifications, versions
+from service.ledger import batches, consolidation, leases, verifications, versions
 from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
@@ -223,8 +223,7 @@ def _record(
             actor=runtime.actor,
             now=runtime.now(),
         )
-        if answer["retrain_because"]:
-            _consolidate(session, runtime, model, answer["retrain_because"])
+        _consolidate(session, runtime, model, version, answer["retrain_because"])
         reach("batch.recording")
     log.info("batch %s is live as version %d (%s)", batch.id, version.number, verdict)
     return True, ""
@@ -261,16 +260,14 @@ def _expected_production(model: Model, base: Version) -> int | None:
     return model.production_id if base.status == VersionStatus.CANDIDATE else base.id
 
 
-def _consolidate(session: Session, runtime: Runtime, model: Model, because: list[str]) -> None:
-    policy = Policy.model_validate(model.policy)
-    if policy.auto_consolidate and not runs.active(session, model):
-        runs.create(
-            session,
-            model,
-            reason="consolidate",
-            actor=runtime.actor,
-            now=runtime.now(),
-        )
+def _consolidate(
+    session: Session, runtime: Runtime, model: Model, version: Version, because: list[str]
+) -> None:
+    """Queue a retrain when the method, the verification or the policy's drift budget asks."""
+    now = runtime.now()
+    because = because or consolidation.reasons(session, model, version, now=now)
+    run = consolidation.queue(session, model, because=because, actor=runtime.actor, now=now)
+    if run is not None:
         log.info("model %s will be retrained: %s", model.name, "; ".join(because))
 
 

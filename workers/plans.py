@@ -50,11 +50,24 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
         "data_revision": dataset.revision,
         "base": {"digest": base.digest, "number": base.number},
         "anchor": anchor(session, base),
-        "gates": policy.gates,
+        "gates": _gates(policy),
+        # Methods that watch their own drift keep to the policy's budget, not to one of their own.
+        "limits": {
+            "max_forgotten_share": policy.drift.max_share,
+            "max_class_share": policy.drift.max_class_share,
+        },
         "lineage_clean": _lineage_is_clean(session, found, base),
         "earlier_scores": _earlier_scores(session, base),
         "update_log_bytes": (policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
     }
+
+
+def _gates(policy: Policy) -> dict[str, Any]:
+    """The policy's gates; shares of forgotten rows keep to its drift budget unless set there."""
+    return {
+        "forgotten_share": policy.drift.max_share,
+        "forgotten_class_share": policy.drift.max_class_share,
+    } | policy.gates
 
 
 def anchor(session: Session, version: Version) -> dict[str, Any]:

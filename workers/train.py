@@ -15,7 +15,16 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 import workers
-from service.ledger import batches, leases, requests, runs, verifications, versions
+from service.ledger import (
+    batches,
+    comparisons,
+    consolidation,
+    leases,
+    requests,
+    runs,
+    verifications,
+    versions,
+)
 from service.ledger.policy import Policy
 from service.ledger.states import RunStatus
 from service.ledger.tables import Dataset, Model, TrainingRun, Version
@@ -25,6 +34,17 @@ from workers.fault_points import reach
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+
+def consolidate_due(runtime: Runtime) -> bool:
+    """Queue retrains of models whose anchor has become too old; the rest is seen at each batch."""
+    now, queued = runtime.now(), False
+    with runtime.session() as session:
+        for model, live in consolidation.aged(session, now=now):
+            because = consolidation.reasons(session, model, live, now=now)
+            run = consolidation.queue(session, model, because=because, actor=runtime.actor, now=now)
+            queued |= run is not None
+    return queued
 
 
 def run_due(runtime: Runtime) -> bool:
@@ -158,6 +178,10 @@ def _record(
             actor=runtime.actor,
             now=runtime.now(),
         )
+        if answer["comparison"] is not None:
+            comparisons.store(
+                session, model, version, measured=answer["comparison"], actor=runtime.actor
+            )
         runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())
         # Requests that were accepted when the model had nothing to forget are now its too.
         requests.join(session, model, now=runtime.now())

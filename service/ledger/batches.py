@@ -256,6 +256,13 @@ def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
         batch.attempts += 1
         batch.fence = held.fence
         session.flush()
+        audit.append(
+            session,
+            actor=f"worker:{held.owner}",
+            action=audit.Action.BATCH_TAKEN_OVER,
+            subject=f"batch:{batch.id}",
+            data={"attempt": batch.attempts},
+        )
     return batch
 
 

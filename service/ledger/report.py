@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, canonical, caveats, lineage, verifications, versions
+from service.ledger import audit, canonical, caveats, comparisons, lineage, verifications, versions
 from service.ledger.digests import Digester
 from service.ledger.signing import Signer
 from service.ledger.states import VersionStatus
@@ -84,7 +84,7 @@ def report(
             "carries_forgotten": carried,
             "remaining": remaining,
             "purges": _purges(session, story),
-            "comparison": version.notes.get("comparison"),
+            "comparison": comparisons.of(session, version),
             "does_not_prove": caveats.sentences(
                 guarantee=guarantee,
                 verdict=verdict,
@@ -190,7 +190,9 @@ def _done(
         "digest_after": version.digest,
         "size_bytes": version.size_bytes,
         "mark": version.mark,
-        "notes": _without_records({k: v for k, v in version.notes.items() if k != "comparison"}),
+        "notes": _without_records(
+            {k: v for k, v in version.notes.items() if k != comparisons.NOTE}
+        ),
         "timings": version.timings,
         "created_at": version.created_at,
         "published_at": version.published_at,

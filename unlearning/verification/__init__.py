@@ -31,6 +31,7 @@ the validation or audit split was never learned. Take forgotten records out of e
 """
 
 from unlearning.verification.audit import verify
+from unlearning.verification.comparison import compare
 from unlearning.verification.drift import Drift, relative_distance
 from unlearning.verification.gates import Gates
 from unlearning.verification.matching import Evidence
@@ -49,6 +50,7 @@ __all__ = [
     "Scores",
     "Verdict",
     "Verification",
+    "compare",
     "relative_distance",
     "score",
     "verify",

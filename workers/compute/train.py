@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,11 +11,16 @@ from typing import Any
 
 import torch
 
-from unlearning import objective, options, training
+from models_store import errors
+from unlearning import objective, options, training, verification
+from unlearning.architectures import Classifier
 from unlearning.update_log import UpdateLog
 from workers import data
 from workers.compute import measuring, workspace
 from workers.compute.workspace import Workspace
+from workers.data import Data
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -27,9 +33,11 @@ def run(
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
     recipe = options.parse(training.Recipe, request["model"]["recipe"])
     generator = torch.Generator().manual_seed(request["seed"])
-    log = None
+    kept = None
     if request.get("update_log_bytes"):
-        log = UpdateLog(max_bytes=request["update_log_bytes"])
+        kept = UpdateLog(max_bytes=request["update_log_bytes"])
+    # Read before the training: by its end the version may be withdrawn and destroyed.
+    approximate = _approximate(request, place, root)
     model = place.fresh(request["model"], generator=generator)
     shown: dict[str, Any] = {}
 
@@ -44,7 +52,7 @@ def run(
         generator=generator,
         progress=lambda fraction: progress({"fraction": fraction, **shown}),
         ended=ended,
-        log=log,
+        log=kept,
     )
     objective.recalibrate_batch_norm(model, train)
     trained = time.perf_counter()
@@ -55,10 +63,11 @@ def run(
         {"origin": "trained", "seed": request["seed"]},
     )
     artifacts = []
-    if log is not None:
-        kept = workspace.save(root, "logs", log.to_tensors(), {"of": checkpoint["digest"]})
-        artifacts.append(kept)
+    if kept is not None:
+        saved = workspace.save(root, "logs", kept.to_tensors(), {"of": checkpoint["digest"]})
+        artifacts.append(saved)
     measured = measuring.describe(model, rows)
+    comparison = None if approximate is None else _compare(request, rows, approximate, model)
     return {
         "checkpoint": checkpoint,
         "artifacts": artifacts,
@@ -67,6 +76,38 @@ def run(
             "best_epoch": fitted.best_epoch,
             "training_rows": len(train),
         },
+        "comparison": comparison,
         "timings": {"train": trained - began, "measure": time.perf_counter() - trained},
         "verification": measured,
+    }
+
+
+def _approximate(request: dict[str, Any], place: Workspace, root: Path) -> Classifier | None:
+    """The live approximate version; None when there is none, or its weights cannot be read."""
+    live = request.get("approximate")
+    if live is None:
+        return None
+    try:
+        return place.load(root, request["model"], live["digest"])
+    except (errors.CorruptCheckpoint, errors.NotStored) as damage:
+        # What cannot be read is no reason to stay without an exact version.
+        log.warning("version %d is not compared: %s", live["number"], damage)
+        return None
+
+
+def _compare(
+    request: dict[str, Any], rows: Data, approximate: Classifier, exact: Classifier
+) -> dict[str, Any]:
+    """Both versions on never-seen, retained and calibration rows; forgotten rows are gone."""
+    live = request["approximate"]
+    sides = [
+        {
+            name: verification.score(model, examples, keep_probabilities=True)
+            for name, examples in measuring.sets(rows, []).items()
+        }
+        for model in (approximate, exact)
+    ]
+    return {
+        "approximate": {"version": live["number"], "digest": live["digest"]},
+        "sets": verification.compare(sides[0], sides[1]),
     }

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from unlearning.anchor import Anchor, Forgotten
 from unlearning.architectures import Classifier
 from unlearning.errors import UnusableDirection
 from unlearning.examples import Examples
-from unlearning.methods import Context, Update
+from unlearning.methods import Context, Method, Update
 from unlearning.update_log import UpdateLog
 from unlearning.verification import Evidence, ModelScores
 from workers import data
@@ -49,7 +50,7 @@ def run(
             base,
             forget,
             rows.retain(request["forget"]),
-            options=options.parse(method.options, request["method"]["options"]),
+            options=options.parse(method.options, _options(method, request)),
             context=context,
             generator=torch.Generator().manual_seed(request["seed"]),
         )
@@ -91,6 +92,14 @@ def run(
         "timings": clock.seconds,
         "verification": found.to_json(),
     }
+
+
+def _options(method: Method, request: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, with the policy's limits where the method knows such a limit."""
+    known = {field.name for field in fields(method.options)}
+    limits = {name: limit for name, limit in request["limits"].items() if name in known}
+    asked: dict[str, Any] = request["method"]["options"]
+    return limits | asked
 
 
 def _base(

@@ -1,0 +1,54 @@
+"""The comparison of an approximate version with the exact one trained after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.ledger import audit, versions
+from service.ledger.tables import Model, Version
+
+#: Its place among a version's notes.
+NOTE = "comparison"
+
+
+def store(
+    session: Session, model: Model, version: Version, *, measured: dict[str, Any], actor: str
+) -> None:
+    """Keep what the training of the exact ``version`` measured beside the one live before."""
+    exact = {"version": version.number, "digest": version.digest}
+    version.notes = version.notes | {NOTE: {"exact": exact, **measured}}
+    session.flush()
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_COMPARED,
+        subject=versions.subject(model, version),
+        data={"with": measured["approximate"]},
+    )
+
+
+def of(session: Session, version: Version) -> dict[str, Any] | None:
+    """The version's own; for an approximate one, that of the first exact version after its chain.
+
+    The exact one was compared with whatever version of the chain was live then.
+    """
+    own: dict[str, Any] | None = version.notes.get(NOTE)
+    if own is not None or version.id == version.anchor_id:
+        return own
+    chained = set(
+        session.scalars(select(Version.number).where(Version.anchor_id == version.anchor_id))
+    )
+    later = session.scalars(
+        select(Version)
+        .where(
+            Version.model_id == version.model_id,
+            Version.number > version.number,
+            Version.training_run_id.is_not(None),
+        )
+        .order_by(Version.number)
+    )
+    found = (other.notes.get(NOTE) for other in later)
+    return next((one for one in found if one and one["approximate"]["version"] in chained), None)

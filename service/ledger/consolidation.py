@@ -1,0 +1,86 @@
+"""When approximate versions have moved far enough from their anchor: an exact retrain is queued."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
+
+from service.ledger import lineage, runs
+from service.ledger.policy import Policy
+from service.ledger.states import RunStatus
+from service.ledger.tables import Model, TrainingRun, Version
+
+#: After a consolidation that failed; a budget that is spent stays spent, and would ask for the
+#: next one at once.
+PAUSE_AFTER_FAILURE = timedelta(days=1)
+
+
+def reasons(session: Session, model: Model, version: Version, *, now: datetime) -> list[str]:
+    """How the version exceeds the drift budget of the model's policy; [] for an anchor."""
+    if version.id == version.anchor_id:
+        return []
+    budget = Policy.model_validate(model.policy).drift
+    moved = lineage.drift(session, model, version, now=now)
+    found = []
+    if moved.share > budget.max_share:
+        found.append(
+            f"drift: {moved.share:.1%} of the anchor's rows are forgotten "
+            f"(limit {budget.max_share:.1%})"
+        )
+    if moved.class_share > budget.max_class_share:
+        found.append(
+            f"class: {moved.class_share:.1%} of one class are forgotten "
+            f"(limit {budget.max_class_share:.1%})"
+        )
+    if budget.max_age_days is not None and moved.age_days > budget.max_age_days:
+        found.append(
+            f"age: the anchor is {moved.age_days:.0f} days old (limit {budget.max_age_days})"
+        )
+    return found
+
+
+def queue(
+    session: Session, model: Model, *, because: Sequence[str], actor: str, now: datetime
+) -> TrainingRun | None:
+    """Queue the retrain that these reasons ask for; None when the policy or another run forbids."""
+    if not because or not Policy.model_validate(model.policy).auto_consolidate:
+        return None
+    if runs.active(session, model) or _failed_lately(session, model, now=now):
+        return None
+    try:
+        return runs.create(session, model, reason="consolidate", actor=actor, now=now)
+    except runs.RunActive:  # somebody else was quicker by a moment
+        return None
+
+
+def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
+    """Models with their live version where its anchor is older than the policy allows."""
+    anchor = aliased(Version)
+    rows = session.execute(
+        select(Model, Version, anchor.created_at)
+        .join(Version, Version.id == Model.production_id)
+        .join(anchor, anchor.id == Version.anchor_id)
+        .where(anchor.id != Version.id)
+        .order_by(Model.id)
+    )
+    return [
+        (model, live)
+        for model, live, made in rows
+        if (days := Policy.model_validate(model.policy).drift.max_age_days) is not None
+        and now - made > timedelta(days=days)
+    ]
+
+
+def _failed_lately(session: Session, model: Model, *, now: datetime) -> bool:
+    last = session.scalar(
+        select(TrainingRun)
+        .where(TrainingRun.model_id == model.id, TrainingRun.reason == "consolidate")
+        .order_by(TrainingRun.id.desc())
+        .limit(1)
+    )
+    if last is None or last.status != RunStatus.FAILED or last.finished_at is None:
+        return False
+    return now - last.finished_at < PAUSE_AFTER_FAILURE

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from models_store import arrays, objects
-from service.ledger import leases, purges, versions
+from service.ledger import idempotency, leases, purges, versions
 from service.ledger.signing import Signer
 from service.ledger.tables import Dataset, Model, Version
 from workers.fault_points import reach
@@ -17,6 +18,8 @@ from workers.runtime import Runtime
 log = logging.getLogger(__name__)
 
 SWEEP_LEASE = "sweep"
+#: How long the same Idempotency-Key gives the same answer: no client retries for longer.
+IDEMPOTENCY_MEMORY = timedelta(days=30)
 
 
 def run_due(runtime: Runtime) -> bool:
@@ -32,7 +35,7 @@ def run_due(runtime: Runtime) -> bool:
 
 
 def sweep(runtime: Runtime) -> None:
-    """Remove files that nothing in the ledger refers to, at most once per quarter of the grace."""
+    """Remove what nobody refers to any more, at most once per quarter of the grace."""
     grace = runtime.settings.orphan_grace_seconds
     with runtime.session() as session:
         # Never released: the lease running out is the clock of the next sweep.
@@ -42,6 +45,7 @@ def sweep(runtime: Runtime) -> None:
         if held is None:
             return
         keep = purges.files_in_use(session)
+        idempotency.prune(session, before=runtime.now() - IDEMPOTENCY_MEMORY)
     for kind in purges.KINDS:
         gone = objects.sweep(runtime.store, keep[kind], grace, kind=kind)
         if gone:

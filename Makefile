@@ -24,7 +24,7 @@ help: ## Say what each target does
 	@echo "  OPTIONS='...' is handed on to the command behind demo, test, faults and bench-*;"
 	@echo "  PYTHON=... names the interpreter that makes .venv (3.11 or newer)."
 
-demo: $(INSTALLED) ## Run the whole main job on real data, print what was measured (about two minutes)
+demo: $(INSTALLED) ## Run the whole main job on real data, print what was measured (under a minute)
 	$(BIN)/unlearn demo $(OPTIONS)
 
 serve: $(INSTALLED) ## Start API, worker and beat on this machine; state is kept in ./state (HOST=, PORT=)

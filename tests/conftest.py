@@ -128,7 +128,8 @@ def redis_url() -> Iterator[str]:
     """A Redis database for this test alone; emptied before and after."""
     # Tests that run side by side (pytest-xdist: gw0, gw1, …) take databases 15, 14, …
     side = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    url = os.environ.get("UNLEARN_TEST_REDIS_URL", f"redis://127.0.0.1:6379/{15 - side % 15}")
+    server = os.environ.get("UNLEARN_TEST_REDIS_URL", "redis://127.0.0.1:6379")
+    url = f"{server}/{15 - side % 15}"
     client = redis.Redis.from_url(url, socket_connect_timeout=3)
     try:
         client.ping()

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -60,6 +61,8 @@ def reach(point: str, *, spoil: Callable[[], None] = lambda: None) -> None:
     log.warning("fault point %s: %s", point, action)
     if action == "spoil":
         spoil()
+    elif action == "wait":
+        _wait(order.with_name(f"{point}.go"))
     else:
         _act(action)
 
@@ -67,6 +70,11 @@ def reach(point: str, *, spoil: Callable[[], None] = lambda: None) -> None:
 def clock_offset() -> timedelta:
     """By how much this process' clock is to be wrong in a fault test; nothing otherwise."""
     return timedelta(seconds=float(os.environ.get("UNLEARN_FAULT_CLOCK_SECONDS", "0")))
+
+
+def _wait(sign: Path) -> None:
+    while not sign.exists():
+        time.sleep(0.02)
 
 
 def _act(action: str) -> None:

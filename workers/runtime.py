@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.ledger import batches, db, leases
@@ -22,6 +22,9 @@ from service.ledger.digests import Digester
 from service.settings import Settings
 from workers import fault_points
 from workers.compute.process import ComputeProcess, Stopping
+
+#: How long the database server's time is counted on before it is asked for again.
+CLOCK_SECONDS = 10.0
 
 #: Pause after a failure of work that nobody waits for.
 REST_SECONDS = 60.0
@@ -39,6 +42,8 @@ class Runtime:
     stopped_at: float | None = None
     #: What failed here and is left alone until then (monotonic seconds).
     _rests: dict[str, float] = field(default_factory=dict)
+    #: What the database server's clock said, and when (monotonic seconds).
+    _clock: tuple[datetime, float] | None = None
 
     @classmethod
     def make(
@@ -85,7 +90,19 @@ class Runtime:
             yield session
 
     def now(self) -> datetime:
-        return db.now() + fault_points.clock_offset()
+        """The database server's time, so that all workers agree; on SQLite this machine's.
+
+        Asked for every few seconds and counted on by a clock that nobody can set: a worker whose
+        own clock is wrong or jumps neither keeps a lease too long nor purges anything too soon.
+        """
+        if self.engine.dialect.name != "postgresql":
+            return db.now() + fault_points.clock_offset()
+        if self._clock is None or time.monotonic() - self._clock[1] > CLOCK_SECONDS:
+            with self.engine.connect() as connection:
+                answered = connection.execute(select(func.clock_timestamp())).scalar_one()
+            self._clock = answered, time.monotonic()
+        at, then = self._clock
+        return at + timedelta(seconds=time.monotonic() - then)
 
     @contextmanager
     def lease(self, key: str) -> Iterator[leases.Held | None]:

@@ -1,0 +1,651 @@
+"""The ledger, driven at random through everything that may happen to it, against a small model.
+
+The model knows sets of rows and nothing of SQL: what each version holds (the rows its training
+saw, less what each batch since took out), what each model has been made to forget, who holds which
+lease until when. After every step the ledger must agree with it, and after the last one a healthy
+worker must bring every request to its end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict
+from service.ledger import (
+    audit,
+    batches,
+    db,
+    erasures,
+    leases,
+    matching,
+    purges,
+    requests,
+    runs,
+    versions,
+)
+from service.ledger.states import (
+    BatchStatus,
+    ErasureStatus,
+    IllegalMove,
+    RequestStatus,
+    VersionStatus,
+)
+from service.ledger.tables import (
+    Batch,
+    BatchRecord,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    TrainingRun,
+    Version,
+)
+from tests import factories
+from tests.factories import DIGESTER, NOW
+
+#: More examples, other ones each time: UNLEARN_TEST_EXAMPLES=500.
+EXAMPLES = int(os.environ.get("UNLEARN_TEST_EXAMPLES", "8"))
+
+ROWS = 8
+LEASE_SECONDS = 30
+WINDOW_SECONDS = 60
+RETRY = batches.Retry(max_attempts=2, backoff_seconds=1.0)
+WORKERS = ("w1", "w2")
+MODELS = (0, 1)
+OPEN = versions.OPEN_ERASURES
+
+row_sets = st.sets(st.integers(0, ROWS - 1), min_size=1, max_size=3)
+
+
+@dataclass
+class Work:
+    """A batch as the worker that computes it remembers it."""
+
+    held: leases.Held
+    batch_id: str
+    base: int
+    rows: set[int]
+
+
+@dataclass
+class Known:
+    """What the model of the ledger knows of one model."""
+
+    id: int
+    #: Rows that each version holds.
+    holds: dict[int, set[int]] = field(default_factory=dict)
+    #: Batches between each version and its anchor, as sets of rows.
+    chain: dict[int, list[set[int]]] = field(default_factory=dict)
+    production: int | None = None
+    #: Rows that a completed erasure made it forget.
+    forgotten: set[int] = field(default_factory=set)
+    lease_owner: str | None = None
+    lease_until: Any = NOW
+    fence: int = 0
+    #: What a running training has seen.
+    training: tuple[str, set[int]] | None = None
+
+
+class Ledger(RuleBasedStateMachine):
+    """Every example has a dataset and two models of its own in a shared database."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self.sessions = db.session_factory(engine)
+        self.now = NOW
+        self.asked: dict[str, set[int]] = {}
+        self.cancelled: set[str] = set()
+        self.holding: dict[tuple[str, int], leases.Held] = {}
+        self.working: dict[tuple[str, int], Work] = {}
+        self.excluded: set[int] = set()
+        self.erased: set[int] = set()
+
+    @initialize()
+    def found(self) -> None:
+        with self.sessions.begin() as session:
+            data = factories.dataset(session, rows=ROWS)
+            self.dataset, self.name = data.id, data.name
+            policy = {"max_wait_seconds": 5, "purge_after_seconds": WINDOW_SECONDS}
+            self.models = [Known(factories.model(session, data, policy=policy).id) for _ in MODELS]
+        for n in MODELS:
+            self.train(n)
+            self.finish_training(n)
+
+    # Time and clients.
+
+    @rule(seconds=st.sampled_from([1, 6, LEASE_SECONDS, WINDOW_SECONDS]))
+    def wait(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule(rows=row_sets)
+    def ask(self, rows: set[int]) -> None:
+        with self.sessions.begin() as session:
+            receipt = requests.record(
+                session,
+                matching.Ask(self.name, "records", tuple(f"r{row}" for row in rows)),
+                principal="key_test",
+                digester=DIGESTER,
+                now=self.now,
+            )
+        assert receipt.answer["already_forgotten"] == len(rows & self.erased)
+        if rows - self.erased:
+            self.asked[receipt.answer["id"]] = rows - self.erased
+        else:
+            assert receipt.answer["status"] == RequestStatus.COMPLETED
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.asked)))
+        with self.sessions() as session:
+            may = session.get_one(DeletionRequest, request_id).status == RequestStatus.ACCEPTED
+        refused = self._refused(
+            Conflict, lambda session: requests.cancel(session, request_id, actor="key:k")
+        )
+        assert refused != may
+        if may:
+            self.cancelled.add(request_id)
+
+    @rule()
+    def retry(self) -> None:
+        with self.sessions.begin() as session:
+            for request in self._requests(session, RequestStatus.NEEDS_REVIEW):
+                requests.retry(session, request.id, actor="key:k")
+
+    @rule(n=st.sampled_from(MODELS), data=st.data())
+    def promote_by_hand(self, n: int, data: st.DataObject) -> None:
+        """Roll back, or forth: allowed exactly when nothing forgotten comes back."""
+        known = self.models[n]
+        target = data.draw(st.sampled_from(sorted(known.holds)))
+        with self.sessions() as session:
+            status = session.get_one(Version, target).status
+        refused = self._refused((Conflict, IllegalMove), lambda s: self._promote(s, known, target))
+        # A candidate of this machine always owes something, or it would have been promoted.
+        usable = status in (VersionStatus.PUBLISHED, VersionStatus.CANDIDATE)
+        if known.holds[target] & known.forgotten:
+            assert refused
+        elif usable and not self._owed(known, target):
+            assert not refused
+        if not refused:
+            known.production = target
+
+    # Workers.
+
+    @rule(worker=st.sampled_from(WORKERS), n=st.sampled_from(MODELS))
+    def acquire(self, worker: str, n: int) -> None:
+        known = self.models[n]
+        with self.sessions.begin() as session:
+            held = leases.acquire(
+                session,
+                batches.lease_key(known.id),
+                owner=worker,
+                seconds=LEASE_SECONDS,
+                now=self.now,
+            )
+        free = known.lease_owner is None or known.lease_until <= self.now
+        assert (held is not None) == free
+        if held is not None:
+            assert held.fence == known.fence + 1
+            known.fence, known.lease_owner = held.fence, worker
+            known.lease_until = self.now + timedelta(seconds=LEASE_SECONDS)
+            self.holding[worker, n] = held
+
+    @precondition(lambda self: self.holding)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        worker, n = data.draw(st.sampled_from(sorted(self.holding)))
+        held = self.holding.pop((worker, n))
+        with self.sessions.begin() as session:
+            leases.release(session, held, now=self.now)
+        known = self.models[n]
+        if held.fence == known.fence:
+            known.lease_owner = None
+
+    @precondition(lambda self: self.holding)
+    @rule(data=st.data())
+    def claim(self, data: st.DataObject) -> None:
+        worker, n = data.draw(st.sampled_from(sorted(self.holding)))
+        self._claim(worker, n)
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data(), retrained=st.booleans())
+    def complete(self, data: st.DataObject, retrained: bool) -> None:
+        worker, n = data.draw(st.sampled_from(sorted(self.working)))
+        self._complete(worker, n, retrained=retrained)
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        worker, n = data.draw(st.sampled_from(sorted(self.working)))
+        work = self.working.pop((worker, n))
+        refused = self._refused(
+            leases.LeaseLost,
+            lambda s: batches.fail(
+                s,
+                s.get_one(Batch, work.batch_id),
+                held=work.held,
+                error="x",
+                retry=RETRY,
+                now=self.now,
+            ),
+        )
+        assert refused == self._overtaken(n, work)
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data())
+    def hand_back(self, data: st.DataObject) -> None:
+        worker, n = data.draw(st.sampled_from(sorted(self.working)))
+        work = self.working.pop((worker, n))
+        refused = self._refused(
+            leases.LeaseLost,
+            lambda s: batches.hand_back(
+                s, s.get_one(Batch, work.batch_id), held=work.held, because="x", now=self.now
+            ),
+        )
+        assert refused == self._overtaken(n, work)
+
+    @rule()
+    def erase(self) -> None:
+        """Raw rows: those that no open erasure, no training and no waiting anchor needs."""
+        with self.sessions.begin() as session:
+            dataset = session.get_one(Dataset, self.dataset)
+            rows = set(erasures.erasable_rows(session, dataset))
+            assert not rows & self._needed(session)
+            erasures.mark_erased(session, dataset, sorted(rows), now=self.now, actor="worker:w")
+            self.erased |= rows
+            erasures.settle(session, now=self.now, actor="worker:w")
+
+    @rule()
+    def purge(self) -> None:
+        with self.sessions.begin() as session:
+            due = purges.due(session, now=self.now)
+            for known in self.models:
+                for version_id in set(due) & set(known.holds):
+                    version = session.get_one(Version, version_id)
+                    assert known.production is not None
+                    live = session.get_one(Version, known.production)
+                    assert version_id not in (live.id, live.anchor_id)
+                    assert version.retired_at is not None
+                    assert self.now - version.retired_at >= timedelta(seconds=WINDOW_SECONDS)
+                    assert known.holds[version_id] & self.excluded
+                    purges.record(
+                        session,
+                        session.get_one(Model, known.id),
+                        version,
+                        receipt={},
+                        actor="worker:w",
+                        now=self.now,
+                    )
+
+    # Trainings.
+
+    @rule(n=st.sampled_from(MODELS))
+    def train(self, n: int) -> None:
+        known = self.models[n]
+        if known.training is not None:
+            return
+        with self.sessions.begin() as session:
+            run = runs.create(
+                session, session.get_one(Model, known.id), actor="key:k", now=self.now
+            )
+            dataset = session.get_one(Dataset, self.dataset)
+            runs.start(session, run, data_revision=dataset.revision, actor="worker:t", now=self.now)
+            known.training = run.id, set(range(ROWS)) - self.excluded
+
+    @rule(n=st.sampled_from(MODELS))
+    def finish_training(self, n: int) -> None:
+        """As ``workers.train`` records it: promoted, or a candidate that owes deletions."""
+        known = self.models[n]
+        if known.training is None:
+            return
+        if known.lease_owner is not None and known.lease_until > self.now:
+            return  # a batch is running: the training waits for the lease
+        run_id, seen = known.training
+        with self.sessions.begin() as session:
+            run = session.get_one(TrainingRun, run_id)
+            model = session.get_one(Model, known.id)
+            version = self._register(
+                session, model, origin="trained", run_id=run_id, data_revision=run.data_revision
+            )
+            runs.complete(session, run, version, actor="worker:t", now=self.now)
+            requests.join(session, model, now=self.now)
+            known.holds[version.id], known.chain[version.id] = seen, []
+            known.training = None
+            owes = bool(versions.contains_forgotten(session, model, version))
+            assert owes == bool(self._owed(known, version.id, session))
+            if not owes:
+                self._promote(session, known, version.id)
+                known.production = version.id
+
+    # What must hold after every step.
+
+    @invariant()
+    def production_holds_nothing_forgotten(self) -> None:
+        with self.sessions() as session:
+            for known in getattr(self, "models", []):
+                model = session.get_one(Model, known.id)
+                assert model.production_id == known.production
+                if known.production is not None:
+                    assert not known.holds[known.production] & known.forgotten
+                    live = session.get_one(Version, known.production)
+                    assert live.status == VersionStatus.PUBLISHED
+
+    @invariant()
+    def ledger_knows_what_each_version_holds(self) -> None:
+        with self.sessions() as session:
+            for known in getattr(self, "models", []):
+                for version_id, rows in known.holds.items():
+                    version = session.get_one(Version, version_id)
+                    chain = versions.batch_chain(session, version)
+                    held = session.scalars(
+                        select(Record.row).where(
+                            Record.dataset_id == self.dataset,
+                            versions.contained(version, chain=chain),
+                        )
+                    )
+                    assert set(held) == rows
+
+    @invariant()
+    def no_chain_forgets_a_record_twice(self) -> None:
+        for known in getattr(self, "models", []):
+            for steps in known.chain.values():
+                assert sum(map(len, steps)) == len(set().union(*steps))
+
+    @invariant()
+    def raw_rows_stand_as_long_as_something_that_may_go_live_holds_them(self) -> None:
+        for known in getattr(self, "models", []):
+            if known.production is not None:
+                assert not known.holds[known.production] & self.erased
+            if known.training is not None:
+                assert not known.training[1] & self.erased
+
+    @invariant()
+    def requests_and_their_shares_agree(self) -> None:
+        if not self.asked:
+            return
+        with self.sessions() as session:
+            for request in self._requests(session):
+                shares = self._shares(session, request.id)
+                states = set(shares)
+                if request.id in self.cancelled:
+                    assert request.status == RequestStatus.CANCELLED
+                    assert states == {ErasureStatus.CANCELLED}
+                elif request.status == RequestStatus.COMPLETED:
+                    assert states == {ErasureStatus.COMPLETED}
+                    assert self.asked[request.id] <= self.erased
+                elif request.status == RequestStatus.NEEDS_REVIEW:
+                    assert ErasureStatus.NEEDS_REVIEW in states
+                else:
+                    assert ErasureStatus.NEEDS_REVIEW not in states
+                    begun = states != {ErasureStatus.PENDING}
+                    assert not begun or request.status == RequestStatus.PROCESSING
+
+    def teardown(self) -> None:
+        """A healthy worker, with time, brings everything to its end."""
+        if not hasattr(self, "models"):
+            return
+        self.retry()
+        for _ in range(60):
+            self.wait(LEASE_SECONDS)
+            for n, known in enumerate(self.models):
+                self.finish_training(n)
+                self.acquire("w1", n)
+                self._claim("w1", n)
+                if ("w1", n) in self.working:
+                    self._complete("w1", n, retrained=False)
+                self._release_all(n)
+                assert known.production is not None
+            self.erase()
+            if self._settled():
+                break
+        assert self._settled()
+        with self.sessions() as session:
+            assert audit.verify(session).sound
+        self.production_holds_nothing_forgotten()
+
+    # Helpers.
+
+    def _claim(self, worker: str, n: int) -> None:
+        known = self.models[n]
+        held = self.holding[worker, n]
+        with self.sessions.begin() as session:
+            model = session.get_one(Model, known.id)
+            before = set(
+                session.scalars(
+                    select(Erasure.id).filter_by(model_id=known.id, status=ErasureStatus.PENDING)
+                )
+            )
+            due = known.id in batches.due_models(session, now=self.now)
+            try:
+                batch = batches.claim(session, model, held=held, now=self.now)
+            except leases.LeaseLost:
+                assert held.fence < known.fence
+                batch = None
+            else:
+                assert held.fence == known.fence
+                assert due or batch is None
+                self._note_promoted_candidate(session, known, model)
+            if batch is None:
+                self.working.pop((worker, n), None)
+                return
+            members = batches.erasures_of(session, batch)
+            rows = set(batches.rows(session, batch))
+            taken = self._taken_rows(members)
+            self.excluded |= taken
+            base = batch.base_version_id
+            if batch.attempts == 1 and members and {one.id for one in members} <= before:
+                assert base == known.production
+                assert rows == known.holds[base] & taken
+            assert rows <= known.holds[base]
+            self.working[worker, n] = Work(held, batch.id, base, rows)
+
+    def _complete(self, worker: str, n: int, *, retrained: bool) -> None:
+        known = self.models[n]
+        work = self.working.pop((worker, n))
+        made: list[int] = []
+
+        def act(session: Session) -> None:
+            leases.hold(session, work.held)
+            batch = session.get_one(Batch, work.batch_id)
+            base = session.get_one(Version, work.base)
+            model = session.get_one(Model, known.id)
+            if not work.rows:
+                versions.require_production(session, base)
+                batches.complete(session, batch, base, held=work.held, now=self.now)
+                return
+            catching_up = base.status == VersionStatus.CANDIDATE
+            version = self._register(session, model, parent=base, batch=batch, anchor=retrained)
+            batches.complete(session, batch, version, held=work.held, now=self.now)
+            known.holds[version.id] = (
+                set(range(ROWS)) - self.excluded if retrained else known.holds[base.id] - work.rows
+            )
+            expected = model.production_id if catching_up else base.id
+            self._promote(session, known, version.id, expected=expected)
+            known.chain[version.id] = [] if retrained else [*known.chain[base.id], work.rows]
+            made.append(version.id)
+
+        overtaken = self._overtaken(n, work)
+        with self.sessions() as session:
+            base = session.get_one(Version, work.base)
+            moved = known.production != work.base and base.status != VersionStatus.CANDIDATE
+            members = batches.erasures_of(session, session.get_one(Batch, work.batch_id))
+        refused = self._refused((leases.LeaseLost, versions.ProductionMoved), act)
+        assert refused == (overtaken or moved)
+        if refused:
+            known.holds = {k: v for k, v in known.holds.items() if k in known.chain}
+            if not overtaken:  # as the pipeline does
+                with self.sessions.begin() as session:
+                    batches.hand_back(
+                        session,
+                        session.get_one(Batch, work.batch_id),
+                        held=work.held,
+                        because="production moved",
+                        now=self.now,
+                    )
+            return
+        known.forgotten |= self._taken_rows(members)
+        if made:
+            known.production = made[0]
+
+    def _note_promoted_candidate(self, session: Session, known: Known, model: Model) -> None:
+        """An anchor whose debts became open requests again is promoted by the claim."""
+        session.flush()
+        session.refresh(model)
+        if model.production_id != known.production:
+            assert model.production_id is not None
+            assert not known.holds[model.production_id] & known.forgotten
+            known.production = model.production_id
+
+    def _register(
+        self,
+        session: Session,
+        model: Model,
+        *,
+        origin: str = "unlearned",
+        run_id: str | None = None,
+        data_revision: int | None = None,
+        parent: Version | None = None,
+        batch: Batch | None = None,
+        anchor: bool = False,
+    ) -> Version:
+        if data_revision is None:
+            assert parent is not None
+            revision = session.get_one(Dataset, self.dataset).revision
+            data_revision = revision if anchor else parent.data_revision
+        return versions.register(
+            session,
+            model,
+            origin="retrained" if anchor else origin,
+            digest="d" * 64,
+            size_bytes=1,
+            data_revision=data_revision,
+            seed=1,
+            code_version="0",
+            now=self.now,
+            actor="worker:w",
+            parent=parent,
+            anchor_id=None if parent is None or anchor else parent.anchor_id,
+            training_run_id=run_id,
+            batch_id=None if batch is None else batch.id,
+        )
+
+    def _promote(
+        self, session: Session, known: Known, version_id: int, *, expected: int | None = -1
+    ) -> None:
+        model = session.get_one(Model, known.id)
+        versions.promote(
+            session,
+            model,
+            session.get_one(Version, version_id),
+            expected_production=known.production if expected == -1 else expected,
+            reason="test",
+            actor="worker:w",
+            now=self.now,
+        )
+
+    def _refused(self, kinds: Any, act: Callable[[Session], object]) -> bool:
+        try:
+            with self.sessions.begin() as session:
+                act(session)
+        except kinds:
+            return True
+        return False
+
+    def _overtaken(self, n: int, work: Work) -> bool:
+        """Whether somebody else holds the lease, or this holder has ended the batch before."""
+        if work.held.fence != self.models[n].fence or self.models[n].lease_owner is None:
+            return True
+        with self.sessions() as session:
+            batch = session.get_one(Batch, work.batch_id)
+            return batch.status != BatchStatus.RUNNING or batch.fence != work.held.fence
+
+    def _taken_rows(self, members: list[Erasure]) -> set[int]:
+        return set().union(*(self.asked[one.request_id] for one in members))
+
+    def _owed(self, known: Known, version_id: int, session: Session | None = None) -> set[int]:
+        """Rows that a version holds, nobody may train on, and no open erasure will see to."""
+        if session is None:
+            with self.sessions() as mine:
+                return self._owed(known, version_id, mine)
+        still_open: set[int] = set()
+        for one in session.scalars(select(Erasure).filter_by(model_id=known.id)):
+            if one.status in OPEN:
+                still_open |= self.asked[one.request_id]
+        there = known.holds[version_id] & self.excluded
+        return (there - still_open) | (known.holds[version_id] & known.forgotten)
+
+    def _needed(self, session: Session) -> set[int]:
+        needed = set(range(ROWS)) - self.excluded
+        for known in self.models:
+            for one in session.scalars(select(Erasure).filter_by(model_id=known.id)):
+                if one.status in OPEN:
+                    needed |= self.asked[one.request_id]
+            if known.training is not None:
+                needed |= known.training[1]
+            for version_id in known.holds:
+                if session.get_one(Version, version_id).status == VersionStatus.CANDIDATE:
+                    needed |= known.holds[version_id]
+        return needed
+
+    def _requests(self, session: Session, *states: RequestStatus) -> list[DeletionRequest]:
+        wanted = select(DeletionRequest).where(DeletionRequest.id.in_(self.asked))
+        if states:
+            wanted = wanted.where(DeletionRequest.status.in_(states))
+        return list(session.scalars(wanted))
+
+    def _shares(self, session: Session, request_id: str) -> list[ErasureStatus]:
+        wanted = select(Erasure.status).where(Erasure.request_id == request_id)
+        return list(session.scalars(wanted))
+
+    def _release_all(self, n: int) -> None:
+        for worker in WORKERS:
+            held = self.holding.pop((worker, n), None)
+            if held is not None:
+                with self.sessions.begin() as session:
+                    leases.release(session, held, now=self.now)
+        self.models[n].lease_owner = None
+
+    def _settled(self) -> bool:
+        ends = {RequestStatus.COMPLETED, RequestStatus.CANCELLED}
+        with self.sessions() as session:
+            running = session.scalars(
+                select(BatchRecord.row)
+                .join(Batch, Batch.id == BatchRecord.batch_id)
+                .where(
+                    Batch.model_id.in_([known.id for known in self.models]),
+                    Batch.status == BatchStatus.RUNNING,
+                )
+            ).all()
+            return not running and all(one.status in ends for one in self._requests(session))
+
+
+def test_ledger_keeps_its_promises_whatever_happens(database: Engine) -> None:
+    run_state_machine_as_test(
+        lambda: Ledger(database),
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            derandomize="UNLEARN_TEST_EXAMPLES" not in os.environ,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

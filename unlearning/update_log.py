@@ -51,6 +51,16 @@ class UpdateLog:
             self.complete = True
         del self.rows[count:], self.deltas[count:]
 
+    def without(self, positions: Tensor) -> UpdateLog:
+        """The log of the batches that held none of the rows at ``positions`` (m,) int64."""
+        kept = [i for i, rows in enumerate(self.rows) if not torch.isin(rows, positions).any()]
+        return UpdateLog(
+            self.max_bytes,
+            [self.rows[i] for i in kept],
+            [self.deltas[i] for i in kept],
+            self.complete,
+        )
+
     def to_tensors(self) -> dict[str, Tensor]:
         """As tensors for a safetensors file; :func:`from_tensors` reads them."""
         sizes = torch.tensor([len(r) for r in self.rows], dtype=torch.int64)

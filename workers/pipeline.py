@@ -208,11 +208,11 @@ def _record(
             actor=runtime.actor,
             now=runtime.now(),
         )
-        allowed = verdict == "passed" or (verdict == "no_power" and claimed.promote_without_power)
+        allowed, mark = _may_go_live(answer, claimed)
         if not allowed:
             versions.reject(session, model, version, verdict=verdict, actor=runtime.actor)
             return False, _reasons(answer)
-        version.mark = "no_power" if verdict == "no_power" else None
+        version.mark = mark
         batches.complete(session, batch, version, held=held, now=runtime.now())
         versions.promote(
             session,
@@ -227,6 +227,23 @@ def _record(
         reach("batch.recording")
     log.info("batch %s is live as version %d (%s)", batch.id, version.number, verdict)
     return True, ""
+
+
+def _may_go_live(answer: dict[str, Any], claimed: Claimed) -> tuple[bool, str | None]:
+    """Whether the version may be promoted, and the caution that travels with it then.
+
+    One that was trained on the retained rows alone is the last resort: the deletion is due, no
+    statistics are needed to show that the rows are gone, and no method gives a better one. It does
+    not wait for the accuracy that went with the rows; what it is made of must be sound all the
+    same.
+    """
+    found = answer["verification"]
+    if found["verdict"] == "no_power":
+        return claimed.promote_without_power or answer["is_anchor"], "no_power"
+    if found["verdict"] == "failed" and answer["is_anchor"]:
+        failed = {gate["concern"] for gate in found["gates"] if gate["outcome"] == "failed"}
+        return failed == {"utility"}, "accuracy_drop"
+    return found["verdict"] == "passed", None
 
 
 def _complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:

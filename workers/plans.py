@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from service.ledger import batches, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
-from service.ledger.tables import Batch, BatchRecord, Dataset, Model, Record, Version
+from service.ledger.tables import (
+    Batch,
+    BatchRecord,
+    Dataset,
+    Erasure,
+    Model,
+    Record,
+    RequestRecord,
+    Version,
+)
 from service.settings import Settings
+
+AUDIT_SPLIT = 2
+
+#: Methods that step from a prepared anchor, whatever the base version is.
+ANCHORED = frozenset({"iau"})
 
 #: Earlier batches whose stored scores a small batch is pooled with, at most.
 POOLED_BATCHES = 40
@@ -46,6 +60,7 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
         "kind": batch.kind,
         "seed": batch.seed + batch.attempts - 1,
         "forget": forget,
+        "never_seen": _never_seen(session, batch) if batch.kind == "class" else [],
         "excluded": excluded_rows(session, dataset.id),
         "data_revision": dataset.revision,
         "base": {"digest": base.digest, "number": base.number},
@@ -88,6 +103,7 @@ def anchor(session: Session, version: Version) -> dict[str, Any]:
         # The search may look at earlier rows only while every one of them still stands.
         "earlier": [] if erased else earlier,
         "forgotten": earlier,
+        "taken_back": _rows_of(session, _taken_back(session, chain)),
         "erased": erased,
     }
 
@@ -118,6 +134,23 @@ def _excluded_up_to(session: Session, start: Version) -> list[int]:
     )
 
 
+def _taken_back(session: Session, chain: list[str]) -> list[str]:
+    """The batches of a chain whose rows' training steps are no longer in the weights."""
+    made = session.execute(
+        select(Batch.id, Version.method)
+        .join(Version, Version.id == Batch.version_id)
+        .where(Batch.id.in_(chain))
+        .order_by(Version.number)
+    )
+    found: list[str] = []
+    for batch_id, method in made:
+        if method == "amnesiac":
+            found.append(batch_id)
+        elif method in ANCHORED:
+            found.clear()  # it stepped from the anchor, which holds every step of its training
+    return found
+
+
 def _rows_of(session: Session, chain: list[str]) -> list[int]:
     if not chain:
         return []
@@ -135,6 +168,30 @@ def _erased(session: Session, start: Version, rows: list[int]) -> list[int]:
                 Record.erased_at.is_not(None),
                 Record.row.in_(rows),
             )
+        )
+    )
+
+
+def _never_seen(session: Session, batch: Batch) -> list[int]:
+    """Audit rows that the batch's requests name and that still stand."""
+    return list(
+        session.scalars(
+            select(Record.row)
+            .join(
+                RequestRecord,
+                and_(
+                    RequestRecord.dataset_id == Record.dataset_id,
+                    RequestRecord.row == Record.row,
+                ),
+            )
+            .join(Erasure, Erasure.request_id == RequestRecord.request_id)
+            .where(
+                Erasure.batch_id == batch.id,
+                Record.split == AUDIT_SPLIT,
+                Record.erased_at.is_(None),
+            )
+            .distinct()
+            .order_by(Record.row)
         )
     )
 
@@ -157,6 +214,13 @@ def _earlier_scores(session: Session, base: Version) -> list[str]:
         if version.id == version.anchor_id:
             break
         kept = versions.artifact(session, version.id, "scores")
-        if kept is not None:
+        # A class is forgotten towards another target: its rows say nothing about single records.
+        if kept is not None and not _forgot_a_class(session, version):
             digests.append(kept.digest)
     return digests
+
+
+def _forgot_a_class(session: Session, version: Version) -> bool:
+    return version.batch_id is not None and (
+        session.get_one(Batch, version.batch_id).kind == "class"
+    )

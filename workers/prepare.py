@@ -16,9 +16,6 @@ from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-#: Methods that step from a prepared anchor.
-ANCHORED = frozenset({"iau"})
-
 
 def describe_due(runtime: Runtime) -> bool:
     """Check that every new model builds on its data; write down its weights' names and shapes."""
@@ -88,7 +85,8 @@ def _unprepared(runtime: Runtime) -> list[int]:
         return [
             anchor_id
             for model, anchor_id in rows
-            if anchor_id is not None and ANCHORED & _methods(Policy.model_validate(model.policy))
+            if anchor_id is not None
+            and plans.ANCHORED & _methods(Policy.model_validate(model.policy))
         ]
 
 

@@ -337,6 +337,10 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
         )
         return None
     batch = _open(session, model, candidate, kind="records", held=held, now=now)
+    if _owes_a_class(session, model, candidate):
+        # All debts are paid in one batch, and single records and a class have different targets;
+        # a training without any of them meets both.
+        batch.method = {"method": "retrain", "options": {}}
     session.execute(insert(BatchRecord), [{"batch_id": batch.id, "row": row} for row in owed])
     audit.append(
         session,
@@ -346,6 +350,20 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
         data={"model": model.name, "erasures": 0, "base": candidate.number, "catching_up": True},
     )
     return batch
+
+
+def _owes_a_class(session: Session, model: Model, candidate: Version) -> bool:
+    found = session.scalar(
+        select(RequestRecord.row)
+        .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
+        .where(
+            DeletionRequest.kind == "class",
+            RequestRecord.dataset_id == model.dataset_id,
+            RequestRecord.row.in_(versions.owed(session, model, candidate)),
+        )
+        .limit(1)
+    )
+    return found is not None
 
 
 def _catching_up() -> Any:

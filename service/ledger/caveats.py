@@ -47,6 +47,9 @@ OF_VERDICT: dict[str, str] = {
     "that nothing of the records is left.",
     "failed": "The verification failed: the report is no evidence that the records were forgotten, "
     "and the version was not to go live.",
+    "accuracy_drop": "The version lost more accuracy than the policy allows, and went live all the "
+    "same: the deletion was due, it was trained without the records, and no other method gave one "
+    "that passed.",
     "no_power": "The verification had no power: with so few records, or records that the base "
     "version hardly remembered, no test could tell a model that forgot them from one that did "
     "not. That no gate failed is no evidence of removal.",

@@ -87,7 +87,8 @@ def report(
             "comparison": comparisons.of(session, version),
             "does_not_prove": caveats.sentences(
                 guarantee=guarantee,
-                verdict=verdict,
+                # A drop of accuracy is a failed verification that was no reason to wait.
+                verdict="accuracy_drop" if version.mark == "accuracy_drop" else verdict,
                 carries=bool(carried),
                 remaining=bool(remaining),
                 imported=story.chain[-1].origin == "imported",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from unlearning import verification
 from unlearning.architectures import Classifier
-from unlearning.examples import Examples
+from unlearning.examples import Examples, concatenate
 from unlearning.verification import ModelScores
 from workers import data
 from workers.compute.workspace import Workspace
@@ -25,10 +26,17 @@ CALIBRATION_SAMPLE = 1000
 SAMPLING_SEED = 20_250_723
 
 
-def sets(rows: Data, forget: list[int]) -> dict[str, Examples]:
-    """The sets that do not change from batch to batch, but for rows forgotten since."""
+def sets(rows: Data, forget: list[int], *, never_seen: Sequence[int] = ()) -> dict[str, Examples]:
+    """The sets that do not change from batch to batch, but for rows forgotten since.
+
+    ``never_seen`` are audit rows of a class that is being forgotten: they are excluded like its
+    other rows, and until they are erased they alone can show that the class is gone.
+    """
+    audit = _sample(rows.split(data.AUDIT), AUDIT_SAMPLE)
+    if never_seen:
+        audit = concatenate(audit, _sample(rows.rows(never_seen), AUDIT_SAMPLE))
     return {
-        "audit": _sample(rows.split(data.AUDIT), AUDIT_SAMPLE),
+        "audit": audit,
         "retain": _sample(rows.retain(forget), RETAIN_SAMPLE),
         "calibration": _sample(rows.split(data.VALIDATION), CALIBRATION_SAMPLE),
     }

@@ -14,16 +14,16 @@ import torch
 
 from models_store import errors, objects
 from unlearning import anchor as anchors
-from unlearning import methods, objective, options, training, update_log, verification
+from unlearning import methods, objective, options, training, verification
 from unlearning.anchor import Anchor, Forgotten
 from unlearning.architectures import Classifier
-from unlearning.errors import UnusableDirection
+from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import Context, Method, Update
 from unlearning.update_log import UpdateLog
 from unlearning.verification import Evidence, ModelScores
 from workers import data
-from workers.compute import measuring, prepare, workspace
+from workers.compute import logs, measuring, prepare, workspace
 from workers.compute.workspace import Workspace
 from workers.data import Data
 from workers.fault_points import reach
@@ -40,7 +40,7 @@ def run(
     with clock.step("load"):
         rows = data.open_array(root, request["array"], excluded=request["excluded"])
         forget = rows.rows(request["forget"])
-        method = methods.get(request["method"]["method"])
+        method = _method(request)
         exact = method.guarantee == "exact"
         base, damaged = _base(request, place, root, needed=not exact)
         context = _context(request, place, root, rows, progress, exact=exact)
@@ -87,7 +87,11 @@ def run(
         "checkpoint": checkpoint,
         "artifacts": [*artifacts, evidence],
         "is_anchor": update.is_anchor,
-        "notes": dict(update.notes) | ({"base_damaged": damaged} if damaged else {}),
+        "notes": {
+            **update.notes,
+            **({"base_damaged": damaged} if damaged else {}),
+            **(logs.describe(update.update_log) if update.is_anchor else {}),
+        },
         "retrain_because": [*update.retrain_because, *found.retrain_because],
         "timings": clock.seconds,
         "verification": found.to_json(),
@@ -100,6 +104,15 @@ def _options(method: Method, request: dict[str, Any]) -> dict[str, Any]:
     limits = {name: limit for name, limit in request["limits"].items() if name in known}
     asked: dict[str, Any] = request["method"]["options"]
     return limits | asked
+
+
+def _method(request: dict[str, Any]) -> Method:
+    """The method, if it can do this kind of forgetting."""
+    method = methods.get(request["method"]["method"])
+    if request["kind"] not in method.forgets:
+        kinds = " and ".join(sorted(method.forgets))
+        raise WrongOptions(f"{method.name} forgets {kinds}, and this batch is a {request['kind']}")
+    return method
 
 
 def _base(
@@ -188,9 +201,9 @@ def _update_log(root: Path, request: dict[str, Any]) -> UpdateLog | None:
         capacity = request["update_log_bytes"]
         return UpdateLog(max_bytes=capacity) if capacity else None
     digest = request["anchor"].get("log")
-    if digest is None:
-        return None
-    return update_log.from_tensors(workspace.load(root, "logs", digest))
+    if digest is None or request["method"]["method"] != "amnesiac":
+        return None  # it may be large: only who needs it reads it
+    return logs.load(root, digest, taken_back=request["anchor"]["taken_back"])
 
 
 def _internal_state(
@@ -204,8 +217,7 @@ def _internal_state(
 ) -> list[dict[str, Any]]:
     """The anchor's cache if it was made on the way, and the running sums for the next batch."""
     if update.is_anchor:
-        log = context.update_log
-        return [] if log is None else [workspace.save(root, "logs", log.to_tensors(), {})]
+        return logs.store(root, update.update_log)
     made: list[dict[str, Any]] = []
     if update.anchor is not None and context.anchor is None:
         cache = prepare.store(root, request["anchor"]["digest"], update.anchor)
@@ -231,7 +243,7 @@ def _scored(
     updated: Classifier,
     base: Classifier,
 ) -> tuple[ModelScores, ModelScores]:
-    fixed = measuring.sets(rows, request["forget"])
+    fixed = measuring.sets(rows, request["forget"], never_seen=request["never_seen"])
     control = measuring.control_scores(
         place, request["base"]["digest"], base, fixed, forget, request["forget"]
     )

@@ -1,0 +1,49 @@
+"""The log of a training's updates, in the store: what it costs, and what of it is still to be had.
+
+It holds which row was in which batch and what the batch did to the weights: internal state of the
+anchor, destroyed with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearning import update_log
+from unlearning.update_log import UpdateLog
+from workers.compute import workspace
+
+
+def store(root: Path, log: UpdateLog | None) -> list[dict[str, Any]]:
+    """What a worker needs to register it.
+
+    A log that outgrew its size is not kept: taking back a part of what a row did is no use.
+    """
+    if log is None or not log.complete:
+        return []
+    saved = workspace.save(root, "logs", log.to_tensors(), {})
+    return [saved | {"notes": describe(log)["update_log"]}]
+
+
+def describe(log: UpdateLog | None) -> dict[str, Any]:
+    """What a reader of the version should know of it; nothing where none was asked for."""
+    if log is None:
+        return {}
+    return {
+        "update_log": {
+            "complete": log.complete,
+            "batches": len(log),
+            "size_bytes": log.size_bytes,
+            "max_bytes": log.max_bytes,
+        }
+    }
+
+
+def load(root: Path, digest: str, *, taken_back: Sequence[int]) -> UpdateLog:
+    """The log less the batches that held one of these rows: no batch is taken back twice."""
+    kept = update_log.from_tensors(workspace.load(root, "logs", digest))
+    gone = torch.as_tensor(list(taken_back), dtype=torch.int64)
+    return kept.without(gone)

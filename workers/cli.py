@@ -268,6 +268,57 @@ def check_chain() -> None:
     raise typer.Exit(0 if checked.sound else 1)
 
 
+@restore_app.command("export")
+def export_tombstones(
+    file: Annotated[Path, typer.Argument(help="Where the list goes; an older one is replaced.")],
+) -> None:
+    """Write the signed list of all that was forgotten, to be kept apart from the backups.
+
+    Example: unlearn restore export /safe/tombstones.json
+    """
+    from service.ledger import db
+    from workers import restore
+
+    settings = Settings()
+    listed = restore.export(settings, db.engine(settings.database), file)
+    err.print(f"{len(listed.requests)} deletion requests are listed in {file}.")
+
+
+@restore_app.command("check")
+def check_restored(
+    file: Annotated[Path, typer.Argument(help="The newest list of `unlearn restore export`.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Have it all forgotten again.")] = False,
+) -> None:
+    """Compare restored database and files with the list; exit 1 when something came back.
+
+    Keep API and workers stopped until it was run with --apply.
+
+    Example: unlearn restore check /safe/tombstones.json --apply
+    """
+    from service.ledger import db
+    from service.ledger.tombstones import NotTombstones
+    from workers import restore
+
+    settings = Settings()
+    engine = db.engine(settings.database)
+    try:
+        found = restore.check(settings, engine, file)
+        for line in restore.lines(found):
+            out.print(line, highlight=False, markup=False)
+        if found.clean:
+            err.print("Nothing that was forgotten is back.")
+            return
+        if not apply:
+            raise _stop("Something came back; run this again with --apply, then start the workers.")
+        done = restore.apply(settings, engine, file, actor="cli")
+    except (NotTombstones, OSError) as error:
+        raise _stop(str(error)) from None
+    err.print(f"{done.requests} deletion requests are queued again, {done.records} records.")
+    for model in done.retrained:
+        err.print(f"Model {model} will be retrained: rows that it contains are gone already.")
+    err.print("Start the workers; this command without --apply then tells when all is forgotten.")
+
+
 def _session() -> Session:
     from service.ledger import db
 

@@ -35,6 +35,10 @@ class Digester:
         """Digest of a record, as audit reports name it."""
         return _digest(self.keys[0], "record", dataset, record_id)
 
+    def record_candidates(self, dataset: str, record_id: str) -> list[str]:
+        """Digests under which a record may have been named: one for every key still in force."""
+        return [_digest(key, "record", dataset, record_id) for key in self.keys]
+
     def bodies(self, principal: str, body: str) -> tuple[str, ...]:
         """Digests of a request's body under every key still in force, the current one first."""
         return tuple(_digest(key, "body", principal, body) for key in self.keys)

@@ -1,0 +1,285 @@
+"""Replay of a tombstone list on a restored ledger: what was forgotten is asked for again.
+
+Raw rows may be gone from the files although the restored ledger takes them for whole, because the
+store is younger than the database. No step can be taken from rows that are zeros: the models that
+contain them are retrained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from service.ledger import audit, batches, canonical, ids, intake, keys, outlook, requests, versions
+from service.ledger.digests import Digester
+from service.ledger.states import BatchStatus, RequestStatus
+from service.ledger.tables import (
+    Batch,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    RequestRecord,
+    Version,
+)
+from service.ledger.tombstones import Found, Listed, Tombstones, match
+
+#: In the place of the API key for requests that nobody sent: rows were found to be gone.
+PRINCIPAL = "restore"
+
+RETRAIN = {"method": "retrain", "options": {}}
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was done."""
+
+    requests: int
+    records: int
+    retrained: tuple[str, ...]
+    revoked_keys: int
+
+
+def replay(
+    session: Session,
+    listed: Tombstones,
+    found: Found,
+    *,
+    digester: Digester,
+    actor: str,
+    now: datetime,
+) -> Replayed:
+    """Put the ledger where the list says it was; workers do the rest. May be repeated.
+
+    ``found`` is the comparison in the same transaction, after rows of ``found.raw_again`` were
+    overwritten.
+    """
+    places = match(session, listed.requests, digester=digester)
+    for key_id in found.keys:
+        keys.revoke(session, key_id, actor=actor, now=now)
+    for one in found.reopened:
+        _withdraw(session, one, actor=actor)
+    for one in found.behind:
+        _advance(session, one, actor=actor, now=now)
+    again = [
+        one
+        for one in found.lost
+        if _ask_again(session, one, places[one.id], actor=actor, now=now) is not None
+    ]
+    orphans = [
+        _ask_for_hollow(session, name, rows, actor=actor, now=now)
+        for name, rows in found.hollow.items()
+    ]
+    retrained = [
+        model for name, rows in found.hollow.items() for model in _retrain(session, name, rows, now)
+    ]
+    done = Replayed(
+        requests=len(again) + len(found.behind) + sum(map(bool, orphans)),
+        records=len({(one.dataset, row) for one in again for row in places[one.id]}) + sum(orphans),
+        retrained=tuple(retrained),
+        revoked_keys=len(found.keys),
+    )
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.RESTORE_REPLAYED,
+        subject="ledger",
+        data={
+            "list": {"at": listed.at, "head": listed.head.seq},
+            "requests": done.requests,
+            "records": done.records,
+            "retrained": list(retrained),
+            "revoked_keys": done.revoked_keys,
+        },
+    )
+    return done
+
+
+def _withdraw(session: Session, one: Listed, *, actor: str) -> None:
+    """Its client, or the person asked to approve, had withdrawn it; too late where work began."""
+    request = session.get_one(DeletionRequest, one.id)
+    if request.status == RequestStatus.AWAITING_APPROVAL and one.status == RequestStatus.DENIED:
+        requests.deny(session, one.id, because=None, actor=actor)
+    elif request.status in (RequestStatus.AWAITING_APPROVAL, RequestStatus.ACCEPTED):
+        requests.cancel(session, one.id, actor=actor)
+
+
+def _advance(session: Session, one: Listed, *, actor: str, now: datetime) -> None:
+    """Bring a request that the ledger knows to where the list has it."""
+    request = session.get_one(DeletionRequest, one.id)
+    if request.status == RequestStatus.AWAITING_APPROVAL:
+        requests.approve(session, one.id, actor=actor, now=now)
+    if one.status != RequestStatus.ACCEPTED:
+        _begin(session, request)
+
+
+def _begin(session: Session, request: DeletionRequest) -> None:
+    """No longer to be cancelled, and out of every training from now on."""
+    request.status = RequestStatus.PROCESSING
+    session.flush()
+    batches.exclude(session, request.dataset_id, [request.id])
+
+
+def _ask_again(
+    session: Session, one: Listed, rows: Collection[int], *, actor: str, now: datetime
+) -> DeletionRequest | None:
+    """The request under its own id; None when its dataset is unknown here."""
+    dataset = session.scalar(select(Dataset).where(Dataset.name == one.dataset))
+    if dataset is None:
+        return None
+    standing = session.scalars(
+        select(Record.row).where(Record.dataset_id == dataset.id, Record.erased_at.is_(None))
+    )
+    open_rows = sorted(set(rows).intersection(standing))
+    ended = not open_rows and one.status == RequestStatus.COMPLETED
+    request = _record(
+        session,
+        dataset,
+        open_rows,
+        actor=actor,
+        id=one.id,
+        kind=one.kind,
+        label=one.label,
+        status=RequestStatus.COMPLETED if ended else _first_status(one),
+        principal=one.principal,
+        already_forgotten=one.already_forgotten + len(rows) - len(open_rows),
+        not_found=one.not_found,
+        created_at=one.created_at,
+        due_at=one.due_at,
+        expected_by=one.due_at,
+        completed_at=one.completed_at if ended else None,
+    )
+    if request.status in (RequestStatus.ACCEPTED, RequestStatus.PROCESSING):
+        _share_out(session, dataset, request, now=now)
+    if request.status == RequestStatus.PROCESSING:
+        _begin(session, request)
+    return request
+
+
+def _first_status(one: Listed) -> RequestStatus:
+    if one.status in (RequestStatus.AWAITING_APPROVAL, RequestStatus.ACCEPTED):
+        return one.status
+    return RequestStatus.PROCESSING
+
+
+def _ask_for_hollow(
+    session: Session, name: str, rows: Sequence[int], *, actor: str, now: datetime
+) -> int:
+    """A request for rows that are gone and that no request explains; how many there were.
+
+    They were forgotten after the list was made.
+    """
+    dataset = session.scalars(select(Dataset).where(Dataset.name == name)).one()
+    explained = session.scalars(
+        select(Record.row).where(
+            Record.dataset_id == dataset.id, Record.excluded_revision.is_not(None)
+        )
+    )
+    left = sorted(set(rows).difference(explained))
+    if left:
+        request = _record(
+            session,
+            dataset,
+            left,
+            actor=actor,
+            id=ids.new("dr"),
+            kind="records",
+            label=None,
+            status=RequestStatus.PROCESSING,
+            principal=PRINCIPAL,
+            already_forgotten=0,
+            not_found=0,
+            created_at=now,
+            due_at=outlook.due(now),
+            expected_by=outlook.due(now),
+            completed_at=None,
+        )
+        _share_out(session, dataset, request, now=now)
+        _begin(session, request)
+    return len(left)
+
+
+def _record(
+    session: Session, dataset: Dataset, rows: Sequence[int], *, actor: str, **columns: Any
+) -> DeletionRequest:
+    request = DeletionRequest(
+        dataset_id=dataset.id,
+        matched=len(rows),
+        status_reason="asked for again after a backup was restored",
+        **columns,
+    )
+    session.add(request)
+    session.flush()
+    if rows:
+        session.execute(
+            insert(RequestRecord),
+            [{"request_id": request.id, "dataset_id": dataset.id, "row": row} for row in rows],
+        )
+    completed = request.status == RequestStatus.COMPLETED
+    audit.append(
+        session,
+        actor=actor,
+        action=(
+            audit.Action.DELETION_REQUEST_COMPLETED
+            if completed
+            else audit.Action.DELETION_REQUEST_ACCEPTED
+        ),
+        subject=f"deletion_request:{request.id}",
+        data={
+            "dataset": dataset.name,
+            "kind": request.kind,
+            "matched": request.matched,
+            "restored": True,
+            "due_at": canonical.moment(request.due_at),
+        },
+    )
+    return request
+
+
+def _share_out(
+    session: Session, dataset: Dataset, request: DeletionRequest, *, now: datetime
+) -> None:
+    """An erasure for every model that has learned; one in training joins when it is done."""
+    learned = session.scalars(
+        select(Model)
+        .where(Model.dataset_id == dataset.id, Model.production_id.is_not(None))
+        .order_by(Model.id)
+    )
+    shares = intake.erasure_rows(request.id, learned, now=now)
+    if shares:
+        session.execute(insert(Erasure), shares)
+
+
+def _retrain(session: Session, name: str, hollow: Collection[int], now: datetime) -> list[str]:
+    """Have the models retrained that contain rows which are gone: nothing can step from zeros."""
+    models = session.scalars(
+        select(Model)
+        .join(Dataset, Dataset.id == Model.dataset_id)
+        .where(Dataset.name == name, Model.production_id.is_not(None))
+        .order_by(Model.name)
+    ).all()
+    return [model.name for model in models if _holds(session, model, hollow, now)]
+
+
+def _holds(session: Session, model: Model, hollow: Collection[int], now: datetime) -> bool:
+    live = session.get_one(Version, model.production_id)
+    chain = versions.batch_chain(session, live)
+    inside = session.scalars(
+        select(Record.row).where(
+            Record.dataset_id == model.dataset_id, versions.contained(live, chain=chain)
+        )
+    )
+    if not set(hollow).intersection(inside):
+        return False
+    model.run_now_at, model.run_now_method = now, RETRAIN
+    running = select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
+    for batch in session.scalars(running):  # the backup was taken in the middle of it
+        batch.method = RETRAIN
+    session.flush()
+    return True

@@ -1,0 +1,370 @@
+"""The tombstone list: what a restored backup must not bring back.
+
+A signed document with every deletion request and the keyed digests of its records. It is exported
+after each backup, or more often, and kept apart from the backups. After a restore it is held
+against ledger and store (``compare``) and replayed (``service.ledger.replay``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.ledger import audit, canonical, signing, versions
+from service.ledger.digests import Digester
+from service.ledger.signing import Signer
+from service.ledger.states import DatasetStatus, RequestStatus
+from service.ledger.tables import (
+    ApiKey,
+    AuditHead,
+    Dataset,
+    DeletionRequest,
+    Model,
+    Record,
+    RequestRecord,
+    Version,
+)
+
+TYPE = "tombstones"
+FORMAT = 1
+
+#: Requests whose records somebody is about to forget, or has forgotten.
+FORGETTING = frozenset(
+    {
+        RequestStatus.ACCEPTED,
+        RequestStatus.PROCESSING,
+        RequestStatus.COMPLETED,
+        RequestStatus.NEEDS_REVIEW,
+    }
+)
+#: Requests that ended without forgetting anything.
+WITHDRAWN = frozenset({RequestStatus.CANCELLED, RequestStatus.DENIED})
+
+#: File rows that were overwritten, by the dataset's name.
+Overwritten = Mapping[str, Collection[int]]
+
+
+class Listed(BaseModel):
+    """A deletion request as the list has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    dataset: str
+    kind: Literal["records", "subject", "class"]
+    label: int | None
+    status: RequestStatus
+    principal: str
+    already_forgotten: int
+    not_found: int
+    created_at: AwareDatetime
+    due_at: AwareDatetime
+    completed_at: AwareDatetime | None
+    records: list[str]
+
+
+class _Head(BaseModel):
+    seq: int
+    hash: str
+
+
+class Tombstones(BaseModel):
+    """A list that was read and whose signature holds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: Literal["tombstones"]
+    format: Literal[1]
+    at: AwareDatetime
+    #: The end of the audit chain when it was made.
+    head: _Head
+    requests: list[Listed]
+    revoked_keys: list[str]
+
+
+class NotTombstones(ValueError):
+    """The document is no tombstone list of this service; the message says why."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the comparison of the list with ledger and files found; rows by dataset name."""
+
+    #: Requests of the list that the ledger does not know.
+    lost: tuple[Listed, ...] = ()
+    #: Requests withdrawn by the list and open again in the ledger.
+    reopened: tuple[Listed, ...] = ()
+    #: Requests further on in the list than in the ledger.
+    behind: tuple[Listed, ...] = ()
+    #: Listed records that training would read again: nothing excludes them, no open request
+    #: names them.
+    in_training: Mapping[str, list[int]] = field(default_factory=dict)
+    #: Rows that the ledger or the list calls forgotten and whose raw bytes stand in the file.
+    raw: Mapping[str, list[int]] = field(default_factory=dict)
+    #: Of these, the rows that the ledger believes overwritten.
+    raw_again: Mapping[str, list[int]] = field(default_factory=dict)
+    #: Rows overwritten in the file that the ledger takes for whole.
+    hollow: Mapping[str, list[int]] = field(default_factory=dict)
+    #: (model, version, records) of live versions that contain records of completed requests.
+    live: tuple[tuple[str, int, int], ...] = ()
+    #: Datasets of the list that the ledger does not have.
+    unknown_datasets: tuple[str, ...] = ()
+    #: Keys revoked by the list and in force in the ledger.
+    keys: tuple[str, ...] = ()
+    #: Whether the chain still holds the list's head, and how many lines it lacks.
+    chain: Literal["whole", "shorter", "another"] = "whole"
+
+    @cached_property
+    def clean(self) -> bool:
+        """Whether nothing came back."""
+        return not any(
+            (
+                self.lost,
+                self.reopened,
+                self.behind,
+                any(self.in_training.values()),
+                any(self.raw.values()),
+                any(self.hollow.values()),
+                self.live,
+                self.keys,
+            )
+        )
+
+
+def export(
+    session: Session, *, digester: Digester, signer: Signer, now: datetime
+) -> dict[str, Any]:
+    """The signed list as things stand."""
+    audit.write(session)
+    head = session.execute(select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)).one()
+    revoked = select(ApiKey.id).where(ApiKey.revoked_at.is_not(None)).order_by(ApiKey.id)
+    return signer.sign(
+        {
+            "type": TYPE,
+            "format": FORMAT,
+            "at": now,
+            "head": {"seq": head.seq, "hash": head.hash},
+            "requests": _requests(session, digester),
+            "revoked_keys": list(session.scalars(revoked)),
+        }
+    )
+
+
+def read(content: bytes, *, keys: signing.Keys) -> Tombstones:
+    """The list in these bytes; ``NotTombstones`` unless one of ``keys`` signed it."""
+    try:
+        document = canonical.decode(content)
+        if not isinstance(document, dict) or document.get("type") != TYPE:
+            raise NotTombstones("this is no tombstone list; make one with: unlearn restore export")
+        signing.check(document, keys)
+        return Tombstones.model_validate(document)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise NotTombstones(f"the list cannot be read at {where}") from None
+    except NotTombstones:
+        raise
+    except ValueError as error:
+        raise NotTombstones(str(error)) from None
+
+
+def compare(
+    session: Session, listed: Tombstones, *, digester: Digester, overwritten: Overwritten
+) -> Found:
+    """Hold the list against the ledger and against the rows overwritten in the array files."""
+    ours = dict(session.execute(select(DeletionRequest.id, DeletionRequest.status)).all())
+    lost, reopened, behind = _requests_apart(listed.requests, ours)
+    places = match(session, listed.requests, digester=digester)
+    rows = {name: _Rows.load(session, name) for name in _ready(session)}
+    done = {one.id for one in listed.requests if one.status == RequestStatus.COMPLETED}
+    named: dict[str, set[int]] = {name: set() for name in rows}
+    finished: dict[str, set[int]] = {name: set() for name in rows}
+    for one in listed.requests:
+        if one.dataset in rows and one.status in FORGETTING:
+            named[one.dataset] |= places[one.id]
+            if one.id in done:
+                finished[one.dataset] |= places[one.id]
+    flat = {name: set(overwritten.get(name, ())) for name in rows}
+    return Found(
+        lost=lost,
+        reopened=reopened,
+        behind=behind,
+        in_training={
+            name: sorted(named[name] - own.excluded - own.asked) for name, own in rows.items()
+        },
+        raw={
+            name: sorted((finished[name] | own.erased) - flat[name]) for name, own in rows.items()
+        },
+        raw_again={name: sorted(own.erased - flat[name]) for name, own in rows.items()},
+        hollow={name: sorted(flat[name] - own.erased) for name, own in rows.items()},
+        live=_live(session, finished),
+        unknown_datasets=tuple(sorted({one.dataset for one in listed.requests} - set(rows))),
+        keys=_keys_back(session, listed.revoked_keys),
+        chain=_chain(session, listed.head),
+    )
+
+
+def match(
+    session: Session, requests: Iterable[Listed], *, digester: Digester
+) -> dict[str, set[int]]:
+    """Rows of the ledger's records that each listed request names, by the request's id."""
+    requests = list(requests)
+    by_dataset: dict[str, dict[str, int]] = {}
+    for name in {one.dataset for one in requests}:
+        records = session.execute(
+            select(Record.record_id, Record.row)
+            .join(Dataset, Dataset.id == Record.dataset_id)
+            .where(Dataset.name == name)
+        )
+        by_dataset[name] = {
+            digest: row
+            for record_id, row in records
+            for digest in digester.record_candidates(name, record_id)
+        }
+    return {
+        one.id: {
+            by_dataset[one.dataset][digest]
+            for digest in one.records
+            if digest in by_dataset[one.dataset]
+        }
+        for one in requests
+    }
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the ledger says of a dataset's rows."""
+
+    excluded: set[int]
+    erased: set[int]
+    #: Named by a request that is open.
+    asked: set[int]
+
+    @classmethod
+    def load(cls, session: Session, name: str) -> _Rows:
+        rows = session.execute(
+            select(Record.row, Record.erased_at)
+            .join(Dataset, Dataset.id == Record.dataset_id)
+            .where(Dataset.name == name, Record.excluded_revision.is_not(None))
+        ).all()
+        asked = session.scalars(
+            select(RequestRecord.row)
+            .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
+            .join(Dataset, Dataset.id == RequestRecord.dataset_id)
+            .where(
+                Dataset.name == name,
+                DeletionRequest.status.in_(FORGETTING - {RequestStatus.COMPLETED}),
+            )
+        )
+        return cls(
+            excluded={row for row, _ in rows},
+            erased={row for row, erased_at in rows if erased_at is not None},
+            asked=set(asked),
+        )
+
+
+def _requests(session: Session, digester: Digester) -> list[dict[str, Any]]:
+    rows = session.execute(
+        select(DeletionRequest, Dataset.name)
+        .join(Dataset, Dataset.id == DeletionRequest.dataset_id)
+        .where(DeletionRequest.status != RequestStatus.NO_MATCH)
+        .order_by(DeletionRequest.id)
+    ).all()
+    records: dict[str, list[str]] = {request.id: [] for request, _ in rows}
+    named = session.execute(
+        select(RequestRecord.request_id, Dataset.name, Record.record_id)
+        .join(
+            Record,
+            (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row),
+        )
+        .join(Dataset, Dataset.id == Record.dataset_id)
+    )
+    for request_id, name, record_id in named:
+        if request_id in records:
+            records[request_id].append(digester.record(name, record_id))
+    return [
+        Listed(
+            **{field: getattr(request, field) for field in _COPIED},
+            dataset=name,
+            records=sorted(records[request.id]),
+        ).model_dump()
+        for request, name in rows
+    ]
+
+
+_COPIED = tuple(name for name in Listed.model_fields if name not in ("dataset", "records"))
+
+
+def _requests_apart(
+    listed: Iterable[Listed], ours: Mapping[str, RequestStatus]
+) -> tuple[tuple[Listed, ...], tuple[Listed, ...], tuple[Listed, ...]]:
+    lost, reopened, behind = [], [], []
+    for one in listed:
+        status = ours.get(one.id)
+        if status is None:
+            # What was withdrawn and is unknown now stays withdrawn.
+            if one.status not in WITHDRAWN:
+                lost.append(one)
+        elif one.status in WITHDRAWN:
+            if status not in WITHDRAWN:
+                reopened.append(one)
+        elif _STAGE[status] < _STAGE[one.status]:
+            behind.append(one)
+    return tuple(lost), tuple(reopened), tuple(behind)
+
+
+#: How far a request is; only what lags behind the list's stage must be made good.
+_STAGE = {
+    RequestStatus.AWAITING_APPROVAL: 0,
+    RequestStatus.ACCEPTED: 1,
+    RequestStatus.PROCESSING: 2,
+    RequestStatus.NEEDS_REVIEW: 2,
+    RequestStatus.COMPLETED: 2,  # a worker brings it from processing to here
+    RequestStatus.NO_MATCH: 3,
+    RequestStatus.CANCELLED: 3,
+    RequestStatus.DENIED: 3,
+}
+
+
+def _ready(session: Session) -> list[str]:
+    wanted = select(Dataset.name).where(Dataset.status == DatasetStatus.READY)
+    return list(session.scalars(wanted.order_by(Dataset.name)))
+
+
+def _live(session: Session, finished: Mapping[str, set[int]]) -> tuple[tuple[str, int, int], ...]:
+    found = []
+    rows = session.execute(
+        select(Model, Version, Dataset.name)
+        .join(Version, Version.id == Model.production_id)
+        .join(Dataset, Dataset.id == Model.dataset_id)
+        .order_by(Model.name)
+    )
+    for model, version, name in rows.all():
+        chain = versions.batch_chain(session, version)
+        inside = session.scalars(
+            select(Record.row).where(
+                Record.dataset_id == model.dataset_id, versions.contained(version, chain=chain)
+            )
+        )
+        count = len(finished.get(name, set()).intersection(inside))
+        if count:
+            found.append((model.name, version.number, count))
+    return tuple(found)
+
+
+def _keys_back(session: Session, revoked: Collection[str]) -> tuple[str, ...]:
+    wanted = select(ApiKey.id).where(ApiKey.id.in_(revoked), ApiKey.revoked_at.is_(None))
+    return tuple(session.scalars(wanted.order_by(ApiKey.id)))
+
+
+def _chain(session: Session, head: _Head) -> Literal["whole", "shorter", "another"]:
+    if audit.holds(session, seq=head.seq, hash=head.hash):
+        return "whole"
+    end = session.scalar(select(AuditHead.seq).where(AuditHead.id == 1)) or 0
+    return "shorter" if end < head.seq else "another"

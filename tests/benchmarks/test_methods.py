@@ -1,0 +1,231 @@
+"""The methods benchmark on scikit-learn's digits: small networks, really trained and unlearned."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import distance
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from benchmarks import results
+from benchmarks.cifar import Cifar
+from benchmarks.methods import measuring, plots, problem, ranking, report, runs, settings
+from benchmarks.methods.__main__ import walk
+from benchmarks.methods.measuring import Numbers
+from benchmarks.methods.report import Findings
+from benchmarks.methods.settings import Entry, Settings
+from unlearning import architectures, methods
+from unlearning.architectures import Classifier, Transform
+from unlearning.examples import Examples
+from unlearning.verification import ModelScores
+
+SETTINGS = Settings(architecture="mlp", epochs=4, batch_size=32, references=2, share=0.1)
+ENTRIES = [
+    Entry("iau", "", "calibrated"),
+    Entry("iau", "released", "authors", {"step": "adam1"}),
+    Entry("fine_tune", "", "authors", {"epochs": 1}),
+    Entry("ssd", "", "calibrated", {"strength": "calibrated", "importance_rows": 100}),
+    Entry("amnesiac", "", "authors"),
+]
+
+
+def _network(seed: int) -> Classifier:
+    generator = torch.Generator().manual_seed(seed)
+    parameters = {"inputs": 64, "classes": 10, "hidden": [32]}
+    return architectures.classifier("mlp", parameters, Transform(1 / 16), generator=generator)
+
+
+@pytest.fixture(scope="module")
+def digits() -> problem.Problem:
+    x, y = load_digits(return_X_y=True)
+    x, y = torch.from_numpy(x).float(), torch.from_numpy(y).long()
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    train, validation, test = (Examples(x, y, rows) for rows in order.split([600, 200, 997]))
+    test = test.subset(torch.arange(150))
+    return problem.of(Cifar(train, validation, test), SETTINGS, fresh=_network)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bank")
+
+
+@pytest.fixture(scope="module")
+def found(digits: problem.Problem, folder: Path) -> Findings:
+    # No log fits into nothing: the method that needs one must refuse, and the rest go on.
+    return walk(digits, replace(SETTINGS, log_megabytes=0), folder, entries=ENTRIES)
+
+
+def test_every_method_is_compared_in_every_strength_it_has() -> None:
+    entries = settings.entries("records")
+    assert {e.method for e in entries} == set(methods.names()) - {"retrain"}
+    assert len({e.name for e in entries}) == len(entries)
+    for name in {e.method for e in entries}:
+        assert {e.strength for e in entries if e.method == name} == {"authors", "calibrated"}
+
+
+def test_a_method_that_cannot_forget_a_class_is_not_asked_to() -> None:
+    assert "influence" not in {e.method for e in settings.entries("class")}
+
+
+def test_ranks_are_the_places_among_the_others() -> None:
+    measured = {
+        "near, dear, slow": (_numbers(auc_distance=0.0, forget_distance=0.0, test=0.9), 9.0),
+        "middle": (_numbers(auc_distance=0.1, forget_distance=0.1, test=0.8), 5.0),
+        "far, cheap, quick": (_numbers(auc_distance=0.2, forget_distance=0.2, test=0.7), 1.0),
+        "as the middle": (_numbers(auc_distance=0.1, forget_distance=0.1, test=0.8), 5.0),
+    }
+    ranks = ranking.rank(measured)
+    assert vars(ranks["near, dear, slow"]) == {"removal": 1, "utility": 1, "time": 4}
+    assert vars(ranks["far, cheap, quick"]) == {"removal": 4, "utility": 4, "time": 1}
+    assert ranks["middle"] == ranks["as the middle"]
+    assert ranks["middle"].average == 2.5
+
+
+def test_removal_weighs_both_distances_alike() -> None:
+    measured = {
+        "auc": (_numbers(auc_distance=0.0, forget_distance=0.2), 1.0),
+        "accuracy": (_numbers(auc_distance=0.1, forget_distance=0.0), 1.0),
+    }
+    ranks = ranking.rank(measured)
+    assert ranks["auc"].removal == ranks["accuracy"].removal == 1.5
+
+
+def test_the_attack_is_that_of_scikit_learn_on_class_matched_rows(
+    found: Findings, digits: problem.Problem
+) -> None:
+    control = found.yardstick.control
+    member, score, weight = _attack(control)
+    expected = roc_auc_score(member, score, sample_weight=weight)
+    assert found.base.auc == pytest.approx(expected, abs=1e-9)
+    false, true = plots.rates(control, control)
+    theirs_false, theirs_true, _ = roc_curve(
+        member, score, sample_weight=weight, drop_intermediate=False
+    )
+    np.testing.assert_allclose(false, theirs_false[1:], atol=1e-9)
+    np.testing.assert_allclose(true, theirs_true[1:], atol=1e-9)
+    assert len(member) == len(digits.forget) + len(digits.data.test)
+
+
+def test_distances_are_from_the_mean_of_the_references(found: Findings) -> None:
+    yardstick = found.yardstick
+    accuracy = np.mean([scores.forget.correct.mean() for scores in yardstick.scores])
+    auc = np.mean([numbers.auc for numbers in yardstick.each])
+    for line in found.lines:
+        numbers = line.numbers
+        assert numbers.forget_distance == pytest.approx(abs(numbers.forget - accuracy))
+        assert numbers.auc_distance == pytest.approx(abs(numbers.auc - auc))
+
+
+def test_divergences_are_those_of_scipy(found: Findings) -> None:
+    first, second = (scores.forget.probabilities for scores in found.yardstick.scores)
+    expected = float(np.mean(distance.jensenshannon(first, second, base=2, axis=1) ** 2))
+    assert found.yardstick.band_forget == pytest.approx((expected, expected), rel=1e-4)
+    assert found.yardstick.each[0].divergence_forget == pytest.approx(expected, rel=1e-4)
+
+
+def test_with_a_class_forgotten_test_accuracy_is_that_on_the_others(
+    found: Findings, digits: problem.Problem
+) -> None:
+    wanted = replace(SETTINGS, kind="class", forget_class=3)
+    of_class = problem.of(digits.data, wanted, fresh=_network)
+    assert set(of_class.forget.labels.tolist()) == {3}
+    assert 3 not in of_class.retain.labels
+    scores = runs.score(found.bank.base.model, of_class)
+    numbers = measuring.measure(scores, measuring.yardstick([scores, scores], scores))
+    others = scores.audit.label != 3
+    assert numbers.test == pytest.approx(scores.audit.correct[others].mean())
+    assert numbers.divergence_forget == 0.0
+
+
+def test_a_method_that_refuses_is_told_and_not_ranked(found: Findings) -> None:
+    assert [line.entry.method for line in found.refused] == ["amnesiac"]
+    assert len(found.lines) == len(ENTRIES) - 1
+
+
+def test_what_is_finished_is_not_run_again(
+    found: Findings, digits: problem.Problem, folder: Path
+) -> None:
+    added = Entry("negative_gradient", "", "authors")
+    again = walk(digits, SETTINGS, folder, entries=[*ENTRIES, added], only_finished=True)
+    assert [line.run.seconds for line in again.lines] == [line.run.seconds for line in found.lines]
+    assert [reference.seconds for reference in again.bank.references] == [
+        reference.seconds for reference in found.bank.references
+    ]
+    assert again.pending == ["negative_gradient (authors)"]
+
+
+def test_a_method_can_be_asked_for_again(
+    found: Findings, digits: problem.Problem, folder: Path
+) -> None:
+    before = {line.entry.name: line for line in found.lines}
+    after = walk(digits, SETTINGS, folder, entries=ENTRIES[:2], again=["iau"])
+    for line in after.lines:
+        assert line.run.seconds != before[line.entry.name].run.seconds
+        assert line.numbers == before[line.entry.name].numbers
+
+
+def test_other_settings_have_models_of_their_own(digits: problem.Problem) -> None:
+    changed = [replace(SETTINGS, alpha=0.005), replace(SETTINGS, epochs=5)]
+    keys = [problem.key(digits, asked) for asked in (SETTINGS, *changed)]
+    assert len(set(keys)) == 3
+    assert problem.key(digits, replace(SETTINGS, references=3)) == keys[0]
+
+
+def test_the_report_tells_all_of_it(
+    found: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    text = report.write(found).read_text()
+    for line in (*found.lines, *found.refused):
+        assert line.title in text
+    assert "Gave no model" in text
+    content = json.loads((tmp_path / f"{SETTINGS.name}.json").read_text())
+    assert list(content)[-1] == "targets"
+    assert {"name", "value", "bound", "met"} == set(content["targets"][0])
+    assert len(content["methods"]) == len(ENTRIES)
+    for target in content["targets"]:
+        assert target["met"] == (target["value"] <= target["bound"])
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {
+        f"{SETTINGS.name}-{what}.png" for what in ("losses", "roc", "trade-off", "space")
+    }
+    assert all(name in text for name in pictures)
+
+
+def test_a_missed_target_says_by_how_much(found: Findings) -> None:
+    ours = next(line for line in found.lines if line.entry == ENTRIES[0])
+    missed = replace(found, base=replace(found.base, test=ours.numbers.test + 0.025))
+    text = report.markdown(missed, report.targets(missed), {})
+    assert "| 2.500 | 0.500 | no, missed by 2 |" in text
+
+
+def test_references_come_from_seeds_of_their_own(found: Findings) -> None:
+    states = [reference.model.state_dict() for reference in found.bank.references]
+    for first, second in itertools.combinations(states, 2):
+        assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def _numbers(**given: float) -> Numbers:
+    return Numbers(**{**dict.fromkeys(Numbers.__dataclass_fields__, 0.5), **given})
+
+
+def _attack(
+    scores: ModelScores,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, −losses and weights that give never-seen rows the class mix of the forget rows."""
+    forget, audit = scores.forget, scores.audit
+    weight = np.zeros(len(audit))
+    for label in range(10):
+        here = audit.label == label
+        weight[here] = (forget.label == label).mean() / here.sum()
+    member = np.concatenate([np.ones(len(forget)), np.zeros(len(audit))])
+    score = -np.concatenate([forget.loss, audit.loss])
+    return member, score, np.concatenate([np.full(len(forget), 1 / len(forget)), weight])

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     )
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int = Field(0, ge=0, description="CPU threads of a compute process; 0: all cores")
+    threads: int = Field(0, ge=0, description="CPU threads of a compute process; 0: half the cores")
     poll_seconds: float = Field(1.0, gt=0, description="how often a worker looks for due work")
     beat_seconds: float = Field(10.0, gt=0, description="how often beat wakes the workers")
     lease_seconds: float = Field(30.0, gt=0, description="a lease is renewed every third of this")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,8 +28,9 @@ class Workspace:
 
     def __init__(self, *, device: str = "auto", threads: int = 0) -> None:
         self.device = devices.pick(device)
-        if threads:
-            torch.set_num_threads(threads)
+        # A worker has two lanes: together their processes use every core, and neither waits at a
+        # barrier for a thread that the other has pushed aside.
+        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // 2))
         self._kept: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 
     def kept(self, key: tuple[str, ...], make: Callable[[], Thing]) -> Thing:

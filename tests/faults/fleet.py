@@ -1,0 +1,311 @@
+"""The real service as real processes: APIs, workers and beat, that can be killed and come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from service import wake
+from service.ledger import db, keys, schema
+from service.ledger.states import VersionStatus
+from service.ledger.tables import Artifact, Dataset, Version
+from service.settings import Settings
+from tests.faults.servers import Postgres, Redis, free_port, until
+from workers import serve
+from workers.demo import digits as demo_digits
+
+MODEL = "m"
+
+#: Impatient in everything, so that a test sees in seconds what takes minutes in life.
+IMPATIENT = {
+    "mode": "development",
+    "device": "cpu",
+    "threads": 1,
+    "poll_seconds": 0.3,
+    "beat_seconds": 1.0,
+    "lease_seconds": 2.0,
+    "grace_seconds": 4.0,
+    "max_attempts": 5,
+    "backoff_seconds": 0.1,
+    "orphan_grace_seconds": 4.0,
+    "batch_timeout_seconds": 60.0,
+    "training_timeout_seconds": 120.0,
+}
+
+POLICY = {"max_wait_seconds": 0.2, "max_records": 24, "purge_after_seconds": 1}
+
+
+@dataclass
+class Child:
+    """One program, its process if it runs, and what is special about its environment."""
+
+    program: serve.Program
+    process: subprocess.Popen[bytes] | None = None
+    special: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pid(self) -> int | None:
+        if self.process is None or self.process.poll() is not None:
+            return None
+        return self.process.pid
+
+
+class Fleet:
+    """Everything that runs, on PostgreSQL and Redis of its own or in the embedded form."""
+
+    def __init__(self, home: Path, *, embedded: bool = False, apis: int = 1) -> None:
+        self.home = home
+        self.postgres = None if embedded else Postgres(home)
+        self.redis = None if embedded else Redis(home)
+        self.faults = home / "faults"
+        self.faults.mkdir()
+        self.ports = [free_port() for _ in range(apis)]
+        self.settings = Settings(
+            _env_file=None,
+            state_dir=home / "state",
+            database_url="" if self.postgres is None else self.postgres.url,
+            broker_url="" if self.redis is None else self.redis.url,
+            **IMPATIENT,
+        )
+        self.children: dict[str, Child] = {}
+        self.asked: dict[str, subprocess.Popen[bytes]] = {}
+        self.digits = demo_digits.load()
+        self.secret = ""
+        self._engine: Engine | None = None
+
+    # Starting and stopping.
+
+    def start(self) -> None:
+        """Servers, schema, key, processes, dataset, model, first version."""
+        for server in (self.postgres, self.redis):
+            if server is not None:
+                server.start()
+        self.settings.sources.mkdir(parents=True)
+        self.digits.write(self.settings.sources / demo_digits.FILE)
+        schema.upgrade(self.engine)
+        with self.sessions.begin() as session:
+            _, self.secret = keys.create(
+                session, "faults", scopes=["admin"], expires_at=None, actor="test", now=db.now()
+            )
+        self._plan()
+        for name in self.children:
+            self.spawn(name)
+        until(lambda: self.get("/readyz") is not None, "the API answers")
+        self._publish()
+
+    def close(self) -> None:
+        """End everything that was started here."""
+        for child in self.children.values():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGCONT)
+                os.killpg(child.pid, signal.SIGKILL)
+                child.process.wait()  # type: ignore[union-attr]  # it has a pid
+        if self._engine is not None:
+            self._engine.dispose()
+        if self.redis is not None:
+            self.redis.stop()
+        if self.postgres is not None:
+            self.postgres.stop()
+
+    def spawn(self, name: str) -> None:
+        """Start a program that does not run."""
+        child = self.children[name]
+        environment = {
+            **os.environ,
+            **serve.environment(self.settings),
+            "UNLEARN_FAULTS": str(self.faults),
+            "OMP_NUM_THREADS": "1",
+            **child.special,
+        }
+        with (self.home / f"{name}.log").open("ab") as log:
+            child.process = subprocess.Popen(
+                [sys.executable, *child.program.command[1:]],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def revive(self) -> list[str]:
+        """Start again what has ended without being asked to; the names."""
+        ended = [name for name, child in self.children.items() if child.pid is None]
+        for name in ended:
+            self.spawn(name)
+        return ended
+
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        process = self.children[name].process
+        if process is not None and process.poll() is None:
+            if number == signal.SIGTERM:
+                self.asked[name] = process
+            process.send_signal(number)
+
+    def wait_ended(self, name: str) -> int:
+        """The exit code of the process that was asked to end; another one may run already."""
+        asked = self.asked.pop(name)
+        allowed = self.children[name].program.stop_seconds
+        until(lambda: asked.poll() is not None, f"{name} ends", seconds=allowed)
+        return int(asked.returncode)
+
+    # Looking.
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            self._engine = db.engine(self.settings.database, pool_size=4)
+        return self._engine
+
+    @property
+    def sessions(self) -> sessionmaker[Session]:
+        return db.session_factory(self.engine)
+
+    @property
+    def workers(self) -> list[str]:
+        return [name for name in self.children if name.startswith("worker")]
+
+    @property
+    def apis(self) -> list[str]:
+        """In the order of their ports."""
+        return [name for name in self.children if name.startswith("api")]
+
+    def compute_pids(self, name: str) -> list[int]:
+        """Processes that compute for a worker."""
+        pid = self.children[name].pid
+        return [] if pid is None else list(_children_of(pid))
+
+    def stopped(self) -> str | None:
+        """The worker that has stopped itself (SIGSTOP), if one has."""
+        for name in self.workers:
+            pid = self.children[name].pid
+            if pid is not None and _state(pid) == "T":
+                return name
+        return None
+
+    def get(self, path: str, *, port: int | None = None) -> Any:
+        """A GET's JSON; None while the API does not answer with 200."""
+        try:
+            answer = httpx.get(
+                f"http://127.0.0.1:{port or self.ports[0]}{path}", headers=self.headers, timeout=20
+            )
+        except httpx.TransportError:
+            return None
+        return answer.json() if answer.status_code == 200 else None
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        answer = httpx.post(
+            f"http://127.0.0.1:{self.ports[0]}{path}", headers=self.headers, json=body, timeout=20
+        )
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.secret}", "Connection": "close"}
+
+    # Breaking.
+
+    def arm(self, point: str, action: str) -> None:
+        (self.faults / point).write_text(action)
+
+    def armed(self, point: str) -> bool:
+        return (self.faults / point).exists()
+
+    def disarm(self) -> None:
+        for file in self.faults.iterdir():
+            file.unlink(missing_ok=True)
+
+    def messages(self, count: int) -> None:
+        """Send every task that often, whether there is something to do or not."""
+        from service import broker
+
+        sender = wake.sender(self.settings)
+        for _ in range(count):
+            sender._send(broker.RUN_BATCHES, broker.DELETIONS)
+            sender._send(broker.RUN_BACKGROUND, broker.BACKGROUND)
+        sender.close()
+
+    def stored(self, kind: str) -> tuple[str, Path] | None:
+        """Digest and directory of the live chain's newest checkpoint, cache or state."""
+        with self.sessions() as session:
+            live = session.scalars(
+                select(Version)
+                .where(Version.status == VersionStatus.PUBLISHED)
+                .order_by(Version.number.desc())
+                .limit(1)
+            ).one()
+            if kind == "checkpoints":
+                digest: str | None = live.digest
+            else:
+                digest = session.scalar(
+                    select(Artifact.digest)
+                    .where(
+                        Artifact.kind == kind,
+                        Artifact.destroyed_at.is_(None),
+                        Artifact.version_id.in_([live.id, live.anchor_id]),
+                    )
+                    .order_by(Artifact.id.desc())
+                    .limit(1)
+                )
+        return None if digest is None else (digest, self.settings.store / kind / digest)
+
+    # Setting up.
+
+    def _plan(self) -> None:
+        made = serve.programs(self.settings, host="127.0.0.1", port=self.ports[0], processes=2)
+        for program in made:
+            self.children[program.name] = Child(program)
+        for number, port in enumerate(self.ports[1:], start=2):
+            again = serve.programs(self.settings, host="127.0.0.1", port=port, processes=1)
+            program = next(one for one in again if one.name == "api")
+            self.children[f"api-{number}"] = Child(program)
+
+    def _publish(self) -> None:
+        until(lambda: bool((self.get("/v1/methods") or {}).get("items")), "a worker is there")
+        self.post("/v1/datasets", {"name": "digits", "source": {"path": demo_digits.FILE}})
+        until(lambda: self._dataset() == "ready", "the digits are ingested")
+        self.post(
+            "/v1/models",
+            {
+                "name": MODEL,
+                "dataset": "digits",
+                "architecture": {"name": "mlp", "parameters": {"hidden": [16]}},
+                "transform": {"scale": 1 / 16},
+                "recipe": {"epochs": 8, "learning_rate": 0.01, "alpha": 0},
+                "policy": POLICY,
+            },
+        )
+        self.post(f"/v1/models/{MODEL}/training-runs", {"seed": 3})
+        until(
+            lambda: (self.get(f"/v1/models/{MODEL}") or {}).get("production") is not None,
+            "the first version is live",
+        )
+
+    def _dataset(self) -> str | None:
+        with self.sessions() as session:
+            return session.scalar(select(Dataset.status))
+
+
+def _children_of(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            yield from map(int, task.read_text().split())
+        except OSError:
+            continue
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""

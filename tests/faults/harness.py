@@ -1,0 +1,142 @@
+"""One run: start everything, break things under load, let it settle, check the promises."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
+from service.ledger.tables import AuditEvent, Batch, DeletionRequest, Version
+from tests.faults import breakages, promises
+from tests.faults.clients import Clients
+from tests.faults.fleet import Fleet
+from tests.faults.servers import until
+
+SETTLE_SECONDS = 150
+PERMITS = 6
+
+
+@dataclass
+class Outcome:
+    """What was broken how often, what the clients met, and which promise did not hold."""
+
+    seed: int
+    broke: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    clients: Counter[str] = field(default_factory=Counter)
+    ledger: Counter[str] = field(default_factory=Counter)
+    revived: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+
+def run(
+    home: Path,
+    names: Sequence[str],
+    *,
+    seed: int,
+    embedded: bool = False,
+    say: Callable[[str], None] = lambda _line: None,
+) -> Outcome:
+    """Break everything named, in an order that the seed decides."""
+    chance = random.Random(seed)
+    order = list(names)
+    chance.shuffle(order)
+    outcome = Outcome(seed)
+    fleet = Fleet(home, embedded=embedded, apis=1 if embedded else 2)
+    try:
+        fleet.start()
+        say(f"running in {home}")
+        clients = Clients(fleet, seed)
+        scene = breakages.Scene(fleet, clients, chance)
+        with kept_running(fleet, outcome.revived):
+            clients.start()
+            try:
+                for name in order:
+                    began = time.monotonic()
+                    clients.permit(PERMITS)
+                    breakages.ALL[name][0](scene)
+                    outcome.broke[name] += 1
+                    outcome.seconds[name] = time.monotonic() - began
+                    say(f"{name}: {outcome.seconds[name]:.1f} s")
+            finally:
+                clients.finish()
+            fleet.disarm()
+            _settle(fleet)
+            outcome.broken = [*clients.errors, *promises.broken(fleet, clients.accepted)]
+        outcome.clients = clients.tally
+        outcome.ledger = _count(fleet)
+    finally:
+        fleet.close()
+    return outcome
+
+
+@contextmanager
+def kept_running(fleet: Fleet, revived: Counter[str]) -> Iterator[None]:
+    """What an init system does: start again whatever ended."""
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(0.1):
+            revived.update(fleet.revive())
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _settle(fleet: Fleet) -> None:
+    """Until nothing moves any more; an operator retries what was put aside, at most three times."""
+    retried: Counter[str] = Counter()
+
+    def settled() -> bool:
+        with fleet.sessions() as session:
+            open_ones = session.scalars(
+                select(DeletionRequest).where(DeletionRequest.status.not_in(promises.ENDS))
+            ).all()
+            busy = session.scalar(select(Batch.id).where(Batch.status == BatchStatus.RUNNING))
+            owing = session.scalar(
+                select(Version.id).where(Version.status == VersionStatus.CANDIDATE)
+            )
+        for request in open_ones:
+            if request.status == RequestStatus.NEEDS_REVIEW and retried[request.id] < 3:
+                retried[request.id] += 1
+                fleet.post(f"/v1/deletion-requests/{request.id}:retry", {})
+        return not open_ones and busy is None and owing is None
+
+    until(settled, "every request has ended", seconds=SETTLE_SECONDS)
+    until(lambda: not promises.orphans(fleet), "orphans are swept", seconds=60)
+
+
+def _count(fleet: Fleet) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    with fleet.sessions() as session:
+        for status, many in session.execute(
+            select(DeletionRequest.status, func.count()).group_by(DeletionRequest.status)
+        ):
+            counted[f"requests {status.value}"] = many
+        for status, many in session.execute(
+            select(Batch.status, func.count()).group_by(Batch.status)
+        ):
+            counted[f"batches {status.value}"] = many
+        for origin, many in session.execute(
+            select(Version.origin, func.count()).group_by(Version.origin)
+        ):
+            counted[f"versions {origin}"] = many
+        counted["audit lines"] = session.scalar(select(func.count()).select_from(AuditEvent)) or 0
+        counted["batches handed back"] = (
+            session.scalar(select(func.count()).where(AuditEvent.action == "batch:handed_back"))
+            or 0
+        )
+    return counted

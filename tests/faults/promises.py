@@ -1,0 +1,233 @@
+"""What must hold when the dust has settled, read from the database, the files and the answers."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store import arrays, checkpoints
+from service.ledger import audit, purges, versions
+from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
+from service.ledger.tables import (
+    AliasMove,
+    AuditEvent,
+    Batch,
+    BatchRecord,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    Verification,
+    Version,
+)
+from tests.faults.clients import Asked
+from tests.faults.fleet import Fleet
+
+ENDS = {RequestStatus.COMPLETED, RequestStatus.NO_MATCH, RequestStatus.CANCELLED}
+
+
+def broken(fleet: Fleet, accepted: list[Asked]) -> list[str]:
+    """Every promise that does not hold, in words; [] when all do."""
+    with fleet.sessions() as session:
+        return [
+            *_requests(fleet, session, accepted),
+            *_batches(session),
+            *_chains(session),
+            *_forgotten_once(session),
+            *_production(session),
+            *_rows(fleet, session),
+            *_audit(session, accepted),
+            *_files(fleet, session),
+        ]
+
+
+def _requests(fleet: Fleet, session: Session, accepted: list[Asked]) -> list[str]:
+    """No request answered 2xx is missing; each is at its end, in the ledger and over HTTP."""
+    found = []
+    stored = {one.id: one for one in session.scalars(select(DeletionRequest))}
+    for asked in accepted:
+        request = stored.get(asked.id)
+        if request is None:
+            found.append(f"{asked.id} was accepted and is missing")
+            continue
+        shown = fleet.get(f"/v1/deletion-requests/{asked.id}")
+        if shown is None or shown["status"] != request.status:
+            found.append(f"{asked.id}: the API shows something else than the ledger holds")
+        if request.status not in ENDS:
+            found.append(f"{asked.id} has not ended: {request.status} {request.status_reason}")
+        if asked.cancelled != (request.status == RequestStatus.CANCELLED):
+            found.append(f"{asked.id}: cancelled={asked.cancelled}, but it is {request.status}")
+    return found
+
+
+def _batches(session: Session) -> list[str]:
+    running = session.scalars(select(Batch.id).where(Batch.status == BatchStatus.RUNNING)).all()
+    waiting = session.scalars(
+        select(Erasure.id).where(Erasure.status.in_([ErasureStatus.PENDING, ErasureStatus.CLAIMED]))
+    ).all()
+    return [f"batch {one} still runs" for one in running] + [
+        f"erasure {one} still waits" for one in waiting
+    ]
+
+
+def _chains(session: Session) -> list[str]:
+    """Numbers without gaps; the promoted versions of one anchor follow each other in one line."""
+    found = []
+    all_versions = session.scalars(select(Version).order_by(Version.number)).all()
+    if [one.number for one in all_versions] != list(range(1, len(all_versions) + 1)):
+        found.append("version numbers have gaps")
+    known = {one.id: one for one in all_versions}
+    promoted = set(session.scalars(select(AliasMove.version_id)))
+    followers: dict[int, list[int]] = defaultdict(list)
+    for one in all_versions:
+        if one.origin != "unlearned" or one.id not in promoted:
+            continue
+        assert one.parent_id is not None
+        if known[one.parent_id].anchor_id != one.anchor_id:
+            found.append(f"version {one.number} steps from another anchor than its parent's")
+        followers[one.parent_id].append(one.number)
+    return found + [
+        f"versions {numbers} both follow version {known[parent].number}"
+        for parent, numbers in followers.items()
+        if len(numbers) > 1
+    ]
+
+
+def _forgotten_once(session: Session) -> list[str]:
+    """Each record of a completed request: in one completed batch of each chain that held it."""
+    found = []
+    model = session.scalars(select(Model)).one()
+    live = session.get_one(Version, model.production_id)
+    completed = session.scalars(
+        select(DeletionRequest.id).where(DeletionRequest.status == RequestStatus.COMPLETED)
+    ).all()
+    shares = Counter(
+        session.scalars(
+            select(Erasure.request_id)
+            .join(Batch, Batch.id == Erasure.batch_id)
+            .where(Erasure.status == ErasureStatus.COMPLETED, Batch.status == BatchStatus.COMPLETED)
+        )
+    )
+    with_shares = set(session.scalars(select(Erasure.request_id)))
+    found += [
+        f"{one} is completed without a completed batch"
+        for one in completed
+        if one in with_shares and shares[one] != 1
+    ]
+    promoted = set(session.scalars(select(AliasMove.version_id)))
+    for version in session.scalars(select(Version).where(Version.id.in_(promoted))):
+        chain = versions.batch_chain(session, version)
+        rows = session.scalars(select(BatchRecord.row).where(BatchRecord.batch_id.in_(chain)))
+        twice = [row for row, times in Counter(rows).items() if times > 1]
+        if twice:
+            found.append(f"the chain of version {version.number} forgets rows {twice} twice")
+    brought_back = versions.contains_forgotten(session, model, live)
+    if brought_back:
+        found.append(f"production holds the records of {brought_back}")
+    return found
+
+
+def _production(session: Session) -> list[str]:
+    """The alias moved without a break, and only ever to a verified version."""
+    found = []
+    before = None
+    good = {"passed", "no_power", "exact"}
+    for move in session.scalars(select(AliasMove).order_by(AliasMove.id)):
+        if move.previous_id != before:
+            found.append(f"move {move.id} of production starts at a version it did not point to")
+        before = move.version_id
+        judged = session.scalar(select(Verification).filter_by(version_id=move.version_id))
+        if judged is None or judged.verdict not in good:
+            found.append(f"production pointed at version id {move.version_id}, not verified")
+    if before != session.scalar(select(Model.production_id)):
+        found.append("production does not point where its history says")
+    return found
+
+
+def _rows(fleet: Fleet, session: Session) -> list[str]:
+    """Raw rows: zero where a completed request asked for it, untouched everywhere else."""
+    found = []
+    dataset = session.scalars(select(Dataset)).one()
+    assert dataset.array_key is not None
+    array = arrays.open(fleet.settings.store, dataset.array_key)
+    records = {one.row: one for one in session.scalars(select(Record))}
+    asked = _rows_of(session, RequestStatus.COMPLETED)
+    for row, record in records.items():
+        if (record.erased_at is not None) != (row in asked):
+            found.append(f"row {row}: erased={record.erased_at}, asked for={row in asked}")
+        raw = np.asarray(array.rows[row])
+        right = not raw.any() if row in asked else np.array_equal(raw, fleet.digits.x[row])
+        if not right:
+            found.append(f"row {row} of the array is not what it should be")
+    arrays.verify(fleet.settings.store, dataset.array_key)
+    return found
+
+
+def _rows_of(session: Session, status: RequestStatus) -> set[int]:
+    from service.ledger.tables import RequestRecord
+
+    return set(
+        session.scalars(
+            select(RequestRecord.row)
+            .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
+            .where(DeletionRequest.status == status)
+        )
+    )
+
+
+def _audit(session: Session, accepted: list[Asked]) -> list[str]:
+    """The chain verifies; each request was accepted once and ended once; nothing erased twice."""
+    found = [] if audit.verify(session).sound else ["the audit chain does not verify"]
+    lines = Counter(session.execute(select(AuditEvent.subject, AuditEvent.action)).tuples().all())
+    for asked in accepted:
+        subject = f"deletion_request:{asked.id}"
+        ended = sum(
+            lines[subject, f"deletion_request:{end}"]
+            for end in ("completed", "cancelled", "no_match")
+        )
+        if ended != 1:
+            found.append(f"{asked.id} ended {ended} times in the audit chain")
+        if lines[subject, "deletion_request:accepted"] > 1:
+            found.append(f"{asked.id} was accepted more than once")
+    erased = sum(
+        line.data["rows"]
+        for line in session.scalars(select(AuditEvent).filter_by(action="records:erased"))
+    )
+    marked = len(session.scalars(select(Record.row).where(Record.erased_at.is_not(None))).all())
+    if erased != marked:
+        found.append(f"{marked} rows are erased and the audit chain says {erased}")
+    return found
+
+
+def _files(fleet: Fleet, session: Session) -> list[str]:
+    """Nothing lies about that the ledger does not know, and what is live is whole."""
+    found = [f"orphan {path}" for path in orphans(fleet)]
+    live = session.get_one(Version, session.scalar(select(Model.production_id)))
+    checkpoints.load(fleet.settings.store, live.digest)
+    for version in session.scalars(select(Version).filter_by(status=VersionStatus.PURGED)):
+        path = fleet.settings.store / "checkpoints" / version.digest
+        shared = version.digest in purges.files_in_use(session)["checkpoints"]
+        if path.exists() and not shared:
+            found.append(f"version {version.number} is purged and its weights are there")
+    return found
+
+
+def orphans(fleet: Fleet) -> list[Path]:
+    """Files older than the grace that nothing in the ledger refers to."""
+    with fleet.sessions() as session:
+        keep = purges.files_in_use(session)
+    # Sweeps run every quarter of the grace, and wait for a lane that may be training.
+    oldest = time.time() - 2 * fleet.settings.orphan_grace_seconds
+    found = []
+    for kind in (*purges.KINDS, "arrays"):
+        home = fleet.settings.store / kind
+        for path in home.iterdir() if home.is_dir() else []:
+            if path.name not in keep[kind] and path.stat().st_mtime < oldest:
+                found.append(path)
+    return found

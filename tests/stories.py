@@ -54,7 +54,9 @@ class Told:
 
 def forgotten(session: Session) -> Told:
     """A trained anchor, and a version that forgot two rows of it for two requests."""
-    data = factories.dataset(session, subjects=["ada", *[None] * 11], splits=[0] * 10 + [1, 2])
+    data = factories.dataset(
+        session, subjects=["ada@example.org", *[None] * 11], splits=[0] * 10 + [1, 2]
+    )
     owner = factories.model(session, data)
     run = factories.training_run(session, owner)
     anchor = factories.version(session, owner, training_run_id=run.id)

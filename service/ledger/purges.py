@@ -23,21 +23,29 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def due(session: Session, *, now: datetime) -> list[int]:
-    """Ids of the retired versions whose window is over and that nothing live needs."""
+    """Ids of the versions to destroy: their window is over and nothing live needs them.
+
+    Retired ones, and those that a batch made and its verification rejected: they may still
+    carry what they were to forget, and are never promoted.
+    """
     live = aliased(Version)
     rows = session.execute(
         select(Version, Model, live.anchor_id)
         .join(Model, Model.id == Version.model_id)
         .outerjoin(live, live.id == Model.production_id)
-        .where(Version.status == VersionStatus.RETIRED)
+        .where(
+            or_(
+                Version.status == VersionStatus.RETIRED,
+                and_(Version.status == VersionStatus.REJECTED, Version.batch_id.is_not(None)),
+            )
+        )
         .order_by(Version.id)
     ).all()
     return [
         version.id
         for version, model, live_anchor in rows
         if version.id not in {live_anchor, model.production_id}
-        and version.retired_at is not None
-        and version.retired_at + _window(model) <= now
+        and (version.retired_at or version.created_at) + _window(model) <= now
         and not _is_base(session, version)
     ]
 
@@ -116,8 +124,11 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
 def _artifacts(session: Session, version: Version) -> Sequence[Artifact]:
     theirs = Version.id == version.id
     if version.id == version.anchor_id:
-        # With the anchor goes what its purged successors had to leave behind.
-        left = and_(Version.anchor_id == version.id, Version.status == VersionStatus.PURGED)
+        # With the anchor goes what its purged successors had to leave behind, and, once another
+        # chain is live, what published ones keep: sums over forgotten rows, of use to nobody.
+        left = Version.anchor_id == version.id
+        if _chain_lives(session, version):
+            left = and_(left, Version.status == VersionStatus.PURGED)
         theirs = or_(theirs, left)
     wanted = select(Artifact).where(
         Artifact.version_id.in_(select(Version.id).where(theirs)),

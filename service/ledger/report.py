@@ -291,6 +291,8 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
         version
         for version in standing
         if version.status == VersionStatus.RETIRED
+        # Its verification did not show that it forgot.
+        or (version.status == VersionStatus.REJECTED and version.batch_id is not None)
         or versions.contains_forgotten(session, story.model, version)
     ]
     weights = [

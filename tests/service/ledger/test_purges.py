@@ -55,6 +55,37 @@ def test_only_retired_versions_are_due(
     assert purges.due(session, now=AFTER) == []
 
 
+def test_version_of_a_batch_that_failed_its_verification_is_due_too(
+    session: Session, model: Model
+) -> None:
+    """It may still carry what it was to forget."""
+    base = factories.version(session, model)
+    batch = factories.batch(session, model, base, status=BatchStatus.COMPLETED)
+    failed = factories.version(
+        session,
+        model,
+        parent=base,
+        production=False,
+        status=VersionStatus.REJECTED,
+        batch_id=batch.id,
+    )
+    factories.version(session, model, parent=base, batch_id=batch.id)
+    assert purges.due(session, now=AFTER - timedelta(seconds=1)) == []
+    assert purges.due(session, now=AFTER) == [failed.id]
+
+
+def test_published_versions_lose_their_sums_with_the_anchor_once_another_chain_lives(
+    session: Session, model: Model
+) -> None:
+    anchor = retired(session, model)
+    step = factories.version(session, model, parent=anchor)
+    state = factories.artifact(session, step, kind="states")
+    assert ("states", state.digest) not in purges.doomed(session, anchor)
+    factories.version(session, model)
+    assert ("states", state.digest) in purges.doomed(session, anchor)
+    assert ("checkpoints", step.digest) not in purges.doomed(session, anchor)
+
+
 def test_anchor_is_kept_while_its_chain_lives(session: Session, model: Model) -> None:
     anchor = retired(session, model)
     middle = retired(session, model, parent=anchor)

@@ -1,16 +1,17 @@
-"""Scoring models on the sets of a verification, and remembering the scores of the base version."""
+"""Scoring models on the sets of a verification, and remembering what was scored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from unlearning import verification
 from unlearning.architectures import Classifier
 from unlearning.examples import Examples, concatenate
-from unlearning.verification import ModelScores
+from unlearning.verification import ModelScores, Scores
 from workers import data
 from workers.compute.workspace import Workspace
 from workers.data import Data
@@ -43,32 +44,23 @@ def sets(rows: Data, forget: list[int], *, never_seen: Sequence[int] = ()) -> di
 
 
 def scores(
-    model: Classifier, fixed: dict[str, Examples], forget: Examples, forget_rows: list[int]
-) -> ModelScores:
-    """``model`` on every set."""
-    scored = {name: verification.score(model, examples) for name, examples in fixed.items()}
-    return ModelScores(forget=_forget(model, forget, forget_rows), **scored)
-
-
-def control_scores(
     place: Workspace,
-    digest: str,
+    identity: tuple[str, str],
     model: Classifier,
     fixed: dict[str, Examples],
     forget: Examples,
     forget_rows: list[int],
 ) -> ModelScores:
-    """Same, for the base version: its scores on the fixed sets are kept between batches."""
+    """``model`` on every set; ``identity`` is the array's key and the digest of its weights.
+
+    Its scores on the fixed sets are kept: the version that a batch makes is the control of the
+    next one, where only rows that were not looked at before are scored.
+    """
     scored = {}
     for name, examples in fixed.items():
-        assert examples.rows is not None
-        kept = place.kept(
-            ("scores", digest, name),
-            lambda examples=examples: verification.score(model, examples),  # type: ignore[misc]
-        )
-        if not _same_rows(kept.rows, examples):
-            kept = verification.score(model, examples)
-        scored[name] = kept
+        key = ("scores", *identity, name)
+        scored[name] = _completed(model, examples, place.find(key))
+        place.keep(key, scored[name])
     return ModelScores(forget=_forget(model, forget, forget_rows), **scored)
 
 
@@ -99,5 +91,13 @@ def _sample(examples: Examples, count: int) -> Examples:
     return examples.subset(chosen)
 
 
-def _same_rows(known: Any, examples: Examples) -> bool:
-    return examples.rows is not None and torch.equal(torch.from_numpy(known), examples.rows)
+def _completed(model: Classifier, examples: Examples, known: Scores | None) -> Scores:
+    """Scores of ``examples``, taken from ``known`` for the rows that it has."""
+    if known is None or examples.rows is None:
+        return verification.score(model, examples)
+    rows = examples.rows.numpy()
+    missing = examples.subset(torch.from_numpy(~np.isin(rows, known.rows)).nonzero()[:, 0])
+    added = verification.score(model, missing).to_arrays()
+    both = {name: np.concatenate([array, added[name]]) for name, array in known.to_arrays().items()}
+    order = np.argsort(both["rows"], kind="stable")
+    return Scores.from_arrays(both).take(order[np.searchsorted(both["rows"], rows, sorter=order)])

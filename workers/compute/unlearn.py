@@ -69,7 +69,9 @@ def run(
         artifacts = _internal_state(request, root, place, update, context, base, forget)
         reach("compute.stored")
     with clock.step("verify"):
-        unlearned, control = _scored(request, place, rows, forget, updated, base)
+        unlearned, control = _scored(
+            request, place, rows, forget, updated, checkpoint["digest"], base
+        )
         found = verification.verify(
             unlearned,
             control,
@@ -241,13 +243,15 @@ def _scored(
     rows: Data,
     forget: Examples,
     updated: Classifier,
+    digest: str,
     base: Classifier,
 ) -> tuple[ModelScores, ModelScores]:
     fixed = measuring.sets(rows, request["forget"], never_seen=request["never_seen"])
-    control = measuring.control_scores(
-        place, request["base"]["digest"], base, fixed, forget, request["forget"]
+    unlearned, control = (
+        measuring.scores(place, (request["array"], which), model, fixed, forget, request["forget"])
+        for which, model in ((digest, updated), (request["base"]["digest"], base))
     )
-    return measuring.scores(updated, fixed, forget, request["forget"]), control
+    return unlearned, control
 
 
 def _earlier_evidence(root: Path, request: dict[str, Any]) -> list[Evidence]:

@@ -19,8 +19,8 @@ from workers import devices
 
 Thing = TypeVar("Thing")
 
-#: Things kept in memory between requests; each is an anchor with its cache, or a set of scores.
-KEPT = 8
+#: Things kept in memory between requests: anchors with their caches, running sums, sets of scores.
+KEPT = 24
 
 
 class Workspace:
@@ -42,6 +42,10 @@ class Workspace:
         made = make()
         self.keep(key, made)
         return made
+
+    def find(self, key: tuple[str, ...]) -> Any:
+        """The thing remembered under ``key``, or None."""
+        return self._kept.get(key)
 
     def keep(self, key: tuple[str, ...], thing: Any) -> None:
         """Remember a thing; the least recently used one gives way."""

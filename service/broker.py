@@ -39,6 +39,8 @@ def configure(settings: Settings) -> Broker:
             "control_folder": folders["control"],
             "processed_folder": folders["processed"],
             "store_processed": False,
+            # Seconds between two looks at the folder; a deletion should not wait for the default 1.
+            "polling_interval": 0.2,
         },
     )
 

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 
 from benchmarks.methods import measuring
-from benchmarks.methods.measuring import Yardstick
+from benchmarks.methods.measuring import Numbers, Yardstick
 from benchmarks.methods.table import Measured, is_default
 from unlearning.verification import ModelScores
 
@@ -95,52 +95,33 @@ def roc(models: Mapping[str, ModelScores], control: ModelScores, path: Path) -> 
     _save(figure, path)
 
 
-def trade_off(lines: Sequence[Measured], against: Yardstick, base: Any, path: Path) -> None:
+def trade_off(lines: Sequence[Measured], against: Yardstick, base: Numbers, path: Path) -> None:
     """Test accuracy against membership AUC; the references are where a method should be."""
     figure, axis = plt.subplots(figsize=(7.4, 6))
-    for line in lines:
-        calibrated = line.entry.strength == "calibrated"
-        axis.scatter(
-            line.numbers.auc,
-            100 * line.numbers.test,
-            s=90 if is_default(line) else 34,
-            marker="o" if calibrated else "s",
-            facecolor=BLUE if is_default(line) else (SKY if calibrated else "white"),
-            edgecolor=BLUE if calibrated else ORANGE,
-            linewidth=1.2,
-            zorder=3,
-        )
-    mean = against.mean
-    stars = [n.auc for n in against.each], [100 * n.test for n in against.each]
-    axis.scatter(*stars, marker="*", s=120, color=GREEN, zorder=4, label="retrained")
-    axis.scatter(
-        base.auc, 100 * base.test, marker="X", s=90, color=GREY, zorder=3, label="do nothing"
-    )
-    axis.axvline(mean.auc, color=GREEN, linewidth=0.8, linestyle="--", zorder=1)
+    every = [base, *against.each, *(line.numbers for line in lines)]
     # A method that broke the model would press all others together.
-    floor = 100 * base.test - _DEEPEST
-    best = max(100 * n.test for n in (base, *against.each, *(line.numbers for line in lines)))
-    lowest = min(100 * n.test for n in (base, *(line.numbers for line in lines)))
-    axis.set_ylim(max(floor, lowest - 1), best + 1)
+    floor = max(100 * base.test - _DEEPEST, min(100 * n.test for n in every) - 1)
+    inside = [(n, line) for n, line in enumerate(lines, 1) if 100 * line.numbers.test >= floor]
+    for _, line in inside:
+        _point(axis, line)
+    for strength, title in (("calibrated", "calibrated strength"), ("authors", "authors' setting")):
+        axis.scatter([], [], label=title, **_STYLES[strength])
+    stars = [(n.auc, 100 * n.test) for n in against.each]
+    nothing = (base.auc, 100 * base.test)
+    x, y = zip(*stars, strict=True)
+    axis.scatter(x, y, marker="*", s=120, color=GREEN, label="retrained")
+    axis.scatter(nothing[0], nothing[1], marker="X", s=90, color=GREY, label="do nothing")
+    axis.axvline(against.mean.auc, color=GREEN, linewidth=0.8, linestyle="--", zorder=1)
+    axis.set_ylim(floor, max(100 * n.test for n in every) + 1)
+    axis.margins(x=0.08)
     axis.set(
         xlabel="membership AUC of the forget rows (dashed: as retrained)",
         ylabel="accuracy on never-seen rows, %",
     )
-    axis.scatter([], [], marker="o", facecolor=SKY, edgecolor=BLUE, label="calibrated strength")
-    axis.scatter([], [], marker="s", facecolor="white", edgecolor=ORANGE, label="authors' setting")
     axis.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
-    named = []
-    for place, line in enumerate(lines, start=1):
-        below = 100 * line.numbers.test < floor
-        named.append(f"{place:2}  {line.title}{' (below the frame)' if below else ''}")
-    inside = [
-        (line.numbers.auc, 100 * line.numbers.test, str(place))
-        for place, line in enumerate(lines, start=1)
-        if 100 * line.numbers.test >= floor
-    ]
-    _number(axis, inside, [*zip(*stars, strict=True), (base.auc, 100 * base.test)])
-    text = "in order of average rank\n\n" + "\n".join(named)
-    axis.text(1.03, 1, text, transform=axis.transAxes, fontsize=7.5, va="top")
+    numbered = [(line.numbers.auc, 100 * line.numbers.test, str(n)) for n, line in inside]
+    _number(axis, numbered, [*stars, nothing])
+    _list(axis, lines, outside=set(range(1, len(lines) + 1)) - {n for n, _ in inside})
     _save(figure, path)
 
 
@@ -179,6 +160,27 @@ def _outline(
     if not fill:
         drawn = {"histtype": "step", "color": RED, "linewidth": 1.6, "label": "to forget"}
     axis.hist(loss.clip(bins[0], bins[-1]), bins, weights=weights, **drawn)
+
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "calibrated": {"marker": "o", "facecolor": SKY, "edgecolor": BLUE},
+    "authors": {"marker": "s", "facecolor": "white", "edgecolor": ORANGE},
+}
+
+
+def _point(axis: Any, line: Measured) -> None:
+    style = {**_STYLES[line.entry.strength], "s": 34}
+    if is_default(line):
+        style |= {"facecolor": BLUE, "s": 90}
+    axis.scatter(line.numbers.auc, 100 * line.numbers.test, linewidth=1.2, zorder=3, **style)
+
+
+def _list(axis: Any, lines: Sequence[Measured], *, outside: set[int]) -> None:
+    """The names behind the numbers, beside the frame."""
+    named = ["in order of average rank", ""]
+    for n, line in enumerate(lines, start=1):
+        named.append(f"{n:2}  {line.title}{' (below the frame)' if n in outside else ''}")
+    axis.text(1.03, 1, "\n".join(named), transform=axis.transAxes, fontsize=7.5, va="top")
 
 
 def _number(

@@ -39,6 +39,22 @@ class Findings:
     restriction: Cost
 
 
+def findings(
+    settings: Settings,
+    problem: Problem,
+    bank: Bank,
+    done: Sequence[runs.Run],
+    pending: list[str],
+    restriction: Cost,
+) -> Findings:
+    """Measure and rank what was run."""
+    control, references = runs.trained_scores(bank, problem)
+    yardstick = measuring.yardstick(references, control)
+    lines, refused = table.make(done, yardstick)
+    base = measuring.measure(control, yardstick)
+    return Findings(settings, problem, bank, yardstick, base, lines, refused, pending, restriction)
+
+
 def write(found: Findings) -> Path:
     """Plots, ``NAME.json`` and ``NAME.md`` in the results folder; the path of the last."""
     results.FOLDER.mkdir(exist_ok=True)
@@ -326,19 +342,3 @@ def _target_table(reached: Sequence[Target]) -> str:
         met = "yes" if t.met else f"no, missed by {abs(t.value - t.bound):.3g}"
         lines.append(_cells([t.name, f"{t.value:.3f}", f"{t.bound:.3f}", met]))
     return "\n".join(lines)
-
-
-def findings(
-    settings: Settings,
-    problem: Problem,
-    bank: Bank,
-    done: Sequence[runs.Run],
-    pending: list[str],
-    restriction: Cost,
-) -> Findings:
-    """Measure and rank what was run."""
-    control, references = runs.trained_scores(bank, problem)
-    yardstick = measuring.yardstick(references, control)
-    lines, refused = table.make(done, yardstick)
-    base = measuring.measure(control, yardstick)
-    return Findings(settings, problem, bank, yardstick, base, lines, refused, pending, restriction)

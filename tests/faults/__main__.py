@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +34,7 @@ def main() -> int:
         and (not asked.only or any(part in name for part in asked.only))
     ]
     began = time.monotonic()
-    with _home(keep=asked.keep) as home:
+    with servers.home(keep=asked.keep) as home:
         outcome = harness.run(
             home,
             names * asked.rounds,
@@ -49,17 +44,6 @@ def main() -> int:
         )
     _show(outcome, seconds=time.monotonic() - began)
     return 1 if outcome.broken else 0
-
-
-@contextmanager
-def _home(*, keep: bool) -> Iterator[Path]:
-    home = Path(tempfile.mkdtemp(prefix="unlearn-faults-"))
-    home.chmod(0o755)  # PostgreSQL runs as a user of its own
-    try:
-        yield home
-    finally:
-        if not keep:
-            shutil.rmtree(home)
 
 
 def _show(outcome: harness.Outcome, *, seconds: float) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,12 @@ class Fleet:
     def sessions(self) -> sessionmaker[Session]:
         return db.session_factory(self.engine)
 
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that takes no lock from the service."""
+        with self.sessions() as session:
+            yield db.read_only(session)
+
     @property
     def workers(self) -> list[str]:
         return [name for name in self.children if name.startswith("worker")]
@@ -237,7 +244,7 @@ class Fleet:
 
     def stored(self, kind: str) -> tuple[str, Path] | None:
         """Digest and directory of the live chain's newest checkpoint, cache or state."""
-        with self.sessions() as session:
+        with self.reading() as session:
             live = session.scalars(
                 select(Version)
                 .where(Version.status == VersionStatus.PUBLISHED)
@@ -292,7 +299,7 @@ class Fleet:
         )
 
     def _dataset(self) -> str | None:
-        with self.sessions() as session:
+        with self.reading() as session:
             return session.scalar(select(Dataset.status))
 
 

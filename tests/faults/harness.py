@@ -101,7 +101,7 @@ def _settle(fleet: Fleet) -> None:
     retried: Counter[str] = Counter()
 
     def settled() -> bool:
-        with fleet.sessions() as session:
+        with fleet.reading() as session:
             open_ones = session.scalars(
                 select(DeletionRequest).where(DeletionRequest.status.not_in(promises.ENDS))
             ).all()
@@ -121,7 +121,7 @@ def _settle(fleet: Fleet) -> None:
 
 def _count(fleet: Fleet) -> Counter[str]:
     counted: Counter[str] = Counter()
-    with fleet.sessions() as session:
+    with fleet.reading() as session:
         for status, many in session.execute(
             select(DeletionRequest.status, func.count()).group_by(DeletionRequest.status)
         ):

@@ -34,7 +34,7 @@ ENDS = {RequestStatus.COMPLETED, RequestStatus.NO_MATCH, RequestStatus.CANCELLED
 
 def broken(fleet: Fleet, accepted: list[Asked]) -> list[str]:
     """Every promise that does not hold, in words; [] when all do."""
-    with fleet.sessions() as session:
+    with fleet.reading() as session:
         return [
             *_requests(fleet, session, accepted),
             *_batches(session),
@@ -184,7 +184,10 @@ def _rows_of(session: Session, status: RequestStatus) -> set[int]:
 def _audit(session: Session, accepted: list[Asked]) -> list[str]:
     """The chain verifies; each request was accepted once and ended once; nothing erased twice."""
     found = [] if audit.verify(session).sound else ["the audit chain does not verify"]
-    lines = Counter(session.execute(select(AuditEvent.subject, AuditEvent.action)).tuples().all())
+    lines = Counter(
+        (line.subject, line.action)
+        for line in session.execute(select(AuditEvent.subject, AuditEvent.action))
+    )
     for asked in accepted:
         subject = f"deletion_request:{asked.id}"
         ended = sum(
@@ -220,7 +223,7 @@ def _files(fleet: Fleet, session: Session) -> list[str]:
 
 def orphans(fleet: Fleet) -> list[Path]:
     """Files older than the grace that nothing in the ledger refers to."""
-    with fleet.sessions() as session:
+    with fleet.reading() as session:
         keep = purges.files_in_use(session)
     # Sweeps run every quarter of the grace, and wait for a lane that may be training.
     oldest = time.time() - 2 * fleet.settings.orphan_grace_seconds

@@ -10,8 +10,10 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -38,6 +40,18 @@ def until(condition: Callable[[], bool], what: str, *, seconds: float = START_SE
         time.sleep(0.05)
 
 
+@contextmanager
+def home(*, keep: bool = False) -> Iterator[Path]:
+    """A directory for one run, which a PostgreSQL of another user can enter."""
+    made = Path(tempfile.mkdtemp(prefix="unlearn-faults-"))
+    made.chmod(0o755)
+    try:
+        yield made
+    finally:
+        if not keep:
+            shutil.rmtree(made)
+
+
 class Postgres:
     """One cluster in a directory of its own."""
 
@@ -53,16 +67,13 @@ class Postgres:
             owner = pwd.getpwnam("postgres")
             for path in (self._data, self._log):
                 os.chown(path, owner.pw_uid, owner.pw_gid)
-            for parent in self._data.parents:
-                if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         self._run("initdb", "--auth", "trust", "--username", "postgres", "--no-sync")
 
     def start(self) -> None:
         # A killed PostgreSQL loses nothing that it has handed to the operating system.
         options = (
             f"-c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off "
-            f"-c unix_socket_directories={self._data} -c max_connections=150"
+            "-c unix_socket_directories= -c max_connections=150"
         )
         self._run("pg_ctl", "--wait", "--log", str(self._log), "--options", options, "start")
         until(self._answers, "PostgreSQL start")

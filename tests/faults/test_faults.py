@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,10 @@ def need_servers() -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A directory that an unprivileged PostgreSQL can enter."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.owner() == Path.home().owner() and not path.stat().st_mode & 0o001:
-            path.chmod(path.stat().st_mode | 0o011)
-    return tmp_path
+def home() -> Iterator[Path]:
+    """A directory for one run; not pytest's, which an unprivileged PostgreSQL cannot enter."""
+    with servers.home() as made:
+        yield made
 
 
 @pytest.mark.postgres

@@ -35,6 +35,7 @@ POINTS = (
     "train.computed",
     "train.recorded",
     "prepare.computed",
+    "references.computed",
     "purge.destroyed",
     "ingest.stored",
 )

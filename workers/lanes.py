@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from workers import erase, ingest, pipeline, prepare, purge, train
+from workers import erase, ingest, pipeline, prepare, purge, references, train
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ BACKGROUND: Sequence[Recipe] = (
     train.consolidate_due,
     train.run_due,
     prepare.run_due,
+    references.run_due,
     purge.run_due,
     purge.sweep,
 )

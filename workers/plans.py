@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import and_, select
@@ -11,6 +12,7 @@ from service.ledger import batches, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import (
+    Artifact,
     Batch,
     BatchRecord,
     Dataset,
@@ -73,6 +75,7 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
         },
         "lineage_clean": _lineage_is_clean(session, found, base),
         "earlier_scores": _earlier_scores(session, base),
+        "references": references(session, base, policy) if batch.kind == "records" else [],
         "update_log_bytes": (policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
     }
 
@@ -106,6 +109,57 @@ def anchor(session: Session, version: Version) -> dict[str, Any]:
         "taken_back": _rows_of(session, _taken_back(session, chain)),
         "erased": erased,
     }
+
+
+def references(session: Session, base: Version, policy: Policy) -> list[str]:
+    """Digests of the anchor's reference models; [] until all of them are there.
+
+    All have seen half of every class, so that they say nothing about forgetting one.
+    """
+    assert base.anchor_id is not None
+    if missing_references(session, base.anchor_id, policy):
+        return []
+    found = _references(session, base.anchor_id, policy)
+    return [found[index] for index in sorted(found)]
+
+
+def missing_references(session: Session, anchor_id: int, policy: Policy) -> list[int]:
+    """Numbers of the reference models that the policy asks for and that are not there yet."""
+    there = _references(session, anchor_id, policy)
+    return [index for index in range(reference_count(policy)) if index not in there]
+
+
+def reference_count(policy: Policy) -> int:
+    """How many reference models to train: 0, or at least two, as each leaves half of the rows."""
+    return max(policy.reference_models, 2) if policy.reference_models else 0
+
+
+def _references(session: Session, anchor_id: int, policy: Policy) -> dict[int, str]:
+    """Digests by number, of those drawn for as many models as the policy asks for."""
+    count = reference_count(policy)
+    kept = session.scalars(
+        select(Artifact).where(
+            Artifact.version_id == anchor_id,
+            Artifact.kind == "references",
+            Artifact.destroyed_at.is_(None),
+        )
+    )
+    return {one.notes["index"]: one.digest for one in kept if one.notes["count"] == count}
+
+
+def subjects(session: Session, dataset_id: int) -> list[list[int]]:
+    """Training rows that share their subject with another one, grouped."""
+    rows = session.execute(
+        select(Record.subject_digest, Record.row)
+        .where(
+            Record.dataset_id == dataset_id,
+            Record.split == versions.TRAIN_SPLIT,
+            Record.subject_digest.is_not(None),
+        )
+        .order_by(Record.subject_digest, Record.row)
+    )
+    groups = [[row for _, row in group] for _, group in groupby(rows, key=lambda one: one[0])]
+    return [group for group in groups if len(group) > 1]
 
 
 def excluded_rows(session: Session, dataset_id: int) -> list[int]:

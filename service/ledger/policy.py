@@ -71,7 +71,11 @@ class Policy(_Frozen):
         86_400, ge=0, le=3650 * 86_400, description="from retiring a version to its destruction"
     )
     reference_models: int = Field(
-        0, ge=0, le=64, description="models trained in the background to calibrate attacks"
+        0,
+        ge=0,
+        le=64,
+        description="models trained in the background to calibrate attacks; 1 counts as 2, since "
+        "each of them leaves out half of the rows",
     )
     keep_update_log: bool = Field(
         False, description="training keeps the log of updates that `amnesiac` needs"

@@ -49,3 +49,5 @@ class Gates:
     forgotten_class_share: Share = 0.25
     #: Relative rise of the validation loss against the anchor above which a retrain is advised.
     validation_loss_rise: Annotated[float, Ge(0)] = 0.05
+    #: Relearn time is measured up to this many steps, and reported; 0: not at all, as it is slow.
+    relearn_steps: Annotated[int, Ge(0), Le(10_000)] = 0

@@ -15,6 +15,8 @@ from unlearning.verification.scores import Floats, ModelScores, Scores
 
 #: How many records the calibrated attack names.
 WORST_RECORDS = 10
+#: How many it tells the scores of.
+MOST_RECORDS = 1000
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def calibrated_membership_auc(comparison: Comparison) -> Metric:
 
     count = comparison.references
     band = [_attacked_reference(comparison, k) for k in range(count)] if count > 1 else []
+    per_record = _per_record(comparison)
     return Metric(
         name="calibrated_membership_auc",
         unlearned=on(unlearned),
@@ -116,7 +119,8 @@ def calibrated_membership_auc(comparison: Comparison) -> Metric:
             "reference_band": [min(e.value for e in band), max(e.value for e in band)]
             if band
             else None,
-            "worst_records": _worst(comparison),
+            "worst_records": per_record[:WORST_RECORDS],
+            "per_record": per_record,
         },
     )
 
@@ -262,12 +266,12 @@ def _attacked_reference(comparison: Comparison, k: int) -> Estimate:
     return membership.auc(_calibrated(comparison, reference(k), without=k), comparison.weights)
 
 
-def _worst(comparison: Comparison) -> list[dict[str, Any]]:
-    """The rows that look most like members, with their score before and after the update."""
+def _per_record(comparison: Comparison) -> list[dict[str, Any]]:
+    """Rows with their score before and after the update, those most like members first."""
     after = np.concatenate([f for f, _ in _calibrated(comparison, unlearned)])
     before = np.concatenate([f for f, _ in _calibrated(comparison, control)])
     rows = np.concatenate([f.rows for f, _ in comparison.pairs(unlearned)])
-    order = np.argsort(-after)[:WORST_RECORDS]
+    order = np.argsort(-after)[:MOST_RECORDS]
     return [
         {"row": int(rows[i]), "score": float(after[i]), "control": float(before[i])} for i in order
     ]

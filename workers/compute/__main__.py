@@ -11,7 +11,7 @@ import threading
 import time
 from typing import IO, Any
 
-OPERATIONS = ("catalogue", "describe", "train", "prepare", "unlearn")
+OPERATIONS = ("catalogue", "describe", "train", "prepare", "references", "unlearn")
 
 #: Progress is told at most this often.
 PROGRESS_SECONDS = 0.2

@@ -50,6 +50,8 @@ def scores(
     fixed: dict[str, Examples],
     forget: Examples,
     forget_rows: list[int],
+    *,
+    keep_probabilities: bool = False,
 ) -> ModelScores:
     """``model`` on every set; ``identity`` is the array's key and the digest of its weights.
 
@@ -58,10 +60,11 @@ def scores(
     """
     scored = {}
     for name, examples in fixed.items():
-        key = ("scores", *identity, name)
-        scored[name] = _completed(model, examples, place.find(key))
+        whole = keep_probabilities and name == "audit"
+        key = ("scores", *identity, name, "whole" if whole else "")
+        scored[name] = _completed(model, examples, place.find(key), whole=whole)
         place.keep(key, scored[name])
-    return ModelScores(forget=_forget(model, forget, forget_rows), **scored)
+    return ModelScores(forget=_forget(model, forget, forget_rows, keep_probabilities), **scored)
 
 
 def describe(model: Classifier, rows: Data) -> dict[str, Any]:
@@ -78,8 +81,11 @@ def describe(model: Classifier, rows: Data) -> dict[str, Any]:
     return {"verdict": "exact", "kind": "anchor", "sets": measured}
 
 
-def _forget(model: Classifier, forget: Examples, forget_rows: list[int]) -> verification.Scores:
-    return verification.score(model, forget, rows=torch.tensor(forget_rows).long().numpy())
+def _forget(
+    model: Classifier, forget: Examples, forget_rows: list[int], keep_probabilities: bool
+) -> verification.Scores:
+    rows = torch.tensor(forget_rows).long().numpy()
+    return verification.score(model, forget, rows=rows, keep_probabilities=keep_probabilities)
 
 
 def _sample(examples: Examples, count: int) -> Examples:
@@ -91,13 +97,18 @@ def _sample(examples: Examples, count: int) -> Examples:
     return examples.subset(chosen)
 
 
-def _completed(model: Classifier, examples: Examples, known: Scores | None) -> Scores:
+def _completed(
+    model: Classifier, examples: Examples, known: Scores | None, *, whole: bool
+) -> Scores:
     """Scores of ``examples``, taken from ``known`` for the rows that it has."""
     if known is None or examples.rows is None:
-        return verification.score(model, examples)
+        return verification.score(model, examples, keep_probabilities=whole)
     rows = examples.rows.numpy()
     missing = examples.subset(torch.from_numpy(~np.isin(rows, known.rows)).nonzero()[:, 0])
-    added = verification.score(model, missing).to_arrays()
-    both = {name: np.concatenate([array, added[name]]) for name, array in known.to_arrays().items()}
-    order = np.argsort(both["rows"], kind="stable")
-    return Scores.from_arrays(both).take(order[np.searchsorted(both["rows"], rows, sorter=order)])
+    if len(missing):
+        added = verification.score(model, missing, keep_probabilities=whole).to_arrays()
+        known = Scores.from_arrays(
+            {name: np.concatenate([a, added[name]]) for name, a in known.to_arrays().items()}
+        )
+    order = np.argsort(known.rows, kind="stable")
+    return known.take(order[np.searchsorted(known.rows, rows, sorter=order)])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,19 @@ from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import Context, Method, Update
 from unlearning.update_log import UpdateLog
-from unlearning.verification import Evidence, ModelScores
+from unlearning.verification import Evidence, ModelScores, Scores, relearn
 from workers import data
-from workers.compute import logs, measuring, prepare, workspace
+from workers.compute import logs, measuring, prepare, references, workspace
 from workers.compute.workspace import Workspace
 from workers.data import Data
 from workers.fault_points import reach
 
 log = logging.getLogger(__name__)
+
+#: Whole predictions are kept only while those of one model have at most this many numbers.
+MOST_PROBABILITIES = 10_000_000
+#: Rows of either kind that are learned again where the gates ask for it.
+RELEARN_ROWS = 128
 
 
 def run(
@@ -69,21 +74,28 @@ def run(
         artifacts = _internal_state(request, root, place, update, context, base, forget)
         reach("compute.stored")
     with clock.step("verify"):
-        unlearned, control = _scored(
-            request, place, rows, forget, updated, checkpoint["digest"], base
+        gates = options.parse(verification.Gates, request["gates"])
+        fixed = measuring.sets(rows, request["forget"], never_seen=request["never_seen"])
+        unlearned, control, outside = _scored(
+            request, place, rows, forget, fixed, updated, checkpoint["digest"], base
         )
         found = verification.verify(
             unlearned,
             control,
+            references=outside,
+            anchor_audit=None
+            if exact
+            else _anchor_audit(request, place, root, fixed["audit"], control),
             changed=checkpoint["digest"] != request["base"]["digest"],
             lineage_clean=request["lineage_clean"],
-            gates=options.parse(verification.Gates, request["gates"]),
+            gates=gates,
             kind=request["kind"],
             earlier=_earlier_evidence(root, request),
             exact=exact,
             drift=_drift(request, root, updated, update, context, unlearned),
+            relearn=_relearn(request, gates, updated, forget, fixed["audit"], control),
         )
-        evidence = _store_evidence(root, checkpoint["digest"], unlearned, control)
+        evidence = _store_evidence(root, checkpoint["digest"], unlearned, control, outside)
     reach("compute.verified")
     return {
         "checkpoint": checkpoint,
@@ -242,16 +254,67 @@ def _scored(
     place: Workspace,
     rows: Data,
     forget: Examples,
+    fixed: dict[str, Examples],
     updated: Classifier,
     digest: str,
     base: Classifier,
-) -> tuple[ModelScores, ModelScores]:
-    fixed = measuring.sets(rows, request["forget"], never_seen=request["never_seen"])
+) -> tuple[ModelScores, ModelScores, tuple[ModelScores, ...]]:
+    """The updated model, its control and the references, on the same rows."""
+    # Whole predictions are compared with references only, and take room.
+    classes = int(rows.y.max()) + 1
+    whole = bool(request["references"]) and len(fixed["audit"]) * classes <= MOST_PROBABILITIES
     unlearned, control = (
-        measuring.scores(place, (request["array"], which), model, fixed, forget, request["forget"])
+        measuring.scores(
+            place,
+            (request["array"], which),
+            model,
+            fixed,
+            forget,
+            request["forget"],
+            keep_probabilities=whole,
+        )
         for which, model in ((digest, updated), (request["base"]["digest"], base))
     )
-    return unlearned, control
+    outside = references.outsiders(request, place, forget, fixed["audit"], keep_probabilities=whole)
+    return unlearned, control, outside
+
+
+def _anchor_audit(
+    request: dict[str, Any], place: Workspace, root: Path, audit: Examples, control: ModelScores
+) -> Scores | None:
+    """The anchor on its audit rows, measured once; the gate leaves out rows forgotten since."""
+    digest = request["anchor"]["digest"]
+    key = ("anchor audit", request["array"], digest)
+    if request["base"]["digest"] == digest:
+        place.keep(key, control.audit)
+    try:
+        return place.kept(
+            key,
+            lambda: verification.score(place.load(root, request["model"], digest), audit),
+        )
+    except (errors.CorruptCheckpoint, errors.NotStored) as damage:
+        log.warning("losses since the anchor are not judged: %s", damage)
+        return None
+
+
+def _relearn(
+    request: dict[str, Any],
+    gates: verification.Gates,
+    updated: Classifier,
+    forget: Examples,
+    never_seen: Examples,
+    control: ModelScores,
+) -> relearn.RelearnTime | None:
+    if not gates.relearn_steps:
+        return None
+    return relearn.measure(
+        updated,
+        forget,
+        never_seen,
+        base_loss=float(control.forget.loss.mean()),
+        options=relearn.Options(most_steps=gates.relearn_steps, rows=RELEARN_ROWS),
+        generator=torch.Generator().manual_seed(request["seed"]),
+    )
 
 
 def _earlier_evidence(root: Path, request: dict[str, Any]) -> list[Evidence]:
@@ -262,27 +325,32 @@ def _earlier_evidence(root: Path, request: dict[str, Any]) -> list[Evidence]:
         except (errors.CorruptCheckpoint, errors.NotStored) as damage:
             log.warning("scores of an earlier batch are left out: %s", damage)
             continue
-        sides = {
-            side: ModelScores.from_arrays(
-                {
-                    k.removeprefix(side + "."): v
-                    for k, v in named.items()
-                    if k.startswith(side + ".")
-                }
-            )
-            for side in ("unlearned", "control")
-        }
-        found.append(Evidence(sides["unlearned"], sides["control"]))
+        sides: dict[str, dict[str, Any]] = {}
+        for name, array in named.items():
+            side, _, rest = name.partition(".")
+            sides.setdefault(side, {})[rest] = array
+        scored = {side: ModelScores.from_arrays(arrays) for side, arrays in sides.items()}
+        new, old = scored.pop("unlearned"), scored.pop("control")
+        found.append(Evidence(new, old, tuple(scored[side] for side in sorted(scored))))
     return found
 
 
 def _store_evidence(
-    root: Path, digest: str, unlearned: ModelScores, control: ModelScores
+    root: Path,
+    digest: str,
+    unlearned: ModelScores,
+    control: ModelScores,
+    outside: Sequence[ModelScores],
 ) -> dict[str, Any]:
     """Keep the scores that later, small batches are pooled with: forget and audit rows only."""
+    sides = {"unlearned": unlearned, "control": control}
+    sides |= {f"reference_{k:02d}": scored for k, scored in enumerate(outside)}
     named: dict[str, Any] = {}
-    for side, scored in (("unlearned", unlearned), ("control", control)):
-        kept = ModelScores(forget=scored.forget, audit=scored.audit)
+    for side, scored in sides.items():
+        kept = ModelScores(
+            forget=replace(scored.forget, probabilities=None),
+            audit=replace(scored.audit, probabilities=None),
+        )
         named |= {f"{side}.{name}": array for name, array in kept.to_arrays().items()}
     saved = objects.save(root, named, {"of": digest}, kind="scores")
     return {"kind": "scores", "digest": saved.digest, "size_bytes": saved.size_bytes}

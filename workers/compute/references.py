@@ -1,0 +1,171 @@
+"""Reference models: trained without a drawn half of the rows, and scored on rows they never saw.
+
+With ``count`` models every row is drawn out of exactly ``count // 2`` of them. The k-th *outsider*
+of a row is the k-th of the models that it was drawn out of, a different model for different rows;
+never-seen rows take part in the draw, so that they are scored by as many models, chosen the same
+way. Over the rows, the k-th outsiders stand for one model that saw none of them: this is the
+offline attack of Carlini et al., "Membership inference attacks from first principles" (S&P 2022),
+section VI, whose models are trained on halves as well.
+
+What this leaves open: a model that was trained on half of the rows is a little worse than one
+retrained on all but the forgotten ones, equally on forgotten and on never-seen rows; and it has
+seen other rows of the same batch, though none of the same subject.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models_store import checkpoints, errors
+from unlearning import objective, options, training, verification
+from unlearning.architectures import Classifier
+from unlearning.examples import Examples
+from unlearning.verification import ModelScores, Scores
+from workers import data
+from workers.compute import workspace
+from workers.compute.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+#: In the file of a reference's weights, the rows that it was drawn out for, one bit each.
+DRAWN_OUT = "drawn_out"
+WEIGHTS = "weights."
+
+
+def run(
+    request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Train model ``index`` of ``count`` on the rows that it was not drawn out for."""
+    root = Path(request["store"])
+    began = time.perf_counter()
+    rows = data.open_array(root, request["array"], excluded=request["excluded"])
+    drawn = draw(
+        len(rows.y),
+        count=request["count"],
+        seed=request["seed"],
+        together=request["together"],
+    )[request["index"]]
+    train = rows.split(data.TRAIN)
+    train = train.subset((~drawn[train.positions]).nonzero()[:, 0])
+    model = _fit(request, place, train, rows.split(data.VALIDATION), progress)
+    named = {WEIGHTS + name: tensor for name, tensor in model.network.state_dict().items()}
+    named[DRAWN_OUT] = torch.from_numpy(np.packbits(drawn.numpy()))
+    saved = workspace.save(root, "checkpoints", named, {"origin": "reference"})
+    notes = {
+        "index": request["index"],
+        "count": request["count"],
+        "seed": request["seed"],
+        "training_rows": len(train),
+        "rows_digest": hashlib.sha256(train.positions.numpy().astype("<i8").tobytes()).hexdigest(),
+        "seconds": time.perf_counter() - began,
+    }
+    return {"artifacts": [saved | {"kind": "references", "notes": notes}]}
+
+
+def draw(rows: int, *, count: int, seed: int, together: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Whether a model may not see a row, (count, rows) bool: ``count // 2`` models for every row.
+
+    The rows of one group of ``together`` share their draw.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(count, rows, generator=generator).argsort(dim=0) < count // 2
+    for group in together:
+        drawn[:, list(group)] = drawn[:, group[0]][:, None]
+    return drawn
+
+
+def outsiders(
+    request: dict[str, Any],
+    place: Workspace,
+    forget: Examples,
+    audit: Examples,
+    *,
+    keep_probabilities: bool,
+) -> tuple[ModelScores, ...]:
+    """The k-th outsiders' scores on both sets, for every k; () without references."""
+    digests: list[str] = request["references"]
+    on_forget, on_audit, drawn = [], [], []
+    # Their scores on the fixed set are remembered; they themselves would take too much room.
+    known: dict[tuple[str, bool], Scores] = place.kept(("outsiders", *digests), dict)
+    for digest in digests:
+        try:
+            model, drawn_out = _load(request, digest, place, rows=len(forget.y))
+        except (errors.CorruptCheckpoint, errors.NotStored) as damage:
+            log.warning("no calibrated attack: %s", damage)
+            return ()
+        on_forget.append(verification.score(model, forget, keep_probabilities=keep_probabilities))
+        name = (digest, keep_probabilities)
+        if name not in known or not np.array_equal(known[name].rows, audit.positions.numpy()):
+            known[name] = verification.score(model, audit, keep_probabilities=keep_probabilities)
+        on_audit.append(known[name])
+        drawn.append(drawn_out)
+    if not drawn:
+        return ()
+    which = np.stack(drawn)
+    forget_by = _order(which[:, forget.positions.numpy()])
+    audit_by = _order(which[:, audit.positions.numpy()])
+    return tuple(
+        ModelScores(forget=_pick(on_forget, forget_by[k]), audit=_pick(on_audit, audit_by[k]))
+        for k in range(len(digests) // 2)
+    )
+
+
+def _fit(
+    request: dict[str, Any],
+    place: Workspace,
+    train: Examples,
+    validation: Examples,
+    progress: Callable[[dict[str, Any]], None],
+) -> Classifier:
+    generator = torch.Generator().manual_seed(request["seed"] + 1 + request["index"])
+    model = place.fresh(request["model"], generator=generator)
+    training.fit(
+        model,
+        train,
+        validation,
+        recipe=options.parse(training.Recipe, request["model"]["recipe"]),
+        generator=generator,
+        progress=lambda fraction: progress({"fraction": fraction}),
+    )
+    objective.recalibrate_batch_norm(model, train)
+    return model
+
+
+def _load(
+    request: dict[str, Any], digest: str, place: Workspace, *, rows: int
+) -> tuple[Classifier, NDArray[np.bool_]]:
+    """A reference and, for every row, whether it was drawn out for it."""
+    named = workspace.tensors(checkpoints.load(Path(request["store"]), digest))
+    drawn = np.unpackbits(named.pop(DRAWN_OUT).numpy(), count=rows).astype(np.bool_)
+    model = place.fresh(request["model"])
+    model.network.load_state_dict(
+        {name.removeprefix(WEIGHTS): tensor for name, tensor in named.items()}
+    )
+    return model.eval(), drawn
+
+
+def _order(drawn_out: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For every row, (models, m): the models it was drawn out of first."""
+    return np.argsort(~drawn_out, axis=0, kind="stable")
+
+
+def _pick(scores: Sequence[Scores], chosen: NDArray[np.int64]) -> Scores:
+    """Row i as the model ``chosen[i]`` scored it."""
+    at = np.arange(len(chosen))
+    kept = [s.probabilities for s in scores if s.probabilities is not None]
+    return Scores(
+        loss=np.stack([s.loss for s in scores])[chosen, at],
+        correct=np.stack([s.correct for s in scores])[chosen, at],
+        label=scores[0].label,
+        rows=scores[0].rows,
+        probabilities=np.stack(kept)[chosen, at] if kept else None,
+    )

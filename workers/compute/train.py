@@ -16,7 +16,7 @@ from unlearning import objective, options, training, verification
 from unlearning.architectures import Classifier
 from unlearning.update_log import UpdateLog
 from workers import data
-from workers.compute import measuring, workspace
+from workers.compute import logs, measuring, workspace
 from workers.compute.workspace import Workspace
 from workers.data import Data
 
@@ -62,19 +62,16 @@ def run(
         model.network.state_dict(),
         {"origin": "trained", "seed": request["seed"]},
     )
-    artifacts = []
-    if kept is not None:
-        saved = workspace.save(root, "logs", kept.to_tensors(), {"of": checkpoint["digest"]})
-        artifacts.append(saved)
     measured = measuring.describe(model, rows)
     comparison = None if approximate is None else _compare(request, rows, approximate, model)
     return {
         "checkpoint": checkpoint,
-        "artifacts": artifacts,
+        "artifacts": logs.store(root, kept),
         "notes": {
             "history": [asdict(epoch) for epoch in fitted.history],
             "best_epoch": fitted.best_epoch,
             "training_rows": len(train),
+            **logs.describe(kept),
         },
         "comparison": comparison,
         "timings": {"train": trained - began, "measure": time.perf_counter() - trained},

@@ -1,0 +1,260 @@
+"""What the README and the documents beside it say is tried: commands, paths, settings, the walk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+
+from service.main import create_app
+from service.settings import Settings
+from unlearning import methods
+from unlearning.verification import Gates
+from workers import cli
+from workers.demo.client import Client
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BRING_YOUR_OWN = ROOT / "docs" / "bring-your-own.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+
+BASH = shutil.which("bash")
+CURL = shutil.which("curl")
+
+#: Read by the command line and the tests, not by the service.
+OTHER_VARIABLES = {
+    "UNLEARN_API_KEY",
+    "UNLEARN_FAULTS",
+    "UNLEARN_TEST_EXAMPLES",
+    "UNLEARN_TEST_POSTGRES_URL",
+    "UNLEARN_TEST_REDIS_URL",
+}
+
+documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+
+@documents
+def test_every_make_target_that_is_named_exists(document: Path) -> None:
+    named = set(re.findall(r"(?:`|^    )make ([a-z][a-z-]*)", document.read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert named <= targets
+
+
+def test_the_readme_names_the_targets_to_start_with() -> None:
+    named = set(re.findall(r"(?:`|^    )make ([a-z][a-z-]*)", README.read_text(), re.M))
+    assert {"demo", "test", "serve", "faults", "compose-check"} <= named
+
+
+def test_the_test_command_of_ci_is_the_readmes() -> None:
+    assert re.search(r"^    make test ", README.read_text(), re.M)
+    assert re.search(r"^    step make test$", (ROOT / ".ci" / "run").read_text(), re.M)
+
+
+@pytest.fixture(scope="module")
+def known_paths(tmp_path_factory: pytest.TempPathFactory) -> list[re.Pattern[str]]:
+    """The OpenAPI document's paths, with anything in the place of a parameter."""
+    settings = Settings(_env_file=None, state_dir=tmp_path_factory.mktemp("state"))
+    paths = create_app(settings).openapi()["paths"]
+    return [re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))) for path in paths]
+
+
+@documents
+def test_every_path_that_is_named_is_in_the_openapi_document(
+    document: Path, known_paths: list[re.Pattern[str]]
+) -> None:
+    named = re.findall(
+        r"(?:/v1|/\.well-known|/healthz|/readyz)[\w/{}$:.…-]*(?<![.:…/])", document.read_text()
+    )
+    wrong = [path for path in named if not any(one.fullmatch(path) for one in known_paths)]
+    assert wrong == []
+
+
+@documents
+def test_every_setting_that_is_named_exists(document: Path) -> None:
+    settings = {f"UNLEARN_{name.upper()}" for name in Settings.model_fields}
+    named = set(re.findall(r"UNLEARN_[A-Z_]+", document.read_text()))
+    assert named <= settings | OTHER_VARIABLES
+
+
+@documents
+def test_every_command_that_is_named_exists(document: Path) -> None:
+    words = re.findall(r"(?:`|^ *|\(|exec -T api )unlearn ([a-z]+(?: [a-z]+)?)", _code(document))
+    for said in words:
+        command: Any = typer.main.get_command(cli.app)
+        for word in said.split():
+            if not hasattr(command, "commands"):
+                break  # what follows is an argument
+            assert word in command.commands, said
+            command = command.commands[word]
+
+
+@documents
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_method_is_described() -> None:
+    described = set(re.findall(r"^\| `(\w+)` \|", _text("unlearning.md"), re.M))
+    assert described == set(methods.names())
+
+
+def test_every_gate_is_described_with_its_default() -> None:
+    described = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", _text("verification.md"), re.M))
+    assert {name: float(value) for name, value in described.items()} == {
+        field.name: field.default for field in fields(Gates)
+    }
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in which a service is served, as a reader of the README has it."""
+
+    folder: Path
+    url: str
+    environment: dict[str, str]
+
+    def run(self, script: str) -> str:
+        """What a shell prints that runs ``script`` there; it stops at the first failure."""
+        assert BASH is not None
+        script = script.replace("http://127.0.0.1:8000", self.url)
+        done = subprocess.run(
+            [BASH, "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def get(self, path: str) -> dict:
+        key = self.run(f"{_shell(README)[0]}\necho $KEY").strip()
+        response = httpx.get(self.url + path, headers={"Authorization": f"Bearer {key}"})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    if CURL is None or BASH is None:
+        pytest.skip("the walk needs bash and curl")
+    folder = tmp_path_factory.mktemp("walk")
+    (folder / ".venv").symlink_to(sys.prefix)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("UNLEARN_")}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([str(_install_own_package(folder)), str(ROOT)]),
+        "UNLEARN_THREADS": "1",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "serve.log").open("w") as log:
+        serving = subprocess.Popen(
+            [folder / ".venv/bin/unlearn", "serve", "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            Client(url, "nobody").wait_until_up(timeout_seconds=60, alive=lambda: serving.poll() is None)
+            yield Place(folder, url, environment)
+        finally:
+            serving.terminate()
+            serving.wait()
+
+
+@pytest.fixture(scope="module")
+def walked(place: Place) -> tuple[Place, str]:
+    """The place after the README's walk, and what the walk printed."""
+    return place, place.run("\n".join(_shell(README)))
+
+
+def test_the_walk_ends_with_a_sound_report(walked: tuple[Place, str]) -> None:
+    place, printed = walked
+    assert printed.rstrip().endswith("The file is sound.")
+    report = json.loads((place.folder / "report.json").read_text())
+    assert report["asked"]["counts"] == {"requests": 1, "records": 60}
+    assert report["asked"]["raw_rows"]["overwritten"] == 60
+    assert report["production"] is True
+    assert report["measured"]["verdict"] in ("passed", "no_power")
+
+
+def test_the_walk_forgets_one_person_and_refuses_the_old_version(
+    walked: tuple[Place, str],
+) -> None:
+    place, printed = walked
+    assert '"code":"would-resurrect"' in printed
+    request = json.loads((place.folder / "request.json").read_text())
+    assert request["matched"] == 60
+    seen = place.get(f"/v1/deletion-requests/{request['id']}")
+    assert (seen["status"], seen["erasures"][0]["version"]) == ("completed", 2)
+
+
+def test_the_answers_shown_have_members_that_the_real_ones_have(walked: tuple[Place, str]) -> None:
+    _, printed = walked
+    shown = "".join(re.findall(r"^```json\n(.*?)^```", README.read_text(), re.M | re.S))
+    names = set(re.findall(r'"(\w+)":', shown))
+    assert len(names) > 20
+    assert names - set(re.findall(r'"(\w+)":', printed)) == set()
+
+
+def test_an_architecture_of_ones_own_is_trained_forgotten_from_and_imported(
+    walked: tuple[Place, str],
+) -> None:
+    place, _ = walked
+    place.run("\n".join([_shell(README)[0], *_shell(BRING_YOUR_OWN)]))
+    trained = place.get("/v1/models/gated")
+    assert trained["architecture"]["parameters"] == {"inputs": 100, "hidden": 32, "classes": 3}
+    assert place.get("/v1/models/gated/versions/2")["method"] == "iau"
+    assert place.get("/v1/models/gated-elsewhere/versions/1")["origin"] == "imported"
+
+
+def _install_own_package(folder: Path) -> Path:
+    """Write the example package as the document shows it, and install it beside the walk."""
+    for name, text in _files(BRING_YOUR_OWN).items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    target = folder / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--target", str(target)]
+    subprocess.run([*pip, *options, str(folder / "my-nets")], check=True)
+    return target
+
+
+def _files(document: Path) -> dict[str, str]:
+    """Blocks that a line such as ``my-nets/pyproject.toml``: stands above, by that name."""
+    found = re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", document.read_text(), re.M | re.S)
+    return dict(found)
+
+
+def _shell(document: Path) -> list[str]:
+    return re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.M | re.S)
+
+
+def _code(document: Path) -> str:
+    """Code spans, and lines of blocks, one per line."""
+    text = document.read_text()
+    spans = re.findall(r"`[^`\n]+`", text)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+    indented = re.findall(r"^    .*", text, re.M)
+    return "\n".join([*spans, *blocks, *indented])
+
+
+def _text(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()

@@ -20,12 +20,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 import workers
+from service.errors import ServiceError
 from service.ledger import batches, consolidation, leases, verifications, versions
 from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
 from workers import erase, plans
-from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.runtime import Runtime
 
@@ -97,7 +98,7 @@ def run_batch(runtime: Runtime, model_id: int, held: leases.Held) -> bool:
         return False
     except versions.ProductionMoved:
         _hand_back(runtime, held, claimed, because="production was moved by hand")
-    except (BatchFailed, ComputeFailed, ComputeDied, OSError) as error:
+    except (BatchFailed, ServiceError, OSError) as error:
         _fail(runtime, held, claimed, error)
     return True
 

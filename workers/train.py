@@ -15,6 +15,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 import workers
+from service.errors import ServiceError
 from service.ledger import (
     batches,
     comparisons,
@@ -29,7 +30,7 @@ from service.ledger.policy import Policy
 from service.ledger.states import RunStatus
 from service.ledger.tables import Dataset, Model, TrainingRun, Version
 from workers import pipeline, plans
-from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.runtime import Runtime
 
@@ -87,7 +88,7 @@ def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
         log.warning("training run %s has a new holder; its work here is dropped", run_id)
     except Stopping as stopping:
         _hand_back(runtime, run_id, held, str(stopping))
-    except (ComputeFailed, ComputeDied, OSError) as error:
+    except (ServiceError, OSError) as error:
         _fail(runtime, run_id, held, error)
     return True
 

@@ -100,6 +100,8 @@ def demo(
         digits.load().write(data / digits.FILE)
         err.print(f"Wrote {data / digits.FILE}.")
         return
+    if url and not api_key:
+        raise _stop("a running service wants --api-key; one is made there: unlearn keys create demo")
     try:
         if url:
             run.remote(url, api_key, report_dir=out_dir)

@@ -16,12 +16,21 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from benchmarks import results
 from benchmarks.cifar import Cifar
-from benchmarks.methods import measuring, plots, problem, ranking, report, runs, settings
+from benchmarks.methods import (
+    measuring,
+    plots,
+    problem,
+    ranking,
+    report,
+    runs,
+    settings,
+    space,
+)
 from benchmarks.methods.__main__ import walk
 from benchmarks.methods.measuring import Numbers
 from benchmarks.methods.report import Findings
 from benchmarks.methods.settings import Entry, Settings
-from unlearning import architectures, methods
+from unlearning import architectures, methods, objective
 from unlearning.architectures import Classifier, Transform
 from unlearning.examples import Examples
 from unlearning.verification import ModelScores
@@ -211,6 +220,18 @@ def test_references_come_from_seeds_of_their_own(found: Findings) -> None:
     states = [reference.model.state_dict() for reference in found.bank.references]
     for first, second in itertools.combinations(states, 2):
         assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_penultimate_features_are_what_the_head_turns_into_logits(
+    found: Findings, digits: problem.Problem
+) -> None:
+    model = found.bank.base.model
+    features, predicted = space.features(model, digits.forget)
+    head = model.network[-1]
+    logits = features @ head.weight.T + head.bias
+    expected = objective.logits(model, digits.forget)
+    torch.testing.assert_close(logits, expected)
+    assert torch.equal(predicted, expected.argmax(1))
 
 
 def _numbers(**given: float) -> Numbers:

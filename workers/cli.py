@@ -101,7 +101,7 @@ def demo(
         err.print(f"Wrote {data / digits.FILE}.")
         return
     if url and not api_key:
-        raise _stop("a running service wants --api-key; one is made there: unlearn keys create demo")
+        raise _stop("a running service wants --api-key; make one there: unlearn keys create demo")
     try:
         if url:
             run.remote(url, api_key, report_dir=out_dir)

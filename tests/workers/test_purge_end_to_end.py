@@ -73,6 +73,7 @@ def add_reference(town: Place, number: int) -> str:
             kind="references",
             digest=saved.digest,
             size_bytes=saved.size_bytes,
+            notes={"index": 0, "count": 1},
             now=town.runtime.now(),
         )
     return saved.digest

@@ -13,8 +13,8 @@ seen other rows of the same batch, though none of the same subject. On the digit
 rows forgotten by their subjects, a retrained model came to a calibrated AUC of .49 on average over
 five seeds. Where single records of a subject are forgotten, a model retrained without them still
 knows the subject's others, which these models do not: the attack then errs towards finding
-members (.53 over three seeds), which may cost a retrain. Drawn row by row, it would err the other way
-where whole subjects are forgotten (.47 over five).
+members (.53 over three seeds), which may cost a retrain. Drawn row by row, it would err the other
+way where whole subjects are forgotten (.47 over five).
 """
 
 from __future__ import annotations

@@ -88,9 +88,6 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(
         0, ge=0, description="API calls per key and minute; 0: no limit"
     )
-    webhook_url: str = Field(
-        "", description="told of every request that reaches its end; empty: off"
-    )
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it
     @property

@@ -38,7 +38,7 @@ err = Console(stderr=True, highlight=False)
 def main() -> None:
     """Entry point of the command."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for chatty in ("httpx", "alembic.runtime.plugins"):
+    for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     app()
 

@@ -39,6 +39,7 @@ def test_the_stores_are_reached_over_an_internal_network_alone() -> None:
     assert COMPOSE["networks"]["backend"] == {"internal": True}
     assert SERVICES["postgres"]["networks"] == ["backend"]
     assert SERVICES["redis"]["networks"] == ["backend"]
+    assert SERVICES["worker"]["networks"] == ["backend"]
 
 
 @pytest.mark.parametrize("name", OWN)

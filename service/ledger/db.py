@@ -15,6 +15,9 @@ from sqlalchemy.types import TypeDecorator
 #: How long a writer waits for another one (milliseconds on SQLite, pool seconds on PostgreSQL).
 BUSY_TIMEOUT_MS = 15_000
 
+#: How long PostgreSQL lets a transaction stand idle before it ends it (milliseconds).
+IDLE_TIMEOUT_MS = 60_000
+
 #: Execution option that lets a read-only transaction on SQLite skip the write lock.
 READ_ONLY = "ledger_read_only"
 
@@ -70,7 +73,7 @@ def engine(url: str, *, pool_size: int = 20) -> Engine:
         return made
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
-    return create_engine(
+    made = create_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=pool_size,
@@ -78,6 +81,8 @@ def engine(url: str, *, pool_size: int = 20) -> Engine:
         pool_timeout=15,
         hide_parameters=True,
     )
+    event.listen(made, "connect", _prepare_postgres)
+    return made
 
 
 def session_factory(bound: Engine) -> sessionmaker[Session]:
@@ -89,6 +94,14 @@ def read_only(session: Session) -> Session:
     """Declare, before its first statement, that this session's transaction only reads."""
     session.connection(execution_options={READ_ONLY: True})
     return session
+
+
+def _prepare_postgres(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    # A process that is suspended within a transaction must not hold its locks for ever: nothing
+    # here waits for anything but the database while a transaction is open.
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:

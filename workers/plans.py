@@ -95,8 +95,6 @@ def anchor(session: Session, version: Version) -> dict[str, Any]:
     cache = versions.artifact(session, start.id, "caches")
     state = versions.artifact(session, version.id, "states")
     log = versions.artifact(session, start.id, "logs")
-    earlier = _rows_of(session, chain)
-    erased = _erased(session, start, earlier)
     return {
         "digest": start.digest,
         "excluded": _excluded_up_to(session, start),
@@ -104,10 +102,9 @@ def anchor(session: Session, version: Version) -> dict[str, Any]:
         "state": None if state is None else state.digest,
         "log": None if log is None else log.digest,
         # The search may look at earlier rows only while every one of them still stands.
-        "earlier": [] if erased else earlier,
-        "forgotten": earlier,
+        "earlier": [] if _any_erased(session, start, chain) else _rows_of(session, chain),
+        "forgot_before": bool(chain),
         "taken_back": _rows_of(session, _taken_back(session, chain)),
-        "erased": erased,
     }
 
 
@@ -211,19 +208,20 @@ def _rows_of(session: Session, chain: list[str]) -> list[int]:
     return list(session.scalars(select(BatchRecord.row).where(BatchRecord.batch_id.in_(chain))))
 
 
-def _erased(session: Session, start: Version, rows: list[int]) -> list[int]:
-    if not rows:
-        return []
+def _any_erased(session: Session, start: Version, chain: list[str]) -> bool:
+    """Whether a row that the chain forgot is no longer in the array."""
     found = session.get_one(Model, start.model_id)
-    return list(
-        session.scalars(
-            select(Record.row).where(
-                Record.dataset_id == found.dataset_id,
-                Record.erased_at.is_not(None),
-                Record.row.in_(rows),
-            )
+    erased = session.scalar(
+        select(Record.row)
+        .join(BatchRecord, BatchRecord.row == Record.row)
+        .where(
+            Record.dataset_id == found.dataset_id,
+            Record.erased_at.is_not(None),
+            BatchRecord.batch_id.in_(chain),
         )
+        .limit(1)
     )
+    return erased is not None
 
 
 def _never_seen(session: Session, batch: Batch) -> list[int]:

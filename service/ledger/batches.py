@@ -30,6 +30,9 @@ from service.ledger.tables import (
     Version,
 )
 
+#: Erasures in one batch, at most: a statement takes a limited number of values.
+MAX_ERASURES = 10_000
+
 
 @dataclass(frozen=True)
 class Retry:
@@ -456,7 +459,7 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
         .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
         .where(Erasure.model_id == model.id, Erasure.status == ErasureStatus.PENDING, _rested(now))
         .order_by(Erasure.id)
-        .limit(policy.max_records)
+        .limit(min(policy.max_records, MAX_ERASURES))
         # Both rows: a cancellation changes both, and must find them in the same order.
         .with_for_update(of=[DeletionRequest, Erasure], skip_locked=True)
     ).all()

@@ -29,6 +29,9 @@ from service.ledger.tables import (
     Version,
 )
 
+#: A statement takes a limited number of values on both databases.
+ROWS_AT_ONCE = 10_000
+
 
 def claim(erasure: Erasure, *, batch_id: str) -> None:
     """It is in a running batch and can no longer be cancelled."""
@@ -162,20 +165,26 @@ def mark_erased(
 
     Of two workers that overwrote the same rows the first one says so.
     """
-    marked = session.execute(
-        update(Record)
-        .where(Record.dataset_id == dataset.id, Record.row.in_(rows), Record.erased_at.is_(None))
-        .values(erased_at=now)
-        .returning(Record.row)
-        .execution_options(synchronize_session=False)
-    ).all()
+    marked = 0
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        here = rows[first : first + ROWS_AT_ONCE]
+        changed = session.execute(
+            update(Record)
+            .where(
+                Record.dataset_id == dataset.id, Record.row.in_(here), Record.erased_at.is_(None)
+            )
+            .values(erased_at=now)
+            .returning(Record.row)
+            .execution_options(synchronize_session=False)
+        )
+        marked += len(changed.all())
     if marked:
         audit.append(
             session,
             actor=actor,
             action=audit.Action.RECORDS_ERASED,
             subject=f"dataset:{dataset.name}",
-            data={"rows": len(marked)},
+            data={"rows": marked},
         )
 
 

@@ -193,7 +193,7 @@ def _anchor(place: Workspace, root: Path, chain: dict[str, Any]) -> Anchor | Non
             ),
         )
     except (errors.CorruptCheckpoint, errors.NotStored):
-        if chain["forgotten"]:
+        if chain["forgot_before"]:
             raise
         return None
 

@@ -227,7 +227,7 @@ def list_keys() -> None:
 
 @keys_app.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(help="Id of the key, key_…")]) -> None:
-    """Revoke an API key at once."""
+    """Revoke an API key; it works for a second longer at most."""
     from service.errors import ServiceError
     from service.ledger import db, keys
 

@@ -56,6 +56,8 @@ def sweep(runtime: Runtime) -> None:
 def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     """Files first, then the ledger: a crash between the two destroys nothing twice."""
     with runtime.session() as session:
+        if version_id not in purges.due(session, now=runtime.now()):
+            return False  # another worker was quicker, before this one got the lease
         doomed = purges.doomed(session, session.get_one(Version, version_id))
     for kind, digest in doomed:
         objects.destroy(runtime.store, digest, kind=kind)

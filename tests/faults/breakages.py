@@ -72,9 +72,16 @@ def at_point(point: str, action: str) -> Breakage:
 
     def act(scene: Scene) -> None:
         scene.fleet.arm(point, action)
-        if point.startswith("train"):
-            consolidate(scene)
-        scene.under_load(lambda: not scene.fleet.armed(point), f"{point} is reached")
+        again = 0.0
+
+        def reached() -> bool:
+            nonlocal again
+            if point.startswith("train") and time.monotonic() > again:
+                consolidate(scene)
+                again = time.monotonic() + 5
+            return not scene.fleet.armed(point)
+
+        scene.under_load(reached, f"{point} is reached")
         scene.one_more_batch()
 
     return act

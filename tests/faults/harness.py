@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Batch, DeletionRequest, Version
 from tests.faults import breakages, promises
-from tests.faults.clients import Clients
+from tests.faults.clients import Asked, Clients
 from tests.faults.fleet import Fleet
 from tests.faults.servers import until
 
@@ -35,6 +35,9 @@ class Outcome:
     ledger: Counter[str] = field(default_factory=Counter)
     revived: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    accepted: list[Asked] = field(default_factory=list)
+    #: What ran; its processes have ended, its files are there until the home is removed.
+    fleet: Fleet | None = None
 
 
 def run(
@@ -62,16 +65,23 @@ def run(
                 for name in order:
                     began = time.monotonic()
                     clients.permit(PERMITS)
-                    breakages.ALL[name][0](scene)
+                    try:
+                        breakages.ALL[name][0](scene)
+                    except AssertionError as missed:
+                        outcome.broken.append(f"{name}: {missed}")
                     outcome.broke[name] += 1
                     outcome.seconds[name] = time.monotonic() - began
                     say(f"{name}: {outcome.seconds[name]:.1f} s")
             finally:
                 clients.finish()
             fleet.disarm()
-            _settle(fleet)
-            outcome.broken = [*clients.errors, *promises.broken(fleet, clients.accepted)]
-        outcome.clients = clients.tally
+            try:
+                _settle(fleet)
+            except AssertionError as missed:
+                outcome.broken.append(f"it does not settle: {missed}")
+            outcome.broken += [*clients.errors, *promises.broken(fleet, clients.accepted)]
+        outcome.clients, outcome.accepted = clients.tally, clients.accepted
+        outcome.fleet = fleet
         outcome.ledger = _count(fleet)
     finally:
         fleet.close()

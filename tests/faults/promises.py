@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store import arrays, checkpoints
+from models_store import arrays, checkpoints, errors
 from service.ledger import audit, purges, versions
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
@@ -23,6 +23,7 @@ from service.ledger.tables import (
     Erasure,
     Model,
     Record,
+    RequestRecord,
     Verification,
     Version,
 )
@@ -35,20 +36,36 @@ ENDS = {RequestStatus.COMPLETED, RequestStatus.NO_MATCH, RequestStatus.CANCELLED
 def broken(fleet: Fleet, accepted: list[Asked]) -> list[str]:
     """Every promise that does not hold, in words; [] when all do."""
     with fleet.reading() as session:
-        return [
-            *_requests(fleet, session, accepted),
-            *_batches(session),
-            *_chains(session),
-            *_forgotten_once(session),
-            *_production(session),
-            *_rows(fleet, session),
-            *_audit(session, accepted),
-            *_files(fleet, session),
-        ]
+        return [*_shown(fleet, session, accepted), *broken_at_rest(fleet, session, accepted)]
 
 
-def _requests(fleet: Fleet, session: Session, accepted: list[Asked]) -> list[str]:
-    """No request answered 2xx is missing; each is at its end, in the ledger and over HTTP."""
+def broken_at_rest(fleet: Fleet, session: Session, accepted: list[Asked]) -> list[str]:
+    """Same, without asking the API."""
+    return [
+        *_requests(session, accepted),
+        *_batches(session),
+        *_chains(session),
+        *_forgotten_once(session),
+        *_production(session),
+        *_rows(fleet, session),
+        *_audit(session, accepted),
+        *_files(fleet, session),
+    ]
+
+
+def _shown(fleet: Fleet, session: Session, accepted: list[Asked]) -> list[str]:
+    """Over HTTP every request is what the ledger holds."""
+    found = []
+    for asked in accepted:
+        request = session.get(DeletionRequest, asked.id)
+        shown = fleet.get(f"/v1/deletion-requests/{asked.id}")
+        if request is None or shown is None or shown["status"] != request.status:
+            found.append(f"{asked.id}: the API shows something else than the ledger holds")
+    return found
+
+
+def _requests(session: Session, accepted: list[Asked]) -> list[str]:
+    """No request answered 2xx is missing; each is at its end."""
     found = []
     stored = {one.id: one for one in session.scalars(select(DeletionRequest))}
     for asked in accepted:
@@ -56,9 +73,6 @@ def _requests(fleet: Fleet, session: Session, accepted: list[Asked]) -> list[str
         if request is None:
             found.append(f"{asked.id} was accepted and is missing")
             continue
-        shown = fleet.get(f"/v1/deletion-requests/{asked.id}")
-        if shown is None or shown["status"] != request.status:
-            found.append(f"{asked.id}: the API shows something else than the ledger holds")
         if request.status not in ENDS:
             found.append(f"{asked.id} has not ended: {request.status} {request.status_reason}")
         if asked.cancelled != (request.status == RequestStatus.CANCELLED):
@@ -151,27 +165,35 @@ def _production(session: Session) -> list[str]:
 
 
 def _rows(fleet: Fleet, session: Session) -> list[str]:
-    """Raw rows: zero where a completed request asked for it, untouched everywhere else."""
-    found = []
-    dataset = session.scalars(select(Dataset)).one()
-    assert dataset.array_key is not None
-    array = arrays.open(fleet.settings.store, dataset.array_key)
-    records = {one.row: one for one in session.scalars(select(Record))}
+    """The ledger calls those rows erased that a completed request asked for."""
     asked = _rows_of(session, RequestStatus.COMPLETED)
-    for row, record in records.items():
-        if (record.erased_at is not None) != (row in asked):
-            found.append(f"row {row}: erased={record.erased_at}, asked for={row in asked}")
+    return [
+        f"row {one.row}: erased={one.erased_at}, asked for={one.row in asked}"
+        for one in session.scalars(select(Record))
+        if (one.erased_at is not None) != (one.row in asked)
+    ] + _array(fleet, session)
+
+
+def _array(fleet: Fleet, session: Session) -> list[str]:
+    """Raw rows: zero where a completed request asked for it, untouched everywhere else."""
+    key = session.scalars(select(Dataset)).one().array_key
+    assert key is not None
+    array = arrays.open(fleet.settings.store, key)
+    asked = _rows_of(session, RequestStatus.COMPLETED)
+    found = []
+    for row in range(len(array)):
         raw = np.asarray(array.rows[row])
         right = not raw.any() if row in asked else np.array_equal(raw, fleet.digits.x[row])
         if not right:
             found.append(f"row {row} of the array is not what it should be")
-    arrays.verify(fleet.settings.store, dataset.array_key)
+    try:
+        arrays.verify(fleet.settings.store, key)
+    except errors.Corrupt as damage:
+        found.append(str(damage))
     return found
 
 
 def _rows_of(session: Session, status: RequestStatus) -> set[int]:
-    from service.ledger.tables import RequestRecord
-
     return set(
         session.scalars(
             select(RequestRecord.row)

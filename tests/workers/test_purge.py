@@ -82,6 +82,15 @@ def test_crash_between_files_and_ledger_is_made_good(town: Place) -> None:
     ]
 
 
+def test_worker_that_comes_second_purges_nothing_again(town: Place) -> None:
+    _, middle, _ = delete_twice(town)
+    purge.run_due(town.runtime)
+    with town.runtime.lease(f"purge:{middle.id}") as held:
+        assert held is not None
+        assert not purge._purge(town.runtime, middle.id, held)
+    assert len(receipts(town)) == 1
+
+
 def test_sweep_takes_orphans_older_than_the_grace_and_nothing_else(town: Place) -> None:
     """An orphan is what a worker leaves that was killed between store and ledger."""
     store = town.settings.store

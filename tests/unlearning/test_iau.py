@@ -241,6 +241,11 @@ def test_records_after_a_class_do_not_bring_the_class_back(model, train, context
         _unlearn(first.model, train, other, replace(context, forgotten=first.forgotten))
 
 
+def test_model_that_left_its_anchor_is_not_taken_for_one(model, train, context):
+    with pytest.raises(NeedsRetrain, match="moved"):
+        _unlearn(model, train, [1], replace(context, anchor=None, moved=True))
+
+
 def _released_update(model, forget, retain, learning_rate):
     """The released algorithm, written down from its definition alone."""
     x_f, y_f = forget.x[forget.positions], forget.labels

@@ -355,3 +355,21 @@ def test_withdrawn_versions_are_named_in_the_alias_history_only(town: Place) -> 
     assert (first.status, second.status) == (VersionStatus.RETIRED, VersionStatus.PUBLISHED)
     assert [move.version_id for move in town.moves()] == [first.id, second.id]
     assert [move.previous_id for move in town.moves()] == [None, first.id]
+
+
+def test_chain_begun_without_a_prepared_anchor_takes_no_other_weights_for_one(town: Place) -> None:
+    with town.runtime.session() as session:
+        live = town.live()
+        cache = versions.artifact(session, live.id, "caches")
+        assert cache is not None
+        cache.destroyed_at = town.runtime.now()
+        model = session.get_one(Model, live.model_id)
+        model.run_now_method = {"method": "random_labels", "options": {"strength": "calibrated"}}
+    earlier = first_deletion(town)
+    assert town.live().method == "random_labels"
+    rows = town.training_rows()[3:6]
+    request = town.ask(*rows)
+    work_through(town)
+    assert town.request(request).status == RequestStatus.COMPLETED
+    assert town.forgotten() == sorted(earlier + rows)
+    assert town.live().origin == "retrained"

@@ -35,6 +35,8 @@ class Context:
     anchor: Anchor | None = None
     #: What was forgotten since the anchor (running sums), before this batch.
     forgotten: Forgotten | None = None
+    #: Whether earlier batches have moved the model away from the weights its chain began with.
+    moved: bool = False
     #: The earlier forgotten rows, while they have not been erased yet.
     earlier: Examples | None = None
     #: A fresh, untrained copy of the architecture, seeded by the caller.

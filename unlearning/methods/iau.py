@@ -154,6 +154,11 @@ def _anchor(
         return given, None
     if context.forgotten is not None:
         raise WrongOptions("rows forgotten earlier are given without the anchor they belong to")
+    if context.moved:
+        raise NeedsRetrain(
+            "the model has moved from the weights its chain began with, and nothing was prepared "
+            "there to step from; retrain, and prepare the new anchor"
+        )
     if context.calibration is None:
         raise WrongOptions("preparing an anchor needs calibration rows")
     prepared = anchors.prepare(

@@ -170,6 +170,7 @@ def _context(
         calibration=rows.split(data.VALIDATION),
         anchor=_anchor(place, root, chain),
         forgotten=_forgotten(place, root, chain.get("state")),
+        moved=chain.get("forgot_before", False),
         earlier=rows.rows(chain["earlier"]) if chain.get("earlier") else None,
         fresh=lambda: place.fresh(
             request["model"], generator=torch.Generator().manual_seed(request["seed"])

@@ -13,9 +13,3 @@ def pick(wanted: str) -> torch.device:
         return torch.device("cpu")
     free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
     return torch.device("cuda", max(range(len(free)), key=free.__getitem__))
-
-
-def free(device: torch.device) -> None:
-    """Give cached device memory back, so that processes can share the device."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -70,21 +70,6 @@ def due_models(session: Session, *, now: datetime) -> list[int]:
     return sorted(waiting, key=waiting.__getitem__)
 
 
-def next_close(session: Session, *, now: datetime) -> datetime | None:
-    """When the oldest waiting erasure of any model closes its batch; None: nothing waits."""
-    rows = session.execute(
-        select(Model, func.min(Erasure.created_at))
-        .join(Erasure, Erasure.model_id == Model.id)
-        .where(Erasure.status == ErasureStatus.PENDING, _rested(now))
-        .group_by(Model.id)
-    )
-    closing = [
-        oldest + timedelta(seconds=Policy.model_validate(model.policy).max_wait_seconds)
-        for model, oldest in rows
-    ]
-    return min(closing, default=None)
-
-
 def claim(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
     """The model's next batch: a left one taken over, or a new one; None when nothing is due."""
     leases.hold(session, held)

@@ -20,7 +20,6 @@ from service.ledger.states import VERSION_MOVES, ErasureStatus, VersionStatus, c
 from service.ledger.tables import (
     AliasMove,
     Artifact,
-    Batch,
     BatchRecord,
     Erasure,
     Model,
@@ -360,12 +359,6 @@ def lineage(session: Session, version: Version) -> list[Version]:
             break
         line.append(parent)
     return line
-
-
-def batches_of(session: Session, version_ids: Sequence[int]) -> dict[int, Batch]:
-    """The batch that made each version, by version id."""
-    rows = session.scalars(select(Batch).where(Batch.version_id.in_(version_ids)))
-    return {batch.version_id: batch for batch in rows if batch.version_id is not None}
 
 
 def _latest_number(session: Session, model_id: int) -> int:

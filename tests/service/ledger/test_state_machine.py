@@ -249,6 +249,7 @@ class Ledger(RuleBasedStateMachine):
     def fail(self, data: st.DataObject) -> None:
         worker, n = data.draw(st.sampled_from(sorted(self.working)))
         work = self.working.pop((worker, n))
+        overtaken = self._overtaken(n, work)
         refused = self._refused(
             leases.LeaseLost,
             lambda s: batches.fail(
@@ -260,20 +261,21 @@ class Ledger(RuleBasedStateMachine):
                 now=self.now,
             ),
         )
-        assert refused == self._overtaken(n, work)
+        assert refused == overtaken
 
     @precondition(lambda self: self.working)
     @rule(data=st.data())
     def hand_back(self, data: st.DataObject) -> None:
         worker, n = data.draw(st.sampled_from(sorted(self.working)))
         work = self.working.pop((worker, n))
+        overtaken = self._overtaken(n, work)
         refused = self._refused(
             leases.LeaseLost,
             lambda s: batches.hand_back(
                 s, s.get_one(Batch, work.batch_id), held=work.held, because="x", now=self.now
             ),
         )
-        assert refused == self._overtaken(n, work)
+        assert refused == overtaken
 
     @rule()
     def erase(self) -> None:

@@ -65,7 +65,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None
 
     def write(beside: Path) -> None:
         with beside.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub takes the names for allow_pickle
 
     _replace(path, write)
 

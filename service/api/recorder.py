@@ -98,7 +98,7 @@ class Recorder:
             # Another process recorded the same idempotency key at the same moment: its answer
             # is found on the second try.
             self._answer_each(calls)
-        except Exception as error:
+        except Exception as error:  # whatever it was, each caller waits for an answer
             if len(calls) > 1 and not isinstance(error, ServiceError):
                 self._answer_each(calls)  # one call's trouble is not the others'
             else:
@@ -114,7 +114,7 @@ class Recorder:
         for call in calls:
             try:
                 _settle([call], [self._record(call.submissions)])
-            except Exception as error:
+            except Exception as error:  # raised again where the caller waits
                 _settle([call], error)
 
     def _record(self, submissions: Sequence[requests.Submission]) -> list[Outcome]:

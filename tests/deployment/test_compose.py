@@ -109,5 +109,5 @@ def test_both_images_run_as_an_ordinary_user() -> None:
 
 
 def _seconds(text: str) -> int:
-    number, unit = re.fullmatch(r"(\d+)(s|m)", text).groups()  # type: ignore[union-attr]
+    number, unit = re.fullmatch(r"(\d+)(s|m)", text).groups()  # type: ignore[union-attr]  # no match: fails
     return int(number) * (60 if unit == "m" else 1)

@@ -94,6 +94,41 @@ def test_a_deep_networks_blocks_are_the_products_of_their_factors():
     torch.testing.assert_close(dense[mine][:, mine], expected)
 
 
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ((nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), (4,)),
+        (
+            (nn.Linear(4, 5, bias=False), nn.ReLU(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)),
+            (4,),
+        ),
+        # A kernel as large as the picture: one patch, as one example is.
+        ((nn.Conv2d(2, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5, 3)), (2, 3, 3)),
+    ],
+    ids=["two linear", "three linear", "convolution and linear"],
+)
+def test_on_one_example_every_layer_of_a_deep_network_has_its_exact_block(layers, shape):
+    torch.manual_seed(0)
+    model = nn.Sequential(*layers).double()
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.5)
+    examples = _examples(1, shape)
+    curvature = _kfac(model, examples)
+    exact = _gauss_newton(model, examples)
+    assert curvature.damping == pytest.approx(0.1 * float(exact.trace()) / len(exact))
+    damped = exact + curvature.damping * torch.eye(len(exact), dtype=torch.float64)
+    dense = _dense(curvature, len(exact))
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers]
+    for mine in torch.arange(len(exact)).split([size for size in sizes if size]):
+        block = damped[mine][:, mine]
+        torch.testing.assert_close(dense[mine][:, mine], block, rtol=0, atol=1e-10)
+        # Were it small beside the damping, the comparison would not see it.
+        assert exact[mine][:, mine].abs().max() > curvature.damping
+        dense[mine[:, None], mine] = 0
+    # What one layer's weights do to another's is what the approximation leaves out.
+    assert dense.abs().max() < 1e-10
+
+
 def test_convolution_factors_sum_over_patches_with_padding_stride_and_dilation():
     torch.manual_seed(0)
     convolution = nn.Conv2d(

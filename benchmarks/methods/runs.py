@@ -78,9 +78,11 @@ def run(entry: Entry, bank: Bank, problem: Problem, settings: Settings, progress
         except UnlearningError as error:
             refused = str(error)
     if update is not None:
-        files.write_model(path.with_suffix(".safetensors"), update.model)
         scores = score(update.model, problem)
-        files.write_arrays(path.with_suffix(".npz"), scores.to_arrays())
+        refused = _unusable(update.model, scores)
+        if refused is None:
+            files.write_model(path.with_suffix(".safetensors"), update.model)
+            files.write_arrays(path.with_suffix(".npz"), scores.to_arrays())
     files.write_json(path, _stored(entry, watch, update, refused))
     done = finished(entry, bank.folder)
     assert done is not None
@@ -139,6 +141,15 @@ def _context(
         update_log=bank.log() if entry.method == "amnesiac" else None,
         progress=progress,
     )
+
+
+def _unusable(network: nn.Module, scores: ModelScores) -> str | None:
+    """Why the service would not take this model; scores alone make an even match of NaN weights."""
+    if not all(bool(t.isfinite().all()) for t in network.state_dict().values()):
+        return "the updated weights are not finite"
+    if not all(one.finite for one in scores.sets().values()):
+        return "some of the updated model's losses are not finite"
+    return None
 
 
 def _stored(

@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from benchmarks.methods.settings import Entry, Settings
 from unlearning import architectures, methods, objective
 from unlearning.architectures import Classifier, Transform
 from unlearning.examples import Examples
+from unlearning.methods import Update
 from unlearning.verification import ModelScores
 
 SETTINGS = Settings(architecture="mlp", epochs=4, batch_size=32, references=2, share=0.1)
@@ -157,6 +159,30 @@ def test_with_a_class_forgotten_test_accuracy_is_that_on_the_others(
 def test_a_method_that_refuses_is_told_and_not_ranked(found: Findings) -> None:
     assert [line.entry.method for line in found.refused] == ["amnesiac"]
     assert len(found.lines) == len(ENTRIES) - 1
+
+
+def test_weights_that_are_not_finite_are_refused_and_not_ranked(
+    found: Findings, digits: problem.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = methods.get("fine_tune")
+
+    class Diverging:
+        options = method.options
+
+        @staticmethod
+        def unlearn(*given: Any, **more: Any) -> Update:
+            update = method.unlearn(*given, **more)
+            with torch.no_grad():
+                for p in update.model.parameters():
+                    p.fill_(torch.nan)
+            return update
+
+    monkeypatch.setattr(methods, "get", lambda _name: Diverging)
+    bank = replace(found.bank, folder=tmp_path)
+    done = runs.run(ENTRIES[2], bank, digits, SETTINGS, lambda _fraction: None)
+    assert done.scores is None
+    assert done.refused == "the updated weights are not finite"
+    assert not list(tmp_path.glob("runs/*.safetensors"))
 
 
 def test_what_is_finished_is_not_run_again(

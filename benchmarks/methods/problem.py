@@ -60,7 +60,7 @@ def of(data: Cifar, settings: Settings, *, fresh: Callable[[int], Classifier]) -
 def key(problem: Problem, settings: Settings) -> str:
     """Names the folder of everything trained for this problem with these settings."""
     content = json.dumps([settings.identity(), problem.digest()], sort_keys=True)
-    return f"{settings.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    return f"{settings.family}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def _sets(train: Examples, settings: Settings) -> tuple[Examples, Examples]:

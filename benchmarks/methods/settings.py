@@ -42,7 +42,31 @@ class Settings:
 
     @property
     def name(self) -> str:
-        """Name of the files with the results: ``methods``, ``methods-class``, ..."""
+        """Name of the files with the results; what is not the record's is said in it."""
+        record = _record(self)
+        parts = [self.family]
+        for name, value in vars(self).items():
+            if name != "data" and value != getattr(record, name):
+                word = _UNSET.get(name) if value is None else value
+                parts.append(f"{name.replace('_', '-')}-{word}")
+        return "-".join(parts)
+
+    @property
+    def command(self) -> str:
+        """What to type for this, the folder with the data apart."""
+        usual = _usual(self.architecture, quick=self.quick)
+        options = []
+        for name in ("kind", "architecture", *_OPTIONS):
+            value = getattr(self, name)
+            default = getattr(usual if name in _OPTIONS else Settings(), name)
+            if value is not None and value != default:
+                options.append(f"--{name.replace('_', '-')} {value}")
+        options += ["--quick"] if self.quick else []
+        return "make bench-methods" + (f" OPTIONS='{' '.join(options)}'" if options else "")
+
+    @property
+    def family(self) -> str:
+        """Which comparison it is: ``methods``, ``methods-class``, ..., however large."""
         parts = ["methods"]
         parts += [] if self.architecture == "lenet5" else [self.architecture]
         parts += [] if self.kind == "records" else [self.kind]
@@ -64,6 +88,31 @@ class Settings:
         """Whatever changes the trained models; finished work is found again by it."""
         neither = {"data", "references", "log_megabytes", "quick"}
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in neither}
+
+
+#: Options of the command line that change the problem or how much of it is done.
+_OPTIONS = ("width", "rows", "epochs", "alpha", "references", "log_megabytes")
+#: Widths of the record, where it is not the architecture's own.
+_RECORD_WIDTHS = {"resnet18": 16}
+#: In a file's name, what a size that is not given means.
+_UNSET = {"rows": "all", "width": "own"}
+
+
+def _usual(architecture: str, *, quick: bool = False) -> Settings:
+    """What is done with an architecture when nothing else is asked."""
+    small = architecture == "lenet5"
+    sizes: dict[str, Any] = {} if small else {"rows": 4000, "epochs": 10, "batch_size": 64}
+    if quick:
+        sizes = {"rows": 3000, "epochs": 8} if small else {"rows": 400, "epochs": 5}
+        sizes |= {"references": 2, "batch_size": 64}
+    return Settings(architecture=architecture, quick=quick, **sizes)
+
+
+def _record(settings: Settings) -> Settings:
+    """The settings of the record in the same comparison."""
+    usual = _usual(settings.architecture, quick=settings.quick)
+    width = _RECORD_WIDTHS.get(settings.architecture, usual.width)
+    return dataclasses.replace(usual, kind=settings.kind, width=width)
 
 
 @dataclass(frozen=True)
@@ -144,26 +193,14 @@ def parse(arguments: list[str] | None = None) -> tuple[Settings, argparse.Namesp
         "--finished", action="store_true", help="run no method; report those that are finished"
     )
     asked = parser.parse_args(arguments)
-    return _settings(asked), asked
+    settings = _settings(asked)
+    if settings.references < 2:
+        # How far two of them are apart is what every distance is read against.
+        parser.error("--references must be 2 or more")
+    return settings, asked
 
 
 def _settings(asked: argparse.Namespace) -> Settings:
-    small = asked.architecture == "lenet5"
-    rows, epochs, references = (None, 15, 3) if small else (4000, 10, 3)
-    batch_size = 128 if small else 64
-    if asked.quick:
-        rows, epochs, references = (3000, 8, 2) if small else (400, 5, 2)
-        batch_size = 64
-    return Settings(
-        data=asked.data,
-        kind=asked.kind,
-        architecture=asked.architecture,
-        width=asked.width,
-        rows=asked.rows or rows,
-        epochs=asked.epochs or epochs,
-        batch_size=batch_size,
-        alpha=asked.alpha,
-        references=asked.references or references,
-        log_megabytes=asked.log_megabytes,
-        quick=asked.quick,
-    )
+    usual = _usual(asked.architecture, quick=asked.quick)
+    given = {name: getattr(asked, name) for name in ("data", "kind", *_OPTIONS)}
+    return dataclasses.replace(usual, **{k: v for k, v in given.items() if v is not None})

@@ -214,6 +214,40 @@ def test_other_settings_have_models_of_their_own(digits: problem.Problem) -> Non
     assert problem.key(digits, replace(SETTINGS, references=3)) == keys[0]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("", "methods"),
+        ("--kind class", "methods-class"),
+        ("--architecture resnet18 --width 16", "methods-resnet18"),
+        ("--quick", "methods-quick"),
+        ("--kind class --quick", "methods-class-quick"),
+        ("--epochs 3", "methods-epochs-3"),
+        ("--rows 500 --references 5", "methods-rows-500-references-5"),
+        ("--kind class --alpha 0.005", "methods-class-alpha-0.005"),
+        ("--architecture resnet18", "methods-resnet18-width-own"),
+        ("--log-megabytes 100", "methods-log-megabytes-100"),
+    ],
+)
+def test_only_the_records_settings_write_the_records_files(arguments: str, name: str) -> None:
+    asked, _ = settings.parse(arguments.split())
+    assert asked.name == name
+    # The command that the report gives asks for the same again.
+    again = asked.command.partition("OPTIONS=")[2].strip("'")
+    assert settings.parse(again.split())[0] == asked
+
+
+def test_what_is_finished_lies_where_it_always_did(digits: problem.Problem) -> None:
+    asked = settings.parse(["--architecture", "resnet18", "--width", "16", "--epochs", "3"])[0]
+    assert problem.key(digits, asked).startswith("methods-resnet18-")
+    assert len(problem.key(digits, asked)) == len("methods-resnet18-") + 12
+
+
+def test_a_single_reference_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(SystemExit):
+        settings.parse(["--references", "1"])
+
+
 def test_the_report_tells_all_of_it(
     found: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +256,7 @@ def test_the_report_tells_all_of_it(
     for line in (*found.lines, *found.refused):
         assert line.title in text
     assert "Gave no model" in text
-    content = json.loads((tmp_path / f"{SETTINGS.name}.json").read_text())
+    content = json.loads((tmp_path / f"{found.settings.name}.json").read_text())
     assert list(content)[-1] == "targets"
     assert {"name", "value", "bound", "met"} == set(content["targets"][0])
     assert len(content["methods"]) == len(ENTRIES)
@@ -230,7 +264,7 @@ def test_the_report_tells_all_of_it(
         assert target["met"] == (target["value"] <= target["bound"])
     pictures = {path.name for path in tmp_path.glob("*.png")}
     assert pictures == {
-        f"{SETTINGS.name}-{what}.png" for what in ("losses", "roc", "trade-off", "space")
+        f"{found.settings.name}-{what}.png" for what in ("losses", "roc", "trade-off", "space")
     }
     assert all(name in text for name in pictures)
 

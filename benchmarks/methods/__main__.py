@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import cifar, results
 from benchmarks.methods import bank as banks
+from benchmarks.methods import findings, report, restriction, runs
 from benchmarks.methods import problem as problems
-from benchmarks.methods import report, restriction, runs
 from benchmarks.methods import settings as asking
+from benchmarks.methods.findings import Findings
 from benchmarks.methods.problem import Problem
-from benchmarks.methods.report import Findings
 from benchmarks.methods.settings import Entry, Settings
 
 FOLDER = cifar.CACHE / "methods"
@@ -65,7 +65,7 @@ def walk(
                 continue
             done.append(run or runs.run(entry, bank, problem, settings, progress))
         steps.end()
-    return report.findings(settings, problem, bank, done, pending, cost)
+    return findings.gather(settings, problem, bank, done, pending, cost)
 
 
 class _Steps:

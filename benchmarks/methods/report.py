@@ -3,106 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import results
-from benchmarks.methods import measuring, plots, runs, space, table
-from benchmarks.methods.bank import Bank
-from benchmarks.methods.measuring import Numbers, Yardstick
-from benchmarks.methods.problem import Problem
-from benchmarks.methods.restriction import ALPHA, Cost
-from benchmarks.methods.settings import Settings
-from benchmarks.methods.table import Line, Measured
-from benchmarks.results import Target
-
-#: What the default method must reach.
-AUC_DISTANCE, FORGET_POINTS, TEST_POINTS, RESTRICTED_EPOCH = 0.015, 2.0, 0.5, 2.1
-
-
-@dataclass(frozen=True)
-class Findings:
-    """All that was measured."""
-
-    settings: Settings
-    problem: Problem
-    bank: Bank
-    yardstick: Yardstick
-    base: Numbers
-    lines: list[Measured]
-    refused: list[Line]
-    #: Labels of the entries that have not been run yet.
-    pending: list[str]
-    restriction: Cost
-
-
-def findings(
-    settings: Settings,
-    problem: Problem,
-    bank: Bank,
-    done: Sequence[runs.Run],
-    pending: list[str],
-    restriction: Cost,
-) -> Findings:
-    """Measure and rank what was run."""
-    control, references = runs.trained_scores(bank, problem)
-    yardstick = measuring.yardstick(references, control)
-    lines, refused = table.make(done, yardstick)
-    base = measuring.measure(control, yardstick)
-    return Findings(settings, problem, bank, yardstick, base, lines, refused, pending, restriction)
+from benchmarks.methods import files, plots, runs, space, table, targets
+from benchmarks.methods.findings import Findings
+from benchmarks.methods.measuring import Numbers
+from benchmarks.methods.restriction import ALPHA
+from benchmarks.methods.table import Line
+from benchmarks.methods.targets import Target
 
 
 def write(found: Findings) -> Path:
-    """Plots, ``NAME.json`` and ``NAME.md`` in the results folder; the path of the last."""
+    """``NAME.json``, ``NAME.md`` and the plots in the results folder; the path of the second."""
     results.FOLDER.mkdir(exist_ok=True)
-    drawn = _draw(found)
-    reached = targets(found)
-    results.write(found.settings.name, _plain(_measured(found)), reached)
-    path = results.FOLDER / f"{found.settings.name}.md"
-    path.write_text(markdown(found, reached, drawn))
+    reached = targets.judge(found)
+    _print(reached)
+    content = {"machine": _machine(), **_measured(found), "targets": [vars(t) for t in reached]}
+    numbers = json.dumps(_plain(content), indent=1, allow_nan=False)
+    (results.FOLDER / f"{found.name}.json").write_text(numbers + "\n")
+    path = results.FOLDER / f"{found.name}.md"
+    # Before anything is drawn: a picture that fails must not take the numbers with it.
+    path.write_text(markdown(found, reached, {}))
+    path.write_text(markdown(found, reached, _draw(found)))
     return path
-
-
-def targets(found: Findings) -> list[Target]:
-    """What was to be reached, and whether it was."""
-    reached = []
-    ours = table.default(found.lines)
-    if ours is not None:
-        others = [line.ranks.average for line in found.lines if line is not ours]
-        numbers = ours.numbers
-        reached = [
-            results.at_most(
-                "iau: average rank, against the best other",
-                ours.ranks.average,
-                min(others, default=math.inf),
-            ),
-            results.at_most("iau: AUC distance to retrained", numbers.auc_distance, AUC_DISTANCE),
-            results.at_most(
-                "iau: forget accuracy from retrained, points",
-                100 * numbers.forget_distance,
-                FORGET_POINTS,
-            ),
-            results.at_most(
-                "iau: test accuracy under the base's, points",
-                100 * (found.base.test - numbers.test),
-                TEST_POINTS,
-            ),
-        ]
-    ratio = found.restriction.ratio
-    return [
-        *reached,
-        results.at_most("restricted / plain epoch, two-pass form", ratio, RESTRICTED_EPOCH),
-    ]
 
 
 def markdown(found: Findings, reached: Sequence[Target], drawn: Mapping[str, Path]) -> str:
     """The report with the pictures ``drawn``, by what they show."""
     parts = [
-        f"# {_title(found.settings)}",
+        f"# {_title(found)}",
         _setting(found),
+        _reproduction(found),
         _table(found),
         _reading(found),
         "## Targets",
@@ -114,7 +51,7 @@ def markdown(found: Findings, reached: Sequence[Target], drawn: Mapping[str, Pat
 
 def _draw(found: Findings) -> dict[str, Path]:
     """What the picture shows → its file."""
-    name, bank, problem = found.settings.name, found.bank, found.problem
+    name, bank, problem = found.name, found.bank, found.problem
     control, reference = found.yardstick.control, found.yardstick.scores[0]
     picked = table.shown(found.lines)
     scored = {"base (do nothing)": control, "retrained": reference}
@@ -140,6 +77,7 @@ def _draw(found: Findings) -> dict[str, Path]:
 def _measured(found: Findings) -> dict[str, Any]:
     problem, bank = found.problem, found.bank
     return {
+        "command": found.settings.command,
         "settings": {**found.settings.identity(), "references": found.settings.references},
         "rows": {
             "train": len(problem.data.train),
@@ -160,7 +98,19 @@ def _measured(found: Findings) -> dict[str, Any]:
         "restriction": {**vars(found.restriction), "alpha": ALPHA},
         "methods": [_row(line) for line in (*found.lines, *found.refused)],
         "pending": found.pending,
+        "total_seconds": {
+            **_seconds(found.total()),
+            "parts": {name: _seconds(watch) for name, watch in found.costs().items()},
+        },
     }
+
+
+def _seconds(watch: files.Stopwatch) -> dict[str, float]:
+    return {"wall": watch.seconds, "processor": watch.cpu_seconds}
+
+
+def _machine() -> dict[str, Any]:
+    return {**results.machine(), "cores": os.cpu_count()}
 
 
 def _row(line: Line) -> dict[str, Any]:
@@ -188,17 +138,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _title(settings: Settings) -> str:
+def _title(found: Findings) -> str:
+    settings = found.settings
     what = "random rows" if settings.kind == "records" else f"class {settings.forget_class}"
     size = f" of width {settings.width}" if settings.width else ""
     quick = " (quick form: small, not the record)" if settings.quick else ""
-    return f"Methods on CIFAR-10 with {settings.architecture}{size}, {what} forgotten{quick}"
+    title = f"Methods on CIFAR-10 with {settings.architecture}{size}, {what} forgotten{quick}"
+    missing = len(found.pending)
+    every = missing + len(found.lines) + len(found.refused)
+    return f"Unfinished, {missing} of {every} runs missing: {title}" if missing else title
 
 
 def _setting(found: Findings) -> str:
     settings, problem, bank = found.settings, found.problem, found.bank
     restriction = f"gradient restriction {settings.alpha:g}" if settings.alpha else "plain training"
-    machine = results.machine()
     fewer = (
         " Fewer rows than CIFAR-10 has, so that a processor is done within the hour: the intervals"
         " are wide."
@@ -214,8 +167,7 @@ def _setting(found: Findings) -> str:
         f"Adam 1e-3, batch {settings.batch_size}, {settings.epochs} epochs, {restriction};"
         f" {len(bank.references)} models retrained from other seeds are the reference"
         f" ({seconds:.1f} s each, the base {bank.base.cpu_seconds:.1f} s).",
-        "Seconds are processor seconds of the update alone,"
-        f" on {machine['processor']} with {_threads(found)} thread(s).",
+        "Seconds are processor seconds of the update alone.",
         "The anchor that `iau` steps from is prepared once after training"
         f" ({bank.anchor_cost.cpu_seconds:.1f} s); `amnesiac` needs the log of all training"
         " updates.",
@@ -223,9 +175,31 @@ def _setting(found: Findings) -> str:
     return " ".join(sentences)
 
 
+def _reproduction(found: Findings) -> str:
+    """The command, the machine, and what all of it took."""
+    machine, costs, total = _machine(), found.costs(), found.total()
+    trained = costs["base"], costs["references"]
+    busy = sum(w.cpu_seconds for w in trained) / sum(w.seconds for w in trained)
+    parts = ", ".join(f"{name} {watch.cpu_seconds:,.0f} s" for name, watch in costs.items())
+    whole = "What is finished" if found.pending else "All of it"
+    paragraphs = (
+        f"Made with `{found.settings.command}` on {machine['processor']}, {machine['cores']}"
+        f" cores, torch {machine['torch']}, Python {machine['python']}.{_threads(found)} Training"
+        f" the base and the references kept {busy:.1f} cores busy.",
+        f"{whole} took {total.cpu_seconds:,.0f} processor seconds ({parts}) and"
+        f" {total.seconds:,.0f} s by the wall, with whatever else the machine did. Processor"
+        " seconds are added up over threads, not shared out among cores. Not in them are"
+        " reading the rows, scoring the models and drawing.",
+    )
+    return "\n\n".join(paragraphs)
+
+
 def _threads(found: Findings) -> str:
-    counts = sorted({line.run.threads for line in found.lines})
-    return " or ".join(str(count) for count in counts) or str(results.machine()["threads"])
+    counts = sorted({line.run.threads for line in (*found.lines, *found.refused)})
+    if not counts:
+        return ""
+    several = "" if counts == [1] else "s"
+    return f" The methods ran on {' or '.join(map(str, counts))} thread{several}."
 
 
 _COLUMNS = (
@@ -339,6 +313,23 @@ def _with_anchor(found: Findings) -> str:
 def _target_table(reached: Sequence[Target]) -> str:
     lines = ["| target | value | bound | met |", "|---|---|---|---|"]
     for t in reached:
-        met = "yes" if t.met else f"no, missed by {abs(t.value - t.bound):.3g}"
-        lines.append(_cells([t.name, f"{t.value:.3f}", f"{t.bound:.3f}", met]))
+        lines.append(_cells([t.name, _amount(t.value), _amount(t.bound), _met(t)]))
     return "\n".join(lines)
+
+
+def _print(reached: Sequence[Target]) -> None:
+    rows = [(t.name, _amount(t.value), _amount(t.bound), "yes" if t.met else "NO") for t in reached]
+    results.show("Targets", ("target", "value", "bound", "met"), rows)
+
+
+def _amount(number: float | None) -> str:
+    return "–" if number is None else f"{number:,.3f}"
+
+
+def _met(target: Target) -> str:
+    if target.met:
+        return "yes"
+    if target.value is None or target.bound is None or target.value <= target.bound:
+        return f"no: {target.reason}"
+    missed = f"no, missed by {target.value - target.bound:.3g}"
+    return f"{missed}; {target.reason}" if target.reason else missed

@@ -26,11 +26,16 @@ from benchmarks.methods import (
     runs,
     settings,
     space,
+    table,
+    targets,
 )
 from benchmarks.methods.__main__ import walk
+from benchmarks.methods.findings import Findings
 from benchmarks.methods.measuring import Numbers
-from benchmarks.methods.report import Findings
+from benchmarks.methods.ranking import Ranks
+from benchmarks.methods.restriction import Cost
 from benchmarks.methods.settings import Entry, Settings
+from benchmarks.methods.table import Line, Measured
 from unlearning import architectures, methods, objective
 from unlearning.architectures import Classifier, Transform
 from unlearning.examples import Examples
@@ -256,12 +261,14 @@ def test_the_report_tells_all_of_it(
     for line in (*found.lines, *found.refused):
         assert line.title in text
     assert "Gave no model" in text
-    content = json.loads((tmp_path / f"{found.settings.name}.json").read_text())
+    assert found.settings.command in text
+    content = _json(tmp_path / f"{found.settings.name}.json")
     assert list(content)[-1] == "targets"
-    assert {"name", "value", "bound", "met"} == set(content["targets"][0])
+    assert {"name", "value", "bound", "met", "reason"} == set(content["targets"][0])
     assert len(content["methods"]) == len(ENTRIES)
     for target in content["targets"]:
-        assert target["met"] == (target["value"] <= target["bound"])
+        reached = target["value"] <= target["bound"] and target["reason"] is None
+        assert target["met"] == reached
     pictures = {path.name for path in tmp_path.glob("*.png")}
     assert pictures == {
         f"{found.settings.name}-{what}.png" for what in ("losses", "roc", "trade-off", "space")
@@ -269,11 +276,109 @@ def test_the_report_tells_all_of_it(
     assert all(name in text for name in pictures)
 
 
+def test_a_picture_that_fails_leaves_the_numbers(
+    found: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+
+    def fail(*_given: Any, **_more: Any) -> None:
+        raise ValueError("input contains NaN")
+
+    monkeypatch.setattr(space, "draw", fail)
+    with pytest.raises(ValueError, match="NaN"):
+        report.write(found)
+    assert _json(tmp_path / f"{found.settings.name}.json")["targets"]
+    assert "## Targets" in (tmp_path / f"{found.settings.name}.md").read_text()
+
+
 def test_a_missed_target_says_by_how_much(found: Findings) -> None:
-    ours = next(line for line in found.lines if line.entry == ENTRIES[0])
-    missed = replace(found, base=replace(found.base, test=ours.numbers.test + 0.025))
-    text = report.markdown(missed, report.targets(missed), {})
+    kept = _without_objections(found)
+    ours = table.default(kept.lines)
+    missed = replace(kept, base=replace(kept.base, test=ours.numbers.test + 0.025))
+    text = report.markdown(missed, targets.judge(missed), {})
     assert "| 2.500 | 0.500 | no, missed by 2 |" in text
+
+
+def test_no_target_vanishes_with_its_number(found: Findings) -> None:
+    names = [target.name for target in targets.judge(found)]
+    ours = table.default(found.lines)
+    without = [line for line in found.lines if line is not ours]
+    refusal = Line(replace(ours.run, refused="the guard", scores=None), None, None)
+    refused = replace(found, lines=without, refused=[*found.refused, refusal])
+    pending = replace(found, lines=without, pending=["iau (calibrated)"])
+    for changed, reason in ((refused, "iau gave no model: the guard"), (pending, "not been run")):
+        reached = targets.judge(changed)
+        assert [target.name for target in reached] == names
+        for target in reached[:4]:
+            assert (target.value, target.met) == (None, False)
+            assert reason in target.reason
+        assert reason in report.markdown(changed, reached, {})
+
+
+def test_a_rank_is_no_target_met_before_every_method_has_run(found: Findings) -> None:
+    first = replace(_without_objections(found), lines=_best_first(found))
+    assert targets.judge(first)[0].met
+    rank = targets.judge(replace(first, pending=["scrub (authors)", "msg (authors)"]))[0]
+    assert (rank.value, rank.bound, rank.met) == (None, None, False)
+    assert rank.reason == "2 runs missing, so no rank is final"
+
+
+def test_the_only_method_is_not_the_best_of_them(
+    found: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    alone = replace(found, lines=[table.default(found.lines)])
+    report.write(alone)
+    rank = _json(tmp_path / f"{found.settings.name}.json")["targets"][0]
+    assert (rank["bound"], rank["met"]) == (None, False)
+    assert rank["reason"] == "no other method gave a model"
+
+
+def test_an_update_that_asks_for_a_retraining_meets_nothing(found: Findings) -> None:
+    first = replace(_without_objections(found), lines=_best_first(found))
+    ours = first.lines[0]
+    asking = replace(ours, run=replace(ours.run, retrain_because=("the loss rises",)))
+    reached = targets.judge(replace(first, lines=[asking, *first.lines[1:]]))
+    for before, target in zip(targets.judge(first)[:4], reached[:4], strict=True):
+        assert target.value == before.value
+        assert not target.met
+        assert target.reason == "the update asks for a retraining: the loss rises"
+
+
+def test_the_whole_time_is_that_of_every_stopwatch_kept(
+    digits: problem.Problem, folder: Path
+) -> None:
+    found = walk(digits, SETTINGS, folder, entries=ENTRIES, only_finished=True)
+    place = found.bank.folder
+    names = {"base", "anchor", "reference-1", "reference-2", "restriction"}
+    kept = [json.loads((place / f"{name}.json").read_text()) for name in names]
+    kept += [json.loads(path.read_text()) for path in place.glob("runs/*.json")]
+    for seconds in ("seconds", "cpu_seconds"):
+        expected = sum(content[seconds] for content in kept)
+        assert getattr(found.total(), seconds) == pytest.approx(expected)
+    whole = targets.judge(found)[-1]
+    assert whole.value == found.total().cpu_seconds
+    assert whole.bound == 3600
+    quick = replace(found, settings=replace(found.settings, quick=True))
+    assert targets.judge(quick)[-1].bound == 300
+    unfinished = targets.judge(replace(found, pending=["scrub (authors)"]))[-1]
+    assert (unfinished.value, unfinished.met) == (None, False)
+
+
+def test_epochs_without_a_watch_of_their_own_count_as_their_medians() -> None:
+    whole = Cost(rows=100, plain=1.0, restricted=2.0).whole
+    assert vars(whole) == {"seconds": 18.0, "cpu_seconds": 18.0}
+
+
+def test_what_is_unfinished_does_not_overwrite_the_record(
+    found: Findings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    nothing = replace(found, lines=[], refused=[], pending=["iau (calibrated)", "ssd (authors)"])
+    path = report.write(nothing)
+    assert path.name == f"{found.settings.name}-unfinished.md"
+    assert path.read_text().startswith("# Unfinished, 2 of 2 runs missing: ")
+    assert all("-unfinished" in written.name for written in tmp_path.iterdir())
 
 
 def test_references_come_from_seeds_of_their_own(found: Findings) -> None:
@@ -292,6 +397,25 @@ def test_penultimate_features_are_what_the_head_turns_into_logits(
     expected = objective.logits(model, digits.forget)
     torch.testing.assert_close(logits, expected)
     assert torch.equal(predicted, expected.argmax(1))
+
+
+def _without_objections(found: Findings) -> Findings:
+    """As if no update had said of itself that it falls short."""
+    lines = [replace(line, run=replace(line.run, retrain_because=())) for line in found.lines]
+    return replace(found, lines=lines)
+
+
+def _best_first(found: Findings) -> list[Measured]:
+    """The lines with the default's made the best of all, without objections."""
+    lines = _without_objections(found).lines
+    ours = table.default(lines)
+    best = replace(ours, ranks=Ranks(1, 1, 1))
+    return [best, *(line for line in lines if line is not ours)]
+
+
+def _json(path: Path) -> Any:
+    """As strict readers see it, to whom ``NaN`` and ``Infinity`` are no numbers."""
+    return json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(word))
 
 
 def _numbers(**given: float) -> Numbers:

@@ -162,7 +162,8 @@ def search(
     """The smallest strength that meets ``goal``, made shorter where ``guard`` does not hold.
 
     Doubles ``start`` until the target is bracketed, then takes false positions with the Illinois
-    correction (Dowell & Jarratt 1971).
+    correction (Dowell & Jarratt 1971). A continuous measure that has its summit below the
+    target ends the search before it, as ``unreachable``.
     """
     value, reached, used = _meet(apply, goal, min(start, ceiling), ceiling, passes)
     met = reached >= goal.target - (goal.tolerance or 0.0)
@@ -218,7 +219,7 @@ def _meet(
     if goal.base >= goal.target:
         return 0.0, goal.base, 0
     low, low_excess = 0.0, goal.base - goal.target
-    high, used = start, 0
+    high, used, summit = start, 0, math.inf
     while True:
         reached, used = _finite(goal.measure(apply(high))), used + 1
         excess = reached - goal.target
@@ -226,7 +227,13 @@ def _meet(
             return high, reached, used
         if excess >= 0:
             break
-        if high >= ceiling or used >= passes:
+        if goal.tolerance is not None and excess < low_excess - goal.tolerance and used < passes:
+            # Past a summit: further on there is less, and more of the model is lost.
+            if low > 0:
+                return low, low_excess + goal.target, used
+            summit, high = high, high / 2
+            continue
+        if high >= ceiling or 2 * high >= summit or used >= passes:
             return high, reached, used
         low, low_excess = high, excess
         high = min(2 * high, ceiling)

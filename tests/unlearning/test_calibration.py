@@ -58,6 +58,16 @@ def test_a_target_beyond_the_ceiling_is_said_to_be_unreachable():
     assert found.value == 50.0
 
 
+@pytest.mark.parametrize("start", [0.3, 4.0])
+def test_a_summit_below_the_target_ends_the_search_before_it(start):
+    # The summit is at π/2; everything beyond is further from the model and reaches less.
+    goal = _goal(math.sin, 2.0, 0.05)
+    found = calibration.search(_Strength, goal=goal, start=start, ceiling=1000.0)
+    assert found.status == "unreachable"
+    assert 0 < found.value < 2.5
+    assert found.reached == math.sin(found.value) > 0.5
+
+
 def test_a_model_blown_up_counts_as_far_past_the_target():
     goal = _goal(lambda s: s if s < 3 else math.nan, 2.0, 0.05)
     found = calibration.search(_Strength, goal=goal, start=100.0)

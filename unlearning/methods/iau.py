@@ -8,6 +8,8 @@ the retained rows' gradient. Three forms of the step:
   since, P the damped K-FAC inverse. η is searched until the mean forget loss has risen by the
   generalisation gap, or, once earlier forgotten rows are erased, taken from a law fitted at
   publish; it is halved while the validation loss rises too far.
+  A class is left in several such steps from the present weights, each with a new gradient and the
+  curvature of retained rows (``unlearning.class_walk``).
 - ``sgd``: the same direction unnormalised, with the learning rate as its length.
 - ``adam1``: the authors' released update: one step of a fresh Adam on
   ∇mean ℓ(D_r) − ∇mean ℓ(D_f), full batches, from the model given. A fresh Adam step is
@@ -28,7 +30,7 @@ from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from unlearning import anchor as anchors
-from unlearning import calibration, objective
+from unlearning import calibration, class_walk, objective
 from unlearning.anchor import Anchor, Direction, Forgotten
 from unlearning.calibration import Guard, Strength
 from unlearning.errors import NeedsRetrain, UnusableDirection, WrongOptions
@@ -80,13 +82,16 @@ def unlearn(
 ) -> Update:
     """A copy of ``model`` with ``forget`` unlearned; ``model`` is left as it was.
 
-    With a prepared anchor ``retain`` is not read (except by ``adam1``). Without one, ``model`` is
-    taken as the anchor, prepared here, and handed back in the update.
+    Records: with a prepared anchor ``retain`` is not read (except by ``adam1``); without one,
+    ``model`` is taken as the anchor, prepared here, and handed back in the update. A class: a
+    sample of ``retain`` is read and no anchor is needed.
     """
     if not len(forget):
         raise WrongOptions("there are no rows to forget")
     if options.step == "adam1":
         return _adam1(model, forget, retain, options, context)
+    if context.kind == "class" and options.step == "calibrated":
+        return _leave_class(model, forget, retain, options, context, generator)
     task, prepared = _task(model, forget, retain, options, context, generator)
     how, found = _strength(task, options, context, generator)
     context.progress(1.0)
@@ -120,21 +125,16 @@ def _task(
     context: Context,
     generator: torch.Generator,
 ) -> tuple[_Task, Anchor | None]:
-    if context.calibration is None or not len(context.calibration):
-        raise WrongOptions("a step without calibration rows has no target and no guard")
+    _check_calibration(context)
     anchor, prepared = _anchor(model, forget, retain, options, context, generator)
-    if context.kind == "records" and _class_gone(anchor, context.forgotten):
-        raise NeedsRetrain(
-            "a whole class was forgotten since the anchor, and a step as records need it would "
-            "bring it back: retrain, or make the present version an anchor"
-        )
+    _check_no_class_is_gone(anchor, context)
     forgotten = anchors.forget(anchor, context.forgotten, model, forget)
     direction = anchors.direction(
         anchor, forgotten, preconditioned=options.preconditioner == "kfac"
     )
     base = anchors.at(anchor, model)
     apply = anchors.along(anchor, direction, copy.deepcopy(base))
-    guard = _guard(base, forget, anchor, options, context)
+    guard = _guard(base, anchor, forget, options, context)
     return _Task(base, forget, anchor, forgotten, direction, apply, guard), prepared
 
 
@@ -174,53 +174,58 @@ def _anchor(
     return prepared, prepared
 
 
-def _class_gone(anchor: Anchor, forgotten: Forgotten | None) -> bool:
-    if forgotten is None:
-        return False
+def _check_calibration(context: Context) -> None:
+    if context.calibration is None or not len(context.calibration):
+        raise WrongOptions("a step without calibration rows has no target and no guard")
+
+
+def _check_no_class_is_gone(anchor: Anchor | None, context: Context) -> None:
+    """No retained row holds a class down that was forgotten before, so no step may follow it."""
+    if anchor is None or context.forgotten is None:
+        return
     there = anchor.class_counts > 0
-    return bool((forgotten.class_counts >= anchor.class_counts)[there].any())
+    if bool((context.forgotten.class_counts >= anchor.class_counts)[there].any()):
+        raise NeedsRetrain(
+            "a whole class was forgotten since the anchor, and another step would bring it back: "
+            "retrain, or make the present version an anchor"
+        )
 
 
 def _guard(
-    base: nn.Module, forget: Examples, anchor: Anchor, options: Options, context: Context
+    base: nn.Module, anchor: Anchor, forget: Examples, options: Options, context: Context
 ) -> Guard | None:
-    rows = context.calibration
-    assert rows is not None
     if context.kind == "class":
-        # Held-out rows of the forgotten class are meant to get worse.
-        kept = ~torch.isin(rows.labels, forget.labels)
-        rows = rows.subset(kept.nonzero()[:, 0])
-    limit = max(
-        _allowed_rise(options, context) * anchor.validation_loss, _ALWAYS_ALLOWED[context.kind]
-    )
-    return Guard(base, rows, limit=limit, rows=options.guard_rows) if len(rows) else None
+        return _class_guard(base, forget, options, context)
+    assert context.calibration is not None
+    limit = max(options.guard_rise * anchor.validation_loss, _ALWAYS_ALLOWED["records"])
+    return Guard(base, context.calibration, limit=limit, rows=options.guard_rows)
 
 
-def _allowed_rise(options: Options, context: Context) -> float:
-    return options.class_guard_rise if context.kind == "class" else options.guard_rise
+def _class_guard(
+    base: nn.Module, forget: Examples, options: Options, context: Context
+) -> Guard | None:
+    """Held-out rows of the forgotten class are meant to get worse: those of the others guard."""
+    held_out = context.calibration
+    assert held_out is not None
+    others = torch.isin(held_out.labels, forget.labels, invert=True).nonzero()[:, 0]
+    if not len(others):
+        return None
+    rows = held_out.subset(others)
+    loss = float(objective.losses(base, _first(rows, options.guard_rows)).double().mean())
+    limit = max(options.class_guard_rise * loss, _ALWAYS_ALLOWED["class"])
+    return Guard(base, rows, limit=limit, rows=options.guard_rows)
+
+
+def _first(examples: Examples, count: int) -> Examples:
+    return examples.subset(torch.arange(min(count, len(examples))))
 
 
 def _strength(
     task: _Task, options: Options, context: Context, generator: torch.Generator
 ) -> tuple[str, Strength]:
     """How the strength was found, and the strength."""
-    if context.kind == "records" and options.step == "calibrated":
-        return _for_records(task, options, context, generator)
     if options.step == "sgd":
         return "fixed", _fixed(task, options.learning_rate * task.direction.length)
-    goal = calibration.class_goal(
-        task.base,
-        task.forget,
-        accuracy=options.class_accuracy,
-        rows=options.search_rows,
-        generator=generator,
-    )
-    return "search", _search(task, goal, task.direction.natural)
-
-
-def _for_records(
-    task: _Task, options: Options, context: Context, generator: torch.Generator
-) -> tuple[str, Strength]:
     anchor, step = task.anchor, task.direction
     if not anchors.has_gap(anchor):
         # Nothing tells training rows by their loss: no gap to close, so the influence as it is.
@@ -271,13 +276,7 @@ def _fixed(task: _Task, strength: float) -> Strength:
 
 
 def _reasons(task: _Task, options: Options, context: Context, found: Strength) -> tuple[str, ...]:
-    reasons = []
-    if found.status == "guarded":
-        assert task.guard is not None
-        limit = f"{task.guard.limit:.3f}"
-        reasons.append(f"guard: at full strength the validation loss rises by more than {limit}")
-    if found.status == "unreachable":
-        reasons.append("target: no step along the direction reaches it")
+    reasons = _short_of_target(found, task.guard)
     if context.kind == "class":
         return tuple(reasons)
     share = task.forgotten.count / task.anchor.count
@@ -290,25 +289,82 @@ def _reasons(task: _Task, options: Options, context: Context, found: Strength) -
     return tuple(reasons)
 
 
+def _short_of_target(found: Strength, guard: Guard | None) -> list[str]:
+    if found.status == "guarded":
+        assert guard is not None
+        limit = f"{guard.limit:.3f}"
+        return [f"guard: at full strength the validation loss rises by more than {limit}"]
+    if found.status == "unreachable":
+        return ["target: no step along the direction reaches it"]
+    return []
+
+
 def _notes(task: _Task, options: Options, how: str, found: Strength) -> dict[str, Any]:
-    moved = found.value / max(anchors.ceiling(task.anchor), 1e-30)
     return {
         "step": options.step,
         "preconditioner": options.preconditioner,
         "strength_from": how,
-        "strength": found.value,
-        "relative_distance": moved,
+        **_reached(found),
+        "relative_distance": found.value / max(anchors.ceiling(task.anchor), 1e-30),
         "slope": task.direction.slope,
         "retain_weight": task.direction.retain_weight,
+        "gap": task.anchor.gap,
+        "forgotten_since_anchor": task.forgotten.count,
+    }
+
+
+def _reached(found: Strength) -> dict[str, Any]:
+    return {
+        "strength": found.value,
         "target": found.target,
         "reached": found.reached,
         "status": found.status,
         "search_passes": found.passes,
         "guard_rise": found.guard_rise,
         "guard_rows": found.guard_rows,
-        "gap": task.anchor.gap,
-        "forgotten_since_anchor": task.forgotten.count,
     }
+
+
+def _leave_class(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    options: Options,
+    context: Context,
+    generator: torch.Generator,
+) -> Update:
+    """A class is left from the present weights, in which what was forgotten before stays so."""
+    _check_calibration(context)
+    _check_no_class_is_gone(context.anchor, context)
+    if not len(retain):
+        raise WrongOptions("no row is retained: retire the model instead of unlearning")
+    guard = _class_guard(model, forget, options, context)
+    walked = class_walk.leave(
+        model,
+        forget,
+        retain,
+        accuracy=options.class_accuracy,
+        guard=guard,
+        walk=class_walk.Walk(
+            rows=options.search_rows,
+            preconditioner=options.preconditioner,
+            tolerance=options.tolerance,
+        ),
+        generator=generator,
+        progress=context.progress,
+    )
+    context.progress(1.0)
+    found = walked.strength
+    notes = {
+        "step": options.step,
+        "preconditioner": options.preconditioner,
+        "strength_from": "walk",
+        "steps": walked.steps,
+        **_reached(found),
+    }
+    return Update(
+        model=walked.model, notes=notes, retrain_because=tuple(_short_of_target(found, guard))
+    )
 
 
 def _adam1(

@@ -8,8 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from unlearning.verification.estimates import Estimate, contributions, effective_rows
-from unlearning.verification.membership import proportion_floor
+from unlearning.verification.estimates import (
+    Estimate,
+    agreement_floor,
+    contributions,
+    effective_rows,
+    proportion_floor,
+)
 from unlearning.verification.scores import Floats, Scores
 
 
@@ -17,28 +22,32 @@ def accuracy(scores: Scores) -> Estimate:
     """Share of the rows that are classified correctly."""
     hits = scores.correct.astype(np.float64)
     estimate = mean(hits, bounds=(0.0, 1.0))
-    return replace(estimate, floor=proportion_floor(estimate.value, len(hits)))
+    return replace(estimate, floor=proportion_floor(hits), paired_floor=agreement_floor(len(hits)))
 
 
 def gap(pairs: Sequence[tuple[Scores, Scores]], weights: Floats) -> Estimate:
     """Accuracy on forget rows minus that on never-seen rows of the same class mix.
 
     ``pairs`` are the (forget, never-seen) scores of each batch, ``weights`` (n_u,) those of the
-    never-seen rows.
+    never-seen rows, which match their classes to the forget rows': hence the variance within
+    classes.
     """
     forget = np.concatenate([f.correct for f, _ in pairs]).astype(float)
     shares = [len(f) / len(forget) for f, _ in pairs]
     never_seen = np.sum([s * u.correct for s, (_, u) in zip(shares, pairs, strict=True)], axis=0)
-    reached = float(np.sum(weights * never_seen))
+    ours, theirs = np.concatenate([f.label for f, _ in pairs]), pairs[0][1].label
     return Estimate(
-        value=float(np.mean(forget)) - reached,
-        forget=contributions(forget),
-        never_seen=-contributions(never_seen, weights),
+        value=float(np.mean(forget) - np.sum(weights * never_seen)),
+        forget=contributions(forget, groups=ours),
+        never_seen=-contributions(never_seen, weights, theirs),
         floor=float(
             np.hypot(
-                proportion_floor(float(np.mean(forget)), len(forget)),
-                proportion_floor(reached, effective_rows(weights)),
+                proportion_floor(forget, groups=ours),
+                proportion_floor(never_seen, weights, theirs),
             )
+        ),
+        paired_floor=float(
+            np.hypot(agreement_floor(len(forget)), agreement_floor(effective_rows(weights)))
         ),
         bounds=(-1.0, 1.0),
     )

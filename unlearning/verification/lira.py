@@ -54,6 +54,17 @@ def rmia(
     return np.asarray(dominated / len(theirs))
 
 
+def rmia_population(target: Floats, references: Floats, *, gamma: float = 1.0) -> Floats:
+    """``rmia`` of every population row against the others, (m,).
+
+    A row that is compared with itself dominates once for nothing, which no forget row does: the
+    AUC would come out 1 / (2m) too small.
+    """
+    dominated = rmia(target, references, target, references, gamma=gamma) * len(target)
+    itself = 1.0 if gamma <= 1 else 0.0
+    return np.asarray((dominated - itself) / max(len(target) - 1, 1))
+
+
 def _log_ratio(target: Floats, references: Floats) -> Floats:
     """log p(x|θ) - log mean_k p(x|θ_k), in log space."""
     mean = np.logaddexp.reduce(-references, axis=0) - np.log(len(references))

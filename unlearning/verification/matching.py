@@ -58,10 +58,21 @@ class Comparison:
     def never_seen_rows(self) -> int:
         return len(self.weights)
 
+    def with_references(self) -> Comparison | None:
+        """The batches that have references, matched by themselves; None if none has."""
+        known = [b for b in self.batches if b.references]
+        return match(known) if known else None
+
     @property
     def references(self) -> int:
-        """References that every batch has."""
+        """References that every batch has: the fewest that one has."""
         return min((len(b.references) for b in self.batches), default=0)
+
+    @property
+    def classes(self) -> tuple[Integers, Integers]:
+        """Labels of all forget rows, batch after batch, and of the never-seen rows."""
+        own = [b.unlearned.forget.label for b in self.batches]
+        return np.concatenate(own), self.batches[0].unlearned.audit.label
 
     def pairs(self, side: Side) -> list[tuple[Scores, Scores]]:
         """(forget, never-seen) scores of one model per batch."""

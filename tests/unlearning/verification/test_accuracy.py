@@ -28,6 +28,27 @@ def test_gap_between_batches_weighs_each_model_by_its_forget_rows() -> None:
     assert found.value == pytest.approx(1 - 1 / 4)
 
 
+def test_gap_covers_its_truth_where_one_class_is_harder_than_another() -> None:
+    """Classes right in 95, 60 and 25 of 100 rows: that they differ is no noise in the gap."""
+    rng = np.random.default_rng(1)
+    ours, theirs = np.repeat([0, 1, 2], [40, 30, 50]), np.repeat([0, 1, 2], [100, 140, 60])
+    share = np.array([0.95, 0.6, 0.25])
+    weights = (np.array([40, 30, 50]) / 120 / np.array([100, 140, 60]))[theirs]
+    covered, errors, values = 0, [], []
+    for _ in range(1000):
+        forget, audit = (
+            scores(np.ones(len(c)), label=c, correct=rng.random(len(c)) < share[c])
+            for c in (ours, theirs)
+        )
+        found = accuracy.gap([(forget, audit)], weights)
+        low, high = found.interval(0.95)
+        covered += low <= 0 <= high
+        errors.append(found.standard_error)
+        values.append(found.value)
+    assert 930 <= covered <= 970
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.08)
+
+
 def test_drop_counts_the_rows_on_which_the_models_disagree() -> None:
     found = accuracy.drop(hits([1, 1, 1, 0, 0]), hits([1, 0, 0, 1, 0]))
     assert found.value == pytest.approx((2 - 1) / 5)

@@ -43,3 +43,19 @@ def test_rmia_counts_the_dominated_population(gamma: float) -> None:
             other = np.exp(-population[j]) / np.mean(np.exp(-population_references[:, j]))
             dominated += ratio / other >= gamma
         assert scores[i] == pytest.approx(dominated / 40)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0])
+def test_rmia_of_the_population_leaves_each_row_out_of_its_own(gamma: float) -> None:
+    target, references = losses(30, seed=2), losses(3, 30, seed=3)
+    found = lira.rmia_population(target, references, gamma=gamma)
+    for i in range(30):
+        others = np.arange(30) != i
+        alone = lira.rmia(
+            target[i : i + 1],
+            references[:, i : i + 1],
+            target[others],
+            references[:, others],
+            gamma=gamma,
+        )
+        assert found[i] == pytest.approx(alone[0])

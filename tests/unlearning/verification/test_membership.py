@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from unlearning.verification import membership
-from unlearning.verification.scores import Floats
+from unlearning.verification.scores import Floats, Integers
 
 
 def rounded(seed: int, n_f: int = 60, n_u: int = 150, shift: float = 0.5) -> tuple[Floats, Floats]:
@@ -81,6 +81,66 @@ def test_without_signal_the_interval_covers_one_half_as_often_as_it_says() -> No
         low, high = membership.auc([(rng.normal(size=40), rng.normal(size=120))]).interval(0.95)
         covered += low <= 0.5 <= high
     assert 930 <= covered <= 980
+
+
+def of_classes(
+    rng: np.random.Generator, forget: Integers, never_seen: Integers, *, shift: float = 0.0
+) -> tuple[membership.Pair, Floats, membership.Classes]:
+    """Classes of very different difficulty; never-seen rows weighted to the forget rows' mix."""
+    ours, theirs = (np.repeat(np.arange(len(n)), n) for n in (forget, never_seen))
+    pair = rng.normal(ours / 2 + shift, 1), rng.normal(theirs / 2, 1)
+    return pair, (forget / forget.sum() / never_seen)[theirs], (ours, theirs)
+
+
+def test_standard_error_under_class_matching_is_that_of_a_stratified_bootstrap() -> None:
+    rng = np.random.default_rng(7)
+    pair, weights, classes = of_classes(rng, np.array([40, 70, 50]), np.array([90, 60, 120]))
+
+    def again(values: Floats, labels: Integers) -> Floats:
+        parts = [values[labels == c] for c in np.unique(labels)]
+        return np.concatenate([rng.choice(part, len(part)) for part in parts])
+
+    drawn = [
+        membership.auc([(again(pair[0], classes[0]), again(pair[1], classes[1]))], weights).value
+        for _ in range(2000)
+    ]
+    estimate = membership.auc([pair], weights, classes)
+    sampled = np.sqrt(np.sum(estimate.forget**2) + np.sum(estimate.never_seen**2))
+    assert sampled == pytest.approx(np.std(drawn), rel=0.06)
+    assert estimate.value == membership.auc([pair], weights).value
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5], ids=["no signal", "signal"])
+def test_interval_under_class_matching_covers_as_often_as_it_says(shift: float) -> None:
+    rng = np.random.default_rng(8)
+    forget = np.array([40, 30, 30, 20, 20, 20, 15, 10, 10, 5])
+    draws = [of_classes(rng, forget, 4 * forget[::-1], shift=shift) for _ in range(2000)]
+    values = [membership.auc([pair], w).value for pair, w, _ in draws]
+    truth = 0.5 if shift == 0 else float(np.mean(values))
+    found = [membership.auc([pair], w, classes) for pair, w, classes in draws]
+    covered = np.mean([low <= truth <= high for low, high in (e.interval(0.95) for e in found)])
+    assert 0.93 <= covered <= 0.97
+    without = membership.auc([draws[0][0]], draws[0][1]).standard_error
+    assert found[0].standard_error < 0.8 * without
+
+
+def test_classes_of_one_row_leave_an_interval() -> None:
+    rng = np.random.default_rng(9)
+    pair, weights, classes = of_classes(rng, np.array([1, 1, 12]), np.array([1, 40, 1]))
+    assert membership.auc([pair], weights, classes).standard_error > 0.05
+    lone = membership.auc([(np.ones(3), np.zeros(1))], np.ones(1), (np.zeros(3), np.zeros(1)))
+    assert lone.standard_error == pytest.approx(np.sqrt(1 / 12 / 3 + 1 / 12))
+
+
+def test_one_class_is_ordinary_delong() -> None:
+    forget, never_seen = rounded(3)
+    weights = np.full(len(never_seen), 1 / len(never_seen))
+    classes = np.zeros(len(forget)), np.zeros(len(never_seen))
+    one = membership.auc([(forget, never_seen)], weights, classes)
+    plain = membership.auc([(forget, never_seen)])
+    np.testing.assert_allclose(one.forget, plain.forget)
+    np.testing.assert_allclose(one.never_seen, plain.never_seen)
+    assert one.floor == pytest.approx(plain.floor, rel=0.02)
 
 
 def test_rows_that_agree_by_chance_are_no_certainty() -> None:

@@ -46,23 +46,15 @@ def rmia(
 
     Pr_z[(p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ] where p(·) is the mean over the references. All are
     losses -log p: ``target`` (n,), ``references`` (models, n), ``population_*`` likewise with
-    (m,) and (models, m).
+    (m,) and (models, m). Equality counts half: a population row that is scored too would else
+    dominate itself, which no other row can, and the AUC come out 1 / (2m) too small.
     """
     ours = _log_ratio(target, references)
     theirs = np.sort(_log_ratio(population_target, population_references))
-    dominated = np.searchsorted(theirs, ours - np.log(gamma), side="right")
-    return np.asarray(dominated / len(theirs))
-
-
-def rmia_population(target: Floats, references: Floats, *, gamma: float = 1.0) -> Floats:
-    """``rmia`` of every population row against the others, (m,).
-
-    A row that is compared with itself dominates once for nothing, which no forget row does: the
-    AUC would come out 1 / (2m) too small.
-    """
-    dominated = rmia(target, references, target, references, gamma=gamma) * len(target)
-    itself = 1.0 if gamma <= 1 else 0.0
-    return np.asarray((dominated - itself) / max(len(target) - 1, 1))
+    threshold = ours - np.log(gamma)
+    below = np.searchsorted(theirs, threshold, side="left")
+    up_to = np.searchsorted(theirs, threshold, side="right")
+    return np.asarray((below + up_to) / 2 / len(theirs))
 
 
 def _log_ratio(target: Floats, references: Floats) -> Floats:

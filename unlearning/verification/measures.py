@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unlearning.verification import accuracy, divergence, lira, matching, membership
-from unlearning.verification.estimates import Estimate, average
+from unlearning.verification.estimates import Estimate, average, exactly
 from unlearning.verification.matching import Comparison, Evidence, Side
 from unlearning.verification.scores import Floats, ModelScores, Scores
 
@@ -36,7 +36,7 @@ def membership_auc(comparison: Comparison) -> Metric:
     """AUC of the loss attack; .5 when forgotten rows look like never-seen ones."""
 
     def on(side: Side) -> Estimate:
-        return membership.auc(_losses(comparison, side), comparison.weights)
+        return membership.auc(_losses(comparison, side), comparison.weights, comparison.classes)
 
     return _for_each_model(comparison, "membership_auc", on)
 
@@ -53,9 +53,11 @@ def forget_accuracy_gap(comparison: Comparison) -> Metric:
 def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
     """True positive rate of the loss attack at a false positive rate ``at``."""
 
+    matched = comparison.weights, comparison.classes
+
     def on(side: Side) -> tuple[Estimate, float]:
         pairs = _losses(comparison, side)
-        return membership.true_positive_rate(pairs, comparison.weights, at=at)
+        return membership.true_positive_rate(pairs, *matched, at=at)
 
     (after, realised), (before, control_realised) = on(unlearned), on(control)
     references = [on(reference(k))[0] for k in range(comparison.references)]
@@ -78,7 +80,8 @@ def version_difference_auc(comparison: Comparison) -> Metric:
     """AUC of loss_new - loss_old, the attack of somebody who kept the version before.
 
     Chen et al., "When machine unlearning jeopardizes privacy" (CCS 2021). Even a perfect removal
-    shows here: retraining moves exactly these rows. It is reported and not judged.
+    shows here: retraining moves exactly these rows. It is reported and not judged. Doing nothing
+    changes no loss and shows .5 by definition.
     """
 
     def on(side: Side) -> Estimate:
@@ -88,10 +91,10 @@ def version_difference_auc(comparison: Comparison) -> Metric:
                 comparison.pairs(side), comparison.pairs(control), strict=True
             )
         ]
-        return membership.auc(pairs, comparison.weights)
+        return membership.auc(pairs, comparison.weights, comparison.classes)
 
     metric = _for_each_model(comparison, "version_difference_auc", on)
-    return replace(metric, control=None)
+    return replace(metric, control=exactly(0.5, bounds=(0.0, 1.0)))
 
 
 def calibrated_membership_auc(comparison: Comparison) -> Metric:
@@ -102,7 +105,7 @@ def calibrated_membership_auc(comparison: Comparison) -> Metric:
     """
 
     def on(side: Side) -> Estimate:
-        return membership.auc(_calibrated(comparison, side), comparison.weights)
+        return membership.auc(_calibrated(comparison, side), comparison.weights, comparison.classes)
 
     count = comparison.references
     band = [_attacked_reference(comparison, k) for k in range(count)] if count > 1 else []
@@ -116,9 +119,8 @@ def calibrated_membership_auc(comparison: Comparison) -> Metric:
         never_seen_rows=comparison.never_seen_rows,
         notes={
             "references": count,
-            "reference_band": [min(e.value for e in band), max(e.value for e in band)]
-            if band
-            else None,
+            "batches": len(comparison.batches),
+            "reference_band": _band([e.value for e in band]),
             "worst_records": per_record[:WORST_RECORDS],
             "per_record": per_record,
         },
@@ -128,58 +130,90 @@ def calibrated_membership_auc(comparison: Comparison) -> Metric:
 def rmia_auc(comparison: Comparison) -> Metric:
     """AUC of the robust membership attack, the never-seen rows being its population.
 
-    A second calibrated attack, because a removal tuned against one may show in the other.
+    A second calibrated attack, because a removal tuned against one may show in the other. With two
+    references or more, each in turn is attacked with the others, as for the first.
     """
 
-    def attack(batch: Evidence, side: Side) -> membership.Pair:
-        ours, others = side(batch), batch.references
-        outside_forget = np.stack([m.forget.loss for m in others])
-        outside_audit = np.stack([m.audit.loss for m in others])
-        population = (ours.audit.loss, outside_audit)
-        return (
-            lira.rmia(ours.forget.loss, outside_forget, *population),
-            lira.rmia(ours.audit.loss, outside_audit, *population),
-        )
+    def on(side: Side, *, without: int | None = None) -> Estimate:
+        used = _references(comparison, without=without)
+        pairs = [_robust_scores(batch, side, used) for batch in comparison.batches]
+        return membership.auc(pairs, comparison.weights, comparison.classes)
 
-    def on(side: Side) -> Estimate:
-        pairs = [attack(batch, side) for batch in comparison.batches]
-        return membership.auc(pairs, comparison.weights)
-
+    count = comparison.references
+    band = [on(reference(k), without=k) for k in range(count)] if count > 1 else []
     return Metric(
         name="rmia_auc",
         unlearned=on(unlearned),
         control=on(control),
+        reference=average(band) if band else None,
         rows=comparison.forget_rows,
         never_seen_rows=comparison.never_seen_rows,
+        notes={
+            "references": count,
+            "batches": len(comparison.batches),
+            "reference_band": _band([e.value for e in band]),
+        },
     )
 
 
 def retain_membership(evidence: Evidence) -> Metric | None:
-    """Membership AUC of retained rows after minus before: above 0 the update exposed them more."""
-    new, old = evidence.unlearned, evidence.control
-    if new.retain is None or old.retain is None or not len(new.retain):
+    """Membership AUC of retained rows after minus before: above 0 the update exposed them more.
+
+    The control is 0 by definition. The references' value is how far models trained anew expose
+    the retained rows, where they were scored on them.
+    """
+    models = (evidence.unlearned, evidence.control, *evidence.references)
+    new, old, *others = [_retained_as_forgotten(model) for model in models]
+    if new is None or old is None or not len(new.forget):
         return None
-    retained = Evidence(
-        ModelScores(forget=new.retain, audit=new.audit),
-        ModelScores(forget=old.retain, audit=old.audit),
-    )
-    comparison = matching.match([retained])
+    known = [other for other in others if other is not None]
+    references = tuple(known) if len(known) == len(others) else ()
+    comparison = matching.match([Evidence(new, old, references)])
     if comparison.forget_rows == 0:
         return None
     auc = membership_auc(comparison)
     assert auc.control is not None
-    notes = {"after": auc.unlearned.value, "before": auc.control.value}
-    change = auc.unlearned.minus(auc.control)
     return replace(
-        auc, name="retain_membership_change", unlearned=change, control=None, notes=notes
+        auc,
+        name="retain_membership_change",
+        unlearned=auc.unlearned.minus(auc.control),
+        control=exactly(0.0),
+        reference=None if auc.reference is None else auc.reference.minus(auc.control),
+        notes={"after": auc.unlearned.value, "before": auc.control.value},
+    )
+
+
+def accuracy_drop(
+    name: str,
+    before: Scores,
+    unlearned: Scores,
+    *,
+    control: Scores,
+    references: Sequence[Scores] = (),
+) -> Metric | None:
+    """Accuracy lost from ``before`` to each model on the same rows; what utility is judged by.
+
+    ``before`` is the control itself, whose own loss is then 0 by definition, or the anchor. None
+    where there are no rows.
+    """
+    if len(unlearned) == 0:
+        return None
+    lost = [accuracy.drop(before, scores) for scores in references]
+    return Metric(
+        name=name,
+        unlearned=accuracy.drop(before, unlearned),
+        control=exactly(0.0) if before is control else accuracy.drop(before, control),
+        reference=average(lost) if lost else None,
+        rows=len(unlearned),
     )
 
 
 def prediction_divergence(evidence: Evidence, which: str) -> Metric | None:
     """Mean Jensen-Shannon divergence (bits) to the references on the rows of one set.
 
-    ``reference`` is the mean between two references, the yardstick: the distance to a single
-    retrain proves nothing. None where no probabilities were kept.
+    ``reference`` is the mean between two references and the band in the notes the smallest and
+    largest between any two, the yardstick: the distance to a single retrain proves nothing. None
+    where no probabilities were kept.
     """
     named = [m.sets().get(which) for m in (evidence.unlearned, evidence.control)]
     kept = [m.sets().get(which) for m in evidence.references]
@@ -196,6 +230,10 @@ def prediction_divergence(evidence: Evidence, which: str) -> Metric | None:
         control=_mean_row([divergence.jensen_shannon(old, o) for o in others]),
         reference=_mean_row(between) if between else None,
         rows=len(new),
+        notes={
+            "references": len(others),
+            "reference_band": _band([float(np.mean(apart)) for apart in between]),
+        },
     )
 
 
@@ -247,8 +285,12 @@ def _calibrated(
     comparison: Comparison, side: Side, *, without: int | None = None
 ) -> list[membership.Pair]:
     """Offline likelihood-ratio scores, with all references but ``without``."""
-    used = [reference(k) for k in range(comparison.references) if k != without]
+    used = _references(comparison, without=without)
     return [_batch_scores(batch, side, used) for batch in comparison.batches]
+
+
+def _references(comparison: Comparison, *, without: int | None) -> list[Side]:
+    return [reference(k) for k in range(comparison.references) if k != without]
 
 
 def _batch_scores(batch: Evidence, side: Side, references: Sequence[Side]) -> membership.Pair:
@@ -262,8 +304,18 @@ def _batch_scores(batch: Evidence, side: Side, references: Sequence[Side]) -> me
     return forget / deviation, never_seen / deviation
 
 
+def _robust_scores(batch: Evidence, side: Side, references: Sequence[Side]) -> membership.Pair:
+    forget = np.stack([r(batch).forget.loss for r in references])
+    never_seen = np.stack([r(batch).audit.loss for r in references])
+    ours = side(batch)
+    population = ours.audit.loss, never_seen
+    return lira.rmia(ours.forget.loss, forget, *population), lira.rmia(*population, *population)
+
+
 def _attacked_reference(comparison: Comparison, k: int) -> Estimate:
-    return membership.auc(_calibrated(comparison, reference(k), without=k), comparison.weights)
+    return membership.auc(
+        _calibrated(comparison, reference(k), without=k), comparison.weights, comparison.classes
+    )
 
 
 def _per_record(comparison: Comparison) -> list[dict[str, Any]]:
@@ -275,6 +327,18 @@ def _per_record(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         {"row": int(rows[i]), "score": float(after[i]), "control": float(before[i])} for i in order
     ]
+
+
+def _retained_as_forgotten(model: ModelScores) -> ModelScores | None:
+    """Retained rows in the place of the forgotten ones, where they were scored."""
+    if model.retain is None:
+        return None
+    return ModelScores(forget=model.retain, audit=model.audit)
+
+
+def _band(values: Sequence[float]) -> list[float] | None:
+    """Smallest and largest; None of none."""
+    return [min(values), max(values)] if values else None
 
 
 def _mean_row(tables: list[Floats]) -> Estimate:

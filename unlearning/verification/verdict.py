@@ -2,9 +2,10 @@
 
 A gate about removal compares a model's *excess*, its distance from what a model that never saw the
 rows would show. It may speak only where it can tell: either the updated model's interval lies
-outside the limits, or the do-nothing control misses the target for certain. Where the control is
-told apart but the rows are too few to show that the limit itself is kept, the paired difference to
-the control decides: more than a share of the control's excess must be shown to be gone.
+outside the limits, or the do-nothing control misses the target for certain. A model that is shown
+to keep a limit which its control breaks has passed. Where the rows are too few to show that, the
+paired difference to the control decides: more than a share of the control's excess must be shown
+to be gone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from unlearning.verification.estimates import Estimate
+from unlearning.verification.estimates import Estimate, Interval
 from unlearning.verification.gates import Gates
 
 Concern = Literal["integrity", "utility", "removal"]
@@ -87,6 +88,25 @@ class Excess:
     #: Trained on the retained rows alone: an excess then says something about the rows.
     exact: bool = False
 
+    def gone(self, gates: Gates) -> Interval:
+        """Interval of what the control had more, by the paired difference."""
+        return self.control.minus(self.unlearned).interval(gates.confidence)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a gate about removal asks; without an ``excess`` it cannot, and says why."""
+
+    gate: str
+    excess: Excess | None
+    why_not: str = ""
+
+    def answer(self, gates: Gates) -> Outcome:
+        """The gate's outcome."""
+        if self.excess is None:
+            return Outcome(self.gate, "removal", Verdict.NO_POWER, self.why_not)
+        return removal(self.gate, self.excess, gates=gates)
+
 
 def removal(gate: str, excess: Excess, *, gates: Gates) -> Outcome:
     """Whether the excess is gone, is not, or cannot be told."""
@@ -132,18 +152,22 @@ def _against_control(
     """The control misses the target for certain; the paired differences decide.
 
     Without any change what is left is the control's own excess times a constant, so a model that
-    is its control fails exactly where its control can be told from the target.
+    is its control fails where its control can be told from the target; and it cannot lie within a
+    limit that its control breaks.
     """
-    gone_low, gone_high = excess.control.minus(excess.unlearned).interval(gates.confidence)
+    gone_low, gone_high = excess.gone(gates)
     left = excess.unlearned.minus(excess.control, share=1 - gates.removed)
     left_low, left_high = left.interval(gates.confidence)
     was = f"the base version showed {excess.control.value:+.3f}"
     removed = f"[{gone_low:+.3f}, {gone_high:+.3f}] of it is gone"
     story = f"{found}; {was}, {removed}"
+    kept = Verdict.PASSED, f"{story}, within the limit of {excess.limit:.3f}"
+    if inside and gone_low > 0 and excess.control.value > excess.limit:
+        return kept
     if left_low > 0:
         return Verdict.FAILED, f"{story}: the rows are still remembered"
     if inside and gone_low > 0:
-        return Verdict.PASSED, f"{story}, within the limit of {excess.limit:.3f}"
+        return kept
     if left_high < 0 and _may_be_on_target(excess, gates):
         return Verdict.PASSED, f"{story}: no excess can be shown any more"
     return Verdict.NO_POWER, f"{story}: too few rows to tell whether enough of it is gone"

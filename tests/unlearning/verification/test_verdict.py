@@ -6,7 +6,7 @@ import pytest
 from unlearning.verification import Evidence, Gates, ModelScores, Verdict, matching, verify
 from unlearning.verification.estimates import Estimate
 from unlearning.verification.report import Verification
-from unlearning.verification.verdict import Outcome, overall, utility
+from unlearning.verification.verdict import Excess, Outcome, overall, removal, utility
 
 from .evidence import drawn, scores
 
@@ -119,6 +119,104 @@ def test_a_large_batch_is_not_excused_by_earlier_ones() -> None:
     found = judge(control, control, earlier=[good])
     assert found.pooled["batches"] == 1
     assert found.verdict is Verdict.FAILED
+
+
+def pool(seeds: range, **sizes: int) -> list[Evidence]:
+    return [
+        Evidence(drawn(seed, **sizes, memory=0.0), drawn(seed, **sizes, memory=1.2))
+        for seed in seeds
+    ]
+
+
+@pytest.mark.parametrize("memory", [0.3, 0.6, 1.2], ids=["faint", "marginal", "plain"])
+@pytest.mark.parametrize("rows", [30, 50, 80])
+def test_doing_nothing_does_not_pass_on_what_earlier_batches_removed(
+    rows: int, memory: float
+) -> None:
+    earlier = [
+        Evidence(
+            drawn(seed, forget=60, audit=800, memory=0.0),
+            drawn(seed, forget=60, audit=800, memory=memory),
+        )
+        for seed in range(1, 12)
+    ]
+    for seed in range(100, 110):
+        control = drawn(seed, forget=rows, audit=800, memory=memory)
+        assert judge(control, control, earlier=earlier).verdict is not Verdict.PASSED
+
+
+def test_what_fails_alone_fails_in_the_pool() -> None:
+    control = drawn(0, forget=90, audit=800, memory=1.2)
+    assert judge(control, control).outcome("membership").outcome is Verdict.FAILED
+    found = judge(control, control, earlier=pool(range(1, 12), forget=90, audit=800))
+    assert found.outcome("membership").outcome is Verdict.FAILED
+    assert found.outcome("membership").reason.startswith("this batch's 90 rows alone")
+
+
+def test_a_batch_with_faint_memory_removed_well_keeps_the_pass_of_the_pool() -> None:
+    passed = 0
+    for seed in range(100, 120):
+        sizes = {"forget": 40, "audit": 800}
+        control = drawn(seed, **sizes, memory=0.5)
+        removed = drawn(seed, **sizes, memory=0.001)
+        earlier = [
+            Evidence(drawn(s, **sizes, memory=0.0), drawn(s, **sizes, memory=0.5))
+            for s in range(1, 12)
+        ]
+        found = judge(removed, control, earlier=earlier)
+        assert found.verdict is not Verdict.FAILED
+        passed += found.verdict is Verdict.PASSED
+    assert passed >= 16
+
+
+def test_a_pass_that_is_the_pools_is_called_so() -> None:
+    control = drawn(0, forget=29, audit=800, memory=1.2)
+    removed = drawn(0, forget=29, audit=800)
+    found = judge(removed, control, earlier=pool(range(1, 12), forget=29, audit=800))
+    assert found.outcome("membership").outcome is Verdict.PASSED
+    assert "the pass is that of the pool" in found.outcome("membership").reason
+    enough = judge(
+        drawn(0, forget=60, audit=800),
+        drawn(0, forget=60, audit=800, memory=1.2),
+        earlier=pool(range(1, 12), forget=60, audit=800),
+    )
+    assert enough.outcome("membership").outcome is Verdict.PASSED
+    assert "pool" not in enough.outcome("membership").reason
+
+
+def test_batches_without_references_do_not_silence_the_calibrated_gate() -> None:
+    sizes = {"forget": 60, "audit": 800}
+    new, old = drawn(0, **sizes), drawn(0, **sizes, memory=1.2)
+    found = judge(
+        new,
+        old,
+        references=[drawn(0, **sizes, memory=0.01)],
+        earlier=pool(range(1, 4), **sizes),
+    )
+    assert found.pooled["batches"] == 4
+    assert found.outcome("calibrated_membership").outcome is Verdict.PASSED
+    assert found.metric("calibrated_membership_auc").notes["batches"] == 1
+
+
+def test_what_is_shown_to_keep_the_limit_has_passed_however_little_the_base_showed() -> None:
+    """Many rows, base .05 from the target, .027 left: more than half, and within .03."""
+    found = asked(0.027, 0.05)
+    assert found.outcome is Verdict.PASSED
+    assert "within the limit" in found.reason
+
+
+@pytest.mark.parametrize("control", [0.0285, 0.031, 0.05])
+def test_doing_nothing_is_never_within_a_limit_that_the_base_breaks(control: float) -> None:
+    assert asked(control, control).outcome is not Verdict.PASSED
+
+
+def asked(unlearned: float, control: float) -> Outcome:
+    """Interval of 0.2 points on either side, the models' errors being much alike."""
+    rows = np.random.default_rng(0).normal(size=400)
+    error = 0.001 * rows / np.linalg.norm(rows)
+    new, old = (Estimate(v, e, np.zeros(0)) for v, e in ((unlearned, error), (control, error)))
+    excess = Excess(new, old, limit=0.03, rows=20_000, what="the AUC", target="0.5")
+    return removal("membership", excess, gates=Gates())
 
 
 @pytest.mark.parametrize("fact", ["changed", "lineage_clean"])

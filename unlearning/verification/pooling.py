@@ -1,0 +1,84 @@
+"""A pass that earlier batches have earned is not the current batch's: what its own rows say to it.
+
+Rows forgotten well dilute rows not forgotten at all, so a pool can pass although nothing was done
+for the batch under test. Its rows are therefore asked as well, where they are enough: whether alone
+they fail, and whether they show that they did not move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from unlearning.verification.gates import Gates
+from unlearning.verification.verdict import Excess, Outcome, Question, Verdict
+
+
+def settle(
+    pooled: Sequence[Question], alone: Sequence[Question], *, rows: int, gates: Gates
+) -> list[Outcome]:
+    """The pool's outcome per gate, corrected by what the current batch's ``rows`` rows show alone.
+
+    What fails alone fails. A pass of the pool stands where the batch's own rows do not speak
+    against it, and says whose pass it is where they are fewer than ``gates.least_rows``.
+    """
+    own = {question.gate: question for question in alone}
+    outcomes = [question.answer(gates) for question in pooled]
+    if rows < gates.least_rows:
+        return [_of_the_pool(outcome, rows) for outcome in outcomes]
+    still = _gates_that_stood_still(pooled, own, gates)
+    return [_with_own(outcome, own.get(outcome.gate), rows, still, gates) for outcome in outcomes]
+
+
+def _of_the_pool(outcome: Outcome, rows: int) -> Outcome:
+    if outcome.outcome is not Verdict.PASSED:
+        return outcome
+    few = f"the pass is that of the pool: this batch's own rows, {rows}, are too few to tell"
+    return replace(outcome, reason=f"{outcome.reason}; {few}")
+
+
+def _with_own(
+    outcome: Outcome, question: Question | None, rows: int, still: Sequence[str], gates: Gates
+) -> Outcome:
+    own = None if question is None else question.answer(gates)
+    if own is not None and own.outcome is Verdict.FAILED:
+        return replace(own, reason=f"this batch's {rows} rows alone: {own.reason}")
+    if outcome.outcome is not Verdict.PASSED:
+        return outcome
+    excess = None if question is None else question.excess
+    if still or (excess is not None and _nothing_shown_gone(excess, gates)):
+        named = ", ".join(still) or outcome.gate
+        moved = f"this batch's {rows} rows alone do not show that anything was removed ({named})"
+        return replace(
+            outcome,
+            outcome=Verdict.NO_POWER,
+            reason=f"{outcome.reason}; but that is the earlier batches' doing: {moved}",
+        )
+    return outcome
+
+
+def _gates_that_stood_still(
+    pooled: Sequence[Question], own: Mapping[str, Question], gates: Gates
+) -> list[str]:
+    """Gates by which too little moved for one who removed what the pooled rows left.
+
+    The control's excess is taken from the pool; the current batch shows, by the paired difference
+    on its own rows, that less than ``gates.removed`` of it went. For a model that is its control
+    that difference is zero without error, however few the rows and faint the memory. One such gate
+    speaks for all: a coarser metric that cannot tell must not pass on other batches' credit.
+    """
+    found = []
+    for question in pooled:
+        excess, alone = question.excess, own.get(question.gate)
+        if excess is None or alone is None or alone.excess is None:
+            continue
+        expected = gates.removed * excess.control.value
+        if expected > 0 and alone.excess.gone(gates)[1] < expected:
+            found.append(question.gate)
+    return found
+
+
+def _nothing_shown_gone(excess: Excess, gates: Gates) -> bool:
+    """The batch's own control misses the target for certain, and no change of it is in evidence."""
+    there = excess.control.interval(gates.miss_confidence)[0] > 0
+    return there and excess.gone(gates)[0] <= 0

@@ -173,7 +173,8 @@ def test_accuracy_is_judged_against_the_anchor_too(town: Place) -> None:
     found = measured(town)
     assert town.live().number == 3
     assert "audit_accuracy_since_anchor" in {gate["gate"] for gate in found["gates"]}
-    assert set(found["relearn_time"]) == {"forget_steps", "never_seen_steps", "ratio"}
+    assert found["relearn_time"]["rows"] > 0
+    assert found["relearn_time"]["control"]["forget_steps"] == 0
 
 
 def test_relearn_time_is_measured_only_where_it_is_asked_for(town: Place) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -31,6 +32,11 @@ class RelearnTime:
 
     forget_steps: int | None
     never_seen_steps: int | None
+    #: Rows learned on either side, the same number of each class.
+    rows: int = 0
+    #: The same for the base version, which still holds the rows, and models trained without them.
+    control: RelearnTime | None = None
+    references: tuple[RelearnTime, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -45,22 +51,43 @@ def measure(
     forget: Examples,
     never_seen: Examples,
     *,
-    base_loss: float,
+    control: nn.Module,
+    references: Sequence[nn.Module] = (),
     options: Options | None = None,
     generator: torch.Generator,
 ) -> RelearnTime:
-    """Learn each set on its own from ``model`` until its mean loss is at most ``base_loss``.
+    """Learn each set on its own from ``model`` until its mean loss is at most the base's.
 
-    ``base_loss`` is the base version's mean loss on the forget rows. Never-seen rows are drawn
-    with the forget rows' class mix where there are enough of them. The model is not changed.
+    The target is the mean loss of ``control``, the base version, on the forget rows that are
+    learned. Fewer rows are learned in fewer steps whatever was seen of them, so both sides have
+    the same number of each class: what the scarcer side has. No model is changed.
     """
     options = options or Options()
-    ours = forget.sample(options.rows, generator=generator)
-    theirs = _same_classes(never_seen, ours.labels, generator)
-    return RelearnTime(
-        forget_steps=_steps(model, ours, base_loss, options),
-        never_seen_steps=_steps(model, theirs, base_loss, options),
+    sampled = forget.sample(options.rows, generator=generator)
+    ours, theirs = _alike(sampled, never_seen, generator)
+    target = _mean_loss(control, ours)
+
+    def times(learner: nn.Module) -> RelearnTime:
+        return RelearnTime(
+            forget_steps=_steps(learner, ours, target, options),
+            never_seen_steps=_steps(learner, theirs, target, options),
+            rows=len(ours),
+        )
+
+    return replace(
+        times(model), control=times(control), references=tuple(times(r) for r in references)
     )
+
+
+@torch.no_grad()
+def _mean_loss(model: nn.Module, examples: Examples) -> float:
+    """Computed as the steps do, so that the base version itself is there at step 0."""
+    if len(examples) == 0:
+        return 0.0
+    learner = copy.deepcopy(model).eval()
+    device = next(learner.parameters()).device
+    x, y = next(examples.batches(len(examples), device=device))
+    return float(functional.cross_entropy(learner(x), y))
 
 
 def _steps(model: nn.Module, examples: Examples, target: float, options: Options) -> int | None:
@@ -81,12 +108,25 @@ def _steps(model: nn.Module, examples: Examples, target: float, options: Options
     return None
 
 
-def _same_classes(pool: Examples, labels: Tensor, generator: torch.Generator) -> Examples:
-    """Rows of ``pool``, for each class as many as ``labels`` has or as there are."""
-    available = pool.labels
+def _alike(
+    forget: Examples, never_seen: Examples, generator: torch.Generator
+) -> tuple[Examples, Examples]:
+    """Of both sets, as many rows of each class as both have."""
+    ours, theirs = forget.labels, never_seen.labels
+    size = int(torch.cat([ours, theirs]).max()) + 1
+    counts = torch.minimum(
+        torch.bincount(ours, minlength=size), torch.bincount(theirs, minlength=size)
+    )
+    return (
+        forget.subset(_drawn(ours, counts, generator)),
+        never_seen.subset(_drawn(theirs, counts, generator)),
+    )
+
+
+def _drawn(labels: Tensor, counts: Tensor, generator: torch.Generator) -> Tensor:
+    """Positions of ``counts[c]`` rows of every class c, drawn without replacement."""
     chosen = []
-    for label, count in zip(*torch.unique(labels, return_counts=True), strict=True):
-        here = torch.nonzero(available == label)[:, 0]
-        order = torch.randperm(len(here), generator=generator)
-        chosen.append(here[order[: int(count)]])
-    return pool.subset(torch.cat(chosen))
+    for label, count in enumerate(counts.tolist()):
+        here = torch.nonzero(labels == label)[:, 0]
+        chosen.append(here[torch.randperm(len(here), generator=generator)[:count]])
+    return torch.cat(chosen)

@@ -25,6 +25,12 @@ DOES_NOT_SHOW = (
     "a differential-privacy or indistinguishability bound: every figure is an estimate",
 )
 
+#: What must not be concluded besides where a class was to be forgotten.
+CLASS_DOES_NOT_SHOW = (
+    "that what was learned about the class is gone from the weights: a model that only keeps the"
+    " class out of its answers satisfies the gates as well",
+)
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -66,7 +72,7 @@ class Verification:
             "relearn_time": None if self.relearn is None else _relearn(self.relearn),
             "retrain_because": self.retrain_because,
             "limits": asdict(self.gates),
-            "does_not_show": DOES_NOT_SHOW,
+            "does_not_show": DOES_NOT_SHOW + (CLASS_DOES_NOT_SHOW if self.kind == "class" else ()),
         }
         plain: dict[str, Any] = _plain(document)
         return plain
@@ -113,7 +119,14 @@ def _drift(drift: Drift) -> dict[str, Any]:
 
 
 def _relearn(relearn: RelearnTime) -> dict[str, Any]:
-    return {**asdict(relearn), "ratio": relearn.ratio}
+    return {
+        "rows": relearn.rows,
+        "forget_steps": relearn.forget_steps,
+        "never_seen_steps": relearn.never_seen_steps,
+        "ratio": relearn.ratio,
+        "control": None if relearn.control is None else _relearn(relearn.control),
+        "references": [_relearn(reference) for reference in relearn.references],
+    }
 
 
 def _plain(value: Any) -> Any:

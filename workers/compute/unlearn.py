@@ -83,6 +83,7 @@ def run(
             unlearned,
             control,
             references=outside,
+            reference_share=_reference_share(request),
             anchor_audit=None
             if exact
             else _anchor_audit(request, place, root, fixed["audit"], control),
@@ -93,7 +94,7 @@ def run(
             earlier=_earlier_evidence(root, request),
             exact=exact,
             drift=_drift(request, root, updated, update, context, unlearned),
-            relearn=_relearn(request, gates, updated, forget, fixed["audit"], control),
+            relearn=_relearn(request, gates, updated, forget, fixed["audit"], base),
         )
         evidence = _store_evidence(root, checkpoint["digest"], unlearned, control, outside)
     reach("compute.verified")
@@ -280,6 +281,12 @@ def _scored(
     return unlearned, control, outside
 
 
+def _reference_share(request: dict[str, Any]) -> float:
+    """Of the rows, what a reference was trained on: each row was drawn out of half of them."""
+    count = len(request["references"])
+    return 1 - (count // 2) / count if count else 1.0
+
+
 def _anchor_audit(
     request: dict[str, Any], place: Workspace, root: Path, audit: Examples, control: ModelScores
 ) -> Scores | None:
@@ -304,7 +311,7 @@ def _relearn(
     updated: Classifier,
     forget: Examples,
     never_seen: Examples,
-    control: ModelScores,
+    base: Classifier,
 ) -> relearn.RelearnTime | None:
     if not gates.relearn_steps:
         return None
@@ -312,7 +319,7 @@ def _relearn(
         updated,
         forget,
         never_seen,
-        base_loss=float(control.forget.loss.mean()),
+        control=base,
         options=relearn.Options(most_steps=gates.relearn_steps, rows=RELEARN_ROWS),
         generator=torch.Generator().manual_seed(request["seed"]),
     )

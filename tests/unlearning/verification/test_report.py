@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,42 +30,105 @@ def full(seed: int, memory: float) -> ModelScores:
     )
 
 
-def test_every_part_is_json_and_has_control_and_reference() -> None:
+#: Metrics whose control is known without measuring it: doing nothing changes nothing.
+BY_DEFINITION = {
+    "version_difference_auc": 0.5,
+    "retain_membership_change": 0.0,
+    "audit_accuracy_drop": 0.0,
+    "retain_accuracy_drop": 0.0,
+}
+
+#: What compares references with each other and so needs two of them.
+OF_TWO_REFERENCES = {
+    "calibrated_membership_auc",
+    "rmia_auc",
+    "prediction_divergence_forget",
+    "prediction_divergence_audit",
+}
+
+
+def documented(references: int, **options: object) -> dict[str, Any]:
     found = verify(
         full(0, 0.0),
         full(0, 0.9),
         changed=True,
         lineage_clean=True,
-        references=[full(0, 0.02), full(0, 0.03), full(0, 0.04)],
+        references=[full(0, m) for m in (0.02, 0.03, 0.04)[:references]],
+        anchor_audit=full(0, 1.1).audit,
         drift=Drift(0.02, 120, 1000, 0.3, 0.5, 0.4),
-        relearn=RelearnTime(12, None),
+        relearn=RelearnTime(12, None, 30, control=RelearnTime(0, 9, 30)),
+        **options,
     )
-    document = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    document: dict[str, Any] = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    return document
+
+
+@pytest.mark.parametrize("references", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["records", "class"])
+def test_every_metric_has_control_and_reference(kind: str, references: int) -> None:
+    metrics = documented(references, kind=kind)["metrics"]
+    assert len(metrics) >= 8
+    for name, metric in metrics.items():
+        for side in (metric, metric["control"]):
+            low, high = side["interval"]
+            assert (-np.inf if low is None else low) <= side["value"]
+            assert side["value"] <= (np.inf if high is None else high)
+        if name in BY_DEFINITION:
+            assert metric["control"]["interval"] == [BY_DEFINITION[name]] * 2
+        if references == 3 or (references == 1 and name not in OF_TWO_REFERENCES):
+            assert metric["reference"]["value"] is not None, name
+        else:
+            assert metric["reference"] is None, name
+
+
+def test_every_part_is_json() -> None:
+    document = documented(3)
     for name in ("membership_auc", "forget_accuracy_gap", "true_positive_rate_at_0.01"):
         metric = document["metrics"][name]
-        assert metric["interval"][0] <= metric["value"] <= metric["interval"][1]
         assert metric["control"]["value"] > metric["value"]
-        assert metric["reference"] is not None
         assert (metric["rows"], metric["never_seen_rows"]) == (120, 600)
-    calibrated = document["metrics"]["calibrated_membership_auc"]
-    assert calibrated["reference_band"][0] <= calibrated["reference_band"][1]
-    assert len(calibrated["worst_records"]) == 10
+    for name in OF_TWO_REFERENCES:
+        low, high = document["metrics"][name]["reference_band"]
+        assert low <= high
+    assert len(document["metrics"]["calibrated_membership_auc"]["worst_records"]) == 10
     assert {"rmia_auc", "version_difference_auc", "retain_membership_change"} <= set(
         document["metrics"]
     )
-    divergence = document["metrics"]["prediction_divergence_forget"]
-    assert 0 < divergence["reference"]["value"] < 1
+    assert "audit_accuracy_drop_since_anchor" in document["metrics"]
     assert set(document["sets"]["control"]) == {"forget", "audit", "retain", "calibration"}
     assert len(document["sets"]) == 5
     assert len(document["retrain_because"]) == 3
-    assert document["relearn_time"] == {
-        "forget_steps": 12,
-        "never_seen_steps": None,
-        "ratio": None,
-    }
+    times = document["relearn_time"]
+    assert (times["forget_steps"], times["never_seen_steps"], times["ratio"]) == (12, None, None)
+    assert times["rows"] == 30
+    assert times["control"]["ratio"] == pytest.approx(1 / 10)
     assert document["verdict"] == "passed"
     assert document["reasons"]
     assert document["limits"] == asdict(Gates())
+
+
+def test_drop_in_the_metrics_is_the_one_that_its_gate_judged() -> None:
+    document = documented(0)
+    for name in ("audit_accuracy", "retain_accuracy"):
+        drop = document["metrics"][f"{name}_drop"]["value"]
+        reason = next(g["reason"] for g in document["gates"] if g["gate"] == name)
+        assert f"changed by {-100 * drop + 0.0:+.2f} points" in reason
+
+
+def test_references_that_saw_a_part_of_the_rows_are_marked() -> None:
+    metrics = documented(3, reference_share=0.5)["metrics"]
+    assert all(m["reference_training_share"] == 0.5 for m in metrics.values())
+    alone = documented(1, reference_share=0.5)["metrics"]
+    assert all(m["reference_training_share"] == 0.5 for m in alone.values())
+    assert "reference_training_share" not in documented(3)["metrics"]["membership_auc"]
+    nobody = documented(0, reference_share=0.5)["metrics"]
+    assert not any("reference_training_share" in m for m in nobody.values())
+
+
+def test_a_class_report_says_that_the_answer_alone_may_have_gone() -> None:
+    of_class, of_records = documented(0, kind="class"), documented(0)
+    (more,) = set(of_class["does_not_show"]) - set(of_records["does_not_show"])
+    assert "keeps the class out of its answers" in more
 
 
 def test_worst_records_are_the_rows_that_look_most_like_members() -> None:

@@ -33,6 +33,9 @@ from service.ledger.tables import (
 #: Erasures in one batch, at most: a statement takes a limited number of values.
 MAX_ERASURES = 10_000
 
+#: The method whose result cannot depend on what it forgets, where nothing else will do.
+EXACT = {"method": "retrain", "options": {}}
+
 
 @dataclass(frozen=True)
 class Retry:
@@ -263,6 +266,10 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
         return None
     base = session.get_one(Version, model.production_id)
     batch = _open(session, model, base, kind=_kind(members[0]), held=held, now=now)
+    if _left_a_class(session, base):
+        # An approximate step may bring the class back, and its rows are overwritten in every
+        # split: nothing could tell.
+        batch.method = EXACT
     for erasure in members:
         erasures.claim(erasure, batch_id=batch.id)
         # One that needs review for another model stays so: only its retry may change that.
@@ -328,7 +335,7 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
     if _owes_a_class(session, model, candidate):
         # All debts are paid in one batch, and single records and a class have different targets;
         # a training without any of them meets both.
-        batch.method = {"method": "retrain", "options": {}}
+        batch.method = EXACT
     session.execute(insert(BatchRecord), [{"batch_id": batch.id, "row": row} for row in owed])
     audit.append(
         session,
@@ -350,6 +357,15 @@ def _owes_a_class(session: Session, model: Model, candidate: Version) -> bool:
             RequestRecord.row.in_(versions.owed(session, model, candidate)),
         )
         .limit(1)
+    )
+    return found is not None
+
+
+def _left_a_class(session: Session, base: Version) -> bool:
+    """Whether a class was forgotten between the version's anchor and the version."""
+    chain = versions.batch_chain(session, base)
+    found = session.scalar(
+        select(Batch.id).where(Batch.id.in_(chain), Batch.kind == "class").limit(1)
     )
     return found is not None
 

@@ -45,6 +45,22 @@ METHOD_REFUSALS = frozenset(
     }
 )
 
+_LONGEST_REFUSAL = 500
+
+#: Errors that are the machine's and may be gone at the next attempt; only then is a dearer method
+#: asked instead.
+MACHINE_FAULTS = frozenset(
+    {
+        "OutOfMemory",
+        "OutOfMemoryError",
+        "OSError",
+        "PermissionError",
+        "TimeoutError",
+        "InterruptedError",
+        "BlockingIOError",
+    }
+)
+
 
 class BatchFailed(Exception):
     """No method of the policy gave a version that may be promoted."""
@@ -58,6 +74,7 @@ class Claimed:
     request: dict[str, Any]
     methods: list[MethodChoice]
     promote_without_power: bool
+    last_attempt: bool = False
 
 
 def run_due(runtime: Runtime) -> bool:
@@ -128,11 +145,14 @@ def _claim(runtime: Runtime, model_id: int, held: leases.Held) -> Claimed | None
             if batch.method
             else MethodChoice(method=policy.method, options=policy.options)
         )
+        # Where a batch has to be exact, no other method makes up for a retrain that failed.
+        others = [] if batch.method == batches.EXACT else policy.fallbacks
         return Claimed(
             batch_id=batch.id,
             request=plans.for_batch(session, runtime.settings, batch),
-            methods=[first, *(choice for choice in policy.fallbacks if choice != first)],
+            methods=[first, *(choice for choice in others if choice != first)],
             promote_without_power=policy.promote_without_power,
+            last_attempt=batches.is_last_attempt(session, batch, retry=runtime.retry),
         )
 
 
@@ -153,17 +173,39 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:
                 timeout_seconds=_time_limit(runtime, choice),
             )
         except ComputeFailed as failed:
-            if failed.kind not in METHOD_REFUSALS:
+            if not _asks_the_next(failed, choice, claimed):
                 raise
-            refusals.append(f"{choice.method}: {failed.detail}")
+            refusals.append(_refusal(failed, choice))
+            log.warning("batch %s goes on without %s", claimed.batch_id, refusals[-1])
             continue
         reach("batch.computed")
+        if refusals:
+            answer["notes"]["passed_over"] = list(refusals)
         promoted, why = _record(runtime, held, claimed, choice, request, answer)
         reach("batch.recorded")
         if promoted:
             return
         refusals.append(f"{choice.method}: {why}")
     raise BatchFailed("no method gave a version that may go live; " + "; ".join(refusals))
+
+
+def _asks_the_next(failed: ComputeFailed, choice: MethodChoice, claimed: Claimed) -> bool:
+    """Whether the policy's next method is asked in place of one that failed.
+
+    An error that nobody foresaw says as well that the method does not suit this network or these
+    rows, and would come back at each attempt. Of a retrain it is passed on: nothing can do better.
+    """
+    if failed.kind in METHOD_REFUSALS:
+        return True
+    if choice.method == "retrain":
+        return False
+    return failed.kind not in MACHINE_FAULTS or claimed.last_attempt
+
+
+def _refusal(failed: ComputeFailed, choice: MethodChoice) -> str:
+    """Why a method was passed over; what it did not mean to say begins with the error's name."""
+    kind = "" if failed.kind in METHOD_REFUSALS else f"{failed.kind}: "
+    return f"{choice.method}: {kind}{failed.detail}"[:_LONGEST_REFUSAL]
 
 
 def _record(

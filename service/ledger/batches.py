@@ -154,6 +154,11 @@ def hand_back(
     )
 
 
+def is_last_attempt(session: Session, batch: Batch, *, retry: Retry) -> bool:
+    """Whether the batch is put aside, or split, should it fail once more."""
+    return _attempts(batch, erasures_of(session, batch)) >= retry.max_attempts
+
+
 def fail(
     session: Session,
     batch: Batch,
@@ -184,7 +189,7 @@ def fail(
     if not members:
         _give_up_candidate(session, batch, retry=retry, actor=actor)
         return
-    attempts = batch.attempts + max((erasure.attempts for erasure in members), default=0)
+    attempts = _attempts(batch, members)
     if attempts < retry.max_attempts:
         for erasure in members:
             erasures.release(
@@ -195,6 +200,11 @@ def fail(
     else:
         for erasure in members:
             erasures.put_aside(session, erasure, error=error, actor=actor)
+
+
+def _attempts(batch: Batch, members: Sequence[Erasure]) -> int:
+    """Attempts of the batch and, before it, of the erasure among its members that had most."""
+    return batch.attempts + max((erasure.attempts for erasure in members), default=0)
 
 
 def _give_up_candidate(session: Session, batch: Batch, *, retry: Retry, actor: str) -> None:

@@ -86,7 +86,7 @@ def test_worker_may_fail_at_any_step(town: Place, point: str, action: str) -> No
         ("compute.loaded", "full_disk"),
         ("compute.updated", "out_of_memory"),
         ("compute.stored", "kill"),
-        ("compute.verified", "fault"),
+        ("compute.verified", "full_disk"),
     ],
 )
 def test_compute_process_may_fail_at_any_step(town: Place, point: str, action: str) -> None:

@@ -17,6 +17,9 @@ from service.ledger.tables import Dataset
 RECIPE = "default"
 GATES = "default"
 
+#: Methods that take back what a log kept of the training.
+NEED_UPDATE_LOG = frozenset({"amnesiac"})
+
 #: Parameters of an architecture that the dataset decides, by the place in the shape of its rows
 #: (channels, height, width).
 _OF_IMAGES = {"channels": 0, "image_height": 1, "image_width": 2}
@@ -70,12 +73,17 @@ def recipe(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
     return capabilities.filled(session, "recipe", RECIPE, checked)
 
 
-def policy(session: Session, given: Policy) -> dict[str, Any]:
-    """The policy as it is stored; its methods, their options and its gates are known."""
-    method(session, given.method, given.options, field="policy.options")
+def policy(session: Session, given: Policy, *, kinds: Collection[str] = ()) -> dict[str, Any]:
+    """The policy as it is stored; its methods, their options and its gates are known.
+
+    ``kinds`` of forgetting wait for the method already.
+    """
+    method(session, given.method, given.options, field="policy.options", kinds=kinds)
+    _require_log_kept(given.method, given, field="policy.method")
     for place, choice in enumerate(given.fallbacks):
         field = f"policy.fallbacks.{place}.options"
         method(session, choice.method, choice.options, field=field)
+        _require_log_kept(choice.method, given, field=f"policy.fallbacks.{place}.method")
     if given.gates:
         capabilities.check(session, "gates", GATES, given.gates, field="policy.gates")
     return given.model_dump(mode="json")
@@ -94,8 +102,18 @@ def method(
     missing = sorted(set(kinds) - capabilities.forgets(session, name))
     if missing:
         raise Unprocessable(
-            f"the method {name} cannot do this kind of forgetting: {', '.join(missing)}; "
+            f"the method {name} cannot do a kind of forgetting that waits: {', '.join(missing)}; "
             "GET /v1/methods says which can"
+        )
+
+
+def _require_log_kept(name: str, given: Policy, *, field: str) -> None:
+    if name in NEED_UPDATE_LOG and not given.keep_update_log:
+        raise Unprocessable(
+            f"the method {name} takes back updates from a log of the training; set "
+            "keep_update_log in the same policy, and train again if the live version was trained "
+            "without",
+            field=field,
         )
 
 

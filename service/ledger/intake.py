@@ -170,6 +170,19 @@ def models_to_update(session: Session, dataset: Dataset) -> list[Model]:
     return [model for model in models if model.production_id is not None]
 
 
+def check_methods(session: Session, models: Iterable[Model]) -> None:
+    """Refuse to forget a class with ``CannotForgetClasses`` where a policy's method cannot."""
+    for model in models:
+        method = Policy.model_validate(model.policy).method
+        if "class" not in capabilities.forgets(session, method):
+            raise CannotForgetClasses(
+                f"model {model.name} unlearns with {method}, which forgets records and not whole "
+                "classes; change its policy to a method that can (GET /v1/methods), or ask with "
+                "record_ids",
+                field="label",
+            )
+
+
 @dataclass
 class _Circle:
     """A dataset with everything that a request of it touches."""
@@ -263,7 +276,7 @@ class _Page:
             raise circle
         assert match is not None
         if submission.ask.kind == "class":
-            _check_methods(self.session, circle.models)
+            check_methods(self.session, circle.models)
         if self.room is not None and len(self.requests) >= self.room:
             raise QueueFull(
                 "too many deletion requests are open; wait for some to complete",
@@ -365,18 +378,6 @@ def _lines(request: DeletionRequest, circle: _Circle) -> list[audit.Line]:
         "due_at": canonical.moment(request.due_at),
     }
     return [audit.Line(_ACTIONS[request.status], f"deletion_request:{request.id}", data)]
-
-
-def _check_methods(session: Session, models: Iterable[Model]) -> None:
-    for model in models:
-        method = Policy.model_validate(model.policy).method
-        if "class" not in capabilities.forgets(session, method):
-            raise CannotForgetClasses(
-                f"model {model.name} unlearns with {method}, which forgets records and not whole "
-                "classes; change its policy to a method that can (GET /v1/methods), or ask with "
-                "record_ids",
-                field="label",
-            )
 
 
 def _moment(value: datetime | None) -> str | None:

@@ -10,10 +10,10 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, NotFound
-from service.ledger import audit, choices, datasets
+from service.errors import Conflict, NotFound, Unprocessable
+from service.ledger import audit, choices, datasets, versions
 from service.ledger.policy import Policy
-from service.ledger.states import ErasureStatus
+from service.ledger.states import ErasureStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Erasure, Model, Version
 
 _LONGEST_ERROR = 2_000
@@ -124,7 +124,8 @@ def change_policy(
 ) -> Model:
     """Change fields of the policy; a batch that runs keeps what it began with.
 
-    Another method without options of its own starts from that method's defaults.
+    Another method without options of its own starts from that method's defaults. It must be able
+    to do every kind of forgetting that was asked for already.
     """
     before = Policy.model_validate(model.policy).model_dump(mode="json")
     merged = dict(before)
@@ -134,7 +135,8 @@ def change_policy(
         # These two have parts, and a part that is left out stays as it is as well.
         parts = field in ("drift", "approval")
         merged[field] = {**merged[field], **given} if parts else given
-    checked = choices.policy(session, Policy.model_validate(merged))
+    kinds = _expected(session, model) if merged["method"] != before["method"] else set()
+    checked = choices.policy(session, Policy.model_validate(merged), kinds=kinds)
     changed = sorted(field for field in checked if checked[field] != before[field])
     if not changed:
         return model
@@ -168,12 +170,48 @@ def run_now(
     waiting = pending(session, model)
     if method is not None:
         choices.method(session, method, options, field="options", kinds=set(waiting))
+        _require_log(session, model, method)
     model.run_now_at = now
     model.run_now_method = None if method is None else {"method": method, "options": dict(options)}
     session.flush()
     data = {"method": method, "erasures": sum(waiting.values())}
     _write(session, model, audit.Action.MODEL_RUN_NOW, actor, data)
     return waiting
+
+
+def _expected(session: Session, model: Model) -> set[str]:
+    """Kinds of forgetting that the model's next batches must do, those of unapproved requests too.
+
+    A batch that runs counts: it may be handed back.
+    """
+    unfinished = (
+        select(DeletionRequest.kind)
+        .join(Erasure, Erasure.request_id == DeletionRequest.id)
+        .where(
+            Erasure.model_id == model.id,
+            Erasure.status.in_((ErasureStatus.PENDING, ErasureStatus.CLAIMED)),
+        )
+    )
+    unapproved = select(DeletionRequest.kind).where(
+        DeletionRequest.dataset_id == model.dataset_id,
+        DeletionRequest.status == RequestStatus.AWAITING_APPROVAL,
+    )
+    kinds = session.scalars(unfinished.union(unapproved))
+    return {"class" if kind == "class" else "records" for kind in kinds}
+
+
+def _require_log(session: Session, model: Model, method: str) -> None:
+    """Refuse a method that needs a log which was never kept, or is destroyed."""
+    if method not in choices.NEED_UPDATE_LOG:
+        return
+    live = session.get_one(Version, model.production_id)
+    if versions.artifact(session, live.anchor_id or live.id, "logs") is None:
+        raise Unprocessable(
+            f"the method {method} needs a log of the training, and none is stored for the live "
+            "version; set keep_update_log in the policy and start a training run, or choose "
+            "another method",
+            field="method",
+        )
 
 
 def prepared(

@@ -135,6 +135,8 @@ def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> 
     request = get(session, request_id)
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
     models = intake.models_to_update(session, session.get_one(Dataset, request.dataset_id))
+    if request.kind == "class":  # policies may have changed, and models come, since it was asked
+        intake.check_methods(session, models)
     expected = now + timedelta(seconds=outlook.seconds_needed(session, models))
     _swap(session, request, RequestStatus.ACCEPTED, status_reason=None, expected_by=expected)
     shares = intake.erasure_rows(request.id, models, now=now)

@@ -16,7 +16,7 @@ from models_store import checkpoints, files
 from models_store import errors as store_errors
 from service.api import auth, bodies, deps, pagination, problems, uploads
 from service.errors import TooLarge, Unavailable, Unprocessable
-from service.ledger import db, history, imports, lineage, models, versions
+from service.ledger import db, disclosure, history, imports, lineage, models, versions
 from service.ledger.keys import Scope
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Model, Version
@@ -25,9 +25,6 @@ router = bodies.router("/v1/models/{model}/versions", tag="versions")
 
 Reading = Annotated[auth.Principal, auth.require("models:read")]
 Writing = Annotated[auth.Principal, auth.require("models:write")]
-
-#: Members of what was measured that speak of single records.
-PER_RECORD = frozenset({"worst_records", "per_record", "record_scores"})
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -276,7 +273,7 @@ def show_verification(
         "model": model,
         "version": number,
         "verdict": found.verdict,
-        "measured": found.measured if everything else without_records(found.measured),
+        "measured": found.measured if everything else disclosure.measured(found.measured),
         "created_at": found.created_at,
     }
 
@@ -305,7 +302,7 @@ def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list
             "options": row.options,
             "seed": row.seed,
             "code_version": row.code_version,
-            "notes": without_records(row.notes),
+            "notes": disclosure.notes(row.notes),
             "timings": row.timings,
             "mark": row.mark,
             "verdict": verdicts.get(row.id),
@@ -316,19 +313,6 @@ def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list
         }
         for row in found
     ]
-
-
-def without_records(measured: Any) -> Any:
-    """What was measured, less every member that speaks of single records."""
-    if isinstance(measured, dict):
-        return {
-            name: without_records(value)
-            for name, value in measured.items()
-            if name not in PER_RECORD
-        }
-    if isinstance(measured, list):
-        return [without_records(value) for value in measured]
-    return measured
 
 
 def _links(session: deps.Session, chain: Sequence[Version]) -> list[dict[str, Any]]:

@@ -1,13 +1,13 @@
 """The audit report: the signed story of one version, for a reader who trusts nobody here.
 
 It names records by keyed digests and requests by their ids; no subject, no record id, no row
-number and no per-record score is in it. ``service.audit_file`` checks a saved one without any
-database.
+number, no per-record score and no figure of very few records is in it. ``service.audit_file``
+checks a saved one without any database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,16 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, canonical, caveats, comparisons, lineage, verifications, versions
+from service.ledger import (
+    audit,
+    canonical,
+    caveats,
+    comparisons,
+    disclosure,
+    lineage,
+    verifications,
+    versions,
+)
 from service.ledger.digests import Digester
 from service.ledger.signing import Signer
 from service.ledger.states import VersionStatus
@@ -36,9 +45,6 @@ from service.ledger.tables import (
 
 TYPE = "audit-report"
 FORMAT = 1
-
-#: Members of a verification that tell about single records.
-PER_RECORD = frozenset({"worst_records", "scores", "per_record"})
 
 #: Kinds of artifacts that a batch makes from the very rows it forgets.
 OF_FORGOTTEN = frozenset({"scores", "states"})
@@ -78,7 +84,9 @@ def report(
             "production": story.model.production_id == version.id,
             "asked": _asked(session, story, digester),
             "done": _done(session, story, digester, guarantee),
-            "measured": None if verification is None else _without_records(verification.measured),
+            "measured": (
+                None if verification is None else disclosure.measured(verification.measured)
+            ),
             "lineage": _lineage(session, story),
             # Requests whose records the version itself still holds: none, if it is live.
             "carries_forgotten": carried,
@@ -191,7 +199,7 @@ def _done(
         "digest_after": version.digest,
         "size_bytes": version.size_bytes,
         "mark": version.mark,
-        "notes": _without_records(
+        "notes": disclosure.notes(
             {k: v for k, v in version.notes.items() if k != comparisons.NOTE}
         ),
         "timings": version.timings,
@@ -384,12 +392,3 @@ def _name(version: Version) -> dict[str, Any]:
 
 def _digests(record_ids: Any, story: _Story, digester: Digester) -> list[str]:
     return sorted(digester.record(story.dataset.name, record_id) for record_id in record_ids)
-
-
-def _without_records(value: Any) -> Any:
-    """The value without members that tell about single records."""
-    if isinstance(value, Mapping):
-        return {
-            name: _without_records(item) for name, item in value.items() if name not in PER_RECORD
-        }
-    return [_without_records(item) for item in value] if isinstance(value, list) else value

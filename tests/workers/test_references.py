@@ -11,8 +11,7 @@ import torch
 from sqlalchemy import select
 
 from models_store import arrays, checkpoints
-from service.api import versions as api
-from service.ledger import verifications
+from service.ledger import disclosure, verifications
 from service.ledger.states import RequestStatus
 from service.ledger.tables import Artifact, Lease, Model
 from tests.workers.place import Place
@@ -136,7 +135,7 @@ def test_scores_of_single_records_need_a_scope(town: Place) -> None:
     found = measured(town)
     metric = found["metrics"]["calibrated_membership_auc"]
     assert metric["worst_records"] == metric["per_record"][:10]
-    shown = api.without_records(found)["metrics"]["calibrated_membership_auc"]
+    shown = disclosure.measured(found)["metrics"]["calibrated_membership_auc"]
     assert shown["value"] == metric["value"]
     assert not {"worst_records", "per_record"} & set(shown)
 

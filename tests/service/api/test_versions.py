@@ -253,7 +253,7 @@ def _chain(app: FastAPI) -> None:
             asked = requests.get(session, _forget(session, rows=rows, revision=revision))
             made = factories.unlearned(session, model, made, [asked])
             measured = {
-                "metrics": [{"value": 0.5, "notes": {"worst_records": [{"row": 3}], "k": 1}}],
+                "metrics": {"rmia_auc": {"value": 0.5, "worst_records": [{"row": 3}], "k": 1}},
                 "accuracy": {"retain": 0.9},
             }
             factories.verification(session, made, measured=measured)
@@ -299,10 +299,10 @@ def test_scores_of_single_records_need_a_scope_of_their_own(app: FastAPI) -> Non
     _chain(app)
     reader = callers.client(app, "models:read").get(f"{PATH}/3/verification").json()
     assert reader["verdict"] == "passed"
-    assert reader["measured"]["metrics"] == [{"value": 0.5, "notes": {"k": 1}}]
+    assert reader["measured"]["metrics"] == {"rmia_auc": {"value": 0.5, "k": 1}}
     assert reader["measured"]["accuracy"] == {"retain": 0.9}
     auditor = callers.client(app, "models:read", "audit:read").get(f"{PATH}/3/verification")
-    assert auditor.json()["measured"]["metrics"][0]["notes"]["worst_records"] == [{"row": 3}]
+    assert auditor.json()["measured"]["metrics"]["rmia_auc"]["worst_records"] == [{"row": 3}]
     assert_problem(callers.client(app).get(f"{PATH}/1/verification"), 404, "no verification")
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from service.ledger import batches, versions
 from service.ledger.policy import Policy
-from service.ledger.states import VersionStatus
 from service.ledger.tables import (
     Artifact,
     Batch,
@@ -29,8 +28,10 @@ AUDIT_SPLIT = 2
 #: Methods that step from a prepared anchor, whatever the base version is.
 ANCHORED = frozenset({"iau"})
 
-#: Earlier batches whose stored scores a small batch is pooled with, at most.
-POOLED_BATCHES = 40
+#: Forgotten rows that a pool is to have, or as many as the policy's gates ask for if that is more.
+POOLED_ROWS = 200
+#: Earlier batches that a pool takes them from, at most: the scores of each are a file to read.
+POOLED_BATCHES = 400
 
 
 def model(found: Model) -> dict[str, Any]:
@@ -73,8 +74,8 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
             "max_forgotten_share": policy.drift.max_share,
             "max_class_share": policy.drift.max_class_share,
         },
-        "lineage_clean": _lineage_is_clean(session, found, base),
-        "earlier_scores": _earlier_scores(session, base),
+        "lineage_clean": _lineage_is_clean(session, found, base, forget),
+        "earlier_scores": _earlier_scores(session, base, rows=_pool_rows(policy)),
         "references": references(session, base, policy) if batch.kind == "records" else [],
         "update_log_bytes": (policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
     }
@@ -248,28 +249,43 @@ def _never_seen(session: Session, batch: Batch) -> list[int]:
     )
 
 
-def _lineage_is_clean(session: Session, found: Model, base: Version) -> bool:
-    """Whether the base holds nothing that an earlier, completed deletion forgot.
+def _lineage_is_clean(session: Session, found: Model, base: Version, forget: list[int]) -> bool:
+    """Whether the base holds nothing forgotten earlier but what this batch takes out.
 
-    A fresh anchor that catches up owes exactly the rows of its batch, which is what the batch is
-    for; every other base must owe nothing.
+    Only a fresh anchor that catches up owes anything, and then the very rows of its batch.
     """
-    if base.status == VersionStatus.CANDIDATE:
-        return True
-    return not versions.contains_forgotten(session, found, base)
+    owed = versions.owed(session, found, base).subquery()
+    return set(session.scalars(select(owed.c.row))) <= set(forget)
 
 
-def _earlier_scores(session: Session, base: Version) -> list[str]:
-    """Stored scores of the batches between the anchor and the base, newest first."""
-    digests = []
-    for version in versions.lineage(session, base)[:POOLED_BATCHES]:
-        if version.id == version.anchor_id:
+def _pool_rows(policy: Policy) -> int:
+    """Forgotten rows that a pool is to have: as many as spare a batch the pooling."""
+    return max(POOLED_ROWS, int(policy.gates.get("pool_below_rows", 0)))
+
+
+def _earlier_scores(session: Session, base: Version, *, rows: int) -> list[str]:
+    """Stored scores of batches since the anchor, newest first, until they hold ``rows`` rows."""
+    counts = _batch_sizes(session, base)
+    digests, collected = [], 0
+    for version in versions.since_anchor(session, base, most=POOLED_BATCHES):
+        if collected >= rows:
             break
         kept = versions.artifact(session, version.id, "scores")
         # A class is forgotten towards another target: its rows say nothing about single records.
         if kept is not None and not _forgot_a_class(session, version):
             digests.append(kept.digest)
+            collected += counts.get(version.batch_id or "", 0)
     return digests
+
+
+def _batch_sizes(session: Session, base: Version) -> dict[str, int]:
+    """Forgotten rows by batch, of the batches since the anchor."""
+    found = session.execute(
+        select(BatchRecord.batch_id, func.count())
+        .where(BatchRecord.batch_id.in_(versions.batch_chain(session, base)))
+        .group_by(BatchRecord.batch_id)
+    )
+    return {str(batch_id): count for batch_id, count in found}
 
 
 def _forgot_a_class(session: Session, version: Version) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, Subquery, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from service.errors import Conflict, NotFound
@@ -144,6 +144,33 @@ def contained(version: Version, *, chain: Sequence[str]) -> ColumnElement[bool]:
 
 def batch_chain(session: Session, version: Version) -> list[str]:
     """Ids of the batches from the version's anchor to the version, oldest first."""
+    ancestors = _since_anchor(version)
+    rows = session.execute(
+        select(ancestors.c.batch_id)
+        .where(ancestors.c.batch_id.is_not(None))
+        .order_by(ancestors.c.number)
+    )
+    return [str(batch_id) for (batch_id,) in rows]
+
+
+def since_anchor(session: Session, version: Version, *, most: int) -> list[Version]:
+    """The version and those before it, newest first, the anchor left out; at most ``most``."""
+    ancestors = _since_anchor(version)
+    return list(
+        session.scalars(
+            select(Version)
+            .where(Version.id.in_(select(ancestors.c.id)))
+            .order_by(Version.number.desc())
+            .limit(most)
+        )
+    )
+
+
+def _since_anchor(version: Version) -> Subquery:
+    """Select of the versions from the anchor to ``version``, without the anchor.
+
+    An anchor made by a batch (a retrain) contains none of that batch's rows to begin with.
+    """
     ancestors = (
         select(Version.id, Version.parent_id, Version.anchor_id, Version.batch_id, Version.number)
         .where(Version.id == version.id)
@@ -155,13 +182,7 @@ def batch_chain(session: Session, version: Version) -> list[str]:
             parent.id == ancestors.c.parent_id, ancestors.c.id != ancestors.c.anchor_id
         )
     )
-    # An anchor made by a batch (a retrain) contains none of that batch's rows to begin with.
-    rows = session.execute(
-        select(ancestors.c.batch_id)
-        .where(ancestors.c.batch_id.is_not(None), ancestors.c.id != ancestors.c.anchor_id)
-        .order_by(ancestors.c.number)
-    )
-    return [str(batch_id) for (batch_id,) in rows]
+    return select(ancestors).where(ancestors.c.id != ancestors.c.anchor_id).subquery()
 
 
 def owed(session: Session, model: Model, version: Version) -> Select[Any]:
@@ -348,17 +369,6 @@ def artifact(
     if digest is not None:
         wanted = wanted.where(Artifact.digest == digest)
     return session.scalar(wanted.order_by(Artifact.id.desc()).limit(1))
-
-
-def lineage(session: Session, version: Version) -> list[Version]:
-    """The version, its parent, and so on to the first one, newest first."""
-    line = [version]
-    while line[-1].parent_id is not None:
-        parent = session.get(Version, line[-1].parent_id)
-        if parent is None:
-            break
-        line.append(parent)
-    return line
 
 
 def _latest_number(session: Session, model_id: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from service import audit_file
-from service.ledger import audit, consolidation, db, report, runs, versions
+from service.ledger import audit, consolidation, db, report, runs, verifications, versions
 from service.ledger.signing import Signer
 from service.ledger.states import RequestStatus, RunStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Model, TrainingRun, Version
@@ -84,6 +84,25 @@ def test_budget_is_kept_with_a_method_that_does_not_watch_it(town: Place) -> Non
     live = town.live()
     assert live.method in {"fine_tune", "retrain"}
     assert bool(waiting(town)) == (live.origin == "unlearned")
+
+
+def test_drift_is_reported_whatever_the_method(town: Place) -> None:
+    town.change_policy(
+        method="fine_tune",
+        gates={"audit_accuracy_drop": 1.0, "retain_accuracy_drop": 1.0, "membership_auc": 0.5},
+        auto_consolidate=False,
+    )
+    rows = town.training_rows()[:30]
+    town.ask(*rows)
+    town.work()
+    live = town.live()
+    assert live.method == "fine_tune"
+    with town.runtime.session() as session:
+        drift = verifications.of(session, live).measured["drift"]
+    assert drift["forgotten_rows"] == len(rows)
+    assert drift["relative_distance"] > 0
+    assert drift["validation_loss"] > 0
+    assert drift["anchor_validation_loss"] > 0
 
 
 def test_without_auto_consolidate_nothing_is_queued(town: Place) -> None:

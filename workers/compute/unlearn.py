@@ -71,7 +71,8 @@ def run(
             updated.network.state_dict(),
             {"origin": "unlearned", "method": method.name, "base": request["base"]["digest"]},
         )
-        artifacts = _internal_state(request, root, place, update, context, base, forget)
+        forgotten = _forgotten_since(update, context, base, forget)
+        artifacts = _internal_state(request, root, place, update, context, forgotten)
         reach("compute.stored")
     with clock.step("verify"):
         gates = options.parse(verification.Gates, request["gates"])
@@ -88,12 +89,15 @@ def run(
             if exact
             else _anchor_audit(request, place, root, fixed["audit"], control),
             changed=checkpoint["digest"] != request["base"]["digest"],
-            lineage_clean=request["lineage_clean"],
+            # An exact method has read nothing of the base, and no row that was excluded.
+            lineage_clean=exact or request["lineage_clean"],
             gates=gates,
             kind=request["kind"],
             earlier=_earlier_evidence(root, request),
             exact=exact,
-            drift=_drift(request, root, updated, update, context, unlearned),
+            drift=_drift(
+                request, root, updated, context.anchor or update.anchor, forgotten, unlearned
+            ),
             relearn=_relearn(request, gates, updated, forget, fixed["audit"], base),
         )
         evidence = _store_evidence(root, checkpoint["digest"], unlearned, control, outside)
@@ -103,6 +107,7 @@ def run(
         "artifacts": [*artifacts, evidence],
         "is_anchor": update.is_anchor,
         "notes": {
+            "rows": len(forget),
             **update.notes,
             **({"base_damaged": damaged} if damaged else {}),
             **(logs.describe(update.update_log) if update.is_anchor else {}),
@@ -222,14 +227,26 @@ def _update_log(root: Path, request: dict[str, Any]) -> UpdateLog | None:
     return logs.load(root, digest, taken_back=request["anchor"]["taken_back"])
 
 
+def _forgotten_since(
+    update: Update, context: Context, base: Classifier, forget: Examples
+) -> Forgotten | None:
+    """The running sums since the anchor, with this batch; None where no anchor is prepared.
+
+    Whichever method removed the rows, the next anchored step must know of them.
+    """
+    known = context.anchor or update.anchor
+    if update.is_anchor or known is None or update.forgotten is not None:
+        return update.forgotten
+    return anchors.forget(known, context.forgotten, base, forget)
+
+
 def _internal_state(
     request: dict[str, Any],
     root: Path,
     place: Workspace,
     update: Update,
     context: Context,
-    base: Classifier,
-    forget: Examples,
+    forgotten: Forgotten | None,
 ) -> list[dict[str, Any]]:
     """The anchor's cache if it was made on the way, and the running sums for the next batch."""
     if update.is_anchor:
@@ -239,11 +256,6 @@ def _internal_state(
         cache = prepare.store(root, request["anchor"]["digest"], update.anchor)
         place.keep(("anchor", cache["digest"]), update.anchor)
         made.append(cache | {"of_anchor": True})
-    known = context.anchor or update.anchor
-    forgotten = update.forgotten
-    if forgotten is None and known is not None:
-        # Another method removed these rows; the next anchored step must know of them.
-        forgotten = anchors.forget(known, context.forgotten, base, forget)
     if forgotten is not None:
         state = workspace.save(root, "states", forgotten.to_tensors(), {})
         place.keep(("forgotten", state["digest"]), forgotten)
@@ -368,23 +380,21 @@ def _drift(
     request: dict[str, Any],
     root: Path,
     updated: Classifier,
-    update: Update,
-    context: Context,
+    anchor: Anchor | None,
+    forgotten: Forgotten | None,
     unlearned: ModelScores,
 ) -> verification.Drift | None:
-    known = context.anchor or update.anchor
-    forgotten = update.forgotten
-    if update.is_anchor or known is None or forgotten is None:
+    if anchor is None or forgotten is None:
         return None
     origin = workspace.load(root, "checkpoints", request["anchor"]["digest"])
-    shares = forgotten.class_counts.double() / known.class_counts.double().clamp(min=1)
+    shares = forgotten.class_counts.double() / anchor.class_counts.double().clamp(min=1)
     return verification.Drift(
         relative_distance=verification.relative_distance(updated.network.state_dict(), origin),
         forgotten_rows=forgotten.count,
-        anchor_rows=known.count,
+        anchor_rows=anchor.count,
         largest_class_share=float(shares.max()),
         validation_loss=float(unlearned.calibration.loss.mean()) if unlearned.calibration else None,
-        anchor_validation_loss=known.validation_loss,
+        anchor_validation_loss=anchor.validation_loss,
     )
 
 

@@ -23,6 +23,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from unlearning import calibration, objective
+from unlearning.errors import WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import _strength
 from unlearning.methods._contract import Context, Update
@@ -151,10 +152,33 @@ def relabelled(examples: Examples, labels: Tensor) -> Examples:
     return Examples(examples.x, y, examples.rows)
 
 
-def wrong_labels(labels: Tensor, *, classes: int, generator: torch.Generator) -> Tensor:
-    """For each label (n,) int64 another one, uniform over the ``classes − 1`` wrong ones."""
-    offsets = torch.randint(1, classes, labels.shape, generator=generator)
-    return (labels + offsets) % classes
+def retained_classes(forget: Examples, retain: Examples) -> Tensor:
+    """The classes that occur in ``retain``, (k,) int64 ascending: no other label may be taught.
+
+    A class that was forgotten earlier occurs in no retained row any more. Given out as a wrong
+    label, it would come back.
+    """
+    classes = retain.labels.cpu().bincount().nonzero()[:, 0]
+    if len(classes) == 1 and bool((forget.labels == classes[0]).any()):
+        raise WrongOptions(
+            "the retained rows are all of one class, so the rows to forget have no wrong label to "
+            "be taught: choose a method without labels, or retrain"
+        )
+    return classes
+
+
+def wrong_labels(labels: Tensor, *, classes: Tensor, generator: torch.Generator) -> Tensor:
+    """For each label (n,) int64 another one, uniform over the wrong ones among ``classes``.
+
+    ``classes`` (k,) int64, ascending; a label may be none of them.
+    """
+    labels, k = labels.cpu(), len(classes)
+    offsets = torch.randint(1, max(k, 2), labels.shape, generator=generator)
+    others = (torch.searchsorted(classes, labels) + offsets) % k
+    if not bool((foreign := torch.isin(labels, classes, invert=True)).any()):
+        return classes[others]
+    anything = torch.randint(k, labels.shape, generator=generator)
+    return classes[torch.where(foreign, anything, others)]
 
 
 def class_count(model: nn.Module, examples: Examples) -> int:

@@ -4,7 +4,7 @@ The label of the nearest wrong class is looked up on the original network f₀:
 
     FGSM:  x′ = x + ε · sign(∇ₓ ℓ(x, y, w₀));    PGD: that step repeated with a smaller size, kept
                                                  within ε of x
-    y′ = argmax f₀(x′), and the runner-up where that is y itself
+    y′ = argmax f₀(x′) over the classes of D_r other than y
 
 and a copy is fine-tuned with CE(f(x), y′) on D_f alone. ``x`` (n, *shape), ``y`` and ``y′`` (n,)
 int64, logits (n, classes). Chen et al., Boundary Unlearning: Rapid Forgetting of Deep Networks via
@@ -60,7 +60,8 @@ def unlearn(
 ) -> Update:
     """A copy of the model that gives ``forget`` the labels of its nearest wrong classes."""
     _strength.check(forget, retain)
-    labels = neighbour_labels(model, forget, options=options)
+    classes = _fine_tuning.retained_classes(forget, retain)
+    labels = neighbour_labels(model, forget, classes=classes, options=options)
     neighbours = _fine_tuning.relabelled(forget, labels)
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
@@ -79,15 +80,23 @@ def unlearn(
     )
 
 
-def neighbour_labels(model: nn.Module, forget: Examples, *, options: Options) -> Tensor:
-    """The nearest wrong label y′ of every row of ``forget``, (n,) int64 on the CPU."""
+def neighbour_labels(
+    model: nn.Module, forget: Examples, *, classes: Tensor, options: Options
+) -> Tensor:
+    """The nearest wrong label y′ of every row of ``forget``, (n,) int64 on the CPU.
+
+    ``classes`` (k,) int64 are those that may be neighbours.
+    """
     network = _fine_tuning.frozen_copy(model)
     scale = _unit(model, forget)
     found = []
     for x, y in forget.batches(options.batch_size, device=_fine_tuning.device_of(model)):
         with torch.no_grad():
             logits = network(_across(network, x, y, options, scale))
-            found.append(logits.scatter(1, y[:, None], float("-inf")).argmax(1).cpu())
+            open_to = torch.full_like(logits, float("-inf"))
+            open_to[:, classes.to(logits.device)] = 0.0
+            open_to.scatter_(1, y[:, None], float("-inf"))
+            found.append((logits + open_to).argmax(1).cpu())
     return torch.cat(found)
 
 

@@ -1,7 +1,7 @@
 """Teach the rows to forget random wrong labels, then go on training on the retained rows.
 
-Each epoch passes D_f with labels drawn once, uniform over the wrong classes, and then D_r with its
-own labels:
+Each epoch passes D_f with labels drawn once, uniform over the wrong classes that occur in D_r, and
+then D_r with its own labels:
 
     θ ← θ − lr · ∇ mean over a batch of D_f of ℓ((x, y′), θ),  y′ ≠ y
     θ ← θ − lr · ∇ mean over a batch of D_r of ℓ((x, y), θ)
@@ -53,7 +53,7 @@ def unlearn(
 ) -> Update:
     """A copy of the model trained on wrong labels of ``forget`` and right ones of ``retain``."""
     _strength.check(forget, retain)
-    classes = _fine_tuning.class_count(model, forget)
+    classes = _fine_tuning.retained_classes(forget, retain)
     labels = _fine_tuning.wrong_labels(forget.labels, classes=classes, generator=generator)
     wrong = _fine_tuning.relabelled(forget, labels)
 

@@ -1,7 +1,8 @@
 """Random labels for the rows to forget, learned only by the weights that matter to them.
 
     mask m = |∇_θ mean over D_f of ℓ(z, θ₀)| ≥ its (1 − share)-quantile over all weights
-    each epoch: D_f with random wrong labels, then D_r; only weights with m = 1 move
+    each epoch: D_f with random wrong labels out of those of D_r, then D_r; only weights with
+    m = 1 move
 
 ``x`` (n, *shape), ``y`` (n,) int64, logits (n, classes), m bool in each parameter's shape. Fan et
 al., SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency (2024), equations 3
@@ -53,7 +54,7 @@ def unlearn(
 ) -> Update:
     """A copy of the model whose salient weights learned wrong labels of ``forget``."""
     _strength.check(forget, retain)
-    classes = _fine_tuning.class_count(model, forget)
+    classes = _fine_tuning.retained_classes(forget, retain)
     masks = saliency(model, forget, share=options.share)
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:

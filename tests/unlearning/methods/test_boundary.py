@@ -36,7 +36,9 @@ def test_neighbour_labels_are_those_of_an_explicit_loop(digits_mlp, search):
         _nearest_by_hand(digits_mlp.model, forget.x[row], forget.y[row], radius=radius, **how)
         for row in forget.rows
     ]
-    labels = boundary_shrink.neighbour_labels(digits_mlp.model, forget, options=options)
+    labels = boundary_shrink.neighbour_labels(
+        digits_mlp.model, forget, classes=torch.arange(10), options=options
+    )
     assert labels.tolist() == expected
     assert (labels != forget.labels).all()
     assert len(set(expected)) > 1
@@ -57,11 +59,23 @@ def test_epsilon_means_the_same_on_bytes_and_on_fractions():
     y = torch.randint(4, (30,))
     options = boundary_shrink.Options(epsilon=0.2)
     scaled = architectures.Classifier(network, Transform(scale=1 / 255))
-    on_bytes = boundary_shrink.neighbour_labels(scaled, Examples(bytes_, y), options=options)
     fractions = Examples(bytes_.float() / 255, y)
-    assert torch.equal(
-        boundary_shrink.neighbour_labels(network, fractions, options=options), on_bytes
+    on_bytes, on_fractions = (
+        boundary_shrink.neighbour_labels(model, examples, classes=torch.arange(4), options=options)
+        for model, examples in ((scaled, Examples(bytes_, y)), (network, fractions))
     )
+    assert torch.equal(on_fractions, on_bytes)
+
+
+def test_classes_that_no_retained_row_has_are_no_neighbours(digits_mlp):
+    forget, _ = digits_mlp.of_class()
+    options = boundary_shrink.Options()
+    every, some = (
+        boundary_shrink.neighbour_labels(digits_mlp.model, forget, classes=classes, options=options)
+        for classes in (torch.arange(10), torch.tensor([0, 3, 6]))
+    )
+    assert not torch.isin(every, torch.tensor([0, 6])).all()
+    assert set(some.tolist()) <= {0, 6}
 
 
 def test_head_is_found_by_its_output_not_by_its_place(digits_mlp):
@@ -113,7 +127,9 @@ def test_expanded_head_is_dropped_and_its_layer_keeps_its_shape(digits_mlp):
 def test_rows_to_forget_end_on_their_neighbours_labels(digits_mlp):
     forget, retain, context = digits_mlp.given("class")
     options = boundary_shrink.Options(learning_rate=0.01, epochs=10)
-    labels = boundary_shrink.neighbour_labels(digits_mlp.model, forget, options=options)
+    labels = boundary_shrink.neighbour_labels(
+        digits_mlp.model, forget, classes=torch.arange(10), options=options
+    )
     update = boundary_shrink.unlearn(
         digits_mlp.model,
         forget,

@@ -128,11 +128,58 @@ def test_every_retained_batch_is_paired_with_rows_to_forget():
 def test_wrong_labels_are_uniform_over_the_wrong_classes():
     labels = torch.full((9000,), 4)
     wrong = _fine_tuning.wrong_labels(
-        labels, classes=10, generator=torch.Generator().manual_seed(0)
+        labels, classes=torch.arange(10), generator=torch.Generator().manual_seed(0)
     )
     counts = wrong.bincount(minlength=10)
     assert counts[4] == 0
     assert ((counts[torch.arange(10) != 4] - 1000).abs() < 5 * 1000**0.5).all()
+
+
+def test_wrong_labels_come_from_the_given_classes_alone():
+    labels = torch.arange(10).repeat(600)
+    classes = torch.tensor([1, 4, 8])
+    wrong = _fine_tuning.wrong_labels(
+        labels, classes=classes, generator=torch.Generator().manual_seed(0)
+    )
+    for own in range(10):
+        counts = wrong[labels == own].bincount(minlength=10)
+        allowed = classes[classes != own]
+        assert set(counts.nonzero()[:, 0].tolist()) == set(allowed.tolist())
+        assert ((counts[allowed] - 600 / len(allowed)).abs() < 5 * 300**0.5).all()
+
+
+@pytest.mark.parametrize("name", ["random_labels", "salun", "boundary_shrink"])
+def test_rows_of_the_only_class_left_cannot_be_relabelled(digits_mlp, name):
+    only = digits_mlp.of_class()[0]
+    forget, retain = only.subset(torch.arange(9)), only.subset(torch.arange(9, 40))
+    method = methods.get(name)
+    with pytest.raises(WrongOptions, match="all of one class"):
+        method.unlearn(
+            digits_mlp.model,
+            forget,
+            retain,
+            options=method.options(),
+            context=digits_mlp.context,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+
+@pytest.mark.parametrize("name", ["random_labels", "salun", "boundary_shrink"])
+def test_class_forgotten_earlier_stays_forgotten_when_another_one_goes(digits_mlp, name):
+    method, model, gone = methods.get(name), digits_mlp.model, torch.zeros(1000, dtype=torch.bool)
+    for label in (0, 8):
+        forget = digits_mlp.train.subset((digits_mlp.train.labels == label).nonzero()[:, 0])
+        gone |= digits_mlp.train.labels == label
+        model = method.unlearn(
+            model,
+            forget,
+            digits_mlp.train.subset((~gone).nonzero()[:, 0]),
+            options=method.options(strength="calibrated"),
+            context=dataclasses.replace(digits_mlp.context, kind="class", update_log=None),
+            generator=torch.Generator().manual_seed(0),
+        ).model
+    first = digits_mlp.train.subset((digits_mlp.train.labels == 0).nonzero()[:, 0])
+    assert _accuracy(model, first) < 0.02
 
 
 def test_divergence_is_the_textbook_one_and_zero_for_equals():

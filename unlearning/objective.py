@@ -5,7 +5,7 @@ train mode the gradients of a batch-norm network are other ones (its examples se
 computing them would move the running statistics.
 
 The *step parameters* are what an unlearning step may move: every trainable parameter except the
-affine parameters of batch normalisation. A step is one flat vector (p,) over them, in the order of
+affine parameters of batch and instance normalisation. A step is one flat vector (p,) over them, in the order of
 ``model.named_parameters()``.
 """
 
@@ -158,26 +158,38 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def recalibrate_batch_norm(
     model: nn.Module, examples: Examples, *, batch_size: int = BATCH
 ) -> None:
-    """Set every batch-norm layer's running statistics to those of ``examples``, in place.
+    """Set the running statistics of batch and instance normalisation to those of ``examples``.
+
+    In place. The mean is that over all rows. The variance is the mean, over all rows, of the
+    unbiased variances within the batches; what the batches' means differ by is not in it. A row
+    left over alone is skipped, and fewer than two rows leave the statistics as they were.
 
     To be called at publish with the retained rows only, so that the statistics carry nothing of
     rows that were forgotten. Other layers stay in evaluation mode.
     """
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    layers = [m for m in layers if m.track_running_stats]
-    if not layers:
+    layers = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats
+    ]
+    if not layers or min(len(examples), batch_size) < 2:
         return
     momenta = [m.momentum for m in layers]
     device = next(model.parameters()).device
+    seen = 0
     with evaluating(model):
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None  # the plain average over all batches
             layer.train()
         for x, _ in examples.batches(batch_size, device=device):
             # One example has no variance; a last batch of one would be refused.
-            if len(x) > 1:
-                model(x)
+            if len(x) < 2:
+                continue
+            seen += len(x)
+            for layer in layers:
+                # Every row counts alike; an average over batches would favour a short one's.
+                layer.momentum = len(x) / seen
+            model(x)
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()

@@ -140,6 +140,45 @@ def test_recalibrated_statistics_are_those_of_the_given_rows_alone():
     assert model.training
 
 
+def test_recalibrated_statistics_count_every_row_alike():
+    examples = _examples(n=258)
+    # Two rows, far off, make up the last batch.
+    examples.x[256:] += 20
+    model = _network()
+    objective.recalibrate_batch_norm(model, examples, batch_size=256)
+    inside = model[0](examples.x)
+    torch.testing.assert_close(model[1].running_mean, inside.mean((0, 2, 3)))
+    first, last = (h.var((0, 2, 3)) for h in inside.split(256))
+    torch.testing.assert_close(model[1].running_var, (256 * first + 2 * last) / 258)
+
+
+def test_recalibration_skips_a_row_left_over_alone():
+    examples = _examples(n=41)
+    model = _network()
+    objective.recalibrate_batch_norm(model, examples, batch_size=20)
+    inside = model[0](examples.x[:40])
+    torch.testing.assert_close(model[1].running_mean, inside.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_rows_to_recalibrate_leave_the_statistics_alone(n):
+    model = _trained_statistics(_network(), _examples())
+    before = _state(model)
+    objective.recalibrate_batch_norm(model, _examples(n=n))
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+
+
+def test_instance_norm_is_treated_as_batch_norm():
+    norm = nn.InstanceNorm2d(3, affine=True, track_running_stats=True)
+    model = nn.Sequential(norm, nn.Flatten(), nn.Linear(108, 4))
+    assert set(objective.step_parameters(model)) == {"2.weight", "2.bias"}
+    examples = _examples(n=50)
+    objective.recalibrate_batch_norm(model, examples, batch_size=20)
+    torch.testing.assert_close(norm.running_mean, examples.x.mean((0, 2, 3)))
+    within = examples.x.var((2, 3)).mean(0)
+    torch.testing.assert_close(norm.running_var, within)
+
+
 def test_half_precision_logits_give_full_precision_losses():
     logits = torch.randn(6, 3).half()
     loss = objective.per_example_loss(logits, torch.zeros(6, dtype=torch.int64))

@@ -29,7 +29,7 @@ AUDIT_SPLIT = 2
 ANCHORED = frozenset({"iau"})
 
 #: Forgotten rows that a pool is to have, or as many as the policy's gates ask for if that is more.
-POOLED_ROWS = 200
+POOLED_ROWS = 100
 #: Earlier batches that a pool takes them from, at most: the scores of each are a file to read.
 POOLED_BATCHES = 400
 

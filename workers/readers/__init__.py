@@ -15,6 +15,7 @@ from workers.readers import (
     labelled_binary_csv,
     npz,
     parquet,
+    pickles,
     svhn_mat,
 )
 from workers.readers.contract import Chunk, Columns, Options, ReadError, Source
@@ -32,8 +33,6 @@ FORMATS: dict[str, Callable[[Path, Options], Source]] = {
     "image_folder": image_folder.open_source,
 }
 
-_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin.pt", ".joblib", ".ckpt", ".npy")
-_PICKLE_START = tuple(bytes([0x80, protocol]) for protocol in range(1, 6))
 _BY_SUFFIX = {".parquet": "parquet", ".npz": "npz", ".mat": "svhn_mat"}
 
 
@@ -54,7 +53,7 @@ def open_source(
     name = format or detect(path)
     if name not in FORMATS:
         raise ReadError(f"unknown format; use one of {', '.join(FORMATS)}")
-    _refuse_pickle(path)
+    _refuse_unreadable(path)
     with _Foreign(name):
         source = FORMATS[name](path, Options(columns=columns, resize=resize))
     if classes is not None:
@@ -67,11 +66,11 @@ def detect(path: Path) -> str:
     path = Path(path)
     if not path.exists():
         raise ReadError("there is no such file")
+    _refuse_unreadable(path)
     if path.is_dir():
         if any(path.glob("data_batch_*.bin")):
             return "cifar10_binary"
         return "cifar100_binary" if (path / "train.bin").is_file() else "image_folder"
-    _refuse_pickle(path)
     suffix = path.suffix.lower()
     if suffix == ".bin":
         fits10 = path.stat().st_size % 3073 == 0
@@ -93,23 +92,14 @@ def _kind_of_csv(path: Path) -> str:
     return "labelled_binary_csv" if numbers else "csv"
 
 
-def _refuse_pickle(path: Path) -> None:
-    """Pickle runs code when it is read, so it is refused by name and by its first bytes."""
-    if path.is_dir():
-        return
+def _refuse_unreadable(path: Path) -> None:
+    """Pickle runs code when it is read, so it is refused before a format's reader sees it."""
     try:
-        with path.open("rb") as stream:
-            start = stream.read(2)
+        pickles.refuse(path)
+        if path.is_file() and not path.stat().st_size:
+            raise ReadError("the file is empty")
     except OSError as error:
         raise ReadError(f"the file cannot be opened: {error.strerror}") from None
-    if path.suffix.lower() in _PICKLES or start in _PICKLE_START:
-        raise ReadError(
-            "pickle files (.pkl, .pt, .pth, .npy, the Python version of CIFAR) are not read, "
-            "because reading one runs code from it. Load it where you trust it and write "
-            "np.savez('data.npz', x=rows, y=labels), or Parquet; CIFAR has a binary version"
-        )
-    if not start:
-        raise ReadError("the file is empty")
 
 
 def _checked(source: Source) -> Iterator[Chunk]:

@@ -12,7 +12,7 @@ destroyed with the next retraining, and never to be served.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal
 
 import torch
@@ -47,6 +47,9 @@ class Anchor:
 
     ``theta`` (p,), ``gradient_sum`` Σ_D ∇ℓ(θ₀) (p,) float64, ``preconditioned_sum`` P·Σ (p,)
     float64, ``class_counts`` (classes,) int64 on the CPU, ``count`` = |D|, mean losses at θ₀.
+
+    ``unstepped`` (name → tensor) is the rest of the model's state at θ₀, such as batch-norm
+    statistics: other methods move it, and the same weights beside another rest are another model.
     """
 
     theta: Tensor
@@ -58,6 +61,7 @@ class Anchor:
     validation_loss: float
     curvature: Kfac | None
     law: Law | None
+    unstepped: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def gap(self) -> float:
@@ -78,6 +82,7 @@ class Anchor:
             tensors |= {f"curvature.{name}": t for name, t in factors.items()}
         if self.law is not None:
             tensors["law"] = self.law.to_tensor()
+        tensors |= {f"unstepped.{name}": t for name, t in self.unstepped.items()}
         return {name: t.cpu().contiguous() for name, t in tensors.items()}
 
 
@@ -87,14 +92,17 @@ _TENSORS = ("theta", "gradient_sum", "preconditioned_sum", "class_counts")
 def from_tensors(
     tensors: Mapping[str, Tensor], *, device: torch.device | str | None = None
 ) -> Anchor:
-    """The anchor that :meth:`Anchor.to_tensors` wrote; on ``device`` when it is given."""
+    """The anchor that :meth:`Anchor.to_tensors` wrote; on ``device`` when it is given.
+
+    Anchors written before the state beside the step parameters was kept lack it; what no step
+    moves then comes from the model at hand.
+    """
     if missing := {*_TENSORS, "numbers"} - set(tensors):
         raise WrongOptions(f"not an anchor: {', '.join(sorted(missing))} missing")
     if device is not None:
         tensors = {name: t.to(device) for name, t in tensors.items()}
     count, training_loss, validation_loss = tensors["numbers"].tolist()
-    prefix = "curvature."
-    factors = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    factors = _under("curvature.", tensors)
     return Anchor(
         theta=tensors["theta"],
         gradient_sum=tensors["gradient_sum"],
@@ -105,7 +113,12 @@ def from_tensors(
         validation_loss=validation_loss,
         curvature=kfac.from_tensors(factors) if factors else None,
         law=law.from_tensor(tensors["law"]) if "law" in tensors else None,
+        unstepped=_under("unstepped.", tensors),
     )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True)
@@ -206,6 +219,7 @@ def prepare(
         validation_loss=float(held_out.double().mean()),
         curvature=curvature,
         law=None,
+        unstepped=objective.unstepped(model),
     )
     progress(0.8)
     fitted = fit_law(
@@ -292,8 +306,10 @@ def direction(anchor: Anchor, forgotten: Forgotten, *, preconditioned: bool = Tr
 
 
 def at(anchor: Anchor, model: nn.Module) -> nn.Module:
-    """A copy of ``model`` with the anchor's weights. What no step moves comes from ``model``."""
-    return objective.at(model, anchor.theta)
+    """A copy of ``model`` as it was at the anchor, whatever has moved it since."""
+    base = objective.at(model, anchor.theta)
+    objective.restore(base, anchor.unstepped)
+    return base
 
 
 def fit_law(
@@ -315,7 +331,7 @@ def fit_law(
         return None
     sets = law.pseudo_sets(train.labels, losses, repeats=repeats, generator=generator)
     points = []
-    walker = objective.at(model, anchor.theta)
+    walker = at(anchor, model)
     for i, (rows, weight) in enumerate(sets):
         point = _law_point(anchor, model, walker, train.subset(rows), weight, generator)
         points += [] if point is None else [point]
@@ -357,6 +373,7 @@ def _law_point(
 def along(anchor: Anchor, step: Direction, walker: nn.Module) -> calibration.Apply:
     """Strength η → ``walker`` at θ₀ + η·δ, the same module every time."""
     delta = step.delta.to(anchor.theta.dtype)
+    objective.restore(walker, anchor.unstepped)
 
     def apply(strength: float) -> nn.Module:
         objective.load(walker, anchor.theta + strength * delta)

@@ -5,14 +5,14 @@ train mode the gradients of a batch-norm network are other ones (its examples se
 computing them would move the running statistics.
 
 The *step parameters* are what an unlearning step may move: every trainable parameter except the
-affine parameters of batch and instance normalisation. A step is one flat vector (p,) over them, in the order of
-``model.named_parameters()``.
+affine parameters of batch and instance normalisation. A step is one flat vector (p,) over them, in
+the order of ``model.named_parameters()``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -140,6 +140,30 @@ def at(model: Module, flat: Tensor) -> Module:
     moved = copy.deepcopy(model)
     load(moved, flat)
     return moved
+
+
+def unstepped(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the floating-point state that no step moves, by name.
+
+    Affine parameters and running statistics of normalisation, frozen parameters, buffers. With the
+    step parameters they decide what the model computes.
+    """
+    moved = {id(p) for p in step_parameters(model).values()}
+    return {
+        name: t.detach().clone()
+        for name, t in model.state_dict(keep_vars=True).items()
+        if id(t) not in moved and t.is_floating_point()
+    }
+
+
+@torch.no_grad()
+def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Set what :func:`unstepped` copied, in place; names that ``state`` lacks stay as they are."""
+    own = model.state_dict()
+    for name, t in state.items():
+        if name not in own or own[name].shape != t.shape:
+            raise WrongOptions(f"the model has no {name} of shape {tuple(t.shape)}")
+        own[name].copy_(t)
 
 
 @contextmanager

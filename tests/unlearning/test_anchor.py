@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,6 +12,7 @@ from unlearning.anchor import Preparation
 from unlearning.architectures import Transform
 from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.examples import Examples, concatenate
+from unlearning.methods import Context, fine_tune, random_labels
 
 
 def _generator(seed=0):
@@ -176,6 +179,66 @@ def test_anchor_and_running_sums_survive_a_safetensors_file(anchor, model, train
     again = anchors.direction(stored, anchors.forget(stored, sums, model, rows))
     expected = anchors.direction(anchor, anchors.forget(anchor, forgotten, model, rows))
     torch.testing.assert_close(again.delta, expected.delta)
+
+
+@pytest.fixture(scope="module")
+def normed(train, validation):
+    """A network with batch normalisation, and its anchor."""
+    model = architectures.classifier(
+        "all_cnn", {"channels": 1, "width": 4}, Transform(scale=1 / 16), generator=_generator()
+    )
+    images = [Examples(e.x[:, None], e.y, e.rows) for e in (train, validation)]
+    recipe = training.Recipe(epochs=3, patience=3, learning_rate=1e-2, batch_size=32, alpha=0)
+    model = training.fit(model, *images, recipe=recipe, generator=_generator()).model
+    options = Preparation(law_repeats=0)
+    anchor = anchors.prepare(model, *images, options=options, generator=_generator())
+    return model, anchor, images[0]
+
+
+@pytest.mark.parametrize("method", [fine_tune, random_labels])
+def test_anchor_is_the_same_model_whatever_moved_the_present_one(normed, method):
+    model, anchor, train = normed
+    rows = torch.arange(len(train))
+    forget, retain = train.subset(rows[:20]), train.subset(rows[20:])
+    moved = method.unlearn(
+        model,
+        forget,
+        retain,
+        options=method.Options(epochs=1),
+        context=Context(),
+        generator=_generator(),
+    ).model
+    expected = objective.logits(model, train)
+    assert not torch.equal(objective.logits(objective.at(moved, anchor.theta), train), expected)
+    assert torch.equal(objective.logits(anchors.at(anchor, moved), train), expected)
+    sums = [anchors.forget(anchor, None, m, forget) for m in (model, moved)]
+    assert torch.equal(sums[0].gradient_sum, sums[1].gradient_sum)
+    step = anchors.direction(anchor, sums[0])
+    ends = [anchors.along(anchor, step, copy.deepcopy(m))(0.1) for m in (model, moved)]
+    assert torch.equal(*(objective.logits(end, train) for end in ends))
+
+
+def test_state_beside_the_step_survives_a_file_and_may_be_missing(normed, tmp_path):
+    model, anchor, train = normed
+    assert {"running_mean", "running_var", "weight", "bias"} <= {
+        name.rpartition(".")[2] for name in anchor.unstepped
+    }
+    save_file(anchor.to_tensors(), tmp_path / "anchor")
+    tensors = load_file(tmp_path / "anchor")
+    moved = copy.deepcopy(model)
+    objective.recalibrate_batch_norm(moved, train.subset(torch.arange(9)))
+    logits = [
+        objective.logits(anchors.at(anchors.from_tensors(kept), moved), train)
+        for kept in (tensors, {n: t for n, t in tensors.items() if "unstepped" not in n})
+    ]
+    assert torch.equal(logits[0], objective.logits(model, train))
+    assert torch.equal(logits[1], objective.logits(moved, train))
+
+
+def test_state_of_another_architecture_is_refused(normed, model):
+    _, anchor, _ = normed
+    with pytest.raises(WrongOptions, match="the model has no"):
+        objective.restore(model, anchor.unstepped)
 
 
 def test_files_of_something_else_are_refused():

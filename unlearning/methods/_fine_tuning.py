@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -28,8 +28,8 @@ from unlearning.examples import Examples
 from unlearning.methods import _strength
 from unlearning.methods._contract import Context, Update
 
-# Retained rows that batch-norm statistics are taken from.
-_STATISTICS_ROWS = 2048
+#: Retained rows that batch-norm statistics are taken from.
+STATISTICS_ROWS = 2048
 
 #: Losses of one epoch, in order; the network moves between them.
 Losses = Callable[[nn.Module, int], Iterator[Tensor]]
@@ -71,7 +71,7 @@ def run(
     for this network: when the target stays out of reach all starts over with ten times the rate,
     when the guard fires with a tenth of it, at most ``attempts`` times in all.
     """
-    course = _Course(start or model, losses, finish, rates or {})
+    course = Course(start or model, losses, finish, rates or {})
     with seeded_dropout(model, generator):
         if options.strength == "authors":
             moved = course.start
@@ -84,18 +84,18 @@ def run(
         aim = _strength.aim(
             model, forget, retain, options=options, context=context, generator=generator
         )
-        sample = retain.sample(_STATISTICS_ROWS, generator=generator)
+        sample = retain.sample(STATISTICS_ROWS, generator=generator)
         return _calibrated(model, course, aim, options, context, sample, attempts)
 
 
 @dataclass(frozen=True)
-class _Course:
+class Course:
     """From where, along which losses, to what."""
 
     start: nn.Module
     losses: Losses
-    finish: Callable[[nn.Module], nn.Module]
-    rates: Mapping[str, Tensor]
+    finish: Callable[[nn.Module], nn.Module] = lambda network: network
+    rates: Mapping[str, Tensor] = field(default_factory=dict)
 
     def epochs(self, options: Options, progress: Callable[[float], None]) -> Iterator[nn.Module]:
         """The network after each epoch; it is the same one every time."""
@@ -139,7 +139,7 @@ def retained(
         yield x, y
     network.eval()
     # The running averages lag behind the weights; left so, a short pass ends in a broken network.
-    sample = retain.sample(_STATISTICS_ROWS, generator=generator)
+    sample = retain.sample(STATISTICS_ROWS, generator=generator)
     objective.recalibrate_batch_norm(network, sample)
 
 
@@ -208,7 +208,7 @@ def seeded_dropout(network: nn.Module, generator: torch.Generator) -> Iterator[N
 
 def _calibrated(
     model: nn.Module,
-    course: _Course,
+    course: Course,
     aim: _strength.Aim,
     options: Options,
     context: Context,
@@ -233,7 +233,7 @@ def _calibrated(
 
 
 def _past_target(
-    course: _Course, goal: calibration.Goal | None, options: Options, context: Context
+    course: Course, goal: calibration.Goal | None, options: Options, context: Context
 ) -> tuple[nn.Module, int, bool]:
     """The first weights past the target, or the last finite ones; epochs done; diverged or not."""
     moved, done = course.finish(course.start), 0

@@ -103,9 +103,14 @@ def search(
         found = calibration.search(
             apply, goal=aim.goal, guard=aim.guard, start=start, ceiling=ceiling
         )
+    return update(apply(found.value), found)
+
+
+def update(network: nn.Module, found: calibration.Strength) -> Update:
+    """The update to a copy of ``network``, which the strength ``found`` gave."""
     because = _BECAUSE.get(found.status)
     return Update(
-        model=checked(copy.deepcopy(apply(found.value)).eval()),
+        model=checked(copy.deepcopy(network).eval()),
         notes={"strength": "calibrated", **_described(found)},
         retrain_because=() if because is None else (because,),
     )

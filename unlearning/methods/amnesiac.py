@@ -9,6 +9,12 @@ with Δ_b (p,) the change of the step parameters that training batch b made, kep
 Needs a model that was trained with its update log, and rows that are addressed as they were then.
 Batch-norm parameters are not in the log and stay.
 
+The steps are taken back whole at either strength: a part of Δ_b left in the weights would be a part
+of D_f that no later batch could take back, as a step leaves the log only once. What the calibrated
+strength searches is the healing. It goes on until the guard holds and the loss on D_f is down to
+its target, for at most ten times ``epochs``; where that leaves the loss below the target, the point
+that meets it is searched on the line back to the weights before the healing.
+
 Guarantee: empirical. The step itself is gone, but the later steps were taken from weights that
 held it. When most batches held a forgotten row (about 1 − (1 − share)^batch of them do) little
 training is left, and retraining costs no more; the update says so.
@@ -18,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le
@@ -26,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unlearning import objective
+from unlearning.calibration import Goal, Strength
 from unlearning.errors import NeedsRetrain, WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
@@ -37,6 +44,9 @@ GUARANTEE = "empirical"
 
 # Share of the batches beyond which healing is most of a training.
 _MOST = 0.5
+
+# A calibrated healing may last this many times as long.
+_LONGER = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,23 +75,72 @@ def unlearn(
         for x, y in _fine_tuning.retained(network, retain, options.batch_size, generator):
             yield functional.cross_entropy(network(x), y)
 
-    update = _fine_tuning.run(
-        model,
-        losses,
-        start=start,
-        options=options,
-        forget=forget,
-        retain=retain,
-        context=context,
-        generator=generator,
-        attempts=1,
-    )
+    if options.strength == "authors":
+        update = _fine_tuning.run(
+            model,
+            losses,
+            start=start,
+            options=options,
+            forget=forget,
+            retain=retain,
+            context=context,
+            generator=generator,
+        )
+    else:
+        aim = _strength.aim(
+            model, forget, retain, options=options, context=context, generator=generator
+        )
+        sample = retain.sample(_fine_tuning.STATISTICS_ROWS, generator=generator)
+        with _fine_tuning.seeded_dropout(model, generator):
+            update = _healed(_fine_tuning.Course(start, losses), aim, options, context, sample)
     share = len(batches) / max(1, len(log))
     notes = {**update.notes, "batches_taken_back": len(batches), "batches_logged": len(log)}
     because = update.retrain_because
     if share > _MOST:
         because += (f"{share:.0%} of the training batches held a row to forget",)
     return replace(update, notes=notes, retrain_because=because, update_log=_without(log, batches))
+
+
+def _healed(
+    course: _fine_tuning.Course,
+    aim: _strength.Aim,
+    options: Options,
+    context: Context,
+    retained: Examples,
+) -> Update:
+    """The update whose healing is as long as target and guard ask for."""
+    settings = replace(options, epochs=_LONGER * options.epochs)
+    network, epochs = course.start, 0
+    rise, rows = aim.guard.rise(network)
+    for network in course.epochs(settings, context.progress):
+        epochs += 1
+        rise, rows = aim.guard.rise(network)
+        if not rise > aim.guard.limit and not _above(aim.goal, network):
+            break
+    _strength.checked(network)
+    if rise > aim.guard.limit:
+        raise NeedsRetrain(
+            f"{epochs} epochs of healing leave the loss on held-out rows {rise:.3f} higher, of "
+            f"which {aim.guard.limit:.3f} are allowed: allow more epochs, or retrain"
+        )
+    notes: dict[str, Any] = {"learning_rate": options.learning_rate, "epochs": epochs}
+    if aim.goal is not None and _above(aim.goal, network):
+        found = Strength(
+            0.0, aim.goal.measure(network), aim.goal.target, "unreachable", epochs, rise, rows
+        )
+        update = _strength.update(network, found)
+    else:
+        goal = aim.goal and replace(aim.goal, base=aim.goal.measure(network))
+        back = _strength.chord(network, course.start, retained=retained)
+        update = _strength.search(back, aim=replace(aim, goal=goal), ceiling=1.0)
+    return replace(update, notes={**update.notes, **notes})
+
+
+def _above(goal: Goal | None, network: nn.Module) -> bool:
+    """Whether the rows to forget are further off than rows that were never seen."""
+    if goal is None or goal.tolerance is None:
+        return False
+    return goal.measure(network) > goal.target + goal.tolerance
 
 
 def holding(log: UpdateLog, positions: Tensor) -> list[int]:

@@ -10,12 +10,12 @@ from unlearning.methods import amnesiac
 from unlearning.update_log import UpdateLog
 
 
-def _unlearn(task, forget, retain, log, epochs=0):
+def _unlearn(task, forget, retain, log, epochs=0, **options):
     return amnesiac.unlearn(
         task.model,
         forget,
         retain,
-        options=amnesiac.Options(epochs=epochs),
+        options=amnesiac.Options(epochs=epochs, **options),
         context=replace(task.context, update_log=log),
         generator=torch.Generator().manual_seed(0),
     )
@@ -64,6 +64,48 @@ def test_healing_brings_the_accuracy_back(digits_mlp):
         return float(objective.losses(update.model, digits_mlp.test).mean())
 
     assert loss(healed) < loss(cut)
+
+
+def test_calibrated_strength_takes_the_steps_back_whole_too(digits_mlp):
+    log = digits_mlp.context.update_log
+    forget, retain = digits_mlp.records(1)
+    without = _unlearn(digits_mlp, forget, retain, log)
+    # Healing that moves nothing: whatever of it is kept, the steps must be gone.
+    update = _unlearn(
+        digits_mlp,
+        forget,
+        retain,
+        log,
+        epochs=1,
+        strength="calibrated",
+        learning_rate=1e-12,
+        guard_rise=1.0,
+    )
+    assert len(update.update_log) == len(without.update_log)
+    assert torch.allclose(
+        objective.flatten(update.model), objective.flatten(without.model), atol=1e-6
+    )
+
+
+def test_calibrated_strength_heals_until_the_guard_holds(digits_mlp):
+    log = digits_mlp.context.update_log
+    forget, retain = digits_mlp.records(3)
+    cut = _unlearn(digits_mlp, forget, retain, log)
+    update = _unlearn(digits_mlp, forget, retain, log, epochs=1, strength="calibrated")
+    held_out = digits_mlp.context.calibration
+    before, broken, healed = (
+        float(objective.losses(model, held_out).double().mean())
+        for model in (digits_mlp.model, cut.model, update.model)
+    )
+    assert broken > before + 0.01
+    assert healed <= before + 0.01
+    assert update.notes["epochs"] >= 1
+
+
+def test_healing_that_ends_past_the_guard_needs_a_retrain(digits_mlp):
+    log = digits_mlp.context.update_log
+    with pytest.raises(NeedsRetrain, match="allow more epochs, or retrain"):
+        _unlearn(digits_mlp, *digits_mlp.records(3), log, epochs=0, strength="calibrated")
 
 
 def test_asks_for_a_retrain_when_most_batches_held_a_forgotten_row(digits_mlp):

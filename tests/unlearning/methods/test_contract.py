@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter
 
 from unlearning import methods, objective
-from unlearning.errors import UnknownName, WrongOptions
+from unlearning.errors import NeedsRetrain, UnknownName, WrongOptions
 from unlearning.examples import Examples
 
 KINDS = [(name, kind) for name in methods.names() for kind in sorted(methods.get(name).forgets)]
@@ -125,6 +125,11 @@ def test_calibrated_strength_stops_at_the_target_and_within_the_guard(digits_mlp
     forget, _, _ = digits_mlp.given(kind)
     # Fewer epochs keep the test short; the search has to make up for them.
     short = {"epochs": 3} if "epochs" in _fields(name) else {}
+    if name == "amnesiac":
+        # Nearly every batch held one of these rows, and no shorter step can be taken back.
+        with pytest.raises(NeedsRetrain, match="epochs of healing"):
+            _run(digits_mlp, name, kind, strength="calibrated", **short)
+        return
     update = _run(digits_mlp, name, kind, strength="calibrated", **short)
     notes = update.notes
     assert notes["status"] in {"reached", "guarded", "unreachable"}

@@ -25,30 +25,32 @@ class UpdateLog:
     rows: list[Tensor] = field(default_factory=list)
     deltas: list[Tensor] = field(default_factory=list)
     complete: bool = True
+    #: Bytes held so far; counted on, since to count them anew for every batch is quadratic.
+    size_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size_bytes = _bytes(*self.rows, *self.deltas)
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes held so far."""
-        return sum(t.numel() * t.element_size() for t in (*self.rows, *self.deltas))
-
     def append(self, rows: Tensor, delta: Tensor) -> None:
         """Add a batch, unless the log has reached its size."""
         rows, delta = rows.detach().cpu().clone(), delta.detach().float().cpu()
-        needed = rows.numel() * rows.element_size() + delta.numel() * delta.element_size()
+        needed = _bytes(rows, delta)
         if not self.complete or self.size_bytes + needed > self.max_bytes:
             self.complete = False
             return
         self.rows.append(rows)
         self.deltas.append(delta)
+        self.size_bytes += needed
 
     def keep(self, count: int) -> None:
         """Drop the entries after the first ``count``: training went back to earlier weights."""
         if len(self) >= count:
             # Whatever overflowed came later than the weights that are kept.
             self.complete = True
+        self.size_bytes -= _bytes(*self.rows[count:], *self.deltas[count:])
         del self.rows[count:], self.deltas[count:]
 
     def without(self, positions: Tensor) -> UpdateLog:
@@ -71,6 +73,10 @@ class UpdateLog:
             "rows": torch.cat(self.rows) if self.rows else torch.zeros(0, dtype=torch.int64),
             "deltas": torch.stack(self.deltas) if self.deltas else torch.zeros(0, 0),
         }
+
+
+def _bytes(*tensors: Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> UpdateLog:

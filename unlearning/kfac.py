@@ -199,7 +199,7 @@ def _signals(logits: Tensor, y: Tensor, fisher: Fisher) -> list[Tensor]:
 def _covered(
     model: nn.Module, examples: Examples, parameters: dict[str, nn.Parameter], device: torch.device
 ) -> list[_Layer]:
-    """Layers whose weight belongs to them alone and that a forward pass really calls."""
+    """Layers whose weight belongs to them alone and that a forward pass calls with a gradient."""
     starts, position = {}, 0
     for p in parameters.values():
         starts[id(p)], position = position, position + p.numel()
@@ -248,9 +248,14 @@ def _uncovered(
 
 @contextmanager
 def _recording(layers: list[_Layer]) -> Iterator[None]:
-    def attach(layer: _Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def after(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            layer.see(inputs[0].detach())
+    def attach(layer: _Layer) -> Callable[..., None]:
+        def after(
+            _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+        ) -> None:
+            # A call under no_grad takes no part in the gradient, so there is no factor of it.
+            if not output.requires_grad:
+                return
+            layer.see((inputs[0] if inputs else named["input"]).detach())
 
             # A hook set before an in-place ReLU still hears the gradient at this output.
             def hear(grad: Tensor) -> None:
@@ -260,7 +265,9 @@ def _recording(layers: list[_Layer]) -> Iterator[None]:
 
         return after
 
-    handles = [layer.module.register_forward_hook(attach(layer)) for layer in layers]
+    handles = [
+        layer.module.register_forward_hook(attach(layer), with_kwargs=True) for layer in layers
+    ]
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vjp, vmap
 from torch.nn import functional
 
 from unlearning.examples import Examples
@@ -17,7 +17,9 @@ from unlearning.examples import Examples
 _NUMBERS = 2**26
 
 Weights = dict[str, Tensor]
-# (parameters, x, y) → squared gradients: of one example, or of each of a batch.
+# (logits (classes,), y ()) of one example → scalars (k,) to differentiate, and their weights (k,).
+Terms = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (parameters, x, y) → Σ_k weight·gradient² of one example, or of each of a batch.
 Squares = Callable[[Weights, Tensor, Tensor], Weights]
 
 
@@ -26,65 +28,81 @@ def expected(model: nn.Module, examples: Examples) -> Weights:
 
     The labels are the model's own, weighted by their probability; those of the data are not read.
     """
-    network = copy.deepcopy(model).eval()
 
-    def squares(parameters: Weights, x: Tensor, _y: Tensor) -> Weights:
-        def log_probability(at: Weights, label: int) -> Tensor:
-            return functional.log_softmax(_logits(network, at, x), dim=-1)[label]
+    def terms(logits: Tensor, _y: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = functional.log_softmax(logits, dim=-1)
+        return log_p, log_p.detach().exp()
 
-        p = functional.softmax(_logits(network, parameters, x), dim=-1)
-        total = {name: torch.zeros_like(t) for name, t in parameters.items()}
-        for label in range(p.shape[-1]):
-            gradient = grad(partial(log_probability, label=label))(parameters)
-            total = {name: t + p[label] * gradient[name] ** 2 for name, t in total.items()}
-        return total
-
-    return _mean(network, squares, examples)
+    return _mean(model, terms, examples)
 
 
 def empirical(model: nn.Module, examples: Examples) -> Weights:
     """E over the examples of (∂ℓ/∂θ)², with their own labels."""
+
+    def terms(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        loss = functional.cross_entropy(logits, y)[None]
+        return loss, torch.ones_like(loss)
+
+    return _mean(model, terms, examples)
+
+
+def _mean(model: nn.Module, terms: Terms, examples: Examples) -> Weights:
     network = copy.deepcopy(model).eval()
-
-    def loss(at: Weights, x: Tensor, y: Tensor) -> Tensor:
-        return functional.cross_entropy(_logits(network, at, x), y)
-
-    def squares(parameters: Weights, x: Tensor, y: Tensor) -> Weights:
-        return {name: g**2 for name, g in grad(loss)(parameters, x, y).items()}
-
-    return _mean(network, squares, examples)
-
-
-def _logits(network: nn.Module, parameters: Weights, x: Tensor) -> Tensor:
-    logits: Tensor = functional_call(network, parameters, (x[None],))
-    return logits[0]
-
-
-def _mean(
-    network: nn.Module,
-    squares: Squares,
-    examples: Examples,
-) -> Weights:
     parameters = {name: p.detach() for name, p in network.named_parameters()}
     total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}
     size = max(1, min(256, _NUMBERS // sum(p.numel() for p in parameters.values())))
     device = next(iter(parameters.values())).device
-    many = vmap(squares, in_dims=(None, 0, 0))
+    many = vmap(partial(_squares, network, terms), in_dims=(None, 0, 0))
     for x, y in examples.batches(size, device=device):
         try:
             rows = many(parameters, x, y)
         except RuntimeError:
             # Not every operator of a user's network can be vectorised: row by row then.
-            many = _one_by_one(squares)
+            many = partial(_row_by_row, network, terms)
             rows = many(parameters, x, y)
         for name, row in rows.items():
             total[name] += row.sum(0)
     return {name: (t / len(examples)).to(parameters[name].dtype) for name, t in total.items()}
 
 
-def _one_by_one(squares: Squares) -> Squares:
-    def many(parameters: Weights, x: Tensor, y: Tensor) -> Weights:
-        rows = [squares(parameters, x[i], y[i]) for i in range(len(x))]
-        return {name: torch.stack([row[name] for row in rows]) for name in parameters}
+def _squares(
+    network: nn.Module, terms: Terms, parameters: Weights, x: Tensor, y: Tensor
+) -> Weights:
+    """Of one example, by transformations that can be vectorised over examples."""
 
-    return many
+    def forward(at: Weights) -> tuple[Tensor, Tensor]:
+        return terms(_logits(network, at, x), y)
+
+    # torch's annotation knows nothing of the third.
+    values, pull, weights = vjp(forward, parameters, has_aux=True)  # type: ignore[misc]
+    total = {name: torch.zeros_like(t) for name, t in parameters.items()}
+    for one, weight in zip(torch.eye(len(values)).to(values), weights.unbind(), strict=True):
+        (gradient,) = pull(one)
+        total = {name: t + weight * gradient[name] ** 2 for name, t in total.items()}
+    return total
+
+
+def _row_by_row(
+    network: nn.Module, terms: Terms, parameters: Weights, x: Tensor, y: Tensor
+) -> Weights:
+    """The same over a batch, by plain backward passes, which every trainable network takes."""
+    at = {name: t.detach().requires_grad_() for name, t in parameters.items()}
+    total = {name: torch.zeros_like(t) for name, t in parameters.items()}
+    for row, label in zip(x, y, strict=True):
+        values, weights = terms(_logits(network, at, row), label)
+        for value, weight in zip(values, weights, strict=True):
+            gradient = torch.autograd.grad(
+                value,
+                list(at.values()),
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            for name, g in zip(at, gradient, strict=True):
+                total[name] += weight * g**2
+    return {name: t[None] for name, t in total.items()}
+
+
+def _logits(network: nn.Module, parameters: Weights, x: Tensor) -> Tensor:
+    logits: Tensor = functional_call(network, parameters, (x[None],))
+    return logits[0]

@@ -8,7 +8,8 @@ model is fine-tuned with CE(f(x), C) on D_f alone, and the extra row is dropped:
 ``x`` (n, *shape), labels (n,) int64, logits (n, classes). Chen et al., Boundary Unlearning: Rapid
 Forgetting of Deep Networks via Shifting the Decision Boundary (2023), section 3.3.
 
-Batch-norm statistics stay frozen. Needs to find the head: the network must end in an ``nn.Linear``.
+Batch-norm statistics stay frozen. Needs to find the head: the network must end in an ``nn.Linear``
+with a weight of its own, neither parametrised (weight norm) nor shared with another layer.
 
 Guarantee: empirical, and made for forgetting a class. The extra row draws the rows away from their
 own class, and what the other rows make of them once it is gone is left to chance; retained rows are
@@ -18,6 +19,7 @@ not looked at, so it assumes few steps.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -81,6 +83,7 @@ def head(model: nn.Module, examples: Examples) -> str:
     """Name of the linear layer whose output is the model's logits."""
     network = _fine_tuning.frozen_copy(model)
     outputs: dict[str, Tensor] = {}
+    shared = _shared(network)
 
     def record(name: str) -> Any:
         return lambda _module, _inputs, output: outputs.__setitem__(name, output)
@@ -88,7 +91,7 @@ def head(model: nn.Module, examples: Examples) -> str:
     hooks = [
         module.register_forward_hook(record(name))
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear) and _plain(module, shared)
     ]
     row = examples.subset(torch.tensor([0]))
     x, _ = next(row.batches(1, device=_fine_tuning.device_of(network)))
@@ -99,10 +102,24 @@ def head(model: nn.Module, examples: Examples) -> str:
     if not found:
         raise WrongOptions(
             "boundary_expanding widens the last linear layer, and none of this network's "
-            f"{len(hooks)} nn.Linear layers gives its logits: end the network in an nn.Linear, or "
-            "choose another method"
+            f"{len(hooks)} nn.Linear layers with a weight of their own gives its logits: end the "
+            "network in an nn.Linear, without weight norm or a shared weight, or choose another "
+            "method"
         )
     return found[-1]
+
+
+def _plain(layer: nn.Linear, shared: set[int]) -> bool:
+    """Whether the layer's parameters are its weight and bias, and belong to no other layer."""
+    own = dict(layer.named_parameters())
+    plain = "weight" in own and own.keys() <= {"weight", "bias"}
+    return plain and not shared & {id(p) for p in own.values()}
+
+
+def _shared(network: nn.Module) -> set[int]:
+    """Identities of the parameters that more than one module holds."""
+    held = Counter(id(p) for m in network.modules() for p in m.parameters(recurse=False))
+    return {key for key, count in held.items() if count > 1}
 
 
 def _with_head(model: nn.Module, name: str, rows: int, generator: torch.Generator) -> nn.Module:

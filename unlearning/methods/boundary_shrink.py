@@ -30,6 +30,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unlearning.errors import WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
@@ -44,9 +45,9 @@ class Options(_fine_tuning.Options):
 
     learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-5
     search: Literal["fgsm", "pgd"] = "fgsm"
-    epsilon: Annotated[float, Gt(0)] = 0.1
-    pgd_step: Annotated[float, Gt(0)] = 8 / 255
-    pgd_iterations: Annotated[int, Ge(1)] = 5
+    epsilon: Annotated[float, Gt(0), Le(100)] = 0.1
+    pgd_step: Annotated[float, Gt(0), Le(100)] = 8 / 255
+    pgd_iterations: Annotated[int, Ge(1), Le(1000)] = 5
 
 
 def unlearn(
@@ -118,6 +119,11 @@ def _uphill(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         loss = functional.cross_entropy(network(x), y, reduction="sum")
+        if not loss.requires_grad:
+            raise WrongOptions(
+                "boundary_shrink follows the loss uphill in the input, and this network passes no "
+                "gradient on to its input (is a layer run under no_grad?): choose another method"
+            )
         return torch.autograd.grad(loss, x)[0]
 
 

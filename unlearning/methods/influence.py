@@ -26,17 +26,25 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearning import objective
-from unlearning.errors import UnusableDirection
+from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import _strength
 from unlearning.methods._contract import Context, Update
 
 FORGETS = frozenset({"records"})
 GUARANTEE = "empirical"
+
+# What PyTorch says of an operator whose backward pass has no derivative.
+_ONLY_ONCE = ("derivative", "differentiate", "require grad", "not have been used in the graph")
+_ADVICE = (
+    "influence differentiates the network twice, and an operator in it can be differentiated only "
+    "once: choose another method, or write its backward pass in differentiable operations"
+)
 
 #: Per-example loss (n,) from outputs (n, classes) and labels (n,).
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -46,13 +54,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Options(_strength.Options):
     """Damping 1e-3."""
 
-    damping: Annotated[float, Ge(0)] = 1e-3
+    damping: Annotated[float, Ge(0), Le(1000)] = 1e-3
     #: Conjugate-gradient iterations, at most, and the relative residual that ends them.
-    iterations: Annotated[int, Ge(1)] = 50
-    residual: Annotated[float, Gt(0)] = 1e-3
+    iterations: Annotated[int, Ge(1), Le(10_000)] = 50
+    residual: Annotated[float, Gt(0), Le(1)] = 1e-3
     #: Retained rows that H is estimated from, at most.
-    curvature_rows: Annotated[int, Ge(1)] = 1000
-    batch_size: Annotated[int, Ge(1)] = 500
+    curvature_rows: Annotated[int, Ge(1), Le(1_000_000)] = 1000
+    batch_size: Annotated[int, Ge(1), Le(65_536)] = 500
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,7 @@ def step(
     gradient = _summed_gradient(network, forget, loss, options.batch_size)
     if not gradient.isfinite().all() or not gradient.any():
         raise UnusableDirection("the gradient of the rows to forget is zero or not finite; retrain")
+    _check(network, forget, loss, options.batch_size)
 
     def damped(v: Tensor) -> Tensor:
         product = gauss_newton_product(network, rows, v, loss=loss, batch_size=options.batch_size)
@@ -133,20 +142,16 @@ def gauss_newton_product(
     """H·v (p,) with H the mean over ``rows`` of Jᵀ (∇²_f ℓ) J, for a network in evaluation mode.
 
     J·v is the derivative of u ↦ Jᵀu contracted with v, so reverse mode is enough: forward-mode
-    rules are missing for some operators.
+    rules are missing for some operators. Jᵀ is differentiated for that, so attention takes its
+    plain form: the fused kernels have no second derivative.
     """
     parameters = list(objective.step_parameters(network).values())
     pieces = list(objective.unflatten(v, network).values())
     total = torch.zeros_like(v)
     for x, y in rows.batches(batch_size, device=v.device):
-        outputs = network(x)
-        u = torch.zeros_like(outputs, requires_grad=True)
-        pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True, allow_unused=True)
-        # Parameters without a part in the outputs have no curvature.
-        used = [(p, v_p) for p, v_p in zip(pulled, pieces, strict=True) if p is not None]
-        (pushed,) = torch.autograd.grad(
-            [p for p, _ in used], u, [v_p for _, v_p in used], retain_graph=True
-        )
+        with sdpa_kernel(SDPBackend.MATH):
+            outputs = network(x)
+        pushed = _pushed(outputs, parameters, pieces)
         curved = _curved(outputs.detach(), y, pushed, loss)
         back = torch.autograd.grad(
             outputs, parameters, curved, allow_unused=True, materialize_grads=True
@@ -178,6 +183,46 @@ def conjugate_gradients(
         done += 1
         progress(done / iterations)
     return Solution(x, done, float((squared / first).sqrt()))
+
+
+def _pushed(outputs: Tensor, parameters: list[nn.Parameter], v: list[Tensor]) -> Tensor:
+    """J·v of every row, (n, classes), with ``v`` in the shapes of the parameters."""
+    u = torch.zeros_like(outputs, requires_grad=True)
+    try:
+        pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True, allow_unused=True)
+        # Parameters without a part in the outputs have no curvature.
+        used = [(p, v_p) for p, v_p in zip(pulled, v, strict=True) if p is not None]
+        pushed = torch.autograd.grad(
+            [p for p, _ in used], u, [v_p for _, v_p in used], retain_graph=True
+        )
+    except RuntimeError as error:
+        # Running out of memory is a RuntimeError too, and no other option would mend it.
+        if not any(said in str(error) for said in _ONLY_ONCE):
+            raise
+        raise WrongOptions(_ADVICE) from error
+    return pushed[0]
+
+
+def _check(network: nn.Module, examples: Examples, loss: Loss, batch_size: int) -> None:
+    """Refuse a network whose J·v leaves parameters out.
+
+    An operator that may be differentiated only once need not raise: its part of J·v is then
+    silently missing. Along the gradient g of the loss, with s its slope at the outputs, it shows:
+    ⟨J·g, s⟩ = ⟨g, Jᵀs⟩ = ‖g‖².
+    """
+    parameters = list(objective.step_parameters(network).values())
+    x, y = next(examples.batches(batch_size, device=parameters[0].device))
+    with sdpa_kernel(SDPBackend.MATH):
+        outputs = network(x)
+    at = outputs.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(at, y).sum(), at)
+    g = torch.autograd.grad(
+        outputs, parameters, slope, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    along = float((_pushed(outputs, parameters, list(g)) * slope).sum())
+    squared = sum(float(part.square().sum()) for part in g)
+    if abs(along - squared) > 0.01 * squared:
+        raise WrongOptions(_ADVICE)
 
 
 def _curved(outputs: Tensor, y: Tensor, v: Tensor, loss: Loss) -> Tensor:

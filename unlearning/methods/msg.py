@@ -2,7 +2,7 @@
 
     score = |∇_θ (mean over D_r of ℓ − mean over D_f of ℓ)|;  the ``share`` of the weights of linear
     and convolutional layers with the smallest score is drawn anew; then training goes on on D_r,
-    the weights that were kept at a tenth of the learning rate
+    every parameter that was kept (biases too) at a tenth of the learning rate
 
 ``x`` (n, *shape), ``y`` (n,) int64, logits (n, classes), score in each weight's shape. "MSG"
 (masked small gradients) of the NeurIPS 2023 machine unlearning challenge; described in Cadet et
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unlearning import objective
+from unlearning.errors import WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
@@ -44,7 +45,7 @@ class Options(_fine_tuning.Options):
     epochs: Annotated[int, Ge(1), Le(1000)] = 5
     #: Share of the weights that are drawn anew.
     share: Annotated[float, Gt(0), Le(1)] = 0.3
-    #: Gradient of the weights that were kept, relative to the new ones.
+    #: Learning rate of every parameter that was kept, relative to that of the new weights.
     kept_rate: Annotated[float, Ge(0), Le(1)] = 0.1
 
 
@@ -75,7 +76,7 @@ def unlearn(
         retain=retain,
         context=context,
         generator=generator,
-        rates={name: torch.where(mask, 1.0, options.kept_rate) for name, mask in fresh.items()},
+        rates=_rates(model, fresh, options.kept_rate),
     )
 
 
@@ -86,6 +87,11 @@ def least(
     kept = objective.summed_gradient(model, retain) / len(retain)
     gone = objective.summed_gradient(model, forget) / len(forget)
     weights = _weights(model)
+    if not weights & objective.step_parameters(model).keys():
+        raise WrongOptions(
+            "msg draws linear or convolutional weights anew, and this network has none: choose "
+            "another method"
+        )
     scores = {
         name: score
         for name, score in objective.unflatten((kept - gone).abs(), model).items()
@@ -99,6 +105,12 @@ def least(
         name: piece.view_as(score)
         for (name, score), piece in zip(scores.items(), pieces, strict=True)
     }
+
+
+def _rates(model: nn.Module, fresh: dict[str, Tensor], kept_rate: float) -> dict[str, Tensor]:
+    """Factor on the learning rate of each parameter, in its shape: 1 where it was drawn anew."""
+    kept = {name: torch.full_like(p, kept_rate) for name, p in model.named_parameters()}
+    return kept | {name: torch.where(mask, 1.0, kept[name]) for name, mask in fresh.items()}
 
 
 def _weights(model: nn.Module) -> set[str]:

@@ -4,8 +4,9 @@
 
 ``x`` (n, *shape), logits (n, classes), F in each parameter's shape. Golatkar et al., Eternal
 Sunshine of the Spotless Net: Selective Forgetting in Deep Networks (2020), section 4, equation 9,
-with the diagonal of F and the bound v of their program. Its special treatment of the head's row
-when a class is forgotten is left out.
+with the diagonal of F and the bound v of their program. Two deviations: F is the mean over a sample
+of D_r (256 rows unless ``fisher_rows`` says otherwise) where the paper takes all of it, and the
+program's special treatment of the head's row when a class is forgotten is left out.
 
 The calibrated family keeps one draw of the noise and scales it: strength s has variance s²·α.
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from unlearning.examples import Examples
@@ -35,11 +36,11 @@ GUARANTEE = "empirical"
 class Options(_strength.Options):
     """The authors sweep α from 1e-9 to 1e-6."""
 
-    alpha: Annotated[float, Gt(0)] = 1e-7
+    alpha: Annotated[float, Gt(0), Le(1)] = 1e-7
     #: Bound v on the inverse, without which a dead weight would get any noise.
-    largest: Annotated[float, Gt(0)] = 1e3
+    largest: Annotated[float, Gt(0), Le(1e12)] = 1e3
     #: Retained rows that F is estimated from, at most.
-    fisher_rows: Annotated[int, Ge(1)] = 256
+    fisher_rows: Annotated[int, Ge(1), Le(1_000_000)] = 256
 
 
 def unlearn(

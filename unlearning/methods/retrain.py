@@ -1,8 +1,10 @@
 """Retraining from scratch without the forgotten rows: the yardstick and the last resort.
 
 A fresh model of the same architecture is trained with the same recipe on the retained rows D_r
-alone. Guarantee: exact. The forgotten rows are not read at all; what is left of them is only what
-the recipe itself (its hyper-parameters) was once chosen on.
+alone.
+
+Guarantee: exact. The forgotten rows are not read at all; what is left of them is only what the
+recipe itself (its hyper-parameters) was once chosen on.
 """
 
 from __future__ import annotations

@@ -45,9 +45,9 @@ class Options(_fine_tuning.Options):
     batch_size: Annotated[int, Ge(1), Le(65_536)] = 128
     forget_batch_size: Annotated[int, Ge(1), Le(65_536)] = 512
     max_epochs: Annotated[int, Ge(0), Le(1000)] = 2
-    alpha: Annotated[float, Ge(0)] = 0.001
-    gamma: Annotated[float, Ge(0)] = 0.99
-    temperature: Annotated[float, Gt(0)] = 4.0
+    alpha: Annotated[float, Ge(0), Le(1000)] = 0.001
+    gamma: Annotated[float, Ge(0), Le(1000)] = 0.99
+    temperature: Annotated[float, Gt(0), Le(1000)] = 4.0
 
 
 def unlearn(

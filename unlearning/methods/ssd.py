@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from unlearning import calibration
@@ -38,10 +38,10 @@ GUARANTEE = "empirical"
 class Options(_strength.Options):
     """Selection weight α = 10, dampening constant λ = 1."""
 
-    alpha: Annotated[float, Gt(0)] = 10.0
-    dampening: Annotated[float, Gt(0)] = 1.0
+    alpha: Annotated[float, Gt(0), Le(1e6)] = 10.0
+    dampening: Annotated[float, Gt(0), Le(1e6)] = 1.0
     #: Rows that each importance is estimated from, at most.
-    importance_rows: Annotated[int, Ge(1)] = 2000
+    importance_rows: Annotated[int, Ge(1), Le(1_000_000)] = 2000
 
 
 def unlearn(

@@ -3,13 +3,13 @@
 import copy
 import dataclasses
 import json
-import typing
+import sys
 
 import pytest
 import torch
 from pydantic import TypeAdapter
 
-from unlearning import methods, objective
+from unlearning import methods, objective, options
 from unlearning.errors import NeedsRetrain, UnknownName, WrongOptions
 from unlearning.examples import Examples
 
@@ -33,9 +33,9 @@ LIGHT = {
 }
 
 
-def _run(task, name, kind, seed=5, **options):
+def _run(task, name, kind, seed=5, **settings):
     method = methods.get(name)
-    options = LIGHT.get(name, {}) | options
+    settings = LIGHT.get(name, {}) | settings
     forget, retain, context = task.given(kind)
     if context.update_log is not None and name != "amnesiac":
         context = dataclasses.replace(context, update_log=None)
@@ -43,7 +43,7 @@ def _run(task, name, kind, seed=5, **options):
         task.model,
         forget,
         retain,
-        options=method.options(**options),
+        options=method.options(**settings),
         context=context,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -69,23 +69,31 @@ def test_file_declares_what_it_can_do_and_what_it_guarantees(name):
 @pytest.mark.parametrize("name", methods.names())
 def test_options_are_frozen_with_defaults_and_a_schema(name):
     kind = methods.get(name).options
-    options = kind()
+    defaults = kind()
     field = dataclasses.fields(kind)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(options, field, getattr(options, field))
+        setattr(defaults, field, getattr(defaults, field))
     schema = TypeAdapter(kind).json_schema()
     assert set(schema["properties"]) == {f.name for f in dataclasses.fields(kind)}
     assert not schema.get("required")
-    assert TypeAdapter(kind).validate_python(dataclasses.asdict(options)) == options
+    assert TypeAdapter(kind).validate_python(dataclasses.asdict(defaults)) == defaults
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_every_number_among_the_options_is_bounded(name):
-    hints = typing.get_type_hints(methods.get(name).options, include_extras=True)
-    numbers = {
-        key: hint for key, hint in hints.items() if "float" in str(hint) or "int" in str(hint)
-    }
-    assert all("Annotated" in str(hint) for hint in numbers.values())
+def test_every_number_among_the_options_is_bounded_on_either_side(name):
+    properties = options.schema(methods.get(name).options)["properties"]
+    kinds = [kind for p in properties.values() for kind in p.get("anyOf", [p])]
+    numbers = [kind for kind in kinds if kind.get("type") in {"number", "integer"}]
+    assert numbers
+    for kind in numbers:
+        assert {"minimum", "exclusiveMinimum"} & kind.keys()
+        assert {"maximum", "exclusiveMaximum"} & kind.keys()
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_file_says_what_its_guarantee_rests_on(name):
+    lines = sys.modules[f"unlearning.methods.{name}"].__doc__.splitlines()
+    assert sum(line.startswith("Guarantee:") for line in lines) == 1
 
 
 @pytest.mark.parametrize(("name", "kind"), ONE_KIND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -36,5 +37,40 @@ def parse(kind: type[T], values: Mapping[str, Any] | T) -> T:
 
 
 def schema(kind: type[Any]) -> dict[str, Any]:
-    """JSON schema of an options dataclass."""
-    return pydantic.TypeAdapter(kind).json_schema()
+    """JSON schema of an options dataclass; the ``#:`` comment above a field describes it there."""
+    made = pydantic.TypeAdapter(kind).json_schema()
+    properties = made.get("properties", {})
+    for name, said in _descriptions(kind).items():
+        if name in properties:
+            properties[name].setdefault("description", said)
+    return made
+
+
+def _descriptions(kind: type[Any]) -> dict[str, str]:
+    """Field → the comment above it, of the class and of those that it extends."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            found |= _comments(_source(base))
+    return found
+
+
+def _source(kind: type[Any]) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return ""  # installed without its source: the schema goes without the words
+
+
+def _comments(source: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    said: list[str] = []
+    for line in map(str.strip, source.splitlines()):
+        if line.startswith("#:"):
+            said.append(line.removeprefix("#:").strip())
+            continue
+        name, colon, _ = line.partition(":")
+        if said and colon and name.isidentifier():
+            found[name] = " ".join(said)
+        said = []
+    return found

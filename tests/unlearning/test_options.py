@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from unlearning.errors import WrongOptions
 
 @dataclass(frozen=True)
 class Options:
+    #: Of the step.
     length: Annotated[float, Gt(0)] = 1.0
     kind: Literal["near", "far"] = "near"
     widths: tuple[int, ...] = ()
@@ -40,6 +42,33 @@ def test_what_does_not_fit_is_named(values, said):
 def test_an_instance_that_breaks_its_own_constraints_is_refused_too():
     with pytest.raises(WrongOptions, match="length"):
         options.parse(Options, Options(length=-1.0))
+
+
+@dataclass(frozen=True)
+class Longer(Options):
+    """Options that extend others."""
+
+    #: How often it is done,
+    #: in all.
+    repeats: Annotated[int, Gt(0)] = 1
+    length: Annotated[float, Gt(0)] = 2.0
+
+
+def test_comments_above_fields_describe_them_in_the_schema():
+    properties = options.schema(Longer)["properties"]
+    assert properties["repeats"]["description"] == "How often it is done, in all."
+    # Said of the field that this one replaces.
+    assert properties["length"]["description"] == "Of the step."
+    assert "description" not in properties["kind"]
+
+
+def test_a_class_without_source_has_a_schema_without_descriptions():
+    made = dataclasses.make_dataclass("Made", [("count", int, 3)], frozen=True)
+    assert options.schema(made)["properties"]["count"] == {
+        "default": 3,
+        "title": "Count",
+        "type": "integer",
+    }
 
 
 @pytest.mark.parametrize("name", ["iau", "retrain"])

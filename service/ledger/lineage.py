@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from service.ledger import versions
-from service.ledger.tables import BatchRecord, Model, Record, Version
+from service.ledger.tables import Batch, BatchRecord, Model, Record, Version
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,17 @@ class Drift:
     forgotten: int
     #: Training rows that the anchor saw.
     anchor_rows: int
-    #: Largest share of one class's rows that was forgotten.
+    #: Largest share of one class's rows that was forgotten, of classes not forgotten as such.
     class_share: float
     age_days: float
+    #: How many of the forgotten rows are of classes that were forgotten as a class.
+    of_whole_classes: int = 0
 
     @property
     def share(self) -> float:
-        """Share of the anchor's rows."""
-        return self.forgotten / self.anchor_rows if self.anchor_rows else 0.0
+        """Share of the anchor's rows; a class is meant to go whole, and does not count."""
+        counted = self.forgotten - self.of_whole_classes
+        return counted / self.anchor_rows if self.anchor_rows else 0.0
 
 
 def chain(
@@ -57,13 +60,16 @@ def drift(session: Session, model: Model, version: Version, *, now: datetime) ->
     chained = versions.batch_chain(session, version)
     seen = _classes(session, model, anchor)
     gone = _forgotten_classes(session, model, chained)
+    whole = _whole_classes(session, model, chained)
+    shares = (count / seen[label] for label, count in gone.items() if label not in whole)
     return Drift(
         anchor=anchor.number,
         batches=len(chained),
         forgotten=sum(gone.values()),
         anchor_rows=sum(seen.values()),
-        class_share=max((count / seen[label] for label, count in gone.items()), default=0.0),
+        class_share=max(shares, default=0.0),
         age_days=max(0.0, (now - anchor.created_at).total_seconds() / 86_400),
+        of_whole_classes=sum(count for label, count in gone.items() if label in whole),
     )
 
 
@@ -85,3 +91,20 @@ def _forgotten_classes(session: Session, model: Model, batch_ids: Sequence[str])
         .group_by(Record.label)
     )
     return dict(rows.all())
+
+
+def _whole_classes(session: Session, model: Model, batch_ids: Sequence[str]) -> set[int]:
+    """Classes that one of the batches forgot as a class."""
+    return set(
+        session.scalars(
+            select(Record.label)
+            .join(BatchRecord, BatchRecord.row == Record.row)
+            .join(Batch, Batch.id == BatchRecord.batch_id)
+            .where(
+                Record.dataset_id == model.dataset_id,
+                Batch.id.in_(batch_ids),
+                Batch.kind == "class",
+            )
+            .distinct()
+        )
+    )

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from models_store import arrays
 from service.errors import Unprocessable
-from service.ledger import intake, runs, verifications, versions
+from service.ledger import consolidation, intake, runs, verifications, versions
 from service.ledger.matching import Ask
 from service.ledger.states import BatchStatus, RequestStatus
 from service.ledger.tables import Dataset, Model, Version
@@ -75,6 +75,23 @@ def test_class_is_gone_from_model_and_data(town: Place, method: str) -> None:
     assert found["metrics"]["class_accuracy_never_seen"]["rows"] == len(never_seen)
     assert arrays.erased(town.settings.store, town.array().key).tolist() == everywhere
     assert np.array_equal(town.array().rows[others], before)
+
+
+def test_class_asks_for_no_retrain_by_going_whole(town: Place) -> None:
+    """It is all of one class, and nearly a tenth of the rows; neither counts."""
+    town.change_policy(gates=LENIENT, drift={"max_share": 0.05})
+    count = len(rows_of(town, CLASS, split=0))
+    ask_for_class(town, CLASS)
+    town.work()
+    live = town.live()
+    assert live.method == "iau"
+    assert [why for why in live.notes["retrain_because"] if "forgotten" in why] == []
+    drift = measured(town)["drift"]
+    assert drift["forgotten_rows"] == drift["of_whole_classes"] == count
+    assert (drift["forgotten_share"], drift["largest_class_share"]) == (0, 0)
+    with town.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        assert consolidation.reasons(session, model, live, now=town.runtime.now()) == []
 
 
 def test_records_after_a_class_lead_to_a_new_anchor(town: Place) -> None:

@@ -20,15 +20,19 @@ class Drift:
     #: Rows forgotten since the anchor, of how many it was trained on.
     forgotten_rows: int
     anchor_rows: int
-    #: Largest share of one class forgotten since the anchor.
+    #: Largest share of one class forgotten since the anchor, of classes not forgotten as such.
     largest_class_share: float
     #: Mean validation loss now and at the anchor; None where it was not measured.
     validation_loss: float | None = None
     anchor_validation_loss: float | None = None
+    #: How many of the forgotten rows are of classes that were forgotten as a class.
+    of_whole_classes: int = 0
 
     @property
     def forgotten_share(self) -> float:
-        return self.forgotten_rows / self.anchor_rows if self.anchor_rows else 0.0
+        """Share of the anchor's rows; a class is meant to go whole, and does not count."""
+        counted = self.forgotten_rows - self.of_whole_classes
+        return counted / self.anchor_rows if self.anchor_rows else 0.0
 
     @property
     def validation_loss_rise(self) -> float | None:

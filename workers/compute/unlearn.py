@@ -388,13 +388,18 @@ def _drift(
         return None
     origin = workspace.load(root, "checkpoints", request["anchor"]["digest"])
     shares = forgotten.class_counts.double() / anchor.class_counts.double().clamp(min=1)
+    # A class that goes whole spends no budget; after it a chain ends in a retrain.
+    whole = torch.zeros_like(shares, dtype=torch.bool)
+    if request["kind"] == "class":
+        whole[torch.from_numpy(unlearned.forget.label).unique()] = True
     return verification.Drift(
         relative_distance=verification.relative_distance(updated.network.state_dict(), origin),
         forgotten_rows=forgotten.count,
         anchor_rows=anchor.count,
-        largest_class_share=float(shares.max()),
+        largest_class_share=float(shares.masked_fill(whole, 0.0).max()),
         validation_loss=float(unlearned.calibration.loss.mean()) if unlearned.calibration else None,
         anchor_validation_loss=anchor.validation_loss,
+        of_whole_classes=int(forgotten.class_counts[whole].sum()),
     )
 
 

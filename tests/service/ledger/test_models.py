@@ -117,6 +117,24 @@ def test_drift_counts_from_the_anchor_and_its_own_rows(session: Session, model: 
     assert drift.age_days == 0
 
 
+def test_a_class_that_went_whole_spends_no_drift_budget(session: Session, model: Model) -> None:
+    data = session.get_one(Dataset, model.dataset_id)  # labels 0, 1, 2, 0, 1, 2, …
+    first = factories.unlearned(
+        session,
+        model,
+        factories.version(session, model),
+        [factories.request(session, data, rows=[0, 1])],
+    )
+    asked = factories.request(session, data, rows=[3, 6, 9], kind="class")
+    latest = factories.unlearned(session, model, first, [asked])
+    session.get_one(factories.Batch, latest.batch_id).kind = "class"
+    session.flush()
+    drift = lineage.drift(session, model, latest, now=NOW)
+    assert (drift.forgotten, drift.of_whole_classes) == (5, 4)
+    assert drift.share == pytest.approx(1 / drift.anchor_rows)
+    assert drift.class_share == pytest.approx(1 / 3)  # row 1 of 1, 4, 7
+
+
 def test_a_transform_defaults_to_the_kind_of_rows(session: Session, data: Dataset) -> None:
     assert choices.transform({}, dataset=data)["scale"] == 1 / 255
     data.dtype = "float32"

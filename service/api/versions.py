@@ -26,6 +26,12 @@ router = bodies.router("/v1/models/{model}/versions", tag="versions")
 Reading = Annotated[auth.Principal, auth.require("models:read")]
 Writing = Annotated[auth.Principal, auth.require("models:write")]
 
+#: What a verification comes to, in the words of its schema.
+VERDICTS = (
+    "passed, failed or no_power of a version that forgot records; exact of one that was trained: "
+    "nothing was asked of it, so its figures are told and not judged"
+)
+
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -51,7 +57,9 @@ class VersionView(BaseModel):
     notes: dict[str, Any]
     timings: dict[str, Any] = Field(description="seconds per step")
     mark: str | None = Field(description="a caution that travels with it, such as no_power")
-    verdict: str | None = Field(description="of its verification; null when it has none")
+    verdict: str | None = Field(
+        description=f"of its verification: {VERDICTS}; null when it has none"
+    )
     created_at: datetime
     published_at: datetime | None
     retired_at: datetime | None
@@ -79,9 +87,10 @@ class VerificationView(BaseModel):
 
     model: str
     version: int
-    verdict: str
+    verdict: str = Field(description=VERDICTS)
     measured: dict[str, Any] = Field(
-        description="metrics, controls, gates; what speaks of single records needs audit:read"
+        description="metrics, controls, gates; what speaks of single records, or of fewer than "
+        f"{disclosure.LEAST_ROWS} rows, needs audit:read"
     )
     created_at: datetime
 

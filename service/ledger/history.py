@@ -84,7 +84,7 @@ def verification(session: Session, model: Model, version: Version) -> Verificati
     if found is None:
         raise NotFound(
             f"version {version.number} of {model.name} has no verification: a version that was "
-            "trained or imported forgets nothing that could be measured"
+            "imported forgot nothing that could be measured"
         )
     return found
 

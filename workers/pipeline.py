@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 import workers
 from service.errors import ServiceError
-from service.ledger import batches, consolidation, leases, verifications, versions
+from service.ledger import batches, consolidation, disclosure, leases, verifications, versions
 from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
@@ -368,5 +368,6 @@ def _time_limit(runtime: Runtime, choice: MethodChoice) -> float:
 
 
 def _reasons(answer: dict[str, Any]) -> str:
-    found = answer["verification"]
+    # They become the error of a batch, which is read with less than the audit's scope.
+    found = disclosure.measured(answer["verification"])
     return f"{found['verdict']}: {'; '.join(found['reasons'])}"

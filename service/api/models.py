@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field, model_validator
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import db, lineage, models, runs
+from service.ledger import db, disclosure, lineage, models, runs
 from service.ledger.policy import Policy
 from service.ledger.tables import Model
 
@@ -75,8 +75,11 @@ class DriftView(BaseModel):
     batches: int
     forgotten: int
     anchor_rows: int
-    share: float
-    class_share: float
+    share: float = Field(description="of the anchor's rows; classes forgotten whole do not count")
+    class_share: float | None = Field(
+        description="largest share of one class; of classes forgotten whole, and of fewer than "
+        f"{disclosure.LEAST_ROWS} forgotten rows, it is not told"
+    )
     age_days: float
 
 
@@ -245,6 +248,7 @@ def _drift(drift: lineage.Drift) -> DriftView:
         forgotten=drift.forgotten,
         anchor_rows=drift.anchor_rows,
         share=drift.share,
-        class_share=drift.class_share,
+        # One row's share of its class tells which class it is.
+        class_share=drift.class_share if drift.forgotten >= disclosure.LEAST_ROWS else None,
         age_days=drift.age_days,
     )

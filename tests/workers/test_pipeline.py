@@ -373,3 +373,18 @@ def test_chain_begun_without_a_prepared_anchor_takes_no_other_weights_for_one(to
     assert town.request(request).status == RequestStatus.COMPLETED
     assert town.forgotten() == sorted(earlier + rows)
     assert town.live().origin == "retrained"
+
+
+def test_error_of_a_batch_does_not_tell_the_figures_of_its_one_record() -> None:
+    """Errors are read by whoever may read requests."""
+    reason = "the membership AUC is +0.321 from 0.5"
+    found = {
+        "verdict": "failed",
+        "reasons": [f"membership: {reason}", "audit_accuracy: accuracy changed by -9 points"],
+        "gates": [{"gate": "membership", "concern": "removal", "reason": reason}],
+        "metrics": {"membership_auc": {"rows": 1, "value": 0.821}},
+    }
+    told = pipeline._reasons({"verification": found})
+    assert told.startswith("failed: membership: ")
+    assert "0.321" not in told
+    assert "-9 points" in told

@@ -197,7 +197,18 @@ def test_a_model_shows_how_far_production_has_drifted_from_its_anchor(app: FastA
     assert (drift["anchor"], drift["batches"]) == (1, 2)
     assert (drift["forgotten"], drift["anchor_rows"]) == (3, 9)
     assert drift["share"] == pytest.approx(3 / 9)
-    assert drift["class_share"] == pytest.approx(2 / 4)
+    assert drift["class_share"] is None  # three rows: it would tell their class
+
+
+def test_the_share_of_a_class_is_told_from_ten_forgotten_rows_on(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        data = factories.dataset(session, rows=40, labels=[0, 1] * 20, splits=[0] * 40)
+        made = factories.model(session, data, name="drifting")
+        asked = factories.request(session, data, rows=list(range(0, 20, 2)))
+        factories.unlearned(session, made, factories.version(session, made), [asked])
+        session.commit()
+    drift = callers.client(app, "models:read").get("/v1/models/drifting").json()["drift"]
+    assert (drift["forgotten"], drift["class_share"]) == (10, 0.5)
 
 
 def test_run_now_closes_the_next_batch_with_another_method(app: FastAPI) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.ledger import disclosure
 from service.ledger.disclosure import LEAST_ROWS
+from unlearning import verification
 
 SECRET = 0.123456
 
@@ -17,14 +20,18 @@ def _figures(rows: int, **more: Any) -> dict[str, Any]:
     return {"rows": rows, "mean_loss": SECRET, "accuracy": {"value": SECRET}} | more
 
 
+def _gate(name: str, concern: str, outcome: str, reason: str) -> dict[str, str]:
+    return {"gate": name, "concern": concern, "outcome": outcome, "reason": reason}
+
+
 def _document(rows: int, *, of_a_class: int) -> dict[str, Any]:
     classes = {"3": _figures(of_a_class), "4": _figures(LEAST_ROWS)}
     return {
         "verdict": "no_power",
-        "reasons": [f"membership_auc: it is {SECRET}", "lineage: clean"],
+        "reasons": [f"membership: it is {SECRET}", "lineage: clean"],
         "gates": [
-            {"gate": "membership_auc", "outcome": "no_power", "reason": f"it is {SECRET}"},
-            {"gate": "lineage", "outcome": "passed", "reason": "clean"},
+            _gate("membership", "removal", "no_power", f"it is {SECRET}"),
+            _gate("lineage", "integrity", "passed", "clean"),
         ],
         "metrics": {
             "membership_auc": _figures(rows, never_seen_rows=500, control={"value": SECRET}),
@@ -59,8 +66,71 @@ def test_figures_of_enough_rows_are_shown_but_for_classes_with_few() -> None:
     assert shown["metrics"]["membership_auc"]["control"] == {"value": SECRET}
     forget = shown["sets"]["unlearned"]["forget"]
     assert forget["mean_loss"] == SECRET
-    assert forget["classes"]["3"].keys() == {"rows", "withheld"}
-    assert forget["classes"]["4"]["mean_loss"] == SECRET
+    # All less class 4 would be class 3: neither is named.
+    assert forget["classes"].keys() == {"other"}
+    assert forget["classes"]["other"]["rows"] == LEAST_ROWS + 1
+
+
+def test_classes_with_few_rows_are_one_count_where_that_hides_them() -> None:
+    document = _document(26, of_a_class=8)
+    classes = document["sets"]["unlearned"]["forget"]["classes"]
+    classes["5"] = _figures(8)
+    shown = disclosure.measured(document)["sets"]["unlearned"]["forget"]["classes"]
+    assert shown.keys() == {"4", "other"}
+    assert shown["4"]["mean_loss"] == SECRET
+    assert shown["other"].keys() == {"rows", "withheld"}
+    assert shown["other"]["rows"] == 16
+
+
+def test_a_real_verification_of_one_record_keeps_its_label_and_losses_to_itself() -> None:
+    """What the auditor itself writes, gates and metrics under the names that it gives them."""
+    generator = np.random.default_rng(0)
+    label = 7
+
+    def model(loss: float) -> verification.ModelScores:
+        labels = np.tile(np.arange(10), 20)
+        return verification.ModelScores(
+            forget=_scores(np.array([loss]), np.array([label]), np.array([1000])),
+            audit=_scores(generator.exponential(size=200), labels, np.arange(200)),
+        )
+
+    moved = verification.Drift(
+        relative_distance=0.1, forgotten_rows=1, anchor_rows=1000, largest_class_share=SECRET
+    )
+    found = verification.verify(
+        model(SECRET),
+        model(SECRET / 2),
+        changed=True,
+        lineage_clean=True,
+        gates=verification.Gates(least_rows=1),
+        drift=moved,
+    ).to_json()
+    assert any(str(SECRET)[:5] in word for word in map(str, _leaves(found)))
+    shown = disclosure.measured(found)
+    for side in ("unlearned", "control"):
+        assert shown["sets"][side]["forget"].keys() == {"rows", "withheld"}
+    assert shown["drift"]["largest_class_share"] is None
+    removal = [gate for gate in shown["gates"] if gate["concern"] == "removal"]
+    assert removal
+    assert all("audit:read" in gate["reason"] for gate in removal)
+    assert not any(str(SECRET)[:5] in word for word in map(str, _leaves(shown)))
+    outcomes = [(gate["gate"], gate["outcome"]) for gate in found["gates"]]
+    assert [(gate["gate"], gate["outcome"]) for gate in shown["gates"]] == outcomes
+
+
+def _scores(loss: Any, labels: Any, rows: Any) -> verification.Scores:
+    return verification.Scores(loss=loss, correct=loss < 0.7, label=labels, rows=rows)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Every word and number of a document."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
 
 
 @pytest.mark.parametrize("member", sorted(disclosure.PER_RECORD))

@@ -35,6 +35,12 @@ def reasons(session: Session, model: Model, version: Version, *, now: datetime) 
             f"class: {moved.class_share:.1%} of one class are forgotten "
             f"(limit {budget.max_class_share:.1%})"
         )
+    if moved.of_whole_classes:
+        # The class itself spends no budget, but the batch after it cannot be a cheap one.
+        found.append(
+            "class: a whole class was forgotten since the anchor, so what is forgotten next "
+            "has to be retrained until there is a new one"
+        )
     if budget.max_age_days is not None and moved.age_days > budget.max_age_days:
         found.append(
             f"age: the anchor is {moved.age_days:.0f} days old (limit {budget.max_age_days})"

@@ -77,7 +77,7 @@ def test_class_is_gone_from_model_and_data(town: Place, method: str) -> None:
     assert np.array_equal(town.array().rows[others], before)
 
 
-def test_class_asks_for_no_retrain_by_going_whole(town: Place) -> None:
+def test_class_that_goes_whole_asks_for_a_new_anchor_and_spends_no_budget(town: Place) -> None:
     """It is all of one class, and nearly a tenth of the rows; neither counts."""
     town.change_policy(gates=LENIENT, drift={"max_share": 0.05})
     count = len(rows_of(town, CLASS, split=0))
@@ -91,7 +91,8 @@ def test_class_asks_for_no_retrain_by_going_whole(town: Place) -> None:
     assert (drift["forgotten_share"], drift["largest_class_share"]) == (0, 0)
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        assert consolidation.reasons(session, model, live, now=town.runtime.now()) == []
+        (reason,) = consolidation.reasons(session, model, live, now=town.runtime.now())
+    assert "a whole class was forgotten" in reason
 
 
 def test_records_after_a_class_lead_to_a_new_anchor(town: Place) -> None:

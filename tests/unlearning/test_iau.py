@@ -130,7 +130,8 @@ def test_forgotten_rows_become_as_a_retrained_model_sees_them(
     )
     assert abs(ours - reference) < 0.5 * (original - reference)
     accuracy = [float(objective.correct(m, unseen).double().mean()) for m in (model, update.model)]
-    assert accuracy[1] > accuracy[0] - 0.02
+    # Four standard errors of a difference on so few rows.
+    assert accuracy[1] > accuracy[0] - 0.04
 
 
 def test_the_model_given_is_not_changed(model, train, context):
@@ -359,7 +360,8 @@ def test_what_is_missing_is_said(model, train, anchor, context):
 
 
 def test_without_a_gap_the_influence_itself_is_the_step(model, train, anchor, context):
-    level = replace(anchor, validation_loss=anchor.training_loss)
+    # Levelled upwards: the guard, a share of the validation loss, is not to interfere.
+    level = replace(anchor, training_loss=anchor.validation_loss)
     update = _unlearn(model, train, [4], replace(context, anchor=level))
     step = anchors.direction(anchor, update.forgotten)
     assert update.notes["strength_from"] == "natural"

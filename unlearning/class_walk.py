@@ -42,11 +42,11 @@ _LAST = 0.75
 
 @dataclass(frozen=True)
 class Walk:
-    """How to go: the defaults served on every network tried, and a factor of three either way."""
+    """How to go; the defaults served on every network tried."""
 
     #: Rows of the class and retained rows that a step looks at, at most.
     rows: int = 1000
-    #: λ as a share of the curvature's mean diagonal.
+    #: λ as a share of the curvature's mean diagonal; three times more or less serves too.
     damping: float = 0.003
     #: By how much one step multiplies the mean loss of the class.
     growth: float = 2.0

@@ -75,7 +75,7 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
             "max_class_share": policy.drift.max_class_share,
         },
         "lineage_clean": _lineage_is_clean(session, found, base, forget),
-        "earlier_scores": _earlier_scores(session, base, rows=_pool_rows(policy)),
+        "earlier_scores": _earlier_scores(session, base, rows=_missing(policy, batch, forget)),
         "references": references(session, base, policy) if batch.kind == "records" else [],
         "update_log_bytes": (policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
     }
@@ -258,31 +258,35 @@ def _lineage_is_clean(session: Session, found: Model, base: Version, forget: lis
     return set(session.scalars(select(owed.c.row))) <= set(forget)
 
 
-def _pool_rows(policy: Policy) -> int:
-    """Forgotten rows that a pool is to have: as many as spare a batch the pooling."""
-    return max(POOLED_ROWS, int(policy.gates.get("pool_below_rows", 0)))
+def _missing(policy: Policy, batch: Batch, forget: list[int]) -> int:
+    """Forgotten rows that the batch lacks to be judged alone; a class is never pooled."""
+    wanted = max(POOLED_ROWS, int(policy.gates.get("pool_below_rows", 0)))
+    return wanted - len(forget) if batch.kind == "records" else 0
 
 
 def _earlier_scores(session: Session, base: Version, *, rows: int) -> list[str]:
     """Stored scores of batches since the anchor, newest first, until they hold ``rows`` rows."""
-    counts = _batch_sizes(session, base)
+    if rows <= 0:
+        return []
+    earlier = versions.since_anchor(session, base, most=POOLED_BATCHES)
+    sizes = _batch_sizes(session, earlier)
     digests, collected = [], 0
-    for version in versions.since_anchor(session, base, most=POOLED_BATCHES):
+    for version in earlier:
         if collected >= rows:
             break
         kept = versions.artifact(session, version.id, "scores")
         # A class is forgotten towards another target: its rows say nothing about single records.
         if kept is not None and not _forgot_a_class(session, version):
             digests.append(kept.digest)
-            collected += counts.get(version.batch_id or "", 0)
+            collected += sizes.get(version.batch_id or "", 0)
     return digests
 
 
-def _batch_sizes(session: Session, base: Version) -> dict[str, int]:
-    """Forgotten rows by batch, of the batches since the anchor."""
+def _batch_sizes(session: Session, made: list[Version]) -> dict[str, int]:
+    """Forgotten rows by batch, of the batches that made these versions."""
     found = session.execute(
         select(BatchRecord.batch_id, func.count())
-        .where(BatchRecord.batch_id.in_(versions.batch_chain(session, base)))
+        .where(BatchRecord.batch_id.in_([version.batch_id for version in made]))
         .group_by(BatchRecord.batch_id)
     )
     return {str(batch_id): count for batch_id, count in found}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from service.ledger import verifications, versions
+from service.ledger.policy import Policy
 from service.ledger.states import RequestStatus, VersionStatus
-from service.ledger.tables import Model, Record, Version
+from service.ledger.tables import Batch, Model, Record, Version
 from tests import factories
 from tests.workers.place import Place
 from workers import plans
@@ -38,6 +39,19 @@ def test_a_pool_takes_the_newest_batches_and_no_more_than_it_needs(session: Sess
     live = _chain(session, [40, 3, 30, 20])
     newest = [f"{live.number - k:064x}" for k in range(2)]
     assert plans._earlier_scores(session, live, rows=45) == newest
+
+
+def test_a_batch_that_can_be_judged_alone_and_a_class_read_no_earlier_scores(
+    session: Session,
+) -> None:
+    live = _chain(session, [40, 3])
+    policy = Policy.model_validate(session.get_one(Model, live.model_id).policy)
+    batch = session.get_one(Batch, live.batch_id)
+    assert plans._missing(policy, batch, [1, 2]) == plans.POOLED_ROWS - 2
+    enough = plans._missing(policy, batch, list(range(plans.POOLED_ROWS)))
+    assert plans._earlier_scores(session, live, rows=enough) == []
+    batch.kind = "class"
+    assert plans._earlier_scores(session, live, rows=plans._missing(policy, batch, [1])) == []
 
 
 def test_a_pool_ends_at_the_anchor(session: Session) -> None:

@@ -254,6 +254,7 @@ def unlearned(
         owner,
         base,
         rows=sorted(set(rows)),
+        kind="class" if any(item.kind == "class" for item in asked) else "records",
         status=BatchStatus.COMPLETED,
         finished_at=NOW,
     )

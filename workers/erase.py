@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from models_store import arrays
-from service.ledger import batches, erasures
+from service.ledger import erasures
 from service.ledger.states import DatasetStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest
 from workers.fault_points import reach
@@ -44,6 +44,6 @@ def _exclude_without_models(runtime: Runtime) -> None:
     """Requests on datasets without a trained model have no batch to exclude their records."""
     with runtime.session() as session:
         for request_id, dataset_id in erasures.requests_without_models(session):
-            batches.exclude(session, dataset_id, [request_id])
+            erasures.exclude(session, dataset_id, [request_id])
             request = session.get_one(DeletionRequest, request_id)
             request.status = RequestStatus.PROCESSING

@@ -21,7 +21,15 @@ from sqlalchemy.orm import Session
 
 import workers
 from service.errors import ServiceError
-from service.ledger import batches, consolidation, disclosure, leases, verifications, versions
+from service.ledger import (
+    batches,
+    claims,
+    consolidation,
+    disclosure,
+    leases,
+    verifications,
+    versions,
+)
 from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
@@ -81,7 +89,7 @@ def run_due(runtime: Runtime) -> bool:
     """Unlearn whatever is due on any model, then erase; True when something was done."""
     done = False
     with runtime.session() as session:
-        due = batches.due_models(session, now=runtime.now())
+        due = claims.due_models(session, now=runtime.now())
     for model_id in due:
         done |= run_model(runtime, model_id)
     return erase.run_due(runtime) or done
@@ -90,7 +98,7 @@ def run_due(runtime: Runtime) -> bool:
 def run_model(runtime: Runtime, model_id: int) -> bool:
     """Run the model's due batches one after the other, unless another worker is at it."""
     done = False
-    with runtime.lease(batches.lease_key(model_id)) as held:
+    with runtime.lease(leases.of_model(model_id)) as held:
         if held is None:
             return False
         while not runtime.stop.is_set() and run_batch(runtime, model_id, held):
@@ -125,7 +133,7 @@ def _claim(runtime: Runtime, model_id: int, held: leases.Held) -> Claimed | None
         # One lease is held for many short batches: each begins with the whole of its time.
         leases.renew(session, held, seconds=runtime.settings.lease_seconds, now=runtime.now())
         model = session.get_one(Model, model_id)
-        batch = batches.claim(session, model, held=held, now=runtime.now())
+        batch = claims.claim(session, model, held=held, now=runtime.now())
         if batch is None:
             return None
         policy = Policy.model_validate(model.policy)
@@ -146,7 +154,7 @@ def _claim(runtime: Runtime, model_id: int, held: leases.Held) -> Claimed | None
             else MethodChoice(method=policy.method, options=policy.options)
         )
         # Where a batch has to be exact, no other method makes up for a retrain that failed.
-        others = [] if batch.method == batches.EXACT else policy.fallbacks
+        others = [] if batch.method == claims.EXACT else policy.fallbacks
         return Claimed(
             batch_id=batch.id,
             request=plans.for_batch(session, runtime.settings, batch),

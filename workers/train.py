@@ -2,7 +2,7 @@
 
 The run's rows are fixed when it starts: every training row of the dataset that is not excluded at
 that revision. Deletions that are completed while it trains are owed by the new anchor, which stays
-a candidate until a batch has applied them (``batches.claim`` sees to it); without such a debt it
+a candidate until a batch has applied them (``claims.claim`` sees to it); without such a debt it
 is promoted at once.
 """
 
@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 import workers
 from service.errors import ServiceError
 from service.ledger import (
-    batches,
     comparisons,
     consolidation,
     leases,
@@ -217,7 +216,7 @@ class _model_lease:  # noqa: N801  # used as a context manager, reads like the f
                 leases.renew(session, self._held, seconds=seconds, now=runtime.now())
                 self._model = leases.acquire(
                     session,
-                    batches.lease_key(model_id),
+                    leases.of_model(model_id),
                     owner=runtime.owner,
                     seconds=seconds,
                     now=runtime.now(),

@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field, model_validator
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import db, disclosure, lineage, models, runs
+from service.ledger import claims, db, disclosure, lineage, models, runs
 from service.ledger.policy import Policy
 from service.ledger.tables import Model
 
@@ -117,7 +117,10 @@ class RunNowView(BaseModel):
 
     model: str
     run_now_at: datetime
-    method: str | None = Field(description="null: the policy's")
+    method: str | None = Field(
+        description="null: the policy's; retrain, unasked: the live version left out a class after "
+        "its training, and only training anew is sure not to bring it back"
+    )
     pending: dict[str, int] = Field(description="erasures that wait for it, per kind")
 
 
@@ -202,9 +205,10 @@ def run_now(
     pending = models.run_now(
         session, row, method=given.method, options=given.options, actor=caller.actor, now=now
     )
+    exact = claims.EXACT["method"] if claims.must_be_exact(session, row) else None
     session.commit()
     wake.deletions(row.id)
-    return RunNowView(model=model, run_now_at=now, method=given.method, pending=pending)
+    return RunNowView(model=model, run_now_at=now, method=exact or given.method, pending=pending)
 
 
 def _views(session: deps.Session, rows: list[Model]) -> list[dict[str, Any]]:

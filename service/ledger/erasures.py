@@ -118,6 +118,29 @@ def _drop_needless(session: Session) -> None:
     )
 
 
+def exclude(session: Session, dataset_id: int, requests: Sequence[str]) -> int:
+    """Take the requests' records out of all training from now on; the dataset's new revision."""
+    revision = session.execute(
+        update(Dataset)
+        .where(Dataset.id == dataset_id)
+        .values(revision=Dataset.revision + 1)
+        .returning(Dataset.revision)
+        .execution_options(synchronize_session=False)
+    ).scalar_one()
+    theirs = exists().where(
+        RequestRecord.request_id.in_(requests),
+        RequestRecord.dataset_id == Record.dataset_id,
+        RequestRecord.row == Record.row,
+    )
+    session.execute(
+        update(Record)
+        .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_(None), theirs)
+        .values(excluded_revision=revision)
+        .execution_options(synchronize_session=False)
+    )
+    return int(revision)
+
+
 def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
     """Rows whose raw data no model needs any more and that still stand in the array."""
     still_needed = exists().where(

@@ -34,6 +34,11 @@ class Held:
     fence: int
 
 
+def of_model(model_id: int) -> str:
+    """Key of the lease that a worker holds while it changes what a model's production is."""
+    return f"model:{model_id}"
+
+
 def acquire(
     session: Session, key: str, *, owner: str, seconds: float, now: datetime
 ) -> Held | None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, Unprocessable
-from service.ledger import audit, choices, datasets, versions
+from service.ledger import audit, choices, claims, datasets, versions
 from service.ledger.policy import Policy
 from service.ledger.states import ErasureStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Erasure, Model, Version
@@ -161,7 +161,8 @@ def run_now(
 ) -> dict[str, int]:
     """Close the model's next batch without waiting; returns what waits for it, per kind.
 
-    A method given here is used for that batch instead of the policy's.
+    A method given here is used for that batch instead of the policy's, unless the batch has to be
+    exact: then only an exact one can be asked for.
     """
     if model.production_id is None:
         raise Conflict(
@@ -171,6 +172,12 @@ def run_now(
     if method is not None:
         choices.method(session, method, options, field="options", kinds=set(waiting))
         _require_log(session, model, method)
+        if method != claims.EXACT["method"] and claims.must_be_exact(session, model):
+            raise Conflict(
+                f"the live version of {model.name} left out a class after its training, and "
+                f"{method} could bring it back; leave the method out, or ask for "
+                f"{claims.EXACT['method']}"
+            )
     model.run_now_at = now
     model.run_now_method = None if method is None else {"method": method, "options": dict(options)}
     session.flush()

@@ -12,9 +12,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from service.ledger import claims
 from service.ledger.policy import Policy
-from service.ledger.states import BatchStatus, RequestStatus
-from service.ledger.tables import Batch, Dataset, DeletionRequest, Model
+from service.ledger.states import BatchStatus, RequestStatus, RunStatus
+from service.ledger.tables import Batch, Dataset, DeletionRequest, Model, TrainingRun
 
 #: How long a batch is thought to take before the first one has been measured.
 UNKNOWN_BATCH_SECONDS = 60.0
@@ -44,6 +45,10 @@ def seconds_needed(session: Session, models: Sequence[Model]) -> float:
     if not models:
         return UNKNOWN_BATCH_SECONDS
     took = _recent_seconds(session, [model.id for model in models])
+    for model in models:
+        if claims.must_be_exact(session, model):
+            # The batches before it took a step, not a training.
+            took[model.id] = max(took.get(model.id, 0.0), _training_seconds(session, model))
     return max(
         Policy.model_validate(model.policy).max_wait_seconds
         + 2 * took.get(model.id, UNKNOWN_BATCH_SECONDS)
@@ -111,3 +116,16 @@ def _recent_seconds(session: Session, model_ids: Sequence[int]) -> dict[int, flo
         if ended is not None:
             took.setdefault(model_id, []).append((ended - began).total_seconds())
     return {model_id: statistics.median(seconds) for model_id, seconds in took.items()}
+
+
+def _training_seconds(session: Session, model: Model) -> float:
+    """Seconds of the model's latest training; a guess for a model that was trained elsewhere."""
+    latest = session.execute(
+        select(TrainingRun.started_at, TrainingRun.finished_at)
+        .where(TrainingRun.model_id == model.id, TrainingRun.status == RunStatus.COMPLETED)
+        .order_by(TrainingRun.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if latest is None or None in latest:
+        return UNKNOWN_BATCH_SECONDS
+    return float((latest.finished_at - latest.started_at).total_seconds())

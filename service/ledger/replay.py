@@ -15,7 +15,17 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, batches, canonical, ids, intake, keys, outlook, requests, versions
+from service.ledger import (
+    audit,
+    canonical,
+    erasures,
+    ids,
+    intake,
+    keys,
+    outlook,
+    requests,
+    versions,
+)
 from service.ledger.digests import Digester
 from service.ledger.states import BatchStatus, RequestStatus
 from service.ledger.tables import (
@@ -123,7 +133,7 @@ def _begin(session: Session, request: DeletionRequest) -> None:
     """No longer to be cancelled, and out of every training from now on."""
     request.status = RequestStatus.PROCESSING
     session.flush()
-    batches.exclude(session, request.dataset_id, [request.id])
+    erasures.exclude(session, request.dataset_id, [request.id])
 
 
 def _ask_again(

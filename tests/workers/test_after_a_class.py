@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sqlalchemy import select
 
-from service.ledger import batches
+from service.ledger import claims
 from service.ledger.tables import Model, Version
 from tests.workers.place import Place
 from tests.workers.test_class_forgetting import LENIENT, ask_for_class
@@ -49,7 +49,7 @@ def test_class_stays_forgotten_when_another_one_follows(town: Place) -> None:
     ask_for_class(town, 8)
     town.work()
     assert is_exact(town.live())
-    assert [batch.method for batch in town.batches()] == [None, batches.EXACT]
+    assert [batch.method for batch in town.batches()] == [None, claims.EXACT]
     assert max(recognised(town, 1), recognised(town, 8)) <= UNRECOGNISED
 
 

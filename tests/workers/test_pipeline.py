@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from models_store import arrays, checkpoints
-from service.ledger import audit, batches, requests, versions
+from service.ledger import audit, claims, leases, requests, versions
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import Dataset, Model, Version
 from tests.workers.place import Place
@@ -24,7 +24,7 @@ def work_through(town: Place, *, rounds: int = 30) -> None:
         except InjectedFault:
             continue
         with town.runtime.session() as session:
-            if not batches.due_models(session, now=town.runtime.now()):
+            if not claims.due_models(session, now=town.runtime.now()):
                 break
     erase.run_due(town.runtime)
 
@@ -236,7 +236,7 @@ def test_poisonous_request_ends_alone_in_review_and_the_others_complete(town: Pl
 
 def test_second_worker_leaves_a_model_alone_that_is_worked_on(town: Place) -> None:
     request = town.ask(town.training_rows()[0])
-    with town.runtime.lease(batches.lease_key(town.model().id)) as held:
+    with town.runtime.lease(leases.of_model(town.model().id)) as held:
         assert held is not None
         assert not pipeline.run_model(town.second(), town.model().id)
     assert town.request(request).status == RequestStatus.ACCEPTED
@@ -248,7 +248,7 @@ def test_overtaken_worker_drops_its_work(town: Place, monkeypatch: pytest.Monkey
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with town.runtime.lease(batches.lease_key(model_id)) as held:
+    with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
         claimed = pipeline._claim(town.runtime, model_id, held)
         assert claimed is not None
@@ -269,7 +269,7 @@ def test_stopping_worker_hands_its_batch_back_uncounted(town: Place) -> None:
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with town.runtime.lease(batches.lease_key(model_id)) as held:
+    with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
         claimed = pipeline._claim(town.runtime, model_id, held)
         assert claimed is not None
@@ -304,7 +304,7 @@ def test_production_moved_by_hand_in_the_middle_is_respected(town: Place) -> Non
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with town.runtime.lease(batches.lease_key(model_id)) as held:
+    with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
         claimed = pipeline._claim(town.runtime, model_id, held)
         assert claimed is not None
@@ -336,7 +336,7 @@ def test_batch_without_rows_is_not_completed_on_a_version_that_is_no_longer_live
     assert key is not None
     request = town.ask(town.training_rows()[-1])
     model_id = town.model().id
-    with town.runtime.lease(batches.lease_key(model_id)) as held:
+    with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
         claimed = pipeline._claim(town.runtime, model_id, held)
         assert claimed is not None

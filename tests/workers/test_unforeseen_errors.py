@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import batches, models
+from service.ledger import claims, leases, models
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, RequestStatus
 from service.ledger.tables import Model
@@ -150,7 +150,7 @@ def test_machine_that_fails_at_the_last_attempt_too_is_answered_by_the_next_meth
     request = town.ask(*town.training_rows()[:3])
     for _ in range(town.settings.max_attempts):
         town.arm("compute.updated", "out_of_memory")
-        with town.runtime.lease(batches.lease_key(town.model().id)) as held:
+        with town.runtime.lease(leases.of_model(town.model().id)) as held:
             assert held is not None
             assert pipeline.run_batch(town.runtime, town.model().id, held)
     town.work()
@@ -161,10 +161,10 @@ def test_machine_that_fails_at_the_last_attempt_too_is_answered_by_the_next_meth
 def test_batch_that_must_be_exact_has_no_second_choice(town: Place) -> None:
     town.change_policy(fallbacks=[{"method": "retrain"}, {"method": "iau"}])
     with town.runtime.session() as session:
-        session.scalars(select(Model)).one().run_now_method = batches.EXACT
+        session.scalars(select(Model)).one().run_now_method = claims.EXACT
     model_id = town.model().id
     town.ask(*town.training_rows()[:3])
-    with town.runtime.lease(batches.lease_key(model_id)) as held:
+    with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
         claimed = pipeline._claim(town.runtime, model_id, held)
     assert claimed is not None

@@ -248,6 +248,23 @@ def test_run_now_refuses_a_method_that_cannot_do_the_kind_of_forgetting(app: Fas
     assert client.post(path, json={"method": "retrain"}).status_code == 202
 
 
+def test_run_now_is_exact_or_refused_once_the_live_version_left_a_class(app: FastAPI) -> None:
+    name = _published(app)
+    with app.state.sessions() as session:
+        made = models.get(session, name)
+        data = session.get_one(factories.Dataset, made.dataset_id)
+        base = session.get_one(factories.Version, made.production_id)
+        gone = factories.request(session, data, kind="class")
+        factories.unlearned(session, made, base, [gone])
+        session.commit()
+    client = callers.client(app, "models:write")
+    path = f"/v1/models/{name}/batches:run-now"
+    assert_problem(client.post(path, json={"method": "iau"}), 409, "could bring it back")
+    for asked in ({}, {"method": "retrain"}):
+        answer = client.post(path, json=asked)
+        assert (answer.status_code, answer.json()["method"]) == (202, "retrain")
+
+
 def test_run_now_needs_a_production_version(app: FastAPI) -> None:
     client = callers.client(app)
     client.post("/v1/models", json=_body())

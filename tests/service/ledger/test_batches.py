@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import batches, db, erasures, leases, requests, versions
+from service.ledger import batches, claims, db, erasures, leases, requests, versions
 from service.ledger.states import (
     BatchStatus,
     ErasureStatus,
@@ -56,9 +56,7 @@ def ask(session: Session, data: Dataset, *models: Model, rows=(0,), at=NOW) -> D
 
 
 def lease(session: Session, model: Model, *, owner="w1", now=LATER, seconds=30.0) -> leases.Held:
-    held = leases.acquire(
-        session, batches.lease_key(model.id), owner=owner, seconds=seconds, now=now
-    )
+    held = leases.acquire(session, leases.of_model(model.id), owner=owner, seconds=seconds, now=now)
     assert held is not None
     return held
 
@@ -66,7 +64,7 @@ def lease(session: Session, model: Model, *, owner="w1", now=LATER, seconds=30.0
 def claim(session: Session, model: Model, *, owner="w1", now=LATER):
     """Take the lease and the next batch."""
     held = lease(session, model, owner=owner, now=now)
-    return held, batches.claim(session, model, held=held, now=now)
+    return held, claims.claim(session, model, held=held, now=now)
 
 
 def unlearn(session: Session, model: Model, held: leases.Held, batch: Batch, *, now=LATER):
@@ -115,19 +113,19 @@ def test_waits_until_the_oldest_erasure_has_waited_long_enough(
     ask(session, data, model)
     held = lease(session, model, now=NOW)
     just_before = NOW + timedelta(seconds=9.9)
-    assert batches.due_models(session, now=just_before) == []
-    assert batches.claim(session, model, held=held, now=just_before) is None
+    assert claims.due_models(session, now=just_before) == []
+    assert claims.claim(session, model, held=held, now=just_before) is None
     due = NOW + timedelta(seconds=10)
-    assert batches.due_models(session, now=due) == [model.id]
-    assert batches.claim(session, model, held=held, now=due) is not None
+    assert claims.due_models(session, now=due) == [model.id]
+    assert claims.claim(session, model, held=held, now=due) is not None
 
 
 def test_closes_at_once_when_full(session: Session, data: Dataset, model: Model) -> None:
     for row in range(9):
         ask(session, data, model, rows=[row])
-    assert batches.due_models(session, now=NOW) == []
+    assert claims.due_models(session, now=NOW) == []
     ask(session, data, model, rows=[9])
-    assert batches.due_models(session, now=NOW) == [model.id]
+    assert claims.due_models(session, now=NOW) == [model.id]
 
 
 def test_run_now_closes_at_once_and_once(session: Session, data: Dataset, model: Model) -> None:
@@ -141,7 +139,7 @@ def test_run_now_closes_at_once_and_once(session: Session, data: Dataset, model:
     assert model.run_now_method is None
     unlearn(session, model, held, batch, now=NOW)
     ask(session, data, model, rows=[1])
-    assert batches.due_models(session, now=NOW) == []
+    assert claims.due_models(session, now=NOW) == []
 
 
 def test_takes_no_more_records_than_allowed_but_never_splits_a_request(
@@ -153,7 +151,7 @@ def test_takes_no_more_records_than_allowed_but_never_splits_a_request(
     assert batches.rows(session, batch) == list(range(6))
     assert status(session, second)[1] == [ErasureStatus.PENDING]
     unlearn(session, model, held, batch)
-    batch = batches.claim(session, model, held=held, now=LATER)
+    batch = claims.claim(session, model, held=held, now=LATER)
     assert batches.rows(session, batch) == list(range(6, 12))
     assert status(session, first)[1] == [ErasureStatus.COMPLETED]
 
@@ -175,7 +173,7 @@ def test_classes_and_records_are_never_in_one_batch(
     held, batch = claim(session, model)
     assert (batch.kind, batches.rows(session, batch)) == ("records", [0])
     unlearn(session, model, held, batch)
-    batch = batches.claim(session, model, held=held, now=LATER)
+    batch = claims.claim(session, model, held=held, now=LATER)
     assert (batch.kind, batches.rows(session, batch)) == ("class", [1, 4])
 
 
@@ -187,8 +185,8 @@ def test_no_second_batch_while_one_runs(session: Session, data: Dataset, model: 
     ask(session, data, model)
     held, batch = claim(session, model)
     later = ask(session, data, model, rows=[1])
-    assert batches.claim(session, model, held=held, now=LATER).id == batch.id
-    key = batches.lease_key(model.id)
+    assert claims.claim(session, model, held=held, now=LATER).id == batch.id
+    key = leases.of_model(model.id)
     assert leases.acquire(session, key, owner="w2", seconds=30, now=LATER) is None
     assert status(session, later)[1] == [ErasureStatus.PENDING]
 
@@ -212,7 +210,7 @@ def test_requests_that_arrive_while_a_batch_runs_go_to_the_next(
     version = unlearn(session, model, held, batch)
     assert status(session, early)[1] == [ErasureStatus.COMPLETED]
     assert status(session, late)[1] == [ErasureStatus.PENDING]
-    following = batches.claim(session, model, held=held, now=LATER)
+    following = claims.claim(session, model, held=held, now=LATER)
     assert batches.rows(session, following) == [1]
     assert following.base_version_id == version.id
 
@@ -266,7 +264,7 @@ def test_record_named_by_two_requests_is_forgotten_once(
     held, batch = claim(session, model)
     second = ask(session, data, model, rows=[1, 2])
     unlearn(session, model, held, batch)
-    following = batches.claim(session, model, held=held, now=LATER)
+    following = claims.claim(session, model, held=held, now=LATER)
     assert batches.rows(session, following) == [2]
     unlearn(session, model, held, following)
     assert status(session, second)[1] == [ErasureStatus.COMPLETED]
@@ -311,7 +309,7 @@ def test_failed_batch_pauses_and_doubles_the_pause(
         share = session.query(Erasure).filter_by(request_id=request.id).one()
         assert (share.attempts, share.error) == (attempt, "disk full")
         assert share.not_before == now + timedelta(seconds=pause)
-        assert batches.due_models(session, now=now) == []
+        assert claims.due_models(session, now=now) == []
         now += timedelta(seconds=pause)
     held, batch = claim(session, model, now=now)
     batches.fail(session, batch, held=held, error="disk full", retry=RETRY, now=now)
@@ -344,7 +342,7 @@ def test_poisonous_request_ends_alone_and_the_others_complete(
     poison = 4
     now = LATER
     ran = 0
-    while batches.due_models(session, now=now):
+    while claims.due_models(session, now=now):
         ran += 1
         held, batch = claim(session, model, now=now)
         if poison in batches.rows(session, batch):
@@ -389,11 +387,11 @@ def test_handed_back_batch_holds_nothing_new_against_its_erasures(
     held, batch = claim(session, model)
     batches.fail(session, batch, held=held, error="boom", retry=RETRY, now=LATER)
     later = LATER + timedelta(seconds=5)
-    batch = batches.claim(session, model, held=held, now=later)
+    batch = claims.claim(session, model, held=held, now=later)
     batches.hand_back(session, batch, held=held, because="stopping", now=later)
     share = session.query(Erasure).filter_by(request_id=request.id).one()
     assert (share.status, share.attempts, share.not_before) == (ErasureStatus.PENDING, 1, None)
-    again = batches.claim(session, model, held=held, now=later)
+    again = claims.claim(session, model, held=held, now=later)
     assert again is not None
     assert again.id != batch.id
 
@@ -443,14 +441,14 @@ def test_fresh_anchor_catches_up_before_it_goes_live(
         data_revision=0,
     )
     assert versions.contains_forgotten(session, model, candidate) != []
-    assert batches.due_models(session, now=LATER) == [model.id]
-    catching_up = batches.claim(session, model, held=held, now=LATER)
+    assert claims.due_models(session, now=LATER) == [model.id]
+    catching_up = claims.claim(session, model, held=held, now=LATER)
     assert catching_up.base_version_id == candidate.id
     assert batches.rows(session, catching_up) == [2, 3]
     assert model.production_id == live.id
     unlearn(session, model, held, catching_up)
     assert session.get_one(Version, candidate.id).status == VersionStatus.RETIRED
-    assert batches.due_models(session, now=LATER) == []
+    assert claims.due_models(session, now=LATER) == []
 
 
 def test_anchor_that_cannot_catch_up_is_rejected_and_the_old_version_goes_on(
@@ -469,11 +467,11 @@ def test_anchor_that_cannot_catch_up_is_rejected_and_the_old_version_goes_on(
         data_revision=0,
     )
     for _ in range(RETRY.max_attempts):
-        batch = batches.claim(session, model, held=held, now=LATER)
+        batch = claims.claim(session, model, held=held, now=LATER)
         batches.fail(session, batch, held=held, error="boom", retry=RETRY, now=LATER)
     assert candidate.status == VersionStatus.REJECTED
     assert model.production_id == live.id
-    assert batches.due_models(session, now=LATER) == []
+    assert claims.due_models(session, now=LATER) == []
 
 
 # Cancelled at the moment of the claim.
@@ -507,7 +505,7 @@ def test_request_is_cancelled_or_claimed_and_never_both(database: Engine, attemp
     thread.start()
     start.wait()
     with sessions() as session, session.begin():
-        batches.claim(session, session.get_one(Model, model_id), held=held, now=LATER)
+        claims.claim(session, session.get_one(Model, model_id), held=held, now=LATER)
     thread.join()
     with sessions() as session:
         found = dict(session.execute(select(Erasure.request_id, Erasure.status)).all())
@@ -528,7 +526,7 @@ def test_every_step_leaves_its_line_in_the_audit_chain(
     held, batch = claim(session, model)
     batches.fail(session, batch, held=held, error="x", retry=RETRY, now=LATER)
     later = LATER + timedelta(seconds=5)
-    batch = batches.claim(session, model, held=held, now=later)
+    batch = claims.claim(session, model, held=held, now=later)
     unlearn(session, model, held, batch, now=later)
     erasures.mark_erased(session, data, [0], now=later, actor="worker:w")
     erasures.settle(session, now=later, actor="worker:w")

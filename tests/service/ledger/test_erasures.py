@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import batches, db, erasures, requests
+from service.ledger import db, erasures, requests
 from service.ledger.states import (
     ErasureStatus,
     IllegalMove,
@@ -37,7 +37,7 @@ def model(session: Session, data: Dataset) -> Model:
 def asked(session: Session, data: Dataset, *rows: int) -> DeletionRequest:
     """A request whose records were excluded when its batch was claimed."""
     request = factories.request(session, data, rows=rows, status=RequestStatus.PROCESSING)
-    batches.exclude(session, data.id, [request.id])
+    erasures.exclude(session, data.id, [request.id])
     session.expire_all()
     return request
 
@@ -181,7 +181,7 @@ def test_excluding_a_request_without_models_and_cancelling_it_exclude_each_other
     start.wait()
     with sessions() as session, session.begin():
         for request_id, dataset_id in erasures.requests_without_models(session):
-            batches.exclude(session, dataset_id, [request_id])
+            erasures.exclude(session, dataset_id, [request_id])
             session.get_one(DeletionRequest, request_id).status = RequestStatus.PROCESSING
     thread.join()
     with sessions() as session:

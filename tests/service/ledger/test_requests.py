@@ -212,6 +212,17 @@ def test_expected_by_adds_the_wait_and_two_batches_as_long_as_the_latest(
     assert request.expected_by == NOW + timedelta(seconds=30 + 2 * 4)
 
 
+def test_expected_by_foresees_the_training_that_follows_a_class(session: Session) -> None:
+    data = factories.dataset(session)
+    model = _published(session, data, policy={"max_wait_seconds": 30})
+    ended = NOW + timedelta(seconds=500)
+    factories.training_run(session, model, started_at=NOW, finished_at=ended)
+    base = session.get_one(factories.Version, model.production_id)
+    factories.unlearned(session, model, base, [factories.request(session, data, kind="class")])
+    [request] = _record(session, _records(data, "r1"))
+    assert request.expected_by == NOW + timedelta(seconds=30 + 2 * 500)
+
+
 @pytest.mark.parametrize(
     ("approval", "waits"),
     [

@@ -32,6 +32,7 @@ from service.errors import Conflict
 from service.ledger import (
     audit,
     batches,
+    claims,
     db,
     erasures,
     leases,
@@ -207,7 +208,7 @@ class Ledger(RuleBasedStateMachine):
         with self.sessions.begin() as session:
             held = leases.acquire(
                 session,
-                batches.lease_key(known.id),
+                leases.of_model(known.id),
                 owner=worker,
                 seconds=LEASE_SECONDS,
                 now=self.now,
@@ -452,9 +453,9 @@ class Ledger(RuleBasedStateMachine):
                     select(Erasure.id).filter_by(model_id=known.id, status=ErasureStatus.PENDING)
                 )
             )
-            due = known.id in batches.due_models(session, now=self.now)
+            due = known.id in claims.due_models(session, now=self.now)
             try:
-                batch = batches.claim(session, model, held=held, now=self.now)
+                batch = claims.claim(session, model, held=held, now=self.now)
             except leases.LeaseLost:
                 assert held.fence < known.fence
                 batch = None

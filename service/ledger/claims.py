@@ -1,0 +1,315 @@
+"""Claims: which erasures of a model are unlearned together next, and how.
+
+At most one batch of a model runs at a time. The worker that runs it holds the model's lease
+(``leases``); a batch whose worker died is taken over by the next holder, as it stands. What
+becomes of a running batch is in ``batches``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, func, insert, or_, select
+from sqlalchemy.orm import Session
+
+from service.ledger import audit, erasures, ids, leases, versions
+from service.ledger.policy import Policy
+from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
+from service.ledger.tables import (
+    Batch,
+    BatchRecord,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    RequestRecord,
+    Version,
+)
+
+#: Erasures in one batch, at most: a statement takes a limited number of values.
+MAX_ERASURES = 10_000
+
+#: The method whose result cannot depend on what it forgets, where nothing else will do.
+EXACT: dict[str, Any] = {"method": "retrain", "options": {}}
+
+
+def due_models(session: Session, *, now: datetime) -> list[int]:
+    """Ids of the models that have something to unlearn now, longest waiting first."""
+    running = select(Batch.model_id, Batch.created_at).where(Batch.status == BatchStatus.RUNNING)
+    waiting: dict[int, datetime] = dict(session.execute(running).all())
+    pending = (
+        select(Erasure.model_id, func.min(Erasure.created_at))
+        .where(Erasure.status == ErasureStatus.PENDING, _rested(now))
+        .group_by(Erasure.model_id)
+    )
+    for model_id, oldest in session.execute(pending):
+        if model_id not in waiting:
+            model = session.get_one(Model, model_id)
+            if model.production_id is not None and _closes(session, model, oldest, now=now):
+                waiting[model_id] = oldest
+    for model_id, since in session.execute(_catching_up()):
+        waiting.setdefault(model_id, since)
+    return sorted(waiting, key=waiting.__getitem__)
+
+
+def claim(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
+    """The model's next batch: a left one taken over, or a new one; None when nothing is due."""
+    leases.hold(session, held)
+    left = session.scalar(
+        select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
+    )
+    if left is not None:
+        return _take_over(session, left, held=held)
+    return _catch_up(session, model, held=held, now=now) or _form(
+        session, model, held=held, now=now
+    )
+
+
+def must_be_exact(session: Session, model: Model) -> bool:
+    """Whether the next batch is retrained, whatever the policy says: the live version left a class.
+
+    An approximate step may bring the class back, and its rows are overwritten in every split:
+    nothing could tell.
+    """
+    if model.production_id is None:
+        return False
+    live = session.get_one(Version, model.production_id)
+    return _left_a_class(session, live)
+
+
+def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
+    if batch.fence != held.fence:  # a new holder: the one before died or was stopped
+        batch.attempts += 1
+        batch.fence = held.fence
+        session.flush()
+        audit.append(
+            session,
+            actor=f"worker:{held.owner}",
+            action=audit.Action.BATCH_TAKEN_OVER,
+            subject=f"batch:{batch.id}",
+            data={"attempt": batch.attempts},
+        )
+    return batch
+
+
+def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
+    """A new batch of the oldest due erasures, on the production version."""
+    if model.production_id is None:
+        return None
+    members = _oldest_due(session, model, now=now)
+    if not members:
+        return None
+    base = session.get_one(Version, model.production_id)
+    batch = _open(session, model, base, kind=_kind_of(members[0].request), held=held, now=now)
+    if must_be_exact(session, model):
+        batch.method = EXACT
+    for erasure in members:
+        erasures.claim(erasure, batch_id=batch.id)
+        # One that needs review for another model stays so: only its retry may change that.
+        if erasure.request.status == RequestStatus.ACCEPTED:
+            erasure.request.status = RequestStatus.PROCESSING
+    model.run_now_at = None
+    model.run_now_method = None
+    session.flush()
+    requests = [erasure.request_id for erasure in members]
+    _list_rows(session, model, base, batch, requests)
+    erasures.exclude(session, model.dataset_id, requests)
+    audit.append_many(
+        session,
+        actor=f"worker:{held.owner}",
+        lines=[
+            audit.Line(
+                audit.Action.BATCH_CLAIMED,
+                f"batch:{batch.id}",
+                {"model": model.name, "erasures": len(members), "base": base.number},
+            ),
+            *(
+                audit.Line(
+                    audit.Action.DELETION_REQUEST_CLAIMED,
+                    f"deletion_request:{request_id}",
+                    {"batch": batch.id, "model": model.name},
+                )
+                for request_id in requests
+            ),
+        ],
+    )
+    return batch
+
+
+def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasure]:
+    policy = Policy.model_validate(model.policy)
+    waiting = session.execute(
+        select(Erasure, DeletionRequest)
+        .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
+        .where(Erasure.model_id == model.id, Erasure.status == ErasureStatus.PENDING, _rested(now))
+        .order_by(Erasure.id)
+        .limit(min(policy.max_records, MAX_ERASURES))
+        # Both rows: a cancellation changes both, and must find them in the same order.
+        .with_for_update(of=[DeletionRequest, Erasure], skip_locked=True)
+    ).all()
+    if not waiting:
+        return []
+    if not _closes(session, model, min(erasure.created_at for erasure, _ in waiting), now=now):
+        return []
+    first = waiting[0]
+    members: list[Erasure] = []
+    records = 0
+    for erasure, request in waiting:
+        if erasure.cohort != first[0].cohort or _kind_of(request) != _kind_of(first[1]):
+            continue
+        if members and records + request.matched > policy.max_records:
+            break
+        # The relationship refuses lazy loads; here the row is already at hand.
+        erasure.request = request
+        members.append(erasure)
+        records += request.matched
+    return members
+
+
+def _list_rows(
+    session: Session, model: Model, base: Version, batch: Batch, requests: list[str]
+) -> None:
+    """Fix, before anything is excluded, which of the base's training rows the batch forgets."""
+    chain = versions.batch_chain(session, base)
+    wanted = (
+        select(Record.row)
+        .join(
+            RequestRecord,
+            and_(RequestRecord.dataset_id == Record.dataset_id, RequestRecord.row == Record.row),
+        )
+        .where(
+            Record.dataset_id == model.dataset_id,
+            RequestRecord.request_id.in_(requests),
+            versions.contained(base, chain=chain),
+        )
+        .distinct()
+    )
+    found = [{"batch_id": batch.id, "row": row} for row in session.scalars(wanted)]
+    if found:
+        session.execute(insert(BatchRecord), found)
+
+
+def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
+    """A batch for a freshly trained anchor that still owes deletions made while it trained."""
+    candidate = session.scalar(
+        select(Version)
+        .where(
+            Version.model_id == model.id,
+            Version.status == VersionStatus.CANDIDATE,
+            Version.anchor_id == Version.id,
+            Version.training_run_id.is_not(None),
+        )
+        .order_by(Version.number.desc())
+        .limit(1)
+    )
+    if candidate is None:
+        return None
+    owed = session.scalars(versions.owed(session, model, candidate)).all()
+    if not owed:
+        # Its debts are open requests again; the next batch works on them, on this anchor.
+        versions.promote(
+            session,
+            model,
+            candidate,
+            expected_production=model.production_id,
+            reason="training run: nothing owed",
+            actor=f"worker:{held.owner}",
+            now=now,
+        )
+        return None
+    batch = _open(session, model, candidate, kind="records", held=held, now=now)
+    if _owes_a_class(session, model, candidate):
+        # All debts are paid in one batch, and single records and a class have different targets;
+        # a training without any of them meets both.
+        batch.method = EXACT
+    session.execute(insert(BatchRecord), [{"batch_id": batch.id, "row": row} for row in owed])
+    audit.append(
+        session,
+        actor=f"worker:{held.owner}",
+        action=audit.Action.BATCH_CLAIMED,
+        subject=f"batch:{batch.id}",
+        data={"model": model.name, "erasures": 0, "base": candidate.number, "catching_up": True},
+    )
+    return batch
+
+
+def _owes_a_class(session: Session, model: Model, candidate: Version) -> bool:
+    found = session.scalar(
+        select(RequestRecord.row)
+        .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
+        .where(
+            DeletionRequest.kind == "class",
+            RequestRecord.dataset_id == model.dataset_id,
+            RequestRecord.row.in_(versions.owed(session, model, candidate)),
+        )
+        .limit(1)
+    )
+    return found is not None
+
+
+def _left_a_class(session: Session, base: Version) -> bool:
+    """Whether a class was forgotten between the version's anchor and the version."""
+    chain = versions.batch_chain(session, base)
+    found = session.scalar(
+        select(Batch.id).where(Batch.id.in_(chain), Batch.kind == "class").limit(1)
+    )
+    return found is not None
+
+
+def _open(
+    session: Session,
+    model: Model,
+    base: Version,
+    *,
+    kind: str,
+    held: leases.Held,
+    now: datetime,
+) -> Batch:
+    batch = Batch(
+        id=ids.new("b"),
+        model_id=model.id,
+        status=BatchStatus.RUNNING,
+        kind=kind,
+        base_version_id=base.id,
+        method=model.run_now_method,
+        seed=secrets.randbits(31),
+        fence=held.fence,
+        created_at=now,
+    )
+    session.add(batch)
+    session.flush()
+    return batch
+
+
+def _catching_up() -> Any:
+    return (
+        select(Version.model_id, func.min(Version.created_at))
+        .where(
+            Version.status == VersionStatus.CANDIDATE,
+            Version.anchor_id == Version.id,
+            Version.training_run_id.is_not(None),
+        )
+        .group_by(Version.model_id)
+    )
+
+
+def _closes(session: Session, model: Model, oldest: datetime, *, now: datetime) -> bool:
+    policy = Policy.model_validate(model.policy)
+    if model.run_now_at is not None or now - oldest >= timedelta(seconds=policy.max_wait_seconds):
+        return True
+    records = session.scalar(
+        select(func.sum(DeletionRequest.matched))
+        .join(Erasure, Erasure.request_id == DeletionRequest.id)
+        .where(Erasure.model_id == model.id, Erasure.status == ErasureStatus.PENDING)
+    )
+    return (records or 0) >= policy.max_records
+
+
+def _rested(now: datetime) -> Any:
+    return or_(Erasure.not_before.is_(None), Erasure.not_before <= now)
+
+
+def _kind_of(request: DeletionRequest) -> str:
+    return "class" if request.kind == "class" else "records"

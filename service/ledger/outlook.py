@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -44,14 +45,10 @@ def seconds_needed(session: Session, models: Sequence[Model]) -> float:
     """
     if not models:
         return UNKNOWN_BATCH_SECONDS
-    took = _recent_seconds(session, [model.id for model in models])
-    for model in models:
-        if claims.must_be_exact(session, model):
-            # The batches before it took a step, not a training.
-            took[model.id] = max(took.get(model.id, 0.0), _training_seconds(session, model))
+    recent = _recent(session, [model.id for model in models])
     return max(
         Policy.model_validate(model.policy).max_wait_seconds
-        + 2 * took.get(model.id, UNKNOWN_BATCH_SECONDS)
+        + 2 * _batch_seconds(session, model, [one for one in recent if one.model_id == model.id])
         for model in models
     )
 
@@ -103,19 +100,26 @@ def _records_since(session: Session, dataset: Dataset, since: datetime) -> int:
     return int(total or 0)
 
 
-def _recent_seconds(session: Session, model_ids: Sequence[int]) -> dict[int, float]:
-    """Median seconds of each model's latest completed batches."""
-    recent = session.execute(
-        select(Batch.model_id, Batch.created_at, Batch.finished_at)
+def _recent(session: Session, model_ids: Sequence[int]) -> Sequence[Any]:
+    """Of the models' latest completed batches, what is needed: every request asks for it."""
+    return session.execute(
+        select(Batch.model_id, Batch.kind, Batch.version_id, Batch.created_at, Batch.finished_at)
         .where(Batch.model_id.in_(model_ids), Batch.status == BatchStatus.COMPLETED)
         .order_by(Batch.id.desc())
         .limit(RECENT_BATCHES)
+    ).all()
+
+
+def _batch_seconds(session: Session, model: Model, recent: Sequence[Any]) -> float:
+    """How long the model's next batch may take: as long as its recent ones, or as a training."""
+    left_a_class = any(
+        one.kind == "class" and one.version_id == model.production_id for one in recent
     )
-    took: dict[int, list[float]] = {}
-    for model_id, began, ended in recent:
-        if ended is not None:
-            took.setdefault(model_id, []).append((ended - began).total_seconds())
-    return {model_id: statistics.median(seconds) for model_id, seconds in took.items()}
+    if left_a_class and claims.must_be_exact(session, model):
+        return _training_seconds(session, model)
+    took = [one.finished_at - one.created_at for one in recent if one.finished_at is not None]
+    seconds = [one.total_seconds() for one in took]
+    return statistics.median(seconds) if seconds else UNKNOWN_BATCH_SECONDS
 
 
 def _training_seconds(session: Session, model: Model) -> float:

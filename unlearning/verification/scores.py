@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from unlearning import objective
 from unlearning.errors import WrongOptions
 from unlearning.examples import Examples
 
@@ -120,7 +121,7 @@ def score(
     model: nn.Module,
     examples: Examples,
     *,
-    batch_size: int = 1024,
+    batch_size: int = objective.BATCH,
     rows: Integers | None = None,
     keep_probabilities: bool = False,
 ) -> Scores:

@@ -76,6 +76,41 @@ def summed_gradient_and_losses(
     return total, torch.cat(losses) if losses else torch.zeros(0, device=device)
 
 
+def weighted_gradient(
+    model: nn.Module,
+    examples: Examples,
+    weigh: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int = BATCH,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Σᵢ ∇ℓᵢ and Σᵢ wᵢ·∇ℓᵢ, each (p,) float64, and the losses (n,), from one forward pass.
+
+    ``weigh`` gives the weights (b,) of a batch from its losses (b,); they are constants to the
+    gradient.
+    """
+    parameters = list(step_parameters(model).values())
+    device = parameters[0].device
+    count = sum(p.numel() for p in parameters)
+    plain, weighted = torch.zeros(2, count, dtype=torch.float64, device=device)
+    found: list[Tensor] = []
+    with evaluating(model), torch.enable_grad():
+        for x, y in examples.batches(batch_size, device=device):
+            loss = per_example_loss(model(x), y)
+            weights = weigh(loss.detach())
+            for total, signal in ((plain, torch.ones_like(loss)), (weighted, weights)):
+                grads = torch.autograd.grad(
+                    loss,
+                    parameters,
+                    grad_outputs=signal,
+                    retain_graph=total is plain,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+                total += torch.cat([g.reshape(-1) for g in grads]).double()
+            found.append(loss.detach())
+    return plain, weighted, torch.cat(found) if found else torch.zeros(0, device=device)
+
+
 def losses(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
     """Loss of each example (n,)."""
     return _evaluate(model, examples, per_example_loss, batch_size)

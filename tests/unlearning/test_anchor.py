@@ -1,13 +1,16 @@
 import copy
+import statistics
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from unlearning import anchor as anchors
-from unlearning import architectures, kfac, objective, training
+from unlearning import architectures, calibration, kfac, objective, training
 from unlearning.anchor import Preparation
 from unlearning.architectures import Transform
 from unlearning.errors import UnusableDirection, WrongOptions
@@ -90,24 +93,39 @@ def test_running_sums_do_not_depend_on_order_grouping_or_present_weights(anchor,
 
 
 @pytest.mark.parametrize("preconditioned", [True, False])
-def test_direction_is_the_formula(anchor, model, train, preconditioned):
+@pytest.mark.parametrize("evenness", [0.0, 0.5])
+def test_direction_is_the_formula(anchor, model, train, preconditioned, evenness):
+    anchor = replace(anchor, evenness=evenness)
     rows = train.subset(torch.arange(60, 85))
     forgotten = anchors.forget(anchor, None, model, rows)
     found = anchors.direction(anchor, forgotten, preconditioned=preconditioned)
-    g_f = objective.summed_gradient(model, rows) / 25
     rest = concatenate(train.subset(torch.arange(60)), train.subset(torch.arange(85, 500)))
     g_r = objective.summed_gradient(model, rest) / 475
-    c = max(0.0, float(g_f @ g_r / (g_r @ g_r)))
-    step = g_f - c * g_r
-    if preconditioned:
-        step = anchor.curvature.solve(step)
-    if float(step @ g_f) <= 0:
-        c, step = 0.0, anchor.solve(g_f) if preconditioned else g_f
+    solve = anchor.curvature.solve if preconditioned else torch.clone
+
+    def weighted(weights):
+        """Σ w·∇ℓ / Σ w, one row at a time."""
+        gradients = [
+            objective.summed_gradient(model, rows.subset(torch.tensor([i]))) for i in range(25)
+        ]
+        return sum(w * g for w, g in zip(weights, gradients, strict=True)) / sum(weights)
+
+    def formula(g):
+        c = max(0.0, float(g @ g_r / (g_r @ g_r)))
+        step = solve(g - c * g_r)
+        return (c, step) if float(step @ g_f) > 0 else (0.0, solve(g))
+
+    g_f = weighted([1.0] * 25)
+    doubts = 1 - torch.exp(-objective.losses(model, rows).double())
+    c, step = formula(weighted((doubts**-evenness).tolist()))
     assert found.retain_weight == pytest.approx(c, rel=1e-3, abs=1e-6)
     assert float((found.delta - step / step.norm()).norm()) < 1e-3
     assert found.slope == pytest.approx(float(g_f @ step / step.norm()), rel=1e-3)
     assert found.length == pytest.approx(float(step.norm()), rel=1e-3)
     assert found.natural == pytest.approx(float(step.norm()) * 25 / 475, rel=1e-3)
+    as_they_are = anchors.direction(anchor, forgotten, preconditioned=preconditioned, evenly=False)
+    _, step = formula(g_f)
+    assert float((as_they_are.delta - step / step.norm()).norm()) < 1e-3
 
 
 def _hand_made(gradient_sum, count):
@@ -126,14 +144,18 @@ def _hand_made(gradient_sum, count):
     )
 
 
-def _hand_forgotten(gradient_sum, count, preconditioned=None):
+def _hand_forgotten(gradient_sum, count, preconditioned=None, push=None):
     gradient_sum = torch.tensor(gradient_sum, dtype=torch.float64)
+    solved = gradient_sum if preconditioned is None else torch.tensor(preconditioned).double()
     return anchors.Forgotten(
-        gradient_sum,
-        gradient_sum if preconditioned is None else torch.tensor(preconditioned).double(),
-        torch.tensor([count, 0]),
-        count,
-        1.0 * count,
+        gradient_sum=gradient_sum,
+        preconditioned_sum=solved,
+        push_sum=gradient_sum if push is None else torch.tensor(push).double(),
+        preconditioned_push_sum=solved if push is None else torch.tensor(push).double(),
+        weight_sum=float(count),
+        class_counts=torch.tensor([count, 0]),
+        count=count,
+        loss_sum=1.0 * count,
     )
 
 
@@ -151,6 +173,13 @@ def test_correction_is_dropped_when_it_would_lower_the_forget_loss():
     found = anchors.direction(anchor, forgotten)
     assert found.retain_weight == 0.0
     assert found.slope > 0
+
+
+def test_weights_are_dropped_when_they_would_lower_the_mean_forget_loss():
+    found = anchors.direction(
+        _hand_made([0.0, 0.0], 4), _hand_forgotten([1.0, 0.0], 1, push=[-1.0, 0.1])
+    )
+    assert found.delta.tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("gradient", [[0.0, 0.0], [float("nan"), 1.0], [float("inf"), 0.0]])
@@ -300,3 +329,84 @@ def test_a_model_without_a_gap_has_no_law(digits):
     assert not anchors.has_gap(prepared)
     assert prepared.law is None
     assert isinstance(prepared.curvature, kfac.Kfac)
+
+
+def _by_heart(seed):
+    """Digits, three in ten with a wrong label, and a network that knows 600 of them by heart."""
+    data = load_digits()
+    x, y = torch.tensor(data.images, dtype=torch.float32)[:, None], torch.tensor(data.target)
+    order = torch.randperm(len(y), generator=_generator(seed))
+    x, y = x[order], y[order]
+    wrong = torch.rand(len(y), generator=_generator(seed + 1)) < 0.3
+    y = torch.where(wrong, torch.randint(10, y.shape, generator=_generator(seed + 2)), y)
+    network = architectures.classifier(
+        "lenet5",
+        {"channels": 1, "image_height": 8, "image_width": 8},
+        Transform(scale=1 / 16, mean=(0.3,), std=(0.4,)),
+        generator=_generator(),
+    )
+    rows = Examples(x, y).subset(torch.arange(600))
+    recipe = training.Recipe(learning_rate=2e-3, batch_size=32, epochs=60, patience=60, alpha=0.0)
+    # Judged by its training rows, so that the last and most fitted epoch is the best.
+    training.fit(network, rows, rows, recipe=recipe, generator=_generator())
+    return Examples(x, y), network
+
+
+def test_rows_known_by_heart_can_no_more_be_told_from_rows_never_seen():
+    """On rows that took no part in settling the weights: other sets, other held-out rows."""
+    weighted, alike = [], []
+    for seed in (0, 10):
+        digits, model = _by_heart(seed)
+        unseen = digits.subset(torch.arange(1100, len(digits)))
+        anchor = anchors.prepare(
+            model,
+            digits.subset(torch.arange(600)),
+            digits.subset(torch.arange(600, 1100)),
+            options=Preparation(law_repeats=0),
+            generator=_generator(),
+        )
+        assert 0 < anchor.evenness <= 1
+        for first in range(0, 600, 60):
+            forget = digits.subset(torch.arange(first, first + 60))
+            weighted.append(_told(_stepped(anchor, model, forget), forget, unseen))
+            alike.append(
+                _told(_stepped(replace(anchor, evenness=0.0), model, forget), forget, unseen)
+            )
+    assert abs(statistics.fmean(weighted) - 0.5) < 0.5 * abs(statistics.fmean(alike) - 0.5)
+
+
+def _stepped(anchor, model, forget):
+    """The model after the searched step."""
+    step = anchors.direction(anchor, anchors.forget(anchor, None, model, forget))
+    goal = calibration.loss_goal(model, forget, gap=anchor.gap, generator=_generator())
+    apply = anchors.along(anchor, step, copy.deepcopy(model))
+    start = 0.5 * anchor.gap / step.slope
+    found = calibration.search(apply, goal=goal, start=start, ceiling=anchors.ceiling(anchor))
+    return apply(found.value)
+
+
+def _told(network, forget, unseen):
+    """AUC of the loss as a test of membership."""
+    losses = [objective.losses(network, rows) for rows in (forget, unseen)]
+    return roc_auc_score([1] * len(forget) + [0] * len(unseen), -torch.cat(losses))
+
+
+def test_rows_are_weighed_alike_where_the_plain_step_leaves_nothing_to_tell(anchor):
+    assert anchor.evenness == 0
+
+
+def test_sums_and_anchors_of_before_rows_were_weighted_weigh_them_alike(anchor, model, train):
+    rows = train.subset(torch.arange(9))
+    numbers = anchor.to_tensors()["numbers"][:3]
+    older = anchors.from_tensors(anchor.to_tensors() | {"numbers": numbers})
+    assert older.evenness == 0
+    forgotten = anchors.forget(older, None, model, rows)
+    tensors = {
+        name: t
+        for name, t in forgotten.to_tensors().items()
+        if "push" not in name and name != "weight_sum"
+    }
+    read = anchors.forgotten_from_tensors(tensors)
+    assert read.weight_sum == 9
+    expected = anchors.direction(older, forgotten).delta
+    torch.testing.assert_close(anchors.direction(older, read).delta, expected)

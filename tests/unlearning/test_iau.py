@@ -363,6 +363,6 @@ def test_without_a_gap_the_influence_itself_is_the_step(model, train, anchor, co
     # Levelled upwards: the guard, a share of the validation loss, is not to interfere.
     level = replace(anchor, training_loss=anchor.validation_loss)
     update = _unlearn(model, train, [4], replace(context, anchor=level))
-    step = anchors.direction(anchor, update.forgotten)
+    step = anchors.newton(anchor, update.forgotten)
     assert update.notes["strength_from"] == "natural"
     assert update.notes["strength"] == pytest.approx(step.natural)

@@ -4,13 +4,14 @@ Removing examples moves the optimum as adding points with the opposite gradient 
 (arXiv 2507.23257), so forgetting is one incremental-learning step on opposite points, corrected by
 the retained rows' gradient. Three forms of the step:
 
-- ``calibrated``: θ = θ₀ + η·δ, δ = P(g_f − c·g_r)/‖·‖ from the anchor θ₀ with all rows F forgotten
-  since, P the damped K-FAC inverse. η is searched until the mean forget loss has risen by the
-  generalisation gap, or, once earlier forgotten rows are erased, taken from a law fitted at
-  publish; it is halved while the validation loss rises too far.
+- ``calibrated``: θ = θ₀ + η·δ, δ = P(g_w − c·g_r)/‖·‖ from the anchor θ₀ with all rows F forgotten
+  since, P the damped K-FAC inverse, g_w the mean of their gradients, weighted so that rows known
+  by heart count where there are such rows (``Anchor.evenness``). η is searched until the mean
+  forget loss has risen by the generalisation gap, or, once earlier forgotten rows are erased,
+  taken from a law fitted at publish; it is halved while the validation loss rises too far.
   A class is left in several such steps from the present weights, each with a new gradient and the
   curvature of retained rows (``unlearning.class_walk``).
-- ``sgd``: the same direction unnormalised, with the learning rate as its length.
+- ``sgd``: the same direction unweighted and unnormalised, times the learning rate.
 - ``adam1``: the authors' released update: one step of a fresh Adam on
   ∇mean ℓ(D_r) − ∇mean ℓ(D_f), full batches, from the model given. A fresh Adam step is
   lr·sign(g), so it forgets its size; preconditioner and guard play no part.
@@ -129,13 +130,20 @@ def _task(
     anchor, prepared = _anchor(model, forget, retain, options, context, generator)
     _check_no_class_is_gone(anchor, context)
     forgotten = anchors.forget(anchor, context.forgotten, model, forget)
-    direction = anchors.direction(
-        anchor, forgotten, preconditioned=options.preconditioner == "kfac"
-    )
+    direction = _direction(anchor, forgotten, options)
     base = anchors.at(anchor, model)
     apply = anchors.along(anchor, direction, copy.deepcopy(base))
     guard = _guard(base, anchor, forget, options, context)
     return _Task(base, forget, anchor, forgotten, direction, apply, guard), prepared
+
+
+def _direction(anchor: Anchor, forgotten: Forgotten, options: Options) -> Direction:
+    preconditioned = options.preconditioner == "kfac"
+    if options.step == "sgd":
+        return anchors.direction(anchor, forgotten, preconditioned=preconditioned, evenly=False)
+    if not anchors.has_gap(anchor) and preconditioned:
+        return anchors.newton(anchor, forgotten)
+    return anchors.direction(anchor, forgotten, preconditioned=preconditioned)
 
 
 def _anchor(
@@ -309,6 +317,7 @@ def _notes(task: _Task, options: Options, how: str, found: Strength) -> dict[str
         "slope": task.direction.slope,
         "retain_weight": task.direction.retain_weight,
         "gap": task.anchor.gap,
+        "evenness": task.anchor.evenness,
         "forgotten_since_anchor": task.forgotten.count,
     }
 

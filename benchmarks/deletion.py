@@ -22,7 +22,7 @@ from torch import nn
 from benchmarks import cifar, results
 from benchmarks.cifar import Cifar
 from unlearning import anchor as anchors
-from unlearning import methods, objective, options, training, verification
+from unlearning import methods, objective, options, preparation, training, verification
 from unlearning.anchor import Anchor
 from unlearning.examples import Examples
 from unlearning.methods import Context
@@ -85,7 +85,7 @@ def main() -> None:
         train_seconds = time.perf_counter() - began
         bar.update(task, advance=1, description="Preparing the anchor")
         began = time.perf_counter()
-        anchor = anchors.prepare(
+        anchor = preparation.prepare(
             model, data.train, data.validation, generator=torch.Generator().manual_seed(0)
         )
         prepare_seconds = time.perf_counter() - began

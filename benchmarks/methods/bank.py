@@ -16,7 +16,7 @@ from benchmarks.methods import files
 from benchmarks.methods.problem import Problem
 from benchmarks.methods.settings import YARDSTICK, Settings
 from unlearning import anchor as anchors
-from unlearning import methods, objective, options, training, update_log
+from unlearning import methods, objective, options, preparation, training, update_log
 from unlearning.anchor import Anchor
 from unlearning.architectures import Classifier
 from unlearning.methods import Context
@@ -125,7 +125,7 @@ def _anchor(
     weights, costs = folder / "anchor.safetensors", folder / "anchor.json"
     if not costs.exists():
         with files.timed() as watch:
-            anchor = anchors.prepare(
+            anchor = preparation.prepare(
                 model,
                 problem.data.train,
                 problem.data.validation,

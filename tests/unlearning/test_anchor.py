@@ -10,12 +10,12 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from unlearning import anchor as anchors
-from unlearning import architectures, calibration, kfac, objective, training
-from unlearning.anchor import Preparation
+from unlearning import architectures, calibration, kfac, objective, preparation, training
 from unlearning.architectures import Transform
 from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.examples import Examples, concatenate
 from unlearning.methods import Context, fine_tune, random_labels
+from unlearning.preparation import Preparation
 
 
 def _generator(seed=0):
@@ -51,7 +51,7 @@ def model(train, validation):
 
 @pytest.fixture(scope="module")
 def anchor(model, train, validation):
-    return anchors.prepare(
+    return preparation.prepare(
         model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
     )
 
@@ -220,7 +220,7 @@ def normed(train, validation):
     recipe = training.Recipe(epochs=3, patience=3, learning_rate=1e-2, batch_size=32, alpha=0)
     model = training.fit(model, *images, recipe=recipe, generator=_generator()).model
     options = Preparation(law_repeats=0)
-    anchor = anchors.prepare(model, *images, options=options, generator=_generator())
+    anchor = preparation.prepare(model, *images, options=options, generator=_generator())
     return model, anchor, images[0]
 
 
@@ -295,7 +295,7 @@ def test_law_foretells_the_searched_strength_of_sets_it_was_not_fitted_on(anchor
 
 def test_preparing_reports_progress_and_leaves_the_model_as_it_was(model, train, validation):
     before, seen = objective.flatten(model), []
-    prepared = anchors.prepare(
+    prepared = preparation.prepare(
         model,
         train,
         validation,
@@ -311,7 +311,7 @@ def test_preparing_reports_progress_and_leaves_the_model_as_it_was(model, train,
 
 
 def test_same_seed_prepares_the_same_anchor(anchor, model, train, validation):
-    again = anchors.prepare(
+    again = preparation.prepare(
         model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
     )
     for name, tensor in anchor.to_tensors().items():
@@ -320,7 +320,7 @@ def test_same_seed_prepares_the_same_anchor(anchor, model, train, validation):
 
 def test_a_model_without_a_gap_has_no_law(digits):
     untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    prepared = anchors.prepare(
+    prepared = preparation.prepare(
         untrained,
         digits.subset(torch.arange(400)),
         digits.subset(torch.arange(400)),
@@ -358,7 +358,7 @@ def test_rows_known_by_heart_can_no_more_be_told_from_rows_never_seen():
     for seed in (0, 10):
         digits, model = _by_heart(seed)
         unseen = digits.subset(torch.arange(1100, len(digits)))
-        anchor = anchors.prepare(
+        anchor = preparation.prepare(
             model,
             digits.subset(torch.arange(600)),
             digits.subset(torch.arange(600, 1100)),

@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional
 
 from unlearning import anchor as anchors
-from unlearning import architectures, objective, training
-from unlearning.anchor import Preparation
+from unlearning import architectures, objective, preparation, training
 from unlearning.architectures import Transform
 from unlearning.errors import NeedsRetrain, UnusableDirection, WrongOptions
 from unlearning.examples import Examples, concatenate
 from unlearning.methods import Context, iau
+from unlearning.preparation import Preparation
 
 RECIPE = training.Recipe(epochs=40, patience=40, batch_size=32, learning_rate=2e-3, alpha=0)
 TRAIN = 600
@@ -67,7 +67,7 @@ def model(train, validation):
 
 @pytest.fixture(scope="module")
 def anchor(model, train, validation):
-    return anchors.prepare(
+    return preparation.prepare(
         model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
     )
 
@@ -324,7 +324,7 @@ def test_batch_norm_statistics_and_affine_take_no_part_in_the_step(train, valida
     recipe = replace(RECIPE, epochs=15)
     normed = training.fit(network, train, validation, recipe=recipe, generator=_generator()).model
     objective.recalibrate_batch_norm(normed, train)
-    prepared = anchors.prepare(
+    prepared = preparation.prepare(
         normed, train, validation, options=Preparation(law_repeats=1), generator=_generator()
     )
     context = Context(calibration=validation, anchor=prepared)

@@ -31,7 +31,7 @@ from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from unlearning import anchor as anchors
-from unlearning import calibration, class_walk, objective
+from unlearning import calibration, class_walk, objective, preparation
 from unlearning.anchor import Anchor, Direction, Forgotten
 from unlearning.calibration import Guard, Strength
 from unlearning.errors import NeedsRetrain, UnusableDirection, WrongOptions
@@ -169,11 +169,11 @@ def _anchor(
         )
     if context.calibration is None:
         raise WrongOptions("preparing an anchor needs calibration rows")
-    prepared = anchors.prepare(
+    prepared = preparation.prepare(
         model,
         concatenate(retain, forget),
         context.calibration,
-        options=anchors.Preparation(
+        options=preparation.Preparation(
             preconditioner=options.preconditioner, batch_size=options.batch_size
         ),
         generator=generator,

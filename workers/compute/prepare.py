@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unlearning import anchor as anchors
+from unlearning import preparation
 from unlearning.anchor import Anchor
 from workers import data
 from workers.compute import workspace
@@ -24,7 +24,7 @@ def run(
     began = time.perf_counter()
     rows = data.open_array(root, request["array"], excluded=request["anchor"]["excluded"])
     model = place.load(root, request["model"], request["anchor"]["digest"])
-    prepared = anchors.prepare(
+    prepared = preparation.prepare(
         model,
         rows.split(data.TRAIN),
         rows.split(data.VALIDATION),

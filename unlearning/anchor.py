@@ -26,7 +26,7 @@ from unlearning.law import Law
 #: Below this 1 − p a gradient in single precision says little that deserves more weight.
 _LEAST_DOUBT = 1e-4
 #: How much more a step of natural length is damped than one whose length is searched.
-_NEWTON_DAMPING = 30
+_NEWTON_DAMPING = 10
 
 
 @dataclass(frozen=True)
@@ -210,12 +210,17 @@ def forget(
         doubts = -torch.expm1(-losses)  # 1 − p
         return doubts.clamp_min(_LEAST_DOUBT) ** -anchor.evenness
 
-    gradient, push, losses = objective.weighted_gradient(base, examples, weigh)
+    if anchor.evenness:
+        gradient, push, losses = objective.weighted_gradient(base, examples, weigh)
+    else:
+        gradient, losses = objective.summed_gradient_and_losses(base, examples)
+        push = gradient.clone()  # a file takes no two names for one tensor
+    solved = anchor.solve(gradient)
     new = Forgotten(
         gradient,
-        anchor.solve(gradient),
+        solved,
         push,
-        anchor.solve(push),
+        anchor.solve(push) if anchor.evenness else solved.clone(),
         weight_sum=float(weigh(losses).double().sum()),
         class_counts=torch.bincount(examples.labels.cpu(), minlength=len(anchor.class_counts)),
         count=len(examples),

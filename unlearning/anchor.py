@@ -137,10 +137,15 @@ class Forgotten:
     loss_sum: float
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As tensors for a safetensors file; :func:`forgotten_from_tensors` reads them."""
-        return {
-            **{name: getattr(self, name).cpu() for name in (*_SUMS, *_PUSHES)},
-            "weight_sum": torch.tensor(self.weight_sum, dtype=torch.float64),
+        """As tensors for a safetensors file; :func:`forgotten_from_tensors` reads them.
+
+        Where every weight is 1, the sums are written once.
+        """
+        weighted = self.weight_sum != self.count
+        written = {name: getattr(self, name).cpu() for name in _SUMS + _PUSHES * weighted}
+        if weighted:
+            written["weight_sum"] = torch.tensor(self.weight_sum, dtype=torch.float64)
+        return written | {
             "class_counts": self.class_counts,
             "count": torch.tensor(self.count, dtype=torch.int64),
             "loss_sum": torch.tensor(self.loss_sum, dtype=torch.float64),
@@ -156,7 +161,7 @@ def forgotten_from_tensors(
 ) -> Forgotten:
     """The running sums that :meth:`Forgotten.to_tensors` wrote; on ``device`` when it is given.
 
-    Sums written before rows were weighted go on with every weight 1: the rows are gone.
+    Without weights in the file every weight is 1.
     """
     if missing := {*_SUMS, "class_counts", "count", "loss_sum"} - set(tensors):
         raise WrongOptions(f"not a forgotten set: {', '.join(sorted(missing))} missing")
@@ -214,13 +219,13 @@ def forget(
         gradient, push, losses = objective.weighted_gradient(base, examples, weigh)
     else:
         gradient, losses = objective.summed_gradient_and_losses(base, examples)
-        push = gradient.clone()  # a file takes no two names for one tensor
+        push = gradient
     solved = anchor.solve(gradient)
     new = Forgotten(
         gradient,
         solved,
         push,
-        anchor.solve(push) if anchor.evenness else solved.clone(),
+        anchor.solve(push) if anchor.evenness else solved,
         weight_sum=float(weigh(losses).double().sum()),
         class_counts=torch.bincount(examples.labels.cpu(), minlength=len(anchor.class_counts)),
         count=len(examples),

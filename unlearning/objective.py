@@ -12,7 +12,7 @@ the order of ``model.named_parameters()``.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -60,20 +60,8 @@ def summed_gradient_and_losses(
     Sums are kept in float64: a mean over 45,000 examples of a float32 running sum would lose the
     digits that tell one forgotten example from none.
     """
-    parameters = list(step_parameters(model).values())
-    device = parameters[0].device
-    total = torch.zeros(sum(p.numel() for p in parameters), dtype=torch.float64, device=device)
-    losses: list[Tensor] = []
-    with evaluating(model), torch.enable_grad():
-        for i, (x, y) in enumerate(examples.batches(batch_size, device=device)):
-            progress(i * batch_size / len(examples))
-            loss = per_example_loss(model(x), y)
-            grads = torch.autograd.grad(
-                loss.sum(), parameters, allow_unused=True, materialize_grads=True
-            )
-            total += torch.cat([g.reshape(-1) for g in grads]).double()
-            losses.append(loss.detach())
-    return total, torch.cat(losses) if losses else torch.zeros(0, device=device)
+    (total,), losses = _sums(model, examples, (torch.ones_like,), batch_size, progress)
+    return total, losses
 
 
 def weighted_gradient(
@@ -88,27 +76,39 @@ def weighted_gradient(
     ``weigh`` gives the weights (b,) of a batch from its losses (b,); they are constants to the
     gradient.
     """
+    (plain, weighted), losses = _sums(model, examples, (torch.ones_like, weigh), batch_size)
+    return plain, weighted, losses
+
+
+def _sums(
+    model: nn.Module,
+    examples: Examples,
+    weighings: Sequence[Callable[[Tensor], Tensor]],
+    batch_size: int,
+    progress: Callable[[float], None] = lambda _fraction: None,
+) -> tuple[list[Tensor], Tensor]:
+    """For each weighing the weighted sum of gradients (p,) float64, and the losses (n,)."""
     parameters = list(step_parameters(model).values())
     device = parameters[0].device
     count = sum(p.numel() for p in parameters)
-    plain, weighted = torch.zeros(2, count, dtype=torch.float64, device=device)
+    totals = [torch.zeros(count, dtype=torch.float64, device=device) for _ in weighings]
     found: list[Tensor] = []
     with evaluating(model), torch.enable_grad():
-        for x, y in examples.batches(batch_size, device=device):
+        for i, (x, y) in enumerate(examples.batches(batch_size, device=device)):
+            progress(i * batch_size / len(examples))
             loss = per_example_loss(model(x), y)
-            weights = weigh(loss.detach())
-            for total, signal in ((plain, torch.ones_like(loss)), (weighted, weights)):
+            for k, weigh in enumerate(weighings):
                 grads = torch.autograd.grad(
                     loss,
                     parameters,
-                    grad_outputs=signal,
-                    retain_graph=total is plain,
+                    grad_outputs=weigh(loss.detach()),
+                    retain_graph=k + 1 < len(weighings),
                     allow_unused=True,
                     materialize_grads=True,
                 )
-                total += torch.cat([g.reshape(-1) for g in grads]).double()
+                totals[k] += torch.cat([g.reshape(-1) for g in grads]).double()
             found.append(loss.detach())
-    return plain, weighted, torch.cat(found) if found else torch.zeros(0, device=device)
+    return totals, torch.cat(found) if found else torch.zeros(0, device=device)
 
 
 def losses(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:

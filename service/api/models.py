@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field, model_validator
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import claims, db, disclosure, lineage, models, runs
+from service.ledger import db, disclosure, lineage, models, runs
 from service.ledger.policy import Policy
 from service.ledger.tables import Model
 
@@ -202,13 +202,12 @@ def run_now(
     model: deps.Name, given: RunNowGiven, caller: Writing, session: deps.Session, wake: deps.Wake
 ) -> Any:
     row, now = models.get(session, model), db.now()
-    pending = models.run_now(
+    method, pending = models.run_now(
         session, row, method=given.method, options=given.options, actor=caller.actor, now=now
     )
-    exact = claims.EXACT["method"] if claims.must_be_exact(session, row) else None
     session.commit()
     wake.deletions(row.id)
-    return RunNowView(model=model, run_now_at=now, method=exact or given.method, pending=pending)
+    return RunNowView(model=model, run_now_at=now, method=method, pending=pending)
 
 
 def _views(session: deps.Session, rows: list[Model]) -> list[dict[str, Any]]:

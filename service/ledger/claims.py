@@ -76,7 +76,7 @@ def must_be_exact(session: Session, model: Model) -> bool:
     if model.production_id is None:
         return False
     live = session.get_one(Version, model.production_id)
-    return _left_a_class(session, live)
+    return _holds_a_class(session, versions.batch_chain(session, live))
 
 
 def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
@@ -103,7 +103,8 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
         return None
     base = session.get_one(Version, model.production_id)
     batch = _open(session, model, base, kind=_kind_of(members[0].request), held=held, now=now)
-    if must_be_exact(session, model):
+    chain = versions.batch_chain(session, base)
+    if _holds_a_class(session, chain):  # see must_be_exact
         batch.method = EXACT
     for erasure in members:
         erasures.claim(erasure, batch_id=batch.id)
@@ -114,7 +115,7 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     model.run_now_method = None
     session.flush()
     requests = [erasure.request_id for erasure in members]
-    _list_rows(session, model, base, batch, requests)
+    _list_rows(session, model, base, batch, requests, chain=chain)
     erasures.exclude(session, model.dataset_id, requests)
     audit.append_many(
         session,
@@ -169,10 +170,15 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
 
 
 def _list_rows(
-    session: Session, model: Model, base: Version, batch: Batch, requests: list[str]
+    session: Session,
+    model: Model,
+    base: Version,
+    batch: Batch,
+    requests: list[str],
+    *,
+    chain: list[str],
 ) -> None:
     """Fix, before anything is excluded, which of the base's training rows the batch forgets."""
-    chain = versions.batch_chain(session, base)
     wanted = (
         select(Record.row)
         .join(
@@ -249,9 +255,8 @@ def _owes_a_class(session: Session, model: Model, candidate: Version) -> bool:
     return found is not None
 
 
-def _left_a_class(session: Session, base: Version) -> bool:
-    """Whether a class was forgotten between the version's anchor and the version."""
-    chain = versions.batch_chain(session, base)
+def _holds_a_class(session: Session, chain: list[str]) -> bool:
+    """Whether one of these batches forgot a class."""
     found = session.scalar(
         select(Batch.id).where(Batch.id.in_(chain), Batch.kind == "class").limit(1)
     )

@@ -158,9 +158,10 @@ def run_now(
     options: Mapping[str, Any],
     actor: str,
     now: datetime,
-) -> dict[str, int]:
-    """Close the model's next batch without waiting; returns what waits for it, per kind.
+) -> tuple[str | None, dict[str, int]]:
+    """Close the model's next batch without waiting.
 
+    Returns the method that it will use in place of the policy's, and what waits for it, per kind.
     A method given here is used for that batch instead of the policy's, unless the batch has to be
     exact: then only an exact one can be asked for.
     """
@@ -169,21 +170,21 @@ def run_now(
             f"model {model.name} has no production version yet; train it or import a version first"
         )
     waiting = pending(session, model)
+    exact = claims.EXACT["method"] if claims.must_be_exact(session, model) else None
     if method is not None:
         choices.method(session, method, options, field="options", kinds=set(waiting))
         _require_log(session, model, method)
-        if method != claims.EXACT["method"] and claims.must_be_exact(session, model):
+        if exact not in (None, method):
             raise Conflict(
                 f"the live version of {model.name} left out a class after its training, and "
-                f"{method} could bring it back; leave the method out, or ask for "
-                f"{claims.EXACT['method']}"
+                f"{method} could bring it back; leave the method out, or ask for {exact}"
             )
     model.run_now_at = now
     model.run_now_method = None if method is None else {"method": method, "options": dict(options)}
     session.flush()
     data = {"method": method, "erasures": sum(waiting.values())}
     _write(session, model, audit.Action.MODEL_RUN_NOW, actor, data)
-    return waiting
+    return exact or method, waiting
 
 
 def _expected(session: Session, model: Model) -> set[str]:

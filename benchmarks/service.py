@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import psycopg
+import pyarrow.parquet as pq
 from rich.progress import Progress
 from sqlalchemy import make_url
 
@@ -65,10 +66,11 @@ def main() -> None:
 
 def _form(asked: argparse.Namespace, url: str, broker: str, advance: Any) -> dict[str, Any]:
     home = Path(tempfile.mkdtemp(prefix="bench-service-"))
+    _identify(asked.data / SOURCE, home / "data" / SOURCE)
     settings = Settings(
         _env_file=None,
         state_dir=home,
-        data_root=asked.data.resolve(),
+        data_root=home / "data",
         database_url=url,
         broker_url=broker,
         max_queue=1_000_000,
@@ -94,6 +96,17 @@ def _form(asked: argparse.Namespace, url: str, broker: str, advance: Any) -> dic
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _identify(source: Path, target: Path) -> None:
+    """Copy the images with ids, which the source has not, so that requests can name them."""
+    table = pq.read_table(source)
+    target.parent.mkdir()
+    pq.write_table(table.append_column("id", [list(map(_id, range(len(table))))]), target)
+
+
+def _id(row: int) -> str:
+    return f"image-{row:05}"
+
+
 def _publish(client: Client, epochs: int) -> None:
     client.post("/v1/datasets", {"name": DATASET, "source": {"path": SOURCE}})
     client.wait_for(
@@ -115,7 +128,7 @@ def _publish(client: Client, epochs: int) -> None:
     client.post(f"/v1/models/{MODEL}/training-runs", {"seed": 1})
     client.wait_for(f"/v1/models/{MODEL}", lambda seen: seen["production"], timeout_seconds=900)
     # The first deletion waits for the anchor if it is not prepared; it is not what is measured.
-    request = client.post("/v1/deletion-requests", {"dataset": DATASET, "record_ids": ["0"]})
+    request = client.post("/v1/deletion-requests", {"dataset": DATASET, "record_ids": [_id(0)]})
     client.wait_for(
         f"/v1/deletion-requests/{request['id']}",
         lambda seen: seen["status"] == "completed",
@@ -131,7 +144,7 @@ def _latency(client: Client, requests: int, advance: Any) -> dict[str, Any]:
         row += 1
         before = client.get(f"/v1/models/{MODEL}")["production"]
         request = client.post(
-            "/v1/deletion-requests", {"dataset": DATASET, "record_ids": [str(row)]}
+            "/v1/deletion-requests", {"dataset": DATASET, "record_ids": [_id(row)]}
         )
         client.wait_for(
             f"/v1/deletion-requests/{request['id']}",
@@ -159,7 +172,7 @@ def _throughput(
     waiting = {"policy": {"max_wait_seconds": 86_400, "max_records": 1_000_000}}
     client.patch(f"/v1/models/{MODEL}", waiting)
     bodies = (
-        {"dataset": DATASET, "record_ids": [str(row)]} for row in range(1000, 1000 + asked.load)
+        {"dataset": DATASET, "record_ids": [_id(row)]} for row in range(1000, 1000 + asked.load)
     )
     seconds, taken, statuses = load.post_all(
         address, "/v1/deletion-requests", key, bodies, connections=asked.connections

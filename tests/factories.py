@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger import ids
 from service.ledger.digests import Digester
+from service.ledger.identifiers import Origin
 from service.ledger.states import (
     BatchStatus,
     DatasetStatus,
@@ -63,6 +64,8 @@ def dataset(
             "shape": [1, 8, 8],
             "dtype": "uint8",
             "classes": 3,
+            "record_id_origin": Origin.SOURCE,
+            "subject_id_origin": Origin.SOURCE if subjects else Origin.ABSENT,
             "revision": 0,
             "created_at": NOW,
             "ready_at": NOW,

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from models_store import arrays
 from models_store.errors import StoreError
 from service.errors import Unprocessable
-from service.ledger import datasets, leases
+from service.ledger import datasets, identifiers, leases
 from service.ledger.digests import Digester
+from service.ledger.identifiers import Origin
 from service.ledger.tables import Dataset
 from workers import readers
 from workers.compute.process import Stopping
@@ -46,6 +47,7 @@ class Ingested:
     classes: int
     size_bytes: int
     format: str
+    record_id_origin: Origin
     record_ids: list[str] = field(repr=False)
     subject_ids: list[str] | None = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
@@ -97,7 +99,7 @@ def ingest(
             datasets.complete(
                 session,
                 dataset,
-                datasets.Ingested(found.key, found.shape, found.dtype, found.classes),
+                _facts(found),
                 _rows(found, name, runtime.digester),
                 actor=runtime.actor,
                 now=runtime.now(),
@@ -163,6 +165,17 @@ def _asked(source: dict[str, Any]) -> dict[str, Any]:
     return asked
 
 
+def _facts(found: Ingested) -> datasets.Ingested:
+    return datasets.Ingested(
+        array_key=found.key,
+        shape=found.shape,
+        dtype=found.dtype,
+        classes=found.classes,
+        record_id_origin=found.record_id_origin,
+        subject_id_origin=Origin.ABSENT if found.subject_ids is None else Origin.SOURCE,
+    )
+
+
 def _rows(found: Ingested, name: str, digester: Digester) -> Iterator[datasets.Row]:
     """Rows for the ledger; this is where subject ids become digests and end."""
     for i, record_id in enumerate(found.record_ids):
@@ -191,8 +204,8 @@ def read_into_store(
     """Read and check a file and write its array under ``root``; on any error nothing is left.
 
     Without a split column, ``fractions`` of train, validation and audit rows are drawn with
-    ``seed``, the same share of every class. Without a record id column a row's id is its position
-    in the file, from "0". ``progress(done, expected)`` is called after every chunk.
+    ``seed``, the same share of every class. Without a record id column ids are generated from the
+    row's position in the file. ``progress(done, expected)`` is called after every chunk.
     Raises ``ReadError``, or a ``StoreError`` of the models store.
     """
     _check_fractions(fractions)
@@ -225,7 +238,9 @@ def read_into_store(
         classes=found,
         size_bytes=written.size_bytes,
         format=source.format,
-        record_ids=seen.record_ids or [str(row) for row in range(written.rows)],
+        record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
+        record_ids=seen.record_ids
+        or [identifiers.generated(row, written.rows) for row in range(written.rows)],
         subject_ids=seen.subject_ids or None,
         labels=labels,
         splits=splits,

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, Unprocessable
 from service.ledger import audit
+from service.ledger.identifiers import Case, Origin
 from service.ledger.states import DatasetStatus, IllegalMove
 from service.ledger.tables import Dataset, Record
 
@@ -36,12 +37,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Ingested:
-    """What an ingest found: the array's key, and the shape of one row."""
+    """What an ingest found: the array's key, the shape of one row, where its ids come from."""
 
     array_key: str
     shape: tuple[int, ...]
     dtype: str
     classes: int
+    record_id_origin: Origin
+    subject_id_origin: Origin
+    id_case: Case | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,9 @@ def complete(
     dataset.shape = list(ingested.shape)
     dataset.dtype = ingested.dtype
     dataset.classes = ingested.classes
+    dataset.record_id_origin = ingested.record_id_origin
+    dataset.subject_id_origin = ingested.subject_id_origin
+    dataset.id_case = ingested.id_case
     dataset.status = DatasetStatus.READY
     dataset.progress = 1.0
     dataset.error = None

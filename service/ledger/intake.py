@@ -326,7 +326,7 @@ class _Page:
             subject_digest=(
                 None
                 if ask.subject_id is None
-                else self.digester.subject(circle.dataset.name, ask.subject_id)
+                else matching.subject_digest(circle.dataset, ask.subject_id, digester=self.digester)
             ),
             label=ask.label,
             reason=ask.reason,

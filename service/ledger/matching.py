@@ -10,6 +10,7 @@ from typing import Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.ledger import identifiers
 from service.ledger.digests import Digester
 from service.ledger.tables import Dataset, Record
 
@@ -54,19 +55,27 @@ def match(
     A record that another request is already forgetting counts as still to forget until its raw
     row is erased, so that this request does not end before that one.
     """
-    by_id = _by_record_id(session, dataset, {one for ask in asks for one in ask.record_ids})
+    by_id = _by_record_id(
+        session,
+        dataset,
+        {form for ask in asks for one in ask.record_ids for form in _forms(dataset, one)},
+    )
     by_subject = _by_subject(session, dataset, asks, digester)
     found: list[Match] = []
     for ask in asks:
         if ask.kind == "records":
-            hits = [by_id[one] for one in dict.fromkeys(ask.record_ids) if one in by_id]
-            missing = len(set(ask.record_ids)) - len(hits)
+            hits, missing = _of_records(by_id, dataset, ask)
         elif ask.kind == "subject":
             hits, missing = _of_subject(by_subject, dataset, ask, digester), 0
         else:
             hits, missing = _of_label(session, dataset, ask), 0
         found.append(_match(hits, missing))
     return found
+
+
+def subject_digest(dataset: Dataset, subject_id: str, *, digester: Digester) -> str:
+    """Return the digest under which a request keeps its subject, 64 hex digits."""
+    return digester.subject(dataset.name, _forms(dataset, subject_id)[0])
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,20 @@ def _by_record_id(session: Session, dataset: Dataset, wanted: set[str]) -> dict[
     }
 
 
+def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[list[_Hit], int]:
+    """What the ask's record ids name, and how many of them name nothing."""
+    hits: dict[str, _Hit] = {}
+    unknown: set[str] = set()
+    for forms in (_forms(dataset, one) for one in ask.record_ids):
+        # As given first: a dataset of before may hold ids that only white space tells apart.
+        kept = next((form for form in reversed(forms) if form in by_id), None)
+        if kept is None:
+            unknown.add(forms[0])
+        else:
+            hits[kept] = by_id[kept]
+    return list(hits.values()), len(unknown)
+
+
 def _by_subject(
     session: Session, dataset: Dataset, asks: Sequence[Ask], digester: Digester
 ) -> dict[str, list[_Hit]]:
@@ -100,7 +123,7 @@ def _by_subject(
         digest
         for ask in asks
         if ask.subject_id is not None
-        for digest in digester.subject_candidates(dataset.name, ask.subject_id)
+        for digest in _candidates(dataset, ask.subject_id, digester)
     }
     found: dict[str, list[_Hit]] = {}
     for chunk in _chunks(wanted):
@@ -117,8 +140,21 @@ def _of_subject(
     by_subject: dict[str, list[_Hit]], dataset: Dataset, ask: Ask, digester: Digester
 ) -> list[_Hit]:
     assert ask.subject_id is not None
-    candidates = digester.subject_candidates(dataset.name, ask.subject_id)
+    candidates = _candidates(dataset, ask.subject_id, digester)
     return [hit for digest in candidates for hit in by_subject.get(digest, [])]
+
+
+def _candidates(dataset: Dataset, subject_id: str, digester: Digester) -> list[str]:
+    """Digests under which the subject may be stored, under any form of its id and any key."""
+    return [
+        digest
+        for form in _forms(dataset, subject_id)
+        for digest in digester.subject_candidates(dataset.name, form)
+    ]
+
+
+def _forms(dataset: Dataset, text: str) -> tuple[str, ...]:
+    return identifiers.forms(text, fold_case=dataset.id_case == identifiers.Case.IGNORED)
 
 
 def _of_label(session: Session, dataset: Dataset, ask: Ask) -> list[_Hit]:

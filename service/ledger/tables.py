@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from service.ledger.db import Base, Instant
+from service.ledger.identifiers import Case, Origin
 from service.ledger.states import (
     BatchStatus,
     DatasetStatus,
@@ -110,6 +111,12 @@ class Dataset(Base):
     shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     dtype: Mapped[str | None] = mapped_column(String(16))
     classes: Mapped[int | None]
+    #: Where the ids come from, set when the dataset becomes ready: a request by ids that the
+    #: source does not have cannot be answered.
+    record_id_origin: Mapped[Origin | None] = mapped_column(_state(Origin))
+    subject_id_origin: Mapped[Origin | None] = mapped_column(_state(Origin))
+    #: What the source says of ids that differ by case; None: it has none that do.
+    id_case: Mapped[Case | None] = mapped_column(_state(Case))
     #: Grows by one each time records are excluded from training.
     revision: Mapped[int] = mapped_column(default=0)
     progress: Mapped[float] = mapped_column(default=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, select, text
 
 from service.ledger import audit, db, schema
+from service.ledger.tables import Dataset
 from tests import factories
 
 
@@ -61,6 +63,52 @@ def test_downgrade_removes_everything_also_with_rows_and_upgrade_brings_it_back(
         assert schema.is_current(session)
         factories.dataset(session)
         session.commit()
+
+
+def test_datasets_of_before_learn_where_their_ids_come_from(bare_database: Engine) -> None:
+    database = bare_database
+    schema.upgrade(database, revision="0001")
+    known = {
+        "generated": ([str(row) for row in range(12)], None, {}),
+        "declared": ([str(row) for row in range(12)], "s", {"columns": {"record_id": "number"}}),
+        "named": ([f"r{row}" for row in range(12)], "s", {"columns": {"record_id": None}}),
+        "shifted": ([str(row + 1) for row in range(12)], None, {}),
+    }
+    with database.begin() as connection:
+        for number, (name, (ids, subject, source)) in enumerate(known.items(), start=1):
+            connection.execute(
+                text(
+                    "INSERT INTO datasets"
+                    " (id, name, status, source, revision, progress, created_at) VALUES"
+                    " (:id, :name, 'ready', :source, 0, 1, '2026-01-01 00:00:00')"
+                ),
+                {"id": number, "name": name, "source": json.dumps(source)},
+            )
+            for row, record_id in enumerate(ids):
+                connection.execute(
+                    text(
+                        "INSERT INTO records"
+                        ' (dataset_id, "row", record_id, subject_digest, label, split)'
+                        " VALUES (:dataset, :row, :record_id, :digest, 0, 0)"
+                    ),
+                    {"dataset": number, "row": row, "record_id": record_id, "digest": subject},
+                )
+    schema.upgrade(database)
+    with db.session_factory(database)() as session:
+        found = {
+            row.name: (str(row.record_id_origin), str(row.subject_id_origin), row.id_case)
+            for row in session.scalars(select(Dataset))
+        }
+    assert found == {
+        "generated": ("generated", "absent", None),
+        "declared": ("source", "source", None),
+        "named": ("source", "source", None),
+        "shifted": ("source", "absent", None),
+    }
+    schema.downgrade(database, revision="0001")
+    assert "record_id_origin" not in {
+        one["name"] for one in inspect(database).get_columns("datasets")
+    }
 
 
 def test_a_bare_database_is_not_current(bare_database: Engine) -> None:

@@ -46,7 +46,7 @@ def test_real_images_are_stored_with_their_labels_subjects_and_splits(tmp_path, 
     np.testing.assert_array_equal(array.labels, real.target)
     np.testing.assert_array_equal(array.labels, found.labels)
     np.testing.assert_array_equal(array.splits, found.splits)
-    assert found.record_ids == [str(i) for i in range(1797)]
+    assert found.record_ids == [f"row-{i:06}" for i in range(1797)]
     assert found.subject_ids == [f"person-{i // 5}" for i in range(1797)]
     assert array.manifest["source"] == {
         "file": "digits.npz",

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store import arrays
+from service.ledger import identifiers
 from workers.readers.contract import Chunk, Parts, ReadError
 
 _LABEL_LIMIT = 1 << 31
@@ -25,8 +26,8 @@ def chunk(
     return Chunk(
         x=x,
         labels=labels(pull(parts.label), first=first, column=parts.label),
-        record_ids=identifiers(pull(record), first=first, column=record) if record else None,
-        subject_ids=identifiers(pull(subject), first=first, column=subject) if subject else None,
+        record_ids=texts(pull(record), first=first, column=record) if record else None,
+        subject_ids=texts(pull(subject), first=first, column=subject) if subject else None,
         splits=splits(pull(split), first=first, column=split) if split else None,
     )
 
@@ -68,18 +69,20 @@ def splits(found: Sequence[Any], *, first: int, column: str) -> npt.NDArray[np.u
     return codes
 
 
-def identifiers(found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str) -> list[str]:
-    """Identifiers as text; numbers and text are taken, anything else and emptiness is not."""
+def texts(found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str) -> list[str]:
+    """Identifiers in their normalised form; numbers and text are taken, anything else is not."""
     texts = []
     values = found.tolist() if isinstance(found, np.ndarray) else found
     for position, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        text = identifiers.normalise(value) if isinstance(value, str) else str(value) * whole
+        if not text:
             raise ReadError(
                 "the identifier is missing or is neither text nor a whole number",
                 row=first + position,
                 column=column,
             )
-        texts.append(str(value))
+        texts.append(text)
     return texts
 
 

@@ -13,11 +13,19 @@ from service import sources
 from service.errors import Conflict, NotFound, Unprocessable
 from service.ledger import datasets, db
 from service.ledger.datasets import Ingested, Row
+from service.ledger.identifiers import Origin
 from service.ledger.states import DatasetStatus, IllegalMove
 from service.ledger.tables import AuditEvent, Dataset, Record
 from tests.factories import NOW
 
-FOUND = Ingested(array_key="b" * 64, shape=(3, 4, 4), dtype="uint8", classes=5)
+FOUND = Ingested(
+    array_key="b" * 64,
+    shape=(3, 4, 4),
+    dtype="uint8",
+    classes=5,
+    record_id_origin=Origin.SOURCE,
+    subject_id_origin=Origin.SOURCE,
+)
 
 
 def _create(session: Session, name: str = "faces") -> Dataset:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, ServiceError
 from service.ledger import audit, capabilities, db, intake, outlook, requests
+from service.ledger.identifiers import Case
 from service.ledger.matching import Ask
 from service.ledger.states import BatchStatus, DatasetStatus, ErasureStatus, RequestStatus
 from service.ledger.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model, Record
@@ -65,6 +66,47 @@ def _actions(session: Session, request: DeletionRequest) -> list[str]:
     lines = select(AuditEvent.action).where(AuditEvent.subject == f"deletion_request:{request.id}")
     audit.write(session)
     return list(session.scalars(lines.order_by(AuditEvent.seq)))
+
+
+@pytest.mark.parametrize("asked", ["jos\u00e9", "jose\u0301", " jos\u00e9", "jos\u00e9\u00a0"])
+def test_an_id_is_found_in_every_form_of_it(session: Session, asked: str) -> None:
+    data = factories.dataset(session, subjects=["jos\u00e9", "jos\u00e9", *["eve"] * 10])
+    session.get_one(Record, (data.id, 5)).record_id = "jos\u00e9"
+    _published(session, data)
+    by_subject, by_id = _record(
+        session, Ask(data.name, "subject", subject_id=asked), _records(data, asked, "jos\u00e9")
+    )
+    assert requests.rows(session, by_subject.id) == [0, 1]
+    assert by_subject.subject_digest == factories.DIGESTER.subject(data.name, "jos\u00e9")
+    assert requests.rows(session, by_id.id) == [5]
+    assert (by_id.matched, by_id.not_found) == (1, 0)
+
+
+def test_case_is_ignored_where_the_source_says_so(session: Session) -> None:
+    data = factories.dataset(session, subjects=["eve@x.org"] * 12, id_case=Case.IGNORED)
+    exact = factories.dataset(session, subjects=["eve@x.org"] * 12)
+    found = _record(
+        session,
+        *(Ask(one.name, "subject", subject_id="Eve@X.org") for one in (data, exact)),
+        *(_records(one, "R3", "r3") for one in (data, exact)),
+    )
+    assert [request.matched for request in found] == [12, 0, 1, 1]
+    assert [request.not_found for request in found[2:]] == [0, 1]
+
+
+def test_ids_kept_before_they_were_normalised_are_found_as_given(session: Session) -> None:
+    data = factories.dataset(session, subjects=["eve ", *["ann"] * 11])
+    session.get_one(Record, (data.id, 5)).record_id = "r3 "
+    _published(session, data)
+    by_subject, by_id, both = _record(
+        session,
+        Ask(data.name, "subject", subject_id="eve "),
+        _records(data, "r3 "),
+        _records(data, "r3", "r3 "),
+    )
+    assert requests.rows(session, by_subject.id) == [0]
+    assert requests.rows(session, by_id.id) == [5]
+    assert requests.rows(session, both.id) == [3, 5]
 
 
 def test_a_request_fans_out_to_every_published_model(session: Session) -> None:

@@ -1,0 +1,55 @@
+"""Record and subject ids as text: one form for ingest and requests, so that both mean the same.
+
+An id is compared in Unicode's composed form (NFC) without the white space around it, because those
+differ between programs that mean the same person. What differs by case or by a compatibility form
+(a ligature, a full-width letter, an invisible character) may be another person: ``lookalike`` tells
+such ids, and ingest refuses them unless the source says whether case matters.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from enum import StrEnum
+
+
+class Origin(StrEnum):
+    """Where a dataset's ids come from."""
+
+    SOURCE = "source"  # a column of the source
+    GENERATED = "generated"  # made at ingest; no client has them
+    ABSENT = "absent"  # the rows have none
+
+
+class Case(StrEnum):
+    """What a source says of ids that differ by case or compatibility form."""
+
+    DISTINCT = "distinct"  # they are different ids
+    IGNORED = "ignored"  # they are one id; ids are kept and looked up case-folded
+
+
+def normalise(text: str, *, fold_case: bool = False) -> str:
+    """Return the form in which an id is kept and looked up; it may be empty."""
+    if fold_case:
+        # Canonical caseless matching, the Unicode standard's definition D145.
+        text = unicodedata.normalize("NFD", text).casefold()
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def forms(text: str, *, fold_case: bool = False) -> tuple[str, ...]:
+    """Return the forms under which an id may be kept: normalised, then as given.
+
+    Datasets ingested before ids were normalised keep them as their source gave them.
+    """
+    return tuple(dict.fromkeys((normalise(text, fold_case=fold_case), text)))
+
+
+def lookalike(text: str) -> str:
+    """Return a key that two ids share when only case, form or invisible characters differ."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    visible = "".join(one for one in folded if unicodedata.category(one) != "Cf")
+    return unicodedata.normalize("NFKC", visible).strip()
+
+
+def generated(row: int, rows: int) -> str:
+    """Return the id of row ``row`` (from 0) of ``rows``: ``row-000151``; no client has such ids."""
+    return f"row-{row:0{max(6, len(str(rows - 1)))}}"

@@ -17,5 +17,9 @@ class UnusableDirection(UnlearningError):
     """The update's direction is zero or not finite, so no step along it means anything."""
 
 
+class Diverged(UnlearningError):
+    """A training whose loss is no number any more: the same recipe ends so each time."""
+
+
 class NeedsRetrain(UnlearningError):
     """The method cannot do what is asked within its guarantees; retraining can."""

@@ -52,10 +52,12 @@ class Examples:
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mini-batches (x, y) on ``device``; shuffled with ``generator`` when one is given."""
+        """Mini-batches (x, y) on ``device``; shuffled with ``generator`` when one is given.
+
+        They are cut by :func:`pieces`: no row is dropped, and none is left alone.
+        """
         order = None if generator is None else torch.randperm(len(self), generator=generator)
-        for start in range(0, len(self), size):
-            here = slice(start, start + size)
+        for here in pieces(len(self), size):
             if order is not None:
                 where = order[here] if self.rows is None else self.rows[order[here]]
                 x, y = self.x[where], self.y[where]
@@ -64,6 +66,20 @@ class Examples:
             else:
                 x, y = self.x[here], self.y[here]
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+
+
+def pieces(count: int, size: int) -> list[slice]:
+    """Cut ``count`` rows into mini-batches of ``size``; a row left over joins the last batch.
+
+    One row has no variance, so batch normalisation refuses a batch of one in train mode. Batches of
+    one are made only where ``size`` is 1 or there is a single row.
+    """
+    if not count:
+        return []
+    starts = list(range(0, count, size))
+    if size > 1 and len(starts) > 1 and count - starts[-1] == 1:
+        del starts[-1]
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
 
 
 def concatenate(first: Examples, second: Examples) -> Examples:

@@ -220,8 +220,8 @@ def recalibrate_batch_norm(
     """Set the running statistics of batch and instance normalisation to those of ``examples``.
 
     In place. The mean is that over all rows. The variance is the mean, over all rows, of the
-    unbiased variances within the batches; what the batches' means differ by is not in it. A row
-    left over alone is skipped, and fewer than two rows leave the statistics as they were.
+    unbiased variances within the batches; what the batches' means differ by is not in it. Fewer
+    than two rows leave the statistics as they were.
 
     To be called at publish with the retained rows only, so that the statistics carry nothing of
     rows that were forgotten. Other layers stay in evaluation mode.
@@ -241,9 +241,6 @@ def recalibrate_batch_norm(
             layer.reset_running_stats()
             layer.train()
         for x, _ in examples.batches(batch_size, device=device):
-            # One example has no variance; a last batch of one would be refused.
-            if len(x) < 2:
-                continue
             seen += len(x)
             for layer in layers:
                 # Every row counts alike; an average over batches would favour a short one's.

@@ -121,7 +121,7 @@ def fit_law(
     ``losses`` (n,) are those of ``train`` at θ₀. None when there is no gap to close, or when too
     few sets could be brought to their target.
     """
-    if not anchors.has_gap(anchor):
+    if len(train) < 2 or not anchors.has_gap(anchor):
         return None
     sets = law.pseudo_sets(train.labels, losses, repeats=repeats, generator=generator)
     points = []
@@ -145,7 +145,7 @@ def _evenness(
     The AUC of that attack is measured on sets of training rows brought to their target with γ = 0
     and, if that leaves rows which can be told for certain, with 1; it is nearly linear between.
     """
-    if not anchors.has_gap(anchor):
+    if len(train) < 2 or not anchors.has_gap(anchor):
         return 0.0
     size = min(_PSEUDO_ROWS, max(1, len(train) // 10))
     sets = [train.sample(size, generator=generator) for _ in range(_PSEUDO_SETS)]

@@ -7,6 +7,8 @@ when they must be forgotten.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from unlearning import objective
-from unlearning.errors import WrongOptions
-from unlearning.examples import Examples
+from unlearning.errors import Diverged, WrongOptions
+from unlearning.examples import Examples, pieces
 from unlearning.update_log import UpdateLog
 
 
@@ -80,11 +82,14 @@ def fit(
     The same generator state and initial weights give the same weights bit for bit on one machine
     with one number of threads. ``ended`` is told of every epoch (counted from 0) and what it
     reached. ``log``, when given, receives the weight difference of each batch.
+
+    ``Diverged`` as soon as the loss is no finite number.
     """
     if not len(train) or not len(validation):
         raise WrongOptions("training needs at least one training and one validation row")
+    batches = pieces(len(train), recipe.batch_size)
+    _check_batches_of_one(model, train, batches)
     optimiser = _optimiser(model, recipe)
-    steps = -(-len(train) // recipe.batch_size)
     history: list[Epoch] = []
     best, best_epoch = _state(model), -1
     with _reproducible(generator):
@@ -92,12 +97,15 @@ def fit(
             model.train()
             total = torch.zeros((), dtype=torch.float64)
             order = torch.randperm(len(train), generator=generator)
-            for step, chosen in enumerate(torch.split(order, recipe.batch_size)):
-                batch = train.subset(chosen)
-                total += _step(model, batch, optimiser, recipe, log) * len(chosen)
+            for step, here in enumerate(batches):
+                batch = train.subset(order[here])
+                loss = _step(model, batch, optimiser, recipe, log)
+                _require_finite("loss", loss, epoch)
+                total += loss * len(batch)
                 if step % 16 == 0:
-                    progress((epoch + step / steps) / recipe.epochs)
+                    progress((epoch + step / len(batches)) / recipe.epochs)
             history.append(_measure(model, validation, float(total) / len(train)))
+            _require_finite("validation loss", history[-1].validation_loss, epoch)
             ended(epoch, history[-1])
             if best_epoch < 0 or _better(history[-1], history[best_epoch]):
                 best, best_epoch = _state(model), epoch
@@ -106,7 +114,7 @@ def fit(
     model.load_state_dict(best)
     model.eval()
     if log is not None:
-        log.keep((best_epoch + 1) * steps)
+        log.keep((best_epoch + 1) * len(batches))
     progress(1.0)
     return Fit(model, tuple(history), best_epoch)
 
@@ -126,6 +134,40 @@ def restricted_gradients(
     if recipe.restriction == "double_backward":
         return _by_double_backward(model, x, y, parameters, recipe)
     return _by_finite_difference(model, x, y, parameters, recipe)
+
+
+def _require_finite(name: str, loss: float, epoch: int) -> None:
+    if math.isfinite(loss):
+        return
+    became = "NaN" if math.isnan(loss) else "infinite"
+    raise Diverged(
+        f"the {name} became {became} in epoch {epoch + 1}; "
+        "lower the learning rate (recipe.learning_rate)"
+    )
+
+
+def _check_batches_of_one(model: nn.Module, train: Examples, batches: list[slice]) -> None:
+    """Raise ``WrongOptions`` where a batch is one row and the network takes no batch of one."""
+    if all(here.stop - here.start > 1 for here in batches):
+        return
+    ((x, _),) = train.subset(torch.zeros(1, dtype=torch.int64)).batches(
+        1, device=next(model.parameters()).device
+    )
+    trial = copy.deepcopy(model).train()
+    try:
+        # Dropout draws here too: what it draws is not to change the training.
+        with torch.random.fork_rng(), torch.no_grad():
+            trial(x)
+    except ValueError as error:
+        if len(train) == 1:
+            raise WrongOptions(
+                "a single training row is left, and the network's batch normalisation needs two: "
+                "add rows, choose an architecture without it, or withdraw the model"
+            ) from error
+        raise WrongOptions(
+            "the network's batch normalisation takes no batch of one row: "
+            "set recipe.batch_size to 2 or more"
+        ) from error
 
 
 def _step(

@@ -152,12 +152,15 @@ def test_recalibrated_statistics_count_every_row_alike():
     torch.testing.assert_close(model[1].running_var, (256 * first + 2 * last) / 258)
 
 
-def test_recalibration_skips_a_row_left_over_alone():
+def test_recalibration_takes_a_row_left_over_into_the_last_batch():
     examples = _examples(n=41)
+    examples.x[40] += 20
     model = _network()
     objective.recalibrate_batch_norm(model, examples, batch_size=20)
-    inside = model[0](examples.x[:40])
+    inside = model[0](examples.x)
     torch.testing.assert_close(model[1].running_mean, inside.mean((0, 2, 3)))
+    first, last = (h.var((0, 2, 3)) for h in inside.split([20, 21]))
+    torch.testing.assert_close(model[1].running_var, (20 * first + 21 * last) / 41)
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -34,6 +34,7 @@ from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
 from workers import erase, plans
+from workers.compute import failures
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.runtime import Runtime
@@ -48,26 +49,13 @@ METHOD_REFUSALS = frozenset(
         "UnusableDirection",
         "WrongOptions",
         "UnknownName",
+        "Diverged",
         "CorruptCheckpoint",
         "NotStored",
     }
 )
 
 _LONGEST_REFUSAL = 500
-
-#: Errors that are the machine's and may be gone at the next attempt; only then is a dearer method
-#: asked instead.
-MACHINE_FAULTS = frozenset(
-    {
-        "OutOfMemory",
-        "OutOfMemoryError",
-        "OSError",
-        "PermissionError",
-        "TimeoutError",
-        "InterruptedError",
-        "BlockingIOError",
-    }
-)
 
 
 class BatchFailed(Exception):
@@ -207,7 +195,7 @@ def _asks_the_next(failed: ComputeFailed, choice: MethodChoice, claimed: Claimed
         return True
     if choice.method == "retrain":
         return False
-    return failed.kind not in MACHINE_FAULTS or claimed.last_attempt
+    return failed.kind not in failures.MACHINE_FAULTS or claimed.last_attempt
 
 
 def _refusal(failed: ComputeFailed, choice: MethodChoice) -> str:

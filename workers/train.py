@@ -29,6 +29,7 @@ from service.ledger.policy import Policy
 from service.ledger.states import RunStatus
 from service.ledger.tables import Dataset, Model, TrainingRun, Version
 from workers import pipeline, plans
+from workers.compute import failures
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.runtime import Runtime
@@ -245,17 +246,30 @@ def _fail(runtime: Runtime, run_id: str, held: leases.Held, error: Exception) ->
         except leases.LeaseLost:
             return
         run = session.get_one(TrainingRun, run_id)
-        hopeless = isinstance(error, ComputeFailed) and error.kind in pipeline.METHOD_REFUSALS
-        if hopeless or run.attempts >= runtime.retry.max_attempts:
-            runs.fail(session, run, error=str(error), actor=runtime.actor, now=runtime.now())
+        if _is_final(error) or run.attempts >= runtime.retry.max_attempts:
+            runs.fail(session, run, error=_why(error), actor=runtime.actor, now=runtime.now())
             return
         runs.hand_back(
             session,
             run,
             actor=runtime.actor,
             not_before=runtime.now() + runtime.retry.pause(run.attempts),
-            error=str(error),
+            error=_why(error),
         )
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether the same training would fail again: the fault is the model's, not the machine's."""
+    return isinstance(error, ComputeFailed) and error.kind not in failures.MACHINE_FAULTS
+
+
+def _why(error: Exception) -> str:
+    """What to tell; an error that nobody foresaw begins with its name."""
+    if isinstance(error, ComputeFailed) and error.kind not in (
+        pipeline.METHOD_REFUSALS | failures.MACHINE_FAULTS
+    ):
+        return f"{error.kind}: {error.detail}"
+    return str(error)
 
 
 def _hand_back(runtime: Runtime, run_id: str, held: leases.Held, because: str) -> None:

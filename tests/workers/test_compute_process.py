@@ -7,9 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from workers.compute import failures
 from workers.compute.process import ComputeDied, ComputeFailed, ComputeProcess
 
 
@@ -57,7 +61,7 @@ def test_process_that_is_killed_is_noticed_and_replaced(process: ComputeProcess)
         os.kill(process.pid, signal.SIGKILL)
 
     process.kill()
-    with pytest.raises(ComputeDied):
+    with pytest.raises(ComputeDied, match=r"ended by SIGKILL$"):  # nothing is said of memory
         catalogue(process, watch=kill, watch_seconds=0.01)
     assert catalogue(process)
 
@@ -67,6 +71,50 @@ def test_computation_over_its_time_is_stopped(process: ComputeProcess) -> None:
     with pytest.raises(ComputeDied, match="over its time"):
         catalogue(process, timeout_seconds=0.05)
     assert process.pid is None
+
+
+def test_memory_is_blamed_only_when_it_ran_out() -> None:
+    errors: list[Exception] = []
+    for broken in (
+        lambda: torch.empty(1 << 50),
+        lambda: torch.ones(2) @ torch.ones(3),
+        lambda: nn.Embedding(3, 2)(torch.tensor([7])),
+    ):
+        with pytest.raises((RuntimeError, IndexError)) as raised:
+            broken()
+        errors.append(raised.value)
+    assert [failures.kind(error) for error in errors] == [
+        failures.OUT_OF_MEMORY,
+        "RuntimeError",
+        "IndexError",
+    ]
+    assert "lower recipe.batch_size" in failures.message(errors[0])
+    assert all("memory" not in failures.message(error) for error in errors[1:])
+    assert failures.kind(MemoryError()) == failures.OUT_OF_MEMORY
+
+
+def test_answer_that_is_no_json_is_an_error_and_not_a_death(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An architecture of a package may announce a number that JSON has no word for."""
+    info = tmp_path / "odd-1.0.dist-info"
+    info.mkdir()
+    (tmp_path / "odd_network.py").write_text(
+        "from dataclasses import dataclass\n"
+        "@dataclass(frozen=True)\n"
+        "class Parameters:\n"
+        "    limit: float = float('inf')\n"
+        "def build(parameters): ...\n"
+    )
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[unlearning.architectures]\nodd = odd_network\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    own = ComputeProcess(device="cpu", threads=1)
+    try:
+        with pytest.raises(ComputeFailed, match="not JSON compliant"):
+            catalogue(own)
+    finally:
+        own.kill()
 
 
 def test_unknown_operation_is_refused() -> None:

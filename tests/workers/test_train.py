@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from sqlalchemy import select
 
@@ -11,6 +13,7 @@ from service.ledger.tables import Model, TrainingRun
 from tests.workers.place import Place
 from tests.workers.test_pipeline import assert_forgotten_once
 from workers import train
+from workers.compute.process import ComputeDied
 from workers.fault_points import InjectedFault
 from workers.runtime import Runtime
 
@@ -119,6 +122,36 @@ def test_run_whose_worker_dies_each_time_is_given_up(town: Place) -> None:
     train.run_due(town.runtime)
     assert get(town, run_id).status == RunStatus.FAILED
     assert town.live().number == 1
+
+
+def test_diverging_training_fails_once_and_says_what_to_lower(town: Place) -> None:
+    # Weight decay alone multiplies the weights by -9 in each step.
+    recipe = {"optimiser": "sgd", "learning_rate": 10.0, "weight_decay": 1.0, "alpha": 0.0}
+    with town.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        model.recipe = model.recipe | recipe
+    run_id = queue(town)
+    train.run_due(town.runtime)
+    run = get(town, run_id)
+    assert (run.status, run.attempts) == (RunStatus.FAILED, 1)
+    assert run.error is not None
+    assert re.fullmatch(
+        r"the loss became (NaN|infinite) in epoch \d+; "
+        r"lower the learning rate \(recipe\.learning_rate\)",
+        run.error,
+    )
+
+
+def test_training_whose_process_is_killed_is_tried_again(town: Place) -> None:
+    run_id = queue(town)
+    with town.runtime.lease(f"run:{run_id}") as held:
+        assert held is not None
+        assert train._start(town.runtime, run_id, held) is not None
+        train._fail(town.runtime, run_id, held, ComputeDied("ended by SIGKILL"))
+    run = get(town, run_id)
+    assert (run.status, run.error) == (RunStatus.QUEUED, "ended by SIGKILL")
+    train.run_due(town.runtime)
+    assert get(town, run_id).status == RunStatus.COMPLETED
 
 
 def test_stopping_worker_hands_its_run_back_uncounted(town: Place) -> None:

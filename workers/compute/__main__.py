@@ -11,6 +11,8 @@ import threading
 import time
 from typing import IO, Any
 
+from workers.compute import failures
+
 OPERATIONS = ("catalogue", "describe", "train", "prepare", "references", "unlearn")
 
 #: Progress is told at most this often.
@@ -50,13 +52,14 @@ def _serve(message: dict[str, Any], place: Any, answers: IO[str]) -> None:
 
     module = importlib.import_module(f"workers.compute.{operation}")
     try:
-        answer = {"answer": module.run(message["request"], place, progress)}
-    except MemoryError as error:
-        answer = {"error": {"kind": "OutOfMemory", "message": str(error) or "out of memory"}}
+        found = {"answer": module.run(message["request"], place, progress)}
+        # Within the try: a number that JSON has no word for is an error like any other.
+        answer = json.dumps(found, allow_nan=False)
     except Exception as error:  # whatever it was, the worker decides what follows from it
         log.exception("operation %s failed", operation)
-        answer = {"error": {"kind": type(error).__name__, "message": str(error)[:2000]}}
-    answers.write(json.dumps(answer, allow_nan=False) + "\n")
+        told = {"kind": failures.kind(error), "message": failures.message(error)}
+        answer = json.dumps({"error": told})
+    answers.write(answer + "\n")
 
 
 def _follow(stdin: IO[str]) -> Any:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from service.errors import ServiceError
@@ -54,6 +57,7 @@ class ComputeProcess:
         }
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
+        self._memory_kills = 0
 
     @property
     def pid(self) -> int | None:
@@ -106,6 +110,7 @@ class ComputeProcess:
             raise ComputeDied("the compute process died before it was asked") from error
 
     def _start(self) -> None:
+        self._memory_kills = _memory_kills()
         self._process = subprocess.Popen(  # our own interpreter, our own module
             [sys.executable, "-m", "workers.compute"],
             stdin=subprocess.PIPE,
@@ -120,6 +125,19 @@ class ComputeProcess:
         threading.Thread(
             target=_read, args=(self._process.stdout, self._lines), daemon=True
         ).start()
+
+    def _why_it_ended(self) -> str:
+        """What the system says of the end; memory is only mentioned when it was that."""
+        assert self._process is not None
+        code = self._process.wait()
+        if code >= 0:
+            return f"the compute process exited with code {code}; see the worker's output"
+        if code == -signal.SIGKILL and _memory_kills() > self._memory_kills:
+            return (
+                "memory ran out and the kernel ended the compute process; give the worker more "
+                "memory, or lower recipe.batch_size or the size of the architecture"
+            )
+        return f"the compute process was ended by {signal.Signals(-code).name}"
 
     def _answer(
         self,
@@ -136,7 +154,7 @@ class ComputeProcess:
             except queue.Empty:
                 line = ""
             if line is None:
-                raise ComputeDied("the compute process died; it may have run out of memory")
+                raise ComputeDied(self._why_it_ended())
             if line:
                 message = json.loads(line)
                 if "answer" in message:
@@ -150,6 +168,15 @@ class ComputeProcess:
             if time.monotonic() >= next_watch:
                 watch()
                 next_watch = time.monotonic() + watch_seconds
+
+
+def _memory_kills() -> int:
+    """How many processes the kernel has ended for lack of memory; 0 where it does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:

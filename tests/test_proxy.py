@@ -1,0 +1,119 @@
+"""The proxy does to connections what it says."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psycopg
+import pytest
+from sqlalchemy import URL, Engine
+
+from tests import proxy
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    """Port of a server that says everything back."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def talk(client: socket.socket) -> None:
+        with client, suppress(ConnectionError):
+            while piece := client.recv(1024):
+                client.sendall(piece)
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=talk, args=(client,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield int(listener.getsockname()[1])
+    listener.close()
+
+
+@pytest.fixture
+def between(echo: int) -> Iterator[proxy.Proxy]:
+    with proxy.Proxy("127.0.0.1", echo) as made:
+        yield made
+
+
+def _client(between: proxy.Proxy) -> socket.socket:
+    made = socket.create_connection(("127.0.0.1", between.port), timeout=30)
+    made.sendall(b"hello")
+    assert made.recv(5) == b"hello"
+    return made
+
+
+def test_swallowed_bytes_stay_lost_and_later_ones_arrive(between: proxy.Proxy) -> None:
+    with _client(between) as client:
+        between.swallow()
+        client.sendall(b"lost")
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.recv(4)
+        between.forward()
+        client.settimeout(30)
+        client.sendall(b"again")
+        assert client.recv(5) == b"again"
+
+
+def test_delayed_bytes_arrive(between: proxy.Proxy) -> None:
+    with _client(between) as client:
+        between.delay(0.05)
+        client.sendall(b"late")
+        assert client.recv(4) == b"late"
+
+
+def test_half_closed_connection_still_carries_requests(between: proxy.Proxy) -> None:
+    with _client(between) as client:
+        between.half_close()
+        assert client.recv(1) == b""
+        client.sendall(b"still sent")
+
+
+def test_cut_connections_end_and_refused_ones_never_begin(between: proxy.Proxy) -> None:
+    with _client(between) as client:
+        between.cut()
+        assert _ended(client)
+    with _client(between) as client:
+        between.refuse()
+        assert _ended(client)
+        with socket.create_connection(("127.0.0.1", between.port), timeout=30) as refused:
+            assert _ended(refused)
+
+
+def _ended(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except ConnectionError:  # ended by reset
+        return True
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("lost", ["answer", "commit"])
+def test_lost_commit_is_done_exactly_if_it_reached_the_server(
+    postgres_url: URL, postgres_database: Engine, lost: str
+) -> None:
+    with proxy.to(postgres_url) as between:
+        through = between.through(postgres_url).replace("postgresql+psycopg", "postgresql")
+        connection = psycopg.connect(through)
+        connection.execute(
+            "INSERT INTO leases (key, owner, until, fence) VALUES ('k', 'w', now(), 1)"
+        )
+        if lost == "answer":
+            between.lose_answers_to_commit()
+        else:
+            between.lose_commits()
+        with pytest.raises(psycopg.OperationalError):
+            connection.commit()
+        connection.close()
+        between.await_lost()
+    with postgres_database.connect() as connection:
+        found = connection.exec_driver_sql("SELECT count(*) FROM leases").scalar_one()
+    assert found == (1 if lost == "answer" else 0)

@@ -2,8 +2,9 @@
 
 Every stored thing is a directory whose name is its digest. It is filled under a temporary name
 (``.new-``), flushed to the disk and renamed; it is destroyed by renaming it (``.gone-``),
-overwriting its files and removing them. A crash at any moment therefore leaves a complete thing or
-a directory with a dotted name, which ``sweep`` removes.
+overwriting its files and removing them. So is one that is given up before it is complete: half a
+dataset is people's data too. A crash at any moment therefore leaves a complete thing or a directory
+with a dotted name, which ``sweep`` removes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 @contextlib.contextmanager
 def building(home: Path) -> Iterator[Path]:
-    """A fresh directory under ``home`` to fill and ``publish``; removed when not published."""
+    """A fresh directory under ``home`` to fill and ``publish``; discarded when not published."""
     new = home / f"{_NEW}{uuid.uuid4().hex}"
     try:
         with writing(home):
@@ -38,7 +38,9 @@ def building(home: Path) -> Iterator[Path]:
             new.mkdir()
         yield new
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        # What the disk refuses to overwrite keeps its dotted name, and the sweep tries again.
+        with contextlib.suppress(OSError):
+            discard(new)
 
 
 @contextlib.contextmanager
@@ -86,11 +88,27 @@ def destroy(home: Path, name: str) -> bool:
         sync(home)
     for gone in sorted(home.glob(f"{_GONE}{name}-*")):
         with contextlib.suppress(FileNotFoundError):  # somebody else is destroying it too
-            _overwrite_and_remove(gone)
+            discard(gone)
         found = True
     if found:
         sync(home)
     return found
+
+
+def discard(path: Path) -> None:
+    """Overwrite a file, or every file of a directory, with zeros, flush it and remove it.
+
+    Everything that held rows or weights goes this way, so that freed blocks do not hold the old
+    bytes. Nothing happens when nothing is there; may be repeated after an interruption.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir():
+            for part in sorted(path.iterdir()):
+                discard(part)
+            path.rmdir()
+        else:
+            _overwrite(path)
+            path.unlink()
 
 
 def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
@@ -109,7 +127,7 @@ def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> li
             if not thing.name.startswith("."):
                 destroy(home, thing.name)
             else:
-                _overwrite_and_remove(thing)
+                discard(thing)
         except FileNotFoundError:
             continue  # another sweep was faster
         removed.append(thing.name)
@@ -210,17 +228,13 @@ def write_at(file: Path, pieces: list[tuple[int, bytes]]) -> None:
         os.close(handle)
 
 
-def _overwrite_and_remove(gone: Path) -> None:
-    """Zero every file before unlinking it, so that freed blocks do not hold the old bytes."""
-    for file in sorted(gone.iterdir()):
-        size = file.stat().st_size
-        with file.open("r+b") as stream:
-            for start in range(0, size, _CHUNK):
-                stream.write(bytes(min(_CHUNK, size - start)))
-            stream.flush()
-            os.fsync(stream.fileno())
-        file.unlink()
-    gone.rmdir()
+def _overwrite(file: Path) -> None:
+    size = file.stat().st_size
+    with file.open("r+b") as stream:
+        for start in range(0, size, _CHUNK):
+            stream.write(bytes(min(_CHUNK, size - start)))
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _last_written(thing: Path) -> float:

@@ -86,6 +86,7 @@ def ingest(
         dataset = session.get_one(Dataset, dataset_id)
         source, name = dataset.source, dataset.name
     watch = _Watch(runtime, dataset_id, held, progress)
+    found: Ingested | None = None
     try:
         if path is None:
             raise ReadError("the source no longer lies under the data root; add the dataset again")
@@ -107,6 +108,8 @@ def ingest(
     except (leases.LeaseLost, Stopping):
         return "stopped; the dataset is still waiting"
     except (ReadError, StoreError, OSError, Unprocessable) as error:
+        if found is not None:  # refused by the ledger once its rows were in the store
+            arrays.destroy(runtime.store, found.key)
         with runtime.session() as session:
             leases.hold(session, held)
             dataset = session.get_one(Dataset, dataset_id)

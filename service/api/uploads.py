@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import anyio
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from models_store import files
 from service.errors import TooLarge, Unavailable, Unprocessable, UnsupportedMediaType
 
 MEDIA_TYPES = ("application/octet-stream", "application/vnd.safetensors")
@@ -25,7 +27,10 @@ PIECE_BYTES = 1 << 20
 async def received(
     request: Request, store: Path, *, max_bytes: int, leftover_seconds: float
 ) -> AsyncIterator[Path]:
-    """The request's body as a file in the store; it is gone afterwards unless it was moved."""
+    """The request's body as a file in the store; afterwards it is overwritten unless it was moved.
+
+    Whether the upload was refused, broke off or went into the store.
+    """
     _check_headers(request, max_bytes)
     file = store / "uploads" / f"{uuid.uuid4().hex}.part"
     try:
@@ -35,8 +40,9 @@ async def received(
                 await _write(request, stream, max_bytes)
         yield file
     finally:
-        with contextlib.suppress(OSError):  # gone into the store, or left for the next upload
-            file.unlink()
+        # A caller who hung up cancels this task: what was received is overwritten all the same.
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(_discard, file)
 
 
 def _check_headers(request: Request, max_bytes: int) -> None:
@@ -72,7 +78,12 @@ def _prepare(directory: Path, leftover_seconds: float) -> None:
     for file in directory.glob("*.part"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - file.stat().st_mtime > leftover_seconds:
-                file.unlink()
+                files.discard(file)
+
+
+def _discard(file: Path) -> None:
+    with contextlib.suppress(OSError):  # left for the next upload
+        files.discard(file)
 
 
 @contextlib.contextmanager

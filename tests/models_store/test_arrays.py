@@ -200,6 +200,22 @@ def test_writer_that_is_left_early_leaves_nothing(tmp_path):
     assert list((tmp_path / "arrays").iterdir()) == []
 
 
+def test_rows_of_a_dataset_that_is_given_up_are_overwritten(tmp_path):
+    def fail_with_the_file_open():
+        with arrays.writer(tmp_path, name="x", dtype=np.uint8, shape=(1, 8, 8)) as writer:
+            writer.append(images(50_000), np.zeros(50_000, np.int64))
+            opened.append(next((tmp_path / "arrays").glob(".new-*/rows.npy")).open("rb"))
+            raise RuntimeError("the source broke")
+
+    opened = []
+    with pytest.raises(RuntimeError, match="source broke"):
+        fail_with_the_file_open()
+    with opened[0] as stream:
+        left = stream.read()
+    assert len(left) > 50_000 * 64
+    assert not any(left)
+
+
 def test_rows_that_do_not_fit_the_array_are_refused(tmp_path):
     with arrays.writer(tmp_path, name="x", dtype=np.uint8, shape=(1, 8, 8)) as writer:
         with pytest.raises(errors.InvalidRows):

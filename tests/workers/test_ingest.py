@@ -9,8 +9,12 @@ import pytest
 from sklearn import datasets
 
 from models_store import arrays, errors
+from service.ledger import datasets as datasets_of_ledger
+from service.settings import Settings
 from workers import ingest
+from workers.compute.process import ComputeProcess
 from workers.readers import Columns, ReadError
+from workers.runtime import Runtime
 
 
 @pytest.fixture
@@ -120,6 +124,58 @@ def test_a_fault_in_the_last_row_leaves_nothing_in_the_store(tmp_path, last):
         store(tmp_path, path, classes=2)
     assert caught.value.row == 10_001
     assert list((tmp_path / "store" / "arrays").iterdir()) == []
+
+
+def test_rows_of_a_refused_source_are_overwritten(tmp_path):
+    path = tmp_path / "x.csv"
+    line = f"1,0.25{'0' * 500}\n"
+    path.write_text("label,v\n" + line * 10_000 + "1,oops\n")  # more than one block
+    opened = []
+    arrays_home = tmp_path / "store" / "arrays"
+
+    def look(_done, _expected):
+        opened.append(next(arrays_home.glob(".new-*/rows.npy")).open("rb"))
+
+    with pytest.raises(ReadError):
+        store(tmp_path, path, classes=2, progress=look)
+    assert opened
+    for stream in opened:
+        with stream:
+            left = stream.read()
+        assert len(left) > 4
+        assert not any(left)
+
+
+def test_rows_of_an_ingest_that_fails_after_they_were_stored_are_overwritten(
+    tmp_path, database, faults
+):
+    settings = Settings(
+        _env_file=None,
+        mode="development",
+        state_dir=tmp_path,
+        database_url=database.url.render_as_string(hide_password=False),
+    )
+    runtime = Runtime(settings, database, ComputeProcess(device="cpu", threads=1), owner="w")
+    rows = [["a", 1, 0.5], ["b", 0, 1.5], ["c", 1, 2.5]]
+    path = write_csv(tmp_path / "x.csv", ["record_id", "label", "v"], rows)
+    with runtime.session() as session:
+        made = datasets_of_ledger.create(
+            session, "x", source={"path": "x.csv"}, actor="cli", now=runtime.now()
+        )
+    opened = []
+
+    def look(_done, _expected):
+        opened.append(next((settings.store / "arrays").glob(".new-*/rows.npy")).open("rb"))
+
+    (faults / "ingest.stored").write_text("full_disk")
+    with runtime.lease(ingest.lease_key(made.id)) as held:
+        refused = ingest.ingest(runtime, made.id, path, held=held, progress=look)
+    assert "No space left" in refused
+    assert list((settings.store / "arrays").iterdir()) == []
+    with opened[0] as stream:
+        left = stream.read()
+    assert len(left) > 3 * 4
+    assert not any(left)
 
 
 def test_classes_are_inferred_or_given(tmp_path):

@@ -11,6 +11,8 @@ import numpy as np
 from models_store import objects, uploads
 from models_store.objects import Saved
 
+Spec = uploads.Spec
+Ties = uploads.Ties
 check_upload = uploads.check
 
 

@@ -21,6 +21,8 @@ import safetensors.numpy
 from models_store import errors
 
 Spec = Mapping[str, tuple[Sequence[int], Any]]
+#: Groups of names that stand for one tensor of the network.
+Ties = Sequence[Sequence[str]]
 
 _MAX_HEADER_BYTES = 16 << 20
 _PIECE_BYTES = 4 << 20
@@ -66,10 +68,11 @@ class _Entry:
     end: int
 
 
-def check(path: Path, spec: Spec, max_bytes: int) -> None:
+def check(path: Path, spec: Spec, max_bytes: int, *, tied: Ties = ()) -> None:
     """Raise an ``UploadError`` unless ``path`` holds exactly the tensors of ``spec``, all finite.
 
-    ``spec`` is {name: (shape, dtype)} with dtypes such as ``"float32"``.
+    ``spec`` is {name: (shape, dtype)} with dtypes such as ``"float32"``. Of a group of ``tied``
+    names the file holds at least one; if it holds several, their values must be equal.
     ``UploadTooLarge``, ``NotSafetensors`` and ``UploadMismatch`` are the reasons to refuse.
     """
     size = path.stat().st_size
@@ -80,16 +83,17 @@ def check(path: Path, spec: Spec, max_bytes: int) -> None:
         )
     with path.open("rb") as stream:
         entries, data_start = _read_header(stream, size)
-        reasons = _differences(entries, spec)
+        reasons = _differences(entries, spec, tied)
         if not reasons:
             reasons = _non_finite(stream, entries, data_start)
+            reasons += _untied(stream, entries, data_start, tied)
     if reasons:
         raise errors.UploadMismatch(reasons)
 
 
-def read(path: Path, spec: Spec, max_bytes: int) -> dict[str, np.ndarray]:
+def read(path: Path, spec: Spec, max_bytes: int, *, tied: Ties = ()) -> dict[str, np.ndarray]:
     """The tensors of a file that passes ``check``."""
-    check(path, spec, max_bytes)
+    check(path, spec, max_bytes, tied=tied)
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
@@ -162,8 +166,13 @@ def _check_layout(entries: dict[str, _Entry], data_bytes: int) -> None:
         raise _refuse("the data is cut short or has bytes that belong to no tensor")
 
 
-def _differences(entries: dict[str, _Entry], spec: Spec) -> list[str]:
-    reasons = [f"{_short(name)} is missing" for name in spec if name not in entries]
+def _differences(entries: dict[str, _Entry], spec: Spec, tied: Ties) -> list[str]:
+    held_otherwise = {name for names in tied if entries.keys() & set(names) for name in names}
+    reasons = [
+        f"{_short(name)} is missing"
+        for name in spec
+        if name not in entries and name not in held_otherwise
+    ]
     for name, entry in entries.items():
         if name not in spec:
             reasons.append(f"{_short(name)} is unexpected")
@@ -187,6 +196,32 @@ def _non_finite(stream: BinaryIO, entries: dict[str, _Entry], data_start: int) -
         for name, entry in entries.items()
         if not _is_finite(stream, entry, data_start)
     ]
+
+
+def _untied(stream: BinaryIO, entries: dict[str, _Entry], data_start: int, tied: Ties) -> list[str]:
+    """Names that are one tensor in the network and hold different values in the file."""
+    reasons = []
+    for names in tied:
+        held = [name for name in names if name in entries]
+        first = next(iter(held), None)
+        reasons += [
+            f"{_short(name)} and {_short(str(first))} are one tensor of this model "
+            "and hold different values"
+            for name in held[1:]
+            if not _same_bytes(stream, entries[str(first)], entries[name], data_start)
+        ]
+    return reasons
+
+
+def _same_bytes(stream: BinaryIO, one: _Entry, other: _Entry, data_start: int) -> bool:
+    for position in range(0, one.end - one.begin, _PIECE_BYTES):
+        pieces = []
+        for entry in (one, other):
+            stream.seek(data_start + entry.begin + position)
+            pieces.append(stream.read(min(_PIECE_BYTES, entry.end - entry.begin - position)))
+        if pieces[0] != pieces[1]:
+            return False
+    return True
 
 
 def _is_finite(stream: BinaryIO, entry: _Entry, data_start: int) -> bool:
@@ -217,5 +252,5 @@ def _short(name: str) -> str:
 def _refuse(reason: str) -> errors.NotSafetensors:
     return errors.NotSafetensors(
         f"Not a usable safetensors file: {reason}. "
-        "Write it with safetensors.torch.save_file(model.state_dict(), path)."
+        "Write it with safetensors.torch.save_model(model, path)."
     )

@@ -101,6 +101,7 @@ def model(session: Session, data: Dataset, *, name: str | None = None, **columns
             "recipe": {},
             "policy": {},
             "parameters": {"0.weight": [[3, 64], "float32"]},
+            "tied": [],
             "created_at": NOW,
             **columns,
         },

@@ -57,16 +57,18 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
             held=held,
             timeout_seconds=runtime.settings.batch_timeout_seconds,
         )
-        parameters, error = answer["parameters"], ""
+        error = ""
     except ComputeFailed as failed:
-        parameters, error = None, failed.detail
+        answer, error = {}, failed.detail
     with runtime.session() as session:
         leases.hold(session, held)
         model = session.get_one(Model, model_id)
-        if parameters is None:
-            models.invalid(session, model, error=error, actor=runtime.actor)
+        if answer:
+            models.prepared(
+                session, model, answer["parameters"], tied=answer["tied"], actor=runtime.actor
+            )
         else:
-            models.prepared(session, model, parameters, actor=runtime.actor)
+            models.invalid(session, model, error=error, actor=runtime.actor)
 
 
 def _unprepared(runtime: Runtime) -> list[int]:

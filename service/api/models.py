@@ -107,6 +107,10 @@ class ModelDetail(ModelView):
     parameters: dict[str, Any] | None = Field(
         description="tensors of a checkpoint: {name: [shape, dtype]}; null while preparing"
     )
+    tied: list[list[str]] | None = Field(
+        description="names of `parameters` that are one tensor: a checkpoint holds it under one of "
+        "them, or under several with equal values; null while preparing"
+    )
     pending: dict[str, int] = Field(description="erasures that wait for a batch, per kind")
     active_training_run: str | None
     drift: DriftView | None = Field(description="null without a production version")
@@ -238,6 +242,7 @@ def _detail(session: deps.Session, model: Model) -> dict[str, Any]:
     return {
         **_views(session, [model])[0],
         "parameters": model.parameters,
+        "tied": model.tied,
         "pending": models.pending(session, model),
         "active_training_run": None if active is None else active.id,
         "drift": None if drift is None else _drift(drift),

@@ -121,14 +121,14 @@ async def _upload(
     store: deps.Store,
     data_revision: DataRevision = 0,
 ) -> AsyncIterator[Upload]:
-    spec = await run_in_threadpool(_refuse_early, request, model, data_revision)
+    spec, tied = await run_in_threadpool(_refuse_early, request, model, data_revision)
     async with uploads.received(
         request,
         store,
         max_bytes=settings.max_upload_bytes,
         leftover_seconds=settings.orphan_grace_seconds,
     ) as file:
-        await run_in_threadpool(_check, file, spec, settings.max_upload_bytes)
+        await run_in_threadpool(_check, file, spec, tied, settings.max_upload_bytes)
         # Known weights that hold forgotten records must not even reach the store.
         digest = await run_in_threadpool(files.sha256, file)
         await run_in_threadpool(_refuse_early, request, model, data_revision, digest)
@@ -137,8 +137,8 @@ async def _upload(
 
 def _refuse_early(
     request: Request, model: str, data_revision: int, digest: str | None = None
-) -> Any:
-    """What the file must hold; what can be refused before it is stored is refused.
+) -> tuple[checkpoints.Spec, checkpoints.Ties]:
+    """Return what the file must hold; refuse what can be refused before it is stored.
 
     In a transaction of its own: none may wait for an upload.
     """
@@ -146,12 +146,12 @@ def _refuse_early(
         row = models.get(session, model)
         spec = models.require_parameters(row)
         imports.check(session, row, data_revision=data_revision, digest=digest)
-        return spec
+        return spec, row.tied or []
 
 
-def _check(file: Path, spec: Any, max_bytes: int) -> None:
+def _check(file: Path, spec: checkpoints.Spec, tied: checkpoints.Ties, max_bytes: int) -> None:
     try:
-        checkpoints.check_upload(file, spec, max_bytes)
+        checkpoints.check_upload(file, spec, max_bytes, tied=tied)
     except store_errors.UploadTooLarge as error:
         raise TooLarge(str(error)) from error
     except store_errors.UploadMismatch as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -227,26 +227,33 @@ def prepared(
     model: Model,
     parameters: Mapping[str, tuple[Sequence[int], str]],
     *,
+    tied: Sequence[Sequence[str]] = (),
     actor: str,
 ) -> None:
-    """A worker built the network: {name: (shape, dtype)} of a checkpoint's tensors."""
+    """Write down what a worker built: {name: (shape, dtype)} of a checkpoint's tensors.
+
+    ``tied`` are groups of these names that stand for one tensor.
+    """
     model.parameters = {name: [list(shape), dtype] for name, (shape, dtype) in parameters.items()}
+    model.tied = [list(names) for names in tied]
     model.error = None
     session.flush()
     _write(session, model, audit.Action.MODEL_PREPARED, actor, {"tensors": len(model.parameters)})
 
 
 def invalid(session: Session, model: Model, *, error: str, actor: str) -> None:
-    """A worker could not build the network; ``error`` says why."""
+    """Write down that a worker could not build the network; ``error`` says why."""
     model.error = error.replace("\0", "")[:_LONGEST_ERROR]
     session.flush()
     _write(session, model, audit.Action.MODEL_FAILED, actor, {})
 
 
 def unprepared(session: Session) -> Sequence[Model]:
-    """Models that no worker has looked at, oldest first."""
+    """Models that no worker of this release has looked at, oldest first."""
     return session.scalars(
-        select(Model).where(Model.parameters.is_(None), Model.error.is_(None)).order_by(Model.id)
+        select(Model)
+        .where(or_(Model.parameters.is_(None), Model.tied.is_(None)), Model.error.is_(None))
+        .order_by(Model.id)
     ).all()
 
 

@@ -163,6 +163,8 @@ class Model(Base):
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     #: {parameter name: [shape, dtype]}, worked out by the first worker that sees the model.
     parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    #: Names of ``parameters`` that are one tensor, in groups; NULL until a worker has looked.
+    tied: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[str | None] = mapped_column(Text)
     #: The alias ``production``.
     production_id: Mapped[int | None] = mapped_column(

@@ -224,3 +224,51 @@ def test_invented_headers_are_never_trusted_more_than_the_library_does(header, b
     found = outcome(content)
     if found != "NotSafetensors":
         safetensors.deserialize(content)  # whatever passes the layout check is really readable
+
+
+TIED_SPEC = {"embed.weight": ((8, 4), "float32"), "out.weight": ((8, 4), "float32")}
+TIES = [["embed.weight", "out.weight"]]
+
+
+def tied_file(directory, **named):
+    path = directory / "tied.safetensors"
+    path.write_bytes(safetensors.numpy.save(named))
+    return path
+
+
+@pytest.mark.parametrize(
+    "names", [["embed.weight"], ["out.weight"], ["embed.weight", "out.weight"]]
+)
+def test_a_tied_tensor_may_be_held_under_one_of_its_names_or_under_each(tmp_path, names):
+    values = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
+    path = tied_file(tmp_path, **dict.fromkeys(names, values))
+    checkpoints.check_upload(path, TIED_SPEC, LIMIT, tied=TIES)
+
+
+def test_tied_names_with_different_values_are_refused_by_name(tmp_path):
+    values = np.zeros((8, 4), np.float32)
+    other = values.copy()
+    other[-1, -1] = 1e-7
+    path = tied_file(tmp_path, **{"embed.weight": values, "out.weight": other})
+    with pytest.raises(errors.UploadMismatch) as caught:
+        checkpoints.check_upload(path, TIED_SPEC, LIMIT, tied=TIES)
+    assert caught.value.reasons == [
+        "'out.weight' and 'embed.weight' are one tensor of this model and hold different values"
+    ]
+
+
+def test_a_difference_of_tied_values_is_found_beyond_the_first_piece(tmp_path):
+    values = np.zeros(3_000_000, np.float32)
+    other = values.copy()
+    other[-1] = 1
+    spec = dict.fromkeys(("a", "b"), ((3000000,), "float32"))
+    path = tied_file(tmp_path, a=values, b=other)
+    with pytest.raises(errors.UploadMismatch, match="different values"):
+        checkpoints.check_upload(path, spec, 1 << 30, tied=[["a", "b"]])
+
+
+def test_a_tensor_held_under_none_of_its_names_is_missing(tmp_path):
+    path = tied_file(tmp_path, **{"head.bias": np.zeros(10, np.float32)})
+    spec = TIED_SPEC | {"head.bias": ((10,), "float32")}
+    with pytest.raises(errors.UploadMismatch, match=r"'embed\.weight' is missing"):
+        checkpoints.check_upload(path, spec, LIMIT, tied=TIES)

@@ -125,6 +125,14 @@ def parameter_spec(
     return {key: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in state.items()}
 
 
+def ties(network: nn.Module) -> list[list[str]]:
+    """Names of ``network``'s state that stand for one tensor, grouped and sorted."""
+    shared: dict[int, list[str]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        shared.setdefault(id(tensor), []).append(name)
+    return sorted(sorted(names) for names in shared.values() if len(names) > 1)
+
+
 def _module(name: str) -> ModuleType:
     # Our own files come first: an installed package may add a name, never replace one.
     if name in _ours():

@@ -17,7 +17,10 @@ from workers.compute.workspace import Workspace
 def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """``{"parameters": {name: [shape, dtype]}}``; an error when a row does not fit the network."""
+    """``{"parameters": {name: [shape, dtype]}, "tied": [[name, ...]]}``.
+
+    Raise an error when a row does not fit the network.
+    """
     model = request["model"]
     array = data.open_array(Path(request["store"]), request["array"], excluded=())
     classifier = place.fresh(model).eval()
@@ -35,5 +38,6 @@ def run(
         "parameters": {
             name: [list(shape), str(dtype).removeprefix("torch.")]
             for name, (shape, dtype) in spec.items()
-        }
+        },
+        "tied": architectures.ties(classifier.network),
     }

@@ -386,7 +386,9 @@ def _drift(
 ) -> verification.Drift | None:
     if anchor is None or forgotten is None:
         return None
-    origin = workspace.load(root, "checkpoints", request["anchor"]["digest"])
+    origin = workspace.with_ties(
+        workspace.load(root, "checkpoints", request["anchor"]["digest"]), updated.network
+    )
     shares = forgotten.class_counts.double() / anchor.class_counts.double().clamp(min=1)
     # A class that goes whole spends no budget; after it a chain ends in a retrain.
     whole = torch.zeros_like(shares, dtype=torch.bool)

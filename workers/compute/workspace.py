@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models_store import checkpoints, objects
 from unlearning import architectures
@@ -71,8 +71,18 @@ class Workspace:
         """The classifier with the weights ``digest``; the caller may change it."""
         classifier = self.fresh(model)
         weights = checkpoints.load(root, digest)
-        classifier.network.load_state_dict(tensors(weights))
+        classifier.network.load_state_dict(with_ties(tensors(weights), classifier.network))
         return classifier.eval()
+
+
+def with_ties(named: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Weights under each name of ``network``: a file may hold a tied tensor under one name only."""
+    found = dict(named)
+    for names in architectures.ties(network):
+        held = next((name for name in names if name in named), None)
+        if held is not None:
+            found |= {name: named[held] for name in names if name not in named}
+    return found
 
 
 def tensors(named: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

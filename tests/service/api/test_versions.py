@@ -129,6 +129,24 @@ def test_a_file_that_does_not_fit_is_refused_with_reasons_and_leaves_nothing(app
     assert [file for file in store.rglob("*") if file.is_file()] == []
 
 
+def test_a_tied_tensor_is_taken_under_one_name_and_refused_with_two_values(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        data = session.scalars(select(Dataset)).one()
+        spec = {name: [[8, 4], "float32"] for name in ("embed.weight", "out.weight")}
+        ties = [["embed.weight", "out.weight"]]
+        factories.model(session, data, name="tied", parameters=spec, tied=ties)
+        session.commit()
+    client = callers.client(app)
+    assert client.get("/v1/models/tied").json()["tied"] == ties
+    path = "/v1/models/tied/versions"
+    values = np.ones((8, 4), np.float32)
+    differ = {"embed.weight": values, "out.weight": 2 * values}
+    refused = client.post(path, content=safetensors.numpy.save(differ), headers=BINARY)
+    assert_problem(refused, 422, "one tensor", "embed.weight", "out.weight")
+    once = client.post(path, content=safetensors.numpy.save({"out.weight": values}), headers=BINARY)
+    assert once.status_code == 201, once.text
+
+
 def test_uploads_have_a_type_and_a_size(settings: Settings) -> None:
     small = settings.model_copy(update={"max_upload_bytes": 500})
     with callers.application(small) as app:

@@ -31,7 +31,9 @@ class ArchitectureGiven(schemas.Body):
 class TransformGiven(schemas.Body):
     """From stored rows to input: (x · scale − mean) / std, per channel or feature."""
 
-    scale: float | None = Field(None, description="left out: 1/255 for bytes, 1 for floats")
+    scale: float | None = Field(
+        None, description="left out: 1/255 for images of bytes, 1 for tables and floats"
+    )
     mean: Numbers | None = Field(None, description="left out: 0")
     std: Numbers | None = Field(None, description="left out: 1")
 

@@ -48,10 +48,10 @@ def architecture(
 
 
 def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
-    """Scale, mean and std; without a scale bytes become 0 to 1 and floats stay as they are."""
+    """Scale, mean and std; without a scale that of ``default_scale``."""
     scale = given.get("scale")
     if scale is None:
-        scale = 1 / 255 if dataset.dtype == "uint8" else 1.0
+        scale = default_scale(dataset)
     mean = list(given.get("mean") or [0.0])
     std = list(given.get("std") or [1.0])
     channels = (dataset.shape or [1])[0]
@@ -65,6 +65,15 @@ def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
     if not math.isfinite(scale) or scale == 0 or min(std) <= 0:
         raise Unprocessable("transform.scale must not be 0 and transform.std must be above 0")
     return {"scale": scale, "mean": mean, "std": std}
+
+
+def default_scale(dataset: Dataset) -> float:
+    """Return 1/255 for images stored as bytes and 1 for anything else.
+
+    The small whole numbers of a table are bytes too, and they mean what they say: 1 is not 1/255.
+    """
+    image = len(dataset.shape or []) == 3
+    return 1 / 255 if image and dataset.dtype == "uint8" else 1.0
 
 
 def recipe(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ int64, logits (n, classes). Chen et al., Boundary Unlearning: Rapid Forgetting o
 Shifting the Decision Boundary (2023), section 3.2, equations 3 and 4.
 
 ``epsilon`` and ``pgd_step`` are fractions of the input's range: stored rows are brought to about
-0..1 by the model's own scale (1/255 for bytes). Batch-norm statistics stay frozen.
+0..1 by the model's own scale (1/255 for images of bytes). Batch-norm statistics stay frozen.
 
 Guarantee: empirical. Made for forgetting a class: its region is handed to its neighbours. On single
 records, the authors' setting teaches wrong labels, which is not what a model that never saw them
@@ -128,8 +128,8 @@ def _uphill(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _unit(model: nn.Module, examples: Examples) -> float:
-    """One unit of input in stored numbers: 255 for bytes, else what the model's scale says."""
+    """One unit of input in stored numbers: 255 for images of bytes, else what the scale says."""
     scale = getattr(getattr(model, "transform", None), "scale", None)
     if scale is not None and scale != 1.0:
         return 1.0 / float(scale)
-    return 1.0 if examples.x.is_floating_point() else 255.0
+    return 255.0 if examples.x.dtype == torch.uint8 and examples.x.ndim == 4 else 1.0

@@ -67,6 +67,22 @@ def test_epsilon_means_the_same_on_bytes_and_on_fractions():
     assert torch.equal(on_fractions, on_bytes)
 
 
+def test_a_table_of_small_whole_numbers_is_moved_by_epsilon_itself():
+    network = nn.Linear(9, 4)
+    flags = torch.randint(2, (30, 9), dtype=torch.uint8)
+    y = torch.randint(4, (30,))
+    options = boundary_shrink.Options(epsilon=0.2)
+    unscaled = architectures.Classifier(network, Transform())
+    on_bytes, on_floats = (
+        boundary_shrink.neighbour_labels(model, examples, classes=torch.arange(4), options=options)
+        for model, examples in (
+            (unscaled, Examples(flags, y)),
+            (network, Examples(flags.float(), y)),
+        )
+    )
+    assert torch.equal(on_floats, on_bytes)
+
+
 def test_classes_that_no_retained_row_has_are_no_neighbours(digits_mlp):
     forget, _ = digits_mlp.of_class()
     options = boundary_shrink.Options()

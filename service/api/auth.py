@@ -123,6 +123,11 @@ def unauthorized() -> Unauthorized:
     )
 
 
+def lacks(scope: keys.Scope) -> Forbidden:
+    """Return the refusal of a call whose key may not do this."""
+    return Forbidden(f"this API key lacks the scope {scope}; ask for a key that has it")
+
+
 def _checker(scope: keys.Scope) -> Callable[..., Coroutine[Any, Any, Principal]]:
     async def check(request: Request, credentials: Credentials) -> Principal:
         cache: KeyCache = request.app.state.keys
@@ -132,7 +137,7 @@ def _checker(scope: keys.Scope) -> Callable[..., Coroutine[Any, Any, Principal]]
         if principal is None:
             raise unauthorized()
         if not principal.may(scope):
-            raise Forbidden(f"this API key lacks the scope {scope}; ask for a key that has it")
+            raise lacks(scope)
         request.app.state.limiter.take(principal.key_id)
         return principal
 

@@ -101,6 +101,7 @@ class Upload:
 
     file: Path
     data_revision: int
+    promote: bool | None
 
 
 DataRevision = Annotated[
@@ -113,6 +114,15 @@ DataRevision = Annotated[
 ]
 
 
+Promote = Annotated[
+    bool | None,
+    Query(
+        description="make it live, which needs models:promote; left out: only if no version is "
+        "live yet and the key has that scope",
+    ),
+]
+
+
 async def _upload(
     model: deps.Name,
     caller: Writing,  # first of all the key, before a byte is read
@@ -120,7 +130,11 @@ async def _upload(
     settings: deps.Settings,
     store: deps.Store,
     data_revision: DataRevision = 0,
+    promote: Promote = None,
 ) -> AsyncIterator[Upload]:
+    may_promote = caller.may(Scope.MODELS_PROMOTE)
+    if promote and not may_promote:
+        raise auth.lacks(Scope.MODELS_PROMOTE)
     spec, tied = await run_in_threadpool(_refuse_early, request, model, data_revision)
     async with uploads.received(
         request,
@@ -132,7 +146,7 @@ async def _upload(
         # Known weights that hold forgotten records must not even reach the store.
         digest = await run_in_threadpool(files.sha256, file)
         await run_in_threadpool(_refuse_early, request, model, data_revision, digest)
-        yield Upload(file, data_revision)
+        yield Upload(file, data_revision, promote if may_promote else False)
 
 
 def _refuse_early(
@@ -184,10 +198,6 @@ def create(
     store: deps.Store,
     wake: deps.Wake,
     response: Response,
-    promote: Annotated[
-        bool | None,
-        Query(description="make it live; left out: only if no version is live yet"),
-    ] = None,
 ) -> Any:
     try:
         saved = checkpoints.adopt(store, upload.file, {"model": model, "origin": "imported"})
@@ -202,7 +212,7 @@ def create(
         digest=saved.digest,
         size_bytes=saved.size_bytes,
         data_revision=upload.data_revision,
-        promote=promote,
+        promote=upload.promote,
         actor=caller.actor,
         now=db.now(),
     )

@@ -32,7 +32,7 @@ class Scope(StrEnum):
     REQUESTS_APPROVE = "requests:approve"  # approve or deny large ones
     MODELS_WRITE = "models:write"  # datasets, models, training, imports
     MODELS_READ = "models:read"  # see them, download checkpoints
-    MODELS_PROMOTE = "models:promote"  # move the alias production
+    MODELS_PROMOTE = "models:promote"  # say what is live: move the alias, import as production
     AUDIT_READ = "audit:read"  # audit events, reports, per-record scores
     ADMIN = "admin"  # everything
 

@@ -60,7 +60,7 @@ def _forget(session: Any, *, rows: list[int], revision: int) -> str:
 
 
 def test_an_import_is_stored_as_it_was_sent_and_goes_live_first(app: FastAPI) -> None:
-    client = callers.client(app, "models:write", "models:read")
+    client = callers.client(app, "models:write", "models:read", "models:promote")
     sent = _weights()
     answer = _post(client, sent)
     assert answer.status_code == 201, answer.text
@@ -97,6 +97,20 @@ def test_a_second_import_goes_live_only_when_asked(app: FastAPI) -> None:
     assert third["is_production"]
     assert client.get("/v1/models/reader").json()["production"] == 3
     assert not _post(client, _weights(3), promote="false").json()["is_production"]
+
+
+def test_import_goes_live_only_for_a_key_that_may_promote(app: FastAPI) -> None:
+    writer = callers.client(app, "models:write", "models:read")
+    assert_problem(_post(writer, _weights(), promote="true"), 403, "models:promote")
+    store: Path = app.state.settings.store
+    assert [file for file in store.rglob("*") if file.is_file()] == []  # refused unread
+    for asked in ({}, {"promote": "false"}):
+        made = _post(writer, _weights(), **asked).json()
+        assert (made["is_production"], made["status"]) == (False, "published")
+    assert writer.get("/v1/models/reader").json()["production"] is None
+    promoter = callers.client(app, "models:write", "models:promote")
+    assert _post(promoter, _weights(1)).json()["is_production"]
+    assert _post(promoter, _weights(2), promote="true").json()["is_production"]
 
 
 def test_the_same_file_may_be_imported_twice(app: FastAPI) -> None:

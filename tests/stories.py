@@ -77,8 +77,10 @@ def forgotten(session: Session) -> Told:
     factories.verification(session, version, measured=MEASURED)
     lines(session, owner, anchor, data={"training_run": run.id}, verdict="exact")
     lines(session, owner, version, data={}, verdict="passed")
+    say(session, "version:retired", versions.subject(owner, anchor), {})
+    batch_lines(session, version)
     for item in asked:
-        say(session, "deletion_request:accepted", f"deletion_request:{item.id}", {"matched": 2})
+        request_lines(session, item)
     session.commit()
     return Told(data, owner, anchor, version, asked)
 
@@ -99,6 +101,19 @@ def lines(
     say(session, "version:promoted", subject, {"digest": version.digest})
     if data:
         say(session, "training_run:completed", f"model:{owner.name}", data)
+
+
+def batch_lines(session: Session, version: Version) -> None:
+    """The audit lines of the batch that made the version."""
+    say(session, "batch:claimed", f"batch:{version.batch_id}", {})
+    say(session, "batch:completed", f"batch:{version.batch_id}", {})
+
+
+def request_lines(session: Session, asked: DeletionRequest) -> None:
+    """The audit lines of a completed request."""
+    subject = f"deletion_request:{asked.id}"
+    say(session, "deletion_request:accepted", subject, {"matched": asked.matched})
+    say(session, "deletion_request:completed", subject, {})
 
 
 def say(session: Session, action: str, subject: str, data: dict[str, Any]) -> None:

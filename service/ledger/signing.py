@@ -17,9 +17,24 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from service.ledger import canonical
-from service.settings import Settings
+from service.settings import DEVELOPMENT_SIGNING_KEY, Settings
 
 ALGORITHM = "Ed25519"
+
+#: Order of the field over which the curve lies (RFC 8032, section 5.1).
+_P = 2**255 - 19
+
+#: y coordinates of the eight points whose order divides 8. Under such a public key there are
+#: signatures that hold for every document.
+_LOW_ORDER = frozenset(
+    {
+        0,
+        1,
+        _P - 1,
+        2707385501144840649318225287225658788936804267575313519463743609750303402022,
+        _P - 2707385501144840649318225287225658788936804267575313519463743609750303402022,
+    }
+)
 
 #: Public keys by their id.
 Keys = Mapping[str, bytes]
@@ -77,6 +92,8 @@ def check(document: Mapping[str, Any], keys: Keys) -> str:
     identifier = signature.get("key_id")
     if not isinstance(identifier, str) or identifier not in keys:
         raise BadSignature("the signing key is not among the trusted keys")
+    if signature.get("public_key") != _to_text(keys[identifier]):
+        raise BadSignature("the public key in the document is not the one of its key id")
     header = {name: value for name, value in signature.items() if name != "value"}
     try:
         message = canonical.encode({**document, "signature": header})
@@ -98,9 +115,9 @@ def embedded(document: Mapping[str, Any]) -> Keys:
     if not isinstance(signature, dict):
         raise BadSignature("the document is not signed")
     try:
-        public_key = _to_bytes(signature.get("public_key"), length=32)
+        public_key = read_public_key(signature.get("public_key"))
     except ValueError as error:
-        raise BadSignature(f"its public key cannot be read: {error}") from None
+        raise BadSignature(f"its public key cannot be used: {error}") from None
     return {key_id(public_key): public_key}
 
 
@@ -116,13 +133,37 @@ def read_keys(document: Any) -> Keys:
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
         raise ValueError("this is no key set: it has no list named keys")
-    return dict(_read_jwk(entry) for entry in entries)
+    keys: dict[str, bytes] = {}
+    for identifier, public_key in map(_read_jwk, entries):
+        if identifier in keys:
+            raise ValueError(f"the key id {identifier} is listed twice")
+        keys[identifier] = public_key
+    return keys
 
 
 def pinned_key(text: str) -> Keys:
     """One public key given as base64."""
-    public_key = _to_bytes(text.strip(), length=32)
+    public_key = read_public_key(text.strip())
     return {key_id(public_key): public_key}
+
+
+def read_public_key(text: Any) -> bytes:
+    """Return the 32 bytes of a public key in base64.
+
+    ``ValueError`` where it is none, or one under which anybody can sign (a point of low order).
+    """
+    public_key = _to_bytes(text, length=32)
+    y = int.from_bytes(public_key, "little") & (2**255 - 1)
+    if y >= _P:
+        raise ValueError("this is no Ed25519 public key in its canonical form")
+    if y in _LOW_ORDER:
+        raise ValueError("this public key has low order: anybody can sign under it")
+    return public_key
+
+
+def development_key_id() -> str:
+    """The id of the built-in development key, which everybody has."""
+    return Signer.from_seed(base64.b64decode(DEVELOPMENT_SIGNING_KEY)).key_id
 
 
 def key_id(public_key: bytes) -> str:
@@ -133,7 +174,7 @@ def key_id(public_key: bytes) -> str:
 def _retired(settings: Settings) -> list[bytes]:
     texts = [text.strip() for text in settings.retired_public_keys.split(",") if text.strip()]
     try:
-        return [_to_bytes(text, length=32) for text in texts]
+        return [read_public_key(text) for text in texts]
     except ValueError as error:
         raise ValueError(f"UNLEARN_RETIRED_PUBLIC_KEYS: {error}") from None
 
@@ -151,12 +192,12 @@ def _jwk(public_key: bytes, status: str) -> dict[str, Any]:
 
 
 def _read_jwk(entry: Any) -> tuple[str, bytes]:
-    if not isinstance(entry, dict) or entry.get("crv") != ALGORITHM:
+    if not isinstance(entry, dict) or (entry.get("kty"), entry.get("crv")) != ("OKP", ALGORITHM):
         raise ValueError(f"every key must be of the kind {ALGORITHM}")
     text = entry.get("x")
     if not isinstance(text, str):
         raise ValueError("a key has no x")
-    public_key = _to_bytes(text.replace("-", "+").replace("_", "/") + "=", length=32)
+    public_key = read_public_key(text.replace("-", "+").replace("_", "/") + "=")
     if entry.get("kid") != key_id(public_key):
         raise ValueError("the id of a key is not that of its public key")
     return key_id(public_key), public_key
@@ -173,6 +214,8 @@ def _to_bytes(text: Any, *, length: int) -> bytes:
         value = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("this is not base64") from None
+    if _to_text(value) != text:
+        raise ValueError("this is not base64 in its canonical form")
     if len(value) != length:
         raise ValueError(f"{length} bytes are needed, not {len(value)}")
     return value

@@ -81,7 +81,9 @@ def test_without_a_key_it_says_what_the_embedded_one_is_worth(
 
 
 def test_a_report_of_a_stranger_is_whole_but_not_trusted(sound: dict[str, Any]) -> None:
-    forged = canonical.encode(STRANGER.sign(sound))
+    document = copy.deepcopy(sound)
+    document["chain"]["head"] = STRANGER.sign(document["chain"]["head"])
+    forged = canonical.encode(STRANGER.sign(document))
     assert audit_file.verify_bytes(forged).ok
     found = audit_file.verify_bytes(forged, keys=signing.pinned_key(_key(SIGNER)))
     assert not found.ok
@@ -96,6 +98,93 @@ def test_a_reformatted_file_is_checked_in_its_canonical_form(
     found = audit_file.verify_file(path)
     assert found.ok
     assert any("formatted anew" in line for line in found.lines())
+
+
+def test_a_report_under_the_development_key_says_what_that_signature_is_worth(
+    sound: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = Settings(_env_file=None, state_dir=tmp_path)
+    everybodys = signing.Signer.from_settings(settings)
+    document = copy.deepcopy(sound)
+    document["chain"]["head"] = everybodys.sign(document["chain"]["head"])
+    document["purges"][0]["receipt"] = everybodys.sign(document["purges"][0]["receipt"])
+    report = _save(tmp_path / "report.json", everybodys.sign(document))
+    keys = _save(tmp_path / "keys.json", signing.public_keys(settings))
+    for found in (audit_file.verify_file(report), audit_file.verify_file(report, keys=keys)):
+        assert found.ok
+        assert "built-in development key" in " ".join(found.lines())
+        assert found.lines()[-1] != "The file is sound."
+
+
+#: Encodings of the eight points of low order, and of two that are no point in canonical form.
+LOW_ORDER = [
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000080",
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0000000000000000000000000000000000000000000000000000000000000080",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+]
+
+
+def test_a_signature_that_needs_no_private_key_is_refused(
+    sound: dict[str, Any], tmp_path: Path
+) -> None:
+    # Under the neutral element every document has the signature (neutral element, 0).
+    neutral = bytes([1] + [0] * 31)
+    text, value = base64.b64encode(neutral).decode(), neutral + bytes(32)
+    for document in ({"type": "chain-head", "seq": 1}, {"type": "chain-head", "seq": 2}):
+        header = {"algorithm": "Ed25519", "key_id": signing.key_id(neutral), "public_key": text}
+        signed = {**document, "signature": header | {"value": base64.b64encode(value).decode()}}
+        found = audit_file.verify_bytes(canonical.encode(signed))
+        assert not found.ok
+        assert "low order" in " ".join(found.lines())
+
+
+@pytest.mark.parametrize("encoded", LOW_ORDER)
+def test_a_key_under_which_anybody_can_sign_is_trusted_nowhere(
+    encoded: str, sound: dict[str, Any], tmp_path: Path
+) -> None:
+    key = bytes.fromhex(encoded)
+    text = base64.b64encode(key).decode()
+    pinned = tmp_path / "key.txt"
+    pinned.write_text(text)
+    x = base64.urlsafe_b64encode(key).rstrip(b"=").decode()
+    listed = {"kty": "OKP", "crv": "Ed25519", "kid": signing.key_id(key), "x": x}
+    published = _save(tmp_path / "keys.json", {"keys": [listed]})
+    report = _save(tmp_path / "report.json", sound)
+    for keys in (pinned, published):
+        found = audit_file.verify_file(report, keys=keys)
+        assert not found.ok
+        assert "low order" in found.lines()[0] or "canonical" in found.lines()[0]
+    with pytest.raises(ValueError, match="UNLEARN_RETIRED_PUBLIC_KEYS"):
+        signing.public_keys(Settings(_env_file=None, retired_public_keys=text))
+
+
+def test_a_key_set_that_lists_an_id_twice_is_refused(sound: dict[str, Any], tmp_path: Path) -> None:
+    seed = base64.b64encode(bytes(range(32))).decode()
+    published = signing.public_keys(Settings(_env_file=None, signing_key=seed))
+    published["keys"] *= 2
+    keys = _save(tmp_path / "keys.json", published)
+    found = audit_file.verify_file(_save(tmp_path / "report.json", sound), keys=keys)
+    assert "listed twice" in found.lines()[0]
+    assert not found.ok
+
+
+def test_a_receipt_under_an_older_key_is_pointed_out_where_no_key_is_trusted(
+    sound: dict[str, Any],
+) -> None:
+    document = copy.deepcopy(sound)
+    document["purges"][0]["receipt"] = STRANGER.sign(document["purges"][0]["receipt"])
+    found = audit_file.verify_bytes(canonical.encode(SIGNER.sign(document)))
+    assert found.ok
+    assert f"another key, {STRANGER.key_id}" in " ".join(found.lines())
 
 
 @pytest.mark.parametrize("kind", ["chain-head", "purge-receipt"])
@@ -197,6 +286,83 @@ LIES: dict[str, tuple[Change, str]] = {
         "not a report that can be checked here: lineage",
     ),
     "a format of the future": (lambda d: d.update(format=2), "not a report"),
+    "the end of a request cut off": (
+        lambda d: _leave_out(d, "deletion_request:completed"),
+        "is completed: lines were left out",
+    ),
+    "the end of the batch cut off": (
+        lambda d: _leave_out(d, "batch:completed"),
+        "is completed: lines were left out",
+    ),
+    "the beginning of the batch left out": (
+        lambda d: _leave_out(d, "batch:claimed"),
+        "began: lines were left out",
+    ),
+    "the verification left out": (
+        lambda d: _leave_out(d, "version:verified"),
+        "that this version was verified: lines were left out",
+    ),
+    "the promotion left out": (
+        lambda d: _leave_out(d, "version:promoted"),
+        "that this version was published: lines were left out",
+    ),
+    "all lines after the fourth cut off": (
+        lambda d: d["chain"]["lines"].__delitem__(slice(4, None)),
+        "lines were left out",
+    ),
+    "a line about another model": (
+        lambda d: d["chain"]["lines"].append(
+            _rechained(d["chain"]["lines"][-1], seq=99, subject="version:other/1")
+        ),
+        "audit line 99 is about something else",
+    ),
+    "a first line that follows another": (
+        lambda d: d["chain"]["lines"].insert(
+            0, _rechained(d["chain"]["lines"][0], seq=1, previous_hash="f" * 64)
+        ),
+        "audit line 1 follows another line",
+    ),
+    "a head of another day": (
+        lambda d: d["chain"].update(
+            head=SIGNER.sign(d["chain"]["head"] | {"at": "2025-01-01T00:00:00.000000Z"})
+        ),
+        "at another moment",
+    ),
+    "a head of another service": (
+        lambda d: d["chain"].update(head=STRANGER.sign(d["chain"]["head"])),
+        "another key signed the head",
+    ),
+    "a head in place of a receipt": (
+        lambda d: d["purges"][0].update(
+            receipt=SIGNER.sign({"type": "chain-head", "version": d["purges"][0]["subject"]})
+        ),
+        "another version's",
+    ),
+    "a receipt of another model": (
+        lambda d: d["purges"].append(
+            {
+                "line": 1,
+                "subject": "version:other/1",
+                "receipt": SIGNER.sign({"type": "purge-receipt", "version": "version:other/1"}),
+            }
+        ),
+        "another model's",
+    ),
+    "no receipt of what was destroyed": (
+        lambda d: d["purges"].clear(),
+        "said to be destroyed and has no receipt",
+    ),
+    "what was destroyed remains": (
+        lambda d: d["remaining"].append({"kind": "weights", "version": 1}),
+        "has a receipt of its destruction and remains",
+    ),
+    "a request listed twice": (
+        lambda d: (
+            d["asked"]["requests"].append(d["asked"]["requests"][0]),
+            d["asked"]["counts"].update(requests=3),
+        ),
+        "listed twice",
+    ),
 }
 
 
@@ -338,6 +504,17 @@ def _same(content: bytes, document: dict[str, Any]) -> bool:
 def _rechain(line: dict[str, Any], **changes: Any) -> None:
     line.update(changes)
     line["hash"] = chain.line_hash(line)
+
+
+def _rechained(line: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    made = copy.deepcopy(line)
+    _rechain(made, **changes)
+    return made
+
+
+def _leave_out(document: dict[str, Any], action: str) -> None:
+    lines = document["chain"]["lines"]
+    lines[:] = [line for line in lines if line["action"] != action]
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:

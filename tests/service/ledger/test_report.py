@@ -93,8 +93,12 @@ def test_the_lines_of_version_batch_and_requests_come_with_the_signed_head(
         "version:registered",
         "version:verified",
         "version:promoted",
+        "batch:claimed",
+        "batch:completed",
         "deletion_request:accepted",
+        "deletion_request:completed",
         "deletion_request:accepted",
+        "deletion_request:completed",
     ]
     assert signing.check(chain["head"], signing.embedded(chain["head"])) == SIGNER.key_id
     assert audit.holds(session, seq=chain["head"]["seq"], hash=chain["head"]["hash"])
@@ -161,7 +165,8 @@ def test_a_retrained_version_is_exact_and_names_the_version_before(
     )
     session.get_one(Record, (told.data.id, 2)).excluded_revision = 2
     stories.lines(session, told.model, version, data={}, verdict=None)
-    stories.say(session, "deletion_request:accepted", f"deletion_request:{asked.id}", {})
+    stories.batch_lines(session, version)
+    stories.request_lines(session, asked)
     session.commit()
     made = _report(session, version)
     assert made["done"]["guarantee"] == "exact"

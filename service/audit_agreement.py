@@ -1,0 +1,199 @@
+"""What one part of an audit report says, another must not deny.
+
+Every problem is one sentence for the reader of the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+from service.audit_shape import Gate, Line, Report
+
+
+def problems(report: Report) -> Iterator[str]:
+    """Yield every contradiction between parts of the report."""
+    yield from _counts(report)
+    yield from _digests(report)
+    yield from _verdict(report)
+    yield from _destroyed(report)
+    yield from _told_by_the_lines(report)
+    yield from _lines_left_out(report)
+
+
+def _counts(report: Report) -> Iterator[str]:
+    asked, batch = report.asked, report.done.batch
+    named = {record for request in asked.requests for record in request.records}
+    if asked.counts.requests != len(asked.requests):
+        yield "the count of requests is not that of the requests listed"
+    if asked.counts.records != len(named) or asked.raw_rows.records != len(named):
+        yield "the count of records is not that of the records listed"
+    if not 0 <= asked.raw_rows.overwritten <= asked.raw_rows.records:
+        yield "more raw rows were overwritten than there are"
+    if len({request.id for request in asked.requests}) != len(asked.requests):
+        yield "a request is listed twice"
+    for request in asked.requests:
+        if request.matched != len(request.records):
+            yield f"{request.id} matched another number of records than it lists"
+    if batch is not None:
+        if batch.count != len(batch.records) or len(set(batch.records)) != batch.count:
+            yield "the batch counts other records than it lists"
+        if not set(batch.records) <= named:
+            yield "the batch forgot records that no request names"
+
+
+def _digests(report: Report) -> Iterator[str]:
+    done, steps = report.done, report.lineage
+    if (done.digest_before is None) != (done.base is None) or (
+        done.base is not None and done.base.digest != done.digest_before
+    ):
+        yield "the digest before is not that of the base version"
+    if not steps:
+        yield "the lineage is empty"
+        return
+    first, last = steps[0], steps[-1]
+    if (first.version, first.digest) != (report.version, done.digest_after):
+        yield "the lineage does not begin with this version"
+    if (last.version, last.digest) != (done.anchor.version, done.anchor.digest):
+        yield "the lineage does not end with the anchor"
+    if len(steps) > 1 and (done.base is None or steps[1].version != done.base.version):
+        yield "the lineage does not go on with the base version"
+    if any(after.version >= before.version for before, after in pairwise(steps)):
+        yield "the lineage is not in order"
+    batch = done.batch
+    if batch is not None and (first.batch, first.forgotten) != (batch.id, batch.count):
+        yield "the lineage counts other records than the batch"
+
+
+def _verdict(report: Report) -> Iterator[str]:
+    if not report.does_not_prove:
+        yield "the report does not say what it does not prove"
+    if report.production and report.carries_forgotten:
+        yield "the version is live although it still carries forgotten records"
+    measured = report.measured
+    if measured is None:
+        return
+    if measured.gates is not None and measured.verdict != _overall(measured.gates):
+        yield f"the verdict {measured.verdict} is not what the outcomes of the gates come to"
+    live = report.production or report.status == "published"
+    if measured.verdict == "failed" and live and not _only_accuracy(report):
+        yield "the version is live although its verification failed"
+
+
+def _only_accuracy(report: Report) -> bool:
+    """Whether nothing but accuracy failed, on a version that was trained without the records."""
+    gates = (report.measured and report.measured.gates) or []
+    failed = {gate.concern for gate in gates if gate.outcome == "failed"}
+    return report.done.origin == "retrained" and failed == {"utility"}
+
+
+def _overall(gates: Sequence[Gate]) -> str:
+    if any(gate.outcome == "failed" for gate in gates):
+        return "failed"
+    removal = [gate.outcome for gate in gates if gate.concern == "removal"]
+    return "passed" if "passed" in removal else "no_power"
+
+
+def _destroyed(report: Report) -> Iterator[str]:
+    """What is said to be destroyed has a receipt, and nothing with a receipt is still there."""
+    received = {purge.subject for purge in report.purges}
+    for step in report.lineage:
+        if step.status == "purged" and _version(report, step.version) not in received:
+            yield f"version {step.version} is said to be destroyed and has no receipt"
+    for left in report.remaining:
+        if left.kind == "weights" and _version(report, left.version) in received:
+            yield f"version {left.version} has a receipt of its destruction and remains"
+
+
+def _told_by_the_lines(report: Report) -> Iterator[str]:
+    """The audit lines, whose hashes hold, are about this version and tell the same story."""
+    own = _version(report, report.version)
+    subjects = {own, *(f"deletion_request:{request.id}" for request in report.asked.requests)}
+    if report.done.batch is not None:
+        subjects.add(f"batch:{report.done.batch.id}")
+    for line in report.chain.lines:
+        if line.subject not in subjects and not _of_the_training(report, line):
+            yield f"audit line {line.seq} is about something else"
+        if line.subject != own:
+            continue
+        if line.data.get("digest", report.done.digest_after) != report.done.digest_after:
+            yield f"audit line {line.seq} names other weights"
+        verdict = None if report.measured is None else report.measured.verdict
+        if line.action == "version:verified" and line.data.get("verdict") != verdict:
+            yield f"audit line {line.seq} names another verdict"
+
+
+def _of_the_training(report: Report, line: Line) -> bool:
+    run = report.done.training_run
+    return (
+        run is not None
+        and line.subject == f"model:{report.model}"
+        and line.data.get("training_run") == run.id
+    )
+
+
+#: Lines that a state cannot come about without; one of them is enough.
+_REQUEST_LINES: Mapping[str, tuple[str, ...]] = {
+    "completed": ("deletion_request:completed",),
+    "cancelled": ("deletion_request:cancelled",),
+    "denied": ("deletion_request:denied",),
+    "no_match": ("deletion_request:no_match",),
+    "needs_review": ("deletion_request:needs_review",),
+}
+_BATCH_LINES: Mapping[str, tuple[str, ...]] = {
+    "completed": ("batch:completed",),
+    "failed": ("batch:failed",),
+}
+_VERSION_LINES: Mapping[str, tuple[str, ...]] = {
+    "rejected": ("version:rejected",),
+    "retired": ("version:retired",),
+    "purged": ("version:purged",),
+}
+
+
+def _lines_left_out(report: Report) -> Iterator[str]:
+    """Lines that must be there, because the report says what happened."""
+    told: dict[str, set[str]] = {}
+    for line in report.chain.lines:
+        told.setdefault(line.subject, set()).add(line.action)
+    yield from _version_lines_left_out(report, told.get(_version(report, report.version), set()))
+    batch = report.done.batch
+    if batch is not None:
+        actions = told.get(f"batch:{batch.id}", set())
+        yield from _left_out(("batch:claimed",), actions, f"that {batch.id} began")
+        yield from _left_out(
+            _BATCH_LINES.get(batch.status, ()), actions, f"that {batch.id} is {batch.status}"
+        )
+    for request in report.asked.requests:
+        actions = told.get(f"deletion_request:{request.id}", set())
+        if not actions:
+            yield f"no audit line mentions {request.id}"
+            continue
+        yield from _left_out(
+            _REQUEST_LINES.get(request.status, ()),
+            actions,
+            f"that {request.id} is {request.status}",
+        )
+
+
+def _version_lines_left_out(report: Report, actions: set[str]) -> Iterator[str]:
+    if "version:registered" not in actions:
+        yield "no audit line registers this version"
+    if report.measured is not None:
+        yield from _left_out(("version:verified",), actions, "that this version was verified")
+    if report.production or report.done.published_at is not None:
+        live = ("version:promoted", "version:imported")
+        yield from _left_out(live, actions, "that this version was published")
+    if report.done.retired_at is not None:
+        yield from _left_out(("version:retired",), actions, "that this version was retired")
+    wanted = _VERSION_LINES.get(report.status, ())
+    yield from _left_out(wanted, actions, f"that this version is {report.status}")
+
+
+def _left_out(wanted: Sequence[str], actions: set[str], what: str) -> Iterator[str]:
+    if wanted and not actions.intersection(wanted):
+        yield f"no audit line says {what}: lines were left out"
+
+
+def _version(report: Report, number: int) -> str:
+    return f"version:{report.model}/{number}"

@@ -1,0 +1,170 @@
+"""The shape of an audit report: what the offline check reads of it, by name and type."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Shape(BaseModel):
+    """Anything of a report; members that are not named here may be there too."""
+
+    model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
+
+
+class Line(Shape):
+    """One audit line."""
+
+    seq: int = Field(ge=1)
+    at: str
+    actor: str
+    action: str
+    subject: str
+    data: dict[str, Any]
+    previous_hash: str
+    hash: str
+
+
+class Head(Shape):
+    """The signed head of the chain."""
+
+    type: Literal["chain-head"]
+    seq: int
+    hash: str
+    at: str
+    signature: dict[str, Any]
+
+
+class Chain(Shape):
+    """Audit lines and the head over them."""
+
+    lines: list[Line]
+    head: Head
+
+
+class Request(Shape):
+    """One deletion request."""
+
+    id: str
+    status: str
+    matched: int
+    records: list[str]
+
+
+class AskedCounts(Shape):
+    """How much was asked for."""
+
+    requests: int
+    records: int
+
+
+class RawRows(Shape):
+    """What became of the raw rows."""
+
+    records: int
+    overwritten: int
+
+
+class Asked(Shape):
+    """What was asked for."""
+
+    requests: list[Request]
+    counts: AskedCounts
+    raw_rows: RawRows
+
+
+class Name(Shape):
+    """A version by number and digest of its weights."""
+
+    version: int
+    digest: str
+
+
+class Batch(Shape):
+    """The batch that made the version."""
+
+    id: str
+    status: str
+    count: int
+    records: list[str]
+
+
+class Run(Shape):
+    """The training that made the version."""
+
+    id: str
+
+
+class Done(Shape):
+    """What was done."""
+
+    origin: str
+    guarantee: str
+    training_run: Run | None
+    published_at: str | None
+    retired_at: str | None
+    base: Name | None
+    anchor: Name
+    digest_before: str | None
+    digest_after: str
+    batch: Batch | None
+
+
+class Gate(Shape):
+    """One gate and its outcome."""
+
+    gate: str
+    concern: str
+    outcome: str
+
+
+class Measured(Shape):
+    """The stored verification."""
+
+    verdict: str
+    gates: list[Gate] | None = None
+
+
+class Step(Name):
+    """One version of the lineage."""
+
+    status: str
+    batch: str | None
+    forgotten: int
+
+
+class Left(Shape):
+    """Weights or internal state that still carry forgotten records."""
+
+    kind: str
+    version: int
+
+
+class Purge(Shape):
+    """The receipt of what was destroyed."""
+
+    subject: str
+    receipt: dict[str, Any]
+
+
+class Report(Shape):
+    """The whole report."""
+
+    type: Literal["audit-report"]
+    format: Literal[1]
+    at: str
+    model: str
+    version: int
+    status: str
+    production: bool
+    asked: Asked
+    done: Done
+    measured: Measured | None
+    lineage: list[Step]
+    carries_forgotten: list[str]
+    remaining: list[Left]
+    purges: list[Purge]
+    does_not_prove: list[str]
+    chain: Chain
+    signature: dict[str, Any]

@@ -12,11 +12,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.settings import Settings
+from workers import cli_errors
+from workers.cli_errors import stop as _stop
 
 app = typer.Typer(
+    cls=cli_errors.Commands,
     no_args_is_help=True,
     add_completion=False,
     help="Make machine-learning models forget, on request, with a report of what was measured.",
@@ -52,7 +56,7 @@ def migrate() -> None:
     from service.ledger import db, schema
 
     settings = Settings()
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    schema.make_directory(settings.database)
     engine = db.engine(settings.database)
     schema.upgrade(engine)
     err.print("The database is at the present schema.")
@@ -137,7 +141,10 @@ def add_dataset(
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
         raise _stop(f"{name!r} is no name for a dataset: use lower-case letters, digits, . _ -")
-    runtime = Runtime.make(Settings())
+    if not path.exists():
+        raise _stop(f"there is no file or folder {path}")
+    settings = Settings()
+    runtime = Runtime.make(settings, engine=_engine(settings))
     columns = {
         "record_id": record_id,
         "subject_id": subject_id,
@@ -278,11 +285,10 @@ def export_tombstones(
 
     Example: unlearn restore export /safe/tombstones.json
     """
-    from service.ledger import db
     from workers import restore
 
     settings = Settings()
-    listed = restore.export(settings, db.engine(settings.database), file)
+    listed = restore.export(settings, _engine(settings), file)
     err.print(f"{len(listed.requests)} deletion requests are listed in {file}.")
 
 
@@ -297,12 +303,11 @@ def check_restored(
 
     Example: unlearn restore check /safe/tombstones.json --apply
     """
-    from service.ledger import db
     from service.ledger.tombstones import NotTombstones
     from workers import restore
 
     settings = Settings()
-    engine = db.engine(settings.database)
+    engine = _engine(settings)
     try:
         found = restore.check(settings, engine, file)
         for line in restore.lines(found):
@@ -313,7 +318,7 @@ def check_restored(
         if not apply:
             raise _stop("Something came back; run this again with --apply, then start the workers.")
         done = restore.apply(settings, engine, file, actor="cli")
-    except (NotTombstones, OSError) as error:
+    except NotTombstones as error:
         raise _stop(str(error)) from None
     err.print(f"{done.requests} deletion requests are queued again, {done.records} records.")
     for model in done.retrained:
@@ -324,7 +329,16 @@ def check_restored(
 def _session() -> Session:
     from service.ledger import db
 
-    return db.session_factory(db.engine(Settings().database))()
+    return db.session_factory(_engine(Settings()))()
+
+
+def _engine(settings: Settings) -> Engine:
+    """The ledger's database; stops the command where there is none that this code can use."""
+    from service.ledger import db, schema
+
+    engine = db.engine(settings.database)
+    schema.require(engine)
+    return engine
 
 
 def _bar() -> Progress:
@@ -335,11 +349,6 @@ def _bar() -> Progress:
         TimeElapsedColumn(),
         console=err,
     )
-
-
-def _stop(message: str) -> typer.Exit:
-    err.print(f"[red]{message}[/]")
-    return typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
@@ -72,8 +73,9 @@ def engine(url: str, *, pool_size: int = 20) -> Engine:
         event.listen(made, "connect", _prepare_sqlite)
         event.listen(made, "begin", _begin_sqlite)
         return made
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ArgumentError("the ledger is kept in SQLite or PostgreSQL, in no other database")
+    parsed = parsed.set(drivername="postgresql+psycopg")
     made = create_engine(
         parsed,
         pool_size=pool_size,

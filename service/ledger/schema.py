@@ -10,10 +10,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, Engine, text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.orm import Session
 
+from service.errors import Unavailable
 from service.ledger import db
 
 #: Beside the packages, in a checkout and in an installation alike.
@@ -36,10 +37,48 @@ def downgrade(database: Engine | str, *, revision: str) -> None:
     _migrate(database, lambda config: command.downgrade(config, revision))
 
 
+class NotMigrated(Unavailable):
+    """The database has no tables yet, or those of another version of this program."""
+
+    code = "not-migrated"
+
+
+def require(engine: Engine) -> None:
+    """Raise ``NotMigrated`` unless there is a database with the tables that this code knows."""
+    path = _file(engine.url)
+    if path is not None and not path.exists():  # to connect would make an empty one
+        raise NotMigrated(
+            f"there is no database at {path}; set UNLEARN_STATE_DIR to where it is, or make one "
+            "with: unlearn migrate"
+        )
+    with Session(engine) as session:
+        found = current_heads(db.read_only(session))
+    if not found:
+        raise NotMigrated("the database has no tables yet; make them with: unlearn migrate")
+    if not found <= known_revisions():
+        raise NotMigrated(
+            "the database was migrated by a newer version of this program; use that version"
+        )
+    if found != known_heads():
+        raise NotMigrated("the database is not at the present schema; run: unlearn migrate")
+
+
+def current_heads(session: Session) -> frozenset[str]:
+    """The newest migrations that the database has; none for an empty database."""
+    context = MigrationContext.configure(session.connection())
+    return frozenset(context.get_current_heads())
+
+
 def is_current(session: Session) -> bool:
     """Whether the database has every migration that this code knows, and no other."""
-    context = MigrationContext.configure(session.connection())
-    return set(context.get_current_heads()) == known_heads()
+    return current_heads(session) == known_heads()
+
+
+@cache
+def known_revisions() -> frozenset[str]:
+    """Every migration that this code knows."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    return frozenset(one.revision for one in script.walk_revisions())
 
 
 @cache
@@ -59,9 +98,16 @@ def lock(connection: Connection) -> None:
 
 def make_directory(url: str) -> None:
     """Make the directory of a SQLite file, so that the first start needs no set-up."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+    path = _file(make_url(url))
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _file(url: URL) -> Path | None:
+    """The file of a SQLite database; None for any other."""
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database))
 
 
 def _migrate(database: Engine | str, run: Callable[[Config], None]) -> None:

@@ -2,12 +2,171 @@
 
 from __future__ import annotations
 
-from typer.testing import CliRunner
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+import pytest
+import typer
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner, Result
+
+from service.ledger import db, schema
 from workers import cli
+
+#: Every command that opens the ledger, with arguments that it would accept.
+ON_THE_LEDGER: Mapping[str, list[str]] = {
+    "datasets add": ["digits", "pyproject.toml"],
+    "keys create": ["me"],
+    "keys list": [],
+    "keys revoke": ["key_1"],
+    "audit check": [],
+    "restore export": ["tombstones.json"],
+    "restore check": ["tombstones.json"],
+}
+
+#: Those that make the database where there is none.
+MAKING_ONE: Mapping[str, list[str]] = {"migrate": [], "serve": ["--port", "0"]}
+
+#: Those that read files, or talk to a service, and open no database.
+WITHOUT_ONE = {"audit verify", "demo"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to type commands in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    return tmp_path
+
+
+def test_every_command_is_tried_here() -> None:
+    known = {*ON_THE_LEDGER, *MAKING_ONE, *WITHOUT_ONE}
+    assert set(_commands(typer.main.get_command(cli.app))) == known
+
+
+@pytest.mark.parametrize("command", ON_THE_LEDGER)
+def test_without_a_state_directory_a_command_says_how_to_make_one(
+    command: str, folder: Path
+) -> None:
+    line = _one_line(_type(command, UNLEARN_STATE_DIR=str(folder / "none")))
+    assert "unlearn migrate" in line
+    assert str(folder / "none" / "ledger.db") in line.replace("\n", "")
+    assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize("command", ON_THE_LEDGER)
+def test_on_an_empty_database_a_command_says_how_to_make_its_tables(
+    command: str, folder: Path, bare_database: Engine
+) -> None:
+    with bare_database.connect():  # SQLite makes its file
+        url = bare_database.url.render_as_string(hide_password=False)
+        line = _one_line(_type(command, UNLEARN_DATABASE_URL=url))
+    assert "no tables yet" in line
+    assert "unlearn migrate" in line
+
+
+@pytest.mark.parametrize(
+    ("revision", "words"), [("9999", "newer version"), ("", "unlearn migrate")]
+)
+def test_a_database_of_another_version_is_named(
+    revision: str, words: str, folder: Path, sqlite_database: Engine
+) -> None:
+    with sqlite_database.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :new"), {"new": revision})
+        if not revision:
+            connection.execute(text("DELETE FROM alembic_version"))
+    url = sqlite_database.url.render_as_string()
+    assert words in _one_line(_type("keys list", UNLEARN_DATABASE_URL=url))
+
+
+@pytest.mark.parametrize("command", [*ON_THE_LEDGER, *MAKING_ONE])
+def test_a_database_that_refuses_connections_is_told_in_one_line(
+    command: str, folder: Path
+) -> None:
+    line = _one_line(
+        _type(command, UNLEARN_DATABASE_URL="postgresql://u:secretpassword@127.0.0.1:1/unlearn")
+    )
+    assert "the database does not answer" in line
+    assert "run this again" in line
+    assert "secretpassword" not in line
+
+
+@pytest.mark.parametrize("command", [*ON_THE_LEDGER, *MAKING_ONE])
+def test_a_file_that_is_no_database_is_told_in_one_line(command: str, folder: Path) -> None:
+    (folder / "ledger.db").write_bytes(b"this is a letter and no database" * 100)
+    line = _one_line(_type(command, UNLEARN_STATE_DIR=str(folder)))
+    assert "the database cannot be used" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UNLEARN_DATABASE_URL", "nonsense"),
+        ("UNLEARN_DATABASE_URL", "oracle://there/x"),
+        ("UNLEARN_LEASE_SECONDS", "soon"),
+        ("UNLEARN_SIGNING_KEY", "short"),
+        ("UNLEARN_MODE", "production"),
+    ],
+)
+@pytest.mark.parametrize("command", [*ON_THE_LEDGER, *MAKING_ONE])
+def test_a_wrong_setting_is_named_in_one_line(
+    command: str, name: str, value: str, folder: Path
+) -> None:
+    line = _one_line(_type(command, **{name: value}))
+    assert (name if name != "UNLEARN_MODE" else "UNLEARN_SUBJECT_KEY") in line
+
+
+def test_a_directory_that_cannot_be_made_is_told_in_one_line(folder: Path) -> None:
+    (folder / "file").touch()
+    assert "file" in _one_line(_type("migrate", UNLEARN_STATE_DIR=str(folder / "file" / "state")))
+
+
+def test_a_missing_file_is_named_before_anything_is_recorded(
+    folder: Path, sqlite_database: Engine
+) -> None:
+    url = sqlite_database.url.render_as_string()
+    missing = ["datasets", "add", "digits", "nothing.csv"]
+    assert "nothing.csv" in _one_line(_run(missing, UNLEARN_DATABASE_URL=url))
+    with sqlite_database.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM datasets")).scalar_one() == 0
+
+
+def test_commands_work_once_the_database_is_there(folder: Path) -> None:
+    state = {"UNLEARN_STATE_DIR": str(folder / "state")}
+    for command in (["migrate"], ["keys", "create", "me"], ["keys", "list"], ["audit", "check"]):
+        result = _run(command, **state)
+        assert result.exit_code == 0, result.output
+    with db.session_factory(db.engine(f"sqlite:///{folder}/state/ledger.db"))() as session:
+        assert schema.is_current(session)
 
 
 def test_a_demo_elsewhere_without_a_key_is_refused_at_once() -> None:
     result = CliRunner().invoke(cli.app, ["demo", "--url", "http://127.0.0.1:9", "--api-key", ""])
     assert result.exit_code == 1
     assert "--api-key" in result.output
+
+
+def _type(command: str, **environment: str) -> Result:
+    arguments = {**ON_THE_LEDGER, **MAKING_ONE}[command]
+    return _run([*command.split(), *arguments], **environment)
+
+
+def _run(arguments: list[str], **environment: str) -> Result:
+    return CliRunner().invoke(cli.app, arguments, env=environment)
+
+
+def _one_line(result: Result) -> str:
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 1
+    assert len(result.output.splitlines()) == 1, result.output
+    return result.output
+
+
+def _commands(group: Any, *path: str) -> Iterator[str]:
+    members = getattr(group, "commands", None)
+    if members is None:
+        yield " ".join(path)
+        return
+    for name, command in members.items():
+        yield from _commands(command, *path, name)

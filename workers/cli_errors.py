@@ -1,0 +1,74 @@
+"""What a command says instead of a traceback: one line, with what to do next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from sqlalchemy import exc as sql
+from typer.core import TyperGroup
+
+from service.errors import ServiceError
+from service.settings import Settings
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Commands(TyperGroup):
+    """The commands; a foreseeable error of any of them ends it with one line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
+        try:
+            return super().invoke(ctx)
+        except (ServiceError, sql.SQLAlchemyError, OSError) as error:
+            raise stop(describe(error)) from None
+        except ValidationError as error:
+            if error.title != Settings.__name__:
+                raise
+            raise stop(describe(error)) from None
+
+
+def stop(message: str) -> typer.Exit:
+    """Print the message; the exception to raise."""
+    err.print(message, style="red", markup=False)
+    return typer.Exit(1)
+
+
+def describe(error: Exception) -> str:
+    """One line about an error: what is wrong and what to do next."""
+    if isinstance(error, ServiceError):
+        return error.detail
+    if isinstance(error, ValidationError):
+        return _of_settings(error)
+    if isinstance(error, sql.SQLAlchemyError):
+        return _of_database(error)
+    return _first_line(error)
+
+
+def _of_settings(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    name = "".join(f"UNLEARN_{part}: ".upper() for part in first["loc"][:1])
+    return f"{name}{first['msg'].removeprefix('Value error, ')}; .env.example lists every setting"
+
+
+def _of_database(error: sql.SQLAlchemyError) -> str:
+    if isinstance(error, sql.ArgumentError):
+        return "UNLEARN_DATABASE_URL is no URL of a database; .env.example shows the setting"
+    said = _first_line(error.orig) if isinstance(error, sql.DBAPIError) and error.orig else ""
+    if isinstance(error, sql.OperationalError | sql.InterfaceError | sql.TimeoutError):
+        return (
+            f"the database does not answer ({said or type(error).__name__}); start it, or correct "
+            "UNLEARN_DATABASE_URL or UNLEARN_STATE_DIR, and run this again"
+        )
+    return (
+        f"the database cannot be used ({said or type(error).__name__}); look at "
+        "UNLEARN_DATABASE_URL and UNLEARN_STATE_DIR, then run: unlearn migrate"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -72,7 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app, problems.Problem, schemas_deletion_requests.NewBatchItem)
     for router in OPEN:
-        app.include_router(router, responses=problems.responses(500))
+        app.include_router(router, responses=problems.responses(400, 422, 500))
     for router in SECURED:
         app.include_router(router, responses=problems.SECURED)
     return app

@@ -102,12 +102,13 @@ class KeyCache:
             return keys.find(db.read_only(session), key_id)
 
 
-_bearer = HTTPBearer(
+#: How a key is shown; an endpoint that depends on it is not open.
+scheme = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
     description="An API key made with `unlearn keys create`, as `Authorization: Bearer unl_…`.",
 )
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]
 
 
 def require(scope: str) -> Any:

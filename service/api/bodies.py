@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from service.api import auth
+from service.api import auth, parameters
 from service.errors import ServiceError, Unprocessable, UnsupportedMediaType
 
 MAX_DEPTH = 32
@@ -24,7 +24,10 @@ class UnreadableBody(ServiceError):
 
 
 class JsonRequest(Request):
-    """A request whose JSON is read strictly: RFC 8259, no NaN, no NUL, no half characters."""
+    """A request whose JSON is read strictly.
+
+    RFC 8259 without NaN, NUL, half characters, or two members of one name.
+    """
 
     async def json(self) -> Any:
         """The parsed body."""
@@ -34,18 +37,26 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that says 415 to a body of another type, before reading it."""
+    """A route that reads nothing it does not know.
+
+    It says 415 to a body of another type, before reading it, and refuses unknown query parameters
+    and repeated headers.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of FastAPI behind the stricter reading."""
         handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
+        known = parameters.Parameters.of(self.dependant)
+        secured = parameters.depends_on(self.dependant, auth.scheme)
+        has_body = self.body_field is not None
 
         async def read(request: Request) -> Response:
             # Nothing is read from somebody who does not even claim to have a key.
-            if "authorization" not in request.headers:
+            if secured and "authorization" not in request.headers:
                 raise auth.unauthorized()
+            known.check(request)
+            if not has_body:
+                return await handle(request)
             if not _is_json(request.headers.get("content-type", "")):
                 raise UnsupportedMediaType("send the body as application/json")
             strict = JsonRequest(request.scope, request.receive)
@@ -71,7 +82,9 @@ def answer(
 def parse(body: bytes) -> Any:
     """JSON from ``body``; raises a 400 or 422 that does not repeat it."""
     try:
-        parsed = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        parsed = json.loads(
+            body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique
+        )
     except (ValueError, RecursionError):
         raise UnreadableBody("send one JSON value in UTF-8 as RFC 8259 has it") from None
     _check(parsed, MAX_DEPTH, b"\\u" in body)
@@ -96,6 +109,13 @@ def _check_text(text: str, escapes: bool) -> None:
     # Only an escape can bring in a NUL or half of a surrogate pair.
     if escapes and ("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)):
         raise Unprocessable("a text holds a NUL or an unpaired surrogate; neither can be stored")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise UnreadableBody("an object of the body has two members of one name; send each once")
+    return made
 
 
 def _refuse_constant(_name: str) -> float:

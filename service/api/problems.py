@@ -54,7 +54,7 @@ class Problem(BaseModel):
 
 
 DESCRIPTIONS: Mapping[int, str] = {
-    400: "The body is not readable JSON or the request is malformed.",
+    400: "The body is not readable JSON, a header comes twice, or the request is malformed.",
     401: "No API key, or one that is unknown, expired or revoked.",
     403: "The API key lacks the scope.",
     404: "There is no such thing.",

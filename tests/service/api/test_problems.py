@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -64,6 +66,62 @@ def test_unreadable_json_is_a_400(client: TestClient, body: bytes) -> None:
     answer = client.post(URL, content=body, headers=JSON)
     assert_problem(answer, 400, "unreadable-body")
     assert "planted" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"dataset": "faces", "record_ids": ["r0"], "record_ids": ["r1"]}',
+        b'{"dataset": "faces", "dataset": "faces", "label": 1}',
+        b'{"dataset": "faces", "label": 1, "lab\\u0065l": 2}',
+        b'{"dataset": "faces", "label": 1, "reason": [{"a": {"planted": 1, "planted": 1}}]}',
+    ],
+)
+def test_json_that_names_a_member_twice_is_a_400(client: TestClient, body: bytes) -> None:
+    answer = client.post(URL, content=body, headers=JSON)
+    assert_problem(answer, 400, "unreadable-body", "two members of one name")
+    assert "planted" not in answer.text
+    batch = client.post(f"{URL}:batch", content=b'{"items": [' + body + b"]}", headers=JSON)
+    assert_problem(batch, 400, "unreadable-body")
+
+
+def _operations(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Method and URL of every operation; what is named in the URL need not exist."""
+    for template, item in app.openapi()["paths"].items():
+        path = re.sub(r"\{\w+\}", "1", template)
+        yield from ((method.upper(), path) for method in item)
+
+
+def test_no_endpoint_ignores_a_query_parameter(app: FastAPI, client: TestClient) -> None:
+    for method, path in _operations(app):
+        answer = client.request(method, path, params={"subject_id": "planted", "planted": "1"})
+        assert_problem(answer, 422, "query.(", "/openapi.json")
+        assert "planted" not in answer.text, path
+
+
+def test_a_query_parameter_is_given_once(client: TestClient) -> None:
+    answer = client.get(f"{URL}?status=completed&status=planted")
+    assert_problem(answer, 422, "query.status", "once")
+    assert "planted" not in answer.text
+    assert client.get(f"{URL}?status=completed&limit=1").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["Idempotency-Key", "Authorization", "Content-Type", "idempotency-KEY"]
+)
+def test_no_endpoint_takes_the_last_of_two_headers(
+    app: FastAPI, client: TestClient, name: str
+) -> None:
+    for method, path in _operations(app):
+        headers = [("Authorization", client.headers["Authorization"]), (name, "a"), (name, "b")]
+        answer = httpx.Client(transport=client._transport, base_url=str(client.base_url)).request(
+            method, path, headers=headers
+        )
+        assert_problem(answer, 400, "repeated-header", name.lower())
+
+
+def test_nothing_is_told_about_parameters_without_a_key(app: FastAPI) -> None:
+    assert_problem(TestClient(app).get(URL, params={"subject_id": "planted"}), 401)
 
 
 @pytest.mark.parametrize(

@@ -117,13 +117,18 @@ class DeletionRequest(BaseModel):
     dataset: str
     kind: Literal["records", "subject", "class"]
     status: RequestStatus
-    status_reason: str | None
+    status_reason: str | None = Field(
+        description="why it is in its state; also how many of the record ids name nothing"
+    )
     label: int | None
     reason: str | None
     client_reference: str | None
     matched: int = Field(description="records to forget")
     already_forgotten: int = Field(description="records forgotten before")
     not_found: int = Field(description="record ids that name nothing in the dataset")
+    complete_match: bool = Field(
+        description="false: not everything that was asked for was found, so look at the ids again"
+    )
     created_at: datetime
     due_at: datetime = Field(description="one calendar month after it was asked")
     expected_by: datetime = Field(description="an estimate, not a promise")

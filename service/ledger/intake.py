@@ -124,18 +124,24 @@ def describe(request: DeletionRequest, dataset: str) -> dict[str, Any]:
         "dataset": dataset,
         "kind": request.kind,
         "status": request.status.value,
-        "status_reason": request.status_reason,
+        "status_reason": _reason(request),
         "label": request.label,
         "reason": request.reason,
         "client_reference": request.client_reference,
         "matched": request.matched,
         "already_forgotten": request.already_forgotten,
         "not_found": request.not_found,
+        "complete_match": complete_match(request),
         "created_at": canonical.moment(request.created_at),
         "due_at": canonical.moment(request.due_at),
         "expected_by": canonical.moment(request.expected_by),
         "completed_at": _moment(request.completed_at),
     }
+
+
+def complete_match(request: DeletionRequest) -> bool:
+    """Whether everything that was asked for was found: False is a reason to look again."""
+    return request.not_found == 0 and request.matched + request.already_forgotten > 0
 
 
 def erasure_rows(
@@ -343,9 +349,19 @@ class _Page:
         )
 
 
+def _reason(request: DeletionRequest) -> str | None:
+    """Why a request is in its state; what was not found stays said until its end and after."""
+    found = request.matched + request.already_forgotten
+    if found == 0 or request.not_found == 0:
+        return request.status_reason
+    named, missing = found + request.not_found, request.not_found
+    partly = f"{missing} of {named} record ids name{'s' * (missing == 1)} nothing in this dataset"
+    return partly if request.status_reason is None else f"{partly}; {request.status_reason}"
+
+
 _REASONS = {
     RequestStatus.NO_MATCH: "the dataset holds none of the records",
-    RequestStatus.COMPLETED: "every record was forgotten before",
+    RequestStatus.COMPLETED: "every record found was forgotten before",
     RequestStatus.AWAITING_APPROVAL: "larger than the policy lets through without approval",
 }
 

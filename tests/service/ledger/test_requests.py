@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, ServiceError
-from service.ledger import audit, capabilities, db, intake, outlook, requests
+from service.ledger import audit, capabilities, db, erasures, intake, outlook, requests
 from service.ledger.identifiers import Case
 from service.ledger.matching import Ask
 from service.ledger.states import BatchStatus, DatasetStatus, ErasureStatus, RequestStatus
@@ -173,6 +173,46 @@ def test_erased_records_are_counted_and_not_forgotten_twice(session: Session) ->
     assert all_of_it.status == RequestStatus.COMPLETED
     assert all_of_it.completed_at == NOW
     assert _actions(session, all_of_it) == ["deletion_request:completed"]
+
+
+def _end_of(session: Session, request: DeletionRequest) -> dict[str, Any]:
+    """The public form of a request whose records workers have forgotten and erased."""
+    for share in session.scalars(select(Erasure).where(Erasure.request_id == request.id)):
+        share.status = ErasureStatus.COMPLETED
+    request.status = RequestStatus.PROCESSING
+    _erased(
+        session, session.get_one(Dataset, request.dataset_id), requests.rows(session, request.id)
+    )
+    assert erasures.settle(session, now=NOW, actor="worker:test") == [request.id]
+    return requests.detail(session, request)
+
+
+def test_what_was_not_found_is_still_said_at_the_end(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data)
+    [partly, whole] = _record(
+        session, _records(data, "r0", "r1", "x", "y", "z"), _records(data, "r3")
+    )
+    for shown in (requests.detail(session, partly), _end_of(session, partly)):
+        assert shown["complete_match"] is False
+        assert shown["status_reason"] == "3 of 5 record ids name nothing in this dataset"
+    assert shown["status"] == "completed"
+    shown = _end_of(session, whole)
+    assert (shown["complete_match"], shown["status_reason"]) == (True, None)
+
+
+def test_what_was_not_found_is_said_beside_another_reason(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data)
+    _erased(session, data, [0, 1])
+    asked = _record(session, _records(data, "r0", "r1", "x"), _records(data, "x"))
+    partly, nothing = (requests.detail(session, one) for one in asked)
+    assert partly["status_reason"] == (
+        "1 of 3 record ids names nothing in this dataset; every record found was forgotten before"
+    )
+    assert (partly["status"], partly["complete_match"]) == ("completed", False)
+    assert (nothing["status"], nothing["complete_match"]) == ("no_match", False)
+    assert nothing["status_reason"] == "the dataset holds none of the records"
 
 
 def test_a_record_whose_erasure_is_under_way_is_waited_for(session: Session) -> None:

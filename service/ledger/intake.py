@@ -280,6 +280,7 @@ class _Page:
         circle = circles[submission.ask.dataset]
         if isinstance(circle, ServiceError):
             raise circle
+        matching.require_ids(circle.dataset, submission.ask)
         assert match is not None
         if submission.ask.kind == "class":
             check_methods(self.session, circle.models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,14 +11,34 @@ from typing import Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.errors import Conflict
 from service.ledger import identifiers
 from service.ledger.digests import Digester
+from service.ledger.identifiers import Origin
 from service.ledger.tables import Dataset, Record
 
 #: Values per statement: below the 32,766 variables of SQLite and the 65,535 of PostgreSQL.
 CHUNK = 10_000
 
 Kind = Literal["records", "subject", "class"]
+
+_GENERATED = re.compile(r"row-([0-9]{6,10})")
+
+
+class NoSuchIds(Conflict):
+    """The dataset has no ids of the kind that was asked with, so it cannot know what they mean."""
+
+
+class NoSubjectIds(NoSuchIds):
+    """The dataset does not know whose its records are."""
+
+    code = "no-subject-ids"
+
+
+class NoRecordIds(NoSuchIds):
+    """The dataset's record ids were generated: no client has them."""
+
+    code = "no-record-ids"
 
 
 @dataclass(frozen=True)
@@ -58,7 +79,7 @@ def match(
     by_id = _by_record_id(
         session,
         dataset,
-        {form for ask in asks for one in ask.record_ids for form in _forms(dataset, one)},
+        {form for ask in asks for one in ask.record_ids for form in _record_forms(dataset, one)},
     )
     by_subject = _by_subject(session, dataset, asks, digester)
     found: list[Match] = []
@@ -76,6 +97,23 @@ def match(
 def subject_digest(dataset: Dataset, subject_id: str, *, digester: Digester) -> str:
     """Return the digest under which a request keeps its subject, 64 hex digits."""
     return digester.subject(dataset.name, _forms(dataset, subject_id)[0])
+
+
+def require_ids(dataset: Dataset, ask: Ask) -> None:
+    """Raise ``NoSuchIds`` when the dataset cannot know what the ask's ids mean."""
+    if ask.kind == "subject" and dataset.subject_id_origin == Origin.ABSENT:
+        raise NoSubjectIds(
+            f"dataset {dataset.name} has no subject ids and cannot tell whose its records are; "
+            "ask with record_ids, or ingest the source again with the column that names the person"
+        )
+    generated = ask.kind == "records" and dataset.record_id_origin == Origin.GENERATED
+    if generated and not all(map(_GENERATED.fullmatch, ask.record_ids)):
+        raise NoRecordIds(
+            f"the record ids of dataset {dataset.name} were generated, as its source has none, so "
+            "ids of your own name nothing in it; name rows by the generated form, such as "
+            f"{identifiers.generated(0, dataset.rows or 1)} for the source's first row, or ingest "
+            "the source again with its column of record ids"
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +144,7 @@ def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[lis
     """What the ask's record ids name, and how many of them name nothing."""
     hits: dict[str, _Hit] = {}
     unknown: set[str] = set()
-    for forms in (_forms(dataset, one) for one in ask.record_ids):
+    for forms in (_record_forms(dataset, one) for one in ask.record_ids):
         # As given first: a dataset of before may hold ids that only white space tells apart.
         kept = next((form for form in reversed(forms) if form in by_id), None)
         if kept is None:
@@ -151,6 +189,12 @@ def _candidates(dataset: Dataset, subject_id: str, digester: Digester) -> list[s
         for form in _forms(dataset, subject_id)
         for digest in digester.subject_candidates(dataset.name, form)
     ]
+
+
+def _record_forms(dataset: Dataset, text: str) -> tuple[str, ...]:
+    """Forms under which a record id may be kept; generated ones were once the row's number."""
+    found = _GENERATED.fullmatch(text) if dataset.record_id_origin == Origin.GENERATED else None
+    return (text, str(int(found[1]))) if found else _forms(dataset, text)
 
 
 def _forms(dataset: Dataset, text: str) -> tuple[str, ...]:

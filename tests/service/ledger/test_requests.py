@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, ServiceError
 from service.ledger import audit, capabilities, db, erasures, intake, outlook, requests
-from service.ledger.identifiers import Case
+from service.ledger.identifiers import Case, Origin
 from service.ledger.matching import Ask
 from service.ledger.states import BatchStatus, DatasetStatus, ErasureStatus, RequestStatus
 from service.ledger.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model, Record
@@ -107,6 +107,41 @@ def test_ids_kept_before_they_were_normalised_are_found_as_given(session: Sessio
     assert requests.rows(session, by_subject.id) == [0]
     assert requests.rows(session, by_id.id) == [5]
     assert requests.rows(session, both.id) == [3, 5]
+
+
+def _of_generated(session: Session, ids: Sequence[str]) -> Dataset:
+    data = factories.dataset(session, rows=len(ids), record_id_origin=Origin.GENERATED)
+    for row, record_id in enumerate(ids):
+        session.get_one(Record, (data.id, row)).record_id = record_id
+    session.flush()
+    return data
+
+
+def test_a_dataset_without_subject_ids_does_not_say_that_it_holds_nobody(session: Session) -> None:
+    data = factories.dataset(session)
+    refused = _refusal(session, Ask(data.name, "subject", subject_id="planted"))
+    assert (refused.status, refused.code) == (409, "no-subject-ids")
+    assert "record_ids" in refused.detail
+    assert "planted" not in refused.detail
+
+
+@pytest.mark.parametrize("asked", [["150"], ["row-000001", "150"], ["patient-7"], ["row-1"]])
+def test_ids_of_a_client_mean_nothing_where_ids_were_generated(
+    session: Session, asked: list[str]
+) -> None:
+    data = _of_generated(session, [str(row) for row in range(200)])
+    refused = _refusal(session, _records(data, *asked))
+    assert (refused.status, refused.code) == (409, "no-record-ids")
+    assert "row-000000" in refused.detail
+    assert asked[-1] not in refused.detail
+
+
+@pytest.mark.parametrize("kept", ["row-{:06}", "{}"])
+def test_rows_are_named_by_their_generated_ids(session: Session, kept: str) -> None:
+    data = _of_generated(session, [kept.format(row) for row in range(12)])
+    [request] = _record(session, _records(data, "row-000007", "row-000012"))
+    assert requests.rows(session, request.id) == [7]
+    assert (request.matched, request.not_found) == (1, 1)
 
 
 def test_a_request_fans_out_to_every_published_model(session: Session) -> None:
@@ -223,7 +258,7 @@ def test_a_record_whose_erasure_is_under_way_is_waited_for(session: Session) -> 
 
 
 def test_nothing_matched_is_recorded_and_ends_at_once(session: Session) -> None:
-    data = factories.dataset(session)
+    data = factories.dataset(session, subjects=["ann"] * 12)
     _published(session, data)
     [request] = _record(session, Ask(data.name, "subject", subject_id="nobody"))
     assert request.status == RequestStatus.NO_MATCH

@@ -81,7 +81,7 @@ def dataset(
                 dataset_id=made.id,
                 row=row,
                 record_id=f"r{row}",
-                subject_digest=None if subject is None else DIGESTER.subject(made.name, subject),
+                subject_digest=None if subject is None else DIGESTER.subject(subject),
                 label=labels[row] if labels else row % 3,
                 split=splits[row] if splits else 0,
             )

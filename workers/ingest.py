@@ -101,7 +101,7 @@ def ingest(
                 session,
                 dataset,
                 _facts(found),
-                _rows(found, name, runtime.digester),
+                _rows(found, runtime.digester),
                 actor=runtime.actor,
                 now=runtime.now(),
             )
@@ -179,13 +179,13 @@ def _facts(found: Ingested) -> datasets.Ingested:
     )
 
 
-def _rows(found: Ingested, name: str, digester: Digester) -> Iterator[datasets.Row]:
+def _rows(found: Ingested, digester: Digester) -> Iterator[datasets.Row]:
     """Rows for the ledger; this is where subject ids become digests and end."""
     for i, record_id in enumerate(found.record_ids):
         subject = None if found.subject_ids is None else found.subject_ids[i]
         yield datasets.Row(
             record_id=record_id,
-            subject_digest=None if subject is None else digester.subject(name, subject),
+            subject_digest=None if subject is None else digester.subject(subject),
             label=int(found.labels[i]),
             split=int(found.splits[i]),
         )

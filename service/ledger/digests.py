@@ -23,13 +23,21 @@ class Digester:
             keys.append(settings.subject_key_previous.get_secret_value().encode())
         return cls(tuple(keys))
 
-    def subject(self, dataset: str, subject_id: str) -> str:
-        """Digest of a subject in one dataset, 64 hex digits."""
-        return _digest(self.keys[0], "subject", dataset, subject_id)
+    def subject(self, subject_id: str) -> str:
+        """Digest of a subject, 64 hex digits: the same in every dataset of the installation."""
+        return _digest(self.keys[0], "subject", _EVERYWHERE, subject_id)
+
+    def subjects(self, subject_id: str) -> list[str]:
+        """Digests of a subject under every key still in force, the current one first."""
+        return [_digest(key, "subject", _EVERYWHERE, subject_id) for key in self.keys]
 
     def subject_candidates(self, dataset: str, subject_id: str) -> list[str]:
-        """Digests under which a subject may be stored: one for every key still in force."""
-        return [_digest(key, "subject", dataset, subject_id) for key in self.keys]
+        """Digests under which a dataset may keep a subject, the present form first.
+
+        Datasets ingested before subjects had one digest per installation keep one of their own.
+        """
+        own = [_digest(key, "subject", dataset, subject_id) for key in self.keys]
+        return [*self.subjects(subject_id), *own]
 
     def record(self, dataset: str, record_id: str) -> str:
         """Digest of a record, as audit reports name it."""
@@ -42,6 +50,10 @@ class Digester:
     def bodies(self, principal: str, body: str) -> tuple[str, ...]:
         """Digests of a request's body under every key still in force, the current one first."""
         return tuple(_digest(key, "body", principal, body) for key in self.keys)
+
+
+#: In the place of a dataset's name; no dataset has it.
+_EVERYWHERE = ""
 
 
 def _digest(key: bytes, kind: str, dataset: str, value: str) -> str:

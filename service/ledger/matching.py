@@ -96,7 +96,7 @@ def match(
 
 def subject_digest(dataset: Dataset, subject_id: str, *, digester: Digester) -> str:
     """Return the digest under which a request keeps its subject, 64 hex digits."""
-    return digester.subject(dataset.name, _forms(dataset, subject_id)[0])
+    return digester.subject(_forms(dataset, subject_id)[0])
 
 
 def require_ids(dataset: Dataset, ask: Ask) -> None:

@@ -39,7 +39,7 @@ def ledger(sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
         for row in (5, 6):
             session.get_one(Record, (told.data.id, row)).subject_digest = Digester(
                 (OLD_SUBJECT_KEY.encode(),)
-            ).subject("faces", "eve@example.org")
+            ).subject("eve@example.org")
         session.commit()
     return sqlite_database
 
@@ -151,8 +151,8 @@ def add_dataset(app: FastAPI) -> None:
     """As the ingest does: subjects are stored under the key in force."""
     session: Session
     with app.state.sessions() as session:
-        data = factories.dataset(session, name="new")
-        digest = app.state.digester.subject("new", "eve@example.org")
+        data = factories.dataset(session, name="new", subjects=["eve"] * 12)
+        digest = app.state.digester.subject("eve@example.org")
         session.get_one(Record, (data.id, 0)).subject_digest = digest
         session.commit()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -77,7 +79,7 @@ def test_an_id_is_found_in_every_form_of_it(session: Session, asked: str) -> Non
         session, Ask(data.name, "subject", subject_id=asked), _records(data, asked, "jos\u00e9")
     )
     assert requests.rows(session, by_subject.id) == [0, 1]
-    assert by_subject.subject_digest == factories.DIGESTER.subject(data.name, "jos\u00e9")
+    assert by_subject.subject_digest == factories.DIGESTER.subject("jos\u00e9")
     assert requests.rows(session, by_id.id) == [5]
     assert (by_id.matched, by_id.not_found) == (1, 0)
 
@@ -171,7 +173,29 @@ def test_a_subject_is_found_under_the_present_and_the_previous_key(session: Sess
     )
     request = requests.get(session, receipt.answer["id"])
     assert requests.rows(session, request.id) == [0, 2]
-    assert request.subject_digest == rotated.subject(data.name, "ann")
+    assert request.subject_digest == rotated.subject("ann")
+
+
+def test_a_subject_is_found_under_the_digest_that_datasets_had_of_their_own(
+    session: Session,
+) -> None:
+    data = factories.dataset(session, rows=4, subjects=["ann", "ben", "ann", None])
+    # HMAC-SHA256 of "subject", the dataset's name and the subject, as releases before stored it.
+    message = "\x1f".join(("subject", data.name, "ann")).encode()
+    earlier = hmac.new(factories.DIGESTER.keys[0], message, hashlib.sha256).hexdigest()
+    session.get_one(Record, (data.id, 0)).subject_digest = earlier
+    [request] = _record(session, Ask(data.name, "subject", subject_id="ann"))
+    assert requests.rows(session, request.id) == [0, 2]
+
+
+def test_a_subject_has_one_digest_in_every_dataset(session: Session) -> None:
+    one, other = (factories.dataset(session, rows=1, subjects=["ann"]) for _ in range(2))
+    digests = {session.get_one(Record, (data.id, 0)).subject_digest for data in (one, other)}
+    asked = _record(
+        session, *(Ask(data.name, "subject", subject_id="ann") for data in (one, other))
+    )
+    assert digests == {request.subject_digest for request in asked}
+    assert len(digests) == 1
 
 
 def test_a_class_request_takes_every_record_with_the_label(session: Session) -> None:

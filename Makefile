@@ -15,7 +15,7 @@ BENCHMARKS := .venv/.benchmarks
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint format types imports faults \
+.PHONY: help demo serve test test-rounding check lint format types imports faults \
 	bench-deletion bench-service bench-methods compose-check clean
 
 help: ## Say what each target does
@@ -32,6 +32,11 @@ serve: $(INSTALLED) ## Start API, worker and beat on this machine; state is kept
 
 test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used where they answer
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" $(OPTIONS)
+
+# The last digits of float32 differ between processors. Tests hold under any of them.
+test-rounding: $(INSTALLED) ## Run the tests of the mathematics as processors without AVX and with AVX2 round
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m "not slow" tests/unlearning $(OPTIONS)
+	ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m "not slow" tests/unlearning $(OPTIONS)
 
 check: lint types imports test ## What CI runs: lint, format, types, import rules, tests
 

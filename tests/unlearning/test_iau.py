@@ -360,8 +360,8 @@ def test_what_is_missing_is_said(model, train, anchor, context):
 
 
 def test_without_a_gap_the_influence_itself_is_the_step(model, train, anchor, context):
-    # Levelled upwards: the guard, a share of the validation loss, is not to interfere.
-    level = replace(anchor, training_loss=anchor.validation_loss)
+    # Both so high that the guard, a share of the validation loss, cannot shorten the step.
+    level = replace(anchor, training_loss=1e3, validation_loss=1e3)
     update = _unlearn(model, train, [4], replace(context, anchor=level))
     step = anchors.newton(anchor, update.forgotten)
     assert update.notes["strength_from"] == "natural"

@@ -299,11 +299,20 @@ def artifact(session: Session, owner: Version, *, kind: str = "caches", **column
 
 
 def verification(
-    session: Session, owner: Version, *, verdict: str = "passed", measured: Any = None
+    session: Session,
+    owner: Version,
+    *,
+    verdict: str = "passed",
+    measured: Any = None,
+    set_changes: Any = None,
 ) -> Verification:
     """A stored verification of a version."""
     made = Verification(
-        version_id=owner.id, verdict=verdict, measured=measured or {}, created_at=NOW
+        version_id=owner.id,
+        verdict=verdict,
+        measured=measured or {},
+        set_changes=set_changes,
+        created_at=NOW,
     )
     session.add(made)
     session.flush()

@@ -244,6 +244,7 @@ def _record(
             model,
             version,
             measured=answer["verification"],
+            data_revision=request["data_revision"],
             actor=runtime.actor,
             now=runtime.now(),
         )
@@ -365,5 +366,5 @@ def _time_limit(runtime: Runtime, choice: MethodChoice) -> float:
 
 def _reasons(answer: dict[str, Any]) -> str:
     # They become the error of a batch, which is read with less than the audit's scope.
-    found = disclosure.measured(answer["verification"])
+    found = disclosure.measured(answer["verification"], None)
     return f"{found['verdict']}: {'; '.join(found['reasons'])}"

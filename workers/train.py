@@ -171,17 +171,23 @@ def _record(
             actor=runtime.actor,
         )
         pipeline.attach(session, version, answer["artifacts"], now=runtime.now())
-        verifications.store(
+        verification = verifications.store(
             session,
             model,
             version,
             measured=answer["verification"],
+            data_revision=request["data_revision"],
             actor=runtime.actor,
             now=runtime.now(),
         )
         if answer["comparison"] is not None:
             comparisons.store(
-                session, model, version, measured=answer["comparison"], actor=runtime.actor
+                session,
+                model,
+                version,
+                measured=answer["comparison"],
+                set_changes=verification.set_changes,
+                actor=runtime.actor,
             )
         runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())
         # Requests that were accepted when the model had nothing to forget are now its too.

@@ -79,7 +79,8 @@ class DriftView(BaseModel):
     anchor_rows: int
     share: float = Field(description="of the anchor's rows; classes forgotten whole do not count")
     class_share: float | None = Field(
-        description="largest share of one class; of classes forgotten whole, and of fewer than "
+        description="largest share of one class, rounded up to steps of "
+        f"{disclosure.CLASS_SHARE_STEP:g}; of classes forgotten whole, and of fewer than "
         f"{disclosure.LEAST_ROWS} forgotten rows, it is not told"
     )
     age_days: float
@@ -258,7 +259,6 @@ def _drift(drift: lineage.Drift) -> DriftView:
         forgotten=drift.forgotten,
         anchor_rows=drift.anchor_rows,
         share=drift.share,
-        # One row's share of its class tells which class it is.
-        class_share=drift.class_share if drift.forgotten >= disclosure.LEAST_ROWS else None,
+        class_share=disclosure.class_share(drift.class_share, forgotten=drift.forgotten),
         age_days=drift.age_days,
     )

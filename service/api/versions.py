@@ -292,7 +292,9 @@ def show_verification(
         "model": model,
         "version": number,
         "verdict": found.verdict,
-        "measured": found.measured if everything else disclosure.measured(found.measured),
+        "measured": (
+            found.measured if everything else disclosure.measured(found.measured, found.set_changes)
+        ),
         "created_at": found.created_at,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, versions
+from service.ledger import audit, disclosure, versions
 from service.ledger.tables import Model, Version
 
 #: Its place among a version's notes.
@@ -15,11 +15,21 @@ NOTE = "comparison"
 
 
 def store(
-    session: Session, model: Model, version: Version, *, measured: dict[str, Any], actor: str
+    session: Session,
+    model: Model,
+    version: Version,
+    *,
+    measured: dict[str, Any],
+    set_changes: dict[str, Any] | None,
+    actor: str,
 ) -> None:
-    """Keep what the training of the exact ``version`` measured beside the one live before."""
+    """Store what the training of the exact ``version`` measured beside the one live before.
+
+    ``set_changes`` are those of the exact version's verification, measured on the same rows.
+    """
     exact = {"version": version.number, "digest": version.digest}
-    version.notes = version.notes | {NOTE: {"exact": exact, **measured}}
+    found = {"exact": exact, **measured, "set_changes": set_changes}
+    version.notes = version.notes | {NOTE: found}
     session.flush()
     audit.append(
         session,
@@ -31,10 +41,16 @@ def store(
 
 
 def of(session: Session, version: Version) -> dict[str, Any] | None:
-    """The version's own; for an approximate one, that of the first exact version after its chain.
+    """Return the version's own; for an approximate one, that of the first exact version after it.
 
-    The exact one was compared with whatever version of the chain was live then.
+    The exact one was compared with whatever version of the chain was live then. Figures of sets
+    that a few rows left shortly before are withheld.
     """
+    found = _stored(session, version)
+    return None if found is None else disclosure.comparison(found)
+
+
+def _stored(session: Session, version: Version) -> dict[str, Any] | None:
     own: dict[str, Any] | None = version.notes.get(NOTE)
     if own is not None or version.id == version.anchor_id:
         return own

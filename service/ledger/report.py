@@ -85,7 +85,9 @@ def report(
             "asked": _asked(session, story, digester),
             "done": _done(session, story, digester, guarantee),
             "measured": (
-                None if verification is None else disclosure.measured(verification.measured)
+                None
+                if verification is None
+                else disclosure.measured(verification.measured, verification.set_changes)
             ),
             "lineage": _lineage(session, story),
             # Requests whose records the version itself still holds: none, if it is live.

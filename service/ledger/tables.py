@@ -410,7 +410,9 @@ class Verification(Base):
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), unique=True)
     verdict: Mapped[str] = mapped_column(String(16))
     measured: Mapped[dict[str, Any]] = mapped_column(JSON)
-    #: Per-record attack scores; they need the scope ``audit:read``.
+    #: {"revision": the dataset's revision that was measured on, "rows": {set: rows that left it
+    #: since its figures were last shown; 0: they are shown here}}. None: nothing is shown.
+    set_changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Instant)
 
 

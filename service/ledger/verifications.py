@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.ledger import audit, versions
-from service.ledger.tables import Model, Verification, Version
+from service.ledger.disclosure import LEAST_ROWS
+from service.ledger.tables import Model, Record, Verification, Version
+
+#: The sets that figures are given of, by the split that their rows are drawn from.
+SETS = ("retain", "calibration", "audit")
 
 
 def store(
@@ -18,12 +22,17 @@ def store(
     version: Version,
     *,
     measured: dict[str, Any],
+    data_revision: int,
     actor: str,
     now: datetime,
 ) -> Verification:
-    """Keep what was measured, with its verdict."""
+    """Store what was measured on the rows not excluded at ``data_revision``, with its verdict."""
     made = Verification(
-        version_id=version.id, verdict=measured["verdict"], measured=measured, created_at=now
+        version_id=version.id,
+        verdict=measured["verdict"],
+        measured=measured,
+        set_changes=_set_changes(session, model, data_revision),
+        created_at=now,
     )
     session.add(made)
     session.flush()
@@ -38,5 +47,55 @@ def store(
 
 
 def of(session: Session, version: Version) -> Verification | None:
-    """The version's verification, if it has one yet."""
+    """Return the version's verification, or None if it has none yet."""
     return session.scalar(select(Verification).where(Verification.version_id == version.id))
+
+
+def _set_changes(session: Session, model: Model, data_revision: int) -> dict[str, Any]:
+    """Count the rows that left each set since its figures were last shown.
+
+    Two tables over sets that differ by a few rows give, subtracted, the figures of these rows. So
+    a table is shown only if its set is the one last shown or lacks at least ``LEAST_ROWS`` of it.
+    """
+    before = _latest(session, model)
+    if before is None:
+        return {"revision": data_revision, "rows": dict.fromkeys(SETS, 0)}
+    known = before.set_changes
+    if known is None:
+        return {"revision": data_revision, "rows": dict.fromkeys(SETS, 1)}
+    if data_revision < known["revision"]:
+        # Measured on rows of the past, which may be few more than those shown last.
+        return {
+            "revision": known["revision"],
+            "rows": {name: max(rows, 1) for name, rows in known["rows"].items()},
+        }
+    left = _excluded_between(session, model.dataset_id, known["revision"], data_revision)
+    rows = {name: known["rows"][name] + left[name] for name in SETS}
+    return {
+        "revision": data_revision,
+        "rows": {name: 0 if count >= LEAST_ROWS else count for name, count in rows.items()},
+    }
+
+
+def _latest(session: Session, model: Model) -> Verification | None:
+    return session.scalar(
+        select(Verification)
+        .join(Version, Version.id == Verification.version_id)
+        .where(Version.model_id == model.id)
+        .order_by(Version.number.desc())
+        .limit(1)
+    )
+
+
+def _excluded_between(session: Session, dataset_id: int, after: int, until: int) -> dict[str, int]:
+    found = session.execute(
+        select(Record.split, func.count())
+        .where(
+            Record.dataset_id == dataset_id,
+            Record.excluded_revision > after,
+            Record.excluded_revision <= until,
+        )
+        .group_by(Record.split)
+    )
+    counts: dict[int, int] = dict(found.all())
+    return {name: counts.get(split, 0) for split, name in enumerate(SETS)}

@@ -135,7 +135,7 @@ def test_scores_of_single_records_need_a_scope(town: Place) -> None:
     found = measured(town)
     metric = found["metrics"]["calibrated_membership_auc"]
     assert metric["worst_records"] == metric["per_record"][:10]
-    shown = disclosure.measured(found)["metrics"]["calibrated_membership_auc"]
+    shown = disclosure.measured(found, None)["metrics"]["calibrated_membership_auc"]
     assert shown["value"] == metric["value"]
     assert not {"worst_records", "per_record"} & set(shown)
 

@@ -14,6 +14,8 @@ from service.ledger.disclosure import LEAST_ROWS
 from unlearning import verification
 
 SECRET = 0.123456
+#: No row left a set since its figures were last shown.
+SHOWN = {"revision": 1, "rows": {"retain": 0, "calibration": 0, "audit": 0}}
 
 
 def _figures(rows: int, **more: Any) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def _document(rows: int, *, of_a_class: int) -> dict[str, Any]:
 
 
 def test_figures_of_very_few_forgotten_rows_are_withheld() -> None:
-    shown = disclosure.measured(_document(LEAST_ROWS - 1, of_a_class=LEAST_ROWS - 1))
+    shown = disclosure.measured(_document(LEAST_ROWS - 1, of_a_class=LEAST_ROWS - 1), SHOWN)
     assert str(SECRET) not in json.dumps(shown)
     membership = shown["metrics"]["membership_auc"]
     assert (membership["rows"], membership["never_seen_rows"]) == (LEAST_ROWS - 1, 500)
@@ -62,7 +64,7 @@ def test_figures_of_very_few_forgotten_rows_are_withheld() -> None:
 
 
 def test_figures_of_enough_rows_are_shown_but_for_classes_with_few() -> None:
-    shown = disclosure.measured(_document(LEAST_ROWS, of_a_class=1))
+    shown = disclosure.measured(_document(LEAST_ROWS, of_a_class=1), SHOWN)
     assert shown["metrics"]["membership_auc"]["control"] == {"value": SECRET}
     forget = shown["sets"]["unlearned"]["forget"]
     assert forget["mean_loss"] == SECRET
@@ -75,7 +77,7 @@ def test_classes_with_few_rows_are_one_count_where_that_hides_them() -> None:
     document = _document(26, of_a_class=8)
     classes = document["sets"]["unlearned"]["forget"]["classes"]
     classes["5"] = _figures(8)
-    shown = disclosure.measured(document)["sets"]["unlearned"]["forget"]["classes"]
+    shown = disclosure.measured(document, SHOWN)["sets"]["unlearned"]["forget"]["classes"]
     assert shown.keys() == {"4", "other"}
     assert shown["4"]["mean_loss"] == SECRET
     assert shown["other"].keys() == {"rows", "withheld"}
@@ -106,7 +108,7 @@ def test_a_real_verification_of_one_record_keeps_its_label_and_losses_to_itself(
         drift=moved,
     ).to_json()
     assert any(str(SECRET)[:5] in word for word in map(str, _leaves(found)))
-    shown = disclosure.measured(found)
+    shown = disclosure.measured(found, SHOWN)
     for side in ("unlearned", "control"):
         assert shown["sets"][side]["forget"].keys() == {"rows", "withheld"}
     assert shown["drift"]["largest_class_share"] is None
@@ -136,18 +138,72 @@ def _leaves(value: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("member", sorted(disclosure.PER_RECORD))
 def test_lists_of_single_records_are_left_out_wherever_they_stand(member: str) -> None:
     document = {"metrics": {"rmia_auc": {"rows": 90, member: [{"row": 3}], "value": 0.5}}}
-    assert disclosure.measured(document)["metrics"] == {"rmia_auc": {"rows": 90, "value": 0.5}}
+    shown = disclosure.measured(document, SHOWN)["metrics"]
+    assert shown == {"rmia_auc": {"rows": 90, "value": 0.5}}
 
 
-def test_notes_of_a_batch_of_one_do_not_tell_its_loss() -> None:
-    notes = {"rows": 1, "step": "calibrated", "reached": SECRET, "target": SECRET}
-    assert disclosure.notes(notes) == {"rows": 1, "step": "calibrated"}
+def test_notes_of_a_batch_of_one_keep_only_what_is_known_not_to_follow_from_it() -> None:
+    notes = {"rows": 1, "step": "calibrated", "reached": SECRET, "relative_distance": SECRET}
+    notes |= {"retain_weight": SECRET, "a_note_of_a_later_method": SECRET}
+    notes |= {"retrain_because": [f"the loss rose by {SECRET}"]}
+    shown = disclosure.notes(notes)
+    assert str(SECRET) not in json.dumps(shown)
+    assert (shown["rows"], shown["step"]) == (1, "calibrated")
     many = notes | {"rows": LEAST_ROWS}
     assert disclosure.notes(many) == many
+
+
+def test_a_pool_of_many_rows_does_not_show_the_figures_of_a_batch_of_one() -> None:
+    document = _document(120, of_a_class=1)
+    document["sets"]["unlearned"]["forget"] = _figures(1)
+    shown = disclosure.measured(document, SHOWN)
+    # The pool before this batch was shown as well: their difference is the one row.
+    assert str(SECRET) not in json.dumps(shown)
+
+
+@pytest.mark.parametrize("changes", [None, {"revision": 2, "rows": {"retain": 3, "audit": 1}}])
+def test_figures_of_sets_that_a_few_rows_left_are_withheld(changes: Any) -> None:
+    document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)
+    model = document["sets"]["unlearned"]
+    model |= {"retain": _figures(900), "audit": _figures(500)}
+    document["metrics"] |= {
+        "retain_accuracy_drop": {"rows": 900, "value": 0.01, "reference": {"value": SECRET}},
+        "audit_accuracy_drop_since_anchor": {"rows": 500, "value": SECRET, "control": SECRET},
+        "retain_membership_change": {"rows": 900, "value": SECRET},
+    }
+    document["gates"] += [
+        _gate("retain_accuracy", "utility", "passed", "changed by 0.01"),
+        _gate("audit_accuracy_since_anchor", "utility", "passed", f"changed by {SECRET}"),
+    ]
+    shown = disclosure.measured(document, changes)
+    for name in ("retain", "audit"):
+        assert shown["sets"]["unlearned"][name].keys() == {"rows", "withheld"}
+    assert shown["metrics"]["retain_accuracy_drop"] == {"rows": 900, "value": 0.01}
+    assert "withheld" in shown["metrics"]["audit_accuracy_drop_since_anchor"]
+    assert "withheld" in shown["metrics"]["retain_membership_change"]
+    reasons = {gate["gate"]: gate["reason"] for gate in shown["gates"]}
+    assert reasons["retain_accuracy"] == "changed by 0.01"
+    assert str(SECRET) not in reasons["audit_accuracy_since_anchor"]
+
+
+def test_row_counts_of_classes_are_told_of_forgotten_rows_alone() -> None:
+    document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)
+    shown = disclosure.measured(document, SHOWN)
+    assert "classes" in shown["sets"]["unlearned"]["forget"]
+    assert "classes" not in shown["sets"]["unlearned"]["audit"]
+
+
+@pytest.mark.parametrize(
+    ("share", "forgotten", "told"), [(0.031, 9, None), (0.031, 10, 0.05), (0.05, 40, 0.05)]
+)
+def test_the_largest_share_of_a_class_is_told_in_coarse_steps(
+    share: float, forgotten: int, told: float | None
+) -> None:
+    assert disclosure.class_share(share, forgotten=forgotten) == told
 
 
 def test_what_is_given_is_left_as_it_was() -> None:
     document = _document(1, of_a_class=1)
     before = json.dumps(document)
-    disclosure.measured(document)
+    disclosure.measured(document, SHOWN)
     assert json.dumps(document) == before

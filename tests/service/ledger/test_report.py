@@ -200,9 +200,15 @@ def test_a_weak_verdict_is_named_for_what_it_is(
 
 
 def test_a_later_exact_version_is_compared(session: Session, told: Told) -> None:
-    told.version.notes = {"comparison": {"exact": 3, "accuracy": [0.9, 0.91]}, "step": 0.1}
+    figures = {"rows": 50, "accuracy": {"approximate": 0.9, "exact": 0.91}}
+    found = {"exact": {"version": 3}, "sets": {"audit": figures, "retain": figures}}
+    changes = {"revision": 1, "rows": {"retain": 2, "calibration": 0, "audit": 0}}
+    told.version.notes = {"comparison": found | {"set_changes": changes}, "step": 0.1}
     made = _report(session, told.version)
-    assert made["comparison"] == {"exact": 3, "accuracy": [0.9, 0.91]}
+    assert made["comparison"]["exact"] == {"version": 3}
+    assert made["comparison"]["sets"]["audit"] == figures
+    # Two rows left this set since it was shown: its figures less those would be theirs.
+    assert made["comparison"]["sets"]["retain"].keys() == {"rows", "withheld"}
     assert made["done"]["notes"] == {"step": 0.1}
 
 

@@ -125,6 +125,12 @@ def add_dataset(
     label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     split: Annotated[str | None, typer.Option(help="Column of the splits.")] = None,
     image: Annotated[str | None, typer.Option(help="Column of encoded images.")] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="A column to learn from; may be repeated.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; may be repeated.")
+    ] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
 ) -> None:
@@ -151,11 +157,13 @@ def add_dataset(
         "label": label,
         "split": split,
         "image": image,
+        "features": feature,
+        "ignored": ignore,
     }
     source = {
         "path": path.name,
         "format": format,
-        "columns": {role: column for role, column in columns.items() if column},
+        "columns": {role: column for role, column in columns.items() if column is not None},
         "classes": classes,
         "seed": seed,
     }

@@ -20,7 +20,8 @@ Writing = Annotated[auth.Principal, auth.require("models:write")]
 
 RETRY_AFTER_SECONDS = 2
 
-ColumnName = Annotated[str, Field(min_length=1, max_length=255)]
+#: May be empty: so pandas calls the index that it writes.
+ColumnName = Annotated[str, Field(max_length=255)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 
@@ -51,6 +52,9 @@ class ColumnsGiven(schemas.Body):
     split: ColumnName | None = None
     features: list[ColumnName] | None = Field(None, min_length=1, max_length=10_000)
     image: ColumnName | None = None
+    ignored: list[ColumnName] = Field(
+        default_factory=list, max_length=10_000, description="columns to leave out"
+    )
 
 
 class FractionsGiven(schemas.Body):

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from workers.readers.contract import Chunk, Options, ReadError, Source
+from workers.readers.contract import (
+    Chunk,
+    Column,
+    Options,
+    Part,
+    ReadError,
+    Recognised,
+    Source,
+)
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -73,6 +81,10 @@ def _open(path: Path, variant: _Variant, pattern: str) -> Source:
         exact=True,
         label_column=variant.column,
         classes=variant.classes,
+        columns=[
+            Column(variant.column, Part.LABEL, Recognised.POSITION),
+            Column("pixels", Part.FEATURE, Recognised.POSITION),
+        ],
         chunks=_chunks(files, variant),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ class ReadError(Exception):
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column plays which part; None looks for the usual names (``USUAL``).
+    """Which column plays which part; None looks for the usual names (``parts.assign``).
 
     ``features`` lists the numeric columns to read (default: all that play no other part);
-    ``image`` names a column of encoded images instead.
+    ``image`` names a column of encoded images instead; ``ignored`` are left out.
     """
 
     record_id: str | None = None
@@ -39,15 +40,36 @@ class Columns:
     split: str | None = None
     features: Sequence[str] | None = None
     image: str | None = None
+    ignored: Sequence[str] = ()
 
 
-USUAL = {
-    "record_id": ("record_id", "record_ids", "id"),
-    "subject_id": ("subject_id", "subject_ids", "subject"),
-    "label": ("label", "labels", "y", "target", "class", "fine_label"),
-    "split": ("split", "splits"),
-    "image": ("image", "img", "images"),
-}
+class Part(StrEnum):
+    """What a column is read as."""
+
+    RECORD_ID = "record_id"
+    SUBJECT_ID = "subject_id"
+    LABEL = "label"
+    SPLIT = "split"
+    FEATURE = "feature"
+    IGNORED = "ignored"
+
+
+class Recognised(StrEnum):
+    """Why a column plays its part."""
+
+    DECLARED = "declared"  # the client says so
+    NAME = "by name"
+    POSITION = "by position"  # the format says so
+    REMAINING = "remaining column"  # it plays no other part
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the source and its part."""
+
+    name: str
+    part: Part
+    recognised: Recognised
 
 
 @dataclass(frozen=True)
@@ -76,8 +98,8 @@ class Chunk:
 class Source:
     """An opened file. ``rows`` is known when ``exact``, otherwise estimated for a progress bar.
 
-    ``classes`` is what the format says, if it does. ``feature_names`` serve messages.
-    ``chunks`` can be read once.
+    ``columns`` are all that the source has, in its order. ``classes`` is what the format says, if
+    it does. ``feature_names`` serve messages. ``chunks`` can be read once.
     """
 
     path: Path
@@ -86,57 +108,25 @@ class Source:
     exact: bool
     label_column: str
     chunks: Iterator[Chunk] = field(repr=False)
+    columns: Sequence[Column] = field(repr=False)
     classes: int | None = None
-    record_column: str = "record_id"
+    record_column: str | None = None
+    subject_column: str | None = None
     feature_names: Sequence[str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The columns beside the features, by their names in the file."""
+    """The columns beside the features, by their names in the file, and why they are these."""
 
     label: str
     record_id: str | None
     subject_id: str | None
     split: str | None
+    recognised: Mapping[str, Recognised]
 
     @property
     def names(self) -> list[str]:
         """Those that the file has."""
         found = (self.label, self.record_id, self.subject_id, self.split)
         return [name for name in found if name is not None]
-
-
-def parts(names: Sequence[str], columns: Columns) -> Parts:
-    """Which of ``names`` is the label (there must be one), the ids and the split."""
-    label = role(names, columns, "label")
-    if label is None:
-        raise ReadError(
-            f"no label column: none of the {len(names)} columns is called "
-            f"{', '.join(USUAL['label'])}; name the one that holds the labels"
-        )
-    return Parts(
-        label=label,
-        record_id=role(names, columns, "record_id"),
-        subject_id=role(names, columns, "subject_id"),
-        split=role(names, columns, "split"),
-    )
-
-
-def role(names: Sequence[str], columns: Columns, part: str) -> str | None:
-    """The column that plays ``part``: the one asked for, which must exist, or a usual name."""
-    wanted: str | None = getattr(columns, part)
-    if wanted is None:
-        return next((name for name in USUAL[part] if name in names), None)
-    if wanted not in names:
-        raise missing(wanted, len(names))
-    return wanted
-
-
-def missing(column: str, count: int) -> ReadError:
-    """The error for a column that was asked for and is not there."""
-    return ReadError(
-        f"there is no such column among the {count} of this file; check the spelling, and that the "
-        "file has a header where its format has one",
-        column=column,
-    )

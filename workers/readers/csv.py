@@ -11,27 +11,40 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from workers.readers import contract, values
-from workers.readers.contract import Chunk, Columns, Options, Parts, ReadError, Source
+from workers.readers import numbers, parts, values
+from workers.readers.contract import (
+    Chunk,
+    Columns,
+    Options,
+    Parts,
+    ReadError,
+    Recognised,
+    Source,
+)
 
-_BLOCK_BYTES = 4 << 20
+#: Each block costs some work per column, so wide tables get larger ones. A record longer than a
+#: block makes it grow, up to the most that Arrow takes.
+_BLOCK_BYTES, _COLUMN_BYTES, _LARGEST_BLOCK_BYTES = 4 << 20, 1 << 10, (1 << 31) - 1
 
 
 def open_source(path: Path, options: Options) -> Source:
     """Numbers written as integers 0..255 throughout become uint8, anything else float32."""
     header = _header(path)
     columns = options.columns
-    parts = contract.parts(header, columns)
-    features = _features(header, columns, parts)
+    found = parts.assign(header, columns)
+    features, how = _features(header, columns, found)
+    watch = numbers.Watch(parts.watched(features, how, found))
     return Source(
         path=path,
         format="csv",
         rows=estimate_rows(path),
         exact=False,
-        label_column=parts.label,
-        record_column=parts.record_id or "record_id",
+        label_column=found.label,
+        record_column=found.record_id,
+        subject_column=found.subject_id,
         feature_names=features,
-        chunks=_chunks(path, header, parts, features),
+        columns=parts.describe(header, columns, found, features, how),
+        chunks=_chunks(path, header, found, features, watch),
     )
 
 
@@ -41,37 +54,74 @@ def read_batches(
     names: Sequence[str],
     wanted: Sequence[str],
     types: dict[str, pa.DataType],
-    skip_rows: int,
+    header: bool = True,
 ) -> Iterator[pa.RecordBatch]:
     """The columns ``wanted`` of ``types``, in blocks; only an empty field is a missing value."""
+    options = arrow_csv.ConvertOptions(
+        column_types=types,
+        include_columns=list(wanted),
+        null_values=[""],
+        strings_can_be_null=False,
+    )
+    done, block = 0, max(_BLOCK_BYTES, _COLUMN_BYTES * len(names))
+    while True:
+        try:
+            for batch in _from(path, done, block, names=names, header=header, options=options):
+                done += batch.num_rows
+                yield batch
+            return
+        except pa.ArrowInvalid as error:
+            if "block size" not in str(error) or block == _LARGEST_BLOCK_BYTES:
+                raise
+            block = min(8 * block, _LARGEST_BLOCK_BYTES)
+
+
+def _from(
+    path: Path,
+    done: int,
+    block: int,
+    *,
+    names: Sequence[str],
+    header: bool,
+    options: arrow_csv.ConvertOptions,
+) -> Iterator[pa.RecordBatch]:
+    """The rows after the first ``done``, in blocks of ``block`` bytes."""
     with arrow_csv.open_csv(
         path,
         read_options=arrow_csv.ReadOptions(
-            block_size=_BLOCK_BYTES, column_names=list(names), skip_rows=skip_rows
+            block_size=block, column_names=list(names), skip_rows_after_names=int(header)
         ),
-        convert_options=arrow_csv.ConvertOptions(
-            column_types=types,
-            include_columns=list(wanted),
-            null_values=[""],
-            strings_can_be_null=False,
-        ),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+        convert_options=options,
     ) as reader:
-        yield from reader
+        for batch in reader:
+            if batch.num_rows > done:
+                yield batch.slice(done)
+            done = max(0, done - batch.num_rows)
 
 
 def matrix(
-    batch: pa.RecordBatch, features: Sequence[str], dtype: np.dtype[Any], *, first: int
+    batch: pa.RecordBatch,
+    features: Sequence[str],
+    dtype: np.dtype[Any],
+    *,
+    first: int,
+    watch: numbers.Watch,
 ) -> np.ndarray[Any, Any]:
     """Feature columns as (k, d) of ``dtype``; a missing value is an error."""
     x = np.empty((batch.num_rows, len(features)), dtype)
+    position_of = {name: position for position, name in enumerate(batch.schema.names)}
+    columns = batch.columns
     for position, name in enumerate(features):
-        column = batch.column(name)
+        column = columns[position_of[name]]
         if column.null_count:
             row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
             raise ReadError(
                 "the value is missing; fill it in or drop the row", row=row, column=name
             )
-        x[:, position] = values.as_stored(column.to_numpy(zero_copy_only=False), dtype)
+        found = column.to_numpy(zero_copy_only=False)
+        watch.see(name, found)
+        x[:, position] = numbers.stored(found, dtype, first=first, name=lambda _, name=name: name)
     return x
 
 
@@ -93,12 +143,14 @@ def estimate_rows(path: Path) -> int:
 
 
 def find_wrong_field(
-    path: Path, names: Sequence[str], numeric: Sequence[str], *, skip_rows: int
+    path: Path, names: Sequence[str], numeric: Sequence[str], *, header: bool = True
 ) -> ReadError | None:
     """Look for the field that the fast parser refused, to name its row and column."""
+    # The module's own limit of 128 KiB would end the search at a long note.
+    csv.field_size_limit(_LARGEST_BLOCK_BYTES)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         lines = (line for line in csv.reader(stream) if line)
-        for row, fields in enumerate(lines, start=1 - skip_rows):
+        for row, fields in enumerate(lines, start=1 - header):
             if row < 1:
                 continue
             if len(fields) != len(names):
@@ -110,7 +162,7 @@ def find_wrong_field(
                 if not _is_number(found[name]):
                     return ReadError(
                         "not a number; convert the column, give it its part (record id, subject, "
-                        "split), or list the feature columns to read",
+                        "split), or leave it out (columns.ignored)",
                         row=row,
                         column=name,
                     )
@@ -118,43 +170,34 @@ def find_wrong_field(
 
 
 def _header(path: Path) -> list[str]:
+    csv.field_size_limit(_LARGEST_BLOCK_BYTES)
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        header = next(csv.reader(stream), [])
-    for name in header:
-        if header.count(name) > 1:
-            raise ReadError("the header names this column twice", column=name)
-    return header
+        return next(csv.reader(stream), [])
 
 
-def _features(header: list[str], columns: Columns, parts: Parts) -> list[str]:
+def _features(header: list[str], columns: Columns, found: Parts) -> tuple[list[str], Recognised]:
     if columns.image is not None:
         raise ReadError("a CSV file holds no images; use Parquet, NPZ or an image folder")
-    if columns.features is None:
-        features = [name for name in header if name not in parts.names]
-    else:
-        features = list(columns.features)
-        for name in features:
-            if name not in header:
-                raise contract.missing(name, len(header))
-    if not features:
-        raise ReadError("no feature column is left beside the label and the identifiers")
-    return features
+    return parts.features(header, columns, found)
 
 
-def _chunks(path: Path, header: list[str], parts: Parts, features: list[str]) -> Iterator[Chunk]:
+def _chunks(
+    path: Path, header: list[str], found: Parts, features: list[str], watch: numbers.Watch
+) -> Iterator[Chunk]:
     dtype = np.dtype(np.uint8 if _are_bytes(path, header, features) else np.float32)
-    types = {**dict.fromkeys(parts.names, pa.string()), **dict.fromkeys(features, pa.float64())}
+    types = {**dict.fromkeys(found.names, pa.string()), **dict.fromkeys(features, pa.float64())}
     first = 1
     try:
-        for batch in read_batches(path, names=header, wanted=list(types), types=types, skip_rows=1):
-            x = matrix(batch, features, dtype, first=first)
-            yield values.chunk(x, parts, texts(batch), first=first)
+        for batch in read_batches(path, names=header, wanted=list(types), types=types):
+            x = matrix(batch, features, dtype, first=first, watch=watch)
+            yield values.chunk(x, found, texts(batch), first=first)
             first += batch.num_rows
     except pa.ArrowInvalid:
         # Its message quotes the row; ours names the place only.
-        raise find_wrong_field(path, header, features, skip_rows=1) or ReadError(
+        raise find_wrong_field(path, header, features) or ReadError(
             "the file is not well-formed CSV in UTF-8"
         ) from None
+    watch.refuse()
 
 
 def _are_bytes(path: Path, header: list[str], features: list[str]) -> bool:
@@ -162,8 +205,8 @@ def _are_bytes(path: Path, header: list[str], features: list[str]) -> bool:
     types = dict.fromkeys(features, pa.int64())
     try:
         return all(
-            values.are_bytes(column.to_numpy(zero_copy_only=False))
-            for batch in read_batches(path, names=header, wanted=features, types=types, skip_rows=1)
+            numbers.are_bytes(column.to_numpy(zero_copy_only=False))
+            for batch in read_batches(path, names=header, wanted=features, types=types)
             for column in batch.columns
         )
     except pa.ArrowInvalid:

@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from workers.readers import images
-from workers.readers.contract import Chunk, Options, ReadError, Source
+from workers.readers.contract import (
+    Chunk,
+    Column,
+    Options,
+    Part,
+    ReadError,
+    Recognised,
+    Source,
+)
 
 _CHUNK_ROWS = 256
 
@@ -31,6 +39,13 @@ def open_source(path: Path, options: Options) -> Source:
         label_column="directory",
         classes=len(identities),
         record_column="file",
+        subject_column="directory",
+        columns=[
+            Column("directory", Part.LABEL, Recognised.POSITION),
+            Column("directory", Part.SUBJECT_ID, Recognised.POSITION),
+            Column("file", Part.RECORD_ID, Recognised.POSITION),
+            Column("file", Part.FEATURE, Recognised.POSITION),
+        ],
         chunks=_chunks(path, names, identities, options),
     )
 

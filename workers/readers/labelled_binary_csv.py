@@ -12,8 +12,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from workers.readers import values
-from workers.readers.contract import Chunk, Options, ReadError, Source
+from workers.readers import numbers, values
+from workers.readers.contract import (
+    Chunk,
+    Column,
+    Options,
+    Part,
+    ReadError,
+    Recognised,
+    Source,
+)
 from workers.readers.csv import estimate_rows, find_wrong_field, matrix, read_batches
 
 LABEL = "label"
@@ -33,6 +41,10 @@ def open_source(path: Path, options: Options) -> Source:
         exact=False,
         label_column=LABEL,
         feature_names=features,
+        columns=[
+            Column(LABEL, Part.LABEL, Recognised.POSITION),
+            *(Column(name, Part.FEATURE, Recognised.POSITION) for name in features),
+        ],
         chunks=_chunks(path, features),
     )
 
@@ -42,18 +54,18 @@ def _chunks(path: Path, features: list[str]) -> Iterator[Chunk]:
     types = {LABEL: pa.string(), **dict.fromkeys(features, pa.float64())}
     first = 1
     try:
-        for batch in read_batches(path, names=names, wanted=names, types=types, skip_rows=0):
+        for batch in read_batches(path, names=names, wanted=names, types=types, header=False):
             yield _chunk(batch, features, first)
             first += batch.num_rows
     except pa.ArrowInvalid:
         # Its message quotes the row; ours names the place only.
-        raise find_wrong_field(path, names, features, skip_rows=0) or ReadError(
+        raise find_wrong_field(path, names, features, header=False) or ReadError(
             "the file is not well-formed CSV in UTF-8"
         ) from None
 
 
 def _chunk(batch: pa.RecordBatch, features: list[str], first: int) -> Chunk:
-    x = matrix(batch, features, np.dtype(np.float32), first=first)
+    x = matrix(batch, features, np.dtype(np.float32), first=first, watch=numbers.Watch())
     wrong = np.argwhere((x != 0) & (x != 1))
     if len(wrong):
         row, column = wrong[0]

@@ -15,8 +15,16 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from workers.readers import contract, images, values
-from workers.readers.contract import Chunk, Columns, Options, Parts, ReadError, Source
+from workers.readers import images, numbers, parts, values
+from workers.readers.contract import (
+    Chunk,
+    Columns,
+    Options,
+    Parts,
+    ReadError,
+    Recognised,
+    Source,
+)
 
 _FEATURES = ("x", "X", "features", "data", "images", "image", "rows", "arr_0")
 _CHUNK_BYTES = 8 << 20
@@ -44,9 +52,9 @@ def open_source(path: Path, options: Options) -> Source:
     columns = options.columns
     with zipfile.ZipFile(path) as archive:
         members = _members(archive)
-    x = _feature_member(members, columns)
-    parts = contract.parts(list(members), columns)
-    for name in parts.names:
+    x, how = _feature_member(members, columns)
+    found = parts.assign([name for name in members if name != x.name], columns)
+    for name in found.names:
         if members[name].shape not in ((x.shape[0],), (x.shape[0], 1)):
             raise ReadError(f"expected one value for each of {x.shape[0]} rows", column=name)
     return Source(
@@ -54,9 +62,11 @@ def open_source(path: Path, options: Options) -> Source:
         format="npz",
         rows=x.shape[0],
         exact=True,
-        label_column=parts.label,
-        record_column=parts.record_id or "record_id",
-        chunks=_chunks(path, members, x, parts),
+        label_column=found.label,
+        record_column=found.record_id,
+        subject_column=found.subject_id,
+        columns=parts.describe(list(members), columns, found, [x.name], how),
+        chunks=_chunks(path, members, x, how, found),
     )
 
 
@@ -92,7 +102,7 @@ def _read_header(stream: BinaryIO, name: str, size: int) -> _Member:
     return _Member(name, shape, dtype, stream.tell())
 
 
-def _feature_member(members: dict[str, _Member], columns: Columns) -> _Member:
+def _feature_member(members: dict[str, _Member], columns: Columns) -> tuple[_Member, Recognised]:
     asked = [columns.image] if columns.image is not None else list(columns.features or [])
     if len(asked) > 1:
         raise ReadError("name one array of features; an NPZ file keeps all rows in one")
@@ -100,24 +110,33 @@ def _feature_member(members: dict[str, _Member], columns: Columns) -> _Member:
     if name is None:
         raise ReadError(f"no array of rows: none is called {', '.join(_FEATURES)}; name it")
     if name not in members:
-        raise contract.missing(name, len(members))
+        raise parts.missing(name, len(members))
     x = members[name]
     if len(x.shape) not in (2, 3, 4) or x.dtype.kind not in "biuf" or not x.row_bytes:
         raise ReadError("expected numbers of shape (n, d), (n, h, w) or with channels", column=name)
-    return x
+    return x, Recognised.DECLARED if asked else Recognised.NAME
 
 
-def _chunks(path: Path, members: dict[str, _Member], x: _Member, parts: Parts) -> Iterator[Chunk]:
+def _chunks(
+    path: Path, members: dict[str, _Member], x: _Member, how: Recognised, found: Parts
+) -> Iterator[Chunk]:
+    table = len(x.shape) == 2
+    names = [f"{x.name}[{position}]" for position in range(x.shape[1])] if table else []
+    watch = numbers.Watch(parts.watched(names, how, found))
     with zipfile.ZipFile(path) as archive:
-        are_bytes = x.dtype.kind != "f" and all(map(values.are_bytes, _pieces(archive, x)))
+        are_bytes = x.dtype.kind != "f" and all(map(numbers.are_bytes, _pieces(archive, x)))
         dtype = np.dtype(np.uint8 if are_bytes else np.float32)
-        columns = {name: _whole(archive, members[name]) for name in parts.names}
+        columns = {name: _whole(archive, members[name]) for name in found.names}
         start = 0
         for piece in _pieces(archive, x):
             here = slice(start, start + len(piece))
-            rows = values.as_stored(images.channels_first(piece), dtype)
-            yield values.chunk(rows, parts, _texts(columns, here), first=start + 1)
+            watch.see_all(names, piece)
+            rows = numbers.stored(
+                images.channels_first(piece), dtype, first=start + 1, name=f"{x.name}[{{}}]".format
+            )
+            yield values.chunk(rows, found, _texts(columns, here), first=start + 1)
             start += len(piece)
+    watch.refuse()
 
 
 def _pieces(archive: zipfile.ZipFile, member: _Member) -> Iterator[npt.NDArray[Any]]:

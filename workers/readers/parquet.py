@@ -11,8 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workers.readers import contract, images, values
-from workers.readers.contract import Chunk, Columns, Options, Parts, ReadError, Source
+from workers.readers import images, numbers, parts, values
+from workers.readers.contract import (
+    Chunk,
+    Column,
+    Columns,
+    Options,
+    Parts,
+    ReadError,
+    Recognised,
+    Source,
+)
 from workers.readers.csv import matrix
 
 _IMAGE_ROWS, _NUMBER_ROWS = 512, 1 << 14
@@ -25,6 +34,8 @@ class _Layout:
     parts: Parts
     image: str | None
     features: list[str]
+    recognised: Recognised
+    columns: list[Column]
 
 
 def open_source(path: Path, options: Options) -> Source:
@@ -40,25 +51,37 @@ def open_source(path: Path, options: Options) -> Source:
         rows=file.metadata.num_rows,
         exact=True,
         label_column=layout.parts.label,
-        record_column=layout.parts.record_id or "record_id",
+        record_column=layout.parts.record_id,
+        subject_column=layout.parts.subject_id,
         feature_names=layout.features or None,
+        columns=layout.columns,
         chunks=_chunks(file, layout, options),
     )
 
 
 def _layout(schema: pa.Schema, columns: Columns) -> _Layout:
-    names = [*schema.names, *_nested_names(schema)]
-    parts = contract.parts(names, columns)
-    image = None if columns.features is not None else contract.role(names, columns, "image")
-    if image is not None and not _holds_images(schema, image):
-        if columns.image is not None:
+    names, nested = schema.names, _nested_names(schema)
+    found = parts.assign(names, columns, nested=nested)
+    parts.refuse_index(_pandas_index(schema), columns, found)
+    image = None if columns.features is not None else parts.image(names, columns, nested=nested)
+    if image is not None and not _holds_images(schema, image[0]):
+        if image[1] == Recognised.DECLARED:
             raise ReadError(
                 "not a column of images: expected binary, or a struct with a binary field 'bytes'",
-                column=image,
+                column=image[0],
             )
         image = None
-    features = [] if image else _features(schema, columns, parts)
-    return _Layout(parts, image, features)
+    if image is not None:
+        described = parts.describe(names, columns, found, [image[0]], image[1])
+        return _Layout(found, image[0], [], image[1], described)
+    features, how = _features(schema, columns, found)
+    return _Layout(found, None, features, how, parts.describe(names, columns, found, features, how))
+
+
+def _pandas_index(schema: pa.Schema) -> list[str]:
+    """Columns of the file that were the index of a pandas data frame."""
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    return [name for name in index if isinstance(name, str) and name in schema.names]
 
 
 def _nested_names(schema: pa.Schema) -> list[str]:
@@ -84,32 +107,28 @@ def _is_binary(found: pa.DataType) -> bool:
     return bool(pa.types.is_binary(found) or pa.types.is_large_binary(found))
 
 
-def _features(schema: pa.Schema, columns: Columns, parts: Parts) -> list[str]:
-    features = columns.features
-    if features is None:
-        features = [name for name in schema.names if name not in parts.names]
+def _features(schema: pa.Schema, columns: Columns, found: Parts) -> tuple[list[str], Recognised]:
+    names = schema.names
+    types = dict(zip(names, schema.types, strict=True))
+    features, how = parts.features(names, columns, found)
     for name in features:
-        if name not in schema.names:
-            raise contract.missing(name, len(schema.names))
-        found = schema.field(name).type
         if not any(
-            is_kind(found)
+            is_kind(types[name])
             for is_kind in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
         ):
             raise ReadError(
                 "not a column of numbers; convert it, give it its part (record id, subject, split, "
-                "image), or list the feature columns to read",
+                "image), or leave it out (columns.ignored)",
                 column=name,
             )
-    if not features:
-        raise ReadError("no feature column is left beside the label and the identifiers")
-    return list(features)
+    return features, how
 
 
 def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator[Chunk]:
     with file:
         small = bool(layout.features) and _are_bytes(file, layout.features)
         dtype = np.dtype(np.uint8 if small else np.float32)
+        watch = numbers.Watch(parts.watched(layout.features, layout.recognised, layout.parts))
         decoder = images.Decoder(resize=options.resize, column=layout.image or "")
         names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
         first = 1
@@ -118,9 +137,10 @@ def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator
             if layout.image:
                 x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
             else:
-                x = matrix(batch, layout.features, dtype, first=first)
+                x = matrix(batch, layout.features, dtype, first=first, watch=watch)
             yield values.chunk(x, layout.parts, _values(batch), first=first)
             first += batch.num_rows
+        watch.refuse()
 
 
 def _encoded(column: pa.Array) -> list[bytes | None]:
@@ -158,10 +178,11 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 def _are_bytes(file: pq.ParquetFile, features: list[str]) -> bool:
     """Whether all are integers 0..255; stops at the first that is not."""
     schema = file.schema_arrow
-    if any(pa.types.is_floating(schema.field(name).type) for name in features):
+    wanted = set(features)
+    if any(pa.types.is_floating(field.type) for field in schema if field.name in wanted):
         return False
     return all(
-        values.are_bytes(column.to_numpy(zero_copy_only=False))
+        numbers.are_bytes(column.to_numpy(zero_copy_only=False))
         for batch in file.iter_batches(batch_size=1 << 16, columns=features)
         for column in batch.columns
         if not column.null_count

@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from workers.readers import mat5, values
-from workers.readers.contract import Chunk, Options, ReadError, Source
+from workers.readers.contract import (
+    Chunk,
+    Column,
+    Options,
+    Part,
+    ReadError,
+    Recognised,
+    Source,
+)
 
 _CHUNK_ROWS = 4096
 
@@ -37,6 +45,10 @@ def open_source(path: Path, options: Options) -> Source:
         exact=True,
         label_column="y",
         classes=10,
+        columns=[
+            Column("y", Part.LABEL, Recognised.POSITION),
+            Column("X", Part.FEATURE, Recognised.POSITION),
+        ],
         chunks=_chunks(x, y.reshape(-1)),
     )
 

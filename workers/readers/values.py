@@ -22,13 +22,18 @@ def chunk(
     x: npt.NDArray[Any], parts: Parts, pull: Callable[[str], Sequence[Any]], *, first: int
 ) -> Chunk:
     """Rows ``x`` with their labels, ids and splits; ``pull`` gives a column's values by name."""
-    record, subject, split = parts.record_id, parts.subject_id, parts.split
+
+    def ids(column: str | None) -> list[str] | None:
+        # A column's name may be empty: so pandas calls the index that it writes.
+        return None if column is None else texts(pull(column), first=first, column=column)
+
+    split = parts.split
     return Chunk(
         x=x,
         labels=labels(pull(parts.label), first=first, column=parts.label),
-        record_ids=texts(pull(record), first=first, column=record) if record else None,
-        subject_ids=texts(pull(subject), first=first, column=subject) if subject else None,
-        splits=splits(pull(split), first=first, column=split) if split else None,
+        record_ids=ids(parts.record_id),
+        subject_ids=ids(parts.subject_id),
+        splits=None if split is None else splits(pull(split), first=first, column=split),
     )
 
 
@@ -84,19 +89,6 @@ def texts(found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str) -
             )
         texts.append(text)
     return texts
-
-
-def as_stored(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """``values`` in the dtype of the store; what float32 cannot hold becomes infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(values, dtype=dtype)
-
-
-def are_bytes(values: npt.NDArray[Any]) -> bool:
-    """Whether these are integers that all fit uint8."""
-    if values.dtype.kind == "b" or values.dtype == np.uint8 or not values.size:
-        return values.dtype.kind in "iub"
-    return values.dtype.kind in "iu" and bool(values.min() >= 0 and values.max() <= 255)
 
 
 def _whole(value: object) -> int:

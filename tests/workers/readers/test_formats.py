@@ -123,6 +123,37 @@ def test_csv_with_byte_order_mark_crlf_and_blank_lines(tmp_path):
     assert found.x.tolist() == [[1.5], [2.5]]
 
 
+@pytest.mark.parametrize("rows", [3, 60_000])
+def test_csv_with_line_breaks_in_quotes_keeps_every_record_whole(tmp_path, rows):
+    notes = [f'said "no",\nthen left\r\n{i},0,1,x\n' + "." * 60 for i in range(rows)]
+    path = write_csv(
+        tmp_path / "x.csv",
+        ["id", "label", "a", "note\nof the visit"],
+        ([f"r{i}", i % 2, i % 7 + 0.5, note] for i, note in enumerate(notes)),
+    )
+    found, _ = read(path, columns=Columns(ignored=["note\nof the visit"]))
+    assert found.record_ids == [f"r{i}" for i in range(rows)]
+    np.testing.assert_array_equal(found.x[:, 0], np.arange(rows) % 7 + 0.5)
+    by_note, _ = read(path, columns=Columns(subject_id="note\nof the visit"))
+    assert by_note.subject_ids == notes
+
+
+def test_csv_record_longer_than_a_block_is_read(tmp_path):
+    long = "a line\n" * 1_500_000
+    rows = [["r0", 0, 0.5, "x"], ["r1", 1, 1.5, long], ["r2", 0, 2.5, "y"]]
+    path = write_csv(tmp_path / "x.csv", ["id", "label", "a", "note"], rows)
+    found, _ = read(path, columns=Columns(ignored=["note"]))
+    assert found.record_ids == ["r0", "r1", "r2"]
+    assert found.x.tolist() == [[0.5], [1.5], [2.5]]
+
+
+def test_csv_fault_behind_a_long_note_is_named_by_its_row(tmp_path):
+    rows = [["r0", 0, 0.5, "x\n" * 300_000], ["r1", 1, "oops", "y"]]
+    path = write_csv(tmp_path / "x.csv", ["id", "label", "a", "note"], rows)
+    with pytest.raises(readers.ReadError, match="Row 2, column 'a'"):
+        read(path, columns=Columns(ignored=["note"]))
+
+
 # Parquet
 
 

@@ -27,14 +27,21 @@ class Data:
     y: Tensor
     splits: Tensor
     excluded: Tensor
+    training: Tensor
 
     def split(self, which: int) -> Examples:
-        """The allowed rows of one split."""
-        return self._where((self.splits == which) & ~self.excluded)
+        """The allowed rows of one split.
+
+        Where the rows of the training are listed, TRAIN are those of the list, and the other
+        splits lack them: a row that was trained on neither calibrates nor judges.
+        """
+        if which == TRAIN:
+            return self._where(self.training & ~self.excluded)
+        return self._where((self.splits == which) & ~self.training & ~self.excluded)
 
     def retain(self, forget: Sequence[int]) -> Examples:
         """Allowed training rows without the forget rows."""
-        allowed = (self.splits == TRAIN) & ~self.excluded
+        allowed = self.training & ~self.excluded
         allowed[torch.as_tensor(list(forget), dtype=torch.int64)] = False
         return self._where(allowed)
 
@@ -46,17 +53,28 @@ class Data:
         return Examples(self.x, self.y, mask.nonzero()[:, 0])
 
 
-def open_array(root: Path, key: str, *, excluded: Sequence[int]) -> Data:
-    """Open the array ``key``; ``excluded`` rows are kept out of every set but ``rows``."""
+def open_array(
+    root: Path, key: str, *, excluded: Sequence[int], trained_on: Sequence[int] | None = None
+) -> Data:
+    """Open the array ``key``; ``excluded`` rows are kept out of every set but ``rows``.
+
+    ``trained_on`` are the rows that take the place of the train split; None: the split itself.
+    """
     array = arrays.open(root, key)
-    mask = torch.zeros(len(array), dtype=torch.bool)
-    mask[torch.as_tensor(list(excluded), dtype=torch.int64)] = True
+    splits = torch.from_numpy(np.array(array.splits))
     return Data(
         x=_tensor(array.rows),
         y=torch.from_numpy(np.array(array.labels)),
-        splits=torch.from_numpy(np.array(array.splits)),
-        excluded=mask,
+        splits=splits,
+        excluded=_mask(len(array), excluded),
+        training=splits == TRAIN if trained_on is None else _mask(len(array), trained_on),
     )
+
+
+def _mask(rows: int, chosen: Sequence[int]) -> Tensor:
+    mask = torch.zeros(rows, dtype=torch.bool)
+    mask[torch.as_tensor(list(chosen), dtype=torch.int64)] = True
+    return mask
 
 
 def _tensor(mapped: np.memmap[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:

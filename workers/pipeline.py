@@ -226,6 +226,7 @@ def _record(
             parent=base,
             anchor_id=None if answer["is_anchor"] else base.anchor_id,
             data_revision=(request["data_revision"] if answer["is_anchor"] else base.data_revision),
+            record_list_id=base.record_list_id,  # a retrain takes the same rows, less the forgotten
             digest=answer["checkpoint"]["digest"],
             size_bytes=answer["checkpoint"]["size_bytes"],
             batch_id=batch.id,

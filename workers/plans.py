@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session
 
 from service.ledger import batches, versions
@@ -18,6 +18,7 @@ from service.ledger.tables import (
     Erasure,
     Model,
     Record,
+    RecordListRow,
     RequestRecord,
     Version,
 )
@@ -65,6 +66,7 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
         "forget": forget,
         "never_seen": _never_seen(session, batch) if batch.kind == "class" else [],
         "excluded": excluded_rows(session, dataset.id),
+        "trained_on": trained_on(session, base),
         "data_revision": dataset.revision,
         "base": {"digest": base.digest, "number": base.number},
         "anchor": anchor(session, base),
@@ -109,6 +111,22 @@ def anchor(session: Session, version: Version) -> dict[str, Any]:
     }
 
 
+def trained_on(session: Session, version: Version) -> list[int] | None:
+    """Rows of the list that the version's anchor was imported with; None: the train split.
+
+    A list is never changed, so that it says the same of each version of the chain.
+    """
+    if version.record_list_id is None:
+        return None
+    return list(
+        session.scalars(
+            select(RecordListRow.row)
+            .where(RecordListRow.list_id == version.record_list_id)
+            .order_by(RecordListRow.row)
+        )
+    )
+
+
 def references(session: Session, base: Version, policy: Policy) -> list[str]:
     """Digests of the anchor's reference models; [] until all of them are there.
 
@@ -145,13 +163,15 @@ def _references(session: Session, anchor_id: int, policy: Policy) -> dict[int, s
     return {one.notes["index"]: one.digest for one in kept if one.notes["count"] == count}
 
 
-def subjects(session: Session, dataset_id: int) -> list[list[int]]:
+def subjects(
+    session: Session, dataset_id: int, *, record_list_id: str | None = None
+) -> list[list[int]]:
     """Training rows that share their subject with another one, grouped."""
     rows = session.execute(
         select(Record.subject_digest, Record.row)
         .where(
             Record.dataset_id == dataset_id,
-            Record.split == versions.TRAIN_SPLIT,
+            versions.of_training(record_list_id),
             Record.subject_digest.is_not(None),
         )
         .order_by(Record.subject_digest, Record.row)
@@ -226,7 +246,8 @@ def _any_erased(session: Session, start: Version, chain: list[str]) -> bool:
 
 
 def _never_seen(session: Session, batch: Batch) -> list[int]:
-    """Audit rows that the batch's requests name and that still stand."""
+    """Audit rows that the batch's requests name, that the base never saw and that still stand."""
+    forgotten = exists().where(BatchRecord.batch_id == batch.id, BatchRecord.row == Record.row)
     return list(
         session.scalars(
             select(Record.row)
@@ -241,6 +262,7 @@ def _never_seen(session: Session, batch: Batch) -> list[int]:
             .where(
                 Erasure.batch_id == batch.id,
                 Record.split == AUDIT_SPLIT,
+                ~forgotten,
                 Record.erased_at.is_(None),
             )
             .distinct()

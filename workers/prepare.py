@@ -108,6 +108,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
             "array": dataset.array_key,
             "model": plans.model(model),
             "anchor": plans.anchor(session, version),
+            "trained_on": plans.trained_on(session, version),
             "seed": version.seed,
         }
     try:

@@ -97,7 +97,8 @@ def _request(runtime: Runtime, anchor_id: int) -> dict[str, Any] | None:
             "model": plans.model(model),
             # Rows excluded since the anchor are left out: no model has to forget them again.
             "excluded": plans.excluded_rows(session, dataset.id),
-            "together": plans.subjects(session, dataset.id),
+            "trained_on": plans.trained_on(session, version),
+            "together": plans.subjects(session, dataset.id, record_list_id=version.record_list_id),
             "seed": version.seed,
             "index": missing[0],
             "count": plans.reference_count(policy),

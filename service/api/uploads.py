@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,13 +25,19 @@ PIECE_BYTES = 1 << 20
 
 @contextlib.asynccontextmanager
 async def received(
-    request: Request, store: Path, *, max_bytes: int, leftover_seconds: float
+    request: Request,
+    store: Path,
+    *,
+    max_bytes: int,
+    leftover_seconds: float,
+    media_types: Sequence[str] = MEDIA_TYPES,
+    what: str = "the safetensors file itself",
 ) -> AsyncIterator[Path]:
     """The request's body as a file in the store; afterwards it is overwritten unless it was moved.
 
     Whether the upload was refused, broke off or went into the store.
     """
-    _check_headers(request, max_bytes)
+    _check_headers(request, max_bytes, media_types, what)
     file = store / "uploads" / f"{uuid.uuid4().hex}.part"
     try:
         with _writing():
@@ -45,12 +51,10 @@ async def received(
             await run_in_threadpool(_discard, file)
 
 
-def _check_headers(request: Request, max_bytes: int) -> None:
+def _check_headers(request: Request, max_bytes: int, media_types: Sequence[str], what: str) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in MEDIA_TYPES:
-        raise UnsupportedMediaType(
-            f"send the safetensors file itself as the body, as {' or '.join(MEDIA_TYPES)}"
-        )
+    if kind not in media_types:
+        raise UnsupportedMediaType(f"send {what} as the body, as {' or '.join(media_types)}")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
         raise _too_large(max_bytes)
@@ -99,5 +103,6 @@ def _writing() -> Iterator[None]:
 
 def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(
-        f"a checkpoint may have {max_bytes} bytes; store the weights alone, without optimiser state"
+        f"an upload may have {max_bytes} bytes; of a checkpoint store the weights alone, without "
+        "optimiser state"
     )

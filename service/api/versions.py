@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,6 +46,10 @@ class VersionView(BaseModel):
     parent: int | None = Field(description="number of the version that it was made from")
     anchor: int | None = Field(description="number of the exact version that its chain starts from")
     data_revision: int = Field(description="revision of the dataset that the anchor was trained on")
+    trained_on: str = Field(
+        description="the records that the anchor was trained on, less those excluded at "
+        "`data_revision`: `split`, the dataset's train split, or the id of a record list"
+    )
     digest: str = Field(description="sha256 of the safetensors file")
     size_bytes: int
     training_run: str | None
@@ -101,6 +105,7 @@ class Upload:
 
     file: Path
     data_revision: int
+    trained_on: str
     promote: bool | None
 
 
@@ -109,7 +114,18 @@ DataRevision = Annotated[
     Query(
         ge=0,
         le=2**31 - 1,
-        description="the dataset's revision that it was trained on; 0: on everything",
+        description="the dataset's revision whose train split it was trained on; 0: on all of it; "
+        "of no meaning with a list",
+    ),
+]
+
+TrainedOn = Annotated[
+    str,
+    Query(
+        pattern=r"^(split|rl_[0-9a-z]{26})$",
+        description="which records it was trained on: `split`, the dataset's train split "
+        "(`GET /v1/datasets/{dataset}/record-ids` lists them), or the id of a record list "
+        "(`POST /v1/datasets/{dataset}/record-lists`)",
     ),
 ]
 
@@ -130,12 +146,14 @@ async def _upload(
     settings: deps.Settings,
     store: deps.Store,
     data_revision: DataRevision = 0,
+    trained_on: TrainedOn = imports.SPLIT,
     promote: Promote = None,
 ) -> AsyncIterator[Upload]:
     may_promote = caller.may(Scope.MODELS_PROMOTE)
     if promote and not may_promote:
         raise auth.lacks(Scope.MODELS_PROMOTE)
-    spec, tied = await run_in_threadpool(_refuse_early, request, model, data_revision)
+    stated = {"data_revision": data_revision, "trained_on": trained_on}
+    spec, tied = await run_in_threadpool(_refuse_early, request, model, stated)
     async with uploads.received(
         request,
         store,
@@ -145,12 +163,12 @@ async def _upload(
         await run_in_threadpool(_check, file, spec, tied, settings.max_upload_bytes)
         # Known weights that hold forgotten records must not even reach the store.
         digest = await run_in_threadpool(files.sha256, file)
-        await run_in_threadpool(_refuse_early, request, model, data_revision, digest)
-        yield Upload(file, data_revision, promote if may_promote else False)
+        await run_in_threadpool(_refuse_early, request, model, stated, digest)
+        yield Upload(file, data_revision, trained_on, promote if may_promote else False)
 
 
 def _refuse_early(
-    request: Request, model: str, data_revision: int, digest: str | None = None
+    request: Request, model: str, stated: Mapping[str, Any], digest: str | None = None
 ) -> tuple[checkpoints.Spec, checkpoints.Ties]:
     """Return what the file must hold; refuse what can be refused before it is stored.
 
@@ -159,7 +177,7 @@ def _refuse_early(
     with request.app.state.sessions() as session:
         row = models.get(session, model)
         spec = models.require_parameters(row)
-        imports.check(session, row, data_revision=data_revision, digest=digest)
+        imports.check(session, row, **stated, digest=digest)
         return spec, row.tied or []
 
 
@@ -212,6 +230,7 @@ def create(
         digest=saved.digest,
         size_bytes=saved.size_bytes,
         data_revision=upload.data_revision,
+        trained_on=upload.trained_on,
         promote=upload.promote,
         actor=caller.actor,
         now=db.now(),
@@ -315,6 +334,7 @@ def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list
             "parent": known.get(row.parent_id or 0),
             "anchor": known.get(row.anchor_id or 0),
             "data_revision": row.data_revision,
+            "trained_on": row.record_list_id or imports.SPLIT,
             "digest": row.digest,
             "size_bytes": row.size_bytes,
             "training_run": row.training_run_id,

@@ -44,6 +44,7 @@ class Action(StrEnum):
     TRAINING_RUN_COMPLETED = "training_run:completed"
     TRAINING_RUN_FAILED = "training_run:failed"
     TRAINING_RUN_HANDED_BACK = "training_run:handed_back"
+    RECORD_LIST_CREATED = "record_list:created"
     VERSION_REGISTERED = "version:registered"
     VERSION_IMPORTED = "version:imported"
     VERSION_VERIFIED = "version:verified"

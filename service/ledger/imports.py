@@ -9,15 +9,36 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
-from service.ledger import audit, requests, versions
+from service.ledger import audit, record_lists, requests, versions
 from service.ledger.states import VERSION_MOVES, VersionStatus, check_move
-from service.ledger.tables import Dataset, Model, Record, RequestRecord, Version
+from service.ledger.tables import Dataset, Model, Record, RecordList, RequestRecord, Version
+
+#: ``trained_on`` of a version that was trained on the dataset's train split.
+SPLIT = "split"
 
 _SHOWN = 100
 
+_SAW_FORGOTTEN = {
+    False: "records were forgotten after revision {revision} of dataset {dataset}; train without "
+    "them and import with data_revision={current}, or start a training run here",
+    True: "the list names records of dataset {dataset} that were forgotten; train without them, "
+    "send the list of what was left, and import with that one",
+}
 
-def check(session: Session, model: Model, *, data_revision: int, digest: str | None = None) -> None:
-    """Raise unless weights trained on this revision of the dataset hold nothing forgotten.
+
+def check(
+    session: Session,
+    model: Model,
+    *,
+    data_revision: int,
+    trained_on: str = SPLIT,
+    digest: str | None = None,
+) -> tuple[int, RecordList | None]:
+    """Raise unless weights trained on these rows hold nothing forgotten.
+
+    ``trained_on`` is ``SPLIT`` for the train split at ``data_revision``, or the id of a record
+    list, which says everything itself. Returns the revision that the version is to be registered
+    with, and the list.
 
     Stricter than for promoting: a record that a running batch has claimed counts as well, since
     the batch would be finished on a version that is no longer in production. With the ``digest``
@@ -33,17 +54,22 @@ def check(session: Session, model: Model, *, data_revision: int, digest: str | N
             "above it",
             field="query.data_revision",
         )
-    blocking = _deletions_after(session, dataset, data_revision)
+    stated = None
+    if trained_on != SPLIT:
+        stated = record_lists.get(session, dataset, trained_on)
+        data_revision = 0  # whatever of the list was forgotten, and whenever, the weights saw it
+    blocking = _deletions_after(session, dataset, data_revision, stated)
     if blocking:
         raise versions.Resurrection(
-            f"records were forgotten after revision {data_revision} of dataset {dataset.name}; "
-            f"train without them and import with data_revision={dataset.revision}, or start a "
-            "training run here",
+            _SAW_FORGOTTEN[stated is not None].format(
+                revision=data_revision, dataset=dataset.name, current=dataset.revision
+            ),
             deletion_requests=blocking,
             data_revision=dataset.revision,
         )
     if digest is not None:
         _refuse_known(session, model, digest)
+    return (data_revision if stated is None else dataset.revision), stated
 
 
 def register(
@@ -53,12 +79,16 @@ def register(
     digest: str,
     size_bytes: int,
     data_revision: int,
+    trained_on: str = SPLIT,
     promote: bool | None,
     actor: str,
     now: datetime,
 ) -> Version:
     """A published version, an anchor of itself; without ``promote`` live if none is yet."""
-    check(session, model, data_revision=data_revision, digest=digest)
+    data_revision, stated = check(
+        session, model, data_revision=data_revision, trained_on=trained_on, digest=digest
+    )
+    record_list_id = None if stated is None else stated.id
     production = model.production_id
     version = versions.register(
         session,
@@ -67,6 +97,7 @@ def register(
         digest=digest,
         size_bytes=size_bytes,
         data_revision=data_revision,
+        record_list_id=record_list_id,
         seed=0,
         code_version=metadata.version("unlearn"),
         now=now,
@@ -77,7 +108,7 @@ def register(
         actor=actor,
         action=audit.Action.VERSION_IMPORTED,
         subject=versions.subject(model, version),
-        data={"digest": digest, "data_revision": data_revision},
+        data={"digest": digest, "data_revision": data_revision, "trained_on": trained_on},
     )
     # Requests that came before the model had anything to forget from now concern it too.
     requests.join(session, model, now=now)
@@ -135,7 +166,9 @@ def _refuse_known(session: Session, model: Model, digest: str) -> None:
             )
 
 
-def _deletions_after(session: Session, dataset: Dataset, data_revision: int) -> list[str]:
+def _deletions_after(
+    session: Session, dataset: Dataset, data_revision: int, stated: RecordList | None
+) -> list[str]:
     """Ids of the requests by which training rows were excluded after the revision."""
     return list(
         session.scalars(
@@ -146,7 +179,7 @@ def _deletions_after(session: Session, dataset: Dataset, data_revision: int) -> 
             )
             .where(
                 Record.dataset_id == dataset.id,
-                Record.split == versions.TRAIN_SPLIT,
+                versions.of_training(None if stated is None else stated.id),
                 Record.excluded_revision > data_revision,
             )
             .distinct()

@@ -94,6 +94,14 @@ def match(
     return found
 
 
+def rows_of(session: Session, dataset: Dataset, record_ids: Sequence[str]) -> list[int | None]:
+    """The row of every id, in order; None where it names no record of the dataset."""
+    forms = [_forms(dataset, one) for one in record_ids]
+    by_id = _by_record_id(session, dataset, {form for given in forms for form in given})
+    hits = (next((by_id[form] for form in given if form in by_id), None) for given in forms)
+    return [None if hit is None else hit.row for hit in hits]
+
+
 def subject_digest(dataset: Dataset, subject_id: str, *, digester: Digester) -> str:
     """Return the digest under which a request keeps its subject, 64 hex digits."""
     return digester.subject(_forms(dataset, subject_id)[0])

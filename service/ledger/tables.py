@@ -1,9 +1,9 @@
 """Every table of the ledger.
 
 Rows are numbers in a dataset's array; ``records`` gives each its public name. Which records a
-version was trained on is never guessed: an anchor (a trained or imported version) saw every
-training row that was not excluded at its ``data_revision``, and the batches between the anchor
-and a version list what was forgotten since.
+version was trained on is never guessed: an anchor (a trained or imported version) saw every row
+of the train split, or of the record list that it was imported with, that was not excluded at its
+``data_revision``, and the batches between the anchor and a version list what was forgotten since.
 """
 
 from __future__ import annotations
@@ -149,6 +149,30 @@ class Record(Base):
     erased_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class RecordList(Base):
+    """Records of a dataset on which somebody trained elsewhere; immutable."""
+
+    __tablename__ = "record_lists"
+    __table_args__ = (UniqueConstraint("dataset_id", "digest"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    #: sha256 of the rows in ascending order, 8 bytes each, little endian.
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    records: Mapped[int]
+    created_by: Mapped[str] = mapped_column(String(80))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class RecordListRow(Base):
+    """A row of a record list."""
+
+    __tablename__ = "record_list_rows"
+
+    list_id: Mapped[str] = mapped_column(ForeignKey("record_lists.id"), primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+
+
 class Model(Base):
     """An architecture on a dataset with a training recipe and an unlearning policy."""
 
@@ -229,8 +253,11 @@ class Version(Base):
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     #: The trained, retrained or imported version that the chain starts from; itself for an anchor.
     anchor_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
-    #: The anchor's training rows are those not excluded at this revision of the dataset.
+    #: The anchor's training rows are those not excluded at this revision of the dataset ...
     data_revision: Mapped[int]
+    #: ... of the records of this list; NULL: of the train split.
+    #: No key of the database: for one SQLite would make a table anew that others refer to.
+    record_list_id: Mapped[str | None] = mapped_column(String(40))
     digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     training_run_id: Mapped[str | None] = mapped_column(ForeignKey("training_runs.id"))

@@ -24,6 +24,7 @@ from service.ledger.tables import (
     Erasure,
     Model,
     Record,
+    RecordListRow,
     RequestRecord,
     Version,
 )
@@ -75,6 +76,7 @@ def register(
     actor: str,
     parent: Version | None = None,
     anchor_id: int | None = None,
+    record_list_id: str | None = None,
     training_run_id: str | None = None,
     batch_id: str | None = None,
     method: str | None = None,
@@ -92,6 +94,7 @@ def register(
         parent_id=None if parent is None else parent.id,
         anchor_id=anchor_id,
         data_revision=data_revision,
+        record_list_id=record_list_id,
         digest=digest,
         size_bytes=size_bytes,
         training_run_id=training_run_id,
@@ -130,7 +133,7 @@ def contained(version: Version, *, chain: Sequence[str]) -> ColumnElement[bool]:
     ``chain`` is ``batch_chain(session, version)``; the caller restricts the dataset.
     """
     inside = and_(
-        Record.split == TRAIN_SPLIT,
+        of_training(version.record_list_id),
         or_(
             Record.excluded_revision.is_(None),
             Record.excluded_revision > version.data_revision,
@@ -140,6 +143,17 @@ def contained(version: Version, *, chain: Sequence[str]) -> ColumnElement[bool]:
         return inside
     forgotten = select(BatchRecord.row).where(BatchRecord.batch_id.in_(chain))
     return and_(inside, Record.row.not_in(forgotten))
+
+
+def of_training(record_list_id: str | None) -> ColumnElement[bool]:
+    """SQL: ``Record`` is of the rows that a training was to use, whatever was excluded by then.
+
+    These are the rows of the list that a version was imported with, or without one those of the
+    train split.
+    """
+    if record_list_id is None:
+        return Record.split == TRAIN_SPLIT
+    return exists().where(RecordListRow.list_id == record_list_id, RecordListRow.row == Record.row)
 
 
 def batch_chain(session: Session, version: Version) -> list[str]:

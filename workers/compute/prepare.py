@@ -22,7 +22,12 @@ def run(
     """Prepare the anchor of ``request``; the cache's place in the store."""
     root = Path(request["store"])
     began = time.perf_counter()
-    rows = data.open_array(root, request["array"], excluded=request["anchor"]["excluded"])
+    rows = data.open_array(
+        root,
+        request["array"],
+        excluded=request["anchor"]["excluded"],
+        trained_on=request["trained_on"],
+    )
     model = place.load(root, request["model"], request["anchor"]["digest"])
     prepared = preparation.prepare(
         model,

@@ -52,7 +52,12 @@ def run(
     """Train model ``index`` of ``count`` on the rows that it was not drawn out for."""
     root = Path(request["store"])
     began = time.perf_counter()
-    rows = data.open_array(root, request["array"], excluded=request["excluded"])
+    rows = data.open_array(
+        root,
+        request["array"],
+        excluded=request["excluded"],
+        trained_on=request["trained_on"],
+    )
     drawn = draw(
         len(rows.y),
         count=request["count"],

@@ -43,7 +43,12 @@ def run(
     root = Path(request["store"])
     clock = _Clock()
     with clock.step("load"):
-        rows = data.open_array(root, request["array"], excluded=request["excluded"])
+        rows = data.open_array(
+            root,
+            request["array"],
+            excluded=request["excluded"],
+            trained_on=request["trained_on"],
+        )
         forget = rows.rows(request["forget"])
         method = _method(request)
         exact = method.guarantee == "exact"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from service.ledger import db, imports, versions
-from service.ledger.states import ErasureStatus, IllegalMove, VersionStatus
+from service.ledger import db, imports, record_lists, versions
+from service.ledger.states import ErasureStatus, IllegalMove, RequestStatus, VersionStatus
 from service.ledger.tables import AliasMove, Dataset, Model, Record, Version
 from tests import factories
 from tests.factories import NOW
@@ -316,3 +316,39 @@ def test_same_artifact_twice_is_one(session: Session, model: Model) -> None:
     made[0].destroyed_at = NOW
     session.flush()
     assert versions.artifact(session, version.id, "caches") is None
+
+
+def test_a_version_of_a_list_contains_its_rows_and_no_others(session: Session) -> None:
+    data = factories.dataset(session, rows=8, splits=[0, 0, 0, 0, 1, 1, 2, 2])
+    owner = factories.model(session, data)
+    listed = record_lists.create(
+        session, data, ["r1", "r2", "r4", "r6"], actor="key:test", now=factories.NOW
+    )
+    anchor = factories.version(session, owner, origin="imported", record_list_id=listed.id)
+    later = factories.version(session, owner, parent=anchor, record_list_id=listed.id)
+    for version in (anchor, later):
+        inside = session.scalars(
+            select(Record.row)
+            .where(Record.dataset_id == data.id, versions.contained(version, chain=[]))
+            .order_by(Record.row)
+        ).all()
+        assert inside == [1, 2, 4, 6]
+
+
+def test_only_listed_rows_are_owed_by_a_version_of_a_list(session: Session) -> None:
+    data = factories.dataset(session, rows=8, splits=[0, 0, 0, 0, 1, 1, 2, 2])
+    owner = factories.model(session, data)
+    listed = record_lists.create(
+        session, data, ["r1", "r2", "r6"], actor="key:test", now=factories.NOW
+    )
+    anchor = factories.version(session, owner, origin="imported", record_list_id=listed.id)
+    asked = factories.request(session, data, rows=[0, 3], status=RequestStatus.COMPLETED)
+    for row in (0, 3):
+        session.get_one(Record, (data.id, row)).excluded_revision = 1
+    session.flush()
+    assert versions.contains_forgotten(session, owner, anchor) == []
+    again = factories.request(session, data, rows=[6], status=RequestStatus.COMPLETED)
+    session.get_one(Record, (data.id, 6)).excluded_revision = 2
+    session.flush()
+    assert versions.contains_forgotten(session, owner, anchor) == [again.id]
+    assert asked.id != again.id

@@ -1,0 +1,178 @@
+"""Record ids over HTTP: those of a split, to train on, and lists of those that were trained on.
+
+Both directions use one form, a JSON string on each line, so that a download can be sent back.
+Reading them needs ``models:write``, as importing does: a record's id may say whose record it is,
+and whoever only looks at models has no use for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Query, Request, Response
+from fastapi import Path as InPath
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from service.api import auth, bodies, deps, problems, uploads
+from service.errors import Unprocessable
+from service.ledger import datasets, db, record_lists
+from service.ledger.tables import Dataset, RecordList
+
+router = bodies.router("/v1/datasets/{dataset}", tag="datasets")
+
+Writing = Annotated[auth.Principal, auth.require("models:write")]
+ListId = Annotated[str, InPath(pattern=r"^rl_[0-9a-z]{26}$", description="id of the list")]
+
+MEDIA_TYPE = "application/x-ndjson"
+#: What many tools call lines of any kind is taken as well.
+SENT_AS = (MEDIA_TYPE, "text/plain")
+REVISION_HEADER = "Data-Revision"
+MAX_LINE_BYTES = 16_384
+
+_LINES = {"schema": {"type": "string", "description": "a JSON string on each line"}}
+
+
+class RecordListView(BaseModel):
+    """Records of a dataset that a training elsewhere used."""
+
+    id: str = Field(description="give it as `trained_on` when importing a version")
+    dataset: str
+    records: int
+    digest: str = Field(description="sha256 of its rows")
+    splits: dict[str, int] = Field(description="its records in train, validation and audit")
+    created_at: datetime
+
+
+async def _received(
+    dataset: deps.Name,
+    caller: Writing,  # first of all the key, before a byte is read
+    request: Request,
+    settings: deps.Settings,
+    store: deps.Store,
+) -> AsyncIterator[Path]:
+    async with uploads.received(
+        request,
+        store,
+        max_bytes=settings.max_upload_bytes,
+        leftover_seconds=settings.orphan_grace_seconds,
+        media_types=SENT_AS,
+        what="record ids, a JSON string on each line",
+    ) as file:
+        yield file
+
+
+@router.get(
+    "/record-ids",
+    response_class=Response,
+    responses={
+        **problems.responses(404, 409),
+        200: {
+            "description": "One id on each line, by row.",
+            "content": {MEDIA_TYPE: _LINES},
+            "headers": {
+                REVISION_HEADER: {
+                    "schema": {"type": "integer"},
+                    "description": "of the dataset; give it as `data_revision` when importing",
+                }
+            },
+        },
+    },
+    summary="List the ids of a split's records, less those taken out of training",
+)
+def list_ids(
+    dataset: deps.Name,
+    _: Writing,
+    session: deps.Reader,
+    request: Request,
+    split: Annotated[Literal["train", "validation", "audit"], Query()] = "train",
+) -> Response:
+    row = datasets.get_ready(session, dataset)
+    # The revision first: what is excluded from here on is missing, and the import says so.
+    headers = {REVISION_HEADER: str(row.revision)}
+    return StreamingResponse(_lines(request, row.id, split), 200, headers, MEDIA_TYPE)
+
+
+@router.post(
+    "/record-lists",
+    status_code=201,
+    response_model=RecordListView,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Keep a list of the records that a training elsewhere used",
+    description="The body holds a JSON string on each line, as `record-ids` gives them. The same "
+    "records sent twice are one list. Ids that name no record are refused by their positions.",
+    openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(SENT_AS, _LINES)}},
+)
+def create(
+    dataset: deps.Name,
+    caller: Writing,
+    file: Annotated[Path, Depends(_received)],
+    session: deps.Session,
+    response: Response,
+) -> Any:
+    row = datasets.get_ready(session, dataset)
+    made = record_lists.create(session, row, _ids(file), actor=caller.actor, now=db.now())
+    shown = _view(session, row, made)
+    session.commit()
+    response.headers["Location"] = f"/v1/datasets/{dataset}/record-lists/{made.id}"
+    return shown
+
+
+@router.get(
+    "/record-lists/{list_id}",
+    response_model=RecordListView,
+    responses=problems.responses(404),
+    summary="Show a record list",
+)
+def show(
+    dataset: deps.Name,
+    list_id: ListId,
+    _: Annotated[auth.Principal, auth.require("models:read")],
+    session: deps.Reader,
+) -> Any:
+    row = datasets.get(session, dataset)
+    return _view(session, row, record_lists.get(session, row, list_id))
+
+
+def _lines(request: Request, dataset_id: int, split: str) -> Iterator[str]:
+    # A session of its own: the endpoint's is closed when the first line is sent.
+    with request.app.state.sessions() as opened:
+        session = db.read_only(opened)
+        row = session.get_one(Dataset, dataset_id)
+        for record_id in record_lists.ids_of(session, row, split=split):
+            yield json.dumps(record_id, ensure_ascii=False) + "\n"
+
+
+def _ids(file: Path) -> Iterator[str]:
+    """The ids in a file; an error names the line and quotes nothing."""
+    with file.open("rb") as lines:
+        number = 0
+        while line := lines.readline(MAX_LINE_BYTES):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                found = bodies.parse(line)
+            except (bodies.UnreadableBody, Unprocessable):
+                found = None
+            if not isinstance(found, str):
+                raise Unprocessable(
+                    f"line {number} is not a JSON string; write each record id in double quotes "
+                    "on a line of its own"
+                )
+            yield found
+
+
+def _view(session: deps.Session, dataset: Dataset, found: RecordList) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "dataset": dataset.name,
+        "records": found.records,
+        "digest": found.digest,
+        "splits": record_lists.splits(session, found),
+        "created_at": found.created_at,
+    }

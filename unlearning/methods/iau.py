@@ -1,8 +1,10 @@
-"""Incremental approximate unlearning: one anchored, preconditioned, calibrated step.
+"""Influence approximation unlearning: one anchored, preconditioned, calibrated step.
 
-Removing examples moves the optimum as adding points with the opposite gradient would
-(arXiv 2507.23257), so forgetting is one incremental-learning step on opposite points, corrected by
-the retained rows' gradient. Three forms of the step:
+After "Efficient Machine Unlearning via Influence Approximation" (arXiv 2507.23257). Removing
+examples moves the optimum as adding points with the opposite gradient would, so forgetting is one
+incremental-learning step on opposite points (incremental approximation), corrected by the retained
+rows' gradient (gradient correction), of a model that was trained to have small gradients (gradient
+restriction, in ``unlearning.training``). Three forms of the step:
 
 - ``calibrated``: θ = θ₀ + η·δ, δ = P(g_w − c·g_r)/‖·‖ from the anchor θ₀ with all rows F forgotten
   since, P the damped K-FAC inverse, g_w the mean of their gradients, weighted so that rows known

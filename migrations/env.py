@@ -29,7 +29,7 @@ def _run_on_the_settings_database() -> None:
     schema.make_directory(url)
     engine = db.engine(url)
     try:
-        with engine.begin() as connection:
+        with schema.begun(engine) as connection:
             _run(connection)
     finally:
         engine.dispose()

@@ -46,4 +46,5 @@ def _exclude_without_models(runtime: Runtime) -> None:
         for request_id, dataset_id in erasures.requests_without_models(session):
             erasures.exclude(session, dataset_id, [request_id])
             request = session.get_one(DeletionRequest, request_id)
-            request.status = RequestStatus.PROCESSING
+            if request.status == RequestStatus.ACCEPTED:
+                request.status = RequestStatus.PROCESSING

@@ -26,15 +26,20 @@ class NewDeletionRequest(schemas.Body):
     model_config = ConfigDict(
         json_schema_extra={
             "oneOf": [{"required": [way]} for way in _WAYS],
+            "anyOf": [{"required": ["dataset"]}, {"required": ["subject_id"]}],
             "examples": [
+                {"subject_id": "person-12"},
                 {"dataset": "digits", "record_ids": ["r00017", "r00042"]},
                 {"dataset": "digits", "subject_id": "person-12", "reason": "GDPR Art. 17"},
             ],
         }
     )
 
-    dataset: schemas.DatasetName
     # Defaults by factory: they mark a field as absent and do not show in the document.
+    dataset: schemas.DatasetName = Field(
+        default_factory=str,
+        description="left out, with `subject_id`: every dataset that has subject ids",
+    )
     record_ids: list[RecordId] = Field(
         default_factory=list, min_length=1, repr=False, description="ids of single records"
     )
@@ -53,13 +58,15 @@ class NewDeletionRequest(schemas.Body):
     def _one_way(self) -> Self:
         if len(self.model_fields_set.intersection(_WAYS)) != 1:
             raise ValueError("give exactly one of record_ids, subject_id and label")
+        if not self.model_fields_set.intersection(("dataset", "subject_id")):
+            raise ValueError("name the dataset; only subject_id may be asked for in all of them")
         return self
 
     def ask(self) -> Ask:
         """The ledger's form of it."""
         given = self.model_fields_set
         return Ask(
-            dataset=self.dataset,
+            dataset=self.dataset if "dataset" in given else None,
             kind=(
                 "records"
                 if "record_ids" in given
@@ -114,7 +121,7 @@ class DeletionRequest(BaseModel):
     """A recorded deletion request; what identified the person is not in it."""
 
     id: str = Field(examples=["dr_01k0c9m2vq8f4t6x3z5b7n1r9d"])
-    dataset: str
+    dataset: str | None = Field(description="null: every dataset that has subject ids")
     kind: Literal["records", "subject", "class"]
     status: RequestStatus
     status_reason: str | None = Field(
@@ -135,9 +142,18 @@ class DeletionRequest(BaseModel):
     completed_at: datetime | None
 
 
-class DeletionRequestDetail(DeletionRequest):
-    """A deletion request with what became of it on each model."""
+class InDataset(BaseModel):
+    """What a request met in one dataset."""
 
+    dataset: str
+    matched: int = Field(description="records to forget")
+    already_forgotten: int = Field(description="records forgotten before")
+
+
+class DeletionRequestDetail(DeletionRequest):
+    """A deletion request with what it met in each dataset and what became of it on each model."""
+
+    datasets: list[InDataset]
     erasures: list[Erasure]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, exists, or_, select, update
+from sqlalchemy import and_, delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.ledger import audit
@@ -24,6 +24,7 @@ from service.ledger.tables import (
     Erasure,
     Model,
     Record,
+    RequestDataset,
     RequestRecord,
     TrainingRun,
     Version,
@@ -84,21 +85,51 @@ def put_aside(session: Session, erasure: Erasure, *, error: str, actor: str) -> 
 
 
 def requests_without_models(session: Session) -> Sequence[tuple[str, int]]:
-    """(request, dataset) of accepted requests that no model has to forget anything for.
+    """(request, dataset) of what no model has to forget: no batch will exclude the records.
 
-    They are locked: whoever cancels one must come before or after, not between.
+    The requests are locked: whoever cancels one must come before or after, not between. A request
+    over every dataset is listed with each dataset that has no model, whatever the others have.
     """
     _drop_needless(session)
-    rows = session.execute(
+    of_one = session.execute(
         select(DeletionRequest.id, DeletionRequest.dataset_id)
         .where(
             DeletionRequest.status == RequestStatus.ACCEPTED,
+            DeletionRequest.dataset_id.is_not(None),
             ~exists().where(Erasure.request_id == DeletionRequest.id),
         )
         .order_by(DeletionRequest.id)
         .with_for_update(skip_locked=True)
     )
-    return [(request_id, dataset_id) for request_id, dataset_id in rows]
+    of_every = session.execute(
+        select(DeletionRequest.id, RequestDataset.dataset_id)
+        .join(RequestDataset, RequestDataset.request_id == DeletionRequest.id)
+        .where(
+            DeletionRequest.status.in_([RequestStatus.ACCEPTED, RequestStatus.PROCESSING]),
+            ~exists().where(
+                Erasure.request_id == DeletionRequest.id,
+                Model.id == Erasure.model_id,
+                Model.dataset_id == RequestDataset.dataset_id,
+            ),
+            or_(
+                exists().where(
+                    RequestRecord.request_id == DeletionRequest.id,
+                    RequestRecord.dataset_id == RequestDataset.dataset_id,
+                    Record.dataset_id == RequestRecord.dataset_id,
+                    Record.row == RequestRecord.row,
+                    Record.excluded_revision.is_(None),
+                ),
+                # Other requests have excluded them all: this one must still move on.
+                and_(
+                    DeletionRequest.status == RequestStatus.ACCEPTED,
+                    ~exists().where(Erasure.request_id == DeletionRequest.id),
+                ),
+            ),
+        )
+        .order_by(DeletionRequest.id, RequestDataset.dataset_id)
+        .with_for_update(of=DeletionRequest, skip_locked=True)
+    )
+    return [(request_id, dataset_id) for request_id, dataset_id in (*of_one, *of_every)]
 
 
 def _drop_needless(session: Session) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, ServiceError, TooManyRequests, Unprocessable
 from service.ledger import audit, canonical, capabilities, idempotency, ids, matching, outlook
+from service.ledger.descriptions import describe
 from service.ledger.digests import Digester
 from service.ledger.matching import Ask, Match
 from service.ledger.policy import Policy
@@ -22,6 +23,7 @@ from service.ledger.tables import (
     Erasure,
     IdempotencyKey,
     Model,
+    RequestDataset,
     RequestRecord,
 )
 
@@ -98,50 +100,23 @@ def record_many(
     """Record requests; for each, in order, a receipt or the refusal.
 
     A refused one changes nothing and does not hold up the others. A recorded one gets an erasure
-    for every model of its dataset, unless it waits for approval. ``room`` is how many more open
+    for every model of its datasets, unless it waits for approval. ``room`` is how many more open
     requests the queue takes. Two transactions that record the same idempotency key at the same
     moment collide on its primary key: the loser rolls back and comes again.
     """
     claims = [one.claim for one in submissions if one.claim is not None]
     answered = idempotency.answers(session, claims)
-    circles = _circles(session, submissions, now=now)
-    matches = _matches(session, submissions, circles, digester)
+    asks = [one.ask for one in submissions]
+    parts = parts_of(session, asks, digester=digester, now=now)
     page = _Page(session, digester, now, room)
     outcomes: list[Receipt | ServiceError] = []
-    for submission, match in zip(submissions, matches, strict=True):
+    for submission, its_parts in zip(submissions, parts, strict=True):
         try:
-            outcomes.append(page.take(submission, circles, match, answered))
+            outcomes.append(page.take(submission, its_parts, answered))
         except ServiceError as refusal:
             outcomes.append(refusal)
     page.write()
     return outcomes
-
-
-def describe(request: DeletionRequest, dataset: str) -> dict[str, Any]:
-    """A request in its public form; what identified the person is not in it."""
-    return {
-        "id": request.id,
-        "dataset": dataset,
-        "kind": request.kind,
-        "status": request.status.value,
-        "status_reason": _reason(request),
-        "label": request.label,
-        "reason": request.reason,
-        "client_reference": request.client_reference,
-        "matched": request.matched,
-        "already_forgotten": request.already_forgotten,
-        "not_found": request.not_found,
-        "complete_match": complete_match(request),
-        "created_at": canonical.moment(request.created_at),
-        "due_at": canonical.moment(request.due_at),
-        "expected_by": canonical.moment(request.expected_by),
-        "completed_at": _moment(request.completed_at),
-    }
-
-
-def complete_match(request: DeletionRequest) -> bool:
-    """Whether everything that was asked for was found: False is a reason to look again."""
-    return request.not_found == 0 and request.matched + request.already_forgotten > 0
 
 
 def erasure_rows(
@@ -199,11 +174,69 @@ class _Circle:
     allowance: outlook.Allowance
 
 
+@dataclass(frozen=True)
+class Part:
+    """What an ask met in one dataset."""
+
+    circle: _Circle
+    match: Match
+
+
+def parts_of(
+    session: Session, asks: Sequence[Ask], *, digester: Digester, now: datetime
+) -> list[list[Part] | ServiceError]:
+    """Return, for every ask, what it met in each dataset, or its refusal.
+
+    An ask that names a dataset has one part, one about a subject everywhere as many as datasets
+    hold records of it.
+    """
+    wide = [place for place, ask in enumerate(asks) if ask.dataset is None]
+    found = _everywhere(session, [asks[place] for place in wide], digester)
+    met = dict(zip(wide, found, strict=True))
+    names = [ask.dataset for ask in asks if ask.dataset is not None]
+    names += [name for one in met.values() if not isinstance(one, ServiceError) for name in one]
+    circles = _circles(session, names, now=now)
+    for name, circle in circles.items():
+        places = [place for place, ask in enumerate(asks) if ask.dataset == name]
+        if isinstance(circle, _Circle) and places:
+            its_asks = [asks[place] for place in places]
+            matches = matching.match(session, circle.dataset, its_asks, digester=digester)
+            met |= {place: {name: match} for place, match in zip(places, matches, strict=True)}
+    return [_parts(ask, met.get(place, {}), circles) for place, ask in enumerate(asks)]
+
+
+def _everywhere(
+    session: Session, asks: Sequence[Ask], digester: Digester
+) -> Sequence[dict[str, Match] | ServiceError]:
+    try:
+        return matching.everywhere(session, asks, digester=digester) if asks else []
+    except ServiceError as refusal:
+        return [refusal] * len(asks)
+
+
+def _parts(
+    ask: Ask, met: dict[str, Match] | ServiceError, circles: Mapping[str, _Circle | ServiceError]
+) -> list[Part] | ServiceError:
+    if isinstance(met, ServiceError):
+        return met
+    parts: list[Part] = []
+    for name in met if ask.dataset is None else [ask.dataset]:
+        circle = circles[name]
+        if isinstance(circle, ServiceError):
+            return circle
+        try:
+            matching.require_ids(circle.dataset, ask)
+        except ServiceError as refusal:
+            return refusal
+        parts.append(Part(circle, met[name]))
+    return parts
+
+
 def _circles(
-    session: Session, submissions: Sequence[Submission], *, now: datetime
+    session: Session, names: Iterable[str], *, now: datetime
 ) -> dict[str, _Circle | ServiceError]:
     found: dict[str, _Circle | ServiceError] = {}
-    for name in dict.fromkeys(one.ask.dataset for one in submissions):
+    for name in dict.fromkeys(names):
         try:
             found[name] = _circle(session, name, now=now)
         except ServiceError as refusal:
@@ -231,24 +264,6 @@ def _circle(session: Session, name: str, *, now: datetime) -> _Circle:
     )
 
 
-def _matches(
-    session: Session,
-    submissions: Sequence[Submission],
-    circles: Mapping[str, _Circle | ServiceError],
-    digester: Digester,
-) -> list[Match | None]:
-    found: list[Match | None] = [None] * len(submissions)
-    for name, circle in circles.items():
-        if isinstance(circle, ServiceError):
-            continue
-        places = [place for place, one in enumerate(submissions) if one.ask.dataset == name]
-        asks = [submissions[place].ask for place in places]
-        matches = matching.match(session, circle.dataset, asks, digester=digester)
-        for place, match in zip(places, matches, strict=True):
-            found[place] = match
-    return found
-
-
 @dataclass
 class _Page:
     """Rows gathered from many submissions and written together."""
@@ -258,6 +273,7 @@ class _Page:
     now: datetime
     room: int | None
     requests: list[DeletionRequest] = field(default_factory=list)
+    shares: list[dict[str, Any]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     erasures: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[tuple[str, str], IdempotencyKey] = field(default_factory=dict)
@@ -266,8 +282,7 @@ class _Page:
     def take(
         self,
         submission: Submission,
-        circles: Mapping[str, _Circle | ServiceError],
-        match: Match | None,
+        parts: list[Part] | ServiceError,
         answered: Mapping[tuple[str, str], IdempotencyKey],
     ) -> Receipt:
         """One more submission; raises its refusal."""
@@ -277,19 +292,16 @@ class _Page:
             earlier = answered.get(name) or self.answers.get(name)
             if earlier is not None:
                 return Receipt(idempotency.replay(earlier, claim), repeated=True)
-        circle = circles[submission.ask.dataset]
-        if isinstance(circle, ServiceError):
-            raise circle
-        matching.require_ids(circle.dataset, submission.ask)
-        assert match is not None
+        if isinstance(parts, ServiceError):
+            raise parts
         if submission.ask.kind == "class":
-            check_methods(self.session, circle.models)
+            check_methods(self.session, models_of(parts))
         if self.room is not None and len(self.requests) >= self.room:
             raise QueueFull(
                 "too many deletion requests are open; wait for some to complete",
                 retry_after_seconds=QUEUE_RETRY_SECONDS,
             )
-        answer = describe(self._add(submission, circle, match), circle.dataset.name)
+        answer = describe(self._add(submission, parts), submission.ask.dataset)
         if claim is not None:
             self.answers[claim.principal, claim.key] = idempotency.remember(
                 claim, answer, now=self.now
@@ -300,6 +312,8 @@ class _Page:
         """Insert everything gathered; the audit lines follow at the commit."""
         self.session.add_all([*self.requests, *self.answers.values()])
         self.session.flush()
+        if self.shares:
+            self.session.execute(insert(RequestDataset), self.shares)
         if self.records:
             self.session.execute(insert(RequestRecord), self.records)
         if self.erasures:
@@ -307,57 +321,86 @@ class _Page:
         for actor, lines in self.lines.items():
             audit.append_many(self.session, actor=actor, lines=lines)
 
-    def _add(self, submission: Submission, circle: _Circle, match: Match) -> DeletionRequest:
-        request = self._row(submission, circle, match)
+    def _add(self, submission: Submission, parts: list[Part]) -> DeletionRequest:
+        request = self._row(submission, parts)
         self.requests.append(request)
+        if request.dataset_id is None:
+            self.shares.extend(_share(request, part) for part in parts)
         self.records.extend(
-            {"request_id": request.id, "dataset_id": request.dataset_id, "row": row}
-            for row in match.rows
+            {"request_id": request.id, "dataset_id": part.circle.dataset.id, "row": row}
+            for part in parts
+            for row in part.match.rows
         )
         if request.status == RequestStatus.ACCEPTED:
-            self.erasures.extend(erasure_rows(request.id, circle.models, now=self.now))
-        self.lines.setdefault(f"key:{submission.principal}", []).extend(_lines(request, circle))
+            self.erasures.extend(erasure_rows(request.id, models_of(parts), now=self.now))
+        line = _line(request, submission.ask, parts)
+        self.lines.setdefault(f"key:{submission.principal}", []).append(line)
         return request
 
-    def _row(self, submission: Submission, circle: _Circle, match: Match) -> DeletionRequest:
+    def _row(self, submission: Submission, parts: list[Part]) -> DeletionRequest:
         ask = submission.ask
-        status = _first_status(match, circle.allowance)
+        status = first_status(parts)
+        if status == RequestStatus.ACCEPTED:
+            for part in parts:
+                part.circle.allowance.take(len(part.match.rows))
         due_at = outlook.due(self.now)
-        expected = min(self.now + timedelta(seconds=circle.seconds), due_at)
         ended = status in (RequestStatus.NO_MATCH, RequestStatus.COMPLETED)
         return DeletionRequest(
             id=ids.new("dr"),
-            dataset_id=circle.dataset.id,
+            dataset_id=None if ask.dataset is None else parts[0].circle.dataset.id,
             kind=ask.kind,
             status=status,
-            subject_digest=(
-                None
-                if ask.subject_id is None
-                else matching.subject_digest(circle.dataset, ask.subject_id, digester=self.digester)
-            ),
+            subject_digest=self._subject(ask, parts),
             label=ask.label,
             reason=ask.reason,
             client_reference=ask.client_reference,
             principal=submission.principal,
-            matched=len(match.rows),
-            already_forgotten=match.already_forgotten,
-            not_found=match.not_found,
+            matched=sum(len(part.match.rows) for part in parts),
+            already_forgotten=sum(part.match.already_forgotten for part in parts),
+            not_found=sum(part.match.not_found for part in parts),
             status_reason=_REASONS.get(status),
             created_at=self.now,
             due_at=due_at,
-            expected_by=self.now if ended else expected,
+            expected_by=self.now if ended else expected_by(parts, now=self.now),
             completed_at=self.now if ended else None,
         )
 
+    def _subject(self, ask: Ask, parts: list[Part]) -> str | None:
+        if ask.subject_id is None:
+            return None
+        dataset = None if ask.dataset is None else parts[0].circle.dataset
+        return matching.subject_digest(dataset, ask.subject_id, digester=self.digester)
 
-def _reason(request: DeletionRequest) -> str | None:
-    """Why a request is in its state; what was not found stays said until its end and after."""
-    found = request.matched + request.already_forgotten
-    if found == 0 or request.not_found == 0:
-        return request.status_reason
-    named, missing = found + request.not_found, request.not_found
-    partly = f"{missing} of {named} record ids name{'s' * (missing == 1)} nothing in this dataset"
-    return partly if request.status_reason is None else f"{partly}; {request.status_reason}"
+
+def models_of(parts: Iterable[Part]) -> list[Model]:
+    """The models that have to forget what the ask met."""
+    return [model for part in parts for model in part.circle.models]
+
+
+def first_status(parts: Sequence[Part]) -> RequestStatus:
+    """The state in which a request begins; it waits as a whole if one dataset's limits say so."""
+    if all(part.match.nothing for part in parts):
+        return RequestStatus.NO_MATCH
+    if not any(part.match.rows for part in parts):
+        return RequestStatus.COMPLETED
+    if not all(part.circle.allowance.covers(len(part.match.rows)) for part in parts):
+        return RequestStatus.AWAITING_APPROVAL
+    return RequestStatus.ACCEPTED
+
+
+def expected_by(parts: Sequence[Part], *, now: datetime) -> datetime:
+    """Estimate of the moment at which the last model has forgotten what the ask met."""
+    seconds = max((part.circle.seconds for part in parts), default=0.0)
+    return min(now + timedelta(seconds=seconds), outlook.due(now))
+
+
+def _share(request: DeletionRequest, part: Part) -> dict[str, Any]:
+    return {
+        "request_id": request.id,
+        "dataset_id": part.circle.dataset.id,
+        "matched": len(part.match.rows),
+        "already_forgotten": part.match.already_forgotten,
+    }
 
 
 _REASONS = {
@@ -374,28 +417,17 @@ _ACTIONS = {
 }
 
 
-def _first_status(match: Match, allowance: outlook.Allowance) -> RequestStatus:
-    if match.nothing:
-        return RequestStatus.NO_MATCH
-    if not match.rows:
-        return RequestStatus.COMPLETED
-    if not allowance.covers(len(match.rows)):
-        return RequestStatus.AWAITING_APPROVAL
-    return RequestStatus.ACCEPTED
-
-
-def _lines(request: DeletionRequest, circle: _Circle) -> list[audit.Line]:
+def _line(request: DeletionRequest, ask: Ask, parts: Sequence[Part]) -> audit.Line:
+    where: dict[str, Any] = {"dataset": ask.dataset}
+    if ask.dataset is None:
+        where["datasets"] = [part.circle.dataset.name for part in parts]
     data = {
-        "dataset": circle.dataset.name,
+        **where,
         "kind": request.kind,
         "matched": request.matched,
         "already_forgotten": request.already_forgotten,
         "not_found": request.not_found,
-        "models": [model.name for model in circle.models],
+        "models": [model.name for model in models_of(parts)],
         "due_at": canonical.moment(request.due_at),
     }
-    return [audit.Line(_ACTIONS[request.status], f"deletion_request:{request.id}", data)]
-
-
-def _moment(value: datetime | None) -> str | None:
-    return None if value is None else canonical.moment(value)
+    return audit.Line(_ACTIONS[request.status], f"deletion_request:{request.id}", data)

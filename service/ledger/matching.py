@@ -15,6 +15,7 @@ from service.errors import Conflict
 from service.ledger import identifiers
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Origin
+from service.ledger.states import DatasetStatus
 from service.ledger.tables import Dataset, Record
 
 #: Values per statement: below the 32,766 variables of SQLite and the 65,535 of PostgreSQL.
@@ -45,7 +46,8 @@ class NoRecordIds(NoSuchIds):
 class Ask:
     """What one client asks to forget. What identifies a person stays out of its ``repr``."""
 
-    dataset: str
+    #: None: every dataset that has subject ids; only for a subject.
+    dataset: str | None
     kind: Kind
     record_ids: tuple[str, ...] = field(default=(), repr=False)
     subject_id: str | None = field(default=None, repr=False)
@@ -81,7 +83,8 @@ def match(
         dataset,
         {form for ask in asks for one in ask.record_ids for form in _record_forms(dataset, one)},
     )
-    by_subject = _by_subject(session, dataset, asks, digester)
+    subjects = {digest for ask in asks for digest in _candidates(dataset, ask, digester)}
+    by_subject = _by_subjects(session, [dataset.id], subjects).get(dataset.id, {})
     found: list[Match] = []
     for ask in asks:
         if ask.kind == "records":
@@ -96,14 +99,44 @@ def match(
 
 def rows_of(session: Session, dataset: Dataset, record_ids: Sequence[str]) -> list[int | None]:
     """The row of every id, in order; None where it names no record of the dataset."""
-    forms = [_forms(dataset, one) for one in record_ids]
+    forms = [_record_forms(dataset, one) for one in record_ids]
     by_id = _by_record_id(session, dataset, {form for given in forms for form in given})
     hits = (next((by_id[form] for form in given if form in by_id), None) for given in forms)
     return [None if hit is None else hit.row for hit in hits]
 
 
-def subject_digest(dataset: Dataset, subject_id: str, *, digester: Digester) -> str:
+def everywhere(
+    session: Session, asks: Sequence[Ask], *, digester: Digester
+) -> list[dict[str, Match]]:
+    """Return, for every ask about a subject in all datasets, its match in each that holds some.
+
+    Raises ``NoSubjectIds`` when no dataset knows whose its records are.
+    """
+    known = session.scalars(
+        select(Dataset)
+        .where(Dataset.status == DatasetStatus.READY, Dataset.subject_id_origin != Origin.ABSENT)
+        .order_by(Dataset.id)
+    ).all()
+    if not known:
+        raise NoSubjectIds(
+            "no dataset has subject ids, so none can tell whose its records are; name a dataset "
+            "and ask with record_ids, or ingest a source with the column that names the person"
+        )
+    wanted = {
+        digest for data in known for ask in asks for digest in _candidates(data, ask, digester)
+    }
+    held = _by_subjects(session, [data.id for data in known], wanted)
+    found: list[dict[str, Match]] = []
+    for ask in asks:
+        hits = {data: _of_subject(held.get(data.id, {}), data, ask, digester) for data in known}
+        found.append({data.name: _match(here, 0) for data, here in hits.items() if here})
+    return found
+
+
+def subject_digest(dataset: Dataset | None, subject_id: str, *, digester: Digester) -> str:
     """Return the digest under which a request keeps its subject, 64 hex digits."""
+    if dataset is None:
+        return digester.subject(identifiers.normalise(subject_id))
     return digester.subject(_forms(dataset, subject_id)[0])
 
 
@@ -162,39 +195,36 @@ def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[lis
     return list(hits.values()), len(unknown)
 
 
-def _by_subject(
-    session: Session, dataset: Dataset, asks: Sequence[Ask], digester: Digester
-) -> dict[str, list[_Hit]]:
-    wanted = {
-        digest
-        for ask in asks
-        if ask.subject_id is not None
-        for digest in _candidates(dataset, ask.subject_id, digester)
-    }
-    found: dict[str, list[_Hit]] = {}
+def _by_subjects(
+    session: Session, dataset_ids: Sequence[int], wanted: Iterable[str]
+) -> dict[int, dict[str, list[_Hit]]]:
+    """Records of the datasets by dataset and subject digest."""
+    found: dict[int, dict[str, list[_Hit]]] = {}
     for chunk in _chunks(wanted):
-        for row, erased_at, digest in session.execute(
-            select(Record.row, Record.erased_at, Record.subject_digest).where(
-                Record.dataset_id == dataset.id, Record.subject_digest.in_(chunk)
+        for dataset_id, row, erased_at, digest in session.execute(
+            select(Record.dataset_id, Record.row, Record.erased_at, Record.subject_digest).where(
+                Record.dataset_id.in_(dataset_ids), Record.subject_digest.in_(chunk)
             )
         ):
-            found.setdefault(digest or "", []).append(_Hit(row, erased_at is not None))
+            here = found.setdefault(dataset_id, {})
+            here.setdefault(digest or "", []).append(_Hit(row, erased_at is not None))
     return found
 
 
 def _of_subject(
     by_subject: dict[str, list[_Hit]], dataset: Dataset, ask: Ask, digester: Digester
 ) -> list[_Hit]:
-    assert ask.subject_id is not None
-    candidates = _candidates(dataset, ask.subject_id, digester)
+    candidates = _candidates(dataset, ask, digester)
     return [hit for digest in candidates for hit in by_subject.get(digest, [])]
 
 
-def _candidates(dataset: Dataset, subject_id: str, digester: Digester) -> list[str]:
+def _candidates(dataset: Dataset, ask: Ask, digester: Digester) -> list[str]:
     """Digests under which the subject may be stored, under any form of its id and any key."""
+    if ask.subject_id is None:
+        return []
     return [
         digest
-        for form in _forms(dataset, subject_id)
+        for form in _forms(dataset, ask.subject_id)
         for digest in digester.subject_candidates(dataset.name, form)
     ]
 

@@ -16,7 +16,14 @@ from sqlalchemy.orm import Session
 from service.ledger import claims
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, RequestStatus, RunStatus
-from service.ledger.tables import Batch, Dataset, DeletionRequest, Model, TrainingRun
+from service.ledger.tables import (
+    Batch,
+    Dataset,
+    DeletionRequest,
+    Model,
+    RequestDataset,
+    TrainingRun,
+)
 
 #: How long a batch is thought to take before the first one has been measured.
 UNKNOWN_BATCH_SECONDS = 60.0
@@ -61,11 +68,12 @@ class Allowance:
     left_today: float
 
     def covers(self, records: int) -> bool:
-        """Whether a request of so many records may go ahead; if so it is counted."""
-        if records > min(self.per_request, self.left_today):
-            return False
+        """Whether a request of so many records may go ahead."""
+        return records <= min(self.per_request, self.left_today)
+
+    def take(self, records: int) -> None:
+        """Count the records of a request that goes ahead."""
         self.left_today -= records
-        return True
 
 
 def allowance(
@@ -90,14 +98,19 @@ def _tighter(number: int | None, share: float | None, rows: int) -> float:
 
 
 def _records_since(session: Session, dataset: Dataset, since: datetime) -> int:
-    total = session.scalar(
-        select(func.sum(DeletionRequest.matched)).where(
-            DeletionRequest.dataset_id == dataset.id,
-            DeletionRequest.created_at >= since,
-            DeletionRequest.status.not_in(_UNCOUNTED),
-        )
+    counted = (DeletionRequest.created_at >= since, DeletionRequest.status.not_in(_UNCOUNTED))
+    of_it = select(func.sum(DeletionRequest.matched)).where(
+        DeletionRequest.dataset_id == dataset.id, *counted
     )
-    return int(total or 0)
+    of_every_dataset = (
+        select(func.sum(RequestDataset.matched))
+        .join(DeletionRequest, DeletionRequest.id == RequestDataset.request_id)
+        .where(RequestDataset.dataset_id == dataset.id, *counted)
+    )
+    sums = session.execute(
+        select(of_it.scalar_subquery(), of_every_dataset.scalar_subquery())
+    ).one()
+    return sum(int(one or 0) for one in sums)
 
 
 def _recent(session: Session, model_ids: Sequence[int]) -> Sequence[Any]:

@@ -7,7 +7,7 @@ contain them are retrained.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,6 +35,7 @@ from service.ledger.tables import (
     Erasure,
     Model,
     Record,
+    RequestDataset,
     RequestRecord,
     Version,
 )
@@ -91,7 +92,7 @@ def replay(
     ]
     done = Replayed(
         requests=len(again) + len(found.behind) + sum(map(bool, orphans)),
-        records=len({(one.dataset, row) for one in again for row in places[one.id]}) + sum(orphans),
+        records=len(_named(again, places)) + sum(orphans),
         retrained=tuple(retrained),
         revoked_keys=len(found.keys),
     )
@@ -109,6 +110,13 @@ def replay(
         },
     )
     return done
+
+
+def _named(
+    again: Sequence[Listed], places: Mapping[str, Mapping[str, Collection[int]]]
+) -> set[tuple[str, int]]:
+    """The records that the requests name, by dataset and row."""
+    return {(name, row) for one in again for name, rows in places[one.id].items() for row in rows}
 
 
 def _withdraw(session: Session, one: Listed, *, actor: str) -> None:
@@ -133,32 +141,40 @@ def _begin(session: Session, request: DeletionRequest) -> None:
     """No longer to be cancelled, and out of every training from now on."""
     request.status = RequestStatus.PROCESSING
     session.flush()
-    erasures.exclude(session, request.dataset_id, [request.id])
+    named = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.id)
+    for dataset_id in session.scalars(named.distinct().order_by(RequestRecord.dataset_id)).all():
+        erasures.exclude(session, dataset_id, [request.id])
 
 
 def _ask_again(
-    session: Session, one: Listed, rows: Collection[int], *, actor: str, now: datetime
+    session: Session,
+    one: Listed,
+    places: Mapping[str, Collection[int]],
+    *,
+    actor: str,
+    now: datetime,
 ) -> DeletionRequest | None:
-    """The request under its own id; None when its dataset is unknown here."""
-    dataset = session.scalar(select(Dataset).where(Dataset.name == one.dataset))
-    if dataset is None:
+    """The request under its own id; None when its datasets are unknown here."""
+    named = select(Dataset).where(Dataset.name.in_(list(places))).order_by(Dataset.id)
+    datasets = session.scalars(named).all()
+    if not datasets:
         return None
-    standing = session.scalars(
-        select(Record.row).where(Record.dataset_id == dataset.id, Record.erased_at.is_(None))
-    )
-    open_rows = sorted(set(rows).intersection(standing))
+    standing = {dataset: _standing(session, dataset, places[dataset.name]) for dataset in datasets}
+    open_rows = sum(map(len, standing.values()))
     ended = not open_rows and one.status == RequestStatus.COMPLETED
     request = _record(
         session,
-        dataset,
-        open_rows,
+        None if one.dataset is None else datasets[0],
+        standing,
         actor=actor,
         id=one.id,
         kind=one.kind,
         label=one.label,
         status=RequestStatus.COMPLETED if ended else _first_status(one),
         principal=one.principal,
-        already_forgotten=one.already_forgotten + len(rows) - len(open_rows),
+        already_forgotten=one.already_forgotten
+        + sum(len(places[dataset.name]) for dataset in datasets)
+        - open_rows,
         not_found=one.not_found,
         created_at=one.created_at,
         due_at=one.due_at,
@@ -166,10 +182,18 @@ def _ask_again(
         completed_at=one.completed_at if ended else None,
     )
     if request.status in (RequestStatus.ACCEPTED, RequestStatus.PROCESSING):
-        _share_out(session, dataset, request, now=now)
+        _share_out(session, datasets, request, now=now)
     if request.status == RequestStatus.PROCESSING:
         _begin(session, request)
     return request
+
+
+def _standing(session: Session, dataset: Dataset, rows: Collection[int]) -> list[int]:
+    """Those of the rows whose raw data were not overwritten, as the ledger has it."""
+    standing = session.scalars(
+        select(Record.row).where(Record.dataset_id == dataset.id, Record.erased_at.is_(None))
+    )
+    return sorted(set(rows).intersection(standing))
 
 
 def _first_status(one: Listed) -> RequestStatus:
@@ -196,7 +220,7 @@ def _ask_for_hollow(
         request = _record(
             session,
             dataset,
-            left,
+            {dataset: left},
             actor=actor,
             id=ids.new("dr"),
             kind="records",
@@ -210,27 +234,41 @@ def _ask_for_hollow(
             expected_by=outlook.due(now),
             completed_at=None,
         )
-        _share_out(session, dataset, request, now=now)
+        _share_out(session, [dataset], request, now=now)
         _begin(session, request)
     return len(left)
 
 
 def _record(
-    session: Session, dataset: Dataset, rows: Sequence[int], *, actor: str, **columns: Any
+    session: Session,
+    dataset: Dataset | None,
+    rows: Mapping[Dataset, Sequence[int]],
+    *,
+    actor: str,
+    **columns: Any,
 ) -> DeletionRequest:
     request = DeletionRequest(
-        dataset_id=dataset.id,
-        matched=len(rows),
+        dataset_id=None if dataset is None else dataset.id,
+        matched=sum(map(len, rows.values())),
         status_reason="asked for again after a backup was restored",
         **columns,
     )
     session.add(request)
     session.flush()
-    if rows:
-        session.execute(
-            insert(RequestRecord),
-            [{"request_id": request.id, "dataset_id": dataset.id, "row": row} for row in rows],
+    if dataset is None:
+        session.add_all(
+            RequestDataset(
+                request_id=request.id, dataset_id=one.id, matched=len(its), already_forgotten=0
+            )
+            for one, its in rows.items()
         )
+    named = [
+        {"request_id": request.id, "dataset_id": one.id, "row": row}
+        for one, its in rows.items()
+        for row in its
+    ]
+    if named:
+        session.execute(insert(RequestRecord), named)
     completed = request.status == RequestStatus.COMPLETED
     audit.append(
         session,
@@ -242,7 +280,7 @@ def _record(
         ),
         subject=f"deletion_request:{request.id}",
         data={
-            "dataset": dataset.name,
+            "dataset": None if dataset is None else dataset.name,
             "kind": request.kind,
             "matched": request.matched,
             "restored": True,
@@ -253,12 +291,15 @@ def _record(
 
 
 def _share_out(
-    session: Session, dataset: Dataset, request: DeletionRequest, *, now: datetime
+    session: Session, datasets: Sequence[Dataset], request: DeletionRequest, *, now: datetime
 ) -> None:
     """An erasure for every model that has learned; one in training joins when it is done."""
     learned = session.scalars(
         select(Model)
-        .where(Model.dataset_id == dataset.id, Model.production_id.is_not(None))
+        .where(
+            Model.dataset_id.in_([dataset.id for dataset in datasets]),
+            Model.production_id.is_not(None),
+        )
         .order_by(Model.id)
     )
     shares = intake.erasure_rows(request.id, learned, now=now)

@@ -38,6 +38,7 @@ from service.ledger.tables import (
     Erasure,
     Model,
     Record,
+    RequestDataset,
     RequestRecord,
     TrainingRun,
     Version,
@@ -146,8 +147,13 @@ def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any
             Record,
             (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row),
         )
-        .where(RequestRecord.request_id.in_(ids))
+        .where(
+            RequestRecord.request_id.in_(ids),
+            # Of a request over every dataset, only what it met in this one.
+            RequestRecord.dataset_id == story.dataset.id,
+        )
     ).all()
+    forgotten_before = _forgotten_before(session, story)
     named: dict[str, list[str]] = {request_id: [] for request_id in ids}
     overwritten: dict[int, datetime | None] = {}
     for request_id, record_id, row, erased_at in rows:
@@ -155,7 +161,10 @@ def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any
         overwritten[row] = erased_at
     moments = [moment for moment in overwritten.values() if moment is not None]
     return {
-        "requests": [_request(item, sorted(named[item.id])) for item in story.requests],
+        "requests": [
+            _request(item, sorted(named[item.id]), forgotten_before.get(item.id))
+            for item in story.requests
+        ],
         "counts": {"requests": len(ids), "records": len(overwritten)},
         "raw_rows": {
             "records": len(overwritten),
@@ -165,7 +174,22 @@ def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any
     }
 
 
-def _request(request: DeletionRequest, records: list[str]) -> dict[str, Any]:
+def _forgotten_before(session: Session, story: _Story) -> dict[str, int]:
+    """Of requests over every dataset, how many of this one's records were forgotten before."""
+    rows = session.execute(
+        select(RequestDataset.request_id, RequestDataset.already_forgotten).where(
+            RequestDataset.request_id.in_([request.id for request in story.requests]),
+            RequestDataset.dataset_id == story.dataset.id,
+        )
+    )
+    return dict(rows.all())
+
+
+def _request(
+    request: DeletionRequest, records: list[str], forgotten_before: int | None
+) -> dict[str, Any]:
+    """What was asked of this dataset; ``forgotten_before`` None: nothing else was asked."""
+    alone = forgotten_before is None
     return {
         "id": request.id,
         "kind": request.kind,
@@ -174,8 +198,8 @@ def _request(request: DeletionRequest, records: list[str]) -> dict[str, Any]:
         "created_at": request.created_at,
         "due_at": request.due_at,
         "completed_at": request.completed_at,
-        "matched": request.matched,
-        "already_forgotten": request.already_forgotten,
+        "matched": request.matched if alone else len(records),
+        "already_forgotten": request.already_forgotten if alone else forgotten_before,
         "not_found": request.not_found,
         "records": records,
     }

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import ColumnElement, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
 from service.ledger import audit, canonical, ids, intake, outlook
-from service.ledger.intake import Receipt, Submission, describe, record, record_many
+from service.ledger.descriptions import describe
+from service.ledger.intake import Receipt, Submission, record, record_many
 from service.ledger.matching import Ask
 from service.ledger.states import (
     REQUEST_ENDS,
@@ -31,6 +32,7 @@ from service.ledger.tables import (
     DeletionRequest,
     Erasure,
     Model,
+    RequestDataset,
     RequestRecord,
     Version,
 )
@@ -67,8 +69,13 @@ def get(session: Session, request_id: str) -> DeletionRequest:
 
 def detail(session: Session, request: DeletionRequest) -> dict[str, Any]:
     """A request in its public form, with what became of it on each model."""
-    dataset = session.get_one(Dataset, request.dataset_id)
-    return {**describe(request, dataset.name), "erasures": _shares(session, request)}
+    by_dataset = _by_dataset(session, request)
+    named = None if request.dataset_id is None else by_dataset[0]["dataset"]
+    return {
+        **describe(request, named),
+        "datasets": by_dataset,
+        "erasures": _shares(session, request),
+    }
 
 
 def listing(
@@ -77,7 +84,7 @@ def listing(
     """Requests in their public form, oldest first, from after an id on."""
     wanted = (
         select(DeletionRequest, Dataset.name)
-        .join(Dataset, Dataset.id == DeletionRequest.dataset_id)
+        .outerjoin(Dataset, Dataset.id == DeletionRequest.dataset_id)
         .order_by(DeletionRequest.id)
         .limit(limit)
     )
@@ -88,7 +95,7 @@ def listing(
     if chosen.due_before is not None:
         wanted = wanted.where(DeletionRequest.due_at < chosen.due_before)
     if chosen.dataset is not None:
-        wanted = wanted.where(Dataset.id == _dataset(session, chosen.dataset))
+        wanted = wanted.where(_of_dataset(_dataset(session, chosen.dataset)))
     if chosen.model is not None:
         concerned = select(Erasure.request_id).where(
             Erasure.model_id == _model(session, chosen.model)
@@ -134,7 +141,11 @@ def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> 
     """Let a large request go ahead: from now on it is like any other."""
     request = get(session, request_id)
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
-    models = intake.models_to_update(session, session.get_one(Dataset, request.dataset_id))
+    models = [
+        model
+        for dataset in _datasets(session, request)
+        for model in intake.models_to_update(session, dataset)
+    ]
     if request.kind == "class":  # policies may have changed, and models come, since it was asked
         intake.check_methods(session, models)
     expected = now + timedelta(seconds=outlook.seconds_needed(session, models))
@@ -181,7 +192,7 @@ def join(session: Session, model: Model, *, now: datetime) -> int:
     missing = session.scalars(
         select(DeletionRequest.id)
         .where(
-            DeletionRequest.dataset_id == model.dataset_id,
+            _of_dataset(model.dataset_id),
             DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
             DeletionRequest.id.not_in(has_share),
         )
@@ -194,14 +205,53 @@ def join(session: Session, model: Model, *, now: datetime) -> int:
 
 
 def rows(session: Session, request_id: str) -> list[int]:
-    """Rows of the dataset that a request matched and that were not forgotten before."""
+    """Rows that a request matched and that were not forgotten before, dataset after dataset."""
     return list(
         session.scalars(
             select(RequestRecord.row)
             .where(RequestRecord.request_id == request_id)
-            .order_by(RequestRecord.row)
+            .order_by(RequestRecord.dataset_id, RequestRecord.row)
         )
     )
+
+
+def _of_dataset(dataset_id: int) -> ColumnElement[bool]:
+    """SQL: ``DeletionRequest`` is about records of this dataset."""
+    met = exists().where(
+        RequestDataset.request_id == DeletionRequest.id, RequestDataset.dataset_id == dataset_id
+    )
+    return or_(DeletionRequest.dataset_id == dataset_id, met)
+
+
+def _datasets(session: Session, request: DeletionRequest) -> Sequence[Dataset]:
+    """The datasets that hold, or held, records of the request."""
+    if request.dataset_id is not None:
+        return [session.get_one(Dataset, request.dataset_id)]
+    wanted = select(Dataset).join(RequestDataset, RequestDataset.dataset_id == Dataset.id)
+    return session.scalars(
+        wanted.where(RequestDataset.request_id == request.id).order_by(Dataset.id)
+    ).all()
+
+
+def _by_dataset(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
+    """What the request met in each dataset."""
+    if request.dataset_id is not None:
+        name = session.get_one(Dataset, request.dataset_id).name
+        counts = [(name, request.matched, request.already_forgotten)]
+    else:
+        counts = [
+            (name, matched, forgotten)
+            for name, matched, forgotten in session.execute(
+                select(Dataset.name, RequestDataset.matched, RequestDataset.already_forgotten)
+                .join(Dataset, Dataset.id == RequestDataset.dataset_id)
+                .where(RequestDataset.request_id == request.id)
+                .order_by(Dataset.name)
+            )
+        ]
+    return [
+        {"dataset": name, "matched": matched, "already_forgotten": forgotten}
+        for name, matched, forgotten in counts
+    ]
 
 
 def _shares(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -96,6 +98,32 @@ def lock(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
 
 
+@contextmanager
+def begun(engine: Engine) -> Iterator[Connection]:
+    """A connection in the transaction of a migration, which may rebuild tables.
+
+    SQLite cannot change a column: a migration makes the table anew, copies the rows and drops the
+    old one, and the rows of other tables must not follow it. Keys are checked before the commit.
+    """
+    with engine.connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:  # on the driver's own connection: within a transaction it would do nothing
+            _on_driver(connection, "PRAGMA foreign_keys = OFF")
+        try:
+            with connection.begin():
+                yield connection
+                if sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                    raise RuntimeError("a migration left rows that refer to nothing")
+        finally:
+            if sqlite:
+                _on_driver(connection, "PRAGMA foreign_keys = ON")
+
+
+def _on_driver(connection: Connection, statement: str) -> None:
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(statement)
+
+
 def make_directory(url: str) -> None:
     """Make the directory of a SQLite file, so that the first start needs no set-up."""
     path = _file(make_url(url))
@@ -125,6 +153,6 @@ def _migrate(database: Engine | str, run: Callable[[Config], None]) -> None:
 def _run(engine: Engine, run: Callable[[Config], None]) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    with engine.begin() as connection:
+    with begun(engine) as connection:
         config.attributes["connection"] = connection
         run(config)

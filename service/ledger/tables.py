@@ -326,7 +326,8 @@ class DeletionRequest(Base):
 
     #: Sorts by time of arrival.
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    #: None: everything about a subject in every dataset; see ``RequestDataset``.
+    dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.id"))
     #: records, subject or class.
     kind: Mapped[str] = mapped_column(String(16))
     status: Mapped[RequestStatus] = mapped_column(_state(RequestStatus))
@@ -344,6 +345,17 @@ class DeletionRequest(Base):
     due_at: Mapped[datetime] = mapped_column(Instant)
     expected_by: Mapped[datetime] = mapped_column(Instant)
     completed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class RequestDataset(Base):
+    """What a request over every dataset met in one of them; datasets without a hit have no row."""
+
+    __tablename__ = "request_datasets"
+
+    request_id: Mapped[str] = mapped_column(ForeignKey("deletion_requests.id"), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True, index=True)
+    matched: Mapped[int]
+    already_forgotten: Mapped[int]
 
 
 class RequestRecord(Base):

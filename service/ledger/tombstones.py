@@ -57,7 +57,8 @@ class Listed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    dataset: str
+    #: None: a subject in every dataset.
+    dataset: str | None
     kind: Literal["records", "subject", "class"]
     label: int | None
     status: RequestStatus
@@ -68,6 +69,12 @@ class Listed(BaseModel):
     due_at: AwareDatetime
     completed_at: AwareDatetime | None
     records: list[str]
+    #: Of a request over every dataset: the records by dataset, in the place of ``records``.
+    by_dataset: dict[str, list[str]] = {}
+
+    def named(self) -> Mapping[str, list[str]]:
+        """Digests of the records by the dataset's name."""
+        return self.by_dataset if self.dataset is None else {self.dataset: self.records}
 
 
 class _Head(BaseModel):
@@ -186,10 +193,11 @@ def compare(
     named: dict[str, set[int]] = {name: set() for name in rows}
     finished: dict[str, set[int]] = {name: set() for name in rows}
     for one in listed.requests:
-        if one.dataset in rows and one.status in FORGETTING:
-            named[one.dataset] |= places[one.id]
-            if one.id in done:
-                finished[one.dataset] |= places[one.id]
+        for name, its_rows in places[one.id].items():
+            if name in rows and one.status in FORGETTING:
+                named[name] |= its_rows
+                if one.id in done:
+                    finished[name] |= its_rows
     flat = {name: set(overwritten.get(name, ())) for name in rows}
     return Found(
         lost=lost,
@@ -204,7 +212,9 @@ def compare(
         raw_again={name: sorted(own.erased - flat[name]) for name, own in rows.items()},
         hollow={name: sorted(flat[name] - own.erased) for name, own in rows.items()},
         live=_live(session, finished),
-        unknown_datasets=tuple(sorted({one.dataset for one in listed.requests} - set(rows))),
+        unknown_datasets=tuple(
+            sorted({name for one in listed.requests for name in one.named()} - set(rows))
+        ),
         keys=_keys_back(session, listed.revoked_keys),
         chain=_chain(session, listed.head),
     )
@@ -212,26 +222,25 @@ def compare(
 
 def match(
     session: Session, requests: Iterable[Listed], *, digester: Digester
-) -> dict[str, set[int]]:
-    """Rows of the ledger's records that each listed request names, by the request's id."""
+) -> dict[str, dict[str, set[int]]]:
+    """Rows of the ledger's records that each listed request names, by its id and the dataset."""
     requests = list(requests)
-    by_dataset: dict[str, dict[str, int]] = {}
-    for name in {one.dataset for one in requests}:
+    rows: dict[str, dict[str, int]] = {}
+    for name in {name for one in requests for name in one.named()}:
         records = session.execute(
             select(Record.record_id, Record.row)
             .join(Dataset, Dataset.id == Record.dataset_id)
             .where(Dataset.name == name)
         )
-        by_dataset[name] = {
+        rows[name] = {
             digest: row
             for record_id, row in records
             for digest in digester.record_candidates(name, record_id)
         }
     return {
         one.id: {
-            by_dataset[one.dataset][digest]
-            for digest in one.records
-            if digest in by_dataset[one.dataset]
+            name: {rows[name][digest] for digest in digests if digest in rows[name]}
+            for name, digests in one.named().items()
         }
         for one in requests
     }
@@ -272,11 +281,11 @@ class _Rows:
 def _requests(session: Session, digester: Digester) -> list[dict[str, Any]]:
     rows = session.execute(
         select(DeletionRequest, Dataset.name)
-        .join(Dataset, Dataset.id == DeletionRequest.dataset_id)
+        .outerjoin(Dataset, Dataset.id == DeletionRequest.dataset_id)
         .where(DeletionRequest.status != RequestStatus.NO_MATCH)
         .order_by(DeletionRequest.id)
     ).all()
-    records: dict[str, list[str]] = {request.id: [] for request, _ in rows}
+    records: dict[str, dict[str, list[str]]] = {request.id: {} for request, _ in rows}
     named = session.execute(
         select(RequestRecord.request_id, Dataset.name, Record.record_id)
         .join(
@@ -287,18 +296,21 @@ def _requests(session: Session, digester: Digester) -> list[dict[str, Any]]:
     )
     for request_id, name, record_id in named:
         if request_id in records:
-            records[request_id].append(digester.record(name, record_id))
+            digests = records[request_id].setdefault(name, [])
+            digests.append(digester.record(name, record_id))
     return [
         Listed(
             **{field: getattr(request, field) for field in _COPIED},
             dataset=name,
-            records=sorted(records[request.id]),
+            records=sorted(records[request.id].get(name, [])) if name else [],
+            by_dataset={} if name else {at: sorted(d) for at, d in records[request.id].items()},
         ).model_dump()
         for request, name in rows
     ]
 
 
-_COPIED = tuple(name for name in Listed.model_fields if name not in ("dataset", "records"))
+_NAMED = ("dataset", "records", "by_dataset")
+_COPIED = tuple(name for name in Listed.model_fields if name not in _NAMED)
 
 
 def _requests_apart(

@@ -15,7 +15,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Engine, inspect, select, text
 
-from service.ledger import audit, db, schema
+from service.ledger import audit, db, schema, tables
 from service.ledger.tables import Dataset
 from tests import factories
 
@@ -109,6 +109,42 @@ def test_datasets_of_before_learn_where_their_ids_come_from(bare_database: Engin
     assert "record_id_origin" not in {
         one["name"] for one in inspect(database).get_columns("datasets")
     }
+
+
+def test_requests_over_every_dataset_come_and_go_with_their_migration(
+    bare_database: Engine,
+) -> None:
+    schema.upgrade(bare_database)
+    with db.session_factory(bare_database)() as session:
+        data = [factories.dataset(session) for _ in range(2)]
+        for rows in ([1], []):
+            asked = factories.request(session, data[1], rows=rows, dataset_id=None)
+            if rows:
+                session.add(
+                    tables.RequestDataset(
+                        request_id=asked.id,
+                        dataset_id=data[1].id,
+                        matched=len(rows),
+                        already_forgotten=0,
+                    )
+                )
+        expected = [data[1].id, data[0].id]
+        session.commit()
+    schema.downgrade(bare_database, revision="0005")
+    with bare_database.connect() as connection:
+        found = connection.execute(text("SELECT dataset_id FROM deletion_requests ORDER BY id"))
+        assert [dataset_id for (dataset_id,) in found] == expected
+        assert connection.execute(text("SELECT count(*) FROM request_records")).scalar() == 1
+    schema.upgrade(bare_database)
+    with bare_database.connect() as connection:
+        found = connection.execute(text("SELECT count(*) FROM deletion_requests"))
+        assert found.scalar() == len(expected)
+
+
+def test_sqlite_checks_its_keys_again_after_a_migration(sqlite_database: Engine) -> None:
+    schema.upgrade(sqlite_database)
+    with sqlite_database.connect() as connection:  # the pool's only one
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
 
 
 def test_a_bare_database_is_not_current(bare_database: Engine) -> None:

@@ -21,6 +21,7 @@ from service.api.schemas_deletion_requests import (
 )
 from service.api.schemas_deletion_requests import DeletionRequest as Shape
 from service.ledger import outlook
+from service.ledger.identifiers import Origin
 from service.ledger.states import DatasetStatus, ErasureStatus, RequestStatus
 from service.ledger.tables import DeletionRequest, Erasure
 from service.settings import Settings
@@ -68,7 +69,8 @@ def test_an_accepted_request_says_where_and_when(client: TestClient) -> None:
     assert created < datetime.fromisoformat(body["expected_by"]) < due
     shown = client.get(answer.headers["Location"]).json()
     DeletionRequestDetail.model_validate(shown)
-    assert {**body, "erasures": shown["erasures"]} == shown
+    assert {**body, "erasures": shown["erasures"], "datasets": shown["datasets"]} == shown
+    assert shown["datasets"] == [{"dataset": "faces", "matched": 2, "already_forgotten": 0}]
     assert [(one["model"], one["status"]) for one in shown["erasures"]] == [("who", "pending")]
 
 
@@ -76,6 +78,35 @@ def test_a_subject_is_asked_for_in_the_body(client: TestClient) -> None:
     answer = client.post(URL, json={"dataset": "faces", "subject_id": "planted-person"})
     assert (answer.json()["kind"], answer.json()["matched"]) == ("subject", 10)
     assert "planted" not in answer.text
+
+
+def test_a_subject_is_asked_for_in_every_dataset_at_once(client: TestClient, app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        factories.dataset(session, name="voices", rows=2, subjects=["ann", "planted-person"])
+        session.commit()
+    answer = client.post(URL, json={"subject_id": "planted-person"})
+    assert (answer.status_code, answer.json()["dataset"]) == (202, None)
+    Shape.model_validate(answer.json())
+    assert (answer.json()["matched"], answer.json()["complete_match"]) == (11, True)
+    shown = client.get(answer.headers["Location"])
+    DeletionRequestDetail.model_validate(shown.json())
+    assert [(one["dataset"], one["matched"]) for one in shown.json()["datasets"]] == [
+        ("faces", 10),
+        ("voices", 1),
+    ]
+    assert "planted" not in answer.text + shown.text
+    assert client.get(URL, params={"dataset": "voices"}).json()["items"] == [answer.json()]
+
+
+def test_a_dataset_that_knows_no_subjects_says_so(client: TestClient, app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        factories.dataset(session, name="nameless", record_id_origin=Origin.GENERATED)
+        session.commit()
+    subject = client.post(URL, json={"dataset": "nameless", "subject_id": "planted"})
+    assert_problem(subject, 409, "no-subject-ids")
+    record = client.post(URL, json={"dataset": "nameless", "record_ids": ["planted"]})
+    assert_problem(record, 409, "no-record-ids", "row-000000")
+    assert "planted" not in subject.text + record.text
 
 
 def test_a_repeated_call_gets_the_first_answer(client: TestClient, app: FastAPI) -> None:
@@ -110,6 +141,10 @@ def test_nothing_matched_is_no_error(client: TestClient) -> None:
     ("body", "words"),
     [
         ({"dataset": "faces"}, ["exactly one of"]),
+        ({"record_ids": ["r0"]}, ["name the dataset"]),
+        ({"label": 1}, ["name the dataset"]),
+        ({"dataset": None, "subject_id": "ann"}, ["body.dataset"]),
+        ({"dataset": "", "subject_id": "ann"}, ["body.dataset"]),
         (_ask("r0", subject_id="ann"), ["exactly one of"]),
         (_ask(), ["body.record_ids"]),
         (_ask("r0", surprise=1), ["body.surprise", "not known"]),

@@ -37,7 +37,7 @@ from service.settings import Settings
 
 OPEN = (health.router, audit.open_router)
 SECURED = (
-    deletion_requests.batch_router,
+    deletion_requests.verb_router,
     deletion_requests.router,
     datasets.router,
     record_lists.router,
@@ -92,6 +92,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
     app.state.limiter = limits.Limiter(settings.requests_per_minute)
+    app.state.previews = limits.Limiter(settings.previews_per_minute, what="previews")
     app.state.recorder = Recorder(sessions, digester, app.state.wake, max_queue=settings.max_queue)
 
 

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     requests_per_minute: int = Field(
         0, ge=0, description="API calls per key and minute; 0: no limit"
     )
+    previews_per_minute: int = Field(
+        30, ge=0, description="previews of deletion requests per key and minute; 0: no limit"
+    )
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it
     @property

@@ -11,11 +11,11 @@ from fastapi import Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BeforeValidator, ValidationError
 from sqlalchemy.orm import Session
 
-from service.api import auth, bodies, deps, pagination, problems
+from service.api import auth, bodies, deps, limits, pagination, problems
 from service.api import schemas_deletion_requests as schemas
 from service.api.recorder import Outcome, Recorder
 from service.errors import ServiceError, TooLarge, Unprocessable
-from service.ledger import audit, db, idempotency, requests
+from service.ledger import audit, db, idempotency, previews, requests
 from service.ledger.digests import Digester
 from service.ledger.states import RequestStatus
 from service.ledger.tables import DeletionRequest
@@ -109,8 +109,8 @@ async def create_batch(
     return bodies.answer(_results(outcomes), status=202, headers={"Retry-After": str(POLL_SECONDS)})
 
 
-batch_router = bodies.router(tag="deletion requests")
-batch_router.add_api_route(
+verb_router = bodies.router(tag="deletion requests")
+verb_router.add_api_route(
     "/v1/deletion-requests:batch",
     create_batch,
     methods=["POST"],
@@ -119,6 +119,32 @@ batch_router.add_api_route(
     responses={**problems.responses(413, 415)},
     summary="Ask for up to 1,000 deletions at once",
 )
+
+
+@verb_router.post(
+    "/v1/deletion-requests:preview",
+    response_model=schemas.Preview,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="See what a deletion request would meet",
+)
+def preview(
+    request: Request,
+    session: deps.Session,
+    body: schemas.NewDeletionRequest,
+    principal: Writer,
+    settings: deps.Settings,
+    digester: deps.Digests,
+) -> Response:
+    """The body is that of a request. Nothing is recorded but that this key looked; how often it
+    may look is limited."""
+    limiter: limits.Limiter = request.app.state.previews
+    limiter.take(principal.key_id)
+    _check_size(body, settings)
+    seen = previews.preview(
+        session, body.ask(), principal=principal.key_id, digester=digester, now=db.now()
+    )
+    session.commit()
+    return bodies.answer(seen)
 
 
 def _moment(text: object) -> object:
@@ -253,17 +279,21 @@ def _submission(
     digester: Digester,
     settings: Settings,
 ) -> requests.Submission:
-    if len(body.record_ids) > settings.max_records_per_request:
-        raise TooLarge(
-            f"a request may name at most {settings.max_records_per_request} records; "
-            "split it into several"
-        )
+    _check_size(body, settings)
     claim = None
     if key is not None:
         said = body.model_dump(exclude_unset=True, exclude={"idempotency_key"})
         digests = digester.bodies(principal.key_id, json.dumps(said, sort_keys=True))
         claim = idempotency.Claim(principal.key_id, key, digests)
     return requests.Submission(body.ask(), principal.key_id, claim)
+
+
+def _check_size(body: schemas.NewDeletionRequest, settings: Settings) -> None:
+    if len(body.record_ids) > settings.max_records_per_request:
+        raise TooLarge(
+            f"a request may name at most {settings.max_records_per_request} records; "
+            "split it into several"
+        )
 
 
 def _item(

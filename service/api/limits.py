@@ -18,8 +18,15 @@ class Limiter:
     Several API processes allow each their own; behind a load balancer divide the setting.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        per_minute: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        what: str = "calls",
+    ) -> None:
         self._per_minute = per_minute
+        self._what = what
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
@@ -39,6 +46,6 @@ class Limiter:
                 self._buckets[key] = (tokens - 1, now)
                 return
         raise TooManyRequests(
-            f"this API key may make {self._per_minute} calls per minute; wait and try again",
+            f"this API key may make {self._per_minute} {self._what} per minute; wait and try again",
             retry_after_seconds=max(1, math.ceil((1 - tokens) / rate)),
         )

@@ -157,6 +157,46 @@ class DeletionRequestDetail(DeletionRequest):
     erasures: list[Erasure]
 
 
+class Splits(BaseModel):
+    """Records by what they are used for."""
+
+    train: int
+    validation: int
+    audit: int
+
+
+class OnModel(BaseModel):
+    """What a model's live version holds of the records."""
+
+    model: str
+    version: int = Field(description="the live version")
+    trained_on: int = Field(description="of the records, how many it was trained on and holds")
+
+
+class PreviewInDataset(InDataset):
+    """What a request would meet in one dataset."""
+
+    splits: Splits
+    models: list[OnModel]
+
+
+class Preview(BaseModel):
+    """What a request would meet and how it would begin, now; nothing was recorded."""
+
+    dataset: str | None = Field(description="null: every dataset that has subject ids")
+    kind: Literal["records", "subject", "class"]
+    status: RequestStatus = Field(
+        description="the state in which the request would begin; `awaiting_approval`: it would wait"
+    )
+    matched: int = Field(description="records to forget")
+    already_forgotten: int = Field(description="records forgotten before")
+    not_found: int = Field(description="record ids that name nothing in the dataset")
+    complete_match: bool = Field(description="false: not everything that was asked for was found")
+    due_at: datetime = Field(description="one calendar month from now")
+    expected_by: datetime = Field(description="an estimate, not a promise")
+    datasets: list[PreviewInDataset]
+
+
 class BatchResult(BaseModel):
     """What became of one item of a batch."""
 

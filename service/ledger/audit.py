@@ -53,6 +53,7 @@ class Action(StrEnum):
     VERSION_RETIRED = "version:retired"
     VERSION_PURGED = "version:purged"
     VERSION_COMPARED = "version:compared"
+    DELETION_REQUEST_PREVIEWED = "deletion_request:previewed"
     DELETION_REQUEST_ACCEPTED = "deletion_request:accepted"
     DELETION_REQUEST_AWAITING_APPROVAL = "deletion_request:awaiting_approval"
     DELETION_REQUEST_APPROVED = "deletion_request:approved"

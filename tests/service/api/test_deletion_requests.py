@@ -18,6 +18,7 @@ from service.api.schemas_deletion_requests import (
     BatchResults,
     DeletionRequestDetail,
     Events,
+    Preview,
 )
 from service.api.schemas_deletion_requests import DeletionRequest as Shape
 from service.ledger import outlook
@@ -35,7 +36,12 @@ URL = "/v1/deletion-requests"
 @pytest.fixture
 def app(settings: Settings) -> Iterator[FastAPI]:
     subject_key = SecretStr(factories.DIGESTER.keys[0].decode())
-    limits = {"max_records_per_request": 5, "max_queue": 40, "subject_key": subject_key}
+    limits = {
+        "max_records_per_request": 5,
+        "max_queue": 40,
+        "previews_per_minute": 3,
+        "subject_key": subject_key,
+    }
     with callers.application(settings.model_copy(update=limits)) as running:
         with running.state.sessions() as session:
             subjects = ["ann", "ben", *["planted-person"] * 10]
@@ -107,6 +113,31 @@ def test_a_dataset_that_knows_no_subjects_says_so(client: TestClient, app: FastA
     record = client.post(URL, json={"dataset": "nameless", "record_ids": ["planted"]})
     assert_problem(record, 409, "no-record-ids", "row-000000")
     assert "planted" not in subject.text + record.text
+
+
+def test_a_preview_shows_what_a_request_would_meet(client: TestClient, app: FastAPI) -> None:
+    body = {"dataset": "faces", "subject_id": "planted-person"}
+    seen = callers.client(app, "requests:write").post(f"{URL}:preview", json=body)
+    assert seen.status_code == 200
+    Preview.model_validate(seen.json())
+    assert seen.json()["datasets"][0]["models"] == [
+        {"model": "who", "version": 1, "trained_on": 10}
+    ]
+    assert "planted" not in seen.text
+    assert client.get(URL).json()["items"] == []
+    assert_problem(callers.client(app, "requests:read").post(f"{URL}:preview", json=body), 403)
+    assert_problem(client.post(f"{URL}:preview", json=_ask("r0", surprise=1)), 422)
+    assert_problem(client.post(f"{URL}:preview", json=_ask(*map(str, range(6)))), 413)
+
+
+def test_a_key_may_look_only_so_often(client: TestClient, app: FastAPI) -> None:
+    allowed = app.state.settings.previews_per_minute
+    answers = [client.post(f"{URL}:preview", json=_ask("r0")) for _ in range(allowed + 1)]
+    assert [one.status_code for one in answers[:allowed]] == [200] * allowed
+    assert_problem(answers[-1], 429, "previews per minute")
+    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert callers.client(app).post(f"{URL}:preview", json=_ask("r0")).status_code == 200
+    assert client.post(URL, json=_ask("r0")).status_code == 202
 
 
 def test_a_repeated_call_gets_the_first_answer(client: TestClient, app: FastAPI) -> None:

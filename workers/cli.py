@@ -15,6 +15,7 @@ from rich.table import Table
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
+from service.ledger.identifiers import Case
 from service.settings import Settings
 from workers import cli_errors
 from workers.cli_errors import stop as _stop
@@ -132,6 +133,9 @@ def add_dataset(
         list[str] | None, typer.Option(help="A column to leave out; may be repeated.")
     ] = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
+    id_case: Annotated[
+        Case | None, typer.Option(help="What ids that differ by case are: distinct, or one.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
 ) -> None:
     """Ingest a file of this machine.
@@ -165,6 +169,7 @@ def add_dataset(
         "format": format,
         "columns": {role: column for role, column in columns.items() if column is not None},
         "classes": classes,
+        "id_case": id_case,
         "seed": seed,
     }
     try:

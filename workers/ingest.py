@@ -16,7 +16,7 @@ from models_store.errors import StoreError
 from service.errors import Unprocessable
 from service.ledger import datasets, identifiers, leases
 from service.ledger.digests import Digester
-from service.ledger.identifiers import Origin
+from service.ledger.identifiers import Case, Origin
 from service.ledger.tables import Dataset
 from workers import readers
 from workers.compute.process import Stopping
@@ -48,6 +48,7 @@ class Ingested:
     size_bytes: int
     format: str
     record_id_origin: Origin
+    id_case: Case | None
     record_ids: list[str] = field(repr=False)
     subject_ids: list[str] | None = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
@@ -161,6 +162,8 @@ def _asked(source: dict[str, Any]) -> dict[str, Any]:
     }
     if source.get("columns"):
         asked["columns"] = Columns(**source["columns"])
+    if source.get("id_case"):
+        asked["id_case"] = Case(source["id_case"])
     if source.get("resize"):
         asked["resize"] = tuple(source["resize"])
     if source.get("fractions"):
@@ -176,6 +179,7 @@ def _facts(found: Ingested) -> datasets.Ingested:
         classes=found.classes,
         record_id_origin=found.record_id_origin,
         subject_id_origin=Origin.ABSENT if found.subject_ids is None else Origin.SOURCE,
+        id_case=found.id_case,
     )
 
 
@@ -200,6 +204,7 @@ def read_into_store(
     columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
     classes: int | None = None,
     resize: tuple[int, int] | None = None,
+    id_case: Case | None = None,
     seed: int = 0,
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
     progress: Progress | None = None,
@@ -213,7 +218,7 @@ def read_into_store(
     """
     _check_fractions(fractions)
     source = readers.open_source(
-        source_path, format, columns=columns, classes=classes, resize=resize
+        source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
     )
     chunks = iter(source.chunks)
     first = next(chunks)  # a source without rows raises here
@@ -241,6 +246,7 @@ def read_into_store(
         classes=found,
         size_bytes=written.size_bytes,
         format=source.format,
+        id_case=id_case,
         record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
         record_ids=seen.record_ids
         or [identifiers.generated(row, written.rows) for row in range(written.rows)],

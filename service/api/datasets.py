@@ -22,6 +22,7 @@ RETRY_AFTER_SECONDS = 2
 
 #: May be empty: so pandas calls the index that it writes.
 ColumnName = Annotated[str, Field(max_length=255)]
+FeatureName = Annotated[str, Field(min_length=1, max_length=255)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 
@@ -50,10 +51,10 @@ class ColumnsGiven(schemas.Body):
     subject_id: ColumnName | None = None
     label: ColumnName | None = None
     split: ColumnName | None = None
-    features: list[ColumnName] | None = Field(None, min_length=1, max_length=10_000)
+    features: list[FeatureName] | None = Field(None, min_length=1, max_length=10_000)
     image: ColumnName | None = None
-    ignored: list[ColumnName] = Field(
-        default_factory=list, max_length=10_000, description="columns to leave out"
+    ignored: list[ColumnName] | None = Field(
+        None, min_length=1, max_length=1_000, description="columns to leave out"
     )
 
 
@@ -84,6 +85,11 @@ class DatasetGiven(schemas.Body):
     )
     resize: tuple[Side, Side] | None = Field(
         None, description="height and width to which images of different sizes are brought"
+    )
+    id_case: Literal["distinct", "ignored"] | None = Field(
+        None,
+        description="what ids that differ by case mean: different ids, or one; left out: a source "
+        "that has such ids is refused",
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the drawn splits")
     fractions: FractionsGiven = Field(default_factory=FractionsGiven)

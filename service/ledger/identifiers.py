@@ -11,6 +11,9 @@ from __future__ import annotations
 import unicodedata
 from enum import StrEnum
 
+#: Characters of the longest record and subject id.
+LONGEST_RECORD_ID, LONGEST_SUBJECT_ID = 255, 1000
+
 
 class Origin(StrEnum):
     """Where a dataset's ids come from."""
@@ -29,6 +32,8 @@ class Case(StrEnum):
 
 def normalise(text: str, *, fold_case: bool = False) -> str:
     """Return the form in which an id is kept and looked up; it may be empty."""
+    if text.isascii():  # nothing to compose; by far the most ids
+        return (text.lower() if fold_case else text).strip()
     if fold_case:
         # Canonical caseless matching, the Unicode standard's definition D145.
         text = unicodedata.normalize("NFD", text).casefold()
@@ -45,6 +50,8 @@ def forms(text: str, *, fold_case: bool = False) -> tuple[str, ...]:
 
 def lookalike(text: str) -> str:
     """Return a key that two ids share when only case, form or invisible characters differ."""
+    if text.isascii():
+        return text.lower().strip()
     folded = unicodedata.normalize("NFKC", text).casefold()
     visible = "".join(one for one in folded if unicodedata.category(one) != "Cf")
     return unicodedata.normalize("NFKC", visible).strip()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from service.ledger import identifiers
+from service.ledger.identifiers import Case
 from workers.readers import (
     cifar_binary,
     csv,
@@ -19,6 +21,7 @@ from workers.readers import (
     svhn_mat,
 )
 from workers.readers.contract import Chunk, Columns, Options, ReadError, Source
+from workers.readers.ids import Ids
 
 __all__ = ["FORMATS", "Chunk", "Columns", "ReadError", "Source", "detect", "open_source"]
 
@@ -43,22 +46,27 @@ def open_source(
     columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
     classes: int | None = None,
     resize: tuple[int, int] | None = None,
+    id_case: Case | None = None,
 ) -> Source:
     """Open ``path``; its chunks are checked as they are read and raise ``ReadError``.
 
     ``format`` is a name of ``FORMATS`` (default: ``detect``); ``classes`` bounds the labels
     (default: what the format says); ``resize`` (height, width) brings decoded images to one size.
+    Ids come out normalised; those that differ by case are refused unless ``id_case`` says what
+    that means.
     """
     path = Path(path)
     name = format or detect(path)
     if name not in FORMATS:
         raise ReadError(f"unknown format; use one of {', '.join(FORMATS)}")
     _refuse_unreadable(path)
+    options = Options(columns=columns, resize=resize)
     with _Foreign(name):
-        source = FORMATS[name](path, Options(columns=columns, resize=resize))
+        source = FORMATS[name](path, options)
     if classes is not None:
         source = dataclasses.replace(source, classes=classes)
-    return dataclasses.replace(source, chunks=_checked(source))
+    source = dataclasses.replace(source, notes=options.notes)
+    return dataclasses.replace(source, chunks=_checked(source, id_case))
 
 
 def detect(path: Path) -> str:
@@ -102,18 +110,36 @@ def _refuse_unreadable(path: Path) -> None:
         raise ReadError(f"the file cannot be opened: {error.strerror}") from None
 
 
-def _checked(source: Source) -> Iterator[Chunk]:
-    """The chunks of ``source``, each checked against the ones before."""
-    seen: dict[str, int] = {}
+def _checked(source: Source, id_case: Case | None) -> Iterator[Chunk]:
+    """The chunks of ``source``, each checked against the ones before, with normalised ids."""
+    records = Ids(
+        "record",
+        column=source.record_column,
+        longest=identifiers.LONGEST_RECORD_ID,
+        case=id_case,
+    )
+    subjects = Ids(
+        "subject",
+        column=source.subject_column,
+        longest=identifiers.LONGEST_SUBJECT_ID,
+        case=id_case,
+    )
     first = 1
     with _Foreign(source.format):
         for chunk in source.chunks:
             if len(chunk.labels):
                 _check_labels(chunk, source, first)
                 _check_finite(chunk, source, first)
-                _check_unique(chunk, source, first, seen)
-                yield chunk
+                yield dataclasses.replace(
+                    chunk,
+                    record_ids=chunk.record_ids and records.take(chunk.record_ids, first=first),
+                    subject_ids=chunk.subject_ids and subjects.take(chunk.subject_ids, first=first),
+                )
                 first += len(chunk.labels)
+        records.refuse_alike()
+        subjects.refuse_alike()
+        source.notes.record_ids_normalised = records.normalised
+        source.notes.subject_ids_normalised = subjects.normalised
     if first == 1:
         raise ReadError("the dataset has no rows")
 
@@ -142,17 +168,6 @@ def _check_finite(chunk: Chunk, source: Source, first: int) -> None:
         row=first + int(row),
         column=names[position] if names else f"x[{position}]",
     )
-
-
-def _check_unique(chunk: Chunk, source: Source, first: int, seen: dict[str, int]) -> None:
-    for row, record_id in enumerate(chunk.record_ids or [], start=first):
-        earlier = seen.setdefault(record_id, row)
-        if earlier != row:
-            raise ReadError(
-                f"the record id is the same as in row {earlier}; every record needs its own",
-                row=row,
-                column=source.record_column,
-            )
 
 
 class _Foreign:

@@ -72,12 +72,21 @@ class Column:
     recognised: Recognised
 
 
+@dataclass
+class Notes:
+    """What reading has changed, counted while the chunks are read."""
+
+    record_ids_normalised: int = 0
+    subject_ids_normalised: int = 0
+
+
 @dataclass(frozen=True)
 class Options:
     """``resize`` (height, width) brings decoded images to one size; None leaves them alone."""
 
     columns: Columns = Columns()
     resize: tuple[int, int] | None = None
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,7 @@ class Source:
     record_column: str | None = None
     subject_column: str | None = None
     feature_names: Sequence[str] | None = field(default=None, repr=False)
+    notes: Notes = field(default_factory=Notes, repr=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store import arrays
-from service.ledger import identifiers
 from workers.readers.contract import Chunk, Parts, ReadError
 
 _LABEL_LIMIT = 1 << 31
@@ -75,19 +74,17 @@ def splits(found: Sequence[Any], *, first: int, column: str) -> npt.NDArray[np.u
 
 
 def texts(found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str) -> list[str]:
-    """Identifiers in their normalised form; numbers and text are taken, anything else is not."""
+    """Identifiers as text; numbers and text are taken, anything else and emptiness is not."""
     texts = []
     values = found.tolist() if isinstance(found, np.ndarray) else found
     for position, value in enumerate(values):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        text = identifiers.normalise(value) if isinstance(value, str) else str(value) * whole
-        if not text:
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             raise ReadError(
                 "the identifier is missing or is neither text nor a whole number",
                 row=first + position,
                 column=column,
             )
-        texts.append(text)
+        texts.append(str(value))
     return texts
 
 

@@ -1,0 +1,128 @@
+"""Record and subject ids as they are kept: in one form, none missing, none like another's."""
+
+from __future__ import annotations
+
+import array
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from service.ledger import identifiers
+from service.ledger.identifiers import Case
+from workers.readers.contract import ReadError
+
+#: How programs write that there is no id; whoever has none would become one person.
+_MISSING = frozenset(
+    (
+        *("NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "NAN", "-nan", "NaT"),
+        *("NULL", "null", "(null)", "#NULL!", "None", "none", "nil"),
+    )
+)
+#: Whole numbers as spreadsheets and data frames write them once they are floats.
+_FLOAT = re.compile(r"[+-]?\d+[.,]0+|[+-]?\d+[.,]\d+[eE][+-]?\d+|[+-]?\d+[eE][+-]\d+")
+
+_KEY_BYTES = 16
+
+
+class Ids:
+    """The ids of one kind, taken chunk after chunk; ``refuse_alike`` looks at them all.
+
+    ``kind`` is record or subject. Of every id two digests are kept in place of its text.
+    """
+
+    def __init__(self, kind: str, *, column: str | None, longest: int, case: Case | None) -> None:
+        self._kind, self._column, self._longest, self._case = kind, column, longest, case
+        self._unique = kind == "record"
+        self._keys, self._alike = bytearray(), bytearray()
+        self._rows = array.array("q")
+        #: How many were changed by being normalised.
+        self.normalised = 0
+
+    def take(self, found: Sequence[str], *, first: int) -> list[str]:
+        """Return the ids in the form in which they are kept; ``first`` is the row of [0]."""
+        fold = self._case == Case.IGNORED
+        kept = [identifiers.normalise(text, fold_case=fold) for text in found]
+        self.normalised += sum(map(str.__ne__, kept, found))
+        fresh: dict[str, int] = {}
+        for row, text in enumerate(kept, start=first):
+            if self._unique or text not in fresh:
+                self._check(text, row)
+                self._remember(text, row)
+                fresh[text] = row
+        return kept
+
+    def refuse_alike(self) -> None:
+        """Raise ``ReadError`` for two records of one id, or two ids that only look different."""
+        if not self._keys:
+            return
+        keys, alike = _numbers(self._keys), _numbers(self._alike)
+        rows = np.array(self._rows)
+        order = np.lexsort((alike[:, 1], alike[:, 0]))
+        same = (alike[order[1:]] == alike[order[:-1]]).all(1)
+        equal = (keys[order[1:]] == keys[order[:-1]]).all(1)
+        wrong = np.flatnonzero(same & (~equal | self._unique))
+        if len(wrong):
+            place = wrong[np.argmin(rows[order[wrong + 1]])]
+            earlier, later = int(rows[order[place]]), int(rows[order[place + 1]])
+            raise self._error(self._too_alike(bool(equal[place]), earlier), later)
+
+    def _check(self, text: str, row: int) -> None:
+        if not text or text in _MISSING:
+            raise self._error(
+                "the identifier is missing (NA, NULL, nan and the like say so too, and would make "
+                "one of all who have none); fill it in or drop the row",
+                row,
+            )
+        if _FLOAT.fullmatch(text):
+            raise self._error(
+                "the identifier is a whole number that a spreadsheet or data frame wrote with a "
+                "point or an exponent, which is not what requests will name; export the column as "
+                "text or as whole numbers",
+                row,
+            )
+        if len(text) > self._longest or "\0" in text:
+            raise self._error(
+                f"a {self._kind} id has 1 to {self._longest} characters and no NUL", row
+            )
+
+    def _remember(self, text: str, row: int) -> None:
+        distinct = self._case == Case.DISTINCT
+        if distinct and not self._unique:
+            return
+        try:
+            key = _digest(text)
+        except UnicodeEncodeError:
+            raise self._error("the identifier is not Unicode text; rename it", row) from None
+        other = text if distinct else identifiers.lookalike(text)
+        self._keys += key
+        self._alike += key if other == text else _digest(other)
+        self._rows.append(row)
+
+    def _too_alike(self, equal: bool, earlier: int) -> str:
+        if equal:
+            return f"the record id is the same as in row {earlier}; every record needs its own"
+        if self._case == Case.IGNORED:
+            return (
+                f"the {self._kind} id differs from that of row {earlier} only by a compatibility "
+                "form or invisible characters; write both alike, or say that such ids are "
+                "different ones (id_case: distinct)"
+            )
+        return (
+            f"the {self._kind} id differs from that of row {earlier} only by case, compatibility "
+            "form or invisible characters; write both alike, or say whether such ids are "
+            "different ones (id_case: distinct) or the same (id_case: ignored)"
+        )
+
+    def _error(self, reason: str, row: int) -> ReadError:
+        return ReadError(reason, row=row, column=self._column)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=_KEY_BYTES).digest()
+
+
+def _numbers(digests: bytearray) -> npt.NDArray[np.uint64]:
+    return np.frombuffer(digests, np.uint64).reshape(-1, _KEY_BYTES // 8)

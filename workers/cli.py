@@ -10,15 +10,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
-from service.ledger.identifiers import Case
 from service.settings import Settings
-from workers import cli_errors
+from workers import cli_datasets, cli_errors
 from workers.cli_errors import stop as _stop
+from workers.cli_ledger import engine as _engine
+from workers.cli_ledger import session as _session
 
 app = typer.Typer(
     cls=cli_errors.Commands,
@@ -27,11 +25,10 @@ app = typer.Typer(
     help="Make machine-learning models forget, on request, with a report of what was measured.",
     epilog="Settings come from the environment (UNLEARN_…) or a file .env; see .env.example.",
 )
-datasets_app = typer.Typer(no_args_is_help=True, help="Bring training data in.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
 audit_app = typer.Typer(no_args_is_help=True, help="Check audit reports and the audit chain.")
 restore_app = typer.Typer(no_args_is_help=True, help="After restoring a backup.")
-app.add_typer(datasets_app, name="datasets")
+app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(restore_app, name="restore")
@@ -114,86 +111,6 @@ def demo(
             run.embedded(out_dir)
     except DemoFailed as failed:
         raise _stop(str(failed)) from None
-
-
-@datasets_app.command("add")
-def add_dataset(
-    name: Annotated[str, typer.Argument(help="Name of the dataset, as in URLs.")],
-    path: Annotated[Path, typer.Argument(help="File or folder to read.")],
-    format: Annotated[str | None, typer.Option(help="Recognised if left out.")] = None,
-    record_id: Annotated[str | None, typer.Option(help="Column of the record ids.")] = None,
-    subject_id: Annotated[str | None, typer.Option(help="Column of the subject ids.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
-    split: Annotated[str | None, typer.Option(help="Column of the splits.")] = None,
-    image: Annotated[str | None, typer.Option(help="Column of encoded images.")] = None,
-    feature: Annotated[
-        list[str] | None, typer.Option(help="A column to learn from; may be repeated.")
-    ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option(help="A column to leave out; may be repeated.")
-    ] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
-    id_case: Annotated[
-        Case | None, typer.Option(help="What ids that differ by case are: distinct, or one.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
-) -> None:
-    """Ingest a file of this machine.
-
-    Example: unlearn datasets add digits digits.csv --record-id id --subject-id writer
-    """
-    import re
-
-    from service.errors import ServiceError
-    from service.ledger import datasets
-    from workers import ingest
-    from workers.runtime import Runtime
-
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
-        raise _stop(f"{name!r} is no name for a dataset: use lower-case letters, digits, . _ -")
-    if not path.exists():
-        raise _stop(f"there is no file or folder {path}")
-    settings = Settings()
-    runtime = Runtime.make(settings, engine=_engine(settings))
-    columns = {
-        "record_id": record_id,
-        "subject_id": subject_id,
-        "label": label,
-        "split": split,
-        "image": image,
-        "features": feature,
-        "ignored": ignore,
-    }
-    source = {
-        "path": path.name,
-        "format": format,
-        "columns": {role: column for role, column in columns.items() if column is not None},
-        "classes": classes,
-        "id_case": id_case,
-        "seed": seed,
-    }
-    try:
-        with runtime.session() as session:
-            dataset = datasets.create(session, name, source=source, actor="cli", now=runtime.now())
-    except ServiceError as error:
-        raise _stop(error.detail) from None
-    with _bar() as bar, runtime.lease(ingest.lease_key(dataset.id)) as held:
-        if held is None:
-            raise _stop("a worker was quicker and is ingesting it; watch it in the API")
-        task = bar.add_task(f"Reading {path.name}", total=None)
-        refused = ingest.ingest(
-            runtime,
-            dataset.id,
-            path.resolve(),
-            held=held,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if refused:
-        raise _stop(refused)
-    with runtime.session() as session:
-        found = datasets.get(session, name)
-        shape = "×".join(str(size) for size in found.shape or ())
-        err.print(f"{name}: {found.rows} rows of {shape} {found.dtype}, {found.classes} classes")
 
 
 @keys_app.command("create")
@@ -337,31 +254,6 @@ def check_restored(
     for model in done.retrained:
         err.print(f"Model {model} will be retrained: rows that it contains are gone already.")
     err.print("Start the workers; this command without --apply then tells when all is forgotten.")
-
-
-def _session() -> Session:
-    from service.ledger import db
-
-    return db.session_factory(_engine(Settings()))()
-
-
-def _engine(settings: Settings) -> Engine:
-    """The ledger's database; stops the command where there is none that this code can use."""
-    from service.ledger import db, schema
-
-    engine = db.engine(settings.database)
-    schema.require(engine)
-    return engine
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err,
-    )
 
 
 if __name__ == "__main__":

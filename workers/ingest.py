@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from service.ledger import datasets, identifiers, leases
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Case, Origin
 from service.ledger.tables import Dataset
-from workers import readers
+from workers import readers, source_report
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.readers import Columns, ReadError
@@ -30,6 +32,9 @@ DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 WATCH_SECONDS = 1.0
 
 Progress = Callable[[int, int], None]
+
+#: Which rows (k,) of a chunk are not to be kept.
+LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Ingested:
     subject_ids: list[str] | None = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     splits: npt.NDArray[np.uint8] = field(repr=False)
+    report: datasets.Report = field(repr=False)
 
 
 def run_due(runtime: Runtime) -> bool:
@@ -161,7 +167,8 @@ def _asked(source: dict[str, Any]) -> dict[str, Any]:
         key: source[key] for key in ("format", "classes", "seed") if source.get(key) is not None
     }
     if source.get("columns"):
-        asked["columns"] = Columns(**source["columns"])
+        given = {part: column for part, column in source["columns"].items() if column is not None}
+        asked["columns"] = Columns(**given)
     if source.get("id_case"):
         asked["id_case"] = Case(source["id_case"])
     if source.get("resize"):
@@ -180,6 +187,7 @@ def _facts(found: Ingested) -> datasets.Ingested:
         record_id_origin=found.record_id_origin,
         subject_id_origin=Origin.ABSENT if found.subject_ids is None else Origin.SOURCE,
         id_case=found.id_case,
+        report=found.report,
     )
 
 
@@ -207,53 +215,132 @@ def read_into_store(
     id_case: Case | None = None,
     seed: int = 0,
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
+    leave_out: LeaveOut | None = None,
     progress: Progress | None = None,
 ) -> Ingested:
     """Read and check a file and write its array under ``root``; on any error nothing is left.
 
+    ``leave_out`` is asked for every chunk which of its rows (k,) are not to be kept; they are
+    counted in the report as suppressed.
     Without a split column, ``fractions`` of train, validation and audit rows are drawn with
     ``seed``, the same share of every class. Without a record id column ids are generated from the
     row's position in the file. ``progress(done, expected)`` is called after every chunk.
     Raises ``ReadError``, or a ``StoreError`` of the models store.
     """
-    _check_fractions(fractions)
-    source = readers.open_source(
-        source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
+    return _read(
+        readers.open_source(
+            source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
+        ),
+        lambda first: arrays.writer(root, name=name, dtype=first.x.dtype, shape=first.x.shape[1:]),
+        id_case=id_case,
+        seed=seed,
+        fractions=fractions,
+        leave_out=leave_out,
+        progress=progress,
     )
-    chunks = iter(source.chunks)
-    first = next(chunks)  # a source without rows raises here
+
+
+def inspect(
+    source_path: Path,
+    *,
+    format: str | None = None,
+    columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
+    classes: int | None = None,
+    resize: tuple[int, int] | None = None,
+    id_case: Case | None = None,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
+    leave_out: LeaveOut | None = None,
+    progress: Progress | None = None,
+) -> Ingested:
+    """Read and check a file as ``read_into_store`` does and store nothing; the key is empty."""
+    return _read(
+        readers.open_source(
+            source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
+        ),
+        lambda _: contextlib.nullcontext(_Nowhere()),
+        id_case=id_case,
+        seed=seed,
+        fractions=fractions,
+        leave_out=leave_out,
+        progress=progress,
+    )
+
+
+def _read(
+    source: readers.Source,
+    writer_for: Callable[[readers.Chunk], contextlib.AbstractContextManager[arrays.Writer]],
+    *,
+    id_case: Case | None,
+    seed: int,
+    fractions: tuple[float, float, float],
+    leave_out: LeaveOut | None,
+    progress: Progress | None,
+) -> Ingested:
+    _check_fractions(fractions)
     seen = _Seen()
-    with arrays.writer(root, name=name, dtype=first.x.dtype, shape=first.x.shape[1:]) as writer:
-        chunk: readers.Chunk | None = first
-        while chunk is not None:
+    chunks = _kept(source, seen, leave_out, progress)
+    first = next(chunks, None)
+    if first is None:
+        raise ReadError("every row was left out: all of them have been forgotten")
+    with writer_for(first) as writer:
+        for chunk in chain([first], chunks):
             writer.append(chunk.x, chunk.labels)
-            seen.add(chunk)
-            if progress is not None:
-                done = seen.rows
-                progress(done, source.rows if source.exact else max(done, source.rows))
-            chunk = next(chunks, None)
         labels = np.concatenate(seen.labels)
         found = source.classes or _infer_classes(labels, source.label_column)
         splits = np.concatenate(seen.splits) if seen.splits else stratify(labels, fractions, seed)
         written = writer.finish(
             splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
         )
+    dtype = str(first.x.dtype)
     return Ingested(
         key=written.key,
         rows=written.rows,
         shape=first.x.shape[1:],
-        dtype=str(first.x.dtype),
+        dtype=dtype,
         classes=found,
         size_bytes=written.size_bytes,
         format=source.format,
         id_case=id_case,
         record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
-        record_ids=seen.record_ids
-        or [identifiers.generated(row, written.rows) for row in range(written.rows)],
+        record_ids=seen.record_ids or seen.generated_ids(),
         subject_ids=seen.subject_ids or None,
         labels=labels,
         splits=splits,
+        report=source_report.describe(
+            source, dtype=dtype, classes=found, drawn=not seen.splits, suppressed=seen.suppressed
+        ),
     )
+
+
+def _kept(
+    source: readers.Source, seen: _Seen, leave_out: LeaveOut | None, progress: Progress | None
+) -> Iterator[readers.Chunk]:
+    """The chunks without the rows that are left out, noted in ``seen``."""
+    for chunk in source.chunks:
+        kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
+        seen.add(chunk.only(kept), kept)
+        if kept.any():
+            yield chunk.only(kept)
+        if progress is not None:
+            done = seen.read
+            progress(done, source.rows if source.exact else max(done, source.rows))
+
+
+class _Nowhere(arrays.Writer):
+    """Takes rows and keeps none."""
+
+    def __init__(self) -> None:
+        self._rows = self._bytes = 0
+
+    def append(self, rows: npt.NDArray[Any], labels: npt.NDArray[np.integer[Any]]) -> None:
+        self._rows += len(rows)
+        self._bytes += rows.nbytes
+
+    def finish(
+        self, *, splits: npt.NDArray[np.uint8], classes: int, source: dict[str, Any]
+    ) -> arrays.Written:
+        return arrays.Written(key="", rows=self._rows, size_bytes=self._bytes)
 
 
 def stratify(
@@ -282,19 +369,31 @@ class _Seen:
     """What is kept of the chunks beside their rows."""
 
     def __init__(self) -> None:
-        self.rows = 0
+        self.read = 0
         self.labels: list[npt.NDArray[np.int64]] = []
         self.splits: list[npt.NDArray[np.uint8]] = []
         self.record_ids: list[str] = []
         self.subject_ids: list[str] = []
+        self._kept: list[npt.NDArray[np.bool_]] = []
 
-    def add(self, chunk: readers.Chunk) -> None:
-        self.rows += len(chunk.labels)
+    def add(self, chunk: readers.Chunk, kept: npt.NDArray[np.bool_]) -> None:
+        """Note what is left of a chunk, and which of its rows that are."""
+        self.read += len(kept)
+        self._kept.append(kept)
         self.labels.append(chunk.labels)
         self.record_ids.extend(chunk.record_ids or [])
         self.subject_ids.extend(chunk.subject_ids or [])
         if chunk.splits is not None:
             self.splits.append(chunk.splits)
+
+    @property
+    def suppressed(self) -> int:
+        return self.read - sum(int(kept.sum()) for kept in self._kept)
+
+    def generated_ids(self) -> list[str]:
+        """Ids by the rows' positions in the source, whatever was left out of it."""
+        positions = np.flatnonzero(np.concatenate(self._kept)).tolist()
+        return [identifiers.generated(row, self.read) for row in positions]
 
 
 def _check_fractions(fractions: tuple[float, float, float]) -> None:

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service import sources
 from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.ledger import datasets, db
-from service.ledger.tables import Dataset
 
 router = bodies.router("/v1/datasets", tag="datasets")
 
@@ -114,8 +113,54 @@ class DatasetView(BaseModel):
     ready_at: datetime | None
 
 
-class DatasetDetail(DatasetView):
-    """A dataset with its counts."""
+class ColumnView(BaseModel):
+    """A column of the source."""
+
+    name: str
+    part: Literal["record_id", "subject_id", "label", "split", "feature", "ignored"]
+    stored: str | None = Field(description="type in the store; null: it is not kept")
+    recognised: Literal["declared", "by name", "by position", "remaining column"]
+
+
+class IdsView(BaseModel):
+    """Where the ids come from: by generated or absent ones nobody can ask for a record."""
+
+    record_id: Literal["source", "generated"] | None
+    subject_id: Literal["source", "absent"] | None
+    case: Literal["distinct", "ignored"] | None = Field(
+        description="what ids that differ by case mean; null: there are none"
+    )
+
+
+class NotesView(BaseModel):
+    """What reading changed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    format: str | None = None
+    splits: Literal["source", "drawn"] | None = None
+    record_ids_normalised: int = Field(
+        0, description="record ids that had white space around them or another Unicode form"
+    )
+    subject_ids_normalised: int = 0
+    suppressed: int = Field(0, description="rows left out because they were forgotten before")
+
+
+class ReportView(BaseModel):
+    """How a source was read."""
+
+    columns: list[ColumnView] = Field(description="every column of the source, in its order")
+    class_names: list[str] | None = Field(description="where the source names its classes")
+    notes: NotesView
+    ids: IdsView
+    scale: float | None = Field(
+        description="by which models multiply the rows unless their transform says otherwise: "
+        "1/255 for images of bytes, 1 for tables"
+    )
+
+
+class DatasetDetail(DatasetView, ReportView):
+    """A dataset with its counts and how its source was read."""
 
     splits: dict[str, int] = Field(description="rows of train, validation and audit")
     forgotten: int = Field(description="records taken out of training for good")
@@ -141,7 +186,7 @@ def create(
     dataset = datasets.create(
         session, given.name, source=_source(given), actor=caller.actor, now=db.now()
     )
-    shown = _detail(session, dataset)
+    shown = datasets.describe(session, dataset)
     session.commit()
     wake.background()
     response.headers["Location"] = f"/v1/datasets/{dataset.name}"
@@ -166,19 +211,9 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     summary="Show a dataset, how far its ingest is, and its counts",
 )
 def show(dataset: deps.Name, _: Reading, session: deps.Reader) -> Any:
-    return _detail(session, datasets.get(session, dataset))
+    return datasets.describe(session, datasets.get(session, dataset))
 
 
 def _source(given: DatasetGiven) -> dict[str, Any]:
     rest = given.model_dump(mode="json", exclude={"name", "source"})
     return {**given.source.model_dump(mode="json"), **rest}
-
-
-def _detail(session: deps.Session, dataset: Dataset) -> dict[str, Any]:
-    counts = datasets.counts(session, dataset)
-    return {
-        **DatasetView.model_validate(dataset).model_dump(),
-        "splits": counts.splits,
-        "forgotten": counts.forgotten,
-        "erased": counts.erased,
-    }

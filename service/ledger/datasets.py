@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, cast
@@ -13,10 +13,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, Unprocessable
-from service.ledger import audit
+from service.ledger import audit, choices
 from service.ledger.identifiers import Case, Origin
 from service.ledger.states import DatasetStatus, IllegalMove
-from service.ledger.tables import Dataset, Record
+from service.ledger.tables import Dataset, DatasetReport, Record
 
 #: Positions of the splits in ``Record.split``, as in the array store.
 SPLITS = ("train", "validation", "audit")
@@ -36,6 +36,15 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Report:
+    """How a source was read; see ``DatasetReport``."""
+
+    columns: Sequence[Mapping[str, Any]] = ()
+    class_names: Sequence[str] | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Ingested:
     """What an ingest found: the array's key, the shape of one row, where its ids come from."""
 
@@ -46,6 +55,7 @@ class Ingested:
     record_id_origin: Origin
     subject_id_origin: Origin
     id_case: Case | None = None
+    report: Report = field(default_factory=Report)
 
 
 @dataclass(frozen=True)
@@ -135,6 +145,37 @@ def counts(session: Session, dataset: Dataset) -> Counts:
     )
 
 
+def report(session: Session, dataset: Dataset) -> Report | None:
+    """Return how the source was read; None until then, and for datasets of before."""
+    row = session.get(DatasetReport, dataset.id)
+    return None if row is None else Report(row.columns, row.class_names, row.notes)
+
+
+def describe(session: Session, dataset: Dataset) -> dict[str, Any]:
+    """Return the dataset in its public form, with its counts and how its source was read."""
+    counted = counts(session, dataset)
+    read = report(session, dataset) or Report()
+    shown = (
+        *("name", "status", "progress", "error", "source", "rows", "shape", "dtype", "classes"),
+        *("revision", "created_at", "ready_at"),
+    )
+    return {
+        **{field: getattr(dataset, field) for field in shown},
+        "splits": counted.splits,
+        "forgotten": counted.forgotten,
+        "erased": counted.erased,
+        "columns": read.columns,
+        "class_names": read.class_names,
+        "notes": read.notes,
+        "ids": {
+            "record_id": dataset.record_id_origin,
+            "subject_id": dataset.subject_id_origin,
+            "case": dataset.id_case,
+        },
+        "scale": choices.default_scale(dataset) if dataset.status == DatasetStatus.READY else None,
+    }
+
+
 def waiting(session: Session) -> Sequence[Dataset]:
     """Datasets that a worker has to ingest, oldest first."""
     return session.scalars(
@@ -178,6 +219,14 @@ def complete(
     dataset.progress = 1.0
     dataset.error = None
     dataset.ready_at = now
+    session.add(
+        DatasetReport(
+            dataset_id=dataset.id,
+            columns=[dict(column) for column in ingested.report.columns],
+            class_names=ingested.report.class_names and list(ingested.report.class_names),
+            notes=dict(ingested.report.notes),
+        )
+    )
     session.flush()
     _write(
         session,

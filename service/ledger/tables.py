@@ -125,6 +125,19 @@ class Dataset(Base):
     ready_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class DatasetReport(Base):
+    """How a dataset's source was read; apart from the dataset, which is loaded far more often."""
+
+    __tablename__ = "dataset_reports"
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    #: Every column of the source: name, part, stored type, how it was recognised.
+    columns: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    class_names: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    #: What was normalised, left out, converted or drawn.
+    notes: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
 class Record(Base):
     """One row of a dataset."""
 

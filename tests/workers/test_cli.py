@@ -17,6 +17,7 @@ from workers import cli
 #: Every command that opens the ledger, with arguments that it would accept.
 ON_THE_LEDGER: Mapping[str, list[str]] = {
     "datasets add": ["digits", "pyproject.toml"],
+    "datasets show": ["digits"],
     "keys create": ["me"],
     "keys list": [],
     "keys revoke": ["key_1"],

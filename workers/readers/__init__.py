@@ -20,10 +20,10 @@ from workers.readers import (
     pickles,
     svhn_mat,
 )
-from workers.readers.contract import Chunk, Columns, Options, ReadError, Source
+from workers.readers.contract import Chunk, Columns, Options, Part, ReadError, Source
 from workers.readers.ids import Ids
 
-__all__ = ["FORMATS", "Chunk", "Columns", "ReadError", "Source", "detect", "open_source"]
+__all__ = ["FORMATS", "Chunk", "Columns", "Part", "ReadError", "Source", "detect", "open_source"]
 
 FORMATS: dict[str, Callable[[Path, Options], Source]] = {
     "csv": csv.open_source,

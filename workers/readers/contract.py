@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,27 @@ class Chunk:
     subject_ids: list[str] | None = field(default=None, repr=False)
     splits: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Chunk:
+        """Return the rows where ``chosen`` (k,) is true."""
+        if chosen.all():
+            return self
+        texts = {
+            part: None if found is None else list(compress(found, chosen))
+            for part, found in (("record_ids", self.record_ids), ("subject_ids", self.subject_ids))
+        }
+        splits = None if self.splits is None else self.splits[chosen]
+        return Chunk(x=self.x[chosen], labels=self.labels[chosen], splits=splits, **texts)
+
 
 @dataclass(frozen=True)
 class Source:
     """An opened file. ``rows`` is known when ``exact``, otherwise estimated for a progress bar.
 
-    ``columns`` are all that the source has, in its order. ``classes`` is what the format says, if
-    it does. ``feature_names`` serve messages. ``chunks`` can be read once.
+    ``columns`` are all that the source has, in its order. ``classes`` and ``class_names`` are what
+    the format says, if it does. ``feature_names`` serve messages. ``chunks`` can be read once.
     """
 
     path: Path
@@ -119,6 +134,7 @@ class Source:
     chunks: Iterator[Chunk] = field(repr=False)
     columns: Sequence[Column] = field(repr=False)
     classes: int | None = None
+    class_names: Sequence[str] | None = None
     record_column: str | None = None
     subject_column: str | None = None
     feature_names: Sequence[str] | None = field(default=None, repr=False)

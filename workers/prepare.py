@@ -10,6 +10,7 @@ from service.ledger import leases, models, versions
 from service.ledger.policy import Policy
 from service.ledger.tables import Artifact, Dataset, Model, Version
 from workers import pipeline, plans
+from workers.compute import failures
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.runtime import Runtime
@@ -22,6 +23,8 @@ def describe_due(runtime: Runtime) -> bool:
     with runtime.session() as session:
         waiting = [model.id for model in models.unprepared(session)]
     for model_id in waiting:
+        if runtime.resting(f"describe:{model_id}"):
+            continue
         with runtime.lease(f"describe:{model_id}") as held:
             if held is not None:
                 _describe(runtime, model_id, held)
@@ -48,6 +51,8 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
             "store": str(runtime.store),
             "array": dataset.array_key,
             "classes": dataset.classes,
+            "features": (dataset.source.get("columns") or {}).get("features"),
+            "excluded": plans.excluded_rows(session, dataset.id),
             "model": plans.model(model),
         }
     try:
@@ -59,6 +64,11 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
         )
         error = ""
     except ComputeFailed as failed:
+        if failed.kind in failures.MACHINE_FAULTS:
+            # Nothing is said of the model by it: it is looked at again after a while.
+            log.warning("model %d was not described: %s", model_id, failed)
+            runtime.rest(f"describe:{model_id}")
+            return
         answer, error = {}, failed.detail
     with runtime.session() as session:
         leases.hold(session, held)

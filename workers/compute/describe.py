@@ -11,6 +11,7 @@ import torch
 from unlearning import architectures
 from unlearning.errors import WrongOptions
 from workers import data
+from workers.compute import fitting
 from workers.compute.workspace import Workspace
 
 
@@ -19,13 +20,16 @@ def run(
 ) -> dict[str, Any]:
     """``{"parameters": {name: [shape, dtype]}, "tied": [[name, ...]]}``.
 
-    Raise an error when a row does not fit the network.
+    Raise an error when a row does not fit the network: of a table, row and column are named.
     """
     model = request["model"]
-    array = data.open_array(Path(request["store"]), request["array"], excluded=())
-    classifier = place.fresh(model).eval()
+    array = data.open_array(Path(request["store"]), request["array"], excluded=request["excluded"])
+    # On the processor: after a wrong index a card is of no use to the whole process.
+    classifier = place.fresh(model).eval().cpu()
+    allowed = (~array.excluded).nonzero()[:, 0]
+    fitting.check(classifier, array.x, allowed, request["features"])
     with torch.no_grad():
-        logits = classifier(array.x[:2].to(place.device))
+        logits = classifier(array.x[allowed[:2]])
     if logits.shape[1] != request["classes"]:
         raise WrongOptions(
             f"the architecture gives {logits.shape[1]} outputs and the dataset has "

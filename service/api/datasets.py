@@ -143,6 +143,8 @@ class NotesView(BaseModel):
         0, description="record ids that had white space around them or another Unicode form"
     )
     subject_ids_normalised: int = 0
+    images_turned: int = Field(0, description="images turned as their EXIF orientation says")
+    images_coloured: int = Field(0, description="gray images among colour ones, made colour")
     suppressed: int = Field(0, description="rows left out because they were forgotten before")
 
 

@@ -79,6 +79,8 @@ class Notes:
 
     record_ids_normalised: int = 0
     subject_ids_normalised: int = 0
+    images_turned: int = 0
+    images_coloured: int = 0
 
 
 @dataclass(frozen=True)

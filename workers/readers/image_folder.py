@@ -78,7 +78,7 @@ def _chunks(
     path: Path, names: list[str], identities: list[str], options: Options
 ) -> Iterator[Chunk]:
     number = {identity: position for position, identity in enumerate(identities)}
-    decoder = images.Decoder(resize=options.resize, column="file")
+    decoder = images.Decoder(options, column="file")
     for start in range(0, len(names), _CHUNK_ROWS):
         here = names[start : start + _CHUNK_ROWS]
         subjects = [name.split("/")[0] for name in here]

@@ -8,23 +8,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
-from workers.readers.contract import ReadError
+from workers.readers.contract import Options, ReadError
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 _MAX_PIXELS = 1 << 25
+_CHANNELS, _WITH_ALPHA = (1, 3), (2, 4)
 _GRAY, _COLOUR = ("1", "L", "LA", "La"), ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV")
 
 
 class Decoder:
     """Decodes one dataset's images, all of one size; the first image says which.
 
-    A gray image among colour ones becomes colour; a colour image among gray ones is refused.
+    Images are turned as their EXIF orientation says. A gray image among colour ones becomes
+    colour; a colour image among gray ones is refused, and so is a transparent one.
     """
 
-    def __init__(self, *, resize: tuple[int, int] | None, column: str) -> None:
-        self._resize, self._column = resize, column
+    def __init__(self, options: Options, *, column: str) -> None:
+        self._resize, self._notes, self._column = options.resize, options.notes, column
         self._shape: tuple[int, int, int] | None = None
 
     def decode(
@@ -60,6 +62,7 @@ class Decoder:
             raise self._error(f"the image has more than {_MAX_PIXELS} pixels", row)
         if image.mode not in _GRAY + _COLOUR:
             raise self._error("the image has more than eight bits a channel; convert it", row)
+        image = self._opaque(self._upright(image), row)
         if self._resize is not None:
             size = (self._resize[1], self._resize[0])
             image = self._as_mode(image, row).resize(size, Image.Resampling.BILINEAR)
@@ -76,9 +79,36 @@ class Decoder:
     def _as_mode(self, image: Image.Image, row: int) -> Image.Image:
         channels = self._shape[0] if self._shape else 1 if image.mode in _GRAY else 3
         if channels == 1 and image.mode not in _GRAY:
-            raise self._error("a colour image in a dataset that began with a gray one", row)
+            raise self._error(
+                "a colour image in a dataset that began with a gray one; convert all images to "
+                "colour, or all to gray",
+                row,
+            )
+        if channels == 3 and image.mode in _GRAY:
+            self._notes.images_coloured += 1
         mode = "L" if channels == 1 else "RGB"
         return image if image.mode == mode else image.convert(mode)
+
+    def _upright(self, image: Image.Image) -> Image.Image:
+        """The image as it is meant to be seen: cameras store it turned, and say how."""
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
+        self._notes.images_turned += 1
+        return ImageOps.exif_transpose(image)
+
+    def _opaque(self, image: Image.Image, row: int) -> Image.Image:
+        """The image without its alpha channel, which must not say anything."""
+        if not image.has_transparency_data:
+            return image
+        with_alpha = image.convert("LA" if image.mode in _GRAY else "RGBA")
+        lowest, _ = with_alpha.getchannel("A").getextrema()
+        if lowest != 255:
+            raise self._error(
+                "the image is transparent in part, and what stands behind it is not known; put it "
+                "on a background (Image.alpha_composite) and save it without alpha",
+                row,
+            )
+        return with_alpha.convert("L" if image.mode in _GRAY else "RGB")
 
     def _error(self, reason: str, row: int) -> ReadError:
         return ReadError(reason, row=row, column=self._column)
@@ -87,10 +117,22 @@ class Decoder:
 def channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Images (k, height, width) or (k, height, width, channels) as (k, channels, height, width).
 
-    Four axes whose second is a number of channels are taken as they are.
+    Four axes are taken as they are unless the last one is the number of channels; see
+    ``refuse_channels``.
     """
     if x.ndim == 3:
         return x[:, None]
-    if x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
+    if x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
         return np.moveaxis(x, 3, 1)
     return x
+
+
+def refuse_channels(shape: Sequence[int], column: str) -> None:
+    """Raise ``ReadError`` for images whose last axis holds an alpha channel."""
+    if len(shape) == 4 and shape[1] > max(_WITH_ALPHA) and shape[3] in _WITH_ALPHA:
+        raise ReadError(
+            f"the last axis has {shape[3]} channels, so the last channel may be alpha; save the "
+            f"images without it (x[..., :{shape[3] - 1}]), or, where all {shape[3]} count, with "
+            "the channels before height and width",
+            column=column,
+        )

@@ -114,6 +114,7 @@ def _feature_member(members: dict[str, _Member], columns: Columns) -> tuple[_Mem
     x = members[name]
     if len(x.shape) not in (2, 3, 4) or x.dtype.kind not in "biuf" or not x.row_bytes:
         raise ReadError("expected numbers of shape (n, d), (n, h, w) or with channels", column=name)
+    images.refuse_channels(x.shape, name)
     return x, Recognised.DECLARED if asked else Recognised.NAME
 
 

@@ -129,7 +129,7 @@ def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator
         small = bool(layout.features) and _are_bytes(file, layout.features)
         dtype = np.dtype(np.uint8 if small else np.float32)
         watch = numbers.Watch(parts.watched(layout.features, layout.recognised, layout.parts))
-        decoder = images.Decoder(resize=options.resize, column=layout.image or "")
+        decoder = images.Decoder(options, column=layout.image or "")
         names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
         first = 1
         rows = _IMAGE_ROWS if layout.image else _NUMBER_ROWS

@@ -252,6 +252,36 @@ def test_palette_and_transparent_images_become_rgb(tmp_path):
     assert found.x.shape == (2, 3, 5, 4)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_their_exif_orientation_says(tmp_path, orientation):
+    meant = colour_images(1, size=(5, 4))[0]
+    stored = {
+        1: meant,
+        2: meant[:, ::-1],
+        3: meant[::-1, ::-1],
+        4: meant[::-1],
+        5: meant.swapaxes(0, 1),
+        6: np.rot90(meant),
+        7: meant[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(meant, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(stored)).save(buffer, "PNG", exif=exif)
+    path = write_images(tmp_path / "x.parquet", [encode(meant), buffer.getvalue()])
+    found, source = read(path)
+    np.testing.assert_array_equal(found.x[1], meant.transpose(2, 0, 1))
+    assert source.notes.images_turned == (orientation != 1)
+
+
+def test_gray_images_made_colour_are_counted(tmp_path):
+    pixels = colour_images(3)
+    gray = encode(pixels[1, :, :, 0])
+    path = write_images(tmp_path / "x.parquet", [encode(pixels[0]), gray, gray])
+    assert read(path)[1].notes.images_coloured == 2
+
+
 def test_resize_brings_images_to_one_size(tmp_path):
     encoded = [encode(colour_images(1, size)[0]) for size in ((5, 4), (9, 9), (3, 8))]
     path = write_images(tmp_path / "x.parquet", encoded)

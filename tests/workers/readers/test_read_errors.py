@@ -172,6 +172,38 @@ def test_a_colour_image_among_gray_ones_is_refused(tmp_path):
     assert at(fail(path)) == (2, "img")
 
 
+def seen_through(mode):
+    image = Image.new("RGBA", (4, 4), (9, 9, 9, 255))
+    image.putpixel((1, 1), (9, 9, 9, 250))
+    buffer = io.BytesIO()
+    if mode == "P":
+        image = Image.new("P", (4, 4))
+        image.putpixel((1, 1), 1)
+        image.save(buffer, "PNG", transparency=0)
+    else:
+        image.convert(mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_an_image_that_is_transparent_in_part_is_refused(tmp_path, mode):
+    error = fail(write_images(tmp_path / "x.parquet", [encode((4, 4), "L"), seen_through(mode)]))
+    assert at(error) == (2, "img")
+    assert "background" in str(error)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_npz_images_with_an_alpha_channel_in_the_end_are_refused(tmp_path, channels):
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.zeros((3, 8, 9, channels), np.uint8), y=np.zeros(3, int))
+    error = fail(path)
+    assert at(error) == (None, "x")
+    assert f"x[..., :{channels - 1}]" in str(error)
+    np.savez(path, x=np.zeros((3, channels, 8, 9), np.uint8), y=np.zeros(3, int))
+    [chunk] = readers.open_source(path).chunks
+    assert chunk.x.shape == (3, channels, 8, 9)
+
+
 def test_a_named_image_column_must_hold_images(tmp_path):
     pq.write_table(pa.table({"label": [0], "photo": ["x.png"]}), tmp_path / "x.parquet")
     error = fail(tmp_path / "x.parquet", columns=Columns(image="photo"))

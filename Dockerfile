@@ -48,4 +48,4 @@ RUN pip install --no-deps --no-build-isolation --editable . \
 ENV HOME=/tmp UNLEARN_STATE_DIR=/var/lib/unlearn UNLEARN_DATA_ROOT=/data
 USER unlearn
 CMD ["celery", "-A", "workers.app", "worker", "--pool", "threads", "--concurrency", "4", \
-     "-Q", "deletions,background", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+     "-Q", "deletions,trainings,background", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]

@@ -9,9 +9,14 @@ from typing import Any
 from service.settings import Settings
 
 DELETIONS = "deletions"
+TRAININGS = "trainings"
 BACKGROUND = "background"
 RUN_BATCHES = "workers.tasks.run_batches"
+RUN_TRAININGS = "workers.tasks.run_trainings"
 RUN_BACKGROUND = "workers.tasks.run_background"
+
+#: The queue of each lane and the task that wakes it.
+QUEUES = {DELETIONS: RUN_BATCHES, TRAININGS: RUN_TRAININGS, BACKGROUND: RUN_BACKGROUND}
 
 
 @dataclass(frozen=True)

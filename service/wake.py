@@ -48,8 +48,12 @@ class Wake:
         del model_id
         self._want(broker.RUN_BATCHES, broker.DELETIONS)
 
+    def trainings(self) -> None:
+        """Something waits that trains or prepares: a training run, a new live anchor."""
+        self._want(broker.RUN_TRAININGS, broker.TRAININGS)
+
     def background(self) -> None:
-        """Something else waits: an ingest, a training run, a purge."""
+        """Something else waits: an ingest, a purge."""
         self._want(broker.RUN_BACKGROUND, broker.BACKGROUND)
 
     def close(self) -> None:

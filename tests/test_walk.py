@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from models_store import arrays
-from service import audit_file
+from service import audit_file, broker
 from service.ledger import db, keys, schema
 from service.ledger.tables import Dataset
 from service.main import create_app
@@ -27,7 +27,7 @@ from service.settings import Settings
 from workers import catalogue
 from workers.demo import digits as demo_digits
 from workers.demo.digits import Digits
-from workers.lanes import BACKGROUND, DELETIONS, Lane
+from workers.lanes import Lane, make
 from workers.runtime import Runtime
 
 
@@ -71,7 +71,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
             session, "tests", scopes=["admin"], expires_at=None, actor="tests", now=db.now()
         )
         session.commit()
-    lanes = [Lane(Runtime.make(settings), recipes) for recipes in (DELETIONS, BACKGROUND)]
+    lanes = [make(name, Runtime.make(settings)) for name in broker.QUEUES]
     catalogue.announce(lanes[0].runtime)
     with TestClient(create_app(settings)) as client:
         client.headers["Authorization"] = f"Bearer {secret}"

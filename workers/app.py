@@ -46,17 +46,11 @@ def _configuration() -> dict[str, Any]:
         "worker_pool": "threads",
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
-        "task_routes": {
-            broker.RUN_BATCHES: {"queue": broker.DELETIONS},
-            broker.RUN_BACKGROUND: {"queue": broker.BACKGROUND},
-        },
+        "task_routes": {task: {"queue": name} for name, task in broker.QUEUES.items()},
         "beat_schedule_filename": str(beat_file),
         "beat_schedule": {
             name: {"task": task, "schedule": settings.beat_seconds}
-            for name, task in (
-                (broker.DELETIONS, broker.RUN_BATCHES),
-                (broker.BACKGROUND, broker.RUN_BACKGROUND),
-            )
+            for name, task in broker.QUEUES.items()
         },
     }
 
@@ -83,11 +77,8 @@ def _open(**_: Any) -> None:
     from workers.runtime import Runtime
 
     settings = Settings()
-    for name, recipes in (
-        (broker.DELETIONS, lanes.DELETIONS),
-        (broker.BACKGROUND, lanes.BACKGROUND),
-    ):
-        _lanes[name] = lanes.Lane(Runtime.make(settings, stop=_stop), recipes)
+    for name in broker.QUEUES:
+        _lanes[name] = lanes.make(name, Runtime.make(settings, stop=_stop))
     # Also warms the process up that the first deletion will need.
     catalogue.announce(_lanes[broker.DELETIONS].runtime)
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 #: Every point there is, in the order in which a batch passes them.
 POINTS = (
     "batch.claimed",
+    "batch.left_to_training",
     "batch.computing",
     "batch.computed",
     "batch.recording",

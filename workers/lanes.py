@@ -1,7 +1,8 @@
-"""Two lanes of work in one worker: deletions never wait behind a training.
+"""Three lanes of work in one worker, by what the work costs: no step waits behind a training.
 
-Each lane has its own compute process and does one thing at a time. A Celery message starts it; so
-does its own poll of the database, which finds whatever a lost message failed to announce.
+Each lane has its own compute process, started when it first computes, and does one thing at a time.
+A Celery message starts it; so does its own poll of the database, which finds whatever a lost
+message failed to announce.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from service import broker
 from workers import erase, ingest, pipeline, prepare, purge, references, train
 from workers.runtime import Runtime
 
@@ -22,16 +24,27 @@ log = logging.getLogger(__name__)
 Recipe = Callable[[Runtime], object]
 
 #: In the order in which a lane looks for work.
-DELETIONS: Sequence[Recipe] = (prepare.describe_due, pipeline.run_due, erase.run_due)
-BACKGROUND: Sequence[Recipe] = (
-    ingest.run_due,
+DELETIONS: Sequence[Recipe] = (prepare.describe_due, pipeline.run_steps_due, erase.run_due)
+#: In order of precedence: after each that did something the lane begins again with the first. A
+#: batch that waits for its anchor finds it prepared; a training run comes after every batch.
+TRAININGS: Sequence[Recipe] = (
+    prepare.run_due,
+    pipeline.run_trainings_due,
     train.consolidate_due,
     train.run_due,
-    prepare.run_due,
     references.run_due,
-    purge.run_due,
-    purge.sweep,
 )
+BACKGROUND: Sequence[Recipe] = (ingest.run_due, purge.run_due, purge.sweep)
+
+
+def make(name: str, runtime: Runtime) -> Lane:
+    """The lane that a queue wakes, by the queue's name."""
+    recipes = {
+        broker.DELETIONS: DELETIONS,
+        broker.TRAININGS: TRAININGS,
+        broker.BACKGROUND: BACKGROUND,
+    }[name]
+    return Lane(runtime, recipes, by_precedence=name == broker.TRAININGS)
 
 
 @dataclass
@@ -40,6 +53,8 @@ class Lane:
 
     runtime: Runtime
     recipes: Sequence[Recipe]
+    #: Begin again with the first recipe after each that did something.
+    by_precedence: bool = False
     _busy: threading.Lock = field(default_factory=threading.Lock)
     _again: threading.Event = field(default_factory=threading.Event)
     _poll: threading.Thread | None = None
@@ -71,11 +86,14 @@ class Lane:
             self.run()
 
     def _run_recipes(self) -> None:
-        for recipe in self.recipes:
+        waiting = list(reversed(self.recipes))
+        while waiting:
             if self.runtime.stop.is_set():
                 return
+            recipe = waiting.pop()
             try:
-                recipe(self.runtime)
+                if recipe(self.runtime) and self.by_precedence:
+                    waiting = list(reversed(self.recipes))
             except SQLAlchemyError as error:
                 # The database is away. Everything in hand is still in the ledger: look again later.
                 log.warning("the database does not answer: %s", type(error).__name__)

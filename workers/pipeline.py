@@ -1,7 +1,8 @@
 """How a batch is unlearned, from the claim to the promoted version. Start reading here.
 
 1. claim: the model's lease is taken; the oldest due erasures become a batch.
-2. compute: one request to the compute process: load, update, store, verify.
+2. compute: one request to the compute process: load, update, store, verify. A batch whose next
+   method trains is left to the trainings lane first, so that no other model's batch waits for it.
 3. record: one transaction registers the version, stores what was measured, and promotes or
    rejects it. A rejected version is followed by the policy's next method.
 4. erase: raw rows that no model needs any more are overwritten, and finished requests closed.
@@ -14,7 +15,7 @@ until a sweep. Every step may be repeated.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -68,41 +69,69 @@ class Claimed:
 
     batch_id: str
     request: dict[str, Any]
+    #: What is still to be tried, in order, and which of it trains.
     methods: list[MethodChoice]
+    training: list[bool]
     promote_without_power: bool
     last_attempt: bool = False
+    #: What was tried before: ``[{"choice": …, "refusal": …}]``.
+    tried: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run_due(runtime: Runtime) -> bool:
     """Unlearn whatever is due on any model, then erase; True when something was done."""
-    done = False
+    done = run_steps_due(runtime)
+    while run_trainings_due(runtime):
+        done = True
+        run_steps_due(runtime)
+    return done
+
+
+def run_steps_due(runtime: Runtime) -> bool:
+    """Unlearn what is due; a batch whose next method trains is left to the trainings lane."""
     with runtime.session() as session:
         due = claims.due_models(session, now=runtime.now())
+    return _run_models(runtime, due, trains=False)
+
+
+def run_trainings_due(runtime: Runtime) -> bool:
+    """Run the batches that were left to the trainings lane."""
+    with runtime.session() as session:
+        due = claims.training_models(session)
+    return _run_models(runtime, due, trains=True)
+
+
+def _run_models(runtime: Runtime, due: list[int], *, trains: bool) -> bool:
+    done = False
     for model_id in due:
-        done |= run_model(runtime, model_id)
+        done |= run_model(runtime, model_id, trains=trains)
     return erase.run_due(runtime) or done
 
 
-def run_model(runtime: Runtime, model_id: int) -> bool:
+def run_model(runtime: Runtime, model_id: int, *, trains: bool) -> bool:
     """Run the model's due batches one after the other, unless another worker is at it."""
     done = False
     with runtime.lease(leases.of_model(model_id)) as held:
         if held is None:
             return False
-        while not runtime.stop.is_set() and run_batch(runtime, model_id, held):
+        while not runtime.stop.is_set() and run_batch(runtime, model_id, held, trains=trains):
             done = True
             erase.run_due(runtime)
     return done
 
 
-def run_batch(runtime: Runtime, model_id: int, held: leases.Held) -> bool:
-    """Claim and run one batch under the model's lease; False when there was none to run."""
-    claimed = _claim(runtime, model_id, held)
+def run_batch(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) -> bool:
+    """Claim and run one batch under the model's lease; False when there was none to run.
+
+    ``trains``: this is the trainings lane; the other one leaves to it what trains.
+    """
+    claimed = _claim(runtime, model_id, held, trains=trains)
     if claimed is None:
         return False
     reach("batch.claimed")
     try:
-        _unlearn(runtime, held, claimed)
+        if not _unlearn(runtime, held, claimed, trains=trains):
+            return False
     except leases.LeaseLost:
         log.warning("batch %s has a new holder; its work here is dropped", claimed.batch_id)
         return False
@@ -116,12 +145,12 @@ def run_batch(runtime: Runtime, model_id: int, held: leases.Held) -> bool:
     return True
 
 
-def _claim(runtime: Runtime, model_id: int, held: leases.Held) -> Claimed | None:
+def _claim(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) -> Claimed | None:
     with runtime.session() as session:
         # One lease is held for many short batches: each begins with the whole of its time.
         leases.renew(session, held, seconds=runtime.settings.lease_seconds, now=runtime.now())
         model = session.get_one(Model, model_id)
-        batch = claims.claim(session, model, held=held, now=runtime.now())
+        batch = claims.claim(session, model, held=held, now=runtime.now(), trains=trains)
         if batch is None:
             return None
         policy = Policy.model_validate(model.policy)
@@ -143,22 +172,38 @@ def _claim(runtime: Runtime, model_id: int, held: leases.Held) -> Claimed | None
         )
         # Where a batch has to be exact, no other method makes up for a retrain that failed.
         others = [] if batch.method == claims.EXACT else policy.fallbacks
+        request = plans.for_batch(session, runtime.settings, batch)
+        before = [entry["choice"] for entry in batch.tried]
+        methods = [
+            choice
+            for choice in (first, *(other for other in others if other != first))
+            if choice.model_dump() not in before
+        ]
         return Claimed(
             batch_id=batch.id,
-            request=plans.for_batch(session, runtime.settings, batch),
-            methods=[first, *(choice for choice in others if choice != first)],
+            request=request,
+            methods=methods,
+            training=[plans.trains(session, request, choice.method) for choice in methods],
+            tried=batch.tried,
             promote_without_power=policy.promote_without_power,
             last_attempt=batches.is_last_attempt(session, batch, retry=runtime.retry),
         )
 
 
-def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:
-    """Try the methods in turn until one gives a version that is promoted."""
+def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bool) -> bool:
+    """Try the methods in turn until one gives a version that is promoted.
+
+    False when the next one trains and this lane does not: the batch is left to the other one.
+    """
     if not claimed.request["forget"]:
         _complete_without_update(runtime, held, claimed)
-        return
-    refusals = []
-    for choice in claimed.methods:
+        return True
+    tried = list(claimed.tried)
+    for choice, is_training in zip(claimed.methods, claimed.training, strict=True):
+        if is_training and not trains:
+            _leave_to_training(runtime, held, claimed, tried)
+            return False
+        refusals = [entry["refusal"] for entry in tried]
         request = claimed.request | {"method": choice.model_dump()}
         reach("batch.computing")
         try:
@@ -166,23 +211,38 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:
                 "unlearn",
                 request,
                 held=held,
-                timeout_seconds=_time_limit(runtime, choice),
+                timeout_seconds=_time_limit(runtime, is_training),
             )
         except ComputeFailed as failed:
             if not _asks_the_next(failed, choice, claimed):
                 raise
-            refusals.append(_refusal(failed, choice))
-            log.warning("batch %s goes on without %s", claimed.batch_id, refusals[-1])
+            tried.append(_tried(choice, _refusal(failed, choice)))
+            log.warning("batch %s goes on without %s", claimed.batch_id, tried[-1]["refusal"])
             continue
         reach("batch.computed")
         if refusals:
-            answer["notes"]["passed_over"] = list(refusals)
+            answer["notes"]["passed_over"] = refusals
         promoted, why = _record(runtime, held, claimed, choice, request, answer)
         reach("batch.recorded")
         if promoted:
-            return
-        refusals.append(f"{choice.method}: {why}")
-    raise BatchFailed("no method gave a version that may go live; " + "; ".join(refusals))
+            return True
+        tried.append(_tried(choice, f"{choice.method}: {why}"))
+    refused = "; ".join(entry["refusal"] for entry in tried)
+    raise BatchFailed(f"no method gave a version that may go live; {refused}")
+
+
+def _tried(choice: MethodChoice, refusal: str) -> dict[str, Any]:
+    return {"choice": choice.model_dump(), "refusal": refusal}
+
+
+def _leave_to_training(
+    runtime: Runtime, held: leases.Held, claimed: Claimed, tried: list[dict[str, Any]]
+) -> None:
+    with runtime.session() as session:
+        batch = session.get_one(Batch, claimed.batch_id)
+        batches.leave_to_training(session, batch, tried=tried, held=held)
+    reach("batch.left_to_training")
+    log.info("batch %s waits for the trainings lane", claimed.batch_id)
 
 
 def _asks_the_next(failed: ComputeFailed, choice: MethodChoice, claimed: Claimed) -> bool:
@@ -359,8 +419,8 @@ def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exceptio
         log.warning("batch %s has a new holder meanwhile", claimed.batch_id)
 
 
-def _time_limit(runtime: Runtime, choice: MethodChoice) -> float:
-    if choice.method == "retrain":
+def _time_limit(runtime: Runtime, is_training: bool) -> float:
+    if is_training:
         return runtime.settings.training_timeout_seconds
     return runtime.settings.batch_timeout_seconds
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session
 
-from service.ledger import batches, versions
+from service.ledger import batches, capabilities, versions
 from service.ledger.policy import Policy
 from service.ledger.tables import (
     Artifact,
@@ -89,6 +89,15 @@ def _gates(policy: Policy) -> dict[str, Any]:
         "forgotten_share": policy.drift.max_share,
         "forgotten_class_share": policy.drift.max_class_share,
     } | policy.gates
+
+
+def trains(session: Session, request: dict[str, Any], method: str) -> bool:
+    """Whether a method would train for this batch, or first have to prepare the batch's anchor."""
+    start = request["anchor"]
+    unprepared = start["cache"] is None and not start["forgot_before"]
+    # A class is left from the present weights, without what an anchor's preparation gives.
+    prepares = method in ANCHORED and unprepared and request["kind"] == "records"
+    return prepares or capabilities.trains(session, method)
 
 
 def anchor(session: Session, version: Version) -> dict[str, Any]:

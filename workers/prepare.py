@@ -34,10 +34,12 @@ def describe_due(runtime: Runtime) -> bool:
 def run_due(runtime: Runtime) -> bool:
     """Prepare the anchors of the live versions that have no cache yet."""
     done = False
-    for anchor_id in _unprepared(runtime):
+    for model_id, anchor_id in _unprepared(runtime):
         if runtime.resting(f"prepare:{anchor_id}"):
             continue
-        with runtime.lease(f"prepare:{anchor_id}") as held:
+        # The model's own lease: its deletions wait for the preparation, which makes a step of them,
+        # and none of its rows is erased while the preparation reads them.
+        with runtime.lease(leases.of_model(model_id)) as held:
             if held is not None and not runtime.stop.is_set():
                 done |= _prepare(runtime, anchor_id, held)
     return done
@@ -81,7 +83,8 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
             models.invalid(session, model, error=error, actor=runtime.actor)
 
 
-def _unprepared(runtime: Runtime) -> list[int]:
+def _unprepared(runtime: Runtime) -> list[tuple[int, int]]:
+    """(model, anchor) of the live anchors without a cache from which the policy's methods step."""
     prepared = exists().where(
         Artifact.version_id == Version.anchor_id,
         Artifact.kind == "caches",
@@ -95,7 +98,7 @@ def _unprepared(runtime: Runtime) -> list[int]:
             .where(~prepared, Version.id == Version.anchor_id)
         ).all()
         return [
-            anchor_id
+            (model.id, anchor_id)
             for model, anchor_id in rows
             if anchor_id is not None
             and plans.ANCHORED & _methods(Policy.model_validate(model.policy))

@@ -32,18 +32,19 @@ PAUSE_SECONDS = 3600.0
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Train one model for every live anchor that has too few; True when one was trained.
+    """Train one model for a live anchor that has too few; True when one was trained.
 
     One at a time: between two of them, whatever else is due has its turn.
     """
-    done = False
     for anchor_id in _wanting(runtime):
         if _pausing(runtime, anchor_id):
             continue
         with runtime.lease(f"references:{anchor_id}") as held:
-            if held is not None and not runtime.stop.is_set():
-                done |= _train(runtime, anchor_id, held)
-    return done
+            if held is None or runtime.stop.is_set():
+                continue
+            if _train(runtime, anchor_id, held):
+                return True
+    return False
 
 
 def _wanting(runtime: Runtime) -> list[int]:

@@ -23,6 +23,7 @@ from typing import IO
 from pydantic import SecretStr
 from rich.console import Console
 
+from service import broker
 from service.ledger import db, schema
 from service.settings import Settings
 
@@ -82,7 +83,7 @@ def programs(settings: Settings, *, host: str, port: int, processes: int) -> lis
     uvicorn = [*python, "uvicorn", "service.main:create_app", "--factory"]
     # Threads, because the computing happens in child processes; gossip serves nothing here.
     pool = ["--pool", "threads", "--concurrency", "4", "--without-gossip", "--without-mingle"]
-    queues = ["-Q", "deletions,background"]
+    queues = ["-Q", ",".join(broker.QUEUES)]
     schedule = ["--schedule", str(settings.state_dir.resolve() / "beat"), "--pidfile", ""]
     workers = [
         Program(

@@ -49,8 +49,10 @@ def consolidate_due(runtime: Runtime) -> bool:
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Run every waiting training run; True when one was run."""
-    done = False
+    """Run the oldest waiting training run that nobody is at; True when one was run.
+
+    One at a time: between two of them, whatever else is due has its turn.
+    """
     with runtime.session() as session:
         waiting = session.scalars(
             select(TrainingRun.id)
@@ -62,9 +64,11 @@ def run_due(runtime: Runtime) -> bool:
         ).all()
     for run_id in waiting:
         with runtime.lease(f"run:{run_id}") as held:
-            if held is not None and not runtime.stop.is_set():
-                done |= run_training(runtime, run_id, held)
-    return done
+            if held is None or runtime.stop.is_set():
+                continue
+            if run_training(runtime, run_id, held):
+                return True
+    return False
 
 
 def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:

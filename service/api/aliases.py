@@ -89,7 +89,7 @@ def move(
         )
     shown = _view(session, row, pagination.Paging(pagination.DEFAULT_PAGE, None))
     session.commit()
-    wake.background()
+    wake.trainings()
     wake.deletions(row.id)
     return shown
 

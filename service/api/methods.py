@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,6 +33,9 @@ class MethodView(CapabilityView):
 
     forgets: list[str] = Field(description="kinds of forgetting: records, class")
     guarantee: str = Field(description="exact (retraining only) or empirical")
+    cost: Literal["step", "training"] = Field(
+        description="training: makes epochs over retained rows; runs in the lane for trainings"
+    )
 
 
 @router.get(
@@ -84,4 +87,5 @@ def _method(row: Capability) -> dict[str, Any]:
         **shown,
         "forgets": row.details.get("forgets", ["records"]),
         "guarantee": row.details.get("guarantee", "empirical"),
+        "cost": capabilities.cost(row),
     }

@@ -155,7 +155,7 @@ def create(
     )
     shown = _detail(session, model)
     session.commit()
-    wake.background()
+    wake.deletions(model.id)
     response.headers["Location"] = f"/v1/models/{model.name}"
     return shown
 

@@ -72,7 +72,7 @@ def create(
         session, row, reason=given.reason, seed=given.seed, actor=caller.actor, now=db.now()
     )
     session.commit()
-    wake.background()
+    wake.trainings()
     response.headers["Location"] = f"/v1/models/{model}/training-runs/{run.id}"
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return _view(row, run, {})

@@ -237,7 +237,7 @@ def create(
     )
     shown = views(session, row, [version])[0]
     session.commit()
-    wake.background()
+    wake.trainings()
     wake.deletions(row.id)
     response.headers["Location"] = f"/v1/models/{model}/versions/{version.number}"
     return shown

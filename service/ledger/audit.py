@@ -66,6 +66,7 @@ class Action(StrEnum):
     DELETION_REQUEST_RETRIED = "deletion_request:retried"
     BATCH_CLAIMED = "batch:claimed"
     BATCH_TAKEN_OVER = "batch:taken_over"
+    BATCH_LEFT_TO_TRAINING = "batch:left_to_training"
     BATCH_COMPLETED = "batch:completed"
     BATCH_FAILED = "batch:failed"
     BATCH_HANDED_BACK = "batch:handed_back"

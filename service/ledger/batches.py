@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -16,6 +17,9 @@ from sqlalchemy.orm import Session
 from service.ledger import audit, erasures, ids, leases, versions
 from service.ledger.states import BatchStatus, VersionStatus
 from service.ledger.tables import Batch, BatchRecord, Erasure, Model, Version
+
+#: Fence of a batch that is left to the trainings lane; leases begin at 1.
+NOBODYS_FENCE = 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,28 @@ def hand_back(
         action=audit.Action.BATCH_HANDED_BACK,
         subject=f"batch:{batch.id}",
         data={"because": because},
+    )
+
+
+def leave_to_training(
+    session: Session, batch: Batch, *, tried: Sequence[dict[str, Any]], held: leases.Held
+) -> None:
+    """Leave the running batch to the trainings lane, with the methods that were tried already.
+
+    It stays the model's running batch, so no second one is formed beside it. Its fence is nobody's
+    until that lane claims it: what the present holder writes later is refused.
+    """
+    _require_running(session, batch, held)
+    batch.trains = True
+    batch.tried = list(tried)
+    batch.fence = NOBODYS_FENCE
+    session.flush()
+    audit.append(
+        session,
+        actor=f"worker:{held.owner}",
+        action=audit.Action.BATCH_LEFT_TO_TRAINING,
+        subject=f"batch:{batch.id}",
+        data={"methods_tried": len(batch.tried)},
     )
 
 

@@ -29,7 +29,8 @@ _LARGEST_INTEGER = 2**63 - 1
 class Announcement:
     """One thing that a worker can do; ``options_schema`` is the JSON schema of its options.
 
-    ``details`` of a method: ``forgets`` (list of ``records``, ``class``) and ``guarantee``.
+    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` and
+    ``cost`` (``step`` or ``training``).
     """
 
     kind: Kind
@@ -64,6 +65,18 @@ def announce(session: Session, announcements: Iterable[Announcement], *, now: da
             setattr(known, name, value)
         known.announced_at = now
     session.flush()
+
+
+def cost(method: Capability) -> str:
+    """Return how dear a method is: ``step`` or ``training``; workers of old announce neither."""
+    exact = method.details.get("guarantee") == "exact"
+    return str(method.details.get("cost", "training" if exact else "step"))
+
+
+def trains(session: Session, method: str) -> bool:
+    """Whether a method makes epochs over retained rows; one that nobody announced does not."""
+    known = session.get(Capability, ("method", method))
+    return known is not None and cost(known) == "training"
 
 
 def page(

@@ -11,10 +11,10 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, func, insert, or_, select
+from sqlalchemy import and_, exists, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, erasures, ids, leases, versions
+from service.ledger import audit, batches, erasures, ids, leases, versions
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
@@ -35,8 +35,33 @@ MAX_ERASURES = 10_000
 EXACT: dict[str, Any] = {"method": "retrain", "options": {}}
 
 
+def training_models(session: Session) -> list[int]:
+    """Ids of the models whose running batch is left to the trainings lane, oldest batch first."""
+    return list(
+        session.scalars(
+            select(Batch.model_id)
+            .where(Batch.status == BatchStatus.RUNNING, Batch.trains)
+            .order_by(Batch.created_at)
+        )
+    )
+
+
+def training_waits(session: Session) -> bool:
+    """Whether a batch was left to the trainings lane and no worker has taken it yet."""
+    waiting = exists().where(
+        Batch.status == BatchStatus.RUNNING,
+        Batch.trains,
+        Batch.fence == batches.NOBODYS_FENCE,
+    )
+    return bool(session.scalar(select(waiting)))
+
+
 def due_models(session: Session, *, now: datetime) -> list[int]:
-    """Ids of the models that have something to unlearn now, longest waiting first."""
+    """Ids of the models that have something to unlearn now, longest waiting first.
+
+    Without those whose running batch is left to the trainings lane (``training_models``).
+    """
+    training = set(training_models(session))
     running = select(Batch.model_id, Batch.created_at).where(Batch.status == BatchStatus.RUNNING)
     waiting: dict[int, datetime] = dict(session.execute(running).all())
     pending = (
@@ -51,17 +76,26 @@ def due_models(session: Session, *, now: datetime) -> list[int]:
                 waiting[model_id] = oldest
     for model_id, since in session.execute(_catching_up()):
         waiting.setdefault(model_id, since)
-    return sorted(waiting, key=waiting.__getitem__)
+    return sorted(waiting.keys() - training, key=waiting.__getitem__)
 
 
-def claim(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
-    """The model's next batch: a left one taken over, or a new one; None when nothing is due."""
+def claim(
+    session: Session, model: Model, *, held: leases.Held, now: datetime, trains: bool = False
+) -> Batch | None:
+    """The model's next batch: a left one taken over, or a new one; None when nothing is due.
+
+    ``trains``: the trainings lane asks, which takes what was left to it and nothing else.
+    """
     leases.hold(session, held)
     left = session.scalar(
         select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
     )
+    if left is not None and left.trains != trains:
+        return None  # the other lane's, and the model's next one waits for it
     if left is not None:
         return _take_over(session, left, held=held)
+    if trains:
+        return None
     return _catch_up(session, model, held=held, now=now) or _form(
         session, model, held=held, now=now
     )
@@ -80,7 +114,10 @@ def must_be_exact(session: Session, model: Model) -> bool:
 
 
 def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
-    if batch.fence != held.fence:  # a new holder: the one before died or was stopped
+    if batch.fence == batches.NOBODYS_FENCE:  # handed on in order: no attempt has failed
+        batch.fence = held.fence
+        session.flush()
+    elif batch.fence != held.fence:  # a new holder: the one before died or was stopped
         batch.attempts += 1
         batch.fence = held.fence
         session.flush()

@@ -409,8 +409,12 @@ class Batch(Base):
     #: The method asked for by run-now; None: the policy's.
     method: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     seed: Mapped[int] = mapped_column(BigInteger)
-    #: Fence of the model's lease under which it was last claimed.
+    #: Fence of the model's lease under which it was last claimed; 0: left to the trainings lane.
     fence: Mapped[int] = mapped_column(BigInteger)
+    #: Its next method trains, so only the trainings lane takes it.
+    trains: Mapped[bool] = mapped_column(default=False)
+    #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …}]``.
+    tried: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     attempts: Mapped[int] = mapped_column(default=1)
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant)

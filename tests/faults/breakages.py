@@ -179,6 +179,7 @@ def _late_messages(fleet: Fleet) -> None:
     app.conf.broker_transport_options = reached.transport_options
     for task, queue in (
         (broker.RUN_BATCHES, broker.DELETIONS),
+        (broker.RUN_TRAININGS, broker.TRAININGS),
         (broker.RUN_BACKGROUND, broker.BACKGROUND),
     ):
         app.send_task(task, queue=queue, countdown=3, ignore_result=True)

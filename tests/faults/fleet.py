@@ -238,8 +238,8 @@ class Fleet:
 
         sender = wake.sender(self.settings)
         for _ in range(count):
-            sender._send(broker.RUN_BATCHES, broker.DELETIONS)
-            sender._send(broker.RUN_BACKGROUND, broker.BACKGROUND)
+            for queue, task in broker.QUEUES.items():
+                sender._send(task, queue)
         sender.close()
 
     def stored(self, kind: str) -> tuple[str, Path] | None:

@@ -34,6 +34,7 @@ def announce(session: Session) -> None:
                 {
                     "forgets": ["records"] if name == "iau" else ["class", "records"],
                     "guarantee": method.guarantee,
+                    "cost": method.cost,
                 },
             )
         )

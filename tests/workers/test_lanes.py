@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from service.ledger.states import RequestStatus
 from service.settings import Settings
 from tests.workers.place import Place
 from workers import serve
-from workers.lanes import BACKGROUND, DELETIONS, Lane
+from workers.lanes import DELETIONS, Lane, make
 
 DEADLINE_SECONDS = 60
 
@@ -85,6 +86,24 @@ def test_call_that_comes_while_the_lane_works_makes_it_look_once_more(town: Plac
     assert len(rounds) == 2
 
 
+def test_lane_by_precedence_begins_again_after_each_that_did_something(town: Place) -> None:
+    ran: list[str] = []
+    batches = iter([False, True, False, False])
+
+    def first(_runtime: object) -> bool:
+        ran.append("batches")
+        return next(batches)
+
+    runs = iter([True, False])
+
+    def second(_runtime: object) -> bool:
+        ran.append("a run")
+        return next(runs)
+
+    Lane(town.runtime, (first, second), by_precedence=True).run()
+    assert ran == ["batches", "a run", "batches", "batches", "a run"]
+
+
 def test_stopped_lane_begins_nothing(town: Place) -> None:
     request = town.ask(town.training_rows()[0])
     town.runtime.stop.set()
@@ -92,26 +111,23 @@ def test_stopped_lane_begins_nothing(town: Place) -> None:
     assert town.request(request).status == RequestStatus.ACCEPTED
 
 
-@pytest.mark.parametrize("lane", [DELETIONS, BACKGROUND])
-def test_running_a_lane_again_changes_nothing(town: Place, lane: tuple) -> None:
+@pytest.mark.parametrize("name", list(broker.QUEUES))
+def test_running_a_lane_again_changes_nothing(town: Place, name: str) -> None:
     """A message that comes twice, or late, finds nothing to do."""
     town.ask(town.training_rows()[0])
-    Lane(town.runtime, DELETIONS).run()
-    Lane(town.runtime, BACKGROUND).run()
+    for each in broker.QUEUES:
+        make(each, town.runtime).run()
     before = [(version.id, version.status) for version in town.versions()], town.forgotten()
     for _ in range(2):
-        Lane(town.runtime, lane).run()
+        make(name, town.runtime).run()
     after = [(version.id, version.status) for version in town.versions()], town.forgotten()
     assert after == before
 
 
-@pytest.fixture
-def worker(town: Place, tmp_path: Path) -> Iterator[Settings]:
-    """A real Celery worker that looks on its own only once an hour."""
-    settings = town.settings.model_copy(update={"poll_seconds": 3600.0, "grace_seconds": 1.0})
-    # The embedded form's own command and environment.
+@contextmanager
+def running(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A real Celery worker, by the embedded form's own command and environment."""
     program = serve.programs(settings, host="127.0.0.1", port=1, processes=1)[0]
-    log = tmp_path / "worker.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *program.command[1:]],
@@ -122,10 +138,18 @@ def worker(town: Place, tmp_path: Path) -> Iterator[Settings]:
     try:
         until(lambda: b" ready." in log.read_bytes() or process.poll() is not None, "worker start")
         assert process.poll() is None, log.read_text()
-        yield settings
+        yield process
     finally:
         process.terminate()
         process.wait(DEADLINE_SECONDS)
+
+
+@pytest.fixture
+def worker(town: Place, tmp_path: Path) -> Iterator[Settings]:
+    """A worker that looks on its own only once an hour."""
+    settings = town.settings.model_copy(update={"poll_seconds": 3600.0, "grace_seconds": 1.0})
+    with running(settings, tmp_path / "worker.log"):
+        yield settings
 
 
 def test_message_wakes_a_real_worker_and_more_of_the_same_change_nothing(
@@ -138,8 +162,8 @@ def test_message_wakes_a_real_worker_and_more_of_the_same_change_nothing(
     until(lambda: town.request(first).status == RequestStatus.COMPLETED, "the first deletion")
     second = town.ask(rows[1])
     for _ in range(3):
-        sender._send(broker.RUN_BATCHES, broker.DELETIONS)
-        sender._send(broker.RUN_BACKGROUND, broker.BACKGROUND)
+        for queue, task in broker.QUEUES.items():
+            sender._send(task, queue)
     until(lambda: town.request(second).status == RequestStatus.COMPLETED, "the second deletion")
     sender.close()
     messages = worker.state_dir / "broker" / "messages"

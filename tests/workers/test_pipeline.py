@@ -238,7 +238,7 @@ def test_second_worker_leaves_a_model_alone_that_is_worked_on(town: Place) -> No
     request = town.ask(town.training_rows()[0])
     with town.runtime.lease(leases.of_model(town.model().id)) as held:
         assert held is not None
-        assert not pipeline.run_model(town.second(), town.model().id)
+        assert not pipeline.run_model(town.second(), town.model().id, trains=False)
     assert town.request(request).status == RequestStatus.ACCEPTED
     assert town.batches() == []
 
@@ -250,14 +250,14 @@ def test_overtaken_worker_drops_its_work(town: Place, monkeypatch: pytest.Monkey
     model_id = town.model().id
     with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held)
+        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
         assert claimed is not None
         monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
         pipeline.run_due(town.second())
         monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
         assert town.live().number == 2
         with pytest.raises(pipeline.leases.LeaseLost):
-            pipeline._unlearn(town.runtime, held, claimed)
+            pipeline._unlearn(town.runtime, held, claimed, trains=False)
         pipeline._hand_back(town.runtime, held, claimed, because="late")
         pipeline._fail(town.runtime, held, claimed, RuntimeError("late"))
     assert_forgotten_once(town, request, rows)
@@ -271,7 +271,7 @@ def test_stopping_worker_hands_its_batch_back_uncounted(town: Place) -> None:
     model_id = town.model().id
     with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held)
+        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
         assert claimed is not None
         town.runtime.stopped_at = 0.0
         town.runtime.stop.set()
@@ -306,7 +306,7 @@ def test_production_moved_by_hand_in_the_middle_is_respected(town: Place) -> Non
     model_id = town.model().id
     with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held)
+        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
         assert claimed is not None
         with town.runtime.session() as session:
             versions.promote(
@@ -319,7 +319,7 @@ def test_production_moved_by_hand_in_the_middle_is_respected(town: Place) -> Non
                 now=town.runtime.now(),
             )
         with pytest.raises(versions.ProductionMoved):
-            pipeline._unlearn(town.runtime, held, claimed)
+            pipeline._unlearn(town.runtime, held, claimed, trains=False)
         pipeline._hand_back(town.runtime, held, claimed, because="production was moved by hand")
     work_through(town)
     assert_forgotten_once(town, request, rows)
@@ -338,7 +338,7 @@ def test_batch_without_rows_is_not_completed_on_a_version_that_is_no_longer_live
     model_id = town.model().id
     with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held)
+        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
         assert claimed is not None
         with town.runtime.session() as session:
             model = session.get_one(Model, model_id)

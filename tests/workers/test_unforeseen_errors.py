@@ -152,7 +152,8 @@ def test_machine_that_fails_at_the_last_attempt_too_is_answered_by_the_next_meth
         town.arm("compute.updated", "out_of_memory")
         with town.runtime.lease(leases.of_model(town.model().id)) as held:
             assert held is not None
-            assert pipeline.run_batch(town.runtime, town.model().id, held)
+            pipeline.run_batch(town.runtime, town.model().id, held, trains=False)
+    assert [batch.trains for batch in town.batches()] == [False, True]
     town.work()
     assert town.request(request).status == RequestStatus.COMPLETED
     assert town.live().method == "retrain"
@@ -166,6 +167,6 @@ def test_batch_that_must_be_exact_has_no_second_choice(town: Place) -> None:
     town.ask(*town.training_rows()[:3])
     with town.runtime.lease(leases.of_model(model_id)) as held:
         assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held)
+        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
     assert claimed is not None
     assert [choice.method for choice in claimed.methods] == ["retrain"]

@@ -4,6 +4,8 @@ A method file defines
 
 - ``FORGETS``: the kinds of forgetting it can do, a subset of ``{"records", "class"}``;
 - ``GUARANTEE``: ``"exact"`` (retraining only) or ``"empirical"``;
+- ``COST``: ``"training"`` where it makes epochs over retained rows, else ``"step"``: batches of a
+  method that trains never stand before another model's step;
 - ``Options``: a frozen dataclass of its settings, constrained with ``annotated_types``;
 - ``unlearn(model, forget, retain, *, options, context, generator) -> Update``.
 
@@ -32,6 +34,7 @@ class Method:
     summary: str
     forgets: frozenset[str]
     guarantee: str
+    cost: str
     options: type[Any]
     unlearn: Callable[..., Update]
 
@@ -51,6 +54,7 @@ def get(name: str) -> Method:
         summary=(module.__doc__ or "").strip().partition("\n")[0],
         forgets=frozenset(module.FORGETS),
         guarantee=module.GUARANTEE,
+        cost=module.COST,
         options=module.Options,
         unlearn=module.unlearn,
     )

@@ -41,6 +41,7 @@ from unlearning.update_log import UpdateLog
 
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "empirical"
+COST = "training"
 
 # Share of the batches beyond which healing is most of a training.
 _MOST = 0.5

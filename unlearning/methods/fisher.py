@@ -30,6 +30,7 @@ from unlearning.methods._contract import Context, Update
 
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "empirical"
+COST = "step"
 
 
 @dataclass(frozen=True, kw_only=True)

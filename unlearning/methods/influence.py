@@ -38,6 +38,7 @@ from unlearning.methods._contract import Context, Update
 
 FORGETS = frozenset({"records"})
 GUARANTEE = "empirical"
+COST = "step"
 
 # What PyTorch says of an operator whose backward pass has no derivative.
 _ONLY_ONCE = ("derivative", "differentiate", "require grad", "not have been used in the graph")

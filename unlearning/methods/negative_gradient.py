@@ -31,6 +31,7 @@ from unlearning.methods._contract import Context, Update
 
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "empirical"
+COST = "training"
 
 # The authors' lr and epochs of the two forms.
 _PLAIN = (1e-4, 5)

@@ -24,6 +24,7 @@ from unlearning.update_log import UpdateLog
 
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "exact"
+COST = "training"
 
 
 @dataclass(frozen=True)

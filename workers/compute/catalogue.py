@@ -46,7 +46,11 @@ def installed() -> list[Announcement]:
                 summary=method.summary,
                 options_schema=options.schema(method.options),
                 code_version=version,
-                details={"forgets": sorted(method.forgets), "guarantee": method.guarantee},
+                details={
+                    "forgets": sorted(method.forgets),
+                    "guarantee": method.guarantee,
+                    "cost": method.cost,
+                },
             )
         )
     for name in architectures.names():

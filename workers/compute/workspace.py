@@ -28,8 +28,8 @@ class Workspace:
 
     def __init__(self, *, device: str = "auto", threads: int = 0) -> None:
         self.device = devices.pick(device)
-        # A worker has two lanes: together their processes use every core, and neither waits at a
-        # barrier for a thread that the other has pushed aside.
+        # A worker has two lanes that compute: together their processes use every core, and neither
+        # waits at a barrier for a thread that the other has pushed aside.
         torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // 2))
         self._kept: OrderedDict[tuple[str, ...], Any] = OrderedDict()
 

@@ -63,6 +63,7 @@ def test_file_declares_what_it_can_do_and_what_it_guarantees(name):
     assert method.forgets
     assert method.forgets <= {"records", "class"}
     assert method.guarantee == ("exact" if name == "retrain" else "empirical")
+    assert method.cost in {"step", "training"}
     assert method.summary.endswith(".") or method.summary.endswith(":")
 
 

@@ -116,7 +116,7 @@ class Writer:
         with files.writing(self._directory.parent):
             self._stream.write(raw.data)
         self._labels.append(numbers)
-        self._digests.append(b"".join(_row_digests(raw, numbers)))
+        self._digests.append(b"".join(row_digests(raw, numbers)))
 
     def finish(
         self, *, splits: npt.NDArray[np.uint8], classes: int, source: dict[str, Any]
@@ -192,6 +192,11 @@ def erased(root: Path, key: str) -> npt.NDArray[np.int64]:
     return np.flatnonzero(~digests.any(axis=1))
 
 
+def digests(root: Path, key: str) -> npt.NDArray[np.uint8]:
+    """Digest of every row as it was ingested, (n, 16) uint8; zeros where a row was overwritten."""
+    return _digests(files.find(_home(root), key), len(open(root, key)))
+
+
 def overwrite(root: Path, key: str, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
     """Zero the digests, the raw bytes and the labels of ``rows`` in place and flush them.
 
@@ -261,7 +266,8 @@ def _header(dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
     return buffer.getvalue()
 
 
-def _row_digests(rows: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> Iterator[bytes]:
+def row_digests(rows: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> Iterator[bytes]:
+    """Digests of rows (k, *shape) with their labels (k,), as an array keeps them."""
     flat = rows.reshape(len(rows), -1).view(np.uint8)
     for row, label in zip(flat, labels.tolist(), strict=True):
         digest = hashlib.sha256(row.data)
@@ -332,7 +338,7 @@ def _verify(directory: Path, key: str) -> None:
     for start in range(0, len(array), step):
         here = slice(start, start + step)
         rows, labels = np.asarray(array.rows[here]), np.asarray(array.labels[here])
-        found = np.frombuffer(b"".join(_row_digests(rows, labels)), np.uint8)
+        found = np.frombuffer(b"".join(row_digests(rows, labels)), np.uint8)
         expected = digests[here]
         wrong = (found.reshape(-1, DIGEST_BYTES) != expected).any(axis=1)
         gone = ~expected.any(axis=1)

@@ -27,6 +27,7 @@ from service.api import (
     problems,
     record_lists,
     schemas_deletion_requests,
+    suppressions,
     training_runs,
     versions,
 )
@@ -39,6 +40,7 @@ OPEN = (health.router, audit.open_router)
 SECURED = (
     deletion_requests.verb_router,
     deletion_requests.router,
+    suppressions.router,
     datasets.router,
     record_lists.router,
     models.router,

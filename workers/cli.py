@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.settings import Settings
-from workers import cli_datasets, cli_errors
+from workers import cli_datasets, cli_errors, cli_suppressions
 from workers.cli_errors import stop as _stop
 from workers.cli_ledger import engine as _engine
 from workers.cli_ledger import session as _session
@@ -31,6 +31,7 @@ restore_app = typer.Typer(no_args_is_help=True, help="After restoring a backup."
 app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
+app.add_typer(cli_suppressions.app, name="suppressions")
 app.add_typer(restore_app, name="restore")
 
 out = Console()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 
 from models_store import arrays
-from service.ledger import erasures
+from service.ledger import erasures, suppressions
 from service.ledger.states import DatasetStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest
+from workers import suppression
 from workers.fault_points import reach
 from workers.runtime import Runtime
 
@@ -32,12 +35,20 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
     if not rows:
         return False
     assert dataset.array_key is not None
+    _suppress(runtime, dataset, rows)
     arrays.overwrite(runtime.store, dataset.array_key, rows)
     reach("erase.overwritten")
     with runtime.session() as session:
         erasures.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
     reach("erase.marked")
     return True
+
+
+def _suppress(runtime: Runtime, dataset: Dataset, rows: Sequence[int]) -> None:
+    """Keep the rows out of later ingests, while it can still be told what was in them."""
+    with runtime.session() as session:
+        digests = suppression.of_rows(session, runtime.store, dataset, rows, runtime.digester)
+        suppressions.keep_rows(session, dataset, digests, now=runtime.now())
 
 
 def _exclude_without_models(runtime: Runtime) -> None:

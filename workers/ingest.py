@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ import numpy.typing as npt
 from models_store import arrays
 from models_store.errors import StoreError
 from service.errors import Unprocessable
-from service.ledger import datasets, identifiers, leases
+from service.ledger import datasets, identifiers, leases, suppressions
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Case, Origin
 from service.ledger.tables import Dataset
-from workers import readers, source_report
+from workers import readers, source_report, suppression
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.readers import Columns, ReadError
 from workers.runtime import Runtime
+from workers.suppression import Sieve
 
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -97,21 +98,21 @@ def ingest(
     try:
         if path is None:
             raise ReadError("the source no longer lies under the data root; add the dataset again")
-        found = read_into_store(
-            path, root=runtime.store, name=name, progress=watch, **_asked(source)
-        )
-        reach("ingest.stored")
-        with runtime.session() as session:
-            leases.hold(session, held)
-            dataset = session.get_one(Dataset, dataset_id)
-            datasets.complete(
-                session,
-                dataset,
-                _facts(found),
-                _rows(found, runtime.digester),
-                actor=runtime.actor,
-                now=runtime.now(),
+        while True:
+            sieve = _sieve(runtime, source)
+            found = read_into_store(
+                path,
+                root=runtime.store,
+                name=name,
+                leave_out=sieve,
+                progress=watch,
+                **_asked(source),
             )
+            reach("ingest.stored")
+            if _complete(runtime, dataset_id, found, sieve, held=held):
+                break
+            arrays.destroy(runtime.store, found.key)
+            found = None
     except (leases.LeaseLost, Stopping):
         return "stopped; the dataset is still waiting"
     except (ReadError, StoreError, OSError, Unprocessable) as error:
@@ -125,6 +126,36 @@ def ingest(
             )
         return str(error)
     return None
+
+
+def _sieve(runtime: Runtime, source: dict[str, Any]) -> Sieve:
+    """What keeps the rows of whoever was forgotten until now out of a source."""
+    with runtime.session() as session:
+        suppressed = suppression.load(session, runtime.store, runtime.digester)
+    fold_case = source.get("id_case") == Case.IGNORED
+    return Sieve(runtime.digester, suppressed, fold_case=fold_case)
+
+
+def _complete(
+    runtime: Runtime, dataset_id: int, found: Ingested, sieve: Sieve, *, held: leases.Held
+) -> bool:
+    """Make the dataset ready; False when it holds somebody who was forgotten meanwhile."""
+    with runtime.session() as session:
+        suppressions.hold(session)
+        late = suppressions.in_force(session, after=sieve.suppressed.newest)
+        if replace(sieve, suppressed=late).meets(found.subject_ids or ()):
+            return False
+        leases.hold(session, held)
+        dataset = session.get_one(Dataset, dataset_id)
+        datasets.complete(
+            session,
+            dataset,
+            _facts(found),
+            _rows(found, runtime.digester),
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+    return True
 
 
 class _Watch:
@@ -282,7 +313,10 @@ def _read(
     chunks = _kept(source, seen, leave_out, progress)
     first = next(chunks, None)
     if first is None:
-        raise ReadError("every row was left out: all of them have been forgotten")
+        raise ReadError(
+            "every row of the source was forgotten before, so nothing is left to store; take a "
+            "source with other rows, or readmit them (POST /v1/suppressions:readmit)"
+        )
     with writer_for(first) as writer:
         for chunk in chain([first], chunks):
             writer.append(chunk.x, chunk.labels)

@@ -71,6 +71,9 @@ def lines(found: Found) -> list[str]:
         "forgotten records that training would read again": _count(found.in_training),
         "forgotten rows whose raw bytes are back": _count(found.raw),
         "overwritten rows that the database takes for whole": _count(found.hollow),
+        "suppressions that later ingests would not heed, or that were lifted": len(
+            found.suppressions
+        ),
         "revoked API keys that are in force again": len(found.keys),
     }
     told = [f"{count} {what}" for what, count in counted.items() if count]

@@ -72,6 +72,7 @@ class Action(StrEnum):
     BATCH_HANDED_BACK = "batch:handed_back"
     BATCH_SPLIT = "batch:split"
     RECORDS_ERASED = "records:erased"
+    SUPPRESSION_LIFTED = "suppression:lifted"
     KEY_CREATED = "key:created"
     KEY_REVOKED = "key:revoked"
     RESTORE_REPLAYED = "restore:replayed"

@@ -235,6 +235,7 @@ def complete(
         actor,
         rows=dataset.rows,
         classes=ingested.classes,
+        suppressed=ingested.report.notes.get("suppressed", 0),
         array=ingested.array_key,
     )
 

@@ -47,6 +47,14 @@ class Digester:
         """Digests under which a record may have been named: one for every key still in force."""
         return [_digest(key, "record", dataset, record_id) for key in self.keys]
 
+    def row(self, record: str, content: bytes) -> str:
+        """Digest of a row: of its record id and a digest of its content."""
+        return _digest(self.keys[0], "row", record, content.hex())
+
+    def rows(self, record: str, content: bytes) -> list[str]:
+        """Digests of a row under every key still in force, the current one first."""
+        return [_digest(key, "row", record, content.hex()) for key in self.keys]
+
     def bodies(self, principal: str, body: str) -> tuple[str, ...]:
         """Digests of a request's body under every key still in force, the current one first."""
         return tuple(_digest(key, "body", principal, body) for key in self.keys)

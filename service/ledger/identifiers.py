@@ -14,6 +14,9 @@ from enum import StrEnum
 #: Characters of the longest record and subject id.
 LONGEST_RECORD_ID, LONGEST_SUBJECT_ID = 255, 1000
 
+#: Begins every generated record id.
+GENERATED_PREFIX = "row-"
+
 
 class Origin(StrEnum):
     """Where a dataset's ids come from."""
@@ -59,4 +62,4 @@ def lookalike(text: str) -> str:
 
 def generated(row: int, rows: int) -> str:
     """Return the id of row ``row`` (from 0) of ``rows``: ``row-000151``; no client has such ids."""
-    return f"row-{row:0{max(6, len(str(rows - 1)))}}"
+    return f"{GENERATED_PREFIX}{row:0{max(6, len(str(rows - 1)))}}"

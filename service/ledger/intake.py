@@ -11,7 +11,16 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, ServiceError, TooManyRequests, Unprocessable
-from service.ledger import audit, canonical, capabilities, idempotency, ids, matching, outlook
+from service.ledger import (
+    audit,
+    canonical,
+    capabilities,
+    idempotency,
+    ids,
+    matching,
+    outlook,
+    suppressions,
+)
 from service.ledger.descriptions import describe
 from service.ledger.digests import Digester
 from service.ledger.matching import Ask, Match
@@ -25,6 +34,7 @@ from service.ledger.tables import (
     Model,
     RequestDataset,
     RequestRecord,
+    Suppression,
 )
 
 QUEUE_RETRY_SECONDS = 30
@@ -106,6 +116,8 @@ def record_many(
     """
     claims = [one.claim for one in submissions if one.claim is not None]
     answered = idempotency.answers(session, claims)
+    if any(one.ask.kind == "subject" for one in submissions):
+        suppressions.share(session)
     asks = [one.ask for one in submissions]
     parts = parts_of(session, asks, digester=digester, now=now)
     page = _Page(session, digester, now, room)
@@ -276,6 +288,7 @@ class _Page:
     shares: list[dict[str, Any]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     erasures: list[dict[str, Any]] = field(default_factory=list)
+    suppressed: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[tuple[str, str], IdempotencyKey] = field(default_factory=dict)
     lines: dict[str, list[audit.Line]] = field(default_factory=dict)
 
@@ -316,6 +329,8 @@ class _Page:
             self.session.execute(insert(RequestDataset), self.shares)
         if self.records:
             self.session.execute(insert(RequestRecord), self.records)
+        if self.suppressed:
+            self.session.execute(insert(Suppression), self.suppressed)
         if self.erasures:
             self.session.execute(insert(Erasure), self.erasures)
         for actor, lines in self.lines.items():
@@ -333,6 +348,11 @@ class _Page:
         )
         if request.status == RequestStatus.ACCEPTED:
             self.erasures.extend(erasure_rows(request.id, models_of(parts), now=self.now))
+        subject = submission.ask.subject_id
+        if subject is not None and request.status in suppressions.SUPPRESSING:
+            self.suppressed += suppressions.of_subject(
+                request.id, subject, digester=self.digester, now=self.now
+            )
         line = _line(request, submission.ask, parts)
         self.lines.setdefault(f"key:{submission.principal}", []).append(line)
         return request

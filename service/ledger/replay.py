@@ -24,6 +24,7 @@ from service.ledger import (
     keys,
     outlook,
     requests,
+    suppressions,
     versions,
 )
 from service.ledger.digests import Digester
@@ -83,6 +84,8 @@ def replay(
         for one in found.lost
         if _ask_again(session, one, places[one.id], actor=actor, now=now) is not None
     ]
+    # Of the list itself: requests that were lost are known by now.
+    suppressions.restore(session, suppressions.apart(session, listed.suppressions))
     orphans = [
         _ask_for_hollow(session, name, rows, actor=actor, now=now)
         for name, rows in found.hollow.items()

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, canonical, ids, intake, outlook
+from service.ledger import audit, canonical, db, ids, intake, outlook, suppressions
 from service.ledger.descriptions import describe
 from service.ledger.intake import Receipt, Submission, record, record_many
 from service.ledger.matching import Ask
@@ -323,6 +323,7 @@ def _end(
     actor: str,
 ) -> DeletionRequest:
     _swap(session, request, status, status_reason=because)
+    suppressions.lift_request(session, request.id, now=db.now())
     action = {
         RequestStatus.CANCELLED: audit.Action.DELETION_REQUEST_CANCELLED,
         RequestStatus.DENIED: audit.Action.DELETION_REQUEST_DENIED,

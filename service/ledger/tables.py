@@ -371,6 +371,25 @@ class RequestDataset(Base):
     already_forgotten: Mapped[int]
 
 
+class Suppression(Base):
+    """Keeps a subject, or a row that was forgotten, out of later ingests; see ``suppressions``."""
+
+    __tablename__ = "suppressions"
+    __table_args__ = (Index("ix_suppressions_dataset_id_row", "dataset_id", "row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    #: subject, folded or row.
+    kind: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), index=True)
+    #: Of a subject: the request that entered it.
+    request_id: Mapped[str | None] = mapped_column(ForeignKey("deletion_requests.id"), index=True)
+    #: Of a row: which one it was.
+    dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.id"))
+    row: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    lifted_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
 class RequestRecord(Base):
     """A record that a request matched and that was not forgotten before."""
 

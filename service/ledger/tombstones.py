@@ -17,10 +17,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, canonical, signing, versions
+from service.ledger import audit, canonical, signing, suppressions, versions
 from service.ledger.digests import Digester
 from service.ledger.signing import Signer
 from service.ledger.states import DatasetStatus, RequestStatus
+from service.ledger.suppressions import Entry as Suppressed
 from service.ledger.tables import (
     ApiKey,
     AuditHead,
@@ -94,6 +95,8 @@ class Tombstones(BaseModel):
     head: _Head
     requests: list[Listed]
     revoked_keys: list[str]
+    #: Lists of before have none.
+    suppressions: list[Suppressed] = []
 
 
 class NotTombstones(ValueError):
@@ -125,6 +128,8 @@ class Found:
     unknown_datasets: tuple[str, ...] = ()
     #: Keys revoked by the list and in force in the ledger.
     keys: tuple[str, ...] = ()
+    #: Suppressions that the ledger lacks, or that were lifted in the list.
+    suppressions: tuple[Suppressed, ...] = ()
     #: Whether the chain still holds the list's head, and how many lines it lacks.
     chain: Literal["whole", "shorter", "another"] = "whole"
 
@@ -141,6 +146,7 @@ class Found:
                 any(self.hollow.values()),
                 self.live,
                 self.keys,
+                self.suppressions,
             )
         )
 
@@ -160,6 +166,7 @@ def export(
             "head": {"seq": head.seq, "hash": head.hash},
             "requests": _requests(session, digester),
             "revoked_keys": list(session.scalars(revoked)),
+            "suppressions": [one.model_dump() for one in suppressions.entries(session)],
         }
     )
 
@@ -216,6 +223,7 @@ def compare(
             sorted({name for one in listed.requests for name in one.named()} - set(rows))
         ),
         keys=_keys_back(session, listed.revoked_keys),
+        suppressions=tuple(suppressions.apart(session, listed.suppressions)),
         chain=_chain(session, listed.head),
     )
 

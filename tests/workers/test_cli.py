@@ -24,6 +24,7 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
     "audit check": [],
     "restore export": ["tombstones.json"],
     "restore check": ["tombstones.json"],
+    "suppressions readmit": [],
 }
 
 #: Those that make the database where there is none.

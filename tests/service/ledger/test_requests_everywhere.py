@@ -37,6 +37,7 @@ from service.ledger.tables import (
     Record,
     RequestDataset,
     RequestRecord,
+    Suppression,
     Version,
 )
 from tests import factories
@@ -299,7 +300,7 @@ def test_a_restored_backup_asks_for_it_again_in_every_dataset(
     keys = {SIGNER.key_id: SIGNER.public_key}
     listed = tombstones.read(canonical.encode(document), keys=keys)
     wanted, lost = _rows(session, request), request.id
-    for table in (Erasure, RequestRecord, RequestDataset):
+    for table in (Erasure, RequestRecord, RequestDataset, Suppression):
         session.query(table).filter_by(request_id=lost).delete()
     session.delete(request)
     session.flush()

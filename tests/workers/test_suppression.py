@@ -1,0 +1,308 @@
+"""The same people ingested again after a deletion: they stay out, and the view says so."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, select
+from typer.testing import CliRunner
+
+from models_store import arrays
+from service.ledger import datasets, requests, suppressions
+from service.ledger.matching import Ask
+from service.ledger.states import DatasetStatus, RequestStatus
+from service.ledger.tables import Dataset, DeletionRequest, Record, Suppression
+from service.settings import Settings
+from tests.service.api import callers
+from workers import cli, erase, ingest, suppression
+from workers.runtime import Runtime
+
+ROWS = 24
+
+
+class Shop:
+    """A worker on a ledger, with files to ingest and requests to see to."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings = settings
+        self.runtime = Runtime.make(settings, engine=engine)
+        settings.sources.mkdir(parents=True)
+
+    def with_key(self, key: str, previous: str) -> Shop:
+        """The same shop after the subject key was changed."""
+        changes = {"subject_key": SecretStr(key), "subject_key_previous": SecretStr(previous)}
+        self.settings = self.settings.model_copy(update=changes)
+        self.runtime = dataclasses.replace(self.runtime, settings=self.settings)
+        return self
+
+    def write(self, name: str, *leave: str, rows: range = range(ROWS)) -> str:
+        """A file of ``rows``; person n has rows n, n + 6, …; ``leave`` names columns to omit."""
+        with (self.settings.sources / name).open("w", newline="") as stream:
+            lines = [self._row(row, leave) for row in rows]
+            table = csv.DictWriter(stream, list(lines[0]))
+            table.writeheader()
+            table.writerows(lines)
+        return name
+
+    def _row(self, row: int, leave: tuple[str, ...]) -> dict[str, Any]:
+        columns = {"id": f"visit-{row}", "subject": f"Person-{row % 6}", "label": row % 3}
+        columns |= {f"f{i}": row + (i + 1) / 8 for i in range(3)}
+        return {name: value for name, value in columns.items() if name not in leave}
+
+    def add(self, name: str, path: str, **source: Any) -> Dataset:
+        """Ingest a file under a name."""
+        with self.runtime.session() as session:
+            made = {"path": path, **source}
+            datasets.create(session, name, source=made, actor="key:k", now=self.runtime.now())
+        ingest.run_due(self.runtime)
+        with self.runtime.session() as session:
+            return datasets.get(session, name)
+
+    def suppressed(self, dataset: str) -> int:
+        """How many rows the dataset's ingest left out."""
+        with self.runtime.session() as session:
+            read = datasets.report(session, datasets.get(session, dataset))
+        assert read is not None
+        return int(read.notes["suppressed"])
+
+    def left_out(self, name: str, path: str) -> int:
+        """Ingest a file; how many rows were left out."""
+        self.add(name, path)
+        return self.suppressed(name)
+
+    def forget(self, dataset: str | None, **ask: Any) -> DeletionRequest:
+        """Ask and have it all overwritten (no model was trained on it)."""
+        request = self.ask(dataset, **ask)
+        while erase.run_due(self.runtime):
+            pass
+        with self.runtime.session() as session:
+            done = session.get_one(DeletionRequest, request)
+        assert done.status == RequestStatus.COMPLETED
+        return done
+
+    def ask(self, dataset: str | None, **ask: Any) -> str:
+        kind = "subject" if "subject_id" in ask else "class" if "label" in ask else "records"
+        with self.runtime.session() as session:
+            receipt = requests.record(
+                session,
+                Ask(dataset, kind, **ask),  # type: ignore[arg-type]
+                principal="key_test",
+                digester=self.runtime.digester,
+                now=self.runtime.now(),
+            )
+        return str(receipt.answer["id"])
+
+    def records(self, dataset: str) -> list[str]:
+        with self.runtime.session() as session:
+            wanted = (
+                select(Record.record_id)
+                .join(Dataset, Dataset.id == Record.dataset_id)
+                .where(Dataset.name == dataset)
+                .order_by(Record.row)
+            )
+            return list(session.scalars(wanted))
+
+
+@pytest.fixture
+def shop(settings: Settings, database: Engine) -> Shop:
+    return Shop(settings, database)
+
+
+def _visits(*left_out: int) -> list[str]:
+    return [f"visit-{row}" for row in range(ROWS) if row not in left_out]
+
+
+@pytest.mark.parametrize("dataset", ["visits", None])
+def test_a_forgotten_person_stays_out_of_another_dataset(shop: Shop, dataset: str | None) -> None:
+    path = shop.write("visits.csv")
+    assert shop.left_out("visits", path) == 0
+    shop.forget(dataset, subject_id="Person-2")
+    again = shop.add("visits-2", path)
+    assert (again.status, again.rows) == (DatasetStatus.READY, 20)
+    assert shop.suppressed("visits-2") == 4
+    assert shop.records("visits-2") == _visits(2, 8, 14, 20)
+    array = arrays.open(shop.runtime.store, str(again.array_key))
+    kept = [row for row in range(ROWS) if row % 6 != 2]
+    np.testing.assert_array_equal(array.rows[:, 0], np.array(kept) + 0.125)
+    np.testing.assert_array_equal(array.labels, [row % 3 for row in kept])
+    shown = _shown(shop, "visits-2")
+    assert shown["notes"]["suppressed"] == 4
+    assert (shown["rows"], sum(shown["splits"].values())) == (20, 20)
+
+
+def _shown(shop: Shop, dataset: str) -> dict[str, Any]:
+    with callers.application(shop.settings) as app:
+        shown: dict[str, Any] = callers.client(app).get(f"/v1/datasets/{dataset}").json()
+    return shown
+
+
+def test_a_person_is_kept_out_before_their_rows_are_overwritten(shop: Shop) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    request = shop.ask("visits", subject_id="Person-2")
+    assert shop.left_out("visits-2", path) == 4
+    with shop.runtime.session() as session:
+        requests.cancel(session, request, actor="key:k")
+    assert shop.left_out("visits-3", path) == 0
+
+
+def test_a_source_that_ignores_case_keeps_the_person_out_in_any_case(shop: Shop) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    shop.forget("visits", subject_id="Person-2")
+    sieve = suppression.Sieve(shop.runtime.digester, _in_force(shop), fold_case=True)
+    assert sieve.meets(["person-2"])
+    assert not sieve.meets(["person-3"])
+    exact = suppression.Sieve(shop.runtime.digester, _in_force(shop))
+    assert [exact.meets([one]) for one in ("Person-2", "person-2")] == [True, False]
+
+
+def _in_force(shop: Shop) -> suppressions.Suppressed:
+    with shop.runtime.session() as session:
+        return suppressions.in_force(session)
+
+
+@pytest.mark.parametrize("erased", [True, False])
+@pytest.mark.parametrize(
+    ("leave", "names"), [((), ("visit-5", "visit-7")), (("id",), ("row-000005", "row-000007"))]
+)
+def test_records_that_were_forgotten_do_not_come_back_with_the_same_file(
+    shop: Shop, leave: tuple[str, ...], names: tuple[str, ...], erased: bool
+) -> None:
+    path = shop.write("visits.csv", "subject", *leave)
+    shop.add("visits", path)
+    (shop.forget if erased else shop.ask)("visits", record_ids=names)
+    again = shop.add("visits-2", path)
+    assert (again.rows, shop.suppressed("visits-2")) == (22, 2)
+    assert set(shop.records("visits")) - set(shop.records("visits-2")) == set(names)
+    # What a third ingest leaves out does not depend on where the second one put its rows.
+    shop.forget("visits-2", record_ids=(shop.records("visits-2")[-1],))
+    assert shop.left_out("visits-3", path) == 3
+
+
+def test_another_record_of_the_same_id_is_another_record(shop: Shop) -> None:
+    shop.add("visits", shop.write("visits.csv", "subject"))
+    shop.forget("visits", record_ids=("visit-5",))
+    other = shop.settings.sources / "other.csv"
+    text = (shop.settings.sources / "visits.csv").read_text()
+    other.write_text(text.replace("visit-5,2,5.125,", "visit-5,2,5.5,"))
+    assert other.read_text() != text
+    assert shop.left_out("other", "other.csv") == 0
+
+
+def test_rows_of_a_forgotten_person_stay_out_of_a_file_without_its_subjects(shop: Shop) -> None:
+    shop.add("visits", shop.write("visits.csv"))
+    shop.forget("visits", subject_id="Person-2")
+    assert shop.left_out("nameless", shop.write("nameless.csv", "subject")) == 4
+
+
+def test_a_source_of_nobody_else_is_refused_with_the_reason(shop: Shop) -> None:
+    shop.add("visits", shop.write("visits.csv"))
+    shop.forget("visits", subject_id="Person-2")
+    refused = shop.add("alone", shop.write("alone.csv", rows=range(2, ROWS, 6)))
+    assert refused.status == DatasetStatus.FAILED
+    assert "forgotten before" in str(refused.error)
+    assert "readmit" in str(refused.error)
+    assert shop.records("alone") == []
+
+
+def test_whoever_is_readmitted_comes_back_and_what_was_forgotten_stays_so(shop: Shop) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    shop.forget("visits", subject_id="Person-2")
+    shop.forget("visits", record_ids=("visit-5",))
+    with callers.application(shop.settings) as app:
+        caller = callers.client(app, "requests:approve")
+        subject, record = (
+            {"subject_id": "Person-2"},
+            {"dataset": "visits", "record_ids": ["visit-5"]},
+        )
+        url = "/v1/suppressions:readmit"
+        lifted = [caller.post(url, json=body).json()["lifted"] for body in (subject, record)]
+        assert lifted == [6, 1]  # its two forms and four rows; one row
+        assert caller.post(url, json=subject).json() == {"lifted": 0}
+    back = shop.add("visits-2", path)
+    assert (back.rows, shop.suppressed("visits-2")) == (ROWS, 0)
+    with shop.runtime.session() as session:
+        first = datasets.get(session, "visits")
+        assert datasets.counts(session, first).erased == 5
+    shop.forget(None, subject_id="Person-2")
+    assert shop.left_out("visits-3", path) == 4
+
+
+def test_a_person_is_readmitted_at_the_command_line(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    shop.forget("visits", subject_id="Person-2")
+    monkeypatch.setenv("UNLEARN_DATABASE_URL", shop.settings.database)
+    done = CliRunner().invoke(cli.app, ["suppressions", "readmit"], input="Person-2\n")
+    assert done.exit_code == 0, done.output
+    assert "6 suppressions are lifted" in done.output
+    assert "Person-2" not in done.output
+    by_record = ["suppressions", "readmit", "--dataset", "visits"]
+    assert "None was in force" in CliRunner().invoke(cli.app, by_record, input="visit-1\n").output
+    assert CliRunner().invoke(cli.app, ["suppressions", "readmit"], input="").exit_code == 1
+    assert shop.add("visits-2", path).rows == ROWS
+
+
+def test_a_change_of_the_subject_key_lets_nobody_back_in(shop: Shop) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    shop.forget("visits", subject_id="Person-2")
+    shop.forget("visits", record_ids=("visit-5",))
+    shop.with_key("another-subject-key-" * 3, shop.settings.subject_key.get_secret_value())
+    assert shop.left_out("visits-2", path) == 5
+
+
+def test_whoever_is_forgotten_while_the_file_is_read_is_not_in_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+
+    def forget_now(point: str) -> None:
+        """In the moment after the rows were stored and before the dataset is ready."""
+        if point == "ingest.stored":
+            monkeypatch.undo()
+            shop.ask(None, subject_id="Person-2")
+
+    monkeypatch.setattr(ingest, "reach", forget_now)
+    again = shop.add("visits-2", path)
+    assert shop.suppressed("visits-2") == 4
+    assert arrays.keys(shop.runtime.store) == sorted(
+        str(one.array_key) for one in (again, _dataset(shop, "visits"))
+    )
+
+
+def _dataset(shop: Shop, name: str) -> Dataset:
+    with shop.runtime.session() as session:
+        return datasets.get(session, name)
+
+
+def test_an_interrupted_overwriting_suppresses_each_row_once(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.write("visits.csv", "subject")
+    shop.add("visits", path)
+    request = shop.ask("visits", record_ids=("visit-5",))
+
+    def die(point: str) -> None:
+        if point == "erase.overwritten":
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(erase, "reach", die)
+    with pytest.raises(KeyboardInterrupt):
+        erase.run_due(shop.runtime)
+    erase.run_due(shop.runtime)
+    with shop.runtime.session() as session:
+        assert session.get_one(DeletionRequest, request).status == RequestStatus.COMPLETED
+        assert [one.row for one in session.scalars(select(Suppression))] == [5]
+    assert shop.left_out("visits-2", path) == 1

@@ -1,0 +1,99 @@
+"""Leaving rows of whoever was forgotten out of an ingest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy.orm import Session
+
+from models_store import arrays
+from service.ledger import suppressions
+from service.ledger.digests import Digester
+from service.ledger.suppressions import Kind, Suppressed
+from service.ledger.tables import Dataset
+from workers.readers import Chunk
+
+
+@dataclass
+class Sieve:
+    """Tells which rows of a source are suppressed; asked chunk after chunk, from the first on.
+
+    ``fold_case``: the source's subject ids come with their case folded.
+    """
+
+    digester: Digester
+    suppressed: Suppressed
+    fold_case: bool = False
+    _read: int = 0
+
+    def __call__(self, chunk: Chunk) -> npt.NDArray[np.bool_]:
+        """Which rows of the next chunk are to be left out, (k,) bool."""
+        first = self._read
+        self._read += len(chunk)
+        return self._of_subjects(chunk.subject_ids, len(chunk)) | self._of_rows(chunk, first)
+
+    def meets(self, subject_ids: Iterable[str]) -> bool:
+        """Whether one of the subjects is suppressed."""
+        return any(self._is_suppressed(one) for one in set(subject_ids))
+
+    def _of_subjects(self, subject_ids: Sequence[str] | None, rows: int) -> npt.NDArray[np.bool_]:
+        if subject_ids is None or not self.suppressed.digests[self._kind]:
+            return np.zeros(rows, np.bool_)
+        known = {one: self._is_suppressed(one) for one in set(subject_ids)}
+        return np.array([known[one] for one in subject_ids], np.bool_)
+
+    def _is_suppressed(self, subject_id: str) -> bool:
+        return not self.suppressed.digests[self._kind].isdisjoint(
+            self.digester.subjects(subject_id)
+        )
+
+    def _of_rows(self, chunk: Chunk, first: int) -> npt.NDArray[np.bool_]:
+        rows = self.suppressed.digests[Kind.ROW]
+        if not rows:
+            return np.zeros(len(chunk), np.bool_)
+        x, labels = np.ascontiguousarray(chunk.x), np.asarray(chunk.labels).astype(np.int64)
+        keys = chunk.record_ids or [suppressions.place_key(first + i) for i in range(len(chunk))]
+        return np.array(
+            [
+                not rows.isdisjoint(self.digester.rows(key, content))
+                for key, content in zip(keys, arrays.row_digests(x, labels), strict=True)
+            ],
+            np.bool_,
+        )
+
+    @property
+    def _kind(self) -> Kind:
+        return Kind.FOLDED if self.fold_case else Kind.SUBJECT
+
+
+def load(session: Session, store: Path, digester: Digester) -> Suppressed:
+    """What is suppressed now, with the rows that open requests are about to overwrite."""
+    found = suppressions.in_force(session)
+    going = {
+        digest
+        for dataset, rows in suppressions.about_to_go(session).items()
+        for digest in of_rows(session, store, dataset, rows, digester).values()
+    }
+    if not going:
+        return found
+    rows = found.digests[Kind.ROW] | going
+    return Suppressed({**found.digests, Kind.ROW: rows}, found.newest)
+
+
+def of_rows(
+    session: Session, store: Path, dataset: Dataset, rows: Sequence[int], digester: Digester
+) -> dict[int, str]:
+    """Digests of rows that still stand in the array and are not suppressed yet, by row."""
+    names = suppressions.unkept(session, dataset, rows)
+    if not names or dataset.array_key is None:
+        return {}
+    contents = arrays.digests(store, dataset.array_key)
+    return {
+        row: digester.row(name, contents[row].tobytes())
+        for row, name in names.items()
+        if contents[row].any()
+    }

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, Unprocessable
-from service.ledger import audit, choices, claims, datasets, versions
+from service.ledger import audit, choices, claims, datasets, requests, versions
 from service.ledger.policy import Policy
 from service.ledger.states import ErasureStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Erasure, Model, Version
@@ -201,7 +201,7 @@ def _expected(session: Session, model: Model) -> set[str]:
         )
     )
     unapproved = select(DeletionRequest.kind).where(
-        DeletionRequest.dataset_id == model.dataset_id,
+        requests.of_dataset(model.dataset_id),
         DeletionRequest.status == RequestStatus.AWAITING_APPROVAL,
     )
     kinds = session.scalars(unfinished.union(unapproved))

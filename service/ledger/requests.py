@@ -95,7 +95,7 @@ def listing(
     if chosen.due_before is not None:
         wanted = wanted.where(DeletionRequest.due_at < chosen.due_before)
     if chosen.dataset is not None:
-        wanted = wanted.where(_of_dataset(_dataset(session, chosen.dataset)))
+        wanted = wanted.where(of_dataset(_dataset(session, chosen.dataset)))
     if chosen.model is not None:
         concerned = select(Erasure.request_id).where(
             Erasure.model_id == _model(session, chosen.model)
@@ -192,7 +192,7 @@ def join(session: Session, model: Model, *, now: datetime) -> int:
     missing = session.scalars(
         select(DeletionRequest.id)
         .where(
-            _of_dataset(model.dataset_id),
+            of_dataset(model.dataset_id),
             DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
             DeletionRequest.id.not_in(has_share),
         )
@@ -215,7 +215,7 @@ def rows(session: Session, request_id: str) -> list[int]:
     )
 
 
-def _of_dataset(dataset_id: int) -> ColumnElement[bool]:
+def of_dataset(dataset_id: int) -> ColumnElement[bool]:
     """SQL: ``DeletionRequest`` is about records of this dataset."""
     met = exists().where(
         RequestDataset.request_id == DeletionRequest.id, RequestDataset.dataset_id == dataset_id

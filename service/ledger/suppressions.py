@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
-from sqlalchemy import ColumnElement, and_, func, insert, select, text, update
+from sqlalchemy import ColumnElement, and_, exists, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from service.ledger import audit, canonical, datasets, identifiers, matching
@@ -105,13 +105,15 @@ def lift_request(session: Session, request_id: str, *, now: datetime) -> None:
 
 def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int, str]:
     """Record ids, as ``row_key`` has them, of those rows that are not suppressed by content yet."""
-    kept = select(Suppression.row).where(
-        Suppression.dataset_id == dataset.id, Suppression.kind == Kind.ROW
+    kept = exists().where(
+        Suppression.dataset_id == Record.dataset_id,
+        Suppression.row == Record.row,
+        Suppression.kind == Kind.ROW.value,
     )
     found: dict[int, str] = {}
     for here in _chunks(rows):
         wanted = select(Record.row, Record.record_id).where(
-            Record.dataset_id == dataset.id, Record.row.in_(here), Record.row.not_in(kept)
+            Record.dataset_id == dataset.id, Record.row.in_(here), ~kept
         )
         found |= {row: row_key(dataset, name) for row, name in session.execute(wanted)}
     return found

@@ -13,10 +13,12 @@ from service.errors import ServiceError
 from service.ledger import (
     audit,
     canonical,
+    capabilities,
     claims,
     erasures,
     intake,
     leases,
+    models,
     replay,
     report,
     requests,
@@ -24,6 +26,7 @@ from service.ledger import (
     versions,
 )
 from service.ledger.matching import Ask
+from service.ledger.policy import Policy
 from service.ledger.signing import Signer
 from service.ledger.states import DatasetStatus, ErasureStatus, RequestStatus
 from service.ledger.tables import (
@@ -257,6 +260,20 @@ def test_a_model_that_goes_live_later_joins_it(session: Session) -> None:
     assert requests.join(session, stranger, now=NOW) == 0
     shares = select(Erasure).where(Erasure.model_id == late.id)
     assert session.scalars(shares).one().request_id == request.id
+
+
+def test_a_policy_may_not_change_to_what_cannot_do_it(session: Session) -> None:
+    announced = [
+        capabilities.Announcement("method", name, "", {"properties": {}}, "1", {"forgets": forgets})
+        for name, forgets in (("iau", ["records"]), ("whole", ["class"]))
+    ]
+    capabilities.announce(session, announced, now=NOW)
+    policy = Policy(approval={"max_records_per_request": 0}).model_dump(mode="json")
+    model = _model(session, _dataset(session, "one", 0), policy=policy)
+    [request] = _record(session, "ann")
+    assert request.status == RequestStatus.AWAITING_APPROVAL
+    with pytest.raises(ServiceError, match="records"):
+        models.change_policy(session, model, {"method": "whole"}, actor="key:k")
 
 
 def test_it_is_cancelled_as_a_whole(session: Session) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select, text
 from sqlalchemy.orm import Session
 
 from service.errors import NotFound
-from service.ledger import audit, canonical, replay, requests, suppressions, tombstones
+from service.ledger import audit, canonical, db, replay, requests, suppressions, tombstones
 from service.ledger.identifiers import Case
 from service.ledger.matching import Ask
 from service.ledger.signing import Signer
@@ -232,3 +236,68 @@ def test_a_dataset_that_ignores_case_is_asked_in_any_case(session: Session) -> N
     factories.dataset(session, name="mail", rows=1, subjects=["eve@x.org"], id_case=Case.IGNORED)
     _ask(session, "Eve@X.org", "mail")
     assert _suppressed(session, Kind.FOLDED) == {DIGESTER.subject("eve@x.org")}
+
+
+# A dataset becomes ready while somebody is forgotten everywhere: one of the two sees the other.
+
+
+@contextmanager
+def _blocked(database: Engine, work: Callable[[], object]) -> Iterator[None]:
+    """Run ``work`` beside the block, which begins once PostgreSQL has the work wait for a lock."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    waiting = text(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'suppressions'::regclass"
+    )
+    deadline = time.monotonic() + 60
+    with database.connect() as connection:
+        while not connection.execute(waiting).scalar():
+            connection.rollback()
+            assert time.monotonic() < deadline
+    yield
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+
+
+def test_a_request_about_everything_waits_for_a_dataset_that_becomes_ready(
+    postgres_database: Engine,
+) -> None:
+    sessions = db.session_factory(postgres_database)
+    with sessions() as session:
+        factories.dataset(session, name="faces", rows=1, subjects=["ann"])
+        session.commit()
+    found: list[DeletionRequest] = []
+
+    def ask() -> None:
+        with sessions() as session:
+            found.append(_ask(session, "ann", None))
+            session.commit()
+
+    with sessions() as session:
+        suppressions.hold(session)
+        assert not suppressions.in_force(session)
+        factories.dataset(session, name="voices", rows=2, subjects=["ann", "ann"])
+        with _blocked(postgres_database, ask):
+            session.commit()
+    assert found[0].matched == 3
+
+
+def test_a_dataset_that_becomes_ready_waits_for_a_request_about_everything(
+    postgres_database: Engine,
+) -> None:
+    sessions = db.session_factory(postgres_database)
+    with sessions() as session:
+        factories.dataset(session, name="faces", rows=1, subjects=["ann"])
+        session.commit()
+    found: list[frozenset[str]] = []
+
+    def complete() -> None:
+        with sessions() as session:
+            suppressions.hold(session)
+            found.append(_suppressed(session))
+
+    with sessions() as session:
+        _ask(session, "ann", None)
+        with _blocked(postgres_database, complete):
+            session.commit()
+    assert found == [{DIGESTER.subject("ann")}]

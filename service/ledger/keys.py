@@ -29,7 +29,7 @@ class Scope(StrEnum):
 
     REQUESTS_WRITE = "requests:write"  # ask for deletions, cancel and retry them
     REQUESTS_READ = "requests:read"  # see them
-    REQUESTS_APPROVE = "requests:approve"  # approve or deny large ones
+    REQUESTS_APPROVE = "requests:approve"  # approve or deny large ones, readmit
     MODELS_WRITE = "models:write"  # datasets, models, training, imports
     MODELS_READ = "models:read"  # see them, download checkpoints
     MODELS_PROMOTE = "models:promote"  # say what is live: move the alias, import as production

@@ -252,6 +252,21 @@ def test_a_person_is_readmitted_at_the_command_line(
     assert shop.add("visits-2", path).rows == ROWS
 
 
+def test_the_command_line_says_how_many_were_left_out(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    shop.forget("visits", subject_id="Person-2")
+    monkeypatch.setenv("UNLEARN_DATABASE_URL", shop.settings.database)
+    monkeypatch.setenv("UNLEARN_STATE_DIR", str(shop.settings.state_dir))
+    file = str(shop.settings.sources / path)
+    done = CliRunner().invoke(cli.app, ["datasets", "add", "visits-2", file])
+    assert done.exit_code == 0, done.output
+    assert "visits-2: 20 rows" in done.output
+    assert "4 rows were left out because they were forgotten before" in done.output
+
+
 def test_a_change_of_the_subject_key_lets_nobody_back_in(shop: Shop) -> None:
     path = shop.write("visits.csv")
     shop.add("visits", path)

@@ -69,6 +69,12 @@ INTERNAL_STATE = (
 )
 
 
+NOT_FOUND = (
+    "Of the record ids that were asked for, {count} name nothing in the dataset: nothing was "
+    "forgotten for them."
+)
+
+
 def sentences(
     *,
     guarantee: Guarantee,
@@ -76,10 +82,12 @@ def sentences(
     carries: bool,
     remaining: bool,
     imported: bool,
+    not_found: int,
 ) -> list[str]:
-    """Everything that a reader must not conclude from the report."""
+    """Everything that a reader must not conclude from the report; ``not_found`` counts ids."""
     return [
         *([CARRIES] if carries else []),
+        *([NOT_FOUND.format(count=not_found)] if not_found else []),
         *OF_GUARANTEE[guarantee],
         *([IMPORTED] if imported else []),
         OF_VERDICT.get(verdict or "none", OF_VERDICT["none"]),

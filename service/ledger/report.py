@@ -103,6 +103,7 @@ def report(
                 carries=bool(carried),
                 remaining=bool(remaining),
                 imported=story.chain[-1].origin == "imported",
+                not_found=sum(request.not_found for request in story.requests),
             ),
             "chain": _chain(session, story, signer, now),
         }

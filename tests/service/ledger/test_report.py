@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service import audit_file
 from service.ledger import audit, canonical, report, signing, versions
 from service.ledger.states import RequestStatus, VersionStatus
-from service.ledger.tables import Record, Version
+from service.ledger.tables import Record, RequestDataset, RequestRecord, Version
 from tests import factories, stories
 from tests.factories import DIGESTER, NOW
 from tests.stories import GATES, SIGNER, Told
@@ -106,6 +106,41 @@ def test_the_lines_of_version_batch_and_requests_come_with_the_signed_head(
 
 def test_an_offline_reader_finds_the_report_sound(session: Session, told: Told) -> None:
     assert _findings(_report(session, told.version)).ok
+
+
+def test_ids_that_named_nothing_are_told_to_the_reader(session: Session, told: Told) -> None:
+    assert "name nothing" not in " ".join(_report(session, told.version)["does_not_prove"])
+    told.asked[0].not_found = 3
+    session.flush()
+    made = _report(session, told.version)
+    assert any("3 name nothing in the dataset" in one for one in made["does_not_prove"])
+    assert _findings(made).ok
+
+
+def test_a_request_over_every_dataset_is_told_for_this_one_alone(
+    session: Session, told: Told
+) -> None:
+    other = factories.dataset(session, subjects=["ada@example.org"] * 12)
+    request = told.asked[1]
+    request.dataset_id, request.matched, request.already_forgotten = None, 5, 1
+    for data, matched, before in ((told.data, 2, 0), (other, 3, 1)):
+        session.add(
+            RequestDataset(
+                request_id=request.id,
+                dataset_id=data.id,
+                matched=matched,
+                already_forgotten=before,
+            )
+        )
+    for row in range(3):
+        session.add(RequestRecord(request_id=request.id, dataset_id=other.id, row=row))
+    session.flush()
+    made = _report(session, told.version)
+    asked = made["asked"]["requests"][1]
+    assert asked["records"] == sorted(_digest(told, n) for n in (1, 10))
+    assert (asked["matched"], asked["already_forgotten"]) == (2, 0)
+    assert made["asked"]["counts"] == {"requests": 2, "records": 3}
+    assert _findings(made).ok
 
 
 def test_a_trained_anchor_has_a_report_too(session: Session, told: Told) -> None:

@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-rounding check lint format types imports faults \
-	bench-deletion bench-service bench-methods compose-check clean
+	bench-deletion bench-service bench-methods gpu-check compose-check clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-service: $(BENCHMARKS) ## Measure seconds from request to promotion, and r
 
 bench-methods: $(BENCHMARKS) ## Measure every method against retraining, with plots (OPTIONS=--quick: minutes)
 	$(BIN)/python -m benchmarks.methods $(OPTIONS)
+
+gpu-check: $(BENCHMARKS) ## Check results and speed on a graphics card (OPTIONS='--device cpu --tiny': on a processor)
+	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
 
 compose-check: $(INSTALLED) ## Prove the compose deployment from a clean start (COMPOSE='docker compose')
 	$(BIN)/python -m tests.deployment.prove --compose "$(COMPOSE)" $(OPTIONS)

@@ -1,0 +1,162 @@
+"""Training, preparation, curvature, every method and verification on a device.
+
+Each result is compared with the processor's. A device adds in another order and multiplies
+convolutions in TF32, with ten bits of mantissa: single products are off by 1e-3 of their size, and
+what is iterated from them by more. The tolerances say how much.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.gpu.conftest import Twins
+from tests.unlearning.methods.conftest import Task, generator
+from unlearning import anchor as anchors
+from unlearning import kfac, methods, objective, options, preparation, training, verification
+from unlearning.methods import Update
+from unlearning.verification import ModelScores
+
+pytestmark = pytest.mark.gpu
+
+#: Relative difference of a sum over rows, or of a solve with the curvature.
+SUMS = 5e-3
+SOLVES = 2e-2
+#: Difference of a mean loss, and of accuracies after many steps.
+LOSSES = 5e-3
+ACCURACIES = 0.06
+
+KINDS = [(name, kind) for name in methods.names() for kind in sorted(methods.get(name).forgets)]
+RECIPE = training.Recipe(epochs=2, patience=2, batch_size=32, learning_rate=1e-2, alpha=5e-3)
+
+
+def _apart(there: Tensor, here: Tensor) -> float:
+    """Relative distance in float64, wherever the tensors lie."""
+    a, b = there.detach().cpu().double(), here.detach().cpu().double()
+    return float((a - b).norm() / b.norm().clamp_min(1e-30))
+
+
+def _same(first: nn.Module, second: nn.Module) -> bool:
+    one, other = first.state_dict(), second.state_dict()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _fit(task: Task, device: torch.device) -> training.Fit:
+    model = copy.deepcopy(task.untrained).to(device)
+    return training.fit(model, task.train, task.test, recipe=RECIPE, generator=generator(3))
+
+
+def _unlearn(task: Task, name: str, kind: str) -> Update:
+    method = methods.get(name)
+    forget, retain, context = task.given(kind)
+    if name != "amnesiac":
+        context = dataclasses.replace(context, update_log=None)
+    light: dict[str, Any] = {"retrain": {"epochs": 2}, "influence": {"iterations": 8}}.get(name, {})
+    return method.unlearn(
+        task.model,
+        forget,
+        retain,
+        options=options.parse(method.options, light),
+        context=context,
+        generator=generator(5),
+    )
+
+
+def _accuracy(model: nn.Module, task: Task) -> float:
+    return float(objective.correct(model, task.test).double().mean())
+
+
+def test_first_epoch_is_the_processors(twins: Twins, device: torch.device) -> None:
+    there, here = _fit(twins.device, device), _fit(twins.processor, torch.device("cpu"))
+    assert next(there.model.parameters()).device.type == device.type
+    assert there.history[0].training_loss == pytest.approx(here.history[0].training_loss, rel=0.02)
+
+
+def test_one_seed_trains_the_same_weights_twice(twins: Twins, device: torch.device) -> None:
+    assert _same(_fit(twins.device, device).model, _fit(twins.device, device).model)
+
+
+def test_sums_and_losses_are_the_processors(twins: Twins) -> None:
+    there, losses_there = objective.summed_gradient_and_losses(
+        twins.device.model, twins.device.train
+    )
+    here, losses_here = objective.summed_gradient_and_losses(
+        twins.processor.model, twins.processor.train
+    )
+    assert _apart(there, here) < SUMS
+    assert float(losses_there.double().mean()) == pytest.approx(
+        float(losses_here.double().mean()), abs=LOSSES
+    )
+
+
+def test_curvature_solves_as_the_processors(twins: Twins) -> None:
+    forget, _ = twins.processor.records(30)
+    vector = objective.summed_gradient(twins.processor.model, forget)
+    solved = [
+        kfac.estimate(task.model, task.train, relative_damping=0.1, generator=generator()).solve(
+            vector.to(next(task.model.parameters()).device)
+        )
+        for task in (twins.device, twins.processor)
+    ]
+    assert _apart(*solved) < SOLVES
+
+
+def test_anchor_is_the_processors_and_comes_back_from_its_file(
+    twins: Twins, device: torch.device
+) -> None:
+    there, here = (
+        preparation.prepare(task.model, task.train, task.test, generator=generator())
+        for task in (twins.device, twins.processor)
+    )
+    assert _apart(there.gradient_sum, here.gradient_sum) < SUMS
+    assert there.gap == pytest.approx(here.gap, abs=LOSSES)
+    assert torch.equal(there.class_counts.cpu(), here.class_counts)
+    read = anchors.from_tensors(
+        {name: t.cpu() for name, t in there.to_tensors().items()}, device=device
+    )
+    assert torch.equal(read.preconditioned_sum, there.preconditioned_sum)
+    assert read.theta.device.type == device.type
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS)
+def test_method_works_on_the_device_as_on_the_processor(
+    twins: Twins, device: torch.device, name: str, kind: str
+) -> None:
+    before = {n: t.clone() for n, t in twins.device.model.state_dict().items()}
+    there, here = _unlearn(twins.device, name, kind), _unlearn(twins.processor, name, kind)
+    state = there.model.state_dict()
+    assert {t.device.type for t in state.values()} == {device.type}
+    assert all(bool(t.isfinite().all()) for t in state.values())
+    unchanged = twins.device.model.state_dict()
+    assert all(torch.equal(unchanged[n], t) for n, t in before.items())
+    assert _accuracy(there.model, twins.device) == pytest.approx(
+        _accuracy(here.model, twins.processor), abs=ACCURACIES
+    )
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_one_seed_unlearns_to_the_same_weights_twice(twins: Twins, name: str) -> None:
+    kind = max(methods.get(name).forgets)
+    first, second = (_unlearn(twins.device, name, kind) for _ in range(2))
+    assert _same(first.model, second.model)
+
+
+def test_verification_measures_and_judges_as_on_the_processor(twins: Twins) -> None:
+    found = {}
+    for where, task in (("device", twins.device), ("processor", twins.processor)):
+        forget, _ = task.records(60)
+        scores = ModelScores(
+            forget=verification.score(task.model, forget),
+            audit=verification.score(task.model, task.test),
+        )
+        found[where] = scores, verification.verify(scores, scores, changed=True, lineage_clean=True)
+    (there, judged_there), (here, judged_here) = found["device"], found["processor"]
+    np.testing.assert_allclose(there.forget.loss, here.forget.loss, atol=0.05, rtol=0.05)
+    assert np.mean(there.audit.correct == here.audit.correct) > 0.98
+    assert judged_there.verdict == judged_here.verdict

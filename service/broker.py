@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service import message_files
 from service.settings import Settings
 
 DELETIONS = "deletions"
@@ -25,28 +26,30 @@ class Broker:
 
     url: str
     transport_options: dict[str, Any]
+    #: Whether ``celery inspect`` can ask workers over it.
+    remote_control: bool
 
 
 def configure(settings: Settings) -> Broker:
     """The broker of the settings; without one, files in the state directory (made if missing)."""
     if settings.broker_url:
-        return Broker(settings.broker_url, _network_options(settings))
+        return Broker(settings.broker_url, _network_options(settings), remote_control=True)
     folder = settings.state_dir.resolve() / "broker"
-    folders = {name: str(folder / name) for name in ("messages", "control", "processed")}
+    folders = {name: str(folder / name) for name in ("messages", "processed")}
     for path in folders.values():
         Path(path).mkdir(parents=True, exist_ok=True)
+    message_files.register()
     return Broker(
-        "filesystem://localhost",
+        f"{message_files.SCHEME}://localhost",
         {
             # Readers and writers share one folder, or messages would never arrive.
             "data_folder_in": folders["messages"],
             "data_folder_out": folders["messages"],
-            "control_folder": folders["control"],
             "processed_folder": folders["processed"],
-            "store_processed": False,
             # Seconds between two looks at the folder; a deletion should not wait for the default 1.
             "polling_interval": 0.2,
         },
+        remote_control=False,
     )
 
 

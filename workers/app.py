@@ -34,6 +34,7 @@ def _configuration() -> dict[str, Any]:
     return {
         "broker_url": reached.url,
         "broker_transport_options": reached.transport_options,
+        "worker_enable_remote_control": reached.remote_control,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "task_serializer": "json",
@@ -79,12 +80,10 @@ def _open(**_: Any) -> None:
     settings = Settings()
     for name in broker.QUEUES:
         _lanes[name] = lanes.make(name, Runtime.make(settings, stop=_stop))
-    # Also warms the process up that the first deletion will need.
-    catalogue.announce(_lanes[broker.DELETIONS].runtime)
-
-
-@signals.worker_ready.connect
-def _start(**_: Any) -> None:
+    # Announcing also warms the process up that the first deletion will need.
+    first = _lanes[broker.DELETIONS]
+    first.recipes = (catalogue.announcing_once(), *first.recipes)
+    # At once, not when the broker answers: work is found without it.
     for made in _lanes.values():
         made.start_polling()
 

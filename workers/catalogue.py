@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from service.ledger import capabilities
 from service.ledger.capabilities import Announcement
 from workers.runtime import Runtime
@@ -18,3 +20,19 @@ def announce(runtime: Runtime) -> None:
             [Announcement(**made) for made in answer["announcements"]],
             now=runtime.now(),
         )
+
+
+def announcing_once() -> Callable[[Runtime], None]:
+    """A recipe that announces, and does nothing more once that has succeeded.
+
+    A worker may start before its database answers.
+    """
+    done = False
+
+    def announce_due(runtime: Runtime) -> None:
+        nonlocal done
+        if not done:
+            announce(runtime)
+            done = True
+
+    return announce_due

@@ -70,7 +70,7 @@ class Lane:
                 self._busy.release()
 
     def start_polling(self) -> None:
-        """Look for due work every ``poll_seconds`` in a thread of its own."""
+        """Look for due work, now and every ``poll_seconds``, in a thread of its own."""
         self._poll = threading.Thread(target=self._keep_polling, name="poll", daemon=True)
         self._poll.start()
 
@@ -82,6 +82,7 @@ class Lane:
             self.runtime.close()
 
     def _keep_polling(self) -> None:
+        self.run()
         while not self.runtime.stop.wait(self.runtime.settings.poll_seconds):
             self.run()
 

@@ -145,8 +145,16 @@ def running(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
+def rubbish(town: Place) -> Path:
+    """Files in the embedded broker, there before the worker, that are no messages."""
+    folder = town.settings.state_dir / "broker"
+    _litter(folder)
+    return folder
+
+
+@pytest.fixture
 def worker(town: Place, tmp_path: Path) -> Iterator[Settings]:
-    """A worker that looks on its own only once an hour."""
+    """A worker that looks on its own once at the start, then once an hour."""
     settings = town.settings.model_copy(update={"poll_seconds": 3600.0, "grace_seconds": 1.0})
     with running(settings, tmp_path / "worker.log"):
         yield settings
@@ -170,3 +178,32 @@ def test_message_wakes_a_real_worker_and_more_of_the_same_change_nothing(
     until(lambda: not list(messages.iterdir()), "reading every message")
     assert town.forgotten() == rows
     assert [version.number for version in town.versions()] == [1, 2, 3]
+
+
+def test_files_that_are_no_messages_neither_keep_a_worker_from_starting_nor_end_it(
+    town: Place, rubbish: Path, worker: Settings
+) -> None:
+    rows = town.training_rows()[:3]
+    messages = rubbish / "messages"
+    sender = wake.sender(worker)
+    for row in rows:
+        _litter(rubbish)
+        request = town.ask(row)
+        sender._send(broker.RUN_BATCHES, broker.DELETIONS)
+        until(lambda: not list(messages.iterdir()), "reading every message")
+        until(
+            lambda request=request: town.request(request).status == RequestStatus.COMPLETED,
+            "the deletion",
+        )
+    sender.close()
+
+
+def _litter(folder: Path) -> None:
+    """What a full disk or a power cut leaves in the embedded broker."""
+    for kind in ("messages", "control"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for queue in broker.QUEUES:
+        for number, content in enumerate((b"", b'{"body": "W1t', b"null")):
+            (folder / "messages" / f"{number}_0.{queue}.msg").write_bytes(content)
+        (folder / "control" / f"{queue}.exchange").write_bytes(b"")
+    (folder / "control" / "celery.pidbox.exchange").write_bytes(b"[[")

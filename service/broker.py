@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import redis
+from kombu.connection import Connection
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from service import message_files
 from service.settings import Settings
@@ -53,10 +59,33 @@ def configure(settings: Settings) -> Broker:
     )
 
 
+def answers(settings: Settings) -> bool:
+    """Whether a message could be left with the broker now."""
+    reached = configure(settings)
+    if not settings.broker_url:
+        return os.access(reached.transport_options["data_folder_out"], os.W_OK | os.X_OK)
+    seconds = settings.broker_timeout_seconds
+    if reached.url.startswith(("redis:", "rediss:")):
+        # Over kombu a silent server would be waited for several times.
+        with redis.Redis.from_url(
+            reached.url,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            return bool(client.ping())
+    connect: Any = Connection  # without types
+    with connect(reached.url, transport_options=reached.transport_options) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=seconds)
+    return True
+
+
 def _network_options(settings: Settings) -> dict[str, Any]:
     # Redis hands a message to a second worker after this long; a batch must be over by then.
     return {
         "visibility_timeout": int(2 * settings.batch_timeout_seconds),
-        "socket_timeout": 5,
-        "socket_connect_timeout": 2,
+        # A silent connection must not keep a worker from the others, nor a request's process.
+        "socket_timeout": settings.broker_timeout_seconds,
+        "socket_connect_timeout": settings.broker_timeout_seconds,
+        "socket_keepalive": True,
     }

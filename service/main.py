@@ -25,6 +25,7 @@ from service.api import (
     models,
     openapi,
     problems,
+    readiness,
     record_lists,
     schemas_deletion_requests,
     suppressions,
@@ -33,6 +34,7 @@ from service.api import (
 )
 from service.api.recorder import Recorder
 from service.ledger import db, signing
+from service.ledger.connections import Limits
 from service.ledger.digests import Digester
 from service.settings import Settings
 
@@ -83,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _furnish(app: FastAPI, settings: Settings) -> None:
-    engine = db.engine(settings.database)
+    engine = db.engine(settings.database, limits=Limits.of_requests(settings))
     sessions = db.session_factory(engine)
     digester = Digester.from_settings(settings)
     app.state.settings = settings
@@ -93,6 +95,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.signer = signing.Signer.from_settings(settings)
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
+    app.state.checks = readiness.Checks(settings)
     app.state.limiter = limits.Limiter(settings.requests_per_minute)
     app.state.previews = limits.Limiter(settings.previews_per_minute, what="previews")
     app.state.recorder = Recorder(sessions, digester, app.state.wake, max_queue=settings.max_queue)
@@ -106,6 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.recorder.close()
     app.state.wake.close()
+    app.state.checks.close()
     app.state.engine.dispose()
 
 

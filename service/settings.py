@@ -63,10 +63,37 @@ class Settings(BaseSettings):
         "", description="public keys of earlier signing keys (base64, comma-separated), published"
     )
 
+    database_connect_seconds: float = Field(
+        3.0, ge=2, description="PostgreSQL: a connection not made within this is given up"
+    )
+    database_statement_seconds: float = Field(
+        8.0, gt=0, description="PostgreSQL: a request's statement not done within this is 503"
+    )
+    database_lock_seconds: float = Field(
+        5.0, gt=0, description="PostgreSQL: same, for a statement that waits for a lock"
+    )
+    database_work_seconds: float = Field(
+        60.0, gt=0, description="PostgreSQL: same, for a worker, which tries again later"
+    )
+    database_bulk_seconds: float = Field(
+        3600.0, gt=0, description="PostgreSQL: same, for rows of an ingest and for commands"
+    )
+    database_keepalive_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="PostgreSQL: silence after which TCP probes a connection, then ends it",
+    )
+    broker_timeout_seconds: float = Field(
+        3.0, gt=0, description="Redis: a connection or an answer that takes longer is given up"
+    )
+
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, description="CPU threads of a compute process; 0: half the cores")
     poll_seconds: float = Field(1.0, gt=0, description="how often a worker looks for due work")
     beat_seconds: float = Field(10.0, gt=0, description="how often beat wakes the workers")
+    heartbeat_seconds: float = Field(
+        5.0, gt=0, description="how often a worker says that it lives; gone after four times this"
+    )
     lease_seconds: float = Field(30.0, gt=0, description="a lease is renewed every third of this")
     batch_timeout_seconds: float = Field(
         900.0, gt=0, description="a batch that computes longer is stopped and tried again"

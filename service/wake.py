@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Literal
 
 from celery import Celery
 
@@ -39,8 +38,6 @@ class Wake:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._complained_at = -QUIET_SECONDS
-        #: How the last attempt to send went.
-        self.broker: Literal["reachable", "unreachable", "unknown"] = "unknown"
 
     def deletions(self, model_id: int | None = None) -> None:
         """Deletion requests wait (of one model or of any)."""
@@ -87,9 +84,7 @@ class Wake:
     def _try(self, task: str, queue: str) -> None:
         try:
             self._send(task, queue)
-            self.broker = "reachable"
         except Exception as error:  # whatever a broker does, the request was recorded
-            self.broker = "unreachable"
             if time.monotonic() - self._complained_at > QUIET_SECONDS:
                 self._complained_at = time.monotonic()
                 log.warning(
@@ -109,7 +104,7 @@ def _celery_send(settings: Settings) -> Callable[[str, str], None]:
     app.conf.update(
         # Left alone, the transport tries to connect for ever; the next call tries again anyway.
         broker_transport_options={**reached.transport_options, **_ONE_TRY},
-        broker_connection_timeout=2,
+        broker_connection_timeout=settings.broker_timeout_seconds,
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],

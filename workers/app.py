@@ -18,12 +18,13 @@ from service import broker
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from workers import lanes
+    from workers import heartbeat, lanes
 
 app = Celery("unlearn", include=["workers.tasks"])
 
 _stop = threading.Event()
 _lanes: dict[str, lanes.Lane] = {}
+_heartbeats: list[heartbeat.Heartbeat] = []
 
 
 def _configuration() -> dict[str, Any]:
@@ -37,6 +38,7 @@ def _configuration() -> dict[str, Any]:
         "worker_enable_remote_control": reached.remote_control,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        "broker_connection_timeout": settings.broker_timeout_seconds,
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
@@ -74,7 +76,7 @@ def _quieten(**_: Any) -> None:
 @signals.worker_init.connect
 def _open(**_: Any) -> None:
     # Only here: beat loads this file too, from an image that can neither read data nor compute.
-    from workers import catalogue, lanes
+    from workers import catalogue, heartbeat, lanes
     from workers.runtime import Runtime
 
     settings = Settings()
@@ -86,6 +88,13 @@ def _open(**_: Any) -> None:
     # At once, not when the broker answers: work is found without it.
     for made in _lanes.values():
         made.start_polling()
+    beating = heartbeat.Heartbeat(
+        settings,
+        _lanes[broker.DELETIONS].runtime.owner,
+        lambda: {name: made.busy_since for name, made in _lanes.items()},
+    )
+    beating.start()
+    _heartbeats.append(beating)
 
 
 @signals.worker_shutting_down.connect
@@ -100,3 +109,5 @@ def _close(**_: Any) -> None:
     _stop.set()
     for made in _lanes.values():
         made.close()
+    for beating in _heartbeats:
+        beating.close()

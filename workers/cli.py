@@ -53,10 +53,11 @@ def migrate() -> None:
     Safe to run at any time and from several machines at once.
     """
     from service.ledger import db, schema
+    from service.ledger.connections import Limits
 
     settings = Settings()
     schema.make_directory(settings.database)
-    engine = db.engine(settings.database)
+    engine = db.engine(settings.database, limits=Limits.of_commands(settings))
     schema.upgrade(engine)
     err.print("The database is at the present schema.")
 

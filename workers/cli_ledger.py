@@ -18,7 +18,8 @@ def session() -> Session:
 def engine(settings: Settings) -> Engine:
     """The ledger's database; stops the command where there is none that this code can use."""
     from service.ledger import db, schema
+    from service.ledger.connections import Limits
 
-    found = db.engine(settings.database)
+    found = db.engine(settings.database, limits=Limits.of_commands(settings))
     schema.require(found)
     return found

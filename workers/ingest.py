@@ -16,7 +16,7 @@ import numpy.typing as npt
 from models_store import arrays
 from models_store.errors import StoreError
 from service.errors import Unprocessable
-from service.ledger import datasets, identifiers, leases, suppressions
+from service.ledger import datasets, db, identifiers, leases, suppressions
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Case, Origin
 from service.ledger.tables import Dataset
@@ -141,6 +141,7 @@ def _complete(
 ) -> bool:
     """Make the dataset ready; False when it holds somebody who was forgotten meanwhile."""
     with runtime.session() as session:
+        db.take_time(session.connection(), runtime.settings.database_bulk_seconds)
         suppressions.hold(session)
         late = suppressions.in_force(session, after=sieve.suppressed.newest)
         if replace(sieve, suppressed=late).meets(found.subject_ids or ()):

@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import broker
+from service.ledger import db
 from workers import erase, ingest, pipeline, prepare, purge, references, train
 from workers.runtime import Runtime
 
@@ -58,6 +60,8 @@ class Lane:
     _busy: threading.Lock = field(default_factory=threading.Lock)
     _again: threading.Event = field(default_factory=threading.Event)
     _poll: threading.Thread | None = None
+    #: Since when a recipe has been working, by this machine's clock.
+    busy_since: datetime | None = None
 
     def run(self) -> None:
         """Do all that is due; if the lane is busy, have it look once more when it is done."""
@@ -92,6 +96,7 @@ class Lane:
             if self.runtime.stop.is_set():
                 return
             recipe = waiting.pop()
+            self.busy_since = db.now()
             try:
                 if recipe(self.runtime) and self.by_precedence:
                     waiting = list(reversed(self.recipes))
@@ -103,3 +108,5 @@ class Lane:
             except Exception:
                 # One recipe's fault must not keep the others from their work.
                 log.exception("%s failed", getattr(recipe, "__module__", recipe))
+            finally:
+                self.busy_since = None

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.ledger import batches, db, leases
+from service.ledger.connections import Limits
 from service.ledger.digests import Digester
 from service.settings import Settings
 from workers import fault_points
@@ -56,7 +57,7 @@ class Runtime:
         """A runtime with its own compute process (started when first used)."""
         return cls(
             settings=settings,
-            engine=engine or db.engine(settings.database),
+            engine=engine or db.engine(settings.database, limits=Limits.of_work(settings)),
             compute=ComputeProcess(device=settings.device, threads=settings.threads),
             owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
             stop=stop or threading.Event(),

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from service import broker
 from service.ledger import db, schema
+from service.ledger.connections import Limits
 from service.settings import Settings
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -236,7 +237,7 @@ def _ending(code: int) -> str:
 
 
 def _migrate(settings: Settings) -> None:
-    engine = db.engine(settings.database)
+    engine = db.engine(settings.database, limits=Limits.of_commands(settings))
     schema.upgrade(engine)
     engine.dispose()
 

@@ -7,9 +7,8 @@ from typing import Literal
 from fastapi import Request
 from pydantic import BaseModel, Field
 
-from service.api import bodies, deps, problems
+from service.api import bodies, problems, readiness
 from service.errors import Unavailable
-from service.ledger import schema
 
 router = bodies.router(tag="health")
 
@@ -21,13 +20,29 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Everything that requests need is there."""
+    """Everything that a deletion needs is there."""
 
     status: Literal["ready"] = "ready"
     database: Literal["reachable"] = "reachable"
-    broker: Literal["reachable", "unreachable", "unknown"] = Field(
-        description="a hint: without a broker workers find their work a little later"
+    broker: readiness.Broker = Field(
+        description="not needed: without a broker workers find their work a little later"
     )
+    worker: Literal["alive"] = Field(
+        "alive", description="a worker said within the last seconds that it lives"
+    )
+
+
+#: What is wrong, what still works and what to do, by what was seen.
+_DATABASE = {
+    "unreachable": "the database does not answer: nothing can be recorded or looked up now, and "
+    "what was accepted before is safe; try again",
+    "not_migrated": "the database is not up to date: nothing can be recorded or looked up; "
+    "run: unlearn migrate",
+}
+_WORKER = (
+    "no worker lives: deletion requests are accepted, recorded and shown with their due dates, but "
+    "nothing is carried out before a worker runs; start one, or look at its log"
+)
 
 
 @router.get("/healthz", response_model=Health, summary="The process is up")
@@ -40,10 +55,22 @@ async def healthz() -> Health:
     "/readyz",
     response_model=Readiness,
     responses=problems.responses(503),
-    summary="Requests can be served",
+    summary="Deletions can be recorded and carried out",
 )
-def readyz(request: Request, session: deps.Reader) -> Readiness:
-    """Looks at the database and its schema."""
-    if not schema.is_current(session):
-        raise Unavailable("the database is not up to date; run: unlearn migrate")
-    return Readiness(broker=request.app.state.wake.broker)
+async def readyz(request: Request) -> Readiness:
+    """Looks at the database and its schema, at the broker, and for a worker that lives.
+
+    503 where a deletion lacks something: `database` and `worker` in the problem say what, and the
+    detail what still works. A broker that is away is shown and does no harm. Answers within five
+    seconds.
+    """
+    checks: readiness.Checks = request.app.state.checks
+    seen = await checks.look()
+    if seen.database != "reachable" or seen.worker != "alive":
+        raise Unavailable(
+            _DATABASE.get(seen.database, _WORKER),
+            database=seen.database,
+            broker=seen.broker,
+            worker=seen.worker,
+        )
+    return Readiness(broker=seen.broker)

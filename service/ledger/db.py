@@ -14,11 +14,11 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
-#: How long a writer waits for another one (milliseconds on SQLite, pool seconds on PostgreSQL).
-BUSY_TIMEOUT_MS = 15_000
+from service.ledger import connections
+from service.ledger.connections import Limits
 
-#: How long PostgreSQL lets a transaction stand idle before it ends it (milliseconds).
-IDLE_TIMEOUT_MS = 60_000
+#: How long a writer on SQLite waits for another one (milliseconds).
+BUSY_TIMEOUT_MS = 15_000
 
 #: Execution option that lets a read-only transaction on SQLite skip the write lock.
 READ_ONLY = "ledger_read_only"
@@ -60,10 +60,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def engine(url: str, *, pool_size: int = 20) -> Engine:
+def engine(url: str, *, pool_size: int = 20, limits: Limits | None = None) -> Engine:
     """An engine for ``url``; on SQLite with WAL and immediate write transactions.
 
-    Its errors do not quote the values of a statement: they may identify a person.
+    On PostgreSQL nothing is waited for beyond the ``limits``. Errors of the engine do not quote the
+    values of a statement: they may identify a person.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -76,15 +77,24 @@ def engine(url: str, *, pool_size: int = 20) -> Engine:
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ArgumentError("the ledger is kept in SQLite or PostgreSQL, in no other database")
     parsed = parsed.set(drivername="postgresql+psycopg")
+    limits = limits or Limits()
     made = create_engine(
         parsed,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
-        pool_timeout=15,
+        pool_timeout=limits.pool_seconds,
         hide_parameters=True,
     )
-    event.listen(made, "connect", _prepare_postgres)
+    door = connections.Door(limits)
+
+    def connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
+        return door.connect(arguments, parameters)
+
+    event.listen(made, "do_connect", connect)
+    event.listen(made, "reset", _reset_limit)
+    # The dialect's own would wait for an answer as long as for any other statement.
+    made.dialect.do_ping = connections.ping  # type: ignore[assignment]  # the driver's own type
     return made
 
 
@@ -99,12 +109,23 @@ def read_only(session: Session) -> Session:
     return session
 
 
-def _prepare_postgres(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    # A process that is suspended within a transaction must not hold its locks for ever: nothing
-    # here waits for anything but the database while a transaction is open.
-    with connection.cursor() as cursor:
-        cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}")
-    connection.commit()
+def take_time(connection: Connection, seconds: float | None) -> None:
+    """Let each statement of the running transaction take that long; None: without limit.
+
+    For the few that may: rows by the million, migrations. Nothing happens on SQLite.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    limits = Limits(statement_seconds=seconds)
+    milliseconds = 0 if seconds is None else round(seconds * 1000)
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
+    driver: Any = connection.connection.driver_connection
+    driver.answer_seconds = limits.answer_seconds
+
+
+def _reset_limit(connection: Any, _record: Any, _state: Any) -> None:
+    connection.answer_seconds = connection.usual_answer_seconds
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:

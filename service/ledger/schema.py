@@ -90,11 +90,12 @@ def known_heads() -> frozenset[str]:
 
 
 def lock(connection: Connection) -> None:
-    """Keep other migrations out until the connection's transaction ends.
+    """Keep other migrations out until the connection's transaction ends, however long that is.
 
     On SQLite nothing is needed: BEGIN IMMEDIATE already keeps every other writer out.
     """
     if connection.dialect.name == "postgresql":
+        db.take_time(connection, None)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
 
 

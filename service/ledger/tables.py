@@ -502,6 +502,19 @@ class Lease(Base):
     fence: Mapped[int] = mapped_column(BigInteger)
 
 
+class Worker(Base):
+    """A worker process that lives, or did until ``seen_at``; it writes this every few seconds."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(Instant)
+    seen_at: Mapped[datetime] = mapped_column(Instant)
+    #: {lane: since when it has been busy, RFC 3339, or null}.
+    busy_since: Mapped[dict[str, Any]] = mapped_column(JSON)
+    code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
+
+
 class AuditEvent(Base):
     """One append-only line, chained to the one before by its hash."""
 

@@ -32,7 +32,6 @@ def test_a_burst_becomes_a_few_messages() -> None:
     assert first.is_set()
     assert sent.count((broker.RUN_BACKGROUND, broker.BACKGROUND)) == 1
     assert 1 <= sent.count((broker.RUN_BATCHES, broker.DELETIONS)) <= 3
-    assert sender.broker == "reachable"
 
 
 def test_what_is_asked_for_while_sending_is_sent_afterwards() -> None:
@@ -53,13 +52,12 @@ def test_what_is_asked_for_while_sending_is_sent_afterwards() -> None:
     assert sent == [broker.DELETIONS, broker.DELETIONS]
 
 
-def test_a_dead_broker_is_noted_and_not_felt(
+def test_a_dead_broker_is_noted_once_and_not_felt(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sender = wake.sender(_settings(tmp_path, broker_url="redis://127.0.0.1:1/0"))
     sender.deletions()
     sender.close()
-    assert sender.broker == "unreachable"
     assert [line.name for line in caplog.records].count("service.wake") == 1
 
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
-from service.ledger import keys
+from service.ledger import db, heartbeats, keys
 from service.main import create_app
 from service.settings import Settings
 
@@ -27,6 +27,12 @@ def application(settings: Settings) -> Iterator[FastAPI]:
     app = create_app(settings)
     with TestClient(app):
         yield app
+
+
+def beat(app: FastAPI, name: str = "w") -> None:
+    """Have a worker say that it lives."""
+    with app.state.sessions.begin() as session:
+        heartbeats.beat(session, name, started_at=db.now(), busy_since={}, code_version="1")
 
 
 def client(app: FastAPI, *scopes: str) -> TestClient:

@@ -25,6 +25,7 @@ from service.main import create_app
 from service.settings import Settings
 from tests import factories
 from tests.service import announcements
+from tests.service.api import callers
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
@@ -40,6 +41,7 @@ def app(sqlite_database: Engine, tmp_path: Path) -> FastAPI:
         _env_file=None,
         state_dir=tmp_path,
         database_url=sqlite_database.url.render_as_string(hide_password=False),
+        heartbeat_seconds=3600,  # one beat is enough for the whole test
     )
     made = create_app(settings)
     weights = {"0.weight": np.zeros((3, 64), np.float32)}
@@ -131,6 +133,7 @@ def test_every_reference_in_the_document_leads_somewhere(app: FastAPI) -> None:
 @pytest.mark.parametrize("with_key", [True, False])
 def test_generated_calls_meet_no_surprise(app: FastAPI, tmp_path: Path, with_key: bool) -> None:
     headers: list[str] = []
+    callers.beat(app)
     if with_key:
         with app.state.sessions() as session:
             _, token = keys.create(session, "generated", ["admin"], actor="cli")

@@ -194,6 +194,7 @@ def test_a_service_error_carries_its_extra_members_and_retry_after(app: FastAPI)
 
 
 def test_a_database_without_tables_is_unavailable(app: FastAPI, client: TestClient) -> None:
+    callers.beat(app)
     assert client.get("/readyz").json()["status"] == "ready"
     engine: Engine = app.state.engine
     with engine.begin() as connection:

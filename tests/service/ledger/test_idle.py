@@ -13,10 +13,10 @@ from tests.factories import NOW
 
 
 @pytest.fixture
-def hasty(postgres_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+def hasty(postgres_url: URL) -> Iterator[Engine]:
     """Connections on which a transaction may stand idle for a tenth of a second."""
-    monkeypatch.setattr(db, "IDLE_TIMEOUT_MS", 100)
-    engine = db.engine(postgres_url.render_as_string(hide_password=False))
+    limits = db.Limits(idle_seconds=0.1)
+    engine = db.engine(postgres_url.render_as_string(hide_password=False), limits=limits)
     yield engine
     engine.dispose()
 

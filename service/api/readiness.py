@@ -1,0 +1,100 @@
+"""Looks at what requests and deletions need, within a few seconds whatever is silent.
+
+With threads and a database connection of its own: those of the requests may all be waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import broker
+from service.ledger import db, heartbeats, schema
+from service.ledger.connections import Limits
+from service.settings import Settings
+
+#: After which a part that says nothing is called unreachable.
+LOOK_SECONDS = 4.0
+
+log = logging.getLogger("service.readiness")
+
+Database = Literal["reachable", "unreachable", "not_migrated"]
+Broker = Literal["reachable", "unreachable"]
+Worker = Literal["alive", "absent", "unknown"]
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What each part answered."""
+
+    database: Database
+    broker: Broker
+    #: Unknown while the database, in which workers say that they live, tells nothing.
+    worker: Worker
+
+
+class Checks:
+    """One look at a time per part; whoever asks meanwhile waits for the same one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        limits = replace(Limits.of_requests(settings), statement_seconds=2.0, lock_seconds=2.0)
+        self._engine = db.engine(settings.database, pool_size=1, limits=limits)
+        self._sessions = db.session_factory(self._engine)
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="readiness")
+        self._lock = threading.Lock()
+        self._looking: dict[str, Future[Any]] = {}
+
+    async def look(self) -> Seen:
+        """Look at everything at once."""
+        of_the_ledger, reached = await asyncio.gather(
+            self._answer(self._look_at_the_database), self._answer(self._look_at_the_broker)
+        )
+        database, worker = of_the_ledger or ("unreachable", "unknown")
+        return Seen(database, reached or "unreachable", worker)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._engine.dispose()
+
+    async def _answer(self, look: Callable[[], Found]) -> Found | None:
+        """What the look found; None when it takes too long."""
+        with self._lock:
+            running = self._looking.get(look.__name__)
+            if running is None or running.done():
+                running = self._looking[look.__name__] = self._threads.submit(look)
+        try:
+            return await asyncio.wait_for(
+                asyncio.shield(asyncio.wrap_future(running)), LOOK_SECONDS
+            )
+        except TimeoutError:
+            return None
+
+    def _look_at_the_database(self) -> tuple[Database, Worker]:
+        try:
+            with self._sessions() as session:
+                if not schema.is_current(db.read_only(session)):
+                    return "not_migrated", "unknown"
+                beat_seconds = self._settings.heartbeat_seconds
+                alive = heartbeats.living(session, beat_seconds=beat_seconds)
+                return "reachable", "alive" if alive else "absent"
+        except SQLAlchemyError as error:
+            log.warning("the database does not answer: %s", type(error).__name__)
+            return "unreachable", "unknown"
+
+    def _look_at_the_broker(self) -> Broker:
+        try:
+            return "reachable" if broker.answers(self._settings) else "unreachable"
+        except Exception as error:  # whatever the broker's library raises
+            log.warning("the broker does not answer: %s", type(error).__name__)
+            return "unreachable"

@@ -1,0 +1,80 @@
+"""A worker's sign of life, written by a thread of its own.
+
+A busy lane does not keep it from beating; a process whose database is away does not beat.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib import metadata
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.ledger import db, heartbeats
+from service.ledger.connections import Limits
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """Writes the worker's row every ``heartbeat_seconds`` until it is closed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        busy_since: Callable[[], Mapping[str, datetime | None]],
+    ) -> None:
+        self._name = name
+        self._seconds = settings.heartbeat_seconds
+        self._busy_since = busy_since
+        self._started_at = db.now()
+        # Its own connection, with short limits: the lanes' may all be waiting for an answer.
+        self._engine = db.engine(
+            settings.database, pool_size=1, limits=Limits.of_requests(settings)
+        )
+        self._sessions = db.session_factory(self._engine)
+        self._closed = threading.Event()
+        self._missed = False
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Beat, now and from now on."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Beat no more, and take the row away."""
+        self._closed.set()
+        self._thread.join()
+        try:
+            with self._sessions.begin() as session:
+                heartbeats.leave(session, self._name)
+        except SQLAlchemyError:
+            pass  # the row is taken for dead after a while
+        self._engine.dispose()
+
+    def _run(self) -> None:
+        self._beat()
+        while not self._closed.wait(self._seconds):
+            self._beat()
+
+    def _beat(self) -> None:
+        try:
+            with self._sessions.begin() as session:
+                heartbeats.beat(
+                    session,
+                    self._name,
+                    started_at=self._started_at,
+                    busy_since=self._busy_since(),
+                    code_version=metadata.version("unlearn"),
+                )
+        except SQLAlchemyError as error:
+            if not self._missed:
+                log.warning("no heartbeat: the database does not answer (%s)", type(error).__name__)
+            self._missed = True
+        else:
+            self._missed = False

@@ -2,12 +2,15 @@
 
 The parent computes nothing. It starts the three programs, starts a crashed one again after a pause
 that grows, and on SIGTERM or Ctrl-C stops them in order: beat, so that nothing new is woken; the
-API, so that nothing new comes in; the workers, which finish their batch or hand it back.
+API, so that nothing new comes in; the workers, which finish their batch or hand it back. When the
+parent itself is killed its programs end at once (see ``leash``), and until the last of them is gone
+nobody else can serve the state directory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -24,9 +27,12 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from service import broker
+from service.errors import ServiceError
 from service.ledger import db, schema
 from service.ledger.connections import Limits
 from service.settings import Settings
+from workers import leash
+from workers.compute import process
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
@@ -35,6 +41,8 @@ STEADY_SECONDS = 30.0
 #: A program that exits by itself this often in a row, each time soon, will not get better.
 #: One that is killed from outside is started again for ever.
 MAX_QUICK_EXITS = 6
+#: How long programs of a supervisor that was killed may take to be gone.
+ENDING_SECONDS = 5.0
 
 _console = Console(stderr=True, highlight=False)
 
@@ -52,15 +60,16 @@ def run(
     ``processes`` is the number of worker processes. With ``logs`` each program writes to a file
     of its own there instead of to the terminal.
     """
-    if not _is_free(host, port):
-        _console.print(f"[red]{host}:{port} is taken[/]; choose another one with --port")
-        return 1
-    with _one_instance(settings.state_dir):
+    with _one_instance(settings.state_dir) as lock:
+        if not _is_free(host, port):
+            _console.print(f"[red]{host}:{port} is taken[/]; choose another one with --port")
+            return 1
         _migrate(settings)
         supervisor = Supervisor(
             programs(settings, host=host, port=port, processes=processes),
             environment=environment(settings),
             logs=logs,
+            lock=lock,
         )
         with _stop_on_signals(supervisor):
             supervisor.start()
@@ -79,7 +88,7 @@ class Program:
 
 def programs(settings: Settings, *, host: str, port: int, processes: int) -> list[Program]:
     """The programs in the order in which they are started; they are stopped in reverse."""
-    python = [sys.executable, "-m"]
+    python = [sys.executable, "-m", "workers.leash"]
     celery = [*python, "celery", "-A", "workers.app"]
     uvicorn = [*python, "uvicorn", "service.main:create_app", "--factory"]
     # Threads, because the computing happens in child processes; gossip serves nothing here.
@@ -124,6 +133,10 @@ class Supervisor:
     programs: Sequence[Program]
     environment: dict[str, str]
     logs: Path | None = None
+    #: File descriptor of the lock that programs keep, too, as long as they live.
+    lock: int | None = None
+    #: The pipe that ends, and with it the programs, when this process does: (theirs, ours).
+    _leash: tuple[int, int] = field(default_factory=os.pipe)
     _running: dict[str, _Child] = field(default_factory=dict)
     _stop_asked: threading.Event = field(default_factory=threading.Event)
 
@@ -168,10 +181,13 @@ class Supervisor:
 
     def _spawn(self, child: _Child) -> None:
         # A session of its own: Ctrl-C reaches the parent alone, which stops the rest in order.
+        handed = {leash.VARIABLE: self._leash[0], process.LOCK_VARIABLE: self.lock}
+        kept = {name: number for name, number in handed.items() if number is not None}
         with self._output(child.program.name) as output:
             child.process = subprocess.Popen(  # noqa: S603 - the commands are those above
                 child.program.command,
-                env=self.environment,
+                env=self.environment | {name: str(number) for name, number in kept.items()},
+                pass_fds=tuple(kept.values()),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
@@ -254,23 +270,31 @@ def _is_free(host: str, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _one_instance(state_dir: Path) -> Iterator[None]:
-    """Two embedded forms on one state directory would answer on two ports for one database."""
+def _one_instance(state_dir: Path) -> Iterator[int]:
+    """Hold the state directory's lock; two embedded forms would answer for one database.
+
+    The lock ends with the last process that has its file open: programs of a supervisor that was
+    killed are waited for a little.
+    """
     state_dir.mkdir(parents=True, exist_ok=True)
     with (state_dir / "serve.lock").open("w") as lock:
-        try:
-            _lock_exclusively(lock)
-        except OSError:
-            raise SystemExit(f"{state_dir} is already being served; stop that one first") from None
-        yield
+        deadline = time.monotonic() + ENDING_SECONDS
+        while not _locked(lock):
+            if time.monotonic() >= deadline:
+                raise ServiceError(
+                    f"{state_dir} is already being served, or a process of an earlier start still "
+                    "runs; stop that one first"
+                )
+            time.sleep(0.1)
+        yield lock.fileno()
 
 
-def _lock_exclusively(lock: IO[str]) -> None:
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -73,6 +73,19 @@ def test_computation_over_its_time_is_stopped(process: ComputeProcess) -> None:
     assert process.pid is None
 
 
+def test_a_process_that_does_not_even_read_its_request_is_stopped_in_time(
+    process: ComputeProcess,
+) -> None:
+    assert catalogue(process)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    more_than_a_pipe_holds = {"rows": list(range(1_000_000))}
+    with pytest.raises(ComputeDied, match="over its time"):
+        process.call("catalogue", more_than_a_pipe_holds, timeout_seconds=0.5)
+    assert process.pid is None
+    assert catalogue(process)
+
+
 def test_memory_is_blamed_only_when_it_ran_out() -> None:
     errors: list[Exception] = []
     for broken in (

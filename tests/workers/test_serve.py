@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service.errors import ServiceError
 from service.settings import Settings
 from workers import serve
 
@@ -61,6 +62,7 @@ def ear() -> Iterator[Ear]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "ENDING_SECONDS", 0.0)
     monkeypatch.setattr(serve, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(serve, "LONGEST_PAUSE_SECONDS", 0.01)
 
@@ -168,7 +170,7 @@ def test_a_taken_port_is_refused_and_named(
 def test_a_state_directory_is_served_once(tmp_path: Path) -> None:
     with (
         serve._one_instance(tmp_path),
-        pytest.raises(SystemExit, match="already being served"),
+        pytest.raises(ServiceError, match="already being served"),
         serve._one_instance(tmp_path),
     ):
         pass

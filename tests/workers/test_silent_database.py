@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from service import broker
 from service.ledger import datasets, db, heartbeats
 from service.ledger.tables import Dataset, Worker
 from service.settings import Settings
@@ -93,7 +94,7 @@ def test_a_worker_that_ends_in_order_takes_its_heartbeat_away(
 
     with _worker(settings, tmp_path / "worker.log"):
         _until(lambda: len(beating()) == 1, "a heartbeat")
-        assert set(beating()[0].busy_since) == {"deletions", "background"}
+        assert set(beating()[0].busy_since) == set(broker.QUEUES)
     assert beating() == []
 
 

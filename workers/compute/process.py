@@ -20,6 +20,9 @@ from service.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
+#: Where the supervisor says which file descriptor holds the lock of the state directory.
+LOCK_VARIABLE = "UNLEARN_STATE_LOCK"
+
 #: How often a silent computation is looked at, at least.
 WATCH_SECONDS = 0.5
 
@@ -103,20 +106,21 @@ class ComputeProcess:
         assert self._process is not None
         stdin = self._process.stdin
         assert stdin is not None
-        try:
-            stdin.write(json.dumps(message) + "\n")
-            stdin.flush()
-        except OSError as error:
-            raise ComputeDied("the compute process died before it was asked") from error
+        # By a thread of its own: a process that does not read must not be waited for without end.
+        line = json.dumps(message) + "\n"
+        threading.Thread(target=_write, args=(stdin, line), daemon=True).start()
 
     def _start(self) -> None:
         self._memory_kills = _memory_kills()
+        lock = os.environ.get(LOCK_VARIABLE)
         self._process = subprocess.Popen(  # our own interpreter, our own module
             [sys.executable, "-m", "workers.compute"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=self._environment,
+            # The lock is held until this process, too, is gone: it may be writing.
+            pass_fds=() if lock is None else (int(lock),),
             # A Ctrl-C at the terminal is for the worker, which decides when its process ends.
             start_new_session=True,
         )
@@ -177,6 +181,13 @@ def _memory_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
+
+
+def _write(stream: IO[str], line: str) -> None:
+    # A process that died meanwhile is noticed by the end of its answers.
+    with contextlib.suppress(OSError, ValueError):
+        stream.write(line)
+        stream.flush()
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:

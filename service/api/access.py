@@ -12,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import Response
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
 from service.errors import NotFound, ServiceError, TooLarge, Unprocessable
+
+#: Status in the access log of a request whose client hung up before it was read.
+CLIENT_GONE = 499
 
 log = logging.getLogger("service.access")
 
@@ -53,6 +57,9 @@ class Access:
                 await _respond(refusal, scope, receive, answer)
             else:
                 await self._app(scope, _limited(receive, limit), answer)
+        except ClientDisconnect:
+            # Nobody is there to be answered, and nothing went wrong here.
+            answer.status = CLIENT_GONE
         except ServiceError as error:
             await _respond(problems.render(error), scope, receive, answer)
         except Exception as error:  # the last resort, whatever went wrong

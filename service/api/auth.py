@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.errors import Forbidden, Unauthorized
@@ -25,6 +27,13 @@ from service.ledger.tables import ApiKey
 MAX_AGE_SECONDS = 1.0
 MAX_CACHED = 4096
 
+
+#: Threads that look for keys shown here before, and for others: somebody who shows one made-up key
+#: after the other waits for himself alone.
+THREADS = {True: 8, False: 4}
+
+#: Where a request keeps who is calling.
+_ADMITTED = "unlearn.principal"
 
 _Place = tuple[asyncio.AbstractEventLoop, str]
 
@@ -53,6 +62,9 @@ class KeyCache:
         self._sessions = sessions
         self._rows: dict[str, tuple[float, ApiKey]] = {}
         self._reading: dict[_Place, asyncio.Task[ApiKey | None]] = {}
+        self._limiters: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[bool, CapacityLimiter]
+        ] = WeakKeyDictionary()
 
     async def principal(self, token: str) -> Principal | None:
         """The principal of a token in force, or None."""
@@ -88,7 +100,7 @@ class KeyCache:
 
     async def _reread(self, key_id: str) -> ApiKey | None:
         started = time.monotonic()
-        row = await run_in_threadpool(self._find, key_id)
+        row = await to_thread.run_sync(self._find, key_id, limiter=self._limiter(key_id))
         if row is None:
             self._rows.pop(key_id, None)
             return None
@@ -96,6 +108,14 @@ class KeyCache:
             self._rows.clear()
         self._rows[key_id] = (started, row)
         return row
+
+    def _limiter(self, key_id: str) -> CapacityLimiter:
+        loop = asyncio.get_running_loop()
+        limiters = self._limiters.get(loop)
+        if limiters is None:
+            limiters = {known: CapacityLimiter(threads) for known, threads in THREADS.items()}
+            self._limiters[loop] = limiters
+        return limiters[key_id in self._rows]
 
     def _find(self, key_id: str) -> ApiKey | None:
         with self._sessions() as session:
@@ -116,6 +136,23 @@ def require(scope: str) -> Any:
     return Depends(_checker(keys.Scope(scope)))
 
 
+async def admit(request: Request) -> Principal:
+    """Return who is calling, by the headers alone; 401 where no key in force is shown.
+
+    Looked up once in a request: a route asks before it reads the body, its endpoint after.
+    """
+    admitted: Principal | None = request.scope.get(_ADMITTED)
+    if admitted is not None:
+        return admitted
+    kind, token = get_authorization_scheme_param(request.headers.get("authorization"))
+    cache: KeyCache = request.app.state.keys
+    admitted = await cache.principal(token) if kind.lower() == "bearer" else None
+    if admitted is None:
+        raise unauthorized()
+    request.scope[_ADMITTED] = admitted
+    return admitted
+
+
 def unauthorized() -> Unauthorized:
     """The refusal of a call without a valid key."""
     return Unauthorized(
@@ -130,13 +167,8 @@ def lacks(scope: keys.Scope) -> Forbidden:
 
 
 def _checker(scope: keys.Scope) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def check(request: Request, credentials: Credentials) -> Principal:
-        cache: KeyCache = request.app.state.keys
-        principal = None
-        if credentials is not None:
-            principal = await cache.principal(credentials.credentials)
-        if principal is None:
-            raise unauthorized()
+    async def check(request: Request, _credentials: Credentials) -> Principal:
+        principal = await admit(request)
         if not principal.may(scope):
             raise lacks(scope)
         request.app.state.limiter.take(principal.key_id)

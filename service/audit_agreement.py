@@ -144,11 +144,13 @@ _REQUEST_LINES: Mapping[str, tuple[str, ...]] = {
 }
 _BATCH_LINES: Mapping[str, tuple[str, ...]] = {
     "completed": ("batch:completed",),
-    "failed": ("batch:failed",),
+    # One that was handed back has failed, and the line says that it was nobody's fault.
+    "failed": ("batch:failed", "batch:handed_back"),
 }
 _VERSION_LINES: Mapping[str, tuple[str, ...]] = {
     "rejected": ("version:rejected",),
     "retired": ("version:retired",),
+    "withdrawn": ("version:withdrawn",),
     "purged": ("version:purged",),
 }
 
@@ -188,6 +190,8 @@ def _version_lines_left_out(report: Report, actions: set[str]) -> Iterator[str]:
         yield from _left_out(live, actions, "that this version was published")
     if report.done.retired_at is not None:
         yield from _left_out(("version:retired",), actions, "that this version was retired")
+    if report.done.withdrawn_at is not None:
+        yield from _left_out(("version:withdrawn",), actions, "that this version was withdrawn")
     wanted = _VERSION_LINES.get(report.status, ())
     yield from _left_out(wanted, actions, f"that this version is {report.status}")
 

@@ -104,6 +104,8 @@ class Done(Shape):
     training_run: Run | None
     published_at: str | None
     retired_at: str | None
+    #: Not there in reports from before versions could be withdrawn.
+    withdrawn_at: str | None = None
     base: Name | None
     anchor: Name
     digest_before: str | None

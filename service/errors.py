@@ -41,6 +41,14 @@ class Conflict(ServiceError):
     title = "This is not possible in the present state"
 
 
+class Withdrawn(ServiceError):
+    """It was there and an operator took it back; nothing of it is served any more."""
+
+    status = 410
+    code = "withdrawn"
+    title = "It was withdrawn"
+
+
 class Unprocessable(ServiceError):
     """The body was read and does not make sense."""
 

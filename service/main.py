@@ -31,6 +31,7 @@ from service.api import (
     suppressions,
     training_runs,
     versions,
+    withdrawals,
 )
 from service.api.recorder import Recorder
 from service.ledger import db, signing
@@ -51,6 +52,7 @@ SECURED = (
     batches.router,
     checkpoints.router,
     versions.router,
+    withdrawals.router,
     methods.router,
     audit.router,
 )

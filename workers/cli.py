@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.settings import Settings
-from workers import cli_datasets, cli_errors, cli_suppressions
+from workers import cli_datasets, cli_errors, cli_suppressions, cli_withdrawals
 from workers.cli_errors import stop as _stop
 from workers.cli_ledger import engine as _engine
 from workers.cli_ledger import session as _session
@@ -29,6 +29,8 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revok
 audit_app = typer.Typer(no_args_is_help=True, help="Check audit reports and the audit chain.")
 restore_app = typer.Typer(no_args_is_help=True, help="After restoring a backup.")
 app.add_typer(cli_datasets.app, name="datasets")
+app.add_typer(cli_withdrawals.models_app, name="models")
+app.add_typer(cli_withdrawals.versions_app, name="versions")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(cli_suppressions.app, name="suppressions")

@@ -15,10 +15,13 @@ from rich.table import Table
 
 from service.ledger.identifiers import Case
 from service.settings import Settings
-from workers import cli_ledger
+from workers import cli_ledger, cli_withdrawals
 from workers.cli_errors import stop as _stop
 
-app = typer.Typer(no_args_is_help=True, help="Bring training data in, and show how it was read.")
+app = typer.Typer(
+    no_args_is_help=True, help="Bring training data in, show how it was read, and destroy it."
+)
+app.command("delete")(cli_withdrawals.delete_dataset)
 
 out = Console()
 err = Console(stderr=True, highlight=False)

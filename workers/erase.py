@@ -1,13 +1,20 @@
-"""Overwrite raw rows that no model needs any more, and close the requests that waited for it."""
+"""Overwrite raw rows that no model needs any more, and close the requests that waited for it.
+
+Of a withdrawn dataset all rows go, the array with them, and what identified its records.
+"""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import select
 
 from models_store import arrays
-from service.ledger import erasures, suppressions
+from models_store.errors import NotStored
+from service.ledger import erasures, leases, removals, suppressions
+from service.ledger.signing import Signer
 from service.ledger.states import DatasetStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest
 from workers import suppression
@@ -20,9 +27,17 @@ def run_due(runtime: Runtime) -> bool:
     _exclude_without_models(runtime)
     with runtime.session() as session:
         datasets = session.scalars(
-            select(Dataset).where(Dataset.status == DatasetStatus.READY).order_by(Dataset.id)
+            select(Dataset)
+            .where(Dataset.status.in_([DatasetStatus.READY, DatasetStatus.WITHDRAWN]))
+            .order_by(Dataset.id)
         ).all()
     erased = [_erase(runtime, dataset) for dataset in datasets]
+    # What was asked for goes first, and as it always does.
+    erased += [
+        _remove(runtime, dataset.id)
+        for dataset in datasets
+        if dataset.status == DatasetStatus.WITHDRAWN
+    ]
     with runtime.session() as session:
         settled = erasures.settle(session, now=runtime.now(), actor=runtime.actor)
     return any(erased) or bool(settled)
@@ -35,8 +50,13 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
     if not rows:
         return False
     assert dataset.array_key is not None
-    _suppress(runtime, dataset, rows)
-    arrays.overwrite(runtime.store, dataset.array_key, rows)
+    try:
+        _suppress(runtime, dataset, rows)
+        arrays.overwrite(runtime.store, dataset.array_key, rows)
+    except NotStored:
+        if _is_withdrawn(runtime, dataset.id):
+            return False  # it was withdrawn and destroyed a moment ago
+        raise
     reach("erase.overwritten")
     with runtime.session() as session:
         erasures.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
@@ -49,6 +69,66 @@ def _suppress(runtime: Runtime, dataset: Dataset, rows: Sequence[int]) -> None:
     with runtime.session() as session:
         digests = suppression.of_rows(session, runtime.store, dataset, rows, runtime.digester)
         suppressions.keep_rows(session, dataset, digests, now=runtime.now())
+
+
+def _remove(runtime: Runtime, dataset_id: int) -> bool:
+    """Files first, then the ledger piece by piece, then the receipt: each may be repeated."""
+    with runtime.lease(f"remove:{dataset_id}") as held:
+        if held is None:
+            return False
+        with runtime.session() as session:
+            dataset = session.get_one(Dataset, dataset_id)
+            key = dataset.array_key
+        if key is not None:
+            arrays.destroy(runtime.store, key)
+        reach("erase.destroyed")
+        _blank(runtime, dataset_id, held)
+        reach("erase.blanked")
+        with runtime.session() as session:
+            leases.hold(session, held)
+            removals.record(
+                session,
+                dataset_id,
+                receipt=_receipt(runtime, session.get_one(Dataset, dataset_id)),
+                actor=runtime.actor,
+                now=runtime.now(),
+            )
+    return True
+
+
+def _blank(runtime: Runtime, dataset_id: int, held: leases.Held) -> None:
+    marker, first, more = f"{secrets.token_hex(8)}-", 0, True
+    while more:
+        with runtime.session() as session:
+            seconds = runtime.settings.lease_seconds
+            leases.renew(session, held, seconds=seconds, now=runtime.now())
+            more = removals.blank(
+                session, dataset_id, first=first, marker=marker, now=runtime.now()
+            )
+        first += removals.ROWS_AT_ONCE
+
+
+def _receipt(runtime: Runtime, dataset: Dataset) -> dict[str, Any]:
+    """What was destroyed, signed: proof to keep after the rows are gone."""
+    return Signer.from_settings(runtime.settings).sign(
+        {
+            "type": "purge-receipt",
+            "dataset": dataset.name,
+            "destroyed": (
+                []
+                if dataset.array_key is None
+                else [{"kind": "arrays", "digest": dataset.array_key}]
+            ),
+            "rows": dataset.rows,
+            "withdrawn_at": dataset.withdrawn_at,
+            "purged_at": runtime.now(),
+        }
+    )
+
+
+def _is_withdrawn(runtime: Runtime, dataset_id: int) -> bool:
+    with runtime.session() as session:
+        return session.get_one(Dataset, dataset_id).withdrawn_at is not None
 
 
 def _exclude_without_models(runtime: Runtime) -> None:

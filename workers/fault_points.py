@@ -28,6 +28,8 @@ POINTS = (
     "batch.recorded",
     "erase.overwritten",
     "erase.marked",
+    "erase.destroyed",
+    "erase.blanked",
     "compute.loaded",
     "compute.updated",
     "compute.stored",

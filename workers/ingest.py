@@ -19,6 +19,7 @@ from service.errors import Unprocessable
 from service.ledger import datasets, db, identifiers, leases, suppressions
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Case, Origin
+from service.ledger.states import DatasetStatus
 from service.ledger.tables import Dataset
 from workers import readers, source_report, suppression
 from workers.compute.process import Stopping
@@ -78,7 +79,7 @@ def run_due(runtime: Runtime) -> bool:
 
 def lease_key(dataset_id: int) -> str:
     """Key of the lease under which a dataset is ingested."""
-    return f"ingest:{dataset_id}"
+    return leases.of_ingest(dataset_id)
 
 
 def ingest(
@@ -92,6 +93,8 @@ def ingest(
     """Ingest one dataset under its lease; why it was refused, or None when it is ready."""
     with runtime.session() as session:
         dataset = session.get_one(Dataset, dataset_id)
+        if dataset.status != DatasetStatus.INGESTING:
+            return "it is not waiting any more"  # done, or withdrawn, since it was listed
         source, name = dataset.source, dataset.name
     watch = _Watch(runtime, dataset_id, held, progress)
     found: Ingested | None = None
@@ -114,6 +117,8 @@ def ingest(
             arrays.destroy(runtime.store, found.key)
             found = None
     except (leases.LeaseLost, Stopping):
+        if found is not None:
+            _drop_withdrawn(runtime, dataset_id, found.key)
         return "stopped; the dataset is still waiting"
     except (ReadError, StoreError, OSError, Unprocessable) as error:
         if found is not None:  # refused by the ledger once its rows were in the store
@@ -157,6 +162,14 @@ def _complete(
             now=runtime.now(),
         )
     return True
+
+
+def _drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
+    """Destroy what was stored for a dataset that was withdrawn while it was being read."""
+    with runtime.session() as session:
+        withdrawn = session.get_one(Dataset, dataset_id).withdrawn_at is not None
+    if withdrawn:
+        arrays.destroy(runtime.store, key)
 
 
 class _Watch:

@@ -8,6 +8,7 @@ from sqlalchemy import exists, select
 
 from service.ledger import leases, models, versions
 from service.ledger.policy import Policy
+from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, Dataset, Model, Version
 from workers import pipeline, plans
 from workers.compute import failures
@@ -141,7 +142,9 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
     reach("prepare.computed")
     with runtime.session() as session:
         leases.hold(session, held)
-        version = session.get_one(Version, anchor_id)
+        version = session.get_one(Version, anchor_id, with_for_update={"key_share": True})
+        if version.status == VersionStatus.PURGED:
+            return False  # without an entry, the sweep takes the file
         if versions.artifact(session, anchor_id, "caches") is None:
             pipeline.attach(session, version, answer["artifacts"], now=runtime.now())
             version.timings = version.timings | answer["timings"]

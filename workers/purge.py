@@ -23,7 +23,7 @@ IDEMPOTENCY_MEMORY = timedelta(days=30)
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Purge every retired version whose window is over."""
+    """Purge the versions whose time has come, and the withdrawn models that have none left."""
     done = False
     with runtime.session() as session:
         due = purges.due(session, now=runtime.now())
@@ -31,7 +31,7 @@ def run_due(runtime: Runtime) -> bool:
         with runtime.lease(f"purge:{version_id}") as held:
             if held is not None:
                 done |= _purge(runtime, version_id, held)
-    return done
+    return _purge_models(runtime) or done
 
 
 def sweep(runtime: Runtime) -> None:
@@ -77,6 +77,25 @@ def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     return True
 
 
+def _purge_models(runtime: Runtime) -> bool:
+    with runtime.session() as session:
+        finished = purges.finished_models(session)
+        for model in finished:
+            receipt = _signed(
+                runtime,
+                {
+                    "model": model.name,
+                    "dataset": session.get_one(Dataset, model.dataset_id).name,
+                    "versions": purges.versions_of(session, model),
+                    "withdrawn_at": model.withdrawn_at,
+                },
+            )
+            purges.record_model(
+                session, model, receipt=receipt, actor=runtime.actor, now=runtime.now()
+            )
+    return bool(finished)
+
+
 def _receipt(
     runtime: Runtime,
     session: Session,
@@ -86,13 +105,19 @@ def _receipt(
 ) -> dict[str, Any]:
     """What was destroyed, signed: proof to keep after the weights are gone."""
     dataset = session.get_one(Dataset, model.dataset_id)
-    return Signer.from_settings(runtime.settings).sign(
+    return _signed(
+        runtime,
         {
-            "type": "purge-receipt",
             "version": versions.subject(model, version),
             "dataset": dataset.name,
             "destroyed": [{"kind": kind, "digest": digest} for kind, digest in doomed],
-            "retired_at": version.retired_at.isoformat() if version.retired_at else None,
-            "purged_at": runtime.now().isoformat(),
-        }
+            "retired_at": version.retired_at,
+            "withdrawn_at": version.withdrawn_at,
+        },
+    )
+
+
+def _signed(runtime: Runtime, receipt: dict[str, Any]) -> dict[str, Any]:
+    return Signer.from_settings(runtime.settings).sign(
+        {"type": "purge-receipt", **receipt, "purged_at": runtime.now()}
     )

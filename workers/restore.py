@@ -67,7 +67,7 @@ def lines(found: Found) -> list[str]:
     counted = {
         "deletion requests that the database has lost": len(found.lost),
         "deletion requests that were further on": len(found.behind),
-        "withdrawn deletion requests that are open again": len(found.reopened),
+        "cancelled or denied deletion requests that are open again": len(found.reopened),
         "forgotten records that training would read again": _count(found.in_training),
         "forgotten rows whose raw bytes are back": _count(found.raw),
         "overwritten rows that the database takes for whole": _count(found.hollow),
@@ -77,6 +77,12 @@ def lines(found: Found) -> list[str]:
         "revoked API keys that are in force again": len(found.keys),
     }
     told = [f"{count} {what}" for what, count in counted.items() if count]
+    told += [f"dataset {name} was withdrawn and is back" for name in found.served_again.datasets]
+    told += [f"model {name} was withdrawn and is back" for name in found.served_again.models]
+    told += [
+        f"version {one.number} of {one.model} was withdrawn and is back"
+        for one in found.served_again.versions
+    ]
     told += [
         f"version {number} of {model} is live and contains {count} forgotten records"
         for model, number, count in found.live
@@ -93,7 +99,10 @@ def lines(found: Found) -> list[str]:
 
 def _compare(session: Session, settings: Settings, listed: Tombstones) -> Found:
     ready = session.execute(
-        select(Dataset.name, Dataset.array_key).where(Dataset.status == DatasetStatus.READY)
+        select(Dataset.name, Dataset.array_key).where(
+            Dataset.status == DatasetStatus.READY,
+            Dataset.name.not_in(listed.withdrawn.datasets),
+        )
     )
     return tombstones.compare(
         session,

@@ -91,6 +91,8 @@ def of_rows(
     names = suppressions.unkept(session, dataset, rows)
     if not names or dataset.array_key is None:
         return {}
+    if dataset.withdrawn_at is not None and not arrays.exists(store, dataset.array_key):
+        return {}  # its removal has begun: what was asked for was kept before
     contents = arrays.digests(store, dataset.array_key)
     return {
         row: digester.row(name, contents[row].tobytes())

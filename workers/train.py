@@ -63,7 +63,7 @@ def run_due(runtime: Runtime) -> bool:
             .order_by(TrainingRun.id)
         ).all()
     for run_id in waiting:
-        with runtime.lease(f"run:{run_id}") as held:
+        with runtime.lease(leases.of_run(run_id)) as held:
             if held is None or runtime.stop.is_set():
                 continue
             if run_training(runtime, run_id, held):

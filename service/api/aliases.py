@@ -34,7 +34,7 @@ class MoveGiven(schemas.Body):
 class MoveView(BaseModel):
     """One move of the alias."""
 
-    version: int
+    version: int | None = Field(description="null: the production version was withdrawn")
     previous: int | None
     reason: str
     moved_by: str
@@ -46,7 +46,7 @@ class AliasView(BaseModel):
 
     alias: str
     model: str
-    version: int | None = Field(description="null: nothing is live yet")
+    version: int | None = Field(description="null: nothing is live")
     history: pagination.Page[MoveView]
 
 
@@ -63,7 +63,7 @@ def show(model: deps.Name, _: Reading, session: deps.Reader, paging: pagination.
 @router.put(
     "",
     response_model=AliasView,
-    responses=problems.responses(404, 409, 413, 415),
+    responses=problems.responses(404, 409, 410, 413, 415),
     summary="Make a version live, if it contains no forgotten records",
 )
 def move(
@@ -111,7 +111,7 @@ def _view(session: deps.Session, model: Model, paging: pagination.Paging) -> dic
 
 def _move(row: AliasMove, numbers: dict[int, int]) -> dict[str, Any]:
     return {
-        "version": numbers[row.version_id],
+        "version": numbers.get(row.version_id or 0),
         "previous": numbers.get(row.previous_id or 0),
         "reason": row.reason,
         "moved_by": row.moved_by,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service import sources
 from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.ledger import datasets, db
+from service.ledger.states import DatasetStatus
 
 router = bodies.router("/v1/datasets", tag="datasets")
 
@@ -100,7 +101,7 @@ class DatasetView(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     name: str
-    status: Literal["ingesting", "ready", "failed"]
+    status: DatasetStatus
     progress: float = Field(description="of the ingest, 0 to 1")
     error: str | None = Field(description="why the source was refused: row, column, reason")
     source: dict[str, Any]
@@ -111,6 +112,8 @@ class DatasetView(BaseModel):
     revision: int = Field(description="grows by one each time records are taken out of training")
     created_at: datetime
     ready_at: datetime | None
+    withdrawn_at: datetime | None
+    purged_at: datetime | None = Field(description="when every row of it was overwritten")
 
 
 class ColumnView(BaseModel):

@@ -48,7 +48,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-_REFUSED = problems.responses(404, 409, 413, 415)
+_REFUSED = problems.responses(404, 409, 410, 413, 415)
 
 
 @router.post(
@@ -124,7 +124,7 @@ verb_router.add_api_route(
 @verb_router.post(
     "/v1/deletion-requests:preview",
     response_model=schemas.Preview,
-    responses=problems.responses(404, 409, 413, 415),
+    responses=problems.responses(404, 409, 410, 413, 415),
     summary="See what a deletion request would meet",
 )
 def preview(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Response
 from pydantic import BaseModel, Field, model_validator
@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.ledger import db, disclosure, lineage, models, runs
 from service.ledger.policy import Policy
+from service.ledger.states import ModelStatus
 from service.ledger.tables import Model
 
 router = bodies.router("/v1/models", tag="models")
@@ -91,8 +92,9 @@ class ModelView(BaseModel):
 
     name: str
     dataset: str
-    status: Literal["preparing", "ready", "invalid"] = Field(
-        description="preparing: a worker has not built the network yet; invalid: see `error`"
+    status: ModelStatus = Field(
+        description="preparing: a worker has not built the network yet; invalid: see `error`; "
+        "withdrawn: nothing is served any more; purged: all its versions are destroyed"
     )
     error: str | None
     architecture: dict[str, Any]
@@ -102,6 +104,8 @@ class ModelView(BaseModel):
     production: int | None = Field(description="number of the production version")
     run_now_at: datetime | None
     created_at: datetime
+    withdrawn_at: datetime | None
+    purged_at: datetime | None
 
 
 class ModelDetail(ModelView):
@@ -135,7 +139,7 @@ class RunNowView(BaseModel):
     "",
     status_code=201,
     response_model=ModelDetail,
-    responses=problems.responses(404, 409, 413, 415),
+    responses=problems.responses(404, 409, 410, 413, 415),
     summary="Create a model on a dataset that is ready",
 )
 def create(
@@ -153,7 +157,7 @@ def create(
         actor=caller.actor,
         now=db.now(),
     )
-    shown = _detail(session, model)
+    shown = detail(session, model)
     session.commit()
     wake.deletions(model.id)
     response.headers["Location"] = f"/v1/models/{model.name}"
@@ -172,19 +176,19 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
 
 
 @router.get(
-    "/{model}",
+    "/{model:segment}",
     response_model=ModelDetail,
     responses=problems.responses(404),
     summary="Show a model",
 )
 def show(model: deps.Name, _: Reading, session: deps.Reader) -> Any:
-    return _detail(session, models.get(session, model))
+    return detail(session, models.get(session, model))
 
 
 @router.patch(
-    "/{model}",
+    "/{model:segment}",
     response_model=ModelDetail,
-    responses=problems.responses(404, 409, 413, 415),
+    responses=problems.responses(404, 409, 410, 413, 415),
     summary="Change a model's unlearning policy",
 )
 def change(
@@ -192,7 +196,7 @@ def change(
 ) -> Any:
     changes = given.policy.model_dump(mode="json", exclude_unset=True)
     changed = models.change_policy(session, models.get(session, model), changes, actor=caller.actor)
-    shown = _detail(session, changed)
+    shown = detail(session, changed)
     session.commit()
     wake.deletions(changed.id)
     return shown
@@ -202,7 +206,7 @@ def change(
     "/{model}/batches:run-now",
     status_code=202,
     response_model=RunNowView,
-    responses=problems.responses(404, 409, 413, 415),
+    responses=problems.responses(404, 409, 410, 413, 415),
     summary="Close the model's next batch without waiting",
 )
 def run_now(
@@ -233,12 +237,15 @@ def _views(session: deps.Session, rows: list[Model]) -> list[dict[str, Any]]:
             "production": numbers.get(row.id),
             "run_now_at": row.run_now_at,
             "created_at": row.created_at,
+            "withdrawn_at": row.withdrawn_at,
+            "purged_at": row.purged_at,
         }
         for row in rows
     ]
 
 
-def _detail(session: deps.Session, model: Model) -> dict[str, Any]:
+def detail(session: deps.Session, model: Model) -> dict[str, Any]:
+    """A model in its public form, with what it is doing."""
     production = models.production(session, model)
     active = runs.active(session, model)
     drift = None if production is None else lineage.drift(session, model, production, now=db.now())

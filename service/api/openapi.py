@@ -25,6 +25,7 @@ TAGS = (
     ("models", "an architecture on a dataset, with a recipe and an unlearning policy"),
     ("training runs", "training of a model from the records that may be used"),
     ("versions", "immutable weights, their lineage and the alias production"),
+    ("withdrawals", "versions, models and datasets taken back for good, then destroyed"),
     ("methods", "what the installed workers can do"),
     ("health", "for supervisors and load balancers"),
 )

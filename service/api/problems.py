@@ -60,7 +60,7 @@ DESCRIPTIONS: Mapping[int, str] = {
     404: "There is no such thing.",
     405: "This path does not know the method.",
     409: "The present state does not allow this; the detail says what to do.",
-    410: "It existed and was destroyed.",
+    410: "It was withdrawn or destroyed.",
     412: "A precondition does not hold.",
     413: "The body or a list in it is over its limit.",
     415: "The body has a content type that is not read here.",

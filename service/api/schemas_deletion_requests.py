@@ -111,7 +111,10 @@ class Erasure(BaseModel):
     model: str
     status: ErasureStatus
     batch: str | None
-    version: int | None = Field(description="the version that no longer contains the records")
+    version: int | None = Field(
+        description="the version that no longer contains the records; null of a completed one: the "
+        "model has no live version any more"
+    )
     attempts: int
     error: str | None
     completed_at: datetime | None

@@ -67,6 +67,8 @@ class VersionView(BaseModel):
     created_at: datetime
     published_at: datetime | None
     retired_at: datetime | None
+    withdrawn_at: datetime | None
+    purge_at: datetime | None = Field(description="when it is destroyed, if it was withdrawn")
     purged_at: datetime | None
 
 
@@ -196,7 +198,7 @@ def _check(file: Path, spec: checkpoints.Spec, tied: checkpoints.Ties, max_bytes
     "",
     status_code=201,
     response_model=VersionView,
-    responses=problems.responses(404, 409, 413, 415),
+    responses=problems.responses(404, 409, 410, 413, 415),
     summary="Import a checkpoint that was trained elsewhere",
     description="The body is a safetensors file with exactly the tensors that the model's "
     "`parameters` name. It becomes an anchor of its own. Give the `data_revision` of the dataset "
@@ -265,7 +267,7 @@ def listing(
 
 
 @router.get(
-    "/{number}",
+    "/{number:segment}",
     response_model=VersionView,
     responses=problems.responses(404),
     summary="Show a version",
@@ -350,6 +352,8 @@ def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list
             "created_at": row.created_at,
             "published_at": row.published_at,
             "retired_at": row.retired_at,
+            "withdrawn_at": row.withdrawn_at,
+            "purge_at": row.purge_at,
             "purged_at": row.purged_at,
         }
         for row in found

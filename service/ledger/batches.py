@@ -89,13 +89,21 @@ def hand_back(
 ) -> None:
     """Nobody's fault: the erasures wait for the next batch, with nothing new held against them."""
     _require_running(session, batch, held)
+    stop(session, batch, because=because, actor=f"worker:{held.owner}", now=now)
+
+
+def stop(session: Session, batch: Batch, *, because: str, actor: str, now: datetime) -> None:
+    """Hand a running batch back, whoever works on it.
+
+    The caller holds the model's lease, or has taken it from the worker that does.
+    """
     _close(session, batch, error=because, now=now)
     for erasure in erasures_of(session, batch):
         erasures.release(erasure, attempts=erasure.attempts)
     session.flush()
     audit.append(
         session,
-        actor=f"worker:{held.owner}",
+        actor=actor,
         action=audit.Action.BATCH_HANDED_BACK,
         subject=f"batch:{batch.id}",
         data={"because": because},

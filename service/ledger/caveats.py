@@ -59,7 +59,7 @@ OF_VERDICT: dict[str, str] = {
 }
 
 CARRIES = (
-    "The version itself still carries records that were forgotten since. It is withdrawn: the "
+    "The version itself still carries records that were forgotten since. It is retired: the "
     "report is its history, and no evidence that anything was removed from it."
 )
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, Unprocessable
-from service.ledger import audit, choices
+from service.ledger import audit, choices, standing
 from service.ledger.identifiers import Case, Origin
 from service.ledger.states import DatasetStatus, IllegalMove
 from service.ledger.tables import Dataset, DatasetReport, Record
@@ -107,6 +107,7 @@ def get(session: Session, name: str) -> Dataset:
 def get_ready(session: Session, name: str) -> Dataset:
     """The dataset of this name once it can be used; ``Conflict`` says why it cannot."""
     dataset = get(session, name)
+    standing.require_dataset(dataset)
     if dataset.status == DatasetStatus.INGESTING:
         raise Conflict(
             f"dataset {name} is still being ingested; wait until its status is ready",
@@ -157,7 +158,7 @@ def describe(session: Session, dataset: Dataset) -> dict[str, Any]:
     read = report(session, dataset) or Report()
     shown = (
         *("name", "status", "progress", "error", "source", "rows", "shape", "dtype", "classes"),
-        *("revision", "created_at", "ready_at"),
+        *("revision", "created_at", "ready_at", "withdrawn_at", "purged_at"),
     )
     return {
         **{field: getattr(dataset, field) for field in shown},
@@ -252,6 +253,11 @@ def fail(session: Session, dataset: Dataset, *, error: str, actor: str, now: dat
 def _again(
     session: Session, known: Dataset, *, source: dict[str, Any], actor: str, now: datetime
 ) -> Dataset:
+    if known.withdrawn_at is not None:
+        raise Conflict(
+            f"there was a dataset {known.name}, which was withdrawn; a name is not used twice, so "
+            "that its history stays that of one dataset: choose another name"
+        )
     if known.status != DatasetStatus.FAILED:
         raise _taken(known.name)
     known.status = DatasetStatus.INGESTING

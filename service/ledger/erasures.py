@@ -40,8 +40,8 @@ def claim(erasure: Erasure, *, batch_id: str) -> None:
     erasure.batch_id = batch_id
 
 
-def complete(erasure: Erasure, *, version_id: int, now: datetime) -> None:
-    """The version that goes live does not contain its records."""
+def complete(erasure: Erasure, *, version_id: int | None, now: datetime) -> None:
+    """The version that goes live does not contain its records; None: nothing is live any more."""
     _move(erasure, ErasureStatus.COMPLETED)
     erasure.version_id = version_id
     erasure.completed_at = now
@@ -73,7 +73,7 @@ def put_aside(session: Session, erasure: Erasure, *, error: str, actor: str) -> 
     if request.status != RequestStatus.NEEDS_REVIEW:
         check_move(REQUEST_MOVES, request.status, RequestStatus.NEEDS_REVIEW)
         request.status = RequestStatus.NEEDS_REVIEW
-    request.status_reason = error
+    request.status_reason = f"{error}; {_ways_out(session, erasure)}"
     session.flush()
     audit.append(
         session,
@@ -81,6 +81,15 @@ def put_aside(session: Session, erasure: Erasure, *, error: str, actor: str) -> 
         action=audit.Action.DELETION_REQUEST_NEEDS_REVIEW,
         subject=f"deletion_request:{erasure.request_id}",
         data={},
+    )
+
+
+def _ways_out(session: Session, erasure: Erasure) -> str:
+    model = session.get_one(Model, erasure.model_id)
+    return (
+        f"try it again (POST /v1/deletion-requests/{erasure.request_id}:retry) once the cause is "
+        "mended; where nothing of the model can remain, withdraw it "
+        f"(POST /v1/models/{model.name}:withdraw), which completes the request"
     )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
-from service.ledger import audit, record_lists, requests, versions
+from service.ledger import audit, record_lists, requests, standing, versions
 from service.ledger.states import VERSION_MOVES, VersionStatus, check_move
 from service.ledger.tables import Dataset, Model, Record, RecordList, RequestRecord, Version
 
@@ -45,6 +45,7 @@ def check(
     of the file, weights that are known here to hold forgotten records are refused, whatever
     revision they are said to be of; weights from elsewhere have only their sender's word.
     """
+    standing.require_model(model)
     dataset = session.scalars(
         select(Dataset).where(Dataset.id == model.dataset_id).with_for_update()
     ).one()
@@ -132,6 +133,7 @@ def register(
 
 def refuse_download(session: Session, model: Model, version: Version) -> None:
     """Raise unless the version's weights may be handed out."""
+    standing.require_version(model, version)
     if version.status == VersionStatus.PURGED:
         raise Purged(f"the weights of version {version.number} of {model.name} were destroyed")
     versions.refuse_resurrection(session, model, version)
@@ -151,6 +153,16 @@ class Purged(Conflict):
 
 
 def _refuse_known(session: Session, model: Model, digest: str) -> None:
+    withdrawn = session.scalar(
+        select(Version.id)
+        .where(Version.digest == digest, Version.withdrawn_at.is_not(None))
+        .limit(1)
+    )
+    if withdrawn is not None:
+        raise Conflict(
+            "this file is a version that was withdrawn; it is not taken back under any name; "
+            "import other weights, or start a training run"
+        )
     twins = session.execute(
         select(Version, Model)
         .join(Model, Model.id == Version.model_id)

@@ -19,6 +19,7 @@ from service.ledger import (
     ids,
     matching,
     outlook,
+    standing,
     suppressions,
 )
 from service.ledger.descriptions import describe
@@ -153,7 +154,7 @@ def models_to_update(session: Session, dataset: Dataset) -> list[Model]:
         select(Model).where(Model.dataset_id == dataset.id).order_by(Model.id)
     ).all()
     for model in models:
-        if model.production_id is None and model.error is None:
+        if model.production_id is None and model.error is None and model.withdrawn_at is None:
             raise ModelNotPublished(
                 f"model {model.name} of this dataset has no published version yet; train it "
                 f"(POST /v1/models/{model.name}/training-runs), import a version, or wait for "
@@ -260,6 +261,7 @@ def _circle(session: Session, name: str, *, now: datetime) -> _Circle:
     dataset = session.scalar(select(Dataset).where(Dataset.name == name))
     if dataset is None:
         raise NotFound("there is no dataset of this name; GET /v1/datasets lists them")
+    standing.require_dataset(dataset)
     if dataset.status == DatasetStatus.INGESTING:
         raise DatasetNotReady(
             f"dataset {name} is still being ingested; ask again when it is ready",

@@ -39,6 +39,16 @@ def of_model(model_id: int) -> str:
     return f"model:{model_id}"
 
 
+def of_run(run_id: str) -> str:
+    """Key of the lease under which a model is trained."""
+    return f"run:{run_id}"
+
+
+def of_ingest(dataset_id: int) -> str:
+    """Key of the lease under which a dataset is ingested."""
+    return f"ingest:{dataset_id}"
+
+
 def acquire(
     session: Session, key: str, *, owner: str, seconds: float, now: datetime
 ) -> Held | None:
@@ -76,6 +86,20 @@ def release(session: Session, held: Held, *, now: datetime) -> None:
         update(Lease)
         .where(Lease.key == held.key, Lease.fence == held.fence)
         .values(owner=None, until=now)
+    )
+
+
+def revoke(session: Session, key: str, *, now: datetime) -> None:
+    """Take the lease from whoever holds it: its holder can write nothing more.
+
+    What it computes is killed when it next renews the lease. Nothing happens to a lease that nobody
+    ever took.
+    """
+    session.execute(
+        update(Lease)
+        .where(Lease.key == key)
+        .values(owner=None, until=now, fence=Lease.fence + 1)
+        .execution_options(synchronize_session=False)
     )
 
 

@@ -11,9 +11,18 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, Unprocessable
-from service.ledger import audit, choices, claims, datasets, requests, versions
+from service.ledger import (
+    audit,
+    choices,
+    claims,
+    datasets,
+    locks,
+    requests,
+    standing,
+    versions,
+)
 from service.ledger.policy import Policy
-from service.ledger.states import ErasureStatus, RequestStatus
+from service.ledger.states import ErasureStatus, ModelStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Erasure, Model, Version
 
 _LONGEST_ERROR = 2_000
@@ -33,9 +42,11 @@ def create(
     now: datetime,
 ) -> Model:
     """A model whose choices the announced schemas accept; what they leave out is filled in."""
+    locks.named_datasets(session, [dataset], locks.Hold.INTAKE)  # not to be withdrawn meanwhile
     on = datasets.get_ready(session, dataset)
-    if find(session, name) is not None:
-        raise _taken(name)
+    known = find(session, name)
+    if known is not None:
+        raise _taken(name, withdrawn=known.withdrawn_at is not None)
     made = Model(
         name=name,
         dataset_id=on.id,
@@ -78,11 +89,13 @@ def page(session: Session, *, after: str | None, limit: int) -> Sequence[Model]:
     return session.scalars(wanted.order_by(Model.name).limit(limit)).all()
 
 
-def status(model: Model) -> str:
-    """``preparing`` until a worker has built the network, then ``ready`` or ``invalid``."""
+def status(model: Model) -> ModelStatus:
+    """Where the model is, from no network yet to destroyed."""
+    if model.withdrawn_at is not None:
+        return ModelStatus.WITHDRAWN if model.purged_at is None else ModelStatus.PURGED
     if model.error is not None:
-        return "invalid"
-    return "preparing" if model.parameters is None else "ready"
+        return ModelStatus.INVALID
+    return ModelStatus.PREPARING if model.parameters is None else ModelStatus.READY
 
 
 def dataset_names(session: Session, models: Sequence[Model]) -> dict[int, str]:
@@ -127,6 +140,7 @@ def change_policy(
     Another method without options of its own starts from that method's defaults. It must be able
     to do every kind of forgetting that was asked for already.
     """
+    standing.require_model(model)
     before = Policy.model_validate(model.policy).model_dump(mode="json")
     merged = dict(before)
     if changes.get("method", merged["method"]) != merged["method"]:
@@ -165,6 +179,7 @@ def run_now(
     A method given here is used for that batch instead of the policy's, unless the batch has to be
     exact: then only an exact one can be asked for.
     """
+    standing.require_model(model)
     if model.production_id is None:
         raise Conflict(
             f"model {model.name} has no production version yet; train it or import a version first"
@@ -252,13 +267,18 @@ def unprepared(session: Session) -> Sequence[Model]:
     """Models that no worker of this release has looked at, oldest first."""
     return session.scalars(
         select(Model)
-        .where(or_(Model.parameters.is_(None), Model.tied.is_(None)), Model.error.is_(None))
+        .where(
+            or_(Model.parameters.is_(None), Model.tied.is_(None)),
+            Model.error.is_(None),
+            Model.withdrawn_at.is_(None),
+        )
         .order_by(Model.id)
     ).all()
 
 
 def require_parameters(model: Model) -> dict[str, tuple[tuple[int, ...], str]]:
     """{name: (shape, dtype)} that a checkpoint must have; ``Conflict`` while it is not known."""
+    standing.require_model(model)
     if model.error is not None:
         raise Conflict(f"model {model.name} cannot be built: {model.error}; create a new model")
     if model.parameters is None:
@@ -269,7 +289,12 @@ def require_parameters(model: Model) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (tuple(shape), dtype) for name, (shape, dtype) in model.parameters.items()}
 
 
-def _taken(name: str) -> Conflict:
+def _taken(name: str, *, withdrawn: bool = False) -> Conflict:
+    if withdrawn:
+        return Conflict(
+            f"there was a model {name}, which was withdrawn; a name is not used twice, so that its "
+            "history stays that of one model: choose another name"
+        )
     return Conflict(f"there is a model {name} already; use it or choose another name")
 
 

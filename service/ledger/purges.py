@@ -1,7 +1,8 @@
-"""Purges: which withdrawn versions are to be destroyed, with all that was kept beside them.
+"""Purges of weights: which versions are to be destroyed, with all that was kept beside them.
 
 The weights of an anchor are internal state while a live version still steps from them: they stay
-until the chain ends with the next training.
+until the chain ends with the next training, or is withdrawn. A withdrawn model is purged with its
+last version. How a dataset goes is in ``removals``.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger import audit, versions
+from service.ledger import audit, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VERSION_MOVES, VersionStatus, check_move
 from service.ledger.tables import Artifact, Batch, Dataset, Model, Version
@@ -25,8 +26,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 def due(session: Session, *, now: datetime) -> list[int]:
     """Ids of the versions to destroy: their window is over and nothing live needs them.
 
-    Retired ones, and those that a batch made and its verification rejected: they may still
-    carry what they were to forget, and are never promoted.
+    Withdrawn and retired ones, and those that a batch made and its verification rejected: they may
+    still carry what they were to forget, and are never promoted.
     """
     live = aliased(Version)
     rows = session.execute(
@@ -35,7 +36,7 @@ def due(session: Session, *, now: datetime) -> list[int]:
         .outerjoin(live, live.id == Model.production_id)
         .where(
             or_(
-                Version.status == VersionStatus.RETIRED,
+                Version.status.in_([VersionStatus.RETIRED, VersionStatus.WITHDRAWN]),
                 and_(Version.status == VersionStatus.REJECTED, Version.batch_id.is_not(None)),
             )
         )
@@ -45,7 +46,7 @@ def due(session: Session, *, now: datetime) -> list[int]:
         version.id
         for version, model, live_anchor in rows
         if version.id not in {live_anchor, model.production_id}
-        and (version.retired_at or version.created_at) + _window(model) <= now
+        and _moment(version, model) <= now
         and not _is_base(session, version)
     ]
 
@@ -105,6 +106,44 @@ def record(
     )
 
 
+def finished_models(session: Session) -> Sequence[Model]:
+    """Withdrawn models of which every version is destroyed, and that are not marked so yet."""
+    standing = exists().where(Version.model_id == Model.id, Version.status != VersionStatus.PURGED)
+    return session.scalars(
+        select(Model)
+        .where(Model.withdrawn_at.is_not(None), Model.purged_at.is_(None), ~standing)
+        .order_by(Model.id)
+    ).all()
+
+
+def versions_of(session: Session, model: Model) -> list[dict[str, Any]]:
+    """Numbers, digests and ends of the model's versions, for its receipt."""
+    rows = session.scalars(
+        select(Version).where(Version.model_id == model.id).order_by(Version.number)
+    )
+    return [
+        {"version": row.number, "digest": row.digest, "purged_at": row.purged_at} for row in rows
+    ]
+
+
+def record_model(
+    session: Session, model: Model, *, receipt: dict[str, Any], actor: str, now: datetime
+) -> None:
+    """Nothing of the model is left but its history; the signed receipt goes into the chain."""
+    [model] = locks.models(session, [model.id])
+    if model.purged_at is not None:
+        return  # another worker was quicker
+    model.purged_at = now
+    session.flush()
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.MODEL_PURGED,
+        subject=f"model:{model.name}",
+        data={"receipt": receipt},
+    )
+
+
 def files_in_use(session: Session) -> dict[str, set[str]]:
     """Digests per kind, and keys of arrays, that the ledger refers to."""
     keep: dict[str, set[str]] = {kind: set() for kind in KINDS}
@@ -160,6 +199,13 @@ def _is_base(session: Session, version: Version) -> bool:
 def _kind(artifact: Artifact) -> Kind:
     # References are weights like any other, stored among the checkpoints.
     return "checkpoints" if artifact.kind == "references" else artifact.kind  # type: ignore[return-value]  # the table's kinds are the store's
+
+
+def _moment(version: Version, model: Model) -> datetime:
+    """When the version is to be destroyed."""
+    if version.status == VersionStatus.WITHDRAWN and version.purge_at is not None:
+        return version.purge_at
+    return (version.retired_at or version.created_at) + _window(model)
 
 
 def _window(model: Model) -> timedelta:

@@ -26,6 +26,7 @@ from service.ledger import (
     requests,
     suppressions,
     versions,
+    withdrawals,
 )
 from service.ledger.digests import Digester
 from service.ledger.states import BatchStatus, RequestStatus
@@ -41,6 +42,7 @@ from service.ledger.tables import (
     Version,
 )
 from service.ledger.tombstones import Found, Listed, Tombstones, match
+from service.ledger.withdrawal_lists import Withdrawals
 
 #: In the place of the API key for requests that nobody sent: rows were found to be gone.
 PRINCIPAL = "restore"
@@ -75,8 +77,9 @@ def replay(
     places = match(session, listed.requests, digester=digester)
     for key_id in found.keys:
         keys.revoke(session, key_id, actor=actor, now=now)
+    _withdraw(session, found.served_again, actor=actor, now=now)
     for one in found.reopened:
-        _withdraw(session, one, actor=actor)
+        _take_back(session, one, actor=actor)
     for one in found.behind:
         _advance(session, one, actor=actor, now=now)
     again = [
@@ -122,8 +125,28 @@ def _named(
     return {(name, row) for one in again for name, rows in places[one.id].items() for row in rows}
 
 
-def _withdraw(session: Session, one: Listed, *, actor: str) -> None:
-    """Its client, or the person asked to approve, had withdrawn it; too late where work began."""
+def _withdraw(session: Session, again: Withdrawals, *, actor: str, now: datetime) -> None:
+    """Withdraw once more what the backup brought back; its files go at once."""
+    for name in again.datasets:
+        dataset = session.scalars(select(Dataset).where(Dataset.name == name)).one()
+        withdrawals.withdraw_dataset(
+            session, dataset, models="withdraw", purge="now", actor=actor, now=now
+        )
+    for name in again.models:
+        model = session.scalars(select(Model).where(Model.name == name)).one()
+        withdrawals.withdraw_model(session, model, purge="now", actor=actor, now=now)
+    for listed in again.versions:
+        rows = session.execute(
+            select(Model, Version)
+            .join(Version, Version.model_id == Model.id)
+            .where(Model.name == listed.model, Version.digest == listed.digest)
+        )
+        for model, version in rows.all():
+            withdrawals.withdraw_version(session, model, version, purge="now", actor=actor, now=now)
+
+
+def _take_back(session: Session, one: Listed, *, actor: str) -> None:
+    """Its client took it back, or it was not approved; too late where work began."""
     request = session.get_one(DeletionRequest, one.id)
     if request.status == RequestStatus.AWAITING_APPROVAL and one.status == RequestStatus.DENIED:
         requests.deny(session, one.id, because=None, actor=actor)

@@ -233,6 +233,7 @@ def _done(
         "created_at": version.created_at,
         "published_at": version.published_at,
         "retired_at": version.retired_at,
+        "withdrawn_at": version.withdrawn_at,
         "purged_at": version.purged_at,
         "batch": _batch(session, story, digester),
         "training_run": _training_run(session, version),
@@ -321,11 +322,12 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
         .where(Version.model_id == story.model.id, Version.status != VersionStatus.PURGED)
         .order_by(Version.number)
     ).all()
-    # What was retired carries forgotten records: that is why. There may be thousands.
+    # What was retired carries forgotten records: that is why. There may be thousands. What was
+    # withdrawn may have been retired or rejected before.
     tainted = [
         version
         for version in standing
-        if version.status == VersionStatus.RETIRED
+        if version.status in (VersionStatus.RETIRED, VersionStatus.WITHDRAWN)
         # Its verification did not show that it forgot.
         or (version.status == VersionStatus.REJECTED and version.batch_id is not None)
         or versions.contains_forgotten(session, story.model, version)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, ids, requests
+from service.ledger import audit, ids, requests, standing
 from service.ledger.states import IllegalMove, RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
 
@@ -49,6 +49,8 @@ def create(
     now: datetime,
 ) -> TrainingRun:
     """Queue a training; without a reason it is ``initial`` for a model that has no version."""
+    session.refresh(model, with_for_update={"key_share": True})
+    standing.require_model(model)
     if model.error is not None:
         raise Conflict(f"model {model.name} cannot be trained: {model.error}; create a new model")
     running = active(session, model)

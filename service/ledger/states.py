@@ -21,6 +21,18 @@ class DatasetStatus(StrEnum):
     INGESTING = "ingesting"  # accepted; a worker reads the source
     READY = "ready"  # every row is in the store and has a record
     FAILED = "failed"  # the source was refused; nothing of it was kept
+    WITHDRAWN = "withdrawn"  # taken back; nothing is served, its rows are being overwritten
+    PURGED = "purged"  # every row is overwritten and removed; the name remains as history
+
+
+class ModelStatus(StrEnum):
+    """A model as its owner sees it; worked out from its row."""
+
+    PREPARING = "preparing"  # a worker has not built the network yet
+    READY = "ready"  # it can be trained and forgotten from
+    INVALID = "invalid"  # the network cannot be built; the error says why
+    WITHDRAWN = "withdrawn"  # taken back by an operator; nothing is served, trained or imported
+    PURGED = "purged"  # all its versions are destroyed; the rows remain as history
 
 
 class RunStatus(StrEnum):
@@ -38,7 +50,8 @@ class VersionStatus(StrEnum):
     CANDIDATE = "candidate"  # stored and registered; not yet judged or still owing deletions
     PUBLISHED = "published"  # is, or may become again, the production version
     REJECTED = "rejected"  # verification failed; never promoted
-    RETIRED = "retired"  # withdrawn: carries erased data; no longer served
+    RETIRED = "retired"  # carries erased data; no longer served
+    WITHDRAWN = "withdrawn"  # taken back by an operator; no longer served
     PURGED = "purged"  # the weights are destroyed; the row remains as history
 
 
@@ -50,9 +63,9 @@ class RequestStatus(StrEnum):
     PROCESSING = "processing"  # at least one erasure was claimed; can no longer be cancelled
     COMPLETED = "completed"  # no live model and no stored row holds the records any more
     NO_MATCH = "no_match"  # nothing in the dataset matched; nothing to do
-    CANCELLED = "cancelled"  # withdrawn by its client before it was claimed
+    CANCELLED = "cancelled"  # taken back by its client before it was claimed
     DENIED = "denied"  # refused by the person asked to approve
-    NEEDS_REVIEW = "needs_review"  # kept failing on its own; an operator must look
+    NEEDS_REVIEW = "needs_review"  # kept failing on its own; to be retried, or its model withdrawn
 
 
 class ErasureStatus(StrEnum):
@@ -60,7 +73,7 @@ class ErasureStatus(StrEnum):
 
     PENDING = "pending"  # waits for a batch
     CLAIMED = "claimed"  # in the running batch
-    COMPLETED = "completed"  # production is a version without these records
+    COMPLETED = "completed"  # production is a version without these records, or nothing is live
     CANCELLED = "cancelled"  # its request was cancelled or denied
     NEEDS_REVIEW = "needs_review"  # failed alone; an operator must look
 
@@ -77,7 +90,12 @@ State = TypeVar("State", bound=StrEnum)
 
 REQUEST_MOVES: Mapping[RequestStatus, frozenset[RequestStatus]] = {
     RequestStatus.AWAITING_APPROVAL: frozenset(
-        {RequestStatus.ACCEPTED, RequestStatus.DENIED, RequestStatus.CANCELLED}
+        {
+            RequestStatus.ACCEPTED,
+            RequestStatus.DENIED,
+            RequestStatus.CANCELLED,
+            RequestStatus.PROCESSING,  # its dataset is withdrawn: the rows go in any case
+        }
     ),
     RequestStatus.ACCEPTED: frozenset(
         {RequestStatus.PROCESSING, RequestStatus.COMPLETED, RequestStatus.CANCELLED}
@@ -97,18 +115,26 @@ ERASURE_MOVES: Mapping[ErasureStatus, frozenset[ErasureStatus]] = {
     ErasureStatus.CLAIMED: frozenset(
         {ErasureStatus.COMPLETED, ErasureStatus.PENDING, ErasureStatus.NEEDS_REVIEW}
     ),
-    ErasureStatus.NEEDS_REVIEW: frozenset({ErasureStatus.PENDING}),
+    ErasureStatus.NEEDS_REVIEW: frozenset({ErasureStatus.PENDING, ErasureStatus.COMPLETED}),
     ErasureStatus.COMPLETED: frozenset(),
     ErasureStatus.CANCELLED: frozenset(),
 }
 
 VERSION_MOVES: Mapping[VersionStatus, frozenset[VersionStatus]] = {
     VersionStatus.CANDIDATE: frozenset(
-        {VersionStatus.PUBLISHED, VersionStatus.REJECTED, VersionStatus.RETIRED}
+        {
+            VersionStatus.PUBLISHED,
+            VersionStatus.REJECTED,
+            VersionStatus.RETIRED,
+            VersionStatus.WITHDRAWN,
+        }
     ),
-    VersionStatus.PUBLISHED: frozenset({VersionStatus.RETIRED}),
-    VersionStatus.REJECTED: frozenset({VersionStatus.RETIRED, VersionStatus.PURGED}),
-    VersionStatus.RETIRED: frozenset({VersionStatus.PURGED}),
+    VersionStatus.PUBLISHED: frozenset({VersionStatus.RETIRED, VersionStatus.WITHDRAWN}),
+    VersionStatus.REJECTED: frozenset(
+        {VersionStatus.RETIRED, VersionStatus.WITHDRAWN, VersionStatus.PURGED}
+    ),
+    VersionStatus.RETIRED: frozenset({VersionStatus.WITHDRAWN, VersionStatus.PURGED}),
+    VersionStatus.WITHDRAWN: frozenset({VersionStatus.PURGED}),
     VersionStatus.PURGED: frozenset(),
 }
 

@@ -123,6 +123,8 @@ class Dataset(Base):
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant)
     ready_at: Mapped[datetime | None] = mapped_column(Instant)
+    withdrawn_at: Mapped[datetime | None] = mapped_column(Instant)
+    purged_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class DatasetReport(Base):
@@ -212,6 +214,9 @@ class Model(Base):
     #: What ``batches:run-now`` asked for instead of the policy's method.
     run_now_method: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Instant)
+    #: From then on nothing of it is served, trained or imported.
+    withdrawn_at: Mapped[datetime | None] = mapped_column(Instant)
+    purged_at: Mapped[datetime | None] = mapped_column(Instant)
 
     dataset: Mapped[Dataset] = relationship(lazy="raise")
     production: Mapped[Version | None] = relationship(
@@ -290,6 +295,9 @@ class Version(Base):
     created_at: Mapped[datetime] = mapped_column(Instant)
     published_at: Mapped[datetime | None] = mapped_column(Instant)
     retired_at: Mapped[datetime | None] = mapped_column(Instant)
+    withdrawn_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: When a withdrawn version is to be destroyed.
+    purge_at: Mapped[datetime | None] = mapped_column(Instant)
     purged_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
@@ -321,7 +329,8 @@ class AliasMove(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
-    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    #: None: the production version was withdrawn, and nothing took its place.
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     previous_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     reason: Mapped[str] = mapped_column(String(40))
     moved_by: Mapped[str] = mapped_column(String(80))

@@ -1,6 +1,7 @@
 """The tombstone list: what a restored backup must not bring back.
 
-A signed document with every deletion request and the keyed digests of its records. It is exported
+A signed document with every deletion request and the keyed digests of its records, and with the
+names of all that was withdrawn. It is exported
 after each backup, or more often, and kept apart from the backups. After a restore it is held
 against ledger and store (``compare``) and replayed (``service.ledger.replay``).
 """
@@ -17,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, canonical, signing, suppressions, versions
+from service.ledger import audit, canonical, signing, suppressions, versions, withdrawal_lists
 from service.ledger.digests import Digester
 from service.ledger.signing import Signer
 from service.ledger.states import DatasetStatus, RequestStatus
@@ -32,6 +33,7 @@ from service.ledger.tables import (
     RequestRecord,
     Version,
 )
+from service.ledger.withdrawal_lists import Withdrawals
 
 TYPE = "tombstones"
 FORMAT = 1
@@ -94,6 +96,7 @@ class Tombstones(BaseModel):
     #: The end of the audit chain when it was made.
     head: _Head
     requests: list[Listed]
+    withdrawn: Withdrawals = withdrawal_lists.NONE
     revoked_keys: list[str]
     #: Lists of before have none.
     suppressions: list[Suppressed] = []
@@ -126,6 +129,8 @@ class Found:
     live: tuple[tuple[str, int, int], ...] = ()
     #: Datasets of the list that the ledger does not have.
     unknown_datasets: tuple[str, ...] = ()
+    #: What the list has as withdrawn and the ledger has not.
+    served_again: Withdrawals = withdrawal_lists.NONE
     #: Keys revoked by the list and in force in the ledger.
     keys: tuple[str, ...] = ()
     #: Suppressions that the ledger lacks, or that were lifted in the list.
@@ -145,6 +150,7 @@ class Found:
                 any(self.raw.values()),
                 any(self.hollow.values()),
                 self.live,
+                self.served_again,
                 self.keys,
                 self.suppressions,
             )
@@ -165,6 +171,7 @@ def export(
             "at": now,
             "head": {"seq": head.seq, "hash": head.hash},
             "requests": _requests(session, digester),
+            "withdrawn": withdrawal_lists.of_ledger(session).model_dump(),
             "revoked_keys": list(session.scalars(revoked)),
             "suppressions": [one.model_dump() for one in suppressions.entries(session)],
         }
@@ -195,7 +202,9 @@ def compare(
     ours = dict(session.execute(select(DeletionRequest.id, DeletionRequest.status)).all())
     lost, reopened, behind = _requests_apart(listed.requests, ours)
     places = match(session, listed.requests, digester=digester)
-    rows = {name: _Rows.load(session, name) for name in _ready(session)}
+    # Of a dataset that the list has as withdrawn every row goes once more.
+    whole = [name for name in _ready(session) if name not in listed.withdrawn.datasets]
+    rows = {name: _Rows.load(session, name) for name in whole}
     done = {one.id for one in listed.requests if one.status == RequestStatus.COMPLETED}
     named: dict[str, set[int]] = {name: set() for name in rows}
     finished: dict[str, set[int]] = {name: set() for name in rows}
@@ -219,9 +228,8 @@ def compare(
         raw_again={name: sorted(own.erased - flat[name]) for name, own in rows.items()},
         hollow={name: sorted(flat[name] - own.erased) for name, own in rows.items()},
         live=_live(session, finished),
-        unknown_datasets=tuple(
-            sorted({name for one in listed.requests for name in one.named()} - set(rows))
-        ),
+        unknown_datasets=_unknown(session, listed.requests),
+        served_again=withdrawal_lists.served_again(session, listed.withdrawn),
         keys=_keys_back(session, listed.revoked_keys),
         suppressions=tuple(suppressions.apart(session, listed.suppressions)),
         chain=_chain(session, listed.head),
@@ -350,6 +358,12 @@ _STAGE = {
     RequestStatus.CANCELLED: 3,
     RequestStatus.DENIED: 3,
 }
+
+
+def _unknown(session: Session, requests: Iterable[Listed]) -> tuple[str, ...]:
+    named = {name for one in requests for name in one.named()}
+    known = session.scalars(select(Dataset.name).where(Dataset.name.in_(named)))
+    return tuple(sorted(named.difference(known)))
 
 
 def _ready(session: Session) -> list[str]:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, Subquery, and_, exists, func, or_,
 from sqlalchemy.orm import Session, aliased
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit
+from service.ledger import audit, locks, standing
 from service.ledger.states import VERSION_MOVES, ErasureStatus, VersionStatus, check_move
 from service.ledger.tables import (
     AliasMove,
@@ -85,7 +85,8 @@ def register(
     timings: dict[str, Any] | None = None,
 ) -> Version:
     """A new candidate with the next number; an anchor of itself unless ``anchor_id`` is given."""
-    session.execute(select(Model.id).where(Model.id == model.id).with_for_update())
+    locks.models(session, [model.id])
+    standing.require_model(model)
     version = Version(
         model_id=model.id,
         number=_latest_number(session, model.id) + 1,
@@ -261,6 +262,9 @@ def promote(
 
     Refuses versions that contain forgotten records, and retires every other version that does.
     """
+    locks.models(session, [model.id])
+    session.refresh(version)
+    standing.require_version(model, version)
     refuse_resurrection(session, model, version)
     if version.status != VersionStatus.PUBLISHED:
         _move(version, VersionStatus.PUBLISHED)
@@ -308,18 +312,18 @@ def require_production(session: Session, version: Version) -> None:
 
 
 def retire_tainted(
-    session: Session, model: Model, *, keep: Version, actor: str, now: datetime
+    session: Session, model: Model, *, keep: Version | None, actor: str, now: datetime
 ) -> list[Version]:
-    """Withdraw every version but ``keep`` that contains forgotten records."""
-    others = session.scalars(
-        select(Version).where(
-            Version.model_id == model.id,
-            Version.id != keep.id,
-            Version.status.in_(
-                [VersionStatus.PUBLISHED, VersionStatus.REJECTED, VersionStatus.CANDIDATE]
-            ),
-        )
-    ).all()
+    """Retire every version but ``keep`` that contains forgotten records."""
+    wanted = select(Version).where(
+        Version.model_id == model.id,
+        Version.status.in_(
+            [VersionStatus.PUBLISHED, VersionStatus.REJECTED, VersionStatus.CANDIDATE]
+        ),
+    )
+    if keep is not None:
+        wanted = wanted.where(Version.id != keep.id)
+    others = session.scalars(wanted).all()
     tainted = [other for other in others if contains_forgotten(session, model, other)]
     for version in tainted:
         _move(version, VersionStatus.RETIRED)

@@ -18,6 +18,9 @@ from workers import cli
 ON_THE_LEDGER: Mapping[str, list[str]] = {
     "datasets add": ["digits", "pyproject.toml"],
     "datasets show": ["digits"],
+    "datasets delete": ["digits", "--yes"],
+    "models withdraw": ["reader", "--yes"],
+    "versions withdraw": ["reader", "1", "--yes"],
     "keys create": ["me"],
     "keys list": [],
     "keys revoke": ["key_1"],

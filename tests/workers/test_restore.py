@@ -11,11 +11,13 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
-from service.ledger import audit, keys, requests, versions
+from models_store import arrays, objects
+from service.ledger import audit, canonical, keys, requests, versions, withdrawals
+from service.ledger.signing import Signer
 from service.ledger.states import RequestStatus, VersionStatus
-from service.ledger.tables import ApiKey, AuditEvent, Model, Record
+from service.ledger.tables import ApiKey, AuditEvent, Dataset, Model, Record, Version
 from tests.workers.place import Place
-from workers import restore
+from workers import erase, purge, restore
 from workers.cli import app
 
 
@@ -266,3 +268,68 @@ def test_list_names_no_record(town: Place, backups: Backups) -> None:
     forget(town, [row])
     backups.command("export", str(backups.list))
     assert f"digit-{row:04d}" not in backups.list.read_text()
+
+
+def purge_all(town: Place) -> None:
+    erase.run_due(town.runtime)
+    purge.run_due(town.runtime)
+
+
+def withdraw(town: Place, what: str) -> None:
+    options = {"purge": "now", "actor": "key:k", "now": town.runtime.now()}
+    with town.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        if what == "version":
+            version = session.scalars(select(Version)).one()
+            withdrawals.withdraw_version(session, model, version, **options)
+        elif what == "model":
+            withdrawals.withdraw_model(session, model, **options)
+        else:
+            data = session.scalars(select(Dataset)).one()
+            withdrawals.withdraw_dataset(session, data, models="withdraw", **options)
+    purge_all(town)
+
+
+@pytest.mark.parametrize("store", [True, False], ids=["files too", "files kept"])
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("version", "version 1 of m was withdrawn and is back"),
+        ("model", "model m was withdrawn and is back"),
+        ("dataset", "dataset digits was withdrawn and is back"),
+    ],
+)
+def test_restored_backup_withdraws_again(
+    town: Place, backups: Backups, what: str, told: str, store: bool
+) -> None:
+    digest, key = town.live().digest, town.array().key
+    request = town.ask(*town.training_rows()[:2])
+    withdraw(town, what)
+    assert town.request(request).status == RequestStatus.COMPLETED
+    assert backups.command("export", str(backups.list)).exit_code == 0
+    backups.restore(store=store)
+    checked = backups.command("check", str(backups.list))
+    assert checked.exit_code == 1
+    assert told in checked.output
+    assert backups.command("check", str(backups.list), "--apply").exit_code == 0
+    for _ in range(2):  # the request is known again, then its rows are overwritten
+        purge_all(town)
+    assert town.request(request).status == RequestStatus.COMPLETED
+    assert town.model().production_id is None
+    assert {one.status for one in town.versions()} == {VersionStatus.PURGED}
+    assert not objects.exists(town.settings.store, digest, kind="checkpoints")
+    assert arrays.exists(town.settings.store, key) == (what != "dataset")
+    after = backups.command("check", str(backups.list))
+    assert told not in after.output
+
+
+def test_list_from_before_there_were_withdrawals_is_still_read(
+    town: Place, backups: Backups
+) -> None:
+    restore.export(town.settings, town.runtime.engine, backups.list)
+    document = canonical.decode(backups.list.read_bytes())
+    assert document["withdrawn"] == {"datasets": [], "models": [], "versions": []}
+    del document["withdrawn"]
+    signed = Signer.from_settings(town.settings).sign(document)
+    backups.list.write_bytes(canonical.encode(signed))
+    assert backups.found().clean

@@ -316,7 +316,14 @@ def test_failed_batch_pauses_and_doubles_the_pause(
     state, shares = status(session, request)
     assert state == RequestStatus.NEEDS_REVIEW
     assert shares == [ErasureStatus.NEEDS_REVIEW]
-    assert session.get_one(DeletionRequest, request.id).status_reason == "disk full"
+    reason = session.get_one(DeletionRequest, request.id).status_reason
+    assert reason is not None
+    assert reason.startswith("disk full; ")
+    for way_out in (
+        f"/v1/deletion-requests/{request.id}:retry",
+        f"/v1/models/{model.name}:withdraw",
+    ):
+        assert way_out in reason
 
 
 def test_pause_has_an_upper_limit() -> None:

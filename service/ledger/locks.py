@@ -1,0 +1,94 @@
+"""In which order a transaction locks rows. Whoever keeps to it can be part of no deadlock.
+
+1. leases
+2. datasets, by ascending id, in one of the ways of ``Hold``
+3. models, by ascending id (``versions.lock``)
+4. training runs
+5. deletion requests, by ascending id, each before its erasures
+6. erasures, by ascending id (``batches.lock`` those of a batch)
+7. batches, versions, records and what belongs to them
+8. the head of the audit chain, at the commit (``audit``)
+
+A transaction may leave steps out but takes what it needs in this order, and takes a row in the
+strongest way that it will need before anything that comes later: a lock is never strengthened.
+A foreign key is checked under a key-share lock on the row that it names, which every lock here
+but ``Hold.PUBLICATION`` lets pass.
+
+On SQLite nothing is locked here: a writer already has the whole database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from service.ledger.tables import Dataset, DeletionRequest, Model, TrainingRun
+
+
+class Hold(StrEnum):
+    """What a transaction is safe from, on a dataset that it has locked in this way."""
+
+    #: No other model of the dataset begins to hold records: who records requests. Beside others
+    #: of its kind and beside ``REVISION``.
+    INTAKE = "FOR KEY SHARE"
+    #: Nobody else excludes records from training: who claims, or reads what is excluded. Beside
+    #: ``INTAKE``.
+    REVISION = "FOR NO KEY UPDATE"
+    #: Both: who starts a training, imports, or makes a model live that was not. Beside nobody.
+    PUBLICATION = "FOR UPDATE"
+
+
+_OPTIONS: Mapping[Hold, dict[str, Any]] = {
+    Hold.INTAKE: {"read": True, "key_share": True},
+    Hold.REVISION: {"key_share": True},
+    Hold.PUBLICATION: {},
+}
+
+
+def datasets(session: Session, ids: Iterable[int], hold: Hold) -> Sequence[Dataset]:
+    """Lock datasets by ascending id and return them as they are then."""
+    wanted = select(Dataset).where(Dataset.id.in_(sorted(set(ids)))).order_by(Dataset.id)
+    return session.scalars(_locked(wanted, hold)).all()
+
+
+def dataset(session: Session, dataset_id: int, hold: Hold) -> Dataset:
+    """Lock one dataset and return it as it is then."""
+    return datasets(session, [dataset_id], hold)[0]
+
+
+def named_datasets(session: Session, names: Iterable[str], hold: Hold) -> dict[str, Dataset]:
+    """Lock the datasets of these names that exist, by ascending id; by name."""
+    wanted = select(Dataset).where(Dataset.name.in_(sorted(set(names)))).order_by(Dataset.id)
+    return {found.name: found for found in session.scalars(_locked(wanted, hold))}
+
+
+def models(session: Session, ids: Iterable[int]) -> Sequence[Model]:
+    """Lock models by ascending id, so that policy and production stay, and return them."""
+    wanted = select(Model).where(Model.id.in_(sorted(set(ids)))).order_by(Model.id)
+    return session.scalars(_locked(wanted, Hold.REVISION)).all()
+
+
+def training_run(session: Session, run_id: str) -> TrainingRun:
+    """Lock one training run and return it."""
+    wanted = select(TrainingRun).where(TrainingRun.id == run_id)
+    found: TrainingRun = session.scalars(_locked(wanted, Hold.REVISION)).one()
+    return found
+
+
+def requests(session: Session, ids: Iterable[str]) -> Sequence[DeletionRequest]:
+    """Lock deletion requests by ascending id, so that their states stay, and return them."""
+    wanted = (
+        select(DeletionRequest)
+        .where(DeletionRequest.id.in_(sorted(set(ids))))
+        .order_by(DeletionRequest.id)
+    )
+    return session.scalars(_locked(wanted, Hold.REVISION)).all()
+
+
+def _locked(wanted: Select[Any], hold: Hold) -> Select[Any]:
+    # Rows that the session read before it had the lock may have changed while it waited.
+    return wanted.with_for_update(**_OPTIONS[hold]).execution_options(populate_existing=True)

@@ -48,6 +48,9 @@ def add_dataset(
         Case | None, typer.Option(help="What ids that differ by case are: distinct, or one.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what it would be read as; keep nothing.")
+    ] = False,
 ) -> None:
     """Ingest a file of this machine.
 
@@ -83,6 +86,9 @@ def add_dataset(
         "id_case": id_case,
         "seed": seed,
     }
+    if dry_run:
+        _print({"name": name, "status": "ready", **_inspected(runtime, path, source)})
+        return
     try:
         with runtime.session() as session:
             dataset = datasets.create(session, name, source=source, actor="cli", now=runtime.now())
@@ -122,6 +128,24 @@ def show_dataset(
         out.print_json(json.dumps(found, default=str))
     else:
         _print(found)
+
+
+def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file would be as a dataset; stops the command where it would be refused."""
+    from workers import ingest, inspections
+
+    with _bar() as bar:
+        task = bar.add_task(f"Reading {path.name}", total=None)
+        try:
+            found = ingest.inspect(
+                path.resolve(),
+                leave_out=ingest.sieve_of(runtime, source),
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                **ingest.asked(source),
+            )
+        except ingest.ReadError as error:
+            raise _stop(str(error)) from None
+    return inspections.describe(found)
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -73,7 +73,7 @@ def run_due(runtime: Runtime) -> bool:
             if held is None or runtime.stop.is_set():
                 continue
             done = True
-            ingest(runtime, dataset_id, _located(runtime, source["path"]), held=held)
+            ingest(runtime, dataset_id, located(runtime, source["path"]), held=held)
     return done
 
 
@@ -102,14 +102,14 @@ def ingest(
         if path is None:
             raise ReadError("the source no longer lies under the data root; add the dataset again")
         while True:
-            sieve = _sieve(runtime, source)
+            sieve = sieve_of(runtime, source)
             found = read_into_store(
                 path,
                 root=runtime.store,
                 name=name,
                 leave_out=sieve,
                 progress=watch,
-                **_asked(source),
+                **asked(source),
             )
             reach("ingest.stored")
             if _complete(runtime, dataset_id, found, sieve, held=held):
@@ -133,7 +133,7 @@ def ingest(
     return None
 
 
-def _sieve(runtime: Runtime, source: dict[str, Any]) -> Sieve:
+def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
     """What keeps the rows of whoever was forgotten until now out of a source."""
     with runtime.session() as session:
         suppressed = suppression.load(session, runtime.store, runtime.digester)
@@ -199,28 +199,28 @@ class _Watch:
             datasets.progress(session, self._dataset_id, done / max(expected, 1))
 
 
-def _located(runtime: Runtime, path: str) -> Path | None:
+def located(runtime: Runtime, path: str) -> Path | None:
     """The source's file, if it really lies under the data root."""
     root = runtime.settings.sources.resolve()
     found = (root / path).resolve()
     return found if found.is_relative_to(root) else None
 
 
-def _asked(source: dict[str, Any]) -> dict[str, Any]:
+def asked(source: Mapping[str, Any]) -> dict[str, Any]:
     """What a client said of the source, as arguments of ``read_into_store``."""
-    asked: dict[str, Any] = {
+    found: dict[str, Any] = {
         key: source[key] for key in ("format", "classes", "seed") if source.get(key) is not None
     }
     if source.get("columns"):
         given = {part: column for part, column in source["columns"].items() if column is not None}
-        asked["columns"] = Columns(**given)
+        found["columns"] = Columns(**given)
     if source.get("id_case"):
-        asked["id_case"] = Case(source["id_case"])
+        found["id_case"] = Case(source["id_case"])
     if source.get("resize"):
-        asked["resize"] = tuple(source["resize"])
+        found["resize"] = tuple(source["resize"])
     if source.get("fractions"):
-        asked["fractions"] = tuple(source["fractions"][split] for split in arrays.SPLITS)
-    return asked
+        found["fractions"] = tuple(source["fractions"][split] for split in arrays.SPLITS)
+    return found
 
 
 def _facts(found: Ingested) -> datasets.Ingested:
@@ -273,10 +273,12 @@ def read_into_store(
     Raises ``ReadError``, or a ``StoreError`` of the models store.
     """
     return _read(
-        readers.open_source(
-            source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
-        ),
+        source_path,
         lambda first: arrays.writer(root, name=name, dtype=first.x.dtype, shape=first.x.shape[1:]),
+        format=format,
+        columns=columns,
+        classes=classes,
+        resize=resize,
         id_case=id_case,
         seed=seed,
         fractions=fractions,
@@ -285,8 +287,14 @@ def read_into_store(
     )
 
 
-def inspect(
+def inspect(source_path: Path, **options: Any) -> Ingested:
+    """Read and check a file as ``read_into_store`` does and store nothing; the key is empty."""
+    return _read(source_path, lambda _: contextlib.nullcontext(_Nowhere()), **options)
+
+
+def _read(
     source_path: Path,
+    writer_for: Callable[[readers.Chunk], contextlib.AbstractContextManager[arrays.Writer]],
     *,
     format: str | None = None,
     columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
@@ -298,31 +306,10 @@ def inspect(
     leave_out: LeaveOut | None = None,
     progress: Progress | None = None,
 ) -> Ingested:
-    """Read and check a file as ``read_into_store`` does and store nothing; the key is empty."""
-    return _read(
-        readers.open_source(
-            source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
-        ),
-        lambda _: contextlib.nullcontext(_Nowhere()),
-        id_case=id_case,
-        seed=seed,
-        fractions=fractions,
-        leave_out=leave_out,
-        progress=progress,
-    )
-
-
-def _read(
-    source: readers.Source,
-    writer_for: Callable[[readers.Chunk], contextlib.AbstractContextManager[arrays.Writer]],
-    *,
-    id_case: Case | None,
-    seed: int,
-    fractions: tuple[float, float, float],
-    leave_out: LeaveOut | None,
-    progress: Progress | None,
-) -> Ingested:
     _check_fractions(fractions)
+    source = readers.open_source(
+        source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
+    )
     seen = _Seen()
     chunks = _kept(source, seen, leave_out, progress)
     first = next(chunks, None)

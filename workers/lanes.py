@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import broker
 from service.ledger import db
-from workers import erase, ingest, pipeline, prepare, purge, references, train
+from workers import erase, ingest, inspections, pipeline, prepare, purge, references, train
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,12 @@ TRAININGS: Sequence[Recipe] = (
     train.run_due,
     references.run_due,
 )
-BACKGROUND: Sequence[Recipe] = (ingest.run_due, purge.run_due, purge.sweep)
+BACKGROUND: Sequence[Recipe] = (
+    inspections.run_due,
+    ingest.run_due,
+    purge.run_due,
+    purge.sweep,
+)
 
 
 def make(name: str, runtime: Runtime) -> Lane:

@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service import sources
-from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.api import auth, bodies, deps, inspections, pagination, problems, schemas
 from service.ledger import datasets, db
 from service.ledger.states import DatasetStatus
 
@@ -93,6 +93,11 @@ class DatasetGiven(schemas.Body):
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the drawn splits")
     fractions: FractionsGiven = Field(default_factory=FractionsGiven)
+    dry_run: bool = Field(
+        False,
+        description="only read and check the source: the answer is an inspection that shows what "
+        "the dataset would be, and nothing else is kept",
+    )
 
 
 class DatasetView(BaseModel):
@@ -116,55 +121,7 @@ class DatasetView(BaseModel):
     purged_at: datetime | None = Field(description="when every row of it was overwritten")
 
 
-class ColumnView(BaseModel):
-    """A column of the source."""
-
-    name: str
-    part: Literal["record_id", "subject_id", "label", "split", "feature", "ignored"]
-    stored: str | None = Field(description="type in the store; null: it is not kept")
-    recognised: Literal["declared", "by name", "by position", "remaining column"]
-
-
-class IdsView(BaseModel):
-    """Where the ids come from: by generated or absent ones nobody can ask for a record."""
-
-    record_id: Literal["source", "generated"] | None
-    subject_id: Literal["source", "absent"] | None
-    case: Literal["distinct", "ignored"] | None = Field(
-        description="what ids that differ by case mean; null: there are none"
-    )
-
-
-class NotesView(BaseModel):
-    """What reading changed."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    format: str | None = None
-    splits: Literal["source", "drawn"] | None = None
-    record_ids_normalised: int = Field(
-        0, description="record ids that had white space around them or another Unicode form"
-    )
-    subject_ids_normalised: int = 0
-    images_turned: int = Field(0, description="images turned as their EXIF orientation says")
-    images_coloured: int = Field(0, description="gray images among colour ones, made colour")
-    suppressed: int = Field(0, description="rows left out because they were forgotten before")
-
-
-class ReportView(BaseModel):
-    """How a source was read."""
-
-    columns: list[ColumnView] = Field(description="every column of the source, in its order")
-    class_names: list[str] | None = Field(description="where the source names its classes")
-    notes: NotesView
-    ids: IdsView
-    scale: float | None = Field(
-        description="by which models multiply the rows unless their transform says otherwise: "
-        "1/255 for images of bytes, 1 for tables"
-    )
-
-
-class DatasetDetail(DatasetView, ReportView):
+class DatasetDetail(DatasetView, inspections.ReportView):
     """A dataset with its counts and how its source was read."""
 
     splits: dict[str, int] = Field(description="rows of train, validation and audit")
@@ -175,9 +132,9 @@ class DatasetDetail(DatasetView, ReportView):
 @router.post(
     "",
     status_code=202,
-    response_model=DatasetDetail,
+    response_model=DatasetDetail | inspections.InspectionView,
     responses=problems.responses(409, 413, 415),
-    summary="Ingest a dataset; a worker reads the source",
+    summary="Ingest a dataset, or inspect its source (dry_run); a worker reads it",
 )
 def create(
     given: DatasetGiven,
@@ -188,6 +145,13 @@ def create(
     response: Response,
 ) -> Any:
     sources.locate(settings.sources, given.source.path)
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if given.dry_run:
+        asked = inspections.ask(session, _source(given))
+        session.commit()
+        wake.background()
+        response.headers["Location"] = f"/v1/dataset-inspections/{asked.id}"
+        return asked
     dataset = datasets.create(
         session, given.name, source=_source(given), actor=caller.actor, now=db.now()
     )
@@ -195,7 +159,6 @@ def create(
     session.commit()
     wake.background()
     response.headers["Location"] = f"/v1/datasets/{dataset.name}"
-    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return shown
 
 
@@ -220,5 +183,5 @@ def show(dataset: deps.Name, _: Reading, session: deps.Reader) -> Any:
 
 
 def _source(given: DatasetGiven) -> dict[str, Any]:
-    rest = given.model_dump(mode="json", exclude={"name", "source"})
+    rest = given.model_dump(mode="json", exclude={"name", "source", "dry_run"})
     return {**given.source.model_dump(mode="json"), **rest}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -51,7 +51,7 @@ def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
     """Scale, mean and std; without a scale that of ``default_scale``."""
     scale = given.get("scale")
     if scale is None:
-        scale = default_scale(dataset)
+        scale = default_scale(dataset.shape or [], dataset.dtype)
     mean = list(given.get("mean") or [0.0])
     std = list(given.get("std") or [1.0])
     channels = (dataset.shape or [1])[0]
@@ -67,13 +67,12 @@ def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
     return {"scale": scale, "mean": mean, "std": std}
 
 
-def default_scale(dataset: Dataset) -> float:
+def default_scale(shape: Sequence[int], dtype: str | None) -> float:
     """Return 1/255 for images stored as bytes and 1 for anything else.
 
     The small whole numbers of a table are bytes too, and they mean what they say: 1 is not 1/255.
     """
-    image = len(dataset.shape or []) == 3
-    return 1 / 255 if image and dataset.dtype == "uint8" else 1.0
+    return 1 / 255 if len(shape) == 3 and dtype == "uint8" else 1.0
 
 
 def recipe(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -155,25 +155,41 @@ def report(session: Session, dataset: Dataset) -> Report | None:
 def describe(session: Session, dataset: Dataset) -> dict[str, Any]:
     """Return the dataset in its public form, with its counts and how its source was read."""
     counted = counts(session, dataset)
-    read = report(session, dataset) or Report()
     shown = (
         *("name", "status", "progress", "error", "source", "rows", "shape", "dtype", "classes"),
         *("revision", "created_at", "ready_at", "withdrawn_at", "purged_at"),
     )
+    ready = dataset.status == DatasetStatus.READY
     return {
         **{field: getattr(dataset, field) for field in shown},
         "splits": counted.splits,
         "forgotten": counted.forgotten,
         "erased": counted.erased,
-        "columns": read.columns,
-        "class_names": read.class_names,
-        "notes": read.notes,
-        "ids": {
-            "record_id": dataset.record_id_origin,
-            "subject_id": dataset.subject_id_origin,
-            "case": dataset.id_case,
-        },
-        "scale": choices.default_scale(dataset) if dataset.status == DatasetStatus.READY else None,
+        **describe_report(
+            report(session, dataset) or Report(),
+            record_id=dataset.record_id_origin,
+            subject_id=dataset.subject_id_origin,
+            id_case=dataset.id_case,
+            scale=choices.default_scale(dataset.shape or [], dataset.dtype) if ready else None,
+        ),
+    }
+
+
+def describe_report(
+    report: Report,
+    *,
+    record_id: Origin | None,
+    subject_id: Origin | None,
+    id_case: Case | None,
+    scale: float | None,
+) -> dict[str, Any]:
+    """Return how a source was read in its public form."""
+    return {
+        "columns": list(report.columns),
+        "class_names": report.class_names,
+        "notes": dict(report.notes),
+        "ids": {"record_id": record_id, "subject_id": subject_id, "case": id_case},
+        "scale": scale,
     }
 
 

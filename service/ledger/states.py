@@ -35,6 +35,14 @@ class ModelStatus(StrEnum):
     PURGED = "purged"  # all its versions are destroyed; the rows remain as history
 
 
+class InspectionStatus(StrEnum):
+    """A dry run of an ingest."""
+
+    WAITING = "waiting"  # a worker reads the source
+    DONE = "done"  # the source could be ingested; what was found is shown
+    REFUSED = "refused"  # it could not; the error says why
+
+
 class RunStatus(StrEnum):
     """A training run."""
 

@@ -33,6 +33,7 @@ from service.ledger.states import (
     BatchStatus,
     DatasetStatus,
     ErasureStatus,
+    InspectionStatus,
     RequestStatus,
     RunStatus,
     VersionStatus,
@@ -138,6 +139,19 @@ class DatasetReport(Base):
     class_names: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     #: What was normalised, left out, converted or drawn.
     notes: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class DatasetInspection(Base):
+    """A dry run of an ingest: what a source would be read as; removed after an hour."""
+
+    __tablename__ = "dataset_inspections"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    status: Mapped[InspectionStatus] = mapped_column(_state(InspectionStatus), index=True)
+    source: Mapped[dict[str, Any]] = mapped_column(JSON)
+    found: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant, index=True)
 
 
 class Record(Base):

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from models_store import arrays
+from service.errors import NotFound
 from service.ledger import datasets, db
+from service.ledger import inspections as ledger_inspections
+from service.ledger.tables import AuditEvent, DatasetInspection, Record
+from tests.factories import NOW
 from tests.service.api import callers
-from workers import cli, ingest
+from workers import cli, ingest, inspections
+from workers.runtime import Runtime
 
 
 def _visits(path: Path, n: int = 40) -> Path:
@@ -85,6 +93,74 @@ def test_generated_and_absent_ids_are_shown_as_such(
         ("y", "label", "int64", "by name"),
         ("z", "ignored", None, "remaining column"),
     ]
+
+
+def test_a_dry_run_of_the_command_shows_the_same_and_keeps_nothing(
+    sqlite_database: Engine, tmp_path: Path
+) -> None:
+    source = str(_visits(tmp_path / "visits.csv"))
+    asked = ("add", "visits", source, "--ignore", "note")
+    tried = _type(sqlite_database, tmp_path, *asked, "--dry-run")
+    assert tried.exit_code == 0, tried.output
+    assert not list((tmp_path / "state").rglob("*.npy"))
+    refused = _type(sqlite_database, tmp_path, "add", "visits", source, "--dry-run")
+    assert refused.exit_code == 1
+    assert "columns.ignored" in refused.output
+    with db.session_factory(sqlite_database)() as session:
+        assert datasets.find(session, "visits") is None
+    added = _type(sqlite_database, tmp_path, *asked)
+    assert added.stdout == tried.stdout
+
+
+def test_a_dry_run_over_http_shows_the_same_and_keeps_nothing(
+    database: Engine, tmp_path: Path
+) -> None:
+    settings = callers.settings_on(database, tmp_path)
+    settings.sources.mkdir(parents=True)
+    _visits(settings.sources / "visits.csv")
+    body: dict[str, Any] = {"name": "visits", "source": {"path": "visits.csv"}}
+    body["columns"] = {"ignored": ["note"]}
+    runtime = Runtime.make(settings, engine=database)
+    with callers.application(settings) as running:
+        client = callers.client(running, "models:write", "models:read")
+        asked = client.post("/v1/datasets", json={**body, "dry_run": True})
+        assert asked.status_code == 202
+        refused = client.post(
+            "/v1/datasets", json={**body, "columns": {"record_id": "nobody"}, "dry_run": True}
+        )
+        before = client.get(asked.headers["Location"]).json()
+        assert (before["status"], before["found"]) == ("waiting", None)
+        assert inspections.run_due(runtime)
+        assert not inspections.run_due(runtime)
+        tried = client.get(asked.headers["Location"]).json()
+        assert (tried["status"], tried["error"]) == ("done", None)
+        told = client.get(refused.headers["Location"]).json()
+        assert (told["status"], told["found"]) == ("refused", None)
+        assert "'nobody'" in told["error"]
+        assert client.get("/v1/datasets").json()["items"] == []
+        assert arrays.keys(settings.store) == []
+        with running.state.sessions() as session:
+            assert session.scalars(select(Record)).all() == []
+            lines = session.scalars(select(AuditEvent.subject)).all()
+            assert [line for line in lines if line.startswith("dataset")] == []
+        client.post("/v1/datasets", json=body)
+        assert ingest.run_due(runtime)
+        ready = client.get("/v1/datasets/visits").json()
+        assert ready["status"] == "ready"
+        assert {key: ready[key] for key in tried["found"]} == tried["found"]
+
+
+def test_an_inspection_is_kept_for_an_hour(session: Session) -> None:
+    source = {"path": "x.csv"}
+    made = ledger_inspections.create(session, source=source, now=NOW)
+    later = NOW + timedelta(minutes=59)
+    assert ledger_inspections.get(session, made.id, now=later) is made
+    made_id, late = made.id, NOW + timedelta(minutes=61)
+    with pytest.raises(NotFound, match="more than an hour ago"):
+        ledger_inspections.get(session, made_id, now=late)
+    other = ledger_inspections.create(session, source=source, now=late)
+    session.expire_all()
+    assert session.scalars(select(DatasetInspection.id)).all() == [other.id]
 
 
 def test_a_dataset_that_is_not_there_is_named(sqlite_database: Engine, tmp_path: Path) -> None:

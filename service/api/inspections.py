@@ -1,0 +1,109 @@
+"""Inspections over HTTP: what a source would be read as, without ingesting it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.api import auth, bodies, deps, problems
+from service.ledger import db
+from service.ledger import inspections as ledger
+
+router = bodies.router("/v1/dataset-inspections", tag="datasets")
+
+Reading = Annotated[auth.Principal, auth.require("models:read")]
+
+
+class ColumnView(BaseModel):
+    """A column of the source."""
+
+    name: str
+    part: Literal["record_id", "subject_id", "label", "split", "feature", "ignored"]
+    stored: str | None = Field(description="type in the store; null: it is not kept")
+    recognised: Literal["declared", "by name", "by position", "remaining column"]
+
+
+class IdsView(BaseModel):
+    """Where the ids come from: by generated or absent ones nobody can ask for a record."""
+
+    record_id: Literal["source", "generated"] | None
+    subject_id: Literal["source", "absent"] | None
+    case: Literal["distinct", "ignored"] | None = Field(
+        description="what ids that differ by case mean; null: there are none"
+    )
+
+
+class NotesView(BaseModel):
+    """What reading changed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    format: str | None = None
+    splits: Literal["source", "drawn"] | None = None
+    record_ids_normalised: int = Field(
+        0, description="record ids that had white space around them or another Unicode form"
+    )
+    subject_ids_normalised: int = 0
+    images_turned: int = Field(0, description="images turned as their EXIF orientation says")
+    images_coloured: int = Field(0, description="gray images among colour ones, made colour")
+    suppressed: int = Field(0, description="rows left out because they were forgotten before")
+
+
+class ReportView(BaseModel):
+    """How a source was read."""
+
+    columns: list[ColumnView] = Field(description="every column of the source, in its order")
+    class_names: list[str] | None = Field(description="where the source names its classes")
+    notes: NotesView
+    ids: IdsView
+    scale: float | None = Field(
+        description="by which models multiply the rows unless their transform says otherwise: "
+        "1/255 for images of bytes, 1 for tables"
+    )
+
+
+class FoundView(ReportView):
+    """What a source would be as a dataset."""
+
+    rows: int
+    shape: list[int] = Field(description="of one row")
+    dtype: str
+    classes: int
+    splits: dict[str, int] = Field(description="rows of train, validation and audit")
+
+
+class InspectionView(BaseModel):
+    """A dry run of an ingest. It can be looked at for an hour."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(examples=["insp_01k0c9v5d6t7m8n9p0q1r2s3t4"])
+    status: Literal["waiting", "done", "refused"]
+    error: str | None = Field(description="why the source was refused: row, column, reason")
+    source: dict[str, Any]
+    found: FoundView | None = Field(description="what the dataset would be, once that is known")
+    created_at: datetime
+
+
+def ask(session: deps.Session, source: Mapping[str, Any]) -> InspectionView:
+    """Have a worker look at a source."""
+    asked = ledger.create(session, source=source, now=db.now())
+    return InspectionView.model_validate(asked)
+
+
+@router.get(
+    "/{inspection}",
+    response_model=InspectionView,
+    responses=problems.responses(404),
+    summary="Show what a source would be read as",
+)
+def show(
+    inspection: Annotated[str, Path(pattern=r"^insp_[0-9a-z]{26}$")],
+    _: Reading,
+    session: deps.Reader,
+) -> Any:
+    return ledger.get(session, inspection, now=db.now())

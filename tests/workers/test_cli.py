@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ def test_a_database_that_refuses_connections_is_told_in_one_line(
     assert "the database does not answer" in line
     assert "run this again" in line
     assert "secretpassword" not in line
+
+
+@pytest.mark.parametrize("command", ["keys list", "migrate"])
+def test_a_database_that_takes_a_connection_and_says_nothing_is_not_waited_for(
+    command: str, folder: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        line = _one_line(_type(command, UNLEARN_DATABASE_URL=f"postgresql://127.0.0.1:{port}/x"))
+    assert "the database does not answer" in line
 
 
 @pytest.mark.parametrize("command", [*ON_THE_LEDGER, *MAKING_ONE])

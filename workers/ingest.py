@@ -147,10 +147,6 @@ def _complete(
     """Make the dataset ready; False when it holds somebody who was forgotten meanwhile."""
     with runtime.session() as session:
         db.take_time(session.connection(), runtime.settings.database_bulk_seconds)
-        suppressions.hold(session)
-        late = suppressions.in_force(session, after=sieve.suppressed.newest)
-        if replace(sieve, suppressed=late).meets(found.subject_ids or ()):
-            return False
         leases.hold(session, held)
         dataset = session.get_one(Dataset, dataset_id)
         datasets.complete(
@@ -161,6 +157,12 @@ def _complete(
             actor=runtime.actor,
             now=runtime.now(),
         )
+        # Last, because requests about a subject wait from here to the commit.
+        suppressions.hold(session)
+        late = suppressions.in_force(session, after=sieve.suppressed.newest)
+        if replace(sieve, suppressed=late).meets(found.subject_ids or ()):
+            session.rollback()
+            return False
     return True
 
 

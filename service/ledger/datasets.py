@@ -291,8 +291,9 @@ def _taken(name: str) -> Conflict:
 
 
 def _require_ingesting(session: Session, dataset: Dataset) -> None:
-    # Locked: of two workers that ingested the same dataset the second must find it done.
-    session.refresh(dataset, with_for_update=True)
+    # Locked: of two workers that ingested the same dataset the second must find it done. Whoever
+    # only refers to the dataset need not wait until all its records are written.
+    session.refresh(dataset, with_for_update={"key_share": True})
     if dataset.status != DatasetStatus.INGESTING:
         raise IllegalMove(f"dataset {dataset.name} is {dataset.status}; it is not being ingested")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from models_store import arrays
 from service.ledger import datasets, requests, suppressions
+from service.ledger.intake import DatasetNotReady
 from service.ledger.matching import Ask
 from service.ledger.states import DatasetStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Record, Suppression
@@ -294,6 +297,43 @@ def test_whoever_is_forgotten_while_the_file_is_read_is_not_in_it(
     assert arrays.keys(shop.runtime.store) == sorted(
         str(one.array_key) for one in (again, _dataset(shop, "visits"))
     )
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_request_does_not_wait_for_the_rows_of_an_ingest_to_be_written(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    write = ingest._rows
+
+    def forget_meanwhile(*found: Any) -> Iterator[datasets.Row]:
+        """Somebody else asks, for that person and by the name of the new dataset too."""
+        rows = write(*found)
+        yield next(rows)
+        monkeypatch.undo()
+        other = threading.Thread(target=_ask_both, args=(shop,))
+        other.start()
+        other.join(timeout=60)
+        assert not other.is_alive()
+        yield from rows
+
+    monkeypatch.setattr(ingest, "_rows", forget_meanwhile)
+    again = shop.add("visits-2", path)
+    assert (again.status, shop.suppressed("visits-2")) == (DatasetStatus.READY, 4)
+
+
+def _ask_both(shop: Shop) -> None:
+    asks = [
+        Ask(None, "subject", subject_id="Person-2"),
+        Ask("visits-2", "subject", subject_id="Person-2"),
+    ]
+    submissions = [requests.Submission(ask, "key_test") for ask in asks]
+    with shop.runtime.session() as session:
+        now, digester = shop.runtime.now(), shop.runtime.digester
+        done, refused = requests.record_many(session, submissions, digester=digester, now=now)
+    assert isinstance(done, requests.Receipt)
+    assert isinstance(refused, DatasetNotReady)
 
 
 def _dataset(shop: Shop, name: str) -> Dataset:

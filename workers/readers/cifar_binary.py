@@ -29,18 +29,22 @@ _CHUNK_ROWS = 4096
 
 @dataclass(frozen=True)
 class _Variant:
-    """``labels`` bytes stand before the pixels of a record; the one at ``position`` is read."""
+    """``labels`` bytes stand before the pixels of a record; the one at ``position`` is read.
+
+    The authors' file ``names`` beside the records has the classes' names, a line each.
+    """
 
     format: str
     column: str
     labels: int
     position: int
     classes: int
+    names: str
 
 
-_CIFAR10 = _Variant("cifar10_binary", "label", 1, 0, 10)
-_COARSE = _Variant("cifar100_binary", "coarse_label", 2, 0, 20)
-_FINE = _Variant("cifar100_binary", "fine_label", 2, 1, 100)
+_CIFAR10 = _Variant("cifar10_binary", "label", 1, 0, 10, "batches.meta.txt")
+_COARSE = _Variant("cifar100_binary", "coarse_label", 2, 0, 20, "coarse_label_names.txt")
+_FINE = _Variant("cifar100_binary", "fine_label", 2, 1, 100, "fine_label_names.txt")
 
 
 def open_cifar10(path: Path, options: Options) -> Source:
@@ -81,12 +85,19 @@ def _open(path: Path, variant: _Variant, pattern: str) -> Source:
         exact=True,
         label_column=variant.column,
         classes=variant.classes,
+        class_names=_class_names(files[0].with_name(variant.names)),
         columns=[
             Column(variant.column, Part.LABEL, Recognised.POSITION),
             Column("pixels", Part.FEATURE, Recognised.POSITION),
         ],
         chunks=_chunks(files, variant),
     )
+
+
+def _class_names(file: Path) -> list[str] | None:
+    if not file.is_file() or file.is_symlink():
+        return None
+    return [name for name in file.read_text(encoding="utf-8").splitlines() if name]
 
 
 def _chunks(files: list[Path], variant: _Variant) -> Iterator[Chunk]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ def open_source(path: Path, options: Options) -> Source:
         subject_column=layout.parts.subject_id,
         feature_names=layout.features or None,
         columns=layout.columns,
+        class_names=_class_names(file.schema_arrow, layout.parts.label),
         chunks=_chunks(file, layout, options),
     )
 
@@ -82,6 +84,17 @@ def _pandas_index(schema: pa.Schema) -> list[str]:
     """Columns of the file that were the index of a pandas data frame."""
     index = (schema.pandas_metadata or {}).get("index_columns", [])
     return [name for name in index if isinstance(name, str) and name in schema.names]
+
+
+def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
+    """The classes' names as the Hugging Face hub writes them into the file."""
+    try:
+        described = json.loads((schema.metadata or {})[b"huggingface"])
+        names = described["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if known else None
 
 
 def _nested_names(schema: pa.Schema) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import random
 
 import numpy as np
@@ -205,6 +206,22 @@ def write_images(path, encoded, *, labels=None, names=None, plain=False):
     return path
 
 
+@pytest.mark.parametrize(
+    ("described", "names"),
+    [
+        ({"info": {"features": {"label": {"names": ["cat", "dog"]}}}}, ["cat", "dog"]),
+        ({"info": {"features": {"label": {"dtype": "int64"}}}}, None),
+        ({"info": None}, None),
+        ([], None),
+    ],
+)
+def test_parquet_of_the_hugging_face_hub_names_its_classes(tmp_path, described, names):
+    table = pa.table({"a": [0.5, 1.5], "label": [0, 1]})
+    metadata = {"huggingface": json.dumps(described)}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "x.parquet")
+    assert read(tmp_path / "x.parquet")[1].class_names == names
+
+
 @pytest.mark.parametrize("plain", [False, True])
 def test_parquet_image_column_of_the_hugging_face_hub(tmp_path, plain):
     pixels = colour_images(30)
@@ -368,6 +385,9 @@ def test_cifar10_directory_gives_the_training_batches_in_order(tmp_path):
     assert (source.format, source.rows, source.classes) == ("cifar10_binary", 30, 10)
     np.testing.assert_array_equal(found.x, np.concatenate([b[0] for b in batches]))
     np.testing.assert_array_equal(found.labels, np.concatenate([b[1][:, 0] for b in batches]))
+    assert source.class_names is None
+    (tmp_path / "batches.meta.txt").write_text("".join(f"thing {i}\n" for i in range(10)) + "\n")
+    assert read(tmp_path)[1].class_names == [f"thing {i}" for i in range(10)]
     test, _ = read(tmp_path / "test_batch.bin")
     np.testing.assert_array_equal(test.x, cifar_records(4, 1, 9)[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -127,23 +128,33 @@ def page(session: Session, *, after: str | None, limit: int) -> Sequence[Dataset
 
 
 def counts(session: Session, dataset: Dataset) -> Counts:
-    """How many rows lie in each split and how many are forgotten."""
-    found = session.execute(
-        select(
-            Record.split,
-            func.count(),
-            func.count(Record.excluded_revision),
-            func.count(Record.erased_at),
-        )
-        .where(Record.dataset_id == dataset.id)
-        .group_by(Record.split)
-    ).all()
-    rows = {split: total for split, total, _, _ in found}
-    return Counts(
-        splits={name: rows.get(split, 0) for split, name in enumerate(SPLITS)},
-        forgotten=sum(excluded for _, _, excluded, _ in found),
-        erased=sum(erased for _, _, _, erased in found),
-    )
+    """How many rows lie in each split and how many are forgotten.
+
+    Reads the forgotten records only: every row that is overwritten was forgotten before, unless
+    its dataset was withdrawn.
+    """
+    of_dataset = Record.dataset_id == dataset.id
+    if dataset.withdrawn_at is None:
+        forgotten, erased = session.execute(
+            select(func.count(), func.count(Record.erased_at)).where(
+                of_dataset, Record.excluded_revision.is_not(None)
+            )
+        ).one()
+    else:
+        forgotten, erased = session.execute(
+            select(func.count(Record.excluded_revision), func.count(Record.erased_at)).where(
+                of_dataset
+            )
+        ).one()
+    splits = dataset.split_rows
+    if splits is None:
+        found = select(Record.split, func.count()).where(of_dataset).group_by(Record.split)
+        splits = _by_name(dict(session.execute(found).tuples().all()))
+    return Counts(splits=splits, forgotten=forgotten, erased=erased)
+
+
+def _by_name(rows: Mapping[int, int]) -> dict[str, int]:
+    return {name: rows.get(split, 0) for split, name in enumerate(SPLITS)}
 
 
 def report(session: Session, dataset: Dataset) -> Report | None:
@@ -224,7 +235,9 @@ def complete(
     A record id that cannot be stored or repeats is ``Unprocessable`` by its row, from 1.
     """
     _require_ingesting(session, dataset)
-    dataset.rows = _insert(session, dataset.id, rows)
+    split_rows: Counter[int] = Counter()
+    dataset.rows = _insert(session, dataset.id, _counted(rows, split_rows))
+    dataset.split_rows = _by_name(split_rows)
     dataset.array_key = ingested.array_key
     dataset.shape = list(ingested.shape)
     dataset.dtype = ingested.dtype
@@ -296,6 +309,12 @@ def _require_ingesting(session: Session, dataset: Dataset) -> None:
     session.refresh(dataset, with_for_update={"key_share": True})
     if dataset.status != DatasetStatus.INGESTING:
         raise IllegalMove(f"dataset {dataset.name} is {dataset.status}; it is not being ingested")
+
+
+def _counted(rows: Iterable[Row], split_rows: Counter[int]) -> Iterator[Row]:
+    for row in rows:
+        split_rows[int(row.split)] += 1
+        yield row
 
 
 def _insert(session: Session, dataset_id: int, rows: Iterable[Row]) -> int:

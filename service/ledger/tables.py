@@ -112,6 +112,8 @@ class Dataset(Base):
     shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     dtype: Mapped[str | None] = mapped_column(String(16))
     classes: Mapped[int | None]
+    #: Rows of each split, by its name: they never change, and counting them reads every record.
+    split_rows: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
     #: Where the ids come from, set when the dataset becomes ready: a request by ids that the
     #: source does not have cannot be answered.
     record_id_origin: Mapped[Origin | None] = mapped_column(_state(Origin))

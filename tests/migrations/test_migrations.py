@@ -99,6 +99,8 @@ def test_datasets_of_before_learn_where_their_ids_come_from(bare_database: Engin
             row.name: (str(row.record_id_origin), str(row.subject_id_origin), row.id_case)
             for row in session.scalars(select(Dataset))
         }
+        splits = [row.split_rows for row in session.scalars(select(Dataset))]
+    assert splits == [{"train": 12, "validation": 0, "audit": 0}] * 4
     assert found == {
         "generated": ("generated", "absent", None),
         "declared": ("source", "source", None),

@@ -6,13 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.orm import Session
 
 from service import sources
 from service.errors import Conflict, NotFound, Unprocessable
 from service.ledger import datasets, db
-from service.ledger.datasets import Ingested, Row
+from service.ledger.datasets import Counts, Ingested, Row
 from service.ledger.identifiers import Origin
 from service.ledger.states import DatasetStatus, IllegalMove
 from service.ledger.tables import AuditEvent, Dataset, Record
@@ -55,6 +55,22 @@ def test_an_ingest_writes_a_record_per_row(session: Session) -> None:
     assert counts.splits == {"train": 8334, "validation": 8333, "audit": 8333}
     assert (counts.forgotten, counts.erased) == (0, 0)
     assert _actions(session) == ["dataset:created", "dataset:ingested"]
+
+
+def test_the_counts_read_the_forgotten_records_only(session: Session) -> None:
+    made = _create(session)
+    rows = [Row(f"r{i}", None, i % 5, i % 3) for i in range(30)]
+    datasets.complete(session, made, FOUND, rows, actor="worker:w", now=NOW)
+    for row in (4, 7, 9):
+        record = session.get_one(Record, (made.id, row))
+        record.excluded_revision, record.erased_at = 1, NOW if row == 7 else None
+    session.flush()
+    before = datasets.counts(session, made)
+    session.execute(
+        delete(Record).where(Record.dataset_id == made.id, Record.excluded_revision.is_(None))
+    )
+    assert datasets.counts(session, made) == before
+    assert before == Counts({"train": 10, "validation": 10, "audit": 10}, forgotten=3, erased=1)
 
 
 def test_a_repeated_record_id_leaves_nothing_half_ingested(session: Session) -> None:

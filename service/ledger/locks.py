@@ -14,6 +14,10 @@ strongest way that it will need before anything that comes later: a lock is neve
 A foreign key is checked under a key-share lock on the row that it names, which every lock here
 but ``Hold.PUBLICATION`` lets pass.
 
+Beside these there is the table of suppressions: ``suppressions.share`` comes before everything and
+waits for nobody but ``suppressions.hold``, which comes last before the head. Whoever holds it has
+locked one dataset in the way of ``REVISION`` at most, which nobody with a share waits for.
+
 On SQLite nothing is locked here: a writer already has the whole database.
 """
 

@@ -1,4 +1,4 @@
-"""A real worker whose database goes silent and comes back: it goes on without a restart."""
+"""A real worker whose database or broker goes silent: it goes on without a restart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, make_url, select
 from sqlalchemy.orm import Session
 
 from service import broker
@@ -83,6 +83,27 @@ def test_a_worker_that_starts_before_its_database_answers_waits_for_it(
             _until(lambda: "the database does not answer" in log(), "the first try")
             network.forward()
             _ingest(postgres_database, "digits")
+
+
+def test_a_worker_finds_its_work_while_the_broker_is_away_or_silent(
+    settings: Settings, postgres_database: Engine, redis_url: str, tmp_path: Path
+) -> None:
+    server = make_url(redis_url)
+    with proxy.to(server, port=6379) as network:
+        url = server.set(host="127.0.0.1", port=network.port)
+        through = settings.model_copy(
+            update={
+                "broker_url": url.render_as_string(hide_password=False),
+                "broker_timeout_seconds": 0.5,
+            }
+        )
+        network.refuse()
+        with _worker(through, tmp_path / "worker.log") as log:
+            _ingest(postgres_database, "away")
+            network.forward()
+            _until(lambda: " ready." in log(), "the broker's welcome")
+            network.swallow()
+            _ingest(postgres_database, "silent")
 
 
 def test_a_worker_that_ends_in_order_takes_its_heartbeat_away(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 
@@ -49,12 +50,11 @@ class Heartbeat:
     def close(self) -> None:
         """Beat no more, and take the row away."""
         self._closed.set()
-        self._thread.join()
-        try:
-            with self._sessions.begin() as session:
+        self._thread.join(timeout=self._seconds)
+        # Otherwise the row is taken for dead after a while: a stop does not wait for a database.
+        if not self._thread.is_alive() and not self._missed:
+            with suppress(SQLAlchemyError), self._sessions.begin() as session:
                 heartbeats.leave(session, self._name)
-        except SQLAlchemyError:
-            pass  # the row is taken for dead after a while
         self._engine.dispose()
 
     def _run(self) -> None:

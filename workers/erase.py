@@ -15,8 +15,8 @@ from models_store import arrays
 from models_store.errors import NotStored
 from service.ledger import erasures, leases, removals, suppressions
 from service.ledger.signing import Signer
-from service.ledger.states import DatasetStatus, RequestStatus
-from service.ledger.tables import Dataset, DeletionRequest
+from service.ledger.states import DatasetStatus
+from service.ledger.tables import Dataset
 from workers import suppression
 from workers.fault_points import reach
 from workers.runtime import Runtime
@@ -134,8 +134,7 @@ def _is_withdrawn(runtime: Runtime, dataset_id: int) -> bool:
 def _exclude_without_models(runtime: Runtime) -> None:
     """Requests on datasets without a trained model have no batch to exclude their records."""
     with runtime.session() as session:
-        for request_id, dataset_id in erasures.requests_without_models(session):
-            erasures.exclude(session, dataset_id, [request_id])
-            request = session.get_one(DeletionRequest, request_id)
-            if request.status == RequestStatus.ACCEPTED:
-                request.status = RequestStatus.PROCESSING
+        datasets = erasures.datasets_without_work(session)
+    for dataset_id in datasets:
+        with runtime.session() as session:
+            erasures.exclude_without_models(session, dataset_id)

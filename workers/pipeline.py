@@ -279,6 +279,8 @@ def _record(
         batch = session.get_one(Batch, claimed.batch_id)
         model = session.get_one(Model, batch.model_id)
         base = session.get_one(Version, batch.base_version_id)
+        versions.lock(session, model)
+        batches.lock(session, batch, held=held)
         version = versions.register(
             session,
             model,
@@ -352,8 +354,11 @@ def _complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claim
     with runtime.session() as session:
         batch = session.get_one(Batch, claimed.batch_id)
         base = session.get_one(Version, batch.base_version_id)
-        versions.require_production(session, base)
+        leases.hold(session, held)
+        model = versions.require_production(session, base)
         batches.complete(session, batch, base, held=held, now=runtime.now())
+        # Another version, to which production could be taken back, may hold the records.
+        versions.retire_tainted(session, model, keep=base, actor=runtime.actor, now=runtime.now())
 
 
 def attach(

@@ -8,13 +8,12 @@ from typing import Any
 from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session
 
-from service.ledger import batches, capabilities, versions
+from service.ledger import batches, capabilities, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.tables import (
     Artifact,
     Batch,
     BatchRecord,
-    Dataset,
     Erasure,
     Model,
     Record,
@@ -48,12 +47,7 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
     """The request of ``workers.compute.unlearn`` for a batch, but for the method."""
     found = session.get_one(Model, batch.model_id)
     # Locked, so that no row is excluded between the revision and the list of excluded rows.
-    dataset = session.scalars(
-        select(Dataset)
-        .where(Dataset.id == found.dataset_id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one()
+    dataset = locks.dataset(session, found.dataset_id, locks.Hold.REVISION)
     base = session.get_one(Version, batch.base_version_id)
     policy = Policy.model_validate(found.policy)
     forget = batches.rows(session, batch)

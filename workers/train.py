@@ -20,14 +20,15 @@ from service.ledger import (
     comparisons,
     consolidation,
     leases,
-    requests,
+    locks,
     runs,
+    shares,
     verifications,
     versions,
 )
 from service.ledger.policy import Policy
 from service.ledger.states import RunStatus
-from service.ledger.tables import Dataset, Model, TrainingRun, Version
+from service.ledger.tables import Model, TrainingRun, Version
 from workers import pipeline, plans
 from workers.compute import failures
 from workers.compute.process import ComputeFailed, Stopping
@@ -108,10 +109,9 @@ def _start(runtime: Runtime, run_id: str, held: leases.Held) -> dict[str, Any] |
             runs.fail(session, run, error=error, actor=runtime.actor, now=runtime.now())
             return None
         model = session.get_one(Model, run.model_id)
-        # Locked, so that no row is excluded between the revision and the list of rows.
-        dataset = session.scalars(
-            select(Dataset).where(Dataset.id == model.dataset_id).with_for_update()
-        ).one()
+        # Locked, so that no row is excluded between the revision and the list of rows, and no
+        # request recorded that does not know of this training.
+        dataset = locks.dataset(session, model.dataset_id, locks.Hold.PUBLICATION)
         runs.start(
             session,
             run,
@@ -157,6 +157,8 @@ def _record(
         leases.hold(session, of_model)
         run = session.get_one(TrainingRun, run_id)
         model = session.get_one(Model, run.model_id)
+        versions.lock(session, model)
+        locks.training_run(session, run.id)
         parent = None if model.production_id is None else session.get(Version, model.production_id)
         version = versions.register(
             session,
@@ -194,8 +196,10 @@ def _record(
                 actor=runtime.actor,
             )
         runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())
-        # Requests that were accepted when the model had nothing to forget are now its too.
-        requests.join(session, model, now=runtime.now())
+        if model.production_id is None:
+            # Requests that are still open are worked on once the version is live.
+            revision = version.data_revision
+            shares.join(session, model, data_revision=revision, now=runtime.now())
         if versions.contains_forgotten(session, model, version):
             log.info("version %d of %s owes deletions and catches up", version.number, model.name)
             return

@@ -172,8 +172,10 @@ class OnModel(BaseModel):
     """What a model's live version holds of the records."""
 
     model: str
-    version: int = Field(description="the live version")
-    trained_on: int = Field(description="of the records, how many it was trained on and holds")
+    version: int | None = Field(description="the live version; null: its first training runs")
+    trained_on: int = Field(
+        description="of the records, how many the live version was trained on and holds"
+    )
 
 
 class PreviewInDataset(InDataset):

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, erasures, ids, leases, versions
+from service.ledger import audit, erasures, ids, leases, locks, versions
 from service.ledger.states import BatchStatus, VersionStatus
 from service.ledger.tables import Batch, BatchRecord, Erasure, Model, Version
 
@@ -52,6 +52,16 @@ def erasures_of(session: Session, batch: Batch) -> list[Erasure]:
     )
 
 
+def lock(session: Session, batch: Batch, *, held: leases.Held) -> list[Erasure]:
+    """Lock a running batch's erasures and return them; ``LeaseLost`` when it was taken over."""
+    leases.hold(session, held)
+    session.refresh(batch)
+    if batch.status != BatchStatus.RUNNING or batch.fence != held.fence:
+        raise leases.LeaseLost(f"batch {batch.id} was taken over; drop the work")
+    wanted = select(Erasure).where(Erasure.batch_id == batch.id).order_by(Erasure.id)
+    return list(session.scalars(wanted.with_for_update(key_share=True)))
+
+
 def complete(
     session: Session,
     batch: Batch,
@@ -65,12 +75,11 @@ def complete(
     Called in the transaction that promotes the version, before the promotion. Returns the ids of
     the requests that had an erasure in it.
     """
-    _require_running(session, batch, held)
+    done = lock(session, batch, held=held)
     batch.status = BatchStatus.COMPLETED
     batch.version_id = version.id
     batch.finished_at = now
     batch.error = None
-    done = erasures_of(session, batch)
     for erasure in done:
         erasures.complete(erasure, version_id=version.id, now=now)
     session.flush()
@@ -88,14 +97,15 @@ def hand_back(
     session: Session, batch: Batch, *, held: leases.Held, because: str, now: datetime
 ) -> None:
     """Nobody's fault: the erasures wait for the next batch, with nothing new held against them."""
-    _require_running(session, batch, held)
+    lock(session, batch, held=held)
     stop(session, batch, because=because, actor=f"worker:{held.owner}", now=now)
 
 
 def stop(session: Session, batch: Batch, *, because: str, actor: str, now: datetime) -> None:
     """Hand a running batch back, whoever works on it.
 
-    The caller holds the model's lease, or has taken it from the worker that does.
+    The caller holds the model's lease, or has taken it from the worker that does, and has locked
+    the requests.
     """
     _close(session, batch, error=because, now=now)
     for erasure in erasures_of(session, batch):
@@ -118,7 +128,7 @@ def leave_to_training(
     It stays the model's running batch, so no second one is formed beside it. Its fence is nobody's
     until that lane claims it: what the present holder writes later is refused.
     """
-    _require_running(session, batch, held)
+    lock(session, batch, held=held)
     batch.trains = True
     batch.tried = list(tried)
     batch.fence = NOBODYS_FENCE
@@ -152,10 +162,12 @@ def fail(
     apart from then on, so that in the end the poisonous one stands alone and is put aside for
     review while the others complete.
     """
-    _require_running(session, batch, held)
+    # Before the erasures: one that is put aside changes its request too.
+    leases.hold(session, held)
+    locks.requests(session, [erasure.request_id for erasure in erasures_of(session, batch)])
+    members = lock(session, batch, held=held)
     actor = f"worker:{held.owner}"
     _close(session, batch, error=error, now=now)
-    members = erasures_of(session, batch)
     session.flush()
     audit.append(
         session,
@@ -221,10 +233,3 @@ def _close(session: Session, batch: Batch, *, error: str, now: datetime) -> None
     batch.status = BatchStatus.FAILED
     batch.error = error
     batch.finished_at = now
-
-
-def _require_running(session: Session, batch: Batch, held: leases.Held) -> None:
-    leases.hold(session, held)
-    session.refresh(batch)
-    if batch.status != BatchStatus.RUNNING or batch.fence != held.fence:
-        raise leases.LeaseLost(f"batch {batch.id} was taken over; drop the work")

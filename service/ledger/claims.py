@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import and_, exists, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, batches, erasures, ids, leases, versions
+from service.ledger import audit, batches, erasures, ids, leases, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
@@ -87,6 +87,7 @@ def claim(
     ``trains``: the trainings lane asks, which takes what was left to it and nothing else.
     """
     leases.hold(session, held)
+    _lock(session, model)
     left = session.scalar(
         select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
     )
@@ -111,6 +112,13 @@ def must_be_exact(session: Session, model: Model) -> bool:
         return False
     live = session.get_one(Version, model.production_id)
     return _holds_a_class(session, versions.batch_chain(session, live))
+
+
+def _lock(session: Session, model: Model) -> None:
+    """Before any request or erasure, and in the way that promoting a first anchor needs."""
+    hold = locks.Hold.PUBLICATION if model.production_id is None else locks.Hold.REVISION
+    locks.dataset(session, model.dataset_id, hold)
+    locks.models(session, [model.id])
 
 
 def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
@@ -139,10 +147,10 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     if not members:
         return None
     base = session.get_one(Version, model.production_id)
-    batch = _open(session, model, base, kind=_kind_of(members[0].request), held=held, now=now)
     chain = versions.batch_chain(session, base)
-    if _holds_a_class(session, chain):  # see must_be_exact
-        batch.method = EXACT
+    exact = _holds_a_class(session, chain)  # see must_be_exact
+    kind = _kind_of(members[0].request)
+    batch = _open(session, model, base, kind=kind, exact=exact, held=held, now=now)
     for erasure in members:
         erasures.claim(erasure, batch_id=batch.id)
         # One that needs review for another model stays so: only its retry may change that.
@@ -185,7 +193,7 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
         .order_by(Erasure.id)
         .limit(min(policy.max_records, MAX_ERASURES))
         # Both rows: a cancellation changes both, and must find them in the same order.
-        .with_for_update(of=[DeletionRequest, Erasure], skip_locked=True)
+        .with_for_update(of=[DeletionRequest, Erasure], key_share=True, skip_locked=True)
     ).all()
     if not waiting:
         return []
@@ -262,11 +270,10 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
             now=now,
         )
         return None
-    batch = _open(session, model, candidate, kind="records", held=held, now=now)
-    if _owes_a_class(session, model, candidate):
-        # All debts are paid in one batch, and single records and a class have different targets;
-        # a training without any of them meets both.
-        batch.method = EXACT
+    # All debts are paid in one batch, and single records and a class have different targets; a
+    # training without any of them meets both.
+    exact = _owes_a_class(session, model, candidate)
+    batch = _open(session, model, candidate, kind="records", exact=exact, held=held, now=now)
     session.execute(insert(BatchRecord), [{"batch_id": batch.id, "row": row} for row in owed])
     audit.append(
         session,
@@ -306,6 +313,7 @@ def _open(
     base: Version,
     *,
     kind: str,
+    exact: bool,
     held: leases.Held,
     now: datetime,
 ) -> Batch:
@@ -315,7 +323,7 @@ def _open(
         status=BatchStatus.RUNNING,
         kind=kind,
         base_version_id=base.id,
-        method=model.run_now_method,
+        method=EXACT if exact else model.run_now_method,
         seed=secrets.randbits(31),
         fence=held.fence,
         created_at=now,

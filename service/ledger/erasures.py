@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.ledger import audit
+from service.ledger import audit, locks, shares
 from service.ledger.states import (
     ERASURE_MOVES,
     REQUEST_MOVES,
@@ -93,68 +93,88 @@ def _ways_out(session: Session, erasure: Erasure) -> str:
     )
 
 
-def requests_without_models(session: Session) -> Sequence[tuple[str, int]]:
-    """(request, dataset) of what no model has to forget: no batch will exclude the records.
+def datasets_without_work(session: Session) -> Sequence[int]:
+    """Datasets in which no model has to forget what a request names, ascending.
 
-    The requests are locked: whoever cancels one must come before or after, not between. A request
-    over every dataset is listed with each dataset that has no model, whatever the others have.
+    No batch will exclude the records. A request over every dataset counts in each that has no
+    model, whatever the others have.
     """
-    _drop_needless(session)
-    of_one = session.execute(
-        select(DeletionRequest.id, DeletionRequest.dataset_id)
-        .where(
-            DeletionRequest.status == RequestStatus.ACCEPTED,
-            DeletionRequest.dataset_id.is_not(None),
-            ~exists().where(Erasure.request_id == DeletionRequest.id),
-        )
+    of_one = select(DeletionRequest.dataset_id).where(_without_models())
+    of_every = (
+        select(RequestDataset.dataset_id)
+        .join(DeletionRequest, DeletionRequest.id == RequestDataset.request_id)
+        .where(_without_models_here())
+    )
+    waiting = (
+        select(Model.dataset_id)
+        .join(Erasure, Erasure.model_id == Model.id)
+        .where(shares.needless())
+    )
+    return sorted(set(session.scalars(of_one.union(of_every, waiting))))
+
+
+def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
+    """Have the records of requests that concern no model of a dataset left out of all training.
+
+    Returns the requests' ids.
+    """
+    locks.dataset(session, dataset_id, locks.Hold.REVISION)
+    shares.drop_needless(session, dataset_id)
+    here = exists().where(
+        RequestDataset.request_id == DeletionRequest.id,
+        RequestDataset.dataset_id == dataset_id,
+        _without_models_here(),
+    )
+    requests = session.scalars(
+        select(DeletionRequest)
+        .where(or_(and_(DeletionRequest.dataset_id == dataset_id, _without_models()), here))
         .order_by(DeletionRequest.id)
-        .with_for_update(skip_locked=True)
-    )
-    of_every = session.execute(
-        select(DeletionRequest.id, RequestDataset.dataset_id)
-        .join(RequestDataset, RequestDataset.request_id == DeletionRequest.id)
-        .where(
-            DeletionRequest.status.in_([RequestStatus.ACCEPTED, RequestStatus.PROCESSING]),
-            ~exists().where(
-                Erasure.request_id == DeletionRequest.id,
-                Model.id == Erasure.model_id,
-                Model.dataset_id == RequestDataset.dataset_id,
-            ),
-            or_(
-                exists().where(
-                    RequestRecord.request_id == DeletionRequest.id,
-                    RequestRecord.dataset_id == RequestDataset.dataset_id,
-                    Record.dataset_id == RequestRecord.dataset_id,
-                    Record.row == RequestRecord.row,
-                    Record.excluded_revision.is_(None),
-                ),
-                # Other requests have excluded them all: this one must still move on.
-                and_(
-                    DeletionRequest.status == RequestStatus.ACCEPTED,
-                    ~exists().where(Erasure.request_id == DeletionRequest.id),
-                ),
-            ),
-        )
-        .order_by(DeletionRequest.id, RequestDataset.dataset_id)
-        .with_for_update(of=DeletionRequest, skip_locked=True)
-    )
-    return [(request_id, dataset_id) for request_id, dataset_id in (*of_one, *of_every)]
+        # Whoever cancels one must come before or after, not between.
+        .with_for_update(key_share=True, skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    for request in requests:
+        if request.status == RequestStatus.ACCEPTED:
+            request.status = RequestStatus.PROCESSING
+    session.flush()
+    found = [request.id for request in requests]
+    if found:
+        exclude(session, dataset_id, found)
+    return found
 
 
-def _drop_needless(session: Session) -> None:
-    """Take away the shares of models whose first training failed: they learned nothing.
-
-    Should such a model be trained after all, it starts without the records.
-    """
-    learned = exists().where(Version.model_id == Erasure.model_id)
-    learning = exists().where(
-        TrainingRun.model_id == Erasure.model_id,
-        TrainingRun.status.in_([RunStatus.QUEUED, RunStatus.RUNNING]),
+def _without_models() -> ColumnElement[bool]:
+    """SQL: ``DeletionRequest`` is accepted, of one dataset, and no model has a share of it."""
+    return and_(
+        DeletionRequest.status == RequestStatus.ACCEPTED,
+        DeletionRequest.dataset_id.is_not(None),
+        ~exists().where(Erasure.request_id == DeletionRequest.id),
     )
-    session.execute(
-        delete(Erasure)
-        .where(Erasure.status == ErasureStatus.PENDING, ~learned, ~learning)
-        .execution_options(synchronize_session=False)
+
+
+def _without_models_here() -> ColumnElement[bool]:
+    """SQL: no model of ``RequestDataset`` has a share of ``DeletionRequest``, which waits here."""
+    share_here = exists().where(
+        Erasure.request_id == DeletionRequest.id,
+        Model.id == Erasure.model_id,
+        Model.dataset_id == RequestDataset.dataset_id,
+    )
+    not_excluded = exists().where(
+        RequestRecord.request_id == DeletionRequest.id,
+        RequestRecord.dataset_id == RequestDataset.dataset_id,
+        Record.dataset_id == RequestRecord.dataset_id,
+        Record.row == RequestRecord.row,
+        Record.excluded_revision.is_(None),
+    )
+    # Other requests may have excluded them all: this one must still move on.
+    stuck = and_(
+        DeletionRequest.status == RequestStatus.ACCEPTED,
+        ~exists().where(Erasure.request_id == DeletionRequest.id),
+    )
+    return and_(
+        DeletionRequest.status.in_([RequestStatus.ACCEPTED, RequestStatus.PROCESSING]),
+        ~share_here,
+        or_(not_excluded, stuck),
     )
 
 
@@ -267,11 +287,19 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
         Record.row == RequestRecord.row,
         Record.erased_at.is_(None),
     )
+    ready = (DeletionRequest.status == RequestStatus.PROCESSING, ~unfinished, ~standing)
+    seen = session.scalars(select(DeletionRequest.id).where(*ready).limit(ROWS_AT_ONCE)).all()
+    if not seen:
+        return []
+    # A model that goes live meanwhile would give an ended request a share.
+    datasets = select(RequestRecord.dataset_id).where(RequestRecord.request_id.in_(seen))
+    locks.datasets(session, session.scalars(datasets.distinct()), locks.Hold.INTAKE)
     done = session.scalars(
         select(DeletionRequest)
-        .where(DeletionRequest.status == RequestStatus.PROCESSING, ~unfinished, ~standing)
+        .where(DeletionRequest.id.in_(seen), *ready)
         .order_by(DeletionRequest.id)
-        .with_for_update(skip_locked=True)
+        .with_for_update(key_share=True, skip_locked=True)
+        .execution_options(populate_existing=True)
     ).all()
     for request in done:
         check_move(REQUEST_MOVES, request.status, RequestStatus.COMPLETED)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
-from service.ledger import audit, record_lists, requests, standing, versions
+from service.ledger import audit, locks, record_lists, standing, versions
 from service.ledger.states import VERSION_MOVES, VersionStatus, check_move
 from service.ledger.tables import Dataset, Model, Record, RecordList, RequestRecord, Version
 
@@ -33,6 +33,7 @@ def check(
     data_revision: int,
     trained_on: str = SPLIT,
     digest: str | None = None,
+    hold: locks.Hold = locks.Hold.INTAKE,
 ) -> tuple[int, RecordList | None]:
     """Raise unless weights trained on these rows hold nothing forgotten.
 
@@ -45,10 +46,8 @@ def check(
     of the file, weights that are known here to hold forgotten records are refused, whatever
     revision they are said to be of; weights from elsewhere have only their sender's word.
     """
+    dataset = locks.dataset(session, model.dataset_id, hold)
     standing.require_model(model)
-    dataset = session.scalars(
-        select(Dataset).where(Dataset.id == model.dataset_id).with_for_update()
-    ).one()
     if data_revision > dataset.revision:
         raise Unprocessable(
             f"dataset {dataset.name} is at revision {dataset.revision}; data_revision cannot be "
@@ -86,10 +85,17 @@ def register(
     now: datetime,
 ) -> Version:
     """A published version, an anchor of itself; without ``promote`` live if none is yet."""
+    # Until the end nothing may be excluded, and no request be recorded that misses the version.
     data_revision, stated = check(
-        session, model, data_revision=data_revision, trained_on=trained_on, digest=digest
+        session,
+        model,
+        data_revision=data_revision,
+        trained_on=trained_on,
+        digest=digest,
+        hold=locks.Hold.PUBLICATION,
     )
     record_list_id = None if stated is None else stated.id
+    versions.lock(session, model)
     production = model.production_id
     version = versions.register(
         session,
@@ -111,8 +117,6 @@ def register(
         subject=versions.subject(model, version),
         data={"digest": digest, "data_revision": data_revision, "trained_on": trained_on},
     )
-    # Requests that came before the model had anything to forget from now concern it too.
-    requests.join(session, model, now=now)
     if promote or (promote is None and production is None):
         versions.promote(
             session,

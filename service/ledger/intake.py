@@ -17,8 +17,10 @@ from service.ledger import (
     capabilities,
     idempotency,
     ids,
+    locks,
     matching,
     outlook,
+    shares,
     standing,
     suppressions,
 )
@@ -26,7 +28,7 @@ from service.ledger.descriptions import describe
 from service.ledger.digests import Digester
 from service.ledger.matching import Ask, Match
 from service.ledger.policy import Policy
-from service.ledger.states import DatasetStatus, ErasureStatus, RequestStatus
+from service.ledger.states import DatasetStatus, RequestStatus
 from service.ledger.tables import (
     Dataset,
     DeletionRequest,
@@ -47,12 +49,6 @@ class DatasetNotReady(Conflict):
     code = "dataset-not-ready"
 
 
-class ModelNotPublished(Conflict):
-    """A model of the dataset has no version in production that could forget."""
-
-    code = "model-not-published"
-
-
 class CannotForgetClasses(Unprocessable):
     """The policy's method forgets records only."""
 
@@ -67,11 +63,16 @@ class QueueFull(TooManyRequests):
 
 @dataclass(frozen=True)
 class Submission:
-    """An ask with the key that sends it and, where there is one, its idempotency claim."""
+    """An ask with the key that sends it and, where there is one, its idempotency claim.
+
+    Its request's id is made before the transaction that records it: who does not hear how that
+    ended finds out by the id, and what is sent again under it cannot be recorded twice.
+    """
 
     ask: Ask
     principal: str
     claim: idempotency.Claim | None = None
+    id: str = field(default_factory=lambda: ids.new("dr"))
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,10 @@ def record_many(
     """Record requests; for each, in order, a receipt or the refusal.
 
     A refused one changes nothing and does not hold up the others. A recorded one gets an erasure
-    for every model of its datasets, unless it waits for approval. ``room`` is how many more open
-    requests the queue takes. Two transactions that record the same idempotency key at the same
-    moment collide on its primary key: the loser rolls back and comes again.
+    for every model of its datasets that may hold its records (``shares``), unless it waits for
+    approval. ``room`` is how many more open requests the queue takes. Two transactions that record
+    the same idempotency key at the same moment collide on its primary key: the loser rolls back
+    and comes again.
     """
     claims = [one.claim for one in submissions if one.claim is not None]
     answered = idempotency.answers(session, claims)
@@ -132,36 +134,14 @@ def record_many(
     return outcomes
 
 
-def erasure_rows(
-    request_id: str, models: Iterable[Model], *, now: datetime
-) -> list[dict[str, Any]]:
-    """The request's share of the work on each model, to be inserted."""
-    return [
-        {
-            "request_id": request_id,
-            "model_id": model.id,
-            "status": ErasureStatus.PENDING,
-            "attempts": 0,
-            "created_at": now,
-        }
-        for model in models
-    ]
-
-
-def models_to_update(session: Session, dataset: Dataset) -> list[Model]:
-    """The models of a dataset that must forget; ``ModelNotPublished`` names one that cannot yet."""
-    models = session.scalars(
-        select(Model).where(Model.dataset_id == dataset.id).order_by(Model.id)
-    ).all()
-    for model in models:
-        if model.production_id is None and model.error is None and model.withdrawn_at is None:
-            raise ModelNotPublished(
-                f"model {model.name} of this dataset has no published version yet; train it "
-                f"(POST /v1/models/{model.name}/training-runs), import a version, or wait for "
-                "the training that runs, then ask again"
-            )
-    # A model that could not be prepared never saw a record.
-    return [model for model in models if model.production_id is not None]
+def recorded(session: Session, submissions: Iterable[Submission]) -> dict[str, Receipt]:
+    """Receipts of those submissions that are recorded, by id."""
+    rows = session.execute(
+        select(DeletionRequest, Dataset.name)
+        .outerjoin(Dataset, Dataset.id == DeletionRequest.dataset_id)
+        .where(DeletionRequest.id.in_([one.id for one in submissions]))
+    )
+    return {request.id: Receipt(describe(request, name)) for request, name in rows}
 
 
 def check_methods(session: Session, models: Iterable[Model]) -> None:
@@ -182,7 +162,7 @@ class _Circle:
     """A dataset with everything that a request of it touches."""
 
     dataset: Dataset
-    models: list[Model]
+    models: Sequence[Model]
     seconds: float
     allowance: outlook.Allowance
 
@@ -248,28 +228,41 @@ def _parts(
 def _circles(
     session: Session, names: Iterable[str], *, now: datetime
 ) -> dict[str, _Circle | ServiceError]:
+    names = dict.fromkeys(names)
+    locked = locks.named_datasets(session, names, locks.Hold.INTAKE)
+    models = {name: shares.concerned(session, dataset.id) for name, dataset in locked.items()}
+    # What was asked for today is counted and added to by one transaction at a time.
+    limited = [one.id for some in models.values() for one in some if outlook.is_limited(one)]
+    if limited:
+        locks.models(session, limited)
     found: dict[str, _Circle | ServiceError] = {}
-    for name in dict.fromkeys(names):
+    for name in names:
         try:
-            found[name] = _circle(session, name, now=now)
+            dataset = _ready(locked.get(name))
         except ServiceError as refusal:
             found[name] = refusal
+        else:
+            found[name] = _circle(session, dataset, models[name], now=now)
     return found
 
 
-def _circle(session: Session, name: str, *, now: datetime) -> _Circle:
-    dataset = session.scalar(select(Dataset).where(Dataset.name == name))
+def _ready(dataset: Dataset | None) -> Dataset:
     if dataset is None:
         raise NotFound("there is no dataset of this name; GET /v1/datasets lists them")
     standing.require_dataset(dataset)
     if dataset.status == DatasetStatus.INGESTING:
         raise DatasetNotReady(
-            f"dataset {name} is still being ingested; ask again when it is ready",
+            f"dataset {dataset.name} is still being ingested; ask again when it is ready",
             retry_after_seconds=5,
         )
     if dataset.status == DatasetStatus.FAILED:
-        raise DatasetNotReady(f"dataset {name} could not be ingested and holds no records")
-    models = models_to_update(session, dataset)
+        raise DatasetNotReady(f"dataset {dataset.name} could not be ingested and holds no records")
+    return dataset
+
+
+def _circle(
+    session: Session, dataset: Dataset, models: Sequence[Model], *, now: datetime
+) -> _Circle:
     return _Circle(
         dataset,
         models,
@@ -287,7 +280,7 @@ class _Page:
     now: datetime
     room: int | None
     requests: list[DeletionRequest] = field(default_factory=list)
-    shares: list[dict[str, Any]] = field(default_factory=list)
+    datasets: list[dict[str, Any]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     erasures: list[dict[str, Any]] = field(default_factory=list)
     suppressed: list[dict[str, Any]] = field(default_factory=list)
@@ -325,10 +318,12 @@ class _Page:
 
     def write(self) -> None:
         """Insert everything gathered; the audit lines follow at the commit."""
-        self.session.add_all([*self.requests, *self.answers.values()])
+        # Of two transactions with the same keys, both come to the first one first.
+        answers = [self.answers[name] for name in sorted(self.answers)]
+        self.session.add_all([*self.requests, *answers])
         self.session.flush()
-        if self.shares:
-            self.session.execute(insert(RequestDataset), self.shares)
+        if self.datasets:
+            self.session.execute(insert(RequestDataset), self.datasets)
         if self.records:
             self.session.execute(insert(RequestRecord), self.records)
         if self.suppressed:
@@ -342,14 +337,14 @@ class _Page:
         request = self._row(submission, parts)
         self.requests.append(request)
         if request.dataset_id is None:
-            self.shares.extend(_share(request, part) for part in parts)
+            self.datasets.extend(_share(request, part) for part in parts)
         self.records.extend(
             {"request_id": request.id, "dataset_id": part.circle.dataset.id, "row": row}
             for part in parts
             for row in part.match.rows
         )
         if request.status == RequestStatus.ACCEPTED:
-            self.erasures.extend(erasure_rows(request.id, models_of(parts), now=self.now))
+            self.erasures.extend(shares.rows(request.id, models_of(parts), now=self.now))
         subject = submission.ask.subject_id
         if subject is not None and request.status in suppressions.SUPPRESSING:
             self.suppressed += suppressions.of_subject(
@@ -368,7 +363,7 @@ class _Page:
         due_at = outlook.due(self.now)
         ended = status in (RequestStatus.NO_MATCH, RequestStatus.COMPLETED)
         return DeletionRequest(
-            id=ids.new("dr"),
+            id=submission.id,
             dataset_id=None if ask.dataset is None else parts[0].circle.dataset.id,
             kind=ask.kind,
             status=status,

@@ -17,7 +17,7 @@ from service.ledger import (
     claims,
     datasets,
     locks,
-    requests,
+    shares,
     standing,
     versions,
 )
@@ -216,7 +216,7 @@ def _expected(session: Session, model: Model) -> set[str]:
         )
     )
     unapproved = select(DeletionRequest.kind).where(
-        requests.of_dataset(model.dataset_id),
+        shares.about(model.dataset_id),
         DeletionRequest.status == RequestStatus.AWAITING_APPROVAL,
     )
     kinds = session.scalars(unfinished.union(unapproved))

@@ -76,10 +76,20 @@ class Allowance:
         self.left_today -= records
 
 
+def is_limited(model: Model) -> bool:
+    """Whether the model's policy limits what may be asked for in a day without approval."""
+    limits = Policy.model_validate(model.policy).approval
+    return limits.max_records_per_day is not None or limits.max_share_per_day is not None
+
+
 def allowance(
     session: Session, dataset: Dataset, models: Iterable[Model], *, now: datetime
 ) -> Allowance:
-    """The strictest limits of the policies of the dataset's models."""
+    """The strictest limits of the policies of the dataset's models.
+
+    The caller has locked those that have a limit per day, and keeps them until what it lets
+    through is committed.
+    """
     limits = [Policy.model_validate(model.policy).approval for model in models]
     rows = dataset.rows or 0
     each = [

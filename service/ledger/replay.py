@@ -20,10 +20,10 @@ from service.ledger import (
     canonical,
     erasures,
     ids,
-    intake,
     keys,
     outlook,
     requests,
+    shares,
     suppressions,
     versions,
     withdrawals,
@@ -34,7 +34,6 @@ from service.ledger.tables import (
     Batch,
     Dataset,
     DeletionRequest,
-    Erasure,
     Model,
     Record,
     RequestDataset,
@@ -319,18 +318,9 @@ def _record(
 def _share_out(
     session: Session, datasets: Sequence[Dataset], request: DeletionRequest, *, now: datetime
 ) -> None:
-    """An erasure for every model that has learned; one in training joins when it is done."""
-    learned = session.scalars(
-        select(Model)
-        .where(
-            Model.dataset_id.in_([dataset.id for dataset in datasets]),
-            Model.production_id.is_not(None),
-        )
-        .order_by(Model.id)
-    )
-    shares = intake.erasure_rows(request.id, learned, now=now)
-    if shares:
-        session.execute(insert(Erasure), shares)
+    """An erasure for every model that holds records or is learning them."""
+    models = [model for one in datasets for model in shares.concerned(session, one.id)]
+    shares.give(session, request.id, models, now=now)
 
 
 def _retrain(session: Session, name: str, hollow: Collection[int], now: datetime) -> list[str]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, insert, or_, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, canonical, db, ids, intake, outlook, suppressions
+from service.ledger import audit, canonical, db, ids, intake, locks, outlook, shares, suppressions
 from service.ledger.descriptions import describe
-from service.ledger.intake import Receipt, Submission, record, record_many
+from service.ledger.intake import Receipt, Submission, record, record_many, recorded
 from service.ledger.matching import Ask
 from service.ledger.states import (
     REQUEST_ENDS,
@@ -37,7 +37,7 @@ from service.ledger.tables import (
     Version,
 )
 
-__all__ = ["Ask", "Receipt", "Submission", "describe", "record", "record_many"]
+__all__ = ["Ask", "Receipt", "Submission", "describe", "record", "record_many", "recorded"]
 
 #: States in which a request still takes up room in the queue.
 OPEN = tuple(status for status in RequestStatus if status not in REQUEST_ENDS)
@@ -95,7 +95,7 @@ def listing(
     if chosen.due_before is not None:
         wanted = wanted.where(DeletionRequest.due_at < chosen.due_before)
     if chosen.dataset is not None:
-        wanted = wanted.where(of_dataset(_dataset(session, chosen.dataset)))
+        wanted = wanted.where(shares.about(_dataset(session, chosen.dataset)))
     if chosen.model is not None:
         concerned = select(Erasure.request_id).where(
             Erasure.model_id == _model(session, chosen.model)
@@ -126,7 +126,7 @@ def count_open(session: Session, *, up_to: int) -> int:
 
 def cancel(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
     """Withdraw a request of which no worker has claimed anything."""
-    request = get(session, request_id)
+    request = _locked(session, request_id)
     _require(
         request,
         RequestStatus.ACCEPTED,
@@ -139,34 +139,31 @@ def cancel(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
 
 def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> DeletionRequest:
     """Let a large request go ahead: from now on it is like any other."""
-    request = get(session, request_id)
+    # The dataset first: no other model may begin to hold the records meanwhile.
+    datasets = _datasets(session, get(session, request_id))
+    locks.datasets(session, [one.id for one in datasets], locks.Hold.INTAKE)
+    request = _locked(session, request_id)
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
-    models = [
-        model
-        for dataset in _datasets(session, request)
-        for model in intake.models_to_update(session, dataset)
-    ]
+    models = [model for one in datasets for model in shares.concerned(session, one.id)]
     if request.kind == "class":  # policies may have changed, and models come, since it was asked
         intake.check_methods(session, models)
     expected = now + timedelta(seconds=outlook.seconds_needed(session, models))
     _swap(session, request, RequestStatus.ACCEPTED, status_reason=None, expected_by=expected)
-    shares = intake.erasure_rows(request.id, models, now=now)
-    if shares:
-        session.execute(insert(Erasure), shares)
+    shares.give(session, request.id, models, now=now)
     _say(session, request, audit.Action.DELETION_REQUEST_APPROVED, actor=actor)
     return request
 
 
 def deny(session: Session, request_id: str, *, because: str | None, actor: str) -> DeletionRequest:
     """Refuse a large request for good."""
-    request = get(session, request_id)
+    request = _locked(session, request_id)
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
     return _end(session, request, RequestStatus.DENIED, because or "not approved", actor=actor)
 
 
 def retry(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
     """Give a request that was put aside a fresh set of attempts."""
-    request = get(session, request_id)
+    request = _locked(session, request_id)
     _require(request, RequestStatus.NEEDS_REVIEW, rule="only one that needs review is tried again")
     _swap(session, request, RequestStatus.PROCESSING, status_reason=None)
     # It stays apart from the others, so that it cannot make their batch fail.
@@ -183,27 +180,6 @@ def retry(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
     return request
 
 
-def join(session: Session, model: Model, *, now: datetime) -> int:
-    """Add to a model that goes live its share of every open request of its dataset.
-
-    For a model published after requests were accepted; how many shares were missing.
-    """
-    has_share = select(Erasure.request_id).where(Erasure.model_id == model.id)
-    missing = session.scalars(
-        select(DeletionRequest.id)
-        .where(
-            of_dataset(model.dataset_id),
-            DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
-            DeletionRequest.id.not_in(has_share),
-        )
-        .order_by(DeletionRequest.id)
-    ).all()
-    shares = [share for one in missing for share in intake.erasure_rows(one, [model], now=now)]
-    if shares:
-        session.execute(insert(Erasure), shares)
-    return len(shares)
-
-
 def rows(session: Session, request_id: str) -> list[int]:
     """Rows that a request matched and that were not forgotten before, dataset after dataset."""
     return list(
@@ -213,14 +189,6 @@ def rows(session: Session, request_id: str) -> list[int]:
             .order_by(RequestRecord.dataset_id, RequestRecord.row)
         )
     )
-
-
-def of_dataset(dataset_id: int) -> ColumnElement[bool]:
-    """SQL: ``DeletionRequest`` is about records of this dataset."""
-    met = exists().where(
-        RequestDataset.request_id == DeletionRequest.id, RequestDataset.dataset_id == dataset_id
-    )
-    return or_(DeletionRequest.dataset_id == dataset_id, met)
 
 
 def _datasets(session: Session, request: DeletionRequest) -> Sequence[Dataset]:
@@ -276,6 +244,12 @@ def _shares(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
         }
         for erasure, model, number in found
     ]
+
+
+def _locked(session: Session, request_id: str) -> DeletionRequest:
+    """One request in its present state, which nobody else changes before this transaction ends."""
+    found = locks.requests(session, [request_id])
+    return found[0] if found else get(session, request_id)
 
 
 def _dataset(session: Session, name: str) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, ids, requests, standing
+from service.ledger import audit, ids, shares, standing
 from service.ledger.states import IllegalMove, RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
 
@@ -73,8 +73,6 @@ def create(
             session.flush()
     except IntegrityError as error:  # the unique index: somebody queued one at the same moment
         raise _refused(model, None) from error
-    # Requests that came before the model had anything to forget from now concern it too.
-    requests.join(session, model, now=now)
     _write(session, run, model, audit.Action.TRAINING_RUN_QUEUED, actor, reason=run.reason)
     return run
 
@@ -119,7 +117,11 @@ def version_numbers(session: Session, found: Sequence[TrainingRun]) -> dict[str,
 def start(
     session: Session, run: TrainingRun, *, data_revision: int, actor: str, now: datetime
 ) -> None:
-    """A worker begins an attempt on the rows of this revision of the dataset."""
+    """A worker begins an attempt on the rows of this revision of the dataset.
+
+    The caller has locked the dataset for publication (``locks``): open requests for rows that are
+    not excluded yet concern the model from now on.
+    """
     _move(run, RunStatus.RUNNING)
     run.data_revision = data_revision
     run.attempts += 1
@@ -127,10 +129,12 @@ def start(
     run.started_at = now
     run.not_before = None
     session.flush()
+    model = _model(session, run)
+    shares.join(session, model, data_revision=data_revision, now=now)
     _write(
         session,
         run,
-        _model(session, run),
+        model,
         audit.Action.TRAINING_RUN_STARTED,
         actor,
         data_revision=data_revision,

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, Subquery, and_, exists, func, or_,
 from sqlalchemy.orm import Session, aliased
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, locks, standing
+from service.ledger import audit, locks, shares, standing
 from service.ledger.states import VERSION_MOVES, ErasureStatus, VersionStatus, check_move
 from service.ledger.tables import (
     AliasMove,
@@ -85,7 +85,7 @@ def register(
     timings: dict[str, Any] | None = None,
 ) -> Version:
     """A new candidate with the next number; an anchor of itself unless ``anchor_id`` is given."""
-    locks.models(session, [model.id])
+    lock(session, model)
     standing.require_model(model)
     version = Version(
         model_id=model.id,
@@ -121,6 +121,17 @@ def register(
         data={"origin": origin, "digest": digest, "batch": batch_id, "run": training_run_id},
     )
     return version
+
+
+def lock(session: Session, model: Model) -> None:
+    """Keep the model's versions and production as they are for the rest of the transaction.
+
+    Its dataset comes first if nothing is live yet: requests that are being recorded must find the
+    model live, or be found by the promotion.
+    """
+    if model.production_id is None:
+        locks.dataset(session, model.dataset_id, locks.Hold.PUBLICATION)
+    locks.models(session, [model.id])
 
 
 def subject(model: Model, version: Version) -> str:
@@ -260,12 +271,15 @@ def promote(
 ) -> None:
     """Point ``production`` at the version, if it still is where the caller saw it.
 
-    Refuses versions that contain forgotten records, and retires every other version that does.
+    Refuses versions that contain forgotten records, and retires every other version that does. A
+    model that goes live for the first time gets its share of every open request.
     """
-    locks.models(session, [model.id])
+    lock(session, model)
     session.refresh(version)
     standing.require_version(model, version)
     refuse_resurrection(session, model, version)
+    if model.production_id is None:
+        shares.join(session, model, data_revision=version.data_revision, now=now)
     if version.status != VersionStatus.PUBLISHED:
         _move(version, VersionStatus.PUBLISHED)
         version.published_at = now
@@ -299,16 +313,15 @@ def promote(
     retire_tainted(session, model, keep=version, actor=actor, now=now)
 
 
-def require_production(session: Session, version: Version) -> None:
-    """Raise ``ProductionMoved`` unless the version is live, and keep it so for the transaction."""
-    model = session.scalars(
-        select(Model)
-        .where(Model.id == version.model_id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one()
+def require_production(session: Session, version: Version) -> Model:
+    """Raise ``ProductionMoved`` unless the version is live, and keep it so for the transaction.
+
+    Returns its model.
+    """
+    [model] = locks.models(session, [version.model_id])
     if model.production_id != version.id:
         raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
+    return model
 
 
 def retire_tainted(

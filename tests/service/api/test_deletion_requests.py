@@ -212,12 +212,14 @@ def test_a_dataset_still_being_ingested_is_a_conflict(client: TestClient, app: F
     assert int(answer.headers["Retry-After"]) > 0
 
 
-def test_a_model_without_a_version_is_a_conflict(client: TestClient, app: FastAPI) -> None:
+def test_a_model_without_a_version_holds_no_request_up(client: TestClient, app: FastAPI) -> None:
     with app.state.sessions() as session:
         factories.model(session, factories.dataset(session, name="new"), name="untrained")
         session.commit()
     answer = client.post(URL, json={"dataset": "new", "record_ids": ["r0"]})
-    assert_problem(answer, 409, "model-not-published", "untrained")
+    assert (answer.status_code, answer.json()["status"]) == (202, "accepted")
+    detail = client.get(answer.headers["Location"]).json()
+    assert detail["erasures"] == []
 
 
 def test_too_many_records_are_too_large(client: TestClient) -> None:

@@ -54,7 +54,7 @@ def _recorded(database: Engine) -> set[str]:
 
 def test_every_call_gets_its_own_outcomes(made: recorder.Recorder, database: Engine) -> None:
     async def call_all() -> list[list[recorder.Outcome]]:
-        calls = [[_submission(f"r{row}")] * (1 + row % 3) for row in range(40)]
+        calls = [[_submission(f"r{row}") for _ in range(1 + row % 3)] for row in range(40)]
         return await asyncio.gather(*(made.record(call) for call in calls))
 
     outcomes = asyncio.run(call_all())

@@ -138,21 +138,30 @@ def test_request_ends_when_every_share_is_done_and_every_row_is_erased(
 
 def test_request_without_models_is_excluded_and_settled(session: Session, data: Dataset) -> None:
     request = factories.request(session, data, rows=[3])
-    assert erasures.requests_without_models(session) == [(request.id, data.id)]
+    assert erasures.datasets_without_work(session) == [data.id]
+    assert erasures.exclude_without_models(session, data.id) == [request.id]
+    assert erasures.datasets_without_work(session) == []
+    session.refresh(data)
+    assert (request.status, data.revision) == (RequestStatus.PROCESSING, 1)
+    assert erasures.erasable_rows(session, data) == [3]
+    erasures.mark_erased(session, data, [3], now=NOW, actor="w")
+    assert erasures.settle(session, now=NOW, actor="w") == [request.id]
 
 
-def test_share_of_a_model_whose_only_training_failed_is_needless(
-    session: Session, data: Dataset
+@pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.QUEUED])
+def test_share_of_a_model_whose_only_training_ended_is_needless(
+    session: Session, data: Dataset, status: RunStatus
 ) -> None:
     """Otherwise the request would wait for ever for a model that knows nothing."""
     model = factories.model(session, data)
     run = factories.training_run(session, model, status=RunStatus.RUNNING)
     request = factories.request(session, data, rows=[3])
     factories.erasure(session, request, model)
-    assert erasures.requests_without_models(session) == []
-    run.status = RunStatus.FAILED
+    assert erasures.datasets_without_work(session) == []
+    run.status = status
     session.flush()
-    assert erasures.requests_without_models(session) == [(request.id, data.id)]
+    assert erasures.datasets_without_work(session) == [data.id]
+    assert erasures.exclude_without_models(session, data.id) == [request.id]
     assert session.query(Erasure).count() == 0
 
 
@@ -180,9 +189,8 @@ def test_excluding_a_request_without_models_and_cancelling_it_exclude_each_other
     thread.start()
     start.wait()
     with sessions() as session, session.begin():
-        for request_id, dataset_id in erasures.requests_without_models(session):
-            erasures.exclude(session, dataset_id, [request_id])
-            session.get_one(DeletionRequest, request_id).status = RequestStatus.PROCESSING
+        for dataset_id in erasures.datasets_without_work(session):
+            erasures.exclude_without_models(session, dataset_id)
     thread.join()
     with sessions() as session:
         for row, request_id in enumerate(ids):

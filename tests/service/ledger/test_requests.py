@@ -4,20 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, event, select, text
+from sqlalchemy.orm import Session, sessionmaker
 
 from service.errors import Conflict, NotFound, ServiceError
-from service.ledger import audit, capabilities, db, erasures, intake, outlook, requests
+from service.ledger import (
+    audit,
+    capabilities,
+    db,
+    erasures,
+    intake,
+    locks,
+    outlook,
+    requests,
+    runs,
+    shares,
+    versions,
+)
 from service.ledger.identifiers import Case, Origin
 from service.ledger.matching import Ask
-from service.ledger.states import BatchStatus, DatasetStatus, ErasureStatus, RequestStatus
-from service.ledger.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model, Record
+from service.ledger.states import (
+    BatchStatus,
+    DatasetStatus,
+    ErasureStatus,
+    RequestStatus,
+    RunStatus,
+    VersionStatus,
+)
+from service.ledger.tables import (
+    AuditEvent,
+    AuditHead,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+)
 from tests import factories
 from tests.factories import NOW
 
@@ -301,14 +329,56 @@ def test_a_dataset_that_is_not_ready_is_refused(session: Session, status: Datase
     assert isinstance(refusal, intake.DatasetNotReady)
 
 
-def test_a_model_without_a_published_version_is_named(session: Session) -> None:
+def _concerned(session: Session, request: DeletionRequest) -> set[int]:
+    return set(session.scalars(select(Erasure.model_id).filter_by(request_id=request.id)))
+
+
+def test_a_model_that_never_trained_holds_no_request_up(session: Session) -> None:
+    data = factories.dataset(session)
+    live = _published(session, data)
+    factories.model(session, data)
+    failed = factories.model(session, data)
+    factories.training_run(session, failed, status=RunStatus.FAILED)
+    queued = factories.model(session, data)
+    factories.training_run(session, queued, status=RunStatus.QUEUED)
+    [request] = _record(session, _records(data, "r0"))
+    assert request.status == RequestStatus.ACCEPTED
+    assert _concerned(session, request) == {live.id}
+
+
+def test_a_first_training_that_runs_gets_its_share(session: Session) -> None:
+    data = factories.dataset(session)
+    learning = factories.model(session, data)
+    factories.training_run(session, learning, status=RunStatus.RUNNING)
+    catching_up = factories.model(session, data)
+    factories.version(session, catching_up, production=False, status=VersionStatus.CANDIDATE)
+    [request] = _record(session, _records(data, "r0"))
+    assert _concerned(session, request) == {learning.id, catching_up.id}
+
+
+def test_an_approved_request_concerns_the_training_that_began_meanwhile(session: Session) -> None:
+    request = _awaiting(session)
+    data = session.get_one(Dataset, request.dataset_id)
+    learning = factories.model(session, data)
+    factories.training_run(session, learning, status=RunStatus.RUNNING)
+    requests.approve(session, request.id, actor="key:boss", now=NOW)
+    assert learning.id in _concerned(session, request)
+
+
+def test_a_training_that_starts_gets_its_share_of_what_is_not_excluded_yet(
+    session: Session,
+) -> None:
     data = factories.dataset(session)
     _published(session, data)
-    waiting = factories.model(session, data, name="still-training")
-    refusal = _refusal(session, _records(data, "r0"))
-    assert isinstance(refusal, intake.ModelNotPublished)
-    assert waiting.name in refusal.detail
-    assert "training-runs" in refusal.detail
+    [waiting, begun] = _record(session, _records(data, "r0"), _records(data, "r1"))
+    begun.status = RequestStatus.PROCESSING
+    erasures.exclude(session, data.id, [begun.id])
+    learning = factories.model(session, data)
+    run = factories.training_run(session, learning, status=RunStatus.QUEUED)
+    locked = locks.dataset(session, data.id, locks.Hold.PUBLICATION)
+    runs.start(session, run, data_revision=locked.revision, actor="worker:w", now=NOW)
+    assert learning.id in _concerned(session, waiting)
+    assert learning.id not in _concerned(session, begun)
 
 
 def test_a_full_queue_refuses_only_what_it_has_no_room_for(session: Session) -> None:
@@ -401,6 +471,47 @@ def test_the_day_counts_what_earlier_calls_asked_for(session: Session) -> None:
     assert does_not.status == RequestStatus.AWAITING_APPROVAL
 
 
+@pytest.mark.postgres
+def test_two_processes_at_once_let_through_what_the_day_allows(postgres_database: Engine) -> None:
+    """Both have counted before either commits: each stands still at the lock that comes last."""
+    sessions = db.session_factory(postgres_database)
+    with sessions() as setup:
+        data = factories.dataset(setup, rows=40)
+        _published(setup, data, policy={"approval": {"max_records_per_day": 10}})
+        setup.commit()
+
+    def ask(first: int) -> None:
+        with sessions.begin() as mine:
+            _record(mine, *(_records(data, f"r{row}") for row in range(first, first + 20)))
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in (0, 20)]
+    with sessions.begin() as stall:
+        stall.execute(select(AuditHead).with_for_update())
+        for thread in threads:
+            thread.start()
+        _until_waiting(sessions, 2)
+    for thread in threads:
+        thread.join()
+    with sessions() as session:
+        accepted = select(DeletionRequest.id).filter_by(status=RequestStatus.ACCEPTED)
+        assert len(session.scalars(accepted).all()) == 10
+        assert len(session.scalars(select(DeletionRequest.id)).all()) == 40
+
+
+def _until_waiting(sessions: sessionmaker[Session], count: int) -> None:
+    """Wait until so many sessions wait for a lock."""
+    wanted = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    for _ in range(6000):
+        with sessions() as looking:
+            if looking.execute(text(wanted)).scalar_one() >= count:
+                return
+        threading.Event().wait(0.01)
+    raise AssertionError("nobody waits for a lock")
+
+
 def _awaiting(session: Session) -> DeletionRequest:
     data = factories.dataset(session)
     _published(session, data, policy={"approval": {"max_records_per_request": 0}})
@@ -466,9 +577,9 @@ def test_a_cancel_that_meets_a_claim_gives_way(postgres_database: Engine) -> Non
         share.status = ErasureStatus.CLAIMED
         worker.get_one(DeletionRequest, request.id).status = RequestStatus.PROCESSING
         worker.commit()
-        with pytest.raises(requests.AlreadyClaimed):
-            requests.cancel(client, request.id, actor="key:me")
         assert seen.status == RequestStatus.ACCEPTED  # as it was read, before the claim
+        with pytest.raises(Conflict):
+            requests.cancel(client, request.id, actor="key:me")
 
 
 def test_a_request_put_aside_gets_a_fresh_set_of_attempts(session: Session) -> None:
@@ -494,10 +605,22 @@ def test_a_model_that_goes_live_joins_open_requests_once(session: Session) -> No
     [open_one] = _record(session, _records(data, "r0"))
     factories.request(session, data, status=RequestStatus.COMPLETED)
     late = _published(session, data)
-    assert requests.join(session, late, now=NOW) == 1
-    assert requests.join(session, late, now=NOW) == 0
-    shares = session.scalars(select(Erasure).where(Erasure.model_id == late.id)).all()
-    assert [share.request_id for share in shares] == [open_one.id]
+    assert shares.join(session, late, data_revision=0, now=NOW) == 1
+    assert shares.join(session, late, data_revision=0, now=NOW) == 0
+    joined = session.scalars(select(Erasure).where(Erasure.model_id == late.id)).all()
+    assert [share.request_id for share in joined] == [open_one.id]
+
+
+def test_a_model_imported_without_going_live_joins_when_it_is_promoted(session: Session) -> None:
+    data = factories.dataset(session)
+    model = factories.model(session, data)
+    version = factories.version(session, model, production=False)
+    [request] = _record(session, _records(data, "r0"))
+    assert _concerned(session, request) == set()
+    versions.promote(
+        session, model, version, expected_production=None, reason="x", actor="key:k", now=NOW
+    )
+    assert _concerned(session, request) == {model.id}
 
 
 def test_the_list_filters_and_continues_after_a_row(session: Session) -> None:

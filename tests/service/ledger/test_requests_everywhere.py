@@ -22,6 +22,7 @@ from service.ledger import (
     replay,
     report,
     requests,
+    shares,
     tombstones,
     versions,
 )
@@ -227,9 +228,9 @@ def test_a_dataset_without_models_is_seen_to_beside_one_with_models(session: Ses
     one, bare = _dataset(session, "one", 0), _dataset(session, "bare", 1, 4)
     model = _model(session, one, policy={"max_wait_seconds": 0})
     [request] = _record(session, "ann")
-    assert erasures.requests_without_models(session) == [(request.id, bare.id)]
-    erasures.exclude(session, bare.id, [request.id])
-    assert erasures.requests_without_models(session) == []
+    assert erasures.datasets_without_work(session) == [bare.id]
+    assert erasures.exclude_without_models(session, bare.id) == [request.id]
+    assert erasures.datasets_without_work(session) == []
     batch = _batch(session, model)
     for share in session.scalars(select(Erasure).where(Erasure.batch_id == batch.id)):
         erasures.complete(share, version_id=batch.base_version_id, now=NOW)
@@ -244,10 +245,10 @@ def test_without_any_model_its_datasets_are_all_seen_to(session: Session) -> Non
     one, other = _dataset(session, "one", 0), _dataset(session, "other", 1)
     session.get_one(Record, (one.id, 0)).excluded_revision = 1  # another request is under way
     [request] = _record(session, "ann")
-    assert erasures.requests_without_models(session) == [
-        (request.id, one.id),
-        (request.id, other.id),
-    ]
+    assert erasures.datasets_without_work(session) == [one.id, other.id]
+    for data in (one, other):
+        assert erasures.exclude_without_models(session, data.id) == [request.id]
+    assert erasures.datasets_without_work(session) == []
 
 
 def test_a_model_that_goes_live_later_joins_it(session: Session) -> None:
@@ -256,10 +257,10 @@ def test_a_model_that_goes_live_later_joins_it(session: Session) -> None:
     [request] = _record(session, "ann")
     late = _model(session, other)
     stranger = _model(session, _dataset(session, "strangers"))
-    assert requests.join(session, late, now=NOW) == 1
-    assert requests.join(session, stranger, now=NOW) == 0
-    shares = select(Erasure).where(Erasure.model_id == late.id)
-    assert session.scalars(shares).one().request_id == request.id
+    assert shares.join(session, late, data_revision=0, now=NOW) == 1
+    assert shares.join(session, stranger, data_revision=0, now=NOW) == 0
+    joined = select(Erasure).where(Erasure.model_id == late.id)
+    assert session.scalars(joined).one().request_id == request.id
 
 
 def test_a_policy_may_not_change_to_what_cannot_do_it(session: Session) -> None:

@@ -1,0 +1,136 @@
+"""Shares: which models must forget what a request names, each with an erasure of its own.
+
+A model that was never trained holds nothing and gets no share: its first training leaves out what
+is excluded by then. A training that runs has seen what is not excluded yet. So shares are given
+out at three moments, each under a lock on the dataset (``locks.Hold``) that keeps the other two
+away: when a request is recorded or approved, when a training starts, and when a model goes live
+for the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from service.ledger.states import ErasureStatus, RequestStatus, RunStatus, VersionStatus
+from service.ledger.tables import (
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    RequestDataset,
+    RequestRecord,
+    TrainingRun,
+    Version,
+)
+
+
+def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
+    """The dataset's models that hold records or are learning them, by id.
+
+    The caller has locked the dataset.
+    """
+    return session.scalars(
+        select(Model)
+        .where(Model.dataset_id == dataset_id, _holds_records(Model))
+        .order_by(Model.id)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def rows(request_id: str, models: Iterable[Model], *, now: datetime) -> list[dict[str, Any]]:
+    """The request's share of the work on each model, to be inserted."""
+    return [
+        {
+            "request_id": request_id,
+            "model_id": model.id,
+            "status": ErasureStatus.PENDING,
+            "attempts": 0,
+            "created_at": now,
+        }
+        for model in models
+    ]
+
+
+def give(session: Session, request_id: str, models: Iterable[Model], *, now: datetime) -> None:
+    """Insert the request's share of the work on each model."""
+    made = rows(request_id, models, now=now)
+    if made:
+        session.execute(insert(Erasure), made)
+
+
+def join(session: Session, model: Model, *, data_revision: int, now: datetime) -> int:
+    """Give the model its share of each open request for what it holds; how many were missing.
+
+    It was trained, or is being trained, on what was not excluded at this revision of the dataset,
+    which the caller has locked for publication.
+    """
+    held = exists().where(
+        RequestRecord.request_id == DeletionRequest.id,
+        RequestRecord.dataset_id == model.dataset_id,
+        Record.dataset_id == RequestRecord.dataset_id,
+        Record.row == RequestRecord.row,
+        or_(Record.excluded_revision.is_(None), Record.excluded_revision > data_revision),
+    )
+    has_share = exists().where(
+        Erasure.request_id == DeletionRequest.id, Erasure.model_id == model.id
+    )
+    missing = session.scalars(
+        select(DeletionRequest.id)
+        .where(
+            about(model.dataset_id),
+            DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
+            ~has_share,
+            held,
+        )
+        .order_by(DeletionRequest.id)
+    ).all()
+    made = [share for one in missing for share in rows(one, [model], now=now)]
+    if made:
+        session.execute(insert(Erasure), made)
+    return len(made)
+
+
+def about(dataset_id: int) -> ColumnElement[bool]:
+    """SQL: ``DeletionRequest`` is about records of this dataset."""
+    met = exists().where(
+        RequestDataset.request_id == DeletionRequest.id, RequestDataset.dataset_id == dataset_id
+    )
+    return or_(DeletionRequest.dataset_id == dataset_id, met)
+
+
+def needless(dataset_id: int | None = None) -> ColumnElement[bool]:
+    """SQL: ``Erasure`` waits for a model that holds nothing and is not learning.
+
+    Its training failed or was put off. When it is trained again it starts without the records, or
+    gets its share again (``join``).
+    """
+    idle = aliased(Model)
+    wanted = select(idle.id).where(~_holds_records(idle))
+    if dataset_id is not None:
+        wanted = wanted.where(idle.dataset_id == dataset_id)
+    return and_(Erasure.status == ErasureStatus.PENDING, Erasure.model_id.in_(wanted))
+
+
+def drop_needless(session: Session, dataset_id: int) -> None:
+    """Take needless shares of the dataset's requests away; the caller has locked the dataset."""
+    session.execute(
+        delete(Erasure).where(needless(dataset_id)).execution_options(synchronize_session=False)
+    )
+
+
+def _holds_records(model: type[Model]) -> ColumnElement[bool]:
+    """SQL: the model is live, or its first version is being trained or catches up."""
+    learning = exists().where(
+        TrainingRun.model_id == model.id, TrainingRun.status == RunStatus.RUNNING
+    )
+    catching_up = exists().where(
+        Version.model_id == model.id,
+        Version.status == VersionStatus.CANDIDATE,
+        Version.anchor_id == Version.id,
+    )
+    return or_(model.production_id.is_not(None), learning, catching_up)

@@ -1,0 +1,345 @@
+"""Everybody who writes to the ledger, each as one call, on a small world without computing.
+
+The transactions are those of API and workers; only what a compute process would answer is made up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from service.errors import ServiceError
+from service.ledger import (
+    db,
+    erasures,
+    imports,
+    intake,
+    leases,
+    models,
+    purges,
+    requests,
+    runs,
+    versions,
+)
+from service.ledger.matching import Ask
+from service.ledger.states import RequestStatus, VersionStatus
+from service.ledger.tables import Dataset, DeletionRequest, Model, Record, Version
+from service.settings import Settings
+from tests import factories
+from tests.service import announcements
+from workers import erase, pipeline, train
+from workers.runtime import Runtime
+
+ROWS = 120
+#: Requests of more records wait for approval.
+MOST_RECORDS = 3
+
+POLICY = {
+    "max_wait_seconds": 0,
+    "max_records": 8,
+    "purge_after_seconds": 0,
+    "approval": {"max_records_per_request": MOST_RECORDS, "max_records_per_day": 100_000},
+}
+
+_digests = itertools.count(1)
+
+
+def _digest() -> str:
+    return f"f{next(_digests):063x}"  # none of those of the factories
+
+
+@dataclass
+class World:
+    """Two datasets; on each a live model and one that was never trained."""
+
+    engine: Engine
+    settings: Settings
+    datasets: list[str]
+    models: list[int]
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+
+    @classmethod
+    def found(cls, engine: Engine, home: Path) -> World:
+        settings = Settings(
+            _env_file=None,
+            state_dir=home,
+            database_url=engine.url.render_as_string(hide_password=False),
+            lease_seconds=60,
+            max_attempts=1,
+        )
+        with db.session_factory(engine).begin() as session:
+            announcements.announce(session)
+            names, ids = [], []
+            for _ in range(2):
+                data = factories.dataset(session, rows=ROWS)
+                names.append(data.name)
+                for live in (True, False):
+                    model = factories.model(session, data, policy=POLICY)
+                    ids.append(model.id)
+                    if live:
+                        factories.version(session, model)
+        return cls(engine, settings, names, ids)
+
+    def worker(self, owner: str) -> Runtime:
+        """A worker without a compute process."""
+        return Runtime(self.settings, self.engine, None, owner=owner)  # type: ignore[arg-type]  # nothing is computed
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        with db.session_factory(self.engine).begin() as session:
+            yield session
+
+
+@dataclass
+class Writer:
+    """One who writes: what it does, again and again."""
+
+    world: World
+    runtime: Runtime
+    chance: random.Random
+
+    def record(self) -> None:
+        """Requests of both datasets in one transaction, some of them for approval."""
+        names = self.chance.sample(self.world.datasets, 2)
+        sizes = (1, MOST_RECORDS + 1, 2, MOST_RECORDS + 1)
+        asks = [
+            Ask(name, "records", tuple(f"r{row}" for row in self._rows(size)))
+            for name, size in zip(names * 2, sizes, strict=True)
+        ]
+        with self.world.transaction() as session:
+            intake.record_many(
+                session,
+                [intake.Submission(ask, "key_test") for ask in asks],
+                digester=factories.DIGESTER,
+                now=db.now(),
+            )
+
+    def approve(self) -> None:
+        self._change(
+            RequestStatus.AWAITING_APPROVAL,
+            lambda session, one: requests.approve(session, one, actor="key:k", now=db.now()),
+        )
+
+    def deny(self) -> None:
+        self._change(
+            RequestStatus.AWAITING_APPROVAL,
+            lambda session, one: requests.deny(session, one, because=None, actor="key:k"),
+        )
+
+    def cancel(self) -> None:
+        self._change(
+            RequestStatus.ACCEPTED,
+            lambda session, one: requests.cancel(session, one, actor="key:k"),
+        )
+
+    def retry(self) -> None:
+        self._change(
+            RequestStatus.NEEDS_REVIEW,
+            lambda session, one: requests.retry(session, one, actor="key:k"),
+        )
+
+    def unlearn(self) -> None:
+        """Batches of the models, each from the claim to the version that goes live."""
+        for model_id in self.chance.sample(self.world.models, len(self.world.models)):
+            self.batch(model_id)
+
+    def fail(self) -> None:
+        """Batches of a model that fail for the last time: split, until one request is put aside."""
+        for model_id in self.chance.sample(self.world.models, len(self.world.models)):
+            if sum(self.batch(model_id, fails=True) for _ in range(4)):
+                return
+
+    def train(self) -> None:
+        """A training from the queue to the version that goes live, or catches up."""
+        with self.world.transaction() as session:
+            model = self._model(session)
+            run = runs.create(session, model, actor="key:k", now=db.now())
+        self.run(run.id)
+
+    def publish(self) -> None:
+        """The first training of a model made for it."""
+        with self.world.transaction() as session:
+            data = session.scalars(
+                select(Dataset).filter_by(name=self.chance.choice(self.world.datasets))
+            ).one()
+            model = factories.model(session, data, policy=POLICY)
+            run = runs.create(session, model, actor="key:k", now=db.now())
+        self.run(run.id)
+
+    def import_(self) -> None:
+        with self.world.transaction() as session:
+            model = self._model(session)
+            dataset = session.get_one(Dataset, model.dataset_id)
+            imports.register(
+                session,
+                model,
+                digest=_digest(),
+                size_bytes=1,
+                data_revision=dataset.revision,
+                promote=True,
+                actor="key:k",
+                now=db.now(),
+            )
+
+    def promote(self) -> None:
+        """Production is moved by hand to another version that may go live."""
+        with self.world.transaction() as session:
+            model = self._model(session)
+            usable = session.scalars(
+                select(Version)
+                .where(Version.model_id == model.id, Version.status == VersionStatus.PUBLISHED)
+                .order_by(Version.id.desc())
+                .limit(4)
+            ).all()
+            if usable:
+                versions.promote(
+                    session,
+                    model,
+                    self.chance.choice(usable),
+                    expected_production=model.production_id,
+                    reason="by hand",
+                    actor="key:k",
+                    now=db.now(),
+                )
+
+    def erase(self) -> None:
+        """As the worker does, but that no file is there to overwrite."""
+        erase._exclude_without_models(self.runtime)
+        for name in self.world.datasets:
+            with self.world.transaction() as session:
+                data = session.scalars(select(Dataset).filter_by(name=name)).one()
+                rows = erasures.erasable_rows(session, data)
+            with self.world.transaction() as session:
+                erasures.mark_erased(session, data, rows, now=db.now(), actor="worker:w")
+        with self.world.transaction() as session:
+            erasures.settle(session, now=db.now(), actor="worker:w")
+
+    def purge(self) -> None:
+        with self.world.transaction() as session:
+            for version_id in purges.due(session, now=db.now())[:2]:
+                version = session.get_one(Version, version_id)
+                if version.status != VersionStatus.PURGED:
+                    model = session.get_one(Model, version.model_id)
+                    purges.record(session, model, version, receipt={}, actor="w", now=db.now())
+
+    def change_policy(self) -> None:
+        with self.world.transaction() as session:
+            seconds = self.chance.choice([0, 0.001])
+            models.change_policy(
+                session, self._model(session), {"max_wait_seconds": seconds}, actor="key:k"
+            )
+
+    def run_now(self) -> None:
+        with self.world.transaction() as session:
+            model = self._model(session)
+            models.run_now(session, model, method=None, options={}, actor="key:k", now=db.now())
+
+    def batch(self, model_id: int, *, fails: bool = False) -> bool:
+        """The model's next batch; False when nothing is due or somebody else is at it."""
+        with self.runtime.lease(leases.of_model(model_id)) as held:
+            if held is None:
+                return False
+            claimed = pipeline._claim(self.runtime, model_id, held, trains=False)
+            if claimed is None:
+                return False
+            if fails:
+                pipeline._fail(self.runtime, held, claimed, ServiceError("on purpose"))
+            elif not claimed.request["forget"]:
+                pipeline._complete_without_update(self.runtime, held, claimed)
+            else:
+                [choice, *_] = claimed.methods
+                exact = choice.method == "retrain"
+                pipeline._record(
+                    self.runtime, held, claimed, choice, claimed.request, _answer(exact=exact)
+                )
+            return True
+
+    def run(self, run_id: str) -> None:
+        """A queued training, from its start to its version."""
+        with self.runtime.lease(f"run:{run_id}") as held:
+            assert held is not None
+            request = train._start(self.runtime, run_id, held)
+            assert request is not None
+            train._record(self.runtime, run_id, held, request, _answer(exact=True))
+
+    # How.
+
+    def _rows(self, count: int) -> list[int]:
+        return self.chance.sample(range(ROWS), count)
+
+    def _model(self, session: Session) -> Model:
+        return session.get_one(Model, self.chance.choice(self.world.models))
+
+    def _change(self, status: RequestStatus, act: Callable[[Session, str], object]) -> None:
+        with self.world.transaction() as session:
+            some = session.scalars(
+                select(DeletionRequest.id).where(DeletionRequest.status == status).limit(8)
+            ).all()
+        if some:
+            with self.world.transaction() as session:
+                act(session, self.chance.choice(some))
+
+
+def _answer(*, exact: bool) -> dict[str, Any]:
+    """What a compute process answers to an update or a training that went well."""
+    return {
+        "checkpoint": {"digest": _digest(), "size_bytes": 1},
+        "artifacts": [],
+        "comparison": None,
+        "is_anchor": exact,
+        "notes": {},
+        "retrain_because": [],
+        "timings": {},
+        "verification": {"verdict": "passed", "gates": [], "metrics": {}, "reasons": []},
+    }
+
+
+#: Every writer by its name.
+ALL: dict[str, Callable[[Writer], None]] = {
+    "record": Writer.record,
+    "approve": Writer.approve,
+    "deny": Writer.deny,
+    "cancel": Writer.cancel,
+    "retry": Writer.retry,
+    "fail": Writer.fail,
+    "unlearn": Writer.unlearn,
+    "train": Writer.train,
+    "publish": Writer.publish,
+    "import": Writer.import_,
+    "promote": Writer.promote,
+    "erase": Writer.erase,
+    "purge": Writer.purge,
+    "change_policy": Writer.change_policy,
+    "run_now": Writer.run_now,
+}
+
+
+def missed(session: Session) -> list[str]:
+    """Requests that are completed although a version that is not withdrawn holds their rows."""
+    found = []
+    for version in session.scalars(select(Version).filter_by(status=VersionStatus.PUBLISHED)):
+        model = session.get_one(Model, version.model_id)
+        chain = versions.batch_chain(session, version)
+        inside = set(
+            session.scalars(
+                select(Record.row).where(
+                    Record.dataset_id == model.dataset_id,
+                    versions.contained(version, chain=chain),
+                )
+            )
+        )
+        done = select(DeletionRequest.id).filter_by(
+            dataset_id=model.dataset_id, status=RequestStatus.COMPLETED
+        )
+        for request_id in session.scalars(done):
+            if inside.intersection(requests.rows(session, request_id)):
+                found.append(f"{versions.subject(model, version)} holds {request_id}")
+    return found

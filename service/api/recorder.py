@@ -11,14 +11,14 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.errors import ServiceError, Unavailable
-from service.ledger import db, requests
+from service.ledger import db, failures, requests
 from service.ledger.digests import Digester
 from service.wake import Wake
 
@@ -28,7 +28,18 @@ MAX_WAITING = 4096
 #: How old the count of open requests may be while the queue is under half full, and above.
 RECOUNT_SECONDS = (10.0, 1.0)
 
+#: How long an unknown outcome is looked for, and the pause between two looks.
+PATIENCE_SECONDS = 10.0
+PAUSE_SECONDS = 0.25
+
 Outcome = requests.Receipt | ServiceError
+
+
+class OutcomeUnknown(Unavailable):
+    """The database stopped answering in the middle of a commit and has not answered since."""
+
+    code = "outcome-unknown"
+    title = "It is not known whether this was recorded"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +49,46 @@ class _Call:
     answered: asyncio.Future[list[Outcome]]
 
 
+class _InDoubt(Exception):
+    """Whether the rest was recorded is not known."""
+
+    def __init__(self, known: Mapping[str, Outcome]) -> None:
+        super().__init__("the outcome of a commit is not known")
+        self._known = known
+
+    def of(self, call: _Call) -> list[list[Outcome]] | OutcomeUnknown:
+        """What one call is told: its outcomes, or which of its requests are in doubt."""
+        lost = [one.id for one in call.submissions if one.id not in self._known]
+        if not lost:
+            return [[self._known[one.id] for one in call.submissions]]
+        return OutcomeUnknown(
+            "the database stopped answering while this was recorded, so that it may or may not "
+            "have been; once GET /v1/deletion-requests/{id} answers for the ids in "
+            "`deletion_requests`, those that it does not know were not recorded: ask for them "
+            "again. With an Idempotency-Key, repeat the call as it was",
+            deletion_requests=lost,
+        )
+
+
 class Recorder:
     """Hands submissions to its thread and waits, without blocking the event loop."""
 
     def __init__(
-        self, sessions: sessionmaker[Session], digester: Digester, wake: Wake, *, max_queue: int
+        self,
+        sessions: sessionmaker[Session],
+        digester: Digester,
+        wake: Wake,
+        *,
+        max_queue: int,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._sessions = sessions
         self._digester = digester
         self._wake = wake
         self._max_queue = max_queue
+        self._patience_seconds = patience_seconds
+        #: Whether a COMMIT may have been sent to which no answer has come.
+        self._committing = False
         self._open = 0
         self._counted_at = -max(RECOUNT_SECONDS)
         self._calls: deque[_Call] = deque()
@@ -94,13 +135,13 @@ class Recorder:
     def _answer(self, calls: Sequence[_Call]) -> None:
         try:
             outcomes = self._record([one for call in calls for one in call.submissions])
-        except IntegrityError:
-            # Another process recorded the same idempotency key at the same moment: its answer
-            # is found on the second try.
-            self._answer_each(calls)
+        except _InDoubt as doubt:
+            for call in calls:
+                _settle([call], doubt.of(call))
         except Exception as error:  # whatever it was, each caller waits for an answer
-            if len(calls) > 1 and not isinstance(error, ServiceError):
-                self._answer_each(calls)  # one call's trouble is not the others'
+            if len(calls) > 1 and not _concerns_all(error):
+                for call in calls:  # one call's trouble is not the others'
+                    self._answer([call])
             else:
                 _settle(calls, error)
         else:
@@ -110,14 +151,35 @@ class Recorder:
                 outcomes = outcomes[len(call.submissions) :]
             _settle(calls, shares)
 
-    def _answer_each(self, calls: Sequence[_Call]) -> None:
-        for call in calls:
-            try:
-                _settle([call], [self._record(call.submissions)])
-            except Exception as error:  # raised again where the caller waits
-                _settle([call], error)
-
     def _record(self, submissions: Sequence[requests.Submission]) -> list[Outcome]:
+        """Record each submission once, also where the answer to a commit is lost.
+
+        What may have been committed is looked up before the rest is written again under the same
+        ids, and again until the database answers or the callers have waited long enough.
+        """
+        known: dict[str, Outcome] = {}
+        end = time.monotonic() + self._patience_seconds
+        in_doubt, attempts = False, 0
+        while True:
+            attempts += 1
+            try:
+                if attempts > 1:
+                    known |= self._look_up(submissions)
+                left = [one for one in submissions if one.id not in known]
+                known |= self._write(left) if left else {}
+                return [known[one.id] for one in submissions]
+            except DBAPIError as error:
+                in_doubt |= self._committing and failures.is_lost(error)
+                if in_doubt and time.monotonic() > end:
+                    raise _InDoubt(known) from error
+                if not in_doubt and (attempts > 1 or not _worth_repeating(error)):
+                    raise
+            if in_doubt:
+                time.sleep(PAUSE_SECONDS)
+
+    def _write(self, submissions: Sequence[requests.Submission]) -> dict[str, Outcome]:
+        """Record submissions in one transaction; their outcomes by id."""
+        self._committing = False
         with self._sessions() as session:
             outcomes = requests.record_many(
                 session,
@@ -126,12 +188,24 @@ class Recorder:
                 now=db.now(),
                 room=self._room(session),
             )
+            self._committing = True
             session.commit()
-        added = sum(isinstance(one, requests.Receipt) and not one.repeated for one in outcomes)
-        if added:
-            self._open += added
+        self._committing = False
+        self._added(sum(isinstance(one, requests.Receipt) and not one.repeated for one in outcomes))
+        return {one.id: outcome for one, outcome in zip(submissions, outcomes, strict=True)}
+
+    def _look_up(self, submissions: Sequence[requests.Submission]) -> Mapping[str, Outcome]:
+        """Those submissions that an earlier attempt recorded, on a connection of its own."""
+        self._committing = False
+        with self._sessions() as session:
+            found = requests.recorded(db.read_only(session), submissions)
+        self._added(len(found))
+        return found
+
+    def _added(self, count: int) -> None:
+        if count:
+            self._open += count
             self._wake.deletions()
-        return outcomes
 
     def _room(self, session: Session) -> int:
         # Its own additions are counted as they come; only those of other processes are missed.
@@ -140,6 +214,18 @@ class Recorder:
             self._open = requests.count_open(session, up_to=self._max_queue)
             self._counted_at = time.monotonic()
         return max(0, self._max_queue - self._open)
+
+
+def _worth_repeating(error: DBAPIError) -> bool:
+    # Another process may have recorded the same idempotency key at the same moment: its answer is
+    # found on the second try.
+    return isinstance(error, IntegrityError) or failures.is_victim(error)
+
+
+def _concerns_all(error: Exception) -> bool:
+    return isinstance(error, ServiceError) or (
+        isinstance(error, DBAPIError) and failures.is_lost(error)
+    )
 
 
 def _settle(calls: Sequence[_Call], result: list[list[Outcome]] | Exception) -> None:

@@ -28,6 +28,7 @@ from service.ledger import (
     consolidation,
     disclosure,
     leases,
+    transactions,
     verifications,
     versions,
 )
@@ -145,6 +146,7 @@ def run_batch(runtime: Runtime, model_id: int, held: leases.Held, *, trains: boo
     return True
 
 
+@transactions.repeated
 def _claim(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) -> Claimed | None:
     with runtime.session() as session:
         # One lease is held for many short batches: each begins with the whole of its time.
@@ -264,6 +266,7 @@ def _refusal(failed: ComputeFailed, choice: MethodChoice) -> str:
     return f"{choice.method}: {kind}{failed.detail}"[:_LONGEST_REFUSAL]
 
 
+@transactions.repeated
 def _record(
     runtime: Runtime,
     held: leases.Held,
@@ -349,6 +352,7 @@ def _may_go_live(answer: dict[str, Any], claimed: Claimed) -> tuple[bool, str | 
     return found["verdict"] == "passed", None
 
 
+@transactions.repeated
 def _complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:
     """None of the records is in the base's training data: the live version is already without."""
     with runtime.session() as session:
@@ -394,6 +398,7 @@ def _consolidate(
         log.info("model %s will be retrained: %s", model.name, "; ".join(because))
 
 
+@transactions.repeated
 def _hand_back(runtime: Runtime, held: leases.Held, claimed: Claimed, *, because: str) -> None:
     try:
         with runtime.session() as session:
@@ -408,6 +413,7 @@ def _hand_back(runtime: Runtime, held: leases.Held, claimed: Claimed, *, because
         log.warning("batch %s has a new holder meanwhile", claimed.batch_id)
 
 
+@transactions.repeated
 def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exception) -> None:
     log.error("batch %s failed: %s", claimed.batch_id, error)
     try:

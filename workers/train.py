@@ -23,6 +23,7 @@ from service.ledger import (
     locks,
     runs,
     shares,
+    transactions,
     verifications,
     versions,
 )
@@ -98,6 +99,7 @@ def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
     return True
 
 
+@transactions.repeated
 def _start(runtime: Runtime, run_id: str, held: leases.Held) -> dict[str, Any] | None:
     with runtime.session() as session:
         leases.hold(session, held)
@@ -144,6 +146,7 @@ def _approximate(session: Session, model: Model) -> dict[str, Any] | None:
     return {"digest": live.digest, "number": live.number}
 
 
+@transactions.repeated
 def _record(
     runtime: Runtime,
     run_id: str,
@@ -252,6 +255,7 @@ def _show(runtime: Runtime, run_id: str, seen: dict[str, Any]) -> None:
         runs.progress(session, run_id, seen)
 
 
+@transactions.repeated
 def _fail(runtime: Runtime, run_id: str, held: leases.Held, error: Exception) -> None:
     log.error("training run %s failed: %s", run_id, error)
     with runtime.session() as session:
@@ -286,6 +290,7 @@ def _why(error: Exception) -> str:
     return str(error)
 
 
+@transactions.repeated
 def _hand_back(runtime: Runtime, run_id: str, held: leases.Held, because: str) -> None:
     with runtime.session() as session:
         try:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
-from service.api import auth, parameters
+from service.api import auth, parameters, repeats
 from service.errors import ServiceError, Unprocessable, UnsupportedMediaType
 
 MAX_DEPTH = 32
@@ -40,8 +40,11 @@ class JsonRoute(APIRoute):
     """A route that reads nothing it does not know.
 
     It says 415 to a body of another type, before reading it, and refuses unknown query parameters
-    and repeated headers.
+    and repeated headers. Its endpoint is called once more after a deadlock.
     """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, repeats.once(endpoint), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of FastAPI behind the stricter reading."""

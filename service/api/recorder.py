@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.errors import ServiceError, Unavailable
-from service.ledger import db, failures, requests
+from service.ledger import db, requests, transactions
 from service.ledger.digests import Digester
 from service.wake import Wake
 
@@ -169,7 +169,7 @@ class Recorder:
                 known |= self._write(left) if left else {}
                 return [known[one.id] for one in submissions]
             except DBAPIError as error:
-                in_doubt |= self._committing and failures.is_lost(error)
+                in_doubt |= self._committing and transactions.is_lost(error)
                 if in_doubt and time.monotonic() > end:
                     raise _InDoubt(known) from error
                 if not in_doubt and (attempts > 1 or not _worth_repeating(error)):
@@ -219,12 +219,12 @@ class Recorder:
 def _worth_repeating(error: DBAPIError) -> bool:
     # Another process may have recorded the same idempotency key at the same moment: its answer is
     # found on the second try.
-    return isinstance(error, IntegrityError) or failures.is_victim(error)
+    return isinstance(error, IntegrityError) or transactions.is_victim(error)
 
 
 def _concerns_all(error: Exception) -> bool:
     return isinstance(error, ServiceError) or (
-        isinstance(error, DBAPIError) and failures.is_lost(error)
+        isinstance(error, DBAPIError) and transactions.is_lost(error)
     )
 
 

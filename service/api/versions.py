@@ -12,7 +12,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from models_store import checkpoints, files
+from models_store import checkpoints, files, objects
 from models_store import errors as store_errors
 from service.api import auth, bodies, deps, pagination, problems, uploads
 from service.errors import TooLarge, Unavailable, Unprocessable
@@ -101,7 +101,7 @@ class VerificationView(BaseModel):
     created_at: datetime
 
 
-@dataclass(frozen=True)
+@dataclass
 class Upload:
     """A checkpoint that was received and fits the model; it lies in the store's uploads."""
 
@@ -109,6 +109,8 @@ class Upload:
     data_revision: int
     trained_on: str
     promote: bool | None
+    #: Set once it was moved into the store.
+    saved: objects.Saved | None = None
 
 
 DataRevision = Annotated[
@@ -219,12 +221,7 @@ def create(
     wake: deps.Wake,
     response: Response,
 ) -> Any:
-    try:
-        saved = checkpoints.adopt(store, upload.file, {"model": model, "origin": "imported"})
-    except store_errors.Unwritable as error:
-        raise Unavailable(
-            "the store cannot take the checkpoint now; try again", retry_after_seconds=60
-        ) from error
+    saved = _adopted(store, upload, model)
     row = models.get(session, model)
     version = imports.register(
         session,
@@ -243,6 +240,20 @@ def create(
     wake.deletions(row.id)
     response.headers["Location"] = f"/v1/models/{model}/versions/{version.number}"
     return shown
+
+
+def _adopted(store: Path, upload: Upload, model: str) -> objects.Saved:
+    """The upload in the store; it is moved there once, however often this is called."""
+    if upload.saved is None:
+        try:
+            upload.saved = checkpoints.adopt(
+                store, upload.file, {"model": model, "origin": "imported"}
+            )
+        except store_errors.Unwritable as error:
+            raise Unavailable(
+                "the store cannot take the checkpoint now; try again", retry_after_seconds=60
+            ) from error
+    return upload.saved
 
 
 @router.get(

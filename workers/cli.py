@@ -201,14 +201,40 @@ def verify_report(
 
 
 @audit_app.command("check")
-def check_chain() -> None:
-    """Recompute the whole audit chain in the database."""
-    from service.ledger import audit
+def check_ledger(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Open the missing work; workers then do it.")
+    ] = False,
+) -> None:
+    """Recompute the whole audit chain, and prove that what was forgotten is gone.
 
+    No published version holds a record of a completed deletion request, no such request lacks its
+    erasure on a model that was live with its records, no raw row of one stands in tables or files.
+    Exit 1 when something is wrong that was not repaired.
+    """
+    from models_store.errors import StoreError
+    from service.ledger import audit, db, findings, reconciler
+    from workers import reconcile
+
+    settings = Settings()
     with _session() as session:
         checked = audit.verify(session)
-    out.print_json(json.dumps(checked.to_json()))
-    raise typer.Exit(0 if checked.sound else 1)
+        broken = findings.everything(session)
+        try:
+            rows = reconcile.rows_in_files(session, settings)
+        except StoreError as error:
+            raise _stop(f"the raw rows cannot be looked at: {error}") from None
+        if repair:
+            reconcile.overwrite(session, settings, rows, actor="cli")
+            reconciler.repair(session, broken, actor="cli", now=db.now())
+            session.commit()
+    told = {
+        "broken": [one.to_json() for one in broken],
+        "raw_rows": {name: len(its) for name, its in rows.items()},
+        "repaired": repair and bool(broken or rows),
+    }
+    out.print_json(json.dumps(checked.to_json() | told))
+    raise typer.Exit(0 if checked.sound and (repair or not (broken or rows)) else 1)
 
 
 @restore_app.command("export")

@@ -18,7 +18,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import broker
 from service.ledger import db
-from workers import erase, ingest, inspections, pipeline, prepare, purge, references, train
+from workers import (
+    erase,
+    ingest,
+    inspections,
+    pipeline,
+    prepare,
+    purge,
+    reconcile,
+    references,
+    train,
+)
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -26,7 +36,12 @@ log = logging.getLogger(__name__)
 Recipe = Callable[[Runtime], object]
 
 #: In the order in which a lane looks for work.
-DELETIONS: Sequence[Recipe] = (prepare.describe_due, pipeline.run_steps_due, erase.run_due)
+DELETIONS: Sequence[Recipe] = (
+    prepare.describe_due,
+    pipeline.run_steps_due,
+    erase.run_due,
+    reconcile.run_due,  # in two lanes: one may be busy for long
+)
 #: In order of precedence: after each that did something the lane begins again with the first. A
 #: batch that waits for its anchor finds it prepared; a training run comes after every batch.
 TRAININGS: Sequence[Recipe] = (
@@ -39,6 +54,7 @@ TRAININGS: Sequence[Recipe] = (
 BACKGROUND: Sequence[Recipe] = (
     inspections.run_due,
     ingest.run_due,
+    reconcile.run_due,
     purge.run_due,
     purge.sweep,
 )

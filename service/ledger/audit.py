@@ -71,6 +71,7 @@ class Action(StrEnum):
     DELETION_REQUEST_RETRIED = "deletion_request:retried"
     #: A model or the dataset that held its records was withdrawn; ``data`` names it.
     DELETION_REQUEST_HOLDER_WITHDRAWN = "deletion_request:holder_withdrawn"
+    DELETION_REQUEST_REOPENED = "deletion_request:reopened"
     BATCH_CLAIMED = "batch:claimed"
     BATCH_TAKEN_OVER = "batch:taken_over"
     BATCH_LEFT_TO_TRAINING = "batch:left_to_training"
@@ -83,6 +84,7 @@ class Action(StrEnum):
     KEY_CREATED = "key:created"
     KEY_REVOKED = "key:revoked"
     RESTORE_REPLAYED = "restore:replayed"
+    LEDGER_RECONCILED = "ledger:reconciled"
 
 
 @dataclass(frozen=True)

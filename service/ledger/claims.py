@@ -11,7 +11,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, exists, func, insert, or_, select
+from sqlalchemy import Select, and_, exists, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from service.ledger import audit, batches, erasures, ids, leases, locks, versions
@@ -148,7 +148,11 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
         return None
     base = session.get_one(Version, model.production_id)
     chain = versions.batch_chain(session, base)
-    exact = _holds_a_class(session, chain)  # see must_be_exact
+    requests = [erasure.request_id for erasure in members]
+    # See must_be_exact; and no step can be taken from rows that are zeros.
+    exact = _holds_a_class(session, chain) or _holds_erased(
+        session, model, base, requests, chain=chain
+    )
     kind = _kind_of(members[0].request)
     batch = _open(session, model, base, kind=kind, exact=exact, held=held, now=now)
     for erasure in members:
@@ -159,7 +163,6 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     model.run_now_at = None
     model.run_now_method = None
     session.flush()
-    requests = [erasure.request_id for erasure in members]
     _list_rows(session, model, base, batch, requests, chain=chain)
     erasures.exclude(session, model.dataset_id, requests)
     audit.append_many(
@@ -224,7 +227,25 @@ def _list_rows(
     chain: list[str],
 ) -> None:
     """Fix, before anything is excluded, which of the base's training rows the batch forgets."""
-    wanted = (
+    wanted = _held_rows(model, base, requests, chain=chain).distinct()
+    found = [{"batch_id": batch.id, "row": row} for row in session.scalars(wanted)]
+    if found:
+        session.execute(insert(BatchRecord), found)
+
+
+def _holds_erased(
+    session: Session, model: Model, base: Version, requests: list[str], *, chain: list[str]
+) -> bool:
+    """Whether the base holds one of the requests' rows whose raw data is gone."""
+    gone = _held_rows(model, base, requests, chain=chain).where(Record.erased_at.is_not(None))
+    return session.scalar(gone.limit(1)) is not None
+
+
+def _held_rows(
+    model: Model, base: Version, requests: list[str], *, chain: list[str]
+) -> Select[Any]:
+    """Select of the requests' rows that the base holds."""
+    return (
         select(Record.row)
         .join(
             RequestRecord,
@@ -235,11 +256,7 @@ def _list_rows(
             RequestRecord.request_id.in_(requests),
             versions.contained(base, chain=chain),
         )
-        .distinct()
     )
-    found = [{"batch_id": batch.id, "row": row} for row in session.scalars(wanted)]
-    if found:
-        session.execute(insert(BatchRecord), found)
 
 
 def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:

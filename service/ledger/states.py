@@ -146,7 +146,15 @@ VERSION_MOVES: Mapping[VersionStatus, frozenset[VersionStatus]] = {
     VersionStatus.PURGED: frozenset(),
 }
 
-#: Requests in these states will not change any more.
+#: The moves of what a check found not forgotten (``reconciler``), and of nobody else.
+REOPENED_REQUESTS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
+    RequestStatus.COMPLETED: frozenset({RequestStatus.PROCESSING})
+}
+REOPENED_ERASURES: Mapping[ErasureStatus, frozenset[ErasureStatus]] = {
+    ErasureStatus.COMPLETED: frozenset({ErasureStatus.PENDING})
+}
+
+#: Requests in these states will not change any more, unless they are opened again.
 REQUEST_ENDS = frozenset(status for status, nexts in REQUEST_MOVES.items() if not nexts)
 
 

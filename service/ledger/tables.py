@@ -540,6 +540,17 @@ class Worker(Base):
     code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
 
 
+class Reconciliation(Base):
+    """How far the background check has looked at the audit chain; one row."""
+
+    __tablename__ = "reconciliation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    #: The last line whose change was looked at.
+    seq: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[datetime] = mapped_column(Instant)
+
+
 class AuditEvent(Base):
     """One append-only line, chained to the one before by its hash."""
 

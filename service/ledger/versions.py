@@ -339,16 +339,21 @@ def retire_tainted(
     others = session.scalars(wanted).all()
     tainted = [other for other in others if contains_forgotten(session, model, other)]
     for version in tainted:
-        _move(version, VersionStatus.RETIRED)
-        version.retired_at = now
-        audit.append(
-            session,
-            actor=actor,
-            action=audit.Action.VERSION_RETIRED,
-            subject=subject(model, version),
-            data={"because": "contains forgotten records"},
-        )
+        retire(session, model, version, actor=actor, now=now)
     return tainted
+
+
+def retire(session: Session, model: Model, version: Version, *, actor: str, now: datetime) -> None:
+    """Withdraw a version that contains forgotten records."""
+    _move(version, VersionStatus.RETIRED)
+    version.retired_at = now
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_RETIRED,
+        subject=subject(model, version),
+        data={"because": "contains forgotten records"},
+    )
 
 
 def reject(session: Session, model: Model, version: Version, *, verdict: str, actor: str) -> None:

@@ -1,0 +1,84 @@
+"""Look at what has changed for promises that are broken, and have them kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store import arrays
+from service.ledger import db, leases, reconciler
+from service.ledger.findings import Finding
+from service.ledger.states import DatasetStatus
+from service.ledger.tables import Dataset, Record
+from service.settings import Settings
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+LEASE = "reconcile"
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Look at what is new, at once after a promotion and else each minute; True if repaired."""
+    with runtime.session() as session:
+        if not reconciler.is_due(db.read_only(session), now=runtime.now()):
+            return False
+    with runtime.lease(LEASE) as held:
+        return held is not None and _look(runtime, held)
+
+
+def _look(runtime: Runtime, held: leases.Held) -> bool:
+    repaired = False
+    while not runtime.stop.is_set():
+        with runtime.session() as session:
+            changes = reconciler.changes(db.read_only(session))
+            broken = reconciler.broken_by(session, changes)
+        if broken:
+            repaired |= _repair(runtime, held, broken)
+        with runtime.session() as session:
+            leases.renew(session, held, seconds=runtime.settings.lease_seconds, now=runtime.now())
+            reconciler.looked(session, changes.until, now=runtime.now())
+        if changes.lines < reconciler.LINES_AT_ONCE:
+            break
+    return repaired
+
+
+def _repair(runtime: Runtime, held: leases.Held, broken: Iterable[Finding]) -> bool:
+    with runtime.session() as session:
+        leases.hold(session, held)
+        repaired = reconciler.repair(session, broken, actor=runtime.actor, now=runtime.now())
+    for one in repaired:
+        log.error("not forgotten, and opened again: %s", one.to_json())
+    return bool(repaired)
+
+
+def rows_in_files(session: Session, settings: Settings) -> dict[str, list[int]]:
+    """Rows that count as erased and still stand in their array, by dataset.
+
+    Raises a ``StoreError`` for a dataset whose array is not in the store.
+    """
+    found: dict[str, list[int]] = {}
+    ready = select(Dataset).where(Dataset.status == DatasetStatus.READY).order_by(Dataset.id)
+    for dataset in session.scalars(ready).all():
+        erased = select(Record.row).where(
+            Record.dataset_id == dataset.id, Record.erased_at.is_not(None)
+        )
+        rows = set(session.scalars(erased))
+        if rows:
+            rows -= set(arrays.erased(settings.store, str(dataset.array_key)).tolist())
+        if rows:
+            found[dataset.name] = sorted(rows)
+    return found
+
+
+def overwrite(
+    session: Session, settings: Settings, rows: Mapping[str, Sequence[int]], *, actor: str
+) -> None:
+    """Overwrite those rows again: the file was put back, or never reached the disk."""
+    for name, its in rows.items():
+        dataset = session.scalars(select(Dataset).where(Dataset.name == name)).one()
+        arrays.overwrite(settings.store, str(dataset.array_key), its)
+        reconciler.overwritten(session, name, len(its), actor=actor)

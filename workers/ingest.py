@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from workers.fault_points import reach
 from workers.readers import Columns, ReadError
 from workers.runtime import Runtime
 from workers.suppression import Sieve
+from workers.texts import Texts
 
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -56,8 +57,8 @@ class Ingested:
     format: str
     record_id_origin: Origin
     id_case: Case | None
-    record_ids: list[str] = field(repr=False)
-    subject_ids: list[str] | None = field(repr=False)
+    record_ids: Sequence[str] = field(repr=False)
+    subject_ids: Sequence[str] | None = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     splits: npt.NDArray[np.uint8] = field(repr=False)
     report: datasets.Report = field(repr=False)
@@ -240,13 +241,15 @@ def _facts(found: Ingested) -> datasets.Ingested:
 
 def _rows(found: Ingested, digester: Digester) -> Iterator[datasets.Row]:
     """Rows for the ledger; this is where subject ids become digests and end."""
-    for i, record_id in enumerate(found.record_ids):
-        subject = None if found.subject_ids is None else found.subject_ids[i]
+    subjects = repeat(None) if found.subject_ids is None else found.subject_ids
+    for record_id, subject, label, split in zip(
+        found.record_ids, subjects, found.labels, found.splits, strict=False
+    ):
         yield datasets.Row(
             record_id=record_id,
             subject_digest=None if subject is None else digester.subject(subject),
-            label=int(found.labels[i]),
-            split=int(found.splits[i]),
+            label=int(label),
+            split=int(split),
         )
 
 
@@ -409,8 +412,7 @@ class _Seen:
         self.read = 0
         self.labels: list[npt.NDArray[np.int64]] = []
         self.splits: list[npt.NDArray[np.uint8]] = []
-        self.record_ids: list[str] = []
-        self.subject_ids: list[str] = []
+        self.record_ids, self.subject_ids = Texts(), Texts()
         self._kept: list[npt.NDArray[np.bool_]] = []
 
     def add(self, chunk: readers.Chunk, kept: npt.NDArray[np.bool_]) -> None:

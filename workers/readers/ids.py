@@ -24,7 +24,8 @@ _MISSING = frozenset(
 #: Whole numbers as spreadsheets and data frames write them once they are floats.
 _FLOAT = re.compile(r"[+-]?\d+[.,]0+|[+-]?\d+[.,]\d+[eE][+-]?\d+|[+-]?\d+[eE][+-]\d+")
 
-_KEY_BYTES = 16
+#: Of a million ids, two different ones are taken for one with a probability of 3e-8.
+_KEY_BYTES = 8
 
 
 class Ids:
@@ -59,15 +60,15 @@ class Ids:
         if not self._keys:
             return
         keys, alike = _numbers(self._keys), _numbers(self._alike)
-        rows = np.array(self._rows)
-        order = np.lexsort((alike[:, 1], alike[:, 0]))
-        same = (alike[order[1:]] == alike[order[:-1]]).all(1)
-        equal = (keys[order[1:]] == keys[order[:-1]]).all(1)
-        wrong = np.flatnonzero(same & (~equal | self._unique))
+        rows = np.frombuffer(self._rows, np.int64)
+        order = np.argsort(alike, kind="stable")
+        same = np.flatnonzero(np.diff(alike[order]) == 0)
+        equal = keys[order[same]] == keys[order[same + 1]]
+        wrong = np.flatnonzero(~equal | self._unique)
         if len(wrong):
-            place = wrong[np.argmin(rows[order[wrong + 1]])]
-            earlier, later = int(rows[order[place]]), int(rows[order[place + 1]])
-            raise self._error(self._too_alike(bool(equal[place]), earlier), later)
+            found = wrong[np.argmin(rows[order[same[wrong] + 1]])]
+            earlier, later = rows[order[same[found] : same[found] + 2]].tolist()
+            raise self._error(self._too_alike(bool(equal[found]), earlier), later)
 
     def _check(self, text: str, row: int) -> None:
         if not text or text in _MISSING:
@@ -125,4 +126,4 @@ def _digest(text: str) -> bytes:
 
 
 def _numbers(digests: bytearray) -> npt.NDArray[np.uint64]:
-    return np.frombuffer(digests, np.uint64).reshape(-1, _KEY_BYTES // 8)
+    return np.frombuffer(digests, np.uint64)

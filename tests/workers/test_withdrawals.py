@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal as signals
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -33,6 +36,7 @@ from service.ledger.states import (
     VersionStatus,
 )
 from service.ledger.tables import AuditEvent, Dataset, Erasure, Model, Record, TrainingRun, Version
+from tests.workers import place
 from tests.workers.place import Place
 from workers import erase, ingest, pipeline, purge, train
 from workers.cli import app
@@ -409,3 +413,36 @@ def test_array_of_a_withdrawn_dataset_is_not_there_to_be_read(town: Place) -> No
     erase.run_due(town.runtime)
     with pytest.raises(errors.NotStored):
         arrays.open(town.settings.store, key)
+
+
+KILLED = """
+from service.settings import Settings
+from workers import erase, purge
+from workers.runtime import Runtime
+
+runtime = Runtime.make(Settings(_env_file=None, **%r))
+erase.run_due(runtime)
+purge.run_due(runtime)
+"""
+
+
+@pytest.mark.parametrize("point", ["erase.destroyed", "erase.blanked", "purge.destroyed"])
+def test_worker_that_is_killed_while_it_destroys_is_replaced(
+    town: Place, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = town.ask(*town.training_rows()[:3])
+    withdraw_dataset(town)
+    town.arm(point, "kill")
+    program = KILLED % {**place.SETTINGS, "state_dir": town.settings.state_dir}
+    program = program.replace("PosixPath", "__import__('pathlib').Path")
+    killed = subprocess.run([sys.executable, "-c", program], check=False)
+    assert killed.returncode == -signals.SIGKILL
+    # Its lease runs out.
+    monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", str(10 * town.settings.lease_seconds))
+    erase.run_due(town.runtime)
+    purge.run_due(town.runtime)
+    assert town.request(request).status == RequestStatus.COMPLETED
+    for action in ("dataset:purged", "version:purged", "model:purged"):
+        assert len(receipts(town, action)) == 1
+    assert list((town.settings.store / "arrays").iterdir()) == []
+    assert not any((town.settings.store / "checkpoints").iterdir())

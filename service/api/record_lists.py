@@ -70,7 +70,7 @@ async def _received(
     "/record-ids",
     response_class=Response,
     responses={
-        **problems.responses(404, 409),
+        **problems.responses(404, 409, 410),
         200: {
             "description": "One id on each line, by row.",
             "content": {MEDIA_TYPE: _LINES},
@@ -101,7 +101,7 @@ def list_ids(
     "/record-lists",
     status_code=201,
     response_model=RecordListView,
-    responses=problems.responses(404, 409, 413, 415),
+    responses=problems.responses(404, 409, 410, 413, 415),
     summary="Keep a list of the records that a training elsewhere used",
     description="The body holds a JSON string on each line, as `record-ids` gives them. The same "
     "records sent twice are one list. Ids that name no record are refused by their positions.",

@@ -74,10 +74,11 @@ def withdraw_version(
     _stop_batch(session, model, base=None if ends else version, actor=actor, now=now)
     if was_live and successor is not None:
         _succeed(session, model, version, successor, actor=actor, now=now)
+    if ends:
+        releases.of_model(session, model, actor=actor, now=now)
     _take_back(session, model, [version], purge, actor=actor, now=now)
     if ends:
         _point_nowhere(session, model, version, actor=actor, now=now)
-        releases.of_model(session, model, actor=actor, now=now)
         versions.retire_tainted(session, model, keep=None, actor=actor, now=now)
     session.flush()
 
@@ -165,6 +166,7 @@ def _withdraw_locked(
         return
     live = next((one for one in standing if one.id == model.production_id), None)
     _stop_batch(session, model, base=None, actor=actor, now=now)
+    completed = releases.of_model(session, model, actor=actor, now=now)
     model.withdrawn_at = now
     model.run_now_at = model.run_now_method = None
     left = [one for one in standing if one.status not in _GONE]
@@ -172,7 +174,6 @@ def _withdraw_locked(
     _bring_forward(standing, model, purge, now=now)
     if live is not None:
         _point_nowhere(session, model, live, actor=actor, now=now)
-    completed = releases.of_model(session, model, actor=actor, now=now)
     session.flush()
     audit.append(
         session,

@@ -9,6 +9,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
+from psycopg.errors import UniqueViolation
 from sqlalchemy import Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -319,8 +320,18 @@ def _counted(rows: Iterable[Row], split_rows: Counter[int]) -> Iterator[Row]:
 
 def _insert(session: Session, dataset_id: int, rows: Iterable[Row]) -> int:
     numbered = _numbered(dataset_id, rows)
-    if session.get_bind().dialect.name == "postgresql":
-        return _copy(session, numbered)
+    try:
+        if session.get_bind().dialect.name == "postgresql":
+            return _copy(session, numbered)
+        return _insert_pieces(session, numbered)
+    except (IntegrityError, UniqueViolation):
+        # Its message quotes the record id.
+        raise Unprocessable(
+            "A record id is that of another row, far apart from it; make them unique"
+        ) from None
+
+
+def _insert_pieces(session: Session, numbered: Iterator[tuple[Any, ...]]) -> int:
     total = 0
     columns = ("dataset_id", "row", "record_id", "subject_digest", "label", "split")
     while piece := [dict(zip(columns, row, strict=True)) for row in islice(numbered, _PIECE)]:
@@ -330,18 +341,21 @@ def _insert(session: Session, dataset_id: int, rows: Iterable[Row]) -> int:
 
 
 def _numbered(dataset_id: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
-    # Checked here, because a database's own message would quote the record id.
+    # Checked here, because a database's own message would quote the record id. Ids far apart are
+    # left to the database: all of them at once would take much memory.
     seen: set[str] = set()
     for number, row in enumerate(rows):
+        if number % _PIECE == 0:
+            seen.clear()
         if not 0 < len(row.record_id) <= _LONGEST_RECORD_ID or "\0" in row.record_id:
             raise Unprocessable(
                 f"Row {number + 1}: a record id has 1 to {_LONGEST_RECORD_ID} characters and no NUL"
             )
-        seen.add(row.record_id)
-        if len(seen) == number:
+        if row.record_id in seen:
             raise Unprocessable(
                 f"Row {number + 1}: its record id is that of an earlier row; make them unique"
             )
+        seen.add(row.record_id)
         yield (
             dataset_id, number, row.record_id, row.subject_digest, int(row.label), int(row.split)
         )  # fmt: skip

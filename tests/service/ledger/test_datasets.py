@@ -85,6 +85,18 @@ def test_a_repeated_record_id_leaves_nothing_half_ingested(session: Session) -> 
     assert session.scalar(select(func.count()).select_from(Record)) == 0
 
 
+def test_a_record_id_repeated_far_away_is_refused_without_being_quoted(session: Session) -> None:
+    made = _create(session)
+    session.commit()
+    rows = [Row(f"r{i}", None, 0, 0) for i in range(10_001)]
+    rows.append(Row("r7", None, 0, 0))
+    with pytest.raises(Unprocessable, match="that of another row") as caught:
+        datasets.complete(session, made, FOUND, rows, actor="worker:w", now=NOW)
+    assert "r7" not in str(caught.value)
+    session.rollback()
+    assert session.scalar(select(func.count()).select_from(Record)) == 0
+
+
 @pytest.mark.parametrize("record_id", ["", "x" * 256, "a\0b"])
 def test_a_record_id_that_cannot_be_stored_is_refused_by_its_row(
     sqlite_database: Engine, record_id: str

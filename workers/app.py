@@ -82,19 +82,19 @@ def _open(**_: Any) -> None:
     settings = Settings()
     for name in broker.QUEUES:
         _lanes[name] = lanes.make(name, Runtime.make(settings, stop=_stop))
-    # Announcing also warms the process up that the first deletion will need.
-    first = _lanes[broker.DELETIONS]
-    first.recipes = (catalogue.announcing_once(), *first.recipes)
-    # At once, not when the broker answers: work is found without it.
-    for made in _lanes.values():
-        made.start_polling()
     beating = heartbeat.Heartbeat(
         settings,
         _lanes[broker.DELETIONS].runtime.owner,
         lambda: {name: made.busy_since for name, made in _lanes.items()},
     )
-    beating.start()
     _heartbeats.append(beating)
+    # A worker counts as live once it has said what it can do: without that no model can be made.
+    # Announcing also warms the process up that the first deletion will need.
+    first = _lanes[broker.DELETIONS]
+    first.recipes = (catalogue.announcing_once(beating.start), *first.recipes)
+    # At once, not when the broker answers: work is found without it.
+    for made in _lanes.values():
+        made.start_polling()
 
 
 @signals.worker_shutting_down.connect

@@ -22,8 +22,8 @@ def announce(runtime: Runtime) -> None:
         )
 
 
-def announcing_once() -> Callable[[Runtime], None]:
-    """A recipe that announces, and does nothing more once that has succeeded.
+def announcing_once(then: Callable[[], None]) -> Callable[[Runtime], None]:
+    """A recipe that announces and calls ``then``; it does nothing more once that has succeeded.
 
     A worker may start before its database answers.
     """
@@ -34,5 +34,6 @@ def announcing_once() -> Callable[[Runtime], None]:
         if not done:
             announce(runtime)
             done = True
+            then()
 
     return announce_due

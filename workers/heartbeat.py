@@ -50,9 +50,11 @@ class Heartbeat:
     def close(self) -> None:
         """Beat no more, and take the row away."""
         self._closed.set()
-        self._thread.join(timeout=self._seconds)
+        started = self._thread.ident is not None
+        if started:
+            self._thread.join(timeout=self._seconds)
         # Otherwise the row is taken for dead after a while: a stop does not wait for a database.
-        if not self._thread.is_alive() and not self._missed:
+        if started and not self._thread.is_alive() and not self._missed:
             with suppress(SQLAlchemyError), self._sessions.begin() as session:
                 heartbeats.leave(session, self._name)
         self._engine.dispose()

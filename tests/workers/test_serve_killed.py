@@ -12,7 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
 
+from service.ledger import db
+from service.ledger.tables import Capability
 from tests.faults.servers import free_port
 
 DEADLINE_SECONDS = 120
@@ -78,6 +81,18 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Instance]]:
         for pid in left:
             if _lives(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_it_is_ready_once_the_worker_has_said_what_it_can_do(
+    start: Callable[[], Instance], tmp_path: Path
+) -> None:
+    instance = start()
+    _until(instance.ready, instance.said)
+    engine = db.engine(f"sqlite:///{tmp_path}/state/ledger.db")
+    with db.session_factory(engine)() as session:
+        announced = set(session.scalars(select(Capability.kind)))
+    engine.dispose()
+    assert {"method", "architecture", "recipe"} <= announced
 
 
 def test_programs_end_with_a_killed_parent_and_the_next_one_starts(

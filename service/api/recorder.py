@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.errors import ServiceError, Unavailable
@@ -223,9 +223,10 @@ def _worth_repeating(error: DBAPIError) -> bool:
 
 
 def _concerns_all(error: Exception) -> bool:
-    return isinstance(error, ServiceError) or (
-        isinstance(error, DBAPIError) and transactions.is_lost(error)
-    )
+    if isinstance(error, DBAPIError) and not transactions.is_victim(error):
+        # A server that is away, or a lock not had in time: the next call would wait for it, too.
+        return isinstance(error, OperationalError) or transactions.is_lost(error)
+    return isinstance(error, ServiceError)
 
 
 def _settle(calls: Sequence[_Call], result: list[list[Outcome]] | Exception) -> None:

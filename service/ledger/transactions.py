@@ -24,7 +24,11 @@ def is_lost(error: DBAPIError) -> bool:
     """Whether the database stopped answering: a COMMIT that was sent may have taken place."""
     if is_victim(error):
         return False
-    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    if error.connection_invalidated:
+        return True
+    if getattr(error.orig, "sqlstate", None) is not None:
+        return False  # PostgreSQL's own answer, such as a lock not had in time: it rolled back
+    return isinstance(error, OperationalError | InterfaceError)
 
 
 def repeated(transaction: Callable[Given, Made]) -> Callable[Given, Made]:

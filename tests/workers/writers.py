@@ -28,6 +28,7 @@ from service.ledger import (
     requests,
     runs,
     versions,
+    withdrawals,
 )
 from service.ledger.matching import Ask
 from service.ledger.states import RequestStatus, VersionStatus
@@ -210,6 +211,57 @@ class Writer:
                     now=db.now(),
                 )
 
+    def withdraw_version(self) -> None:
+        """Another one takes its place where it is live."""
+        with self.world.transaction() as session:
+            model = session.get_one(Model, self.world.models[0])
+            usable = session.scalars(
+                select(Version)
+                .where(Version.model_id == model.id, Version.status == VersionStatus.PUBLISHED)
+                .order_by(Version.id.desc())
+                .limit(4)
+            ).all()
+            if len(usable) > 1:  # something must stay live, or the others have nothing to do
+                going, other = usable[1], usable[0]  # nothing drawn: the others' draws stay
+                live = going.id == model.production_id
+                withdrawals.withdraw_version(
+                    session,
+                    model,
+                    going,
+                    successor=other if live else None,
+                    actor="key:k",
+                    now=db.now(),
+                )
+
+    def withdraw_model(self) -> None:
+        """One that was made by ``publish``."""
+        with self.world.transaction() as session:
+            made = session.scalars(
+                select(Model)
+                .where(Model.id.not_in(self.world.models), Model.withdrawn_at.is_(None))
+                .order_by(Model.id)
+            ).all()
+            if made:
+                withdrawals.withdraw_model(session, made[0], actor="key:k", now=db.now())
+
+    def withdraw_dataset(self) -> None:
+        """One made for it, with a live model and open requests."""
+        with self.world.transaction() as session:
+            data = factories.dataset(session, rows=4)
+            model = factories.model(session, data, policy=POLICY)
+            factories.version(session, model)
+            for row in (0, 1):
+                request = factories.request(session, data, rows=[row])
+                factories.erasure(session, request, model)
+        with self.world.transaction() as session:
+            withdrawals.withdraw_dataset(
+                session,
+                session.get_one(Dataset, data.id),
+                models="withdraw",
+                actor="key:k",
+                now=db.now(),
+            )
+
     def erase(self) -> None:
         """As the worker does, but that no file is there to overwrite."""
         erase._exclude_without_models(self.runtime)
@@ -315,6 +367,9 @@ ALL: dict[str, Callable[[Writer], None]] = {
     "publish": Writer.publish,
     "import": Writer.import_,
     "promote": Writer.promote,
+    "withdraw_version": Writer.withdraw_version,
+    "withdraw_model": Writer.withdraw_model,
+    "withdraw_dataset": Writer.withdraw_dataset,
     "erase": Writer.erase,
     "purge": Writer.purge,
     "change_policy": Writer.change_policy,

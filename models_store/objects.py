@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from models_store import errors, files
 
-Kind = Literal["checkpoints", "caches", "states", "logs", "scores"]
+Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
 TENSORS = "tensors.safetensors"
 
 

@@ -103,7 +103,9 @@ def _destroyed(report: Report) -> Iterator[str]:
         if step.status == "purged" and _version(report, step.version) not in received:
             yield f"version {step.version} is said to be destroyed and has no receipt"
     for left in report.remaining:
-        if left.kind == "weights" and _version(report, left.version) in received:
+        if left.kind != "weights" or left.version is None:
+            continue
+        if _version(report, left.version) in received:
             yield f"version {left.version} has a receipt of its destruction and remains"
 
 

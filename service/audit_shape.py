@@ -140,7 +140,8 @@ class Left(Shape):
     """Weights or internal state that still carry forgotten records."""
 
     kind: str
-    version: int
+    #: The version it belongs to; the kept state of a training run belongs to none.
+    version: int | None = None
 
 
 class Purge(Shape):

@@ -99,6 +99,9 @@ class Settings(BaseSettings):
         900.0, gt=0, description="a batch that computes longer is stopped and tried again"
     )
     training_timeout_seconds: float = Field(24 * 3600.0, gt=0, description="same, for training")
+    training_state_seconds: float = Field(
+        5.0, ge=0, description="a training's state is kept after an epoch, at most this often"
+    )
     max_attempts: int = Field(3, ge=1, description="tries of a batch before it is split")
     backoff_seconds: float = Field(2.0, ge=0, description="first pause after a failed try; doubles")
     grace_seconds: float = Field(

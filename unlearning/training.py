@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from unlearning import objective
+from unlearning import objective, training_state
 from unlearning.errors import Diverged, WrongOptions
 from unlearning.examples import Examples, pieces
+from unlearning.training_state import TrainingState
 from unlearning.update_log import UpdateLog
 
 
@@ -76,12 +77,18 @@ def fit(
     progress: Callable[[float], None] = lambda _fraction: None,
     ended: Callable[[int, Epoch], None] = lambda _epoch, _reached: None,
     log: UpdateLog | None = None,
+    kept: training_state.Keep = lambda _state: None,
+    resume: TrainingState | None = None,
 ) -> Fit:
     """Train ``model`` in place and leave it with its best weights on the validation rows.
 
     The same generator state and initial weights give the same weights bit for bit on one machine
     with one number of threads. ``ended`` is told of every epoch (counted from 0) and what it
     reached. ``log``, when given, receives the weight difference of each batch.
+
+    ``kept`` is told the state after every epoch that another one follows. With ``resume``, such a
+    state, a model and a generator as they were at the beginning, the training goes on there and
+    ends with the same weights and history as one that was never interrupted.
 
     ``Diverged`` as soon as the loss is no finite number.
     """
@@ -91,9 +98,14 @@ def fit(
     _check_batches_of_one(model, train, batches)
     optimiser = _optimiser(model, recipe)
     history: list[Epoch] = []
-    best, best_epoch = _state(model), -1
+    best: Mapping[str, Tensor] = _state(model)
+    best_epoch = -1
     with _reproducible(generator):
-        for epoch in range(recipe.epochs):
+        if resume is not None:
+            training_state.restore(resume, model, optimiser, generator=generator, log=log)
+            history = [Epoch(*reached) for reached in resume.history.tolist()]
+            best, best_epoch = resume.best, resume.best_epoch
+        for epoch in range(len(history), recipe.epochs):
             model.train()
             total = torch.zeros((), dtype=torch.float64)
             order = torch.randperm(len(train), generator=generator)
@@ -111,6 +123,18 @@ def fit(
                 best, best_epoch = _state(model), epoch
             elif epoch - best_epoch >= recipe.patience:
                 break
+            if epoch + 1 < recipe.epochs:
+                kept(
+                    training_state.capture(
+                        model,
+                        optimiser,
+                        best=best,
+                        best_epoch=best_epoch,
+                        history=_rows(history),
+                        generator=generator,
+                        log=log,
+                    )
+                )
     model.load_state_dict(best)
     model.eval()
     if log is not None:
@@ -311,6 +335,10 @@ def _measure(model: nn.Module, validation: Examples, training_loss: float) -> Ep
         validation_loss=float(objective.per_example_loss(logits, y).double().mean()),
         validation_accuracy=float((logits.argmax(1) == y).double().mean()),
     )
+
+
+def _rows(history: Sequence[Epoch]) -> Tensor:
+    return torch.tensor([astuple(epoch) for epoch in history], dtype=torch.float64)
 
 
 def _better(new: Epoch, best: Epoch) -> bool:

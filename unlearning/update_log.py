@@ -45,6 +45,12 @@ class UpdateLog:
         self.deltas.append(delta)
         self.size_bytes += needed
 
+    def take(self, earlier: UpdateLog) -> None:
+        """Go on from where an earlier log of the same training stood."""
+        self.rows, self.deltas = list(earlier.rows), list(earlier.deltas)
+        self.complete = earlier.complete
+        self.size_bytes = earlier.size_bytes
+
     def keep(self, count: int) -> None:
         """Drop the entries after the first ``count``: training went back to earlier weights."""
         if len(self) >= count:

@@ -35,6 +35,7 @@ POINTS = (
     "compute.stored",
     "compute.verified",
     "train.claimed",
+    "train.kept",
     "train.computed",
     "train.recorded",
     "prepare.computed",

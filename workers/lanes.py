@@ -55,6 +55,7 @@ BACKGROUND: Sequence[Recipe] = (
     inspections.run_due,
     ingest.run_due,
     reconcile.run_due,
+    train.destroy_left_states,
     purge.run_due,
     purge.sweep,
 )

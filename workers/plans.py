@@ -8,12 +8,13 @@ from typing import Any
 from sqlalchemy import and_, exists, func, select
 from sqlalchemy.orm import Session
 
-from service.ledger import batches, capabilities, locks, versions
+from service.ledger import batches, capabilities, datasets, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.tables import (
     Artifact,
     Batch,
     BatchRecord,
+    Dataset,
     Erasure,
     Model,
     Record,
@@ -41,6 +42,16 @@ def model(found: Model) -> dict[str, Any]:
         "transform": found.transform,
         "recipe": found.recipe,
     }
+
+
+def feature_names(session: Session, dataset: Dataset) -> list[str]:
+    """Names of the columns of a table, in the order of its array; [] where they are not known."""
+    declared = (dataset.source.get("columns") or {}).get("features")
+    read = datasets.report(session, dataset)
+    columns = [] if read is None else read.columns
+    names = declared or [str(one["name"]) for one in columns if one["part"] == "feature"]
+    # One array of a file may hold every feature.
+    return names if dataset.shape == [len(names)] else []
 
 
 def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, Any]:
@@ -183,13 +194,14 @@ def subjects(
     return [group for group in groups if len(group) > 1]
 
 
-def excluded_rows(session: Session, dataset_id: int) -> list[int]:
-    """Rows that no training, sample or score may read."""
+def excluded_rows(session: Session, dataset_id: int, *, revision: int | None = None) -> list[int]:
+    """Rows that no training, sample or score may read; with a revision, those excluded by then."""
+    excluded = Record.excluded_revision.is_not(None)
+    if revision is not None:
+        excluded = Record.excluded_revision <= revision
     return list(
         session.scalars(
-            select(Record.row)
-            .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_not(None))
-            .order_by(Record.row)
+            select(Record.row).where(Record.dataset_id == dataset_id, excluded).order_by(Record.row)
         )
     )
 
@@ -197,16 +209,7 @@ def excluded_rows(session: Session, dataset_id: int) -> list[int]:
 def _excluded_up_to(session: Session, start: Version) -> list[int]:
     """Rows that the anchor was never trained on because they were excluded before."""
     found = session.get_one(Model, start.model_id)
-    return list(
-        session.scalars(
-            select(Record.row)
-            .where(
-                Record.dataset_id == found.dataset_id,
-                Record.excluded_revision <= start.data_revision,
-            )
-            .order_by(Record.row)
-        )
-    )
+    return excluded_rows(session, found.dataset_id, revision=start.data_revision)
 
 
 def _taken_back(session: Session, chain: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from service.ledger import leases
+from service.ledger import claims, leases
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Dataset, Model, Version
@@ -71,6 +71,7 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
             request,
             held=held,
             timeout_seconds=runtime.settings.training_timeout_seconds,
+            watch=lambda: _give_way(runtime),
         )
     except (ComputeFailed, ComputeDied, OSError) as error:
         # Deletions do not need it: they are judged without a calibrated attack until it is there.
@@ -81,6 +82,13 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         return False
     reach("references.computed")
     return _record(runtime, anchor_id, held, answer)
+
+
+def _give_way(runtime: Runtime) -> None:
+    """Stop for a batch that has to be trained: it has a deadline, and this has none."""
+    with runtime.session() as session:
+        if claims.training_waits(session):
+            raise Stopping("a batch has precedence")
 
 
 def _request(runtime: Runtime, anchor_id: int) -> dict[str, Any] | None:

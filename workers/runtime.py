@@ -139,8 +139,12 @@ class Runtime:
         held: leases.Held,
         timeout_seconds: float,
         progress: Callable[[dict[str, Any]], None] = lambda _seen: None,
+        watch: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """Have the compute process do something while the lease is kept alive.
+
+        ``watch`` is called every half second or so; whatever it or ``progress`` raises ends the
+        computation.
 
         ``LeaseLost``: another worker took over; ``Stopping``: this worker must stop and the grace
         period is over. Either way the computation was killed.
@@ -148,9 +152,10 @@ class Runtime:
         renew_every = self.settings.lease_seconds / 3
         renewed = time.monotonic()
 
-        def watch() -> None:
+        def look() -> None:
             nonlocal renewed
             self.heed_stop()
+            watch()
             if time.monotonic() - renewed >= renew_every:
                 with self.session() as session:
                     leases.renew(session, held, seconds=self.settings.lease_seconds, now=self.now())
@@ -160,7 +165,7 @@ class Runtime:
             operation,
             request,
             timeout_seconds=timeout_seconds,
-            watch=watch,
+            watch=look,
             watch_seconds=min(0.5, renew_every),
             progress=progress,
         )

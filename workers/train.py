@@ -9,14 +9,18 @@ is promoted at once.
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 import workers
+from models_store import errors, objects
 from service.errors import ServiceError
 from service.ledger import (
+    claims,
     comparisons,
     consolidation,
     leases,
@@ -28,7 +32,7 @@ from service.ledger import (
     versions,
 )
 from service.ledger.policy import Policy
-from service.ledger.states import RunStatus
+from service.ledger.states import IllegalMove, RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
 from workers import pipeline, plans
 from workers.compute import failures
@@ -37,6 +41,17 @@ from workers.fault_points import reach
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
+
+#: How often a training looks whether it was cancelled or a batch waits for its lane.
+WATCH_SECONDS = 1.0
+
+
+class Ended(IllegalMove):
+    """Somebody cancelled the run, or withdrew its model, while it trained."""
+
+
+class Yielding(Exception):
+    """A batch that has to be trained has precedence over a training run."""
 
 
 def consolidate_due(runtime: Runtime) -> bool:
@@ -79,61 +94,110 @@ def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
     if request is None:
         return False
     reach("train.claimed")
+    watch = _Watch(runtime, run_id, held)
     try:
         answer = runtime.ask(
             "train",
             request,
             held=held,
             timeout_seconds=runtime.settings.training_timeout_seconds,
-            progress=lambda seen: _show(runtime, run_id, seen),
+            progress=watch.seen,
+            watch=watch,
         )
         reach("train.computed")
         _record(runtime, run_id, held, request, answer)
         reach("train.recorded")
     except leases.LeaseLost:
         log.warning("training run %s has a new holder; its work here is dropped", run_id)
-    except Stopping as stopping:
+    except IllegalMove as ended:  # cancelled, or its model withdrawn
+        log.info("training run %s: %s", run_id, ended)
+    except (Stopping, Yielding) as stopping:
         _hand_back(runtime, run_id, held, str(stopping))
     except (ServiceError, OSError) as error:
         _fail(runtime, run_id, held, error)
+    _destroy_strays(runtime, run_id)
+    destroy_left_states(runtime)
     return True
+
+
+def _destroy_strays(runtime: Runtime, run_id: str) -> None:
+    """Destroy the states that an ended computation stored and that no worker noted any more."""
+    with runtime.session() as session:
+        noted = session.get_one(TrainingRun, run_id).state_digest
+    for digest in objects.digests(runtime.store, kind="trainings"):
+        try:
+            of = objects.manifest(runtime.store, digest, kind="trainings").get("run")
+        except (errors.Corrupt, errors.NotStored):
+            continue  # the sweep takes what is damaged
+        if of == run_id and digest != noted:
+            objects.destroy(runtime.store, digest, kind="trainings")
+
+
+def destroy_left_states(runtime: Runtime) -> bool:
+    """Destroy the kept states of runs that have ended, however they did."""
+    with runtime.session() as session:
+        left = runs.left_states(session)
+    for run_id, digest in left:
+        # The file first: a crash between the two destroys nothing twice.
+        objects.destroy(runtime.store, digest, kind="trainings")
+        with runtime.session() as session:
+            run = session.get_one(TrainingRun, run_id)
+            runs.state_destroyed(session, run, digest=digest, actor=runtime.actor)
+    return bool(left)
 
 
 @transactions.repeated
 def _start(runtime: Runtime, run_id: str, held: leases.Held) -> dict[str, Any] | None:
+    """Begin an attempt; its request, or None when the run no longer waits."""
     with runtime.session() as session:
-        leases.hold(session, held)
-        run = session.get_one(TrainingRun, run_id)
-        if run.status not in runs.ACTIVE:
-            return None
-        if run.attempts >= runtime.retry.max_attempts:
-            error = run.error or "the worker died each time it trained"
-            runs.fail(session, run, error=error, actor=runtime.actor, now=runtime.now())
-            return None
-        model = session.get_one(Model, run.model_id)
-        # Locked, so that no row is excluded between the revision and the list of rows, and no
-        # request recorded that does not know of this training.
-        dataset = locks.dataset(session, model.dataset_id, locks.Hold.PUBLICATION)
-        runs.start(
-            session,
-            run,
-            data_revision=dataset.revision,
-            actor=runtime.actor,
-            now=runtime.now(),
-        )
-        policy = Policy.model_validate(model.policy)
-        return {
-            "store": str(runtime.store),
-            "array": dataset.array_key,
-            "model": plans.model(model),
-            "seed": run.seed,
-            "excluded": plans.excluded_rows(session, dataset.id),
-            "data_revision": dataset.revision,
-            "update_log_bytes": (
-                policy.update_log_megabytes << 20 if policy.keep_update_log else 0
-            ),
-            "approximate": _approximate(session, model),
-        }
+        outdated = session.get_one(TrainingRun, run_id).state_digest
+        request = _begun(runtime, session, run_id, held)
+    if outdated is not None and request is not None and request["resume"] != outdated:
+        objects.destroy(runtime.store, outdated, kind="trainings")
+    return request
+
+
+def _begun(
+    runtime: Runtime, session: Session, run_id: str, held: leases.Held
+) -> dict[str, Any] | None:
+    leases.hold(session, held)
+    run = session.get_one(TrainingRun, run_id)
+    if run.status not in runs.ACTIVE:
+        return None
+    if run.attempts >= runtime.retry.max_attempts:
+        error = run.error or "the worker died each time it trained"
+        runs.fail(session, run, error=error, actor=runtime.actor, now=runtime.now())
+        return None
+    model = session.get_one(Model, run.model_id)
+    # Locked, so that no row is excluded between the revision and the list of rows, and no request
+    # recorded that does not know of this training.
+    dataset = locks.dataset(session, model.dataset_id, locks.Hold.PUBLICATION)
+    resume = run.state_digest if runs.can_resume(session, run) else None
+    revision = dataset.revision
+    if resume is not None and run.data_revision is not None:
+        revision = run.data_revision
+    runs.start(
+        session,
+        run,
+        data_revision=revision,
+        resume=resume is not None,
+        actor=runtime.actor,
+        now=runtime.now(),
+    )
+    policy = Policy.model_validate(model.policy)
+    return {
+        "store": str(runtime.store),
+        "array": dataset.array_key,
+        "model": plans.model(model),
+        "run": run.id,
+        "seed": run.seed,
+        "excluded": plans.excluded_rows(session, dataset.id, revision=revision),
+        "data_revision": revision,
+        "resume": resume,
+        "keep_seconds": runtime.settings.training_state_seconds,
+        "update_log_bytes": (policy.update_log_megabytes << 20 if policy.keep_update_log else 0),
+        "approximate": _approximate(session, model),
+    }
 
 
 def _approximate(session: Session, model: Model) -> dict[str, Any] | None:
@@ -250,9 +314,44 @@ class _model_lease:  # noqa: N801  # used as a context manager, reads like the f
             leases.release(session, self._model, now=self._runtime.now())
 
 
-def _show(runtime: Runtime, run_id: str, seen: dict[str, Any]) -> None:
-    with runtime.session() as session:
-        runs.progress(session, run_id, seen)
+@dataclass
+class _Watch:
+    """Looks after a training while it computes: who else wants what, and how far it is."""
+
+    runtime: Runtime
+    run_id: str
+    held: leases.Held
+    due: float = 0.0
+    #: A batch waits for the trainings lane: the training stops once its state is kept.
+    batch_waits: bool = False
+
+    def __call__(self) -> None:
+        """Raise ``Ended`` when somebody ended the run."""
+        if time.monotonic() < self.due:
+            return
+        self.due = time.monotonic() + WATCH_SECONDS
+        with self.runtime.session() as session:
+            if runs.has_ended(session, self.run_id):
+                raise Ended("ended from outside; its computation was stopped")
+            self.batch_waits = claims.training_waits(session)
+
+    def seen(self, told: dict[str, Any]) -> None:
+        """Write down how far the training is, and the state that it kept."""
+        if "kept" not in told:
+            with self.runtime.session() as session:
+                runs.progress(session, self.run_id, told)
+            return
+        with self.runtime.session() as session:
+            leases.hold(session, self.held)
+            run = session.get_one(TrainingRun, self.run_id)
+            before = runs.keep(session, run, digest=told["kept"])
+        if before is not None:
+            objects.destroy(self.runtime.store, before, kind="trainings")
+        reach("train.kept")
+        if self.runtime.stop.is_set():
+            raise Stopping("the worker is stopping; the training goes on where it is")
+        if self.batch_waits:
+            raise Yielding("a batch has precedence; the training goes on afterwards")
 
 
 @transactions.repeated
@@ -264,6 +363,8 @@ def _fail(runtime: Runtime, run_id: str, held: leases.Held, error: Exception) ->
         except leases.LeaseLost:
             return
         run = session.get_one(TrainingRun, run_id)
+        if run.status != RunStatus.RUNNING:
+            return
         if _is_final(error) or run.attempts >= runtime.retry.max_attempts:
             runs.fail(session, run, error=_why(error), actor=runtime.actor, now=runtime.now())
             return
@@ -299,4 +400,4 @@ def _hand_back(runtime: Runtime, run_id: str, held: leases.Held, because: str) -
             return
         run = session.get_one(TrainingRun, run_id)
         if run.status == RunStatus.RUNNING:
-            runs.hand_back(session, run, actor=runtime.actor, error=because, counts=False)
+            runs.hand_back(session, run, actor=runtime.actor, because=because)

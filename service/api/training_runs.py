@@ -39,7 +39,7 @@ class RunView(BaseModel):
 
     id: str
     model: str
-    status: Literal["queued", "running", "completed", "failed"]
+    status: Literal["queued", "running", "completed", "failed", "cancelled"]
     reason: str
     seed: int
     data_revision: int | None = Field(description="the dataset's revision that it trains on")
@@ -93,7 +93,7 @@ def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: paginati
 
 
 @router.get(
-    "/{run}",
+    "/{run:segment}",
     response_model=RunView,
     responses=problems.responses(404),
     summary="Show a training run and how far it is",
@@ -102,6 +102,25 @@ def show(model: deps.Name, run: RunId, _: Reading, session: deps.Reader) -> Any:
     row = models.get(session, model)
     found = runs.get(session, row, run)
     return _view(row, found, runs.version_numbers(session, [found]))
+
+
+@router.post(
+    "/{run:segment}:cancel",
+    response_model=RunView,
+    responses=problems.responses(404, 409),
+    summary="Cancel a training run that waits or trains",
+)
+def cancel(
+    model: deps.Name, run: RunId, caller: Writing, session: deps.Session, wake: deps.Wake
+) -> Any:
+    """A worker that trains stops within seconds; what the run had reached is destroyed."""
+    row = models.get(session, model)
+    found = runs.get(session, row, run)
+    runs.cancel(session, found, actor=caller.actor, now=db.now())
+    shown = _view(row, found, {})
+    session.commit()
+    wake.background()
+    return shown
 
 
 def _view(model: Model, run: TrainingRun, made: dict[str, int]) -> dict[str, Any]:

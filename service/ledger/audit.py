@@ -48,6 +48,8 @@ class Action(StrEnum):
     TRAINING_RUN_COMPLETED = "training_run:completed"
     TRAINING_RUN_FAILED = "training_run:failed"
     TRAINING_RUN_HANDED_BACK = "training_run:handed_back"
+    TRAINING_RUN_CANCELLED = "training_run:cancelled"
+    TRAINING_RUN_STATE_DESTROYED = "training_run:state_destroyed"
     RECORD_LIST_CREATED = "record_list:created"
     VERSION_REGISTERED = "version:registered"
     VERSION_IMPORTED = "version:imported"

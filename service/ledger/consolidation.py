@@ -13,8 +13,8 @@ from service.ledger.policy import Policy
 from service.ledger.states import RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
 
-#: After a consolidation that failed; a budget that is spent stays spent, and would ask for the
-#: next one at once.
+#: After a consolidation that failed or was cancelled; a budget that is spent stays spent, and would
+#: ask for the next one at once.
 PAUSE_AFTER_FAILURE = timedelta(days=1)
 
 
@@ -54,7 +54,7 @@ def queue(
     """Queue the retrain that these reasons ask for; None when the policy or another run forbids."""
     if not because or not Policy.model_validate(model.policy).auto_consolidate:
         return None
-    if runs.active(session, model) or _failed_lately(session, model, now=now):
+    if runs.active(session, model) or _ended_in_vain_lately(session, model, now=now):
         return None
     try:
         return runs.create(session, model, reason="consolidate", actor=actor, now=now)
@@ -80,13 +80,14 @@ def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
     ]
 
 
-def _failed_lately(session: Session, model: Model, *, now: datetime) -> bool:
+def _ended_in_vain_lately(session: Session, model: Model, *, now: datetime) -> bool:
     last = session.scalar(
         select(TrainingRun)
         .where(TrainingRun.model_id == model.id, TrainingRun.reason == "consolidate")
         .order_by(TrainingRun.id.desc())
         .limit(1)
     )
-    if last is None or last.status != RunStatus.FAILED or last.finished_at is None:
+    if last is None or last.finished_at is None:
         return False
-    return now - last.finished_at < PAUSE_AFTER_FAILURE
+    ended = last.status in {RunStatus.FAILED, RunStatus.CANCELLED}
+    return ended and now - last.finished_at < PAUSE_AFTER_FAILURE

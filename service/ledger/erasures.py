@@ -216,7 +216,11 @@ def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
     in_training = exists().where(
         TrainingRun.model_id == Model.id,
         Model.dataset_id == Record.dataset_id,
-        TrainingRun.status == RunStatus.RUNNING,
+        or_(
+            TrainingRun.status == RunStatus.RUNNING,
+            # Interrupted: it goes on from a state that has seen the row.
+            and_(TrainingRun.status == RunStatus.QUEUED, TrainingRun.state_digest.is_not(None)),
+        ),
         TrainingRun.data_revision < Record.excluded_revision,
     )
     in_candidate = exists().where(

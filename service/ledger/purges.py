@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session, aliased
 from service.ledger import audit, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VERSION_MOVES, VersionStatus, check_move
-from service.ledger.tables import Artifact, Batch, Dataset, Model, Version
+from service.ledger.tables import Artifact, Batch, Dataset, Model, TrainingRun, Version
 
-Kind = Literal["checkpoints", "caches", "states", "logs", "scores"]
+Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -152,6 +152,13 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
     )
     for artifact in session.scalars(select(Artifact).where(Artifact.destroyed_at.is_(None))):
         keep[_kind(artifact)].add(artifact.digest)
+    keep["trainings"] = {
+        digest
+        for digest in session.scalars(
+            select(TrainingRun.state_digest).where(TrainingRun.state_digest.is_not(None))
+        )
+        if digest is not None
+    }
     keep["arrays"] = {
         key
         for key in session.scalars(select(Dataset.array_key).where(Dataset.array_key.is_not(None)))

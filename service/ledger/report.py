@@ -22,6 +22,7 @@ from service.ledger import (
     comparisons,
     disclosure,
     lineage,
+    runs,
     verifications,
     versions,
 )
@@ -343,7 +344,20 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
         }
         for version in tainted
     ]
-    return weights + _artifacts(session, story, {version.id for version in tainted})
+    return [
+        *weights,
+        *_artifacts(session, story, {version.id for version in tainted}),
+        *_kept_states(session, story),
+    ]
+
+
+def _kept_states(session: Session, story: _Story) -> list[dict[str, Any]]:
+    """States of trainings that have seen records which were forgotten since they began."""
+    return [
+        {"kind": "trainings", "training_run": run.id, "digest": run.state_digest}
+        for run in runs.that_saw_forgotten(session, story.model)
+        if run.state_digest is not None
+    ]
 
 
 def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[str, Any]]:

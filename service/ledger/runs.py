@@ -1,4 +1,4 @@
-"""Training runs: queued, worked on under a lease, completed or failed."""
+"""Training runs: queued, worked on under a lease, completed, failed or cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict, NotFound
 from service.ledger import audit, ids, shares, standing
 from service.ledger.states import IllegalMove, RunStatus
-from service.ledger.tables import Model, TrainingRun, Version
+from service.ledger.tables import Model, Record, TrainingRun, Version
 
 Reason = Literal["initial", "request", "consolidate"]
 
@@ -23,13 +23,20 @@ ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
 _LONGEST_ERROR = 2_000
 
 _MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
-    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED}),
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
     # Running again: the worker before did not come back.
     RunStatus.RUNNING: frozenset(
-        {RunStatus.RUNNING, RunStatus.QUEUED, RunStatus.COMPLETED, RunStatus.FAILED}
+        {
+            RunStatus.RUNNING,
+            RunStatus.QUEUED,
+            RunStatus.COMPLETED,
+            RunStatus.FAILED,
+            RunStatus.CANCELLED,
+        }
     ),
     RunStatus.COMPLETED: frozenset(),
     RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
 }
 
 
@@ -114,18 +121,57 @@ def version_numbers(session: Session, found: Sequence[TrainingRun]) -> dict[str,
     return {run_id: number for run_id, number in rows if run_id is not None}
 
 
+def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
+    """The model's unfinished runs whose rows were drawn before some of them were forgotten."""
+    since = exists().where(
+        Record.dataset_id == model.dataset_id,
+        Record.excluded_revision > TrainingRun.data_revision,
+    )
+    return session.scalars(
+        select(TrainingRun).where(
+            TrainingRun.model_id == model.id, TrainingRun.status.in_(ACTIVE), since
+        )
+    ).all()
+
+
+def can_resume(session: Session, run: TrainingRun) -> bool:
+    """Whether a state was kept and every row that it has seen still stands.
+
+    Rows that were excluded since stay in the array for the run's sake (``erasures.erasable_rows``)
+    and are owed by its version; an epoch over rows that were erased all the same would train on
+    zeros.
+    """
+    if run.state_digest is None or run.data_revision is None:
+        return False
+    erased = exists().where(
+        Record.dataset_id == Model.dataset_id,
+        Model.id == run.model_id,
+        Record.excluded_revision > run.data_revision,
+        Record.erased_at.is_not(None),
+    )
+    return not session.scalar(select(erased))
+
+
 def start(
-    session: Session, run: TrainingRun, *, data_revision: int, actor: str, now: datetime
+    session: Session,
+    run: TrainingRun,
+    *,
+    data_revision: int,
+    resume: bool = False,
+    actor: str,
+    now: datetime,
 ) -> None:
-    """A worker begins an attempt on the rows of this revision of the dataset.
+    """A worker begins an attempt, anew on the rows of this revision or from the state kept.
 
     The caller has locked the dataset for publication (``locks``): open requests for rows that are
     not excluded yet concern the model from now on.
     """
-    _move(run, RunStatus.RUNNING)
-    run.data_revision = data_revision
+    _move(session, run, RunStatus.RUNNING)
     run.attempts += 1
-    run.progress = {}
+    run.data_revision = data_revision
+    if not resume:
+        run.progress = {}
+        run.state_digest = None
     run.started_at = now
     run.not_before = None
     session.flush()
@@ -139,6 +185,7 @@ def start(
         actor,
         data_revision=data_revision,
         attempt=run.attempts,
+        **({"resumed": True} if resume else {}),
     )
 
 
@@ -152,11 +199,44 @@ def progress(session: Session, run_id: str, values: Mapping[str, Any]) -> None:
     )
 
 
+def keep(session: Session, run: TrainingRun, *, digest: str) -> str | None:
+    """Note the state after an epoch; the digest of the one before, which is to be destroyed.
+
+    Attempts are counted from here again: what stopped an earlier one has not stopped this.
+    Not an audit event.
+    """
+    _require_running(session, run)
+    before, run.state_digest = run.state_digest, digest
+    run.attempts = 1
+    session.flush()
+    return None if before == digest else before
+
+
+def left_states(session: Session) -> list[tuple[str, str]]:
+    """(run, digest) of the states of runs that have ended: they are to be destroyed."""
+    rows = session.execute(
+        select(TrainingRun.id, TrainingRun.state_digest).where(
+            TrainingRun.state_digest.is_not(None), TrainingRun.status.not_in(ACTIVE)
+        )
+    )
+    return [(run_id, digest) for run_id, digest in rows if digest is not None]
+
+
+def state_destroyed(session: Session, run: TrainingRun, *, digest: str, actor: str) -> None:
+    """The file of the run's last state is overwritten and gone."""
+    if run.state_digest != digest:
+        return
+    run.state_digest = None
+    session.flush()
+    action = audit.Action.TRAINING_RUN_STATE_DESTROYED
+    _write(session, run, _model(session, run), action, actor, digest=digest)
+
+
 def complete(
     session: Session, run: TrainingRun, version: Version, *, actor: str, now: datetime
 ) -> None:
     """The trained version is registered."""
-    _move(run, RunStatus.COMPLETED)
+    _move(session, run, RunStatus.COMPLETED)
     run.finished_at = now
     run.error = None
     run.progress = {**run.progress, "fraction": 1.0}
@@ -173,7 +253,7 @@ def complete(
 
 def fail(session: Session, run: TrainingRun, *, error: str, actor: str, now: datetime) -> None:
     """Give the run up; ``error`` says why and what to do."""
-    _move(run, RunStatus.FAILED)
+    _move(session, run, RunStatus.FAILED)
     run.finished_at = now
     run.error = error[:_LONGEST_ERROR]
     session.flush()
@@ -187,6 +267,29 @@ def fail(session: Session, run: TrainingRun, *, error: str, actor: str, now: dat
     )
 
 
+def cancel(session: Session, run: TrainingRun, *, actor: str, now: datetime) -> None:
+    """Stop a run that nobody wants any more; one that is cancelled already stays so.
+
+    The worker that trains sees it within seconds and ends its computation; what the run had reached
+    is destroyed.
+    """
+    session.refresh(run, with_for_update=True)
+    if run.status == RunStatus.CANCELLED:
+        return
+    if run.status not in ACTIVE:
+        raise Conflict(f"this training run is {run.status}; only one that goes on can be cancelled")
+    _move(session, run, RunStatus.CANCELLED)
+    run.finished_at = now
+    session.flush()
+    _write(session, run, _model(session, run), audit.Action.TRAINING_RUN_CANCELLED, actor)
+
+
+def has_ended(session: Session, run_id: str) -> bool:
+    """Whether the run goes on no more: it was cancelled, or its model withdrawn."""
+    status = session.scalar(select(TrainingRun.status).where(TrainingRun.id == run_id))
+    return status not in ACTIVE
+
+
 def hand_back(
     session: Session,
     run: TrainingRun,
@@ -194,13 +297,16 @@ def hand_back(
     actor: str,
     not_before: datetime | None = None,
     error: str | None = None,
-    counts: bool = True,
+    because: str | None = None,
 ) -> None:
-    """Queue the run again, not before a moment; a stopping worker's attempt does not count."""
-    _move(run, RunStatus.QUEUED)
+    """Queue the run again, not before a moment.
+
+    ``because``: nothing failed, the worker had to stop; such an attempt does not count.
+    """
+    _move(session, run, RunStatus.QUEUED)
     run.not_before = not_before
     run.error = None if error is None else error[:_LONGEST_ERROR]
-    if not counts:
+    if because is not None:
         run.attempts -= 1
     session.flush()
     _write(
@@ -210,6 +316,7 @@ def hand_back(
         audit.Action.TRAINING_RUN_HANDED_BACK,
         actor,
         attempts=run.attempts,
+        **({} if because is None else {"because": because}),
     )
 
 
@@ -238,7 +345,16 @@ def _refused(model: Model, run_id: str | None) -> RunActive:
     )
 
 
-def _move(run: TrainingRun, new: RunStatus) -> None:
+def _require_running(session: Session, run: TrainingRun) -> None:
+    session.refresh(run, with_for_update=True)
+    if run.status != RunStatus.RUNNING:
+        raise IllegalMove(f"this training run is {run.status}, and nobody trains it any more")
+
+
+def _move(session: Session, run: TrainingRun, new: RunStatus) -> None:
+    # Locked and read anew: it may have been cancelled since it was read.
+    session.flush()
+    session.refresh(run, with_for_update=True)
     if new not in _MOVES[run.status]:
         raise IllegalMove(f"this training run is {run.status}; it cannot become {new}")
     run.status = new

@@ -50,6 +50,7 @@ class RunStatus(StrEnum):
     RUNNING = "running"  # a worker holds its lease
     COMPLETED = "completed"  # its version is registered
     FAILED = "failed"  # gave up after its last attempt; the error says why
+    CANCELLED = "cancelled"  # stopped because nobody wants it; what it had reached is destroyed
 
 
 class VersionStatus(StrEnum):

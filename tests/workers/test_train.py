@@ -20,7 +20,7 @@ from workers.runtime import Runtime
 
 def queue(town: Place, *, seed: int = 2) -> str:
     with town.runtime.session() as session:
-        model = session.scalars(select(Model)).one()
+        model = session.scalars(select(Model).filter_by(name="m")).one()
         run = runs.create(
             session,
             model,

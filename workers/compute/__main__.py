@@ -46,7 +46,8 @@ def _serve(message: dict[str, Any], place: Any, answers: IO[str]) -> None:
 
     def progress(seen: dict[str, Any]) -> None:
         nonlocal last
-        if time.monotonic() - last >= PROGRESS_SECONDS:
+        # Where something was stored must reach the worker, however soon it comes.
+        if "kept" in seen or time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
             answers.write(json.dumps({"progress": seen}) + "\n")
 

@@ -16,7 +16,8 @@ from unlearning import objective, options, training, verification
 from unlearning.architectures import Classifier
 from unlearning.update_log import UpdateLog
 from workers import data
-from workers.compute import logs, measuring, workspace
+from workers.compute import keeping, logs, measuring, workspace
+from workers.compute.keeping import Keeper
 from workers.compute.workspace import Workspace
 from workers.data import Data
 
@@ -39,6 +40,7 @@ def run(
     # Read before the training: by its end the version may be withdrawn and destroyed.
     approximate = _approximate(request, place, root)
     model = place.fresh(request["model"], generator=generator)
+    resumed = keeping.load(root, request["resume"])
     shown: dict[str, Any] = {}
 
     def ended(epoch: int, reached: training.Epoch) -> None:
@@ -53,6 +55,8 @@ def run(
         progress=lambda fraction: progress({"fraction": fraction, **shown}),
         ended=ended,
         log=kept,
+        kept=Keeper(root, run=request["run"], seconds=request["keep_seconds"], tell=progress),
+        resume=resumed,
     )
     objective.recalibrate_batch_norm(model, train)
     trained = time.perf_counter()
@@ -71,6 +75,7 @@ def run(
             "history": [asdict(epoch) for epoch in fitted.history],
             "best_epoch": fitted.best_epoch,
             "training_rows": len(train),
+            **({} if resumed is None else {"resumed_after_epochs": len(resumed.history)}),
             **logs.describe(kept),
         },
         "comparison": comparison,

@@ -99,11 +99,40 @@ def test_open_requests_from_before_the_run_concern_the_model_too(app: FastAPI) -
         done = factories.request(session, data, rows=[2], status="completed").id
         session.commit()
         model_id = model.id
-    callers.client(app).post(PATH, json={})
+    run_id = callers.client(app).post(PATH, json={}).json()["id"]
     with app.state.sessions() as session:
+        run = session.get_one(factories.TrainingRun, run_id)
+        runs.start(session, run, data_revision=0, actor="worker:w", now=factories.NOW)
         shares = session.scalars(select(Erasure).where(Erasure.model_id == model_id)).all()
         assert [share.request_id for share in shares] == [asked]
         assert done != asked
+
+
+def test_run_is_cancelled_once_and_for_all(app: FastAPI) -> None:
+    client = callers.client(app)
+    run_id = client.post(PATH, json={}).json()["id"]
+    first = client.post(f"{PATH}/{run_id}:cancel")
+    assert (first.status_code, first.json()["status"]) == (200, "cancelled")
+    assert first.json()["finished_at"] is not None
+    assert client.post(f"{PATH}/{run_id}:cancel").json() == first.json()
+    assert client.get("/v1/models/reader").json()["active_training_run"] is None
+    with app.state.sessions() as session:
+        lines = session.scalars(select(AuditEvent).where(AuditEvent.subject == "model:reader"))
+        assert [line.action for line in lines] == ["training_run:queued", "training_run:cancelled"]
+    # Another one may be queued.
+    assert client.post(PATH, json={}).status_code == 202
+
+
+def test_ended_and_unknown_runs_cannot_be_cancelled(app: FastAPI) -> None:
+    client = callers.client(app)
+    run_id = client.post(PATH, json={}).json()["id"]
+    assert_problem(callers.client(app, "models:read").post(f"{PATH}/{run_id}:cancel"), 403)
+    with app.state.sessions() as session:
+        run = session.get_one(factories.TrainingRun, run_id)
+        runs.fail(session, run, error="no rows", actor="worker:w", now=factories.NOW)
+        session.commit()
+    assert_problem(client.post(f"{PATH}/{run_id}:cancel"), 409, "is failed")
+    assert_problem(client.post(f"{PATH}/run_{'0' * 26}:cancel"), 404)
 
 
 def test_bad_input_and_missing_scopes_are_refused(app: FastAPI) -> None:

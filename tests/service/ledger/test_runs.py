@@ -65,7 +65,7 @@ def test_a_finished_run_changes_no_more(session: Session, model: Model) -> None:
 def test_a_failed_attempt_counts_and_a_stopped_one_does_not(session: Session, model: Model) -> None:
     run = _create(session, model)
     runs.start(session, run, data_revision=0, actor="worker:w", now=NOW)
-    runs.hand_back(session, run, actor="worker:w", counts=False)
+    runs.hand_back(session, run, actor="worker:w", because="the worker is stopping")
     assert (run.status, run.attempts, run.error) == (RunStatus.QUEUED, 0, None)
     runs.start(session, run, data_revision=0, actor="worker:w", now=NOW)
     pause = NOW + timedelta(seconds=2)
@@ -75,6 +75,67 @@ def test_a_failed_attempt_counts_and_a_stopped_one_does_not(session: Session, mo
     runs.start(session, run, data_revision=1, actor="worker:v", now=NOW)
     runs.start(session, run, data_revision=2, actor="worker:u", now=NOW)
     assert (run.attempts, run.data_revision, run.not_before) == (3, 2, None)
+
+
+def test_kept_state_is_gone_on_from_on_the_same_rows(session: Session, model: Model) -> None:
+    run = _create(session, model)
+    runs.start(session, run, data_revision=3, actor="worker:w", now=NOW)
+    runs.progress(session, run.id, {"epoch": 7})
+    assert runs.keep(session, run, digest="a" * 64) is None
+    assert runs.keep(session, run, digest="b" * 64) == "a" * 64  # which is to be destroyed
+    runs.hand_back(session, run, actor="worker:w", because="the worker is stopping")
+    assert runs.can_resume(session, run)
+    runs.start(session, run, data_revision=3, resume=True, actor="worker:v", now=NOW)
+    assert (run.data_revision, run.progress, run.state_digest) == (3, {"epoch": 7}, "b" * 64)
+    runs.start(session, run, data_revision=5, actor="worker:u", now=NOW)
+    assert (run.data_revision, run.progress, run.state_digest) == (5, {}, None)
+    assert not runs.can_resume(session, run)
+
+
+def test_worker_of_a_cancelled_run_finds_it_ended(database: Engine) -> None:
+    """It read the run before somebody cancelled it."""
+    sessions = db.session_factory(database)
+    with sessions.begin() as session:
+        model = factories.model(session, factories.dataset(session))
+        run_id = _create(session, model).id
+        runs.start(
+            session,
+            session.get_one(TrainingRun, run_id),
+            data_revision=0,
+            actor="worker:w",
+            now=NOW,
+        )
+    with sessions() as worker:
+        mine = worker.get_one(TrainingRun, run_id)
+        worker.commit()  # and reads on without a transaction
+        with sessions.begin() as session:
+            runs.cancel(session, session.get_one(TrainingRun, run_id), actor="key:k", now=NOW)
+        for change in (
+            lambda: runs.keep(worker, mine, digest="c" * 64),
+            lambda: runs.hand_back(worker, mine, actor="worker:w"),
+            lambda: runs.fail(worker, mine, error="late", actor="worker:w", now=NOW),
+        ):
+            with pytest.raises(IllegalMove, match="cancelled"):
+                change()
+            worker.rollback()
+    with sessions() as session:
+        assert session.get_one(TrainingRun, run_id).status == RunStatus.CANCELLED
+        assert runs.has_ended(session, run_id)
+
+
+def test_state_of_an_ended_run_is_listed_until_it_is_destroyed(
+    session: Session, model: Model
+) -> None:
+    run = _create(session, model)
+    runs.start(session, run, data_revision=0, actor="worker:w", now=NOW)
+    runs.keep(session, run, digest="d" * 64)
+    assert runs.left_states(session) == []
+    runs.cancel(session, run, actor="key:k", now=NOW)
+    assert runs.left_states(session) == [(run.id, "d" * 64)]
+    runs.state_destroyed(session, run, digest="d" * 64, actor="worker:w")
+    assert runs.left_states(session) == []
+    actions = session.scalars(select(AuditEvent.action).order_by(AuditEvent.seq)).all()
+    assert actions[-2:] == ["training_run:cancelled", "training_run:state_destroyed"]
 
 
 def test_the_database_itself_allows_one_active_run_per_model(database: Engine) -> None:

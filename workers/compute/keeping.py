@@ -1,0 +1,51 @@
+"""The state of a training in the store, so that an interrupted one goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models_store import errors
+from unlearning import training_state
+from unlearning.errors import WrongOptions
+from unlearning.training_state import TrainingState
+from workers.compute import workspace
+
+log = logging.getLogger(__name__)
+
+#: Keeping takes at most this share of a training's time.
+MOST_SHARE = 1 / 20
+
+
+class Keeper:
+    """Stores the state after an epoch, at most every ``seconds``, and tells the worker where."""
+
+    def __init__(
+        self, root: Path, *, run: str, seconds: float, tell: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._root, self._run, self._seconds, self._tell = root, run, seconds, tell
+        self._due = time.monotonic() + seconds
+
+    def __call__(self, state: TrainingState) -> None:
+        """Store the state if it is time; the worker destroys the one before."""
+        began = time.monotonic()
+        if began < self._due:
+            return
+        saved = workspace.save(self._root, "trainings", state.to_tensors(), {"run": self._run})
+        self._tell({"kept": saved["digest"], "epoch": len(state.history)})
+        now = time.monotonic()
+        self._due = now + max(self._seconds, (now - began) / MOST_SHARE if self._seconds else 0.0)
+
+
+def load(root: Path, digest: str | None) -> TrainingState | None:
+    """The state kept under ``digest``; None where there is none that can be read."""
+    if digest is None:
+        return None
+    try:
+        return training_state.from_tensors(workspace.load(root, "trainings", digest))
+    except (errors.CorruptCheckpoint, errors.NotStored, WrongOptions) as damage:
+        log.warning("the training begins anew: %s", damage)
+        return None

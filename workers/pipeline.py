@@ -61,7 +61,13 @@ _LONGEST_REFUSAL = 500
 
 
 class BatchFailed(Exception):
-    """No method of the policy gave a version that may be promoted."""
+    """No method of the policy gave a version that may be promoted.
+
+    ``hopeless``: nor would one at another attempt or with fewer requests, because the loss of the
+    model's training, which is the last resort, is no number any more.
+    """
+
+    hopeless = False
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
         _complete_without_update(runtime, held, claimed)
         return True
     tried = list(claimed.tried)
+    hopeless = False
     for choice, is_training in zip(claimed.methods, claimed.training, strict=True):
         if is_training and not trains:
             _leave_to_training(runtime, held, claimed, tried)
@@ -218,6 +225,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
         except ComputeFailed as failed:
             if not _asks_the_next(failed, choice, claimed):
                 raise
+            hopeless |= failed.kind == "Diverged"
             tried.append(_tried(choice, _refusal(failed, choice)))
             log.warning("batch %s goes on without %s", claimed.batch_id, tried[-1]["refusal"])
             continue
@@ -230,7 +238,9 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
             return True
         tried.append(_tried(choice, f"{choice.method}: {why}"))
     refused = "; ".join(entry["refusal"] for entry in tried)
-    raise BatchFailed(f"no method gave a version that may go live; {refused}")
+    failure = BatchFailed(f"no method gave a version that may go live; {refused}")
+    failure.hopeless = hopeless
+    raise failure
 
 
 def _tried(choice: MethodChoice, refusal: str) -> dict[str, Any]:
@@ -425,6 +435,7 @@ def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exceptio
                 error=str(error)[:1000],
                 retry=runtime.retry,
                 now=runtime.now(),
+                hopeless=isinstance(error, BatchFailed) and error.hopeless,
             )
     except leases.LeaseLost:
         log.warning("batch %s has a new holder meanwhile", claimed.batch_id)

@@ -54,7 +54,7 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
             "store": str(runtime.store),
             "array": dataset.array_key,
             "classes": dataset.classes,
-            "features": (dataset.source.get("columns") or {}).get("features"),
+            "features": plans.feature_names(session, dataset),
             "excluded": plans.excluded_rows(session, dataset.id),
             "model": plans.model(model),
         }

@@ -155,8 +155,11 @@ def fail(
     error: str,
     retry: Retry,
     now: datetime,
+    hopeless: bool = False,
 ) -> None:
     """An attempt failed: pause and try again; after the last one split, or put aside.
+
+    ``hopeless``: the model's own training fails, whatever is forgotten. All are put aside at once.
 
     A batch of several erasures that keeps failing is halved into two cohorts that are batched
     apart from then on, so that in the end the poisonous one stands alone and is put aside for
@@ -180,7 +183,10 @@ def fail(
         _give_up_candidate(session, batch, retry=retry, actor=actor)
         return
     attempts = _attempts(batch, members)
-    if attempts < retry.max_attempts:
+    if hopeless:
+        for erasure in members:
+            erasures.put_aside(session, erasure, error=error, actor=actor)
+    elif attempts < retry.max_attempts:
         for erasure in members:
             erasures.release(
                 erasure, attempts=attempts, not_before=now + retry.pause(attempts), error=error

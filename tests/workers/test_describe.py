@@ -80,7 +80,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]
         datasets.create(
             session,
             "visits",
-            source={"path": "visits.csv", "columns": {"features": ["site", "kind", "weight"]}},
+            source={"path": "visits.csv"},
             actor="key:test",
             now=runtime.now(),
         )

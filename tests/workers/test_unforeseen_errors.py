@@ -170,3 +170,18 @@ def test_batch_that_must_be_exact_has_no_second_choice(town: Place) -> None:
         claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
     assert claimed is not None
     assert [choice.method for choice in claimed.methods] == ["retrain"]
+
+
+def test_requests_of_a_model_whose_training_diverges_are_put_aside_at_once(town: Place) -> None:
+    """Neither another attempt nor fewer requests would change it."""
+    town.change_policy(method="retrain", fallbacks=[])
+    with town.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        diverging = {"optimiser": "sgd", "learning_rate": 10.0, "weight_decay": 1.0}
+        model.recipe = model.recipe | diverging
+    requests = [town.ask(row) for row in town.training_rows()[:4]]
+    town.work()
+    assert len(town.batches()) == 1
+    for request in requests:
+        assert town.request(request).status == RequestStatus.NEEDS_REVIEW
+        assert "lower the learning rate" in (town.request(request).status_reason or "")

@@ -22,6 +22,7 @@ from workers import (
     erase,
     ingest,
     inspections,
+    measure,
     pipeline,
     prepare,
     purge,
@@ -38,6 +39,7 @@ Recipe = Callable[[Runtime], object]
 #: In the order in which a lane looks for work.
 DELETIONS: Sequence[Recipe] = (
     prepare.describe_due,
+    measure.run_due,
     pipeline.run_steps_due,
     erase.run_due,
     reconcile.run_due,  # in two lanes: one may be busy for long

@@ -4,7 +4,8 @@
 2. compute: one request to the compute process: load, update, store, verify. A batch whose next
    method trains is left to the trainings lane first, so that no other model's batch waits for it.
 3. record: one transaction registers the version, stores what was measured, and promotes or
-   rejects it. A rejected version is followed by the policy's next method.
+   rejects it. A rejected version is followed by the policy's next method; an exact one that lost
+   accuracy may be held (``holds``).
 4. erase: raw rows that no model needs any more are overwritten, and finished requests closed.
 
 No transaction is open while something computes. A worker that dies anywhere before the end of
@@ -27,6 +28,7 @@ from service.ledger import (
     claims,
     consolidation,
     disclosure,
+    holds,
     leases,
     transactions,
     verifications,
@@ -285,7 +287,10 @@ def _record(
     request: dict[str, Any],
     answer: dict[str, Any],
 ) -> tuple[bool, str]:
-    """Register, judge, and promote or reject, in one transaction; whether it went live, and why."""
+    """Register, judge, and promote, hold or reject, in one transaction.
+
+    Returns whether the batch needs no other method, and why not.
+    """
     verdict = answer["verification"]["verdict"]
     with runtime.session() as session:
         leases.hold(session, held)
@@ -328,6 +333,13 @@ def _record(
         if not allowed:
             versions.reject(session, model, version, verdict=verdict, actor=runtime.actor)
             return False, _reasons(answer)
+        if mark == holds.MARK:
+            until = holds.until(session, batch, Policy.model_validate(model.policy))
+            if until is not None and until > runtime.now():
+                holds.hold(session, model, batch, version, until=until, held=held)
+                reach("batch.recording")
+                log.info("batch %s is held with version %d", batch.id, version.number)
+                return True, ""
         version.mark = mark
         batches.complete(session, batch, version, held=held, now=runtime.now())
         versions.promote(
@@ -349,16 +361,16 @@ def _may_go_live(answer: dict[str, Any], claimed: Claimed) -> tuple[bool, str | 
     """Whether the version may be promoted, and the caution that travels with it then.
 
     One that was trained on the retained rows alone is the last resort: the deletion is due, no
-    statistics are needed to show that the rows are gone, and no method gives a better one. It does
-    not wait for the accuracy that went with the rows; what it is made of must be sound all the
-    same.
+    statistics are needed to show that the rows are gone, and no method gives a better one. Lost
+    accuracy alone does not keep it from going live in time (``holds``); what it is made of must be
+    sound all the same.
     """
     found = answer["verification"]
     if found["verdict"] == "no_power":
         return claimed.promote_without_power or answer["is_anchor"], "no_power"
     if found["verdict"] == "failed" and answer["is_anchor"]:
         failed = {gate["concern"] for gate in found["gates"] if gate["outcome"] == "failed"}
-        return failed == {"utility"}, "accuracy_drop"
+        return failed == {"utility"}, holds.MARK
     return found["verdict"] == "passed", None
 
 

@@ -23,6 +23,7 @@ from service.ledger import (
     claims,
     comparisons,
     consolidation,
+    holds,
     leases,
     locks,
     runs,
@@ -197,6 +198,7 @@ def _begun(
         "keep_seconds": runtime.settings.training_state_seconds,
         "update_log_bytes": (policy.update_log_megabytes << 20 if policy.keep_update_log else 0),
         "approximate": _approximate(session, model),
+        "gates": policy.gates,
     }
 
 
@@ -207,7 +209,11 @@ def _approximate(session: Session, model: Model) -> dict[str, Any] | None:
     live = session.get_one(Version, model.production_id)
     if live.origin != "unlearned":
         return None
-    return {"digest": live.digest, "number": live.number}
+    return {
+        "digest": live.digest,
+        "number": live.number,
+        "trained_on": plans.trained_on(session, live),
+    }
 
 
 @transactions.repeated
@@ -218,7 +224,7 @@ def _record(
     request: dict[str, Any],
     answer: dict[str, Any],
 ) -> None:
-    """Register the version; promote it unless it owes deletions."""
+    """Register the version; promote it unless it owes deletions or nobody asked for a worse one."""
     with _model_lease(runtime, run_id, held) as of_model, runtime.session() as session:
         leases.hold(session, held)
         leases.hold(session, of_model)
@@ -267,7 +273,13 @@ def _record(
             # Requests that are still open are worked on once the version is live.
             revision = version.data_revision
             shares.join(session, model, data_revision=revision, now=runtime.now())
-        if versions.contains_forgotten(session, model, version):
+        owes = bool(versions.contains_forgotten(session, model, version))
+        if answer["accuracy_drop"] and _is_to_wait(model, run):
+            holds.set_aside(
+                session, model, version, owes=owes, actor=runtime.actor, now=runtime.now()
+            )
+            return
+        if owes:
             log.info("version %d of %s owes deletions and catches up", version.number, model.name)
             return
         versions.promote(
@@ -279,6 +291,12 @@ def _record(
             actor=runtime.actor,
             now=runtime.now(),
         )
+
+
+def _is_to_wait(model: Model, run: TrainingRun) -> bool:
+    """Whether a version that lost accuracy waits for a person: nobody asked for this training."""
+    policy = Policy.model_validate(model.policy)
+    return run.reason == "consolidate" and policy.on_accuracy_drop == "hold"
 
 
 class _model_lease:  # noqa: N801  # used as a context manager, reads like the function it is

@@ -35,6 +35,9 @@ class BatchView(BaseModel):
     attempts: int
     error: str | None
     created_at: datetime
+    held_until: datetime | None = Field(
+        description="of a held batch: when its version goes live by itself"
+    )
     finished_at: datetime | None
 
 
@@ -89,6 +92,7 @@ def _views(session: deps.Session, model: Model, found: Sequence[Batch]) -> list[
             "attempts": row.attempts,
             "error": row.error,
             "created_at": row.created_at,
+            "held_until": row.held_until,
             "finished_at": row.finished_at,
         }
         for row in found

@@ -16,7 +16,17 @@ from models_store import checkpoints, files, objects
 from models_store import errors as store_errors
 from service.api import auth, bodies, deps, pagination, problems, uploads
 from service.errors import TooLarge, Unavailable, Unprocessable
-from service.ledger import db, disclosure, history, imports, lineage, models, versions
+from service.ledger import (
+    db,
+    disclosure,
+    history,
+    holds,
+    imports,
+    lineage,
+    measurements,
+    models,
+    versions,
+)
 from service.ledger.keys import Scope
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Model, Version
@@ -25,11 +35,15 @@ router = bodies.router("/v1/models/{model}/versions", tag="versions")
 
 Reading = Annotated[auth.Principal, auth.require("models:read")]
 Writing = Annotated[auth.Principal, auth.require("models:write")]
+Promoting = Annotated[auth.Principal, auth.require("models:promote")]
+
+RETRY_AFTER_SECONDS = 2
 
 #: What a verification comes to, in the words of its schema.
 VERDICTS = (
     "passed, failed or no_power of a version that forgot records; exact of one that was trained: "
-    "nothing was asked of it, so its figures are told and not judged"
+    "nothing was asked of it, so its figures are told and not judged; imported or failed of one "
+    "that was imported, by the rules told with its figures"
 )
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -41,6 +55,10 @@ class VersionView(BaseModel):
     number: int
     model: str
     status: VersionStatus
+    status_reason: str | None = Field(
+        description="why it is in its state, where the state does not say: how far the measurement "
+        "of an import is, why it was refused; until when one that lost accuracy waits for approval"
+    )
     is_production: bool
     origin: str = Field(description="trained, imported, unlearned or retrained")
     parent: int | None = Field(description="number of the version that it was made from")
@@ -203,8 +221,10 @@ def _check(file: Path, spec: checkpoints.Spec, tied: checkpoints.Ties, max_bytes
     responses=problems.responses(404, 409, 410, 413, 415),
     summary="Import a checkpoint that was trained elsewhere",
     description="The body is a safetensors file with exactly the tensors that the model's "
-    "`parameters` name. It becomes an anchor of its own. Give the `data_revision` of the dataset "
-    "that it was trained on: weights that saw records forgotten since are refused.",
+    "`parameters` name. It becomes an anchor of its own. A worker measures it "
+    "first, in seconds to minutes: ask `Location` until its status is no longer `candidate`; "
+    "`status_reason` says how far it is and why it was refused. Give the `data_revision` of the "
+    "dataset that it was trained on: weights that saw records forgotten since are refused.",
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -239,6 +259,7 @@ def create(
     wake.trainings()
     wake.deletions(row.id)
     response.headers["Location"] = f"/v1/models/{model}/versions/{version.number}"
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return shown
 
 
@@ -331,17 +352,45 @@ def show_verification(
     }
 
 
+@router.post(
+    "/{number}:approve",
+    response_model=VersionView,
+    responses=problems.responses(404, 409),
+    summary="Let a version go live that is held since it lost accuracy",
+    description="For a retrained version whose batch is `held`: it goes live now, and its deletion "
+    "requests go on. Without approval it does so by itself, `hold_margin_days` of the policy "
+    "before the first of them is due.",
+)
+def approve(
+    model: deps.Name,
+    number: deps.Number,
+    caller: Promoting,
+    session: deps.Session,
+    wake: deps.Wake,
+) -> Any:
+    row = models.get(session, model)
+    version = versions.get(session, row, number)
+    holds.approve(session, row, version, actor=caller.actor, now=db.now())
+    shown = views(session, row, [version])[0]
+    session.commit()
+    wake.background()
+    wake.deletions(row.id)
+    return shown
+
+
 def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list[dict[str, Any]]:
     """Versions of one model in their public form."""
     known = history.numbers(
         session, [one for row in found for one in (row.parent_id, row.anchor_id)]
     )
     verdicts = history.verdicts(session, [row.id for row in found])
+    reasons = measurements.reasons(session, found) | holds.reasons(session, model, found)
     return [
         {
             "number": row.number,
             "model": model.name,
             "status": row.status,
+            "status_reason": reasons.get(row.id),
             "is_production": row.id == model.production_id,
             "origin": row.origin,
             "parent": known.get(row.parent_id or 0),

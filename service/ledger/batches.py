@@ -75,7 +75,15 @@ def complete(
     Called in the transaction that promotes the version, before the promotion. Returns the ids of
     the requests that had an erasure in it.
     """
-    done = lock(session, batch, held=held)
+    lock(session, batch, held=held)
+    return close(session, batch, version, actor=f"worker:{held.owner}", now=now)
+
+
+def close(
+    session: Session, batch: Batch, version: Version, *, actor: str, now: datetime
+) -> list[str]:
+    """Complete a running or held batch with the version that is live, or about to be."""
+    done = erasures_of(session, batch)
     batch.status = BatchStatus.COMPLETED
     batch.version_id = version.id
     batch.finished_at = now
@@ -85,7 +93,7 @@ def complete(
     session.flush()
     audit.append(
         session,
-        actor=f"worker:{held.owner}",
+        actor=actor,
         action=audit.Action.BATCH_COMPLETED,
         subject=f"batch:{batch.id}",
         data={"erasures": len(done), "attempts": batch.attempts},
@@ -102,7 +110,7 @@ def hand_back(
 
 
 def stop(session: Session, batch: Batch, *, because: str, actor: str, now: datetime) -> None:
-    """Hand a running batch back, whoever works on it.
+    """End a running or held batch without a version; its erasures wait for the next one.
 
     The caller holds the model's lease, or has taken it from the worker that does, and has locked
     the requests.

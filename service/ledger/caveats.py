@@ -39,7 +39,8 @@ OF_GUARANTEE: dict[Guarantee, tuple[str, ...]] = {
 
 IMPORTED = (
     "The weights, or those that they were computed from, were imported. What they were trained on "
-    "is what the person who imported them stated; this service did not see it and cannot check it."
+    "is what the person who imported them stated; this service did not see it, and measured only "
+    "whether the weights contradict it."
 )
 
 OF_VERDICT: dict[str, str] = {
@@ -47,16 +48,25 @@ OF_VERDICT: dict[str, str] = {
     "that nothing of the records is left.",
     "failed": "The verification failed: the report is no evidence that the records were forgotten, "
     "and the version was not to go live.",
-    "accuracy_drop": "The version lost more accuracy than the policy allows, and went live all the "
-    "same: the deletion was due, it was trained without the records, and no other method gave one "
-    "that passed.",
+    "accuracy_drop": "The version lost more accuracy than the policy allows, and may go live all "
+    "the same: it was trained without the records, no other method gave one that passed, and the "
+    "deletion is due, or somebody approved it.",
     "no_power": "The verification had no power: with so few records, or records that the base "
     "version hardly remembered, no test could tell a model that forgot them from one that did "
     "not. That no gate failed is no evidence of removal.",
     "exact": "Nothing was forgotten from these weights, so removal was not measured; the figures "
     "describe the version alone.",
+    "imported": "The version was measured when it was imported: its accuracy lies above chance, "
+    "and it knows the rows stated as trained on better than never-seen ones. That agrees with the "
+    "statement and does not prove it. Nothing was forgotten from these weights.",
+    "unconfirmed_rows": "The version was measured when it was imported: its accuracy lies above "
+    "chance, and the rows stated as trained on cannot be told from never-seen ones. That neither "
+    "confirms nor contradicts the statement. Nothing was forgotten from these weights.",
     "none": "No verification of this version is stored: nothing was measured.",
 }
+
+#: Marks of a version that say more than its verdict.
+OF_MARK = frozenset({"accuracy_drop", "unconfirmed_rows"})
 
 CARRIES = (
     "The version itself still carries records that were forgotten since. It is retired: the "

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Select, and_, exists, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, batches, erasures, ids, leases, locks, versions
+from service.ledger import audit, batches, erasures, holds, ids, leases, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
@@ -22,6 +22,7 @@ from service.ledger.tables import (
     BatchRecord,
     DeletionRequest,
     Erasure,
+    Import,
     Model,
     Record,
     RequestRecord,
@@ -74,6 +75,8 @@ def due_models(session: Session, *, now: datetime) -> list[int]:
             model = session.get_one(Model, model_id)
             if model.production_id is not None and _closes(session, model, oldest, now=now):
                 waiting[model_id] = oldest
+    for model_id, since in session.execute(holds.due(now)):
+        waiting.setdefault(model_id, since)
     for model_id, since in session.execute(_catching_up()):
         waiting.setdefault(model_id, since)
     return sorted(waiting.keys() - training, key=waiting.__getitem__)
@@ -97,9 +100,11 @@ def claim(
         return _take_over(session, left, held=held)
     if trains:
         return None
-    return _catch_up(session, model, held=held, now=now) or _form(
-        session, model, held=held, now=now
-    )
+    is_held = holds.settle(session, model, held=held, now=now)
+    catching_up = _catch_up(session, model, held=held, now=now)
+    if catching_up is not None or is_held:
+        return catching_up  # while a batch is held, newer erasures wait for its end
+    return _form(session, model, held=held, now=now)
 
 
 def must_be_exact(session: Session, model: Model) -> bool:
@@ -260,15 +265,10 @@ def _held_rows(
 
 
 def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
-    """A batch for a freshly trained anchor that still owes deletions made while it trained."""
+    """A batch for a new anchor that still owes deletions made while it was trained or measured."""
     candidate = session.scalar(
         select(Version)
-        .where(
-            Version.model_id == model.id,
-            Version.status == VersionStatus.CANDIDATE,
-            Version.anchor_id == Version.id,
-            Version.training_run_id.is_not(None),
-        )
+        .where(Version.model_id == model.id, _owing_anchor())
         .order_by(Version.number.desc())
         .limit(1)
     )
@@ -282,7 +282,7 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
             model,
             candidate,
             expected_production=model.production_id,
-            reason="training run: nothing owed",
+            reason="nothing owed any more",
             actor=f"worker:{held.owner}",
             now=now,
         )
@@ -353,12 +353,18 @@ def _open(
 def _catching_up() -> Any:
     return (
         select(Version.model_id, func.min(Version.created_at))
-        .where(
-            Version.status == VersionStatus.CANDIDATE,
-            Version.anchor_id == Version.id,
-            Version.training_run_id.is_not(None),
-        )
+        .where(_owing_anchor())
         .group_by(Version.model_id)
+    )
+
+
+def _owing_anchor() -> Any:
+    """SQL: ``Version`` was trained, or imported and measured, and could not go live at once."""
+    measured = exists().where(Import.version_id == Version.id, Import.finished_at.is_not(None))
+    return and_(
+        Version.status == VersionStatus.CANDIDATE,
+        Version.anchor_id == Version.id,
+        or_(Version.training_run_id.is_not(None), measured),
     )
 
 

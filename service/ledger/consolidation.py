@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger import lineage, runs
+from service.ledger import holds, lineage, runs
 from service.ledger.policy import Policy
 from service.ledger.states import RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
@@ -56,6 +56,8 @@ def queue(
         return None
     if runs.active(session, model) or _ended_in_vain_lately(session, model, now=now):
         return None
+    if _is_set_aside(session, model):
+        return None  # the next one would come out as the last: somebody has to look first
     try:
         return runs.create(session, model, reason="consolidate", actor=actor, now=now)
     except runs.RunActive:  # somebody else was quicker by a moment
@@ -80,13 +82,34 @@ def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
     ]
 
 
-def _ended_in_vain_lately(session: Session, model: Model, *, now: datetime) -> bool:
-    last = session.scalar(
+def _is_set_aside(session: Session, model: Model) -> bool:
+    """Whether the last retrain of the live chain lost accuracy and waits for approval."""
+    last = _last(session, model)
+    if last is None or model.production_id is None:
+        return False
+    made = session.scalar(
+        select(Version).where(Version.training_run_id == last.id, Version.batch_id.is_(None))
+    )
+    live = session.get_one(Version, model.production_id)
+    return (
+        made is not None
+        and made.mark == holds.MARK
+        and (live.anchor_id or live.id) < made.id
+        and live.id != made.id
+    )
+
+
+def _last(session: Session, model: Model) -> TrainingRun | None:
+    return session.scalar(
         select(TrainingRun)
         .where(TrainingRun.model_id == model.id, TrainingRun.reason == "consolidate")
         .order_by(TrainingRun.id.desc())
         .limit(1)
     )
+
+
+def _ended_in_vain_lately(session: Session, model: Model, *, now: datetime) -> bool:
+    last = _last(session, model)
     if last is None or last.finished_at is None:
         return False
     ended = last.status in {RunStatus.FAILED, RunStatus.CANCELLED}

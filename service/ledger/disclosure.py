@@ -55,6 +55,8 @@ _OF_A_SET = {
     "prediction_divergence_audit": "audit",
     "retain_membership_change": "retain",
 }
+#: Figures of an import that are of whole sets.
+_OF_AN_IMPORT = ("chance", "training_less_audit")
 _WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
 _WHY_CHANGED = (
     f"fewer than {LEAST_ROWS} rows left this set since its figures were last shown, and their "
@@ -80,10 +82,10 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
     silent = {
         gate["gate"] for gate in found.get("gates", []) if _gives_withheld_figures(gate, found, few)
     }
-    found["gates"] = [
-        gate | {"reason": _WHY} if gate["gate"] in silent else gate
-        for gate in found.get("gates", [])
-    ]
+    if "gates" in found:
+        found["gates"] = [
+            gate | {"reason": _WHY} if gate["gate"] in silent else gate for gate in found["gates"]
+        ]
     found["reasons"] = [
         f"{gate}: {_WHY}" if (gate := reason.partition(":")[0]) in silent else reason
         for reason in found.get("reasons", [])
@@ -96,6 +98,8 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
         found["relearn_time"] = _withheld(found.get("relearn_time"), _WHY)
     if isinstance(found.get("sets"), dict):
         found["sets"] = _sets(found["sets"], changed)
+    if found.get("kind") == "import" and changed:
+        found |= _import(found)
     return found
 
 
@@ -130,6 +134,15 @@ def class_share(share: float, *, forgotten: int) -> float | None:
     if forgotten < LEAST_ROWS:
         return None
     return min(1.0, round(math.ceil(share / CLASS_SHARE_STEP - 1e-9) * CLASS_SHARE_STEP, 4))
+
+
+def _import(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules of an import without their figures, which are of whole sets."""
+    return {
+        **{name: _withheld(found.get(name), _WHY_CHANGED) for name in _OF_AN_IMPORT},
+        "rules": [rule | {"reason": _WHY_CHANGED} for rule in found.get("rules", [])],
+        "reasons": [f"{one.partition(':')[0]}: {_WHY_CHANGED}" for one in found["reasons"]],
+    }
 
 
 def _is_of_few(found: Mapping[str, Any]) -> bool:

@@ -83,8 +83,8 @@ def verification(session: Session, model: Model, version: Version) -> Verificati
     found = session.scalar(select(Verification).where(Verification.version_id == version.id))
     if found is None:
         raise NotFound(
-            f"version {version.number} of {model.name} has no verification: a version that was "
-            "imported forgot nothing that could be measured"
+            f"version {version.number} of {model.name} has no verification yet; one that was "
+            "imported is measured by a worker, unless that was before this release"
         )
     return found
 

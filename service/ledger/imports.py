@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
-from service.ledger import audit, locks, record_lists, standing, versions
-from service.ledger.states import VERSION_MOVES, VersionStatus, check_move
-from service.ledger.tables import Dataset, Model, Record, RecordList, RequestRecord, Version
+from service.ledger import audit, locks, record_lists, shares, standing, versions
+from service.ledger.states import VersionStatus
+from service.ledger.tables import Dataset, Import, Model, Record, RecordList, RequestRecord, Version
 
 #: ``trained_on`` of a version that was trained on the dataset's train split.
 SPLIT = "split"
@@ -84,7 +84,10 @@ def register(
     actor: str,
     now: datetime,
 ) -> Version:
-    """A published version, an anchor of itself; without ``promote`` live if none is yet."""
+    """Register a candidate, an anchor of itself, that a worker is to measure (``measurements``).
+
+    ``promote`` says whether it goes live then; None: if nothing else is live by then.
+    """
     # Until the end nothing may be excluded, and no request be recorded that misses the version.
     data_revision, stated = check(
         session,
@@ -96,7 +99,6 @@ def register(
     )
     record_list_id = None if stated is None else stated.id
     versions.lock(session, model)
-    production = model.production_id
     version = versions.register(
         session,
         model,
@@ -117,21 +119,11 @@ def register(
         subject=versions.subject(model, version),
         data={"digest": digest, "data_revision": data_revision, "trained_on": trained_on},
     )
-    if promote or (promote is None and production is None):
-        versions.promote(
-            session,
-            model,
-            version,
-            expected_production=production,
-            reason="imported",
-            actor=actor,
-            now=now,
-        )
-    else:
-        check_move(VERSION_MOVES, version.status, VersionStatus.PUBLISHED)
-        version.status = VersionStatus.PUBLISHED
-        version.published_at = now
-        session.flush()
+    session.add(Import(version_id=version.id, promote=promote))
+    session.flush()
+    if model.production_id is None:
+        # Requests that came before the model had anything to forget from now concern it too.
+        shares.join(session, model, data_revision=data_revision, now=now)
     return version
 
 

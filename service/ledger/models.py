@@ -16,6 +16,7 @@ from service.ledger import (
     choices,
     claims,
     datasets,
+    holds,
     locks,
     shares,
     standing,
@@ -184,6 +185,7 @@ def run_now(
         raise Conflict(
             f"model {model.name} has no production version yet; train it or import a version first"
         )
+    _end_hold(session, model, method=method, actor=actor, now=now)
     waiting = pending(session, model)
     exact = claims.EXACT["method"] if claims.must_be_exact(session, model) else None
     if method is not None:
@@ -200,6 +202,26 @@ def run_now(
     data = {"method": method, "erasures": sum(waiting.values())}
     _write(session, model, audit.Action.MODEL_RUN_NOW, actor, data)
     return exact or method, waiting
+
+
+def _end_hold(
+    session: Session, model: Model, *, method: str | None, actor: str, now: datetime
+) -> None:
+    """Give up a held version for another method; refuse to hurry it without one."""
+    batch = holds.locked(session, model)
+    if batch is None:
+        return
+    version = session.get_one(Version, batch.version_id)
+    if method is None:
+        raise Conflict(
+            f"version {version.number} of {model.name} is held since it lost accuracy, and the "
+            "next batch waits for it; let it go live "
+            f"(POST /v1/models/{model.name}/versions/{version.number}:approve), or ask for another "
+            "method, which gives it up"
+        )
+    holds.release(
+        session, model, batch, because="another method was asked for", actor=actor, now=now
+    )
 
 
 def _expected(session: Session, model: Model) -> set[str]:

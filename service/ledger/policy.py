@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,6 +62,15 @@ class Policy(_Frozen):
     )
     promote_without_power: bool = Field(
         True, description="promote, marked, a version whose batch is too small to judge"
+    )
+    on_accuracy_drop: Literal["hold", "promote"] = Field(
+        "hold",
+        description="what becomes of a retrained version that lost more accuracy than the gates "
+        "allow and is at fault in nothing else: hold waits for approval until hold_margin_days "
+        "before the first of its requests is due, then it goes live; promote does not wait",
+    )
+    hold_margin_days: float = Field(
+        3.0, ge=0, le=365, description="how long before the due date a hold ends by itself"
     )
     drift: Drift = Field(default_factory=Drift)
     auto_consolidate: bool = Field(

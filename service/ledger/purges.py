@@ -26,8 +26,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 def due(session: Session, *, now: datetime) -> list[int]:
     """Ids of the versions to destroy: their window is over and nothing live needs them.
 
-    Withdrawn and retired ones, and those that a batch made and its verification rejected: they may
-    still carry what they were to forget, and are never promoted.
+    Withdrawn and retired ones, those that a batch made and its verification rejected, and imports
+    that were refused: they may still carry what they were to forget, and are never promoted.
     """
     live = aliased(Version)
     rows = session.execute(
@@ -37,7 +37,10 @@ def due(session: Session, *, now: datetime) -> list[int]:
         .where(
             or_(
                 Version.status.in_([VersionStatus.RETIRED, VersionStatus.WITHDRAWN]),
-                and_(Version.status == VersionStatus.REJECTED, Version.batch_id.is_not(None)),
+                and_(
+                    Version.status == VersionStatus.REJECTED,
+                    or_(Version.batch_id.is_not(None), Version.origin == "imported"),
+                ),
             )
         )
         .order_by(Version.id)

@@ -19,6 +19,7 @@ from service.ledger import (
     audit,
     canonical,
     erasures,
+    holds,
     ids,
     keys,
     outlook,
@@ -344,6 +345,11 @@ def _holds(session: Session, model: Model, hollow: Collection[int], now: datetim
     )
     if not set(hollow).intersection(inside):
         return False
+    held = holds.locked(session, model)
+    if held is not None:  # its end may be weeks away, and the live version is not to wait
+        holds.release(
+            session, model, held, because="a backup was restored", actor=PRINCIPAL, now=now
+        )
     model.run_now_at, model.run_now_method = now, RETRAIN
     running = select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
     for batch in session.scalars(running):  # the backup was taken in the middle of it

@@ -100,7 +100,8 @@ def report(
             "does_not_prove": caveats.sentences(
                 guarantee=guarantee,
                 # A drop of accuracy is a failed verification that was no reason to wait.
-                verdict="accuracy_drop" if version.mark == "accuracy_drop" else verdict,
+                # Nor is a statement that the figures do not confirm one that they contradict.
+                verdict=version.mark if version.mark in caveats.OF_MARK else verdict,
                 carries=bool(carried),
                 remaining=bool(remaining),
                 imported=story.chain[-1].origin == "imported",

@@ -56,9 +56,9 @@ class RunStatus(StrEnum):
 class VersionStatus(StrEnum):
     """One immutable set of weights."""
 
-    CANDIDATE = "candidate"  # stored and registered; not yet judged or still owing deletions
+    CANDIDATE = "candidate"  # registered; to be judged or measured, or still owing deletions
     PUBLISHED = "published"  # is, or may become again, the production version
-    REJECTED = "rejected"  # verification failed; never promoted
+    REJECTED = "rejected"  # verification failed, or the import was refused; never promoted
     RETIRED = "retired"  # carries erased data; no longer served
     WITHDRAWN = "withdrawn"  # taken back by an operator; no longer served
     PURGED = "purged"  # the weights are destroyed; the row remains as history
@@ -91,6 +91,7 @@ class BatchStatus(StrEnum):
     """Erasures of one model that are unlearned together."""
 
     RUNNING = "running"  # a worker holds the model's lease, or must take it over
+    HELD = "held"  # its version lost accuracy and waits for approval, or the due date
     COMPLETED = "completed"  # its version was promoted
     FAILED = "failed"  # given up; its erasures were handed back
 

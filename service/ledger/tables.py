@@ -321,6 +321,23 @@ class Version(Base):
     purged_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class Import(Base):
+    """What became of an imported version: a worker measures it before it may go live."""
+
+    __tablename__ = "imports"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    #: Whether it is to go live; NULL: only if nothing is live yet when it was measured.
+    promote: Mapped[bool | None]
+    #: Share of the rows that were scored.
+    progress: Mapped[float] = mapped_column(default=0.0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None] = mapped_column(Instant)
+    error: Mapped[str | None] = mapped_column(Text)
+    #: When it was decided on; NULL: it waits to be measured.
+    finished_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
+
+
 class Artifact(Base):
     """Internal state in the store that belongs to a version and may carry erased rows.
 
@@ -466,6 +483,8 @@ class Batch(Base):
     attempts: Mapped[int] = mapped_column(default=1)
     error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant)
+    #: Of a held batch: when its version goes live by itself.
+    held_until: Mapped[datetime | None] = mapped_column(Instant)
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.ledger import audit, versions
@@ -31,7 +31,7 @@ def store(
         version_id=version.id,
         verdict=measured["verdict"],
         measured=measured,
-        set_changes=_set_changes(session, model, data_revision),
+        set_changes=_set_changes(session, model, version, data_revision),
         created_at=now,
     )
     session.add(made)
@@ -51,15 +51,18 @@ def of(session: Session, version: Version) -> Verification | None:
     return session.scalar(select(Verification).where(Verification.version_id == version.id))
 
 
-def _set_changes(session: Session, model: Model, data_revision: int) -> dict[str, Any]:
+def _set_changes(
+    session: Session, model: Model, version: Version, data_revision: int
+) -> dict[str, Any]:
     """Count the rows that left each set since its figures were last shown.
 
     Two tables over sets that differ by a few rows give, subtracted, the figures of these rows. So
     a table is shown only if its set is the one last shown or lacks at least ``LEAST_ROWS`` of it.
     """
-    before = _latest(session, model)
-    if before is None:
+    latest = _latest(session, model)
+    if latest is None:
         return {"revision": data_revision, "rows": dict.fromkeys(SETS, 0)}
+    before, other_list = latest
     known = before.set_changes
     if known is None:
         return {"revision": data_revision, "rows": dict.fromkeys(SETS, 1)}
@@ -69,33 +72,57 @@ def _set_changes(session: Session, model: Model, data_revision: int) -> dict[str
             "revision": known["revision"],
             "rows": {name: max(rows, 1) for name, rows in known["rows"].items()},
         }
-    left = _excluded_between(session, model.dataset_id, known["revision"], data_revision)
-    rows = {name: known["rows"][name] + left[name] for name in SETS}
+    mine = version.record_list_id
+    left = _excluded_between(session, model.dataset_id, known["revision"], data_revision, mine)
+    moved = _between_lists(session, model.dataset_id, other_list, mine)
+    rows = {name: known["rows"][name] + left[name] + moved[name] for name in SETS}
     return {
         "revision": data_revision,
         "rows": {name: 0 if count >= LEAST_ROWS else count for name, count in rows.items()},
     }
 
 
-def _latest(session: Session, model: Model) -> Verification | None:
-    return session.scalar(
-        select(Verification)
+def _latest(session: Session, model: Model) -> tuple[Verification, str | None] | None:
+    """The newest verification, and the record list of its version."""
+    found = session.execute(
+        select(Verification, Version.record_list_id)
         .join(Version, Version.id == Verification.version_id)
         .where(Version.model_id == model.id)
         .order_by(Version.number.desc())
         .limit(1)
-    )
+    ).one_or_none()
+    return None if found is None else (found[0], found[1])
 
 
-def _excluded_between(session: Session, dataset_id: int, after: int, until: int) -> dict[str, int]:
-    found = session.execute(
-        select(Record.split, func.count())
-        .where(
-            Record.dataset_id == dataset_id,
-            Record.excluded_revision > after,
-            Record.excluded_revision <= until,
-        )
-        .group_by(Record.split)
+def _excluded_between(
+    session: Session, dataset_id: int, after: int, until: int, record_list_id: str | None
+) -> dict[str, int]:
+    """Rows that left each set: training rows wherever they lie, and the others of each split."""
+    gone = and_(
+        Record.dataset_id == dataset_id,
+        Record.excluded_revision > after,
+        Record.excluded_revision <= until,
     )
-    counts: dict[int, int] = dict(found.all())
+    trained = versions.of_training(record_list_id)
+    counts = _by_split(session, and_(gone, ~trained))
+    counts[0] = sum(_by_split(session, and_(gone, trained)).values())
     return {name: counts.get(split, 0) for split, name in enumerate(SETS)}
+
+
+def _between_lists(
+    session: Session, dataset_id: int, one: str | None, other: str | None
+) -> dict[str, int]:
+    """Rows by which the sets of two versions differ since they were trained on other records."""
+    if one == other:
+        return dict.fromkeys(SETS, 0)
+    a, b = versions.of_training(one), versions.of_training(other)
+    counts = _by_split(
+        session, and_(Record.dataset_id == dataset_id, or_(and_(a, ~b), and_(b, ~a)))
+    )
+    counts[0] = sum(counts.values())
+    return {name: counts.get(split, 0) for split, name in enumerate(SETS)}
+
+
+def _by_split(session: Session, which: ColumnElement[bool]) -> dict[int, int]:
+    rows = session.execute(select(Record.split, func.count()).where(which).group_by(Record.split))
+    return dict(rows.all())

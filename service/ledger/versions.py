@@ -22,6 +22,7 @@ from service.ledger.tables import (
     Artifact,
     BatchRecord,
     Erasure,
+    Import,
     Model,
     Record,
     RecordListRow,
@@ -259,6 +260,24 @@ def refuse_resurrection(session: Session, model: Model, version: Version) -> Non
         )
 
 
+def refuse_unmeasured(session: Session, model: Model, version: Version) -> None:
+    """Raise while a worker has not measured an imported version."""
+    waiting = session.get(Import, version.id)
+    if waiting is not None and waiting.finished_at is None:
+        raise Conflict(
+            f"version {version.number} of {model.name} was imported and is still to be measured by "
+            f"a worker; GET /v1/models/{model.name}/versions/{version.number} shows how far it is",
+            retry_after_seconds=5,
+        )
+
+
+def publish(session: Session, version: Version, *, now: datetime) -> None:
+    """Let the version be downloaded and promoted later; it does not go live."""
+    _move(version, VersionStatus.PUBLISHED)
+    version.published_at = now
+    session.flush()
+
+
 def promote(
     session: Session,
     model: Model,
@@ -271,12 +290,14 @@ def promote(
 ) -> None:
     """Point ``production`` at the version, if it still is where the caller saw it.
 
-    Refuses versions that contain forgotten records, and retires every other version that does. A
-    model that goes live for the first time gets its share of every open request.
+    Refuses versions that contain forgotten records or are not measured yet, and retires every other
+    version that contains forgotten records. A model that goes live for the first time gets its
+    share of every open request.
     """
     lock(session, model)
     session.refresh(version)
     standing.require_version(model, version)
+    refuse_unmeasured(session, model, version)
     refuse_resurrection(session, model, version)
     if model.production_id is None:
         shares.join(session, model, data_revision=version.data_revision, now=now)
@@ -333,6 +354,8 @@ def retire_tainted(
         Version.status.in_(
             [VersionStatus.PUBLISHED, VersionStatus.REJECTED, VersionStatus.CANDIDATE]
         ),
+        # What is still to be measured owes deletions as a version in training does.
+        ~exists().where(Import.version_id == Version.id, Import.finished_at.is_(None)),
     )
     if keep is not None:
         wanted = wanted.where(Version.id != keep.id)

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import audit, batches, leases, locks, releases, runs, versions
+from service.ledger import audit, batches, holds, leases, locks, releases, runs, versions
 from service.ledger.policy import Policy
 from service.ledger.states import (
     VERSION_MOVES,
@@ -215,12 +215,14 @@ def _lock(session: Session, model: Model) -> None:
 
 
 def _in_use(session: Session, model: Model, version: Version) -> bool:
-    """Whether it is live, or a batch runs on it."""
+    """Whether it is live, or a batch runs or is held on it."""
     return model.production_id == version.id or _running(session, model, version) is not None
 
 
 def _running(session: Session, model: Model, base: Version | None) -> Batch | None:
-    wanted = select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
+    wanted = select(Batch).where(
+        Batch.model_id == model.id, Batch.status.in_([BatchStatus.RUNNING, BatchStatus.HELD])
+    )
     if base is not None:
         wanted = wanted.where(Batch.base_version_id == base.id)
     return session.scalar(wanted)
@@ -230,7 +232,10 @@ def _stop_batch(
     session: Session, model: Model, *, base: Version | None, actor: str, now: datetime
 ) -> None:
     batch = _running(session, model, base)
-    if batch is not None:
+    if batch is not None and batch.status == BatchStatus.HELD:
+        because = "its base was withdrawn"
+        holds.release(session, model, batch, because=because, actor=actor, now=now)
+    elif batch is not None:
         batches.stop(session, batch, because="its version was withdrawn", actor=actor, now=now)
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from workers.compute import failures
 
-OPERATIONS = ("catalogue", "describe", "train", "prepare", "references", "unlearn")
+OPERATIONS = ("catalogue", "describe", "measure", "train", "prepare", "references", "unlearn")
 
 #: Progress is told at most this often.
 PROGRESS_SECONDS = 0.2

@@ -70,15 +70,25 @@ def scores(
 def describe(model: Classifier, rows: Data) -> dict[str, Any]:
     """Accuracy and loss of an exact version: nothing was forgotten, so nothing is judged."""
     fixed = sets(rows, [])
-    measured = {}
-    for name, examples in fixed.items():
-        scored = verification.score(model, examples)
-        measured[name] = {
-            "rows": len(scored),
-            "accuracy": float(scored.correct.mean()) if len(scored) else None,
-            "loss": float(scored.loss.mean()) if len(scored) else None,
-        }
+    measured = {
+        name: figures(verification.score(model, examples)) for name, examples in fixed.items()
+    }
     return {"verdict": "exact", "kind": "anchor", "sets": measured}
+
+
+def sets_of_import(rows: Data) -> dict[str, Examples]:
+    """The rows on which an imported version is measured: a sample of each split."""
+    named = {"retain": data.TRAIN, "calibration": data.VALIDATION, "audit": data.AUDIT}
+    return {name: _sample(rows.split(which), AUDIT_SAMPLE) for name, which in named.items()}
+
+
+def figures(scored: Scores) -> dict[str, Any]:
+    """Rows, accuracy and mean loss of one set; None where it has no rows."""
+    return {
+        "rows": len(scored),
+        "accuracy": float(scored.correct.mean()) if len(scored) else None,
+        "loss": float(scored.loss.mean()) if len(scored) else None,
+    }
 
 
 def _forget(

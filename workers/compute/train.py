@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ def run(
     )
     measured = measuring.describe(model, rows)
     comparison = None if approximate is None else _compare(request, rows, approximate, model)
+    lost = comparison is not None and _lost_accuracy(comparison, request["gates"])
     return {
         "checkpoint": checkpoint,
         "artifacts": logs.store(root, kept),
@@ -79,6 +80,7 @@ def run(
             **logs.describe(kept),
         },
         "comparison": comparison,
+        "accuracy_drop": lost,
         "timings": {"train": trained - began, "measure": time.perf_counter() - trained},
         "verification": measured,
     }
@@ -100,8 +102,15 @@ def _approximate(request: dict[str, Any], place: Workspace, root: Path) -> Class
 def _compare(
     request: dict[str, Any], rows: Data, approximate: Classifier, exact: Classifier
 ) -> dict[str, Any]:
-    """Both versions on never-seen, retained and calibration rows; forgotten rows are gone."""
+    """Both versions on never-seen, retained and calibration rows; forgotten rows are gone.
+
+    Never seen by either: not those of another split that the live version was trained on.
+    """
     live = request["approximate"]
+    if live["trained_on"] is not None:
+        seen = torch.zeros_like(rows.excluded)
+        seen[torch.as_tensor(live["trained_on"], dtype=torch.int64)] = True
+        rows = replace(rows, excluded=rows.excluded | (seen & ~rows.training))
     sides = [
         {
             name: verification.score(model, examples, keep_probabilities=True)
@@ -113,3 +122,10 @@ def _compare(
         "approximate": {"version": live["number"], "digest": live["digest"]},
         "sets": verification.compare(sides[0], sides[1]),
     }
+
+
+def _lost_accuracy(comparison: dict[str, Any], gates: dict[str, Any]) -> bool:
+    """Whether the new version is worse on never-seen rows than the gates allow."""
+    found = comparison["sets"].get("audit")
+    limit = options.parse(verification.Gates, gates).audit_accuracy_drop
+    return found is not None and -found["accuracy"]["difference"]["interval"][1] > limit

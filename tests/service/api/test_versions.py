@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from models_store import checkpoints
-from service.ledger import models, requests, versions
+from service.ledger import measurements, models, requests, versions
 from service.ledger.states import ErasureStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Dataset, Erasure, Version
 from service.settings import Settings
@@ -48,6 +49,24 @@ def _post(client: TestClient, content: bytes, **params: Any) -> Any:
     return client.post(PATH, content=content, headers=BINARY, params=params)
 
 
+def _measured(app: FastAPI, number: int, **values: Any) -> None:
+    """What a worker does once it has measured version ``number``."""
+    measured = {"verdict": "imported", "mark": None, "kind": "import", "reasons": [], **values}
+    with app.state.sessions() as session:
+        model = models.get(session, "reader")
+        version = versions.get(session, model, number)
+        measurements.decide(
+            session,
+            model,
+            version,
+            measured=measured,
+            data_revision=0,
+            actor="worker:w",
+            now=factories.NOW,
+        )
+        session.commit()
+
+
 def _forget(session: Any, *, rows: list[int], revision: int) -> str:
     """A completed deletion of rows that were excluded at a revision; its id."""
     data = session.scalars(select(Dataset).where(Dataset.name == "digits")).one()
@@ -65,13 +84,20 @@ def test_an_import_is_stored_as_it_was_sent_and_goes_live_first(app: FastAPI) ->
     answer = _post(client, sent)
     assert answer.status_code == 201, answer.text
     assert answer.headers["Location"] == f"{PATH}/1"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert client.get(f"{PATH}/1").json() == answer.json()
+    assert (answer.json()["status"], answer.json()["is_production"]) == ("candidate", False)
+    assert "waits for a worker" in answer.json()["status_reason"]
+    assert_problem(client.get(f"{PATH}/1/verification"), 404, "measured by a worker")
+    _measured(app, 1)
     shown = client.get(f"{PATH}/1").json()
-    assert shown == answer.json()
     assert (shown["origin"], shown["status"], shown["is_production"]) == (
         "imported",
         "published",
         True,
     )
+    assert (shown["verdict"], shown["status_reason"]) == ("imported", None)
+    assert client.get(f"{PATH}/1/verification").json()["verdict"] == "imported"
     assert (shown["anchor"], shown["parent"], shown["size_bytes"]) == (1, None, len(sent))
     store = app.state.settings.store
     assert checkpoints.path(store, shown["digest"]).read_bytes() == sent
@@ -83,20 +109,53 @@ def test_an_import_is_stored_as_it_was_sent_and_goes_live_first(app: FastAPI) ->
     with app.state.sessions() as session:
         lines = session.scalars(select(AuditEvent).order_by(AuditEvent.seq))
         actions = [line.action for line in lines if line.subject == "version:reader/1"]
-    assert actions == ["version:registered", "version:imported", "version:promoted"]
+    assert actions == [
+        "version:registered",
+        "version:imported",
+        "version:verified",
+        "version:promoted",
+    ]
+
+
+def test_an_import_that_the_rules_refuse_says_why_and_is_not_handed_out(app: FastAPI) -> None:
+    client = callers.client(app)
+    _post(client, _weights())
+    _measured(app, 1, verdict="failed", reasons=["chance: accuracy 0.1, not above chance"])
+    shown = client.get(f"{PATH}/1").json()
+    assert (shown["status"], shown["verdict"], shown["is_production"]) == (
+        "rejected",
+        "failed",
+        False,
+    )
+    assert "not above chance" in shown["status_reason"]
+    assert_problem(client.get(f"{PATH}/1/checkpoint"), 409, "rejected")
+    assert_problem(client.put(ALIAS, json={"version": 1}), 409)
+
+
+def test_an_import_cannot_go_live_before_it_is_measured(app: FastAPI) -> None:
+    client = callers.client(app)
+    _post(client, _weights())
+    refused = client.put(ALIAS, json={"version": 1})
+    assert_problem(refused, 409, "still to be measured", f"{PATH}/1")
+    assert int(refused.headers["Retry-After"]) > 0
+    _measured(app, 1, mark="unconfirmed_rows")
+    assert client.get(f"{PATH}/1").json()["mark"] == "unconfirmed_rows"
 
 
 def test_a_second_import_goes_live_only_when_asked(app: FastAPI) -> None:
     client = callers.client(app)
     _post(client, _weights(0))
-    second = client.post(
-        PATH, content=_weights(1), headers={"Content-Type": "application/vnd.safetensors"}
-    ).json()
+    _measured(app, 1)
+    client.post(PATH, content=_weights(1), headers={"Content-Type": "application/vnd.safetensors"})
+    _measured(app, 2)
+    second = client.get(f"{PATH}/2").json()
     assert (second["number"], second["is_production"], second["status"]) == (2, False, "published")
-    third = _post(client, _weights(2), promote="true").json()
-    assert third["is_production"]
+    _post(client, _weights(2), promote="true")
+    _measured(app, 3)
     assert client.get("/v1/models/reader").json()["production"] == 3
-    assert not _post(client, _weights(3), promote="false").json()["is_production"]
+    _post(client, _weights(3), promote="false")
+    _measured(app, 4)
+    assert client.get("/v1/models/reader").json()["production"] == 3
 
 
 def test_import_goes_live_only_for_a_key_that_may_promote(app: FastAPI) -> None:
@@ -104,13 +163,17 @@ def test_import_goes_live_only_for_a_key_that_may_promote(app: FastAPI) -> None:
     assert_problem(_post(writer, _weights(), promote="true"), 403, "models:promote")
     store: Path = app.state.settings.store
     assert [file for file in store.rglob("*") if file.is_file()] == []  # refused unread
-    for asked in ({}, {"promote": "false"}):
-        made = _post(writer, _weights(), **asked).json()
+    for number, asked in enumerate(({}, {"promote": "false"}), start=1):
+        assert _post(writer, _weights(), **asked).status_code == 201
+        _measured(app, number)
+        made = writer.get(f"{PATH}/{number}").json()
         assert (made["is_production"], made["status"]) == (False, "published")
     assert writer.get("/v1/models/reader").json()["production"] is None
     promoter = callers.client(app, "models:write", "models:promote")
-    assert _post(promoter, _weights(1)).json()["is_production"]
-    assert _post(promoter, _weights(2), promote="true").json()["is_production"]
+    for number, asked in ((3, {}), (4, {"promote": "true"})):
+        assert _post(promoter, _weights(number), **asked).status_code == 201
+        _measured(app, number)
+        assert writer.get(f"{PATH}/{number}").json()["is_production"]
 
 
 def test_the_same_file_may_be_imported_twice(app: FastAPI) -> None:
@@ -346,6 +409,7 @@ def test_the_alias_moves_back_and_forth_with_its_history(app: FastAPI) -> None:
     assert client.get(ALIAS).json()["version"] is None
     for seed in range(2):
         _post(client, _weights(seed), promote="true")
+        _measured(app, seed + 1)
     moved = client.put(ALIAS, json={"version": 1, "reason": "rollback", "expected": 2})
     assert moved.status_code == 200
     assert moved.json()["version"] == 1
@@ -355,7 +419,8 @@ def test_the_alias_moves_back_and_forth_with_its_history(app: FastAPI) -> None:
         (2, 1, "imported"),
         (1, None, "imported"),
     ]
-    assert all(one["moved_by"].startswith("key:key_") for one in history)
+    assert history[0]["moved_by"].startswith("key:key_")
+    assert {one["moved_by"] for one in history[1:]} == {"worker:w"}
     page = client.get(ALIAS, params={"limit": 2}).json()["history"]
     rest = client.get(ALIAS, params={"cursor": page["next_cursor"]}).json()["history"]
     assert [one["version"] for one in rest["items"]] == [1]
@@ -367,6 +432,7 @@ def test_the_alias_is_moved_only_from_where_the_caller_saw_it(app: FastAPI) -> N
     client = callers.client(app)
     for seed in range(2):
         _post(client, _weights(seed), promote="true")
+        _measured(app, seed + 1)
     assert_problem(client.put(ALIAS, json={"version": 1, "expected": 1}), 409, "production-moved")
     assert client.get(ALIAS).json()["version"] == 2
 
@@ -401,3 +467,54 @@ def test_only_writers_import(app: FastAPI) -> None:
     assert_problem(_post(callers.client(app, "models:read"), _weights()), 403)
     with app.state.sessions() as session:
         assert session.scalars(select(Version)).all() == []
+
+
+def _held(app: FastAPI) -> None:
+    """Version 1 is live; version 2, without row 0, is held until the request is nearly due."""
+    with app.state.sessions() as session:
+        model = models.get(session, "reader")
+        data = session.get_one(Dataset, model.dataset_id)
+        data.revision = 1
+        session.get_one(factories.Record, (data.id, 0)).excluded_revision = 1
+        base = factories.version(session, model)
+        asked = factories.request(session, data, rows=[0], status="processing")
+        batch = factories.batch(
+            session, model, base, status="held", held_until=factories.NOW + timedelta(days=28)
+        )
+        factories.erasure(session, asked, model, status="claimed", batch_id=batch.id)
+        version = factories.version(
+            session,
+            model,
+            production=False,
+            status=VersionStatus.CANDIDATE,
+            data_revision=1,
+            batch_id=batch.id,
+        )
+        batch.version_id = version.id
+        session.commit()
+
+
+def test_a_held_version_says_until_when_and_goes_live_when_approved(app: FastAPI) -> None:
+    _held(app)
+    client = callers.client(app)
+    shown = client.get(f"{PATH}/2").json()
+    assert shown["status"] == "candidate"
+    assert "2026-03-29" in shown["status_reason"]
+    [batch] = client.get("/v1/models/reader/batches").json()["items"]
+    assert (batch["status"], batch["held_until"]) == ("held", "2026-03-29T12:00:00Z")
+    refused = client.post("/v1/models/reader/batches:run-now", json={})
+    assert_problem(refused, 409, f"{PATH}/2:approve")
+    reader = callers.client(app, "models:read", "models:write")
+    assert_problem(reader.post(f"{PATH}/2:approve"), 403, "models:promote")
+    approved = client.post(f"{PATH}/2:approve")
+    assert approved.status_code == 200, approved.text
+    assert (approved.json()["is_production"], approved.json()["status"]) == (True, "published")
+    assert client.post(f"{PATH}/2:approve").status_code == 200
+    assert client.get("/v1/models/reader/batches").json()["items"][0]["status"] == "completed"
+
+
+def test_only_a_held_version_is_approved(app: FastAPI) -> None:
+    _chain(app)
+    client = callers.client(app)
+    assert_problem(client.post(f"{PATH}/2:approve"), 409, "not-held")
+    assert_problem(client.post(f"{PATH}/9:approve"), 404)

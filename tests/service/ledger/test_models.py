@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
-from service.ledger import choices, imports, lineage, models, versions
+from service.ledger import choices, imports, lineage, measurements, models, versions
 from service.ledger.states import VersionStatus
 from service.ledger.tables import AuditEvent, Dataset, Model, Version
 from tests import factories
@@ -25,7 +25,7 @@ def model(session: Session, data: Dataset) -> Model:
 
 
 def _import(session: Session, model: Model, *, revision: int = 0, promote: bool | None) -> Version:
-    return imports.register(
+    made = imports.register(
         session,
         model,
         digest="c" * 64,
@@ -35,6 +35,17 @@ def _import(session: Session, model: Model, *, revision: int = 0, promote: bool 
         actor="key:k",
         now=NOW,
     )
+    assert made.status == VersionStatus.CANDIDATE
+    measurements.decide(
+        session,
+        model,
+        made,
+        measured={"verdict": measurements.ACCEPTED, "mark": None, "reasons": []},
+        data_revision=revision,
+        actor="worker:w",
+        now=NOW,
+    )
+    return made
 
 
 def test_a_model_is_preparing_until_a_worker_has_built_it(session: Session, model: Model) -> None:

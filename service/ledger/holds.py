@@ -1,0 +1,327 @@
+"""Holds: an exact version that lost too much accuracy waits for a person, or for the due date.
+
+It was trained without the records, so nothing better can be had for them, and the deletion is due
+only later. Until then the version stays a candidate, its batch is ``held``, the version before it
+stays live, and no other batch of the model is formed. The hold ends
+
+- when somebody approves the version;
+- by itself, a margin before the first of the requests is due;
+- when another version that holds none of the records goes live: the batch is completed with it;
+- when production moved to a version that does hold them, or another method is asked for: the
+  erasures wait for the next batch again.
+
+The last three are seen at the next claim, under the model's lease; each is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict
+from service.ledger import audit, batches, canonical, leases, locks, versions
+from service.ledger.policy import Policy
+from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
+from service.ledger.tables import (
+    Batch,
+    BatchRecord,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    Version,
+)
+
+#: Mark of an exact version that lost more accuracy than the policy allows.
+MARK = "accuracy_drop"
+
+
+class NotHeld(Conflict):
+    """There is nothing to approve about this version."""
+
+    code = "not-held"
+
+
+def until(session: Session, batch: Batch, policy: Policy) -> datetime | None:
+    """Return when a hold of the batch would end by itself; None when it is not to be held.
+
+    A batch without requests of its own, of an anchor that catches up, has nobody to wait for.
+    """
+    if policy.on_accuracy_drop != "hold":
+        return None
+    first = session.scalar(
+        select(func.min(DeletionRequest.due_at))
+        .join(Erasure, Erasure.request_id == DeletionRequest.id)
+        .where(Erasure.batch_id == batch.id)
+    )
+    return None if first is None else first - timedelta(days=policy.hold_margin_days)
+
+
+def hold(
+    session: Session,
+    model: Model,
+    batch: Batch,
+    version: Version,
+    *,
+    until: datetime,
+    held: leases.Held,
+) -> None:
+    """Keep the batch and its version as they are until somebody decides, or ``until``."""
+    leases.hold(session, held)
+    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    locks.requests(session, session.scalars(theirs).all())
+    batches.lock(session, batch, held=held)
+    _say_why(
+        session,
+        batch,
+        f"version {version.number} of model {model.name} is without the records and waits for "
+        "approval, since it lost more accuracy than the policy allows; it goes live by itself at "
+        f"{canonical.moment(until)}",
+    )
+    batch.status = BatchStatus.HELD
+    batch.version_id = version.id
+    batch.held_until = until
+    version.mark = MARK
+    session.flush()
+    audit.append(
+        session,
+        actor=f"worker:{held.owner}",
+        action=audit.Action.BATCH_HELD,
+        subject=f"batch:{batch.id}",
+        data={"version": version.number, "until": canonical.moment(until)},
+    )
+
+
+def of(session: Session, model: Model) -> Batch | None:
+    """Return the model's held batch, or None."""
+    return session.scalar(
+        select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.HELD)
+    )
+
+
+def due(now: datetime) -> Select[int, datetime]:
+    """Select of (model id, creation) of held batches that can be decided on."""
+    return (
+        select(Batch.model_id, Batch.created_at)
+        .join(Model, Model.id == Batch.model_id)
+        .join(Version, Version.id == Batch.version_id)
+        .where(
+            Batch.status == BatchStatus.HELD,
+            or_(
+                Batch.held_until <= now,
+                Model.production_id.is_distinct_from(Batch.base_version_id),
+                Version.status != VersionStatus.CANDIDATE,
+            ),
+        )
+    )
+
+
+def settle(session: Session, model: Model, *, held: leases.Held, now: datetime) -> bool:
+    """End the model's hold if it is time; whether a batch is still held.
+
+    Called under the model's lease, before another batch is formed.
+    """
+    batch = locked(session, model)
+    if batch is None:
+        return False
+    actor = f"worker:{held.owner}"
+    version = session.get_one(Version, batch.version_id)
+    live = None if model.production_id is None else session.get_one(Version, model.production_id)
+    if live is not None and not _contains_any(session, model, live, batch):
+        batches.close(session, batch, live, actor=actor, now=now)
+        if version.status == VersionStatus.CANDIDATE:
+            versions.reject(session, model, version, verdict="superseded", actor=actor)
+        return False
+    if version.status != VersionStatus.CANDIDATE or model.production_id != batch.base_version_id:
+        release(session, model, batch, because="another version went live", actor=actor, now=now)
+        return False
+    if batch.held_until is not None and batch.held_until > now:
+        return True
+    _go_live(session, model, batch, version, reason="held until it was due", actor=actor, now=now)
+    return False
+
+
+def approve(
+    session: Session, model: Model, version: Version, *, actor: str, now: datetime
+) -> Version:
+    """Let a held version go live now; approving the live version again changes nothing."""
+    batch = locked(session, model)
+    if batch is None or batch.version_id != version.id:
+        if model.production_id == version.id:
+            return version
+        if waits_aside(model, version):
+            _say_approved(session, model, version, actor=actor)
+            versions.promote(
+                session,
+                model,
+                version,
+                expected_production=model.production_id,
+                reason="approved",
+                actor=actor,
+                now=now,
+            )
+            return version
+        raise NotHeld(
+            f"version {version.number} of {model.name} is {version.status} and is not held for "
+            "approval; only a version that lost accuracy waits for it"
+        )
+    if model.production_id != batch.base_version_id:
+        raise versions.ProductionMoved(
+            f"production of {model.name} has moved since version {version.number} was made; its "
+            "records are forgotten from the version that is live now"
+        )
+    _say_approved(session, model, version, actor=actor)
+    _go_live(session, model, batch, version, reason="approved", actor=actor, now=now)
+    return version
+
+
+def set_aside(
+    session: Session, model: Model, version: Version, *, owes: bool, actor: str, now: datetime
+) -> None:
+    """Leave a retrain that nobody asked for, and that lost accuracy, for somebody to approve.
+
+    The live version is without everything that was to be forgotten: there is no date to keep. One
+    that owes deletions itself is not worth catching up and is rejected.
+    """
+    version.mark = MARK
+    if owes:
+        versions.reject(session, model, version, verdict=MARK, actor=actor)
+        return
+    versions.publish(session, version, now=now)
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_SET_ASIDE,
+        subject=versions.subject(model, version),
+        data={"because": MARK},
+    )
+
+
+def waits_aside(model: Model, version: Version) -> bool:
+    """Whether the version is a retrain that was set aside and is not live."""
+    return (
+        version.mark == MARK
+        and version.status == VersionStatus.PUBLISHED
+        and version.training_run_id is not None
+        and model.production_id != version.id
+    )
+
+
+def release(
+    session: Session, model: Model, batch: Batch, *, because: str, actor: str, now: datetime
+) -> None:
+    """Give the held version up; the erasures wait for the next batch."""
+    _say_why(session, batch, None)
+    version = session.get_one(Version, batch.version_id)
+    if version.status == VersionStatus.CANDIDATE:
+        versions.reject(session, model, version, verdict="given up", actor=actor)
+    batches.stop(session, batch, because=because, actor=actor, now=now)
+
+
+def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[int, str]:
+    """Why versions of a model that lost accuracy wait, by their ids."""
+    aside = {
+        version.id: "lost more accuracy than the policy allows and was not made live; approve it "
+        "(POST …:approve), or improve the model's recipe"
+        for version in found
+        if waits_aside(model, version)
+    }
+    rows = session.execute(
+        select(Batch.version_id, Batch.held_until).where(
+            Batch.status == BatchStatus.HELD,
+            Batch.version_id.in_([version.id for version in found]),
+        )
+    )
+    return aside | {
+        version_id: "lost more accuracy than the policy allows and waits for approval "
+        "(POST …:approve); goes live by itself at " + canonical.moment(ends)
+        for version_id, ends in rows
+        if version_id is not None and ends is not None
+    }
+
+
+def locked(session: Session, model: Model) -> Batch | None:
+    """Lock the model and, in the order of ``locks``, its held batch; return it, or None."""
+    if of(session, model) is None:
+        return None
+    versions.lock(session, model)
+    found = of(session, model)
+    if found is None:
+        return None
+    theirs = select(Erasure.request_id).where(Erasure.batch_id == found.id)
+    locks.requests(session, session.scalars(theirs).all())
+    session.scalars(
+        select(Erasure)
+        .where(Erasure.batch_id == found.id)
+        .order_by(Erasure.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    session.scalars(
+        select(Batch)
+        .where(Batch.id == found.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
+    return found if found.status == BatchStatus.HELD else None
+
+
+def _go_live(
+    session: Session,
+    model: Model,
+    batch: Batch,
+    version: Version,
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> None:
+    base_id = batch.base_version_id
+    batches.close(session, batch, version, actor=actor, now=now)
+    versions.promote(
+        session,
+        model,
+        version,
+        expected_production=base_id,
+        reason=reason,
+        actor=actor,
+        now=now,
+    )
+
+
+def _contains_any(session: Session, model: Model, live: Version, batch: Batch) -> bool:
+    chain = versions.batch_chain(session, live)
+    found = session.scalar(
+        select(Record.row)
+        .join(BatchRecord, BatchRecord.row == Record.row)
+        .where(
+            BatchRecord.batch_id == batch.id,
+            Record.dataset_id == model.dataset_id,
+            versions.contained(live, chain=chain),
+        )
+        .limit(1)
+    )
+    return found is not None
+
+
+def _say_approved(session: Session, model: Model, version: Version, *, actor: str) -> None:
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_APPROVED,
+        subject=versions.subject(model, version),
+        data={"batch": version.batch_id},
+    )
+
+
+def _say_why(session: Session, batch: Batch, reason: str | None) -> None:
+    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    session.execute(
+        update(DeletionRequest)
+        .where(DeletionRequest.id.in_(theirs), DeletionRequest.status == RequestStatus.PROCESSING)
+        .values(status_reason=reason)
+        .execution_options(synchronize_session="fetch")
+    )

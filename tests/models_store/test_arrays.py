@@ -1,3 +1,9 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -130,6 +136,77 @@ def test_interrupted_erasure_is_found_and_finished_by_repeating_it(tmp_path):
         arrays.verify(tmp_path, key)
     arrays.overwrite(tmp_path, key, arrays.erased(tmp_path, key))
     arrays.verify(tmp_path, key)
+
+
+def test_an_erasure_that_fails_at_the_rows_counts_them_as_erased_already(tmp_path):
+    rows = images(shape=(1, 32, 32))
+    key = store(tmp_path, rows=rows).key
+    home = directory(tmp_path, key)
+    limit = (home / "digests.npy").stat().st_size
+    # No byte may be written behind the limit: the digests are in front of it, row 40 is not.
+    program = """
+        import resource, signal, sys
+        from models_store import arrays
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+        arrays.overwrite(sys.argv[1], sys.argv[2], [40])
+    """
+    failed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), key, str(limit)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "File too large" in failed.stderr
+    assert arrays.open(tmp_path, key).rows[40].any()
+    assert arrays.erased(tmp_path, key).tolist() == [40]
+    with pytest.raises(errors.CorruptArray, match="erasure of row 40 is unfinished"):
+        arrays.verify(tmp_path, key)
+
+
+def test_what_overwrites_a_row_is_on_the_disk_before_the_next_step(tmp_path, monkeypatch):
+    """Digests, then rows, then labels; what comes later is not begun before the disk has it."""
+    key = store(tmp_path).key
+    steps = watched(monkeypatch)
+    arrays.overwrite(tmp_path, key, [4, 9])
+    assert steps == [
+        (done, f"{name}.npy")
+        for name in ("digests", "rows", "labels")
+        for done in ("written", "written", "flushed")
+    ]
+
+
+def test_what_is_destroyed_is_on_the_disk_as_zeros_before_it_is_unlinked(tmp_path, monkeypatch):
+    key = store(tmp_path).key
+    files = {file.name for file in directory(tmp_path, key).iterdir()}
+    flushed, real = set(), os.fsync
+
+    def fsync(handle):
+        file = Path(f"/proc/self/fd/{handle}")
+        if file.is_file() and not any(file.read_bytes()):
+            flushed.add(file.readlink().name)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    arrays.destroy(tmp_path, key)
+    assert flushed == files
+
+
+def watched(monkeypatch):
+    """What is written and flushed from now on, with the file's name; everything is still done."""
+    steps = []
+
+    def watch(call, done):
+        real = getattr(os, call)
+
+        def act(handle, *arguments):
+            steps.append((done, Path(f"/proc/self/fd/{handle}").readlink().name))
+            return real(handle, *arguments)
+
+        monkeypatch.setattr(os, call, act)
+
+    watch("pwrite", "written")
+    watch("fsync", "flushed")
+    return steps
 
 
 @pytest.mark.parametrize("rows", [[50], [-1], [3, 1000]])

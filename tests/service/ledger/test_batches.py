@@ -120,6 +120,20 @@ def test_waits_until_the_oldest_erasure_has_waited_long_enough(
     assert claims.claim(session, model, held=held, now=due) is not None
 
 
+def test_models_are_served_in_the_order_in_which_they_have_waited(
+    session: Session, data: Dataset
+) -> None:
+    policy = {"max_records": 10, "max_wait_seconds": 10}
+    made = [factories.model(session, data, name=f"m{n}", policy=policy) for n in range(4)]
+    for one in made:
+        factories.version(session, one)
+    waited = {0: 20, 1: 40, 2: 30, 3: 50}
+    for n, seconds in waited.items():
+        for since in (seconds, 12):  # a model has waited as long as its oldest request
+            ask(session, data, made[n], rows=[n], at=NOW - timedelta(seconds=since))
+    assert claims.due_models(session, now=NOW) == [made[n].id for n in (3, 1, 2, 0)]
+
+
 def test_closes_at_once_when_full(session: Session, data: Dataset, model: Model) -> None:
     for row in range(9):
         ask(session, data, model, rows=[row])

@@ -471,6 +471,19 @@ def test_the_day_counts_what_earlier_calls_asked_for(session: Session) -> None:
     assert does_not.status == RequestStatus.AWAITING_APPROVAL
 
 
+def test_the_day_does_not_count_what_was_cancelled(session: Session) -> None:
+    data = factories.dataset(session)
+    _published(session, data, policy={"approval": {"max_records_per_day": 2}})
+    for _ in range(3):
+        [one] = _record(session, _records(data, "r0", "r1"))
+        assert one.status == RequestStatus.ACCEPTED
+        requests.cancel(session, one.id, actor="key:me")
+    [kept] = _record(session, _records(data, "r2", "r3"))
+    [beyond] = _record(session, _records(data, "r4"))
+    assert kept.status == RequestStatus.ACCEPTED
+    assert beyond.status == RequestStatus.AWAITING_APPROVAL
+
+
 @pytest.mark.postgres
 def test_two_processes_at_once_let_through_what_the_day_allows(postgres_database: Engine) -> None:
     """Both have counted before either commits: each stands still at the lock that comes last."""

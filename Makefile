@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-rounding check lint format types imports faults \
-	bench-deletion bench-service bench-methods gpu-check compose-check clean
+	bench-deletion bench-service bench-growth bench-methods gpu-check compose-check clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-deletion: $(BENCHMARKS) ## Measure the update against retraining, on CIFAR
 
 bench-service: $(BENCHMARKS) ## Measure seconds from request to promotion, and requests per second
 	$(BIN)/python -m benchmarks.service $(OPTIONS)
+
+bench-growth: $(BENCHMARKS) ## Count what a deletion costs by what there is already (OPTIONS=--quick: minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth $(OPTIONS)
 
 bench-methods: $(BENCHMARKS) ## Measure every method against retraining, with plots (OPTIONS=--quick: minutes)
 	$(BIN)/python -m benchmarks.methods $(OPTIONS)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.ledger import ids
+from service.ledger import ids, lineage
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Origin
 from service.ledger.states import (
@@ -153,6 +153,7 @@ def version(
             "parent_id": None if parent is None else parent.id,
             "anchor_id": None if parent is None else parent.anchor_id,
             "data_revision": 0 if parent is None else parent.data_revision,
+            "clean_revision": 0 if parent is None else parent.clean_revision,
             "digest": f"{number:064x}",
             "size_bytes": 1000,
             "method": None if parent is None else "iau",
@@ -170,6 +171,7 @@ def version(
     session.flush()
     if made.anchor_id is None:
         made.anchor_id = made.id
+    lineage.place(session, owner, made, None if made.anchor_id == made.id else parent)
     if production:
         owner.production_id = made.id
     session.flush()
@@ -233,6 +235,7 @@ def batch(
             "base_version_id": base.id,
             "seed": 7,
             "fence": 1,
+            "records": len(rows),
             "created_at": NOW,
             **columns,
         }

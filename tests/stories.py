@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, signing, versions
+from service.ledger import audit, lineage, signing, versions
 from service.ledger.states import VersionStatus
 from service.ledger.tables import (
     Batch,
@@ -88,6 +88,13 @@ def forgotten(session: Session) -> Told:
 def _leave_out(session: Session, version: Version, *, row: int) -> None:
     batch = session.get_one(Batch, version.batch_id)
     session.query(BatchRecord).filter_by(batch_id=batch.id, row=row).delete()
+    batch.records -= 1
+    lineage.place(
+        session,
+        session.get_one(Model, version.model_id),
+        version,
+        session.get_one(Version, version.parent_id),
+    )
 
 
 def lines(

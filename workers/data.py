@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,45 @@ from unlearning.examples import Examples
 
 TRAIN, VALIDATION, AUDIT = range(3)
 
+#: Fixed, so that every version of a dataset is measured on the same rows (less the forgotten).
+SAMPLING_SEED = 20_250_723
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which rows the sets of an array consist of before any is excluded; worked out once.
+
+    ``splits`` (n,) uint8; ``training`` (n,) bool; ``places`` (n,) int32: each row's place in a
+    fixed random order; ``ordered``: the rows of training, validation and audit, (m,) int32, in
+    that order.
+
+    Where the rows of the training are listed, they take the place of the train split, and the
+    other splits lack them: a row that was trained on neither calibrates nor judges.
+    """
+
+    splits: Tensor
+    training: Tensor
+    places: Tensor
+    ordered: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, array: arrays.Array, trained_on: Sequence[int] | None) -> Layout:
+        """The layout of an array; it takes time in proportion to its rows."""
+        splits = torch.from_numpy(np.array(array.splits))
+        training = splits == TRAIN if trained_on is None else _mask(len(splits), trained_on)
+        generator = torch.Generator().manual_seed(SAMPLING_SEED)
+        places = torch.randperm(len(splits), generator=generator).to(torch.int32)
+        made = cls(splits, training, places, ())
+        sets = [made.mask(which).nonzero()[:, 0] for which in range(len(arrays.SPLITS))]
+        ordered = tuple(rows[places[rows].argsort()].to(torch.int32) for rows in sets)
+        return cls(splits, training, places, ordered)
+
+    def mask(self, which: int) -> Tensor:
+        """Whether each row is of the set, (n,) bool."""
+        if which == TRAIN:
+            return self.training
+        return (self.splits == which) & ~self.training
+
 
 @dataclass(frozen=True)
 class Data:
@@ -25,25 +65,40 @@ class Data:
 
     x: Tensor
     y: Tensor
-    splits: Tensor
+    layout: Layout
     excluded: Tensor
-    training: Tensor
+    classes: int
 
     def split(self, which: int) -> Examples:
-        """The allowed rows of one split.
-
-        Where the rows of the training are listed, TRAIN are those of the list, and the other
-        splits lack them: a row that was trained on neither calibrates nor judges.
-        """
-        if which == TRAIN:
-            return self._where(self.training & ~self.excluded)
-        return self._where((self.splits == which) & ~self.training & ~self.excluded)
+        """The allowed rows of one split; TRAIN are those of the training (``Layout``)."""
+        return self._where(self.layout.mask(which) & ~self.excluded)
 
     def retain(self, forget: Sequence[int]) -> Examples:
         """Allowed training rows without the forget rows."""
-        allowed = self.training & ~self.excluded
+        allowed = self.layout.training & ~self.excluded
         allowed[torch.as_tensor(list(forget), dtype=torch.int64)] = False
         return self._where(allowed)
+
+    def sample(self, which: int, count: int, *, without: Sequence[int] = ()) -> Examples:
+        """The first ``count`` allowed rows of a split in a fixed random order, sorted.
+
+        A row more or less moves no other one. It takes time in proportion to the sample and to
+        the rows that are excluded among the first ones, not to the split.
+        """
+        left_out = torch.as_tensor(list(without), dtype=torch.int64)
+        found: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
+        for piece in self.layout.ordered[which].split(max(count, 1)):
+            rows = piece.long()
+            found.append(rows[~(self.excluded[rows] | torch.isin(rows, left_out))])
+            if sum(map(len, found)) >= count:
+                break
+        return Examples(self.x, self.y, torch.cat(found)[:count].sort().values)
+
+    def first(self, numbers: Sequence[int], count: int) -> Examples:
+        """Of these rows, excluded or not, the first ``count`` in the same order, sorted."""
+        rows = torch.as_tensor(list(numbers), dtype=torch.int64)
+        chosen = rows[self.layout.places[rows].argsort()[:count]]
+        return Examples(self.x, self.y, chosen.sort().values)
 
     def rows(self, numbers: Sequence[int]) -> Examples:
         """Just these rows, excluded or not; they keep their numbers."""
@@ -53,22 +108,41 @@ class Data:
         return Examples(self.x, self.y, mask.nonzero()[:, 0])
 
 
+Remember = Callable[[tuple[str, ...], Callable[[], Layout]], Layout]
+
+
 def open_array(
-    root: Path, key: str, *, excluded: Sequence[int], trained_on: Sequence[int] | None = None
+    root: Path,
+    key: str,
+    *,
+    excluded: Sequence[int],
+    trained_on: Sequence[int] | None = None,
+    remember: Remember | None = None,
 ) -> Data:
     """Open the array ``key``; ``excluded`` rows are kept out of every set but ``rows``.
 
     ``trained_on`` are the rows that take the place of the train split; None: the split itself.
+    ``remember`` keeps the layout from one request to the next.
     """
     array = arrays.open(root, key)
-    splits = torch.from_numpy(np.array(array.splits))
+    if remember is None:
+        layout = Layout.of(array, trained_on)
+    else:
+        name = ("layout", str(root), key, _name(trained_on))
+        layout = remember(name, lambda: Layout.of(array, trained_on))
     return Data(
         x=_tensor(array.rows),
-        y=torch.from_numpy(np.array(array.labels)),
-        splits=splits,
+        y=_tensor(array.labels),
+        layout=layout,
         excluded=_mask(len(array), excluded),
-        training=splits == TRAIN if trained_on is None else _mask(len(array), trained_on),
+        classes=int(array.manifest["classes"]),
     )
+
+
+def _name(trained_on: Sequence[int] | None) -> str:
+    if trained_on is None:
+        return ""
+    return hashlib.sha256(np.asarray(trained_on, dtype="<i8").tobytes()).hexdigest()
 
 
 def _mask(rows: int, chosen: Sequence[int]) -> Tensor:

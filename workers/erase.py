@@ -26,21 +26,17 @@ def run_due(runtime: Runtime) -> bool:
     """Erase and settle; True when a row was erased or a request completed."""
     _exclude_without_models(runtime)
     with runtime.session() as session:
-        datasets = session.scalars(
-            select(Dataset)
-            .where(Dataset.status.in_([DatasetStatus.READY, DatasetStatus.WITHDRAWN]))
-            .order_by(Dataset.id)
+        datasets = erasures.standing(session)
+        withdrawn = session.scalars(
+            select(Dataset.id).where(Dataset.status == DatasetStatus.WITHDRAWN).order_by(Dataset.id)
         ).all()
     erased = [_erase(runtime, dataset) for dataset in datasets]
     # What was asked for goes first, and as it always does.
-    erased += [
-        _remove(runtime, dataset.id)
-        for dataset in datasets
-        if dataset.status == DatasetStatus.WITHDRAWN
-    ]
+    erased += [_remove(runtime, dataset_id) for dataset_id in withdrawn]
+    if any(erased) and not withdrawn:
+        return True  # and what waited for it was completed with it
     with runtime.session() as session:
-        settled = erasures.settle(session, now=runtime.now(), actor=runtime.actor)
-    return any(erased) or bool(settled)
+        return bool(erasures.settle(session, now=runtime.now(), actor=runtime.actor))
 
 
 def _erase(runtime: Runtime, dataset: Dataset) -> bool:
@@ -60,6 +56,7 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
     reach("erase.overwritten")
     with runtime.session() as session:
         erasures.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
+        erasures.settle(session, now=runtime.now(), actor=runtime.actor)
     reach("erase.marked")
     return True
 

@@ -19,7 +19,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import broker
 from service.ledger import db
 from workers import (
-    erase,
     ingest,
     inspections,
     measure,
@@ -41,7 +40,6 @@ DELETIONS: Sequence[Recipe] = (
     prepare.describe_due,
     measure.run_due,
     pipeline.run_steps_due,
-    erase.run_due,
     reconcile.run_due,  # in two lanes: one may be busy for long
 )
 #: In order of precedence: after each that did something the lane begins again with the first. A

@@ -82,7 +82,6 @@ class Claimed:
     methods: list[MethodChoice]
     training: list[bool]
     promote_without_power: bool
-    last_attempt: bool = False
     #: What was tried before: ``[{"choice": …, "refusal": …}]``.
     tried: list[dict[str, Any]] = field(default_factory=list)
 
@@ -97,10 +96,18 @@ def run_due(runtime: Runtime) -> bool:
 
 
 def run_steps_due(runtime: Runtime) -> bool:
-    """Unlearn what is due; a batch whose next method trains is left to the trainings lane."""
-    with runtime.session() as session:
-        due = claims.due_models(session, now=runtime.now())
-    return _run_models(runtime, due, trains=False)
+    """Unlearn what is due; a batch whose next method trains is left to the trainings lane.
+
+    A batch of each model in turn, until nothing is due that this worker can get the lease of.
+    """
+    done, going_on = False, True
+    while going_on:
+        with runtime.session() as session:
+            due = claims.due_models(session, now=runtime.now())
+        going_on = _run_models(runtime, due, trains=False)
+        done |= going_on
+    # After a batch it was looked for already what can be erased now.
+    return done or erase.run_due(runtime)
 
 
 def run_trainings_due(runtime: Runtime) -> bool:
@@ -111,22 +118,21 @@ def run_trainings_due(runtime: Runtime) -> bool:
 
 
 def _run_models(runtime: Runtime, due: list[int], *, trains: bool) -> bool:
-    done = False
-    for model_id in due:
-        done |= run_model(runtime, model_id, trains=trains)
-    return erase.run_due(runtime) or done
+    done = [run_model(runtime, model_id, trains=trains) for model_id in due]
+    return any(done)
 
 
 def run_model(runtime: Runtime, model_id: int, *, trains: bool) -> bool:
-    """Run the model's due batches one after the other, unless another worker is at it."""
-    done = False
+    """Run the model's next due batch, unless another worker is at it; whether there was one."""
     with runtime.lease(leases.of_model(model_id)) as held:
-        if held is None:
+        if (
+            held is None
+            or runtime.stop.is_set()
+            or not run_batch(runtime, model_id, held, trains=trains)
+        ):
             return False
-        while not runtime.stop.is_set() and run_batch(runtime, model_id, held, trains=trains):
-            done = True
-            erase.run_due(runtime)
-    return done
+        erase.run_due(runtime)
+    return True
 
 
 def run_batch(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) -> bool:
@@ -157,8 +163,6 @@ def run_batch(runtime: Runtime, model_id: int, held: leases.Held, *, trains: boo
 @transactions.repeated
 def _claim(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) -> Claimed | None:
     with runtime.session() as session:
-        # One lease is held for many short batches: each begins with the whole of its time.
-        leases.renew(session, held, seconds=runtime.settings.lease_seconds, now=runtime.now())
         model = session.get_one(Model, model_id)
         batch = claims.claim(session, model, held=held, now=runtime.now(), trains=trains)
         if batch is None:
@@ -196,7 +200,6 @@ def _claim(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) 
             training=[plans.trains(session, request, choice.method) for choice in methods],
             tried=batch.tried,
             promote_without_power=policy.promote_without_power,
-            last_attempt=batches.is_last_attempt(session, batch, retry=runtime.retry),
         )
 
 
@@ -225,7 +228,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
                 timeout_seconds=_time_limit(runtime, is_training),
             )
         except ComputeFailed as failed:
-            if not _asks_the_next(failed, choice, claimed):
+            if not _asks_the_next(runtime, failed, choice, claimed):
                 raise
             hopeless |= failed.kind == "Diverged"
             tried.append(_tried(choice, _refusal(failed, choice)))
@@ -259,7 +262,9 @@ def _leave_to_training(
     log.info("batch %s waits for the trainings lane", claimed.batch_id)
 
 
-def _asks_the_next(failed: ComputeFailed, choice: MethodChoice, claimed: Claimed) -> bool:
+def _asks_the_next(
+    runtime: Runtime, failed: ComputeFailed, choice: MethodChoice, claimed: Claimed
+) -> bool:
     """Whether the policy's next method is asked in place of one that failed.
 
     An error that nobody foresaw says as well that the method does not suit this network or these
@@ -269,7 +274,11 @@ def _asks_the_next(failed: ComputeFailed, choice: MethodChoice, claimed: Claimed
         return True
     if choice.method == "retrain":
         return False
-    return failed.kind not in failures.MACHINE_FAULTS or claimed.last_attempt
+    if failed.kind not in failures.MACHINE_FAULTS:
+        return True
+    with runtime.session() as session:
+        batch = session.get_one(Batch, claimed.batch_id)
+        return batches.is_last_attempt(session, batch, retry=runtime.retry)
 
 
 def _refusal(failed: ComputeFailed, choice: MethodChoice) -> str:
@@ -292,6 +301,7 @@ def _record(
     Returns whether the batch needs no other method, and why not.
     """
     verdict = answer["verification"]["verdict"]
+    allowed, mark = _may_go_live(answer, claimed)
     with runtime.session() as session:
         leases.hold(session, held)
         batch = session.get_one(Batch, claimed.batch_id)
@@ -316,6 +326,7 @@ def _record(
             code_version=workers.code_version(),
             notes=answer["notes"] | {"retrain_because": answer["retrain_because"]},
             timings=answer["timings"],
+            mark=mark if allowed else None,
             now=runtime.now(),
             actor=runtime.actor,
         )
@@ -329,7 +340,6 @@ def _record(
             actor=runtime.actor,
             now=runtime.now(),
         )
-        allowed, mark = _may_go_live(answer, claimed)
         if not allowed:
             versions.reject(session, model, version, verdict=verdict, actor=runtime.actor)
             return False, _reasons(answer)
@@ -340,7 +350,6 @@ def _record(
                 reach("batch.recording")
                 log.info("batch %s is held with version %d", batch.id, version.number)
                 return True, ""
-        version.mark = mark
         batches.complete(session, batch, version, held=held, now=runtime.now())
         versions.promote(
             session,
@@ -391,17 +400,12 @@ def attach(
     session: Session, version: Version, artifacts: list[dict[str, Any]], *, now: Any
 ) -> None:
     """Register the internal state that a computation stored; an anchor's cache is the anchor's."""
-    for made in artifacts:
-        owner = session.get_one(Version, version.anchor_id) if made.get("of_anchor") else version
-        versions.attach(
-            session,
-            owner,
-            kind=made["kind"],
-            digest=made["digest"],
-            size_bytes=made["size_bytes"],
-            notes=made.get("notes"),
-            now=now,
-        )
+    of_anchor = [made for made in artifacts if made.get("of_anchor")]
+    if of_anchor:
+        versions.attach(session, session.get_one(Version, version.anchor_id), of_anchor, now=now)
+    versions.attach(
+        session, version, [made for made in artifacts if not made.get("of_anchor")], now=now
+    )
 
 
 def _expected_production(model: Model, base: Version) -> int | None:

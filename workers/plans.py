@@ -5,10 +5,19 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import and_, exists, func, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
-from service.ledger import batches, capabilities, datasets, locks, versions
+from service.ledger import (
+    batches,
+    capabilities,
+    datasets,
+    lineage,
+    locks,
+    naming,
+    pools,
+    versions,
+)
 from service.ledger.policy import Policy
 from service.ledger.tables import (
     Artifact,
@@ -19,7 +28,6 @@ from service.ledger.tables import (
     Model,
     Record,
     RecordListRow,
-    RequestRecord,
     Version,
 )
 from service.settings import Settings
@@ -28,11 +36,6 @@ AUDIT_SPLIT = 2
 
 #: Methods that step from a prepared anchor, whatever the base version is.
 ANCHORED = frozenset({"iau"})
-
-#: Forgotten rows that a pool is to have, or as many as the policy's gates ask for if that is more.
-POOLED_ROWS = 100
-#: Earlier batches that a pool takes them from, at most: the scores of each are a file to read.
-POOLED_BATCHES = 400
 
 
 def model(found: Model) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
         "kind": batch.kind,
         "seed": batch.seed + batch.attempts - 1,
         "forget": forget,
-        "never_seen": _never_seen(session, batch) if batch.kind == "class" else [],
+        "never_seen": _never_seen(session, batch, dataset.id) if batch.kind == "class" else [],
         "excluded": excluded_rows(session, dataset.id),
         "trained_on": trained_on(session, base),
         "data_revision": dataset.revision,
@@ -108,21 +111,22 @@ def trains(session: Session, request: dict[str, Any], method: str) -> bool:
 def anchor(session: Session, version: Version) -> dict[str, Any]:
     """The anchor of a version's chain, with the digests of the internal state kept for it."""
     start = session.get_one(Version, version.anchor_id)
-    chain = versions.batch_chain(session, version)
-    cache = versions.artifact(session, start.id, "caches")
-    state = versions.artifact(session, version.id, "states")
-    log = versions.artifact(session, start.id, "logs")
+    kept = versions.artifacts(session, {start.id, version.id})
+    log = kept.get((start.id, "logs"))
     return {
         "digest": start.digest,
-        "excluded": _excluded_up_to(session, start),
-        "cache": None if cache is None else cache.digest,
-        "state": None if state is None else state.digest,
-        "log": None if log is None else log.digest,
+        "cache": _digest(kept.get((start.id, "caches"))),
+        "state": _digest(kept.get((version.id, "states"))),
+        "log": _digest(log),
         # The search may look at earlier rows only while every one of them still stands.
-        "earlier": [] if _any_erased(session, start, chain) else _rows_of(session, chain),
-        "forgot_before": bool(chain),
-        "taken_back": _rows_of(session, _taken_back(session, chain)),
+        "earlier": _earlier_rows(session, version),
+        "forgot_before": version.batches_since_anchor > 0,
+        "taken_back": [] if log is None else _taken_back(session, version),
     }
+
+
+def _digest(artifact: Artifact | None) -> str | None:
+    return None if artifact is None else artifact.digest
 
 
 def trained_on(session: Session, version: Version) -> list[int] | None:
@@ -167,6 +171,8 @@ def reference_count(policy: Policy) -> int:
 def _references(session: Session, anchor_id: int, policy: Policy) -> dict[int, str]:
     """Digests by number, of those drawn for as many models as the policy asks for."""
     count = reference_count(policy)
+    if not count:
+        return {}
     kept = session.scalars(
         select(Artifact).where(
             Artifact.version_id == anchor_id,
@@ -185,7 +191,7 @@ def subjects(
         select(Record.subject_digest, Record.row)
         .where(
             Record.dataset_id == dataset_id,
-            versions.of_training(record_list_id),
+            lineage.of_training(record_list_id),
             Record.subject_digest.is_not(None),
         )
         .order_by(Record.subject_digest, Record.row)
@@ -206,72 +212,59 @@ def excluded_rows(session: Session, dataset_id: int, *, revision: int | None = N
     )
 
 
-def _excluded_up_to(session: Session, start: Version) -> list[int]:
+def excluded_up_to(session: Session, start: Version) -> list[int]:
     """Rows that the anchor was never trained on because they were excluded before."""
     found = session.get_one(Model, start.model_id)
     return excluded_rows(session, found.dataset_id, revision=start.data_revision)
 
 
-def _taken_back(session: Session, chain: list[str]) -> list[str]:
-    """The batches of a chain whose rows' training steps are no longer in the weights."""
-    made = session.execute(
-        select(Batch.id, Version.method)
-        .join(Version, Version.id == Batch.version_id)
-        .where(Batch.id.in_(chain))
-        .order_by(Version.number)
-    )
-    found: list[str] = []
-    for batch_id, method in made:
-        if method == "amnesiac":
-            found.append(batch_id)
-        elif method in ANCHORED:
-            found.clear()  # it stepped from the anchor, which holds every step of its training
-    return found
-
-
-def _rows_of(session: Session, chain: list[str]) -> list[int]:
-    if not chain:
+def _earlier_rows(session: Session, version: Version) -> list[int]:
+    """Rows forgotten since the anchor; [] as soon as one of them is no longer in the array."""
+    if not version.batches_since_anchor:
         return []
-    return list(session.scalars(select(BatchRecord.row).where(BatchRecord.batch_id.in_(chain))))
-
-
-def _any_erased(session: Session, start: Version, chain: list[str]) -> bool:
-    """Whether a row that the chain forgot is no longer in the array."""
-    found = session.get_one(Model, start.model_id)
-    erased = session.scalar(
-        select(Record.row)
-        .join(BatchRecord, BatchRecord.row == Record.row)
-        .where(
-            Record.dataset_id == found.dataset_id,
-            Record.erased_at.is_not(None),
-            BatchRecord.batch_id.in_(chain),
-        )
-        .limit(1)
+    dataset_id = session.get_one(Model, version.model_id).dataset_id
+    rows = _forgotten_since_anchor(session, version)
+    erased = rows.join(Record, Record.row == BatchRecord.row).where(
+        Record.dataset_id == dataset_id, Record.erased_at.is_not(None)
     )
-    return erased is not None
+    if session.scalar(erased.limit(1)) is not None:
+        return []
+    return list(session.scalars(rows))
 
 
-def _never_seen(session: Session, batch: Batch) -> list[int]:
+def _taken_back(session: Session, version: Version) -> list[int]:
+    """Rows of the chain whose training steps are no longer in the weights.
+
+    An anchored method steps from the anchor, which holds every step of its training.
+    """
+    rows = _forgotten_since_anchor(session, version).where(Version.method == "amnesiac")
+    stepped = select(func.max(Version.number)).where(
+        lineage.since_anchor(session, version, Version), Version.method.in_(ANCHORED)
+    )
+    return list(session.scalars(rows.where(Version.number > (session.scalar(stepped) or 0))))
+
+
+def _forgotten_since_anchor(session: Session, version: Version) -> Select[tuple[int]]:
+    return (
+        select(BatchRecord.row)
+        .join(Version, Version.batch_id == BatchRecord.batch_id)
+        .where(lineage.since_anchor(session, version, Version))
+    )
+
+
+def _never_seen(session: Session, batch: Batch, dataset_id: int) -> list[int]:
     """Audit rows that the batch's requests name, that the base never saw and that still stand."""
     forgotten = exists().where(BatchRecord.batch_id == batch.id, BatchRecord.row == Record.row)
     return list(
         session.scalars(
             select(Record.row)
-            .join(
-                RequestRecord,
-                and_(
-                    RequestRecord.dataset_id == Record.dataset_id,
-                    RequestRecord.row == Record.row,
-                ),
-            )
-            .join(Erasure, Erasure.request_id == RequestRecord.request_id)
             .where(
-                Erasure.batch_id == batch.id,
+                Record.dataset_id == dataset_id,
                 Record.split == AUDIT_SPLIT,
+                naming.asked(Erasure.batch_id == batch.id),
                 ~forgotten,
                 Record.erased_at.is_(None),
             )
-            .distinct()
             .order_by(Record.row)
         )
     )
@@ -282,45 +275,14 @@ def _lineage_is_clean(session: Session, found: Model, base: Version, forget: lis
 
     Only a fresh anchor that catches up owes anything, and then the very rows of its batch.
     """
-    owed = versions.owed(session, found, base).subquery()
-    return set(session.scalars(select(owed.c.row))) <= set(forget)
+    return set(session.scalars(versions.owed(session, found, base))) <= set(forget)
 
 
 def _missing(policy: Policy, batch: Batch, forget: list[int]) -> int:
     """Forgotten rows that the batch lacks to be judged alone; a class is never pooled."""
-    wanted = max(POOLED_ROWS, int(policy.gates.get("pool_below_rows", 0)))
-    return wanted - len(forget) if batch.kind == "records" else 0
+    return pools.rows_wanted(policy) - len(forget) if batch.kind == "records" else 0
 
 
 def _earlier_scores(session: Session, base: Version, *, rows: int) -> list[str]:
-    """Stored scores of batches since the anchor, newest first, until they hold ``rows`` rows."""
-    if rows <= 0:
-        return []
-    earlier = versions.since_anchor(session, base, most=POOLED_BATCHES)
-    sizes = _batch_sizes(session, earlier)
-    digests, collected = [], 0
-    for version in earlier:
-        if collected >= rows:
-            break
-        kept = versions.artifact(session, version.id, "scores")
-        # A class is forgotten towards another target: its rows say nothing about single records.
-        if kept is not None and not _forgot_a_class(session, version):
-            digests.append(kept.digest)
-            collected += sizes.get(version.batch_id or "", 0)
-    return digests
-
-
-def _batch_sizes(session: Session, made: list[Version]) -> dict[str, int]:
-    """Forgotten rows by batch, of the batches that made these versions."""
-    found = session.execute(
-        select(BatchRecord.batch_id, func.count())
-        .where(BatchRecord.batch_id.in_([version.batch_id for version in made]))
-        .group_by(BatchRecord.batch_id)
-    )
-    return {str(batch_id): count for batch_id, count in found}
-
-
-def _forgot_a_class(session: Session, version: Version) -> bool:
-    return version.batch_id is not None and (
-        session.get_one(Batch, version.batch_id).kind == "class"
-    )
+    """Digests of the scores with which a batch on ``base`` is judged that lacks ``rows`` rows."""
+    return [kept.digest for kept in pools.scores(session, base, rows=rows)]

@@ -122,6 +122,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
             "array": dataset.array_key,
             "model": plans.model(model),
             "anchor": plans.anchor(session, version),
+            "excluded": plans.excluded_up_to(session, version),
             "trained_on": plans.trained_on(session, version),
             "seed": version.seed,
         }

@@ -31,6 +31,7 @@ def run_due(runtime: Runtime) -> bool:
         with runtime.lease(f"purge:{version_id}") as held:
             if held is not None:
                 done |= _purge(runtime, version_id, held)
+    done |= _destroy_superseded(runtime)
     return _purge_models(runtime) or done
 
 
@@ -51,6 +52,48 @@ def sweep(runtime: Runtime) -> None:
         if gone:
             log.info("swept %d orphaned %s", len(gone), kind)
     arrays.sweep(runtime.store, keep["arrays"], grace)
+
+
+def _destroy_superseded(runtime: Runtime) -> bool:
+    """Destroy internal state that no batch needs any more; the versions keep their weights."""
+    with runtime.session() as session:
+        found = [
+            version_id
+            for model_id in purges.models_with_superseded(session)
+            for version_id in purges.superseded(session, session.get_one(Model, model_id))
+        ]
+    done = False
+    for version_id in found:
+        with runtime.lease(f"purge:{version_id}") as held:
+            if held is not None:
+                done |= _destroy_state(runtime, version_id, held)
+    return done
+
+
+def _destroy_state(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
+    with runtime.session() as session:
+        model = session.get_one(Model, session.get_one(Version, version_id).model_id)
+        going = purges.superseded(session, model).get(version_id)
+        if not going:
+            return False  # another worker was quicker, before this one got the lease
+        doomed = purges.files_of(session, going)
+    for kind, digest in doomed:
+        objects.destroy(runtime.store, digest, kind=kind)
+    reach("purge.destroyed")
+    with runtime.session() as session:
+        leases.hold(session, held)
+        version = session.get_one(Version, version_id)
+        model = session.get_one(Model, version.model_id)
+        purges.record_state(
+            session,
+            model,
+            version,
+            going,
+            receipt=_receipt(runtime, session, model, version, doomed),
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+    return True
 
 
 def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:

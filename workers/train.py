@@ -273,7 +273,7 @@ def _record(
             # Requests that are still open are worked on once the version is live.
             revision = version.data_revision
             shares.join(session, model, data_revision=revision, now=runtime.now())
-        owes = bool(versions.contains_forgotten(session, model, version))
+        owes = versions.holds_forgotten(session, model, version)
         if answer["accuracy_drop"] and _is_to_wait(model, run):
             holds.set_aside(
                 session, model, version, owes=owes, actor=runtime.actor, now=runtime.now()

@@ -248,7 +248,7 @@ def detail(session: deps.Session, model: Model) -> dict[str, Any]:
     """A model in its public form, with what it is doing."""
     production = models.production(session, model)
     active = runs.active(session, model)
-    drift = None if production is None else lineage.drift(session, model, production, now=db.now())
+    drift = None if production is None else lineage.drift(session, production, now=db.now())
     return {
         **_views(session, [model])[0],
         "parameters": model.parameters,

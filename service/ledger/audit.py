@@ -61,6 +61,7 @@ class Action(StrEnum):
     VERSION_RETIRED = "version:retired"
     VERSION_WITHDRAWN = "version:withdrawn"
     VERSION_PURGED = "version:purged"
+    VERSION_STATE_DESTROYED = "version:state_destroyed"
     VERSION_COMPARED = "version:compared"
     DELETION_REQUEST_PREVIEWED = "deletion_request:previewed"
     DELETION_REQUEST_ACCEPTED = "deletion_request:accepted"

@@ -8,24 +8,38 @@ becomes of a running batch is in ``batches``.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, exists, func, insert, or_, select
+from sqlalchemy import and_, exists, func, insert, or_, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, batches, erasures, holds, ids, leases, locks, versions
+from service.ledger import (
+    audit,
+    batches,
+    db,
+    erasures,
+    holds,
+    ids,
+    leases,
+    lineage,
+    locks,
+    naming,
+    versions,
+)
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
     Batch,
     BatchRecord,
+    Capability,
     DeletionRequest,
     Erasure,
     Import,
     Model,
     Record,
-    RequestRecord,
     Version,
 )
 
@@ -41,7 +55,7 @@ def training_models(session: Session) -> list[int]:
     return list(
         session.scalars(
             select(Batch.model_id)
-            .where(Batch.status == BatchStatus.RUNNING, Batch.trains)
+            .where(db.among(Batch.status, BatchStatus.RUNNING), Batch.trains)
             .order_by(Batch.created_at)
         )
     )
@@ -50,7 +64,7 @@ def training_models(session: Session) -> list[int]:
 def training_waits(session: Session) -> bool:
     """Whether a batch was left to the trainings lane and no worker has taken it yet."""
     waiting = exists().where(
-        Batch.status == BatchStatus.RUNNING,
+        db.among(Batch.status, BatchStatus.RUNNING),
         Batch.trains,
         Batch.fence == batches.NOBODYS_FENCE,
     )
@@ -63,11 +77,13 @@ def due_models(session: Session, *, now: datetime) -> list[int]:
     Without those whose running batch is left to the trainings lane (``training_models``).
     """
     training = set(training_models(session))
-    running = select(Batch.model_id, Batch.created_at).where(Batch.status == BatchStatus.RUNNING)
+    running = select(Batch.model_id, Batch.created_at).where(
+        db.among(Batch.status, BatchStatus.RUNNING)
+    )
     waiting: dict[int, datetime] = dict(session.execute(running).all())
     pending = (
         select(Erasure.model_id, func.min(Erasure.created_at))
-        .where(Erasure.status == ErasureStatus.PENDING, _rested(now))
+        .where(erasures.is_open(), Erasure.status == ErasureStatus.PENDING, _rested(now))
         .group_by(Erasure.model_id)
     )
     for model_id, oldest in session.execute(pending):
@@ -116,7 +132,7 @@ def must_be_exact(session: Session, model: Model) -> bool:
     if model.production_id is None:
         return False
     live = session.get_one(Version, model.production_id)
-    return _holds_a_class(session, versions.batch_chain(session, live))
+    return bool(live.whole_classes)
 
 
 def _lock(session: Session, model: Model) -> None:
@@ -152,14 +168,25 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     if not members:
         return None
     base = session.get_one(Version, model.production_id)
-    chain = versions.batch_chain(session, base)
-    requests = [erasure.request_id for erasure in members]
-    # See must_be_exact; and no step can be taken from rows that are zeros.
-    exact = _holds_a_class(session, chain) or _holds_erased(
-        session, model, base, requests, chain=chain
+    asked = [erasure.request for erasure in members]
+    requests = [request.id for request in asked]
+    labels = {one.label for one in asked if one.kind == "class" and one.label is not None}
+    # Fixed before anything is excluded.
+    rows, erased = _rows(session, model, base, requests, labels=labels)
+    kind = _kind_of(asked[0])
+    whole, others = _whole_classes(session, base, rows)
+    method = model.run_now_method
+    if kind == "records" and whole and not others:
+        # All that is left of its class is forgotten as a class, however it was asked for: single
+        # records are judged by other rows of their class, and there would be none.
+        kind = "class"
+        method = method if _leaves_classes(session, model) else EXACT
+    # See must_be_exact, and _catch_up; and no step can be taken from rows that are zeros.
+    if base.whole_classes or (whole and others) or erased:
+        method = EXACT
+    batch = _open(
+        session, model, base, rows=list(rows), kind=kind, method=method, held=held, now=now
     )
-    kind = _kind_of(members[0].request)
-    batch = _open(session, model, base, kind=kind, exact=exact, held=held, now=now)
     for erasure in members:
         erasures.claim(erasure, batch_id=batch.id)
         # One that needs review for another model stays so: only its retry may change that.
@@ -168,8 +195,7 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     model.run_now_at = None
     model.run_now_method = None
     session.flush()
-    _list_rows(session, model, base, batch, requests, chain=chain)
-    erasures.exclude(session, model.dataset_id, requests)
+    erasures.exclude(session, model.dataset_id, requests, labels=labels)
     audit.append_many(
         session,
         actor=f"worker:{held.owner}",
@@ -197,7 +223,12 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
     waiting = session.execute(
         select(Erasure, DeletionRequest)
         .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
-        .where(Erasure.model_id == model.id, Erasure.status == ErasureStatus.PENDING, _rested(now))
+        .where(
+            Erasure.model_id == model.id,
+            erasures.is_open(),
+            Erasure.status == ErasureStatus.PENDING,
+            _rested(now),
+        )
         .order_by(Erasure.id)
         .limit(min(policy.max_records, MAX_ERASURES))
         # Both rows: a cancellation changes both, and must find them in the same order.
@@ -209,59 +240,56 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
         return []
     first = waiting[0]
     members: list[Erasure] = []
+    labels: set[int | None] = set()
     records = 0
     for erasure, request in waiting:
         if erasure.cohort != first[0].cohort or _kind_of(request) != _kind_of(first[1]):
             continue
-        if members and records + request.matched > policy.max_records:
+        # Whoever asks for the same class adds nothing to it.
+        more = 0 if request.kind == "class" and request.label in labels else request.matched
+        if members and records + more > policy.max_records:
             break
+        labels.add(request.label)
         # The relationship refuses lazy loads; here the row is already at hand.
         erasure.request = request
         members.append(erasure)
-        records += request.matched
+        records += more
     return members
 
 
-def _list_rows(
-    session: Session,
-    model: Model,
-    base: Version,
-    batch: Batch,
-    requests: list[str],
-    *,
-    chain: list[str],
-) -> None:
-    """Fix, before anything is excluded, which of the base's training rows the batch forgets."""
-    wanted = _held_rows(model, base, requests, chain=chain).distinct()
-    found = [{"batch_id": batch.id, "row": row} for row in session.scalars(wanted)]
-    if found:
-        session.execute(insert(BatchRecord), found)
-
-
-def _holds_erased(
-    session: Session, model: Model, base: Version, requests: list[str], *, chain: list[str]
-) -> bool:
-    """Whether the base holds one of the requests' rows whose raw data is gone."""
-    gone = _held_rows(model, base, requests, chain=chain).where(Record.erased_at.is_not(None))
-    return session.scalar(gone.limit(1)) is not None
-
-
-def _held_rows(
-    model: Model, base: Version, requests: list[str], *, chain: list[str]
-) -> Select[Any]:
-    """Select of the requests' rows that the base holds."""
-    return (
-        select(Record.row)
-        .join(
-            RequestRecord,
-            and_(RequestRecord.dataset_id == Record.dataset_id, RequestRecord.row == Record.row),
+def _rows(
+    session: Session, model: Model, base: Version, requests: list[str], *, labels: Collection[int]
+) -> tuple[dict[int, int], bool]:
+    """{row: label} of the base's training rows that the requests name; whether raw data is gone."""
+    rows: dict[int, int] = {}
+    erased = False
+    for theirs in naming.named(requests, labels):
+        wanted = select(Record.row, Record.label, Record.erased_at).where(
+            Record.dataset_id == model.dataset_id, theirs, lineage.contained(session, base)
         )
-        .where(
-            Record.dataset_id == model.dataset_id,
-            RequestRecord.request_id.in_(requests),
-            versions.contained(base, chain=chain),
-        )
-    )
+        for row, label, erased_at in session.execute(wanted):
+            rows[row] = label
+            erased = erased or erased_at is not None
+    return rows, erased
+
+
+def _whole_classes(
+    session: Session, base: Version, rows: Mapping[int, int]
+) -> tuple[set[int], set[int]]:
+    """Of the classes of these rows, those of which the base contains no others, and the rest."""
+    if not rows:
+        return set(), set()
+    left = lineage.left_of_classes(session, base)
+    here = Counter(rows.values())
+    whole = {label for label, count in here.items() if count == left.get(label)}
+    return whole, set(here) - whole
+
+
+def _leaves_classes(session: Session, model: Model) -> bool:
+    """Whether the method that the model's next batch would use can forget a class."""
+    chosen = model.run_now_method or {"method": Policy.model_validate(model.policy).method}
+    found = session.get(Capability, ("method", chosen["method"]))
+    return found is not None and "class" in found.details.get("forgets", ())
 
 
 def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
@@ -274,8 +302,9 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
     )
     if candidate is None:
         return None
-    owed = session.scalars(versions.owed(session, model, candidate)).all()
-    if not owed:
+    owed = versions.owed(session, model, candidate).add_columns(Record.label)
+    rows: dict[int, int] = dict(session.execute(owed).all())
+    if not rows:
         # Its debts are open requests again; the next batch works on them, on this anchor.
         versions.promote(
             session,
@@ -287,11 +316,19 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
             now=now,
         )
         return None
-    # All debts are paid in one batch, and single records and a class have different targets; a
-    # training without any of them meets both.
-    exact = _owes_a_class(session, model, candidate)
-    batch = _open(session, model, candidate, kind="records", exact=exact, held=held, now=now)
-    session.execute(insert(BatchRecord), [{"batch_id": batch.id, "row": row} for row in owed])
+    whole, _ = _whole_classes(session, candidate, rows)
+    batch = _open(
+        session,
+        model,
+        candidate,
+        rows=list(rows),
+        kind="records",
+        # All debts are paid in one batch, and single records and a class have different targets;
+        # a training without any of them meets both.
+        method=EXACT if whole else model.run_now_method,
+        held=held,
+        now=now,
+    )
     audit.append(
         session,
         actor=f"worker:{held.owner}",
@@ -302,51 +339,34 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
     return batch
 
 
-def _owes_a_class(session: Session, model: Model, candidate: Version) -> bool:
-    found = session.scalar(
-        select(RequestRecord.row)
-        .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
-        .where(
-            DeletionRequest.kind == "class",
-            RequestRecord.dataset_id == model.dataset_id,
-            RequestRecord.row.in_(versions.owed(session, model, candidate)),
-        )
-        .limit(1)
-    )
-    return found is not None
-
-
-def _holds_a_class(session: Session, chain: list[str]) -> bool:
-    """Whether one of these batches forgot a class."""
-    found = session.scalar(
-        select(Batch.id).where(Batch.id.in_(chain), Batch.kind == "class").limit(1)
-    )
-    return found is not None
-
-
 def _open(
     session: Session,
     model: Model,
     base: Version,
     *,
+    rows: list[int],
     kind: str,
-    exact: bool,
+    method: dict[str, Any] | None,
     held: leases.Held,
     now: datetime,
 ) -> Batch:
+    """Open a running batch on ``base`` that forgets these rows of its training data."""
     batch = Batch(
         id=ids.new("b"),
         model_id=model.id,
         status=BatchStatus.RUNNING,
         kind=kind,
         base_version_id=base.id,
-        method=EXACT if exact else model.run_now_method,
+        method=method,
+        records=len(rows),
         seed=secrets.randbits(31),
         fence=held.fence,
         created_at=now,
     )
     session.add(batch)
     session.flush()
+    if rows:
+        session.execute(insert(BatchRecord), [{"batch_id": batch.id, "row": row} for row in rows])
     return batch
 
 
@@ -375,7 +395,11 @@ def _closes(session: Session, model: Model, oldest: datetime, *, now: datetime) 
     records = session.scalar(
         select(func.sum(DeletionRequest.matched))
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
-        .where(Erasure.model_id == model.id, Erasure.status == ErasureStatus.PENDING)
+        .where(
+            Erasure.model_id == model.id,
+            erasures.is_open(),
+            Erasure.status == ErasureStatus.PENDING,
+        )
     )
     return (records or 0) >= policy.max_records
 

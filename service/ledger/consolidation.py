@@ -23,7 +23,7 @@ def reasons(session: Session, model: Model, version: Version, *, now: datetime) 
     if version.id == version.anchor_id:
         return []
     budget = Policy.model_validate(model.policy).drift
-    moved = lineage.drift(session, model, version, now=now)
+    moved = lineage.drift(session, version, now=now)
     found = []
     if moved.share > budget.max_share:
         found.append(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, locks, shares
+from service.ledger import audit, locks, naming, shares
 from service.ledger.states import (
     ERASURE_MOVES,
     REQUEST_MOVES,
+    DatasetStatus,
     ErasureStatus,
     RequestStatus,
     RunStatus,
@@ -29,6 +30,8 @@ from service.ledger.tables import (
     TrainingRun,
     Version,
 )
+
+OPEN, is_open = shares.OPEN, shares.is_open
 
 #: A statement takes a limited number of values on both databases.
 ROWS_AT_ONCE = 10_000
@@ -139,7 +142,7 @@ def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
     session.flush()
     found = [request.id for request in requests]
     if found:
-        exclude(session, dataset_id, found)
+        exclude(session, dataset_id, found, labels=naming.labels(session, found))
     return found
 
 
@@ -178,8 +181,13 @@ def _without_models_here() -> ColumnElement[bool]:
     )
 
 
-def exclude(session: Session, dataset_id: int, requests: Sequence[str]) -> int:
-    """Take the requests' records out of all training from now on; the dataset's new revision."""
+def exclude(
+    session: Session, dataset_id: int, requests: Sequence[str], *, labels: Collection[int] = ()
+) -> int:
+    """Take the requests' records out of all training from now on; the dataset's new revision.
+
+    ``labels`` are those of the classes that some of them are for.
+    """
     revision = session.execute(
         update(Dataset)
         .where(Dataset.id == dataset_id)
@@ -187,30 +195,31 @@ def exclude(session: Session, dataset_id: int, requests: Sequence[str]) -> int:
         .returning(Dataset.revision)
         .execution_options(synchronize_session=False)
     ).scalar_one()
-    theirs = exists().where(
-        RequestRecord.request_id.in_(requests),
-        RequestRecord.dataset_id == Record.dataset_id,
-        RequestRecord.row == Record.row,
-    )
-    session.execute(
-        update(Record)
-        .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_(None), theirs)
-        .values(excluded_revision=revision)
-        .execution_options(synchronize_session=False)
-    )
+    for theirs in naming.named(requests, labels):
+        session.execute(
+            update(Record)
+            .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_(None), theirs)
+            .values(excluded_revision=revision)
+            .execution_options(synchronize_session=False)
+        )
     return int(revision)
+
+
+def standing(session: Session) -> Sequence[Dataset]:
+    """Datasets with excluded rows that still stand in the array."""
+    some = select(Record.row).where(
+        Record.dataset_id == Dataset.id,
+        Record.excluded_revision.is_not(None),
+        Record.erased_at.is_(None),
+    )
+    states = [DatasetStatus.READY, DatasetStatus.WITHDRAWN]
+    stored = select(Dataset).where(Dataset.status.in_(states), some.exists())
+    return session.scalars(stored.order_by(Dataset.id)).all()
 
 
 def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
     """Rows whose raw data no model needs any more and that still stand in the array."""
-    still_needed = exists().where(
-        RequestRecord.dataset_id == Record.dataset_id,
-        RequestRecord.row == Record.row,
-        Erasure.request_id == RequestRecord.request_id,
-        Erasure.status.in_(
-            [ErasureStatus.PENDING, ErasureStatus.CLAIMED, ErasureStatus.NEEDS_REVIEW]
-        ),
-    )
+    still_needed = naming.asked(is_open())
     # A model that is being trained, or was and still owes deletions, has seen the row: its
     # gradient at the new weights is needed to forget it.
     in_training = exists().where(
@@ -279,25 +288,23 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     """Complete every request whose erasures are all done and whose raw rows are all erased."""
     unfinished = exists().where(
         Erasure.request_id == DeletionRequest.id,
-        or_(
-            Erasure.status == ErasureStatus.PENDING,
-            Erasure.status == ErasureStatus.CLAIMED,
-            Erasure.status == ErasureStatus.NEEDS_REVIEW,
-        ),
+        is_open(),
     )
-    standing = exists().where(
-        RequestRecord.request_id == DeletionRequest.id,
-        Record.dataset_id == RequestRecord.dataset_id,
-        Record.row == RequestRecord.row,
-        Record.erased_at.is_(None),
+    listed = exists().where(naming.lists(DeletionRequest.id), Record.erased_at.is_(None))
+    of_class = exists().where(
+        naming.of_class(), Record.excluded_revision.is_not(None), Record.erased_at.is_(None)
     )
-    ready = (DeletionRequest.status == RequestStatus.PROCESSING, ~unfinished, ~standing)
+    processing = DeletionRequest.status == RequestStatus.PROCESSING
+    ready = (processing, ~unfinished, ~listed, ~of_class)
     seen = session.scalars(select(DeletionRequest.id).where(*ready).limit(ROWS_AT_ONCE)).all()
     if not seen:
         return []
     # A model that goes live meanwhile would give an ended request a share.
-    datasets = select(RequestRecord.dataset_id).where(RequestRecord.request_id.in_(seen))
-    locks.datasets(session, session.scalars(datasets.distinct()), locks.Hold.INTAKE)
+    listed_in = select(RequestRecord.dataset_id).where(RequestRecord.request_id.in_(seen))
+    named = select(DeletionRequest.dataset_id).where(
+        DeletionRequest.id.in_(seen), DeletionRequest.dataset_id.is_not(None)
+    )
+    locks.datasets(session, session.scalars(listed_in.union(named)), locks.Hold.INTAKE)
     done = session.scalars(
         select(DeletionRequest)
         .where(DeletionRequest.id.in_(seen), *ready)

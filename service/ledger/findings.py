@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, exists, func, select
 from sqlalchemy.orm import Session
 
-from service.ledger import shares, versions
+from service.ledger import lineage, naming, shares, versions
 from service.ledger.states import ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
     AliasMove,
@@ -25,7 +25,6 @@ from service.ledger.tables import (
     Erasure,
     Model,
     Record,
-    RequestRecord,
     Version,
 )
 
@@ -96,22 +95,13 @@ def _published() -> ColumnElement[bool]:
     return Version.status == VersionStatus.PUBLISHED
 
 
-def _completed_of(version: Version, model: Model, *, chain: Sequence[str]) -> Select[Any]:
+def _completed_of(session: Session, version: Version, model: Model) -> Select[Any]:
     """Select of the completed requests, each once, of whose records the version holds one."""
-    return (
-        select(RequestRecord.request_id)
-        .join(
-            Record,
-            (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row),
-        )
-        .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
-        .where(
-            Record.dataset_id == model.dataset_id,
-            Record.excluded_revision > version.data_revision,
-            versions.contained(version, chain=chain),
-            DeletionRequest.status == RequestStatus.COMPLETED,
-        )
-        .distinct()
+    naming_one = naming.naming(
+        Record.dataset_id == model.dataset_id, lineage.contained_and_excluded(session, version)
+    )
+    return select(DeletionRequest.id).where(
+        DeletionRequest.id.in_(naming_one), DeletionRequest.status == RequestStatus.COMPLETED
     )
 
 
@@ -120,10 +110,9 @@ def held(
 ) -> set[Finding]:
     """The completed requests, or which of these, of whose records the version holds one."""
     model = session.get_one(Model, version.model_id)
-    chain = versions.batch_chain(session, version)
-    wanted = _completed_of(version, model, chain=chain)
+    wanted = _completed_of(session, version, model)
     if requests is not None:
-        wanted = wanted.where(RequestRecord.request_id.in_(requests))
+        wanted = wanted.where(DeletionRequest.id.in_(requests))
     return {
         Finding(Kind.HELD, request_id, model.id, version.id, versions.subject(model, version))
         for request_id in session.scalars(wanted)
@@ -132,16 +121,13 @@ def held(
 
 def _of_requests(session: Session, names: Sequence[str]) -> set[Finding]:
     """Broken promises about these requests, with as many statements for many as for one."""
-    of_them = RequestRecord.request_id.in_(names)
-    completed = exists().where(
-        DeletionRequest.id == RequestRecord.request_id,
-        DeletionRequest.status == RequestStatus.COMPLETED,
-    )
-    record = (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row)
+    named = naming.records(
+        Record.dataset_id, Record.row, Record.erased_at, Record.excluded_revision, requests=names
+    ).subquery()
     standing = session.scalars(
-        select(RequestRecord.request_id)
-        .join(Record, record)
-        .where(of_them, completed, Record.erased_at.is_(None))
+        select(DeletionRequest.id)
+        .join(named, named.c.request_id == DeletionRequest.id)
+        .where(DeletionRequest.status == RequestStatus.COMPLETED, named.c.erased_at.is_(None))
         .distinct()
     )
     unfinished = session.scalars(
@@ -149,7 +135,7 @@ def _of_requests(session: Session, names: Sequence[str]) -> set[Finding]:
         .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
         .where(
             Erasure.request_id.in_(names),
-            Erasure.status.in_(versions.OPEN_ERASURES),
+            shares.is_open(),
             DeletionRequest.status == RequestStatus.COMPLETED,
         )
         .distinct()
@@ -158,10 +144,9 @@ def _of_requests(session: Session, names: Sequence[str]) -> set[Finding]:
     found |= {Finding(Kind.UNFINISHED, one) for one in unfinished}
     # A version whose anchor was trained after the last of the records was excluded has none.
     excluded = session.execute(
-        select(Record.dataset_id, func.max(Record.excluded_revision))
-        .join(RequestRecord, record)
-        .where(of_them, Record.excluded_revision.is_not(None))
-        .group_by(Record.dataset_id)
+        select(named.c.dataset_id, func.max(named.c.excluded_revision))
+        .where(named.c.excluded_revision.is_not(None))
+        .group_by(named.c.dataset_id)
     ).all()
     for dataset_id, revision in excluded:
         older = (Model.dataset_id == dataset_id, Version.data_revision < revision)

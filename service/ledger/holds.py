@@ -22,7 +22,7 @@ from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import audit, batches, canonical, leases, locks, versions
+from service.ledger import audit, batches, canonical, leases, lineage, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
@@ -293,14 +293,13 @@ def _go_live(
 
 
 def _contains_any(session: Session, model: Model, live: Version, batch: Batch) -> bool:
-    chain = versions.batch_chain(session, live)
     found = session.scalar(
         select(Record.row)
         .join(BatchRecord, BatchRecord.row == Record.row)
         .where(
             BatchRecord.batch_id == batch.id,
             Record.dataset_id == model.dataset_id,
-            versions.contained(live, chain=chain),
+            lineage.contained(session, live),
         )
         .limit(1)
     )

@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
-from service.ledger import audit, locks, record_lists, shares, standing, versions
+from service.ledger import audit, lineage, locks, naming, record_lists, shares, standing, versions
 from service.ledger.states import VersionStatus
-from service.ledger.tables import Dataset, Import, Model, Record, RecordList, RequestRecord, Version
+from service.ledger.tables import Dataset, Import, Model, Record, RecordList, Version
 
 #: ``trained_on`` of a version that was trained on the dataset's train split.
 SPLIT = "split"
@@ -178,20 +178,9 @@ def _deletions_after(
     session: Session, dataset: Dataset, data_revision: int, stated: RecordList | None
 ) -> list[str]:
     """Ids of the requests by which training rows were excluded after the revision."""
-    return list(
-        session.scalars(
-            select(RequestRecord.request_id)
-            .join(
-                Record,
-                (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row),
-            )
-            .where(
-                Record.dataset_id == dataset.id,
-                versions.of_training(None if stated is None else stated.id),
-                Record.excluded_revision > data_revision,
-            )
-            .distinct()
-            .order_by(RequestRecord.request_id)
-            .limit(_SHOWN)
-        )
+    wanted = naming.naming(
+        Record.dataset_id == dataset.id,
+        lineage.of_training(None if stated is None else stated.id),
+        Record.excluded_revision > data_revision,
     )
+    return list(session.scalars(wanted.limit(_SHOWN)))

@@ -341,6 +341,7 @@ class _Page:
         self.records.extend(
             {"request_id": request.id, "dataset_id": part.circle.dataset.id, "row": row}
             for part in parts
+            if submission.ask.kind != "class"  # its label says which
             for row in part.match.rows
         )
         if request.status == RequestStatus.ACCEPTED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -85,6 +85,7 @@ def match(
     )
     subjects = {digest for ask in asks for digest in _candidates(dataset, ask, digester)}
     by_subject = _by_subjects(session, [dataset.id], subjects).get(dataset.id, {})
+    by_label = _by_label(session, dataset, {ask.label for ask in asks if ask.kind == "class"})
     found: list[Match] = []
     for ask in asks:
         if ask.kind == "records":
@@ -92,7 +93,8 @@ def match(
         elif ask.kind == "subject":
             hits, missing = _of_subject(by_subject, dataset, ask, digester), 0
         else:
-            hits, missing = _of_label(session, dataset, ask), 0
+            found.append(by_label[ask.label])
+            continue
         found.append(_match(hits, missing))
     return found
 
@@ -239,11 +241,21 @@ def _forms(dataset: Dataset, text: str) -> tuple[str, ...]:
     return identifiers.forms(text, fold_case=dataset.id_case == identifiers.Case.IGNORED)
 
 
-def _of_label(session: Session, dataset: Dataset, ask: Ask) -> list[_Hit]:
-    of_class = select(Record.row, Record.erased_at).where(
-        Record.dataset_id == dataset.id, Record.label == ask.label
-    )
-    return [_Hit(row, erased_at is not None) for row, erased_at in session.execute(of_class)]
+def _by_label(
+    session: Session, dataset: Dataset, labels: Collection[int | None]
+) -> dict[int | None, Match]:
+    """What each of the classes meets, looked up once for all who ask for it."""
+    rows = select(Record.row, Record.erased_at).where(Record.dataset_id == dataset.id)
+    return {
+        label: _match(
+            (
+                _Hit(row, erased_at is not None)
+                for row, erased_at in session.execute(rows.where(Record.label == label))
+            ),
+            0,
+        )
+        for label in labels
+    }
 
 
 def _chunks(values: Iterable[str]) -> Iterator[list[str]]:

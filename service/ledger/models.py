@@ -16,6 +16,7 @@ from service.ledger import (
     choices,
     claims,
     datasets,
+    erasures,
     holds,
     locks,
     shares,
@@ -123,7 +124,11 @@ def pending(session: Session, model: Model) -> dict[str, int]:
     rows = session.execute(
         select(DeletionRequest.kind, func.count())
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
-        .where(Erasure.model_id == model.id, Erasure.status == ErasureStatus.PENDING)
+        .where(
+            Erasure.model_id == model.id,
+            erasures.is_open(),
+            Erasure.status == ErasureStatus.PENDING,
+        )
         .group_by(DeletionRequest.kind)
     )
     waiting: dict[str, int] = {}
@@ -234,6 +239,7 @@ def _expected(session: Session, model: Model) -> set[str]:
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
         .where(
             Erasure.model_id == model.id,
+            erasures.is_open(),
             Erasure.status.in_((ErasureStatus.PENDING, ErasureStatus.CLAIMED)),
         )
     )

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
-from service.ledger import audit, canonical, intake, matching, outlook, versions
+from service.ledger import audit, canonical, intake, lineage, matching, outlook
 from service.ledger.datasets import SPLITS
 from service.ledger.digests import Digester
 from service.ledger.matching import Ask
@@ -86,7 +86,7 @@ def _of_model(session: Session, model: Model, rows: Sequence[int]) -> dict[str, 
     if model.production_id is None:
         return {"model": model.name, "version": None, "trained_on": 0}
     live = session.get_one(Version, model.production_id)
-    inside = versions.contained(live, chain=versions.batch_chain(session, live))
+    inside = lineage.contained(session, live)
     trained_on = sum(
         session.scalar(
             select(func.count()).where(

@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger import audit, locks, versions
+from service.ledger import audit, db, locks, pools, versions
 from service.ledger.policy import Policy
-from service.ledger.states import VERSION_MOVES, VersionStatus, check_move
+from service.ledger.states import VERSION_MOVES, BatchStatus, VersionStatus, check_move
 from service.ledger.tables import Artifact, Batch, Dataset, Model, TrainingRun, Version
 
 Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+#: States of a version that no batch starts from any more.
+_OVER = (VersionStatus.RETIRED, VersionStatus.REJECTED, VersionStatus.WITHDRAWN)
 
 
 def due(session: Session, *, now: datetime) -> list[int]:
@@ -30,28 +33,43 @@ def due(session: Session, *, now: datetime) -> list[int]:
     that were refused: they may still carry what they were to forget, and are never promoted.
     """
     live = aliased(Version)
-    rows = session.execute(
-        select(Version, Model, live.anchor_id)
-        .join(Model, Model.id == Version.model_id)
-        .outerjoin(live, live.id == Model.production_id)
-        .where(
-            or_(
-                Version.status.in_([VersionStatus.RETIRED, VersionStatus.WITHDRAWN]),
-                and_(
-                    Version.status == VersionStatus.REJECTED,
-                    or_(Version.batch_id.is_not(None), Version.origin == "imported"),
-                ),
-            )
+    models = session.execute(
+        select(Model.id, Model.policy, Model.production_id, live.anchor_id).outerjoin(
+            live, live.id == Model.production_id
         )
-        .order_by(Version.id)
     ).all()
-    return [
-        version.id
-        for version, model, live_anchor in rows
-        if version.id not in {live_anchor, model.production_id}
-        and _moment(version, model) <= now
-        and not _is_base(session, version)
+    needed = {one for _, _, *live_ones in models for one in live_ones}
+    windows: dict[timedelta, list[int]] = {}
+    for model_id, policy, _, _ in models:
+        windows.setdefault(_window(policy), []).append(model_id)
+    over = [
+        found
+        for window, model_ids in windows.items()
+        for found in _withdrawn(session, model_ids, until=now - window)
     ]
+    ordered = session.scalars(
+        select(Version.id).where(Version.status == VersionStatus.WITHDRAWN, Version.purge_at <= now)
+    )
+    over = [*over, *ordered]
+    return [one for one in sorted(over) if one not in needed and not _is_base(session, one)]
+
+
+def _withdrawn(session: Session, model_ids: Sequence[int], *, until: datetime) -> Sequence[int]:
+    """Ids of the models' versions that were withdrawn by then, or made and rejected."""
+    retired = and_(Version.status == VersionStatus.RETIRED, Version.retired_at <= until)
+    withdrawn = and_(
+        Version.status == VersionStatus.WITHDRAWN,
+        Version.purge_at.is_(None),
+        func.coalesce(Version.retired_at, Version.created_at) <= until,
+    )
+    rejected = and_(
+        Version.status == VersionStatus.REJECTED,
+        or_(Version.batch_id.is_not(None), Version.origin == "imported"),
+        Version.created_at <= until,
+    )
+    return session.scalars(
+        select(Version.id).where(Version.model_id.in_(model_ids), or_(retired, withdrawn, rejected))
+    ).all()
 
 
 def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:
@@ -68,20 +86,7 @@ def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:
     )
     if shared is None:
         files.append(("checkpoints", version.digest))
-    going = _artifacts(session, version)
-    for artifact in going:
-        elsewhere = session.scalar(
-            select(Artifact.id)
-            .where(
-                Artifact.digest == artifact.digest,
-                Artifact.id.not_in([one.id for one in going]),
-                Artifact.destroyed_at.is_(None),
-            )
-            .limit(1)
-        )
-        if elsewhere is None:
-            files.append((_kind(artifact), artifact.digest))
-    return files
+    return files + _unshared(session, _artifacts(session, version))
 
 
 def record(
@@ -104,6 +109,73 @@ def record(
         session,
         actor=actor,
         action=audit.Action.VERSION_PURGED,
+        subject=versions.subject(model, version),
+        data={"receipt": receipt},
+    )
+
+
+def models_with_superseded(session: Session) -> list[int]:
+    """Ids of the models with running sums that no batch starts from any more.
+
+    Scores that no pool takes any more are looked for with them: each batch leaves both.
+    """
+    return list(session.scalars(_old_sums().with_only_columns(Version.model_id).distinct()))
+
+
+def superseded(session: Session, model: Model) -> dict[int, list[int]]:
+    """Ids of the model's artifacts that no batch needs any more, by version.
+
+    Running sums of versions that were withdrawn or rejected: the next batch has its own of the
+    live version, or of one that somebody rolled back to. And the scores that lie before the pool
+    of every version that a batch may start from.
+    """
+    sums = session.scalars(_old_sums().where(Version.model_id == model.id).order_by(Artifact.id))
+    found: dict[int, list[int]] = {}
+    for artifact in (*sums, *_old_scores(session, model)):
+        found.setdefault(artifact.version_id, []).append(artifact.id)
+    return found
+
+
+def _old_sums() -> Select[Any]:
+    is_base = exists().where(
+        db.among(Batch.status, BatchStatus.RUNNING), Batch.base_version_id == Version.id
+    )
+    return (
+        select(Artifact)
+        .join(Version, Version.id == Artifact.version_id)
+        .where(
+            Artifact.kind == "states",
+            Artifact.destroyed_at.is_(None),
+            Version.status.in_(_OVER),
+            ~is_base,
+        )
+    )
+
+
+def files_of(session: Session, artifact_ids: Sequence[int]) -> list[tuple[Kind, str]]:
+    """(kind, digest) of these artifacts' files, but for those that another one shares."""
+    going = session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids))).all()
+    return _unshared(session, going)
+
+
+def record_state(
+    session: Session,
+    model: Model,
+    version: Version,
+    artifact_ids: Sequence[int],
+    *,
+    receipt: dict[str, Any],
+    actor: str,
+    now: datetime,
+) -> None:
+    """The files of these artifacts of the version are gone; its weights stay."""
+    for artifact in session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids))):
+        artifact.destroyed_at = now
+    session.flush()
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.VERSION_STATE_DESTROYED,
         subject=versions.subject(model, version),
         data={"receipt": receipt},
     )
@@ -170,6 +242,42 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
     return keep
 
 
+def _unshared(session: Session, going: Sequence[Artifact]) -> list[tuple[Kind, str]]:
+    """(kind, digest) of the files that no artifact but these has."""
+    shared = session.scalars(
+        select(Artifact.digest).where(
+            Artifact.digest.in_([one.digest for one in going]),
+            Artifact.id.not_in([one.id for one in going]),
+            Artifact.destroyed_at.is_(None),
+        )
+    ).all()
+    return [(_kind(one), one.digest) for one in going if one.digest not in shared]
+
+
+def _old_scores(session: Session, model: Model) -> list[Artifact]:
+    """Scores of withdrawn versions of the model that no pool takes any more."""
+    rows = pools.rows_wanted(Policy.model_validate(model.policy))
+    usable = session.scalars(
+        select(Version).where(
+            Version.model_id == model.id,
+            Version.status.in_([VersionStatus.PUBLISHED, VersionStatus.CANDIDATE]),
+        )
+    )
+    needed = {one.id for version in usable for one in pools.scores(session, version, rows=rows)}
+    kept = session.scalars(
+        select(Artifact)
+        .join(Version, Version.id == Artifact.version_id)
+        .where(
+            Version.model_id == model.id,
+            Version.status.in_([*_OVER, VersionStatus.PURGED]),
+            Artifact.kind == "scores",
+            Artifact.destroyed_at.is_(None),
+        )
+        .order_by(Artifact.id)
+    )
+    return [one for one in kept if one.id not in needed]
+
+
 def _artifacts(session: Session, version: Version) -> Sequence[Artifact]:
     theirs = Version.id == version.id
     if version.id == version.anchor_id:
@@ -196,11 +304,11 @@ def _chain_lives(session: Session, version: Version) -> bool:
     return session.get_one(Version, model.production_id).anchor_id == version.anchor_id
 
 
-def _is_base(session: Session, version: Version) -> bool:
+def _is_base(session: Session, version_id: int) -> bool:
     """Whether a running batch starts from it."""
     found = session.scalar(
         select(Batch.id)
-        .where(Batch.base_version_id == version.id, Batch.status == "running")
+        .where(db.among(Batch.status, BatchStatus.RUNNING), Batch.base_version_id == version_id)
         .limit(1)
     )
     return found is not None
@@ -211,12 +319,5 @@ def _kind(artifact: Artifact) -> Kind:
     return "checkpoints" if artifact.kind == "references" else artifact.kind  # type: ignore[return-value]  # the table's kinds are the store's
 
 
-def _moment(version: Version, model: Model) -> datetime:
-    """When the version is to be destroyed."""
-    if version.status == VersionStatus.WITHDRAWN and version.purge_at is not None:
-        return version.purge_at
-    return (version.retired_at or version.created_at) + _window(model)
-
-
-def _window(model: Model) -> timedelta:
-    return timedelta(seconds=Policy.model_validate(model.policy).purge_after_seconds)
+def _window(policy: dict[str, Any]) -> timedelta:
+    return timedelta(seconds=Policy.model_validate(policy).purge_after_seconds)

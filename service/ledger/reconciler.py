@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, erasures, findings, locks, shares, versions
+from service.ledger import audit, erasures, findings, locks, naming, shares, versions
 from service.ledger.findings import Finding, Kind
 from service.ledger.states import (
     REOPENED_ERASURES,
@@ -162,8 +162,11 @@ def _lock(session: Session, found: Sequence[Finding]) -> None:
         dataset_id
         for some in findings.pieces(requests)
         for dataset_id in session.scalars(
-            select(RequestRecord.dataset_id).where(RequestRecord.request_id.in_(some)).distinct()
+            select(RequestRecord.dataset_id)
+            .where(RequestRecord.request_id.in_(some))
+            .union(select(DeletionRequest.dataset_id).where(DeletionRequest.id.in_(some)))
         )
+        if dataset_id is not None
     }
     # A model that goes live, or a claim, would change what is missing.
     locks.datasets(session, datasets, locks.Hold.PUBLICATION)
@@ -214,7 +217,8 @@ def _reopen(
         _open_erasure(session, request_id, model_id, now=now)
     if any(one.kind == Kind.STANDING for one in because):
         for dataset_id in _not_excluded(session, request_id):
-            erasures.exclude(session, dataset_id, [request_id])
+            labels = naming.labels(session, [request_id])
+            erasures.exclude(session, dataset_id, [request_id], labels=labels)
     audit.append(
         session,
         actor=actor,
@@ -237,17 +241,11 @@ def _open_erasure(session: Session, request_id: str, model_id: int, *, now: date
 
 
 def _not_excluded(session: Session, request_id: str) -> Sequence[int]:
-    wanted = (
-        select(Record.dataset_id)
-        .join(
-            RequestRecord,
-            (RequestRecord.dataset_id == Record.dataset_id) & (RequestRecord.row == Record.row),
-        )
-        .where(RequestRecord.request_id == request_id, Record.excluded_revision.is_(None))
-        .distinct()
-        .order_by(Record.dataset_id)
-    )
-    return session.scalars(wanted).all()
+    named = naming.records(
+        Record.dataset_id, Record.row, Record.excluded_revision, requests=[request_id]
+    ).subquery()
+    wanted = select(named.c.dataset_id).where(named.c.excluded_revision.is_(None)).distinct()
+    return session.scalars(wanted.order_by(named.c.dataset_id)).all()
 
 
 def _erasure(

@@ -12,7 +12,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, erasures, locks, versions
+from service.ledger import audit, erasures, locks, naming
 from service.ledger.states import REQUEST_MOVES, ErasureStatus, RequestStatus, check_move
 from service.ledger.tables import Dataset, DeletionRequest, Erasure, Model, RequestDataset
 
@@ -33,7 +33,7 @@ def lock(session: Session, models: Sequence[int], *, dataset: Dataset | None = N
     Before any of their erasures.
     """
     wanted = select(Erasure.request_id).where(
-        Erasure.model_id.in_(models), Erasure.status.in_(versions.OPEN_ERASURES)
+        Erasure.model_id.in_(models), Erasure.status.in_(erasures.OPEN)
     )
     theirs = set(session.scalars(wanted))
     if dataset is not None:
@@ -57,7 +57,7 @@ def of_model(session: Session, model: Model, *, actor: str, now: datetime) -> in
     """
     left = session.scalars(
         select(Erasure)
-        .where(Erasure.model_id == model.id, Erasure.status.in_(versions.OPEN_ERASURES))
+        .where(Erasure.model_id == model.id, Erasure.status.in_(erasures.OPEN))
         .order_by(Erasure.id)
         .execution_options(populate_existing=True)
     ).all()
@@ -137,7 +137,7 @@ def _elsewhere(
         select(Erasure.request_id, Erasure.status).where(
             Erasure.request_id.in_(requests),
             Erasure.model_id != model.id,
-            Erasure.status.in_(versions.OPEN_ERASURES),
+            Erasure.status.in_(erasures.OPEN),
         )
     ):
         found.setdefault(request_id, set()).add(status)
@@ -156,7 +156,8 @@ def _begin(requests: Iterable[DeletionRequest]) -> None:
 def _exclude(session: Session, dataset_id: int, requests: Sequence[str]) -> None:
     session.flush()
     if requests:
-        erasures.exclude(session, dataset_id, requests)
+        labels = naming.labels(session, requests)
+        erasures.exclude(session, dataset_id, requests, labels=labels)
 
 
 def _say(session: Session, requests: Sequence[str], data: dict[str, str], *, actor: str) -> None:

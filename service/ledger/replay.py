@@ -22,11 +22,12 @@ from service.ledger import (
     holds,
     ids,
     keys,
+    lineage,
+    naming,
     outlook,
     requests,
     shares,
     suppressions,
-    versions,
     withdrawals,
 )
 from service.ledger.digests import Digester
@@ -167,9 +168,13 @@ def _begin(session: Session, request: DeletionRequest) -> None:
     """No longer to be cancelled, and out of every training from now on."""
     request.status = RequestStatus.PROCESSING
     session.flush()
-    named = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.id)
-    for dataset_id in session.scalars(named.distinct().order_by(RequestRecord.dataset_id)).all():
-        erasures.exclude(session, dataset_id, [request.id])
+    listed = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.id)
+    labels = naming.labels(session, [request.id])
+    datasets = set(session.scalars(listed.distinct()))
+    if labels and request.dataset_id is not None:
+        datasets.add(request.dataset_id)
+    for dataset_id in sorted(datasets):
+        erasures.exclude(session, dataset_id, [request.id], labels=labels)
 
 
 def _ask_again(
@@ -293,7 +298,7 @@ def _record(
         for one, its in rows.items()
         for row in its
     ]
-    if named:
+    if named and request.kind != "class":  # its label says which
         session.execute(insert(RequestRecord), named)
     completed = request.status == RequestStatus.COMPLETED
     audit.append(
@@ -337,10 +342,9 @@ def _retrain(session: Session, name: str, hollow: Collection[int], now: datetime
 
 def _holds(session: Session, model: Model, hollow: Collection[int], now: datetime) -> bool:
     live = session.get_one(Version, model.production_id)
-    chain = versions.batch_chain(session, live)
     inside = session.scalars(
         select(Record.row).where(
-            Record.dataset_id == model.dataset_id, versions.contained(live, chain=chain)
+            Record.dataset_id == model.dataset_id, lineage.contained(session, live)
         )
     )
     if not set(hollow).intersection(inside):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from service.ledger import (
@@ -21,7 +21,9 @@ from service.ledger import (
     caveats,
     comparisons,
     disclosure,
+    history,
     lineage,
+    naming,
     runs,
     verifications,
     versions,
@@ -40,13 +42,15 @@ from service.ledger.tables import (
     Model,
     Record,
     RequestDataset,
-    RequestRecord,
     TrainingRun,
     Version,
 )
 
 TYPE = "audit-report"
 FORMAT = 1
+
+#: Audit lines that hold the receipt of something destroyed.
+_DESTROYED = (audit.Action.VERSION_PURGED.value, audit.Action.VERSION_STATE_DESTROYED.value)
 
 #: Kinds of artifacts that a batch makes from the very rows it forgets.
 OF_FORGOTTEN = frozenset({"scores", "states"})
@@ -134,26 +138,21 @@ def _requests(session: Session, model: Model, batch: Batch) -> Sequence[Deletion
         return found
     # A fresh anchor that catches up forgets what earlier batches did on the anchor before it; a
     # batch that failed has given its erasures back.
-    named = (
-        select(RequestRecord.request_id)
-        .join(BatchRecord, BatchRecord.row == RequestRecord.row)
-        .where(RequestRecord.dataset_id == model.dataset_id, BatchRecord.batch_id == batch.id)
-    )
+    forgotten = exists().where(BatchRecord.batch_id == batch.id, BatchRecord.row == Record.row)
+    named = session.scalars(naming.naming(Record.dataset_id == model.dataset_id, forgotten)).all()
     return session.scalars(wanted.where(DeletionRequest.id.in_(named))).all()
 
 
 def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any]:
     ids = [request.id for request in story.requests]
     rows = session.execute(
-        select(RequestRecord.request_id, Record.record_id, Record.row, Record.erased_at)
-        .join(
-            Record,
-            (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row),
-        )
-        .where(
-            RequestRecord.request_id.in_(ids),
+        naming.records(
+            Record.record_id,
+            Record.row,
+            Record.erased_at,
+            requests=ids,
             # Of a request over every dataset, only what it met in this one.
-            RequestRecord.dataset_id == story.dataset.id,
+            dataset_id=story.dataset.id,
         )
     ).all()
     forgotten_before = _forgotten_before(session, story)
@@ -297,12 +296,8 @@ def _excluded(
 
 def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
     """The version back to its anchor, newest first, with how many records each step forgot."""
-    forgotten: dict[str, int] = {}
     steps = [version.batch_id for version in story.chain if version.batch_id is not None]
-    for batch_id in session.scalars(
-        select(BatchRecord.batch_id).where(BatchRecord.batch_id.in_(steps))
-    ):
-        forgotten[batch_id] = forgotten.get(batch_id, 0) + 1
+    forgotten = history.records(session, steps)
     return [
         {
             **_name(version),
@@ -332,7 +327,7 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
         if version.status in (VersionStatus.RETIRED, VersionStatus.WITHDRAWN)
         # Its verification did not show that it forgot.
         or (version.status == VersionStatus.REJECTED and version.batch_id is not None)
-        or versions.contains_forgotten(session, story.model, version)
+        or versions.holds_forgotten(session, story.model, version)
     ]
     weights = [
         {
@@ -384,15 +379,11 @@ def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[
 
 def _purges(session: Session, story: _Story) -> list[dict[str, Any]]:
     """Signed receipts of what was destroyed of this model."""
-    purged = session.scalars(
-        select(Version).where(
-            Version.model_id == story.model.id, Version.status == VersionStatus.PURGED
-        )
-    )
+    purged = session.scalars(select(Version).where(Version.model_id == story.model.id))
     lines = session.scalars(
         select(AuditEvent)
         .where(
-            AuditEvent.action == audit.Action.VERSION_PURGED.value,
+            AuditEvent.action.in_(_DESTROYED),
             AuditEvent.subject.in_([versions.subject(story.model, item) for item in purged]),
         )
         .order_by(AuditEvent.seq)

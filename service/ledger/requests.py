@@ -15,7 +15,18 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, canonical, db, ids, intake, locks, outlook, shares, suppressions
+from service.ledger import (
+    audit,
+    canonical,
+    db,
+    ids,
+    intake,
+    locks,
+    naming,
+    outlook,
+    shares,
+    suppressions,
+)
 from service.ledger.descriptions import describe
 from service.ledger.intake import Receipt, Submission, record, record_many, recorded
 from service.ledger.matching import Ask
@@ -32,8 +43,8 @@ from service.ledger.tables import (
     DeletionRequest,
     Erasure,
     Model,
+    Record,
     RequestDataset,
-    RequestRecord,
     Version,
 )
 
@@ -181,14 +192,9 @@ def retry(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
 
 
 def rows(session: Session, request_id: str) -> list[int]:
-    """Rows that a request matched and that were not forgotten before, dataset after dataset."""
-    return list(
-        session.scalars(
-            select(RequestRecord.row)
-            .where(RequestRecord.request_id == request_id)
-            .order_by(RequestRecord.dataset_id, RequestRecord.row)
-        )
-    )
+    """Rows of the dataset that a request matched and that were not forgotten before."""
+    found = session.execute(naming.records(Record.row, requests=[request_id]))
+    return sorted(row for _, row in found)
 
 
 def _datasets(session: Session, request: DeletionRequest) -> Sequence[Dataset]:

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from service.ledger import db, naming
 from service.ledger.states import ErasureStatus, RequestStatus, RunStatus, VersionStatus
 from service.ledger.tables import (
     DeletionRequest,
@@ -23,10 +24,17 @@ from service.ledger.tables import (
     Model,
     Record,
     RequestDataset,
-    RequestRecord,
     TrainingRun,
     Version,
 )
+
+#: States in which a model has still to forget the records.
+OPEN = (ErasureStatus.PENDING, ErasureStatus.CLAIMED, ErasureStatus.NEEDS_REVIEW)
+
+
+def is_open() -> ColumnElement[bool]:
+    """SQL: the erasure's model has still to forget the records."""
+    return db.among(Erasure.status, *OPEN)
 
 
 def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
@@ -69,12 +77,13 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
     It was trained, or is being trained, on what was not excluded at this revision of the dataset,
     which the caller has locked for publication.
     """
-    held = exists().where(
-        RequestRecord.request_id == DeletionRequest.id,
-        RequestRecord.dataset_id == model.dataset_id,
-        Record.dataset_id == RequestRecord.dataset_id,
-        Record.row == RequestRecord.row,
+    inside = and_(
+        Record.dataset_id == model.dataset_id,
         or_(Record.excluded_revision.is_(None), Record.excluded_revision > data_revision),
+    )
+    held = or_(
+        exists().where(naming.lists(DeletionRequest.id), inside),
+        exists().where(naming.of_class(), inside),
     )
     has_share = exists().where(
         Erasure.request_id == DeletionRequest.id, Erasure.model_id == model.id
@@ -113,7 +122,8 @@ def needless(dataset_id: int | None = None) -> ColumnElement[bool]:
     wanted = select(idle.id).where(~_holds_records(idle))
     if dataset_id is not None:
         wanted = wanted.where(idle.dataset_id == dataset_id)
-    return and_(Erasure.status == ErasureStatus.PENDING, Erasure.model_id.in_(wanted))
+    waits = and_(is_open(), Erasure.status == ErasureStatus.PENDING)
+    return and_(waits, Erasure.model_id.in_(wanted))
 
 
 def drop_needless(session: Session, dataset_id: int) -> None:

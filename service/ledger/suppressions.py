@@ -18,11 +18,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, and_, exists, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, canonical, datasets, identifiers, matching
+from service.ledger import audit, canonical, datasets, identifiers, matching, naming
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Origin
 from service.ledger.states import REQUEST_ENDS, RequestStatus
-from service.ledger.tables import Dataset, DeletionRequest, Record, RequestRecord, Suppression
+from service.ledger.tables import Dataset, DeletionRequest, Record, Suppression
 
 #: States of a request about a subject in which the subject is suppressed.
 SUPPRESSING = frozenset(RequestStatus) - {
@@ -139,17 +139,13 @@ def keep_rows(
 
 def about_to_go(session: Session) -> dict[Dataset, list[int]]:
     """Rows by dataset that open requests name and whose raw data still stand."""
-    rows = session.execute(
-        select(RequestRecord.dataset_id, RequestRecord.row)
-        .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
-        .join(
-            Record,
-            (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row),
-        )
-        .where(DeletionRequest.status.in_(_OPEN), Record.erased_at.is_(None))
-        .distinct()
-        .order_by(RequestRecord.dataset_id, RequestRecord.row)
+    open_ones = session.scalars(
+        select(DeletionRequest.id).where(DeletionRequest.status.in_(_OPEN))
+    ).all()
+    named = session.execute(
+        naming.records(Record.dataset_id, Record.row, Record.erased_at, requests=open_ones)
     )
+    rows = sorted({(dataset_id, row) for _, dataset_id, row, erased in named if erased is None})
     found: dict[int, list[int]] = {}
     for dataset_id, row in rows:
         found.setdefault(dataset_id, []).append(row)

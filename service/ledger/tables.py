@@ -39,6 +39,10 @@ from service.ledger.states import (
     VersionStatus,
 )
 
+_OPEN_ERASURES = "status IN ('pending', 'claimed', 'needs_review')"
+_RUNNING = "status = 'running'"
+_RUNS_TO_DO = "status IN ('queued', 'running')"
+
 NAME_LENGTH = 64
 DIGEST_LENGTH = 64
 
@@ -163,7 +167,23 @@ class Record(Base):
     __table_args__ = (
         UniqueConstraint("dataset_id", "record_id"),
         Index("ix_records_dataset_id_subject_digest", "dataset_id", "subject_digest"),
-        Index("ix_records_dataset_id_excluded_revision", "dataset_id", "excluded_revision"),
+        # The excluded rows alone, in the order in which they were excluded.
+        Index(
+            "ix_records_excluded",
+            "dataset_id",
+            "excluded_revision",
+            "row",
+            sqlite_where=text("excluded_revision IS NOT NULL"),
+            postgresql_where=text("excluded_revision IS NOT NULL"),
+        ),
+        # Of these, the rows that are still to be overwritten: few, and none when nothing is due.
+        Index(
+            "ix_records_standing",
+            "dataset_id",
+            "row",
+            sqlite_where=text("excluded_revision IS NOT NULL AND erased_at IS NULL"),
+            postgresql_where=text("excluded_revision IS NOT NULL AND erased_at IS NULL"),
+        ),
     )
 
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
@@ -249,8 +269,8 @@ class TrainingRun(Base):
             "uq_training_runs_active",
             "model_id",
             unique=True,
-            sqlite_where=text("status IN ('queued', 'running')"),
-            postgresql_where=text("status IN ('queued', 'running')"),
+            sqlite_where=text(_RUNS_TO_DO),
+            postgresql_where=text(_RUNS_TO_DO),
         ),
     )
 
@@ -280,22 +300,37 @@ class Version(Base):
     """One immutable set of weights."""
 
     __tablename__ = "versions"
-    __table_args__ = (UniqueConstraint("model_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("model_id", "number"),
+        Index("ix_versions_line_id_number", "line_id", "number"),
+        Index("ix_versions_status_retired_at", "status", "retired_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
     number: Mapped[int]
-    status: Mapped[VersionStatus] = mapped_column(_state(VersionStatus), index=True)
+    status: Mapped[VersionStatus] = mapped_column(_state(VersionStatus))
     #: trained, imported, unlearned or retrained.
     origin: Mapped[str] = mapped_column(String(16))
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     #: The trained, retrained or imported version that the chain starts from; itself for an anchor.
     anchor_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
+    #: The first version of the line that it lies on (``lineage``).
+    line_id: Mapped[int | None]
     #: The anchor's training rows are those not excluded at this revision of the dataset ...
     data_revision: Mapped[int]
     #: ... of the records of this list; NULL: of the train split.
     #: No key of the database: for one SQLite would make a table anew that others refer to.
     record_list_id: Mapped[str | None] = mapped_column(String(40))
+    #: No record excluded at this revision of the dataset, or before, is in it.
+    clean_revision: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: How many batches lie between the anchor and it.
+    batches_since_anchor: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: {label: rows} that these batches forgot, and the labels of those forgotten as a class.
+    forgotten_classes: Mapped[dict[str, int]] = mapped_column(JSON, default=dict, nullable=True)
+    whole_classes: Mapped[list[int]] = mapped_column(JSON, default=list, nullable=True)
+    #: Of an anchor: {label: rows} that it was trained on.
+    trained_classes: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
     digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     training_run_id: Mapped[str | None] = mapped_column(ForeignKey("training_runs.id"))
@@ -347,7 +382,16 @@ class Artifact(Base):
     """
 
     __tablename__ = "artifacts"
-    __table_args__ = (Index("ix_artifacts_version_id_kind", "version_id", "kind"),)
+    __table_args__ = (
+        Index("ix_artifacts_version_id_kind", "version_id", "kind"),
+        Index(
+            "ix_artifacts_kept",
+            "kind",
+            "version_id",
+            sqlite_where=text("destroyed_at IS NULL"),
+            postgresql_where=text("destroyed_at IS NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
@@ -381,6 +425,13 @@ class DeletionRequest(Base):
     __table_args__ = (
         Index("ix_deletion_requests_status_due_at", "status", "due_at"),
         Index("ix_deletion_requests_dataset_id_id", "dataset_id", "id"),
+        Index(
+            "ix_deletion_requests_classes",
+            "dataset_id",
+            "label",
+            sqlite_where=text("kind = 'class'"),
+            postgresql_where=text("kind = 'class'"),
+        ),
     )
 
     #: Sorts by time of arrival.
@@ -437,7 +488,10 @@ class Suppression(Base):
 
 
 class RequestRecord(Base):
-    """A record that a request matched and that was not forgotten before."""
+    """A record that a request matched and that was not forgotten before.
+
+    A request for a class has none: it names the records of its label (``naming``).
+    """
 
     __tablename__ = "request_records"
     __table_args__ = (
@@ -459,8 +513,8 @@ class Batch(Base):
             "uq_batches_running",
             "model_id",
             unique=True,
-            sqlite_where=text("status = 'running'"),
-            postgresql_where=text("status = 'running'"),
+            sqlite_where=text(_RUNNING),
+            postgresql_where=text(_RUNNING),
         ),
     )
 
@@ -469,6 +523,8 @@ class Batch(Base):
     status: Mapped[BatchStatus] = mapped_column(_state(BatchStatus))
     #: records or class: the two kinds of forgetting are never mixed in one batch.
     kind: Mapped[str] = mapped_column(String(16))
+    #: How many rows it forgets.
+    records: Mapped[int] = mapped_column(default=0, server_default="0")
     base_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
     #: The method asked for by run-now; None: the policy's.
@@ -492,6 +548,7 @@ class BatchRecord(Base):
     """A row of the base version's training data that a batch forgets."""
 
     __tablename__ = "batch_records"
+    __table_args__ = (Index("ix_batch_records_row_batch_id", "row", "batch_id"),)
 
     batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
     row: Mapped[int] = mapped_column(primary_key=True)
@@ -503,7 +560,14 @@ class Erasure(Base):
     __tablename__ = "erasures"
     __table_args__ = (
         UniqueConstraint("request_id", "model_id"),
-        Index("ix_erasures_model_id_status", "model_id", "status", "id"),
+        # What is still to be done; history grows, this does not.
+        Index(
+            "ix_erasures_open",
+            "model_id",
+            "id",
+            sqlite_where=text(_OPEN_ERASURES),
+            postgresql_where=text(_OPEN_ERASURES),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

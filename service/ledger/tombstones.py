@@ -18,7 +18,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, canonical, signing, suppressions, versions, withdrawal_lists
+from service.ledger import (
+    audit,
+    canonical,
+    lineage,
+    naming,
+    signing,
+    suppressions,
+    withdrawal_lists,
+)
 from service.ledger.digests import Digester
 from service.ledger.signing import Signer
 from service.ledger.states import DatasetStatus, RequestStatus
@@ -30,7 +38,6 @@ from service.ledger.tables import (
     DeletionRequest,
     Model,
     Record,
-    RequestRecord,
     Version,
 )
 from service.ledger.withdrawal_lists import Withdrawals
@@ -278,19 +285,19 @@ class _Rows:
             .join(Dataset, Dataset.id == Record.dataset_id)
             .where(Dataset.name == name, Record.excluded_revision.is_not(None))
         ).all()
-        asked = session.scalars(
-            select(RequestRecord.row)
-            .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
-            .join(Dataset, Dataset.id == RequestRecord.dataset_id)
-            .where(
-                Dataset.name == name,
-                DeletionRequest.status.in_(FORGETTING - {RequestStatus.COMPLETED}),
+        open_ones = session.scalars(
+            select(DeletionRequest.id).where(
+                DeletionRequest.status.in_(FORGETTING - {RequestStatus.COMPLETED})
             )
+        ).all()
+        dataset_id = session.scalar(select(Dataset.id).where(Dataset.name == name))
+        asked = session.execute(
+            naming.records(Record.row, requests=open_ones, dataset_id=dataset_id)
         )
         return cls(
             excluded={row for row, _ in rows},
             erased={row for row, erased_at in rows if erased_at is not None},
-            asked=set(asked),
+            asked={row for _, row in asked},
         )
 
 
@@ -302,15 +309,10 @@ def _requests(session: Session, digester: Digester) -> list[dict[str, Any]]:
         .order_by(DeletionRequest.id)
     ).all()
     records: dict[str, dict[str, list[str]]] = {request.id: {} for request, _ in rows}
-    named = session.execute(
-        select(RequestRecord.request_id, Dataset.name, Record.record_id)
-        .join(
-            Record,
-            (Record.dataset_id == RequestRecord.dataset_id) & (Record.row == RequestRecord.row),
-        )
-        .join(Dataset, Dataset.id == Record.dataset_id)
-    )
-    for request_id, name, record_id in named:
+    names = dict(session.execute(select(Dataset.id, Dataset.name)).all())
+    named = session.execute(naming.records(Record.dataset_id, Record.record_id))
+    for request_id, dataset_id, record_id in named:
+        name = names[dataset_id]
         if request_id in records:
             digests = records[request_id].setdefault(name, [])
             digests.append(digester.record(name, record_id))
@@ -380,10 +382,9 @@ def _live(session: Session, finished: Mapping[str, set[int]]) -> tuple[tuple[str
         .order_by(Model.name)
     )
     for model, version, name in rows.all():
-        chain = versions.batch_chain(session, version)
         inside = session.scalars(
             select(Record.row).where(
-                Record.dataset_id == model.dataset_id, versions.contained(version, chain=chain)
+                Record.dataset_id == model.dataset_id, lineage.contained(session, version)
             )
         )
         count = len(finished.get(name, set()).intersection(inside))

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, versions
+from service.ledger import audit, lineage, versions
 from service.ledger.disclosure import LEAST_ROWS
 from service.ledger.tables import Model, Record, Verification, Version
 
@@ -103,7 +103,7 @@ def _excluded_between(
         Record.excluded_revision > after,
         Record.excluded_revision <= until,
     )
-    trained = versions.of_training(record_list_id)
+    trained = lineage.of_training(record_list_id)
     counts = _by_split(session, and_(gone, ~trained))
     counts[0] = sum(_by_split(session, and_(gone, trained)).values())
     return {name: counts.get(split, 0) for split, name in enumerate(SETS)}
@@ -115,7 +115,7 @@ def _between_lists(
     """Rows by which the sets of two versions differ since they were trained on other records."""
     if one == other:
         return dict.fromkeys(SETS, 0)
-    a, b = versions.of_training(one), versions.of_training(other)
+    a, b = lineage.of_training(one), lineage.of_training(other)
     counts = _by_split(
         session, and_(Record.dataset_id == dataset_id, or_(and_(a, ~b), and_(b, ~a)))
     )

@@ -7,32 +7,27 @@ go live.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Subquery, and_, exists, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
+from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, locks, shares, standing
+from service.ledger import audit, erasures, lineage, locks, naming, shares, standing
 from service.ledger.states import VERSION_MOVES, ErasureStatus, VersionStatus, check_move
 from service.ledger.tables import (
     AliasMove,
     Artifact,
-    BatchRecord,
     Erasure,
     Import,
     Model,
     Record,
-    RecordListRow,
-    RequestRecord,
     Version,
 )
 
-TRAIN_SPLIT = 0
-
-OPEN_ERASURES = (ErasureStatus.PENDING, ErasureStatus.CLAIMED, ErasureStatus.NEEDS_REVIEW)
+TRAIN_SPLIT = lineage.TRAIN_SPLIT
 
 
 class Resurrection(Conflict):
@@ -84,6 +79,7 @@ def register(
     options: dict[str, Any] | None = None,
     notes: dict[str, Any] | None = None,
     timings: dict[str, Any] | None = None,
+    mark: str | None = None,
 ) -> Version:
     """A new candidate with the next number; an anchor of itself unless ``anchor_id`` is given."""
     lock(session, model)
@@ -97,6 +93,7 @@ def register(
         anchor_id=anchor_id,
         data_revision=data_revision,
         record_list_id=record_list_id,
+        clean_revision=data_revision,
         digest=digest,
         size_bytes=size_bytes,
         training_run_id=training_run_id,
@@ -107,13 +104,15 @@ def register(
         code_version=code_version,
         notes=notes or {},
         timings=timings or {},
+        mark=mark,
         created_at=now,
     )
+    lineage.place(session, model, version, None if anchor_id is None else parent)
     session.add(version)
     session.flush()
+    lineage.begin_line(version)
     if anchor_id is None:
         version.anchor_id = version.id
-        session.flush()
     audit.append(
         session,
         actor=actor,
@@ -140,78 +139,6 @@ def subject(model: Model, version: Version) -> str:
     return f"version:{model.name}/{version.number}"
 
 
-def contained(version: Version, *, chain: Sequence[str]) -> ColumnElement[bool]:
-    """SQL: ``Record`` is training data that the version still contains.
-
-    ``chain`` is ``batch_chain(session, version)``; the caller restricts the dataset.
-    """
-    inside = and_(
-        of_training(version.record_list_id),
-        or_(
-            Record.excluded_revision.is_(None),
-            Record.excluded_revision > version.data_revision,
-        ),
-    )
-    if not chain:
-        return inside
-    forgotten = select(BatchRecord.row).where(BatchRecord.batch_id.in_(chain))
-    return and_(inside, Record.row.not_in(forgotten))
-
-
-def of_training(record_list_id: str | None) -> ColumnElement[bool]:
-    """SQL: ``Record`` is of the rows that a training was to use, whatever was excluded by then.
-
-    These are the rows of the list that a version was imported with, or without one those of the
-    train split.
-    """
-    if record_list_id is None:
-        return Record.split == TRAIN_SPLIT
-    return exists().where(RecordListRow.list_id == record_list_id, RecordListRow.row == Record.row)
-
-
-def batch_chain(session: Session, version: Version) -> list[str]:
-    """Ids of the batches from the version's anchor to the version, oldest first."""
-    ancestors = _since_anchor(version)
-    rows = session.execute(
-        select(ancestors.c.batch_id)
-        .where(ancestors.c.batch_id.is_not(None))
-        .order_by(ancestors.c.number)
-    )
-    return [str(batch_id) for (batch_id,) in rows]
-
-
-def since_anchor(session: Session, version: Version, *, most: int) -> list[Version]:
-    """The version and those before it, newest first, the anchor left out; at most ``most``."""
-    ancestors = _since_anchor(version)
-    return list(
-        session.scalars(
-            select(Version)
-            .where(Version.id.in_(select(ancestors.c.id)))
-            .order_by(Version.number.desc())
-            .limit(most)
-        )
-    )
-
-
-def _since_anchor(version: Version) -> Subquery:
-    """Select of the versions from the anchor to ``version``, without the anchor.
-
-    An anchor made by a batch (a retrain) contains none of that batch's rows to begin with.
-    """
-    ancestors = (
-        select(Version.id, Version.parent_id, Version.anchor_id, Version.batch_id, Version.number)
-        .where(Version.id == version.id)
-        .cte("ancestors", recursive=True)
-    )
-    parent = aliased(Version)
-    ancestors = ancestors.union_all(
-        select(parent.id, parent.parent_id, parent.anchor_id, parent.batch_id, parent.number).where(
-            parent.id == ancestors.c.parent_id, ancestors.c.id != ancestors.c.anchor_id
-        )
-    )
-    return select(ancestors).where(ancestors.c.id != ancestors.c.anchor_id).subquery()
-
-
 def owed(session: Session, model: Model, version: Version) -> Select[Any]:
     """Select of the ``Record`` rows that the version contains and must not.
 
@@ -219,39 +146,34 @@ def owed(session: Session, model: Model, version: Version) -> Select[Any]:
     still open: open erasures are about to be worked on, on whatever version is live then. A record
     that was forgotten once stays owed, even if a later request names it again.
     """
-    chain = batch_chain(session, version)
-    asked = exists().where(
-        RequestRecord.dataset_id == Record.dataset_id,
-        RequestRecord.row == Record.row,
-        Erasure.request_id == RequestRecord.request_id,
-        Erasure.model_id == model.id,
-    )
-    still_open = asked.where(Erasure.status.in_(OPEN_ERASURES))
-    done_before = asked.where(Erasure.status == ErasureStatus.COMPLETED)
-    return select(Record.row).where(
+    return select(Record.row).where(_owed(session, model, version))
+
+
+def _owed(session: Session, model: Model, version: Version) -> ColumnElement[bool]:
+    ours = Erasure.model_id == model.id
+    still_open = naming.asked(ours, erasures.is_open())
+    done_before = naming.asked(ours, Erasure.status == ErasureStatus.COMPLETED)
+    return and_(
         Record.dataset_id == model.dataset_id,
-        Record.excluded_revision.is_not(None),
-        contained(version, chain=chain),
+        lineage.contained_and_excluded(session, version),
         or_(~still_open, done_before),
     )
 
 
+def holds_forgotten(session: Session, model: Model, version: Version) -> bool:
+    """Whether the version contains a record that it must not."""
+    return session.scalar(owed(session, model, version).limit(1)) is not None
+
+
 def contains_forgotten(session: Session, model: Model, version: Version) -> list[str]:
     """Ids of the deletion requests whose records the version would bring back; [] when clean."""
-    rows = owed(session, model, version).subquery()
-    found = session.scalars(
-        select(RequestRecord.request_id)
-        .where(RequestRecord.dataset_id == model.dataset_id, RequestRecord.row == rows.c.row)
-        .distinct()
-        .order_by(RequestRecord.request_id)
-    )
-    return list(found)
+    return list(session.scalars(naming.naming(_owed(session, model, version))))
 
 
 def refuse_resurrection(session: Session, model: Model, version: Version) -> None:
     """Raise ``Resurrection`` when the version still contains a forgotten record."""
-    requests = contains_forgotten(session, model, version)
-    if requests:
+    if holds_forgotten(session, model, version):
+        requests = contains_forgotten(session, model, version)
         raise Resurrection(
             f"version {version.number} of {model.name} still contains records forgotten by "
             f"{len(requests)} deletion request(s); use the production version, or start a "
@@ -360,7 +282,7 @@ def retire_tainted(
     if keep is not None:
         wanted = wanted.where(Version.id != keep.id)
     others = session.scalars(wanted).all()
-    tainted = [other for other in others if contains_forgotten(session, model, other)]
+    tainted = [other for other in others if holds_forgotten(session, model, other)]
     for version in tainted:
         retire(session, model, version, actor=actor, now=now)
     return tainted
@@ -382,6 +304,7 @@ def retire(session: Session, model: Model, version: Version, *, actor: str, now:
 def reject(session: Session, model: Model, version: Version, *, verdict: str, actor: str) -> None:
     """Its verification failed: it is kept for the record and never promoted."""
     _move(version, VersionStatus.REJECTED)
+    lineage.leave_line(version)
     audit.append(
         session,
         actor=actor,
@@ -392,30 +315,41 @@ def reject(session: Session, model: Model, version: Version, *, verdict: str, ac
 
 
 def attach(
-    session: Session,
-    version: Version,
-    *,
-    kind: str,
-    digest: str,
-    size_bytes: int,
-    now: datetime,
-    notes: dict[str, Any] | None = None,
-) -> Artifact:
-    """Register internal state of a version; the same content twice is one artifact."""
-    known = artifact(session, version.id, kind, digest=digest)
-    if known is not None:
-        return known
-    made = Artifact(
-        version_id=version.id,
-        kind=kind,
-        digest=digest,
-        size_bytes=size_bytes,
-        notes=notes or {},
-        created_at=now,
+    session: Session, version: Version, made: Sequence[dict[str, Any]], *, now: datetime
+) -> None:
+    """Register internal state of a version; the same content twice is one artifact.
+
+    ``made`` are dictionaries of ``kind``, ``digest``, ``size_bytes`` and perhaps ``notes``.
+    """
+    known = session.execute(
+        select(Artifact.kind, Artifact.digest).where(
+            Artifact.version_id == version.id,
+            Artifact.digest.in_([one["digest"] for one in made]),
+            Artifact.destroyed_at.is_(None),
+        )
+    ).all()
+    session.add_all(
+        Artifact(
+            version_id=version.id,
+            kind=one["kind"],
+            digest=one["digest"],
+            size_bytes=one["size_bytes"],
+            notes=one.get("notes") or {},
+            created_at=now,
+        )
+        for one in made
+        if (one["kind"], one["digest"]) not in known
     )
-    session.add(made)
     session.flush()
-    return made
+
+
+def artifacts(session: Session, version_ids: Collection[int]) -> dict[tuple[int, str], Artifact]:
+    """The newest artifact of each of the versions and kinds that still exists."""
+    wanted = select(Artifact).where(
+        Artifact.version_id.in_(version_ids), Artifact.destroyed_at.is_(None)
+    )
+    found = session.scalars(wanted.order_by(Artifact.id))
+    return {(one.version_id, one.kind): one for one in found}
 
 
 def artifact(

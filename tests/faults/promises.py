@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store import arrays, checkpoints, errors
-from service.ledger import audit, purges, versions
+from service.ledger import audit, lineage, purges, versions
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
     AliasMove,
@@ -136,7 +136,7 @@ def _forgotten_once(session: Session) -> list[str]:
     ]
     promoted = set(session.scalars(select(AliasMove.version_id)))
     for version in session.scalars(select(Version).where(Version.id.in_(promoted))):
-        chain = versions.batch_chain(session, version)
+        chain = lineage.batch_chain(session, version)
         rows = session.scalars(select(BatchRecord.row).where(BatchRecord.batch_id.in_(chain)))
         twice = [row for row, times in Counter(rows).items() if times > 1]
         if twice:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from sqlalchemy import select
 
 from models_store import arrays
 from service.ledger.tables import Dataset
 from tests.workers.place import Place
 from workers import data
+from workers.compute.workspace import Workspace
 
 
 def test_a_list_of_rows_takes_the_place_of_the_train_split_in_every_set(town: Place) -> None:
@@ -31,3 +33,35 @@ def test_a_list_of_rows_takes_the_place_of_the_train_split_in_every_set(town: Pl
     whole = data.open_array(town.settings.store, str(key), excluded=[])
     assert numbers(whole.split(data.TRAIN)) == train
     assert numbers(whole.split(data.AUDIT)) == audit
+
+
+def test_a_sample_is_the_first_allowed_rows_of_the_whole_set_in_a_fixed_order(town: Place) -> None:
+    with town.runtime.session() as session:
+        key = str(session.scalars(select(Dataset.array_key)).one())
+    array = arrays.open(town.settings.store, key)
+    drawn = torch.Generator().manual_seed(data.SAMPLING_SEED)
+    places = torch.randperm(len(array), generator=drawn)
+    train = np.flatnonzero(np.asarray(array.splits) == data.TRAIN)
+    for excluded, forget, count in (([], [], 50), (train[:900:2], train[1:40:3], 300), ([], [], 0)):
+        rows = data.open_array(town.settings.store, key, excluded=list(excluded))
+        allowed = sorted(set(train.tolist()) - set(excluded) - set(forget), key=places.__getitem__)
+        drawn_rows = rows.sample(data.TRAIN, count, without=list(forget)).positions.tolist()
+        assert drawn_rows == sorted(allowed[:count])
+    everything = rows.sample(data.TRAIN, len(array)).positions.tolist()
+    assert everything == train.tolist()
+
+
+def test_layout_is_worked_out_once_for_an_array_and_a_list(town: Place) -> None:
+    with town.runtime.session() as session:
+        key = str(session.scalars(select(Dataset.array_key)).one())
+    place = Workspace(device="cpu", threads=1)
+
+    def layout(trained_on: list[int] | None) -> data.Layout:
+        return data.open_array(
+            town.settings.store, key, excluded=[3], trained_on=trained_on, remember=place.kept
+        ).layout
+
+    assert layout(None) is layout(None)
+    assert layout([1, 2]) is layout([1, 2])
+    assert layout([1, 2]) is not layout(None)
+    assert layout([1, 3]).ordered[data.TRAIN].sort().values.tolist() == [1, 3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service.ledger import verifications, versions
+from service.ledger import lineage, pools, verifications, versions
 from service.ledger.policy import Policy
 from service.ledger.states import RequestStatus, VersionStatus
 from service.ledger.tables import Batch, Model, Record, Version
@@ -47,8 +47,8 @@ def test_a_batch_that_can_be_judged_alone_and_a_class_read_no_earlier_scores(
     live = _chain(session, [40, 3])
     policy = Policy.model_validate(session.get_one(Model, live.model_id).policy)
     batch = session.get_one(Batch, live.batch_id)
-    assert plans._missing(policy, batch, [1, 2]) == plans.POOLED_ROWS - 2
-    enough = plans._missing(policy, batch, list(range(plans.POOLED_ROWS)))
+    assert plans._missing(policy, batch, [1, 2]) == pools.ROWS - 2
+    enough = plans._missing(policy, batch, list(range(pools.ROWS)))
     assert plans._earlier_scores(session, live, rows=enough) == []
     batch.kind = "class"
     assert plans._earlier_scores(session, live, rows=plans._missing(policy, batch, [1])) == []
@@ -57,7 +57,7 @@ def test_a_batch_that_can_be_judged_alone_and_a_class_read_no_earlier_scores(
 def test_a_pool_ends_at_the_anchor(session: Session) -> None:
     live = _chain(session, [2, 2])
     live.anchor_id = live.id
-    session.flush()
+    lineage.place(session, session.get_one(Model, live.model_id), live, None)
     assert plans._earlier_scores(session, live, rows=100) == []
 
 

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from models_store import checkpoints, objects
-from service.ledger import purges, signing, versions
+from service.ledger import pools, purges, signing, versions
 from service.ledger.states import VersionStatus
-from service.ledger.tables import AuditEvent, Lease, Version
+from service.ledger.tables import Artifact, AuditEvent, Lease, Model, Version
 from tests.workers.place import Place
 from workers import purge
 from workers.fault_points import InjectedFault
@@ -117,3 +117,64 @@ def test_sweeping_is_shared_between_workers(town: Place) -> None:
     with town.runtime.session() as session:
         lease = session.get_one(Lease, purge.SWEEP_LEASE)
     assert (lease.owner, lease.fence) == ("w1", 1)
+
+
+def test_running_sums_are_kept_of_the_live_version_alone(town: Place) -> None:
+    """The windows are a day; sums as large as the model, twice over, would add up until then."""
+    town.change_policy(purge_after_seconds=86_400)
+    for row in town.training_rows()[:4]:
+        town.ask(row)
+        town.work()
+        purge.run_due(town.runtime)
+    live = town.live()
+    with town.runtime.session() as session:
+        states = session.scalars(select(Artifact).filter_by(kind="states", destroyed_at=None)).all()
+        scores = session.scalars(select(Artifact).filter_by(kind="scores", destroyed_at=None)).all()
+    assert [one.version_id for one in states] == [live.id]
+    assert objects.digests(town.settings.store, kind="states") == [states[0].digest]
+    # All four batches are needed to judge the next one of a single row.
+    assert len(scores) == 4
+    for version in town.versions():
+        objects.verify(town.settings.store, version.digest, kind="checkpoints")
+    with town.runtime.session() as session:
+        wanted = select(AuditEvent).filter_by(action="version:state_destroyed")
+        lines = session.scalars(wanted.order_by(AuditEvent.seq)).all()
+    assert [line.subject for line in lines] == ["version:m/2", "version:m/3", "version:m/4"]
+    receipt = lines[0].data["receipt"]
+    assert signing.check(receipt, signing.read_keys(signing.public_keys(town.settings)))
+    assert [one["kind"] for one in receipt["destroyed"]] == ["states"]
+    town.ask(town.training_rows()[4])
+    town.work()
+    assert (town.live().number, town.live().method) == (6, "iau")
+
+
+def test_scores_are_kept_as_far_back_as_a_pool_reaches(
+    town: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "ROWS", 2)
+    town.change_policy(purge_after_seconds=86_400, gates={"pool_below_rows": 2})
+    for row in town.training_rows()[:4]:
+        town.ask(row)
+        town.work()
+        purge.run_due(town.runtime)
+    with town.runtime.session() as session:
+        kept = session.scalars(
+            select(Version.number)
+            .join(Artifact, Artifact.version_id == Version.id)
+            .where(Artifact.kind == "scores", Artifact.destroyed_at.is_(None))
+            .order_by(Version.number)
+        ).all()
+    assert kept == [4, 5]
+
+
+def test_sums_of_a_version_that_may_go_live_again_are_kept(town: Place) -> None:
+    town.ask(town.training_rows()[0])
+    town.work()
+    first = town.live()
+    with town.runtime.session() as session:
+        model = session.get_one(Model, first.model_id)
+        assert purges.superseded(session, model) == {}
+        session.get_one(Version, first.id).status = VersionStatus.RETIRED
+        assert list(purges.superseded(session, model)) == [first.id]
+        assert purges.models_with_superseded(session) == [model.id]
+        session.rollback()

@@ -67,15 +67,13 @@ def add_reference(town: Place, number: int) -> str:
     saved = checkpoints.save(town.settings.store, weights, {"origin": "reference"})
     with town.runtime.session() as session:
         version = session.scalars(select(Version).filter_by(number=number)).one()
-        versions.attach(
-            session,
-            version,
-            kind="references",
-            digest=saved.digest,
-            size_bytes=saved.size_bytes,
-            notes={"index": 0, "count": 1},
-            now=town.runtime.now(),
-        )
+        made = {
+            "kind": "references",
+            "digest": saved.digest,
+            "size_bytes": saved.size_bytes,
+            "notes": {"index": 0, "count": 1},
+        }
+        versions.attach(session, version, [made], now=town.runtime.now())
     return saved.digest
 
 

@@ -23,6 +23,7 @@ from service.ledger import (
     imports,
     intake,
     leases,
+    lineage,
     models,
     purges,
     requests,
@@ -382,12 +383,11 @@ def missed(session: Session) -> list[str]:
     found = []
     for version in session.scalars(select(Version).filter_by(status=VersionStatus.PUBLISHED)):
         model = session.get_one(Model, version.model_id)
-        chain = versions.batch_chain(session, version)
         inside = set(
             session.scalars(
                 select(Record.row).where(
                     Record.dataset_id == model.dataset_id,
-                    versions.contained(version, chain=chain),
+                    lineage.contained(session, version),
                 )
             )
         )

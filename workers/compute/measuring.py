@@ -23,9 +23,6 @@ RETAIN_SAMPLE = 2000
 AUDIT_SAMPLE = 5000
 CALIBRATION_SAMPLE = 1000
 
-#: Fixed, so that every version of a dataset is measured on the same rows (less the forgotten).
-SAMPLING_SEED = 20_250_723
-
 
 def sets(rows: Data, forget: list[int], *, never_seen: Sequence[int] = ()) -> dict[str, Examples]:
     """The sets that do not change from batch to batch, but for rows forgotten since.
@@ -33,13 +30,13 @@ def sets(rows: Data, forget: list[int], *, never_seen: Sequence[int] = ()) -> di
     ``never_seen`` are audit rows of a class that is being forgotten: they are excluded like its
     other rows, and until they are erased they alone can show that the class is gone.
     """
-    audit = _sample(rows.split(data.AUDIT), AUDIT_SAMPLE)
+    audit = rows.sample(data.AUDIT, AUDIT_SAMPLE)
     if never_seen:
-        audit = concatenate(audit, _sample(rows.rows(never_seen), AUDIT_SAMPLE))
+        audit = concatenate(audit, rows.first(never_seen, AUDIT_SAMPLE))
     return {
         "audit": audit,
-        "retain": _sample(rows.retain(forget), RETAIN_SAMPLE),
-        "calibration": _sample(rows.split(data.VALIDATION), CALIBRATION_SAMPLE),
+        "retain": rows.sample(data.TRAIN, RETAIN_SAMPLE, without=forget),
+        "calibration": rows.sample(data.VALIDATION, CALIBRATION_SAMPLE),
     }
 
 
@@ -79,7 +76,7 @@ def describe(model: Classifier, rows: Data) -> dict[str, Any]:
 def sets_of_import(rows: Data) -> dict[str, Examples]:
     """The rows on which an imported version is measured: a sample of each split."""
     named = {"retain": data.TRAIN, "calibration": data.VALIDATION, "audit": data.AUDIT}
-    return {name: _sample(rows.split(which), AUDIT_SAMPLE) for name, which in named.items()}
+    return {name: rows.sample(which, AUDIT_SAMPLE) for name, which in named.items()}
 
 
 def figures(scored: Scores) -> dict[str, Any]:
@@ -96,15 +93,6 @@ def _forget(
 ) -> verification.Scores:
     rows = torch.tensor(forget_rows).long().numpy()
     return verification.score(model, forget, rows=rows, keep_probabilities=keep_probabilities)
-
-
-def _sample(examples: Examples, count: int) -> Examples:
-    """Each row keeps its place in a fixed random order: a row more or less moves no other."""
-    if examples.rows is None or len(examples) <= count:
-        return examples
-    order = torch.randperm(len(examples.y), generator=torch.Generator().manual_seed(SAMPLING_SEED))
-    chosen = order[examples.rows].argsort()[:count].sort().values
-    return examples.subset(chosen)
 
 
 def _completed(

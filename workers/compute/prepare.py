@@ -25,7 +25,7 @@ def run(
     rows = data.open_array(
         root,
         request["array"],
-        excluded=request["anchor"]["excluded"],
+        excluded=request["excluded"],
         trained_on=request["trained_on"],
     )
     model = place.load(root, request["model"], request["anchor"]["digest"])

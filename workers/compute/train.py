@@ -110,7 +110,7 @@ def _compare(
     if live["trained_on"] is not None:
         seen = torch.zeros_like(rows.excluded)
         seen[torch.as_tensor(live["trained_on"], dtype=torch.int64)] = True
-        rows = replace(rows, excluded=rows.excluded | (seen & ~rows.training))
+        rows = replace(rows, excluded=rows.excluded | (seen & ~rows.layout.training))
     sides = [
         {
             name: verification.score(model, examples, keep_probabilities=True)

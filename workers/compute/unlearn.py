@@ -48,6 +48,7 @@ def run(
             request["array"],
             excluded=request["excluded"],
             trained_on=request["trained_on"],
+            remember=place.kept,
         )
         forget = rows.rows(request["forget"])
         method = _method(request)
@@ -280,8 +281,8 @@ def _scored(
 ) -> tuple[ModelScores, ModelScores, tuple[ModelScores, ...]]:
     """The updated model, its control and the references, on the same rows."""
     # Whole predictions are compared with references only, and take room.
-    classes = int(rows.y.max()) + 1
-    whole = bool(request["references"]) and len(fixed["audit"]) * classes <= MOST_PROBABILITIES
+    numbers = len(fixed["audit"]) * rows.classes
+    whole = bool(request["references"]) and numbers <= MOST_PROBABILITIES
     unlearned, control = (
         measuring.scores(
             place,

@@ -100,7 +100,7 @@ def test_a_chain_stops_at_its_anchor(session: Session, data: Dataset, model: Mod
     )
     retrained = factories.version(session, model, parent=unlearned, origin="retrained")
     retrained.anchor_id = retrained.id
-    session.flush()
+    lineage.place(session, model, retrained, None)
     latest = factories.unlearned(
         session, model, retrained, [factories.request(session, data, rows=[1])]
     )
@@ -117,12 +117,12 @@ def test_drift_counts_from_the_anchor_and_its_own_rows(session: Session, model: 
     data = session.get_one(Dataset, model.dataset_id)  # labels 0, 1, 2, 0, 1, 2, …
     session.get_one(factories.Record, (data.id, 9)).excluded_revision = 1
     anchor = factories.version(session, model, data_revision=1)
-    fresh = lineage.drift(session, model, anchor, now=NOW)
+    fresh = lineage.drift(session, anchor, now=NOW)
     assert (fresh.forgotten, fresh.share, fresh.class_share, fresh.anchor_rows) == (0, 0, 0, 9)
     latest = factories.unlearned(
         session, model, anchor, [factories.request(session, data, rows=[0, 1, 3])]
     )
-    drift = lineage.drift(session, model, latest, now=NOW)
+    drift = lineage.drift(session, latest, now=NOW)
     assert drift.share == pytest.approx(3 / 9)
     assert drift.class_share == pytest.approx(2 / 3)  # rows 0 and 3 of 0, 3, 6: row 9 was out
     assert drift.age_days == 0
@@ -140,7 +140,7 @@ def test_a_class_that_went_whole_spends_no_drift_budget(session: Session, model:
     latest = factories.unlearned(session, model, first, [asked])
     session.get_one(factories.Batch, latest.batch_id).kind = "class"
     session.flush()
-    drift = lineage.drift(session, model, latest, now=NOW)
+    drift = lineage.drift(session, latest, now=NOW)
     assert (drift.forgotten, drift.of_whole_classes) == (5, 4)
     assert drift.share == pytest.approx(1 / drift.anchor_rows)
     assert drift.class_share == pytest.approx(1 / 3)  # row 1 of 1, 4, 7

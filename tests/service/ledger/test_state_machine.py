@@ -36,6 +36,7 @@ from service.ledger import (
     db,
     erasures,
     leases,
+    lineage,
     locks,
     matching,
     purges,
@@ -75,7 +76,7 @@ WINDOW_SECONDS = 60
 RETRY = batches.Retry(max_attempts=1, backoff_seconds=1.0)
 WORKERS = ("w1", "w2")
 MODELS = (0, 1)
-OPEN = versions.OPEN_ERASURES
+OPEN = erasures.OPEN
 
 row_sets = st.sets(st.integers(0, ROWS - 1), min_size=1, max_size=2)
 
@@ -388,16 +389,24 @@ class Ledger(RuleBasedStateMachine):
     def ledger_knows_what_each_version_holds(self) -> None:
         with self.reading() as session:
             for known in getattr(self, "models", []):
-                for version_id, rows in sorted(known.holds.items())[-2:]:
+                for version_id, rows in sorted(known.holds.items()):
                     version = session.get_one(Version, version_id)
-                    chain = versions.batch_chain(session, version)
                     held = session.scalars(
                         select(Record.row).where(
                             Record.dataset_id == self.dataset,
-                            versions.contained(version, chain=chain),
+                            lineage.contained(session, version),
                         )
                     )
                     assert set(held) == rows
+                    if version.id == version.anchor_id:
+                        continue
+                    assert len(lineage.batch_chain(session, version)) == len(
+                        known.chain[version_id]
+                    )
+                    assert version.batches_since_anchor == len(known.chain[version_id])
+                    assert sum(version.forgotten_classes.values()) == sum(
+                        map(len, known.chain[version_id])
+                    )
 
     @invariant()
     def no_chain_forgets_a_record_twice(self) -> None:

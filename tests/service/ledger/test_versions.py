@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from service.ledger import db, imports, record_lists, versions
+from service.ledger import db, imports, lineage, record_lists, versions
 from service.ledger.states import ErasureStatus, IllegalMove, RequestStatus, VersionStatus
-from service.ledger.tables import AliasMove, Dataset, Model, Record, Version
+from service.ledger.tables import AliasMove, Artifact, Dataset, Model, Record, Version
 from tests import factories
 from tests.factories import NOW
 
@@ -68,8 +68,8 @@ def test_chain_lists_the_batches_since_the_anchor_oldest_first(
     anchor = factories.version(session, model)
     _, second = forget(session, data, model, anchor, 1)
     _, third = forget(session, data, model, second, 2)
-    assert versions.batch_chain(session, anchor) == []
-    assert versions.batch_chain(session, third) == [second.batch_id, third.batch_id]
+    assert lineage.batch_chain(session, anchor) == []
+    assert lineage.batch_chain(session, third) == [second.batch_id, third.batch_id]
     assert versions.contains_forgotten(session, model, second) != []
     assert versions.contains_forgotten(session, model, third) == []
 
@@ -82,11 +82,11 @@ def test_retrained_anchor_starts_a_chain_of_its_own(
     revision = exclude(session, data, 1)
     anchor = factories.unlearned(session, model, first, [request])
     anchor.origin, anchor.anchor_id, anchor.data_revision = "retrained", anchor.id, revision
-    session.flush()
-    assert versions.batch_chain(session, anchor) == []
+    lineage.place(session, model, anchor, None)
+    assert lineage.batch_chain(session, anchor) == []
     assert versions.contains_forgotten(session, model, anchor) == []
     _, after = forget(session, data, model, anchor, 2)
-    assert versions.batch_chain(session, after) == [after.batch_id]
+    assert lineage.batch_chain(session, after) == [after.batch_id]
 
 
 def test_record_in_a_running_batch_is_not_owed_yet(
@@ -307,13 +307,12 @@ def test_live_version_that_must_stay_is_checked_under_lock(session: Session, mod
 
 def test_same_artifact_twice_is_one(session: Session, model: Model) -> None:
     version = factories.version(session, model)
-    made = [
-        versions.attach(session, version, kind="caches", digest="c" * 64, size_bytes=1, now=NOW)
-        for _ in range(2)
-    ]
-    assert made[0].id == made[1].id
-    assert versions.artifact(session, version.id, "caches") == made[0]
-    made[0].destroyed_at = NOW
+    cache = {"kind": "caches", "digest": "c" * 64, "size_bytes": 1}
+    for _ in range(2):
+        versions.attach(session, version, [cache], now=NOW)
+    made = session.query(Artifact).one()
+    assert versions.artifact(session, version.id, "caches") == made
+    made.destroyed_at = NOW
     session.flush()
     assert versions.artifact(session, version.id, "caches") is None
 
@@ -329,7 +328,7 @@ def test_a_version_of_a_list_contains_its_rows_and_no_others(session: Session) -
     for version in (anchor, later):
         inside = session.scalars(
             select(Record.row)
-            .where(Record.dataset_id == data.id, versions.contained(version, chain=[]))
+            .where(Record.dataset_id == data.id, lineage.contained(session, version))
             .order_by(Record.row)
         ).all()
         assert inside == [1, 2, 4, 6]

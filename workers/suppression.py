@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,19 +56,34 @@ class Sieve:
         rows = self.suppressed.digests[Kind.ROW]
         if not rows:
             return np.zeros(len(chunk), np.bool_)
-        x, labels = np.ascontiguousarray(chunk.x), np.asarray(chunk.labels).astype(np.int64)
+        labels = np.asarray(chunk.labels).astype(np.int64)
         keys = chunk.record_ids or [suppressions.place_key(first + i) for i in range(len(chunk))]
-        return np.array(
-            [
-                not rows.isdisjoint(self.digester.rows(key, content))
-                for key, content in zip(keys, arrays.row_digests(x, labels), strict=True)
-            ],
-            np.bool_,
-        )
+        left_out = np.zeros(len(chunk), np.bool_)
+        for places, x in _as_stored(chunk.x):
+            contents = arrays.row_digests(np.ascontiguousarray(x), labels[places])
+            for place, content in zip(places.tolist(), contents, strict=True):
+                left_out[place] |= not rows.isdisjoint(self.digester.rows(keys[place], content))
+        return left_out
 
     @property
     def _kind(self) -> Kind:
         return Kind.FOLDED if self.fold_case else Kind.SUBJECT
+
+
+def _as_stored(x: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+    """Rows as either dtype stores them, and their places in ``x`` (k, *shape).
+
+    A file is stored as bytes or as float32 by what else stands in it, so that one more row may
+    change the bytes of all others.
+    """
+    yield np.arange(len(x)), x
+    if x.dtype == np.uint8:
+        yield np.arange(len(x)), x.astype(np.float32)
+    else:
+        whole = (x >= 0) & (x <= 255) & (np.floor(x) == x)
+        places = np.flatnonzero(whole.all(axis=tuple(range(1, x.ndim))))
+        if len(places):
+            yield places, x[places].astype(np.uint8)
 
 
 def load(session: Session, store: Path, digester: Digester) -> Suppressed:

@@ -188,6 +188,23 @@ def test_records_that_were_forgotten_do_not_come_back_with_the_same_file(
     assert shop.left_out("visits-3", path) == 3
 
 
+@pytest.mark.parametrize("bytes_first", [True, False])
+def test_a_forgotten_record_stays_out_where_the_file_is_stored_as_another_type(
+    shop: Shop, bytes_first: bool
+) -> None:
+    whole = ["id,f0,f1,label", *(f"visit-{row},{row},255,{row % 2}" for row in range(ROWS))]
+    longer = [*whole, "visit-99,256,1.5,0"]
+    for name, lines in (("bytes", whole), ("floats", longer)):
+        (shop.settings.sources / f"{name}.csv").write_text("\n".join(lines))
+    first, other = ("bytes", "floats") if bytes_first else ("floats", "bytes")
+    before = shop.add("first", f"{first}.csv")
+    shop.forget("first", record_ids=("visit-0", "visit-7"))
+    after = shop.add("other", f"{other}.csv")
+    assert {before.dtype, after.dtype} == {"uint8", "float32"}
+    assert shop.suppressed("other") == 2
+    assert not {"visit-0", "visit-7"}.intersection(shop.records("other"))
+
+
 def test_another_record_of_the_same_id_is_another_record(shop: Shop) -> None:
     shop.add("visits", shop.write("visits.csv", "subject"))
     shop.forget("visits", record_ids=("visit-5",))

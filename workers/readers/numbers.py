@@ -11,7 +11,8 @@ import numpy.typing as npt
 from workers.readers import parts
 from workers.readers.contract import ReadError
 
-#: Whole numbers up to here are exact in float32, and up to here in float64.
+#: Whole numbers up to here are exact in float32, and below this in float64, where the next one is
+#: read as this.
 _EXACT, _EXACT_DOUBLE = 1 << 24, 1 << 53
 
 #: From so many rows on, distinct whole numbers are taken for record ids; consecutive ones earlier.
@@ -50,7 +51,7 @@ def _changed(values: npt.NDArray[Any], found: npt.NDArray[Any]) -> npt.NDArray[n
         return None
     if kind in "iu":
         return large & (found.astype(values.dtype) != values)
-    other = (found.astype(np.float64) != values) | (np.abs(values) > _EXACT_DOUBLE)
+    other = (found.astype(np.float64) != values) | (np.abs(values) >= _EXACT_DOUBLE)
     return large & other & np.isfinite(found)
 
 

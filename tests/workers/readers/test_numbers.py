@@ -72,6 +72,16 @@ def test_float32_columns_keep_whatever_they_hold(tmp_path):
     assert rows(tmp_path / "x.parquet").tolist() == column.tolist()
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_a_number_that_float64_has_rounded_already_is_refused(tmp_path, suffix):
+    """9,007,199,254,740,993 is read as 2**53, which float32 holds."""
+    column = [(1 << 53) + 1, 0.5]
+    if suffix != ".csv":
+        column = [float(value) for value in column]
+    with pytest.raises(ReadError, match="could become equal"):
+        rows(write(tmp_path / f"x{suffix}", column))
+
+
 def test_unsigned_numbers_beyond_the_signed_range_are_refused(tmp_path):
     column = pa.array([1, 2**64 - 1], pa.uint64())
     pq.write_table(

@@ -66,6 +66,8 @@ def write_images(path, encoded):
         ("label,a,b\n0,1,2\n1,3,-inf\n", (2, "b"), "NaN, infinite"),
         ("label,a,b\n0,1,2\n1,3,1e300\n", (2, "b"), "too large for float32"),
         (f"label,a,b\n0,1,2\n1,{PLANTED},2\n", (2, "a"), "not a number"),
+        ("label,a,b\n0,1,2\n1,1_000,2\n", (2, "a"), "not a number"),
+        ("label,a,b\n0,1,2\n1,\uff15,2\n", (2, "a"), "not a number"),
         (f"label,a,b\n0,1,2\n1,{PLANTED}\n", (2, None), "2 fields, expected 3"),
         (f"label,a\n0,1,{PLANTED}\n", (1, None), "3 fields, expected 2"),
         (f"id,label,a\n{PLANTED},0,1\nx,0,1\n{PLANTED},1,2\n", (3, "id"), "same as in row 1"),

@@ -8,6 +8,7 @@ such ids, and ingest refuses them unless the source says whether case matters.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from enum import StrEnum
 
@@ -16,6 +17,12 @@ LONGEST_RECORD_ID, LONGEST_SUBJECT_ID = 255, 1000
 
 #: Begins every generated record id.
 GENERATED_PREFIX = "row-"
+
+#: Characters that Unicode lets a program leave out (Default_Ignorable_Code_Point) and that are
+#: letters or marks by their category, and the blank Braille pattern.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
 
 
 class Origin(StrEnum):
@@ -52,12 +59,18 @@ def forms(text: str, *, fold_case: bool = False) -> tuple[str, ...]:
 
 
 def lookalike(text: str) -> str:
-    """Return a key that two ids share when only case, form or invisible characters differ."""
-    if text.isascii():
-        return text.lower().strip()
+    """Return a key that two ids share when only case, form, spaces or unseen characters differ."""
+    if text.isascii() and text.isprintable():  # by far the most ids
+        return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFKC", text).casefold()
-    visible = "".join(one for one in folded if unicodedata.category(one) != "Cf")
-    return unicodedata.normalize("NFKC", visible).strip()
+    seen = unicodedata.normalize("NFKC", "".join(filter(_is_seen, folded)))
+    # One space is as good as two, or as a tab.
+    return " ".join(seen.split())
+
+
+def _is_seen(one: str) -> bool:
+    """Whether a character shows; those between words do."""
+    return one.isspace() or not (unicodedata.category(one) in ("Cc", "Cf") or _UNSEEN.match(one))
 
 
 def generated(row: int, rows: int) -> str:

@@ -17,8 +17,10 @@ from workers.readers.contract import ReadError
 #: How programs write that there is no id; whoever has none would become one person.
 _MISSING = frozenset(
     (
-        *("NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "NAN", "-nan", "NaT"),
-        *("NULL", "null", "(null)", "#NULL!", "None", "none", "nil"),
+        *("NA", "N/A", "n/a", "N.A.", "n.a.", "#N/A", "<NA>", "nan", "NaN", "NAN", "-nan", "NaT"),
+        *("NULL", "null", "(null)", "None", "NONE", "none", "nil", "undefined"),
+        "\\N",  # of a database's dump
+        *("#NULL!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#DIV/0!"),  # of a spreadsheet
     )
 )
 #: Whole numbers as spreadsheets and data frames write them once they are floats.
@@ -108,12 +110,12 @@ class Ids:
         if self._case == Case.IGNORED:
             return (
                 f"the {self._kind} id differs from that of row {earlier} only by a compatibility "
-                "form or invisible characters; write both alike, or say that such ids are "
+                "form, spaces or invisible characters; write both alike, or say that such ids are "
                 "different ones (id_case: distinct)"
             )
         return (
             f"the {self._kind} id differs from that of row {earlier} only by case, compatibility "
-            "form or invisible characters; write both alike, or say whether such ids are "
+            "form, spaces or invisible characters; write both alike, or say whether such ids are "
             "different ones (id_case: distinct) or the same (id_case: ignored)"
         )
 

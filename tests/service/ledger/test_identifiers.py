@@ -49,6 +49,14 @@ def test_case_is_folded_only_where_the_source_says_so(one: str, other: str) -> N
         ("a b", "a\u00a0b"),
         ("ab", "a\u200bb"),
         ("\ufeffab", "ab"),
+        ("ab\ufe0f", "ab"),
+        ("a\u034fb", "ab"),
+        ("a\u3164b", "ab"),
+        ("\u2800ab", "ab"),
+        ("ab\x7f", "ab"),
+        ("a b", "a  b"),
+        ("a b", "a\tb"),
+        ("a b", "a\u2003\u200bb"),
     ],
 )
 def test_ids_that_look_alike_share_a_key(one: str, other: str) -> None:

@@ -132,7 +132,22 @@ def test_numbers_text_and_codes_are_ids(tmp_path, suffix):
 @SUFFIXES
 @pytest.mark.parametrize("part", ["subject", "record"])
 @pytest.mark.parametrize(
-    "value", ["NA", "N/A", "NULL", "null", "nan", "NaN", "None", "<NA>", " NA ", " "]
+    "value",
+    [
+        "NA",
+        "N/A",
+        "NULL",
+        "null",
+        "nan",
+        "NaN",
+        "None",
+        "<NA>",
+        " NA ",
+        " ",
+        "\\N",
+        "#REF!",
+        "n.a.",
+    ],
 )
 def test_ids_that_say_they_are_missing_are_refused_by_row(tmp_path, suffix, part, value):
     error = refusal(write(tmp_path / f"x{suffix}", **{f"{part}s": ["x", value]}))

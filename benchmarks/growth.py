@@ -24,7 +24,7 @@ import psycopg
 from rich.progress import Progress
 from sqlalchemy import func, make_url, select
 
-from benchmarks import counters, results, stock
+from benchmarks import counters, intake, results, stock
 from benchmarks.stock import Ledger
 from service.ledger import lineage, versions
 from service.ledger.tables import Record
@@ -195,6 +195,11 @@ def state_kept(server: str, less: int) -> Line:
     return kept | {"deletions": count}, [results.at_most("running sums kept", states, 2.0)]
 
 
+def intake_rate(server: str, less: int) -> Line:
+    """What the API accepts against an endpoint that inserts one row, and with two processes."""
+    return intake.measure(server, quick=less > 1)
+
+
 LINES: dict[str, Callable[[str, int], Line]] = {
     "rows": rows_of_the_dataset,
     "versions": versions_since_the_anchor,
@@ -203,6 +208,7 @@ LINES: dict[str, Callable[[str, int], Line]] = {
     "claim": claim,
     "class": class_requests,
     "state": state_kept,
+    "intake": intake_rate,
 }
 
 

@@ -5,26 +5,37 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 
 def post_all(
-    url: str, path: str, api_key: str, bodies: Iterator[dict[str, Any]], *, connections: int
+    urls: Sequence[str],
+    path: str,
+    api_key: str,
+    bodies: Iterator[dict[str, Any]],
+    *,
+    connections: int,
 ) -> tuple[float, list[float], dict[int, int]]:
-    """POST every body over keep-alive connections: (seconds in all, seconds each, statuses)."""
-    return asyncio.run(_post_all(url, path, api_key, bodies, connections))
+    """POST every body over keep-alive connections, shared out among the servers.
+
+    Returns (seconds in all, seconds each, statuses).
+    """
+    return asyncio.run(_post_all(urls, path, api_key, bodies, connections))
 
 
 async def _post_all(
-    url: str, path: str, api_key: str, bodies: Iterator[dict[str, Any]], connections: int
+    urls: Sequence[str],
+    path: str,
+    api_key: str,
+    bodies: Iterator[dict[str, Any]],
+    connections: int,
 ) -> tuple[float, list[float], dict[int, int]]:
-    address = urlsplit(url)
     taken: list[float] = []
     statuses: dict[int, int] = {}
 
-    async def send() -> None:
+    async def send(address: SplitResult) -> None:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         for body in bodies:  # shared: each connection takes the next one
             content = json.dumps(body).encode()
@@ -41,7 +52,7 @@ async def _post_all(
         writer.close()
 
     began = time.perf_counter()
-    await asyncio.gather(*(send() for _ in range(connections)))
+    await asyncio.gather(*(send(urlsplit(urls[n % len(urls)])) for n in range(connections)))
     return time.perf_counter() - began, taken, statuses
 
 

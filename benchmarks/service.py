@@ -175,7 +175,7 @@ def _throughput(
         {"dataset": DATASET, "record_ids": [_id(row)]} for row in range(1000, 1000 + asked.load)
     )
     seconds, taken, statuses = load.post_all(
-        address, "/v1/deletion-requests", key, bodies, connections=asked.connections
+        [address], "/v1/deletion-requests", key, bodies, connections=asked.connections
     )
     if set(statuses) != {202}:
         raise SystemExit(f"the API answered {statuses}; every request should be accepted")

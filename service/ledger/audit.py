@@ -2,8 +2,9 @@
 
 ``append`` only queues a line; the lines of a transaction are written together at its commit,
 because the chain's head is one row that every writer locks. Taken last and held for two
-statements, it costs little throughput and cannot be part of a deadlock. A query for audit events
-in the same session writes the queue first, as autoflush does for other rows.
+statements, with everything but the hashes made before, it costs little throughput and cannot be
+part of a deadlock. A query for audit events in the same session writes the queue first, as
+autoflush does for other rows.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, event, insert, select
+from sqlalchemy import Row, event, select
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from service.ledger import canonical, chain, db, signing, triggers  # noqa: F401  # triggers: made with the tables
+from service.ledger import canonical, chain, db, inserts, signing, triggers  # noqa: F401  # triggers: made with the tables
 from service.ledger.tables import AuditEvent, AuditHead
 
 GENESIS = chain.GENESIS
@@ -145,10 +146,16 @@ def write(session: Session) -> None:
     if queue is None or queue.written == len(queue.events):
         return
     session.flush()  # everything else first: the lock comes last
-    head = _lock_head(session)
     events = queue.events[queue.written :]
-    _chain(events, after_seq=head.seq, after_hash=head.hash, at=db.now())
-    session.execute(insert(AuditEvent), [_row(made) for made in events])
+    prepared = [
+        chain.Prepared.of(
+            actor=made.actor, action=made.action, subject=made.subject, data=made.data
+        )
+        for made in events
+    ]
+    head = _lock_head(session)
+    _chain(events, prepared, after_seq=head.seq, after_hash=head.hash, at=db.now())
+    inserts.write(session, {AuditEvent: [inserts.values(made) for made in events]})
     queue.written = len(queue.events)
 
 
@@ -286,16 +293,22 @@ def _lock_head(session: Session) -> _Head:
     return _Head(row.seq, row.hash)
 
 
-def _chain(events: Sequence[AuditEvent], *, after_seq: int, after_hash: str, at: datetime) -> None:
-    for made in events:
+def _chain(
+    events: Sequence[AuditEvent],
+    prepared: Sequence[chain.Prepared],
+    *,
+    after_seq: int,
+    after_hash: str,
+    at: datetime,
+) -> None:
+    moment = canonical.moment(at)
+    for made, ready in zip(events, prepared, strict=True):
         made.seq = after_seq = after_seq + 1
         made.previous_hash = after_hash
         made.at = at
-        made.hash = after_hash = chain.line_hash(describe(made))
-
-
-def _row(made: AuditEvent) -> dict[str, Any]:
-    return {column.name: getattr(made, column.name) for column in AuditEvent.__table__.columns}
+        made.hash = after_hash = ready.hash_at(
+            seq=after_seq, at=moment, previous_hash=made.previous_hash
+        )
 
 
 def _queue(session: Session) -> _Queue:

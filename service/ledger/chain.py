@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from service.ledger import canonical
@@ -17,6 +19,41 @@ def line_hash(line: Mapping[str, Any]) -> str:
     A line has ``seq``, ``at``, ``actor``, ``action``, ``subject``, ``data`` and ``previous_hash``.
     """
     return canonical.digest({name: value for name, value in line.items() if name != "hash"})
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The canonical form of a line without what its place in the chain adds.
+
+    Made before the chain is locked, so that the lock is held for the hashes alone.
+    """
+
+    action: bytes
+    actor: bytes
+    data: bytes
+    subject: bytes
+
+    @classmethod
+    def of(cls, *, actor: str, action: str, subject: str, data: Mapping[str, Any]) -> Prepared:
+        """What is known of a line before it has a place."""
+        encoded = (canonical.encode(value) for value in (action, actor, data, subject))
+        return cls(*encoded)
+
+    def hash_at(self, *, seq: int, at: str, previous_hash: str) -> str:
+        """The line's ``line_hash`` at this place and moment (RFC 3339)."""
+        # Members in the order of their names, as the canonical form has them.
+        content = (
+            b'{"action":%b,"actor":%b,"at":"%b","data":%b,"previous_hash":"%b","seq":%d,"subject":%b}'
+        ) % (
+            self.action,
+            self.actor,
+            at.encode(),
+            self.data,
+            previous_hash.encode(),
+            seq,
+            self.subject,
+        )
+        return hashlib.sha256(content).hexdigest()
 
 
 def problem(line: Mapping[str, Any], *, seq: int, previous_hash: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, ServiceError, TooManyRequests, Unprocessable
@@ -17,6 +17,7 @@ from service.ledger import (
     capabilities,
     idempotency,
     ids,
+    inserts,
     locks,
     matching,
     outlook,
@@ -320,16 +321,17 @@ class _Page:
         """Insert everything gathered; the audit lines follow at the commit."""
         # Of two transactions with the same keys, both come to the first one first.
         answers = [self.answers[name] for name in sorted(self.answers)]
-        self.session.add_all([*self.requests, *answers])
-        self.session.flush()
-        if self.datasets:
-            self.session.execute(insert(RequestDataset), self.datasets)
-        if self.records:
-            self.session.execute(insert(RequestRecord), self.records)
-        if self.suppressed:
-            self.session.execute(insert(Suppression), self.suppressed)
-        if self.erasures:
-            self.session.execute(insert(Erasure), self.erasures)
+        inserts.write(
+            self.session,
+            {
+                DeletionRequest: [inserts.values(one) for one in self.requests],
+                IdempotencyKey: [inserts.values(one) for one in answers],
+                RequestDataset: self.datasets,
+                RequestRecord: self.records,
+                Suppression: self.suppressed,
+                Erasure: self.erasures,
+            },
+        )
         for actor, lines in self.lines.items():
             audit.append_many(self.session, actor=actor, lines=lines)
 

@@ -8,6 +8,7 @@ transactions; TCP for packets that nobody acknowledges; and the client for every
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ MARGIN_SECONDS = 1.0
 
 #: How long a pooled connection may take to show that it is still there.
 PING_SECONDS = 2.0
+
+#: A connection that answered so lately is not asked whether it is there.
+FRESH_SECONDS = 1.0
 
 #: For so long after a failed try the next ones fail at once: a server that is away is not waited
 #: for by one request after the other.
@@ -114,14 +118,20 @@ class Connection(psycopg.Connection[Any]):
     #: What it waits for an answer, and goes back to when the pool takes it back.
     answer_seconds: float | None = None
     usual_answer_seconds: float | None = None
+    #: When it last did, on the monotonic clock.
+    answered_at = -math.inf
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait as psycopg does; without an answer in time the connection is closed."""
         try:
-            return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
+            answer = super().wait(
+                gen, interval, self.answer_seconds if timeout is None else timeout
+            )
         except _WaitTimeout:
             self.pgconn.finish()
             raise psycopg.OperationalError("the server did not answer in time") from None
+        self.answered_at = time.monotonic()
+        return answer
 
     @contextmanager
     def answering_within(self, seconds: float | None) -> Iterator[Self]:
@@ -165,7 +175,12 @@ class Door:
 
 
 def ping(connection: Any) -> bool:
-    """Whether a pooled connection still answers; raises what the driver raises when it does not."""
+    """Whether a pooled connection still answers; raises what the driver raises when it does not.
+
+    One that did a moment ago is taken to: asking would cost a busy process a round trip each time.
+    """
+    if time.monotonic() - connection.answered_at < FRESH_SECONDS:
+        return True
     before = connection.autocommit
     with connection.answering_within(PING_SECONDS):
         connection.autocommit = True

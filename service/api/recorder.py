@@ -107,8 +107,14 @@ class Recorder:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+        # Once all requests that have arrived were read: they go together, and neither they nor
+        # the thread wait for each other's turn at the interpreter.
+        loop.call_soon(self._notify)
         return await call.answered
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify()
 
     def close(self) -> None:
         """Record what waits, then stop."""

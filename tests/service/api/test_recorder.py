@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 
 from service import wake
 from service.api import recorder
 from service.errors import NotFound, Unavailable
 from service.ledger import db, requests
 from service.ledger.matching import Ask
-from service.ledger.tables import DeletionRequest
+from service.ledger.tables import AuditEvent, Dataset, DeletionRequest
 from tests import factories
 
 Woken = list[tuple[str, str]]
@@ -114,3 +114,41 @@ def test_a_closed_recorder_records_what_waits_and_takes_no_more(
 
     assert len(asyncio.run(call_and_close())) == 20
     assert len(_recorded(database)) == 20
+
+
+#: Locks, models, recent batches, records; the rows; the head and the lines. SQLite has one
+#: statement for each table that is written and BEGIN besides.
+STATEMENTS = {"postgresql": 7, "sqlite": 10}
+
+
+def test_a_group_takes_the_same_few_statements_whatever_its_size(
+    made: recorder.Recorder, database: Engine
+) -> None:
+    with db.session_factory(database).begin() as session:
+        data = session.scalars(select(Dataset)).one()
+        factories.version(session, factories.model(session, data))
+    asyncio.run(made.record([_submission("r0")]))  # counts the open requests as well
+    counted: list[int] = []
+    for size in (1, 50):
+        statements: list[str] = []
+
+        def saw(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+            statements.append(statement)  # noqa: B023  # removed before the next turn
+
+        event.listen(database, "after_cursor_execute", saw)
+        asyncio.run(made.record([_submission(f"r{row}") for row in range(size)]))
+        event.remove(database, "after_cursor_execute", saw)
+        counted.append(len(statements))
+    assert counted == [STATEMENTS[database.dialect.name]] * 2
+
+
+def test_calls_that_arrive_together_share_one_transaction(
+    made: recorder.Recorder, database: Engine
+) -> None:
+    async def call_all() -> None:
+        await asyncio.gather(*(made.record([_submission(f"r{row}")]) for row in range(40)))
+
+    asyncio.run(call_all())
+    with db.session_factory(database)() as session:
+        moments = session.scalars(select(AuditEvent.at).distinct()).all()
+    assert len(moments) == 1

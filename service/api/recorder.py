@@ -1,8 +1,9 @@
-"""One thread that records deletion requests: those that arrive together share a transaction.
+"""Threads that record deletion requests: those that arrive together share a transaction.
 
 A commit waits for the disk and for the lock of the audit chain. Requests that arrive during one
 commit are recorded together by the next, so the rate does not depend on how long a commit takes,
-and each is still answered only after its own commit.
+and each is still answered only after its own commit. On PostgreSQL two threads take turns: while
+one commits a group, the other prepares the next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
@@ -27,6 +29,9 @@ GROUP = 128
 MAX_WAITING = 4096
 #: How old the count of open requests may be while the queue is under half full, and above.
 RECOUNT_SECONDS = (10.0, 1.0)
+
+#: Threads by database: SQLite has one writer at a time.
+THREADS = {"postgresql": 2, "sqlite": 1}
 
 #: How long an unknown outcome is looked for, and the pause between two looks.
 PATIENCE_SECONDS = 10.0
@@ -70,8 +75,68 @@ class _InDoubt(Exception):
         )
 
 
+@dataclass(eq=False)
+class _Group:
+    """How far a thread is with the calls that it took."""
+
+    #: Held by the one thread that waits for calls or prepares them.
+    turn: threading.Lock
+    has_turn: bool = True
+    #: Whether a COMMIT may have been sent to which no answer has come.
+    committing: bool = False
+
+    def end_turn(self) -> None:
+        """Let the other thread take the next calls; again: nothing."""
+        if self.has_turn:
+            self.has_turn = False
+            self.turn.release()
+
+
+class _Room:
+    """How many more open requests the queue takes, counted by the database once in a while."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open = 0
+        #: Prepared by another thread, but not known to be recorded.
+        self._pending = 0
+        self._counted_at = -max(RECOUNT_SECONDS)
+        self._lock = threading.Lock()
+
+    def left(self, session: Session) -> int:
+        """What is left now."""
+        # Its own additions are counted as they come; only those of other processes are missed.
+        nearly_full = 2 * self._open > self._most
+        if time.monotonic() - self._counted_at > RECOUNT_SECONDS[nearly_full]:
+            with self._lock:
+                self._open = requests.count_open(session, up_to=self._most)
+                self._counted_at = time.monotonic()
+        with self._lock:
+            return max(0, self._most - self._open - self._pending)
+
+    def add(self, count: int) -> None:
+        """Count requests that are recorded."""
+        with self._lock:
+            self._open += count
+
+    @contextmanager
+    def reserved(self, count: int) -> Iterator[None]:
+        """Keep room for requests while they are committed; count them if that succeeds."""
+        with self._lock:
+            self._pending += count
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._pending -= count
+            raise
+        with self._lock:
+            self._pending -= count
+            self._open += count
+
+
 class Recorder:
-    """Hands submissions to its thread and waits, without blocking the event loop."""
+    """Hands submissions to its threads and waits, without blocking the event loop."""
 
     def __init__(
         self,
@@ -85,16 +150,13 @@ class Recorder:
         self._sessions = sessions
         self._digester = digester
         self._wake = wake
-        self._max_queue = max_queue
+        self._room = _Room(max_queue)
         self._patience_seconds = patience_seconds
-        #: Whether a COMMIT may have been sent to which no answer has come.
-        self._committing = False
-        self._open = 0
-        self._counted_at = -max(RECOUNT_SECONDS)
         self._calls: deque[_Call] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread: threading.Thread | None = None
+        self._turn = threading.Lock()
+        self._threads: list[threading.Thread] = []
 
     async def record(self, submissions: Sequence[requests.Submission]) -> list[Outcome]:
         """A receipt or refusal for each submission, once they are committed."""
@@ -104,29 +166,44 @@ class Recorder:
             if self._closed or len(self._calls) >= MAX_WAITING:
                 raise Unavailable("the service is busy or stopping; try again")
             self._calls.append(call)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-                self._thread.start()
         # Once all requests that have arrived were read: they go together, and neither they nor
-        # the thread wait for each other's turn at the interpreter.
+        # the threads wait for each other's turn at the interpreter.
         loop.call_soon(self._notify)
         return await call.answered
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify()
 
     def close(self) -> None:
         """Record what waits, then stop."""
         with self._changed:
             self._closed = True
+        self._notify()
+        for thread in self._threads:
+            thread.join(timeout=20.0)
+
+    def _notify(self) -> None:
+        with self._changed:
+            if self._calls and not self._threads:
+                self._start()
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join(timeout=20.0)
+
+    def _start(self) -> None:
+        with self._sessions() as session:
+            count = THREADS[session.get_bind().dialect.name]
+        for _ in range(count):
+            thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _run(self) -> None:
-        while calls := self._next():
-            self._answer(calls)
+        while True:
+            self._turn.acquire()
+            group = _Group(self._turn)
+            try:
+                calls = self._next()
+                if not calls:
+                    return
+                self._answer(calls, group)
+            finally:
+                group.end_turn()
 
     def _next(self) -> list[_Call]:
         with self._changed:
@@ -138,16 +215,16 @@ class Recorder:
                 size += len(taken[-1].submissions)
             return taken
 
-    def _answer(self, calls: Sequence[_Call]) -> None:
+    def _answer(self, calls: Sequence[_Call], group: _Group) -> None:
         try:
-            outcomes = self._record([one for call in calls for one in call.submissions])
+            outcomes = self._record([one for call in calls for one in call.submissions], group)
         except _InDoubt as doubt:
             for call in calls:
                 _settle([call], doubt.of(call))
         except Exception as error:  # whatever it was, each caller waits for an answer
             if len(calls) > 1 and not _concerns_all(error):
                 for call in calls:  # one call's trouble is not the others'
-                    self._answer([call])
+                    self._answer([call], group)
             else:
                 _settle(calls, error)
         else:
@@ -157,7 +234,7 @@ class Recorder:
                 outcomes = outcomes[len(call.submissions) :]
             _settle(calls, shares)
 
-    def _record(self, submissions: Sequence[requests.Submission]) -> list[Outcome]:
+    def _record(self, submissions: Sequence[requests.Submission], group: _Group) -> list[Outcome]:
         """Record each submission once, also where the answer to a commit is lost.
 
         What may have been committed is looked up before the rest is written again under the same
@@ -170,12 +247,12 @@ class Recorder:
             attempts += 1
             try:
                 if attempts > 1:
-                    known |= self._look_up(submissions)
+                    known |= self._look_up(submissions, group)
                 left = [one for one in submissions if one.id not in known]
-                known |= self._write(left) if left else {}
+                known |= self._write(left, group) if left else {}
                 return [known[one.id] for one in submissions]
             except DBAPIError as error:
-                in_doubt |= self._committing and transactions.is_lost(error)
+                in_doubt |= group.committing and transactions.is_lost(error)
                 if in_doubt and time.monotonic() > end:
                     raise _InDoubt(known) from error
                 if not in_doubt and (attempts > 1 or not _worth_repeating(error)):
@@ -183,43 +260,42 @@ class Recorder:
             if in_doubt:
                 time.sleep(PAUSE_SECONDS)
 
-    def _write(self, submissions: Sequence[requests.Submission]) -> dict[str, Outcome]:
+    def _write(
+        self, submissions: Sequence[requests.Submission], group: _Group
+    ) -> dict[str, Outcome]:
         """Record submissions in one transaction; their outcomes by id."""
-        self._committing = False
+        group.committing = False
         with self._sessions() as session:
             outcomes = requests.record_many(
                 session,
                 submissions,
                 digester=self._digester,
                 now=db.now(),
-                room=self._room(session),
+                room=self._room.left(session),
             )
-            self._committing = True
-            session.commit()
-        self._committing = False
-        self._added(sum(isinstance(one, requests.Receipt) and not one.repeated for one in outcomes))
+            new = sum(isinstance(one, requests.Receipt) and not one.repeated for one in outcomes)
+            with self._room.reserved(new):
+                group.end_turn()
+                group.committing = True
+                session.commit()
+        group.committing = False
+        self._wake_for(new)
         return {one.id: outcome for one, outcome in zip(submissions, outcomes, strict=True)}
 
-    def _look_up(self, submissions: Sequence[requests.Submission]) -> Mapping[str, Outcome]:
+    def _look_up(
+        self, submissions: Sequence[requests.Submission], group: _Group
+    ) -> Mapping[str, Outcome]:
         """Those submissions that an earlier attempt recorded, on a connection of its own."""
-        self._committing = False
+        group.committing = False
         with self._sessions() as session:
             found = requests.recorded(db.read_only(session), submissions)
-        self._added(len(found))
+        self._room.add(len(found))
+        self._wake_for(len(found))
         return found
 
-    def _added(self, count: int) -> None:
+    def _wake_for(self, count: int) -> None:
         if count:
-            self._open += count
             self._wake.deletions()
-
-    def _room(self, session: Session) -> int:
-        # Its own additions are counted as they come; only those of other processes are missed.
-        nearly_full = 2 * self._open > self._max_queue
-        if time.monotonic() - self._counted_at > RECOUNT_SECONDS[nearly_full]:
-            self._open = requests.count_open(session, up_to=self._max_queue)
-            self._counted_at = time.monotonic()
-        return max(0, self._max_queue - self._open)
 
 
 def _worth_repeating(error: DBAPIError) -> bool:

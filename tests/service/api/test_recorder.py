@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, event, select, text
 
 from service import wake
 from service.api import recorder
 from service.errors import NotFound, Unavailable
-from service.ledger import db, requests
+from service.ledger import audit, db, idempotency, requests
+from service.ledger.intake import QueueFull
 from service.ledger.matching import Ask
 from service.ledger.tables import AuditEvent, Dataset, DeletionRequest
 from tests import factories
@@ -43,8 +45,10 @@ def made(database: Engine, sender: wake.Wake) -> Iterator[recorder.Recorder]:
     running.close()
 
 
-def _submission(record: str, **more: Any) -> requests.Submission:
-    return requests.Submission(Ask("faces", "records", (record,), **more), "key_test")
+def _submission(
+    record: str, *, claim: idempotency.Claim | None = None, **more: Any
+) -> requests.Submission:
+    return requests.Submission(Ask("faces", "records", (record,), **more), "key_test", claim)
 
 
 def _recorded(database: Engine) -> set[str]:
@@ -152,3 +156,91 @@ def test_calls_that_arrive_together_share_one_transaction(
     with db.session_factory(database)() as session:
         moments = session.scalars(select(AuditEvent.at).distinct()).all()
     assert len(moments) == 1
+
+
+@contextmanager
+def _nobody_commits(database: Engine) -> Iterator[Callable[[int], None]]:
+    """Within the block no writer gets past the chain's head; await that so many wait there."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    def await_waiting(count: int) -> None:
+        with database.connect().execution_options(isolation_level="AUTOCOMMIT") as looking:
+            while looking.scalar(waiting) != count:
+                pass
+
+    with database.connect() as other:
+        other.execute(text("SELECT * FROM audit_head FOR UPDATE"))
+        yield await_waiting
+        other.rollback()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_group_is_prepared_while_the_one_before_commits(
+    made: recorder.Recorder, database: Engine
+) -> None:
+    async def call_one_after_the_other() -> list[list[recorder.Outcome]]:
+        with _nobody_commits(database) as await_waiting:
+            calls = []
+            for count in (1, 2):
+                calls.append(asyncio.create_task(made.record([_submission(f"r{count}")])))
+                await asyncio.to_thread(await_waiting, count)
+        return await asyncio.gather(*calls)
+
+    outcomes = [one for share in asyncio.run(call_one_after_the_other()) for one in share]
+    told = {one.answer["id"] for one in outcomes if isinstance(one, requests.Receipt)}
+    assert len(told) == 2
+    assert _recorded(database) == told
+    with db.session_factory(database)() as session:
+        assert audit.verify(session).sound
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_the_queue_has_no_room_for_what_would_exceed_it_with_the_group_that_is_being_committed(
+    database: Engine, sender: wake.Wake
+) -> None:
+    sessions = db.session_factory(database)
+    with sessions.begin() as session:
+        factories.dataset(session, name="faces", rows=10)
+    full = recorder.Recorder(sessions, factories.DIGESTER, sender, max_queue=3)
+
+    async def fill_and_call() -> list[recorder.Outcome]:
+        with _nobody_commits(database) as await_waiting:
+            first = asyncio.create_task(full.record([_submission(f"r{row}") for row in range(2)]))
+            await asyncio.to_thread(await_waiting, 1)
+            second = asyncio.create_task(full.record([_submission("r2"), _submission("r3")]))
+            await asyncio.to_thread(await_waiting, 2)
+        return [*await first, *await second]
+
+    try:
+        *recorded, refused = asyncio.run(fill_and_call())
+    finally:
+        full.close()
+    assert all(isinstance(one, requests.Receipt) for one in recorded)
+    assert isinstance(refused, QueueFull)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_repeated_key_in_the_next_group_gets_the_answer_of_the_one_that_is_being_committed(
+    made: recorder.Recorder, database: Engine
+) -> None:
+    async def call_twice() -> list[recorder.Outcome]:
+        claim = idempotency.Claim("key_test", "k", ("d" * 64,))
+        with _nobody_commits(database) as await_waiting:
+            calls = []
+            for count in (1, 2):
+                calls.append(asyncio.create_task(made.record([_submission("r0", claim=claim)])))
+                await asyncio.to_thread(await_waiting, count)
+        return [one for share in await asyncio.gather(*calls) for one in share]
+
+    first, second = asyncio.run(call_twice())
+    assert isinstance(first, requests.Receipt)
+    assert isinstance(second, requests.Receipt)
+    assert (first.repeated, second.repeated) == (False, True)
+    assert first.answer == second.answer
+    assert _recorded(database) == {first.answer["id"]}

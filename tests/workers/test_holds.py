@@ -292,6 +292,16 @@ def test_a_retrain_that_nobody_asked_for_and_that_lost_accuracy_is_set_aside(
     assert not train.run_due(town.runtime)
 
 
+def test_lost_accuracy_on_retained_rows_is_enough_to_be_set_aside(town: Place) -> None:
+    _set_recipe(town, POOR)
+    town.change_policy(
+        gates={"audit_accuracy_drop": 1.0}
+    )  # as where audit rows are too few to tell
+    _consolidate(town)
+    assert town.live().origin == "unlearned"
+    assert (town.versions()[-1].origin, town.versions()[-1].mark) == ("trained", "accuracy_drop")
+
+
 def test_what_was_set_aside_goes_live_when_approved(town: Place) -> None:
     _set_recipe(town, POOR)
     _consolidate(town)

@@ -125,7 +125,11 @@ def _compare(
 
 
 def _lost_accuracy(comparison: dict[str, Any], gates: dict[str, Any]) -> bool:
-    """Whether the new version is worse on never-seen rows than the gates allow."""
-    found = comparison["sets"].get("audit")
-    limit = options.parse(verification.Gates, gates).audit_accuracy_drop
-    return found is not None and -found["accuracy"]["difference"]["interval"][1] > limit
+    """Whether the new version is worse on never-seen or retained rows than the gates allow."""
+    asked = options.parse(verification.Gates, gates)
+    limits = {"audit": asked.audit_accuracy_drop, "retain": asked.retain_accuracy_drop}
+    return any(
+        -found["accuracy"]["difference"]["interval"][1] > limit
+        for name, limit in limits.items()
+        if (found := comparison["sets"].get(name)) is not None
+    )

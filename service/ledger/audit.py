@@ -284,10 +284,12 @@ class _Head:
     hash: str
 
 
+# SQLite drops the lock clause; there BEGIN IMMEDIATE has locked the whole database.
+_LOCKED_HEAD = select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1).with_for_update()
+
+
 def _lock_head(session: Session) -> _Head:
-    # SQLite drops the lock clause; there BEGIN IMMEDIATE has locked the whole database.
-    statement = select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1).with_for_update()
-    row = session.execute(statement).one_or_none()
+    row = session.execute(_LOCKED_HEAD).one_or_none()
     if row is None:
         raise RuntimeError("the audit chain has no head; bring the database up to date first")
     return _Head(row.seq, row.hash)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
@@ -176,11 +176,15 @@ def _by_record_id(session: Session, dataset: Dataset, wanted: set[str]) -> dict[
         name: _Hit(row, erased_at is not None)
         for chunk in _chunks(wanted)
         for row, erased_at, name in session.execute(
-            select(Record.row, Record.erased_at, Record.record_id).where(
-                Record.dataset_id == dataset.id, Record.record_id.in_(chunk)
-            )
+            _NAMED, {"dataset_id": dataset.id, "names": chunk}
         )
     }
+
+
+_NAMED = select(Record.row, Record.erased_at, Record.record_id).where(
+    Record.dataset_id == bindparam("dataset_id"),
+    Record.record_id.in_(bindparam("names", expanding=True)),
+)
 
 
 def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[list[_Hit], int]:

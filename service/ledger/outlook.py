@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from service.ledger import claims
@@ -125,12 +125,18 @@ def _records_since(session: Session, dataset: Dataset, since: datetime) -> int:
 
 def _recent(session: Session, model_ids: Sequence[int]) -> Sequence[Any]:
     """Of the models' latest completed batches, what is needed: every request asks for it."""
-    return session.execute(
-        select(Batch.model_id, Batch.kind, Batch.version_id, Batch.created_at, Batch.finished_at)
-        .where(Batch.model_id.in_(model_ids), Batch.status == BatchStatus.COMPLETED)
-        .order_by(Batch.id.desc())
-        .limit(RECENT_BATCHES)
-    ).all()
+    return session.execute(_RECENT, {"model_ids": model_ids}).all()
+
+
+_RECENT = (
+    select(Batch.model_id, Batch.kind, Batch.version_id, Batch.created_at, Batch.finished_at)
+    .where(
+        Batch.model_id.in_(bindparam("model_ids", expanding=True)),
+        Batch.status == BatchStatus.COMPLETED,
+    )
+    .order_by(Batch.id.desc())
+    .limit(RECENT_BATCHES)
+)
 
 
 def _batch_seconds(session: Session, model: Model, recent: Sequence[Any]) -> float:

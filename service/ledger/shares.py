@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, insert, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from service.ledger import db, naming
@@ -42,12 +42,7 @@ def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
 
     The caller has locked the dataset.
     """
-    return session.scalars(
-        select(Model)
-        .where(Model.dataset_id == dataset_id, _holds_records(Model))
-        .order_by(Model.id)
-        .execution_options(populate_existing=True)
-    ).all()
+    return session.scalars(_CONCERNED, {"dataset_id": dataset_id}).all()
 
 
 def rows(request_id: str, models: Iterable[Model], *, now: datetime) -> list[dict[str, Any]]:
@@ -144,3 +139,12 @@ def _holds_records(model: type[Model]) -> ColumnElement[bool]:
         Version.anchor_id == Version.id,
     )
     return or_(model.production_id.is_not(None), learning, catching_up)
+
+
+# Every group of requests asks it: to build it each time would cost more than its answer.
+_CONCERNED = (
+    select(Model)
+    .where(Model.dataset_id == bindparam("dataset_id"), _holds_records(Model))
+    .order_by(Model.id)
+    .execution_options(populate_existing=True)
+)

@@ -35,6 +35,8 @@ class _Link:
     server: socket.socket
     #: What becomes of the next answer: lost with the connection, or lost in silence.
     losing: Literal["", "cut", "silence"] = ""
+    #: Whether the server behind it was left for another one: nothing comes from it any more.
+    abandoned: bool = False
     ended: set[Direction] = field(default_factory=set)
 
     def cut(self) -> None:
@@ -127,6 +129,13 @@ class Proxy:
         for link in self._open():
             link.cut()
 
+    def fail_over(self, port: int) -> None:
+        """Lead new connections to another server; the open ones stay open, and silent for good."""
+        with self._lock:
+            self._target = (self._target[0], port)
+            for link in self._links:
+                link.abandoned = True
+
     def half_close(self) -> None:
         """Tell clients that the server will say no more; what they send still goes through."""
         for link in self._open():
@@ -184,15 +193,20 @@ class Proxy:
             while piece := source.recv(_CHUNK):
                 if self._delay:
                     time.sleep(self._delay)
-                if self._silent or not self._passes(link, direction, piece):
+                if self._is_silent(link) or not self._passes(link, direction, piece):
                     continue
                 sink.sendall(piece)
-            with suppress(OSError):
-                sink.shutdown(socket.SHUT_WR)
+            if not self._is_silent(link):
+                with suppress(OSError):
+                    sink.shutdown(socket.SHUT_WR)
         except OSError:
-            link.cut()
+            if not self._is_silent(link):
+                link.cut()
         finally:
             self._end(link, direction)
+
+    def _is_silent(self, link: _Link) -> bool:
+        return self._silent or link.abandoned
 
     def _passes(self, link: _Link, direction: Direction, piece: bytes) -> bool:
         """Whether the piece goes on; False when it is to be lost."""

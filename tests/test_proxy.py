@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -75,6 +76,50 @@ def test_half_closed_connection_still_carries_requests(between: proxy.Proxy) -> 
         between.half_close()
         assert client.recv(1) == b""
         client.sendall(b"still sent")
+
+
+def test_failing_over_leaves_open_connections_silent_whatever_becomes_of_their_server(
+    between: proxy.Proxy,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as second, _client(between) as client:
+        between.fail_over(second.getsockname()[1])
+        client.sendall(b"lost")
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.recv(4)
+        with socket.create_connection(("127.0.0.1", between.port), timeout=30) as later:
+            server, _ = second.accept()
+            server.sendall(b"welcome")
+            assert later.recv(7) == b"welcome"
+            server.close()
+            assert later.recv(1) == b""
+
+
+def test_a_server_that_dies_behind_silence_is_not_heard_of() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with proxy.Proxy("127.0.0.1", listener.getsockname()[1]) as between:
+        client = socket.create_connection(("127.0.0.1", between.port), timeout=30)
+        server, _ = listener.accept()
+        server.sendall(b"hello")
+        assert client.recv(5) == b"hello"
+        between.swallow()
+        _reset(server)
+        client.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        between.forward()
+        client.settimeout(30)
+        with suppress(ConnectionError):
+            client.sendall(b"is anybody there")
+            assert client.recv(1) == b""
+        client.close()
+    listener.close()
+
+
+def _reset(server: socket.socket) -> None:
+    """Reset the connection, as a killed process with unread input does."""
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    server.close()
 
 
 def test_cut_connections_end_and_refused_ones_never_begin(between: proxy.Proxy) -> None:

@@ -1,4 +1,7 @@
-"""Everything that is broken on purpose. Each breakage waits until it has taken effect."""
+"""Processes, messages, files and clocks, broken on purpose.
+
+Each breakage waits until it has taken effect. ``catalogue`` lists those of the other modules, too.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tests.faults.clients import Clients
 from tests.faults.fleet import MODEL, Fleet
 from tests.faults.servers import until
 
-EFFECT_SECONDS = 45
+EFFECT_SECONDS = 90
 
 
 @dataclass
@@ -346,48 +349,3 @@ def rolling_restart(scene: Scene) -> None:
             scene.one_more_batch()
     after = {name: many for name, many in tally.items() if name.startswith("answer")}
     assert after == before, f"requests failed: {before} became {after}"
-
-
-#: Name, what it does, whether it needs PostgreSQL and Redis of the harness' own.
-ALL: dict[str, tuple[Breakage, bool]] = {
-    **{f"kill worker at {point}": (at_point(point, "kill"), False) for point in BATCH_POINTS},
-    **{f"kill compute at {point}": (at_point(point, "kill"), False) for point in COMPUTE_POINTS},
-    **{f"kill worker at {point}": (at_point(point, "kill"), False) for point in TRAIN_POINTS},
-    "kill worker at prepare.computed": (kill_preparing, False),
-    "kill worker at purge.destroyed": (at_point("purge.destroyed", "kill"), False),
-    "disk full at compute.stored": (at_point("compute.stored", "full_disk"), False),
-    "disk full at batch.computed": (at_point("batch.computed", "full_disk"), False),
-    "disk full at erase.overwritten": (at_point("erase.overwritten", "full_disk"), False),
-    "out of memory in the update": (at_point("compute.updated", "out_of_memory"), False),
-    "NaN in the update": (at_point("compute.updated", "spoil"), False),
-    "store unwritable": (unwritable_store, False),
-    "damaged checkpoint": (damage("checkpoints", "tensors.safetensors"), False),
-    "damaged manifest": (damage("checkpoints", "manifest.json"), False),
-    "damaged cache": (damage("caches", "tensors.safetensors"), False),
-    "damaged state": (damage("states", "tensors.safetensors"), False),
-    "kill a worker": (kill_worker, False),
-    "kill compute processes": (kill_compute, False),
-    "kill the API": (kill_api, False),
-    "kill beat": (kill_beat, False),
-    "tasks repeated and late": (repeat_messages, False),
-    "worker slower than its lease": (slow_worker, False),
-    "worker with a wrong clock": (wrong_clock, False),
-    "SIGTERM, batch finished": (stop_in_time, False),
-    "SIGTERM, batch handed back": (stop_too_late, False),
-    "rolling restart": (rolling_restart, True),
-    "Redis flushed": (flush_redis, True),
-    "Redis stopped and started": (stop_redis, True),
-    "PostgreSQL restarted": (restart_postgres, True),
-}
-
-#: The short form: one of every sort.
-SHORT = (
-    "kill worker at batch.recording",
-    "kill compute at compute.stored",
-    "worker slower than its lease",
-    "PostgreSQL restarted",
-    "Redis stopped and started",
-    "kill the API",
-    "SIGTERM, batch handed back",
-)
-EMBEDDED = ("kill worker at batch.computed", "kill the API")

@@ -13,9 +13,16 @@ from typing import Any
 import httpx
 
 from tests.faults.fleet import Fleet
+from tests.faults.kinds import Broken, Kind
 
 PATIENCE_SECONDS = 90
 PAUSE_SECONDS = 0.1
+
+
+class AnotherRequest(Exception):
+    """One key was answered with two requests."""
+
+    kind = Kind.REPEATED
 
 
 @dataclass
@@ -38,7 +45,7 @@ class Clients:
     count: int = 3
     accepted: list[Asked] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
-    errors: list[str] = field(default_factory=list)
+    errors: list[Broken] = field(default_factory=list)
     _permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _done: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,22 +78,24 @@ class Clients:
             try:
                 self._ask(chance)
             except Exception as error:  # the harness reports what a client met
-                self.errors.append(f"{type(error).__name__}: {error}")
+                words = f"{type(error).__name__}: {error}"
+                self.errors.append(Broken(getattr(error, "kind", Kind.OTHER), words))
 
     def _ask(self, chance: random.Random) -> None:
         body, rows = self._wish(chance)
         key = uuid.UUID(int=chance.getrandbits(128)).hex
-        answer = self._send("POST", "/v1/deletion-requests", body, key)
+        answer = self._send("POST", "/v1/deletion-requests", body, key, chance=chance)
         made = Asked(answer["id"], frozenset(rows), answer["status"])
         with self._lock:
             self.accepted.append(made)
             self.tally["accepted"] += 1
         if chance.random() < 0.15:
-            again = self._send("POST", "/v1/deletion-requests", body, key)
-            assert again["id"] == made.id, "the same key gave another request"
+            again = self._send("POST", "/v1/deletion-requests", body, key, chance=chance)
+            if again["id"] != made.id:
+                raise AnotherRequest(f"the key of {made.id} gave {again['id']}")
             self.tally["repeated with its key"] += 1
         if chance.random() < 0.2:
-            self._cancel(made)
+            self._cancel(made, chance)
 
     def _wish(self, chance: random.Random) -> tuple[dict[str, Any], list[int]]:
         digits = self.fleet.digits
@@ -96,11 +105,11 @@ class Clients:
         names = [digits.record_ids[row] for row in rows]
         return {"dataset": "digits", "record_ids": names, "reason": "a fault test"}, rows
 
-    def _cancel(self, made: Asked) -> None:
+    def _cancel(self, made: Asked, chance: random.Random) -> None:
         """At once, so that it meets the claim; either answer is right, but only one of them."""
         path = f"/v1/deletion-requests/{made.id}"
-        self._send("DELETE", path, None, None, also=(409,))
-        seen = self._send("GET", path, None, None)
+        self._send("DELETE", path, None, None, chance=chance, also=(409,))
+        seen = self._send("GET", path, None, None, chance=chance)
         made.cancelled = seen["status"] == "cancelled"
         self.tally["cancelled in time" if made.cancelled else "cancelled too late"] += 1
 
@@ -110,12 +119,14 @@ class Clients:
         path: str,
         body: dict[str, Any] | None,
         key: str | None,
+        *,
+        chance: random.Random,
         also: tuple[int, ...] = (),
     ) -> Any:
-        """Ask until there is an answer; the idempotency key makes asking again harmless."""
+        """Ask until an API answers; the idempotency key makes asking again harmless."""
         headers = self.fleet.headers | ({"Idempotency-Key": key} if key else {})
         end = time.monotonic() + PATIENCE_SECONDS
-        attempt = 0
+        attempt = chance.randrange(len(self.fleet.ports))
         while True:
             port = self.fleet.ports[attempt % len(self.fleet.ports)]
             url = f"http://127.0.0.1:{port}{path}"

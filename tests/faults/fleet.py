@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, make_url, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import wake
@@ -22,6 +22,7 @@ from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, Dataset, Version
 from service.settings import Settings
 from tests.faults.servers import Postgres, Redis, free_port, until
+from tests.proxy import Proxy
 from workers import serve
 from workers.demo import digits as demo_digits
 
@@ -39,6 +40,11 @@ IMPATIENT = {
     "max_attempts": 5,
     "backoff_seconds": 0.1,
     "orphan_grace_seconds": 4.0,
+    "heartbeat_seconds": 1.0,
+    "database_connect_seconds": 3.0,
+    "database_statement_seconds": 5.0,
+    "database_work_seconds": 8.0,
+    "broker_timeout_seconds": 1.0,
     "batch_timeout_seconds": 60.0,
     "training_timeout_seconds": 120.0,
 }
@@ -71,6 +77,7 @@ class Fleet:
         self.faults = home / "faults"
         self.faults.mkdir()
         self.ports = [free_port() for _ in range(apis)]
+        #: What the harness itself uses; the processes reach both servers through a proxy.
         self.settings = Settings(
             _env_file=None,
             state_dir=home / "state",
@@ -78,6 +85,8 @@ class Fleet:
             broker_url="" if self.redis is None else self.redis.url,
             **IMPATIENT,
         )
+        self.to_postgres = self.postgres and Proxy("127.0.0.1", self.postgres.port)
+        self.to_redis = self.redis and Proxy("127.0.0.1", self.redis.port)
         self.children: dict[str, Child] = {}
         self.asked: dict[str, subprocess.Popen[bytes]] = {}
         self.digits = demo_digits.load()
@@ -113,6 +122,9 @@ class Fleet:
                 child.process.wait()  # type: ignore[union-attr]  # it has a pid
         if self._engine is not None:
             self._engine.dispose()
+        for network in (self.to_postgres, self.to_redis):
+            if network is not None:
+                network.close()
         if self.redis is not None:
             self.redis.stop()
         if self.postgres is not None:
@@ -123,7 +135,7 @@ class Fleet:
         child = self.children[name]
         environment = {
             **os.environ,
-            **serve.environment(self.settings),
+            **serve.environment(self.told),
             "UNLEARN_FAULTS": str(self.faults),
             "OMP_NUM_THREADS": "1",
             **child.special,
@@ -160,6 +172,18 @@ class Fleet:
         return int(asked.returncode)
 
     # Looking.
+
+    @property
+    def told(self) -> Settings:
+        """The settings that the processes get."""
+        if self.to_postgres is None or self.to_redis is None:
+            return self.settings
+        return self.settings.model_copy(
+            update={
+                "database_url": self.to_postgres.through(make_url(self.settings.database_url)),
+                "broker_url": f"redis://127.0.0.1:{self.to_redis.port}/0",
+            }
+        )
 
     @property
     def engine(self) -> Engine:
@@ -221,6 +245,16 @@ class Fleet:
         return {"Authorization": f"Bearer {self.secret}", "Connection": "close"}
 
     # Breaking.
+
+    def fail_over(self) -> None:
+        """Start PostgreSQL elsewhere and lead new connections there; the open ones stay silent."""
+        assert self.postgres is not None
+        assert self.to_postgres is not None
+        self.postgres.move()
+        self.to_postgres.fail_over(self.postgres.port)
+        self.engine.dispose()
+        self._engine = None
+        self.settings = self.settings.model_copy(update={"database_url": self.postgres.url})
 
     def arm(self, point: str, action: str) -> None:
         (self.faults / point).write_text(action)

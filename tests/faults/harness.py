@@ -15,9 +15,10 @@ from sqlalchemy import func, select
 
 from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Batch, DeletionRequest, Version
-from tests.faults import breakages, promises
+from tests.faults import breakages, catalogue, promises
 from tests.faults.clients import Asked, Clients
 from tests.faults.fleet import Fleet
+from tests.faults.kinds import Broken, Kind
 from tests.faults.servers import until
 
 SETTLE_SECONDS = 150
@@ -34,10 +35,23 @@ class Outcome:
     clients: Counter[str] = field(default_factory=Counter)
     ledger: Counter[str] = field(default_factory=Counter)
     revived: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
     accepted: list[Asked] = field(default_factory=list)
     #: What ran; its processes have ended, its files are there until the home is removed.
     fleet: Fleet | None = None
+
+    def add(self, later: Outcome) -> None:
+        """Count in what another run has met."""
+        self.broke += later.broke
+        for name, seconds in later.seconds.items():
+            self.seconds[name] = max(seconds, self.seconds.get(name, 0.0))
+        for mine, other in (
+            (self.clients, later.clients),
+            (self.ledger, later.ledger),
+            (self.revived, later.revived),
+        ):
+            mine.update(other)
+        self.broken += [Broken(one.kind, f"seed {later.seed}: {one.words}") for one in later.broken]
 
 
 def run(
@@ -46,9 +60,14 @@ def run(
     *,
     seed: int,
     embedded: bool = False,
+    permits: int = PERMITS,
     say: Callable[[str], None] = lambda _line: None,
+    note: Callable[[int, int], None] = lambda _faults, _requests: None,
 ) -> Outcome:
-    """Break everything named, in an order that the seed decides."""
+    """Break everything named, in an order that the seed decides.
+
+    ``permits`` is how many requests clients send each time, before others that keep them busy.
+    """
     chance = random.Random(seed)
     order = list(names)
     chance.shuffle(order)
@@ -64,21 +83,22 @@ def run(
             try:
                 for name in order:
                     began = time.monotonic()
-                    clients.permit(PERMITS)
+                    clients.permit(permits)
                     try:
-                        breakages.ALL[name][0](scene)
+                        catalogue.ALL[name].act(scene)
                     except AssertionError as missed:
-                        outcome.broken.append(f"{name}: {missed}")
+                        outcome.broken.append(Broken(Kind.OTHER, f"{name}: {missed}"))
                     outcome.broke[name] += 1
                     outcome.seconds[name] = time.monotonic() - began
                     say(f"{name}: {outcome.seconds[name]:.1f} s")
+                    note(outcome.broke.total(), len(clients.accepted))
             finally:
                 clients.finish()
             fleet.disarm()
             try:
                 _settle(fleet)
             except AssertionError as missed:
-                outcome.broken.append(f"it does not settle: {missed}")
+                outcome.broken.append(Broken(Kind.LOST, f"it does not settle: {missed}"))
             outcome.broken += [*clients.errors, *promises.broken(fleet, clients.accepted)]
         outcome.clients, outcome.accepted = clients.tally, clients.accepted
         outcome.fleet = fleet

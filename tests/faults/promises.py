@@ -29,27 +29,34 @@ from service.ledger.tables import (
 )
 from tests.faults.clients import Asked
 from tests.faults.fleet import Fleet
+from tests.faults.kinds import Broken, Kind, of
 
 ENDS = {RequestStatus.COMPLETED, RequestStatus.NO_MATCH, RequestStatus.CANCELLED}
 
 
-def broken(fleet: Fleet, accepted: list[Asked]) -> list[str]:
-    """Every promise that does not hold, in words; [] when all do."""
+def broken(fleet: Fleet, accepted: list[Asked]) -> list[Broken]:
+    """Every promise that does not hold; [] when all do."""
     with fleet.reading() as session:
-        return [*_shown(fleet, session, accepted), *broken_at_rest(fleet, session, accepted)]
+        return [
+            *of(Kind.OTHER, _shown(fleet, session, accepted)),
+            *broken_at_rest(fleet, session, accepted),
+        ]
 
 
-def broken_at_rest(fleet: Fleet, session: Session, accepted: list[Asked]) -> list[str]:
+def broken_at_rest(fleet: Fleet, session: Session, accepted: list[Asked]) -> list[Broken]:
     """Same, without asking the API."""
     return [
         *_requests(session, accepted),
-        *_batches(session),
-        *_chains(session),
-        *_forgotten_once(session),
-        *_production(session),
+        *of(Kind.LOST, _batches(session)),
+        *of(Kind.LOST, _without_batch(session)),
+        *of(Kind.OTHER, _chains(session)),
+        *of(Kind.REPEATED, _forgotten_twice(session)),
+        *of(Kind.STILL_LIVE, _still_live(session)),
+        *of(Kind.OTHER, _production(session)),
         *_rows(fleet, session),
         *_audit(session, accepted),
-        *_files(fleet, session),
+        *of(Kind.OTHER, _files(fleet, session)),
+        *of(Kind.RESURRECTED, _weights(fleet, session)),
     ]
 
 
@@ -64,20 +71,24 @@ def _shown(fleet: Fleet, session: Session, accepted: list[Asked]) -> list[str]:
     return found
 
 
-def _requests(session: Session, accepted: list[Asked]) -> list[str]:
+def _requests(session: Session, accepted: list[Asked]) -> list[Broken]:
     """No request answered 2xx is missing; each is at its end."""
     found = []
     stored = {one.id: one for one in session.scalars(select(DeletionRequest))}
     for asked in accepted:
         request = stored.get(asked.id)
         if request is None:
-            found.append(f"{asked.id} was accepted and is missing")
+            found.append(Broken(Kind.MISSING, f"{asked.id} was accepted and is missing"))
             continue
         if request.status not in ENDS:
-            found.append(f"{asked.id} has not ended: {request.status} {request.status_reason}")
+            words = f"{asked.id} has not ended: {request.status} {request.status_reason}"
+            found.append(Broken(Kind.LOST, words))
         if asked.cancelled != (request.status == RequestStatus.CANCELLED):
-            found.append(f"{asked.id}: cancelled={asked.cancelled}, but it is {request.status}")
-    return found
+            kind = Kind.CANCELLED if asked.cancelled else Kind.LOST
+            words = f"{asked.id}: cancelled={asked.cancelled}, but it is {request.status}"
+            found.append(Broken(kind, words))
+    unasked = stored.keys() - {one.id for one in accepted}
+    return found + of(Kind.REPEATED, (f"{one} was recorded and nobody sent it" for one in unasked))
 
 
 def _batches(session: Session) -> list[str]:
@@ -113,11 +124,8 @@ def _chains(session: Session) -> list[str]:
     ]
 
 
-def _forgotten_once(session: Session) -> list[str]:
-    """Each record of a completed request: in one completed batch of each chain that held it."""
-    found = []
-    model = session.scalars(select(Model)).one()
-    live = session.get_one(Version, model.production_id)
+def _without_batch(session: Session) -> list[str]:
+    """Each completed request has one completed batch."""
     completed = session.scalars(
         select(DeletionRequest.id).where(DeletionRequest.status == RequestStatus.COMPLETED)
     ).all()
@@ -129,11 +137,16 @@ def _forgotten_once(session: Session) -> list[str]:
         )
     )
     with_shares = set(session.scalars(select(Erasure.request_id)))
-    found += [
+    return [
         f"{one} is completed without a completed batch"
         for one in completed
         if one in with_shares and shares[one] != 1
     ]
+
+
+def _forgotten_twice(session: Session) -> list[str]:
+    """No chain of versions forgets a record more than once."""
+    found = []
     promoted = set(session.scalars(select(AliasMove.version_id)))
     for version in session.scalars(select(Version).where(Version.id.in_(promoted))):
         chain = lineage.batch_chain(session, version)
@@ -141,10 +154,20 @@ def _forgotten_once(session: Session) -> list[str]:
         twice = [row for row, times in Counter(rows).items() if times > 1]
         if twice:
             found.append(f"the chain of version {version.number} forgets rows {twice} twice")
-    brought_back = versions.contains_forgotten(session, model, live)
-    if brought_back:
-        found.append(f"production holds the records of {brought_back}")
     return found
+
+
+def _still_live(session: Session) -> list[str]:
+    """What production points at holds no forgotten record, and no check has had to repair that."""
+    model = session.scalars(select(Model)).one()
+    live = session.get_one(Version, model.production_id)
+    held = versions.contains_forgotten(session, model, live)
+    repaired = session.scalars(
+        select(AuditEvent.subject).filter_by(action=audit.Action.DELETION_REQUEST_REOPENED)
+    )
+    return [f"{one} was completed too early" for one in repaired] + (
+        [f"production holds the records of {held}"] if held else []
+    )
 
 
 def _production(session: Session) -> list[str]:
@@ -164,32 +187,42 @@ def _production(session: Session) -> list[str]:
     return found
 
 
-def _rows(fleet: Fleet, session: Session) -> list[str]:
-    """The ledger calls those rows erased that a completed request asked for."""
+def _rows(fleet: Fleet, session: Session) -> list[Broken]:
+    """The ledger calls those rows erased that a completed request asked for, and they are."""
     asked = _rows_of(session, RequestStatus.COMPLETED)
+    cancelled = _rows_of(session, RequestStatus.CANCELLED)
     return [
-        f"row {one.row}: erased={one.erased_at}, asked for={one.row in asked}"
+        Broken(
+            _of_row(one.row, asked, cancelled),
+            f"row {one.row}: erased={one.erased_at}, asked for={one.row in asked}",
+        )
         for one in session.scalars(select(Record))
         if (one.erased_at is not None) != (one.row in asked)
-    ] + _array(fleet, session)
+    ] + _array(fleet, session, asked, cancelled)
 
 
-def _array(fleet: Fleet, session: Session) -> list[str]:
+def _of_row(row: int, asked: set[int], cancelled: set[int]) -> Kind:
+    if row in asked:
+        return Kind.RESURRECTED
+    return Kind.CANCELLED if row in cancelled else Kind.OTHER
+
+
+def _array(fleet: Fleet, session: Session, asked: set[int], cancelled: set[int]) -> list[Broken]:
     """Raw rows: zero where a completed request asked for it, untouched everywhere else."""
     key = session.scalars(select(Dataset)).one().array_key
     assert key is not None
     array = arrays.open(fleet.settings.store, key)
-    asked = _rows_of(session, RequestStatus.COMPLETED)
     found = []
     for row in range(len(array)):
         raw = np.asarray(array.rows[row])
         right = not raw.any() if row in asked else np.array_equal(raw, fleet.digits.x[row])
         if not right:
-            found.append(f"row {row} of the array is not what it should be")
+            words = f"row {row} of the array is not what it should be"
+            found.append(Broken(_of_row(row, asked, cancelled), words))
     try:
         arrays.verify(fleet.settings.store, key)
     except errors.Corrupt as damage:
-        found.append(str(damage))
+        found.append(Broken(Kind.OTHER, str(damage)))
     return found
 
 
@@ -203,9 +236,10 @@ def _rows_of(session: Session, status: RequestStatus) -> set[int]:
     )
 
 
-def _audit(session: Session, accepted: list[Asked]) -> list[str]:
+def _audit(session: Session, accepted: list[Asked]) -> list[Broken]:
     """The chain verifies; each request was accepted once and ended once; nothing erased twice."""
-    found = [] if audit.verify(session).sound else ["the audit chain does not verify"]
+    sound = audit.verify(session).sound
+    found = of(Kind.OTHER, [] if sound else ["the audit chain does not verify"])
     lines = Counter(
         (line.subject, line.action)
         for line in session.execute(select(AuditEvent.subject, AuditEvent.action))
@@ -217,24 +251,31 @@ def _audit(session: Session, accepted: list[Asked]) -> list[str]:
             for end in ("completed", "cancelled", "no_match")
         )
         if ended != 1:
-            found.append(f"{asked.id} ended {ended} times in the audit chain")
+            kind = Kind.REPEATED if ended else Kind.LOST
+            found.append(Broken(kind, f"{asked.id} ended {ended} times in the audit chain"))
         if lines[subject, "deletion_request:accepted"] > 1:
-            found.append(f"{asked.id} was accepted more than once")
+            found.append(Broken(Kind.REPEATED, f"{asked.id} was accepted more than once"))
     erased = sum(
         line.data["rows"]
         for line in session.scalars(select(AuditEvent).filter_by(action="records:erased"))
     )
     marked = len(session.scalars(select(Record.row).where(Record.erased_at.is_not(None))).all())
     if erased != marked:
-        found.append(f"{marked} rows are erased and the audit chain says {erased}")
+        words = f"{marked} rows are erased and the audit chain says {erased}"
+        found.append(Broken(Kind.REPEATED, words))
     return found
 
 
 def _files(fleet: Fleet, session: Session) -> list[str]:
     """Nothing lies about that the ledger does not know, and what is live is whole."""
-    found = [f"orphan {path}" for path in orphans(fleet)]
     live = session.get_one(Version, session.scalar(select(Model.production_id)))
     checkpoints.load(fleet.settings.store, live.digest)
+    return [f"orphan {path}" for path in orphans(fleet)]
+
+
+def _weights(fleet: Fleet, session: Session) -> list[str]:
+    """Weights of purged versions are gone."""
+    found = []
     for version in session.scalars(select(Version).filter_by(status=VersionStatus.PURGED)):
         path = fleet.settings.store / "checkpoints" / version.digest
         shared = version.digest in purges.files_in_use(session)["checkpoints"]

@@ -60,7 +60,6 @@ class Postgres:
         self._data = home / "postgres"
         self._log = home / "postgres.log"
         self.port = free_port()
-        self.url = f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
         self._data.mkdir(mode=0o700)
         self._log.touch()
         if os.geteuid() == 0:
@@ -81,6 +80,16 @@ class Postgres:
     def stop(self, *, how: str = "immediate") -> None:
         """Stop as by pulling the plug (``immediate``) or in order (``fast``)."""
         self._run("pg_ctl", "--wait", "--mode", how, "stop", check=False)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
+
+    def move(self) -> None:
+        """Start again on another port, with all that was committed, as a standby takes over."""
+        self.stop()
+        self.port = free_port()
+        self.start()
 
     def _answers(self) -> bool:
         try:

@@ -29,6 +29,8 @@ def main() -> int:
     def say(line: str) -> None:
         out.print(f"[dim]{time.monotonic() - began:6.1f}[/] {line}")
 
+    for name, why in catalogue.left_out().items():
+        say(f"left out, because no disk can be mounted: {name} ({why})")
     outcome = _long(asked, say) if asked.long else _once(asked, say)
     _show(outcome, seconds=time.monotonic() - began)
     return 1 if outcome.broken else 0

@@ -67,7 +67,7 @@ BATCH_POINTS = (
     "erase.marked",
 )
 COMPUTE_POINTS = ("compute.loaded", "compute.updated", "compute.stored", "compute.verified")
-TRAIN_POINTS = ("train.claimed", "train.computed", "train.recorded")
+TRAIN_POINTS = ("train.claimed", "train.kept", "train.computed", "train.recorded")
 
 
 def at_point(point: str, action: str) -> Breakage:
@@ -109,7 +109,7 @@ def consolidate(scene: Scene) -> None:
     fleet = scene.fleet
     url = f"http://127.0.0.1:{fleet.ports[0]}/v1/models/{MODEL}/training-runs"
     try:
-        httpx.post(url, headers=fleet.headers, json={"reason": "consolidate"}, timeout=20)
+        fleet.http.post(url, headers=fleet.headers, json={"reason": "consolidate"})
     except httpx.TransportError:
         return
 
@@ -264,29 +264,29 @@ def damage(kind: str, file: str) -> Breakage:
     return act
 
 
+def failed_batches(scene: Scene) -> int:
+    """How many batches have failed so far."""
+    with scene.fleet.reading() as session:
+        wanted = select(func.count()).where(Batch.status == BatchStatus.FAILED)
+        return session.scalar(wanted) or 0
+
+
 def unwritable_store(scene: Scene) -> None:
     """Checkpoints can neither be read nor written for a while."""
     store = scene.fleet.settings.store
     away = store / "away"
     (store / "checkpoints").rename(away)
     (store / "checkpoints").write_text("in the way")
+    before = failed_batches(scene)
     try:
-        with scene.fleet.reading() as session:
-            before = session.scalar(select(func.count()).where(Batch.status == BatchStatus.FAILED))
-
-        def failed() -> bool:
-            with scene.fleet.reading() as session:
-                wanted = select(func.count()).where(Batch.status == BatchStatus.FAILED)
-                return (session.scalar(wanted) or 0) > (before or 0)
-
-        scene.under_load(failed, "a batch fails")
+        scene.under_load(lambda: failed_batches(scene) > before, "a batch fails")
     finally:
         (store / "checkpoints").unlink()
         away.rename(store / "checkpoints")
     scene.one_more_batch()
 
 
-def _working(scene: Scene) -> tuple[str, str]:
+def working(scene: Scene) -> tuple[str, str]:
     """A worker whose batch waits in its computation for a sign, and the batch."""
     fleet = scene.fleet
     fleet.arm("compute.updated", "wait")
@@ -302,7 +302,7 @@ def _working(scene: Scene) -> tuple[str, str]:
 def stop_in_time(scene: Scene) -> None:
     """SIGTERM in mid-batch: what can be finished within the grace is finished."""
     fleet = scene.fleet
-    name, batch_id = _working(scene)
+    name, batch_id = working(scene)
     sign = fleet.faults / "compute.updated.go"
     try:
         fleet.kill(name, signal.SIGTERM)
@@ -320,7 +320,7 @@ def stop_in_time(scene: Scene) -> None:
 def stop_too_late(scene: Scene) -> None:
     """SIGTERM in mid-batch: what cannot be finished is handed back, and counts for nothing."""
     fleet = scene.fleet
-    name, batch_id = _working(scene)
+    name, batch_id = working(scene)
     fleet.kill(name, signal.SIGTERM)
     code = fleet.wait_ended(name)
     with fleet.reading() as session:

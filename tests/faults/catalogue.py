@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tests.faults import disks
 from tests.faults.breakages import (
     BATCH_POINTS,
     COMPUTE_POINTS,
@@ -37,6 +38,8 @@ from tests.faults.network import (
     silent_redis,
     slow,
 )
+from tests.faults.operators import cancel_training, one_allowance, withdraw_version
+from tests.faults.storage import damaged_messages, full_database, full_store, kill_serve
 from tests.proxy import Proxy
 
 
@@ -47,6 +50,8 @@ class Entry:
     act: Breakage
     #: With PostgreSQL and Redis of the harness' own, in the embedded form, or in both.
     form: Literal["servers", "embedded", "both"] = "both"
+    #: Whether it fills disks, which have to be mounted for it.
+    disks: bool = False
 
 
 def _both(acts: dict[str, Breakage]) -> dict[str, Entry]:
@@ -82,6 +87,8 @@ ALL: dict[str, Entry] = {
             "tasks repeated and late": repeat_messages,
             "worker slower than its lease": slow_worker,
             "worker with a wrong clock": wrong_clock,
+            "live version withdrawn in mid-batch": withdraw_version,
+            "training cancelled": cancel_training,
             "SIGTERM, batch finished": stop_in_time,
             "SIGTERM, batch handed back": stop_too_late,
         }
@@ -89,6 +96,7 @@ ALL: dict[str, Entry] = {
     **_servers(
         {
             "rolling restart": rolling_restart,
+            "a day's limit at two APIs": one_allowance,
             "Redis flushed": flush_redis,
             "Redis stopped and started": stop_redis,
             "PostgreSQL restarted": restart_postgres,
@@ -106,13 +114,29 @@ ALL: dict[str, Entry] = {
             "Redis' connections half-closed": ended("Redis", Proxy.half_close),
         }
     ),
+    "kill unlearn serve": Entry(kill_serve, "embedded"),
+    "messages empty or half-written": Entry(damaged_messages, "embedded"),
+    "store's disk full": Entry(full_store, disks=True),
+    "state directory's disk full": Entry(full_database("state"), "embedded", disks=True),
+    "PostgreSQL's disk full": Entry(full_database("PostgreSQL"), "servers", disks=True),
 }
 
 
 def names(*, embedded: bool) -> list[str]:
     """Everything that can be broken in that form."""
     form = "embedded" if embedded else "servers"
-    return [name for name, entry in ALL.items() if entry.form in ("both", form)]
+    mountable = disks.refusal() is None
+    return [
+        name
+        for name, entry in ALL.items()
+        if entry.form in ("both", form) and (mountable or not entry.disks)
+    ]
+
+
+def left_out() -> dict[str, str]:
+    """What cannot be broken on this machine, and why."""
+    refused = disks.refusal()
+    return {} if refused is None else {name: refused for name, one in ALL.items() if one.disks}
 
 
 #: The short form: one of every sort.
@@ -126,5 +150,12 @@ SHORT = (
     "Redis stopped and started",
     "kill the API",
     "SIGTERM, batch handed back",
+    "a day's limit at two APIs",
+    "live version withdrawn in mid-batch",
 )
-EMBEDDED = ("kill worker at batch.computed", "kill the API")
+EMBEDDED = (
+    "kill worker at batch.computed",
+    "kill the API",
+    "kill unlearn serve",
+    "messages empty or half-written",
+)

@@ -7,12 +7,14 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import DATASET, Fleet
 from tests.faults.kinds import Broken, Kind
 
 PATIENCE_SECONDS = 90
@@ -46,6 +48,7 @@ class Clients:
     accepted: list[Asked] = field(default_factory=list)
     tally: Counter[str] = field(default_factory=Counter)
     errors: list[Broken] = field(default_factory=list)
+    _outstanding: int = 0
     _permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     _done: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -61,7 +64,38 @@ class Clients:
 
     def permit(self, count: int) -> None:
         """Let the clients ask that many times more."""
+        with self._lock:
+            self._outstanding += count
         self._permits.release(count)
+
+    def idle(self) -> bool:
+        """Whether every permit has been used and answered."""
+        with self._lock:
+            return self._outstanding == 0
+
+    def at_once(self, rows: list[int], *, meanwhile: Callable[[], None]) -> list[Asked]:
+        """Ask for each row in a request of its own, many at the same time; what was accepted."""
+        names = self.fleet.digits.record_ids
+        with ThreadPoolExecutor(8) as pool:
+            sent = [
+                pool.submit(
+                    self._post,
+                    {"dataset": DATASET, "record_ids": [names[row]]},
+                    [row],
+                    random.Random(f"{self.seed}/{row}"),
+                )
+                for row in rows
+            ]
+            meanwhile()
+            return [one.result() for one in sent]
+
+    def decide(self, asked: Asked, *, approve: bool) -> None:
+        """Approve a request that waits for it, or cancel it."""
+        chance, path = random.Random(asked.id), f"/v1/deletion-requests/{asked.id}"
+        if approve:
+            self._send("POST", f"{path}:approve", {}, None, chance=chance)
+        else:
+            self._cancel(asked, chance)
 
     def finish(self) -> None:
         """Wait for the answers to all permits."""
@@ -80,30 +114,52 @@ class Clients:
             except Exception as error:  # the harness reports what a client met
                 words = f"{type(error).__name__}: {error}"
                 self.errors.append(Broken(getattr(error, "kind", Kind.OTHER), words))
+            with self._lock:
+                self._outstanding -= 1
 
     def _ask(self, chance: random.Random) -> None:
         body, rows = self._wish(chance)
+        made = self._post(body, rows, chance)
+        if chance.random() < 0.2:
+            self._cancel(made, chance)
+
+    def _post(self, body: dict[str, Any], rows: list[int], chance: random.Random) -> Asked:
+        """Send a request; now and then twice, one after the other or at the same time."""
         key = uuid.UUID(int=chance.getrandbits(128)).hex
-        answer = self._send("POST", "/v1/deletion-requests", body, key, chance=chance)
-        made = Asked(answer["id"], frozenset(rows), answer["status"])
+        how = chance.random()
+        if how < 0.1:
+            with ThreadPoolExecutor(1) as twin:
+                other = twin.submit(self._once, body, key, random.Random(key))
+                answers = [self._once(body, key, chance), other.result()]
+            self.tally["sent twice at once"] += 1
+        else:
+            answers = [self._once(body, key, chance)]
+            if how < 0.25:
+                answers.append(self._once(body, key, chance))
+                self.tally["repeated with its key"] += 1
+        if len({one["id"] for one in answers}) > 1:
+            raise AnotherRequest(f"one key gave {[one['id'] for one in answers]}")
+        made = Asked(answers[0]["id"], frozenset(rows), answers[0]["status"])
         with self._lock:
             self.accepted.append(made)
             self.tally["accepted"] += 1
-        if chance.random() < 0.15:
-            again = self._send("POST", "/v1/deletion-requests", body, key, chance=chance)
-            if again["id"] != made.id:
-                raise AnotherRequest(f"the key of {made.id} gave {again['id']}")
-            self.tally["repeated with its key"] += 1
-        if chance.random() < 0.2:
-            self._cancel(made, chance)
+        return made
+
+    def _once(self, body: dict[str, Any], key: str, chance: random.Random) -> Any:
+        return self._send("POST", "/v1/deletion-requests", body, key, chance=chance)
 
     def _wish(self, chance: random.Random) -> tuple[dict[str, Any], list[int]]:
         digits = self.fleet.digits
         if chance.random() < 0.05:
-            return {"dataset": "digits", "record_ids": [f"nobody-{chance.random()}"]}, []
+            return {"dataset": DATASET, "record_ids": [f"nobody-{chance.random()}"]}, []
+        if chance.random() < 0.01:
+            writer = chance.choice(sorted(set(digits.subject_ids) - {"nobody"}))
+            return {"subject_id": writer}, [
+                row for row, one in enumerate(digits.subject_ids) if one == writer
+            ]
         rows = chance.sample(range(len(digits.record_ids)), chance.choice([1, 1, 2, 3]))
         names = [digits.record_ids[row] for row in rows]
-        return {"dataset": "digits", "record_ids": names, "reason": "a fault test"}, rows
+        return {"dataset": DATASET, "record_ids": names, "reason": "a fault test"}, rows
 
     def _cancel(self, made: Asked, chance: random.Random) -> None:
         """At once, so that it meets the claim; either answer is right, but only one of them."""
@@ -132,7 +188,7 @@ class Clients:
             url = f"http://127.0.0.1:{port}{path}"
             attempt += 1
             try:
-                answer = httpx.request(method, url, headers=headers, json=body, timeout=20)
+                answer = self.fleet.http.request(method, url, headers=headers, json=body)
             except httpx.ConnectError:
                 self.tally["nobody answered"] += 1
             except httpx.TransportError:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,12 +22,16 @@ from service.ledger import db, keys, schema
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, Dataset, Version
 from service.settings import Settings
+from tests.faults.disks import Disk
 from tests.faults.servers import Postgres, Redis, free_port, until
 from tests.proxy import Proxy
 from workers import serve
 from workers.demo import digits as demo_digits
 
 MODEL = "m"
+DATASET = "digits"
+#: The same rows, ingested once more in the end.
+AGAIN = "digits-again"
 
 #: Impatient in everything, so that a test sees in seconds what takes minutes in life.
 IMPATIENT = {
@@ -47,9 +52,16 @@ IMPATIENT = {
     "broker_timeout_seconds": 1.0,
     "batch_timeout_seconds": 60.0,
     "training_timeout_seconds": 120.0,
+    "training_state_seconds": 0.0,
 }
 
 POLICY = {"max_wait_seconds": 0.2, "max_records": 24, "purge_after_seconds": 1}
+
+
+#: Sizes of disks that are to be full, for several times what a run writes.
+STORE_MEGABYTES = 64
+STATE_MEGABYTES = 128
+POSTGRES_MEGABYTES = 384
 
 
 @dataclass
@@ -68,11 +80,18 @@ class Child:
 
 
 class Fleet:
-    """Everything that runs, on PostgreSQL and Redis of its own or in the embedded form."""
+    """Everything that runs, on PostgreSQL and Redis of its own or in the embedded form.
 
-    def __init__(self, home: Path, *, embedded: bool = False, apis: int = 1) -> None:
+    ``disks``: the store, and the state directory or PostgreSQL's data, are disks of their own.
+    """
+
+    def __init__(
+        self, home: Path, *, embedded: bool = False, apis: int = 1, disks: bool = False
+    ) -> None:
         self.home = home
-        self.postgres = None if embedded else Postgres(home)
+        self.postgres = (
+            None if embedded else Postgres(home, megabytes=POSTGRES_MEGABYTES if disks else None)
+        )
         self.redis = None if embedded else Redis(home)
         self.faults = home / "faults"
         self.faults.mkdir()
@@ -87,7 +106,12 @@ class Fleet:
         )
         self.to_postgres = self.postgres and Proxy("127.0.0.1", self.postgres.port)
         self.to_redis = self.redis and Proxy("127.0.0.1", self.redis.port)
+        self.disks = self._mounted(embedded=embedded) if disks else {}
         self.children: dict[str, Child] = {}
+        # One for all: making one costs more than most requests. Connections are not kept.
+        self.http = httpx.Client(timeout=20, verify=False)
+        #: Whoever starts what ended, or changes what is to run, holds it.
+        self._changing = threading.Lock()
         self.asked: dict[str, subprocess.Popen[bytes]] = {}
         self.digits = demo_digits.load()
         self.secret = ""
@@ -152,10 +176,33 @@ class Fleet:
 
     def revive(self) -> list[str]:
         """Start again what has ended without being asked to; the names."""
-        ended = [name for name, child in self.children.items() if child.pid is None]
-        for name in ended:
-            self.spawn(name)
+        with self._changing:
+            ended = [name for name, child in self.children.items() if child.pid is None]
+            for name in ended:
+                self.spawn(name)
         return ended
+
+    @contextmanager
+    def served(self) -> Iterator[Child]:
+        """Have one ``unlearn serve`` keep all programs running, instead of the harness."""
+        command = [sys.executable, "-m", "workers.cli", "serve", "--processes", "2"]
+        address = ["--host", "127.0.0.1", "--port", str(self.ports[0])]
+        serving = Child(serve.Program("serve", [*command, *address], stop_seconds=60))
+        apart = self._replace({"serve": serving})
+        try:
+            yield serving
+        finally:
+            self._replace(apart)
+
+    def _replace(self, children: dict[str, Child]) -> dict[str, Child]:
+        """End in order what runs, and run these programs instead; the ones before."""
+        with self._changing:
+            for child in reversed(self.children.values()):
+                if child.process is not None:
+                    child.process.terminate()
+                    child.process.wait(child.program.stop_seconds)
+            before, self.children = self.children, children
+        return before
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         process = self.children[name].process
@@ -226,19 +273,38 @@ class Fleet:
     def get(self, path: str, *, port: int | None = None) -> Any:
         """A GET's JSON; None while the API does not answer with 200."""
         try:
-            answer = httpx.get(
-                f"http://127.0.0.1:{port or self.ports[0]}{path}", headers=self.headers, timeout=20
+            answer = self.http.get(
+                f"http://127.0.0.1:{port or self.ports[0]}{path}", headers=self.headers
             )
         except httpx.TransportError:
             return None
         return answer.json() if answer.status_code == 200 else None
 
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        answer = httpx.post(
-            f"http://127.0.0.1:{self.ports[0]}{path}", headers=self.headers, json=body, timeout=20
+    def post(self, path: str, body: dict[str, Any], *, also: tuple[int, ...] = ()) -> Any:
+        answer = self.http.post(
+            f"http://127.0.0.1:{self.ports[0]}{path}", headers=self.headers, json=body
+        )
+        assert answer.is_success or answer.status_code in also, answer.text
+        return answer.json()
+
+    def ingest_again(self) -> None:
+        """Ingest the same digits under another name, as whoever has forgotten the first time."""
+        self.post("/v1/datasets", {"name": AGAIN, "source": {"path": demo_digits.FILE}})
+        until(lambda: self._dataset(AGAIN) == "ready", "the digits are ingested again")
+
+    def live(self) -> int | None:
+        """The number of the model's live version."""
+        found = self.get(f"/v1/models/{MODEL}")
+        return None if found is None else found["production"]
+
+    def limit_a_day(self, records: int | None) -> None:
+        """Change how many records may be asked for in a day without approval."""
+        answer = self.http.patch(
+            f"http://127.0.0.1:{self.ports[0]}/v1/models/{MODEL}",
+            headers=self.headers,
+            json={"policy": {"approval": {"max_records_per_day": records}}},
         )
         assert answer.is_success, answer.text
-        return answer.json()
 
     @property
     def headers(self) -> dict[str, str]:
@@ -302,6 +368,16 @@ class Fleet:
 
     # Setting up.
 
+    def _mounted(self, *, embedded: bool) -> dict[str, Disk]:
+        """Disks by what is on them, in the order in which they are mounted."""
+        made: dict[str, Disk] = {}
+        if self.postgres is not None and self.postgres.disk is not None:
+            made["PostgreSQL"] = self.postgres.disk
+        if embedded:
+            made["state"] = Disk(self.settings.state_dir, megabytes=STATE_MEGABYTES)
+        made["store"] = Disk(self.settings.store, megabytes=STORE_MEGABYTES)
+        return made
+
     def _plan(self) -> None:
         made = serve.programs(self.settings, host="127.0.0.1", port=self.ports[0], processes=2)
         for program in made:
@@ -313,13 +389,13 @@ class Fleet:
 
     def _publish(self) -> None:
         until(lambda: bool((self.get("/v1/methods") or {}).get("items")), "a worker is there")
-        self.post("/v1/datasets", {"name": "digits", "source": {"path": demo_digits.FILE}})
-        until(lambda: self._dataset() == "ready", "the digits are ingested")
+        self.post("/v1/datasets", {"name": DATASET, "source": {"path": demo_digits.FILE}})
+        until(lambda: self._dataset(DATASET) == "ready", "the digits are ingested")
         self.post(
             "/v1/models",
             {
                 "name": MODEL,
-                "dataset": "digits",
+                "dataset": DATASET,
                 "architecture": {"name": "mlp", "parameters": {"hidden": [16]}},
                 "transform": {"scale": 1 / 16},
                 "recipe": {"epochs": 8, "learning_rate": 0.01, "alpha": 0},
@@ -332,9 +408,21 @@ class Fleet:
             "the first version is live",
         )
 
-    def _dataset(self) -> str | None:
+    def _dataset(self, name: str) -> str | None:
         with self.reading() as session:
-            return session.scalar(select(Dataset.status))
+            return session.scalar(select(Dataset.status).where(Dataset.name == name))
+
+
+def below(pid: int) -> Iterator[int]:
+    """Every process that descends from this one."""
+    for child in _children_of(pid):
+        yield child
+        yield from below(child)
+
+
+def lives(pid: int) -> bool:
+    """Whether the process has not ended."""
+    return _state(pid) not in ("", "Z")
 
 
 def _children_of(pid: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Batch, DeletionRequest, Version
 from tests.faults import breakages, catalogue, promises
 from tests.faults.clients import Asked, Clients
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import MODEL, Fleet
 from tests.faults.kinds import Broken, Kind
 from tests.faults.servers import until
 
@@ -72,7 +72,12 @@ def run(
     order = list(names)
     chance.shuffle(order)
     outcome = Outcome(seed)
-    fleet = Fleet(home, embedded=embedded, apis=1 if embedded else 2)
+    fleet = Fleet(
+        home,
+        embedded=embedded,
+        apis=1 if embedded else 2,
+        disks=any(catalogue.ALL[name].disks for name in names),
+    )
     try:
         fleet.start()
         say(f"running in {home}")
@@ -97,6 +102,7 @@ def run(
             fleet.disarm()
             try:
                 _settle(fleet)
+                fleet.ingest_again()
             except AssertionError as missed:
                 outcome.broken.append(Broken(Kind.LOST, f"it does not settle: {missed}"))
             outcome.broken += [*clients.errors, *promises.broken(fleet, clients.accepted)]
@@ -127,13 +133,21 @@ def kept_running(fleet: Fleet, revived: Counter[str]) -> Iterator[None]:
 
 
 def _settle(fleet: Fleet) -> None:
-    """Until nothing moves any more; an operator retries what was put aside, at most three times."""
+    """Until nothing moves any more.
+
+    An operator retries what was put aside, at most three times, and approves what is held.
+    """
     retried: Counter[str] = Counter()
 
     def settled() -> bool:
         with fleet.reading() as session:
             open_ones = session.scalars(
                 select(DeletionRequest).where(DeletionRequest.status.not_in(promises.ENDS))
+            ).all()
+            held = session.scalars(
+                select(Version.number)
+                .join(Batch, Batch.version_id == Version.id)
+                .where(Batch.status == BatchStatus.HELD, Version.status == VersionStatus.CANDIDATE)
             ).all()
             busy = session.scalar(select(Batch.id).where(Batch.status == BatchStatus.RUNNING))
             owing = session.scalar(
@@ -143,6 +157,8 @@ def _settle(fleet: Fleet) -> None:
             if request.status == RequestStatus.NEEDS_REVIEW and retried[request.id] < 3:
                 retried[request.id] += 1
                 fleet.post(f"/v1/deletion-requests/{request.id}:retry", {})
+        for number in held:
+            fleet.post(f"/v1/models/{MODEL}/versions/{number}:approve", {}, also=(409,))
         return not open_ones and busy is None and owing is None
 
     until(settled, "every request has ended", seconds=SETTLE_SECONDS)

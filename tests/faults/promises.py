@@ -28,7 +28,7 @@ from service.ledger.tables import (
     Version,
 )
 from tests.faults.clients import Asked
-from tests.faults.fleet import Fleet
+from tests.faults.fleet import AGAIN, DATASET, Fleet
 from tests.faults.kinds import Broken, Kind, of
 
 ENDS = {RequestStatus.COMPLETED, RequestStatus.NO_MATCH, RequestStatus.CANCELLED}
@@ -54,6 +54,7 @@ def broken_at_rest(fleet: Fleet, session: Session, accepted: list[Asked]) -> lis
         *of(Kind.STILL_LIVE, _still_live(session)),
         *of(Kind.OTHER, _production(session)),
         *_rows(fleet, session),
+        *_come_back(fleet, session),
         *_audit(session, accepted),
         *of(Kind.OTHER, _files(fleet, session)),
         *of(Kind.RESURRECTED, _weights(fleet, session)),
@@ -125,7 +126,7 @@ def _chains(session: Session) -> list[str]:
 
 
 def _without_batch(session: Session) -> list[str]:
-    """Each completed request has one completed batch."""
+    """Each completed request has one completed batch, unless what held its records is withdrawn."""
     completed = session.scalars(
         select(DeletionRequest.id).where(DeletionRequest.status == RequestStatus.COMPLETED)
     ).all()
@@ -137,10 +138,18 @@ def _without_batch(session: Session) -> list[str]:
         )
     )
     with_shares = set(session.scalars(select(Erasure.request_id)))
+    released = {
+        subject.partition(":")[2]
+        for subject in session.scalars(
+            select(AuditEvent.subject).filter_by(
+                action=audit.Action.DELETION_REQUEST_HOLDER_WITHDRAWN
+            )
+        )
+    }
     return [
         f"{one} is completed without a completed batch"
         for one in completed
-        if one in with_shares and shares[one] != 1
+        if one in with_shares - released and shares[one] != 1
     ]
 
 
@@ -179,6 +188,8 @@ def _production(session: Session) -> list[str]:
         if move.previous_id != before:
             found.append(f"move {move.id} of production starts at a version it did not point to")
         before = move.version_id
+        if before is None:  # withdrawn, and nothing in its place
+            continue
         judged = session.scalar(select(Verification).filter_by(version_id=move.version_id))
         if judged is None or judged.verdict not in good:
             found.append(f"production pointed at version id {move.version_id}, not verified")
@@ -196,7 +207,9 @@ def _rows(fleet: Fleet, session: Session) -> list[Broken]:
             _of_row(one.row, asked, cancelled),
             f"row {one.row}: erased={one.erased_at}, asked for={one.row in asked}",
         )
-        for one in session.scalars(select(Record))
+        for one in session.scalars(
+            select(Record).filter_by(dataset_id=_dataset(session, DATASET).id)
+        )
         if (one.erased_at is not None) != (one.row in asked)
     ] + _array(fleet, session, asked, cancelled)
 
@@ -209,7 +222,7 @@ def _of_row(row: int, asked: set[int], cancelled: set[int]) -> Kind:
 
 def _array(fleet: Fleet, session: Session, asked: set[int], cancelled: set[int]) -> list[Broken]:
     """Raw rows: zero where a completed request asked for it, untouched everywhere else."""
-    key = session.scalars(select(Dataset)).one().array_key
+    key = _dataset(session, DATASET).array_key
     assert key is not None
     array = arrays.open(fleet.settings.store, key)
     found = []
@@ -224,6 +237,22 @@ def _array(fleet: Fleet, session: Session, asked: set[int], cancelled: set[int])
     except errors.Corrupt as damage:
         found.append(Broken(Kind.OTHER, str(damage)))
     return found
+
+
+def _come_back(fleet: Fleet, session: Session) -> list[Broken]:
+    """Ingesting the same source again leaves out who was forgotten, and nobody else."""
+    names = fleet.digits.record_ids
+    forgotten = {names[row] for row in _rows_of(session, RequestStatus.COMPLETED)}
+    again = _dataset(session, AGAIN)
+    found = set(session.scalars(select(Record.record_id).filter_by(dataset_id=again.id)))
+    return [
+        *of(Kind.RESURRECTED, (f"{one} came back" for one in sorted(found & forgotten))),
+        *of(Kind.OTHER, (f"{one} was kept out" for one in sorted({*names} - forgotten - found))),
+    ]
+
+
+def _dataset(session: Session, name: str) -> Dataset:
+    return session.scalars(select(Dataset).filter_by(name=name)).one()
 
 
 def _rows_of(session: Session, status: RequestStatus) -> set[int]:

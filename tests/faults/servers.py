@@ -19,6 +19,9 @@ from pathlib import Path
 import psycopg
 import redis
 
+from tests.faults import disks
+from tests.faults.disks import Disk
+
 START_SECONDS = 60
 
 
@@ -49,15 +52,19 @@ def home(*, keep: bool = False) -> Iterator[Path]:
         yield made
     finally:
         if not keep:
+            disks.unmount_below(made)
             shutil.rmtree(made)
 
 
 class Postgres:
-    """One cluster in a directory of its own."""
+    """One cluster in a directory of its own, on a disk of its own where ``megabytes`` are given."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, megabytes: int | None = None) -> None:
         self._bin = _postgres_programs()
-        self._data = home / "postgres"
+        place = home / "postgres"
+        place.mkdir()
+        self.disk = None if megabytes is None else Disk(place, megabytes=megabytes)
+        self._data = place / "data"
         self._log = home / "postgres.log"
         self.port = free_port()
         self._data.mkdir(mode=0o700)
@@ -72,7 +79,8 @@ class Postgres:
         # A killed PostgreSQL loses nothing that it has handed to the operating system.
         options = (
             f"-c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off "
-            "-c unix_socket_directories= -c max_connections=150"
+            "-c unix_socket_directories= -c max_connections=150 "
+            "-c max_wal_size=64MB -c min_wal_size=32MB"
         )
         self._run("pg_ctl", "--wait", "--log", str(self._log), "--options", options, "start")
         until(self._answers, "PostgreSQL start")
@@ -90,6 +98,12 @@ class Postgres:
         self.stop()
         self.port = free_port()
         self.start()
+
+    def revive(self) -> None:
+        """Start again if it ended."""
+        if not self._answers():
+            self.stop()
+            self.start()
 
     def _answers(self) -> bool:
         try:

@@ -140,7 +140,11 @@ def run_batch(runtime: Runtime, model_id: int, held: leases.Held, *, trains: boo
 
     ``trains``: this is the trainings lane; the other one leaves to it what trains.
     """
-    claimed = _claim(runtime, model_id, held, trains=trains)
+    try:
+        claimed = _claim(runtime, model_id, held, trains=trains)
+    except leases.LeaseLost:
+        log.warning("the lease of model id %s has a new holder; nothing is claimed", model_id)
+        return False
     if claimed is None:
         return False
     reach("batch.claimed")

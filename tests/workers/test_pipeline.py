@@ -265,6 +265,22 @@ def test_overtaken_worker_drops_its_work(town: Place, monkeypatch: pytest.Monkey
     assert [batch.status for batch in town.batches()] == [BatchStatus.COMPLETED]
 
 
+def test_worker_that_was_overtaken_before_it_claims_leaves_the_batch_alone(
+    town: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = town.training_rows()[:3]
+    request = town.ask(*rows)
+    model_id = town.model().id
+    with town.runtime.lease(leases.of_model(model_id)) as held:
+        assert held is not None
+        monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
+        pipeline.run_due(town.second())
+        monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
+        assert not pipeline.run_batch(town.runtime, model_id, held, trains=False)
+    assert_forgotten_once(town, request, rows)
+    assert [batch.status for batch in town.batches()] == [BatchStatus.COMPLETED]
+
+
 def test_stopping_worker_hands_its_batch_back_uncounted(town: Place) -> None:
     rows = town.training_rows()[:3]
     request = town.ask(*rows)

@@ -142,13 +142,11 @@ def left_out() -> dict[str, str]:
 #: The short form: one of every sort.
 SHORT = (
     "kill worker at batch.recording",
-    "kill compute at compute.stored",
     "worker slower than its lease",
     "PostgreSQL restarted",
     "PostgreSQL's answers to COMMIT lost",
     "PostgreSQL fails over in silence",
     "Redis stopped and started",
-    "kill the API",
     "SIGTERM, batch handed back",
     "a day's limit at two APIs",
     "live version withdrawn in mid-batch",

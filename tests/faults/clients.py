@@ -93,7 +93,7 @@ class Clients:
         """Approve a request that waits for it, or cancel it."""
         chance, path = random.Random(asked.id), f"/v1/deletion-requests/{asked.id}"
         if approve:
-            self._send("POST", f"{path}:approve", {}, None, chance=chance)
+            self._send("POST", f"{path}:approve", {}, None, first=self._any(chance), also=(409,))
         else:
             self._cancel(asked, chance)
 
@@ -129,13 +129,14 @@ class Clients:
         how = chance.random()
         if how < 0.1:
             with ThreadPoolExecutor(1) as twin:
-                other = twin.submit(self._once, body, key, random.Random(key))
-                answers = [self._once(body, key, chance), other.result()]
+                here = self._any(chance)
+                other = twin.submit(self._once, body, key, here + 1)  # the other API
+                answers = [self._once(body, key, here), other.result()]
             self.tally["sent twice at once"] += 1
         else:
-            answers = [self._once(body, key, chance)]
+            answers = [self._once(body, key, self._any(chance))]
             if how < 0.25:
-                answers.append(self._once(body, key, chance))
+                answers.append(self._once(body, key, self._any(chance)))
                 self.tally["repeated with its key"] += 1
         if len({one["id"] for one in answers}) > 1:
             raise AnotherRequest(f"one key gave {[one['id'] for one in answers]}")
@@ -145,8 +146,12 @@ class Clients:
             self.tally["accepted"] += 1
         return made
 
-    def _once(self, body: dict[str, Any], key: str, chance: random.Random) -> Any:
-        return self._send("POST", "/v1/deletion-requests", body, key, chance=chance)
+    def _once(self, body: dict[str, Any], key: str, first: int) -> Any:
+        return self._send("POST", "/v1/deletion-requests", body, key, first=first)
+
+    def _any(self, chance: random.Random) -> int:
+        """The place of the API that is asked first."""
+        return chance.randrange(len(self.fleet.ports))
 
     def _wish(self, chance: random.Random) -> tuple[dict[str, Any], list[int]]:
         digits = self.fleet.digits
@@ -164,8 +169,8 @@ class Clients:
     def _cancel(self, made: Asked, chance: random.Random) -> None:
         """At once, so that it meets the claim; either answer is right, but only one of them."""
         path = f"/v1/deletion-requests/{made.id}"
-        self._send("DELETE", path, None, None, chance=chance, also=(409,))
-        seen = self._send("GET", path, None, None, chance=chance)
+        self._send("DELETE", path, None, None, first=self._any(chance), also=(409,))
+        seen = self._send("GET", path, None, None, first=self._any(chance))
         made.cancelled = seen["status"] == "cancelled"
         self.tally["cancelled in time" if made.cancelled else "cancelled too late"] += 1
 
@@ -176,13 +181,13 @@ class Clients:
         body: dict[str, Any] | None,
         key: str | None,
         *,
-        chance: random.Random,
+        first: int,
         also: tuple[int, ...] = (),
     ) -> Any:
         """Ask until an API answers; the idempotency key makes asking again harmless."""
         headers = self.fleet.headers | ({"Idempotency-Key": key} if key else {})
         end = time.monotonic() + PATIENCE_SECONDS
-        attempt = chance.randrange(len(self.fleet.ports))
+        attempt = first
         while True:
             port = self.fleet.ports[attempt % len(self.fleet.ports)]
             url = f"http://127.0.0.1:{port}{path}"

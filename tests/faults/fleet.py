@@ -185,7 +185,7 @@ class Fleet:
     @contextmanager
     def served(self) -> Iterator[Child]:
         """Have one ``unlearn serve`` keep all programs running, instead of the harness."""
-        command = [sys.executable, "-m", "workers.cli", "serve", "--processes", "2"]
+        command = [sys.executable, "-m", "workers.cli", "serve", "--workers", "2"]
         address = ["--host", "127.0.0.1", "--port", str(self.ports[0])]
         serving = Child(serve.Program("serve", [*command, *address], stop_seconds=60))
         apart = self._replace({"serve": serving})

@@ -18,8 +18,8 @@ from tests.faults import catalogue, harness, servers
 FAULTS_AT_ONCE = 40
 REQUESTS_AT_ONCE = 600
 EMBEDDED_EVERY = 4
-#: Guess before the first fault has been timed: two cores with nothing else to do.
-SECONDS_PER_FAULT = 8.0
+#: Guess before the first fault has been timed, starts and ends of runs included.
+SECONDS_PER_FAULT = 10.0
 
 
 @dataclass

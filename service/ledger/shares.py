@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger import db, naming
+from service.ledger import db, locks, naming
 from service.ledger.states import ErasureStatus, RequestStatus, RunStatus, VersionStatus
 from service.ledger.tables import (
     DeletionRequest,
@@ -30,6 +30,12 @@ from service.ledger.tables import (
 
 #: States in which a model has still to forget the records.
 OPEN = (ErasureStatus.PENDING, ErasureStatus.CLAIMED, ErasureStatus.NEEDS_REVIEW)
+
+#: States of requests that a model which comes later has to forget for.
+_WANTING = (RequestStatus.ACCEPTED, RequestStatus.PROCESSING)
+
+#: Requests in one statement, which takes a limited number of values.
+REQUESTS_AT_ONCE = 10_000
 
 
 def is_open() -> ColumnElement[bool]:
@@ -70,7 +76,7 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
     """Give the model its share of each open request for what it holds; how many were missing.
 
     It was trained, or is being trained, on what was not excluded at this revision of the dataset,
-    which the caller has locked for publication.
+    which the caller has locked for publication, and no erasure yet.
     """
     inside = and_(
         Record.dataset_id == model.dataset_id,
@@ -87,16 +93,26 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
         select(DeletionRequest.id)
         .where(
             about(model.dataset_id),
-            DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
+            DeletionRequest.status.in_(_WANTING),
             ~has_share,
             held,
         )
         .order_by(DeletionRequest.id)
     ).all()
-    made = [share for one in missing for share in rows(one, [model], now=now)]
-    if made:
-        session.execute(insert(Erasure), made)
-    return len(made)
+    given = 0
+    for first in range(0, len(missing), REQUESTS_AT_ONCE):
+        # Locked, since a request that is being cancelled would not see the share it is given.
+        some = locks.requests(session, missing[first : first + REQUESTS_AT_ONCE])
+        made = [
+            share
+            for one in some
+            if one.status in _WANTING
+            for share in rows(one.id, [model], now=now)
+        ]
+        if made:
+            session.execute(insert(Erasure), made)
+        given += len(made)
+    return given
 
 
 def about(dataset_id: int) -> ColumnElement[bool]:

@@ -169,11 +169,12 @@ def version(
     )
     session.add(made)
     session.flush()
+    if production:
+        owner.production_id = made.id
+        session.flush()  # models are locked before versions
     if made.anchor_id is None:
         made.anchor_id = made.id
     lineage.place(session, owner, made, None if made.anchor_id == made.id else parent)
-    if production:
-        owner.production_id = made.id
     session.flush()
     return made
 

@@ -347,6 +347,7 @@ def _answer(*, exact: bool) -> dict[str, Any]:
         "checkpoint": {"digest": _digest(), "size_bytes": 1},
         "artifacts": [],
         "comparison": None,
+        "accuracy_drop": False,
         "is_anchor": exact,
         "notes": {},
         "retrain_because": [],

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
+from service.ledger.tables import Dataset
 from tests.faults import catalogue, harness, promises, servers
+from tests.faults.fleet import DATASET
 
 SEED = int(os.environ.get("UNLEARN_TEST_SEED", "1"))
 
@@ -40,14 +42,15 @@ def test_nothing_is_lost_or_repeated_whatever_breaks(home: Path) -> None:
     assert outcome.ledger["requests completed"] > 20
 
 
-#: What a broken service would leave behind, and what the harness must say of it.
+#: What a broken service would leave behind (SQL statements), and what the harness must say of it.
 LEFT = {
     "has not ended": "UPDATE deletion_requests SET status = 'processing' WHERE id = :completed",
     "is missing": "DELETE FROM deletion_requests WHERE id = :cancelled",
     "still runs": "UPDATE batches SET status = 'running' WHERE id = (SELECT max(id) FROM batches)",
     "without a completed batch": "UPDATE erasures SET batch_id = NULL",
     "have gaps": "UPDATE versions SET number = 1000 WHERE number = 1",
-    "production holds": "DELETE FROM batch_records WHERE row IN (SELECT row FROM records"
+    "production holds": "UPDATE versions SET clean_revision = 0;"
+    " DELETE FROM batch_records WHERE row IN (SELECT row FROM records"
     " WHERE erased_at IS NOT NULL)",
     "not verified": "UPDATE verifications SET verdict = 'failed'",
     "did not point to": "UPDATE alias_moves SET previous_id = NULL",
@@ -82,7 +85,8 @@ def _seen(outcome: harness.Outcome, words: str) -> bool:
             )
             for end in ("completed", "cancelled")
         }
-        session.execute(text(LEFT[words]), ids)
+        for statement in LEFT[words].split(";"):
+            session.execute(text(statement), ids)
         found = promises.broken_at_rest(fleet, session, accepted)
         session.rollback()
     return any(words in one.words for one in found)
@@ -95,7 +99,10 @@ def _after_damage(outcome: harness.Outcome) -> list[promises.Broken]:
     orphan = fleet.settings.store / "checkpoints" / ("0" * 64)
     orphan.mkdir()
     os.utime(orphan, (0, 0))
-    (rows,) = fleet.settings.store.glob("arrays/*/rows.npy")
+    with fleet.reading() as session:
+        key = session.scalars(select(Dataset.array_key).filter_by(name=DATASET)).one()
+    assert key is not None
+    rows = fleet.settings.store / "arrays" / key / "rows.npy"
     rows.chmod(0o644)
     content = bytearray(rows.read_bytes())
     content[-64:] = bytes(64) if any(content[-64:]) else b"x" * 64

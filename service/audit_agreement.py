@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from service.audit_shape import Gate, Line, Report
+
+#: Kinds of files that are destroyed while the version's weights stay.
+_BESIDE_THE_WEIGHTS = frozenset({"states", "scores"})
 
 
 def problems(report: Report) -> Iterator[str]:
@@ -98,7 +102,7 @@ def _overall(gates: Sequence[Gate]) -> str:
 
 def _destroyed(report: Report) -> Iterator[str]:
     """What is said to be destroyed has a receipt, and nothing with a receipt is still there."""
-    received = {purge.subject for purge in report.purges}
+    received = {one.subject for one in report.purges if not _of_state_alone(one.receipt)}
     for step in report.lineage:
         if step.status == "purged" and _version(report, step.version) not in received:
             yield f"version {step.version} is said to be destroyed and has no receipt"
@@ -107,6 +111,13 @@ def _destroyed(report: Report) -> Iterator[str]:
             continue
         if _version(report, left.version) in received:
             yield f"version {left.version} has a receipt of its destruction and remains"
+
+
+def _of_state_alone(receipt: Mapping[str, Any]) -> bool:
+    """Whether the version's weights were left: only what was kept beside them was destroyed."""
+    destroyed = receipt.get("destroyed") or []
+    kinds = {one.get("kind") for one in destroyed if isinstance(one, Mapping)}
+    return bool(kinds) and kinds <= _BESIDE_THE_WEIGHTS
 
 
 def _told_by_the_lines(report: Report) -> Iterator[str]:

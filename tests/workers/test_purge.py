@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from models_store import checkpoints, objects
-from service.ledger import pools, purges, signing, versions
+from service import audit_file
+from service.ledger import canonical, pools, purges, report, signing, versions
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, AuditEvent, Lease, Model, Version
 from tests.workers.place import Place
@@ -143,6 +144,17 @@ def test_running_sums_are_kept_of_the_live_version_alone(town: Place) -> None:
     receipt = lines[0].data["receipt"]
     assert signing.check(receipt, signing.read_keys(signing.public_keys(town.settings)))
     assert [one["kind"] for one in receipt["destroyed"]] == ["states"]
+    with town.runtime.session() as session:
+        told = report.report(
+            session,
+            session.get_one(Version, live.id),
+            digester=town.runtime.digester,
+            signer=signing.Signer.from_settings(town.settings),
+            now=town.runtime.now(),
+        )
+    assert len(told["purges"]) == 3
+    checked = audit_file.verify_bytes(canonical.encode(told))
+    assert checked.ok, checked.lines()
     town.ask(town.training_rows()[4])
     town.work()
     assert (town.live().number, town.live().method) == (6, "iau")

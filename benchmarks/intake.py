@@ -153,13 +153,19 @@ def _spent(place: Place, servers: Sequence[Process]) -> tuple[float, float]:
         sessions = connection.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = %s", [place.database]
         ).fetchall()
-    return sum(_seconds(one.pid) for one in servers), sum(_seconds(pid) for (pid,) in sessions)
+    return (
+        sum(counters.processor_seconds(one.pid) for one in servers),
+        sum(_seconds(pid) for (pid,) in sessions),
+    )
 
 
 def _seconds(pid: int) -> float:
-    """Processor seconds of a process so far; 0.0 where it is not on this machine."""
+    """Processor seconds of a process of one thread; 0.0 where it is not on this machine.
+
+    In nanoseconds: of forty sessions each does less than one of the system's ticks.
+    """
     try:
-        return counters.processor_seconds(pid)
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
     except FileNotFoundError:
         return 0.0
 

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         60.0, gt=0, description="PostgreSQL: same, for a worker, which tries again later"
     )
     database_bulk_seconds: float = Field(
-        3600.0, gt=0, description="PostgreSQL: same, for rows of an ingest and for commands"
+        3600.0, gt=0, description="PostgreSQL: same, for the commands of unlearn"
     )
     database_keepalive_seconds: float = Field(
         10.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.ledger import ids, lineage
+from service.ledger.datasets import SPLITS
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Origin
 from service.ledger.states import (
@@ -54,6 +56,7 @@ def dataset(
     **columns: Any,
 ) -> Dataset:
     """A ready dataset whose rows are records ``r0``, ``r1``, …; all training rows by default."""
+    counts = Counter(SPLITS[split] for split in splits or [0] * rows)
     made = Dataset(
         name=name or f"dataset-{next(_numbers)}",
         **{
@@ -64,6 +67,7 @@ def dataset(
             "shape": [1, 8, 8],
             "dtype": "uint8",
             "classes": 3,
+            "split_rows": {name: counts[name] for name in SPLITS},
             "record_id_origin": Origin.SOURCE,
             "subject_id_origin": Origin.SOURCE if subjects else Origin.ABSENT,
             "revision": 0,

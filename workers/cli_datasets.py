@@ -132,18 +132,18 @@ def show_dataset(
 
 def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str, Any]:
     """What the file would be as a dataset; stops the command where it would be refused."""
-    from workers import ingest, inspections
+    from workers import ingest, inspections, readers, reading
 
     with _bar() as bar:
         task = bar.add_task(f"Reading {path.name}", total=None)
         try:
-            found = ingest.inspect(
+            found = reading.inspect(
                 path.resolve(),
                 leave_out=ingest.sieve_of(runtime, source),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
                 **ingest.asked(source),
             )
-        except ingest.ReadError as error:
+        except readers.ReadError as error:
             raise _stop(str(error)) from None
     return inspections.describe(found)
 

@@ -17,7 +17,7 @@ from service.ledger import erasures, leases, removals, suppressions
 from service.ledger.signing import Signer
 from service.ledger.states import DatasetStatus
 from service.ledger.tables import Dataset
-from workers import suppression
+from workers import slices, suppression
 from workers.fault_points import reach
 from workers.runtime import Runtime
 
@@ -75,11 +75,10 @@ def _remove(runtime: Runtime, dataset_id: int) -> bool:
             return False
         with runtime.session() as session:
             dataset = session.get_one(Dataset, dataset_id)
-            key = dataset.array_key
-        if key is not None:
-            arrays.destroy(runtime.store, key)
-        reach("erase.destroyed")
-        _blank(runtime, dataset_id, held)
+        if dataset.ready_at is None:
+            slices.remove(runtime, dataset_id, held=held)  # what its ingest had written so far
+        else:
+            _destroy(runtime, dataset, held)
         reach("erase.blanked")
         with runtime.session() as session:
             leases.hold(session, held)
@@ -91,6 +90,13 @@ def _remove(runtime: Runtime, dataset_id: int) -> bool:
                 now=runtime.now(),
             )
     return True
+
+
+def _destroy(runtime: Runtime, dataset: Dataset, held: leases.Held) -> None:
+    if dataset.array_key is not None:
+        arrays.destroy(runtime.store, dataset.array_key)
+    reach("erase.destroyed")
+    _blank(runtime, dataset.id, held)
 
 
 def _blank(runtime: Runtime, dataset_id: int, held: leases.Held) -> None:

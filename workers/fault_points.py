@@ -42,6 +42,7 @@ POINTS = (
     "references.computed",
     "purge.destroyed",
     "ingest.stored",
+    "ingest.sliced",
 )
 
 

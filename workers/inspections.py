@@ -11,7 +11,7 @@ import numpy as np
 from models_store import arrays
 from service.ledger import choices, datasets, inspections, leases
 from service.ledger.identifiers import Origin
-from workers import ingest
+from workers import ingest, reading
 from workers.compute.process import Stopping
 from workers.readers import ReadError
 from workers.runtime import Runtime
@@ -44,7 +44,7 @@ def inspect(
         path = ingest.located(runtime, source["path"])
         if path is None:
             raise ReadError("the source no longer lies under the data root; ask again")
-        found = ingest.inspect(
+        found = reading.inspect(
             path,
             leave_out=ingest.sieve_of(runtime, source),
             progress=_Watch(runtime, held),
@@ -60,7 +60,7 @@ def inspect(
         inspections.finish(session, inspection_id, describe(found))
 
 
-def describe(found: ingest.Ingested) -> dict[str, Any]:
+def describe(found: reading.Ingested) -> dict[str, Any]:
     """What was found, in its public form."""
     counts = np.bincount(found.splits, minlength=len(arrays.SPLITS)).tolist()
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,22 @@ class Sieve:
         self._read += len(chunk)
         return self._of_subjects(chunk.subject_ids, len(chunk)) | self._of_rows(chunk, first)
 
-    def meets(self, subject_ids: Iterable[str]) -> bool:
-        """Whether one of the subjects is suppressed."""
-        return any(self._is_suppressed(one) for one in set(subject_ids))
+    def missed(self, session: Session, dataset: Dataset, subject_ids: Sequence[str] | None) -> bool:
+        """Whether records of the dataset are of a subject suppressed after this sieve was made.
+
+        ``subject_ids`` are those of the records.
+        """
+        late = suppressions.in_force(session, after=self.suppressed.newest)
+        digests = late.digests[self._kind]
+        if subject_ids is None or not digests:
+            return False
+        if suppressions.holds(session, dataset, digests):
+            return True
+        # Requests may still be recorded under the previous key, which no record is kept under.
+        others = Digester(self.digester.keys[1:])
+        return bool(others.keys) and any(
+            not digests.isdisjoint(others.subjects(one)) for one in subject_ids
+        )
 
     def _of_subjects(self, subject_ids: Sequence[str] | None, rows: int) -> npt.NDArray[np.bool_]:
         if subject_ids is None or not self.suppressed.digests[self._kind]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-from psycopg.errors import UniqueViolation
-from sqlalchemy import Table, func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, NotFound, Unprocessable
-from service.ledger import audit, choices, standing
+from service.errors import Conflict, NotFound
+from service.ledger import audit, choices, records, standing
 from service.ledger.identifiers import Case, Origin
 from service.ledger.states import DatasetStatus, IllegalMove
 from service.ledger.tables import Dataset, DatasetReport, Record
@@ -24,17 +21,6 @@ from service.ledger.tables import Dataset, DatasetReport, Record
 SPLITS = ("train", "validation", "audit")
 
 _LONGEST_ERROR = 2_000
-_LONGEST_RECORD_ID = 255
-_PIECE = 10_000
-
-
-class Row(NamedTuple):
-    """What the ledger keeps of one row; its place in the sequence is the row's number."""
-
-    record_id: str
-    subject_digest: str | None
-    label: int
-    split: int
 
 
 @dataclass(frozen=True)
@@ -48,9 +34,11 @@ class Report:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What an ingest found: the array's key, the shape of one row, where its ids come from."""
+    """What an ingest found: the array's key, its rows per split, where its ids come from."""
 
     array_key: str
+    splits: Mapping[str, int]
+    #: Of one row.
     shape: tuple[int, ...]
     dtype: str
     classes: int
@@ -147,15 +135,8 @@ def counts(session: Session, dataset: Dataset) -> Counts:
                 of_dataset
             )
         ).one()
-    splits = dataset.split_rows
-    if splits is None:
-        found = select(Record.split, func.count()).where(of_dataset).group_by(Record.split)
-        splits = _by_name(dict(session.execute(found).tuples().all()))
+    splits = dataset.split_rows or dict.fromkeys(SPLITS, 0)
     return Counts(splits=splits, forgotten=forgotten, erased=erased)
-
-
-def _by_name(rows: Mapping[int, int]) -> dict[str, int]:
-    return {name: rows.get(split, 0) for split, name in enumerate(SPLITS)}
 
 
 def report(session: Session, dataset: Dataset) -> Report | None:
@@ -223,22 +204,18 @@ def progress(session: Session, dataset_id: int, fraction: float) -> None:
 
 
 def complete(
-    session: Session,
-    dataset: Dataset,
-    ingested: Ingested,
-    rows: Iterable[Row],
-    *,
-    actor: str,
-    now: datetime,
+    session: Session, dataset: Dataset, ingested: Ingested, *, actor: str, now: datetime
 ) -> None:
-    """The array is in the store: write a record per row and make the dataset ready, or neither.
+    """The array is in the store and every record is written: make the dataset ready.
 
-    A record id that cannot be stored or repeats is ``Unprocessable`` by its row, from 1.
+    ``IllegalMove`` unless there are as many records as rows.
     """
-    _require_ingesting(session, dataset)
-    split_rows: Counter[int] = Counter()
-    dataset.rows = _insert(session, dataset.id, _counted(rows, split_rows))
-    dataset.split_rows = _by_name(split_rows)
+    records.require_ingesting(session, dataset)
+    rows, written = sum(ingested.splits.values()), records.written(session, dataset.id)
+    if written != rows:
+        raise IllegalMove(f"dataset {dataset.name} has {written} records for {rows} rows")
+    dataset.rows = rows
+    dataset.split_rows = {name: ingested.splits.get(name, 0) for name in SPLITS}
     dataset.array_key = ingested.array_key
     dataset.shape = list(ingested.shape)
     dataset.dtype = ingested.dtype
@@ -272,8 +249,13 @@ def complete(
 
 
 def fail(session: Session, dataset: Dataset, *, error: str, actor: str, now: datetime) -> None:
-    """The source was refused; ``error`` names row and column and says what to correct."""
-    _require_ingesting(session, dataset)
+    """The source was refused; ``error`` names row and column and says what to correct.
+
+    What was written of its records has been removed before.
+    """
+    records.require_ingesting(session, dataset)
+    if records.written(session, dataset.id):
+        raise IllegalMove(f"records of dataset {dataset.name} are left; remove them first")
     dataset.status = DatasetStatus.FAILED
     dataset.error = error.replace("\0", "")[:_LONGEST_ERROR]
     session.flush()
@@ -302,77 +284,6 @@ def _again(
 
 def _taken(name: str) -> Conflict:
     return Conflict(f"there is a dataset {name} already; use it or choose another name")
-
-
-def _require_ingesting(session: Session, dataset: Dataset) -> None:
-    # Locked: of two workers that ingested the same dataset the second must find it done. Whoever
-    # only refers to the dataset need not wait until all its records are written.
-    session.refresh(dataset, with_for_update={"key_share": True})
-    if dataset.status != DatasetStatus.INGESTING:
-        raise IllegalMove(f"dataset {dataset.name} is {dataset.status}; it is not being ingested")
-
-
-def _counted(rows: Iterable[Row], split_rows: Counter[int]) -> Iterator[Row]:
-    for row in rows:
-        split_rows[int(row.split)] += 1
-        yield row
-
-
-def _insert(session: Session, dataset_id: int, rows: Iterable[Row]) -> int:
-    numbered = _numbered(dataset_id, rows)
-    try:
-        if session.get_bind().dialect.name == "postgresql":
-            return _copy(session, numbered)
-        return _insert_pieces(session, numbered)
-    except (IntegrityError, UniqueViolation):
-        # Its message quotes the record id.
-        raise Unprocessable(
-            "A record id is that of another row, far apart from it; make them unique"
-        ) from None
-
-
-def _insert_pieces(session: Session, numbered: Iterator[tuple[Any, ...]]) -> int:
-    total = 0
-    columns = ("dataset_id", "row", "record_id", "subject_digest", "label", "split")
-    while piece := [dict(zip(columns, row, strict=True)) for row in islice(numbered, _PIECE)]:
-        session.execute(insert(cast(Table, Record.__table__)), piece)
-        total += len(piece)
-    return total
-
-
-def _numbered(dataset_id: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
-    # Checked here, because a database's own message would quote the record id. Ids far apart are
-    # left to the database: all of them at once would take much memory.
-    seen: set[str] = set()
-    for number, row in enumerate(rows):
-        if number % _PIECE == 0:
-            seen.clear()
-        if not 0 < len(row.record_id) <= _LONGEST_RECORD_ID or "\0" in row.record_id:
-            raise Unprocessable(
-                f"Row {number + 1}: a record id has 1 to {_LONGEST_RECORD_ID} characters and no NUL"
-            )
-        if row.record_id in seen:
-            raise Unprocessable(
-                f"Row {number + 1}: its record id is that of an earlier row; make them unique"
-            )
-        seen.add(row.record_id)
-        yield (
-            dataset_id, number, row.record_id, row.subject_digest, int(row.label), int(row.split)
-        )  # fmt: skip
-
-
-def _copy(session: Session, numbered: Iterator[tuple[Any, ...]]) -> int:
-    """PostgreSQL takes rows by COPY an order of magnitude faster than by INSERT."""
-    total = 0
-    driver: Any = session.connection().connection.driver_connection
-    statement = (
-        'COPY records (dataset_id, "row", record_id, subject_digest, label, split) FROM STDIN'
-    )
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for row in numbered:
-            copy.write_row(row)
-            total += 1
-    return total
 
 
 def _write(

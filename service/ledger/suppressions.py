@@ -178,6 +178,15 @@ def in_force(session: Session, *, after: int = 0) -> Suppressed:
     return Suppressed({kind: frozenset(some) for kind, some in digests.items()}, newest)
 
 
+def holds(session: Session, dataset: Dataset, digests: Iterable[str]) -> bool:
+    """Whether a record of the dataset is kept under one of these digests of subjects."""
+    for here in _chunks(sorted(digests)):
+        of_them = exists().where(Record.dataset_id == dataset.id, Record.subject_digest.in_(here))
+        if session.scalar(select(of_them)):
+            return True
+    return False
+
+
 def entries(session: Session) -> list[Entry]:
     """Every suppression, those lifted too, oldest first."""
     rows = session.execute(

@@ -253,7 +253,7 @@ def match(
         records = session.execute(
             select(Record.record_id, Record.row)
             .join(Dataset, Dataset.id == Record.dataset_id)
-            .where(Dataset.name == name)
+            .where(Dataset.name == name, Dataset.ready_at.is_not(None))
         )
         rows[name] = {
             digest: row

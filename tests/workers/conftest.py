@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from service.ledger import db
 from service.settings import Settings
 from tests.workers import place
 from tests.workers.place import Place
+from tests.workers.shop import Shop
 from workers.compute.process import ComputeProcess
 from workers.runtime import Runtime
 
@@ -55,3 +57,9 @@ def town(trained: Path, tmp_path: Path, compute: ComputeProcess, faults: Path) -
     made.close()
     for left in faults.iterdir():
         left.unlink()
+
+
+@pytest.fixture
+def shop(settings: Settings, database: Engine) -> Shop:
+    """A worker on a ledger without rows, once on each database."""
+    return Shop(settings, database)

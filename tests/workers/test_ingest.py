@@ -11,7 +11,7 @@ from sklearn import datasets
 from models_store import arrays, errors
 from service.ledger import datasets as datasets_of_ledger
 from service.settings import Settings
-from workers import ingest
+from workers import ingest, reading
 from workers.compute.process import ComputeProcess
 from workers.readers import Columns, ReadError
 from workers.runtime import Runtime
@@ -38,7 +38,7 @@ def write_csv(path, header, rows):
 
 
 def store(tmp_path, source, **options):
-    return ingest.read_into_store(source, **{"root": tmp_path / "store", "name": "x", **options})
+    return reading.read_into_store(source, **{"root": tmp_path / "store", "name": "x", **options})
 
 
 def test_real_images_are_stored_with_their_labels_subjects_and_splits(tmp_path, digits):
@@ -88,7 +88,7 @@ def test_every_class_is_split_in_the_asked_shares(tmp_path, digits):
 
 def test_the_split_is_random_within_a_class():
     labels = np.zeros(1000, np.int64)
-    first, second = (ingest.stratify(labels, (0.5, 0.25, 0.25), seed) for seed in (1, 2))
+    first, second = (reading.stratify(labels, (0.5, 0.25, 0.25), seed) for seed in (1, 2))
     assert 0.2 < (first != second).mean() < 0.9
     together = np.corrcoef(first[:-1], first[1:])[0, 1]
     assert abs(together) < 0.15  # neighbours in the file do not tell each other's split
@@ -96,11 +96,11 @@ def test_the_split_is_random_within_a_class():
 
 def test_small_classes_share_the_held_out_rows_and_keep_a_training_row():
     labels = np.repeat(np.arange(200), 3)
-    splits = ingest.stratify(labels, (0.8, 0.1, 0.1), seed=0)
+    splits = reading.stratify(labels, (0.8, 0.1, 0.1), seed=0)
     assert set(labels[splits == 0]) == set(range(200))
     assert 50 <= (splits == 1).sum() <= 70
     assert 50 <= (splits == 2).sum() <= 70
-    singles = ingest.stratify(np.arange(40), (0.8, 0.1, 0.1), seed=0)
+    singles = reading.stratify(np.arange(40), (0.8, 0.1, 0.1), seed=0)
     assert not singles.any()
 
 
@@ -224,8 +224,8 @@ def test_a_file_whose_records_were_erased_cannot_be_stored_again(tmp_path, digit
 def test_cifar10_from_the_hub_is_stored_within_its_memory(tmp_path):
     source = Path(os.environ["UNLEARN_CIFAR"]) / "cifar10-train.parquet"
     program = (
-        "import resource, sys; from workers import ingest; "
-        "found = ingest.read_into_store(sys.argv[1], root=sys.argv[2], name='c'); "
+        "import resource, sys; from workers import reading; "
+        "found = reading.read_into_store(sys.argv[1], root=sys.argv[2], name='c'); "
         "print(found.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run(

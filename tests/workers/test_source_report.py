@@ -21,7 +21,7 @@ from service.ledger import inspections as ledger_inspections
 from service.ledger.tables import AuditEvent, DatasetInspection, Record
 from tests.factories import NOW
 from tests.service.api import callers
-from workers import cli, ingest, inspections
+from workers import cli, ingest, inspections, readers, reading
 from workers.runtime import Runtime
 
 
@@ -171,11 +171,11 @@ def test_a_dataset_that_is_not_there_is_named(sqlite_database: Engine, tmp_path:
 
 def test_rows_that_are_left_out_are_not_stored_and_counted(tmp_path: Path) -> None:
     path = _visits(tmp_path / "visits.csv")
-    found = ingest.read_into_store(
+    found = reading.read_into_store(
         path,
         root=tmp_path / "store",
         name="visits",
-        columns=ingest.Columns(ignored=["note"]),
+        columns=readers.Columns(ignored=["note"]),
         leave_out=lambda chunk: np.array([one == "p3" for one in chunk.subject_ids or []]),
     )
     assert found.rows == 36
@@ -187,7 +187,7 @@ def test_rows_that_are_left_out_are_not_stored_and_counted(tmp_path: Path) -> No
 
 def test_generated_ids_number_the_rows_of_the_source(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((4, 2)), y=np.array([0, 1, 2, 0]))
-    found = ingest.read_into_store(
+    found = reading.read_into_store(
         tmp_path / "x.npz",
         root=tmp_path / "store",
         name="x",
@@ -198,8 +198,8 @@ def test_generated_ids_number_the_rows_of_the_source(tmp_path: Path) -> None:
 
 def test_a_source_of_which_nothing_may_stay_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((4, 2)), y=np.array([0, 1, 2, 0]))
-    with pytest.raises(ingest.ReadError, match="forgotten"):
-        ingest.read_into_store(
+    with pytest.raises(readers.ReadError, match="forgotten"):
+        reading.read_into_store(
             tmp_path / "x.npz",
             root=tmp_path / "store",
             name="x",

@@ -2,118 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from models_store import arrays
-from service.ledger import datasets, requests, suppressions
+from service.ledger import datasets, records, requests, suppressions
 from service.ledger.intake import DatasetNotReady
 from service.ledger.matching import Ask
 from service.ledger.states import DatasetStatus, RequestStatus
-from service.ledger.tables import Dataset, DeletionRequest, Record, Suppression
-from service.settings import Settings
+from service.ledger.tables import Dataset, DeletionRequest, Suppression
 from tests.service.api import callers
+from tests.workers.shop import ROWS, Shop
 from workers import cli, erase, ingest, suppression
-from workers.runtime import Runtime
-
-ROWS = 24
-
-
-class Shop:
-    """A worker on a ledger, with files to ingest and requests to see to."""
-
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        self.settings = settings
-        self.runtime = Runtime.make(settings, engine=engine)
-        settings.sources.mkdir(parents=True)
-
-    def with_key(self, key: str, previous: str) -> Shop:
-        """The same shop after the subject key was changed."""
-        changes = {"subject_key": SecretStr(key), "subject_key_previous": SecretStr(previous)}
-        self.settings = self.settings.model_copy(update=changes)
-        self.runtime = dataclasses.replace(self.runtime, settings=self.settings)
-        return self
-
-    def write(self, name: str, *leave: str, rows: range = range(ROWS)) -> str:
-        """A file of ``rows``; person n has rows n, n + 6, …; ``leave`` names columns to omit."""
-        with (self.settings.sources / name).open("w", newline="") as stream:
-            lines = [self._row(row, leave) for row in rows]
-            table = csv.DictWriter(stream, list(lines[0]))
-            table.writeheader()
-            table.writerows(lines)
-        return name
-
-    def _row(self, row: int, leave: tuple[str, ...]) -> dict[str, Any]:
-        columns = {"id": f"visit-{row}", "subject": f"Person-{row % 6}", "label": row % 3}
-        columns |= {f"f{i}": row + (i + 1) / 8 for i in range(3)}
-        return {name: value for name, value in columns.items() if name not in leave}
-
-    def add(self, name: str, path: str, **source: Any) -> Dataset:
-        """Ingest a file under a name."""
-        with self.runtime.session() as session:
-            made = {"path": path, **source}
-            datasets.create(session, name, source=made, actor="key:k", now=self.runtime.now())
-        ingest.run_due(self.runtime)
-        with self.runtime.session() as session:
-            return datasets.get(session, name)
-
-    def suppressed(self, dataset: str) -> int:
-        """How many rows the dataset's ingest left out."""
-        with self.runtime.session() as session:
-            read = datasets.report(session, datasets.get(session, dataset))
-        assert read is not None
-        return int(read.notes["suppressed"])
-
-    def left_out(self, name: str, path: str) -> int:
-        """Ingest a file; how many rows were left out."""
-        self.add(name, path)
-        return self.suppressed(name)
-
-    def forget(self, dataset: str | None, **ask: Any) -> DeletionRequest:
-        """Ask and have it all overwritten (no model was trained on it)."""
-        request = self.ask(dataset, **ask)
-        while erase.run_due(self.runtime):
-            pass
-        with self.runtime.session() as session:
-            done = session.get_one(DeletionRequest, request)
-        assert done.status == RequestStatus.COMPLETED
-        return done
-
-    def ask(self, dataset: str | None, **ask: Any) -> str:
-        kind = "subject" if "subject_id" in ask else "class" if "label" in ask else "records"
-        with self.runtime.session() as session:
-            receipt = requests.record(
-                session,
-                Ask(dataset, kind, **ask),  # type: ignore[arg-type]
-                principal="key_test",
-                digester=self.runtime.digester,
-                now=self.runtime.now(),
-            )
-        return str(receipt.answer["id"])
-
-    def records(self, dataset: str) -> list[str]:
-        with self.runtime.session() as session:
-            wanted = (
-                select(Record.record_id)
-                .join(Dataset, Dataset.id == Record.dataset_id)
-                .where(Dataset.name == dataset)
-                .order_by(Record.row)
-            )
-            return list(session.scalars(wanted))
-
-
-@pytest.fixture
-def shop(settings: Settings, database: Engine) -> Shop:
-    return Shop(settings, database)
+from workers.readers import Chunk
 
 
 def _visits(*left_out: int) -> list[str]:
@@ -159,10 +65,15 @@ def test_a_source_that_ignores_case_keeps_the_person_out_in_any_case(shop: Shop)
     shop.add("visits", path)
     shop.forget("visits", subject_id="Person-2")
     sieve = suppression.Sieve(shop.runtime.digester, _in_force(shop), fold_case=True)
-    assert sieve.meets(["person-2"])
-    assert not sieve.meets(["person-3"])
+    assert _left_out(sieve, "person-2", "person-3") == [True, False]
     exact = suppression.Sieve(shop.runtime.digester, _in_force(shop))
-    assert [exact.meets([one]) for one in ("Person-2", "person-2")] == [True, False]
+    assert _left_out(exact, "Person-2", "person-2") == [True, False]
+
+
+def _left_out(sieve: suppression.Sieve, *subjects: str) -> list[bool]:
+    x, labels = np.zeros((len(subjects), 1), np.float32), np.zeros(len(subjects), np.int64)
+    found: list[bool] = sieve(Chunk(x=x, labels=labels, subject_ids=list(subjects))).tolist()
+    return found
 
 
 def _in_force(shop: Shop) -> suppressions.Suppressed:
@@ -322,20 +233,18 @@ def test_a_request_does_not_wait_for_the_rows_of_an_ingest_to_be_written(
 ) -> None:
     path = shop.write("visits.csv")
     shop.add("visits", path)
-    write = ingest._rows
+    write = records.write
 
-    def forget_meanwhile(*found: Any) -> Iterator[datasets.Row]:
+    def forget_meanwhile(*found: Any, **options: Any) -> None:
         """Somebody else asks, for that person and by the name of the new dataset too."""
-        rows = write(*found)
-        yield next(rows)
+        write(*found, **options)
         monkeypatch.undo()
         other = threading.Thread(target=_ask_both, args=(shop,))
         other.start()
         other.join(timeout=60)
         assert not other.is_alive()
-        yield from rows
 
-    monkeypatch.setattr(ingest, "_rows", forget_meanwhile)
+    monkeypatch.setattr(records, "write", forget_meanwhile)
     again = shop.add("visits-2", path)
     assert (again.status, shop.suppressed("visits-2")) == (DatasetStatus.READY, 4)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store import arrays
-from workers import ingest
+from workers import reading
 
 FILE = "digits.npz"
 SEED = 7
@@ -54,7 +54,7 @@ def load() -> Digits:
 
     bundled = load_digits()
     y = bundled.target.astype(np.int64)
-    splits = ingest.stratify(y, FRACTIONS, SEED)
+    splits = reading.stratify(y, FRACTIONS, SEED)
     subjects = ["nobody"] * len(y)
     for position, row in enumerate(np.flatnonzero(splits == 0)):
         subjects[row] = f"writer-{position // SUBJECT_RECORDS}"

@@ -26,6 +26,7 @@ from workers.readers.contract import (
 from workers.readers.csv import matrix
 
 _IMAGE_ROWS, _NUMBER_ROWS = 512, 1 << 14
+_BUFFER_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def open_source(path: Path, options: Options) -> Source:
 
     An identifier may be a field of a struct, written with a dot: ``img.path``.
     """
-    file = pq.ParquetFile(path)
+    # Otherwise it keeps all that it has read of the file.
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     layout = _layout(file.schema_arrow, options.columns)
     return Source(
         path=path,
@@ -153,6 +155,8 @@ def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator
                 x = matrix(batch, layout.features, dtype, first=first, watch=watch)
             yield values.chunk(x, layout.parts, _values(batch), first=first)
             first += batch.num_rows
+            # What Arrow has freed it keeps for later, and takes some more each time.
+            pa.default_memory_pool().release_unused()
         watch.refuse()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,15 +14,17 @@ from sqlalchemy.orm import Session
 
 from service import sources
 from service.errors import Conflict, NotFound, Unprocessable
-from service.ledger import datasets, db
-from service.ledger.datasets import Counts, Ingested, Row
+from service.ledger import datasets, db, records
+from service.ledger.datasets import Counts, Ingested
 from service.ledger.identifiers import Origin
+from service.ledger.records import Row
 from service.ledger.states import DatasetStatus, IllegalMove
 from service.ledger.tables import AuditEvent, Dataset, Record
 from tests.factories import NOW
 
 FOUND = Ingested(
     array_key="b" * 64,
+    splits={},
     shape=(3, 4, 4),
     dtype="uint8",
     classes=5,
@@ -34,6 +39,18 @@ def _create(session: Session, name: str = "faces") -> Dataset:
     )
 
 
+def _found(*rows: Row) -> Ingested:
+    counts = Counter(datasets.SPLITS[row.split] for row in rows)
+    return dataclasses.replace(FOUND, splits=dict(counts))
+
+
+def _complete(session: Session, made: Dataset, rows: Sequence[Row]) -> None:
+    """Write all records in slices and make the dataset ready."""
+    for first in range(0, len(rows), records.SLICE):
+        records.write(session, made, rows[first : first + records.SLICE], first=first)
+    datasets.complete(session, made, _found(*rows), actor="worker:w", now=NOW)
+
+
 def _actions(session: Session) -> list[str]:
     return list(session.scalars(select(AuditEvent.action).order_by(AuditEvent.seq)))
 
@@ -41,7 +58,7 @@ def _actions(session: Session) -> list[str]:
 def test_an_ingest_writes_a_record_per_row(session: Session) -> None:
     made = _create(session)
     rows = [Row(f"r{i}", None if i % 2 else f"{i:064x}", i % 5, i % 3) for i in range(25_000)]
-    datasets.complete(session, made, FOUND, iter(rows), actor="worker:w", now=NOW)
+    _complete(session, made, rows)
     session.commit()
     made = datasets.get_ready(session, "faces")
     assert (made.rows, made.shape, made.classes, made.progress) == (25_000, [3, 4, 4], 5, 1.0)
@@ -60,7 +77,7 @@ def test_an_ingest_writes_a_record_per_row(session: Session) -> None:
 def test_the_counts_read_the_forgotten_records_only(session: Session) -> None:
     made = _create(session)
     rows = [Row(f"r{i}", None, i % 5, i % 3) for i in range(30)]
-    datasets.complete(session, made, FOUND, rows, actor="worker:w", now=NOW)
+    _complete(session, made, rows)
     for row in (4, 7, 9):
         record = session.get_one(Record, (made.id, row))
         record.excluded_revision, record.erased_at = 1, NOW if row == 7 else None
@@ -78,7 +95,7 @@ def test_a_repeated_record_id_leaves_nothing_half_ingested(session: Session) -> 
     session.commit()
     rows = [Row("a", None, 0, 0), Row("b", None, 0, 0), Row("a", None, 1, 0)]
     with pytest.raises(Unprocessable, match="Row 3"):
-        datasets.complete(session, made, FOUND, rows, actor="worker:w", now=NOW)
+        _complete(session, made, rows)
     session.rollback()
     made = datasets.get(session, "faces")
     assert made.status == DatasetStatus.INGESTING
@@ -91,10 +108,37 @@ def test_a_record_id_repeated_far_away_is_refused_without_being_quoted(session: 
     rows = [Row(f"r{i}", None, 0, 0) for i in range(10_001)]
     rows.append(Row("r7", None, 0, 0))
     with pytest.raises(Unprocessable, match="that of another row") as caught:
-        datasets.complete(session, made, FOUND, rows, actor="worker:w", now=NOW)
+        _complete(session, made, rows)
     assert "r7" not in str(caught.value)
-    session.rollback()
-    assert session.scalar(select(func.count()).select_from(Record)) == 0
+
+
+def test_records_are_written_one_after_the_other_and_removed_from_the_end(
+    session: Session,
+) -> None:
+    made = _create(session)
+    rows = [Row(f"r{i}", None, 0, i % 2) for i in range(25_000)]
+    records.write(session, made, rows[:12_000], first=0)
+    for first in (0, 11_999, 12_001):
+        with pytest.raises(IllegalMove, match="is not next"):
+            records.write(session, made, rows[first : first + 5], first=first)
+    with pytest.raises(IllegalMove, match="12000 records for 25000 rows"):
+        datasets.complete(session, made, _found(*rows), actor="worker:w", now=NOW)
+    with pytest.raises(IllegalMove, match="remove them first"):
+        datasets.fail(session, made, error="late", actor="worker:w", now=NOW)
+    assert records.remove(session, made.id)
+    assert sorted(session.scalars(select(Record.row))) == list(range(2_000))
+    assert not records.remove(session, made.id)
+    assert records.written(session, made.id) == 0
+    assert not records.remove(session, made.id)
+    _complete(session, made, rows)
+    assert made.split_rows == {"train": 12_500, "validation": 12_500, "audit": 0}
+
+
+def test_records_of_a_dataset_that_is_not_ready_are_not_counted(session: Session) -> None:
+    made = _create(session)
+    records.write(session, made, [Row("a", None, 0, 0)], first=0)
+    counts = datasets.counts(session, made)
+    assert counts == Counts(dict.fromkeys(datasets.SPLITS, 0), forgotten=0, erased=0)
 
 
 @pytest.mark.parametrize("record_id", ["", "x" * 256, "a\0b"])
@@ -105,7 +149,7 @@ def test_a_record_id_that_cannot_be_stored_is_refused_by_its_row(
         made = _create(session)
         rows = [Row("a", None, 0, 0), Row(record_id, None, 0, 0)]
         with pytest.raises(Unprocessable, match="Row 2"):
-            datasets.complete(session, made, FOUND, rows, actor="worker:w", now=NOW)
+            _complete(session, made, rows)
 
 
 def test_a_dataset_is_completed_or_refused_once(session: Session) -> None:
@@ -113,9 +157,9 @@ def test_a_dataset_is_completed_or_refused_once(session: Session) -> None:
     datasets.progress(session, made.id, 0.4)
     session.refresh(made)
     assert made.progress == 0.4
-    datasets.complete(session, made, FOUND, [Row("a", None, 0, 0)], actor="worker:w", now=NOW)
+    _complete(session, made, [Row("a", None, 0, 0)])
     with pytest.raises(IllegalMove):
-        datasets.complete(session, made, FOUND, [Row("b", None, 0, 0)], actor="worker:w", now=NOW)
+        _complete(session, made, [Row("b", None, 0, 0)])
     with pytest.raises(IllegalMove):
         datasets.fail(session, made, error="late", actor="worker:w", now=NOW)
     datasets.progress(session, made.id, 0.1)

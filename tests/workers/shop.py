@@ -1,0 +1,103 @@
+"""A worker on a ledger, with files to ingest and requests to see to."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import Engine, select
+
+from service.ledger import datasets, requests
+from service.ledger.matching import Ask
+from service.ledger.states import RequestStatus
+from service.ledger.tables import Dataset, DeletionRequest, Record
+from service.settings import Settings
+from workers import erase, ingest
+from workers.runtime import Runtime
+
+ROWS = 24
+
+
+class Shop:
+    """A worker on a ledger, with files to ingest and requests to see to."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings = settings
+        self.runtime = Runtime.make(settings, engine=engine)
+        settings.sources.mkdir(parents=True)
+
+    def with_key(self, key: str, previous: str) -> Shop:
+        """The same shop after the subject key was changed."""
+        changes = {"subject_key": SecretStr(key), "subject_key_previous": SecretStr(previous)}
+        self.settings = self.settings.model_copy(update=changes)
+        self.runtime = dataclasses.replace(self.runtime, settings=self.settings)
+        return self
+
+    def write(self, name: str, *leave: str, rows: range = range(ROWS)) -> str:
+        """A file of ``rows``; person n has rows n, n + 6, …; ``leave`` names columns to omit."""
+        with (self.settings.sources / name).open("w", newline="") as stream:
+            lines = [self._row(row, leave) for row in rows]
+            table = csv.DictWriter(stream, list(lines[0]))
+            table.writeheader()
+            table.writerows(lines)
+        return name
+
+    def _row(self, row: int, leave: tuple[str, ...]) -> dict[str, Any]:
+        columns = {"id": f"visit-{row}", "subject": f"Person-{row % 6}", "label": row % 3}
+        columns |= {f"f{i}": row + (i + 1) / 8 for i in range(3)}
+        return {name: value for name, value in columns.items() if name not in leave}
+
+    def add(self, name: str, path: str, **source: Any) -> Dataset:
+        """Ingest a file under a name."""
+        with self.runtime.session() as session:
+            made = {"path": path, **source}
+            datasets.create(session, name, source=made, actor="key:k", now=self.runtime.now())
+        ingest.run_due(self.runtime)
+        with self.runtime.session() as session:
+            return datasets.get(session, name)
+
+    def suppressed(self, dataset: str) -> int:
+        """How many rows the dataset's ingest left out."""
+        with self.runtime.session() as session:
+            read = datasets.report(session, datasets.get(session, dataset))
+        assert read is not None
+        return int(read.notes["suppressed"])
+
+    def left_out(self, name: str, path: str) -> int:
+        """Ingest a file; how many rows were left out."""
+        self.add(name, path)
+        return self.suppressed(name)
+
+    def forget(self, dataset: str | None, **ask: Any) -> DeletionRequest:
+        """Ask and have it all overwritten (no model was trained on it)."""
+        request = self.ask(dataset, **ask)
+        while erase.run_due(self.runtime):
+            pass
+        with self.runtime.session() as session:
+            done = session.get_one(DeletionRequest, request)
+        assert done.status == RequestStatus.COMPLETED
+        return done
+
+    def ask(self, dataset: str | None, **ask: Any) -> str:
+        kind = "subject" if "subject_id" in ask else "class" if "label" in ask else "records"
+        with self.runtime.session() as session:
+            receipt = requests.record(
+                session,
+                Ask(dataset, kind, **ask),  # type: ignore[arg-type]
+                principal="key_test",
+                digester=self.runtime.digester,
+                now=self.runtime.now(),
+            )
+        return str(receipt.answer["id"])
+
+    def records(self, dataset: str) -> list[str]:
+        with self.runtime.session() as session:
+            wanted = (
+                select(Record.record_id)
+                .join(Dataset, Dataset.id == Record.dataset_id)
+                .where(Dataset.name == dataset)
+                .order_by(Record.row)
+            )
+            return list(session.scalars(wanted))

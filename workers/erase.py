@@ -36,7 +36,8 @@ def run_due(runtime: Runtime) -> bool:
     if any(erased) and not withdrawn:
         return True  # and what waited for it was completed with it
     with runtime.session() as session:
-        return bool(erasures.settle(session, now=runtime.now(), actor=runtime.actor))
+        settled = erasures.settle(session, now=runtime.now(), actor=runtime.actor)
+    return any(erased) or bool(settled)
 
 
 def _erase(runtime: Runtime, dataset: Dataset) -> bool:

@@ -101,7 +101,7 @@ class Writer:
         self._directory, self._stream = directory, stream
         self._name, self._dtype, self._shape = name, dtype, shape
         self._labels: list[npt.NDArray[np.int64]] = []
-        self._digests: list[bytes] = []
+        self._digests = bytearray()
 
     def append(self, rows: npt.NDArray[Any], labels: npt.NDArray[np.integer[Any]]) -> None:
         """Add ``rows`` (k, *shape) in the writer's dtype and their ``labels`` (k,) integers."""
@@ -112,11 +112,11 @@ class Writer:
             )
         if not len(rows):
             return
-        raw, numbers = np.ascontiguousarray(rows), np.asarray(labels).astype(np.int64)
+        raw, numbers = np.ascontiguousarray(rows), np.asarray(labels).astype(np.int64, copy=False)
         with files.writing(self._directory.parent):
             self._stream.write(raw.data)
         self._labels.append(numbers)
-        self._digests.append(b"".join(row_digests(raw, numbers)))
+        self._digests += b"".join(row_digests(raw, numbers))
 
     def finish(
         self, *, splits: npt.NDArray[np.uint8], classes: int, source: dict[str, Any]
@@ -127,12 +127,13 @@ class Writer:
         been erased since: they would come back.
         """
         labels = np.concatenate([np.empty(0, np.int64), *self._labels])
+        self._labels.clear()
         self._check(labels, splits, classes)
         with files.writing(self._directory.parent):
             self._stream.seek(0)
             self._stream.write(_header(self._dtype, (len(labels), *self._shape)))
             self._stream.flush()
-            digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, DIGEST_BYTES)
+            digests = np.frombuffer(self._digests, np.uint8).reshape(-1, DIGEST_BYTES)
             np.save(self._directory / _LABELS, labels, allow_pickle=False)
             np.save(self._directory / _SPLIT, splits, allow_pickle=False)
             np.save(self._directory / _DIGESTS, digests, allow_pickle=False)
@@ -166,7 +167,9 @@ class Writer:
             "rows": len(digests),
             "splits_sha256": hashlib.sha256(splits.tobytes()).hexdigest(),
         }
-        key = hashlib.sha256(files.canonical(facts) + digests.tobytes()).hexdigest()
+        hashed = hashlib.sha256(files.canonical(facts))
+        hashed.update(digests.data)
+        key = hashed.hexdigest()
         files.write_manifest(self._directory, {**facts, "key": key, "source": source})
         return key
 

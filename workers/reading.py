@@ -23,6 +23,8 @@ DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
 Progress = Callable[[int, int], None]
 
+_PIECE = 1 << 16
+
 #: Which rows (k,) of a chunk are not to be kept.
 LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
 
@@ -124,7 +126,7 @@ def _read(
     with writer_for(first) as writer:
         for chunk in chain([first], chunks):
             writer.append(chunk.x, chunk.labels)
-        labels = np.concatenate(seen.labels)
+        labels = seen.all_labels()
         found = source.classes or _infer_classes(labels, source.label_column)
         splits = np.concatenate(seen.splits) if seen.splits else stratify(labels, fractions, seed)
         written = writer.finish(
@@ -192,14 +194,17 @@ def stratify(
     """
     generator = np.random.default_rng(seed)
     order = np.lexsort((generator.random(len(labels)), labels))
-    place = (np.arange(len(labels)) * (np.sqrt(5) - 1) / 2 + generator.random()) % 1
+    start, bounds = generator.random(), np.cumsum(fractions)[:-1]
     splits = np.empty(len(labels), np.uint8)
-    splits[order] = np.searchsorted(np.cumsum(fractions)[:-1], place, side="right")
+    for first in range(0, len(labels), _PIECE):  # so that no more of it is in memory at once
+        here = order[first : first + _PIECE]
+        place = (np.arange(first, first + len(here)) * (np.sqrt(5) - 1) / 2 + start) % 1
+        splits[here] = np.searchsorted(bounds, place, side="right")
     if fractions[0] > 0:
-        untrained = np.setdiff1d(labels, labels[splits == 0])
-        _, firsts = np.unique(labels[order], return_index=True)
-        rows = order[firsts]
-        splits[rows[np.isin(labels[rows], untrained)]] = 0
+        ordered = labels[order]
+        firsts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+        trained = np.logical_or.reduceat(splits[order] == 0, firsts)
+        splits[order[firsts[~trained]]] = 0
     return splits
 
 
@@ -227,10 +232,16 @@ class _Seen:
     def suppressed(self) -> int:
         return self.read - sum(int(kept.sum()) for kept in self._kept)
 
-    def generated_ids(self) -> list[str]:
+    def all_labels(self) -> npt.NDArray[np.int64]:
+        """Labels (n,) of the rows that were kept; to be called once, they are let go of here."""
+        labels = np.concatenate(self.labels)
+        self.labels.clear()
+        return labels
+
+    def generated_ids(self) -> Texts:
         """Ids by the rows' positions in the source, whatever was left out of it."""
-        positions = np.flatnonzero(np.concatenate(self._kept)).tolist()
-        return [identifiers.generated(row, self.read) for row in positions]
+        positions = np.flatnonzero(np.concatenate(self._kept))
+        return Texts(identifiers.generated(int(row), self.read) for row in positions)
 
 
 def _check_fractions(fractions: tuple[float, float, float]) -> None:

@@ -33,13 +33,16 @@ _KEY_BYTES = 8
 class Ids:
     """The ids of one kind, taken chunk after chunk; ``refuse_alike`` looks at them all.
 
-    ``kind`` is record or subject. Of every id two digests are kept in place of its text.
+    ``kind`` is record or subject. Of every id a digest is kept in place of its text, or two.
     """
 
     def __init__(self, kind: str, *, column: str | None, longest: int, case: Case | None) -> None:
         self._kind, self._column, self._longest, self._case = kind, column, longest, case
         self._unique = kind == "record"
-        self._keys, self._alike = bytearray(), bytearray()
+        self._keys = bytearray()
+        #: Digests of the lookalike forms that differ from their ids, and these ids' places.
+        self._others, self._places = bytearray(), array.array("q")
+        #: Of subjects; every row has a record id.
         self._rows = array.array("q")
         #: How many were changed by being normalised.
         self.normalised = 0
@@ -61,16 +64,29 @@ class Ids:
         """Raise ``ReadError`` for two records of one id, or two ids that only look different."""
         if not self._keys:
             return
-        keys, alike = _numbers(self._keys), _numbers(self._alike)
-        rows = np.frombuffer(self._rows, np.int64)
+        keys = _numbers(self._keys)
+        alike = self._lookalikes(keys)
         order = np.argsort(alike, kind="stable")
-        same = np.flatnonzero(np.diff(alike[order]) == 0)
+        alike = alike[order]
+        same = np.flatnonzero(alike[1:] == alike[:-1])
         equal = keys[order[same]] == keys[order[same + 1]]
         wrong = np.flatnonzero(~equal | self._unique)
         if len(wrong):
-            found = wrong[np.argmin(rows[order[same[wrong] + 1]])]
-            earlier, later = rows[order[same[found] : same[found] + 2]].tolist()
+            # Ids are in the order of their rows: the later place is the later row.
+            found = wrong[np.argmin(order[same[wrong] + 1])]
+            earlier, later = map(self._row, order[same[found] : same[found] + 2].tolist())
             raise self._error(self._too_alike(bool(equal[found]), earlier), later)
+
+    def _lookalikes(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Digests (n,) of the lookalike forms, which are the ids themselves in most files."""
+        if not self._others:
+            return keys
+        alike = keys.copy()
+        alike[np.frombuffer(self._places, np.int64)] = _numbers(self._others)
+        return alike
+
+    def _row(self, place: int) -> int:
+        return place + 1 if self._unique else self._rows[place]
 
     def _check(self, text: str, row: int) -> None:
         if not text or text in _MISSING:
@@ -100,9 +116,12 @@ class Ids:
         except UnicodeEncodeError:
             raise self._error("the identifier is not Unicode text; rename it", row) from None
         other = text if distinct else identifiers.lookalike(text)
+        if other != text:
+            self._places.append(len(self._keys) // _KEY_BYTES)
+            self._others += _digest(other)
         self._keys += key
-        self._alike += key if other == text else _digest(other)
-        self._rows.append(row)
+        if not self._unique:
+            self._rows.append(row)
 
     def _too_alike(self, equal: bool, earlier: int) -> str:
         if equal:

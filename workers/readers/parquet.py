@@ -148,16 +148,24 @@ def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator
         names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
         first = 1
         rows = _IMAGE_ROWS if layout.image else _NUMBER_ROWS
-        for batch in file.iter_batches(batch_size=rows, columns=sorted(names)):
+        for batch in _batches(file, sorted(names), rows):
             if layout.image:
                 x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
             else:
                 x = matrix(batch, layout.features, dtype, first=first, watch=watch)
             yield values.chunk(x, layout.parts, _values(batch), first=first)
             first += batch.num_rows
-            # What Arrow has freed it keeps for later, and takes some more each time.
-            pa.default_memory_pool().release_unused()
         watch.refuse()
+
+
+def _batches(file: pq.ParquetFile, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Batches of these columns, in as little memory as they can be read in."""
+    pool = pa.default_memory_pool()
+    # Each thread would keep some memory of its own.
+    for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
+        yield batch
+        pool.release_unused()  # what is freed is kept otherwise, and some more taken each time
+    pool.release_unused()
 
 
 def _encoded(column: pa.Array) -> list[bytes | None]:

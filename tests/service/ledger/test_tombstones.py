@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.ledger import audit, canonical, replay, tombstones
 from service.ledger.digests import Digester
 from service.ledger.signing import Signer
-from service.ledger.states import ErasureStatus, RequestStatus
+from service.ledger.states import DatasetStatus, ErasureStatus, RequestStatus
 from service.ledger.tables import (
     AuditEvent,
     Dataset,
@@ -277,3 +277,19 @@ def test_chain_that_grew_after_the_list_is_whole_and_another_is_noticed(
     assert compared(session, ahead).chain == "shorter"
     other = listed.model_copy(update={"head": listed.head.model_copy(update={"hash": "0" * 64})})
     assert compared(session, other).chain == "another"
+
+
+def test_records_of_a_dataset_that_is_still_being_ingested_are_matched_by_no_list(
+    session: Session, data: Dataset
+) -> None:
+    request = factories.request(session, data, rows=[1, 2])
+    listed = exported(session)
+    assert _matched(session, listed, request) == {"letters": {1, 2}}
+    # As in a backup from before the dataset was ready: what is there of its records may go again.
+    data.status, data.ready_at = DatasetStatus.INGESTING, None
+    session.flush()
+    assert _matched(session, listed, request) == {"letters": set()}
+
+
+def _matched(session: Session, listed: Tombstones, request: DeletionRequest) -> dict[str, set[int]]:
+    return tombstones.match(session, listed.requests, digester=DIGESTER)[request.id]

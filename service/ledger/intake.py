@@ -202,10 +202,20 @@ def parts_of(
 def _everywhere(
     session: Session, asks: Sequence[Ask], digester: Digester
 ) -> Sequence[dict[str, Match] | ServiceError]:
+    if not asks:
+        return []
+    read = session.scalars(select(Dataset.name).filter_by(status=DatasetStatus.INGESTING)).first()
+    unknown = read and DatasetNotReady(
+        f"no dataset that is ready holds the subject, and dataset {read}, which is still being "
+        "ingested, may hold it; ask again when it is ready",
+        retry_after_seconds=5,
+    )
     try:
-        return matching.everywhere(session, asks, digester=digester) if asks else []
+        found = matching.everywhere(session, asks, digester=digester)
     except ServiceError as refusal:
-        return [refusal] * len(asks)
+        return [unknown or refusal] * len(asks)
+    # Whoever was met somewhere stays out of what is being read; nobody would keep the others out.
+    return [one or unknown or one for one in found]
 
 
 def _parts(

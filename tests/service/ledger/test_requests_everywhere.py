@@ -369,3 +369,19 @@ def test_versions_know_what_of_it_they_hold(session: Session) -> None:
         for model in models
     ]
     assert [len(one) for one in holds] == [1, 0]
+
+
+def test_subject_that_only_a_dataset_being_read_may_hold_is_asked_for_again(
+    session: Session,
+) -> None:
+    """A no match would let the subject in as soon as that dataset is ready."""
+    _dataset(session, "one", 1)
+    reading = factories.dataset(session, name="late", rows=6, status=DatasetStatus.INGESTING)
+    held, unknown = _outcomes(session, "ann", "nobody")
+    assert isinstance(held, intake.Receipt)
+    assert isinstance(unknown, intake.DatasetNotReady)
+    assert "late" in str(unknown)
+    reading.status = DatasetStatus.READY
+    session.flush()
+    [again] = _record(session, "nobody")
+    assert again.status == RequestStatus.NO_MATCH

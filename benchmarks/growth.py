@@ -24,7 +24,7 @@ import psycopg
 from rich.progress import Progress
 from sqlalchemy import func, make_url, select
 
-from benchmarks import counters, intake, results, stock
+from benchmarks import counters, ingest, intake, results, stock
 from benchmarks.stock import Ledger
 from service.ledger import lineage, versions
 from service.ledger.tables import Record
@@ -200,6 +200,11 @@ def intake_rate(server: str, less: int) -> Line:
     return intake.measure(server, quick=less > 1)
 
 
+def ingested(server: str, less: int) -> Line:
+    """A million rows of Parquet ingested, with another writer beside them."""
+    return ingest.measure(1_000_000 // less, server=server)
+
+
 LINES: dict[str, Callable[[str, int], Line]] = {
     "rows": rows_of_the_dataset,
     "versions": versions_since_the_anchor,
@@ -209,6 +214,7 @@ LINES: dict[str, Callable[[str, int], Line]] = {
     "class": class_requests,
     "state": state_kept,
     "intake": intake_rate,
+    "ingest": ingested,
 }
 
 

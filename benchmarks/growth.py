@@ -213,8 +213,8 @@ LINES: dict[str, Callable[[str, int], Line]] = {
     "claim": claim,
     "class": class_requests,
     "state": state_kept,
-    "intake": intake_rate,
     "ingest": ingested,
+    "intake": intake_rate,
 }
 
 

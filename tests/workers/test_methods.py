@@ -166,7 +166,9 @@ def test_architecture_goes_all_the_way(few: Place, name: str, parameters: dict[s
 
 def test_exact_version_goes_live_although_it_lost_accuracy(town: Place, tmp_path: Path) -> None:
     """One epoch is too few to reach the base version's accuracy."""
-    town.change_policy(method="retrain", options={"epochs": 1}, fallbacks=[])
+    town.change_policy(
+        method="retrain", options={"epochs": 1}, fallbacks=[], on_accuracy_drop="promote"
+    )
     request = town.ask(*town.training_rows()[:3])
     town.work()
     assert town.request(request).status == RequestStatus.COMPLETED
@@ -218,7 +220,7 @@ INTEGRITY = {"finite": "integrity"}
 def test_only_accuracy_is_forgiven_and_only_to_an_exact_version(
     found: dict, expected: tuple[bool, str | None]
 ) -> None:
-    strict = Claimed(batch_id="b", request={}, methods=[], promote_without_power=False)
+    strict = Claimed(batch_id="b", request={}, methods=[], training=[], promote_without_power=False)
     assert pipeline._may_go_live(found, strict) == expected
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
-from service.ledger import db, heartbeats, keys
+from service.ledger import db, heartbeats, keys, measurements, models, versions
 from service.main import create_app
 from service.settings import Settings
+from tests import factories
 
 
 def settings_on(database: Engine, directory: Path) -> Settings:
@@ -49,3 +51,21 @@ def assert_problem(response: object, status: int, *words: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"  # type: ignore[attr-defined]
     for word in words:
         assert word in response.text, response.text  # type: ignore[attr-defined]
+
+
+def measured(app: FastAPI, number: int, **values: Any) -> None:
+    """Do what a worker does once it has measured the imported version ``number`` of ``reader``."""
+    found = {"verdict": "imported", "mark": None, "kind": "import", "reasons": [], **values}
+    with app.state.sessions() as session:
+        model = models.get(session, "reader")
+        version = versions.get(session, model, number)
+        measurements.decide(
+            session,
+            model,
+            version,
+            measured=found,
+            data_revision=0,
+            actor="worker:w",
+            now=factories.NOW,
+        )
+        session.commit()

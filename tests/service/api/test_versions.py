@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from models_store import checkpoints
-from service.ledger import measurements, models, requests, versions
+from service.ledger import models, requests, versions
 from service.ledger.states import ErasureStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Dataset, Erasure, Version
 from service.settings import Settings
@@ -49,24 +49,6 @@ def _post(client: TestClient, content: bytes, **params: Any) -> Any:
     return client.post(PATH, content=content, headers=BINARY, params=params)
 
 
-def _measured(app: FastAPI, number: int, **values: Any) -> None:
-    """What a worker does once it has measured version ``number``."""
-    measured = {"verdict": "imported", "mark": None, "kind": "import", "reasons": [], **values}
-    with app.state.sessions() as session:
-        model = models.get(session, "reader")
-        version = versions.get(session, model, number)
-        measurements.decide(
-            session,
-            model,
-            version,
-            measured=measured,
-            data_revision=0,
-            actor="worker:w",
-            now=factories.NOW,
-        )
-        session.commit()
-
-
 def _forget(session: Any, *, rows: list[int], revision: int) -> str:
     """A completed deletion of rows that were excluded at a revision; its id."""
     data = session.scalars(select(Dataset).where(Dataset.name == "digits")).one()
@@ -89,7 +71,7 @@ def test_an_import_is_stored_as_it_was_sent_and_goes_live_first(app: FastAPI) ->
     assert (answer.json()["status"], answer.json()["is_production"]) == ("candidate", False)
     assert "waits for a worker" in answer.json()["status_reason"]
     assert_problem(client.get(f"{PATH}/1/verification"), 404, "measured by a worker")
-    _measured(app, 1)
+    callers.measured(app, 1)
     shown = client.get(f"{PATH}/1").json()
     assert (shown["origin"], shown["status"], shown["is_production"]) == (
         "imported",
@@ -120,7 +102,7 @@ def test_an_import_is_stored_as_it_was_sent_and_goes_live_first(app: FastAPI) ->
 def test_an_import_that_the_rules_refuse_says_why_and_is_not_handed_out(app: FastAPI) -> None:
     client = callers.client(app)
     _post(client, _weights())
-    _measured(app, 1, verdict="failed", reasons=["chance: accuracy 0.1, not above chance"])
+    callers.measured(app, 1, verdict="failed", reasons=["chance: accuracy 0.1, not above chance"])
     shown = client.get(f"{PATH}/1").json()
     assert (shown["status"], shown["verdict"], shown["is_production"]) == (
         "rejected",
@@ -138,23 +120,23 @@ def test_an_import_cannot_go_live_before_it_is_measured(app: FastAPI) -> None:
     refused = client.put(ALIAS, json={"version": 1})
     assert_problem(refused, 409, "still to be measured", f"{PATH}/1")
     assert int(refused.headers["Retry-After"]) > 0
-    _measured(app, 1, mark="unconfirmed_rows")
+    callers.measured(app, 1, mark="unconfirmed_rows")
     assert client.get(f"{PATH}/1").json()["mark"] == "unconfirmed_rows"
 
 
 def test_a_second_import_goes_live_only_when_asked(app: FastAPI) -> None:
     client = callers.client(app)
     _post(client, _weights(0))
-    _measured(app, 1)
+    callers.measured(app, 1)
     client.post(PATH, content=_weights(1), headers={"Content-Type": "application/vnd.safetensors"})
-    _measured(app, 2)
+    callers.measured(app, 2)
     second = client.get(f"{PATH}/2").json()
     assert (second["number"], second["is_production"], second["status"]) == (2, False, "published")
     _post(client, _weights(2), promote="true")
-    _measured(app, 3)
+    callers.measured(app, 3)
     assert client.get("/v1/models/reader").json()["production"] == 3
     _post(client, _weights(3), promote="false")
-    _measured(app, 4)
+    callers.measured(app, 4)
     assert client.get("/v1/models/reader").json()["production"] == 3
 
 
@@ -165,14 +147,14 @@ def test_import_goes_live_only_for_a_key_that_may_promote(app: FastAPI) -> None:
     assert [file for file in store.rglob("*") if file.is_file()] == []  # refused unread
     for number, asked in enumerate(({}, {"promote": "false"}), start=1):
         assert _post(writer, _weights(), **asked).status_code == 201
-        _measured(app, number)
+        callers.measured(app, number)
         made = writer.get(f"{PATH}/{number}").json()
         assert (made["is_production"], made["status"]) == (False, "published")
     assert writer.get("/v1/models/reader").json()["production"] is None
     promoter = callers.client(app, "models:write", "models:promote")
     for number, asked in ((3, {}), (4, {"promote": "true"})):
         assert _post(promoter, _weights(number), **asked).status_code == 201
-        _measured(app, number)
+        callers.measured(app, number)
         assert writer.get(f"{PATH}/{number}").json()["is_production"]
 
 
@@ -409,7 +391,7 @@ def test_the_alias_moves_back_and_forth_with_its_history(app: FastAPI) -> None:
     assert client.get(ALIAS).json()["version"] is None
     for seed in range(2):
         _post(client, _weights(seed), promote="true")
-        _measured(app, seed + 1)
+        callers.measured(app, seed + 1)
     moved = client.put(ALIAS, json={"version": 1, "reason": "rollback", "expected": 2})
     assert moved.status_code == 200
     assert moved.json()["version"] == 1
@@ -432,7 +414,7 @@ def test_the_alias_is_moved_only_from_where_the_caller_saw_it(app: FastAPI) -> N
     client = callers.client(app)
     for seed in range(2):
         _post(client, _weights(seed), promote="true")
-        _measured(app, seed + 1)
+        callers.measured(app, seed + 1)
     assert_problem(client.put(ALIAS, json={"version": 1, "expected": 1}), 409, "production-moved")
     assert client.get(ALIAS).json()["version"] == 2
 

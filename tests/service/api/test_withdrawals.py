@@ -49,6 +49,12 @@ def upload(client: TestClient, content: bytes, **params: Any) -> Any:
     return client.post(VERSIONS, content=content, headers=BINARY, params=params)
 
 
+def go_live(app: FastAPI, client: TestClient, content: bytes) -> None:
+    """Import weights that are measured and go live."""
+    number = upload(client, content, promote="true").json()["number"]
+    callers.measured(app, number)
+
+
 def withdraw(client: TestClient, path: str, **body: Any) -> Any:
     return client.post(f"{path}:withdraw", json=body)
 
@@ -75,9 +81,11 @@ def test_withdrawn_version_is_gone_for_everybody(client: TestClient) -> None:
     assert again["purge_at"] < shown["purge_at"]
 
 
-def test_live_version_is_replaced_by_another_or_by_nothing(client: TestClient) -> None:
+def test_live_version_is_replaced_by_another_or_by_nothing(
+    app: FastAPI, client: TestClient
+) -> None:
     for seed in (0, 1, 2):
-        upload(client, weights(seed), promote="true")
+        go_live(app, client, weights(seed))
     assert withdraw(client, f"{VERSIONS}/3", promote=2).status_code == 202
     alias = client.get(f"{MODEL}/aliases/production").json()
     assert alias["version"] == 2
@@ -155,7 +163,7 @@ def test_taking_away_what_is_live_needs_the_scope_that_says_what_is_live(app: Fa
     admin = callers.client(app)
     writer = callers.client(app, "models:write")
     promoter = callers.client(app, "models:promote")
-    upload(admin, weights())
+    go_live(app, admin, weights())
     with_models = {"models": "withdraw"}
     for refused in (
         withdraw(writer, MODEL),

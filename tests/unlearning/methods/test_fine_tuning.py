@@ -116,13 +116,13 @@ def test_negative_gradient_takes_the_authors_settings_of_the_form_that_is_chosen
 
 
 def test_every_retained_batch_is_paired_with_rows_to_forget():
-    forget = Examples(torch.arange(5.0)[:, None], torch.zeros(5, dtype=torch.int64))
+    forget = Examples(torch.arange(6.0)[:, None], torch.zeros(6, dtype=torch.int64))
     retain = Examples(torch.arange(100.0, 120.0)[:, None], torch.ones(20, dtype=torch.int64))
     network = nn.Linear(1, 2)
     generator = torch.Generator().manual_seed(0)
     pairs = list(negative_gradient._pairs(network, forget, retain, 4, generator))
     assert sorted(float(v) for _, (x, _) in pairs for v in x) == list(range(100, 120))
-    assert [len(x) for (x, _), _ in pairs] == [4, 1, 4, 1, 4]
+    assert [len(x) for (x, _), _ in pairs] == [4, 2, 4, 2, 4]
 
 
 def test_wrong_labels_are_uniform_over_the_wrong_classes():

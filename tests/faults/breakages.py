@@ -163,6 +163,8 @@ def restart_postgres(scene: Scene) -> None:
     scene.clients.permit(4)
     scene.fleet.postgres.stop()
     scene.fleet.postgres.start()
+    # What the harness itself reads with is gone as well.
+    scene.fleet.engine.dispose()
     scene.one_more_batch()
 
 

@@ -61,7 +61,7 @@ def test_a_worker_goes_on_when_a_silent_database_answers_again(
         )
         with _worker(through, tmp_path / "worker.log") as log:
             _ingest(postgres_database, "before")
-            assert living()
+            _until(living, "a heartbeat")
             network.swallow()
             _until(lambda: not living(), "no heartbeat")
             # Its lanes have met the silence, too, and have given a statement or connection up.

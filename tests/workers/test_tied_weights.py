@@ -63,7 +63,14 @@ def test_a_worker_tells_which_names_are_one_tensor(town: Place) -> None:
     with town.runtime.session() as session:
         array = session.scalars(select(Dataset.array_key)).one()
     place = workspace.Workspace(device="cpu", threads=1)
-    request = {"store": str(town.settings.store), "array": array, "classes": 10, "model": MODEL}
+    request = {
+        "store": str(town.settings.store),
+        "array": array,
+        "classes": 10,
+        "model": MODEL,
+        "excluded": [],
+        "features": None,
+    }
     described = describe.run(request, place, lambda seen: None)
     assert described["tied"] == TIES
     assert {"first.weight", "second.weight"} <= described["parameters"].keys()

@@ -18,7 +18,8 @@ from workers import ingest, lanes, pipeline, prepare, train
 from workers.demo import digits as demo_digits
 from workers.fault_points import InjectedFault
 
-RETRAINS = {"fallbacks": [{"method": "retrain"}]}
+# A retrain whose seed costs it accuracy is not to be held here.
+RETRAINS = {"fallbacks": [{"method": "retrain"}], "on_accuracy_drop": "promote"}
 
 
 def second_model(town: Place) -> None:
@@ -101,8 +102,7 @@ def test_step_of_one_model_is_done_while_the_fallback_of_another_trains(
 
 
 def test_batch_left_to_training_counts_no_attempt_and_no_method_twice(town: Place) -> None:
-    # A retrain whose seed costs it accuracy is not to be held here.
-    town.change_policy(**RETRAINS, on_accuracy_drop="promote")
+    town.change_policy(**RETRAINS)
     request = town.ask(town.training_rows()[0])
     town.arm("compute.updated", "fault")
     pipeline.run_steps_due(town.runtime)
@@ -125,8 +125,7 @@ def test_batch_left_to_training_counts_no_attempt_and_no_method_twice(town: Plac
 
 @pytest.mark.parametrize("point", ["batch.left_to_training", "batch.computing", "batch.computed"])
 def test_worker_may_die_on_either_side_of_the_hand_over(town: Place, point: str) -> None:
-    # A retrain whose seed costs it accuracy is not to be held here.
-    town.change_policy(**RETRAINS, on_accuracy_drop="promote")
+    town.change_policy(**RETRAINS)
     request = town.ask(town.training_rows()[0])
     town.arm("compute.updated", "fault")
     if point == "batch.left_to_training":

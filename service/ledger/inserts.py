@@ -71,7 +71,7 @@ def _insert(table: Table, names: Sequence[str], number: int) -> str:
     )
 
 
-_dialect = PGDialect()  # type: ignore[no-untyped-call]
+_dialect = PGDialect()  # type: ignore[no-untyped-call]  # the driver has no types there
 
 
 def _json(rows: Rows) -> str:

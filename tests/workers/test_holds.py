@@ -23,7 +23,7 @@ POOR = {"epochs": 1, "learning_rate": 0.0005, "alpha": 0}
 def poor(town: Place) -> Place:
     """A town whose deletions are retrained with a recipe that learns next to nothing."""
     _set_recipe(town, POOR)
-    town.change_policy(method="retrain", auto_consolidate=False)
+    town.change_policy(method="retrain", auto_consolidate=False, on_accuracy_drop="hold")
     return town
 
 
@@ -261,7 +261,7 @@ def test_a_worker_that_dies_while_it_holds_leaves_one_held_batch(poor: Place, po
 
 def _consolidate(town: Place) -> None:
     """A deletion that is stepped, and a retrain that the policy's drift budget asks for."""
-    town.change_policy(drift={"max_share": 0.001}, auto_consolidate=True)
+    town.change_policy(drift={"max_share": 0.001}, auto_consolidate=True, on_accuracy_drop="hold")
     town.ask(*town.training_rows()[:20])
     town.work()
     assert town.live().method == "iau"

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from service.ledger import (
@@ -45,6 +45,10 @@ from service.ledger.tables import (
 
 #: Erasures in one batch, at most: a statement takes a limited number of values.
 MAX_ERASURES = 10_000
+
+#: Requests that a model still has to forget for. One that needs review does for another model, and
+#: waits here like any other; nothing is carried out of one that was cancelled or denied.
+_WANTED = (RequestStatus.ACCEPTED, RequestStatus.PROCESSING, RequestStatus.NEEDS_REVIEW)
 
 #: The method whose result cannot depend on what it forgets, where nothing else will do.
 EXACT: dict[str, Any] = {"method": "retrain", "options": {}}
@@ -83,7 +87,8 @@ def due_models(session: Session, *, now: datetime) -> list[int]:
     waiting: dict[int, datetime] = dict(session.execute(running).all())
     pending = (
         select(Erasure.model_id, func.min(Erasure.created_at))
-        .where(erasures.is_open(), Erasure.status == ErasureStatus.PENDING, _rested(now))
+        .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
+        .where(*_waits(now))
         .group_by(Erasure.model_id)
     )
     for model_id, oldest in session.execute(pending):
@@ -223,12 +228,7 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
     waiting = session.execute(
         select(Erasure, DeletionRequest)
         .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
-        .where(
-            Erasure.model_id == model.id,
-            erasures.is_open(),
-            Erasure.status == ErasureStatus.PENDING,
-            _rested(now),
-        )
+        .where(Erasure.model_id == model.id, *_waits(now))
         .order_by(Erasure.id)
         .limit(min(policy.max_records, MAX_ERASURES))
         # Both rows: a cancellation changes both, and must find them in the same order.
@@ -395,17 +395,19 @@ def _closes(session: Session, model: Model, oldest: datetime, *, now: datetime) 
     records = session.scalar(
         select(func.sum(DeletionRequest.matched))
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
-        .where(
-            Erasure.model_id == model.id,
-            erasures.is_open(),
-            Erasure.status == ErasureStatus.PENDING,
-        )
+        .where(Erasure.model_id == model.id, *_waits(now))
     )
     return (records or 0) >= policy.max_records
 
 
-def _rested(now: datetime) -> Any:
-    return or_(Erasure.not_before.is_(None), Erasure.not_before <= now)
+def _waits(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """SQL: the erasure can be claimed now, and its ``DeletionRequest`` still wants it."""
+    return (
+        erasures.is_open(),
+        Erasure.status == ErasureStatus.PENDING,
+        or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
+        DeletionRequest.status.in_(_WANTED),
+    )
 
 
 def _kind_of(request: DeletionRequest) -> str:

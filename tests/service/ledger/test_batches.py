@@ -142,6 +142,53 @@ def test_closes_at_once_when_full(session: Session, data: Dataset, model: Model)
     assert claims.due_models(session, now=NOW) == [model.id]
 
 
+@pytest.mark.parametrize("ended", [RequestStatus.CANCELLED, RequestStatus.DENIED])
+def test_what_a_request_asked_for_that_has_ended_is_neither_waited_for_nor_carried_out(
+    session: Session, data: Dataset, model: Model, ended: RequestStatus
+) -> None:
+    old = [ask(session, data, model, rows=[row], at=NOW) for row in range(10)]
+    for request in old:
+        request.status = ended
+    session.flush()
+    assert claims.due_models(session, now=LATER) == []
+    fresh = ask(session, data, model, rows=[10], at=LATER)
+    assert claims.due_models(session, now=LATER) == []  # neither old nor full by the others
+    held, batch = claim(session, model)
+    assert batch is None
+    due = LATER + timedelta(seconds=10)
+    assert claims.due_models(session, now=due) == [model.id]
+    batch = claims.claim(session, model, held=held, now=due)
+    assert batches.rows(session, batch) == [10]
+    assert status(session, fresh)[1] == [ErasureStatus.CLAIMED]
+    assert {status(session, request)[1][0] for request in old} == {ErasureStatus.PENDING}
+
+
+def test_a_request_that_needs_review_for_one_model_is_carried_out_on_the_other(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    other = factories.model(session, data, name="other", policy={"max_wait_seconds": 10})
+    factories.version(session, other)
+    request = ask(session, data, model, other)
+    held, batch = claim(session, model)
+    batches.fail(session, batch, held=held, error="boom", retry=batches.Retry(1, 2.0), now=LATER)
+    assert request.status == RequestStatus.NEEDS_REVIEW
+    assert claims.due_models(session, now=LATER) == [other.id]
+    _, batch = claim(session, other)
+    assert batches.rows(session, batch) == [0]
+
+
+def test_erasures_that_rest_after_a_failure_do_not_fill_a_batch(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    for row in range(10):
+        ask(session, data, model, rows=[row])
+    held, batch = claim(session, model)
+    batches.fail(session, batch, held=held, error="boom", retry=RETRY, now=LATER)
+    ask(session, data, model, rows=[10], at=LATER)
+    assert claims.due_models(session, now=LATER) == []
+    assert claims.claim(session, model, held=held, now=LATER) is None
+
+
 def test_run_now_closes_at_once_and_once(session: Session, data: Dataset, model: Model) -> None:
     ask(session, data, model)
     model.run_now_at = NOW

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -119,7 +120,7 @@ def _measure(
         ("adam1", {"step": "adam1"}, max(1, repeats // 3)),
     ):
         seconds, update = results.median_seconds(
-            lambda given=given: _unlearn(bench, forget, retain, given), repeats=times
+            partial(_unlearn, bench, forget, retain, given), repeats=times
         )
         found.append(_line(bench, name, count, seconds, [update.model], forget))
     taken, retrained = [], []

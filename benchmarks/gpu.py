@@ -222,8 +222,9 @@ def _flops_of_a_row(problem: Problem) -> float:
     ((x, y),) = problem.train.subset(torch.arange(2)).batches(2, device=problem.device)
     model = problem.fresh(0).train()
     with FlopCounterMode(display=False) as counter:
-        objective.per_example_loss(model(x), y).mean().backward()
-    return counter.get_total_flops() / 2
+        loss = objective.per_example_loss(model(x), y).mean()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward unannotated
+    return float(counter.get_total_flops()) / 2
 
 
 def _ceilings(device: torch.device, *, tiny: bool) -> dict[str, float]:

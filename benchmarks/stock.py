@@ -93,7 +93,7 @@ def dataset(town: Ledger, *, rows: int, array: bool = True) -> None:
         raw = session.connection().connection.dbapi_connection
         assert raw is not None
         columns = "dataset_id, row, record_id, subject_digest, label, split"
-        with raw.cursor().copy(f"COPY records ({columns}) FROM STDIN") as copy:  # type: ignore[attr-defined]  # psycopg's own
+        with raw.cursor().copy(f"COPY records ({columns}) FROM STDIN") as copy:
             for row, (label, split) in enumerate(zip(labels, splits, strict=True)):
                 digest = f"{row * 2654435761 % 2**32:064x}"
                 copy.write_row((made.id, row, f"r{row}", digest, int(label), int(split)))

@@ -6,15 +6,14 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 
-from service.ledger import db, schema
-from service.ledger.tables import Base
+from service.ledger import db, schema, tables
 from service.settings import Settings
 
 
 def _run(connection: Connection) -> None:
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        target_metadata=tables.Record.metadata,
         # SQLite rolls DDL back as well: the ledger's engine begins its transactions itself.
         transactional_ddl=True,
         render_as_batch=connection.dialect.name == "sqlite",

@@ -87,7 +87,7 @@ class Data:
         """
         left_out = torch.as_tensor(list(without), dtype=torch.int64)
         found: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
-        for piece in self.layout.ordered[which].split(max(count, 1)):
+        for piece in torch.split(self.layout.ordered[which], max(count, 1)):
             rows = piece.long()
             found.append(rows[~(self.excluded[rows] | torch.isin(rows, left_out))])
             if sum(map(len, found)) >= count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from service.ledger import (
@@ -202,7 +202,7 @@ def subjects(
 
 def excluded_rows(session: Session, dataset_id: int, *, revision: int | None = None) -> list[int]:
     """Rows that no training, sample or score may read; with a revision, those excluded by then."""
-    excluded = Record.excluded_revision.is_not(None)
+    excluded: ColumnElement[bool] = Record.excluded_revision.is_not(None)
     if revision is not None:
         excluded = Record.excluded_revision <= revision
     return list(
@@ -244,7 +244,7 @@ def _taken_back(session: Session, version: Version) -> list[int]:
     return list(session.scalars(rows.where(Version.number > (session.scalar(stepped) or 0))))
 
 
-def _forgotten_since_anchor(session: Session, version: Version) -> Select[tuple[int]]:
+def _forgotten_since_anchor(session: Session, version: Version) -> Select[int]:
     return (
         select(BatchRecord.row)
         .join(Version, Version.batch_id == BatchRecord.batch_id)

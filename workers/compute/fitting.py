@@ -27,8 +27,8 @@ def check(network: nn.Module, rows: Tensor, allowed: Tensor, names: Sequence[str
     if rows.dim() != 2 or not len(allowed):
         return
     low, high = _extremes(rows, allowed)
-    chosen = torch.cat([low, high]).unique()
-    for batch in chosen.split(objective.BATCH):
+    chosen = torch.unique(torch.cat([low, high]))
+    for batch in torch.split(chosen, objective.BATCH):
         error = _error(network, rows[batch])
         if error is not None:
             raise _named(network, rows, chosen, batch, (low, high), names, error) from error
@@ -52,7 +52,7 @@ def _extremes(rows: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
 
 def _blocks(rows: Tensor, allowed: Tensor) -> Iterator[Tensor]:
     size = max(1, _BLOCK_BYTES // max(1, rows.shape[1] * rows.element_size()))
-    yield from allowed.split(size)
+    yield from torch.split(allowed, size)
 
 
 @torch.no_grad()

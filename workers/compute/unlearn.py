@@ -399,7 +399,7 @@ def _drift(
     # A class that goes whole spends no budget; after it a chain ends in a retrain.
     whole = torch.zeros_like(shares, dtype=torch.bool)
     if request["kind"] == "class":
-        whole[torch.from_numpy(unlearned.forget.label).unique()] = True
+        whole[torch.unique(torch.from_numpy(unlearned.forget.label))] = True
     return verification.Drift(
         relative_distance=verification.relative_distance(updated.network.state_dict(), origin),
         forgotten_rows=forgotten.count,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,12 @@ def matrix(
             )
         found = column.to_numpy(zero_copy_only=False)
         watch.see(name, found)
-        x[:, position] = numbers.stored(found, dtype, first=first, name=lambda _, name=name: name)
+        x[:, position] = numbers.stored(found, dtype, first=first, name=partial(_same, name))
     return x
+
+
+def _same(name: str, _position: int) -> str:
+    return name
 
 
 def texts(batch: pa.RecordBatch) -> Callable[[str], list[Any]]:

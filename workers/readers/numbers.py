@@ -49,10 +49,13 @@ def _changed(values: npt.NDArray[Any], found: npt.NDArray[Any]) -> npt.NDArray[n
     large = (values > _EXACT) | (values < -_EXACT)
     if not large.any():
         return None
+    changed: npt.NDArray[np.bool_]
     if kind in "iu":
-        return large & (found.astype(values.dtype) != values)
+        changed = large & (found.astype(values.dtype) != values)
+        return changed
     other = (found.astype(np.float64) != values) | (np.abs(values) >= _EXACT_DOUBLE)
-    return large & other & np.isfinite(found)
+    changed = large & other & np.isfinite(found)
+    return changed
 
 
 def are_bytes(values: npt.NDArray[Any]) -> bool:

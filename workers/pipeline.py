@@ -16,7 +16,7 @@ until a sweep. Every step may be repeated.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -37,7 +37,7 @@ from service.ledger import (
 from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
-from workers import erase, plans
+from workers import caches, erase, plans
 from workers.compute import failures
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -217,7 +217,9 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
         return True
     tried = list(claimed.tried)
     hopeless = False
-    for choice, is_training in zip(claimed.methods, claimed.training, strict=True):
+    waiting = list(zip(claimed.methods, claimed.training, strict=True))
+    while waiting:
+        choice, is_training = waiting.pop(0)
         if is_training and not trains:
             _leave_to_training(runtime, held, claimed, tried)
             return False
@@ -232,6 +234,12 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
                 timeout_seconds=_time_limit(runtime, is_training),
             )
         except ComputeFailed as failed:
+            if failed.kind == caches.DAMAGED:
+                # The same method again, which may now have to prepare the anchor first.
+                claimed = _without_cache(runtime, held, claimed)
+                again = claimed.methods.index(choice)
+                waiting = list(zip(claimed.methods[again:], claimed.training[again:], strict=True))
+                continue
             if not _asks_the_next(runtime, failed, choice, claimed):
                 raise
             hopeless |= failed.kind == "Diverged"
@@ -250,6 +258,15 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
     failure = BatchFailed(f"no method gave a version that may go live; {refused}")
     failure.hopeless = hopeless
     raise failure
+
+
+def _without_cache(runtime: Runtime, held: leases.Held, claimed: Claimed) -> Claimed:
+    """The batch once its anchor's cache, found damaged, is destroyed: as if it never had one."""
+    caches.destroy_damaged(runtime, held, claimed.batch_id)
+    request = claimed.request | {"anchor": claimed.request["anchor"] | {"cache": None}}
+    with runtime.session() as session:
+        training = [plans.trains(session, request, choice.method) for choice in claimed.methods]
+    return replace(claimed, request=request, training=training)
 
 
 def _tried(choice: MethodChoice, refusal: str) -> dict[str, Any]:

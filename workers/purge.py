@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -74,34 +76,39 @@ def _destroy_state(runtime: Runtime, version_id: int, held: leases.Held) -> bool
     with runtime.session() as session:
         model = session.get_one(Model, session.get_one(Version, version_id).model_id)
         going = purges.superseded(session, model).get(version_id)
-        if not going:
-            return False  # another worker was quicker, before this one got the lease
-        doomed = purges.files_of(session, going)
-    for kind, digest in doomed:
-        objects.destroy(runtime.store, digest, kind=kind)
-    reach("purge.destroyed")
-    with runtime.session() as session:
-        leases.hold(session, held)
-        version = session.get_one(Version, version_id)
-        model = session.get_one(Model, version.model_id)
-        purges.record_state(
-            session,
-            model,
-            version,
-            going,
-            receipt=_receipt(runtime, session, model, version, doomed),
-            actor=runtime.actor,
-            now=runtime.now(),
-        )
+    if not going:
+        return False  # another worker was quicker, before this one got the lease
+    destroy_artifacts(runtime, version_id, going, held)
     return True
 
 
+def destroy_artifacts(
+    runtime: Runtime, version_id: int, artifact_ids: Sequence[int], held: leases.Held
+) -> None:
+    """Destroy internal state of a version, which keeps its weights."""
+    with runtime.session() as session:
+        doomed = purges.files_of(session, artifact_ids)
+    record = partial(purges.record_state, artifact_ids=artifact_ids)
+    _destroy(runtime, version_id, doomed, held, record)
+
+
 def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
-    """Files first, then the ledger: a crash between the two destroys nothing twice."""
     with runtime.session() as session:
         if version_id not in purges.due(session, now=runtime.now()):
             return False  # another worker was quicker, before this one got the lease
         doomed = purges.doomed(session, session.get_one(Version, version_id))
+    _destroy(runtime, version_id, doomed, held, purges.record)
+    return True
+
+
+def _destroy(
+    runtime: Runtime,
+    version_id: int,
+    doomed: Sequence[tuple[purges.Kind, str]],
+    held: leases.Held,
+    record: Callable[..., None],
+) -> None:
+    """Files first, then the ledger: a crash between the two destroys nothing twice."""
     for kind, digest in doomed:
         objects.destroy(runtime.store, digest, kind=kind)
     reach("purge.destroyed")
@@ -109,7 +116,7 @@ def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
         leases.hold(session, held)
         version = session.get_one(Version, version_id)
         model = session.get_one(Model, version.model_id)
-        purges.record(
+        record(
             session,
             model,
             version,
@@ -117,7 +124,6 @@ def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
             actor=runtime.actor,
             now=runtime.now(),
         )
-    return True
 
 
 def _purge_models(runtime: Runtime) -> bool:
@@ -144,7 +150,7 @@ def _receipt(
     session: Session,
     model: Model,
     version: Version,
-    doomed: list[tuple[Any, str]],
+    doomed: Sequence[tuple[purges.Kind, str]],
 ) -> dict[str, Any]:
     """What was destroyed, signed: proof to keep after the weights are gone."""
     dataset = session.get_one(Dataset, model.dataset_id)

@@ -7,7 +7,7 @@ last version. How a dataset goes is in ``removals``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -102,16 +102,9 @@ def record(
     check_move(VERSION_MOVES, version.status, VersionStatus.PURGED)
     version.status = VersionStatus.PURGED
     version.purged_at = now
-    for artifact in _artifacts(session, version):
-        artifact.destroyed_at = now
-    session.flush()
-    audit.append(
-        session,
-        actor=actor,
-        action=audit.Action.VERSION_PURGED,
-        subject=versions.subject(model, version),
-        data={"receipt": receipt},
-    )
+    _destroyed(session, _artifacts(session, version), now=now)
+    subject = versions.subject(model, version)
+    _say(session, audit.Action.VERSION_PURGED, subject, receipt, actor=actor)
 
 
 def models_with_superseded(session: Session) -> list[int]:
@@ -162,23 +155,17 @@ def record_state(
     session: Session,
     model: Model,
     version: Version,
-    artifact_ids: Sequence[int],
     *,
+    artifact_ids: Sequence[int],
     receipt: dict[str, Any],
     actor: str,
     now: datetime,
 ) -> None:
     """The files of these artifacts of the version are gone; its weights stay."""
-    for artifact in session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids))):
-        artifact.destroyed_at = now
-    session.flush()
-    audit.append(
-        session,
-        actor=actor,
-        action=audit.Action.VERSION_STATE_DESTROYED,
-        subject=versions.subject(model, version),
-        data={"receipt": receipt},
-    )
+    going = session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids)))
+    _destroyed(session, going, now=now)
+    subject = versions.subject(model, version)
+    _say(session, audit.Action.VERSION_STATE_DESTROYED, subject, receipt, actor=actor)
 
 
 def finished_models(session: Session) -> Sequence[Model]:
@@ -210,13 +197,7 @@ def record_model(
         return  # another worker was quicker
     model.purged_at = now
     session.flush()
-    audit.append(
-        session,
-        actor=actor,
-        action=audit.Action.MODEL_PURGED,
-        subject=f"model:{model.name}",
-        data={"receipt": receipt},
-    )
+    _say(session, audit.Action.MODEL_PURGED, f"model:{model.name}", receipt, actor=actor)
 
 
 def files_in_use(session: Session) -> dict[str, set[str]]:
@@ -240,6 +221,18 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
         if key is not None
     }
     return keep
+
+
+def _destroyed(session: Session, artifacts: Iterable[Artifact], *, now: datetime) -> None:
+    for artifact in artifacts:
+        artifact.destroyed_at = now
+    session.flush()
+
+
+def _say(
+    session: Session, action: audit.Action, subject: str, receipt: dict[str, Any], *, actor: str
+) -> None:
+    audit.append(session, actor=actor, action=action, subject=subject, data={"receipt": receipt})
 
 
 def _unshared(session: Session, going: Sequence[Artifact]) -> list[tuple[Kind, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from models_store import objects
 from service.ledger import datasets, intake, models, runs, versions
 from service.ledger.matching import Ask
 from service.ledger.policy import Policy
@@ -178,6 +179,47 @@ def test_deletion_that_comes_before_its_anchor_is_prepared_waits_for_the_prepara
         assert versions.artifact(session, first.id, "caches") is not None
     # By the preparation and not by the batch on its way.
     assert "prepare" in first.timings
+
+
+def test_anchor_whose_cache_is_damaged_is_prepared_again_in_the_trainings_lane(
+    town: Place,
+) -> None:
+    with town.runtime.session() as session:
+        damaged = versions.artifact(session, live(town, "m").id, "caches")
+    assert damaged is not None
+    town.runtime.compute.kill()  # it remembers what it has read before
+    town.damage("caches", damaged.digest)
+    request = town.ask(town.training_rows()[0])
+    pipeline.run_steps_due(town.runtime)
+    (batch,) = town.batches()
+    assert (batch.status, batch.trains, batch.tried) == (BatchStatus.RUNNING, True, [])
+    # It is as if the anchor had never been prepared; the receipt says what became of the file.
+    assert objects.digests(town.settings.store, kind="caches") == []
+    with town.runtime.session() as session:
+        line = session.scalars(select(AuditEvent).filter_by(action="version:state_destroyed")).one()
+    assert line.data["receipt"]["destroyed"] == [{"kind": "caches", "digest": damaged.digest}]
+    assert lanes.TRAININGS[0](town.second())
+    prepared = objects.digests(town.settings.store, kind="caches")
+    assert len(prepared) == 1
+    lanes.make("trainings", town.second()).run()
+    assert completed(town, request)
+    assert live(town, "m").method == "iau"
+    # By the preparation and not by the batch on its way.
+    assert objects.digests(town.settings.store, kind="caches") == prepared
+
+
+def test_damaged_cache_does_not_keep_a_step_that_needs_none_waiting(town: Place) -> None:
+    """A step that does not start from the anchor stays a step."""
+    town.change_policy(method="ssd", fallbacks=[])
+    with town.runtime.session() as session:
+        damaged = versions.artifact(session, live(town, "m").id, "caches")
+    assert damaged is not None
+    town.runtime.compute.kill()
+    town.damage("caches", damaged.digest)
+    town.ask(*town.training_rows()[:3])
+    pipeline.run_steps_due(town.runtime)
+    assert not any(batch.trains for batch in town.batches())
+    assert "ssd" in [version.method for version in town.versions()]
 
 
 def test_preparation_holds_the_lease_of_its_model(town: Place) -> None:

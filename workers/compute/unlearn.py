@@ -36,6 +36,10 @@ MOST_PROBABILITIES = 10_000_000
 RELEARN_ROWS = 128
 
 
+class DamagedCache(errors.CorruptCheckpoint):
+    """The anchor's cache cannot be read and can be made again; the worker decides in which lane."""
+
+
 def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
@@ -194,7 +198,7 @@ def _context(
 
 
 def _anchor(place: Workspace, root: Path, chain: dict[str, Any]) -> Anchor | None:
-    """The anchor's cache; a damaged one is made again while the base is still the anchor."""
+    """The anchor's cache; ``DamagedCache`` when it can be made again: the base is the anchor."""
     digest = chain.get("cache")
     if digest is None:
         return None
@@ -205,10 +209,10 @@ def _anchor(place: Workspace, root: Path, chain: dict[str, Any]) -> Anchor | Non
                 workspace.load(root, "caches", digest), device=place.device
             ),
         )
-    except (errors.CorruptCheckpoint, errors.NotStored):
+    except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         if chain["forgot_before"]:
             raise
-        return None
+        raise DamagedCache(str(damage)) from damage
 
 
 def _forgotten(place: Workspace, root: Path, digest: str | None) -> Forgotten | None:

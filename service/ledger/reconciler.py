@@ -71,8 +71,10 @@ class _Touched:
 
 def is_due(session: Session, *, now: datetime) -> bool:
     """Whether there is something new to look at: at once after a promotion, else each minute."""
-    seen = session.execute(select(Reconciliation.seq, Reconciliation.at)).one_or_none()
-    head = session.scalar(select(AuditHead.seq)) or 0
+    seen = session.execute(
+        select(Reconciliation.seq, Reconciliation.at).where(Reconciliation.id == 1)
+    ).one_or_none()
+    head = session.scalar(select(AuditHead.seq).where(AuditHead.id == 1)) or 0
     if seen is None:
         return head > 0
     if head == seen.seq:

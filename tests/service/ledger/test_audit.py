@@ -337,3 +337,16 @@ def _without_triggers(database: Engine) -> Iterator[Any]:
         yield connection
         for table in tables:
             connection.execute(text(f"ALTER TABLE {table} ENABLE TRIGGER USER"))
+
+
+@pytest.mark.postgres
+def test_the_head_moves_once_for_all_lines_of_a_transaction(postgres_database: Engine) -> None:
+    """Each move leaves a dead row behind, which whoever looks for work would have to pass."""
+    moves = text("SELECT pg_stat_get_xact_tuples_updated('audit_head'::regclass)")
+    with db.session_factory(postgres_database)() as session:
+        before = session.scalar(moves)
+        lines = [audit.Line(audit.Action.KEY_CREATED, f"key:k{n}") for n in range(500)]
+        audit.append_many(session, actor="system", lines=lines)
+        audit.write(session)
+        assert session.scalar(moves) == before + 1
+        assert audit.verify(session).lines == 500

@@ -203,6 +203,8 @@ def request(
             **columns,
         }
     )
+    if made.kind != "class" and made.listed_by is None:
+        made.listed_by = made.id
     session.add(made)
     session.flush()
     for row in rows:
@@ -259,7 +261,9 @@ def unlearned(
     rows = sorted(
         row
         for item in asked
-        for (row,) in session.query(RequestRecord.row).filter_by(request_id=item.id)
+        for (row,) in session.query(RequestRecord.row).filter_by(
+            request_id=item.listed_by or item.id
+        )
     )
     done = batch(
         session,

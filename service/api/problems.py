@@ -120,17 +120,38 @@ def describe(error: ServiceError) -> dict[str, Any]:
     }
 
 
+def of(error: Exception) -> ServiceError:
+    """Return what is told of an error of any kind; one of the inside is written to the log."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, sql.OperationalError | sql.InterfaceError | sql.TimeoutError) or (
+        isinstance(error, sql.DBAPIError) and error.connection_invalidated
+    ):
+        log.warning("the database does not answer: %s", type(error).__qualname__)
+        return Unavailable(
+            "the database does not answer now; try again, with the same Idempotency-Key "
+            "where you gave one",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
+    if isinstance(error, sql.DataError):
+        return Unprocessable("a value is out of the range that can be stored")
+    return _internal(error)
+
+
 def unexpected(error: BaseException) -> Response:
     """A 500 that shows nothing of the inside, and a log line that shows nothing of the data."""
+    return render(_internal(error))
+
+
+def _internal(error: BaseException) -> ServiceError:
     reference = secrets.token_hex(8)
     # The message of an exception may quote what a client sent; type and place are enough.
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("internal error %s: %s\n%s", reference, type(error).__qualname__, frames)
-    failure = ServiceError(
+    return ServiceError(
         "an internal error; give the reference to the operator, who finds it in the log",
         reference=reference,
     )
-    return render(failure)
 
 
 def fields(errors: Sequence[Any]) -> list[dict[str, str]]:
@@ -207,20 +228,7 @@ async def _of_http(request: Request, error: Exception) -> Response:
 
 
 async def _of_database(_request: Request, error: Exception) -> Response:
-    if isinstance(error, sql.OperationalError | sql.InterfaceError | sql.TimeoutError) or (
-        isinstance(error, sql.DBAPIError) and error.connection_invalidated
-    ):
-        log.warning("the database does not answer: %s", type(error).__qualname__)
-        return render(
-            Unavailable(
-                "the database does not answer now; try again, with the same Idempotency-Key "
-                "where you gave one",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
-        )
-    if isinstance(error, sql.DataError):
-        return render(Unprocessable("a value is out of the range that can be stored"))
-    return unexpected(error)
+    return render(of(error))
 
 
 def _retry_after(error: ServiceError) -> dict[str, str]:

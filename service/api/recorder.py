@@ -12,19 +12,21 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service.api import problems
 from service.errors import ServiceError, Unavailable
 from service.ledger import db, requests, transactions
 from service.ledger.digests import Digester
 from service.wake import Wake
 
-#: Submissions recorded in one transaction, unless a single call brings more.
+#: Submissions taken together, unless a single call brings more. They are one transaction, or as
+#: many as ``intake.ROWS_AT_ONCE`` asks for.
 GROUP = 128
 MAX_WAITING = 4096
 #: How old the count of open requests may be while the queue is under half full, and above.
@@ -54,25 +56,18 @@ class _Call:
     answered: asyncio.Future[list[Outcome]]
 
 
+def _in_doubt(ids: Sequence[str]) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        "the database stopped answering while this was recorded, so that it may or may not "
+        "have been; once GET /v1/deletion-requests/{id} answers for the ids in "
+        "`deletion_requests`, those that it does not know were not recorded: ask for them "
+        "again. With an Idempotency-Key, repeat the call as it was",
+        deletion_requests=list(ids),
+    )
+
+
 class _InDoubt(Exception):
     """Whether the rest was recorded is not known."""
-
-    def __init__(self, known: Mapping[str, Outcome]) -> None:
-        super().__init__("the outcome of a commit is not known")
-        self._known = known
-
-    def of(self, call: _Call) -> list[list[Outcome]] | OutcomeUnknown:
-        """What one call is told: its outcomes, or which of its requests are in doubt."""
-        lost = [one.id for one in call.submissions if one.id not in self._known]
-        if not lost:
-            return [[self._known[one.id] for one in call.submissions]]
-        return OutcomeUnknown(
-            "the database stopped answering while this was recorded, so that it may or may not "
-            "have been; once GET /v1/deletion-requests/{id} answers for the ids in "
-            "`deletion_requests`, those that it does not know were not recorded: ask for them "
-            "again. With an Idempotency-Key, repeat the call as it was",
-            deletion_requests=lost,
-        )
 
 
 @dataclass(eq=False)
@@ -81,9 +76,15 @@ class _Group:
 
     #: Held by the one thread that waits for calls or prepares them.
     turn: threading.Lock
+    #: Outcomes of transactions that are committed, by the submissions' ids.
+    known: dict[str, Outcome] = field(default_factory=dict)
     has_turn: bool = True
     #: Whether a COMMIT may have been sent to which no answer has come.
     committing: bool = False
+
+    def left(self, submissions: Iterable[requests.Submission]) -> list[requests.Submission]:
+        """Those of the submissions that have no outcome yet."""
+        return [one for one in submissions if one.id not in self.known]
 
     def end_turn(self) -> None:
         """Let the other thread take the next calls; again: nothing."""
@@ -217,44 +218,37 @@ class Recorder:
 
     def _answer(self, calls: Sequence[_Call], group: _Group) -> None:
         try:
-            outcomes = self._record([one for call in calls for one in call.submissions], group)
-        except _InDoubt as doubt:
-            for call in calls:
-                _settle([call], doubt.of(call))
+            self._record([one for call in calls for one in call.submissions], group)
         except Exception as error:  # whatever it was, each caller waits for an answer
             if len(calls) > 1 and not _concerns_all(error):
                 for call in calls:  # one call's trouble is not the others'
                     self._answer([call], group)
             else:
-                _settle(calls, error)
+                for call in calls:
+                    _settle([call], _told(call, group, error))
         else:
-            shares: list[list[Outcome]] = []
-            for call in calls:
-                shares.append(outcomes[: len(call.submissions)])
-                outcomes = outcomes[len(call.submissions) :]
-            _settle(calls, shares)
+            _settle(calls, [[group.known[one.id] for one in call.submissions] for call in calls])
 
-    def _record(self, submissions: Sequence[requests.Submission], group: _Group) -> list[Outcome]:
+    def _record(self, submissions: Sequence[requests.Submission], group: _Group) -> None:
         """Record each submission once, also where the answer to a commit is lost.
 
         What may have been committed is looked up before the rest is written again under the same
         ids, and again until the database answers or the callers have waited long enough.
         """
-        known: dict[str, Outcome] = {}
         end = time.monotonic() + self._patience_seconds
         in_doubt, attempts = False, 0
         while True:
             attempts += 1
             try:
                 if attempts > 1:
-                    known |= self._look_up(submissions, group)
-                left = [one for one in submissions if one.id not in known]
-                known |= self._write(left, group) if left else {}
-                return [known[one.id] for one in submissions]
+                    group.known |= self._look_up(group.left(submissions), group)
+                while left := group.left(submissions):
+                    group.known |= self._write(left, group)
+                return
             except DBAPIError as error:
                 in_doubt |= group.committing and transactions.is_lost(error)
                 if in_doubt and time.monotonic() > end:
-                    raise _InDoubt(known) from error
+                    raise _InDoubt from error
                 if not in_doubt and (attempts > 1 or not _worth_repeating(error)):
                     raise
             if in_doubt:
@@ -263,7 +257,7 @@ class Recorder:
     def _write(
         self, submissions: Sequence[requests.Submission], group: _Group
     ) -> dict[str, Outcome]:
-        """Record submissions in one transaction; their outcomes by id."""
+        """Record those submissions that fit in one transaction; their outcomes by id."""
         group.committing = False
         with self._sessions() as session:
             outcomes = requests.record_many(
@@ -280,7 +274,8 @@ class Recorder:
                 session.commit()
         group.committing = False
         self._wake_for(new)
-        return {one.id: outcome for one, outcome in zip(submissions, outcomes, strict=True)}
+        taken = submissions[: len(outcomes)]
+        return {one.id: outcome for one, outcome in zip(taken, outcomes, strict=True)}
 
     def _look_up(
         self, submissions: Sequence[requests.Submission], group: _Group
@@ -309,6 +304,15 @@ def _concerns_all(error: Exception) -> bool:
         # A server that is away, or a lock not had in time: the next call would wait for it, too.
         return isinstance(error, OperationalError) or transactions.is_lost(error)
     return isinstance(error, ServiceError)
+
+
+def _told(call: _Call, group: _Group, error: Exception) -> list[list[Outcome]] | Exception:
+    """What a call is told after an error: of what is committed already, the outcome."""
+    lost = [one.id for one in group.left(call.submissions)]
+    if len(lost) == len(call.submissions):
+        return _in_doubt(lost) if isinstance(error, _InDoubt) else error
+    problem = _in_doubt(lost) if isinstance(error, _InDoubt) else problems.of(error)
+    return [[group.known.get(one.id, problem) for one in call.submissions]]
 
 
 def _settle(calls: Sequence[_Call], result: list[list[Outcome]] | Exception) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -175,9 +175,9 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     base = session.get_one(Version, model.production_id)
     asked = [erasure.request for erasure in members]
     requests = [request.id for request in asked]
-    labels = {one.label for one in asked if one.kind == "class" and one.label is not None}
+    names = naming.Names.of(asked)
     # Fixed before anything is excluded.
-    rows, erased = _rows(session, model, base, requests, labels=labels)
+    rows, erased = _rows(session, model, base, names)
     kind = _kind_of(asked[0])
     whole, others = _whole_classes(session, base, rows)
     method = model.run_now_method
@@ -200,7 +200,7 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     model.run_now_at = None
     model.run_now_method = None
     session.flush()
-    erasures.exclude(session, model.dataset_id, requests, labels=labels)
+    erasures.exclude(session, model.dataset_id, names)
     audit.append_many(
         session,
         actor=f"worker:{held.owner}",
@@ -240,16 +240,17 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
         return []
     first = waiting[0]
     members: list[Erasure] = []
-    labels: set[int | None] = set()
+    asked: set[tuple[str | None, int | None]] = set()
     records = 0
     for erasure, request in waiting:
         if erasure.cohort != first[0].cohort or _kind_of(request) != _kind_of(first[1]):
             continue
-        # Whoever asks for the same class adds nothing to it.
-        more = 0 if request.kind == "class" and request.label in labels else request.matched
+        # Whoever asks for the same class, or the same list, adds nothing to it.
+        what = (request.listed_by, request.label)
+        more = 0 if what in asked else request.matched
         if members and records + more > policy.max_records:
             break
-        labels.add(request.label)
+        asked.add(what)
         # The relationship refuses lazy loads; here the row is already at hand.
         erasure.request = request
         members.append(erasure)
@@ -258,12 +259,12 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
 
 
 def _rows(
-    session: Session, model: Model, base: Version, requests: list[str], *, labels: Collection[int]
+    session: Session, model: Model, base: Version, names: naming.Names
 ) -> tuple[dict[int, int], bool]:
-    """{row: label} of the base's training rows that the requests name; whether raw data is gone."""
+    """{row: label} of the base's training rows that are named; whether raw data is gone."""
     rows: dict[int, int] = {}
     erased = False
-    for theirs in naming.named(requests, labels):
+    for theirs in naming.named(names):
         wanted = select(Record.row, Record.label, Record.erased_at).where(
             Record.dataset_id == model.dataset_id, theirs, lineage.contained(session, base)
         )

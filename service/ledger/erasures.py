@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.ledger import audit, locks, naming, shares
+from service.ledger.naming import Names
 from service.ledger.states import (
     ERASURE_MOVES,
     REQUEST_MOVES,
@@ -142,7 +143,7 @@ def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
     session.flush()
     found = [request.id for request in requests]
     if found:
-        exclude(session, dataset_id, found, labels=naming.labels(session, found))
+        exclude(session, dataset_id, Names.of(requests))
     return found
 
 
@@ -163,7 +164,7 @@ def _without_models_here() -> ColumnElement[bool]:
         Model.dataset_id == RequestDataset.dataset_id,
     )
     not_excluded = exists().where(
-        RequestRecord.request_id == DeletionRequest.id,
+        RequestRecord.request_id == DeletionRequest.listed_by,
         RequestRecord.dataset_id == RequestDataset.dataset_id,
         Record.dataset_id == RequestRecord.dataset_id,
         Record.row == RequestRecord.row,
@@ -181,13 +182,8 @@ def _without_models_here() -> ColumnElement[bool]:
     )
 
 
-def exclude(
-    session: Session, dataset_id: int, requests: Sequence[str], *, labels: Collection[int] = ()
-) -> int:
-    """Take the requests' records out of all training from now on; the dataset's new revision.
-
-    ``labels`` are those of the classes that some of them are for.
-    """
+def exclude(session: Session, dataset_id: int, names: Names) -> int:
+    """Take the named records out of all training from now on; the dataset's new revision."""
     revision = session.execute(
         update(Dataset)
         .where(Dataset.id == dataset_id)
@@ -195,7 +191,7 @@ def exclude(
         .returning(Dataset.revision)
         .execution_options(synchronize_session=False)
     ).scalar_one()
-    for theirs in naming.named(requests, labels):
+    for theirs in naming.named(names):
         session.execute(
             update(Record)
             .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_(None), theirs)
@@ -290,7 +286,7 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
         Erasure.request_id == DeletionRequest.id,
         is_open(),
     )
-    listed = exists().where(naming.lists(DeletionRequest.id), Record.erased_at.is_(None))
+    listed = exists().where(naming.lists(), Record.erased_at.is_(None))
     of_class = exists().where(
         naming.of_class(), Record.excluded_revision.is_not(None), Record.erased_at.is_(None)
     )
@@ -300,7 +296,11 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     if not seen:
         return []
     # A model that goes live meanwhile would give an ended request a share.
-    listed_in = select(RequestRecord.dataset_id).where(RequestRecord.request_id.in_(seen))
+    listed_in = (
+        select(RequestRecord.dataset_id)
+        .join(DeletionRequest, DeletionRequest.listed_by == RequestRecord.request_id)
+        .where(DeletionRequest.id.in_(seen))
+    )
     named = select(DeletionRequest.dataset_id).where(
         DeletionRequest.id.in_(seen), DeletionRequest.dataset_id.is_not(None)
     )

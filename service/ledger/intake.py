@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import select
@@ -18,6 +19,7 @@ from service.ledger import (
     idempotency,
     ids,
     inserts,
+    listing,
     locks,
     matching,
     outlook,
@@ -42,6 +44,10 @@ from service.ledger.tables import (
 )
 
 QUEUE_RETRY_SECONDS = 30
+
+#: Rows that a transaction lists, at most, unless one request alone lists more; such a one is a
+#: transaction of its own, and writes so many with a statement.
+ROWS_AT_ONCE = 10_000
 
 
 class DatasetNotReady(Conflict):
@@ -110,7 +116,11 @@ def record_many(
     now: datetime,
     room: int | None = None,
 ) -> list[Receipt | ServiceError]:
-    """Record requests; for each, in order, a receipt or the refusal.
+    """Record as many of these requests, from the first on, as a transaction takes (at least one).
+
+    Returns, for each of those, in order, a receipt or the refusal: the caller commits, and comes
+    again with the rest. A transaction lists ``ROWS_AT_ONCE`` records; requests that match the very
+    same ones share their list.
 
     A refused one changes nothing and does not hold up the others. A recorded one gets an erasure
     for every model of its datasets that may hold its records (``shares``), unless it waits for
@@ -124,11 +134,14 @@ def record_many(
         suppressions.share(session)
     asks = [one.ask for one in submissions]
     parts = parts_of(session, asks, digester=digester, now=now)
-    page = _Page(session, digester, now, room)
+    named = _named(asks, parts)
+    page = _Page(session, digester, now, room, listing.Lists(session, named))
     outcomes: list[Receipt | ServiceError] = []
-    for submission, its_parts in zip(submissions, parts, strict=True):
+    for submission, its_parts, its_rows in zip(submissions, parts, named, strict=True):
+        if page.is_full(its_rows):
+            break
         try:
-            outcomes.append(page.take(submission, its_parts, answered))
+            outcomes.append(page.take(submission, its_parts, its_rows, answered))
         except ServiceError as refusal:
             outcomes.append(refusal)
     page.write()
@@ -197,6 +210,20 @@ def parts_of(
             matches = matching.match(session, circle.dataset, its_asks, digester=digester)
             met |= {place: {name: match} for place, match in zip(places, matches, strict=True)}
     return [_parts(ask, met.get(place, {}), circles) for place, ask in enumerate(asks)]
+
+
+def _named(asks: Sequence[Ask], parts: Sequence[list[Part] | ServiceError]) -> list[listing.Named]:
+    """Return the records that each ask would list; a class lists none, its label says which."""
+    made: dict[tuple[int, ...], listing.Named] = {}
+    found: list[listing.Named] = []
+    for ask, its in zip(asks, parts, strict=True):
+        met = [] if isinstance(its, ServiceError) or ask.kind == "class" else its
+        # Asks for the same have the same match, which is looked through once.
+        same = tuple(id(part.match) for part in met)
+        if same not in made:
+            made[same] = listing.Named.of({part.circle.dataset.id: part.match.rows for part in met})
+        found.append(made[same])
+    return found
 
 
 def _everywhere(
@@ -290,18 +317,28 @@ class _Page:
     digester: Digester
     now: datetime
     room: int | None
+    lists: listing.Lists
     requests: list[DeletionRequest] = field(default_factory=list)
     datasets: list[dict[str, Any]] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
+    #: By the request that lists them.
+    records: dict[str, listing.Named] = field(default_factory=dict)
+    listed: int = 0
     erasures: list[dict[str, Any]] = field(default_factory=list)
     suppressed: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[tuple[str, str], IdempotencyKey] = field(default_factory=dict)
     lines: dict[str, list[audit.Line]] = field(default_factory=dict)
 
+    def is_full(self, named: listing.Named) -> bool:
+        """Whether a request of these records has to wait for the next transaction."""
+        if not self.listed or self.lists.under(named) is not None:
+            return False
+        return self.listed + named.count > ROWS_AT_ONCE
+
     def take(
         self,
         submission: Submission,
         parts: list[Part] | ServiceError,
+        named: listing.Named,
         answered: Mapping[tuple[str, str], IdempotencyKey],
     ) -> Receipt:
         """One more submission; raises its refusal."""
@@ -320,7 +357,7 @@ class _Page:
                 "too many deletion requests are open; wait for some to complete",
                 retry_after_seconds=QUEUE_RETRY_SECONDS,
             )
-        answer = describe(self._add(submission, parts), submission.ask.dataset)
+        answer = describe(self._add(submission, parts, named), submission.ask.dataset)
         if claim is not None:
             self.answers[claim.principal, claim.key] = idempotency.remember(
                 claim, answer, now=self.now
@@ -331,31 +368,31 @@ class _Page:
         """Insert everything gathered; the audit lines follow at the commit."""
         # Of two transactions with the same keys, both come to the first one first.
         answers = [self.answers[name] for name in sorted(self.answers)]
+        records = _in_pieces(self.records)
         inserts.write(
             self.session,
             {
                 DeletionRequest: [inserts.values(one) for one in self.requests],
                 IdempotencyKey: [inserts.values(one) for one in answers],
                 RequestDataset: self.datasets,
-                RequestRecord: self.records,
+                RequestRecord: next(records, []),
                 Suppression: self.suppressed,
                 Erasure: self.erasures,
             },
         )
+        for rest in records:
+            inserts.write(self.session, {RequestRecord: rest})
         for actor, lines in self.lines.items():
             audit.append_many(self.session, actor=actor, lines=lines)
 
-    def _add(self, submission: Submission, parts: list[Part]) -> DeletionRequest:
+    def _add(
+        self, submission: Submission, parts: list[Part], named: listing.Named
+    ) -> DeletionRequest:
         request = self._row(submission, parts)
         self.requests.append(request)
+        self._list(request, named)
         if request.dataset_id is None:
             self.datasets.extend(_share(request, part) for part in parts)
-        self.records.extend(
-            {"request_id": request.id, "dataset_id": part.circle.dataset.id, "row": row}
-            for part in parts
-            if submission.ask.kind != "class"  # its label says which
-            for row in part.match.rows
-        )
         if request.status == RequestStatus.ACCEPTED:
             self.erasures.extend(shares.rows(request.id, models_of(parts), now=self.now))
         subject = submission.ask.subject_id
@@ -366,6 +403,16 @@ class _Page:
         line = _line(request, submission.ask, parts)
         self.lines.setdefault(f"key:{submission.principal}", []).append(line)
         return request
+
+    def _list(self, request: DeletionRequest, named: listing.Named) -> None:
+        if not named.rows:
+            return
+        request.listed_by = self.lists.under(named)
+        if request.listed_by is None:
+            request.listed_by, request.rows_digest = request.id, named.digest
+            self.records[request.id] = named
+            self.listed += named.count
+            self.lists.add(request.id, named)
 
     def _row(self, submission: Submission, parts: list[Part]) -> DeletionRequest:
         ask = submission.ask
@@ -400,6 +447,17 @@ class _Page:
             return None
         dataset = None if ask.dataset is None else parts[0].circle.dataset
         return matching.subject_digest(dataset, ask.subject_id, digester=self.digester)
+
+
+def _in_pieces(lists: Mapping[str, listing.Named]) -> Iterator[list[dict[str, Any]]]:
+    """Yield rows of ``RequestRecord``, at most ``ROWS_AT_ONCE`` at a time."""
+    rows = chain.from_iterable(
+        ({"request_id": request_id, "dataset_id": dataset_id, "row": row} for row in its)
+        for request_id, named in lists.items()
+        for dataset_id, its in named.rows
+    )
+    while piece := list(islice(rows, ROWS_AT_ONCE)):
+        yield piece
 
 
 def models_of(parts: Iterable[Part]) -> list[Model]:

@@ -23,6 +23,8 @@ CHUNK = 10_000
 
 Kind = Literal["records", "subject", "class"]
 
+_What = tuple[Kind, tuple[str, ...], str | None, int | None]
+
 _GENERATED = re.compile(r"row-([0-9]{6,10})")
 
 
@@ -55,6 +57,11 @@ class Ask:
     reason: str | None = field(default=None, repr=False)
     client_reference: str | None = field(default=None, repr=False)
 
+    @property
+    def what(self) -> _What:
+        """What two asks for the same have in common, in one dataset or in all."""
+        return (self.kind, self.record_ids, self.subject_id, self.label)
+
 
 @dataclass(frozen=True)
 class Match:
@@ -73,7 +80,7 @@ class Match:
 def match(
     session: Session, dataset: Dataset, asks: Sequence[Ask], *, digester: Digester
 ) -> list[Match]:
-    """The match of every ask (all of one dataset), in order.
+    """The match of every ask (all of one dataset), in order; asks for the same have the same one.
 
     A record that another request is already forgetting counts as still to forget until its raw
     row is erased, so that this request does not end before that one.
@@ -86,17 +93,19 @@ def match(
     subjects = {digest for ask in asks for digest in _candidates(dataset, ask, digester)}
     by_subject = _by_subjects(session, [dataset.id], subjects).get(dataset.id, {})
     by_label = _by_label(session, dataset, {ask.label for ask in asks if ask.kind == "class"})
-    found: list[Match] = []
+    found: dict[_What, Match] = {}
     for ask in asks:
+        if ask.what in found:
+            continue
         if ask.kind == "records":
             hits, missing = _of_records(by_id, dataset, ask)
         elif ask.kind == "subject":
             hits, missing = _of_subject(by_subject, dataset, ask, digester), 0
         else:
-            found.append(by_label[ask.label])
+            found[ask.what] = by_label[ask.label]
             continue
-        found.append(_match(hits, missing))
-    return found
+        found[ask.what] = _match(hits, missing)
+    return [found[ask.what] for ask in asks]
 
 
 def rows_of(session: Session, dataset: Dataset, record_ids: Sequence[str]) -> list[int | None]:
@@ -128,11 +137,12 @@ def everywhere(
         digest for data in known for ask in asks for digest in _candidates(data, ask, digester)
     }
     held = _by_subjects(session, [data.id for data in known], wanted)
-    found: list[dict[str, Match]] = []
+    found: dict[_What, dict[str, Match]] = {}
     for ask in asks:
-        hits = {data: _of_subject(held.get(data.id, {}), data, ask, digester) for data in known}
-        found.append({data.name: _match(here, 0) for data, here in hits.items() if here})
-    return found
+        if ask.what not in found:
+            hits = {data: _of_subject(held.get(data.id, {}), data, ask, digester) for data in known}
+            found[ask.what] = {data.name: _match(here, 0) for data, here in hits.items() if here}
+    return [found[ask.what] for ask in asks]
 
 
 def subject_digest(dataset: Dataset | None, subject_id: str, *, digester: Digester) -> str:

@@ -1,13 +1,15 @@
 """Which records a deletion request names: those that were listed for it, or those of a class.
 
-A request for a class lists nothing. Its label says which records it names, and they cannot change:
-a dataset's records keep their labels, those of erased rows too.
+Requests that matched the very same records share one list (``listing``), under the id of the first
+of them. A request for a class lists nothing. Its label says which records it names, and they cannot
+change: a dataset's records keep their labels, those of erased rows too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Self
 
 from sqlalchemy import (
     ColumnElement,
@@ -25,10 +27,43 @@ from sqlalchemy.orm import Session, aliased
 from service.ledger.tables import DeletionRequest, Erasure, Record, RequestRecord
 
 
-def lists(request_id: Any) -> ColumnElement[bool]:
-    """SQL: the row of ``RequestRecord`` belongs to the request, and names ``Record``."""
+@dataclass(frozen=True)
+class Names:
+    """What requests name, each thing once."""
+
+    #: Ids under which records are listed.
+    lists: frozenset[str]
+    #: Labels of classes.
+    labels: frozenset[int]
+
+    @classmethod
+    def of(cls, requests: Iterable[DeletionRequest]) -> Self:
+        """Return what these requests name."""
+        return cls._of((one.listed_by, one.label, one.kind) for one in requests)
+
+    @classmethod
+    def of_ids(cls, session: Session, requests: Collection[str]) -> Self:
+        """Return what the requests of these ids name."""
+        wanted = select(DeletionRequest.listed_by, DeletionRequest.label, DeletionRequest.kind)
+        found = session.execute(wanted.where(DeletionRequest.id.in_(requests)).distinct())
+        return cls._of((listed_by, label, kind) for listed_by, label, kind in found)
+
+    @classmethod
+    def _of(cls, requests: Iterable[tuple[str | None, int | None, str]]) -> Self:
+        lists: set[str] = set()
+        labels: set[int] = set()
+        for listed_by, label, kind in requests:
+            if listed_by is not None:
+                lists.add(listed_by)
+            if kind == "class" and label is not None:
+                labels.add(label)
+        return cls(frozenset(lists), frozenset(labels))
+
+
+def lists(request: Any = DeletionRequest) -> ColumnElement[bool]:
+    """SQL: the row of ``RequestRecord`` is listed for ``request`` (or an alias), of ``Record``."""
     return and_(
-        RequestRecord.request_id == request_id,
+        RequestRecord.request_id == request.listed_by,
         RequestRecord.dataset_id == Record.dataset_id,
         RequestRecord.row == Record.row,
     )
@@ -51,7 +86,8 @@ def asked(*about: ColumnElement[bool]) -> ColumnElement[bool]:
     listed = exists().where(
         name.dataset_id == Record.dataset_id,
         name.row == Record.row,
-        Erasure.request_id == name.request_id,
+        request.listed_by == name.request_id,
+        Erasure.request_id == request.id,
         *about,
     )
     by_label = exists().where(of_class(request), Erasure.request_id == request.id, *about)
@@ -60,12 +96,10 @@ def asked(*about: ColumnElement[bool]) -> ColumnElement[bool]:
 
 def naming(*rows: ColumnElement[bool]) -> Select[Any]:
     """Select of the ids of all requests that name a ``Record`` of which ``rows`` holds, sorted."""
-    listed = (
-        select(RequestRecord.request_id).join(Record, lists(RequestRecord.request_id)).where(*rows)
-    )
+    listed = _listed(DeletionRequest.id).where(*rows)
     by_label = select(DeletionRequest.id).join(Record, of_class()).where(*rows)
     found = listed.union(by_label).subquery()
-    return select(found.c.request_id).order_by(found.c.request_id)
+    return select(found.c.id).order_by(found.c.id)
 
 
 def records(
@@ -77,9 +111,7 @@ def records(
 
     Records of a class that had been erased before it was asked for were not matched.
     """
-    listed = select(RequestRecord.request_id, *columns).join(
-        Record, lists(RequestRecord.request_id)
-    )
+    listed = _listed(DeletionRequest.id.label("request_id"), *columns)
     by_label = (
         select(DeletionRequest.id, *columns)
         .join(Record, of_class())
@@ -89,32 +121,35 @@ def records(
         listed = listed.where(Record.dataset_id == dataset_id)
         by_label = by_label.where(Record.dataset_id == dataset_id)
     if requests is not None:
-        listed = listed.where(RequestRecord.request_id.in_(requests))
+        listed = listed.where(DeletionRequest.id.in_(requests))
         by_label = by_label.where(DeletionRequest.id.in_(requests))
     return union(listed, by_label)
 
 
-def labels(session: Session, requests: Collection[str]) -> list[int]:
-    """Labels of the classes that these requests are for."""
-    wanted = select(DeletionRequest.label).where(
-        DeletionRequest.id.in_(requests), DeletionRequest.kind == literal_column("'class'")
-    )
-    return [label for label in session.scalars(wanted.distinct()) if label is not None]
+def named(names: Names) -> list[ColumnElement[bool]]:
+    """SQL: conditions of which one holds for each ``Record`` that is named.
 
-
-def named(requests: Collection[str], labels: Collection[int]) -> list[ColumnElement[bool]]:
-    """SQL: conditions of which one holds for each ``Record`` that one of the requests names.
-
-    ``labels`` are those of the classes that they are for. Two conditions in the place of one: of
-    a disjunction neither side can be looked up.
+    Two conditions in the place of one: of a disjunction neither side can be looked up.
     """
-    found: list[ColumnElement[bool]] = [
-        exists().where(
-            RequestRecord.request_id.in_(requests),
-            RequestRecord.dataset_id == Record.dataset_id,
-            RequestRecord.row == Record.row,
+    found: list[ColumnElement[bool]] = []
+    if names.lists:
+        found.append(
+            exists().where(
+                RequestRecord.request_id.in_(names.lists),
+                RequestRecord.dataset_id == Record.dataset_id,
+                RequestRecord.row == Record.row,
+            )
         )
-    ]
-    if labels:
-        found.append(Record.label.in_(labels))
+    if names.labels:
+        found.append(Record.label.in_(names.labels))
     return found
+
+
+def _listed(*columns: Any) -> Select[Any]:
+    """Select of ``columns`` of each request with each ``Record`` that is listed for it."""
+    return (
+        select(*columns)
+        .select_from(DeletionRequest)
+        .join(RequestRecord, RequestRecord.request_id == DeletionRequest.listed_by)
+        .join(Record, lists())
+    )

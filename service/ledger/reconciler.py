@@ -165,7 +165,8 @@ def _lock(session: Session, found: Sequence[Finding]) -> None:
         for some in findings.pieces(requests)
         for dataset_id in session.scalars(
             select(RequestRecord.dataset_id)
-            .where(RequestRecord.request_id.in_(some))
+            .join(DeletionRequest, DeletionRequest.listed_by == RequestRecord.request_id)
+            .where(DeletionRequest.id.in_(some))
             .union(select(DeletionRequest.dataset_id).where(DeletionRequest.id.in_(some)))
         )
         if dataset_id is not None
@@ -219,8 +220,7 @@ def _reopen(
         _open_erasure(session, request_id, model_id, now=now)
     if any(one.kind == Kind.STANDING for one in because):
         for dataset_id in _not_excluded(session, request_id):
-            labels = naming.labels(session, [request_id])
-            erasures.exclude(session, dataset_id, [request_id], labels=labels)
+            erasures.exclude(session, dataset_id, naming.Names.of([request]))
     audit.append(
         session,
         actor=actor,

@@ -156,8 +156,7 @@ def _begin(requests: Iterable[DeletionRequest]) -> None:
 def _exclude(session: Session, dataset_id: int, requests: Sequence[str]) -> None:
     session.flush()
     if requests:
-        labels = naming.labels(session, requests)
-        erasures.exclude(session, dataset_id, requests, labels=labels)
+        erasures.exclude(session, dataset_id, naming.Names.of_ids(session, requests))
 
 
 def _say(session: Session, requests: Sequence[str], data: dict[str, str], *, actor: str) -> None:

@@ -168,13 +168,13 @@ def _begin(session: Session, request: DeletionRequest) -> None:
     """No longer to be cancelled, and out of every training from now on."""
     request.status = RequestStatus.PROCESSING
     session.flush()
-    listed = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.id)
-    labels = naming.labels(session, [request.id])
+    listed = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.listed_by)
+    names = naming.Names.of([request])
     datasets = set(session.scalars(listed.distinct()))
-    if labels and request.dataset_id is not None:
+    if names.labels and request.dataset_id is not None:
         datasets.add(request.dataset_id)
     for dataset_id in sorted(datasets):
-        erasures.exclude(session, dataset_id, [request.id], labels=labels)
+        erasures.exclude(session, dataset_id, names)
 
 
 def _ask_again(
@@ -284,6 +284,8 @@ def _record(
         status_reason="asked for again after a backup was restored",
         **columns,
     )
+    if request.matched and request.kind != "class":  # its label says which
+        request.listed_by = request.id
     session.add(request)
     session.flush()
     if dataset is None:
@@ -298,7 +300,7 @@ def _record(
         for one, its in rows.items()
         for row in its
     ]
-    if named and request.kind != "class":  # its label says which
+    if named and request.listed_by is not None:
         session.execute(insert(RequestRecord), named)
     completed = request.status == RequestStatus.COMPLETED
     audit.append(

@@ -83,7 +83,7 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
         or_(Record.excluded_revision.is_(None), Record.excluded_revision > data_revision),
     )
     held = or_(
-        exists().where(naming.lists(DeletionRequest.id), inside),
+        exists().where(naming.lists(), inside),
         exists().where(naming.of_class(), inside),
     )
     has_share = exists().where(

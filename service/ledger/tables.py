@@ -432,6 +432,13 @@ class DeletionRequest(Base):
             sqlite_where=text("kind = 'class'"),
             postgresql_where=text("kind = 'class'"),
         ),
+        # The requests that others may share the list of.
+        Index(
+            "ix_deletion_requests_rows_digest",
+            "rows_digest",
+            sqlite_where=text("rows_digest IS NOT NULL"),
+            postgresql_where=text("rows_digest IS NOT NULL"),
+        ),
     )
 
     #: Sorts by time of arrival.
@@ -446,6 +453,11 @@ class DeletionRequest(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     client_reference: Mapped[str | None] = mapped_column(String(255))
     principal: Mapped[str] = mapped_column(String(40), index=True)
+    #: The request under whose id its records are listed: itself, or an earlier one that matched
+    #: the very same; None: it lists none, because it matched none or is for a class.
+    listed_by: Mapped[str | None] = mapped_column(String(40), index=True)
+    #: What its own list is looked up by (``listing``); None: nobody shares it.
+    rows_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     matched: Mapped[int]
     already_forgotten: Mapped[int]
     not_found: Mapped[int]
@@ -488,9 +500,11 @@ class Suppression(Base):
 
 
 class RequestRecord(Base):
-    """A record that a request matched and that was not forgotten before.
+    """A record that requests matched and that was not forgotten before.
 
-    A request for a class has none: it names the records of its label (``naming``).
+    Those that matched the very same share one list, under the id of the first of them
+    (``DeletionRequest.listed_by``); it never changes and outlives that one's end. A request for a
+    class has none: it names the records of its label (``naming``).
     """
 
     __tablename__ = "request_records"

@@ -259,7 +259,7 @@ def _rows_of(session: Session, status: RequestStatus) -> set[int]:
     return set(
         session.scalars(
             select(RequestRecord.row)
-            .join(DeletionRequest, DeletionRequest.id == RequestRecord.request_id)
+            .join(DeletionRequest, DeletionRequest.listed_by == RequestRecord.request_id)
             .where(DeletionRequest.status == status)
         )
     )

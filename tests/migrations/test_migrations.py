@@ -223,3 +223,22 @@ def _definitions(database: Engine) -> dict[str, Any]:
         if table != "alembic_version"
     }
     return {"triggers": triggers, "keys": keys}
+
+
+def test_requests_that_share_a_list_have_one_each_in_the_schema_of_before(
+    bare_database: Engine,
+) -> None:
+    schema.upgrade(bare_database)
+    with db.session_factory(bare_database).begin() as session:
+        data = factories.dataset(session)
+        first = factories.request(session, data, rows=[1, 2])
+        second = factories.request(session, data, rows=[], listed_by=first.id)
+        expected = {(one.id, row) for one in (first, second) for row in (1, 2)}
+    schema.downgrade(bare_database, revision="0020")
+    with bare_database.connect() as connection:
+        found = connection.execute(text("SELECT request_id, row FROM request_records"))
+        assert {(request_id, row) for request_id, row in found} == expected
+    schema.upgrade(bare_database)
+    with bare_database.connect() as connection:
+        found = connection.execute(text("SELECT id, listed_by FROM deletion_requests"))
+        assert all(request_id == listed_by for request_id, listed_by in found)

@@ -12,8 +12,8 @@ from sqlalchemy import Engine, event, select, text
 
 from service import wake
 from service.api import recorder
-from service.errors import NotFound, Unavailable
-from service.ledger import audit, db, idempotency, requests
+from service.errors import NotFound, ServiceError, Unavailable
+from service.ledger import audit, db, idempotency, intake, requests
 from service.ledger.intake import QueueFull
 from service.ledger.matching import Ask
 from service.ledger.tables import AuditEvent, Dataset, DeletionRequest
@@ -244,3 +244,41 @@ def test_a_repeated_key_in_the_next_group_gets_the_answer_of_the_one_that_is_bei
     assert (first.repeated, second.repeated) == (False, True)
     assert first.answer == second.answer
     assert _recorded(database) == {first.answer["id"]}
+
+
+def _counted_transactions(database: Engine) -> int:
+    with db.session_factory(database)() as session:
+        return len(session.scalars(select(AuditEvent.at).distinct()).all())
+
+
+def test_calls_that_list_many_rows_are_split_into_transactions(
+    made: recorder.Recorder, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "ROWS_AT_ONCE", 10)
+
+    async def call_all() -> list[list[recorder.Outcome]]:
+        few = [[_submission(f"r{row}")] for row in range(5)]
+        many = [_submission(f"r{row}") for row in range(5, 30)]
+        return await asyncio.gather(*(made.record(call) for call in [*few, many]))
+
+    shares = asyncio.run(call_all())
+    told = [one.answer["id"] for share in shares for one in share if hasattr(one, "answer")]
+    assert len(told) == len(set(told)) == 30
+    assert _recorded(database) == set(told)
+    assert _counted_transactions(database) == 3
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite stores a NUL
+def test_a_call_whose_later_transaction_fails_is_told_which_requests_stand(
+    made: recorder.Recorder, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "ROWS_AT_ONCE", 2)
+    call = [_submission("r0"), _submission("r1"), _submission("r2", reason="a\0b")]
+    *stands, lost = asyncio.run(made.record(call))
+    assert [one.answer["id"] for one in stands if isinstance(one, requests.Receipt)] == [
+        one.id for one in call[:2]
+    ]
+    assert isinstance(lost, ServiceError)
+    assert lost.status == 422
+    assert _recorded(database) == {one.id for one in call[:2]}

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import db, erasures, requests
+from service.ledger import db, erasures, naming, requests
 from service.ledger.states import (
     ErasureStatus,
     IllegalMove,
@@ -37,7 +37,7 @@ def model(session: Session, data: Dataset) -> Model:
 def asked(session: Session, data: Dataset, *rows: int) -> DeletionRequest:
     """A request whose records were excluded when its batch was claimed."""
     request = factories.request(session, data, rows=rows, status=RequestStatus.PROCESSING)
-    erasures.exclude(session, data.id, [request.id])
+    erasures.exclude(session, data.id, naming.Names.of([request]))
     session.expire_all()
     return request
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, erasures, findings, reconciler, requests, versions
+from service.ledger import audit, erasures, findings, naming, reconciler, requests, versions
 from service.ledger.findings import Finding, Kind
 from service.ledger.states import ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
@@ -43,7 +43,7 @@ def _forgotten(
 ) -> DeletionRequest:
     """A request that was completed on these models, from the exclusion to the audit line."""
     asked = factories.request(session, data, rows=[row], status=RequestStatus.PROCESSING)
-    erasures.exclude(session, data.id, [asked.id])
+    erasures.exclude(session, data.id, naming.Names.of([asked]))
     session.expire_all()
     for model, base in done:
         batch = factories.batch(session, model, base, rows=[row], status="completed")

@@ -21,6 +21,7 @@ from service.ledger import (
     erasures,
     intake,
     locks,
+    naming,
     outlook,
     requests,
     runs,
@@ -372,7 +373,7 @@ def test_a_training_that_starts_gets_its_share_of_what_is_not_excluded_yet(
     _published(session, data)
     [waiting, begun] = _record(session, _records(data, "r0"), _records(data, "r1"))
     begun.status = RequestStatus.PROCESSING
-    erasures.exclude(session, data.id, [begun.id])
+    erasures.exclude(session, data.id, naming.Names.of([begun]))
     learning = factories.model(session, data)
     run = factories.training_run(session, learning, status=RunStatus.QUEUED)
     locked = locks.dataset(session, data.id, locks.Hold.PUBLICATION)

@@ -19,6 +19,7 @@ from service.ledger import (
     intake,
     leases,
     models,
+    naming,
     replay,
     report,
     requests,
@@ -81,7 +82,7 @@ def _rows(session: Session, request: DeletionRequest) -> set[tuple[str, int]]:
     found = session.execute(
         select(Dataset.name, RequestRecord.row)
         .join(Dataset, Dataset.id == RequestRecord.dataset_id)
-        .where(RequestRecord.request_id == request.id)
+        .where(RequestRecord.request_id == request.listed_by)
     )
     return {(name, row) for name, row in found}
 
@@ -353,14 +354,15 @@ def test_a_group_costs_no_more_statements_than_one(session: Session) -> None:
         event.remove(bound, "before_cursor_execute", note)
         assert all(isinstance(one, intake.Receipt) for one in made)
         counts.append(len(seen))
-    assert counts[0] == counts[1]
+    listing, sharing = counts  # the second group finds the list of the first
+    assert sharing <= listing
 
 
 def test_versions_know_what_of_it_they_hold(session: Session) -> None:
     one, other = _dataset(session, "one", 2), _dataset(session, "other", 2)
     models = [_model(session, one), _model(session, other)]
     _record(session, "ann")
-    erasures.exclude(session, one.id, [session.scalars(select(DeletionRequest.id)).one()])
+    erasures.exclude(session, one.id, naming.Names.of(session.scalars(select(DeletionRequest))))
     for share in session.scalars(select(Erasure)):
         share.status = ErasureStatus.COMPLETED
     session.flush()

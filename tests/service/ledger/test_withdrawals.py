@@ -20,6 +20,7 @@ from service.ledger import (
     intake,
     leases,
     models,
+    naming,
     purges,
     removals,
     requests,
@@ -98,7 +99,7 @@ def asked(
     for owner in owners:
         factories.erasure(session, request, owner, status=share, error="x")
     if status == RequestStatus.NEEDS_REVIEW:
-        erasures.exclude(session, data.id, [request.id])
+        erasures.exclude(session, data.id, naming.Names.of([request]))
     return request
 
 

@@ -234,7 +234,7 @@ def test_requests_that_share_a_list_have_one_each_in_the_schema_of_before(
         first = factories.request(session, data, rows=[1, 2])
         second = factories.request(session, data, rows=[], listed_by=first.id)
         expected = {(one.id, row) for one in (first, second) for row in (1, 2)}
-    schema.downgrade(bare_database, revision="0020")
+    schema.downgrade(bare_database, revision="0021")
     with bare_database.connect() as connection:
         found = connection.execute(text("SELECT request_id, row FROM request_records"))
         assert {(request_id, row) for request_id, row in found} == expected

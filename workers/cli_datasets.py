@@ -185,8 +185,8 @@ _ORIGINS = {
 }
 
 _COUNTED = {
-    "record_ids_normalised": "record ids were normalised (white space, Unicode form)",
-    "subject_ids_normalised": "subject ids were normalised (white space, Unicode form)",
+    "record_ids_normalised": "record ids were normalised (white space, dashes, Unicode form)",
+    "subject_ids_normalised": "subject ids were normalised (white space, dashes, Unicode form)",
     "images_turned": "images were turned as their EXIF orientation says",
     "images_coloured": "gray images among colour ones were made colour",
     "suppressed": "rows were left out because they were forgotten before",

@@ -35,7 +35,11 @@ class Sieve:
         """Which rows of the next chunk are to be left out, (k,) bool."""
         first = self._read
         self._read += len(chunk)
-        return self._of_subjects(chunk.subject_ids, len(chunk)) | self._of_rows(chunk, first)
+        left_out = self._of_rows(chunk, first)
+        # What was suppressed before ids had their present form has digests of the former one.
+        for subject_ids in (chunk.subject_ids, chunk.subject_ids_before):
+            left_out |= self._of_subjects(subject_ids, len(chunk))
+        return left_out
 
     def missed(self, session: Session, dataset: Dataset, subject_ids: Sequence[str] | None) -> bool:
         """Whether records of the dataset are of a subject suppressed after this sieve was made.
@@ -70,12 +74,16 @@ class Sieve:
         if not rows:
             return np.zeros(len(chunk), np.bool_)
         labels = np.asarray(chunk.labels).astype(np.int64)
-        keys = chunk.record_ids or [suppressions.place_key(first + i) for i in range(len(chunk))]
+        places = [suppressions.place_key(first + i) for i in range(len(chunk))]
+        keys = [chunk.record_ids or places]
+        keys += [chunk.record_ids_before] if chunk.record_ids_before else []
         left_out = np.zeros(len(chunk), np.bool_)
-        for places, x in _as_stored(chunk.x):
-            contents = arrays.row_digests(np.ascontiguousarray(x), labels[places])
-            for place, content in zip(places.tolist(), contents, strict=True):
-                left_out[place] |= not rows.isdisjoint(self.digester.rows(keys[place], content))
+        for numbers, x in _as_stored(chunk.x):
+            contents = arrays.row_digests(np.ascontiguousarray(x), labels[numbers])
+            for number, content in zip(numbers.tolist(), contents, strict=True):
+                left_out[number] |= any(
+                    not rows.isdisjoint(self.digester.rows(form[number], content)) for form in keys
+                )
         return left_out
 
     @property

@@ -45,7 +45,8 @@ class NotesView(BaseModel):
     format: str | None = None
     splits: Literal["source", "drawn"] | None = None
     record_ids_normalised: int = Field(
-        0, description="record ids that had white space around them or another Unicode form"
+        0,
+        description="record ids whose white space, dashes or Unicode form were changed",
     )
     subject_ids_normalised: int = 0
     images_turned: int = Field(0, description="images turned as their EXIF orientation says")

@@ -1,9 +1,16 @@
 """Record and subject ids as text: one form for ingest and requests, so that both mean the same.
 
-An id is compared in Unicode's composed form (NFC) without the white space around it, because those
-differ between programs that mean the same person. What differs by case or by a compatibility form
-(a ligature, a full-width letter, an invisible character) may be another person: ``lookalike`` tells
-such ids, and ingest refuses them unless the source says whether case matters.
+The form takes away what nobody can see or type on purpose, because it differs between programs that
+mean the same person: Unicode's compatibility forms (NFKC: full-width letters, ligatures, no-break
+spaces and hyphens), characters that do not show (zero-width ones, soft hyphens, variation
+selectors), every kind of dash and of white space, and white space around the id. It is the form of
+Unicode's NFKC_Casefold with dashes and spaces folded too, and with case only where a source says
+that case does not matter. Two ids of one source that become one in it, or that differ by case alone
+(``lookalike``), may be two people: ingest refuses them by both rows.
+
+Datasets and suppressions of before this form were made of a narrower one (``composed``), and the
+first datasets keep ids as their source gave them. A keyed digest cannot be made anew, so ids are
+looked up in all three (``forms``).
 """
 
 from __future__ import annotations
@@ -21,8 +28,10 @@ GENERATED_PREFIX = "row-"
 #: Characters that Unicode lets a program leave out (Default_Ignorable_Code_Point) and that are
 #: letters or marks by their category, and the blank Braille pattern.
 _UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
+#: Dashes (Unicode's property Dash) that are mathematical signs or swung by their category.
+_OTHER_DASHES = frozenset("\u2053\u2212")
 
 
 class Origin(StrEnum):
@@ -34,7 +43,7 @@ class Origin(StrEnum):
 
 
 class Case(StrEnum):
-    """What a source says of ids that differ by case or compatibility form."""
+    """What a source says of ids that differ by case."""
 
     DISTINCT = "distinct"  # they are different ids
     IGNORED = "ignored"  # they are one id; ids are kept and looked up case-folded
@@ -42,7 +51,21 @@ class Case(StrEnum):
 
 def normalise(text: str, *, fold_case: bool = False) -> str:
     """Return the form in which an id is kept and looked up; it may be empty."""
-    if text.isascii():  # nothing to compose; by far the most ids
+    if text.isascii() and text.isprintable():  # by far the most ids
+        return " ".join((text.lower() if fold_case else text).split())
+    if fold_case:
+        # Compatibility caseless matching, the Unicode standard's definition D146.
+        text = unicodedata.normalize("NFD", text).casefold()
+        text = unicodedata.normalize("NFKC", text).casefold()
+    shown = "".join(filter(_is_seen, unicodedata.normalize("NFKC", text)))
+    text = "".join("-" if _is_dash(one) else one for one in shown)
+    # One space is as good as two, or as a tab.
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def composed(text: str, *, fold_case: bool = False) -> str:
+    """Return the form in which ids were kept before: composed (NFC), no white space around it."""
+    if text.isascii():  # nothing to compose
         return (text.lower() if fold_case else text).strip()
     if fold_case:
         # Canonical caseless matching, the Unicode standard's definition D145.
@@ -51,26 +74,23 @@ def normalise(text: str, *, fold_case: bool = False) -> str:
 
 
 def forms(text: str, *, fold_case: bool = False) -> tuple[str, ...]:
-    """Return the forms under which an id may be kept: normalised, then as given.
-
-    Datasets ingested before ids were normalised keep them as their source gave them.
-    """
-    return tuple(dict.fromkeys((normalise(text, fold_case=fold_case), text)))
+    """Return the forms under which an id may be kept: the present one, that of before, as given."""
+    now, before = normalise(text, fold_case=fold_case), composed(text, fold_case=fold_case)
+    return tuple(dict.fromkeys((now, before, text)))
 
 
 def lookalike(text: str) -> str:
-    """Return a key that two ids share when only case, form, spaces or unseen characters differ."""
-    if text.isascii() and text.isprintable():  # by far the most ids
-        return " ".join(text.lower().split())
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    seen = unicodedata.normalize("NFKC", "".join(filter(_is_seen, folded)))
-    # One space is as good as two, or as a tab.
-    return " ".join(seen.split())
+    """Return a key that two ids share when at most their case and what is normalised differ."""
+    return normalise(text, fold_case=True)
 
 
 def _is_seen(one: str) -> bool:
     """Whether a character shows; those between words do."""
     return one.isspace() or not (unicodedata.category(one) in ("Cc", "Cf") or _UNSEEN.match(one))
+
+
+def _is_dash(one: str) -> bool:
+    return unicodedata.category(one) == "Pd" or one in _OTHER_DASHES
 
 
 def generated(row: int, rows: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
@@ -112,8 +112,8 @@ def rows_of(session: Session, dataset: Dataset, record_ids: Sequence[str]) -> li
     """The row of every id, in order; None where it names no record of the dataset."""
     forms = [_record_forms(dataset, one) for one in record_ids]
     by_id = _by_record_id(session, dataset, {form for given in forms for form in given})
-    hits = (next((by_id[form] for form in given if form in by_id), None) for given in forms)
-    return [None if hit is None else hit.row for hit in hits]
+    kept = (_kept(given, by_id) for given in forms)
+    return [None if form is None else by_id[form].row for form in kept]
 
 
 def everywhere(
@@ -160,7 +160,7 @@ def require_ids(dataset: Dataset, ask: Ask) -> None:
             "ask with record_ids, or ingest the source again with the column that names the person"
         )
     generated = ask.kind == "records" and dataset.record_id_origin == Origin.GENERATED
-    if generated and not all(map(_GENERATED.fullmatch, ask.record_ids)):
+    if generated and not all(map(_numbered, ask.record_ids)):
         raise NoRecordIds(
             f"the record ids of dataset {dataset.name} were generated, as its source has none, so "
             "ids of your own name nothing in it; name rows by the generated form, such as "
@@ -202,13 +202,20 @@ def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[lis
     hits: dict[str, _Hit] = {}
     unknown: set[str] = set()
     for forms in (_record_forms(dataset, one) for one in ask.record_ids):
-        # As given first: a dataset of before may hold ids that only white space tells apart.
-        kept = next((form for form in reversed(forms) if form in by_id), None)
+        kept = _kept(forms, by_id)
         if kept is None:
             unknown.add(forms[0])
         else:
             hits[kept] = by_id[kept]
     return list(hits.values()), len(unknown)
+
+
+def _kept(forms: Sequence[str], by_id: Container[str]) -> str | None:
+    """The form under which a record id is kept, if it is.
+
+    As given first: a dataset of before may hold ids that only what is normalised tells apart.
+    """
+    return next((form for form in reversed(forms) if form in by_id), None)
 
 
 def _by_subjects(
@@ -230,25 +237,38 @@ def _by_subjects(
 def _of_subject(
     by_subject: dict[str, list[_Hit]], dataset: Dataset, ask: Ask, digester: Digester
 ) -> list[_Hit]:
-    candidates = _candidates(dataset, ask, digester)
-    return [hit for digest in candidates for hit in by_subject.get(digest, [])]
+    found = [
+        [hit for digest in digests for hit in by_subject.get(digest, [])]
+        for digests in _by_form(dataset, ask, digester)
+    ]
+    if dataset.id_case == identifiers.Case.DISTINCT:
+        # As given first, and it alone: in a dataset of before other forms are other people.
+        return next(filter(None, reversed(found)), [])
+    return [hit for hits in found for hit in hits]
 
 
 def _candidates(dataset: Dataset, ask: Ask, digester: Digester) -> list[str]:
     """Digests under which the subject may be stored, under any form of its id and any key."""
+    return [digest for digests in _by_form(dataset, ask, digester) for digest in digests]
+
+
+def _by_form(dataset: Dataset, ask: Ask, digester: Digester) -> list[list[str]]:
+    """Digests of the subject by the forms of its id, the present one first, under every key."""
     if ask.subject_id is None:
         return []
-    return [
-        digest
-        for form in _forms(dataset, ask.subject_id)
-        for digest in digester.subject_candidates(dataset.name, form)
-    ]
+    forms = _forms(dataset, ask.subject_id)
+    return [digester.subject_candidates(dataset.name, form) for form in forms]
 
 
 def _record_forms(dataset: Dataset, text: str) -> tuple[str, ...]:
     """Forms under which a record id may be kept; generated ones were once the row's number."""
-    found = _GENERATED.fullmatch(text) if dataset.record_id_origin == Origin.GENERATED else None
-    return (text, str(int(found[1]))) if found else _forms(dataset, text)
+    found = _numbered(text) if dataset.record_id_origin == Origin.GENERATED else None
+    return (found[0], str(int(found[1]))) if found else _forms(dataset, text)
+
+
+def _numbered(text: str) -> re.Match[str] | None:
+    """The id as a generated one, of which [1] are the digits; None where it is none."""
+    return _GENERATED.fullmatch(identifiers.normalise(text))
 
 
 def _forms(dataset: Dataset, text: str) -> tuple[str, ...]:

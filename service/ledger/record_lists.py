@@ -133,7 +133,7 @@ def _rows(session: Session, dataset: Dataset, record_ids: Iterable[str]) -> list
     shown: list[int] = []
     position = 0
     given = iter(record_ids)
-    while chunk := list(islice(given, _PAGE // 2)):  # an id may have two forms
+    while chunk := list(islice(given, _PAGE // 3)):  # an id may have three forms
         for row in matching.rows_of(session, dataset, chunk):
             position += 1
             if row is not None:

@@ -262,14 +262,16 @@ def readmit_subject(
 
     What was forgotten stays forgotten. A later deletion suppresses the subject again.
     """
-    forms = _forms(subject_id).values()
+    forms = {
+        form for fold in (False, True) for form in identifiers.forms(subject_id, fold_case=fold)
+    }
     own = {digest for form in forms for digest in digester.subjects(form)}
     of_subject = Suppression.digest.in_(own) & Suppression.kind.in_([Kind.SUBJECT, Kind.FOLDED])
     names = session.scalars(select(Dataset.name)).all()
     anywhere = own | {
         digest
         for name in names
-        for form in {*forms, subject_id}
+        for form in forms
         for digest in digester.subject_candidates(name, form)
     }
     lifted = _lift(session, of_subject, now=now)

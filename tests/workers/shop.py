@@ -35,17 +35,28 @@ class Shop:
         self.runtime = dataclasses.replace(self.runtime, settings=self.settings)
         return self
 
-    def write(self, name: str, *leave: str, rows: range = range(ROWS)) -> str:
-        """A file of ``rows``; person n has rows n, n + 6, …; ``leave`` names columns to omit."""
-        with (self.settings.sources / name).open("w", newline="") as stream:
-            lines = [self._row(row, leave) for row in rows]
+    def write(
+        self,
+        name: str,
+        *leave: str,
+        rows: range = range(ROWS),
+        visit: str = "visit-{}",
+        person: str = "Person-{}",
+    ) -> str:
+        """A file of ``rows``; person n has rows n, n + 6, …; ``leave`` names columns to omit.
+
+        ``visit`` and ``person`` are the patterns of the ids.
+        """
+        with (self.settings.sources / name).open("w", newline="", encoding="utf-8") as stream:
+            lines = [self._row(row, leave, visit, person) for row in rows]
             table = csv.DictWriter(stream, list(lines[0]))
             table.writeheader()
             table.writerows(lines)
         return name
 
-    def _row(self, row: int, leave: tuple[str, ...]) -> dict[str, Any]:
-        columns = {"id": f"visit-{row}", "subject": f"Person-{row % 6}", "label": row % 3}
+    def _row(self, row: int, leave: tuple[str, ...], visit: str, person: str) -> dict[str, Any]:
+        ids = {"id": visit.format(row), "subject": person.format(row % 6)}
+        columns: dict[str, Any] = {**ids, "label": row % 3}
         columns |= {f"f{i}": row + (i + 1) / 8 for i in range(3)}
         return {name: value for name, value in columns.items() if name not in leave}
 

@@ -11,7 +11,8 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from models_store import arrays
-from service.ledger import datasets, records, requests, suppressions
+from service.ledger import datasets, identifiers, records, requests, suppressions
+from service.ledger.identifiers import Case
 from service.ledger.intake import DatasetNotReady
 from service.ledger.matching import Ask
 from service.ledger.states import DatasetStatus, RequestStatus
@@ -68,6 +69,33 @@ def test_a_source_that_ignores_case_keeps_the_person_out_in_any_case(shop: Shop)
     assert _left_out(sieve, "person-2", "person-3") == [True, False]
     exact = suppression.Sieve(shop.runtime.digester, _in_force(shop))
     assert _left_out(exact, "Person-2", "person-2") == [True, False]
+
+
+@pytest.mark.parametrize(("case", "kind"), [(None, "subject"), (Case.IGNORED, "folded")])
+def test_a_suppression_of_before_dashes_were_folded_keeps_the_person_out(
+    shop: Shop, case: Case | None, kind: str
+) -> None:
+    path = shop.write("visits.csv", person="Person\u2011{}")
+    form = identifiers.composed("Person\u20112", fold_case=case is not None)
+    digest = shop.runtime.digester.subject(form)
+    assert form != identifiers.normalise(form)
+    with shop.runtime.session() as session:
+        session.add(Suppression(kind=kind, digest=digest, created_at=shop.runtime.now()))
+    shop.add("visits", path, id_case=case)
+    assert shop.suppressed("visits") == 4
+
+
+def test_a_row_that_was_suppressed_before_dashes_were_folded_stays_out(shop: Shop) -> None:
+    path = shop.write("visits.csv", visit="visit\u2011{}")
+    shop.add("visits", path)
+    with shop.runtime.session() as session:
+        dataset = session.scalars(select(Dataset)).one()
+        content = arrays.digests(shop.runtime.store, str(dataset.array_key))[5].tobytes()
+        # As the service kept it when record ids had only been composed.
+        digest = shop.runtime.digester.row(identifiers.composed("visit\u20115"), content)
+        suppressions.keep_rows(session, dataset, {5: digest}, now=shop.runtime.now())
+    shop.add("visits-2", path)
+    assert shop.records("visits-2") == _visits(5)
 
 
 def _left_out(sieve: suppression.Sieve, *subjects: str) -> list[bool]:

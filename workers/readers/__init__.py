@@ -52,8 +52,8 @@ def open_source(
 
     ``format`` is a name of ``FORMATS`` (default: ``detect``); ``classes`` bounds the labels
     (default: what the format says); ``resize`` (height, width) brings decoded images to one size.
-    Ids come out normalised; those that differ by case are refused unless ``id_case`` says what
-    that means.
+    Ids come out normalised; different ones that become one are refused, and those that differ by
+    case unless ``id_case`` says what that means.
     """
     path = Path(path)
     name = format or detect(path)
@@ -130,11 +130,13 @@ def _checked(source: Source, id_case: Case | None) -> Iterator[Chunk]:
             if len(chunk.labels):
                 _check_labels(chunk, source, first)
                 _check_finite(chunk, source, first)
-                yield dataclasses.replace(
-                    chunk,
-                    record_ids=chunk.record_ids and records.take(chunk.record_ids, first=first),
-                    subject_ids=chunk.subject_ids and subjects.take(chunk.subject_ids, first=first),
-                )
+                if chunk.record_ids:
+                    now, before = records.take(chunk.record_ids, first=first)
+                    chunk = dataclasses.replace(chunk, record_ids=now, record_ids_before=before)
+                if chunk.subject_ids:
+                    now, before = subjects.take(chunk.subject_ids, first=first)
+                    chunk = dataclasses.replace(chunk, subject_ids=now, subject_ids_before=before)
+                yield chunk
                 first += len(chunk.labels)
         records.refuse_alike()
         subjects.refuse_alike()

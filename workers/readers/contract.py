@@ -96,13 +96,17 @@ class Options:
 class Chunk:
     """Some consecutive rows: ``x`` (k, *shape) uint8 or float32, ``labels`` (k,) int64.
 
-    ``splits`` (k,) uint8 holds 0 train, 1 validation, 2 audit.
+    ``splits`` (k,) uint8 holds 0 train, 1 validation, 2 audit. ``record_ids_before`` and
+    ``subject_ids_before`` are the ids in the form in which they were kept before
+    (``identifiers.composed``), where any differs from the present one.
     """
 
     x: npt.NDArray[Any] = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
     record_ids: list[str] | None = field(default=None, repr=False)
     subject_ids: list[str] | None = field(default=None, repr=False)
+    record_ids_before: list[str] | None = field(default=None, repr=False)
+    subject_ids_before: list[str] | None = field(default=None, repr=False)
     splits: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -114,7 +118,12 @@ class Chunk:
             return self
         texts = {
             part: None if found is None else list(compress(found, chosen))
-            for part, found in (("record_ids", self.record_ids), ("subject_ids", self.subject_ids))
+            for part, found in (
+                ("record_ids", self.record_ids),
+                ("subject_ids", self.subject_ids),
+                ("record_ids_before", self.record_ids_before),
+                ("subject_ids_before", self.subject_ids_before),
+            )
         }
         splits = None if self.splits is None else self.splits[chosen]
         return Chunk(x=self.x[chosen], labels=self.labels[chosen], splits=splits, **texts)

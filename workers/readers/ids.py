@@ -40,25 +40,30 @@ class Ids:
         self._kind, self._column, self._longest, self._case = kind, column, longest, case
         self._unique = kind == "record"
         self._keys = bytearray()
-        #: Digests of the lookalike forms that differ from their ids, and these ids' places.
+        #: Digests of the forms that others share and that differ from their ids, and their places.
         self._others, self._places = bytearray(), array.array("q")
         #: Of subjects; every row has a record id.
         self._rows = array.array("q")
         #: How many were changed by being normalised.
         self.normalised = 0
 
-    def take(self, found: Sequence[str], *, first: int) -> list[str]:
-        """Return the ids in the form in which they are kept; ``first`` is the row of [0]."""
+    def take(self, found: Sequence[str], *, first: int) -> tuple[list[str], list[str] | None]:
+        """Return the ids in the form in which they are kept; ``first`` is the row of [0].
+
+        And in the form in which ids were kept before, for what remembers them by it; None where
+        the two are the same.
+        """
         fold = self._case == Case.IGNORED
         kept = [identifiers.normalise(text, fold_case=fold) for text in found]
+        before = [identifiers.composed(text, fold_case=fold) for text in found]
         self.normalised += sum(map(str.__ne__, kept, found))
-        fresh: dict[str, int] = {}
-        for row, text in enumerate(kept, start=first):
-            if self._unique or text not in fresh:
+        seen: set[str] = set()
+        for row, (text, old) in enumerate(zip(kept, before, strict=True), start=first):
+            if self._unique or old not in seen:
                 self._check(text, row)
-                self._remember(text, row)
-                fresh[text] = row
-        return kept
+                self._remember(text, old, row)
+                seen.add(old)
+        return kept, before if before != kept else None
 
     def refuse_alike(self) -> None:
         """Raise ``ReadError`` for two records of one id, or two ids that only look different."""
@@ -107,16 +112,17 @@ class Ids:
                 f"a {self._kind} id has 1 to {self._longest} characters and no NUL", row
             )
 
-    def _remember(self, text: str, row: int) -> None:
-        distinct = self._case == Case.DISTINCT
-        if distinct and not self._unique:
-            return
+    def _remember(self, text: str, before: str, row: int) -> None:
+        """Note an id as the source tells it from others, and the form that another must not have.
+
+        Of the first the form of before is taken: what it does not fold may be two people.
+        """
         try:
-            key = _digest(text)
+            key = _digest(before)
         except UnicodeEncodeError:
             raise self._error("the identifier is not Unicode text; rename it", row) from None
-        other = text if distinct else identifiers.lookalike(text)
-        if other != text:
+        other = text if self._case == Case.DISTINCT else identifiers.lookalike(text)
+        if other != before:
             self._places.append(len(self._keys) // _KEY_BYTES)
             self._others += _digest(other)
         self._keys += key
@@ -126,16 +132,17 @@ class Ids:
     def _too_alike(self, equal: bool, earlier: int) -> str:
         if equal:
             return f"the record id is the same as in row {earlier}; every record needs its own"
-        if self._case == Case.IGNORED:
+        if self._case is not None:
             return (
                 f"the {self._kind} id differs from that of row {earlier} only by a compatibility "
-                "form, spaces or invisible characters; write both alike, or say that such ids are "
-                "different ones (id_case: distinct)"
+                "form, dashes, spaces or invisible characters, which are not told apart; write "
+                "both alike, or rename one of them"
             )
         return (
             f"the {self._kind} id differs from that of row {earlier} only by case, compatibility "
-            "form, spaces or invisible characters; write both alike, or say whether such ids are "
-            "different ones (id_case: distinct) or the same (id_case: ignored)"
+            "form, dashes, spaces or invisible characters; write both alike, or rename one of "
+            "them; where it is case, say whether such ids are different ones (id_case: distinct) "
+            "or the same (id_case: ignored)"
         )
 
     def _error(self, reason: str, row: int) -> ReadError:

@@ -148,6 +148,45 @@ def _of_generated(session: Session, ids: Sequence[str]) -> Dataset:
     return data
 
 
+@pytest.mark.parametrize("asked", ["ann\u2011lee", "ann-lee", "\uff41nn\u2212lee"])
+def test_ids_are_found_whichever_dash_they_are_written_with(session: Session, asked: str) -> None:
+    data = factories.dataset(session, subjects=["ann-lee", *["eve"] * 11])
+    session.get_one(Record, (data.id, 1)).record_id = "ann-lee"
+    by_subject, by_id = _record(
+        session, Ask(data.name, "subject", subject_id=asked), _records(data, asked)
+    )
+    assert requests.rows(session, by_subject.id) == [0]
+    assert requests.rows(session, by_id.id) == [1]
+
+
+@pytest.mark.parametrize("dataset", ["old", None])
+def test_ids_of_before_dashes_were_folded_are_found(session: Session, dataset: str | None) -> None:
+    former = "ann\u2011lee"  # as an ingest kept it then, and its digest
+    data = factories.dataset(session, name="old", subjects=[former, "ann-lee", *["eve"] * 10])
+    session.get_one(Record, (data.id, 2)).record_id = former
+    by_subject, by_id = _record(
+        session,
+        Ask(dataset, "subject", subject_id=f"{former} "),
+        _records(data, f"{former} "),
+    )
+    # Nobody could tell the two when they were kept: who asks with one of them means both.
+    assert requests.rows(session, by_subject.id) == [0, 1]
+    assert requests.rows(session, by_id.id) == [2]
+
+
+def test_where_ids_were_said_to_be_distinct_before_the_one_that_is_named_goes_alone(
+    session: Session,
+) -> None:
+    data = factories.dataset(session, subjects=["\uff501", "p1"] * 6, id_case=Case.DISTINCT)
+    wide, plain = _record(
+        session,
+        Ask(data.name, "subject", subject_id="\uff501"),
+        Ask(data.name, "subject", subject_id="p1"),
+    )
+    assert requests.rows(session, wide.id) == [0, 2, 4, 6, 8, 10]
+    assert requests.rows(session, plain.id) == [1, 3, 5, 7, 9, 11]
+
+
 def test_a_dataset_without_subject_ids_does_not_say_that_it_holds_nobody(session: Session) -> None:
     data = factories.dataset(session)
     refused = _refusal(session, Ask(data.name, "subject", subject_id="planted"))

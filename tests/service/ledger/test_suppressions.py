@@ -67,6 +67,25 @@ def test_a_subject_is_suppressed_in_the_form_in_which_ingests_keep_it(
     assert _suppressed(session, Kind.FOLDED) == {DIGESTER.subject("jos\u00e9")}
 
 
+@pytest.mark.parametrize("asked", ["ann\u2011lee", "ann-lee", "ann\u2212lee\u200b"])
+def test_a_subject_is_suppressed_whichever_dash_it_is_written_with(
+    session: Session, asked: str
+) -> None:
+    factories.dataset(session, name="faces", rows=1, subjects=["ann-lee"])
+    _ask(session, asked)
+    assert _suppressed(session) == {DIGESTER.subject("ann-lee")}
+
+
+def test_a_suppression_of_before_dashes_were_folded_is_lifted_too(
+    session: Session, data: Dataset
+) -> None:
+    for kind, form in ((Kind.SUBJECT, "Ann\u2011Lee"), (Kind.FOLDED, "ann\u2011lee")):
+        session.add(Suppression(kind=kind, digest=DIGESTER.subject(form), created_at=NOW))
+    session.flush()
+    assert suppressions.readmit_subject(session, "Ann\u2011Lee", **WHO) == 2
+    assert not suppressions.in_force(session)
+
+
 def test_whoever_was_not_found_is_not_suppressed(session: Session, data: Dataset) -> None:
     assert _ask(session, "nobody").status == RequestStatus.NO_MATCH
     assert not suppressions.in_force(session)

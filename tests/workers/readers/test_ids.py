@@ -66,19 +66,22 @@ def test_records_whose_ids_differ_by_white_space_are_one_id_twice(tmp_path, suff
     assert "same as in row 1" in str(error)
 
 
-ALIKE = [
-    ("ann@example.org", "Ann@Example.org"),
-    (NFC, NFC.upper()),
+CASES = [("ann@example.org", "Ann@Example.org"), (NFC, NFC.upper())]
+FORMS = [
     ("p1", "\uff501"),
-    ("\ufb01nn", "finn"),
+    ("x\u00b2", "x2"),
     ("a b", "a\u00a0b"),
+    ("a b", "a  b"),
     ("p1", "p\u200b1"),
+    ("ann-lee", "ann\u2011lee"),
+    ("ann\u2013lee", "ann\u2212lee"),
+    ("ann\u00adlee", "annlee"),
 ]
 
 
 @SUFFIXES
 @pytest.mark.parametrize("part", ["subject", "record"])
-@pytest.mark.parametrize(("one", "other"), ALIKE)
+@pytest.mark.parametrize(("one", "other"), [*CASES, *FORMS])
 def test_ids_that_only_look_alike_are_refused_by_both_rows(tmp_path, suffix, part, one, other):
     path = write(tmp_path / f"x{suffix}", **{f"{part}s": ["x", one, "y", other]})
     error = refusal(path)
@@ -87,8 +90,39 @@ def test_ids_that_only_look_alike_are_refused_by_both_rows(tmp_path, suffix, par
         assert word in str(error)
     assert one not in str(error)
     assert other not in str(error)
-    kept = read(path, id_case=Case.DISTINCT)[part == "subject"]
-    assert kept == ["x", one, "y", other]
+
+
+@SUFFIXES
+@pytest.mark.parametrize("part", ["subject", "record"])
+@pytest.mark.parametrize(("one", "other"), CASES)
+def test_ids_that_differ_by_case_are_distinct_where_the_source_says_so(
+    tmp_path, suffix, part, one, other
+):
+    path = write(tmp_path / f"x{suffix}", **{f"{part}s": ["x", one, "y", other]})
+    assert read(path, id_case=Case.DISTINCT)[part == "subject"] == ["x", one, "y", other]
+
+
+@SUFFIXES
+@pytest.mark.parametrize("case", Case)
+@pytest.mark.parametrize("part", ["subject", "record"])
+@pytest.mark.parametrize(("one", "other"), FORMS)
+def test_two_ids_do_not_silently_become_one_whatever_case_means(
+    tmp_path, suffix, part, one, other, case
+):
+    path = write(tmp_path / f"x{suffix}", **{f"{part}s": ["x", one, "y", other, one + "z"]})
+    error = refusal(path, id_case=case)
+    assert (error.row, error.column) == (4, f"{part}_id")
+    assert "row 2" in str(error)
+    assert "rename" in str(error)
+    assert other not in str(error)
+
+
+@SUFFIXES
+def test_an_id_is_kept_without_what_nobody_sees_and_counted(tmp_path, suffix):
+    subjects = ["ann\u2011lee", "ann\u2011lee", "\ufeffben", "c\u00add", "eve"]
+    _, found, notes = read(write(tmp_path / f"x{suffix}", subjects))
+    assert found == ["ann-lee", "ann-lee", "ben", "cd", "eve"]
+    assert notes.subject_ids_normalised == 4
 
 
 def test_ids_that_look_alike_are_found_across_blocks(tmp_path):
@@ -107,8 +141,6 @@ def test_where_case_is_ignored_a_person_is_one_in_every_case(tmp_path, suffix):
     assert notes.subject_ids_normalised == 3
     path = write(tmp_path / f"y{suffix}", records=["A", "b", "a"])
     assert "same as in row 1" in str(refusal(path, id_case=Case.IGNORED))
-    path = write(tmp_path / f"z{suffix}", ["\uff501", "P1"])
-    assert "id_case: distinct" in str(refusal(path, id_case=Case.IGNORED))
 
 
 FLOATS = ["1.0", "12.00", "1.23457E+12", "1e+20", "-3.0", "1,23457E+12", "2.5e3"]
@@ -143,7 +175,10 @@ def test_numbers_text_and_codes_are_ids(tmp_path, suffix):
         "None",
         "<NA>",
         " NA ",
+        "\uff2e\uff21",
         " ",
+        "\u00a0",
+        "\u200b\u3000",
         "\\N",
         "#REF!",
         "n.a.",

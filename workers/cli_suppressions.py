@@ -58,6 +58,9 @@ def readmit(
 
 
 def _ids() -> list[str]:
+    from service.ledger import identifiers
+
     if sys.stdin.isatty():
         err.print("Type the id and end with Ctrl-D.")
-    return [line for line in sys.stdin.read().splitlines() if line.strip()]
+    # What is left of others names nobody.
+    return list(filter(identifiers.normalise, sys.stdin.read().splitlines()))

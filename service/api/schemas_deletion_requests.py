@@ -5,17 +5,34 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from service.api import schemas
 from service.api.problems import Problem
+from service.ledger import identifiers
 from service.ledger.matching import Ask
 from service.ledger.states import ErasureStatus, RequestStatus
 
 MAX_BATCH = 1_000
 KEY_PATTERN = r"^[!-~]{1,200}$"
 
-RecordId = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+def _shows(text: str) -> str:
+    if not identifiers.normalise(text):
+        raise ValueError("an id of white space or unseen characters alone names nobody; correct it")
+    return text
+
+
+_SHOWS = (AfterValidator(_shows), Field(json_schema_extra={"pattern": r"\S"}))
+RecordId = Annotated[str, StringConstraints(min_length=1, max_length=255), *_SHOWS]
+SubjectId = Annotated[str, StringConstraints(min_length=1, max_length=1000), *_SHOWS]
 _ITEM = "#/components/schemas/NewBatchItem"
 _WAYS = ("record_ids", "subject_id", "label")
 
@@ -43,7 +60,7 @@ class NewDeletionRequest(schemas.Body):
     record_ids: list[RecordId] = Field(
         default_factory=list, min_length=1, repr=False, description="ids of single records"
     )
-    subject_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
+    subject_id: SubjectId = Field(
         default_factory=str, repr=False, description="everything about one subject"
     )
     label: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api import auth, bodies, deps, problems, schemas
-from service.api.schemas_deletion_requests import RecordId
+from service.api.schemas_deletion_requests import RecordId, SubjectId
 from service.errors import TooLarge
 from service.ledger import db, suppressions
 
@@ -29,9 +29,7 @@ class Readmission(schemas.Body):
     )
 
     # Defaults by factory: they mark a field as absent and do not show in the document.
-    subject_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
-        default_factory=str, repr=False
-    )
+    subject_id: SubjectId = Field(default_factory=str, repr=False)
     dataset: schemas.DatasetName = Field(
         default_factory=str, description="the one in which the records were forgotten"
     )

@@ -39,8 +39,9 @@ class JsonRequest(Request):
 class JsonRoute(APIRoute):
     """A route that reads nothing it does not know.
 
-    It says 415 to a body of another type, before reading it, and refuses unknown query parameters
-    and repeated headers. Its endpoint is called once more after a deadlock.
+    It says 415 to a body of another type, before reading it; where every field of it may be left
+    out, there need not be one. It refuses unknown query parameters and repeated headers. Its
+    endpoint is called once more after a deadlock.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -52,18 +53,20 @@ class JsonRoute(APIRoute):
         known = parameters.Parameters.of(self.dependant)
         secured = parameters.depends_on(self.dependant, auth.scheme)
         has_body = self.body_field is not None
+        optional = self.body_field is not None and not self.body_field.field_info.is_required()
 
         async def read(request: Request) -> Response:
             # Nothing is read from somebody without a key.
             if secured:
                 await auth.admit(request)
             known.check(request)
-            if not has_body:
+            if not has_body or (optional and not _is_sent(request)):
                 return await handle(request)
             if not _is_json(request.headers.get("content-type", "")):
                 raise UnsupportedMediaType("send the body as application/json")
             strict = JsonRequest(request.scope, request.receive)
-            await strict.json()
+            if await strict.json() is None and optional:
+                raise Unprocessable("send a JSON object, or no body at all")
             return await handle(strict)
 
         return read
@@ -123,6 +126,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(_name: str) -> float:
     raise ValueError
+
+
+def _is_sent(request: Request) -> bool:
+    """Whether a body comes with the request, as HTTP/1.1 says it (RFC 9112, section 6.3)."""
+    if "transfer-encoding" in request.headers:
+        return True
+    return request.headers.get("content-length", "0").strip() != "0"
 
 
 def _is_json(content_type: str) -> bool:

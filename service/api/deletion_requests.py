@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import Header, Path, Query, Request, Response
+from fastapi import Body, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BeforeValidator, ValidationError
 from sqlalchemy.orm import Session
 
@@ -261,7 +261,8 @@ def deny(
     session: deps.Session,
     principal: Approver,
     request_id: RequestId,
-    body: schemas.Denial,
+    # No body is the same as an empty object.
+    body: Annotated[schemas.Denial, Body(default_factory=schemas.Denial)],
 ) -> Response:
     """For a request that the policy's approval limits hold back. It ends here."""
     row = requests.deny(session, request_id, because=body.reason, actor=principal.actor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import Response
+from fastapi import Body, Response
 from pydantic import BaseModel, Field, model_validator
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
@@ -69,6 +69,10 @@ class RunNowGiven(schemas.Body):
         if self.options and self.method is None:
             raise ValueError("options need the method that they are of")
         return self
+
+
+#: No body is the same as an empty object.
+RunNow = Annotated[RunNowGiven, Body(default_factory=RunNowGiven)]
 
 
 class DriftView(BaseModel):
@@ -210,7 +214,7 @@ def change(
     summary="Close the model's next batch without waiting",
 )
 def run_now(
-    model: deps.Name, given: RunNowGiven, caller: Writing, session: deps.Session, wake: deps.Wake
+    model: deps.Name, given: RunNow, caller: Writing, session: deps.Session, wake: deps.Wake
 ) -> Any:
     row, now = models.get(session, model), db.now()
     method, pending = models.run_now(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Path, Response
+from fastapi import Body, Path, Response
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
@@ -32,6 +32,10 @@ class RunGiven(schemas.Body):
     seed: int | None = Field(
         None, ge=0, le=2**63 - 1, description="reproduces the weights; left out: drawn and shown"
     )
+
+
+#: No body is the same as an empty object.
+Run = Annotated[RunGiven, Body(default_factory=RunGiven)]
 
 
 class RunView(BaseModel):
@@ -61,7 +65,7 @@ class RunView(BaseModel):
 )
 def create(
     model: deps.Name,
-    given: RunGiven,
+    given: Run,
     caller: Writing,
     session: deps.Session,
     wake: deps.Wake,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Query
+from fastapi import Body, Query
 from pydantic import Field
 
 from service.api import auth, bodies, datasets, deps, models, problems, schemas, versions
@@ -48,6 +48,11 @@ class VersionWithdrawal(ModelWithdrawal):
     )
 
 
+#: No body is the same as an empty object.
+OfModel = Annotated[ModelWithdrawal, Body(default_factory=ModelWithdrawal)]
+OfVersion = Annotated[VersionWithdrawal, Body(default_factory=VersionWithdrawal)]
+
+
 @router.post(
     "/models/{model:segment}:withdraw",
     status_code=202,
@@ -60,7 +65,7 @@ class VersionWithdrawal(ModelWithdrawal):
 )
 def withdraw_model(
     model: deps.Name,
-    given: ModelWithdrawal,
+    given: OfModel,
     caller: Promoting,
     session: deps.Session,
     wake: deps.Wake,
@@ -99,7 +104,7 @@ def delete_model(
 def withdraw_version(
     model: deps.Name,
     number: deps.Number,
-    given: VersionWithdrawal,
+    given: OfVersion,
     caller: Promoting,
     session: deps.Session,
     wake: deps.Wake,

@@ -91,7 +91,8 @@ async def create_batch(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Each item is accepted or refused on its own; `items` has the results in the same order.
-    Items that name more than 10,000 records together are recorded in several transactions. An `Idempotency-Key` of the call covers every item that has none of its own."""
+    Items that name more than 10,000 records together are recorded in several transactions. An
+    `Idempotency-Key` of the call covers every item that has none of its own."""
     outcomes: list[Outcome] = []
     submissions: list[requests.Submission] = []
     places: list[int] = []

@@ -215,8 +215,13 @@ def _scores(bench: Bench, model: nn.Module, forget: Examples) -> ModelScores:
 
 def _auc(scores: ModelScores, control: ModelScores) -> tuple[float, float, float]:
     """AUC of the loss-threshold attack against never-seen rows of the same classes, with 95 %."""
-    gates = verification.Gates(least_rows=10)
-    found = verification.verify(scores, control, changed=True, lineage_clean=True, gates=gates)
+    found = verification.verify(
+        scores,
+        control,
+        changed=True,
+        lineage_clean=True,
+        criteria=verification.Criteria(least_rows=10),
+    )
     named = [m for m in found.metrics if m.name == "membership_auc"]
     if not named:  # too few rows for the metric to be worth anything
         return float("nan"), float("nan"), float("nan")

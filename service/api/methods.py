@@ -1,4 +1,4 @@
-"""What the installed workers can do: methods, architectures, recipes, gates."""
+"""What the installed workers can do: methods, architectures, recipes, gates, policies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import auth, bodies, deps, pagination
-from service.ledger import capabilities
+from service.ledger import capabilities, choices
 from service.ledger.tables import Capability
 
 router = bodies.router("/v1", tag="methods")
@@ -35,6 +35,28 @@ class MethodView(CapabilityView):
     guarantee: str = Field(description="exact (retraining only) or empirical")
     cost: Literal["step", "training"] = Field(
         description="training: makes epochs over retained rows; runs in the lane for trainings"
+    )
+
+
+class GateView(CapabilityView):
+    """A gate of the verification; its summary is the question that it answers."""
+
+    options_schema: dict[str, Any] = Field(
+        description="JSON schema (2020-12) of its limits, which a policy sets under `gates`"
+    )
+    concern: Literal["integrity", "utility", "removal"]
+    metric: str | None = Field(description="the metric that it judges; null: it judges a fact")
+    needs: list[str] = Field(
+        description="what there must be for it to be asked: records or class (what is forgotten), "
+        "never_seen_rows, references, retained_rows, anchor"
+    )
+    direction: Literal["at_most", "within", "holds"] = Field(
+        description="at_most: a metric above the limit is at fault; within: one farther from its "
+        "target on either side; holds: there is no metric"
+    )
+    disclosure: Literal["public", "few_rows", "scores"] = Field(
+        description="who may read its figures and reason: public: everybody; few_rows: everybody, "
+        "unless they are of few rows; scores: keys with audit:read"
     )
 
 
@@ -69,11 +91,22 @@ def list_recipes(_: Reading, session: deps.Reader, paging: pagination.Asked) -> 
 
 @router.get(
     "/gates",
-    response_model=pagination.Page[CapabilityView],
-    summary="Show the schema of the verification's gates",
+    response_model=pagination.Page[GateView],
+    summary="List the gates of the verification with the schema of their limits",
 )
 def list_gates(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
-    return _page(session, "gates", paging)
+    rows = capabilities.page(session, "gate", after=paging.after(str), limit=paging.fetch)
+    page = paging.page(rows, key=lambda row: row.name)
+    return {**page, "items": [_gate(row) for row in page["items"]]}
+
+
+@router.get(
+    "/policy-schema",
+    response_model=dict[str, Any],
+    summary="Show the JSON schema of a policy, with the limits of every announced gate",
+)
+def show_policy_schema(_: Reading, session: deps.Reader) -> Any:
+    return choices.policy_schema(session)
 
 
 def _page(session: deps.Reader, kind: capabilities.Kind, paging: pagination.Paging) -> Any:
@@ -89,3 +122,8 @@ def _method(row: Capability) -> dict[str, Any]:
         "guarantee": row.details.get("guarantee", "empirical"),
         "cost": capabilities.cost(row),
     }
+
+
+def _gate(row: Capability) -> dict[str, Any]:
+    shown = CapabilityView.model_validate(row).model_dump()
+    return {**shown, **row.details}

@@ -1,7 +1,7 @@
 """What the installed workers can do, as they announced it; options are checked against it.
 
-The API process never loads torch: methods, architectures, recipes and gates reach it only as the
-JSON schemas written here.
+The API process never loads torch: methods, architectures, recipes and gates reach it only as what
+is written here: JSON schemas, and what each says of itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from sqlalchemy.orm import Session
 from service.errors import Unavailable, Unprocessable
 from service.ledger.tables import Capability
 
-Kind = Literal["method", "architecture", "recipe", "gates"]
+Kind = Literal["method", "architecture", "recipe", "criteria", "gate"]
+
+#: Name under which the criteria that hold for every gate are announced.
+CRITERIA = "default"
 
 _DEEPEST = 16
 _LARGEST_INTEGER = 2**63 - 1
@@ -30,7 +33,8 @@ class Announcement:
     """One thing that a worker can do; ``options_schema`` is the JSON schema of its options.
 
     ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` and
-    ``cost`` (``step`` or ``training``).
+    ``cost`` (``step`` or ``training``); of a gate: ``concern``, ``metric``, ``needs``,
+    ``direction`` and ``disclosure``.
     """
 
     kind: Kind
@@ -111,7 +115,30 @@ def check(
     ``field`` is where the options stand in the client's body, for the message.
     """
     schema = get(session, kind, name).options_schema
-    at = field or f"{kind} {name}"
+    return _checked(schema, options, at=field or f"{kind} {name}")
+
+
+def check_gates(session: Session, given: Mapping[str, Any], *, field: str) -> dict[str, Any]:
+    """Return a policy's ``gates`` as given; raise ``WrongOptions`` for a limit of no known gate."""
+    return _checked(gates_schema(session), given, at=field)
+
+
+def gates_schema(session: Session) -> dict[str, Any]:
+    """Return the JSON schema of a policy's ``gates``: the criteria and the limits of every gate."""
+    criteria = get(session, "criteria", CRITERIA).options_schema
+    properties: dict[str, Any] = {}
+    for gate in page(session, "gate"):
+        properties |= gate.options_schema.get("properties", {})
+    return {
+        **criteria,
+        "title": "gates",
+        "properties": {**properties, **criteria.get("properties", {})},
+        "additionalProperties": False,
+    }
+
+
+def _checked(schema: Mapping[str, Any], options: Mapping[str, Any], *, at: str) -> dict[str, Any]:
+    """Return ``options`` once the schema has accepted them; raise ``WrongOptions``."""
     _check_plain(options, at=at, depth=0)
     # Dataclass schemas leave this open, but a misspelt option must not be ignored.
     closed = {"additionalProperties": False, **schema}

@@ -13,9 +13,8 @@ from service.ledger import capabilities
 from service.ledger.policy import Policy
 from service.ledger.tables import Dataset
 
-#: Names under which the one recipe and the one set of gates are announced.
+#: Name under which the one recipe is announced.
 RECIPE = "default"
-GATES = "default"
 
 #: Methods that take back what a log kept of the training.
 NEED_UPDATE_LOG = frozenset({"amnesiac"})
@@ -93,8 +92,16 @@ def policy(session: Session, given: Policy, *, kinds: Collection[str] = ()) -> d
         method(session, choice.method, choice.options, field=field)
         _require_log_kept(choice.method, given, field=f"policy.fallbacks.{place}.method")
     if given.gates:
-        capabilities.check(session, "gates", GATES, given.gates, field="policy.gates")
+        capabilities.check_gates(session, given.gates, field="policy.gates")
     return given.model_dump(mode="json")
+
+
+def policy_schema(session: Session) -> dict[str, Any]:
+    """Return the JSON schema of a policy, with the limits of every announced gate."""
+    schema = Policy.model_json_schema()
+    gates = schema["properties"]["gates"]
+    schema["properties"]["gates"] = gates | capabilities.gates_schema(session)
+    return schema
 
 
 def method(

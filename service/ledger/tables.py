@@ -85,7 +85,7 @@ class IdempotencyKey(Base):
 
 
 class Capability(Base):
-    """What the installed workers can do: a method, an architecture, a recipe or gates.
+    """What the installed workers can do: a method, an architecture, a recipe, a gate, criteria.
 
     Workers announce themselves here, so that the API can check options without loading torch.
     """

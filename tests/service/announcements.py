@@ -8,14 +8,16 @@ from service.ledger import capabilities
 from service.ledger.capabilities import Announcement
 from tests import factories
 from unlearning import architectures, methods, options, training
-from unlearning.verification.gates import Gates
+from unlearning.verification import gates, limits
+from workers.compute import catalogue
 
 
 def announce(session: Session) -> None:
-    """Write down two architectures, two methods, the recipe and the gates."""
+    """Write down two architectures, two methods, the recipe and every gate."""
     made = [
         Announcement("recipe", "default", "Training.", options.schema(training.Recipe), "1"),
-        Announcement("gates", "default", "Gates.", options.schema(Gates), "1"),
+        Announcement("criteria", "default", "Criteria.", limits.schema(), "1"),
+        *(catalogue.announcement(gate, "1") for gate in gates.installed()),
     ]
     for name in ("lenet5", "mlp"):
         architecture = architectures.get(name)

@@ -14,7 +14,7 @@ A worker scores models on rows, stores the scores, and asks for a verdict::
         unlearned, control,                      # the same rows under both models
         changed=digest != base_digest,
         lineage_clean=True,
-        gates=verification.Gates(...),           # from the policy
+        criteria=verification.parse_criteria({...}),  # a policy's gates
         kind="records",                          # or "class"
         references=(),                           # scores of retrained models, if any
         earlier=stored,                          # Evidence of earlier promoted batches
@@ -31,9 +31,11 @@ the validation or audit split was never learned. Take forgotten records out of e
 """
 
 from unlearning.verification.audit import verify
-from unlearning.verification.comparison import compare
+from unlearning.verification.comparison import compare, loses_accuracy
+from unlearning.verification.criteria import Criteria
+from unlearning.verification.disclosure import Disclosure
 from unlearning.verification.drift import Drift, relative_distance
-from unlearning.verification.gates import Gates
+from unlearning.verification.limits import parse as parse_criteria
 from unlearning.verification.matching import Evidence
 from unlearning.verification.measures import Metric
 from unlearning.verification.report import Verification
@@ -41,9 +43,10 @@ from unlearning.verification.scores import ModelScores, Scores, score
 from unlearning.verification.verdict import Outcome, Verdict
 
 __all__ = [
+    "Criteria",
+    "Disclosure",
     "Drift",
     "Evidence",
-    "Gates",
     "Metric",
     "ModelScores",
     "Outcome",
@@ -51,6 +54,8 @@ __all__ = [
     "Verdict",
     "Verification",
     "compare",
+    "loses_accuracy",
+    "parse_criteria",
     "relative_distance",
     "score",
     "verify",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from unlearning.errors import WrongOptions
-from unlearning.verification import accuracy, divergence
+from unlearning.verification import accuracy, divergence, gates
+from unlearning.verification.criteria import Criteria
 from unlearning.verification.estimates import Estimate
 from unlearning.verification.scores import Scores
 
@@ -27,6 +28,21 @@ def compare(
         for name in approximate
         if name in exact and len(exact[name])
     }
+
+
+def loses_accuracy(compared: Mapping[str, Any], criteria: Criteria) -> bool:
+    """Return whether the exact model is less accurate than gates about utility allow.
+
+    ``compared`` is what ``compare`` gave. The loss counts where its whole interval lies above the
+    limit of the gate that judges this set.
+    """
+    return any(
+        -found["accuracy"]["difference"]["interval"][1] > criteria.limit(gate.limits[0])
+        for gate in gates.installed()
+        if isinstance(gate, gates.UtilityGate)
+        and gate.compares is not None
+        and (found := compared.get(gate.compares)) is not None
+    )
 
 
 def _set(approximate: Scores, exact: Scores, confidence: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlearning.verification.gates import Gates
+from unlearning.verification.criteria import Criteria
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,18 @@ class Drift:
             return None
         return self.validation_loss / self.anchor_validation_loss - 1
 
-    def over_budget(self, gates: Gates) -> tuple[str, ...]:
+    def over_budget(self, criteria: Criteria) -> tuple[str, ...]:
         """Why a retrain is advised, in words; empty while the budget lasts."""
         reasons = []
-        if self.forgotten_share > gates.forgotten_share:
-            share, limit = self.forgotten_share, gates.forgotten_share
+        if self.forgotten_share > criteria.forgotten_share:
+            share, limit = self.forgotten_share, criteria.forgotten_share
             reasons.append(f"{share:.1%} of the anchor's rows are forgotten (limit {limit:.1%})")
-        if self.largest_class_share > gates.forgotten_class_share:
-            share, limit = self.largest_class_share, gates.forgotten_class_share
+        if self.largest_class_share > criteria.forgotten_class_share:
+            share, limit = self.largest_class_share, criteria.forgotten_class_share
             reasons.append(f"{share:.1%} of one class is forgotten (limit {limit:.1%})")
         rise = self.validation_loss_rise
-        if rise is not None and rise > gates.validation_loss_rise:
-            limit = gates.validation_loss_rise
+        if rise is not None and rise > criteria.validation_loss_rise:
+            limit = criteria.validation_loss_rise
             reasons.append(f"the validation loss rose by {rise:.1%} (limit {limit:.1%})")
         return tuple(reasons)
 

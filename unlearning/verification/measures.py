@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from unlearning.errors import WrongOptions
 from unlearning.verification import accuracy, divergence, lira, matching, membership
+from unlearning.verification.disclosure import Disclosure
 from unlearning.verification.estimates import Estimate, average, exactly
 from unlearning.verification.matching import Comparison, Evidence, Side
 from unlearning.verification.scores import Floats, ModelScores, Scores
 
+#: False positive rates at which the true positive rate is given; the first one is judged.
+COMMON, RARE = 0.01, 0.001
 #: How many records the calibrated attack names.
 WORST_RECORDS = 10
 #: How many it tells the scores of.
 MOST_RECORDS = 1000
+#: Most values of a note.
+_PAIR = 2
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,24 @@ class Metric:
     reference: Estimate | None = None
     rows: int = 0
     never_seen_rows: int = 0
+    #: Who may read the value and its interval. Those of the control and the references, and the
+    #: notes, are figures of few rows wherever the rows are few.
+    disclosure: Disclosure = Disclosure.FEW_ROWS
+    #: The set whose rows the value is about: forget, retain, audit or calibration.
+    rows_of: str = "forget"
+    #: What else belongs to the value: a number, a word, or a pair of numbers each.
     notes: Mapping[str, Any] = field(default_factory=dict)
+    #: Lists with an item for each of some rows, which auditors alone may read.
+    records: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise ``WrongOptions`` for a note that may tell of single rows."""
+        for name, note in self.notes.items():
+            if isinstance(note, list | tuple | dict | np.ndarray) and len(note) > _PAIR:
+                raise WrongOptions(
+                    f"the note {name} of {self.name} has more than {_PAIR} values;"
+                    " what has an item for each row belongs into `records`"
+                )
 
 
 def membership_auc(comparison: Comparison) -> Metric:
@@ -121,9 +144,8 @@ def calibrated_membership_auc(comparison: Comparison) -> Metric:
             "references": count,
             "batches": len(comparison.batches),
             "reference_band": _band([e.value for e in band]),
-            "worst_records": per_record[:WORST_RECORDS],
-            "per_record": per_record,
         },
+        records={"worst_records": per_record[:WORST_RECORDS], "per_record": per_record},
     )
 
 
@@ -179,6 +201,7 @@ def retain_membership(evidence: Evidence) -> Metric | None:
         unlearned=auc.unlearned.minus(auc.control),
         control=exactly(0.0),
         reference=None if auc.reference is None else auc.reference.minus(auc.control),
+        rows_of="retain",
         notes={"after": auc.unlearned.value, "before": auc.control.value},
     )
 
@@ -190,11 +213,12 @@ def accuracy_drop(
     *,
     control: Scores,
     references: Sequence[Scores] = (),
+    rows_of: str,
 ) -> Metric | None:
     """Accuracy lost from ``before`` to each model on the same rows; what utility is judged by.
 
-    ``before`` is the control itself, whose own loss is then 0 by definition, or the anchor. None
-    where there are no rows.
+    ``before`` is the control itself, whose own loss is then 0 by definition, or the anchor;
+    ``rows_of`` names the set of rows. None where there are no rows.
     """
     if len(unlearned) == 0:
         return None
@@ -205,6 +229,7 @@ def accuracy_drop(
         control=exactly(0.0) if before is control else accuracy.drop(before, control),
         reference=average(lost) if lost else None,
         rows=len(unlearned),
+        rows_of=rows_of,
     )
 
 
@@ -230,6 +255,7 @@ def prediction_divergence(evidence: Evidence, which: str) -> Metric | None:
         control=_mean_row([divergence.jensen_shannon(old, o) for o in others]),
         reference=_mean_row(between) if between else None,
         rows=len(new),
+        rows_of=which,
         notes={
             "references": len(others),
             "reference_band": _band([float(np.mean(apart)) for apart in between]),

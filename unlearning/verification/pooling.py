@@ -10,24 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from unlearning.verification.gates import Gates
+from unlearning.verification.criteria import Criteria
 from unlearning.verification.verdict import Excess, Outcome, Question, Verdict
 
 
 def settle(
-    pooled: Sequence[Question], alone: Sequence[Question], *, rows: int, gates: Gates
+    pooled: Sequence[Question], alone: Sequence[Question], *, rows: int, criteria: Criteria
 ) -> list[Outcome]:
     """The pool's outcome per gate, corrected by what the current batch's ``rows`` rows show alone.
 
     What fails alone fails. A pass of the pool stands where the batch's own rows do not speak
-    against it, and says whose pass it is where they are fewer than ``gates.least_rows``.
+    against it, and says whose pass it is where they are fewer than ``criteria.least_rows``.
     """
     own = {question.gate: question for question in alone}
-    outcomes = [question.answer(gates) for question in pooled]
-    if rows < gates.least_rows:
+    outcomes = [question.answer(criteria) for question in pooled]
+    if rows < criteria.least_rows:
         return [_of_the_pool(outcome, rows) for outcome in outcomes]
-    still = _gates_that_stood_still(pooled, own, gates)
-    return [_with_own(outcome, own.get(outcome.gate), rows, still, gates) for outcome in outcomes]
+    still = _gates_that_stood_still(pooled, own, criteria)
+    return [
+        _with_own(outcome, own.get(outcome.gate), rows, still, criteria) for outcome in outcomes
+    ]
 
 
 def _of_the_pool(outcome: Outcome, rows: int) -> Outcome:
@@ -38,15 +40,15 @@ def _of_the_pool(outcome: Outcome, rows: int) -> Outcome:
 
 
 def _with_own(
-    outcome: Outcome, question: Question | None, rows: int, still: Sequence[str], gates: Gates
+    outcome: Outcome, question: Question | None, rows: int, still: Sequence[str], criteria: Criteria
 ) -> Outcome:
-    own = None if question is None else question.answer(gates)
+    own = None if question is None else question.answer(criteria)
     if own is not None and own.outcome is Verdict.FAILED:
         return replace(own, reason=f"this batch's {rows} rows alone: {own.reason}")
     if outcome.outcome is not Verdict.PASSED:
         return outcome
     excess = None if question is None else question.excess
-    if still or (excess is not None and _nothing_shown_gone(excess, gates)):
+    if still or (excess is not None and _nothing_shown_gone(excess, criteria)):
         named = ", ".join(still) or outcome.gate
         moved = f"this batch's {rows} rows alone do not show that anything was removed ({named})"
         return replace(
@@ -58,12 +60,12 @@ def _with_own(
 
 
 def _gates_that_stood_still(
-    pooled: Sequence[Question], own: Mapping[str, Question], gates: Gates
+    pooled: Sequence[Question], own: Mapping[str, Question], criteria: Criteria
 ) -> list[str]:
     """Gates by which too little moved for one who removed what the pooled rows left.
 
     The control's excess is taken from the pool; the current batch shows, by the paired difference
-    on its own rows, that less than ``gates.removed`` of it went. For a model that is its control
+    on its own rows, that less than ``criteria.removed`` of it went. For a model that is its control
     that difference is zero without error, however few the rows and faint the memory. One such gate
     speaks for all: a coarser metric that cannot tell must not pass on other batches' credit.
     """
@@ -72,13 +74,13 @@ def _gates_that_stood_still(
         excess, alone = question.excess, own.get(question.gate)
         if excess is None or alone is None or alone.excess is None:
             continue
-        expected = gates.removed * excess.control.value
-        if expected > 0 and alone.excess.gone(gates)[1] < expected:
+        expected = criteria.removed * excess.control.value
+        if expected > 0 and alone.excess.gone(criteria)[1] < expected:
             found.append(question.gate)
     return found
 
 
-def _nothing_shown_gone(excess: Excess, gates: Gates) -> bool:
+def _nothing_shown_gone(excess: Excess, criteria: Criteria) -> bool:
     """The batch's own control misses the target for certain, and no change of it is in evidence."""
-    there = excess.control.interval(gates.miss_confidence)[0] > 0
-    return there and excess.gone(gates)[0] <= 0
+    there = excess.control.interval(criteria.miss_confidence)[0] > 0
+    return there and excess.gone(criteria)[0] <= 0

@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from unlearning.errors import WrongOptions
+from unlearning.verification import limits
+from unlearning.verification.criteria import Criteria
 from unlearning.verification.drift import Drift
 from unlearning.verification.estimates import Estimate
-from unlearning.verification.gates import Gates
 from unlearning.verification.measures import Metric
 from unlearning.verification.relearn import RelearnTime
-from unlearning.verification.verdict import Outcome, Verdict
-
-Kind = Literal["records", "class"]
+from unlearning.verification.verdict import Kind, Outcome, Verdict
 
 DOES_NOT_SHOW = (
     "that no other attack would tell these rows from never-seen ones",
@@ -44,7 +43,7 @@ class Verification:
     sets: Mapping[str, Any]
     #: How many batches and rows the gates about removal looked at.
     pooled: Mapping[str, Any]
-    gates: Gates
+    criteria: Criteria
     drift: Drift | None = None
     relearn: RelearnTime | None = None
     #: Reasons to retrain soon although nothing failed.
@@ -65,13 +64,13 @@ class Verification:
             "verdict": str(self.verdict),
             "reasons": self._reasons(),
             "gates": [_outcome(o) for o in self.outcomes],
-            "metrics": {m.name: _metric(m, self.gates.confidence) for m in self.metrics},
+            "metrics": {m.name: _metric(m, self.criteria.confidence) for m in self.metrics},
             "sets": self.sets,
             "pooled": self.pooled,
             "drift": None if self.drift is None else _drift(self.drift),
             "relearn_time": None if self.relearn is None else _relearn(self.relearn),
             "retrain_because": self.retrain_because,
-            "limits": asdict(self.gates),
+            "limits": limits.values(self.criteria),
             "does_not_show": DOES_NOT_SHOW + (CLASS_DOES_NOT_SHOW if self.kind == "class" else ()),
         }
         plain: dict[str, Any] = _plain(document)
@@ -107,6 +106,7 @@ def _metric(metric: Metric, confidence: float) -> dict[str, Any]:
         "rows": metric.rows,
         "never_seen_rows": metric.never_seen_rows,
         **metric.notes,
+        **metric.records,
     }
 
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from unlearning.verification.criteria import Criteria
 from unlearning.verification.estimates import Estimate, Interval
-from unlearning.verification.gates import Gates
 
 Concern = Literal["integrity", "utility", "removal"]
+Kind = Literal["records", "class"]
 
 
 class Verdict(StrEnum):
@@ -58,9 +59,9 @@ def fact(gate: str, holds: bool, *, otherwise: str, reason: str) -> Outcome:
     return Outcome(gate, "integrity", outcome, reason if holds else otherwise)
 
 
-def utility(gate: str, drop: Estimate, *, limit: float, gates: Gates) -> Outcome:
+def utility(gate: str, drop: Estimate, *, limit: float, criteria: Criteria) -> Outcome:
     """Accuracy lost against the control on the same rows, at most ``limit``."""
-    low, high = drop.interval(gates.confidence)
+    low, high = drop.interval(criteria.confidence)
     found = f"accuracy changed by {_points(-drop.value)} [{_points(-high)}, {_points(-low)}]"
     allowed = f"the allowed {_points(-limit)}"
     if low > limit:
@@ -88,9 +89,9 @@ class Excess:
     #: Trained on the retained rows alone: an excess then says something about the rows.
     exact: bool = False
 
-    def gone(self, gates: Gates) -> Interval:
+    def gone(self, criteria: Criteria) -> Interval:
         """Interval of what the control had more, by the paired difference."""
-        return self.control.minus(self.unlearned).interval(gates.confidence)
+        return self.control.minus(self.unlearned).interval(criteria.confidence)
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,16 @@ class Question:
     excess: Excess | None
     why_not: str = ""
 
-    def answer(self, gates: Gates) -> Outcome:
+    def answer(self, criteria: Criteria) -> Outcome:
         """The gate's outcome."""
         if self.excess is None:
             return Outcome(self.gate, "removal", Verdict.NO_POWER, self.why_not)
-        return removal(self.gate, self.excess, gates=gates)
+        return removal(self.gate, self.excess, criteria=criteria)
 
 
-def removal(gate: str, excess: Excess, *, gates: Gates) -> Outcome:
+def removal(gate: str, excess: Excess, *, criteria: Criteria) -> Outcome:
     """Whether the excess is gone, is not, or cannot be told."""
-    outcome, reason = _judge(excess, gates)
+    outcome, reason = _judge(excess, criteria)
     if excess.exact and outcome is Verdict.FAILED:
         outcome = Verdict.NO_POWER
         reason += (
@@ -120,17 +121,17 @@ def removal(gate: str, excess: Excess, *, gates: Gates) -> Outcome:
     return Outcome(gate, "removal", outcome, reason)
 
 
-def _judge(excess: Excess, gates: Gates) -> tuple[Verdict, str]:
-    low, high = excess.unlearned.interval(gates.confidence)
+def _judge(excess: Excess, criteria: Criteria) -> tuple[Verdict, str]:
+    low, high = excess.unlearned.interval(criteria.confidence)
     what, limit = excess.what, excess.limit
     found = (
         f"{what} is {excess.unlearned.value:+.3f} [{low:+.3f}, {high:+.3f}] from {excess.target}"
     )
-    if excess.rows < gates.least_rows:
-        few = f"{excess.rows} forgotten rows are fewer than {gates.least_rows}"
+    if excess.rows < criteria.least_rows:
+        few = f"{excess.rows} forgotten rows are fewer than {criteria.least_rows}"
         return Verdict.NO_POWER, f"{few}; pool them with other batches or wait for more"
-    least, most = excess.unlearned.interval(gates.miss_confidence)
-    c_low, c_high = excess.control.interval(gates.miss_confidence)
+    least, most = excess.unlearned.interval(criteria.miss_confidence)
+    c_low, c_high = excess.control.interval(criteria.miss_confidence)
     if least > limit:
         return Verdict.FAILED, f"{found}: above the limit of {limit:.3f}"
     if excess.two_sided and most < -limit:
@@ -143,11 +144,11 @@ def _judge(excess: Excess, gates: Gates) -> tuple[Verdict, str]:
         told = f"[{c_low:+.3f}, {c_high:+.3f}]: the metric cannot tell it from the target"
         return Verdict.NO_POWER, f"{found}; {same} {told}"
     inside = high <= limit and (low >= -limit or not excess.two_sided)
-    return _against_control(excess, gates, found=found, inside=inside)
+    return _against_control(excess, criteria, found=found, inside=inside)
 
 
 def _against_control(
-    excess: Excess, gates: Gates, *, found: str, inside: bool
+    excess: Excess, criteria: Criteria, *, found: str, inside: bool
 ) -> tuple[Verdict, str]:
     """The control misses the target for certain; the paired differences decide.
 
@@ -155,9 +156,9 @@ def _against_control(
     is its control fails where its control can be told from the target; and it cannot lie within a
     limit that its control breaks.
     """
-    gone_low, gone_high = excess.gone(gates)
-    left = excess.unlearned.minus(excess.control, share=1 - gates.removed)
-    left_low, left_high = left.interval(gates.confidence)
+    gone_low, gone_high = excess.gone(criteria)
+    left = excess.unlearned.minus(excess.control, share=1 - criteria.removed)
+    left_low, left_high = left.interval(criteria.confidence)
     was = f"the base version showed {excess.control.value:+.3f}"
     removed = f"[{gone_low:+.3f}, {gone_high:+.3f}] of it is gone"
     story = f"{found}; {was}, {removed}"
@@ -168,14 +169,14 @@ def _against_control(
         return Verdict.FAILED, f"{story}: the rows are still remembered"
     if inside and gone_low > 0:
         return kept
-    if left_high < 0 and _may_be_on_target(excess, gates):
+    if left_high < 0 and _may_be_on_target(excess, criteria):
         return Verdict.PASSED, f"{story}: no excess can be shown any more"
     return Verdict.NO_POWER, f"{story}: too few rows to tell whether enough of it is gone"
 
 
-def _may_be_on_target(excess: Excess, gates: Gates) -> bool:
+def _may_be_on_target(excess: Excess, criteria: Criteria) -> bool:
     """The value keeps the limit, or its interval holds the target."""
-    low, high = excess.unlearned.interval(gates.confidence)
+    low, high = excess.unlearned.interval(criteria.confidence)
     value = excess.unlearned.value
     if excess.two_sided:
         return low <= 0 <= high or abs(value) <= excess.limit

@@ -8,18 +8,19 @@ from typing import Any
 
 import workers
 from service.ledger.capabilities import Announcement
-from unlearning import architectures, methods, options, training, verification
+from unlearning import architectures, methods, options, training
+from unlearning.verification import gates, limits
 
 
 def run(
     request: dict[str, Any], place: object, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Every installed method, architecture, recipe and gates as plain JSON."""
+    """Return every installed method, architecture and gate and the recipe as plain JSON."""
     return {"announcements": [asdict(made) for made in installed()]}
 
 
 def installed() -> list[Announcement]:
-    """Every installed method and architecture, the training recipe and the gates."""
+    """Return every installed method, architecture and gate, the recipe and the criteria."""
     version = workers.code_version()
     made = [
         Announcement(
@@ -30,13 +31,14 @@ def installed() -> list[Announcement]:
             code_version=version,
         ),
         Announcement(
-            kind="gates",
+            kind="criteria",
             name="default",
-            summary="What a version must show before it may be promoted.",
-            options_schema=options.schema(verification.Gates),
+            summary="What holds for every gate of a verification, and when a retrain is advised.",
+            options_schema=limits.schema(),
             code_version=version,
         ),
     ]
+    made += [announcement(gate, version) for gate in gates.installed()]
     for name in methods.names():
         method = methods.get(name)
         made.append(
@@ -65,3 +67,21 @@ def installed() -> list[Announcement]:
             )
         )
     return made
+
+
+def announcement(gate: gates.Gate, code_version: str) -> Announcement:
+    """Return what a gate says of itself, with the JSON schema of its limits."""
+    return Announcement(
+        kind="gate",
+        name=gate.name,
+        summary=gate.question,
+        options_schema=limits.schema_of(gate),
+        code_version=code_version,
+        details={
+            "concern": gate.concern,
+            "metric": gate.metric,
+            "needs": sorted(gate.needs),
+            "direction": gate.direction,
+            "disclosure": gate.disclosure,
+        },
+    )

@@ -33,6 +33,7 @@ def run(
     rows = data.open_array(root, request["array"], excluded=request["excluded"])
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
     recipe = options.parse(training.Recipe, request["model"]["recipe"])
+    criteria = verification.parse_criteria(request["gates"])
     generator = torch.Generator().manual_seed(request["seed"])
     kept = None
     if request.get("update_log_bytes"):
@@ -68,7 +69,7 @@ def run(
     )
     measured = measuring.describe(model, rows)
     comparison = None if approximate is None else _compare(request, rows, approximate, model)
-    lost = comparison is not None and _lost_accuracy(comparison, request["gates"])
+    lost = comparison is not None and verification.loses_accuracy(comparison["sets"], criteria)
     return {
         "checkpoint": checkpoint,
         "artifacts": logs.store(root, kept),
@@ -122,14 +123,3 @@ def _compare(
         "approximate": {"version": live["number"], "digest": live["digest"]},
         "sets": verification.compare(sides[0], sides[1]),
     }
-
-
-def _lost_accuracy(comparison: dict[str, Any], gates: dict[str, Any]) -> bool:
-    """Whether the new version is worse on never-seen or retained rows than the gates allow."""
-    asked = options.parse(verification.Gates, gates)
-    limits = {"audit": asked.audit_accuracy_drop, "retain": asked.retain_accuracy_drop}
-    return any(
-        -found["accuracy"]["difference"]["interval"][1] > limit
-        for name, limit in limits.items()
-        if (found := comparison["sets"].get(name)) is not None
-    )

@@ -47,6 +47,8 @@ def run(
     root = Path(request["store"])
     clock = _Clock()
     with clock.step("load"):
+        # Before anything is computed that nobody could judge.
+        criteria = verification.parse_criteria(request["gates"])
         rows = data.open_array(
             root,
             request["array"],
@@ -85,7 +87,6 @@ def run(
         artifacts = _internal_state(request, root, place, update, context, forgotten)
         reach("compute.stored")
     with clock.step("verify"):
-        gates = options.parse(verification.Gates, request["gates"])
         fixed = measuring.sets(rows, request["forget"], never_seen=request["never_seen"])
         unlearned, control, outside = _scored(
             request, place, rows, forget, fixed, updated, checkpoint["digest"], base
@@ -101,14 +102,14 @@ def run(
             changed=checkpoint["digest"] != request["base"]["digest"],
             # An exact method has read nothing of the base, and no row that was excluded.
             lineage_clean=exact or request["lineage_clean"],
-            gates=gates,
+            criteria=criteria,
             kind=request["kind"],
             earlier=_earlier_evidence(root, request),
             exact=exact,
             drift=_drift(
                 request, root, updated, context.anchor or update.anchor, forgotten, unlearned
             ),
-            relearn=_relearn(request, gates, updated, forget, fixed["audit"], base),
+            relearn=_relearn(request, criteria, updated, forget, fixed["audit"], base),
         )
         evidence = _store_evidence(root, checkpoint["digest"], unlearned, control, outside)
     reach("compute.verified")
@@ -329,20 +330,20 @@ def _anchor_audit(
 
 def _relearn(
     request: dict[str, Any],
-    gates: verification.Gates,
+    criteria: verification.Criteria,
     updated: Classifier,
     forget: Examples,
     never_seen: Examples,
     base: Classifier,
 ) -> relearn.RelearnTime | None:
-    if not gates.relearn_steps:
+    if not criteria.relearn_steps:
         return None
     return relearn.measure(
         updated,
         forget,
         never_seen,
         control=base,
-        options=relearn.Options(most_steps=gates.relearn_steps, rows=RELEARN_ROWS),
+        options=relearn.Options(most_steps=criteria.relearn_steps, rows=RELEARN_ROWS),
         generator=torch.Generator().manual_seed(request["seed"]),
     )
 

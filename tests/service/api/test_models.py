@@ -96,6 +96,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"policy": {"method": "iau", "options": {"no_such": 1}}}, "policy.options"),
     ({"policy": {"fallbacks": [{"method": "magic"}]}}, "unknown-capability"),
     ({"policy": {"gates": {"membership_auc": 2}}}, "policy.gates.membership_auc"),
+    ({"policy": {"gates": {"membrship_auc": 0.1}}}, "there are: audit_accuracy_drop"),
     ({"policy": {"max_records": 0}}, "policy.max_records"),
     ({"transform": {"std": [0.0]}}, "transform.std"),
     ({"transform": {"scale": 0}}, "transform.scale"),

@@ -104,7 +104,7 @@ def test_a_real_verification_of_one_record_keeps_its_label_and_losses_to_itself(
         model(SECRET / 2),
         changed=True,
         lineage_clean=True,
-        gates=verification.Gates(least_rows=1),
+        criteria=verification.Criteria(least_rows=1),
         drift=moved,
     ).to_json()
     assert any(str(SECRET)[:5] in word for word in map(str, _leaves(found)))

@@ -34,7 +34,7 @@ SEEDS = (0, 1, 2)
 
 #: Two networks of this kind that differ in their seed alone differ by a point or two on never-seen
 #: rows, so the policy allows two.
-GATES = verification.Gates(audit_accuracy_drop=0.02)
+CRITERIA = verification.parse_criteria({"audit_accuracy_drop": 0.02})
 
 
 def train(examples: Examples, seed: int, *, epochs: int = 60) -> nn.Module:
@@ -122,7 +122,7 @@ class World:
         )
 
     def judged(self, model: nn.Module, **known: object) -> Verification:
-        facts = {"changed": True, "lineage_clean": True, "gates": GATES, **known}
+        facts = {"changed": True, "lineage_clean": True, "criteria": CRITERIA, **known}
         return verification.verify(self.scores(model), self.scores(self.base), **facts)
 
 
@@ -181,7 +181,7 @@ def test_a_version_whose_parent_still_holds_the_records_fails(world: World) -> N
 def test_three_records_are_no_power_whatever_was_done(world: World, which: str) -> None:
     three = replace(world, forget=world.forget.subset(torch.arange(3)))
     control, new = three.scores(world.base), three.scores(getattr(world, which))
-    found = verification.verify(new, control, changed=True, lineage_clean=True, gates=GATES)
+    found = verification.verify(new, control, changed=True, lineage_clean=True, criteria=CRITERIA)
     assert set(gone(found).values()) == {Verdict.NO_POWER}
     assert found.outcome("audit_accuracy").outcome is not Verdict.FAILED
     assert found.verdict is Verdict.NO_POWER
@@ -286,14 +286,16 @@ def batched(new: ModelScores, old: ModelScores, size: int, *, start: int = 0) ->
     ]
 
 
-@pytest.mark.parametrize("gates", [verification.Gates(), GATES], ids=["default", "two points"])
+@pytest.mark.parametrize(
+    "criteria", [verification.Criteria(), CRITERIA], ids=["default", "two points"]
+)
 @pytest.mark.parametrize("rows", [30, 50, 80])
 def test_a_batch_left_as_it_was_does_not_pass_on_earlier_ones(
-    world: World, rows: int, gates: verification.Gates
+    world: World, rows: int, criteria: verification.Criteria
 ) -> None:
     new, old = world.scores(world.retrained), world.scores(world.base)
     kept = cut(old, slice(rows))
-    facts = {"changed": True, "lineage_clean": True, "gates": gates}
+    facts = {"changed": True, "lineage_clean": True, "criteria": criteria}
     for size in (20, 40):
         earlier = batched(new, old, size, start=rows)
         found = verification.verify(kept, kept, earlier=earlier, **facts)
@@ -311,7 +313,7 @@ def test_a_batch_removed_well_passes_with_earlier_ones(world: World, rows: int) 
         earlier=batched(new, old, 40, start=rows),
         changed=True,
         lineage_clean=True,
-        gates=GATES,
+        criteria=CRITERIA,
     )
     assert found.verdict is Verdict.PASSED, found.to_json()["reasons"]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from unlearning.verification import drift
+from unlearning.verification.criteria import Criteria
 from unlearning.verification.drift import Drift
-from unlearning.verification.gates import Gates
 
 
 def test_relative_distance_is_the_norm_of_the_difference_over_that_of_the_anchor() -> None:
@@ -22,9 +22,9 @@ def test_counters_and_integer_tensors_do_not_count_as_movement() -> None:
 
 def test_each_spent_budget_is_a_reason_to_retrain() -> None:
     within = Drift(0.01, 100, 1000, 0.25, validation_loss=1.04, anchor_validation_loss=1.0)
-    assert within.over_budget(Gates()) == ()
+    assert within.over_budget(Criteria()) == ()
     spent = Drift(0.01, 101, 1000, 0.3, validation_loss=1.2, anchor_validation_loss=1.0)
-    reasons = spent.over_budget(Gates())
+    reasons = spent.over_budget(Criteria())
     assert len(reasons) == 3
     assert "10.1%" in reasons[0]
     assert "one class" in reasons[1]
@@ -33,4 +33,4 @@ def test_each_spent_budget_is_a_reason_to_retrain() -> None:
 
 def test_a_loss_that_was_not_measured_has_no_rise() -> None:
     assert Drift(0.0, 0, 0, 0.0).validation_loss_rise is None
-    assert Drift(0.0, 0, 0, 0.0).over_budget(Gates()) == ()
+    assert Drift(0.0, 0, 0, 0.0).over_budget(Criteria()) == ()

@@ -139,14 +139,18 @@ def test_one_reference_is_no_band() -> None:
 def test_accuracy_drop_counts_what_each_model_lost() -> None:
     anchor, base, new, fresh = (scores(np.where(np.arange(20) < n, 2.0, 0.1)) for n in (1, 2, 5, 4))
     own = known_metric(
-        measures.accuracy_drop("audit_accuracy_drop", base, new, control=base, references=[fresh])
+        measures.accuracy_drop(
+            "audit_accuracy_drop", base, new, control=base, references=[fresh], rows_of="audit"
+        )
     )
     assert own.unlearned.value == pytest.approx(3 / 20)
     assert known(own.control).value == 0
     assert known(own.control).standard_error == 0
     assert known(own.reference).value == pytest.approx(2 / 20)
     since = known_metric(
-        measures.accuracy_drop("audit_accuracy_drop_since_anchor", anchor, new, control=base)
+        measures.accuracy_drop(
+            "audit_accuracy_drop_since_anchor", anchor, new, control=base, rows_of="audit"
+        )
     )
     assert since.unlearned.value == pytest.approx(4 / 20)
     assert known(since.control).value == pytest.approx(1 / 20)

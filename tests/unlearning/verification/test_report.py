@@ -1,15 +1,22 @@
 """A verification as plain JSON."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter, ValidationError
 
 from unlearning.errors import WrongOptions
-from unlearning.verification import Drift, Evidence, Gates, ModelScores, Scores, verify
+from unlearning.verification import (
+    Criteria,
+    Drift,
+    Evidence,
+    ModelScores,
+    Scores,
+    gates,
+    limits,
+    verify,
+)
 from unlearning.verification.relearn import RelearnTime
 
 from .evidence import drawn, scores
@@ -104,7 +111,7 @@ def test_every_part_is_json() -> None:
     assert times["control"]["ratio"] == pytest.approx(1 / 10)
     assert document["verdict"] == "passed"
     assert document["reasons"]
-    assert document["limits"] == asdict(Gates())
+    assert document["limits"] == limits.values(Criteria())
 
 
 def test_drop_in_the_metrics_is_the_one_that_its_gate_judged() -> None:
@@ -178,10 +185,14 @@ def test_never_seen_rows_of_other_classes_only_are_no_power() -> None:
     assert "never-seen rows of its class" in found.to_json()["reasons"][0]
 
 
-def test_gates_have_a_schema_and_refuse_impossible_limits() -> None:
-    adapter = TypeAdapter(Gates)
-    properties = adapter.json_schema()["properties"]
-    assert properties["membership_auc"]["maximum"] == 1
-    assert adapter.validate_python({"membership_auc": 0.05}).membership_auc == 0.05
-    with pytest.raises(ValidationError):
-        adapter.validate_python({"confidence": 1.0})
+def test_limits_have_schemas_and_impossible_ones_are_refused() -> None:
+    assert limits.schema_of(gates.get("membership"))["properties"]["membership_auc"]["maximum"] == 1
+    criteria = limits.parse({"membership_auc": 0.05, "least_rows": 12})
+    assert criteria.least_rows == 12
+    values = limits.values(criteria)
+    assert values == limits.values(Criteria()) | {"membership_auc": 0.05, "least_rows": 12}
+    for wrong in ({"confidence": 1.0}, {"membership_auc": 1.1}, {"membership_auc": True}):
+        with pytest.raises(WrongOptions, match=next(iter(wrong))):
+            limits.parse(wrong)
+    with pytest.raises(WrongOptions, match=r"no installed gate has membrship; .*membership_auc"):
+        limits.parse({"membrship": 0.1})

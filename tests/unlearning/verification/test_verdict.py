@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unlearning.verification import Evidence, Gates, ModelScores, Verdict, matching, verify
+from unlearning.verification import Criteria, Evidence, ModelScores, Verdict, matching, verify
 from unlearning.verification.estimates import Estimate
 from unlearning.verification.report import Verification
 from unlearning.verification.verdict import Excess, Outcome, overall, removal, utility
@@ -45,7 +45,9 @@ def test_a_small_part_removed_fails_and_a_half_is_not_passed_with_few_rows() -> 
     little = judge(drawn(3, forget=400, audit=1000, memory=0.85), control)
     assert little.outcome("membership").outcome is Verdict.FAILED
     few = drawn(3, forget=60, audit=300, memory=1.0)
-    half = judge(drawn(3, forget=60, audit=300, memory=0.5), few, gates=Gates(pool_below_rows=0))
+    half = judge(
+        drawn(3, forget=60, audit=300, memory=0.5), few, criteria=Criteria(pool_below_rows=0)
+    )
     assert half.outcome("membership").outcome is not Verdict.PASSED
 
 
@@ -216,7 +218,7 @@ def asked(unlearned: float, control: float) -> Outcome:
     error = 0.001 * rows / np.linalg.norm(rows)
     new, old = (Estimate(v, e, np.zeros(0)) for v, e in ((unlearned, error), (control, error)))
     excess = Excess(new, old, limit=0.03, rows=20_000, what="the AUC", target="0.5")
-    return removal("membership", excess, gates=Gates())
+    return removal("membership", excess, criteria=Criteria())
 
 
 @pytest.mark.parametrize("fact", ["changed", "lineage_clean"])
@@ -247,7 +249,7 @@ def test_losses_that_are_no_numbers_fail() -> None:
 def test_utility_fails_only_beyond_its_own_noise(
     value: float, error: float, expected: Verdict
 ) -> None:
-    found = utility("audit_accuracy", flat(value, error), limit=0.01, gates=Gates())
+    found = utility("audit_accuracy", flat(value, error), limit=0.01, criteria=Criteria())
     assert found.outcome is expected
 
 

@@ -1,9 +1,10 @@
-"""The limits of a policy: what an unlearned version must show before it may be promoted."""
+"""Criteria of a verification: what holds for every gate, and the limits that a policy has set."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -12,25 +13,37 @@ Confidence = Annotated[float, Ge(0.5), Lt(1)]
 
 
 @dataclass(frozen=True)
-class Gates:
-    """Limits as shares (0.01 is one percentage point) and the confidence they are judged with."""
+class Limit:
+    """A number that a policy may set for a gate, from ``low`` to ``high`` inclusive.
 
-    #: Largest loss of accuracy on never-seen rows against the base version.
-    audit_accuracy_drop: Share = 0.01
-    #: Largest loss of accuracy on never-seen rows against the anchor, over all batches since.
-    audit_accuracy_drop_since_anchor: Share = 0.03
-    #: Largest loss of accuracy on retained rows against the base version.
-    retain_accuracy_drop: Share = 0.02
-    #: Largest distance of the membership AUC from .5.
-    membership_auc: Share = 0.03
-    #: Largest distance of the membership AUC from the references', where there are references.
-    membership_auc_to_reference: Share = 0.015
-    #: Largest distance of forget accuracy from that on never-seen rows of the same classes.
-    forget_accuracy: Share = 0.03
-    #: Largest true positive rate of the membership attack at 1 % false positives.
-    true_positive_rate: Share = 0.025
-    #: Largest accuracy on a forgotten class.
-    class_accuracy: Share = 0.03
+    Gates that are judged by one limit share the object.
+    """
+
+    name: str
+    description: str
+    default: float
+    low: float = 0.0
+    high: float = 1.0
+    #: Unit of the number; a share of .01 is one percentage point.
+    unit: str = "share"
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of the limit."""
+        return {
+            "type": "number",
+            "title": self.name.replace("_", " ").title(),
+            "description": self.description,
+            "default": self.default,
+            "minimum": self.low,
+            "maximum": self.high,
+            "unit": self.unit,
+        }
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Confidence and least numbers for every gate, limits by name, and when to retrain."""
+
     #: What must be shown to be gone of the base version's excess where rows are too few to show
     #: that the limit itself is kept.
     removed: Annotated[float, Gt(0), Lt(1)] = 0.5
@@ -51,3 +64,9 @@ class Gates:
     validation_loss_rise: Annotated[float, Ge(0)] = 0.05
     #: Relearn time is measured up to this many steps, and reported; 0: not at all, as it is slow.
     relearn_steps: Annotated[int, Ge(0), Le(10_000)] = 0
+    #: Limits that the policy has set, by name; the others have their defaults.
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def limit(self, limit: Limit) -> float:
+        """Return the value of a limit: the policy's, else its default."""
+        return self.limits.get(limit.name, limit.default)

@@ -1,0 +1,42 @@
+"""Metrics that no gate judges: they are told, and decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unlearning.verification import measures
+from unlearning.verification.gates import Subject
+from unlearning.verification.measures import Metric
+
+
+def metrics(subject: Subject) -> list[Metric]:
+    """Return what is measured of a batch besides what gates judge."""
+    evidence = subject.evidence
+    found = [
+        measures.retain_membership(evidence),
+        measures.prediction_divergence(evidence, "forget"),
+        measures.prediction_divergence(evidence, "audit"),
+        *(_attacks(subject) if subject.comparison.forget_rows else ()),
+    ]
+    return [metric for metric in found if metric is not None]
+
+
+def _attacks(subject: Subject) -> Sequence[Metric]:
+    """Return what attacks find that are not judged.
+
+    Rows of a forgotten class are not meant to look like rows never seen, so that membership is not
+    judged there either.
+    """
+    comparison = subject.comparison
+    shared = [
+        measures.true_positive_rate(comparison, at=measures.RARE),
+        measures.version_difference_auc(comparison),
+    ]
+    if subject.kind == "class":
+        return [
+            *shared,
+            measures.membership_auc(comparison),
+            measures.true_positive_rate(comparison, at=measures.COMMON),
+        ]
+    known = comparison.with_references()
+    return shared if known is None else [*shared, measures.rmia_auc(known)]

@@ -1,0 +1,101 @@
+"""Every file beside this one is a gate; the file's name is the gate's name.
+
+A gate file defines ``GATE``, an ``IntegrityGate``, a ``UtilityGate`` or a ``RemovalGate``. It says
+what the gate asks, which figure it judges by which limits, what it needs to be asked at all, and
+who may read what it found; nobody else knows a gate by its name.
+
+A package of your own adds a gate by declaring an entry point in the group ``unlearning.gates``
+whose value is such a module. From then on every verification on that worker asks it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib import metadata
+from typing import Any
+
+from unlearning.errors import UnknownName, WrongOptions
+from unlearning.verification.gates._contract import (
+    Direction,
+    Gate,
+    IntegrityGate,
+    Need,
+    RemovalGate,
+    Subject,
+    UtilityGate,
+    audited,
+    excess_over,
+    excess_over_references,
+)
+
+__all__ = [
+    "GROUP",
+    "Direction",
+    "Gate",
+    "IntegrityGate",
+    "Need",
+    "RemovalGate",
+    "Subject",
+    "UtilityGate",
+    "audited",
+    "excess_over",
+    "excess_over_references",
+    "get",
+    "installed",
+    "names",
+]
+
+GROUP = "unlearning.gates"
+
+
+def names() -> list[str]:
+    """Return the names of the gates that are installed, in alphabetical order."""
+    return sorted({*_ours(), *_others()})
+
+
+def get(name: str) -> Gate:
+    """Return the gate called ``name``; raise ``UnknownName`` with the names that there are."""
+    # Our own files come first: an installed package may add a name, never replace one.
+    if name in _ours():
+        module: Any = importlib.import_module(f"{__name__}.{name}")
+    elif name in (others := _others()):
+        module = others[name].load()
+    else:
+        raise UnknownName(f"no gate is called {name!r}; there are: {', '.join(names())}")
+    gate = getattr(module, "GATE", None)
+    if not isinstance(gate, IntegrityGate | UtilityGate | RemovalGate) or gate.name != name:
+        raise UnknownName(
+            f"the entry point {name!r} must be a module that defines GATE, a gate of that name"
+        )
+    return gate
+
+
+def installed() -> list[Gate]:
+    """Return every gate, by name; raise ``WrongOptions`` where two disagree on a name they share.
+
+    Gates may share a limit. A metric belongs to one gate, whose disclosure decides who reads it.
+    """
+    found = [get(name) for name in names()]
+    judged = [gate.metric for gate in found if gate.metric is not None]
+    twice = sorted({name for name in judged if judged.count(name) > 1})
+    limits = [limit for gate in found for limit in gate.limits]
+    unlike = sorted({one.name for one in limits for other in limits if _differ(one, other)})
+    if twice or unlike:
+        raise WrongOptions(
+            f"two gates judge the metric or differ in the limit {', '.join(twice + unlike)};"
+            " rename it in the one that was installed last"
+        )
+    return found
+
+
+def _differ(one: Any, other: Any) -> bool:
+    return bool(one.name == other.name and one != other)
+
+
+def _ours() -> set[str]:
+    return {m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
+
+
+def _others() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}

@@ -1,0 +1,261 @@
+"""What a gate says of itself, and what it is given to look at."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import ClassVar
+
+import numpy as np
+
+from unlearning.errors import WrongOptions
+from unlearning.verification import verdict
+from unlearning.verification.criteria import Criteria, Limit
+from unlearning.verification.disclosure import Disclosure
+from unlearning.verification.estimates import Estimate
+from unlearning.verification.matching import Comparison, Evidence
+from unlearning.verification.measures import Metric
+from unlearning.verification.scores import Booleans, ModelScores, Scores
+from unlearning.verification.verdict import Concern, Excess, Kind, Outcome, Question
+
+NO_ROWS_ALIKE = "no forgotten row has never-seen rows of its class to be compared with"
+
+
+class Need(StrEnum):
+    """What there must be, for a gate to be asked at all."""
+
+    #: Records are forgotten, and not a class.
+    RECORDS = "records"
+    #: A class is forgotten.
+    CLASS = "class"
+    #: Never-seen rows of the forgotten rows' classes. Without them the gate has no power.
+    NEVER_SEEN_ROWS = "never_seen_rows"
+    #: Models trained without the forgotten rows.
+    REFERENCES = "references"
+    #: Scores on retained rows.
+    RETAINED_ROWS = "retained_rows"
+    #: The anchor's scores on never-seen rows.
+    ANCHOR = "anchor"
+
+
+class Direction(StrEnum):
+    """On which side of its target a figure is at fault."""
+
+    #: Above the limit.
+    AT_MOST = "at_most"
+    #: Farther from the target than the limit, on either side.
+    WITHIN = "within"
+    #: There is no figure: something holds or does not.
+    HOLDS = "holds"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The batch under test, as a gate may look at it."""
+
+    kind: Kind
+    #: Scores of the updated model, its control and the references, of this batch alone.
+    evidence: Evidence
+    #: Forget rows, pooled with those of earlier batches, beside never-seen rows of their classes.
+    comparison: Comparison
+    #: The anchor's scores on its never-seen rows; None where they are not known.
+    anchor_audit: Scores | None = None
+    #: The weights differ from the control's.
+    changed: bool = True
+    #: No parent and no training row still holds records that were forgotten before.
+    lineage_clean: bool = True
+
+    @property
+    def judged(self) -> Booleans:
+        """Mask (n_u,) of the never-seen rows that utility is judged on: not a forgotten class."""
+        audit, forget = self.evidence.unlearned.audit, self.evidence.unlearned.forget
+        if self.kind == "class":
+            return ~np.isin(audit.label, np.unique(forget.label))
+        return np.ones(len(audit), dtype=np.bool_)
+
+    def missing(self, needs: frozenset[Need]) -> frozenset[Need]:
+        """Return those of ``needs`` that are not there."""
+        scored = (self.evidence.unlearned.retain, self.evidence.control.retain)
+        there = {
+            Need.RECORDS: self.kind == "records",
+            Need.CLASS: self.kind == "class",
+            Need.NEVER_SEEN_ROWS: self.comparison.forget_rows > 0,
+            Need.REFERENCES: bool(self.evidence.references)
+            or any(batch.references for batch in self.comparison.batches),
+            Need.RETAINED_ROWS: None not in scored,
+            Need.ANCHOR: self.anchor_audit is not None,
+        }
+        return frozenset(need for need in needs if not there[need])
+
+    def narrowed(self, needs: frozenset[Need]) -> Subject | None:
+        """Return the subject with what a gate of these needs may look at; None if it lacks some.
+
+        Of pooled batches, a gate that needs references sees those that have some.
+        """
+        if self.missing(needs):
+            return None
+        if not {Need.REFERENCES, Need.NEVER_SEEN_ROWS} <= needs:
+            return self
+        known = self.comparison.with_references()
+        return None if known is None else replace(self, comparison=known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate(ABC):
+    """One condition of a promotion: what it asks, of which figure, and who may read the answer."""
+
+    concern: ClassVar[Concern]
+
+    name: str
+    #: One sentence that the gate answers.
+    question: str
+    #: Limits that a policy may set; a gate about a fact has none.
+    limits: tuple[Limit, ...] = ()
+    #: Name of the metric that it judges; None where it judges a fact.
+    metric: str | None = None
+    needs: frozenset[Need] = frozenset()
+    direction: Direction = Direction.HOLDS
+    #: Who may read its figure and its reason.
+    disclosure: Disclosure = Disclosure.FEW_ROWS
+
+    @abstractmethod
+    def measured(self, subject: Subject) -> Metric | None:
+        """Return the figure that the gate judges; None where there is nothing to judge."""
+
+    def _checked(self, metric: Metric | None) -> Metric | None:
+        """Return the metric with the gate's disclosure; raise ``WrongOptions`` on another name."""
+        if metric is None:
+            return None
+        if metric.name != self.metric:
+            raise WrongOptions(
+                f"the gate {self.name} says that it judges {self.metric} and measured {metric.name}"
+            )
+        return replace(metric, disclosure=self.disclosure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegrityGate(Gate):
+    """A gate about something that is known, not estimated."""
+
+    concern: ClassVar[Concern] = "integrity"
+
+    holds: Callable[[Subject], bool]
+    #: Why, where it holds and where it does not.
+    reason: str
+    otherwise: str
+    disclosure: Disclosure = Disclosure.PUBLIC
+
+    def measured(self, subject: Subject) -> Metric | None:
+        """Return None: a fact has no figure."""
+        return None
+
+    def outcome(self, subject: Subject) -> Outcome:
+        """Return passed where the fact holds, else failed."""
+        return verdict.fact(
+            self.name, self.holds(subject), reason=self.reason, otherwise=self.otherwise
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtilityGate(Gate):
+    """A gate about accuracy lost, judged by the first of its limits."""
+
+    concern: ClassVar[Concern] = "utility"
+
+    #: Accuracy lost on the same rows, a share.
+    measure: Callable[[Subject], Metric | None]
+    direction: Direction = Direction.AT_MOST
+    #: Set of rows on which a version trained anew is compared with the live one by this limit.
+    compares: str | None = None
+
+    def measured(self, subject: Subject) -> Metric | None:
+        """Return the accuracy lost; None where there are no rows to measure it on."""
+        return self._checked(self.measure(subject))
+
+    def outcome(self, metric: Metric, criteria: Criteria) -> Outcome:
+        """Return passed or failed where the interval of the loss lies on one side of the limit."""
+        limit = criteria.limit(self.limits[0])
+        return verdict.utility(self.name, metric.unlearned, limit=limit, criteria=criteria)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovalGate(Gate):
+    """A gate about traces of the forgotten rows, judged by what is left of the control's excess."""
+
+    concern: ClassVar[Concern] = "removal"
+
+    measure: Callable[[Subject], Metric | None]
+    #: The excess of both models over the target; or why this metric can say nothing of it.
+    excess: Callable[[Metric, Criteria], Excess | str]
+
+    def measured(self, subject: Subject) -> Metric | None:
+        """Return the figure for the updated model, its control and the references."""
+        return self._checked(self.measure(subject))
+
+    def ask(self, metric: Metric, criteria: Criteria, *, exact: bool) -> Question:
+        """Return the question for a metric; ``exact``: trained on the retained rows alone."""
+        found = self.excess(metric, criteria)
+        if isinstance(found, str):
+            return Question(self.name, None, found)
+        two_sided = self.direction is Direction.WITHIN
+        return Question(self.name, replace(found, two_sided=two_sided, exact=exact))
+
+    def unanswerable(self) -> Question:
+        """Return the question where no never-seen row is of a forgotten row's class."""
+        return Question(self.name, None, NO_ROWS_ALIKE)
+
+
+def excess_over(
+    metric: Metric, target: float, *, limit: float, what: str, words: str = ""
+) -> Excess:
+    """Return the distance of the updated model and its control from ``target``.
+
+    ``what`` names the quantity and ``words`` the target in a gate's reason.
+    """
+    assert metric.control is not None
+    return _excess(
+        metric,
+        metric.unlearned.shifted(-target),
+        metric.control.shifted(-target),
+        target=words or f"{target:g}",
+        limit=limit,
+        what=what,
+    )
+
+
+def excess_over_references(
+    metric: Metric, target: float, *, limit: float, what: str, words: str = ""
+) -> Excess:
+    """Return the distance from the references' mean where there is one, else from ``target``."""
+    reference = metric.reference
+    if reference is None:
+        return excess_over(metric, target, limit=limit, what=what, words=words)
+    assert metric.control is not None
+    return _excess(
+        metric,
+        metric.unlearned.minus(reference),
+        metric.control.minus(reference),
+        target=f"the references' {reference.value:.3f}",
+        limit=limit,
+        what=what,
+    )
+
+
+def audited(subject: Subject, model: ModelScores) -> Scores:
+    """Return a model's scores on the never-seen rows that utility is judged on."""
+    return model.audit.take(subject.judged)
+
+
+def _excess(
+    metric: Metric, unlearned: Estimate, control: Estimate, *, target: str, limit: float, what: str
+) -> Excess:
+    return Excess(
+        unlearned=unlearned,
+        control=control,
+        limit=limit,
+        rows=metric.rows,
+        what=what,
+        target=target,
+    )

@@ -1,0 +1,86 @@
+"""Ask every installed gate about one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unlearning.verification import gates, pooling
+from unlearning.verification.criteria import Criteria
+from unlearning.verification.gates import (
+    IntegrityGate,
+    Need,
+    RemovalGate,
+    Subject,
+    UtilityGate,
+)
+from unlearning.verification.measures import Metric
+from unlearning.verification.verdict import Outcome, Question
+
+Judged = tuple[list[Metric], list[Outcome]]
+Asked = tuple[list[Metric], list[Question]]
+
+
+def judge(subject: Subject, *, own: Subject | None, criteria: Criteria, exact: bool) -> Judged:
+    """Return the metrics that the gates judge and their outcomes: facts, utility, removal.
+
+    ``own`` is the current batch alone where ``subject`` pools others with it. A gate that lacks
+    what it needs is left out. ``exact``: trained on the retained rows alone.
+    """
+    found = gates.installed()
+    facts = [
+        gate.outcome(subject)
+        for gate in found
+        if isinstance(gate, IntegrityGate) and not subject.missing(gate.needs)
+    ]
+    metrics, useful = _utility([g for g in found if isinstance(g, UtilityGate)], subject, criteria)
+    about_removal = [g for g in found if isinstance(g, RemovalGate)]
+    measured, removed = _removal(about_removal, subject, own, criteria, exact)
+    return metrics + measured, facts + useful + removed
+
+
+def _utility(found: Sequence[UtilityGate], subject: Subject, criteria: Criteria) -> Judged:
+    metrics, outcomes = [], []
+    for gate in found:
+        seen = subject.narrowed(gate.needs)
+        metric = None if seen is None else gate.measured(seen)
+        if metric is not None:
+            metrics.append(metric)
+            outcomes.append(gate.outcome(metric, criteria))
+    return metrics, outcomes
+
+
+def _removal(
+    found: Sequence[RemovalGate],
+    subject: Subject,
+    own: Subject | None,
+    criteria: Criteria,
+    exact: bool,
+) -> Judged:
+    metrics, questions = _asked(found, subject, criteria, exact)
+    if own is None:
+        return metrics, [question.answer(criteria) for question in questions]
+    rows = own.comparison.forget_rows
+    alone = _asked(found, own, criteria, exact)[1] if rows else []
+    return metrics, pooling.settle(questions, alone, rows=rows, criteria=criteria)
+
+
+def _asked(
+    found: Sequence[RemovalGate], subject: Subject, criteria: Criteria, exact: bool
+) -> Asked:
+    """Return what each gate judges and asks.
+
+    No lineage excuses a failure on a class: a model trained without it does not recognise it, so
+    one that does was not trained without it.
+    """
+    metrics, questions = [], []
+    for gate in found:
+        if subject.missing(gate.needs) == {Need.NEVER_SEEN_ROWS}:
+            questions.append(gate.unanswerable())
+            continue
+        seen = subject.narrowed(gate.needs)
+        metric = None if seen is None else gate.measured(seen)
+        if metric is not None:
+            metrics.append(metric)
+            excused = exact and subject.kind == "records"
+            questions.append(gate.ask(metric, criteria, exact=excused))
+    return metrics, questions

@@ -1,0 +1,75 @@
+"""Between a policy's ``gates``, one flat object of numbers, and the criteria of a verification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from unlearning import options
+from unlearning.errors import WrongOptions
+from unlearning.verification import gates
+from unlearning.verification.criteria import Criteria, Limit
+
+#: The member of ``Criteria`` that holds what gates declare.
+_LIMITS = "limits"
+
+
+def known() -> dict[str, Limit]:
+    """Return the limits that the installed gates declare, by name."""
+    ours = {field.name for field in fields(Criteria)}
+    found = {limit.name: limit for gate in gates.installed() for limit in gate.limits}
+    if taken := sorted(ours & set(found)):
+        raise WrongOptions(
+            f"a gate calls a limit {', '.join(taken)}, as criteria of every gate are called;"
+            " rename it in the gate"
+        )
+    return found
+
+
+def parse(values: Mapping[str, Any]) -> Criteria:
+    """Return the criteria that a policy's ``gates`` asks for.
+
+    Raise ``WrongOptions`` for a name that neither the criteria nor an installed gate has, and for
+    a value out of range.
+    """
+    declared = known()
+    own = {field.name for field in fields(Criteria)} - {_LIMITS}
+    if unknown := sorted(set(values) - own - set(declared)):
+        raise WrongOptions(
+            f"no installed gate has {', '.join(unknown)}; install the package that adds it on every"
+            " worker, or take it out of the policy's gates; there are:"
+            f" {', '.join(sorted(own | set(declared)))}"
+        )
+    criteria = options.parse(Criteria, {k: v for k, v in values.items() if k in own})
+    limits = {k: _within(declared[k], v) for k, v in values.items() if k in declared}
+    return replace(criteria, limits=limits)
+
+
+def values(criteria: Criteria) -> dict[str, Any]:
+    """Return the criteria as one flat object, with the limit of every installed gate."""
+    own = {name: value for name, value in asdict(criteria).items() if name != _LIMITS}
+    return own | {name: criteria.limit(limit) for name, limit in known().items()}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the criteria that hold for every gate, without limits."""
+    made = options.schema(Criteria)
+    del made["properties"][_LIMITS]
+    return made
+
+
+def schema_of(gate: gates.Gate) -> dict[str, Any]:
+    """Return the JSON schema of the limits of one gate."""
+    properties = {limit.name: limit.schema() for limit in gate.limits}
+    return {"type": "object", "title": gate.name, "properties": properties}
+
+
+def _within(limit: Limit, value: Any) -> float:
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not limit.low <= number <= limit.high:
+        raise WrongOptions(
+            f"{limit.name}: must be a number from {limit.low:g} to {limit.high:g} ({limit.unit})"
+        )
+    return float(number)

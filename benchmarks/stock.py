@@ -90,6 +90,7 @@ def dataset(town: Ledger, *, rows: int, array: bool = True) -> None:
         )
         session.add(made)
         session.flush()
+        db.take_time(session.connection(), None)
         raw = session.connection().connection.dbapi_connection
         assert raw is not None
         columns = "dataset_id, row, record_id, subject_digest, label, split"

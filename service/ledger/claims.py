@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.ledger import (
@@ -23,6 +23,7 @@ from service.ledger import (
     erasures,
     holds,
     ids,
+    inserts,
     leases,
     lineage,
     locks,
@@ -192,11 +193,7 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     batch = _open(
         session, model, base, rows=list(rows), kind=kind, method=method, held=held, now=now
     )
-    for erasure in members:
-        erasures.claim(erasure, batch_id=batch.id)
-        # One that needs review for another model stays so: only its retry may change that.
-        if erasure.request.status == RequestStatus.ACCEPTED:
-            erasure.request.status = RequestStatus.PROCESSING
+    erasures.claim(session, members, batch_id=batch.id)
     model.run_now_at = None
     model.run_now_method = None
     session.flush()
@@ -231,8 +228,8 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
         .where(Erasure.model_id == model.id, *_waits(now))
         .order_by(Erasure.id)
         .limit(min(policy.max_records, MAX_ERASURES))
-        # Both rows: a cancellation changes both, and must find them in the same order.
-        .with_for_update(of=[DeletionRequest, Erasure], key_share=True, skip_locked=True)
+        # Whoever changes one of the erasures has locked its request, or the model, before.
+        .with_for_update(of=DeletionRequest, key_share=True, skip_locked=True)
     ).all()
     if not waiting:
         return []
@@ -366,8 +363,7 @@ def _open(
     )
     session.add(batch)
     session.flush()
-    if rows:
-        session.execute(insert(BatchRecord), [{"batch_id": batch.id, "row": row} for row in rows])
+    inserts.write(session, {BatchRecord: [{"batch_id": batch.id, "row": row} for row in rows]})
     return batch
 
 

@@ -38,10 +38,27 @@ OPEN, is_open = shares.OPEN, shares.is_open
 ROWS_AT_ONCE = 10_000
 
 
-def claim(erasure: Erasure, *, batch_id: str) -> None:
-    """It is in a running batch and can no longer be cancelled."""
-    _move(erasure, ErasureStatus.CLAIMED)
-    erasure.batch_id = batch_id
+def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> None:
+    """They are in a running batch and can no longer be cancelled; their requests are in progress.
+
+    One statement for all erasures and one for all requests. The caller has loaded and locked these.
+    """
+    for erasure in members:
+        check_move(ERASURE_MOVES, erasure.status, ErasureStatus.CLAIMED)
+    # One that needs review for another model stays so: only its retry may change that.
+    accepted = [one.request for one in members if one.request.status == RequestStatus.ACCEPTED]
+    session.execute(
+        update(Erasure)
+        .where(Erasure.id.in_([one.id for one in members]))
+        .values(status=ErasureStatus.CLAIMED, batch_id=batch_id)
+        .execution_options(synchronize_session="evaluate")
+    )
+    session.execute(
+        update(DeletionRequest)
+        .where(DeletionRequest.id.in_([one.id for one in accepted]))
+        .values(status=RequestStatus.PROCESSING)
+        .execution_options(synchronize_session="evaluate")
+    )
 
 
 def complete(erasure: Erasure, *, version_id: int | None, now: datetime) -> None:

@@ -564,7 +564,9 @@ class BatchRecord(Base):
     __tablename__ = "batch_records"
     __table_args__ = (Index("ix_batch_records_row_batch_id", "row", "batch_id"),)
 
-    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    #: No key of the database, here and in ``erasures``: the batch is inserted by the same
+    #: transaction, none is ever deleted, and it would be looked up again for each row.
+    batch_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     row: Mapped[int] = mapped_column(primary_key=True)
 
 
@@ -588,7 +590,7 @@ class Erasure(Base):
     request_id: Mapped[str] = mapped_column(ForeignKey("deletion_requests.id"))
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     status: Mapped[ErasureStatus] = mapped_column(_state(ErasureStatus))
-    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"), index=True)
+    batch_id: Mapped[str | None] = mapped_column(String(40), index=True)
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     #: Failed batches in a row; a batch that keeps failing is split into cohorts.
     attempts: Mapped[int] = mapped_column(default=0)

@@ -210,4 +210,4 @@ def test_completed_share_never_moves_again(session: Session, data: Dataset, mode
     with pytest.raises(IllegalMove):
         erasures.release(share)
     with pytest.raises(IllegalMove):
-        erasures.claim(share, batch_id="b_1")
+        erasures.claim(session, [share], batch_id="b_1")

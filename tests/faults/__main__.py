@@ -7,12 +7,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from tests.faults import catalogue, harness, long, servers
 from tests.faults.kinds import Kind
+from tests.faults.outcome import Outcome
+from tests.faults.progress import Differs, Progress
 
 out = Console(highlight=False)
 
@@ -24,6 +27,9 @@ def main() -> int:
     if missing and not asked.embedded:
         out.print(f"[red]{missing} is not installed[/]; use --embedded, or install it")
         return 1
+    if not any(catalogue.named(asked.only, embedded=form) for form in (True, asked.embedded)):
+        out.print(f"[red]nothing is called[/] {' or '.join(asked.only)}")
+        return 1
     began = time.monotonic()
 
     def say(line: str) -> None:
@@ -31,7 +37,11 @@ def main() -> int:
 
     for name, why in catalogue.left_out().items():
         say(f"left out, because no disk can be mounted: {name} ({why})")
-    outcome = _long(asked, say) if asked.long else _once(asked, say)
+    try:
+        outcome = _long(asked, say) if asked.long else _once(asked, say)
+    except Differs as refused:
+        out.print(f"[red]not gone on with:[/] {refused}")
+        return 1
     _show(outcome, seconds=time.monotonic() - began)
     return 1 if outcome.broken else 0
 
@@ -43,32 +53,48 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--embedded", action="store_true", help="SQLite and the file broker only")
     parser.add_argument("--only", nargs="*", default=[], help="breakages by (part of) their name")
     parser.add_argument("--keep", action="store_true", help="keep logs, database and files")
-    parser.add_argument("--long", action="store_true", help="an hour or more, run after run")
+    parser.add_argument("--long", action="store_true", help="run after run; the rest is for it")
+    parser.add_argument("--requests", type=int, default=10_000, help="at least so many")
+    parser.add_argument("--faults", type=int, default=500, help="at least so many")
     parser.add_argument(
-        "--requests", type=int, default=10_000, help="at least so many, with --long"
+        "--at-once",
+        type=int,
+        default=long.PARTS_AT_ONCE,
+        help="so many runs at the same time; default: one more than there are processors",
     )
-    parser.add_argument("--faults", type=int, default=500, help="at least so many, with --long")
+    parser.add_argument(
+        "--progress",
+        type=Path,
+        help="file for the runs that are over; default: .faults/long-SEED.jsonl",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where that file ends, if it is there"
+    )
     return parser.parse_args()
 
 
-def _once(asked: argparse.Namespace, say: Callable[[str], None]) -> harness.Outcome:
-    names = [
-        name
-        for name in catalogue.names(embedded=asked.embedded)
-        if not asked.only or any(part in name for part in asked.only)
-    ]
+def _once(asked: argparse.Namespace, say: Callable[[str], None]) -> Outcome:
+    names = catalogue.named(asked.only, embedded=asked.embedded)
     with servers.home(keep=asked.keep) as home:
         return harness.run(
             home, names * asked.rounds, seed=asked.seed, embedded=asked.embedded, say=say
         )
 
 
-def _long(asked: argparse.Namespace, say: Callable[[str], None]) -> harness.Outcome:
-    aim = long.Aim(requests=asked.requests, faults=asked.faults)
-    return long.run(aim, seed=asked.seed, embedded=asked.embedded, keep=asked.keep, say=say)
+def _long(asked: argparse.Namespace, say: Callable[[str], None]) -> Outcome:
+    aim = long.Aim(
+        requests=asked.requests,
+        faults=asked.faults,
+        seed=asked.seed,
+        embedded=asked.embedded,
+        only=tuple(asked.only),
+    )
+    path = asked.progress or Path(".faults") / f"long-{asked.seed}.jsonl"
+    progress = Progress(path, aim.as_json(), resume=asked.resume)
+    return long.run(aim, progress, at_once=max(1, asked.at_once), keep=asked.keep, say=say)
 
 
-def _show(outcome: harness.Outcome, *, seconds: float) -> None:
+def _show(outcome: Outcome, *, seconds: float) -> None:
     table = Table("broken on purpose", "times", "seconds until work went on, at most")
     for name in catalogue.ALL:
         if outcome.broke[name]:
@@ -80,6 +106,7 @@ def _show(outcome: harness.Outcome, *, seconds: float) -> None:
         ("started again", outcome.revived),
     ):
         out.print(f"{title}: " + ", ".join(f"{n} {name}" for name, n in sorted(counted.items())))
+    out.print("seconds: " + ", ".join(f"{n:.0f} {name}" for name, n in outcome.phases.items()))
     for promise in outcome.broken:
         out.print(f"[red]broken promise:[/] {promise.kind}: {promise.words}")
     found = Counter(promise.kind for promise in outcome.broken)

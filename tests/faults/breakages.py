@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import httpx
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from service import broker
+from service.ledger import leases
 from service.ledger.states import BatchStatus
-from service.ledger.tables import AuditEvent, Batch, Lease
+from service.ledger.tables import AuditEvent, Batch, Lease, Model
 from tests.faults.clients import Clients
 from tests.faults.fleet import MODEL, Fleet
 from tests.faults.servers import until
@@ -217,7 +219,7 @@ def _overtaken(scene: Scene) -> bool:
 
     def fence() -> int:
         with scene.fleet.reading() as session:
-            return session.scalar(select(Lease.fence).where(Lease.key.like("model:%"))) or 0
+            return session.scalar(select(Lease.fence).where(Lease.key == _of_model(session))) or 0
 
     before = fence()
     end = time.monotonic() + 5 * scene.fleet.settings.lease_seconds
@@ -226,6 +228,11 @@ def _overtaken(scene: Scene) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def _of_model(session: Session) -> str:
+    """Key of the model's lease."""
+    return leases.of_model(session.scalars(select(Model.id).where(Model.name == MODEL)).one())
 
 
 def wrong_clock(scene: Scene) -> None:
@@ -294,8 +301,12 @@ def working(scene: Scene) -> tuple[str, str]:
     fleet.arm("compute.updated", "wait")
     scene.under_load(lambda: not fleet.armed("compute.updated"), "an update waits")
     with fleet.reading() as session:
-        batch = session.scalar(select(Batch.id).where(Batch.status == BatchStatus.RUNNING))
-        owner = session.scalar(select(Lease.owner).where(Lease.key.like("model:%"))) or ""
+        batch = session.scalar(
+            select(Batch.id)
+            .join(Model, Model.id == Batch.model_id)
+            .where(Model.name == MODEL, Batch.status == BatchStatus.RUNNING)
+        )
+        owner = session.scalar(select(Lease.owner).where(Lease.key == _of_model(session))) or ""
     assert batch is not None
     pid = int(owner.rsplit("-", 2)[1])
     return next(name for name in fleet.workers if fleet.children[name].pid == pid), batch

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.faults import disks
+from tests.faults import disks, held, withdrawn
 from tests.faults.breakages import (
     BATCH_POINTS,
     COMPUTE_POINTS,
@@ -89,6 +90,17 @@ ALL: dict[str, Entry] = {
             "worker with a wrong clock": wrong_clock,
             "live version withdrawn in mid-batch": withdraw_version,
             "training cancelled": cancel_training,
+            "held version approved": held.approve,
+            "held version withdrawn": held.take_back,
+            "hold ends by itself": held.end_by_itself,
+            "version replaced in mid-batch": withdrawn.replaced,
+            "model withdrawn in mid-batch": withdrawn.model("batch", "withdraw"),
+            "model withdrawn while held": withdrawn.model("hold", "delete"),
+            "model withdrawn while it is trained": withdrawn.model("training", "delete"),
+            "dataset withdrawn in mid-batch": withdrawn.dataset("batch"),
+            "dataset withdrawn while held": withdrawn.dataset("hold"),
+            "dataset withdrawn while it is trained on": withdrawn.dataset("training"),
+            "dataset withdrawn while it is ingested": withdrawn.dataset("ingest"),
             "SIGTERM, batch finished": stop_in_time,
             "SIGTERM, batch handed back": stop_too_late,
         }
@@ -130,6 +142,15 @@ def names(*, embedded: bool) -> list[str]:
         name
         for name, entry in ALL.items()
         if entry.form in ("both", form) and (mountable or not entry.disks)
+    ]
+
+
+def named(parts: Sequence[str], *, embedded: bool) -> list[str]:
+    """Of these, what has one of the parts in its name; no parts: everything."""
+    return [
+        name
+        for name in names(embedded=embedded)
+        if not parts or any(part in name for part in parts)
     ]
 
 

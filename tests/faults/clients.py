@@ -7,10 +7,10 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -34,8 +34,9 @@ class Asked:
     id: str
     rows: frozenset[int]
     status: str
-    #: Whether the service has said that it is cancelled.
+    #: Whether the service has said that it is cancelled, or that it was denied.
     cancelled: bool = False
+    denied: bool = False
 
 
 @dataclass
@@ -89,13 +90,21 @@ class Clients:
             meanwhile()
             return [one.result() for one in sent]
 
-    def decide(self, asked: Asked, *, approve: bool) -> None:
-        """Approve a request that waits for it, or cancel it."""
+    def ask_for(self, dataset: str, record_ids: Sequence[str], rows: Sequence[int]) -> Asked:
+        """Ask for records of one dataset in one request, as any client does."""
+        body = {"dataset": dataset, "record_ids": [*record_ids], "reason": "a fault test"}
+        return self._post(body, [*rows], random.Random(f"{self.seed}/{dataset}/{rows}"))
+
+    def decide(self, asked: Asked, how: Literal["approve", "deny", "cancel"]) -> None:
+        """Decide on a request that waits for approval."""
         chance, path = random.Random(asked.id), f"/v1/deletion-requests/{asked.id}"
-        if approve:
-            self._send("POST", f"{path}:approve", {}, None, first=self._any(chance), also=(409,))
-        else:
+        if how == "cancel":
             self._cancel(asked, chance)
+            return
+        self.send("POST", f"{path}:{how}", {}, first=self._any(chance), also=(409,))
+        if how == "deny":
+            seen = self.send("GET", path, first=self._any(chance)).json()
+            asked.denied = seen["status"] == "denied"
 
     def finish(self) -> None:
         """Wait for the answers to all permits."""
@@ -147,7 +156,7 @@ class Clients:
         return made
 
     def _once(self, body: dict[str, Any], key: str, first: int) -> Any:
-        return self._send("POST", "/v1/deletion-requests", body, key, first=first)
+        return self.send("POST", "/v1/deletion-requests", body, key, first=first).json()
 
     def _any(self, chance: random.Random) -> int:
         """The place of the API that is asked first."""
@@ -169,23 +178,31 @@ class Clients:
     def _cancel(self, made: Asked, chance: random.Random) -> None:
         """At once, so that it meets the claim; either answer is right, but only one of them."""
         path = f"/v1/deletion-requests/{made.id}"
-        self._send("DELETE", path, None, None, first=self._any(chance), also=(409,))
-        seen = self._send("GET", path, None, None, first=self._any(chance))
+        self.send("DELETE", path, first=self._any(chance), also=(409,))
+        seen = self.send("GET", path, first=self._any(chance)).json()
         made.cancelled = seen["status"] == "cancelled"
         self.tally["cancelled in time" if made.cancelled else "cancelled too late"] += 1
 
-    def _send(
+    def send(
         self,
         method: str,
         path: str,
-        body: dict[str, Any] | None,
-        key: str | None,
+        body: dict[str, Any] | bytes | None = None,
+        key: str | None = None,
         *,
-        first: int,
+        first: int = 0,
         also: tuple[int, ...] = (),
-    ) -> Any:
-        """Ask until an API answers; the idempotency key makes asking again harmless."""
+    ) -> httpx.Response:
+        """Ask until an API answers; the idempotency key makes asking again harmless.
+
+        ``first`` is the place of the API that is asked first. Raises ``AssertionError`` for a
+        refusal that is not in ``also``.
+        """
         headers = self.fleet.headers | ({"Idempotency-Key": key} if key else {})
+        given: dict[str, Any] = {"json": body}
+        if isinstance(body, bytes):
+            given = {"content": body}
+            headers["Content-Type"] = "application/octet-stream"
         end = time.monotonic() + PATIENCE_SECONDS
         attempt = first
         while True:
@@ -193,17 +210,22 @@ class Clients:
             url = f"http://127.0.0.1:{port}{path}"
             attempt += 1
             try:
-                answer = self.fleet.http.request(method, url, headers=headers, json=body)
+                answer = self.fleet.http.request(method, url, headers=headers, **given)
             except httpx.ConnectError:
                 self.tally["nobody answered"] += 1
             except httpx.TransportError:
                 self.tally["answer lost"] += 1
             else:
                 if answer.status_code < 400 or answer.status_code in also:
-                    return answer.json()
-                if answer.status_code < 500 and answer.status_code != 429:
+                    return answer
+                if not _to_repeat(answer):
                     raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text}")
                 self.tally[f"answered {answer.status_code}"] += 1
             assert time.monotonic() < end, f"{method} {path}: no answer"
             if attempt % len(self.fleet.ports) == 0:
                 time.sleep(PAUSE_SECONDS)
+
+
+def _to_repeat(answer: httpx.Response) -> bool:
+    """Whether the same is to be asked again: the service is away, or says when to come back."""
+    return answer.status_code >= 500 or "retry-after" in answer.headers

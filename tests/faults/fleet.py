@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Engine, make_url, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from service import wake
 from service.ledger import db, keys, schema
 from service.ledger.states import VersionStatus
-from service.ledger.tables import Artifact, Dataset, Version
+from service.ledger.tables import Artifact, Dataset, Model, Version
 from service.settings import Settings
 from tests.faults.disks import Disk
 from tests.faults.servers import Postgres, Redis, free_port, until
@@ -38,8 +40,8 @@ IMPATIENT = {
     "mode": "development",
     "device": "cpu",
     "threads": 1,
-    "poll_seconds": 0.3,
-    "beat_seconds": 1.0,
+    "poll_seconds": 0.6,
+    "beat_seconds": 2.0,
     "lease_seconds": 2.0,
     "grace_seconds": 4.0,
     "max_attempts": 5,
@@ -55,6 +57,8 @@ IMPATIENT = {
     "training_state_seconds": 0.0,
 }
 
+ARCHITECTURE = {"name": "mlp", "parameters": {"hidden": [16]}}
+TRANSFORM = {"scale": 1 / 16}
 POLICY = {"max_wait_seconds": 0.2, "max_records": 24, "purge_after_seconds": 1}
 
 
@@ -77,6 +81,27 @@ class Child:
         if self.process is None or self.process.poll() is not None:
             return None
         return self.process.pid
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows (n, 1, 8, 8) of a dataset as they were before anybody was forgotten, and their ids."""
+
+    x: npt.NDArray[np.uint8]
+    record_ids: list[str]
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What an operator was told (2xx) is withdrawn."""
+
+    kind: Literal["version", "model", "dataset"]
+    name: str
+    #: Of a version; ``name`` is its model's then.
+    number: int | None = None
+
+    def __str__(self) -> str:
+        return " ".join(map(str, filter(None, (self.kind, self.name, self.number))))
 
 
 class Fleet:
@@ -114,6 +139,9 @@ class Fleet:
         self._changing = threading.Lock()
         self.asked: dict[str, subprocess.Popen[bytes]] = {}
         self.digits = demo_digits.load()
+        #: By the names of the datasets that are asked to forget.
+        self.sources = {DATASET: Source(self.digits.x, self.digits.record_ids)}
+        self.withdrawn: list[Withdrawal] = []
         self.secret = ""
         self._engine: Engine | None = None
 
@@ -272,13 +300,29 @@ class Fleet:
 
     def get(self, path: str, *, port: int | None = None) -> Any:
         """A GET's JSON; None while the API does not answer with 200."""
+        answer = self._get(path, port=port)
+        return None if answer is None or answer.status_code != 200 else answer.json()
+
+    def status(self, path: str) -> int | None:
+        """A GET's status; None while no API answers."""
+        answer = self._get(path, port=None)
+        return None if answer is None else answer.status_code
+
+    def _get(self, path: str, *, port: int | None) -> httpx.Response | None:
+        url = f"http://127.0.0.1:{port or self.ports[0]}{path}"
         try:
-            answer = self.http.get(
-                f"http://127.0.0.1:{port or self.ports[0]}{path}", headers=self.headers
-            )
+            return self.http.get(url, headers=self.headers)
         except httpx.TransportError:
             return None
-        return answer.json() if answer.status_code == 200 else None
+
+    def listed(self, path: str) -> Iterator[dict[str, Any]]:
+        """Everything in a list, page after page; nothing more once the API does not answer."""
+        cursor = ""
+        while (page := self.get(f"{path}?limit=200{cursor}")) is not None:
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            cursor = f"&cursor={page['next_cursor']}"
 
     def post(self, path: str, body: dict[str, Any], *, also: tuple[int, ...] = ()) -> Any:
         answer = self.http.post(
@@ -347,7 +391,8 @@ class Fleet:
         with self.reading() as session:
             live = session.scalars(
                 select(Version)
-                .where(Version.status == VersionStatus.PUBLISHED)
+                .join(Model, Model.id == Version.model_id)
+                .where(Model.name == MODEL, Version.status == VersionStatus.PUBLISHED)
                 .order_by(Version.number.desc())
                 .limit(1)
             ).one()
@@ -396,8 +441,8 @@ class Fleet:
             {
                 "name": MODEL,
                 "dataset": DATASET,
-                "architecture": {"name": "mlp", "parameters": {"hidden": [16]}},
-                "transform": {"scale": 1 / 16},
+                "architecture": ARCHITECTURE,
+                "transform": TRANSFORM,
                 "recipe": {"epochs": 8, "learning_rate": 0.01, "alpha": 0},
                 "policy": POLICY,
             },

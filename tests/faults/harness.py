@@ -8,50 +8,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
-from service.ledger.tables import AuditEvent, Batch, DeletionRequest, Version
-from tests.faults import breakages, catalogue, promises
-from tests.faults.clients import Asked, Clients
-from tests.faults.fleet import MODEL, Fleet
+from service.ledger.tables import AuditEvent, Batch, Dataset, DeletionRequest, Model, Version
+from tests.faults import breakages, catalogue, promises, promises_files
+from tests.faults.clients import Clients
+from tests.faults.fleet import Fleet
 from tests.faults.kinds import Broken, Kind
+from tests.faults.outcome import Outcome
 from tests.faults.servers import until
 
 SETTLE_SECONDS = 150
 PERMITS = 6
-
-
-@dataclass
-class Outcome:
-    """What was broken how often, what the clients met, and which promise did not hold."""
-
-    seed: int
-    broke: Counter[str] = field(default_factory=Counter)
-    seconds: dict[str, float] = field(default_factory=dict)
-    clients: Counter[str] = field(default_factory=Counter)
-    ledger: Counter[str] = field(default_factory=Counter)
-    revived: Counter[str] = field(default_factory=Counter)
-    broken: list[Broken] = field(default_factory=list)
-    accepted: list[Asked] = field(default_factory=list)
-    #: What ran; its processes have ended, its files are there until the home is removed.
-    fleet: Fleet | None = None
-
-    def add(self, later: Outcome) -> None:
-        """Count in what another run has met."""
-        self.broke += later.broke
-        for name, seconds in later.seconds.items():
-            self.seconds[name] = max(seconds, self.seconds.get(name, 0.0))
-        for mine, other in (
-            (self.clients, later.clients),
-            (self.ledger, later.ledger),
-            (self.revived, later.revived),
-        ):
-            mine.update(other)
-        self.broken += [Broken(one.kind, f"seed {later.seed}: {one.words}") for one in later.broken]
 
 
 def run(
@@ -78,8 +50,10 @@ def run(
         apis=1 if embedded else 2,
         disks=any(catalogue.ALL[name].disks for name in names),
     )
+    timed = _Timed(outcome.phases)
     try:
-        fleet.start()
+        with timed("start"):
+            fleet.start()
         say(f"running in {home}")
         clients = Clients(fleet, seed)
         scene = breakages.Scene(fleet, clients, chance)
@@ -95,23 +69,44 @@ def run(
                         outcome.broken.append(Broken(Kind.OTHER, f"{name}: {missed}"))
                     outcome.broke[name] += 1
                     outcome.seconds[name] = time.monotonic() - began
+                    outcome.phases["faults"] += outcome.seconds[name]
                     say(f"{name}: {outcome.seconds[name]:.1f} s")
                     note(outcome.broke.total(), len(clients.accepted))
             finally:
-                clients.finish()
+                with timed("last answers"):
+                    clients.finish()
             fleet.disarm()
             try:
-                _settle(fleet)
-                fleet.ingest_again()
+                with timed("settling"):
+                    _settle(fleet)
+                with timed("ingesting again"):
+                    fleet.ingest_again()
             except AssertionError as missed:
                 outcome.broken.append(Broken(Kind.LOST, f"it does not settle: {missed}"))
-            outcome.broken += [*clients.errors, *promises.broken(fleet, clients.accepted)]
+            with timed("checking"):
+                outcome.broken += [*clients.errors, *promises.broken(fleet, clients.accepted)]
         outcome.clients, outcome.accepted = clients.tally, clients.accepted
         outcome.fleet = fleet
         outcome.ledger = _count(fleet)
     finally:
-        fleet.close()
+        with timed("end"):
+            fleet.close()
     return outcome
+
+
+class _Timed:
+    """Adds up how long each part of a run takes."""
+
+    def __init__(self, phases: Counter[str]) -> None:
+        self._phases = phases
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._phases[name] += time.monotonic() - began
 
 
 @contextmanager
@@ -144,25 +139,34 @@ def _settle(fleet: Fleet) -> None:
             open_ones = session.scalars(
                 select(DeletionRequest).where(DeletionRequest.status.not_in(promises.ENDS))
             ).all()
-            held = session.scalars(
-                select(Version.number)
+            held = session.execute(
+                select(Model.name, Version.number)
+                .join(Version, Version.model_id == Model.id)
                 .join(Batch, Batch.version_id == Version.id)
                 .where(Batch.status == BatchStatus.HELD, Version.status == VersionStatus.CANDIDATE)
             ).all()
-            busy = session.scalar(select(Batch.id).where(Batch.status == BatchStatus.RUNNING))
-            owing = session.scalar(
-                select(Version.id).where(Version.status == VersionStatus.CANDIDATE)
-            )
+            left = _at_work(session)
         for request in open_ones:
             if request.status == RequestStatus.NEEDS_REVIEW and retried[request.id] < 3:
                 retried[request.id] += 1
                 fleet.post(f"/v1/deletion-requests/{request.id}:retry", {})
-        for number in held:
-            fleet.post(f"/v1/models/{MODEL}/versions/{number}:approve", {}, also=(409,))
-        return not open_ones and busy is None and owing is None
+        for name, number in held:
+            fleet.post(f"/v1/models/{name}/versions/{number}:approve", {}, also=(409,))
+        return not open_ones and not held and not left
 
     until(settled, "every request has ended", seconds=SETTLE_SECONDS)
-    until(lambda: not promises.orphans(fleet), "orphans are swept", seconds=60)
+    until(lambda: not promises_files.orphans(fleet), "orphans are swept", seconds=60)
+
+
+def _at_work(session: Session) -> bool:
+    """Whether a batch runs, a version is to be decided on, or something is to be destroyed."""
+    waiting = (
+        select(Batch.id).where(Batch.status == BatchStatus.RUNNING),
+        select(Version.id).where(Version.status == VersionStatus.CANDIDATE),
+        select(Model.id).where(Model.withdrawn_at.is_not(None), Model.purged_at.is_(None)),
+        select(Dataset.id).where(Dataset.withdrawn_at.is_not(None), Dataset.purged_at.is_(None)),
+    )
+    return any(session.scalar(one.limit(1)) is not None for one in waiting)
 
 
 def _count(fleet: Fleet) -> Counter[str]:

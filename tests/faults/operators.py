@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import cycle
+from typing import Literal
 
 import httpx
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from service.ledger.states import RequestStatus, RunStatus
-from service.ledger.tables import DeletionRequest, RequestRecord, TrainingRun, Version
+from service.ledger.tables import Dataset, DeletionRequest, RequestRecord, TrainingRun, Version
 from tests.faults.breakages import EFFECT_SECONDS, Scene, working
-from tests.faults.fleet import MODEL
+from tests.faults.fleet import DATASET, MODEL
 from tests.faults.servers import until
 
 #: What a day's limit leaves, and how many requests of one record each are sent at once.
 LEFT_TODAY = 10
 AT_ONCE = 30
+
+#: What becomes of those that wait for approval, in turn.
+DECISIONS: tuple[Literal["approve", "deny", "cancel"], ...] = ("approve", "deny", "cancel")
 
 #: Requests that a day's limit does not count.
 UNCOUNTED = (
@@ -97,18 +102,20 @@ def one_allowance(scene: Scene) -> None:
     states = Counter(one.status for one in sent)
     assert states == {"accepted": allowed, "awaiting_approval": len(rows) - allowed}, states
     waiting = [one for one in sent if one.status == "awaiting_approval"]
-    for number, one in enumerate(waiting):
-        clients.decide(one, approve=number % 2 == 0)
+    for one, how in zip(waiting, cycle(DECISIONS), strict=False):
+        clients.decide(one, how)
     scene.one_more_batch()
 
 
 def _fresh_rows(scene: Scene) -> tuple[list[int], int]:
     """Rows that nobody has asked for, and how many records the present day counts."""
     with scene.fleet.reading() as session:
-        asked = set(session.scalars(select(RequestRecord.row)))
+        digits = session.scalar(select(Dataset.id).filter_by(name=DATASET))
+        asked = set(session.scalars(select(RequestRecord.row).filter_by(dataset_id=digits)))
         counted = session.scalar(
             select(func.sum(DeletionRequest.matched)).where(
-                DeletionRequest.status.not_in(UNCOUNTED)
+                DeletionRequest.status.not_in(UNCOUNTED),
+                or_(DeletionRequest.dataset_id == digits, DeletionRequest.dataset_id.is_(None)),
             )
         )
     fresh = sorted(set(range(len(scene.fleet.digits.record_ids))) - asked)

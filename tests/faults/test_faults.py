@@ -11,7 +11,8 @@ from sqlalchemy import select, text
 
 from service.ledger.tables import Dataset
 from tests.faults import catalogue, harness, promises, servers
-from tests.faults.fleet import DATASET
+from tests.faults.fleet import DATASET, MODEL, Withdrawal
+from tests.faults.outcome import Outcome
 
 SEED = int(os.environ.get("UNLEARN_TEST_SEED", "1"))
 
@@ -49,7 +50,7 @@ LEFT = {
     "still runs": "UPDATE batches SET status = 'running' WHERE id = (SELECT max(id) FROM batches)",
     "without a completed batch": "UPDATE erasures SET batch_id = NULL",
     "have gaps": "UPDATE versions SET number = 1000 WHERE number = 1",
-    "production holds": "UPDATE versions SET clean_revision = 0;"
+    "production of m holds": "UPDATE versions SET clean_revision = 0;"
     " DELETE FROM batch_records WHERE row IN (SELECT row FROM records"
     " WHERE erased_at IS NOT NULL)",
     "not verified": "UPDATE verifications SET verdict = 'failed'",
@@ -58,6 +59,25 @@ LEFT = {
     " WHERE id = (SELECT max(id) FROM alias_moves)",
     "erased=None": "UPDATE records SET erased_at = NULL",
     "rows are erased and": "UPDATE records SET erased_at = NULL",
+    "denied=False": "UPDATE deletion_requests SET status = 'denied' WHERE id = :cancelled",
+    "is still held": "UPDATE batches SET status = 'held' WHERE id = (SELECT max(id) FROM batches)",
+    "went live before its time": "UPDATE batches SET held_until ="
+    " (SELECT max(due_at) FROM deletion_requests)",
+    "was held beyond the due date": "UPDATE batches SET held_until = created_at;"
+    " UPDATE deletion_requests SET due_at = created_at",
+    "went live after it was withdrawn": "UPDATE versions SET withdrawn_at ="
+    " (SELECT min(created_at) FROM models)",
+    "was withdrawn and is published": "UPDATE versions SET withdrawn_at = created_at",
+    "has a live version": "UPDATE models SET withdrawn_at = created_at",
+    "of a withdrawn model is not withdrawn": "UPDATE models SET withdrawn_at = created_at",
+    "is withdrawn and not destroyed": "UPDATE models SET withdrawn_at = created_at",
+    "waits for a withdrawn model": "UPDATE models SET withdrawn_at = created_at;"
+    " UPDATE erasures SET status = 'pending'",
+    "is withdrawn and ready": "UPDATE datasets SET withdrawn_at = created_at WHERE name = 'digits'",
+    "have kept their ids": "UPDATE datasets SET withdrawn_at = created_at WHERE name = 'digits'",
+    "has 2 lines": "DROP TRIGGER audit_events_in_order; DROP TRIGGER audit_events_move_head;"
+    " INSERT INTO audit_events SELECT seq + 1000000, at, actor, action, subject,"
+    " data, previous_hash, hash FROM audit_events WHERE action = 'version:purged'",
     "follow version": "UPDATE versions SET parent_id = anchor_id WHERE origin = 'unlearned'",
 }
 
@@ -71,9 +91,10 @@ def test_embedded_form_keeps_the_same_promises_and_a_broken_one_would_be_seen(ho
     found = _after_damage(outcome)
     assert any("orphan" in one.words for one in found)
     assert any("is not what it should be" in one.words for one in found)
+    assert any("said the API, and is not" in one.words for one in found)
 
 
-def _seen(outcome: harness.Outcome, words: str) -> bool:
+def _seen(outcome: Outcome, words: str) -> bool:
     """Whether the harness says so of a ledger that was tampered with."""
     fleet, accepted = outcome.fleet, outcome.accepted
     assert fleet is not None
@@ -92,8 +113,8 @@ def _seen(outcome: harness.Outcome, words: str) -> bool:
     return any(words in one.words for one in found)
 
 
-def _after_damage(outcome: harness.Outcome) -> list[promises.Broken]:
-    """What the harness says when a row came back and a file lies about."""
+def _after_damage(outcome: Outcome) -> list[promises.Broken]:
+    """What the harness says when a row came back, a file lies about, and an answer was untrue."""
     fleet = outcome.fleet
     assert fleet is not None
     orphan = fleet.settings.store / "checkpoints" / ("0" * 64)
@@ -107,5 +128,6 @@ def _after_damage(outcome: harness.Outcome) -> list[promises.Broken]:
     content = bytearray(rows.read_bytes())
     content[-64:] = bytes(64) if any(content[-64:]) else b"x" * 64
     rows.write_bytes(content)
+    fleet.withdrawn.append(Withdrawal("model", MODEL))
     with fleet.reading() as session:
         return promises.broken_at_rest(fleet, session, outcome.accepted)

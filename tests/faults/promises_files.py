@@ -1,0 +1,128 @@
+"""What must hold of files: raw rows, live checkpoints, and nothing that nobody knows."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store import arrays, checkpoints, errors
+from service.ledger import purges
+from service.ledger.states import RequestStatus
+from service.ledger.tables import Dataset, DeletionRequest, Model, Record, RequestRecord, Version
+from tests.faults.fleet import AGAIN, DATASET, Fleet, Source
+from tests.faults.kinds import Broken, Kind, of
+
+#: Requests whose rows are to stay as they are, unless another request asks for them.
+SPARED = (RequestStatus.CANCELLED, RequestStatus.DENIED)
+
+
+def broken(fleet: Fleet, session: Session) -> list[Broken]:
+    """Every promise about rows and files that does not hold."""
+    found = [*_come_back(fleet, session), *of(Kind.OTHER, _files(fleet, session))]
+    for name, source in fleet.sources.items():
+        dataset = _dataset(session, name)
+        if dataset.withdrawn_at is None:
+            found += _rows(session, dataset)
+            found += _array(fleet, session, dataset, source)
+    return found
+
+
+def _rows(session: Session, dataset: Dataset) -> list[Broken]:
+    """The ledger calls those rows erased that a completed request asked for, and no others."""
+    asked = _rows_of(session, dataset, RequestStatus.COMPLETED)
+    spared = _rows_of(session, dataset, *SPARED)
+    rows = session.execute(
+        select(Record.row, Record.erased_at).where(Record.dataset_id == dataset.id)
+    )
+    return [
+        Broken(
+            _of_row(row, asked, spared),
+            f"row {row} of {dataset.name}: erased={at}, asked for={row in asked}",
+        )
+        for row, at in rows
+        if (at is not None) != (row in asked)
+    ]
+
+
+def _of_row(row: int, asked: set[int], spared: set[int]) -> Kind:
+    if row in asked:
+        return Kind.RESURRECTED
+    return Kind.CANCELLED if row in spared else Kind.OTHER
+
+
+def _array(fleet: Fleet, session: Session, dataset: Dataset, source: Source) -> list[Broken]:
+    """Raw rows: zero where a completed request asked for it, untouched everywhere else."""
+    asked = _rows_of(session, dataset, RequestStatus.COMPLETED)
+    spared = _rows_of(session, dataset, *SPARED)
+    key = dataset.array_key
+    assert key is not None
+    array = arrays.open(fleet.settings.store, key)
+    expected = source.x.copy()
+    expected[sorted(asked)] = 0
+    different = (np.asarray(array.rows) != expected).reshape(len(expected), -1).any(axis=1)
+    found = [
+        Broken(
+            _of_row(row, asked, spared),
+            f"row {row} of the array of {dataset.name} is not what it should be",
+        )
+        for row in np.flatnonzero(different).tolist()
+    ]
+    try:
+        arrays.verify(fleet.settings.store, key)
+    except errors.Corrupt as damage:
+        found.append(Broken(Kind.OTHER, str(damage)))
+    return found
+
+
+def _come_back(fleet: Fleet, session: Session) -> list[Broken]:
+    """Ingesting the same source again leaves out who was forgotten, and nobody else."""
+    names = fleet.digits.record_ids
+    rows = _rows_of(session, _dataset(session, DATASET), RequestStatus.COMPLETED)
+    forgotten = {names[row] for row in rows}
+    again = _dataset(session, AGAIN)
+    found = set(session.scalars(select(Record.record_id).filter_by(dataset_id=again.id)))
+    return [
+        *of(Kind.RESURRECTED, (f"{one} came back" for one in sorted(found & forgotten))),
+        *of(Kind.OTHER, (f"{one} was kept out" for one in sorted({*names} - forgotten - found))),
+    ]
+
+
+def _dataset(session: Session, name: str) -> Dataset:
+    return session.scalars(select(Dataset).filter_by(name=name)).one()
+
+
+def _rows_of(session: Session, dataset: Dataset, *statuses: RequestStatus) -> set[int]:
+    return set(
+        session.scalars(
+            select(RequestRecord.row)
+            .join(DeletionRequest, DeletionRequest.listed_by == RequestRecord.request_id)
+            .where(RequestRecord.dataset_id == dataset.id, DeletionRequest.status.in_(statuses))
+        )
+    )
+
+
+def _files(fleet: Fleet, session: Session) -> list[str]:
+    """Nothing lies about that the ledger does not know, and what is live is whole."""
+    live = select(Version.digest).join(Model, Model.production_id == Version.id)
+    for digest in session.scalars(live):
+        checkpoints.load(fleet.settings.store, digest)
+    return [f"orphan {path}" for path in orphans(fleet)]
+
+
+def orphans(fleet: Fleet) -> list[Path]:
+    """Files older than the grace that nothing in the ledger refers to."""
+    with fleet.reading() as session:
+        keep = purges.files_in_use(session)
+    # Sweeps run every quarter of the grace, and wait for a lane that may be training.
+    oldest = time.time() - 2 * fleet.settings.orphan_grace_seconds
+    found = []
+    for kind in (*purges.KINDS, "arrays"):
+        home = fleet.settings.store / kind
+        for path in home.iterdir() if home.is_dir() else []:
+            if path.name not in keep[kind] and path.stat().st_mtime < oldest:
+                found.append(path)
+    return found

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from benchmarks import counters
-from models_store import arrays
+from models_store.protocols import Rows
 from service.ledger import (
     batches,
     claims,
@@ -74,7 +74,7 @@ def dataset(town: Ledger, *, rows: int, array: bool = True) -> None:
     drawn = np.random.default_rng(1)
     labels = drawn.integers(0, CLASSES, rows)
     splits = drawn.choice(3, size=rows, p=(0.7, 0.1, 0.2)).astype(np.uint8)
-    key = _array(town.runtime.store, labels, splits) if array else "0" * 64
+    key = _array(town.runtime.store.rows, labels, splits) if array else "0" * 64
     with town.runtime.session() as session:
         made = Dataset(
             name=NAME,
@@ -102,10 +102,10 @@ def dataset(town: Ledger, *, rows: int, array: bool = True) -> None:
         connection.execute(text("VACUUM (ANALYZE) records"))
 
 
-def _array(root: Path, labels: Any, splits: Any) -> str:
+def _array(stored: Rows, labels: Any, splits: Any) -> str:
     drawn = np.random.default_rng(2)
     centres = drawn.integers(60, 196, (CLASSES, 1, 4, 4))
-    with arrays.writer(root, name=NAME, dtype=np.uint8, shape=(1, 4, 4)) as writer:
+    with stored.writer(name=NAME, dtype=np.uint8, shape=(1, 4, 4)) as writer:
         for start in range(0, len(labels), _PIECE):
             here = labels[start : start + _PIECE]
             noise = drawn.normal(0, 60, (len(here), 1, 4, 4))
@@ -263,7 +263,7 @@ def _unlearn(town: Ledger, session: Session, held: leases.Held, kept: list[dict[
         batch = claims.claim(session, model, held=held, now=db.now())
         if batch is None:
             return
-        plans.for_batch(session, town.runtime.settings, batch)
+        plans.for_batch(session, town.runtime.store, batch)
         made = _register(
             session,
             model,
@@ -318,6 +318,6 @@ def kept_bytes(town: Ledger) -> dict[str, int]:
         )
     found = {}
     for kind in ("checkpoints", "caches", "states", "scores"):
-        folder = town.runtime.store / kind
+        folder = Path(town.runtime.store.location) / kind
         found[kind] = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
     return found | {"one_state": newest or 0}

@@ -1,1 +1,12 @@
-"""Versioned checkpoints and dataset arrays as plain files: safetensors, npy and JSON; no pickle."""
+"""The store: checkpoints and internal state as safetensors files, and the rows of datasets.
+
+``protocols`` says what a store does; ``local`` keeps it in a directory. Nothing is pickled, and no
+path leaves this package.
+"""
+
+from __future__ import annotations
+
+from models_store.opening import open_store
+from models_store.protocols import Store
+
+__all__ = ["Store", "open_store"]

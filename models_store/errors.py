@@ -1,4 +1,4 @@
-"""What can go wrong in the file store; every message says what to do next."""
+"""What can go wrong in the store; every message says what to do next."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class NotStored(StoreError):
 
 
 class Corrupt(StoreError):
-    """The bytes on disk are not the bytes that were written."""
+    """The stored bytes are not the bytes that were written."""
 
 
 class CorruptCheckpoint(Corrupt):
@@ -20,10 +20,18 @@ class CorruptCheckpoint(Corrupt):
 
 
 class CorruptArray(Corrupt):
-    """A dataset array differs from the digests in its directory."""
+    """The rows of a dataset differ from their digests."""
 
 
-class Unwritable(StoreError):
+class Unavailable(StoreError):
+    """The store cannot be read or written now; nothing is wrong with what is stored."""
+
+
+class Unreadable(Unavailable):
+    """The store's directory cannot be read."""
+
+
+class Unwritable(Unavailable):
     """The disk is full or the store's directory cannot be written."""
 
 
@@ -55,3 +63,11 @@ class UploadMismatch(UploadError):
         more = f"; and {len(reasons) - len(shown)} more" if len(reasons) > len(shown) else ""
         super().__init__("The tensors do not fit the architecture: " + "; ".join(shown) + more)
         self.reasons = reasons
+
+
+def damaged_blob(kind: str, digest: str) -> CorruptCheckpoint:
+    """Return the error for a blob whose bytes or manifest are not what was stored."""
+    return CorruptCheckpoint(
+        f"{kind}/{digest} is damaged: its bytes do not fit its digest. "
+        "Restore it from a backup, or retrain to get a new version."
+    )

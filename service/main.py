@@ -9,6 +9,7 @@ from importlib import metadata
 
 from fastapi import FastAPI
 
+from models_store import open_store
 from service import wake
 from service.api import (
     access,
@@ -94,6 +95,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     digester = Digester.from_settings(settings)
     app.state.settings = settings
     app.state.engine = engine
+    app.state.store = open_store(settings.store_location)
     app.state.sessions = sessions
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)

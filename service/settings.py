@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         return self.store_dir or self.state_dir / "store"
 
     @property
+    def store_location(self) -> str:
+        """Where checkpoints and arrays are kept, for ``models_store.open_store``."""
+        return str(self.store)
+
+    @property
     def sources(self) -> Path:
         """Directory under which server-side data sources must lie."""
         return self.data_root or self.state_dir / "data"

@@ -18,7 +18,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
-from models_store import arrays
+from models_store import open_store
 from service import audit_file, broker
 from service.ledger import db, keys, schema
 from service.ledger.tables import Dataset
@@ -138,7 +138,7 @@ def test_raw_rows_are_overwritten_in_the_file(forgotten: tuple[Town, dict, np.nd
     town, _, rows = forgotten
     with db.session_factory(town.engine)() as session:
         key = session.query(Dataset.array_key).scalar()
-    array = arrays.open(town.settings.store, key)
+    array = open_store(town.settings.store).rows.open(key)
     assert not array.rows[rows].any()
     others = np.setdiff1d(np.arange(len(array)), rows)
     assert np.array_equal(array.rows[others], town.digits.x[others])

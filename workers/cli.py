@@ -212,20 +212,25 @@ def check_ledger(
     erasure on a model that was live with its records, no raw row of one stands in tables or files.
     Exit 1 when something is wrong that was not repaired.
     """
+    from models_store import open_store
     from models_store.errors import StoreError
     from service.ledger import audit, db, findings, reconciler
     from workers import reconcile
 
-    settings = Settings()
+    stored = open_store(Settings().store_location).rows
     with _session() as session:
         checked = audit.verify(session)
         broken = findings.everything(session)
         try:
-            rows = reconcile.rows_in_files(session, settings)
+            rows = reconcile.rows_in_files(session, stored)
         except StoreError as error:
             raise _stop(f"the raw rows cannot be looked at: {error}") from None
-        if repair:
-            reconcile.overwrite(session, settings, rows, actor="cli")
+        keys = reconcile.array_keys(session)
+    if repair:
+        reconcile.erase(stored, rows, keys)
+        with _session() as session:
+            for name, its in rows.items():
+                reconciler.overwritten(session, name, len(its), actor="cli")
             reconciler.repair(session, broken, actor="cli", now=db.now())
             session.commit()
     told = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models_store import arrays
+from models_store import Store
+from models_store.protocols import SPLITS, Array
 from unlearning.examples import Examples
 
 TRAIN, VALIDATION, AUDIT = range(3)
@@ -38,14 +38,14 @@ class Layout:
     ordered: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, array: arrays.Array, trained_on: Sequence[int] | None) -> Layout:
+    def of(cls, array: Array, trained_on: Sequence[int] | None) -> Layout:
         """The layout of an array; it takes time in proportion to its rows."""
         splits = torch.from_numpy(np.array(array.splits))
         training = splits == TRAIN if trained_on is None else _mask(len(splits), trained_on)
         generator = torch.Generator().manual_seed(SAMPLING_SEED)
         places = torch.randperm(len(splits), generator=generator).to(torch.int32)
         made = cls(splits, training, places, ())
-        sets = [made.mask(which).nonzero()[:, 0] for which in range(len(arrays.SPLITS))]
+        sets = [made.mask(which).nonzero()[:, 0] for which in range(len(SPLITS))]
         ordered = tuple(rows[places[rows].argsort()].to(torch.int32) for rows in sets)
         return cls(splits, training, places, ordered)
 
@@ -112,7 +112,7 @@ Remember = Callable[[tuple[str, ...], Callable[[], Layout]], Layout]
 
 
 def open_array(
-    root: Path,
+    store: Store,
     key: str,
     *,
     excluded: Sequence[int],
@@ -124,15 +124,15 @@ def open_array(
     ``trained_on`` are the rows that take the place of the train split; None: the split itself.
     ``remember`` keeps the layout from one request to the next.
     """
-    array = arrays.open(root, key)
+    array = store.rows.open(key)
     if remember is None:
         layout = Layout.of(array, trained_on)
     else:
-        name = ("layout", str(root), key, _name(trained_on))
+        name = ("layout", store.location, key, _name(trained_on))
         layout = remember(name, lambda: Layout.of(array, trained_on))
     return Data(
-        x=_tensor(array.rows),
-        y=_tensor(array.labels),
+        x=torch.from_numpy(array.rows),
+        y=torch.from_numpy(array.labels),
         layout=layout,
         excluded=_mask(len(array), excluded),
         classes=int(array.manifest["classes"]),
@@ -149,13 +149,3 @@ def _mask(rows: int, chosen: Sequence[int]) -> Tensor:
     mask = torch.zeros(rows, dtype=torch.bool)
     mask[torch.as_tensor(list(chosen), dtype=torch.int64)] = True
     return mask
-
-
-def _tensor(mapped: np.memmap[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
-    # Mapped again copy-on-write: torch takes only writable arrays, and a stray write must never
-    # reach the file.
-    assert mapped.filename is not None
-    private = np.memmap(
-        mapped.filename, dtype=mapped.dtype, mode="c", offset=mapped.offset, shape=mapped.shape
-    )
-    return torch.from_numpy(private)

@@ -11,7 +11,6 @@ from typing import Any
 
 from sqlalchemy import select
 
-from models_store import arrays
 from models_store.errors import NotStored
 from service.ledger import erasures, leases, removals, suppressions
 from service.ledger.signing import Signer
@@ -49,7 +48,7 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
     assert dataset.array_key is not None
     try:
         _suppress(runtime, dataset, rows)
-        arrays.overwrite(runtime.store, dataset.array_key, rows)
+        runtime.store.rows.erase(dataset.array_key, rows)
     except NotStored:
         if _is_withdrawn(runtime, dataset.id):
             return False  # it was withdrawn and destroyed a moment ago
@@ -65,7 +64,7 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
 def _suppress(runtime: Runtime, dataset: Dataset, rows: Sequence[int]) -> None:
     """Keep the rows out of later ingests, while it can still be told what was in them."""
     with runtime.session() as session:
-        digests = suppression.of_rows(session, runtime.store, dataset, rows, runtime.digester)
+        digests = suppression.of_rows(session, runtime.store.rows, dataset, rows, runtime.digester)
         suppressions.keep_rows(session, dataset, digests, now=runtime.now())
 
 
@@ -95,7 +94,7 @@ def _remove(runtime: Runtime, dataset_id: int) -> bool:
 
 def _destroy(runtime: Runtime, dataset: Dataset, held: leases.Held) -> None:
     if dataset.array_key is not None:
-        arrays.destroy(runtime.store, dataset.array_key)
+        runtime.store.rows.delete(dataset.array_key)
     reach("erase.destroyed")
     _blank(runtime, dataset.id, held)
 

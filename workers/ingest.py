@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models_store import arrays
 from models_store.errors import StoreError
+from models_store.protocols import SPLITS
 from service.errors import Unprocessable
 from service.ledger import datasets, leases
 from service.ledger.identifiers import Case
@@ -113,7 +113,7 @@ def _attempt(
     sieve = sieve_of(runtime, source)
     found = reading.read_into_store(
         path,
-        root=runtime.store,
+        rows=runtime.store.rows,
         name=name,
         leave_out=sieve,
         progress=watch,
@@ -128,17 +128,17 @@ def _attempt(
         _drop_withdrawn(runtime, dataset_id, found.key)
         raise
     except (StoreError, OSError, Unprocessable):  # refused once its rows were in the store
-        arrays.destroy(runtime.store, found.key)
+        runtime.store.rows.delete(found.key)
         raise
     if not done:
-        arrays.destroy(runtime.store, found.key)
+        runtime.store.rows.delete(found.key)
     return done
 
 
 def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
     """What keeps the rows of whoever was forgotten until now out of a source."""
     with runtime.session() as session:
-        suppressed = suppression.load(session, runtime.store, runtime.digester)
+        suppressed = suppression.load(session, runtime.store.rows, runtime.digester)
     fold_case = source.get("id_case") == Case.IGNORED
     return Sieve(runtime.digester, suppressed, fold_case=fold_case)
 
@@ -148,7 +148,7 @@ def _drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
     with runtime.session() as session:
         withdrawn = session.get_one(Dataset, dataset_id).withdrawn_at is not None
     if withdrawn:
-        arrays.destroy(runtime.store, key)
+        runtime.store.rows.delete(key)
 
 
 class _Watch:
@@ -198,5 +198,5 @@ def asked(source: Mapping[str, Any]) -> dict[str, Any]:
     if source.get("resize"):
         found["resize"] = tuple(source["resize"])
     if source.get("fractions"):
-        found["fractions"] = tuple(source["fractions"][split] for split in arrays.SPLITS)
+        found["fractions"] = tuple(source["fractions"][split] for split in SPLITS)
     return found

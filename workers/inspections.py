@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from models_store import arrays
+from models_store.protocols import SPLITS
 from service.ledger import choices, datasets, inspections, leases
 from service.ledger.identifiers import Origin
 from workers import ingest, reading
@@ -62,13 +62,13 @@ def inspect(
 
 def describe(found: reading.Ingested) -> dict[str, Any]:
     """What was found, in its public form."""
-    counts = np.bincount(found.splits, minlength=len(arrays.SPLITS)).tolist()
+    counts = np.bincount(found.splits, minlength=len(SPLITS)).tolist()
     return {
         "rows": found.rows,
         "shape": list(found.shape),
         "dtype": found.dtype,
         "classes": found.classes,
-        "splits": dict(zip(arrays.SPLITS, counts, strict=True)),
+        "splits": dict(zip(SPLITS, counts, strict=True)),
         **datasets.describe_report(
             found.report,
             record_id=found.record_id_origin,

@@ -77,7 +77,7 @@ def _start(runtime: Runtime, version_id: int, held: leases.Held) -> dict[str, An
             _give_up(runtime, session, model, version, error)
             return None
         return {
-            "store": str(runtime.store),
+            "store": runtime.store.ticket(dataset.array_key),
             "array": dataset.array_key,
             "model": plans.model(model),
             "digest": version.digest,

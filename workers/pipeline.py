@@ -190,7 +190,7 @@ def _claim(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) 
         )
         # Where a batch has to be exact, no other method makes up for a retrain that failed.
         others = [] if batch.method == claims.EXACT else policy.fallbacks
-        request = plans.for_batch(session, runtime.settings, batch)
+        request = plans.for_batch(session, runtime.store, batch)
         before = [entry["choice"] for entry in batch.tried]
         methods = [
             choice

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import Session
 
+from models_store import Store
 from service.ledger import (
     batches,
     capabilities,
@@ -30,7 +31,6 @@ from service.ledger.tables import (
     RecordListRow,
     Version,
 )
-from service.settings import Settings
 
 AUDIT_SPLIT = 2
 
@@ -57,7 +57,7 @@ def feature_names(session: Session, dataset: Dataset) -> list[str]:
     return names if dataset.shape == [len(names)] else []
 
 
-def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, Any]:
+def for_batch(session: Session, store: Store, batch: Batch) -> dict[str, Any]:
     """The request of ``workers.compute.unlearn`` for a batch, but for the method."""
     found = session.get_one(Model, batch.model_id)
     # Locked, so that no row is excluded between the revision and the list of excluded rows.
@@ -66,7 +66,7 @@ def for_batch(session: Session, settings: Settings, batch: Batch) -> dict[str, A
     policy = Policy.model_validate(found.policy)
     forget = batches.rows(session, batch)
     return {
-        "store": str(settings.store),
+        "store": store.ticket(dataset.array_key),
         "array": dataset.array_key,
         "model": model(found),
         "kind": batch.kind,

@@ -51,7 +51,7 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
         model = session.get_one(Model, model_id)
         dataset = session.get_one(Dataset, model.dataset_id)
         request = {
-            "store": str(runtime.store),
+            "store": runtime.store.ticket(dataset.array_key),
             "array": dataset.array_key,
             "classes": dataset.classes,
             "features": plans.feature_names(session, dataset),
@@ -118,7 +118,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         if versions.artifact(session, anchor_id, "caches") is not None:
             return False
         request = {
-            "store": str(runtime.store),
+            "store": runtime.store.ticket(dataset.array_key),
             "array": dataset.array_key,
             "model": plans.model(model),
             "anchor": plans.anchor(session, version),

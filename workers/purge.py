@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from models_store import arrays, objects
 from service.ledger import idempotency, leases, purges, versions
 from service.ledger.signing import Signer
 from service.ledger.tables import Dataset, Model, Version
@@ -50,10 +49,10 @@ def sweep(runtime: Runtime) -> None:
         keep = purges.files_in_use(session)
         idempotency.prune(session, before=runtime.now() - IDEMPOTENCY_MEMORY)
     for kind in purges.KINDS:
-        gone = objects.sweep(runtime.store, keep[kind], grace, kind=kind)
+        gone = runtime.store.blobs.sweep(kind, keep=keep[kind], older_than_seconds=grace)
         if gone:
             log.info("swept %d orphaned %s", len(gone), kind)
-    arrays.sweep(runtime.store, keep["arrays"], grace)
+    runtime.store.rows.sweep(keep=keep["arrays"], older_than_seconds=grace)
 
 
 def _destroy_superseded(runtime: Runtime) -> bool:
@@ -110,7 +109,7 @@ def _destroy(
 ) -> None:
     """Files first, then the ledger: a crash between the two destroys nothing twice."""
     for kind, digest in doomed:
-        objects.destroy(runtime.store, digest, kind=kind)
+        runtime.store.blobs.delete(kind, digest)
     reach("purge.destroyed")
     with runtime.session() as session:
         leases.hold(session, held)

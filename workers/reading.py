@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models_store import arrays
+from models_store.protocols import SPLITS, Rows, RowWriter, Written
 from service.ledger import datasets, identifiers
 from service.ledger.identifiers import Case, Origin
 from workers import readers, source_report
@@ -56,7 +56,7 @@ class Ingested:
 def read_into_store(
     source_path: Path,
     *,
-    root: Path,
+    rows: Rows,
     name: str,
     format: str | None = None,
     columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
@@ -68,7 +68,7 @@ def read_into_store(
     leave_out: LeaveOut | None = None,
     progress: Progress | None = None,
 ) -> Ingested:
-    """Read and check a file and write its array under ``root``; on any error nothing is left.
+    """Read and check a file and write its rows into ``rows``; on any error nothing is left.
 
     ``leave_out`` is asked for every chunk which of its rows (k,) are not to be kept; they are
     counted in the report as suppressed.
@@ -79,7 +79,7 @@ def read_into_store(
     """
     return _read(
         source_path,
-        lambda first: arrays.writer(root, name=name, dtype=first.x.dtype, shape=first.x.shape[1:]),
+        lambda first: rows.writer(name=name, dtype=first.x.dtype, shape=first.x.shape[1:]),
         format=format,
         columns=columns,
         classes=classes,
@@ -99,7 +99,7 @@ def inspect(source_path: Path, **options: Any) -> Ingested:
 
 def _read(
     source_path: Path,
-    writer_for: Callable[[readers.Chunk], contextlib.AbstractContextManager[arrays.Writer]],
+    writer_for: Callable[[readers.Chunk], contextlib.AbstractContextManager[RowWriter]],
     *,
     format: str | None = None,
     columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
@@ -167,7 +167,7 @@ def _kept(
             progress(done, source.rows if source.exact else max(done, source.rows))
 
 
-class _Nowhere(arrays.Writer):
+class _Nowhere:
     """Takes rows and keeps none."""
 
     def __init__(self) -> None:
@@ -179,8 +179,8 @@ class _Nowhere(arrays.Writer):
 
     def finish(
         self, *, splits: npt.NDArray[np.uint8], classes: int, source: dict[str, Any]
-    ) -> arrays.Written:
-        return arrays.Written(key="", rows=self._rows, size_bytes=self._bytes)
+    ) -> Written:
+        return Written(key="", rows=self._rows, size_bytes=self._bytes)
 
 
 def stratify(
@@ -245,9 +245,9 @@ class _Seen:
 
 
 def _check_fractions(fractions: tuple[float, float, float]) -> None:
-    if len(fractions) != len(arrays.SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ReadError(
-            f"the shares of {', '.join(arrays.SPLITS)} must be three numbers from 0 that sum to 1"
+            f"the shares of {', '.join(SPLITS)} must be three numbers from 0 that sum to 1"
         )
 
 

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store import arrays
+from models_store.protocols import Rows
 from service.ledger import db, leases, reconciler
 from service.ledger.findings import Finding
 from service.ledger.states import DatasetStatus
 from service.ledger.tables import Dataset, Record
-from service.settings import Settings
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ def _repair(runtime: Runtime, held: leases.Held, broken: Iterable[Finding]) -> b
     return bool(repaired)
 
 
-def rows_in_files(session: Session, settings: Settings) -> dict[str, list[int]]:
+def rows_in_files(session: Session, stored: Rows) -> dict[str, list[int]]:
     """Rows that count as erased and still stand in their array, by dataset.
 
     Raises a ``StoreError`` for a dataset whose array is not in the store.
@@ -68,17 +67,24 @@ def rows_in_files(session: Session, settings: Settings) -> dict[str, list[int]]:
         )
         rows = set(session.scalars(erased))
         if rows:
-            rows -= set(arrays.erased(settings.store, str(dataset.array_key)).tolist())
+            rows -= set(stored.erased(str(dataset.array_key)).tolist())
         if rows:
             found[dataset.name] = sorted(rows)
     return found
 
 
-def overwrite(
-    session: Session, settings: Settings, rows: Mapping[str, Sequence[int]], *, actor: str
-) -> None:
-    """Overwrite those rows again: the file was put back, or never reached the disk."""
+def erase(stored: Rows, rows: Mapping[str, Sequence[int]], keys: Mapping[str, str]) -> None:
+    """Erase those rows again: the file was put back, or never reached the disk.
+
+    ``keys`` are those of the datasets' arrays. To be called outside of a transaction: a store may
+    keep its own keys in the same database.
+    """
     for name, its in rows.items():
-        dataset = session.scalars(select(Dataset).where(Dataset.name == name)).one()
-        arrays.overwrite(settings.store, str(dataset.array_key), its)
-        reconciler.overwritten(session, name, len(its), actor=actor)
+        if its and name in keys:
+            stored.erase(keys[name], its)
+
+
+def array_keys(session: Session) -> dict[str, str]:
+    """Keys of the arrays in the store, by dataset."""
+    found = select(Dataset.name, Dataset.array_key).where(Dataset.array_key.is_not(None))
+    return {name: str(key) for name, key in session.execute(found)}

@@ -101,7 +101,7 @@ def _request(runtime: Runtime, anchor_id: int) -> dict[str, Any] | None:
         if not missing:
             return None
         return {
-            "store": str(runtime.store),
+            "store": runtime.store.ticket(dataset.array_key),
             "array": dataset.array_key,
             "model": plans.model(model),
             # Rows excluded since the anchor are left out: no model has to forget them again.

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from models_store import arrays
+from models_store import Store, open_store
 from service.ledger import canonical, db, replay, signing, tombstones
 from service.ledger.digests import Digester
 from service.ledger.replay import Replayed
@@ -17,6 +17,7 @@ from service.ledger.states import DatasetStatus
 from service.ledger.tables import Dataset
 from service.ledger.tombstones import Found, Tombstones
 from service.settings import Settings
+from workers import reconcile
 
 
 def export(settings: Settings, engine: Engine, file: Path) -> Tombstones:
@@ -38,20 +39,22 @@ def export(settings: Settings, engine: Engine, file: Path) -> Tombstones:
 def check(settings: Settings, engine: Engine, file: Path) -> Found:
     """What of the list came back with the backup; changes nothing."""
     listed = tombstones.read(file.read_bytes(), keys=_keys(settings))
+    store = open_store(settings.store_location)
     with db.session_factory(engine)() as session:
-        return _compare(session, settings, listed)
+        return _compare(session, settings, store, listed)
 
 
 def apply(settings: Settings, engine: Engine, file: Path, *, actor: str) -> Replayed:
     """Replay the list, so that the workers forget again. May be repeated."""
     listed = tombstones.read(file.read_bytes(), keys=_keys(settings))
-    with db.session_factory(engine)() as session, session.begin():
-        found = _compare(session, settings, listed)
-        # These the ledger calls overwritten: no model needs them, and no worker would look again.
-        for name, rows in found.raw_again.items():
-            key = session.scalar(select(Dataset.array_key).where(Dataset.name == name))
-            if rows and key is not None:
-                arrays.overwrite(settings.store, key, rows)
+    store = open_store(settings.store_location)
+    sessions = db.session_factory(engine)
+    with sessions() as session:
+        found = _compare(session, settings, store, listed)
+        keys = reconcile.array_keys(session)
+    # These the ledger calls overwritten: no model needs them, and no worker would look again.
+    reconcile.erase(store.rows, found.raw_again, keys)
+    with sessions() as session, session.begin():
         return replay.replay(
             session,
             listed,
@@ -97,7 +100,7 @@ def lines(found: Found) -> list[str]:
     return told
 
 
-def _compare(session: Session, settings: Settings, listed: Tombstones) -> Found:
+def _compare(session: Session, settings: Settings, store: Store, listed: Tombstones) -> Found:
     ready = session.execute(
         select(Dataset.name, Dataset.array_key).where(
             Dataset.status == DatasetStatus.READY,
@@ -108,9 +111,7 @@ def _compare(session: Session, settings: Settings, listed: Tombstones) -> Found:
         session,
         listed,
         digester=Digester.from_settings(settings),
-        overwritten={
-            name: arrays.erased(settings.store, key).tolist() for name, key in ready if key
-        },
+        overwritten={name: store.rows.erased(key).tolist() for name, key in ready if key},
     )
 
 

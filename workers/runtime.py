@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from models_store import Store, open_store
 from service.ledger import batches, db, leases
 from service.ledger.connections import Limits
 from service.ledger.digests import Digester
@@ -63,9 +64,9 @@ class Runtime:
             stop=stop or threading.Event(),
         )
 
-    @property
-    def store(self) -> Path:
-        return self.settings.store
+    @cached_property
+    def store(self) -> Store:
+        return open_store(self.settings.store_location)
 
     @property
     def actor(self) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 from sqlalchemy.orm import Session
 
-from models_store import arrays
+from models_store.protocols import SPLITS
 from service.ledger import datasets, db, leases, records, suppressions
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Origin
@@ -90,10 +90,10 @@ def _rows(found: Ingested, first: int, digester: Digester) -> Sequence[records.R
 
 
 def _facts(found: Ingested) -> datasets.Ingested:
-    counts = np.bincount(found.splits, minlength=len(arrays.SPLITS)).tolist()
+    counts = np.bincount(found.splits, minlength=len(SPLITS)).tolist()
     return datasets.Ingested(
         array_key=found.key,
-        splits=dict(zip(arrays.SPLITS, counts, strict=True)),
+        splits=dict(zip(SPLITS, counts, strict=True)),
         shape=found.shape,
         dtype=found.dtype,
         classes=found.classes,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy.orm import Session
 
-from models_store import arrays
+from models_store import row_facts
+from models_store.protocols import Rows
 from service.ledger import suppressions
 from service.ledger.digests import Digester
 from service.ledger.suppressions import Kind, Suppressed
@@ -79,7 +79,7 @@ class Sieve:
         keys += [chunk.record_ids_before] if chunk.record_ids_before else []
         left_out = np.zeros(len(chunk), np.bool_)
         for numbers, x in _as_stored(chunk.x):
-            contents = arrays.row_digests(np.ascontiguousarray(x), labels[numbers])
+            contents = row_facts.row_digests(np.ascontiguousarray(x), labels[numbers])
             for number, content in zip(numbers.tolist(), contents, strict=True):
                 left_out[number] |= any(
                     not rows.isdisjoint(self.digester.rows(form[number], content)) for form in keys
@@ -107,13 +107,13 @@ def _as_stored(x: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], npt
             yield places, x[places].astype(np.uint8)
 
 
-def load(session: Session, store: Path, digester: Digester) -> Suppressed:
+def load(session: Session, stored: Rows, digester: Digester) -> Suppressed:
     """What is suppressed now, with the rows that open requests are about to overwrite."""
     found = suppressions.in_force(session)
     going = {
         digest
         for dataset, rows in suppressions.about_to_go(session).items()
-        for digest in of_rows(session, store, dataset, rows, digester).values()
+        for digest in of_rows(session, stored, dataset, rows, digester).values()
     }
     if not going:
         return found
@@ -122,17 +122,17 @@ def load(session: Session, store: Path, digester: Digester) -> Suppressed:
 
 
 def of_rows(
-    session: Session, store: Path, dataset: Dataset, rows: Sequence[int], digester: Digester
+    session: Session, stored: Rows, dataset: Dataset, rows: Sequence[int], digester: Digester
 ) -> dict[int, str]:
     """Digests of rows that still stand in the array and are not suppressed yet, by row."""
     names = suppressions.unkept(session, dataset, rows)
     if not names or dataset.array_key is None:
         return {}
-    if dataset.withdrawn_at is not None and not arrays.exists(store, dataset.array_key):
+    if dataset.withdrawn_at is not None and not stored.exists(dataset.array_key):
         return {}  # its removal has begun: what was asked for was kept before
-    contents = arrays.digests(store, dataset.array_key)
+    contents = stored.digests(dataset.array_key, list(names))
     return {
-        row: digester.row(name, contents[row].tobytes())
-        for row, name in names.items()
-        if contents[row].any()
+        row: digester.row(name, content.tobytes())
+        for (row, name), content in zip(names.items(), contents, strict=True)
+        if content.any()
     }

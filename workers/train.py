@@ -17,7 +17,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 import workers
-from models_store import errors, objects
+from models_store import errors
 from service.errors import ServiceError
 from service.ledger import (
     claims,
@@ -125,13 +125,13 @@ def _destroy_strays(runtime: Runtime, run_id: str) -> None:
     """Destroy the states that an ended computation stored and that no worker noted any more."""
     with runtime.session() as session:
         noted = session.get_one(TrainingRun, run_id).state_digest
-    for digest in objects.digests(runtime.store, kind="trainings"):
+    for digest in runtime.store.blobs.digests("trainings"):
         try:
-            of = objects.manifest(runtime.store, digest, kind="trainings").get("run")
+            of = runtime.store.blobs.manifest("trainings", digest).get("run")
         except (errors.Corrupt, errors.NotStored):
             continue  # the sweep takes what is damaged
         if of == run_id and digest != noted:
-            objects.destroy(runtime.store, digest, kind="trainings")
+            runtime.store.blobs.delete("trainings", digest)
 
 
 def destroy_left_states(runtime: Runtime) -> bool:
@@ -140,7 +140,7 @@ def destroy_left_states(runtime: Runtime) -> bool:
         left = runs.left_states(session)
     for run_id, digest in left:
         # The file first: a crash between the two destroys nothing twice.
-        objects.destroy(runtime.store, digest, kind="trainings")
+        runtime.store.blobs.delete("trainings", digest)
         with runtime.session() as session:
             run = session.get_one(TrainingRun, run_id)
             runs.state_destroyed(session, run, digest=digest, actor=runtime.actor)
@@ -154,7 +154,7 @@ def _start(runtime: Runtime, run_id: str, held: leases.Held) -> dict[str, Any] |
         outdated = session.get_one(TrainingRun, run_id).state_digest
         request = _begun(runtime, session, run_id, held)
     if outdated is not None and request is not None and request["resume"] != outdated:
-        objects.destroy(runtime.store, outdated, kind="trainings")
+        runtime.store.blobs.delete("trainings", outdated)
     return request
 
 
@@ -187,7 +187,7 @@ def _begun(
     )
     policy = Policy.model_validate(model.policy)
     return {
-        "store": str(runtime.store),
+        "store": runtime.store.ticket(dataset.array_key),
         "array": dataset.array_key,
         "model": plans.model(model),
         "run": run.id,
@@ -364,7 +364,7 @@ class _Watch:
             run = session.get_one(TrainingRun, self.run_id)
             before = runs.keep(session, run, digest=told["kept"])
         if before is not None:
-            objects.destroy(self.runtime.store, before, kind="trainings")
+            self.runtime.store.blobs.delete("trainings", before)
         reach("train.kept")
         if self.runtime.stop.is_set():
             raise Stopping("the worker is stopping; the training goes on where it is")

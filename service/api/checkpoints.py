@@ -6,13 +6,12 @@ import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar
 
 from fastapi import Header, Response
 from fastapi.responses import StreamingResponse
 
-from models_store import checkpoints
+from models_store import Store
 from models_store import errors as store_errors
 from service.api import auth, bodies, deps, problems
 from service.errors import ServiceError, Unavailable
@@ -91,7 +90,7 @@ def download(
         refusal = problems.render(error)
         refusal.headers["Content-Range"] = f"bytes */{version.size_bytes}"
         return refusal
-    return _answer(_open(store, version.digest), span, version, headers)
+    return _answer(_open(store, version, span), span, version, headers)
 
 
 def _answer(
@@ -100,30 +99,28 @@ def _answer(
     size = version.size_bytes
     if span is None:
         headers |= {"Content-Length": str(size), "Content-Digest": _digest_field(version.digest)}
-        return StreamingResponse(_read(file, Span(0, size)), 200, headers, MEDIA_TYPE)
+        return StreamingResponse(_read(file), 200, headers, MEDIA_TYPE)
     headers |= {
         "Content-Length": str(span.stop - span.start),
         "Content-Range": f"bytes {span.start}-{span.stop - 1}/{size}",
     }
-    return StreamingResponse(_read(file, span), 206, headers, MEDIA_TYPE)
+    return StreamingResponse(_read(file), 206, headers, MEDIA_TYPE)
 
 
-def _open(store: Path, digest: str) -> BinaryIO:
+def _open(store: Store, version: Version, span: Span | None) -> BinaryIO:
+    asked = span or Span(0, version.size_bytes)
     try:
-        return checkpoints.path(store, digest).open("rb")
-    except (OSError, store_errors.StoreError) as error:
+        return store.blobs.open("checkpoints", version.digest, asked.start, asked.stop)
+    except store_errors.StoreError as error:
         raise Unavailable(
             "the weights of this version cannot be read from the store now; tell the operator",
             retry_after_seconds=60,
         ) from error
 
 
-def _read(file: BinaryIO, span: Span) -> Iterator[bytes]:
+def _read(file: BinaryIO) -> Iterator[bytes]:
     with file:
-        file.seek(span.start)
-        left = span.stop - span.start
-        while left > 0 and (piece := file.read(min(left, PIECE_BYTES))):
-            left -= len(piece)
+        while piece := file.read(PIECE_BYTES):
             yield piece
 
 

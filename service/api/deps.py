@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path as FilePath
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session as DatabaseSession
 from starlette.convertors import Convertor, register_url_convertor
 
+from models_store import Store as OpenStore
 from service import wake
 from service.ledger import db
 from service.ledger.digests import Digester
@@ -64,9 +64,9 @@ async def _digester(request: Request) -> Digester:
     return digester
 
 
-async def _store(request: Request) -> FilePath:
-    settings: AllSettings = request.app.state.settings
-    return settings.store
+async def _store(request: Request) -> OpenStore:
+    store: OpenStore = request.app.state.store
+    return store
 
 
 #: A session that may write; nothing is kept without a commit.
@@ -76,4 +76,4 @@ Reader = Annotated[DatabaseSession, Depends(_reader)]
 Settings = Annotated[AllSettings, Depends(_settings)]
 Wake = Annotated[wake.Wake, Depends(_wake)]
 Digests = Annotated[Digester, Depends(_digester)]
-Store = Annotated[FilePath, Depends(_store)]
+Store = Annotated[OpenStore, Depends(_store)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request, Response
@@ -18,6 +17,7 @@ from fastapi import Path as InPath
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from models_store.protocols import Upload
 from service.api import auth, bodies, deps, problems, uploads
 from service.errors import Unprocessable
 from service.ledger import datasets, db, record_lists
@@ -54,7 +54,7 @@ async def _received(
     request: Request,
     settings: deps.Settings,
     store: deps.Store,
-) -> AsyncIterator[Path]:
+) -> AsyncIterator[Upload]:
     async with uploads.received(
         request,
         store,
@@ -62,8 +62,8 @@ async def _received(
         leftover_seconds=settings.orphan_grace_seconds,
         media_types=SENT_AS,
         what="record ids, a JSON string on each line",
-    ) as file:
-        yield file
+    ) as upload:
+        yield upload
 
 
 @router.get(
@@ -110,12 +110,12 @@ def list_ids(
 def create(
     dataset: deps.Name,
     caller: Writing,
-    file: Annotated[Path, Depends(_received)],
+    upload: Annotated[Upload, Depends(_received)],
     session: deps.Session,
     response: Response,
 ) -> Any:
     row = datasets.get_ready(session, dataset)
-    made = record_lists.create(session, row, _ids(file), actor=caller.actor, now=db.now())
+    made = record_lists.create(session, row, _ids(upload), actor=caller.actor, now=db.now())
     shown = _view(session, row, made)
     session.commit()
     response.headers["Location"] = f"/v1/datasets/{dataset}/record-lists/{made.id}"
@@ -147,9 +147,9 @@ def _lines(request: Request, dataset_id: int, split: str) -> Iterator[str]:
             yield json.dumps(record_id, ensure_ascii=False) + "\n"
 
 
-def _ids(file: Path) -> Iterator[str]:
-    """The ids in a file; an error names the line and quotes nothing."""
-    with file.open("rb") as lines:
+def _ids(upload: Upload) -> Iterator[str]:
+    """The ids in an upload; an error names the line and quotes nothing."""
+    with upload.open() as lines:
         number = 0
         while line := lines.readline(MAX_LINE_BYTES):
             number += 1

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
-from models_store import checkpoints, files, objects
 from models_store import errors as store_errors
+from models_store import safetensors_check
+from models_store.protocols import Saved
+from models_store.protocols import Upload as Received
 from service.api import auth, bodies, deps, pagination, problems, uploads
 from service.errors import TooLarge, Unavailable, Unprocessable
 from service.ledger import (
@@ -121,14 +122,14 @@ class VerificationView(BaseModel):
 
 @dataclass
 class Upload:
-    """A checkpoint that was received and fits the model; it lies in the store's uploads."""
+    """A checkpoint that was received and fits the model."""
 
-    file: Path
+    received: Received
     data_revision: int
     trained_on: str
     promote: bool | None
-    #: Set once it was moved into the store.
-    saved: objects.Saved | None = None
+    #: Set once it is in the store.
+    saved: Saved | None = None
 
 
 DataRevision = Annotated[
@@ -181,17 +182,17 @@ async def _upload(
         store,
         max_bytes=settings.max_upload_bytes,
         leftover_seconds=settings.orphan_grace_seconds,
-    ) as file:
-        await run_in_threadpool(_check, file, spec, tied, settings.max_upload_bytes)
+    ) as received:
+        await run_in_threadpool(_check, received, spec, tied, settings.max_upload_bytes)
         # Known weights that hold forgotten records must not even reach the store.
-        digest = await run_in_threadpool(files.sha256, file)
+        digest = await run_in_threadpool(received.sha256)
         await run_in_threadpool(_refuse_early, request, model, stated, digest)
-        yield Upload(file, data_revision, trained_on, promote if may_promote else False)
+        yield Upload(received, data_revision, trained_on, promote if may_promote else False)
 
 
 def _refuse_early(
     request: Request, model: str, stated: Mapping[str, Any], digest: str | None = None
-) -> tuple[checkpoints.Spec, checkpoints.Ties]:
+) -> tuple[safetensors_check.Spec, safetensors_check.Ties]:
     """Return what the file must hold; refuse what can be refused before it is stored.
 
     In a transaction of its own: none may wait for an upload.
@@ -203,9 +204,15 @@ def _refuse_early(
         return spec, row.tied or []
 
 
-def _check(file: Path, spec: checkpoints.Spec, tied: checkpoints.Ties, max_bytes: int) -> None:
+def _check(
+    received: Received,
+    spec: safetensors_check.Spec,
+    tied: safetensors_check.Ties,
+    max_bytes: int,
+) -> None:
     try:
-        checkpoints.check_upload(file, spec, max_bytes, tied=tied)
+        with received.open() as stream:
+            safetensors_check.check(stream, received.size_bytes, spec, max_bytes, tied=tied)
     except store_errors.UploadTooLarge as error:
         raise TooLarge(str(error)) from error
     except store_errors.UploadMismatch as error:
@@ -237,11 +244,10 @@ def create(
     caller: Writing,
     upload: Annotated[Upload, Depends(_upload)],
     session: deps.Session,
-    store: deps.Store,
     wake: deps.Wake,
     response: Response,
 ) -> Any:
-    saved = _adopted(store, upload, model)
+    saved = _kept(upload, model)
     row = models.get(session, model)
     version = imports.register(
         session,
@@ -263,14 +269,14 @@ def create(
     return shown
 
 
-def _adopted(store: Path, upload: Upload, model: str) -> objects.Saved:
-    """The upload in the store; it is moved there once, however often this is called."""
+def _kept(upload: Upload, model: str) -> Saved:
+    """The upload in the store; it is put there once, however often this is called."""
     if upload.saved is None:
         try:
-            upload.saved = checkpoints.adopt(
-                store, upload.file, {"model": model, "origin": "imported"}
+            upload.saved = upload.received.keep(
+                "checkpoints", {"model": model, "origin": "imported"}
             )
-        except store_errors.Unwritable as error:
+        except store_errors.Unavailable as error:
             raise Unavailable(
                 "the store cannot take the checkpoint now; try again", retry_after_seconds=60
             ) from error

@@ -9,7 +9,7 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store import arrays, checkpoints, errors
+from models_store import errors, open_store, tensors
 from service.ledger import purges
 from service.ledger.states import RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Model, Record, RequestRecord, Version
@@ -60,7 +60,7 @@ def _array(fleet: Fleet, session: Session, dataset: Dataset, source: Source) -> 
     spared = _rows_of(session, dataset, *SPARED)
     key = dataset.array_key
     assert key is not None
-    array = arrays.open(fleet.settings.store, key)
+    array = open_store(fleet.settings.store).rows.open(key)
     expected = source.x.copy()
     expected[sorted(asked)] = 0
     different = (np.asarray(array.rows) != expected).reshape(len(expected), -1).any(axis=1)
@@ -72,7 +72,7 @@ def _array(fleet: Fleet, session: Session, dataset: Dataset, source: Source) -> 
         for row in np.flatnonzero(different).tolist()
     ]
     try:
-        arrays.verify(fleet.settings.store, key)
+        open_store(fleet.settings.store).rows.verify(key)
     except errors.Corrupt as damage:
         found.append(Broken(Kind.OTHER, str(damage)))
     return found
@@ -109,7 +109,7 @@ def _files(fleet: Fleet, session: Session) -> list[str]:
     """Nothing lies about that the ledger does not know, and what is live is whole."""
     live = select(Version.digest).join(Model, Model.production_id == Version.id)
     for digest in session.scalars(live):
-        checkpoints.load(fleet.settings.store, digest)
+        tensors.load(open_store(fleet.settings.store).blobs, digest, kind="checkpoints")
     return [f"orphan {path}" for path in orphans(fleet)]
 
 

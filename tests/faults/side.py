@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 from sqlalchemy import select
 
-from models_store import arrays
+from models_store.protocols import SPLITS
 from service.ledger.states import DatasetStatus, RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Model
 from tests.faults.breakages import EFFECT_SECONDS, Scene
@@ -183,7 +183,7 @@ def begin(scene: Scene) -> Side:
         x=source.x,
         y=fleet.digits.y[rows],
         record_id=np.array(source.record_ids),
-        split=np.array([arrays.SPLITS[split] for split in fleet.digits.splits[rows]]),
+        split=np.array([SPLITS[split] for split in fleet.digits.splits[rows]]),
     )
     fleet.sources[name] = source
     made = Side(scene, name, list(range(ROWS[0])))

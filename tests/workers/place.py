@@ -9,7 +9,8 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store import arrays
+from models_store import open_store
+from models_store.protocols import Array
 from service.ledger import datasets, db, intake, models, runs, schema
 from service.ledger.matching import Ask
 from service.ledger.policy import Policy
@@ -118,9 +119,11 @@ class Place:
             )
             return list(rows)
 
-    def array(self) -> arrays.Array:
+    def array(self) -> Array:
         with self.runtime.session() as session:
-            return arrays.open(self.settings.store, session.scalar(select(Dataset.array_key)))
+            return open_store(self.settings.store).rows.open(
+                session.scalar(select(Dataset.array_key))
+            )
 
     def training_rows(self) -> list[int]:
         return np.flatnonzero(np.asarray(self.array().splits) == 0).tolist()

@@ -25,7 +25,7 @@ def recognised(town: Place, label: int) -> float:
     with town.runtime.session() as session:
         about = plans.model(session.scalars(select(Model)).one())
     workspace = Workspace(device="cpu", threads=1)
-    network = workspace.load(town.settings.store, about, town.live().digest)
+    network = workspace.load(town.runtime.store, about, town.live().digest)
     data = digits.load()
     labels = torch.tensor(np.asarray(data.y)).long()
     examples = Examples(torch.tensor(np.asarray(data.x)), labels)

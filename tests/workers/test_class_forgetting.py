@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from models_store import arrays
+from models_store import open_store
 from service.errors import Unprocessable
 from service.ledger import consolidation, intake, runs, verifications, versions
 from service.ledger.matching import Ask
@@ -73,7 +73,7 @@ def test_class_is_gone_from_model_and_data(town: Place, method: str) -> None:
     for gate in ("class_accuracy", "class_accuracy_never_seen"):
         assert found["metrics"][gate]["value"] <= 0.03 < found["metrics"][gate]["control"]["value"]
     assert found["metrics"]["class_accuracy_never_seen"]["rows"] == len(never_seen)
-    assert arrays.erased(town.settings.store, town.array().key).tolist() == everywhere
+    assert open_store(town.settings.store).rows.erased(town.array().key).tolist() == everywhere
     assert np.array_equal(town.array().rows[others], before)
 
 

@@ -182,16 +182,16 @@ def test_report_compares_the_approximate_versions_with_the_exact_one(town: Place
 def expected(town: Place, approximate: Version, exact: Version) -> dict:
     """The comparison on never-seen rows, worked out here from the stored weights."""
     place = workspace.Workspace(device="cpu", threads=1)
-    root = town.settings.store
+    store = town.runtime.store
     recipe = {
         "architecture": town.model().architecture,
         "transform": town.model().transform,
     }
-    rows = open_array(root, town.array().key, excluded=town.training_rows()[:40])
+    rows = open_array(store, town.array().key, excluded=town.training_rows()[:40])
     audit_rows = measuring.sets(rows, [])["audit"]
     first, second = (
         verification.score(
-            place.load(root, recipe, version.digest), audit_rows, keep_probabilities=True
+            place.load(store, recipe, version.digest), audit_rows, keep_probabilities=True
         )
         for version in (approximate, exact)
     )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sqlalchemy import select
 
-from models_store import arrays
+from models_store import open_store
 from service.ledger.tables import Dataset
 from tests.workers.place import Place
 from workers import data
@@ -16,12 +16,12 @@ from workers.compute.workspace import Workspace
 def test_a_list_of_rows_takes_the_place_of_the_train_split_in_every_set(town: Place) -> None:
     with town.runtime.session() as session:
         key = session.scalars(select(Dataset.array_key)).one()
-    splits = np.asarray(arrays.open(town.settings.store, str(key)).splits)
+    splits = np.asarray(open_store(town.settings.store).rows.open(str(key)).splits)
     train, validation, audit = (np.flatnonzero(splits == which).tolist() for which in range(3))
     listed = [*train[::2], *validation[:5], *audit[:7]]
     excluded = [train[0], audit[0], audit[-1]]
     forget = [train[2], audit[1]]
-    rows = data.open_array(town.settings.store, str(key), excluded=excluded, trained_on=listed)
+    rows = data.open_array(town.runtime.store, str(key), excluded=excluded, trained_on=listed)
 
     def numbers(examples: data.Examples) -> list[int]:
         return sorted(examples.positions.tolist())
@@ -30,7 +30,7 @@ def test_a_list_of_rows_takes_the_place_of_the_train_split_in_every_set(town: Pl
     assert numbers(rows.split(data.VALIDATION)) == validation[5:]
     assert numbers(rows.split(data.AUDIT)) == audit[7:-1]
     assert numbers(rows.retain(forget)) == sorted(set(listed) - set(excluded) - set(forget))
-    whole = data.open_array(town.settings.store, str(key), excluded=[])
+    whole = data.open_array(town.runtime.store, str(key), excluded=[])
     assert numbers(whole.split(data.TRAIN)) == train
     assert numbers(whole.split(data.AUDIT)) == audit
 
@@ -38,12 +38,12 @@ def test_a_list_of_rows_takes_the_place_of_the_train_split_in_every_set(town: Pl
 def test_a_sample_is_the_first_allowed_rows_of_the_whole_set_in_a_fixed_order(town: Place) -> None:
     with town.runtime.session() as session:
         key = str(session.scalars(select(Dataset.array_key)).one())
-    array = arrays.open(town.settings.store, key)
+    array = open_store(town.settings.store).rows.open(key)
     drawn = torch.Generator().manual_seed(data.SAMPLING_SEED)
     places = torch.randperm(len(array), generator=drawn)
     train = np.flatnonzero(np.asarray(array.splits) == data.TRAIN)
     for excluded, forget, count in (([], [], 50), (train[:900:2], train[1:40:3], 300), ([], [], 0)):
-        rows = data.open_array(town.settings.store, key, excluded=list(excluded))
+        rows = data.open_array(town.runtime.store, key, excluded=list(excluded))
         allowed = sorted(set(train.tolist()) - set(excluded) - set(forget), key=places.__getitem__)
         drawn_rows = rows.sample(data.TRAIN, count, without=list(forget)).positions.tolist()
         assert drawn_rows == sorted(allowed[:count])
@@ -58,7 +58,7 @@ def test_layout_is_worked_out_once_for_an_array_and_a_list(town: Place) -> None:
 
     def layout(trained_on: list[int] | None) -> data.Layout:
         return data.open_array(
-            town.settings.store, key, excluded=[3], trained_on=trained_on, remember=place.kept
+            town.runtime.store, key, excluded=[3], trained_on=trained_on, remember=place.kept
         ).layout
 
     assert layout(None) is layout(None)

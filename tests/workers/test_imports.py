@@ -9,7 +9,6 @@ import pytest
 import torch
 from sqlalchemy import select
 
-from models_store import checkpoints
 from service import audit_file
 from service.errors import Conflict
 from service.ledger import (
@@ -35,6 +34,7 @@ from service.ledger.tables import (
     Model,
     Version,
 )
+from tests.stored import save
 from tests.workers.place import Place
 from unlearning import training
 from unlearning.architectures import Classifier, Transform, classifier
@@ -98,7 +98,7 @@ class Elsewhere:
     ) -> int:
         """Import the network's weights as the API does; the version's number."""
         weights = {name: tensor.numpy() for name, tensor in network.network.state_dict().items()}
-        saved = checkpoints.save(self.town.settings.store, weights, {"origin": "imported"})
+        saved = save(self.town.settings.store, weights, {"origin": "imported"})
         with self.town.runtime.session() as session:
             made = imports.register(
                 session,

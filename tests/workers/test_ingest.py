@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from models_store import arrays, errors
+from models_store import errors, open_store
 from service.ledger import datasets as datasets_of_ledger
 from service.settings import Settings
 from workers import ingest, reading
@@ -38,12 +38,13 @@ def write_csv(path, header, rows):
 
 
 def store(tmp_path, source, **options):
-    return reading.read_into_store(source, **{"root": tmp_path / "store", "name": "x", **options})
+    rows = open_store(tmp_path / "store").rows
+    return reading.read_into_store(source, **{"rows": rows, "name": "x", **options})
 
 
 def test_real_images_are_stored_with_their_labels_subjects_and_splits(tmp_path, digits):
     found = store(tmp_path, digits)
-    array = arrays.open(tmp_path / "store", found.key)
+    array = open_store(tmp_path / "store").rows.open(found.key)
     real = datasets.load_digits()
     assert (found.rows, found.shape, found.dtype, found.classes) == (1797, (1, 8, 8), "uint8", 10)
     np.testing.assert_array_equal(array.rows[:, 0], real.images)
@@ -58,7 +59,7 @@ def test_real_images_are_stored_with_their_labels_subjects_and_splits(tmp_path, 
         "split_seed": 0,
         "fractions": [0.8, 0.1, 0.1],
     }
-    arrays.verify(tmp_path / "store", found.key)
+    open_store(tmp_path / "store").rows.verify(found.key)
 
 
 def test_subjects_stay_out_of_the_store_and_of_the_result_in_print(tmp_path, digits):
@@ -111,7 +112,7 @@ def test_split_and_record_columns_are_taken_as_they_are(tmp_path):
     assert found.record_ids == ["b", "a", "c"]
     assert found.splits.tolist() == [2, 0, 1]
     assert found.subject_ids is None
-    manifest = arrays.open(tmp_path / "store", found.key).manifest
+    manifest = open_store(tmp_path / "store").rows.open(found.key).manifest
     assert manifest["source"] == {"file": "x.csv", "format": "csv"}
 
 
@@ -188,7 +189,7 @@ def test_a_label_larger_than_the_number_of_rows_is_a_mistake_unless_classes_are_
     path = write_csv(tmp_path / "x.csv", ["label", "v"], [[0, 1], [19990101, 2], [1, 3]])
     with pytest.raises(ReadError, match="Row 2, column 'label'"):
         store(tmp_path, path)
-    assert arrays.keys(tmp_path / "store") == []
+    assert open_store(tmp_path / "store").rows.keys() == []
     assert store(tmp_path, path, classes=19990102).classes == 19990102
 
 
@@ -212,10 +213,10 @@ def test_progress_counts_every_row_and_ends_at_the_total(tmp_path):
 
 def test_a_file_whose_records_were_erased_cannot_be_stored_again(tmp_path, digits):
     found = store(tmp_path, digits)
-    arrays.overwrite(tmp_path / "store", found.key, [5])
+    open_store(tmp_path / "store").rows.erase(found.key, [5])
     with pytest.raises(errors.ErasedContent):
         store(tmp_path, digits)
-    assert arrays.keys(tmp_path / "store") == [found.key]
+    assert open_store(tmp_path / "store").rows.keys() == [found.key]
 
 
 @pytest.mark.skipif(
@@ -224,8 +225,9 @@ def test_a_file_whose_records_were_erased_cannot_be_stored_again(tmp_path, digit
 def test_cifar10_from_the_hub_is_stored_within_its_memory(tmp_path):
     source = Path(os.environ["UNLEARN_CIFAR"]) / "cifar10-train.parquet"
     program = (
-        "import resource, sys; from workers import reading; "
-        "found = reading.read_into_store(sys.argv[1], root=sys.argv[2], name='c'); "
+        "import resource, sys; from models_store import open_store; from workers import reading; "
+        "stored = open_store(sys.argv[2]).rows; "
+        "found = reading.read_into_store(sys.argv[1], rows=stored, name='c'); "
         "print(found.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run(

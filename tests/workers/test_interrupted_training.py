@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from models_store import arrays, objects
+from models_store import open_store
 from service.errors import Conflict
 from service.ledger import report, runs, versions
 from service.ledger.signing import Signer
@@ -44,7 +44,7 @@ def other_worker(keeping: Place) -> Iterator[Runtime]:
 
 def kept(town: Place) -> list[str]:
     """Digests of the states of trainings in the store."""
-    return objects.digests(town.settings.store, kind="trainings")
+    return open_store(town.settings.store).blobs.digests("trainings")
 
 
 def interrupt(town: Place, *, seed: int = 1) -> str:
@@ -206,7 +206,7 @@ def test_run_whose_rows_are_erased_all_the_same_starts_anew(keeping: Place) -> N
         session.scalars(select(Record).filter_by(row=row)).one().erased_at = keeping.runtime.now()
         array = session.scalars(select(Dataset.array_key)).one()
     assert array is not None
-    arrays.overwrite(keeping.settings.store, array, [row])
+    open_store(keeping.settings.store).rows.erase(array, [row])
     train.run_due(keeping.runtime)
     run = get(keeping, run_id)
     assert run.status == RunStatus.COMPLETED

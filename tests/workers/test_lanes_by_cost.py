@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from models_store import objects
+from models_store import open_store
 from service.ledger import datasets, intake, models, runs, versions
 from service.ledger.matching import Ask
 from service.ledger.policy import Policy
@@ -194,18 +194,18 @@ def test_anchor_whose_cache_is_damaged_is_prepared_again_in_the_trainings_lane(
     (batch,) = town.batches()
     assert (batch.status, batch.trains, batch.tried) == (BatchStatus.RUNNING, True, [])
     # It is as if the anchor had never been prepared; the receipt says what became of the file.
-    assert objects.digests(town.settings.store, kind="caches") == []
+    assert open_store(town.settings.store).blobs.digests("caches") == []
     with town.runtime.session() as session:
         line = session.scalars(select(AuditEvent).filter_by(action="version:state_destroyed")).one()
     assert line.data["receipt"]["destroyed"] == [{"kind": "caches", "digest": damaged.digest}]
     assert lanes.TRAININGS[0](town.second())
-    prepared = objects.digests(town.settings.store, kind="caches")
+    prepared = open_store(town.settings.store).blobs.digests("caches")
     assert len(prepared) == 1
     lanes.make("trainings", town.second()).run()
     assert completed(town, request)
     assert live(town, "m").method == "iau"
     # By the preparation and not by the batch on its way.
-    assert objects.digests(town.settings.store, kind="caches") == prepared
+    assert open_store(town.settings.store).blobs.digests("caches") == prepared
 
 
 def test_damaged_cache_does_not_keep_a_step_that_needs_none_waiting(town: Place) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from models_store import arrays
+from models_store import open_store
 from service.ledger import datasets, db, intake, models, runs, schema, verifications
 from service.ledger.matching import Ask
 from service.ledger.policy import Policy
@@ -102,4 +102,7 @@ def test_all_rows_of_a_person_who_is_a_class_are_forgotten_and_judged_as_one(
     # The model called nearly all of the person's rows by name, and no longer does.
     for gate in ("class_accuracy", "class_accuracy_never_seen"):
         assert metrics[gate]["value"] <= 0.05 < 0.8 < metrics[gate]["control"]["value"]
-    assert arrays.erased(people.settings.store, people.array().key).tolist() == theirs.tolist()
+    assert (
+        open_store(people.settings.store).rows.erased(people.array().key).tolist()
+        == theirs.tolist()
+    )

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from models_store import arrays, checkpoints
+from models_store import open_store
 from service.ledger import audit, claims, leases, requests, versions
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import Dataset, Model, Version
+from tests.stored import load
 from tests.workers.place import Place
 from workers import erase, pipeline
 from workers.compute.process import Stopping
@@ -110,7 +111,7 @@ def test_numbers_that_are_not_finite_never_become_a_version(town: Place) -> None
     assert_forgotten_once(town, request, rows)
     live = town.live()
     assert live.method == "retrain"
-    weights = checkpoints.load(town.settings.store, live.digest)
+    weights = load(town.settings.store, live.digest)
     assert all(np.isfinite(tensor).all() for tensor in weights.values())
 
 
@@ -362,7 +363,7 @@ def test_batch_without_rows_is_not_completed_on_a_version_that_is_no_longer_live
         with pytest.raises(versions.ProductionMoved):
             pipeline._complete_without_update(town.runtime, held, claimed)
     assert town.share(request).status == ErasureStatus.CLAIMED
-    assert arrays.erased(town.settings.store, key).tolist() == earlier
+    assert open_store(town.settings.store).rows.erased(key).tolist() == earlier
 
 
 def test_withdrawn_versions_are_named_in_the_alias_history_only(town: Place) -> None:

@@ -8,11 +8,12 @@ import time
 import pytest
 from sqlalchemy import select
 
-from models_store import checkpoints, objects
+from models_store import open_store
 from service import audit_file
 from service.ledger import canonical, pools, purges, report, signing, versions
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, AuditEvent, Lease, Model, Version
+from tests.stored import load, save
 from tests.workers.place import Place
 from workers import purge
 from workers.fault_points import InjectedFault
@@ -42,10 +43,10 @@ def test_retired_version_is_destroyed_and_its_anchor_kept_while_the_chain_lives(
     assert state is not None
     store = town.settings.store
     assert purge.run_due(town.runtime)
-    assert not objects.exists(store, middle.digest, kind="checkpoints")
-    assert not objects.exists(store, state.digest, kind="states")
+    assert not open_store(store).blobs.exists("checkpoints", middle.digest)
+    assert not open_store(store).blobs.exists("states", state.digest)
     for kept in (anchor, live):
-        objects.verify(store, kept.digest, kind="checkpoints")
+        open_store(store).blobs.verify("checkpoints", kept.digest)
     assert not purge.run_due(town.runtime)
 
 
@@ -97,18 +98,15 @@ def test_sweep_takes_orphans_older_than_the_grace_and_nothing_else(town: Place) 
     store = town.settings.store
     with town.runtime.session() as session:
         used = purges.files_in_use(session)
-    weights = checkpoints.load(store, town.live().digest)
-    old, young = (
-        objects.save(store, {n: t + by for n, t in weights.items()}, {}, kind="checkpoints").digest
-        for by in (1, 2)
-    )
+    weights = load(store, town.live().digest)
+    old, young = (save(store, {n: t + by for n, t in weights.items()}, {}).digest for by in (1, 2))
     past = time.time() - 10 * town.settings.orphan_grace_seconds
     for digest in (old, *used["checkpoints"]):
         home = store / "checkpoints" / digest
         for path in (*home.iterdir(), home):
             os.utime(path, (past, past))
     purge.sweep(town.runtime)
-    assert set(objects.digests(store, kind="checkpoints")) == {*used["checkpoints"], young}
+    assert set(open_store(store).blobs.digests("checkpoints")) == {*used["checkpoints"], young}
     assert town.array().rows.any()
 
 
@@ -132,11 +130,11 @@ def test_running_sums_are_kept_of_the_live_version_alone(town: Place) -> None:
         states = session.scalars(select(Artifact).filter_by(kind="states", destroyed_at=None)).all()
         scores = session.scalars(select(Artifact).filter_by(kind="scores", destroyed_at=None)).all()
     assert [one.version_id for one in states] == [live.id]
-    assert objects.digests(town.settings.store, kind="states") == [states[0].digest]
+    assert open_store(town.settings.store).blobs.digests("states") == [states[0].digest]
     # All four batches are needed to judge the next one of a single row.
     assert len(scores) == 4
     for version in town.versions():
-        objects.verify(town.settings.store, version.digest, kind="checkpoints")
+        open_store(town.settings.store).blobs.verify("checkpoints", version.digest)
     with town.runtime.session() as session:
         wanted = select(AuditEvent).filter_by(action="version:state_destroyed")
         lines = session.scalars(wanted.order_by(AuditEvent.seq)).all()

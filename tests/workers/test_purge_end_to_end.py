@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from models_store import checkpoints
 from service import audit_file
 from service.ledger import audit, canonical, db, report, runs, signing, versions
 from service.ledger.signing import Signer
 from service.ledger.states import RequestStatus, VersionStatus
 from service.ledger.tables import Artifact, AuditEvent, Model, Version
+from tests.stored import save
 from tests.workers.place import Place
 from workers import erase, prepare, purge, train
 
@@ -64,7 +64,7 @@ def train_anew(town: Place, reason: str) -> None:
 def add_reference(town: Place, number: int) -> str:
     """A model trained to calibrate attacks, stored beside a version."""
     weights = {"w": np.arange(50_000, dtype=np.float32) + number}
-    saved = checkpoints.save(town.settings.store, weights, {"origin": "reference"})
+    saved = save(town.settings.store, weights, {"origin": "reference"})
     with town.runtime.session() as session:
         version = session.scalars(select(Version).filter_by(number=number)).one()
         made = {

@@ -10,10 +10,11 @@ import pytest
 import torch
 from sqlalchemy import select
 
-from models_store import arrays, checkpoints
+from models_store import open_store
 from service.ledger import disclosure, verifications
 from service.ledger.states import RequestStatus
 from service.ledger.tables import Artifact, Lease, Model
+from tests.stored import load
 from tests.workers.place import Place
 from unlearning.verification import lira
 from workers import purge, references
@@ -42,7 +43,7 @@ def measured(town: Place) -> dict[str, Any]:
 
 def stored(town: Place, artifact: Artifact) -> tuple[dict[str, torch.Tensor], np.ndarray]:
     """Weights, and which rows the model was drawn out for."""
-    named = dict(checkpoints.load(town.settings.store, artifact.digest))
+    named = dict(load(town.settings.store, artifact.digest))
     bits = np.unpackbits(named.pop(DRAWN_OUT), count=len(town.array())).astype(bool)
     weights = {n.removeprefix(WEIGHTS): torch.from_numpy(t.copy()) for n, t in named.items()}
     return weights, bits
@@ -114,7 +115,7 @@ def test_attack_uses_only_models_that_never_saw_the_record(town: Place) -> None:
             p = torch.log_softmax(network(raw[row : row + 1]).double(), 1)[0, labels[row]]
         return float(lira.log_odds(-p.numpy()[None])[0])
 
-    held = checkpoints.load(town.settings.store, base.digest)
+    held = load(town.settings.store, base.digest)
     own = {name: torch.from_numpy(tensor.copy()) for name, tensor in held.items()}
     calibrated = np.array(
         [
@@ -202,7 +203,7 @@ def test_references_go_with_their_anchor(town: Place) -> None:
     assert purge.run_due(town.runtime)
     assert not any((town.settings.store / "checkpoints" / digest).exists() for digest in digests)
     assert all(one.destroyed_at is not None for one in kept(town))
-    assert arrays.erased(town.settings.store, town.array().key).tolist() == [
+    assert open_store(town.settings.store).rows.erased(town.array().key).tolist() == [
         town.training_rows()[0]
     ]
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
-from models_store import arrays, objects
+from models_store import open_store
 from service.ledger import audit, canonical, keys, requests, versions, withdrawals
 from service.ledger.signing import Signer
 from service.ledger.states import RequestStatus, VersionStatus
@@ -317,8 +317,8 @@ def test_restored_backup_withdraws_again(
     assert town.request(request).status == RequestStatus.COMPLETED
     assert town.model().production_id is None
     assert {one.status for one in town.versions()} == {VersionStatus.PURGED}
-    assert not objects.exists(town.settings.store, digest, kind="checkpoints")
-    assert arrays.exists(town.settings.store, key) == (what != "dataset")
+    assert not open_store(town.settings.store).blobs.exists("checkpoints", digest)
+    assert open_store(town.settings.store).rows.exists(key) == (what != "dataset")
     after = backups.command("check", str(backups.list))
     assert told not in after.output
 

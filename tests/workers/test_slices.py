@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from models_store import arrays
 from service.ledger import datasets, leases, previews, records, withdrawals
 from service.ledger.intake import DatasetNotReady
 from service.ledger.matching import Ask
@@ -157,7 +156,7 @@ def test_a_dataset_withdrawn_between_two_slices_is_gone_with_its_records(
     between(withdraw)
     made = shop.add("visits", shop.write("visits.csv"))
     assert made.status == DatasetStatus.WITHDRAWN
-    assert arrays.keys(shop.runtime.store) == []
+    assert shop.runtime.store.rows.keys() == []
     assert shop.records("visits") == names(range(2 * SLICE))
     assert erase.run_due(shop.runtime)
     assert status(shop, "visits") == DatasetStatus.PURGED
@@ -191,7 +190,7 @@ def test_whoever_asks_to_be_forgotten_between_two_slices_is_not_in_the_dataset(
     assert (again.status, again.rows) == (DatasetStatus.READY, ROWS - 4)
     assert shop.records("again") == names(without=2)
     assert shop.suppressed("again") == 4
-    assert arrays.keys(shop.runtime.store) == array_keys(shop, "visits", "again")
+    assert shop.runtime.store.rows.keys() == array_keys(shop, "visits", "again")
     with shop.runtime.session() as session:
         request = session.get_one(DeletionRequest, asked[0])
         assert (request.status, request.matched) == (RequestStatus.ACCEPTED, 4)
@@ -204,7 +203,7 @@ def test_a_source_refused_between_two_slices_leaves_no_record(shop: Shop, faults
     made = shop.add("visits", path)
     assert made.status == DatasetStatus.FAILED
     assert "No space left" in str(made.error)
-    assert shop.records("visits") == arrays.keys(shop.runtime.store) == []
+    assert shop.records("visits") == shop.runtime.store.rows.keys() == []
     assert shop.add("visits", path).status == DatasetStatus.READY
     assert shop.records("visits") == names()
 
@@ -236,5 +235,5 @@ def test_a_worker_overtaken_between_two_slices_writes_nothing_more(
     made = shop.add("visits", shop.write("visits.csv"))
     assert made.status == DatasetStatus.READY
     assert shop.records("visits") == names()
-    assert arrays.keys(shop.runtime.store) == array_keys(shop, "visits")
+    assert shop.runtime.store.rows.keys() == array_keys(shop, "visits")
     assert actions(shop, "visits") == ["dataset:created", "dataset:ingested"]

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
-from models_store import arrays
+from models_store import open_store
 from service.errors import NotFound
 from service.ledger import datasets, db
 from service.ledger import inspections as ledger_inspections
@@ -138,7 +138,7 @@ def test_a_dry_run_over_http_shows_the_same_and_keeps_nothing(
         assert (told["status"], told["found"]) == ("refused", None)
         assert "'nobody'" in told["error"]
         assert client.get("/v1/datasets").json()["items"] == []
-        assert arrays.keys(settings.store) == []
+        assert open_store(settings.store).rows.keys() == []
         with running.state.sessions() as session:
             assert session.scalars(select(Record)).all() == []
             lines = session.scalars(select(AuditEvent.subject)).all()
@@ -173,7 +173,7 @@ def test_rows_that_are_left_out_are_not_stored_and_counted(tmp_path: Path) -> No
     path = _visits(tmp_path / "visits.csv")
     found = reading.read_into_store(
         path,
-        root=tmp_path / "store",
+        rows=open_store(tmp_path / "store").rows,
         name="visits",
         columns=readers.Columns(ignored=["note"]),
         leave_out=lambda chunk: np.array([one == "p3" for one in chunk.subject_ids or []]),
@@ -189,7 +189,7 @@ def test_generated_ids_number_the_rows_of_the_source(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.zeros((4, 2)), y=np.array([0, 1, 2, 0]))
     found = reading.read_into_store(
         tmp_path / "x.npz",
-        root=tmp_path / "store",
+        rows=open_store(tmp_path / "store").rows,
         name="x",
         leave_out=lambda chunk: chunk.labels == 1,
     )
@@ -201,7 +201,7 @@ def test_a_source_of_which_nothing_may_stay_is_refused(tmp_path: Path) -> None:
     with pytest.raises(readers.ReadError, match="forgotten"):
         reading.read_into_store(
             tmp_path / "x.npz",
-            root=tmp_path / "store",
+            rows=open_store(tmp_path / "store").rows,
             name="x",
             leave_out=lambda chunk: np.ones(len(chunk), bool),
         )

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from models_store import arrays
 from service.ledger import datasets, identifiers, records, requests, suppressions
 from service.ledger.identifiers import Case
 from service.ledger.intake import DatasetNotReady
@@ -36,7 +35,7 @@ def test_a_forgotten_person_stays_out_of_another_dataset(shop: Shop, dataset: st
     assert (again.status, again.rows) == (DatasetStatus.READY, 20)
     assert shop.suppressed("visits-2") == 4
     assert shop.records("visits-2") == _visits(2, 8, 14, 20)
-    array = arrays.open(shop.runtime.store, str(again.array_key))
+    array = shop.runtime.store.rows.open(str(again.array_key))
     kept = [row for row in range(ROWS) if row % 6 != 2]
     np.testing.assert_array_equal(array.rows[:, 0], np.array(kept) + 0.125)
     np.testing.assert_array_equal(array.labels, [row % 3 for row in kept])
@@ -90,7 +89,7 @@ def test_a_row_that_was_suppressed_before_dashes_were_folded_stays_out(shop: Sho
     shop.add("visits", path)
     with shop.runtime.session() as session:
         dataset = session.scalars(select(Dataset)).one()
-        content = arrays.digests(shop.runtime.store, str(dataset.array_key))[5].tobytes()
+        content = shop.runtime.store.rows.digests(str(dataset.array_key), [5])[0].tobytes()
         # As the service kept it when record ids had only been composed.
         digest = shop.runtime.digester.row(identifiers.composed("visit\u20115"), content)
         suppressions.keep_rows(session, dataset, {5: digest}, now=shop.runtime.now())
@@ -250,7 +249,7 @@ def test_whoever_is_forgotten_while_the_file_is_read_is_not_in_it(
     monkeypatch.setattr(ingest, "reach", forget_now)
     again = shop.add("visits-2", path)
     assert shop.suppressed("visits-2") == 4
-    assert arrays.keys(shop.runtime.store) == sorted(
+    assert shop.runtime.store.rows.keys() == sorted(
         str(one.array_key) for one in (again, _dataset(shop, "visits"))
     )
 

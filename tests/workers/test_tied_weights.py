@@ -10,8 +10,9 @@ import torch
 from sqlalchemy import select
 from torch import nn
 
-from models_store import checkpoints
+from models_store import open_store
 from service.ledger.tables import Dataset
+from tests.stored import check_file, receive
 from tests.workers.place import Place
 from unlearning import architectures
 from workers.compute import describe, workspace
@@ -64,7 +65,7 @@ def test_a_worker_tells_which_names_are_one_tensor(town: Place) -> None:
         array = session.scalars(select(Dataset.array_key)).one()
     place = workspace.Workspace(device="cpu", threads=1)
     request = {
-        "store": str(town.settings.store),
+        "store": town.runtime.store.ticket(array),
         "array": array,
         "classes": 10,
         "model": MODEL,
@@ -84,9 +85,9 @@ def test_a_file_of_save_model_loads_with_its_ties(tmp_path: Path) -> None:
     spec = architectures.parameter_spec("tied", {})
     with safetensors.safe_open(file, "pt") as opened:
         assert len(list(opened.keys())) == len(spec) - 1
-    checkpoints.check_upload(file, spec, 1 << 20, tied=TIES)
-    saved = checkpoints.adopt(tmp_path, file, {"origin": "imported"})
-    loaded = place.load(tmp_path, MODEL, saved.digest)
+    check_file(file, spec, 1 << 20, tied=TIES)
+    saved = receive(tmp_path, file.read_bytes(), {"origin": "imported"})
+    loaded = place.load(open_store(tmp_path), MODEL, saved.digest)
     for name, tensor in trained.network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor)
     assert isinstance(loaded.network.first, nn.Linear)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
-from models_store import arrays, errors, objects
+from models_store import errors, open_store
 from service import audit_file
 from service.ledger import (
     audit,
@@ -145,7 +145,7 @@ def test_request_for_all_training_rows_completes_with_the_withdrawal_that_it_nam
     assert town.request(request).status == RequestStatus.COMPLETED
     assert not np.asarray(rows)[town.training_rows()].any()
     purge.run_due(town.runtime)
-    assert not objects.exists(town.settings.store, held.digest, kind="checkpoints")
+    assert not open_store(town.settings.store).blobs.exists("checkpoints", held.digest)
     assert {one.status for one in town.versions()} == {VersionStatus.PURGED}
     [receipt] = receipts(town, "version:purged")
     assert {"kind": "checkpoints", "digest": held.digest} in receipt["destroyed"]
@@ -227,7 +227,7 @@ def test_version_that_was_withdrawn_is_purged_at_once_when_asked(town: Place) ->
     anchor = town.live()
     withdraw_version(town, 1)
     assert purge.run_due(town.runtime)
-    assert not objects.exists(town.settings.store, anchor.digest, kind="checkpoints")
+    assert not open_store(town.settings.store).blobs.exists("checkpoints", anchor.digest)
     assert town.model().production_id is None
     assert town.model().purged_at is None  # the model itself goes on
     with town.runtime.session() as session:
@@ -412,7 +412,7 @@ def test_array_of_a_withdrawn_dataset_is_not_there_to_be_read(town: Place) -> No
     withdraw_dataset(town)
     erase.run_due(town.runtime)
     with pytest.raises(errors.NotStored):
-        arrays.open(town.settings.store, key)
+        open_store(town.settings.store).rows.open(key)
 
 
 KILLED = """

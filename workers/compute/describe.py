@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from models_store.opening import open_ticket
 from unlearning import architectures
 from unlearning.errors import WrongOptions
 from workers import data
@@ -23,7 +23,9 @@ def run(
     Raise an error when a row does not fit the network: of a table, row and column are named.
     """
     model = request["model"]
-    array = data.open_array(Path(request["store"]), request["array"], excluded=request["excluded"])
+    array = data.open_array(
+        open_ticket(request["store"]), request["array"], excluded=request["excluded"]
+    )
     # On the processor: after a wrong index a card is of no use to the whole process.
     classifier = place.fresh(model).eval().cpu()
     allowed = (~array.excluded).nonzero()[:, 0]

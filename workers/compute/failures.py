@@ -19,6 +19,7 @@ MACHINE_FAULTS = frozenset(
         "TimeoutError",
         "InterruptedError",
         "BlockingIOError",
+        "Unreadable",
     }
 )
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from models_store import errors
+from models_store import Store, errors
 from unlearning import training_state
 from unlearning.errors import WrongOptions
 from unlearning.training_state import TrainingState
@@ -24,9 +23,9 @@ class Keeper:
     """Stores the state after an epoch, at most every ``seconds``, and tells the worker where."""
 
     def __init__(
-        self, root: Path, *, run: str, seconds: float, tell: Callable[[dict[str, Any]], None]
+        self, store: Store, *, run: str, seconds: float, tell: Callable[[dict[str, Any]], None]
     ) -> None:
-        self._root, self._run, self._seconds, self._tell = root, run, seconds, tell
+        self._store, self._run, self._seconds, self._tell = store, run, seconds, tell
         self._due = time.monotonic() + seconds
 
     def __call__(self, state: TrainingState) -> None:
@@ -34,18 +33,18 @@ class Keeper:
         began = time.monotonic()
         if began < self._due:
             return
-        saved = workspace.save(self._root, "trainings", state.to_tensors(), {"run": self._run})
+        saved = workspace.save(self._store, "trainings", state.to_tensors(), {"run": self._run})
         self._tell({"kept": saved["digest"], "epoch": len(state.history)})
         now = time.monotonic()
         self._due = now + max(self._seconds, (now - began) / MOST_SHARE if self._seconds else 0.0)
 
 
-def load(root: Path, digest: str | None) -> TrainingState | None:
+def load(store: Store, digest: str | None) -> TrainingState | None:
     """The state kept under ``digest``; None where there is none that can be read."""
     if digest is None:
         return None
     try:
-        return training_state.from_tensors(workspace.load(root, "trainings", digest))
+        return training_state.from_tensors(workspace.load(store, "trainings", digest))
     except (errors.CorruptCheckpoint, errors.NotStored, WrongOptions) as damage:
         log.warning("the training begins anew: %s", damage)
         return None

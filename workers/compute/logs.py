@@ -7,24 +7,24 @@ anchor, destroyed with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from models_store import Store
 from unlearning import update_log
 from unlearning.update_log import UpdateLog
 from workers.compute import workspace
 
 
-def store(root: Path, log: UpdateLog | None) -> list[dict[str, Any]]:
-    """What a worker needs to register it.
+def keep(store: Store, log: UpdateLog | None) -> list[dict[str, Any]]:
+    """Store a log; what a worker needs to register it.
 
     A log that outgrew its size is not kept: taking back a part of what a row did is no use.
     """
     if log is None or not log.complete:
         return []
-    saved = workspace.save(root, "logs", log.to_tensors(), {})
+    saved = workspace.save(store, "logs", log.to_tensors(), {})
     return [saved | {"notes": describe(log)["update_log"]}]
 
 
@@ -42,8 +42,8 @@ def describe(log: UpdateLog | None) -> dict[str, Any]:
     }
 
 
-def load(root: Path, digest: str, *, taken_back: Sequence[int]) -> UpdateLog:
+def load(store: Store, digest: str, *, taken_back: Sequence[int]) -> UpdateLog:
     """The log less the batches that held one of these rows: no batch is taken back twice."""
-    kept = update_log.from_tensors(workspace.load(root, "logs", digest))
+    kept = update_log.from_tensors(workspace.load(store, "logs", digest))
     gone = torch.as_tensor(list(taken_back), dtype=torch.int64)
     return kept.without(gone)

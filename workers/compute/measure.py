@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from models_store.opening import open_ticket
 from unlearning import verification
 from unlearning.verification import imported
 from workers import data
@@ -17,11 +17,11 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """``{"verification": {...}}`` of the checkpoint ``request["digest"]``."""
-    root = Path(request["store"])
+    store = open_ticket(request["store"])
     rows = data.open_array(
-        root, request["array"], excluded=request["excluded"], trained_on=request["trained_on"]
+        store, request["array"], excluded=request["excluded"], trained_on=request["trained_on"]
     )
-    model = place.load(root, request["model"], request["digest"])
+    model = place.load(store, request["model"], request["digest"])
     scored: dict[str, verification.Scores] = {}
     sets = measuring.sets_of_import(rows)
     for done, (name, examples) in enumerate(sets.items()):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from models_store import Store
+from models_store.opening import open_ticket
 from unlearning import preparation
 from unlearning.anchor import Anchor
 from workers import data
@@ -20,15 +21,15 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Prepare the anchor of ``request``; the cache's place in the store."""
-    root = Path(request["store"])
+    store = open_ticket(request["store"])
     began = time.perf_counter()
     rows = data.open_array(
-        root,
+        store,
         request["array"],
         excluded=request["excluded"],
         trained_on=request["trained_on"],
     )
-    model = place.load(root, request["model"], request["anchor"]["digest"])
+    model = place.load(store, request["model"], request["anchor"]["digest"])
     prepared = preparation.prepare(
         model,
         rows.split(data.TRAIN),
@@ -37,12 +38,12 @@ def run(
         progress=lambda fraction: progress({"fraction": fraction}),
     )
     return {
-        "artifacts": [store(root, request["anchor"]["digest"], prepared)],
+        "artifacts": [keep(store, request["anchor"]["digest"], prepared)],
         "timings": {"prepare": time.perf_counter() - began},
     }
 
 
-def store(root: Path, digest: str, prepared: Anchor) -> dict[str, Any]:
+def keep(store: Store, digest: str, prepared: Anchor) -> dict[str, Any]:
     """Save an anchor's cache; what a worker needs to register it."""
-    saved = workspace.save(root, "caches", prepared.to_tensors(), {"of": digest})
+    saved = workspace.save(store, "caches", prepared.to_tensors(), {"of": digest})
     return saved | {"notes": {"rows": prepared.count}}

@@ -23,14 +23,14 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models_store import checkpoints, errors
+from models_store import errors
+from models_store.opening import open_ticket
 from unlearning import objective, options, training, verification
 from unlearning.architectures import Classifier
 from unlearning.examples import Examples
@@ -50,10 +50,10 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Train model ``index`` of ``count`` on the rows that it was not drawn out for."""
-    root = Path(request["store"])
+    store = open_ticket(request["store"])
     began = time.perf_counter()
     rows = data.open_array(
-        root,
+        store,
         request["array"],
         excluded=request["excluded"],
         trained_on=request["trained_on"],
@@ -69,7 +69,7 @@ def run(
     model = _fit(request, place, train, rows.split(data.VALIDATION), progress)
     named = {WEIGHTS + name: tensor for name, tensor in model.network.state_dict().items()}
     named[DRAWN_OUT] = torch.from_numpy(np.packbits(drawn.numpy()))
-    saved = workspace.save(root, "checkpoints", named, {"origin": "reference"})
+    saved = workspace.save(store, "checkpoints", named, {"origin": "reference"})
     notes = {
         "index": request["index"],
         "count": request["count"],
@@ -154,7 +154,7 @@ def _load(
     request: dict[str, Any], digest: str, place: Workspace, *, rows: int
 ) -> tuple[Classifier, NDArray[np.bool_]]:
     """A reference and, for every row, whether it was drawn out for it."""
-    named = workspace.tensors(checkpoints.load(Path(request["store"]), digest))
+    named = workspace.load(open_ticket(request["store"]), "checkpoints", digest)
     drawn = np.unpackbits(named.pop(DRAWN_OUT).numpy(), count=rows).astype(np.bool_)
     model = place.fresh(request["model"])
     model.network.load_state_dict(

@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from models_store import errors
+from models_store import Store, errors
+from models_store.opening import open_ticket
 from unlearning import objective, options, training, verification
 from unlearning.architectures import Classifier
 from unlearning.update_log import UpdateLog
@@ -28,9 +28,9 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Train with the request's seed; the checkpoint, its history and what it measures."""
-    root = Path(request["store"])
+    store = open_ticket(request["store"])
     began = time.perf_counter()
-    rows = data.open_array(root, request["array"], excluded=request["excluded"])
+    rows = data.open_array(store, request["array"], excluded=request["excluded"])
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
     recipe = options.parse(training.Recipe, request["model"]["recipe"])
     criteria = verification.parse_criteria(request["gates"])
@@ -39,9 +39,9 @@ def run(
     if request.get("update_log_bytes"):
         kept = UpdateLog(max_bytes=request["update_log_bytes"])
     # Read before the training: by its end the version may be withdrawn and destroyed.
-    approximate = _approximate(request, place, root)
+    approximate = _approximate(request, place, store)
     model = place.fresh(request["model"], generator=generator)
-    resumed = keeping.load(root, request["resume"])
+    resumed = keeping.load(store, request["resume"])
     shown: dict[str, Any] = {}
 
     def ended(epoch: int, reached: training.Epoch) -> None:
@@ -56,13 +56,13 @@ def run(
         progress=lambda fraction: progress({"fraction": fraction, **shown}),
         ended=ended,
         log=kept,
-        kept=Keeper(root, run=request["run"], seconds=request["keep_seconds"], tell=progress),
+        kept=Keeper(store, run=request["run"], seconds=request["keep_seconds"], tell=progress),
         resume=resumed,
     )
     objective.recalibrate_batch_norm(model, train)
     trained = time.perf_counter()
     checkpoint = workspace.save(
-        root,
+        store,
         "checkpoints",
         model.network.state_dict(),
         {"origin": "trained", "seed": request["seed"]},
@@ -72,7 +72,7 @@ def run(
     lost = comparison is not None and verification.loses_accuracy(comparison["sets"], criteria)
     return {
         "checkpoint": checkpoint,
-        "artifacts": logs.store(root, kept),
+        "artifacts": logs.keep(store, kept),
         "notes": {
             "history": [asdict(epoch) for epoch in fitted.history],
             "best_epoch": fitted.best_epoch,
@@ -87,13 +87,13 @@ def run(
     }
 
 
-def _approximate(request: dict[str, Any], place: Workspace, root: Path) -> Classifier | None:
+def _approximate(request: dict[str, Any], place: Workspace, store: Store) -> Classifier | None:
     """The live approximate version; None when there is none, or its weights cannot be read."""
     live = request.get("approximate")
     if live is None:
         return None
     try:
-        return place.load(root, request["model"], live["digest"])
+        return place.load(store, request["model"], live["digest"])
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         # What cannot be read is no reason to stay without an exact version.
         log.warning("version %d is not compared: %s", live["number"], damage)

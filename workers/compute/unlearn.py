@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from models_store import errors, objects
+from models_store import Store, errors, tensors
+from models_store.opening import open_ticket
 from unlearning import anchor as anchors
 from unlearning import methods, objective, options, training, verification
 from unlearning.anchor import Anchor, Forgotten
@@ -44,13 +44,13 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """One batch with one method: the new checkpoint, its verification, what to keep beside it."""
-    root = Path(request["store"])
+    store = open_ticket(request["store"])
     clock = _Clock()
     with clock.step("load"):
         # Before anything is computed that nobody could judge.
         criteria = verification.parse_criteria(request["gates"])
         rows = data.open_array(
-            root,
+            store,
             request["array"],
             excluded=request["excluded"],
             trained_on=request["trained_on"],
@@ -59,8 +59,8 @@ def run(
         forget = rows.rows(request["forget"])
         method = _method(request)
         exact = method.guarantee == "exact"
-        base, damaged = _base(request, place, root, needed=not exact)
-        context = _context(request, place, root, rows, progress, exact=exact)
+        base, damaged = _base(request, place, store, needed=not exact)
+        context = _context(request, place, store, rows, progress, exact=exact)
     reach("compute.loaded")
     with clock.step("update"):
         update = method.unlearn(
@@ -78,13 +78,13 @@ def run(
         if update.is_anchor:
             objective.recalibrate_batch_norm(updated, rows.retain(request["forget"]))
         checkpoint = workspace.save(
-            root,
+            store,
             "checkpoints",
             updated.network.state_dict(),
             {"origin": "unlearned", "method": method.name, "base": request["base"]["digest"]},
         )
         forgotten = _forgotten_since(update, context, base, forget)
-        artifacts = _internal_state(request, root, place, update, context, forgotten)
+        artifacts = _internal_state(request, store, place, update, context, forgotten)
         reach("compute.stored")
     with clock.step("verify"):
         fixed = measuring.sets(rows, request["forget"], never_seen=request["never_seen"])
@@ -98,20 +98,20 @@ def run(
             reference_share=_reference_share(request),
             anchor_audit=None
             if exact
-            else _anchor_audit(request, place, root, fixed["audit"], control),
+            else _anchor_audit(request, place, store, fixed["audit"], control),
             changed=checkpoint["digest"] != request["base"]["digest"],
             # An exact method has read nothing of the base, and no row that was excluded.
             lineage_clean=exact or request["lineage_clean"],
             criteria=criteria,
             kind=request["kind"],
-            earlier=_earlier_evidence(root, request),
+            earlier=_earlier_evidence(store, request),
             exact=exact,
             drift=_drift(
-                request, root, updated, context.anchor or update.anchor, forgotten, unlearned
+                request, store, updated, context.anchor or update.anchor, forgotten, unlearned
             ),
             relearn=_relearn(request, criteria, updated, forget, fixed["audit"], base),
         )
-        evidence = _store_evidence(root, checkpoint["digest"], unlearned, control, outside)
+        evidence = _store_evidence(store, checkpoint["digest"], unlearned, control, outside)
     reach("compute.verified")
     return {
         "checkpoint": checkpoint,
@@ -147,11 +147,11 @@ def _method(request: dict[str, Any]) -> Method:
 
 
 def _base(
-    request: dict[str, Any], place: Workspace, root: Path, *, needed: bool
+    request: dict[str, Any], place: Workspace, store: Store, *, needed: bool
 ) -> tuple[Classifier, str | None]:
     """The base version's model; when damaged and not needed, an untrained one and what is wrong."""
     try:
-        return place.load(root, request["model"], request["base"]["digest"]), None
+        return place.load(store, request["model"], request["base"]["digest"]), None
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         if needed:
             raise
@@ -174,7 +174,7 @@ def _spoil(updated: Classifier) -> None:
 def _context(
     request: dict[str, Any],
     place: Workspace,
-    root: Path,
+    store: Store,
     rows: Data,
     progress: Callable[[dict[str, Any]], None],
     *,
@@ -185,20 +185,20 @@ def _context(
     return Context(
         kind=request["kind"],
         calibration=rows.split(data.VALIDATION),
-        anchor=_anchor(place, root, chain),
-        forgotten=_forgotten(place, root, chain.get("state")),
+        anchor=_anchor(place, store, chain),
+        forgotten=_forgotten(place, store, chain.get("state")),
         moved=chain.get("forgot_before", False),
         earlier=rows.rows(chain["earlier"]) if chain.get("earlier") else None,
         fresh=lambda: place.fresh(
             request["model"], generator=torch.Generator().manual_seed(request["seed"])
         ),
         recipe=options.parse(training.Recipe, request["model"]["recipe"]),
-        update_log=_update_log(root, request),
+        update_log=_update_log(store, request),
         progress=lambda fraction: progress({"fraction": fraction}),
     )
 
 
-def _anchor(place: Workspace, root: Path, chain: dict[str, Any]) -> Anchor | None:
+def _anchor(place: Workspace, store: Store, chain: dict[str, Any]) -> Anchor | None:
     """The anchor's cache; ``DamagedCache`` when it can be made again: the base is the anchor."""
     digest = chain.get("cache")
     if digest is None:
@@ -207,7 +207,7 @@ def _anchor(place: Workspace, root: Path, chain: dict[str, Any]) -> Anchor | Non
         return place.kept(
             ("anchor", digest),
             lambda: anchors.from_tensors(
-                workspace.load(root, "caches", digest), device=place.device
+                workspace.load(store, "caches", digest), device=place.device
             ),
         )
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
@@ -216,18 +216,18 @@ def _anchor(place: Workspace, root: Path, chain: dict[str, Any]) -> Anchor | Non
         raise DamagedCache(str(damage)) from damage
 
 
-def _forgotten(place: Workspace, root: Path, digest: str | None) -> Forgotten | None:
+def _forgotten(place: Workspace, store: Store, digest: str | None) -> Forgotten | None:
     if digest is None:
         return None
     return place.kept(
         ("forgotten", digest),
         lambda: anchors.forgotten_from_tensors(
-            workspace.load(root, "states", digest), device=place.device
+            workspace.load(store, "states", digest), device=place.device
         ),
     )
 
 
-def _update_log(root: Path, request: dict[str, Any]) -> UpdateLog | None:
+def _update_log(store: Store, request: dict[str, Any]) -> UpdateLog | None:
     """The log of the anchor's training; for a method that trains anew, an empty one to fill."""
     if request["method"]["method"] == "retrain":
         capacity = request["update_log_bytes"]
@@ -235,7 +235,7 @@ def _update_log(root: Path, request: dict[str, Any]) -> UpdateLog | None:
     digest = request["anchor"].get("log")
     if digest is None or request["method"]["method"] != "amnesiac":
         return None  # it may be large: only who needs it reads it
-    return logs.load(root, digest, taken_back=request["anchor"]["taken_back"])
+    return logs.load(store, digest, taken_back=request["anchor"]["taken_back"])
 
 
 def _forgotten_since(
@@ -253,7 +253,7 @@ def _forgotten_since(
 
 def _internal_state(
     request: dict[str, Any],
-    root: Path,
+    store: Store,
     place: Workspace,
     update: Update,
     context: Context,
@@ -261,14 +261,14 @@ def _internal_state(
 ) -> list[dict[str, Any]]:
     """The anchor's cache if it was made on the way, and the running sums for the next batch."""
     if update.is_anchor:
-        return logs.store(root, update.update_log)
+        return logs.keep(store, update.update_log)
     made: list[dict[str, Any]] = []
     if update.anchor is not None and context.anchor is None:
-        cache = prepare.store(root, request["anchor"]["digest"], update.anchor)
+        cache = prepare.keep(store, request["anchor"]["digest"], update.anchor)
         place.keep(("anchor", cache["digest"]), update.anchor)
         made.append(cache | {"of_anchor": True})
     if forgotten is not None:
-        state = workspace.save(root, "states", forgotten.to_tensors(), {})
+        state = workspace.save(store, "states", forgotten.to_tensors(), {})
         place.keep(("forgotten", state["digest"]), forgotten)
         made.append(state | {"notes": {"rows": forgotten.count}})
     return made
@@ -311,7 +311,7 @@ def _reference_share(request: dict[str, Any]) -> float:
 
 
 def _anchor_audit(
-    request: dict[str, Any], place: Workspace, root: Path, audit: Examples, control: ModelScores
+    request: dict[str, Any], place: Workspace, store: Store, audit: Examples, control: ModelScores
 ) -> Scores | None:
     """The anchor on its audit rows, measured once; the gate leaves out rows forgotten since."""
     digest = request["anchor"]["digest"]
@@ -321,7 +321,7 @@ def _anchor_audit(
     try:
         return place.kept(
             key,
-            lambda: verification.score(place.load(root, request["model"], digest), audit),
+            lambda: verification.score(place.load(store, request["model"], digest), audit),
         )
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         log.warning("losses since the anchor are not judged: %s", damage)
@@ -348,11 +348,11 @@ def _relearn(
     )
 
 
-def _earlier_evidence(root: Path, request: dict[str, Any]) -> list[Evidence]:
+def _earlier_evidence(store: Store, request: dict[str, Any]) -> list[Evidence]:
     found = []
     for digest in request["earlier_scores"]:
         try:
-            named = objects.load(root, digest, kind="scores")
+            named = tensors.load(store.blobs, digest, kind="scores")
         except (errors.CorruptCheckpoint, errors.NotStored) as damage:
             log.warning("scores of an earlier batch are left out: %s", damage)
             continue
@@ -367,7 +367,7 @@ def _earlier_evidence(root: Path, request: dict[str, Any]) -> list[Evidence]:
 
 
 def _store_evidence(
-    root: Path,
+    store: Store,
     digest: str,
     unlearned: ModelScores,
     control: ModelScores,
@@ -383,13 +383,13 @@ def _store_evidence(
             audit=replace(scored.audit, probabilities=None),
         )
         named |= {f"{side}.{name}": array for name, array in kept.to_arrays().items()}
-    saved = objects.save(root, named, {"of": digest}, kind="scores")
+    saved = tensors.save(store.blobs, named, {"of": digest}, kind="scores")
     return {"kind": "scores", "digest": saved.digest, "size_bytes": saved.size_bytes}
 
 
 def _drift(
     request: dict[str, Any],
-    root: Path,
+    store: Store,
     updated: Classifier,
     anchor: Anchor | None,
     forgotten: Forgotten | None,
@@ -398,7 +398,7 @@ def _drift(
     if anchor is None or forgotten is None:
         return None
     origin = workspace.with_ties(
-        workspace.load(root, "checkpoints", request["anchor"]["digest"]), updated.network
+        workspace.load(store, "checkpoints", request["anchor"]["digest"]), updated.network
     )
     shares = forgotten.class_counts.double() / anchor.class_counts.double().clamp(min=1)
     # A class that goes whole spends no budget; after it a chain ends in a retrain.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models_store import checkpoints, objects
+from models_store import Store
+from models_store import tensors as stored
+from models_store.protocols import Kind
 from unlearning import architectures
 from unlearning.architectures import Classifier, Transform
 from workers import devices
@@ -67,11 +68,11 @@ class Workspace:
         )
         return made.to(self.device)
 
-    def load(self, root: Path, model: Mapping[str, Any], digest: str) -> Classifier:
+    def load(self, store: Store, model: Mapping[str, Any], digest: str) -> Classifier:
         """The classifier with the weights ``digest``; the caller may change it."""
         classifier = self.fresh(model)
-        weights = checkpoints.load(root, digest)
-        classifier.network.load_state_dict(with_ties(tensors(weights), classifier.network))
+        weights = load(store, "checkpoints", digest)
+        classifier.network.load_state_dict(with_ties(weights, classifier.network))
         return classifier.eval()
 
 
@@ -85,27 +86,23 @@ def with_ties(named: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tens
     return found
 
 
-def tensors(named: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Arrays of the store as tensors (which own their memory)."""
-    return {name: torch.from_numpy(np.array(array)) for name, array in named.items()}
-
-
 def arrays(named: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Tensors as arrays for the store."""
     return {name: t.detach().cpu().contiguous().numpy() for name, t in named.items()}
 
 
 def save(
-    root: Path, kind: objects.Kind, named: Mapping[str, Tensor], manifest: dict[str, Any]
+    store: Store, kind: Kind, named: Mapping[str, Tensor], manifest: dict[str, Any]
 ) -> dict[str, Any]:
     """Store tensors; what a worker needs to register them."""
-    saved = objects.save(root, arrays(named), manifest, kind=kind)
+    saved = stored.save(store.blobs, arrays(named), manifest, kind=kind)
     return {"kind": kind, "digest": saved.digest, "size_bytes": saved.size_bytes}
 
 
-def load(root: Path, kind: objects.Kind, digest: str) -> dict[str, Tensor]:
-    """Stored tensors, after their digest was checked."""
-    return tensors(objects.load(root, digest, kind=kind))
+def load(store: Store, kind: Kind, digest: str) -> dict[str, Tensor]:
+    """Stored tensors, after their digest was checked; they own their memory."""
+    named = stored.load(store.blobs, digest, kind=kind)
+    return {name: torch.from_numpy(array) for name, array in named.items()}
 
 
 def _tupled(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from models_store import arrays
+from models_store.protocols import SPLITS
 from workers import reading
 
 FILE = "digits.npz"
@@ -44,7 +44,7 @@ class Digits:
             y=self.y,
             record_id=np.array(self.record_ids),
             subject_id=np.array(self.subject_ids),
-            split=np.array([arrays.SPLITS[split] for split in self.splits]),
+            split=np.array([SPLITS[split] for split in self.splits]),
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models_store import arrays
+from models_store.protocols import SPLITS
 from workers.readers.contract import Chunk, Parts, ReadError
 
 _LABEL_LIMIT = 1 << 31
@@ -63,13 +63,13 @@ def splits(found: Sequence[Any], *, first: int, column: str) -> npt.NDArray[np.u
     """Codes (k,) uint8 of split names."""
     codes = np.empty(len(found), np.uint8)
     for position, name in enumerate(found):
-        if name not in arrays.SPLITS:
+        if name not in SPLITS:
             raise ReadError(
-                f"the split must be one of {', '.join(arrays.SPLITS)}",
+                f"the split must be one of {', '.join(SPLITS)}",
                 row=first + position,
                 column=column,
             )
-        codes[position] = arrays.SPLITS.index(name)
+        codes[position] = SPLITS.index(name)
     return codes
 
 

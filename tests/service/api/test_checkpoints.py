@@ -13,7 +13,7 @@ import safetensors.numpy
 from fastapi import FastAPI
 from sqlalchemy import Engine, select
 
-from models_store import checkpoints
+from models_store import open_store
 from service.api import auth
 from service.api import checkpoints as door
 from service.ledger import models
@@ -22,6 +22,7 @@ from service.ledger.tables import Version
 from tests import factories
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
+from tests.stored import blob_file, save
 
 PATH = "/v1/models/reader/versions/1/checkpoint"
 
@@ -30,7 +31,7 @@ PATH = "/v1/models/reader/versions/1/checkpoint"
 def app(sqlite_database: Engine, tmp_path: Path) -> Iterator[FastAPI]:
     settings = callers.settings_on(sqlite_database, tmp_path)
     tensors = {"0.weight": np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)}
-    saved = checkpoints.save(settings.store, tensors, {})
+    saved = save(settings.store, tensors, {})
     with callers.application(settings) as running:
         with running.state.sessions() as session:
             data = factories.dataset(session, name="digits")
@@ -43,7 +44,7 @@ def app(sqlite_database: Engine, tmp_path: Path) -> Iterator[FastAPI]:
 def _stored(app: FastAPI) -> bytes:
     with app.state.sessions() as session:
         digest = session.scalars(select(Version.digest)).one()
-    return checkpoints.path(app.state.settings.store, digest).read_bytes()
+    return blob_file(app.state.settings.store, digest).read_bytes()
 
 
 def test_the_whole_file_comes_with_its_digests(app: FastAPI) -> None:
@@ -143,14 +144,14 @@ def test_withdrawn_versions_are_not_handed_out(
 def test_a_file_that_is_missing_from_the_store_is_said_to_be_unavailable(app: FastAPI) -> None:
     with app.state.sessions() as session:
         digest = session.scalars(select(Version.digest)).one()
-    checkpoints.destroy(app.state.settings.store, digest)
+    open_store(app.state.settings.store).blobs.delete("checkpoints", digest)
     assert_problem(callers.client(app).get(PATH), 503)
 
 
 def test_no_transaction_stays_open_while_a_file_is_sent(app: FastAPI) -> None:
     caller = auth.Principal("key_test", frozenset({"models:read"}))
     with app.state.sessions() as session:
-        answer = door.download("reader", 1, caller, session, app.state.settings.store)
+        answer = door.download("reader", 1, caller, session, app.state.store)
         assert answer.status_code == 200  # the body is read later
         assert not session.in_transaction()
 

@@ -16,7 +16,6 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from models_store import checkpoints
 from service.api import problems
 from service.ledger import keys
 from service.ledger.policy import Policy
@@ -26,12 +25,14 @@ from service.settings import Settings
 from tests import factories
 from tests.service import announcements
 from tests.service.api import callers
+from tests.stored import save
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_headers_conformance,response_schema_conformance,negative_data_rejection,"
     "missing_required_header,unsupported_method,allow_header_conformance,ignored_auth"
 )
+
 OPEN = {"/healthz", "/readyz", "/.well-known/unlearning-keys.json"}
 
 
@@ -45,7 +46,7 @@ def app(sqlite_database: Engine, tmp_path: Path) -> FastAPI:
     )
     made = create_app(settings)
     weights = {"0.weight": np.zeros((3, 64), np.float32)}
-    saved = checkpoints.save(settings.store, weights, {})
+    saved = save(settings.store, weights, {})
     with made.state.sessions() as session:
         announcements.announce(session)
         data = factories.dataset(session, name="faces", rows=30)

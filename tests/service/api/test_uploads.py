@@ -12,7 +12,8 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from models_store import files
+from models_store import open_store
+from models_store.protocols import Upload
 from service.api import uploads
 from service.errors import TooLarge, Unprocessable
 
@@ -44,7 +45,7 @@ class Sender:
 def rest_of(
     tmp_path: Path,
     last: Message,
-    use: Callable[[Path], Awaitable[None]],
+    use: Callable[[Upload], Awaitable[None]],
     *,
     max_bytes: int = 3 * len(BODY),
     leftover_seconds: float = 60.0,
@@ -55,9 +56,12 @@ def rest_of(
 
     async def upload() -> None:
         async with uploads.received(
-            Request(SCOPE, sender), tmp_path, max_bytes=max_bytes, leftover_seconds=leftover_seconds
-        ) as file:
-            await use(file)
+            Request(SCOPE, sender),
+            open_store(tmp_path),
+            max_bytes=max_bytes,
+            leftover_seconds=leftover_seconds,
+        ) as received:
+            await use(received)
 
     with contextlib.nullcontext() if error is None else pytest.raises(error):
         asyncio.run(upload())
@@ -67,7 +71,7 @@ def rest_of(
         return sender.opened.read()
 
 
-async def nothing(_file: Path) -> None:
+async def nothing(_received: Upload) -> None:
     """The body was received; nobody takes the file."""
 
 
@@ -94,7 +98,7 @@ def test_upload_that_is_not_finished_is_overwritten(
 
 
 def test_upload_whose_task_is_cancelled_is_overwritten(tmp_path: Path) -> None:
-    async def cancelled(_file: Path) -> None:
+    async def cancelled(_received: Upload) -> None:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
@@ -106,11 +110,13 @@ def test_upload_whose_task_is_cancelled_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_upload_that_went_into_the_store_keeps_its_bytes(tmp_path: Path) -> None:
-    async def take(file: Path) -> None:
-        file.rename(tmp_path / "taken")
+    async def keep(received: Upload) -> None:
+        kept.append(received.keep("checkpoints", {}).digest)
 
-    rest_of(tmp_path, END, take)
-    assert (tmp_path / "taken").read_bytes() == BODY * 2
+    kept: list[str] = []
+    rest_of(tmp_path, END, keep)
+    with open_store(tmp_path).blobs.open("checkpoints", kept[0]) as stored:
+        assert stored.read() == BODY * 2
 
 
 def test_leftovers_of_killed_uploads_are_overwritten(tmp_path: Path) -> None:
@@ -121,4 +127,3 @@ def test_leftovers_of_killed_uploads_are_overwritten(tmp_path: Path) -> None:
     rest_of(tmp_path, END, nothing, leftover_seconds=0.0)
     with handle:
         assert not any(handle.read())
-    assert files.discard(old) is None  # gone already: nothing happens

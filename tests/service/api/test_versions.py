@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from models_store import checkpoints
+from models_store import open_store
 from service.ledger import models, requests, versions
 from service.ledger.states import ErasureStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Dataset, Erasure, Version
@@ -24,6 +24,7 @@ from service.settings import Settings
 from tests import factories
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
+from tests.stored import blob_file, load
 
 PATH = "/v1/models/reader/versions"
 BINARY = {"Content-Type": "application/octet-stream"}
@@ -82,9 +83,9 @@ def test_an_import_is_stored_as_it_was_sent_and_goes_live_first(app: FastAPI) ->
     assert client.get(f"{PATH}/1/verification").json()["verdict"] == "imported"
     assert (shown["anchor"], shown["parent"], shown["size_bytes"]) == (1, None, len(sent))
     store = app.state.settings.store
-    assert checkpoints.path(store, shown["digest"]).read_bytes() == sent
+    assert blob_file(store, shown["digest"]).read_bytes() == sent
     np.testing.assert_array_equal(
-        checkpoints.load(store, shown["digest"])["0.weight"],
+        load(store, shown["digest"])["0.weight"],
         safetensors.numpy.load(sent)["0.weight"],
     )
     assert list((store / "uploads").iterdir()) == []
@@ -285,9 +286,9 @@ def test_weights_known_to_hold_forgotten_records_are_refused_whatever_is_said_of
     with app.state.sessions() as session:
         asked = _forget(session, rows=[2], revision=1)
         session.commit()
-    checkpoints.destroy(app.state.settings.store, digest)
+    open_store(app.state.settings.store).blobs.delete("checkpoints", digest)
     assert_problem(_post(client, _weights(), data_revision=1), 409, asked, "version 1 of reader")
-    assert not checkpoints.exists(app.state.settings.store, digest)
+    assert not open_store(app.state.settings.store).blobs.exists("checkpoints", digest)
     assert _post(client, _weights(1), data_revision=1).status_code == 201
 
 

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import re
 import time
 import uuid
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from models_store import errors
+from models_store import errors, names
 
 MANIFEST = "manifest.json"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _NEW, _GONE = ".new-", ".gone-"
 _CHUNK = 1 << 20
 
@@ -80,7 +77,7 @@ def set_aside(thing: Path) -> None:
 
 def destroy(home: Path, name: str) -> bool:
     """Overwrite and remove a directory and what an interrupted destroy left; False if none was."""
-    check_name(name)
+    names.check_digest(name)
     found = False
     with contextlib.suppress(FileNotFoundError):
         (home / name).rename(home / f"{_GONE}{name}-{uuid.uuid4().hex}")
@@ -122,7 +119,7 @@ def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> li
         if thing.name in keep or not _is_ours(thing):
             continue
         try:
-            if time.time() - _last_written(thing) < older_than_seconds:
+            if not _is_old(thing, older_than_seconds):
                 continue
             if not thing.name.startswith("."):
                 destroy(home, thing.name)
@@ -136,29 +133,26 @@ def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> li
     return removed
 
 
-def names(home: Path) -> list[str]:
-    """Names of the complete things under ``home``, sorted."""
+def names_in(home: Path) -> list[str]:
+    """Return the names of the complete things under ``home``, sorted."""
     if not home.is_dir():
         return []
-    return sorted(thing.name for thing in home.iterdir() if _DIGEST.fullmatch(thing.name))
+    return sorted(thing.name for thing in home.iterdir() if names.is_digest(thing.name))
 
 
 def find(home: Path, name: str) -> Path:
-    """The directory of a complete thing."""
-    thing = home / check_name(name)
-    if not thing.is_dir():
-        raise errors.NotStored(
-            f"Nothing is stored under {home.name}/{name}. It may have been purged; "
-            "list what is stored and use one of those digests."
-        )
+    """Return the directory of a complete thing."""
+    thing = home / names.check_digest(name)
+    try:
+        found = thing.is_dir()
+    except OSError as error:
+        raise errors.Unreadable(
+            f"Cannot read the store at {home}: {error.strerror or error}. "
+            "Repair the permissions and try again."
+        ) from error
+    if not found:
+        raise names.not_stored(home.name, name)
     return thing
-
-
-def check_name(name: str) -> str:
-    """Digests only: a name that came from outside can never lead out of the store."""
-    if not isinstance(name, str) or not _DIGEST.fullmatch(name):
-        raise errors.NotStored("Not a digest: expected 64 lower-case hexadecimal digits.")
-    return name
 
 
 def touch(thing: Path) -> None:
@@ -169,34 +163,18 @@ def touch(thing: Path) -> None:
 
 def write_manifest(directory: Path, content: dict[str, Any]) -> None:
     """Write ``content`` with a digest of itself."""
-    body = canonical(content)
-    record = {"content": content, "sha256": hashlib.sha256(body).hexdigest()}
-    (directory / MANIFEST).write_bytes(canonical(record))
+    (directory / MANIFEST).write_bytes(names.sealed(content))
 
 
 def read_manifest(directory: Path, *, corrupt: type[errors.Corrupt]) -> dict[str, Any]:
-    """The content of a manifest whose own digest fits; ``corrupt`` is raised otherwise."""
+    """Return the content of a manifest whose own digest fits; raise ``corrupt`` otherwise."""
     try:
-        record = json.loads((directory / MANIFEST).read_bytes())
-        content, digest = record["content"], record["sha256"]
-        intact = (
-            isinstance(content, dict)
-            and len(record) == 2
-            and hashlib.sha256(canonical(content)).hexdigest() == digest
-        )
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        intact = False
-    if not intact:
-        raise corrupt(
-            f"The manifest of {directory.parent.name}/{directory.name} is damaged or missing. "
-            "Restore this directory from a backup, or make the version or dataset anew."
-        )
-    return dict(content)
-
-
-def canonical(content: object) -> bytes:
-    """JSON with sorted keys and no NaN, so that equal content has equal bytes."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        content = names.unsealed((directory / MANIFEST).read_bytes())
+    except OSError:
+        content = None
+    if content is None:
+        raise corrupt(names.damaged_manifest(directory.parent.name, directory.name))
+    return content
 
 
 def sha256(file: Path) -> str:
@@ -237,9 +215,10 @@ def _overwrite(file: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _last_written(thing: Path) -> float:
-    return max(part.stat().st_mtime for part in (thing, *thing.iterdir()))
+def _is_old(thing: Path, seconds: float) -> bool:
+    last_written = max(part.stat().st_mtime for part in (thing, *thing.iterdir()))
+    return time.time() - last_written >= seconds
 
 
 def _is_ours(thing: Path) -> bool:
-    return bool(_DIGEST.fullmatch(thing.name)) or thing.name.startswith((_NEW, _GONE))
+    return names.is_digest(thing.name) or thing.name.startswith((_NEW, _GONE))

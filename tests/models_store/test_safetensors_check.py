@@ -9,7 +9,8 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models_store import checkpoints, errors, uploads
+from models_store import errors
+from tests.stored import check_file
 
 SPEC = {
     "conv.weight": ((4, 1, 3, 3), "float32"),
@@ -17,6 +18,11 @@ SPEC = {
     "norm.num_batches_tracked": ((), "int64"),
 }
 LIMIT = 1 << 16
+
+
+def read_file(path, spec, limit):
+    check_file(path, spec, limit)
+    return safetensors.numpy.load_file(path)
 
 
 def tensors():
@@ -46,8 +52,8 @@ def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
 
 def test_a_file_that_fits_is_accepted_and_read(tmp_path):
     path = upload(tmp_path)
-    checkpoints.check_upload(path, SPEC, LIMIT)
-    read = uploads.read(path, SPEC, LIMIT)
+    check_file(path, SPEC, LIMIT)
+    read = read_file(path, SPEC, LIMIT)
     assert read.keys() == SPEC.keys()
     np.testing.assert_array_equal(read["conv.weight"], tensors()["conv.weight"])
 
@@ -58,17 +64,17 @@ def test_a_dtype_may_be_named_as_torch_or_numpy_names_it(tmp_path):
         "head.bias": ((10,), "torch.float32"),
         "conv.weight": ((4, 1, 3, 3), np.dtype("f4")),
     }
-    checkpoints.check_upload(upload(tmp_path), spec, LIMIT)
+    check_file(upload(tmp_path), spec, LIMIT)
 
 
 def test_format_metadata_is_allowed(tmp_path):
     content = safetensors.numpy.save(tensors(), metadata={"format": "pt"})
-    checkpoints.check_upload(upload(tmp_path, content), SPEC, LIMIT)
+    check_file(upload(tmp_path, content), SPEC, LIMIT)
 
 
 def test_a_file_above_the_limit_is_refused_before_it_is_read(tmp_path):
     with pytest.raises(errors.UploadTooLarge, match="at most 100"):
-        checkpoints.check_upload(upload(tmp_path, b"\xff" * 101), SPEC, 100)
+        check_file(upload(tmp_path, b"\xff" * 101), SPEC, 100)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,7 @@ def test_a_file_above_the_limit_is_refused_before_it_is_read(tmp_path):
 )
 def test_every_difference_from_the_architecture_is_named(tmp_path, changed, reasons):
     with pytest.raises(errors.UploadMismatch) as caught:
-        checkpoints.check_upload(upload(tmp_path, **changed), SPEC, LIMIT)
+        check_file(upload(tmp_path, **changed), SPEC, LIMIT)
     assert caught.value.reasons == reasons
 
 
@@ -114,7 +120,7 @@ def test_not_a_number_is_found_beyond_the_first_piece(tmp_path):
     path = tmp_path / "large.safetensors"
     safetensors.numpy.save_file({"w": values}, path)
     with pytest.raises(errors.UploadMismatch, match="NaN or infinity"):
-        checkpoints.check_upload(path, {"w": ((3_000_000,), "float32")}, 1 << 30)
+        check_file(path, {"w": ((3_000_000,), "float32")}, 1 << 30)
 
 
 @pytest.mark.parametrize(("bits", "finite"), [(0x7F7F, True), (0x7F80, False), (0xFFC0, False)])
@@ -124,10 +130,10 @@ def test_bfloat16_is_checked_though_numpy_does_not_know_it(tmp_path, bits, finit
     )
     spec = {"w": ((1,), "bfloat16")}
     if finite:
-        checkpoints.check_upload(path, spec, LIMIT)
+        check_file(path, spec, LIMIT)
     else:
         with pytest.raises(errors.UploadMismatch):
-            checkpoints.check_upload(path, spec, LIMIT)
+            check_file(path, spec, LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -164,13 +170,13 @@ def test_bfloat16_is_checked_though_numpy_does_not_know_it(tmp_path, bits, finit
 )
 def test_a_malformed_file_is_refused_as_not_safetensors(tmp_path, content):
     with pytest.raises(errors.NotSafetensors, match="Not a usable safetensors file"):
-        uploads.read(upload(tmp_path, content), {"w": ((1,), "float32")}, LIMIT)
+        read_file(upload(tmp_path, content), {"w": ((1,), "float32")}, LIMIT)
 
 
 def test_names_from_outside_are_shortened_in_messages(tmp_path):
     path = upload(tmp_path, with_header({"x" * 10_000: entry()}, b"1234"))
     with pytest.raises(errors.UploadMismatch) as caught:
-        checkpoints.check_upload(path, {}, LIMIT)
+        check_file(path, {}, LIMIT)
     assert len(str(caught.value)) < 300
 
 
@@ -179,7 +185,7 @@ def outcome(content):
     with tempfile.TemporaryDirectory() as directory:
         path = upload(Path(directory), content)
         try:
-            read = uploads.read(path, SPEC, LIMIT)
+            read = read_file(path, SPEC, LIMIT)
         except (errors.UploadTooLarge, errors.NotSafetensors, errors.UploadMismatch) as error:
             return type(error).__name__
     assert {n: (t.shape, str(t.dtype)) for n, t in read.items()} == SPEC
@@ -242,7 +248,7 @@ def tied_file(directory, **named):
 def test_a_tied_tensor_may_be_held_under_one_of_its_names_or_under_each(tmp_path, names):
     values = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
     path = tied_file(tmp_path, **dict.fromkeys(names, values))
-    checkpoints.check_upload(path, TIED_SPEC, LIMIT, tied=TIES)
+    check_file(path, TIED_SPEC, LIMIT, tied=TIES)
 
 
 def test_tied_names_with_different_values_are_refused_by_name(tmp_path):
@@ -251,7 +257,7 @@ def test_tied_names_with_different_values_are_refused_by_name(tmp_path):
     other[-1, -1] = 1e-7
     path = tied_file(tmp_path, **{"embed.weight": values, "out.weight": other})
     with pytest.raises(errors.UploadMismatch) as caught:
-        checkpoints.check_upload(path, TIED_SPEC, LIMIT, tied=TIES)
+        check_file(path, TIED_SPEC, LIMIT, tied=TIES)
     assert caught.value.reasons == [
         "'out.weight' and 'embed.weight' are one tensor of this model and hold different values"
     ]
@@ -264,11 +270,11 @@ def test_a_difference_of_tied_values_is_found_beyond_the_first_piece(tmp_path):
     spec = dict.fromkeys(("a", "b"), ((3000000,), "float32"))
     path = tied_file(tmp_path, a=values, b=other)
     with pytest.raises(errors.UploadMismatch, match="different values"):
-        checkpoints.check_upload(path, spec, 1 << 30, tied=[["a", "b"]])
+        check_file(path, spec, 1 << 30, tied=[["a", "b"]])
 
 
 def test_a_tensor_held_under_none_of_its_names_is_missing(tmp_path):
     path = tied_file(tmp_path, **{"head.bias": np.zeros(10, np.float32)})
     spec = TIED_SPEC | {"head.bias": ((10,), "float32")}
     with pytest.raises(errors.UploadMismatch, match=r"'embed\.weight' is missing"):
-        checkpoints.check_upload(path, spec, LIMIT, tied=TIES)
+        check_file(path, spec, LIMIT, tied=TIES)

@@ -11,12 +11,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from models_store import errors
 
@@ -59,7 +56,7 @@ _NUMPY_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
     """One tensor as the header describes it; ``begin`` and ``end`` count from the data's start."""
 
     dtype: str
@@ -68,40 +65,39 @@ class _Entry:
     end: int
 
 
-def check(path: Path, spec: Spec, max_bytes: int, *, tied: Ties = ()) -> None:
-    """Raise an ``UploadError`` unless ``path`` holds exactly the tensors of ``spec``, all finite.
+class Readable(Protocol):
+    """What bytes are read from, one piece after the other."""
 
-    ``spec`` is {name: (shape, dtype)} with dtypes such as ``"float32"``. Of a group of ``tied``
-    names the file holds at least one; if it holds several, their values must be equal.
-    ``UploadTooLarge``, ``NotSafetensors`` and ``UploadMismatch`` are the reasons to refuse.
+    def read(self, size: int) -> bytes: ...
+
+
+def check(stream: BinaryIO, size: int, spec: Spec, max_bytes: int, *, tied: Ties = ()) -> None:
+    """Raise an ``UploadError`` unless the file holds exactly the tensors of ``spec``, all finite.
+
+    ``stream`` is seekable, at the beginning of the file's ``size`` bytes. ``spec`` is
+    {name: (shape, dtype)} with dtypes such as ``"float32"``. Of a group of ``tied`` names the file
+    holds at least one; if it holds several, their values must be equal. ``UploadTooLarge``,
+    ``NotSafetensors`` and ``UploadMismatch`` are the reasons to refuse.
     """
-    size = path.stat().st_size
     if size > max_bytes:
         raise errors.UploadTooLarge(
             f"The file has {size} bytes; at most {max_bytes} are accepted. "
             "Store the weights alone (no optimiser state) in their expected dtype."
         )
-    with path.open("rb") as stream:
-        entries, data_start = _read_header(stream, size)
-        reasons = _differences(entries, spec, tied)
-        if not reasons:
-            reasons = _non_finite(stream, entries, data_start)
-            reasons += _untied(stream, entries, data_start, tied)
+    entries, data_start = read_header(stream, size)
+    reasons = _differences(entries, spec, tied)
+    if not reasons:
+        reasons = _non_finite(stream, entries, data_start)
+        reasons += _untied(stream, entries, data_start, tied)
     if reasons:
         raise errors.UploadMismatch(reasons)
 
 
-def read(path: Path, spec: Spec, max_bytes: int, *, tied: Ties = ()) -> dict[str, np.ndarray]:
-    """The tensors of a file that passes ``check``."""
-    check(path, spec, max_bytes, tied=tied)
-    try:
-        return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise _refuse(str(error)) from error
+def read_header(stream: Readable, size: int) -> tuple[dict[str, Entry], int]:
+    """Return the entries by name and the position at which the data starts.
 
-
-def _read_header(stream: BinaryIO, size: int) -> tuple[dict[str, _Entry], int]:
-    """Entries by name and the position at which the data starts."""
+    Raise ``NotSafetensors`` where the header does not describe a file of ``size`` bytes.
+    """
     prefix = stream.read(8)
     if len(prefix) < 8:
         raise _refuse("it is shorter than eight bytes")
@@ -132,7 +128,7 @@ def _check_metadata(metadata: object) -> None:
         raise _refuse("__metadata__ must map strings to strings")
 
 
-def _entry(name: str, fields: object) -> _Entry:
+def _entry(name: str, fields: object) -> Entry:
     if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
         raise _refuse(f"tensor {_short(name)} needs dtype, shape and data_offsets and no more")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
@@ -143,7 +139,7 @@ def _entry(name: str, fields: object) -> _Entry:
     begin, end = offsets
     if end - begin != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise _refuse(f"tensor {_short(name)} has data_offsets that do not fit its shape")
-    return _Entry(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
+    return Entry(dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 
 
 def _counts(values: object) -> bool:
@@ -155,7 +151,7 @@ def _counts(values: object) -> bool:
     )
 
 
-def _check_layout(entries: dict[str, _Entry], data_bytes: int) -> None:
+def _check_layout(entries: dict[str, Entry], data_bytes: int) -> None:
     """The data must be covered without gap, overlap or rest: there is no room to hide bytes."""
     position = 0
     for entry in sorted(entries.values(), key=lambda e: (e.begin, e.end)):
@@ -166,7 +162,7 @@ def _check_layout(entries: dict[str, _Entry], data_bytes: int) -> None:
         raise _refuse("the data is cut short or has bytes that belong to no tensor")
 
 
-def _differences(entries: dict[str, _Entry], spec: Spec, tied: Ties) -> list[str]:
+def _differences(entries: dict[str, Entry], spec: Spec, tied: Ties) -> list[str]:
     held_otherwise = {name for names in tied if entries.keys() & set(names) for name in names}
     reasons = [
         f"{_short(name)} is missing"
@@ -190,7 +186,7 @@ def _format_name(dtype: object) -> str:
     return _FORMAT_NAMES[str(dtype).removeprefix("torch.")]
 
 
-def _non_finite(stream: BinaryIO, entries: dict[str, _Entry], data_start: int) -> list[str]:
+def _non_finite(stream: BinaryIO, entries: dict[str, Entry], data_start: int) -> list[str]:
     return [
         f"{_short(name)} holds NaN or infinity"
         for name, entry in entries.items()
@@ -198,7 +194,7 @@ def _non_finite(stream: BinaryIO, entries: dict[str, _Entry], data_start: int) -
     ]
 
 
-def _untied(stream: BinaryIO, entries: dict[str, _Entry], data_start: int, tied: Ties) -> list[str]:
+def _untied(stream: BinaryIO, entries: dict[str, Entry], data_start: int, tied: Ties) -> list[str]:
     """Names that are one tensor in the network and hold different values in the file."""
     reasons = []
     for names in tied:
@@ -213,7 +209,7 @@ def _untied(stream: BinaryIO, entries: dict[str, _Entry], data_start: int, tied:
     return reasons
 
 
-def _same_bytes(stream: BinaryIO, one: _Entry, other: _Entry, data_start: int) -> bool:
+def _same_bytes(stream: BinaryIO, one: Entry, other: Entry, data_start: int) -> bool:
     for position in range(0, one.end - one.begin, _PIECE_BYTES):
         pieces = []
         for entry in (one, other):
@@ -224,7 +220,7 @@ def _same_bytes(stream: BinaryIO, one: _Entry, other: _Entry, data_start: int) -
     return True
 
 
-def _is_finite(stream: BinaryIO, entry: _Entry, data_start: int) -> bool:
+def _is_finite(stream: BinaryIO, entry: Entry, data_start: int) -> bool:
     stream.seek(data_start + entry.begin)
     left = entry.end - entry.begin
     while left:

@@ -1,0 +1,217 @@
+"""What a store does, whatever it keeps its bytes in.
+
+A store has two parts. *Blobs* are immutable and named by the SHA-256 of their bytes: checkpoints,
+caches, running sums, logs, scores, states of trainings. *Rows* are the datasets: written once, then
+only read, or erased row by row. Errors are those of ``models_store.errors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, Protocol, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+SPLITS = ("train", "validation", "audit")
+DIGEST_BYTES = 16
+
+Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """``digest`` is the SHA-256 of the bytes and the name to read them by."""
+
+    digest: str
+    size_bytes: int
+
+
+class Content(Protocol):
+    """Bytes to store; ``pieces`` may be asked for more than once and gives the same bytes."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def pieces(self) -> Iterator[memoryview]: ...
+
+
+class Blobs(Protocol):
+    """Immutable bytes by kind and digest, each with a manifest (anything that JSON can say)."""
+
+    def put(self, kind: Kind, content: Content, manifest: dict[str, Any]) -> Saved:
+        """Store ``content`` under its digest; it appears whole or not at all.
+
+        Storing the same bytes again is harmless: what was stored first keeps its manifest, and a
+        damaged copy is replaced. Raise ``Unavailable`` when the store cannot take it now.
+        """
+
+    def open(self, kind: Kind, digest: str, start: int = 0, stop: int | None = None) -> BinaryIO:
+        """Open the bytes from ``start`` to before ``stop`` for reading; they are not checked here.
+
+        Raise ``NotStored`` when nothing complete has this name, ``Corrupt`` when it is damaged.
+        """
+
+    def size(self, kind: Kind, digest: str) -> int:
+        """Return how many bytes the blob has."""
+
+    def manifest(self, kind: Kind, digest: str) -> dict[str, Any]:
+        """Return what was said of the blob when it was first stored."""
+
+    def verify(self, kind: Kind, digest: str) -> None:
+        """Raise ``CorruptCheckpoint`` unless manifest and bytes are what was stored."""
+
+    def exists(self, kind: Kind, digest: str) -> bool:
+        """Return whether something complete is stored under the digest."""
+
+    def digests(self, kind: Kind) -> list[str]:
+        """Return everything complete of this kind, sorted."""
+
+    def delete(self, kind: Kind, digest: str) -> bool:
+        """Destroy the blob; False when nothing was there. May be repeated."""
+
+    def sweep(self, kind: Kind, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
+        """Destroy what interrupted puts left and blobs not in ``keep``, once they are old enough.
+
+        Age counts from the last ``put``, also of bytes that were there already. Return their names.
+        """
+
+
+@dataclass(frozen=True)
+class Array:
+    """The rows of a dataset; private to the reader: what is written into them is never stored.
+
+    ``rows`` (n, *shape) uint8 or float32, ``labels`` (n,) int64, ``splits`` (n,) uint8 with the
+    positions in ``SPLITS``.
+    """
+
+    key: str
+    rows: npt.NDArray[Any]
+    labels: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.uint8]
+    manifest: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What ``RowWriter.finish`` stored."""
+
+    key: str
+    rows: int
+    size_bytes: int
+
+
+class RowWriter(Protocol):
+    """A dataset that is being written: ``append`` chunks, then ``finish`` once."""
+
+    def append(self, rows: npt.NDArray[Any], labels: npt.NDArray[np.integer[Any]]) -> None:
+        """Add ``rows`` (k, *shape) in the writer's dtype and their ``labels`` (k,) integers."""
+
+    def finish(
+        self, *, splits: npt.NDArray[np.uint8], classes: int, source: dict[str, Any]
+    ) -> Written:
+        """Store what was appended under its key; ``splits`` (n,) uint8, ``source`` is JSON.
+
+        The same dataset stored twice is one array. Raise ``ErasedContent`` when rows of the stored
+        one have been erased since: they would come back.
+        """
+
+
+class Rows(Protocol):
+    """The rows of datasets, each dataset under a key that covers its name and contents."""
+
+    def writer(
+        self, *, name: str, dtype: npt.DTypeLike, shape: Sequence[int]
+    ) -> AbstractContextManager[RowWriter]:
+        """Write a dataset chunk by chunk; without ``finish`` nothing of it stays.
+
+        ``dtype`` is uint8 or float32, ``shape`` that of one row.
+        """
+
+    def open(self, key: str) -> Array:
+        """Open a dataset's rows for reading."""
+
+    def erased(self, key: str) -> npt.NDArray[np.int64]:
+        """Return the positions of the rows that have been erased, sorted, (k,) int64."""
+
+    def digests(self, key: str, rows: Numbers) -> npt.NDArray[np.uint8]:
+        """Return the digests of ``rows`` as ingested, (k, 16) uint8; zeros where erased."""
+
+    def erase(self, key: str, rows: Numbers) -> None:
+        """Erase the bytes, labels and digests of ``rows`` for good; their split stays.
+
+        May be repeated, and must be after an interruption. Raise ``InvalidRows``, and erase
+        nothing, where one of them does not exist.
+        """
+
+    def verify(self, key: str) -> None:
+        """Raise ``CorruptArray`` unless every row is as ingested or erased. Read them all."""
+
+    def exists(self, key: str) -> bool:
+        """Return whether a complete dataset is stored under ``key``."""
+
+    def keys(self) -> list[str]:
+        """Return the keys of all complete datasets, sorted."""
+
+    def delete(self, key: str) -> bool:
+        """Destroy a dataset's rows; False when nothing was there. May be repeated."""
+
+    def sweep(self, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
+        """Destroy what interrupted writers left and keys not in ``keep``, once old enough."""
+
+
+class Upload(Protocol):
+    """Bytes from outside, received piece by piece; not part of the store before ``keep``."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Return how many bytes were received."""
+
+    def write(self, piece: bytes) -> None:
+        """Add a piece. Raise ``Unwritable`` when there is no room."""
+
+    def open(self) -> BinaryIO:
+        """Open what was received for reading, from its beginning."""
+
+    def sha256(self) -> str:
+        """Return the digest of what was received."""
+
+    def keep(self, kind: Kind, manifest: dict[str, Any]) -> Saved:
+        """Make it a blob, as ``Blobs.put`` does; its bytes stay as they are."""
+
+    def discard(self) -> None:
+        """Destroy it unless it was kept; may be repeated."""
+
+
+class Store(Protocol):
+    """Blobs and rows in one place."""
+
+    @property
+    def location(self) -> str:
+        """Return where the store is; it holds no secret."""
+
+    @property
+    def blobs(self) -> Blobs: ...
+
+    @property
+    def rows(self) -> Rows: ...
+
+    def receive(self, *, leftover_seconds: float) -> Upload:
+        """Begin an upload; what killed processes left of older ones is destroyed."""
+
+    def ticket(self, key: str | None = None) -> dict[str, Any]:
+        """Return, as JSON, what another process needs to open the store and the rows of ``key``.
+
+        It may hold secrets: it is for that process alone, never for a log or a disk.
+        """
+
+    def check(self) -> None:
+        """Raise ``Unavailable`` when the store cannot be read and written now."""

@@ -5,10 +5,11 @@ label, its loss before and after, its rank in an attack. So are the differences 
 sets that one row lies between. For keys that may not read the audit, and in signed reports, which
 are handed on:
 
-- a batch of fewer than ``LEAST_ROWS`` rows keeps what is listed here, and nothing else;
+- of a batch of fewer than ``LEAST_ROWS`` rows, what says of itself that it is public is kept, and
+  nothing else;
 - figures of a whole set (retained, audit, calibration rows) are shown only where none of its rows,
   or at least ``LEAST_ROWS`` of them, left it since they were shown last (``verifications``);
-- lists of single records are left out.
+- lists of single records, and what says nothing of itself (``declarations``), are left out.
 """
 
 from __future__ import annotations
@@ -17,13 +18,35 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-#: Members that tell about single records.
-PER_RECORD = frozenset({"worst_records", "scores", "per_record", "record_scores"})
+from service.ledger import declarations
+from service.ledger.declarations import PER_RECORD, Declared, Disclosure, Figure
+
 #: Fewest rows whose figures anybody may read.
 LEAST_ROWS = 10
 #: Steps in which the largest share of one class that was forgotten is told.
 CLASS_SHARE_STEP = 0.05
 
+#: Members of a verification that may be shown; figures in them have rules of their own.
+_SHOWN = frozenset(
+    {
+        "kind",
+        "verdict",
+        "mark",
+        "reasons",
+        "rules",
+        "chance",
+        "training_less_audit",
+        "gates",
+        "metrics",
+        "sets",
+        "pooled",
+        "drift",
+        "relearn_time",
+        "retrain_because",
+        "limits",
+        "does_not_show",
+    }
+)
 #: What a version's notes keep where its batch had fewer than ``LEAST_ROWS`` rows: words and
 #: settings that do not follow from the rows.
 NOTES_OF_FEW = frozenset(
@@ -45,19 +68,12 @@ NOTES_OF_FEW = frozenset(
 _DRIFT_OF_FEW = frozenset({"forgotten_rows", "anchor_rows", "of_whole_classes", "forgotten_share"})
 #: What a figure keeps when it is withheld.
 _COUNTS = frozenset({"rows", "never_seen_rows"})
-#: Accuracy lost from one version to the next on the same rows: no other table has this pair of
-#: versions, so that there is nothing to subtract it from. Its control and references are others.
-_PAIRED = {"audit_accuracy_drop": "audit", "retain_accuracy_drop": "retain"}
-_PAIR = frozenset({"value", "interval", *_COUNTS})
-#: Other metrics of a whole set, by the set.
-_OF_A_SET = {
-    "audit_accuracy_drop_since_anchor": "audit",
-    "prediction_divergence_audit": "audit",
-    "retain_membership_change": "retain",
-}
+#: What a public figure is: its control and references are figures of other models.
+_PUBLIC = frozenset({"value", "interval", *_COUNTS})
 #: Figures of an import that are of whole sets.
 _OF_AN_IMPORT = ("chance", "training_less_audit")
 _WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
+_WHY_RECORDS = "tells of single records: shown to keys with audit:read"
 _WHY_CHANGED = (
     f"fewer than {LEAST_ROWS} rows left this set since its figures were last shown, and their "
     "difference would tell of these rows: shown to keys with audit:read"
@@ -71,23 +87,28 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
 
     ``set_changes`` is the verification's member of that name; None withholds every whole set.
     """
-    found: dict[str, Any] = _without_records(document)
+    declared = declarations.of(document)
+    found: dict[str, Any] = _without_records(
+        {name: value for name, value in document.items() if name in _SHOWN}
+    )
     few = _is_of_few(found)
     changed = _changed(set_changes)
     if isinstance(found.get("metrics"), dict):
         found["metrics"] = {
-            name: _metric(name, metric, few=few, changed=changed)
+            name: _metric(declared.metric(name), metric, few=few, changed=changed)
             for name, metric in found["metrics"].items()
         }
     silent = {
-        gate["gate"] for gate in found.get("gates", []) if _gives_withheld_figures(gate, found, few)
+        gate["gate"]: why
+        for gate in found.get("gates", [])
+        if (why := _why_silent(gate["gate"], declared, found, few)) is not None
     }
     if "gates" in found:
         found["gates"] = [
-            gate | {"reason": _WHY} if gate["gate"] in silent else gate for gate in found["gates"]
+            gate | {"reason": silent.get(gate["gate"], gate["reason"])} for gate in found["gates"]
         ]
     found["reasons"] = [
-        f"{gate}: {_WHY}" if (gate := reason.partition(":")[0]) in silent else reason
+        f"{gate}: {silent[gate]}" if (gate := reason.partition(":")[0]) in silent else reason
         for reason in found.get("reasons", [])
     ]
     if isinstance(found.get("drift"), dict):
@@ -158,29 +179,32 @@ def _changed(set_changes: Mapping[str, Any] | None) -> frozenset[str]:
     return frozenset(name for name, rows in set_changes["rows"].items() if rows)
 
 
-def _metric(name: str, metric: Any, *, few: bool, changed: frozenset[str]) -> Any:
-    if name in _PAIRED:
-        if not few and _PAIRED[name] not in changed:
-            return metric
-        return {member: value for member, value in metric.items() if member in _PAIR}
-    if few or _few(metric):
-        return _withheld(metric, _WHY)
-    return _withheld(metric, _WHY_CHANGED) if _OF_A_SET.get(name) in changed else metric
+def _metric(says: Figure, metric: Any, *, few: bool, changed: frozenset[str]) -> dict[str, Any]:
+    """Return what everybody may read of a metric, with the reason where its value is withheld."""
+    figures = metric if isinstance(metric, dict) else {}
+    if says.disclosure is Disclosure.SCORES:
+        why = _WHY_RECORDS
+    elif few or _few(figures):
+        why = _WHY
+    elif says.rows_of in changed:
+        why = _WHY_CHANGED
+    else:
+        return _only(figures, declarations.FIGURES | says.notes)
+    if says.disclosure is Disclosure.PUBLIC:
+        return _only(figures, _PUBLIC)
+    return _only(figures, _COUNTS) | {"withheld": why}
 
 
-def _gives_withheld_figures(gate: Mapping[str, Any], found: Mapping[str, Any], few: bool) -> bool:
-    """Whether a gate's reason quotes figures that are withheld."""
-    if gate.get("concern") == "integrity":
-        return False
-    if few and gate.get("concern") == "removal":
-        return True
-    # A metric is named for its gate, one about utility by what drops.
-    return any(
-        "withheld" in metric
-        for name, metric in found.get("metrics", {}).items()
-        if name.startswith(gate["gate"]) or name.replace("_drop", "") == gate["gate"]
-        if name.endswith("_since_anchor") == gate["gate"].endswith("_since_anchor")
-    )
+def _why_silent(gate: str, declared: Declared, found: Mapping[str, Any], few: bool) -> str | None:
+    """Return why a gate's reason, which quotes figures, is withheld; None where it is shown."""
+    says = declared.gate(gate)
+    if says.disclosure is Disclosure.PUBLIC:
+        return None
+    if says.disclosure is Disclosure.SCORES:
+        return _WHY_RECORDS
+    metrics = found.get("metrics") or {}
+    hidden = any("withheld" in metrics.get(name, {}) for name in says.metrics)
+    return _WHY if few or hidden else None
 
 
 def _drift(drift: Mapping[str, Any], *, few: bool, changed: frozenset[str]) -> dict[str, Any]:
@@ -236,10 +260,11 @@ def _few(figures: Any) -> bool:
 
 
 def _withheld(figures: Any, why: str) -> Any:
-    if not isinstance(figures, dict):
-        return figures
-    counts = {name: value for name, value in figures.items() if name in _COUNTS}
-    return counts | {"withheld": why}
+    return _only(figures, _COUNTS) | {"withheld": why} if isinstance(figures, dict) else figures
+
+
+def _only(figures: Mapping[str, Any], members: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name in members}
 
 
 def _without_records(value: Any) -> Any:

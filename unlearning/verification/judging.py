@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from unlearning.verification import gates, pooling
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.gates import (
+    Gate,
     IntegrityGate,
     Need,
     RemovalGate,
@@ -35,7 +37,13 @@ def judge(subject: Subject, *, own: Subject | None, criteria: Criteria, exact: b
     metrics, useful = _utility([g for g in found if isinstance(g, UtilityGate)], subject, criteria)
     about_removal = [g for g in found if isinstance(g, RemovalGate)]
     measured, removed = _removal(about_removal, subject, own, criteria, exact)
-    return metrics + measured, facts + useful + removed
+    by_name = {gate.name: gate for gate in found}
+    outcomes = [_disclosed(one, by_name[one.gate]) for one in facts + useful + removed]
+    return metrics + measured, outcomes
+
+
+def _disclosed(outcome: Outcome, gate: Gate) -> Outcome:
+    return replace(outcome, disclosure=gate.disclosure, metric=gate.metric)
 
 
 def _utility(found: Sequence[UtilityGate], subject: Subject, criteria: Criteria) -> Judged:

@@ -72,6 +72,7 @@ class Verification:
             "retrain_because": self.retrain_because,
             "limits": limits.values(self.criteria),
             "does_not_show": DOES_NOT_SHOW + (CLASS_DOES_NOT_SHOW if self.kind == "class" else ()),
+            "disclosure": self._disclosure(),
         }
         plain: dict[str, Any] = _plain(document)
         return plain
@@ -82,6 +83,22 @@ class Verification:
         if self.verdict is not Verdict.FAILED:
             decided = [o for o in decided if o.concern == "removal"]
         return [f"{o.gate}: {o.reason}" for o in decided]
+
+    def _disclosure(self) -> dict[str, Any]:
+        """Return who may read the figures of each metric and the reason of each gate."""
+        return {
+            "metrics": {
+                m.name: {
+                    "disclosure": str(m.disclosure),
+                    "rows_of": m.rows_of,
+                    "notes": sorted(m.notes),
+                }
+                for m in self.metrics
+            },
+            "gates": {
+                o.gate: {"disclosure": str(o.disclosure), "metric": o.metric} for o in self.outcomes
+            },
+        }
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

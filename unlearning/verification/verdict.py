@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Literal
 
 from unlearning.verification.criteria import Criteria
+from unlearning.verification.disclosure import Disclosure
 from unlearning.verification.estimates import Estimate, Interval
 
 Concern = Literal["integrity", "utility", "removal"]
@@ -41,6 +42,9 @@ class Outcome:
     concern: Concern
     outcome: Verdict
     reason: str
+    #: Who may read the reason, and the metric that it quotes, as the gate says.
+    disclosure: Disclosure = Disclosure.FEW_ROWS
+    metric: str | None = None
 
 
 def overall(outcomes: Sequence[Outcome]) -> Verdict:

@@ -332,7 +332,8 @@ def _chain(app: FastAPI) -> None:
             made = factories.unlearned(session, model, made, [asked])
             measured = {
                 "metrics": {"rmia_auc": {"value": 0.5, "worst_records": [{"row": 3}], "k": 1}},
-                "accuracy": {"retain": 0.9},
+                "pooled": {"batches": 2, "rows": 20},
+                "of_a_later_release": {"3": 0.9},
             }
             factories.verification(session, made, measured=measured)
         assert data.revision == 2
@@ -378,9 +379,13 @@ def test_scores_of_single_records_need_a_scope_of_their_own(app: FastAPI) -> Non
     reader = callers.client(app, "models:read").get(f"{PATH}/3/verification").json()
     assert reader["verdict"] == "passed"
     assert reader["measured"]["metrics"] == {"rmia_auc": {"value": 0.5, "k": 1}}
-    assert reader["measured"]["accuracy"] == {"retain": 0.9}
+    assert reader["measured"]["pooled"] == {"batches": 2, "rows": 20}
+    # Nobody knows who may read it.
+    assert "of_a_later_release" not in reader["measured"]
     auditor = callers.client(app, "models:read", "audit:read").get(f"{PATH}/3/verification")
-    assert auditor.json()["measured"]["metrics"]["rmia_auc"]["worst_records"] == [{"row": 3}]
+    everything = auditor.json()["measured"]
+    assert everything["metrics"]["rmia_auc"]["worst_records"] == [{"row": 3}]
+    assert everything["of_a_later_release"] == {"3": 0.9}
     assert_problem(callers.client(app).get(f"{PATH}/1/verification"), 404, "no verification")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.ledger import disclosure
+from service.ledger import declarations, disclosure
 from service.ledger.disclosure import LEAST_ROWS
 from unlearning import verification
 
@@ -85,28 +85,16 @@ def test_classes_with_few_rows_are_one_count_where_that_hides_them() -> None:
 
 
 def test_a_real_verification_of_one_record_keeps_its_label_and_losses_to_itself() -> None:
-    """What the auditor itself writes, gates and metrics under the names that it gives them."""
+    """What the auditor itself writes, with what its gates and metrics say of themselves."""
     generator = np.random.default_rng(0)
-    label = 7
 
     def model(loss: float) -> verification.ModelScores:
-        labels = np.tile(np.arange(10), 20)
-        return verification.ModelScores(
-            forget=_scores(np.array([loss]), np.array([label]), np.array([1000])),
-            audit=_scores(generator.exponential(size=200), labels, np.arange(200)),
-        )
+        return _model(np.array([loss]), generator, label=7)
 
     moved = verification.Drift(
         relative_distance=0.1, forgotten_rows=1, anchor_rows=1000, largest_class_share=SECRET
     )
-    found = verification.verify(
-        model(SECRET),
-        model(SECRET / 2),
-        changed=True,
-        lineage_clean=True,
-        criteria=verification.Criteria(least_rows=1),
-        drift=moved,
-    ).to_json()
+    found = _verified(model(SECRET), model(SECRET / 2), drift=moved)
     assert any(str(SECRET)[:5] in word for word in map(str, _leaves(found)))
     shown = disclosure.measured(found, SHOWN)
     for side in ("unlearned", "control"):
@@ -118,6 +106,27 @@ def test_a_real_verification_of_one_record_keeps_its_label_and_losses_to_itself(
     assert not any(str(SECRET)[:5] in word for word in map(str, _leaves(shown)))
     outcomes = [(gate["gate"], gate["outcome"]) for gate in found["gates"]]
     assert [(gate["gate"], gate["outcome"]) for gate in shown["gates"]] == outcomes
+
+
+def _verified(
+    new: verification.ModelScores, old: verification.ModelScores, **more: Any
+) -> dict[str, Any]:
+    criteria = verification.Criteria(least_rows=1)
+    facts = {"changed": True, "lineage_clean": True, "criteria": criteria}
+    return verification.verify(new, old, **facts, **more).to_json()
+
+
+def _model(
+    loss: Any, generator: np.random.Generator, *, label: int = 0
+) -> verification.ModelScores:
+    """Forget rows of one class with these losses, beside 200 never-seen rows of ten classes."""
+    labels = np.tile(np.arange(10), 20)
+    rows = np.arange(len(loss))
+    return verification.ModelScores(
+        forget=_scores(loss, np.full(len(loss), label), 1000 + rows),
+        audit=_scores(generator.exponential(size=200), labels, np.arange(200)),
+        retain=_scores(generator.exponential(size=200), labels, 2000 + np.arange(200)),
+    )
 
 
 def _scores(loss: Any, labels: Any, rows: Any) -> verification.Scores:
@@ -135,7 +144,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-@pytest.mark.parametrize("member", sorted(disclosure.PER_RECORD))
+@pytest.mark.parametrize("member", sorted(declarations.PER_RECORD))
 def test_lists_of_single_records_are_left_out_wherever_they_stand(member: str) -> None:
     document = {"metrics": {"rmia_auc": {"rows": 90, member: [{"row": 3}], "value": 0.5}}}
     shown = disclosure.measured(document, SHOWN)["metrics"]
@@ -207,3 +216,58 @@ def test_what_is_given_is_left_as_it_was() -> None:
     before = json.dumps(document)
     disclosure.measured(document, SHOWN)
     assert json.dumps(document) == before
+
+
+@pytest.fixture(params=[1, 60], ids=["few", "many"])
+def stored(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A verification of one row or of many, with references and against the anchor."""
+    generator = np.random.default_rng(0)
+    new, old, reference, anchor = (
+        _model(generator.exponential(size=request.param), generator) for _ in range(4)
+    )
+    return _verified(new, old, references=[reference], anchor_audit=anchor.audit)
+
+
+CHANGES = [None, SHOWN, {"revision": 2, "rows": {"retain": 3, "calibration": 0, "audit": 1}}]
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_a_verification_that_is_too_old_to_say_so_is_shown_alike(
+    stored: dict[str, Any], changes: Any
+) -> None:
+    old = {name: value for name, value in stored.items() if name != declarations.MEMBER}
+    assert disclosure.measured(old, changes) == disclosure.measured(stored, changes)
+
+
+def test_what_a_verification_says_of_its_figures_is_not_repeated(stored: dict[str, Any]) -> None:
+    assert disclosure.measured(stored, SHOWN).keys() == stored.keys() - {declarations.MEMBER}
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_what_says_nothing_of_itself_is_shown_to_no_one(
+    stored: dict[str, Any], changes: Any
+) -> None:
+    stored["metrics"]["later"] = {"value": SECRET, "interval": [0, SECRET], "rows": 300}
+    stored["metrics"]["membership_auc"]["later"] = SECRET
+    stored["gates"].append(_gate("later", "removal", stored["verdict"], f"it is {SECRET}"))
+    stored["reasons"].append(f"later: it is {SECRET}")
+    shown = disclosure.measured(stored, changes)
+    assert str(SECRET) not in json.dumps(shown)
+    assert shown["metrics"]["later"].keys() == {"rows", "withheld"}
+    assert shown["gates"][-1]["outcome"] == stored["verdict"]
+
+
+@pytest.mark.parametrize("word", ["scores", "a word of a later release"])
+def test_figures_of_single_records_are_withheld_however_many_there_are(word: str) -> None:
+    generator = np.random.default_rng(0)
+    new, old = (_model(generator.exponential(size=60), generator) for _ in range(2))
+    stored = _verified(new, old)
+    said = stored[declarations.MEMBER]
+    said["metrics"]["membership_auc"]["disclosure"] = word
+    said["gates"]["membership"]["disclosure"] = word
+    shown = disclosure.measured(stored, SHOWN)
+    assert "audit:read" in shown["metrics"]["membership_auc"]["withheld"]
+    assert "value" in shown["metrics"]["forget_accuracy_gap"]
+    reasons = {gate["gate"]: gate["reason"] for gate in shown["gates"]}
+    assert "single records" in reasons["membership"]
+    assert "single records" not in reasons["forget_accuracy"]

@@ -548,7 +548,8 @@ class Batch(Base):
     fence: Mapped[int] = mapped_column(BigInteger)
     #: Its next method trains, so only the trainings lane takes it.
     trains: Mapped[bool] = mapped_column(default=False)
-    #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …}]``.
+    #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …,
+    #: "lasting": whether it would say so again}]``.
     tried: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     attempts: Mapped[int] = mapped_column(default=1)
     error: Mapped[str | None] = mapped_column(Text)

@@ -21,6 +21,7 @@ from service.ledger import (
     datasets,
     intake,
     report,
+    requests,
     runs,
     signing,
     withdrawals,
@@ -130,7 +131,7 @@ def test_request_for_all_training_rows_completes_with_the_withdrawal_that_it_nam
 ) -> None:
     town.change_policy(max_records=100_000)
     request = town.ask(*town.training_rows())
-    keep_trying(town)
+    town.work()
     stuck = town.request(request)
     assert stuck.status == RequestStatus.NEEDS_REVIEW
     assert stuck.status_reason is not None
@@ -160,11 +161,37 @@ def test_request_for_the_last_class_completes_when_the_model_is_withdrawn(town: 
     keep_trying(town)
     assert town.request(request).status == RequestStatus.COMPLETED
     last = ask_for_class(town, 3)
-    keep_trying(town)
+    before = len(town.batches())
+    town.work()
     assert town.request(last).status == RequestStatus.NEEDS_REVIEW
+    [batch] = town.batches()[before:]
+    assert "no row is retained" in batch.error
     withdraw_model(town)
     erase.run_due(town.runtime)
     assert town.request(last).status == RequestStatus.COMPLETED
+
+
+def test_requests_after_which_no_row_is_left_are_neither_tried_again_nor_taken_apart(
+    town: Place,
+) -> None:
+    town.change_policy(max_records=100_000)
+    rows = town.training_rows()
+    asked = [town.ask(*rows[:300]), town.ask(*rows[300:])]
+    town.work()
+    [batch] = town.batches()
+    assert (batch.status, batch.attempts) == (BatchStatus.FAILED, 1)
+    assert batch.error is not None
+    assert "no row is retained" in batch.error
+    for one in map(town.request, asked):
+        assert one.status == RequestStatus.NEEDS_REVIEW
+        assert "POST /v1/models/m:withdraw" in (one.status_reason or "")
+    assert town.live().number == 1
+    # One of them alone leaves rows, so it can be carried out when an operator says so.
+    with town.runtime.session() as session:
+        requests.retry(session, asked[0], actor="key:k")
+    keep_trying(town)
+    assert town.request(asked[0]).status == RequestStatus.COMPLETED
+    assert town.request(asked[1]).status == RequestStatus.NEEDS_REVIEW
 
 
 @pytest.mark.parametrize("point", ["batch.computing", "batch.computed"])

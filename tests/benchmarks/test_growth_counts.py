@@ -26,7 +26,7 @@ def test_lanes_that_find_nothing_to_do_touch_few_blocks(server: str) -> None:
         stock.anchor(town)
         stock.chain(town, versions=3, rows_each=256)
         looks = growth.idle_looks(town)
-    assert sum(look["blocks"] for look in looks.values()) <= IDLE_BLOCKS
+    assert sum(look["blocks"] for look in looks.values()) <= IDLE_BLOCKS, looks
 
 
 @pytest.mark.postgres

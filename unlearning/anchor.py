@@ -63,11 +63,11 @@ class Anchor:
         return self.validation_loss - self.training_loss
 
     def solve(self, vector: Tensor) -> Tensor:
-        """P·``vector``, P the damped inverse curvature (the identity without one)."""
+        """Return P·``vector``, (p,), P the damped inverse curvature (the identity without one)."""
         return vector if self.curvature is None else self.curvature.solve(vector)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As CPU tensors for a safetensors file; :func:`from_tensors` reads them."""
+        """Return CPU tensors for a safetensors file; :func:`from_tensors` reads them."""
         tensors = {name: getattr(self, name) for name in _TENSORS}
         numbers = [float(self.count), self.training_loss, self.validation_loss, self.evenness]
         tensors["numbers"] = torch.tensor(numbers, dtype=torch.float64)
@@ -86,7 +86,7 @@ _TENSORS = ("theta", "gradient_sum", "preconditioned_sum", "class_counts")
 def from_tensors(
     tensors: Mapping[str, Tensor], *, device: torch.device | str | None = None
 ) -> Anchor:
-    """The anchor that :meth:`Anchor.to_tensors` wrote; on ``device`` when it is given.
+    """Return the anchor that :meth:`Anchor.to_tensors` wrote; on ``device`` when it is given.
 
     Anchors written before the state beside the step parameters was kept lack it; what no step
     moves then comes from the model at hand. Those written before rows were weighted weigh all 1.
@@ -137,7 +137,7 @@ class Forgotten:
     loss_sum: float
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As tensors for a safetensors file; :func:`forgotten_from_tensors` reads them.
+        """Return tensors for a safetensors file; :func:`forgotten_from_tensors` reads them.
 
         Where every weight is 1, the sums are written once.
         """
@@ -159,7 +159,7 @@ _PUSHES = ("push_sum", "preconditioned_push_sum")
 def forgotten_from_tensors(
     tensors: Mapping[str, Tensor], *, device: torch.device | str | None = None
 ) -> Forgotten:
-    """The running sums that :meth:`Forgotten.to_tensors` wrote; on ``device`` when it is given.
+    """Return the sums that :meth:`Forgotten.to_tensors` wrote; on ``device`` when it is given.
 
     Without weights in the file every weight is 1.
     """
@@ -203,7 +203,7 @@ class Direction:
 def forget(
     anchor: Anchor, forgotten: Forgotten | None, model: nn.Module, examples: Examples
 ) -> Forgotten:
-    """``forgotten`` with ``examples`` added: one gradient of the new rows and one solve.
+    """Return ``forgotten`` with ``examples`` added, by one gradient of the new rows and one solve.
 
     ``model`` may have any weights; the sums are taken at the anchor's. Whichever method removes
     rows from a version of this chain, they belong here: an anchored step starts from θ₀ again, and
@@ -239,7 +239,7 @@ def forget(
 
 
 def retain_gradient(anchor: Anchor, forgotten: Forgotten | None) -> Tensor:
-    """Mean gradient of the retained rows at θ₀, (p,) float64, without looking at one of them."""
+    """Return the mean gradient of the retained rows at θ₀, (p,) float64, without reading any."""
     if forgotten is None:
         return anchor.gradient_sum / anchor.count
     _check_count(anchor, forgotten)
@@ -249,7 +249,7 @@ def retain_gradient(anchor: Anchor, forgotten: Forgotten | None) -> Tensor:
 def direction(
     anchor: Anchor, forgotten: Forgotten, *, preconditioned: bool = True, evenly: bool = True
 ) -> Direction:
-    """δ = P(g_w − c·g_r) normalised, c = max(0, g_w·g_r/‖g_r‖²).
+    """Return the unit vector δ ∝ P(g_w − c·g_r), c = max(0, g_w·g_r/‖g_r‖²).
 
     g_w is the mean gradient of the forgotten rows, weighted as ``Anchor.evenness`` says, or, not
     ``evenly``, g_f itself. c takes the part that they have in common with the retained rows out of
@@ -266,7 +266,7 @@ def direction(
     squared = float(retain @ retain)
 
     def first_rising(*sums: tuple[Tensor, Tensor, float]) -> tuple[float, Tensor]:
-        """c and the step of the first of these sums, corrected or not, that raises the loss."""
+        """Return c and the step of the first of these sums, corrected or not, to raise the loss."""
         weight, step = 0.0, mean
         for push, solved, total in sums:
             common = max(0.0, float(push @ retain) / total / squared) if squared > 0 else 0.0
@@ -290,7 +290,7 @@ def direction(
 
 
 def newton(anchor: Anchor, forgotten: Forgotten) -> Direction:
-    """The influence itself, to be taken at its natural length: a step damped more, unweighted.
+    """Return the influence itself, taken at its natural length: damped more, and unweighted.
 
     A searched length takes from the curvature only which way to go. Where its length is taken from
     it too, directions in which it sees next to nothing would make the step far too long.
@@ -310,19 +310,19 @@ def _length(vector: Tensor) -> float:
 
 
 def at(anchor: Anchor, model: nn.Module) -> nn.Module:
-    """A copy of ``model`` as it was at the anchor, whatever has moved it since."""
+    """Return a copy of ``model`` with the anchor's weights, whatever has moved it since."""
     base = objective.at(model, anchor.theta)
     objective.restore(base, anchor.unstepped)
     return base
 
 
 def has_gap(anchor: Anchor) -> bool:
-    """Whether training rows are told apart by their loss: the gap is above 1 % of the loss."""
+    """Return whether the loss tells training rows apart: the gap is above 1 % of the loss."""
     return anchor.gap > 0.01 * anchor.validation_loss
 
 
 def along(anchor: Anchor, step: Direction, walker: nn.Module) -> calibration.Apply:
-    """Strength η → ``walker`` at θ₀ + η·δ, the same module every time."""
+    """Return a function from the strength η to ``walker`` at θ₀ + η·δ, always the same module."""
     delta = step.delta.to(anchor.theta.dtype)
     objective.restore(walker, anchor.unstepped)
 
@@ -334,7 +334,7 @@ def along(anchor: Anchor, step: Direction, walker: nn.Module) -> calibration.App
 
 
 def ceiling(anchor: Anchor) -> float:
-    """Strength beyond which a step has nothing left of the model: its weights' whole norm."""
+    """Return the upper bound of the step length, ‖θ₀‖."""
     return _length(anchor.theta)
 
 

@@ -63,7 +63,7 @@ def loss_goal(
     rows: int = 1024,
     generator: torch.Generator,
 ) -> Goal:
-    """Records as if never seen: their mean loss must rise by the generalisation gap.
+    """Return the goal for records as if never seen: mean loss raised by the generalisation gap.
 
     The target is L_F(θ₀) + gap with gap = L_validation − L_train of the model that saw them. The
     plain validation loss would undershoot on hard records and overshoot on easy ones.
@@ -87,7 +87,7 @@ def class_goal(
     rows: int = 1024,
     generator: torch.Generator,
 ) -> Goal:
-    """A whole class forgotten: accuracy on its rows at most ``accuracy``, as after retraining."""
+    """Return the goal for a whole class: accuracy on its rows at most ``accuracy``."""
     sample = forget.sample(rows, generator=generator)
 
     def error(moved: nn.Module) -> float:
@@ -124,7 +124,7 @@ class Guard:
         self._known: list[Tensor] = []
 
     def rise(self, model: nn.Module) -> tuple[float, int]:
-        """Mean loss rise of ``model`` and the number of rows that it took to be sure."""
+        """Return the mean loss rise of ``model`` and the number of rows needed to be sure of it."""
         rises = torch.zeros(0, dtype=torch.float64)
         for look in range(len(bounds := self._bounds())):
             start, stop = bounds[look]
@@ -159,7 +159,7 @@ def search(
     ceiling: float = math.inf,
     passes: int = 40,
 ) -> Strength:
-    """The smallest strength that meets ``goal``, made shorter where ``guard`` does not hold.
+    """Find the smallest strength that meets ``goal``, made smaller where ``guard`` does not hold.
 
     Doubles ``start`` until the target is bracketed, then takes false positions with the Illinois
     correction (Dowell & Jarratt 1971). A continuous measure that has its summit below the
@@ -183,7 +183,7 @@ def guarded(
     *,
     guard: Guard | None,
 ) -> Strength:
-    """A strength that comes from elsewhere, made shorter until ``guard`` holds."""
+    """Reduce a given strength until ``guard`` holds."""
     found = Strength(strength, None, None, "given", 0)
     return found if guard is None else _hold(apply, found, guard)
 
@@ -215,7 +215,7 @@ def _hold(apply: Apply, found: Strength, guard: Guard) -> Strength:
 def _meet(
     apply: Apply, goal: Goal, start: float, ceiling: float, passes: int
 ) -> tuple[float, float, int]:
-    """Strength, what it reaches, and forward passes used."""
+    """Return the strength, what it reaches, and the number of forward passes."""
     if goal.base >= goal.target:
         return 0.0, goal.base, 0
     low, low_excess = 0.0, goal.base - goal.target
@@ -273,5 +273,5 @@ def _narrow(
 
 
 def _finite(value: float) -> float:
-    """A loss that is not a number is a model blown up: far past any target."""
+    """Return ``value``, or infinity where it is no number: a diverged model is past any target."""
     return value if math.isfinite(value) else math.inf

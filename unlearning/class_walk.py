@@ -78,7 +78,7 @@ def leave(
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Walked:
-    """A copy of ``model`` that expects the class of ``forget`` as little as one never seen.
+    """Return a copy of ``model`` that expects the class of ``forget`` as little as an unseen one.
 
     Ends where the mean loss of the class is log(n + 2) and at most the share ``accuracy`` of its
     rows is recognised (``reached``); where ``guard`` lets it go no further (``guarded``); or where
@@ -117,7 +117,7 @@ def _is_gone(
 def _direction(
     network: nn.Module, pull: Tensor, retain: Examples, walk: Walk, generator: torch.Generator
 ) -> Tensor:
-    """δ (p,) float64 from the class's mean gradient ``pull`` and a sample of retained rows."""
+    """Return δ (p,) float64 from the class's mean gradient ``pull`` and sampled retained rows."""
     kept = retain.sample(walk.rows, generator=generator)
     step = pull - objective.summed_gradient(network, kept) / len(kept)
     if walk.preconditioner == "kfac":
@@ -174,7 +174,7 @@ def _step(
 
 
 def _aim(network: nn.Module, rows: Examples, before: float, way: Strength, walk: Walk) -> float:
-    """Mean loss at which a step is to end."""
+    """Return the mean loss at which a step is to end."""
     assert way.target is not None
     classes = objective.logits(network, rows.subset(torch.arange(1))).shape[1]
     # Where the class is still recognised, the first piece ends where the model guesses at random.

@@ -36,11 +36,11 @@ class Examples:
         return torch.arange(len(self.y)) if self.rows is None else self.rows
 
     def subset(self, positions: Tensor) -> Examples:
-        """The examples at ``positions`` (m,) int64, counted within this set."""
+        """Return the examples at ``positions`` (m,) int64, counted within this set."""
         return Examples(self.x, self.y, positions if self.rows is None else self.rows[positions])
 
     def sample(self, count: int, *, generator: torch.Generator) -> Examples:
-        """At most ``count`` examples without replacement."""
+        """Draw at most ``count`` examples without replacement."""
         if count >= len(self):
             return self
         return self.subset(torch.randperm(len(self), generator=generator)[:count])
@@ -52,7 +52,7 @@ class Examples:
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Mini-batches (x, y) on ``device``; shuffled with ``generator`` when one is given.
+        """Yield mini-batches (x, y) on ``device``; shuffled with ``generator`` when one is given.
 
         They are cut by :func:`pieces`: no row is dropped, and none is left alone.
         """
@@ -83,7 +83,7 @@ def pieces(count: int, size: int) -> list[slice]:
 
 
 def concatenate(first: Examples, second: Examples) -> Examples:
-    """Both sets as one; over the same storage it only joins the positions."""
+    """Concatenate two sets; over the same storage only their positions are joined."""
     if first.x is second.x and first.y is second.y:
         ours = first.rows if first.rows is not None else torch.arange(len(first))
         theirs = second.rows if second.rows is not None else torch.arange(len(second))

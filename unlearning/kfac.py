@@ -58,7 +58,7 @@ class Kfac:
     diagonal: Tensor
 
     def solve(self, vector: Tensor) -> Tensor:
-        """(K + λI)⁻¹ ``vector`` (p,), exact: λ is added to each product of eigenvalues."""
+        """Return (K + λI)⁻¹ ``vector`` (p,), exact: λ is added to each product of eigenvalues."""
         solved = torch.empty_like(vector)
         for block in self.blocks:
             _solve_block(block, vector, solved, self.damping)
@@ -67,7 +67,7 @@ class Kfac:
         return solved
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As tensors for a safetensors file; :func:`from_tensors` reads them."""
+        """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
         tensors = {
             "damping": torch.tensor(self.damping, dtype=torch.float64),
             "positions": self.positions,
@@ -84,7 +84,7 @@ _FACTORS = ("input_values", "input_vectors", "output_values", "output_vectors")
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Kfac:
-    """The curvature that :meth:`Kfac.to_tensors` wrote."""
+    """Return the curvature that :meth:`Kfac.to_tensors` wrote."""
     starts = tensors["starts"].tolist()
     return Kfac(
         damping=float(tensors["damping"]),
@@ -107,7 +107,7 @@ def estimate(
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Kfac:
-    """Curvature of the mean loss at the model's weights, in evaluation mode.
+    """Estimate the curvature of the mean loss at the model's weights, in evaluation mode.
 
     ``type2`` takes the exact expectation over labels drawn from the model, one backward pass per
     class; ``empirical`` the given labels, one pass. λ is ``relative_damping`` times the mean
@@ -188,7 +188,7 @@ def _accumulate(
 
 
 def _signals(logits: Tensor, y: Tensor, fisher: Fisher) -> list[Tensor]:
-    """Vectors v at the logits (n, classes) with Σ v vᵀ = ∂²ℓ/∂logits² = diag(p) − p pᵀ."""
+    """Return vectors v at the logits (n, classes) with Σ v vᵀ = ∂²ℓ/∂logits² = diag(p) − p pᵀ."""
     p = logits.softmax(1)
     if fisher == "empirical":
         return [p - functional.one_hot(y, p.shape[1]).to(p)]
@@ -199,7 +199,7 @@ def _signals(logits: Tensor, y: Tensor, fisher: Fisher) -> list[Tensor]:
 def _covered(
     model: nn.Module, examples: Examples, parameters: dict[str, nn.Parameter], device: torch.device
 ) -> list[_Layer]:
-    """Layers whose weight belongs to them alone and that a forward pass calls with a gradient."""
+    """Return the layers with a weight of their own that a forward pass calls with a gradient."""
     starts, position = {}, 0
     for p in parameters.values():
         starts[id(p)], position = position, position + p.numel()
@@ -276,7 +276,7 @@ def _recording(layers: list[_Layer]) -> Iterator[None]:
 
 
 def _patches(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
-    """Inputs of every location and example, (groups, locations, i)."""
+    """Return the inputs of every location and example, (groups, locations, i)."""
     if isinstance(module, nn.Linear):
         return x.reshape(1, -1, x.shape[-1])
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
@@ -290,7 +290,7 @@ def _patches(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _by_group(module: nn.Linear | nn.Conv2d, grad: Tensor) -> Tensor:
-    """Gradients at the outputs of every location and example, (groups, locations, o)."""
+    """Return the gradients at the outputs of every location and example, (groups, locations, o)."""
     if isinstance(module, nn.Linear):
         return grad.reshape(1, -1, grad.shape[-1])
     n = grad.shape[0]

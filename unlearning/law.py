@@ -41,14 +41,14 @@ class Law:
     residual: float
 
     def strength(self, size: int, slope: float) -> float:
-        """η for ``size`` forgotten rows; the slope is clipped to the range of the fit."""
+        """Return η for ``size`` forgotten rows; the slope is clipped to the range of the fit."""
         slope = min(max(slope, self.least_slope), self.greatest_slope)
         return math.exp(
             self.constant + self.size_power * math.log(size) + self.slope_power * math.log(slope)
         )
 
     def to_tensor(self) -> Tensor:
-        """As one tensor (6,) float64; :func:`from_tensor` reads it."""
+        """Return one tensor (6,) float64; :func:`from_tensor` reads it."""
         return torch.tensor(
             [
                 self.constant,
@@ -63,12 +63,12 @@ class Law:
 
 
 def from_tensor(tensor: Tensor) -> Law:
-    """The law that :meth:`Law.to_tensor` wrote."""
+    """Return the law that :meth:`Law.to_tensor` wrote."""
     return Law(*tensor.tolist())
 
 
 def fit(points: Sequence[Point]) -> Law | None:
-    """Weighted least squares over the points; None when there are too few."""
+    """Fit the law to the points by weighted least squares; None when there are too few."""
     if len(points) < LEAST_POINTS:
         return None
     slopes = [p.slope for p in points]
@@ -93,7 +93,7 @@ def pseudo_sets(
     repeats: int,
     generator: torch.Generator,
 ) -> list[tuple[Tensor, float]]:
-    """Row positions (m,) int64 and weight of each pseudo-forget set.
+    """Return row positions (m,) int64 and the weight of each pseudo-forget set.
 
     Sizes 1, 4, 16, 64 and 256 (up to a tenth of the rows), each at random, of one class, of the
     hardest 30 % and of the easiest 30 %, ``repeats`` times. Random sets are what most batches

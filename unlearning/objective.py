@@ -31,7 +31,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def per_example_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of each example (n,), at least in float32, from logits (n, classes)."""
+    """Return the cross-entropy of each example (n,), float32 or wider, from logits (n, classes)."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     return functional.cross_entropy(logits, y, reduction="none")
@@ -44,7 +44,7 @@ def summed_gradient(
     batch_size: int = BATCH,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Tensor:
-    """Σᵢ ∇ℓ(zᵢ, θ) over the step parameters, (p,) float64; the model is left as it was."""
+    """Return Σᵢ ∇ℓ(zᵢ, θ) over the step parameters, (p,) float64; the model is left as it was."""
     return summed_gradient_and_losses(model, examples, batch_size=batch_size, progress=progress)[0]
 
 
@@ -55,7 +55,7 @@ def summed_gradient_and_losses(
     batch_size: int = BATCH,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> tuple[Tensor, Tensor]:
-    """The summed gradient (p,) float64 and the losses it comes from (n,), in one pass.
+    """Return the summed gradient (p,) float64 and the losses it comes from (n,), in one pass.
 
     Sums are kept in float64: a mean over 45,000 examples of a float32 running sum would lose the
     digits that tell one forgotten example from none.
@@ -71,7 +71,7 @@ def weighted_gradient(
     *,
     batch_size: int = BATCH,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Σᵢ ∇ℓᵢ and Σᵢ wᵢ·∇ℓᵢ, each (p,) float64, and the losses (n,), from one forward pass.
+    """Return Σᵢ ∇ℓᵢ and Σᵢ wᵢ·∇ℓᵢ, each (p,) float64, and losses (n,), from one forward pass.
 
     ``weigh`` gives the weights (b,) of a batch from its losses (b,); they are constants to the
     gradient.
@@ -87,7 +87,7 @@ def _sums(
     batch_size: int,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> tuple[list[Tensor], Tensor]:
-    """For each weighing the weighted sum of gradients (p,) float64, and the losses (n,)."""
+    """Return for each weighing the weighted sum of gradients (p,) float64, and the losses (n,)."""
     parameters = list(step_parameters(model).values())
     device = parameters[0].device
     count = sum(p.numel() for p in parameters)
@@ -112,22 +112,22 @@ def _sums(
 
 
 def losses(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
-    """Loss of each example (n,)."""
+    """Return the loss of each example, (n,)."""
     return _evaluate(model, examples, per_example_loss, batch_size)
 
 
 def correct(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
-    """Whether each example is classified rightly, (n,) bool."""
+    """Return whether each example is classified rightly, (n,) bool."""
     return _evaluate(model, examples, lambda logits, y: logits.argmax(1) == y, batch_size)
 
 
 def logits(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
-    """Logits of each example (n, classes)."""
+    """Return the logits of each example, (n, classes)."""
     return _evaluate(model, examples, lambda logits, _: logits, batch_size)
 
 
 def step_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a step may move, by name."""
+    """Return the parameters that a step may move, by name."""
     frozen = {
         id(p)
         for module in model.modules()
@@ -143,12 +143,12 @@ def step_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def flatten(model: nn.Module) -> Tensor:
-    """A copy of the step parameters as one vector (p,)."""
+    """Return a copy of the step parameters as one vector (p,)."""
     return torch.cat([p.detach().reshape(-1) for p in step_parameters(model).values()])
 
 
 def unflatten(flat: Tensor, model: nn.Module) -> dict[str, Tensor]:
-    """``flat`` (p,) as views with the names and shapes of the model's step parameters."""
+    """Return views of ``flat`` (p,) with the names and shapes of the model's step parameters."""
     parameters = step_parameters(model)
     pieces = torch.split(flat, [p.numel() for p in parameters.values()])
     return {
@@ -171,14 +171,14 @@ def load(model: nn.Module, flat: Tensor) -> None:
 
 
 def at(model: Module, flat: Tensor) -> Module:
-    """A copy of the model whose step parameters are ``flat`` (p,)."""
+    """Return a copy of the model whose step parameters are ``flat`` (p,)."""
     moved = copy.deepcopy(model)
     load(moved, flat)
     return moved
 
 
 def unstepped(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the floating-point state that no step moves, by name.
+    """Return copies of the floating-point state that no step moves, by name.
 
     Affine parameters and running statistics of normalisation, frozen parameters, buffers. With the
     step parameters they decide what the model computes.
@@ -203,7 +203,7 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each module's own mode comes back afterwards."""
+    """Switch to evaluation mode for a while; restore each module's own mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], values: Mapping[str, Any] | T) -> T:
-    """``values`` as a ``kind``, checked against its ``annotated_types`` constraints.
+    """Return ``values`` as a ``kind``, checked against its ``annotated_types`` constraints.
 
     ``WrongOptions`` names the field and what it may be.
     """
@@ -37,7 +37,7 @@ def parse(kind: type[T], values: Mapping[str, Any] | T) -> T:
 
 
 def schema(kind: type[Any]) -> dict[str, Any]:
-    """JSON schema of an options dataclass; the ``#:`` comment above a field describes it there."""
+    """Return the JSON schema of an options dataclass, described by ``#:`` comments above fields."""
     made = pydantic.TypeAdapter(kind).json_schema()
     properties = made.get("properties", {})
     for name, said in _descriptions(kind).items():
@@ -47,7 +47,7 @@ def schema(kind: type[Any]) -> dict[str, Any]:
 
 
 def _descriptions(kind: type[Any]) -> dict[str, str]:
-    """Field → the comment above it, of the class and of those that it extends."""
+    """Return field → the comment above it, of the class and of those that it extends."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if dataclasses.is_dataclass(base):

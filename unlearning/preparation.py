@@ -55,7 +55,7 @@ def prepare(
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Anchor:
-    """The anchor at the model's present weights, which ``train`` gave it.
+    """Compute the anchor at the model's present weights, which ``train`` gave it.
 
     ``validation`` is the validation split and only that: rows that judge the result later must
     not set its target. The model is left as it was.
@@ -116,7 +116,7 @@ def fit_law(
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Law | None:
-    """The law from size and slope to strength, fitted on pseudo-forget sets of training rows.
+    """Fit the law from size and slope to strength on pseudo-forget sets of training rows.
 
     ``losses`` (n,) are those of ``train`` at θ₀. None when there is no gap to close, or when too
     few sets could be brought to their target.
@@ -140,7 +140,7 @@ def _evenness(
     validation: Examples,
     generator: torch.Generator,
 ) -> float:
-    """γ with which an attack on the losses cannot tell pseudo-forgotten from held-out rows.
+    """Find γ with which an attack on the losses cannot tell pseudo-forgotten from held-out rows.
 
     The AUC of that attack is measured on sets of training rows brought to their target with γ = 0
     and, if that leaves rows which can be told for certain, with 1; it is nearly linear between.
@@ -175,7 +175,7 @@ def _auc(
     held_out: Examples,
     generator: torch.Generator,
 ) -> float:
-    """P(loss of a held-out row > loss of one of ``rows``) after these were brought to target."""
+    """Return P(loss of a held-out row > loss of one of ``rows``) once these are at their target."""
     step, found = _brought(anchor, model, walker, rows, most=len(rows), generator=generator)
     moved = anchors.along(anchor, step, walker)(found.value)
     theirs = objective.losses(moved, held_out).sort().values
@@ -192,7 +192,7 @@ def _law_point(
     weight: float,
     generator: torch.Generator,
 ) -> law.Point | None:
-    """The exact search's strength for one pseudo-forget set; None where it finds none."""
+    """Search the strength for one pseudo-forget set exactly; None where there is none."""
     try:
         step, found = _brought(anchor, model, walker, rows, most=128, generator=generator)
     except UnusableDirection:
@@ -211,7 +211,7 @@ def _brought(
     most: int,
     generator: torch.Generator,
 ) -> tuple[Direction, Strength]:
-    """The step for a pseudo-forget set, and the strength that brings it to its target.
+    """Return the step for a pseudo-forget set, and the strength that brings it to its target.
 
     ``model`` is at the anchor and stays there; at most ``most`` of the rows are looked at.
     """

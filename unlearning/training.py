@@ -146,7 +146,7 @@ def fit(
 def restricted_gradients(
     model: nn.Module, x: Tensor, y: Tensor, *, recipe: Recipe
 ) -> tuple[Tensor, list[Tensor]]:
-    """Mean loss of the mini-batch, and the gradients of loss + α·‖gradient‖ per parameter.
+    """Return the mini-batch's mean loss, and gradients of loss + α·‖gradient‖ per parameter.
 
     With v = g/‖g‖ (joint) or the concatenation of gₖ/‖gₖ‖ (per tensor), the restriction's gradient
     is the Hessian-vector product ∇²L·v: by a second backward pass, or as
@@ -291,7 +291,7 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _reproducible(generator: torch.Generator) -> Iterator[None]:
-    """Dropout draws from the global generators: seed them here, give them back untouched."""
+    """Seed the global generators, which dropout draws from, and give them back untouched."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with (
         torch.random.fork_rng(),
@@ -302,7 +302,7 @@ def _reproducible(generator: torch.Generator) -> Iterator[None]:
 
 
 def _random_states(model: nn.Module, x: Tensor) -> list[tuple[Callable[[Tensor], None], Tensor]]:
-    """How to bring back the random numbers that dropout is about to draw; empty without dropout."""
+    """Return the states of the generators that dropout draws from; empty without dropout."""
     if not any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
         return []
     states: list[tuple[Callable[[Tensor], None], Tensor]] = [

@@ -37,7 +37,7 @@ class TrainingState:
     log: UpdateLog | None = None
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As tensors for a safetensors file; :func:`from_tensors` reads them."""
+        """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
         named = {
             "best_epoch": torch.tensor(self.best_epoch),
             "history": self.history,
@@ -54,7 +54,7 @@ class TrainingState:
 
 
 def from_tensors(named: Mapping[str, Tensor]) -> TrainingState:
-    """The state that :meth:`TrainingState.to_tensors` wrote."""
+    """Return the state that :meth:`TrainingState.to_tensors` wrote."""
     if missing := set(_ONCE) - set(named):
         raise WrongOptions(f"not the state of a training: {', '.join(sorted(missing))} missing")
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in (*_PARTS, "log")}
@@ -84,7 +84,7 @@ def capture(
     generator: torch.Generator,
     log: UpdateLog | None,
 ) -> TrainingState:
-    """The state of a training that is about to begin its next epoch."""
+    """Return the state of a training that is about to begin its next epoch."""
     device = next(model.parameters()).device
     return TrainingState(
         weights=model.state_dict(),

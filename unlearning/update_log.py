@@ -46,7 +46,7 @@ class UpdateLog:
         self.size_bytes += needed
 
     def take(self, earlier: UpdateLog) -> None:
-        """Go on from where an earlier log of the same training stood."""
+        """Take over the entries of an earlier log of the same training."""
         self.rows, self.deltas = list(earlier.rows), list(earlier.deltas)
         self.complete = earlier.complete
         self.size_bytes = earlier.size_bytes
@@ -60,7 +60,7 @@ class UpdateLog:
         del self.rows[count:], self.deltas[count:]
 
     def without(self, positions: Tensor) -> UpdateLog:
-        """The log of the batches that held none of the rows at ``positions`` (m,) int64."""
+        """Return the log of the batches that held none of the rows at ``positions`` (m,) int64."""
         kept = [i for i, rows in enumerate(self.rows) if not torch.isin(rows, positions).any()]
         return UpdateLog(
             self.max_bytes,
@@ -70,7 +70,7 @@ class UpdateLog:
         )
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As tensors for a safetensors file; :func:`from_tensors` reads them."""
+        """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
         sizes = torch.tensor([len(r) for r in self.rows], dtype=torch.int64)
         return {
             "max_bytes": torch.tensor(self.max_bytes, dtype=torch.int64),
@@ -86,7 +86,7 @@ def _bytes(*tensors: Tensor) -> int:
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> UpdateLog:
-    """The log that :meth:`UpdateLog.to_tensors` wrote."""
+    """Return the log that :meth:`UpdateLog.to_tensors` wrote."""
     if missing := {"max_bytes", "complete", "sizes", "rows", "deltas"} - set(tensors):
         raise WrongOptions(f"not an update log: {', '.join(sorted(missing))} missing")
     return UpdateLog(

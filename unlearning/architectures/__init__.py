@@ -73,7 +73,10 @@ class Classifier(nn.Module):
         self.register_buffer("shift", (mean / std).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` (n, *shape) uint8 or floating; channels, or features, in dimension 1."""
+        """Return logits (n, classes) of ``x`` (n, *shape), uint8 or floating.
+
+        Channels, or features, are in dimension 1.
+        """
         shape = (1, -1) + (1,) * (x.dim() - 2)
         x = x.to(self.factor.dtype) if not x.is_floating_point() else x
         logits: Tensor = self.network(x * self.factor.view(shape) - self.shift.view(shape))
@@ -81,12 +84,12 @@ class Classifier(nn.Module):
 
 
 def names() -> list[str]:
-    """Names of the architectures that can be used, in alphabetical order."""
+    """Return the names of the architectures that can be used, in alphabetical order."""
     return sorted({*_ours(), *_installed()})
 
 
 def get(name: str) -> Architecture:
-    """The architecture called ``name``; ``UnknownName`` lists what there is."""
+    """Return the architecture called ``name``; raise ``UnknownName`` with the names there are."""
     module = _module(name)
     return Architecture(
         name=name,
@@ -103,7 +106,7 @@ def classifier(
     *,
     generator: torch.Generator | None = None,
 ) -> Classifier:
-    """An untrained classifier; the same ``generator`` state gives the same weights."""
+    """Return an untrained classifier; the same ``generator`` state gives the same weights."""
     architecture = get(name)
     parsed = options.parse(architecture.parameters, parameters)
     seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator))
@@ -117,7 +120,7 @@ def classifier(
 def parameter_spec(
     name: str, parameters: Mapping[str, Any] | Any
 ) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Name → (shape, dtype such as ``"float32"``) of each tensor of a checkpoint."""
+    """Return name → (shape, dtype such as ``"float32"``) of each tensor of a checkpoint."""
     architecture = get(name)
     parsed = options.parse(architecture.parameters, parameters)
     with torch.device("meta"):
@@ -126,7 +129,7 @@ def parameter_spec(
 
 
 def ties(network: nn.Module) -> list[list[str]]:
-    """Names of ``network``'s state that stand for one tensor, grouped and sorted."""
+    """Return names of ``network``'s state that stand for one tensor, grouped and sorted."""
     shared: dict[int, list[str]] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         shared.setdefault(id(tensor), []).append(name)

@@ -28,7 +28,7 @@ class Parameters:
 
 
 def build(parameters: Parameters) -> nn.Module:
-    """The untrained network: (n, channels, height, width) float to logits (n, classes)."""
+    """Return the untrained network: (n, channels, height, width) float to logits (n, classes)."""
     first, second, third, fourth = (
         max(1, round(units * parameters.width / 6)) for units in (6, 16, 120, 84)
     )

@@ -22,7 +22,7 @@ class Parameters:
 
 
 def build(parameters: Parameters) -> nn.Module:
-    """The untrained network: (n, ...) float to logits (n, classes)."""
+    """Return the untrained network: (n, ...) float to logits (n, classes)."""
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise((parameters.inputs, *parameters.hidden)):
         layers += [nn.Linear(before, after), nn.ReLU()]

@@ -26,7 +26,10 @@ class Parameters:
 
 
 def build(parameters: Parameters) -> nn.Module:
-    """Network from images (n, channels, h, w) float32 to logits (n, classes); any h, w."""
+    """Return the untrained network: images (n, channels, h, w) float32 to logits (n, classes).
+
+    Any height and width will do.
+    """
     return _ResNet(parameters.channels, parameters.classes, parameters.width)
 
 

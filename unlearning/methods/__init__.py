@@ -40,12 +40,12 @@ class Method:
 
 
 def names() -> list[str]:
-    """Names of the installed methods, in alphabetical order, without importing them."""
+    """Return the names of the installed methods, in alphabetical order, without importing them."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def get(name: str) -> Method:
-    """The method called ``name``; ``UnknownName`` lists what there is."""
+    """Return the method called ``name``; raise ``UnknownName`` with the names there are."""
     if name not in names():
         raise UnknownName(f"no method is called {name!r}; there are: {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")

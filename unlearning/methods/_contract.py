@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _silent(_fraction: float) -> None:
-    """Progress that nobody listens to."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class Course:
     rates: Mapping[str, Tensor] = field(default_factory=dict)
 
     def epochs(self, options: Options, progress: Callable[[float], None]) -> Iterator[nn.Module]:
-        """The network after each epoch; it is the same one every time."""
+        """Yield the network after each epoch; it is the same one every time."""
         network = copy.deepcopy(self.start).eval()
         optimiser = torch.optim.SGD(
             [p for p in network.parameters() if p.requires_grad],
@@ -124,7 +124,7 @@ class Course:
 def forgotten(
     network: nn.Module, forget: Examples, batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled mini-batches of the rows to forget, the network in evaluation mode."""
+    """Yield shuffled mini-batches of the rows to forget, the network in evaluation mode."""
     network.eval()
     yield from forget.batches(batch_size, device=device_of(network), generator=generator)
 
@@ -132,7 +132,7 @@ def forgotten(
 def retained(
     network: nn.Module, retain: Examples, batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled mini-batches of retained rows, the network in train mode."""
+    """Yield shuffled mini-batches of retained rows, the network in train mode."""
     for x, y in retain.batches(batch_size, device=device_of(network), generator=generator):
         # One row has no variance: batch norm would refuse it.
         network.train(len(x) > 1)
@@ -144,7 +144,7 @@ def retained(
 
 
 def relabelled(examples: Examples, labels: Tensor) -> Examples:
-    """The same rows with other ``labels`` (n,) int64."""
+    """Return the same rows with other ``labels`` (n,) int64."""
     if examples.rows is None:
         return Examples(examples.x, labels)
     y = examples.y.clone()
@@ -153,7 +153,7 @@ def relabelled(examples: Examples, labels: Tensor) -> Examples:
 
 
 def retained_classes(forget: Examples, retain: Examples) -> Tensor:
-    """The classes that occur in ``retain``, (k,) int64 ascending: no other label may be taught.
+    """Return the classes in ``retain``, (k,) int64 ascending: no other label may be taught.
 
     A class that was forgotten earlier occurs in no retained row any more. Given out as a wrong
     label, it would come back.
@@ -168,7 +168,7 @@ def retained_classes(forget: Examples, retain: Examples) -> Tensor:
 
 
 def wrong_labels(labels: Tensor, *, classes: Tensor, generator: torch.Generator) -> Tensor:
-    """For each label (n,) int64 another one, uniform over the wrong ones among ``classes``.
+    """Draw another label for each of (n,) int64, uniform over the wrong ones among ``classes``.
 
     ``classes`` (k,) int64, ascending; a label may be none of them.
     """
@@ -182,17 +182,17 @@ def wrong_labels(labels: Tensor, *, classes: Tensor, generator: torch.Generator)
 
 
 def class_count(model: nn.Module, examples: Examples) -> int:
-    """Number of logits that the model gives."""
+    """Return the number of logits that the model gives."""
     return objective.logits(model, examples.subset(torch.tensor([0]))).shape[-1]
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
+    """Return the device of the model's parameters."""
     return next(model.parameters()).device
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose parameters take no gradient."""
+    """Return a copy in evaluation mode whose parameters take no gradient."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
@@ -215,7 +215,7 @@ def _calibrated(
     sample: Examples,
     attempts: int,
 ) -> Update:
-    """The update of the learning rate that meets the aim, or that comes nearest to it."""
+    """Return the update of the learning rate that meets the aim, or that comes nearest to it."""
     tried: dict[int, Update] = {}
     power = 0
     while power not in tried and len(tried) < attempts:
@@ -235,7 +235,7 @@ def _calibrated(
 def _past_target(
     course: Course, goal: calibration.Goal | None, options: Options, context: Context
 ) -> tuple[nn.Module, int, bool]:
-    """The first weights past the target, or the last finite ones; epochs done; diverged or not."""
+    """Return the first weights past the target or the last finite ones, epochs, diverged or not."""
     moved, done = course.finish(course.start), 0
     for network in course.epochs(options, context.progress):
         # A copy: the next epoch may be the one that diverges.

@@ -24,7 +24,7 @@ Squares = Callable[[Weights, Tensor, Tensor], Weights]
 
 
 def expected(model: nn.Module, examples: Examples) -> Weights:
-    """F = E_x Σ_y p(y|x)·(∂ log p(y|x)/∂θ)²: by name, each in its parameter's shape.
+    """Return F = E_x Σ_y p(y|x)·(∂ log p(y|x)/∂θ)² by name, each in its parameter's shape.
 
     The labels are the model's own, weighted by their probability; those of the data are not read.
     """
@@ -37,7 +37,7 @@ def expected(model: nn.Module, examples: Examples) -> Weights:
 
 
 def empirical(model: nn.Module, examples: Examples) -> Weights:
-    """E over the examples of (∂ℓ/∂θ)², with their own labels."""
+    """Return the mean over the examples of (∂ℓ/∂θ)², with their own labels."""
 
     def terms(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         loss = functional.cross_entropy(logits, y)[None]
@@ -68,7 +68,7 @@ def _mean(model: nn.Module, terms: Terms, examples: Examples) -> Weights:
 def _squares(
     network: nn.Module, terms: Terms, parameters: Weights, x: Tensor, y: Tensor
 ) -> Weights:
-    """Of one example, by transformations that can be vectorised over examples."""
+    """Return the squares of one example, by transformations that vectorise over examples."""
 
     def forward(at: Weights) -> tuple[Tensor, Tensor]:
         return terms(_logits(network, at, x), y)
@@ -85,7 +85,7 @@ def _squares(
 def _row_by_row(
     network: nn.Module, terms: Terms, parameters: Weights, x: Tensor, y: Tensor
 ) -> Weights:
-    """The same over a batch, by plain backward passes, which every trainable network takes."""
+    """Return the same over a batch by plain backward passes, which every network takes."""
     at = {name: t.detach().requires_grad_() for name, t in parameters.items()}
     total = {name: torch.zeros_like(t) for name, t in parameters.items()}
     for row, label in zip(x, y, strict=True):

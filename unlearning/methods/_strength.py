@@ -51,7 +51,7 @@ class Options:
 
 
 def check(forget: Examples, retain: Examples) -> None:
-    """There must be rows on both sides."""
+    """Raise ``WrongOptions`` where there are no rows to forget or none to keep."""
     if not len(forget):
         raise WrongOptions("there are no rows to forget")
     if not len(retain):
@@ -75,7 +75,7 @@ def aim(
     context: Context,
     generator: torch.Generator,
 ) -> Aim:
-    """Target and guard for forgetting ``forget``, measured on the model as it is."""
+    """Measure target and guard for forgetting ``forget`` on the model as it is."""
     held_out = context.calibration
     if held_out is None or not len(held_out):
         raise WrongOptions("strength='calibrated' needs held-out calibration rows; there are none")
@@ -96,7 +96,7 @@ def aim(
 def search(
     apply: calibration.Apply, *, aim: Aim, start: float = 1.0, ceiling: float = math.inf
 ) -> Update:
-    """The model of the family ``apply`` (strength 0 is the model as it is) that meets the aim."""
+    """Find the model of the family ``apply`` that meets the aim; strength 0 changes nothing."""
     if aim.goal is None:
         found = calibration.guarded(apply, 1.0, guard=aim.guard)
     else:
@@ -107,7 +107,7 @@ def search(
 
 
 def update(network: nn.Module, found: calibration.Strength) -> Update:
-    """The update to a copy of ``network``, which the strength ``found`` gave."""
+    """Return the update to a copy of ``network``, which the strength ``found`` gave."""
     because = _BECAUSE.get(found.status)
     return Update(
         model=checked(copy.deepcopy(network).eval()),
@@ -131,7 +131,7 @@ def _described(found: calibration.Strength) -> dict[str, Any]:
 def chord(
     model: nn.Module, moved: nn.Module, *, retained: Examples | None = None
 ) -> calibration.Apply:
-    """s ↦ the network with θ₀ + s·(θ − θ₀).
+    """Return the function s ↦ the network with θ₀ + s·(θ − θ₀).
 
     Batch-norm statistics that differ at the two ends belong to neither point between them; they
     are taken afresh from ``retained``.
@@ -158,7 +158,7 @@ def chord(
 
 
 def checked(network: nn.Module) -> nn.Module:
-    """The network, when every number in it is finite; ``NeedsRetrain`` otherwise."""
+    """Return the network if every number in it is finite; raise ``NeedsRetrain`` otherwise."""
     if not finite(network):
         raise NeedsRetrain(
             "the weights diverged: choose a weaker setting, strength='calibrated', or retrain"
@@ -167,14 +167,14 @@ def checked(network: nn.Module) -> nn.Module:
 
 
 def finite(network: nn.Module) -> bool:
-    """Whether every number in the network is finite."""
+    """Return whether every number in the network is finite."""
     return all(bool(t.isfinite().all()) for t in network.state_dict().values())
 
 
 def _training_loss(
     model: nn.Module, forget: Examples, retain: Examples, generator: torch.Generator
 ) -> float:
-    """Mean loss on a sample of the training rows; those to forget were trained on too."""
+    """Return the mean loss on a sample of the training rows, those to forget included."""
     share = len(forget) / (len(forget) + len(retain))
     ours = max(1, round(share * _TRAINING_ROWS))
     training = concatenate(
@@ -185,7 +185,7 @@ def _training_loss(
 
 
 def _others(held_out: Examples, forget: Examples) -> Examples:
-    """The held-out rows of the classes that stay."""
+    """Return the held-out rows of the classes that stay."""
     stay = torch.isin(held_out.labels, forget.labels, invert=True).nonzero()[:, 0]
     if not len(stay):
         raise WrongOptions("the calibration rows hold no class but the one to forget")

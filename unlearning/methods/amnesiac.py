@@ -66,7 +66,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model without the training steps that saw ``forget``."""
+    """Return a copy of the model without the training steps that saw ``forget``."""
     _strength.check(forget, retain)
     log = _log(context)
     batches = holding(log, forget.positions)
@@ -109,7 +109,7 @@ def _healed(
     context: Context,
     retained: Examples,
 ) -> Update:
-    """The update whose healing is as long as target and guard ask for."""
+    """Return the update whose healing is as long as target and guard ask for."""
     settings = replace(options, epochs=_LONGER * options.epochs)
     network, epochs = course.start, 0
     rise, rows = aim.guard.rise(network)
@@ -138,25 +138,25 @@ def _healed(
 
 
 def _above(goal: Goal | None, network: nn.Module) -> bool:
-    """Whether the rows to forget are further off than rows that were never seen."""
+    """Return whether the rows to forget have a higher loss than rows never seen."""
     if goal is None or goal.tolerance is None:
         return False
     return goal.measure(network) > goal.target + goal.tolerance
 
 
 def holding(log: UpdateLog, positions: Tensor) -> list[int]:
-    """Numbers of the logged batches that held a row at one of ``positions`` (m,) int64."""
+    """Return the numbers of the logged batches that held a row at ``positions`` (m,) int64."""
     return [i for i, rows in enumerate(log.rows) if torch.isin(rows, positions.cpu()).any()]
 
 
 def _without(log: UpdateLog, batches: list[int]) -> UpdateLog:
-    """The log of the steps that are still in the weights: none is to be taken back twice."""
+    """Return the log of the steps still in the weights, so that none is taken back twice."""
     kept = sorted(set(range(len(log))) - set(batches))
     return UpdateLog(log.max_bytes, [log.rows[i] for i in kept], [log.deltas[i] for i in kept])
 
 
 def _sum(log: UpdateLog, batches: list[int], model: nn.Module) -> Tensor:
-    """Σ Δ_b over ``batches`` (p,), added up in float64: rounding would stay in the weights."""
+    """Return Σ Δ_b over ``batches`` (p,), in float64: rounding would stay in the weights."""
     start = objective.flatten(model)
     total = torch.zeros_like(start, dtype=torch.float64, device="cpu")
     for i in batches:

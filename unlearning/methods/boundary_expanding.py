@@ -55,7 +55,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model whose head once had a class for ``forget`` and lost it again."""
+    """Return a copy of the model whose head once had a class for ``forget`` and lost it again."""
     _strength.check(forget, retain)
     name = head(model, forget)
     classes = _fine_tuning.class_count(model, forget)
@@ -81,7 +81,7 @@ def unlearn(
 
 
 def head(model: nn.Module, examples: Examples) -> str:
-    """Name of the linear layer whose output is the model's logits."""
+    """Return the name of the linear layer whose output is the model's logits."""
     network = _fine_tuning.frozen_copy(model)
     outputs: dict[str, Tensor] = {}
     shared = _shared(network)
@@ -111,20 +111,20 @@ def head(model: nn.Module, examples: Examples) -> str:
 
 
 def _plain(layer: nn.Linear, shared: set[int]) -> bool:
-    """Whether the layer's parameters are its weight and bias, and belong to no other layer."""
+    """Return whether the layer has weight and bias alone, and shares them with no other layer."""
     own = dict(layer.named_parameters())
     plain = "weight" in own and own.keys() <= {"weight", "bias"}
     return plain and not shared & {id(p) for p in own.values()}
 
 
 def _shared(network: nn.Module) -> set[int]:
-    """Identities of the parameters that more than one module holds."""
+    """Return the identities of the parameters that more than one module holds."""
     held = Counter(id(p) for m in network.modules() for p in m.parameters(recurse=False))
     return {key for key, count in held.items() if count > 1}
 
 
 def _with_head(model: nn.Module, name: str, rows: int, generator: torch.Generator) -> nn.Module:
-    """A copy of the model whose head has ``rows`` rows: cut, or filled up with fresh ones."""
+    """Return a copy of the model whose head has ``rows`` rows: cut, or filled up with new ones."""
     network = copy.deepcopy(model)
     old = network.get_submodule(name)
     assert isinstance(old, nn.Linear)

@@ -60,7 +60,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model that gives ``forget`` the labels of its nearest wrong classes."""
+    """Return a copy of the model that gives ``forget`` the labels of its nearest wrong classes."""
     _strength.check(forget, retain)
     classes = _fine_tuning.retained_classes(forget, retain)
     labels = neighbour_labels(model, forget, classes=classes, options=options)
@@ -85,7 +85,7 @@ def unlearn(
 def neighbour_labels(
     model: nn.Module, forget: Examples, *, classes: Tensor, options: Options
 ) -> Tensor:
-    """The nearest wrong label y′ of every row of ``forget``, (n,) int64 on the CPU.
+    """Return the nearest wrong label y′ of every row of ``forget``, (n,) int64 on the CPU.
 
     ``classes`` (k,) int64 are those that may be neighbours.
     """
@@ -103,7 +103,7 @@ def neighbour_labels(
 
 
 def _across(network: nn.Module, x: Tensor, y: Tensor, options: Options, unit: float) -> Tensor:
-    """``x`` (n, *shape) moved by at most ε units towards a higher loss, floating point."""
+    """Return ``x`` (n, *shape) moved by at most ε units towards a higher loss, floating point."""
     start = x.float() if not x.is_floating_point() else x
     radius = options.epsilon * unit
     once = options.search == "fgsm"
@@ -116,7 +116,7 @@ def _across(network: nn.Module, x: Tensor, y: Tensor, options: Options, unit: fl
 
 
 def _uphill(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """∇ₓ of the loss, (n, *shape)."""
+    """Return ∇ₓ of the loss, (n, *shape)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         loss = functional.cross_entropy(network(x), y, reduction="sum")
@@ -129,7 +129,7 @@ def _uphill(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _unit(model: nn.Module, examples: Examples) -> float:
-    """One unit of input in stored numbers: 255 for images of bytes, else what the scale says."""
+    """Return one unit of input in stored numbers: 255 for images of bytes, else 1 / scale."""
     scale = getattr(getattr(model, "transform", None), "scale", None)
     if scale is not None and scale != 1.0:
         return 1.0 / float(scale)

@@ -43,7 +43,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model after ``options.epochs`` epochs on ``retain``."""
+    """Return a copy of the model after ``options.epochs`` epochs on ``retain``."""
     _strength.check(forget, retain)
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:

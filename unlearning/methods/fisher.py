@@ -53,7 +53,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model with noise where ``retain`` leaves room for it."""
+    """Return a copy of the model with noise where ``retain`` leaves room for it."""
     _strength.check(forget, retain)
     rows = retain.sample(options.fisher_rows, generator=generator)
     information = _squared_gradients.expected(model, rows)
@@ -72,7 +72,7 @@ def unlearn(
 
 
 def deviation(information: Tensor, *, options: Options) -> Tensor:
-    """Standard deviation of the noise on a parameter, in its shape."""
+    """Return the standard deviation of the noise on a parameter, in its shape."""
     return (options.alpha * (1 / (information + 1e-8)).clamp(max=options.largest)).sqrt()
 
 

@@ -84,7 +84,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of ``model`` with ``forget`` unlearned; ``model`` is left as it was.
+    """Return a copy of ``model`` with ``forget`` unlearned; ``model`` is left as it was.
 
     Records: with a prepared anchor ``retain`` is not read (except by ``adam1``); without one,
     ``model`` is taken as the anchor, prepared here, and handed back in the update. A class: a
@@ -157,7 +157,7 @@ def _anchor(
     context: Context,
     generator: torch.Generator,
 ) -> tuple[Anchor, Anchor | None]:
-    """The anchor to step from, and the same again if it was prepared here."""
+    """Return the anchor to step from, and the same again if it was prepared here."""
     given = context.anchor
     if given is not None:
         if options.preconditioner == "kfac" and given.curvature is None:
@@ -191,7 +191,7 @@ def _check_calibration(context: Context) -> None:
 
 
 def _check_no_class_is_gone(anchor: Anchor | None, context: Context) -> None:
-    """No retained row holds a class down that was forgotten before, so no step may follow it."""
+    """Raise ``NeedsRetrain`` after a forgotten class: no retained row keeps it forgotten."""
     if anchor is None or context.forgotten is None:
         return
     there = anchor.class_counts > 0
@@ -215,7 +215,7 @@ def _guard(
 def _class_guard(
     base: nn.Module, forget: Examples, options: Options, context: Context
 ) -> Guard | None:
-    """Held-out rows of the forgotten class are meant to get worse: those of the others guard."""
+    """Return the guard on held-out rows of the classes that stay; the other is to get worse."""
     held_out = context.calibration
     assert held_out is not None
     others = torch.isin(held_out.labels, forget.labels, invert=True).nonzero()[:, 0]
@@ -234,7 +234,7 @@ def _first(examples: Examples, count: int) -> Examples:
 def _strength(
     task: _Task, options: Options, context: Context, generator: torch.Generator
 ) -> tuple[str, Strength]:
-    """How the strength was found, and the strength."""
+    """Return how the strength was found, and the strength."""
     if options.step == "sgd":
         return "fixed", _fixed(task, options.learning_rate * task.direction.length)
     anchor, step = task.anchor, task.direction
@@ -263,7 +263,7 @@ def _strength(
 
 
 def _searchable(forget: Examples, context: Context) -> Examples | None:
-    """All rows forgotten since the anchor, while every one of them is still there."""
+    """Return all rows forgotten since the anchor, if every one of them is still there."""
     if context.forgotten is None or not context.forgotten.count:
         return forget
     earlier = context.earlier
@@ -345,7 +345,7 @@ def _leave_class(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A class is left from the present weights, in which what was forgotten before stays so."""
+    """Forget a class from the present weights, in which what was forgotten before stays so."""
     _check_calibration(context)
     _check_no_class_is_gone(context.anchor, context)
     if not len(retain):
@@ -382,7 +382,7 @@ def _leave_class(
 def _adam1(
     model: nn.Module, forget: Examples, retain: Examples, options: Options, context: Context
 ) -> Update:
-    """The released update; the running sums are kept so that an anchored step may follow."""
+    """Apply the released update; keep the running sums so that an anchored step may follow."""
     if not len(retain):
         raise NothingRetained
     kept = objective.summed_gradient(

@@ -82,7 +82,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model moved by the estimated influence of ``forget``."""
+    """Return a copy of the model moved by the estimated influence of ``forget``."""
     _strength.check(forget, retain)
     rows = retain.sample(options.curvature_rows, generator=generator)
     solution = step(
@@ -117,7 +117,7 @@ def step(
     options: Options,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Solution:
-    """θ′ − θ (p,): H from ``rows``, the gradient of ``forget``, over ``retained`` rows."""
+    """Return θ′ − θ (p,): H from ``rows``, the gradient of ``forget``, over ``retained`` rows."""
     network = copy.deepcopy(model).eval()
     gradient = _summed_gradient(network, forget, loss, options.batch_size)
     if not gradient.isfinite().all() or not gradient.any():
@@ -140,7 +140,7 @@ def step(
 def gauss_newton_product(
     network: nn.Module, rows: Examples, v: Tensor, *, loss: Loss, batch_size: int
 ) -> Tensor:
-    """H·v (p,) with H the mean over ``rows`` of Jᵀ (∇²_f ℓ) J, for a network in evaluation mode.
+    """Return H·v (p,), H the mean over ``rows`` of Jᵀ (∇²_f ℓ) J, network in evaluation mode.
 
     J·v is the derivative of u ↦ Jᵀu contracted with v, so reverse mode is enough: forward-mode
     rules are missing for some operators. Jᵀ is differentiated for that, so attention takes its
@@ -187,7 +187,7 @@ def conjugate_gradients(
 
 
 def _pushed(outputs: Tensor, parameters: list[nn.Parameter], v: list[Tensor]) -> Tensor:
-    """J·v of every row, (n, classes), with ``v`` in the shapes of the parameters."""
+    """Return J·v of every row, (n, classes), with ``v`` in the shapes of the parameters."""
     u = torch.zeros_like(outputs, requires_grad=True)
     try:
         pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True, allow_unused=True)
@@ -227,7 +227,7 @@ def _check(network: nn.Module, examples: Examples, loss: Loss, batch_size: int) 
 
 
 def _curved(outputs: Tensor, y: Tensor, v: Tensor, loss: Loss) -> Tensor:
-    """(∇²_f ℓ)·v of every row, (n, classes)."""
+    """Return (∇²_f ℓ)·v of every row, (n, classes)."""
     at = outputs.requires_grad_()
     (slope,) = torch.autograd.grad(loss(at, y).sum(), at, create_graph=True)
     (curved,) = torch.autograd.grad(slope, at, v)

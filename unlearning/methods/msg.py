@@ -59,7 +59,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model with its least telling weights drawn anew and trained on ``retain``."""
+    """Return a copy of the model, its least salient weights reset and trained on ``retain``."""
     _strength.check(forget, retain)
     fresh = least(model, forget, retain, share=options.share)
     start = _drawn_anew(model, fresh, generator)
@@ -84,7 +84,7 @@ def unlearn(
 def least(
     model: nn.Module, forget: Examples, retain: Examples, *, share: float
 ) -> dict[str, Tensor]:
-    """Name → bool mask of each linear or convolutional weight; True where the score is small."""
+    """Return name → bool mask of each linear or convolutional weight; True for small scores."""
     kept = objective.summed_gradient(model, retain) / len(retain)
     gone = objective.summed_gradient(model, forget) / len(forget)
     weights = _weights(model)
@@ -109,7 +109,7 @@ def least(
 
 
 def _rates(model: nn.Module, fresh: dict[str, Tensor], kept_rate: float) -> dict[str, Tensor]:
-    """Factor on the learning rate of each parameter, in its shape: 1 where it was drawn anew."""
+    """Return the learning rate's factor for each parameter, in its shape: 1 where drawn anew."""
     kept = {name: torch.full_like(p, kept_rate) for name, p in model.named_parameters()}
     return kept | {name: torch.where(mask, 1.0, kept[name]) for name, mask in fresh.items()}
 

@@ -61,7 +61,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model after ascending the loss of ``forget``."""
+    """Return a copy of the model after ascending the loss of ``forget``."""
     _strength.check(forget, retain)
     rate, epochs = _WITH_RETAIN if options.retain_term else _PLAIN
     settings = replace(
@@ -99,7 +99,7 @@ def _pairs(
     batch_size: int,
     generator: torch.Generator,
 ) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """Every batch of ``retain`` beside one of ``forget``, which starts over as often as needed."""
+    """Yield every batch of ``retain`` beside one of ``forget``, which starts over when used up."""
     device = _fine_tuning.device_of(network)
     ours = forget.batches(batch_size, device=device, generator=generator)
     for theirs in retain.batches(batch_size, device=device, generator=generator):

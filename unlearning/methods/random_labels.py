@@ -52,7 +52,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model trained on wrong labels of ``forget`` and right ones of ``retain``."""
+    """Return a copy trained on wrong labels of ``forget`` and right ones of ``retain``."""
     _strength.check(forget, retain)
     classes = _fine_tuning.retained_classes(forget, retain)
     labels = _fine_tuning.wrong_labels(forget.labels, classes=classes, generator=generator)

@@ -43,7 +43,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A model that ``forget`` never touched; its weights start a new anchor.
+    """Train a model that never saw ``forget``; its weights start a new anchor.
 
     The validation rows choose the best epoch, as in the first training. When a class is forgotten
     its validation rows are left out of that choice.

@@ -53,7 +53,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model whose salient weights learned wrong labels of ``forget``."""
+    """Return a copy of the model whose salient weights learned wrong labels of ``forget``."""
     _strength.check(forget, retain)
     classes = _fine_tuning.retained_classes(forget, retain)
     masks = saliency(model, forget, share=options.share)
@@ -79,7 +79,7 @@ def unlearn(
 
 
 def saliency(model: nn.Module, forget: Examples, *, share: float) -> dict[str, Tensor]:
-    """Name → bool mask of every parameter; the ``share`` of largest |∇L_f| is True."""
+    """Return name → bool mask of every parameter; the ``share`` of largest |∇L_f| is True."""
     gradient = objective.summed_gradient(model, forget).abs()
     chosen = torch.zeros_like(gradient, dtype=torch.bool)
     chosen[gradient.topk(max(1, round(share * gradient.numel()))).indices] = True

@@ -60,7 +60,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A student of the model that unlearned ``forget``."""
+    """Return a student of the model that unlearned ``forget``."""
     _strength.check(forget, retain)
     teacher = _fine_tuning.frozen_copy(model)
 
@@ -87,7 +87,7 @@ def unlearn(
 
 
 def divergence(teacher: Tensor, student: Tensor, *, temperature: float) -> Tensor:
-    """T²·KL(teacher ‖ student), mean over rows, from logits (n, classes) of both."""
+    """Return T²·KL(teacher ‖ student), mean over rows, from logits (n, classes) of both."""
     p = functional.log_softmax(teacher / temperature, dim=1)
     q = functional.log_softmax(student / temperature, dim=1)
     return functional.kl_div(q, p, reduction="batchmean", log_target=True) * temperature**2

@@ -54,7 +54,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """A copy of the model with the weights dampened that ``forget`` needs most."""
+    """Return a copy of the model with the weights dampened that ``forget`` needs most."""
     _strength.check(forget, retain)
     rows = options.importance_rows
     everything = concatenate(retain, forget).sample(rows, generator=generator)
@@ -78,7 +78,7 @@ def unlearn(
 
 
 def factor(to_all: Tensor, to_forget: Tensor, *, options: Options) -> Tensor:
-    """What each weight is multiplied by, in its shape: below 1 where it is dampened."""
+    """Return what each weight is multiplied by, in its shape: below 1 where it is dampened."""
     chosen = to_forget > options.alpha * to_all
     # Only chosen entries are divided, and F_f is above zero there.
     dampened = options.dampening * to_all / torch.where(chosen, to_forget, 1.0)

@@ -1,4 +1,4 @@
-"""Verification: was anything removed, does the model still work, and could we have told?
+"""Verify that something was removed, that the model still works, and that we could tell.
 
 A worker scores models on rows, stores the scores, and asks for a verdict::
 

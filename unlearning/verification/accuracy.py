@@ -19,14 +19,14 @@ from unlearning.verification.scores import Floats, Scores
 
 
 def accuracy(scores: Scores) -> Estimate:
-    """Share of the rows that are classified correctly."""
+    """Return the share of the rows that are classified correctly."""
     hits = scores.correct.astype(np.float64)
     estimate = mean(hits, bounds=(0.0, 1.0))
     return replace(estimate, floor=proportion_floor(hits), paired_floor=agreement_floor(len(hits)))
 
 
 def gap(pairs: Sequence[tuple[Scores, Scores]], weights: Floats) -> Estimate:
-    """Accuracy on forget rows minus that on never-seen rows of the same class mix.
+    """Return accuracy on forget rows minus that on never-seen rows of the same class mix.
 
     ``pairs`` are the (forget, never-seen) scores of each batch, ``weights`` (n_u,) those of the
     never-seen rows, which match their classes to the forget rows': hence the variance within
@@ -54,7 +54,7 @@ def gap(pairs: Sequence[tuple[Scores, Scores]], weights: Floats) -> Estimate:
 
 
 def drop(before: Scores, after: Scores) -> Estimate:
-    """Accuracy lost from ``before`` to ``after`` on the same rows.
+    """Return the accuracy lost from ``before`` to ``after`` on the same rows, a share.
 
     The paired standard error of McNemar's table with half a row added to each of its four cells
     (Agresti & Min, Statistics in Medicine 24, 2005), so that two models which never disagree are
@@ -74,7 +74,7 @@ def drop(before: Scores, after: Scores) -> Estimate:
 
 
 def mean(values: Floats, *, bounds: tuple[float, float]) -> Estimate:
-    """Mean of one value per row."""
+    """Return the mean of ``values`` (n,), one for each row."""
     return Estimate(
         value=float(np.mean(values)),
         forget=contributions(values),
@@ -84,7 +84,7 @@ def mean(values: Floats, *, bounds: tuple[float, float]) -> Estimate:
 
 
 def describe(scores: Scores, *, confidence: float) -> dict[str, Any]:
-    """Rows, accuracy with interval, mean and median loss, overall and per class; JSON-able."""
+    """Return rows, accuracy with interval, mean and median loss, overall and per class, as JSON."""
     summary = _summary(scores, confidence)
     summary["classes"] = {
         str(label): _summary(scores.take(scores.label == label), confidence)

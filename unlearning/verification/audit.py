@@ -99,7 +99,7 @@ def _pooled(subject: Subject, batches: int) -> dict[str, int]:
 
 
 def _with_share(metric: Metric, share: float) -> Metric:
-    """A note where a figure depends on references that know fewer rows than the model."""
+    """Return the metric with a note if it depends on references that saw fewer rows."""
     depends = metric.reference is not None or "references" in metric.notes
     if share >= 1 or not depends:
         return metric

@@ -17,7 +17,7 @@ from unlearning.verification.scores import Scores
 def compare(
     approximate: Mapping[str, Scores], exact: Mapping[str, Scores], *, confidence: float = 0.95
 ) -> dict[str, Any]:
-    """Accuracy and loss of both on every set, their paired differences, how far answers lie apart.
+    """Return accuracy and loss of both on every set, paired differences, and divergence, as JSON.
 
     Differences are exact minus approximate, each with the two-sided interval of its paired
     standard error. ``divergence`` is the mean Jensen-Shannon divergence of the predictions in

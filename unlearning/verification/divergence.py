@@ -9,7 +9,7 @@ from unlearning.verification.scores import Floats
 
 
 def jensen_shannon(p: NDArray[np.floating], q: NDArray[np.floating]) -> Floats:
-    """Jensen-Shannon divergence in bits of each row's predictions, (n,) in [0, 1].
+    """Return the Jensen-Shannon divergence in bits of each row's predictions, (n,) in [0, 1].
 
     (KL(p‖m) + KL(q‖m)) / 2 with m = (p + q) / 2, for ``p`` and ``q`` (n, classes).
     """
@@ -20,6 +20,6 @@ def jensen_shannon(p: NDArray[np.floating], q: NDArray[np.floating]) -> Floats:
 
 
 def _relative_entropy(p: Floats, q: Floats) -> Floats:
-    """KL(p‖q) in bits per row; a class with p = 0 adds nothing."""
+    """Return KL(p‖q) in bits for each row, (n,); a class with p = 0 adds nothing."""
     ratio = np.divide(p, q, out=np.ones_like(p), where=p > 0)
     return np.asarray(np.sum(p * np.log2(ratio), axis=1))

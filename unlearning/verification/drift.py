@@ -42,7 +42,7 @@ class Drift:
         return self.validation_loss / self.anchor_validation_loss - 1
 
     def over_budget(self, criteria: Criteria) -> tuple[str, ...]:
-        """Why a retrain is advised, in words; empty while the budget lasts."""
+        """Return why a retrain is advised, in words; empty while the budget lasts."""
         reasons = []
         if self.forgotten_share > criteria.forgotten_share:
             share, limit = self.forgotten_share, criteria.forgotten_share
@@ -58,7 +58,7 @@ class Drift:
 
 
 def relative_distance(weights: Mapping[str, Tensor], anchor: Mapping[str, Tensor]) -> float:
-    """‖θ − θ₀‖ / ‖θ₀‖ in float64 over the floating-point tensors that both have."""
+    """Return ‖θ − θ₀‖ / ‖θ₀‖ in float64 over the floating-point tensors that both have."""
     moved = torch.zeros((), dtype=torch.float64)
     size = torch.zeros((), dtype=torch.float64)
     for name, origin in anchor.items():

@@ -42,18 +42,18 @@ class Estimate:
         return max(float(np.sqrt(variance)), self.floor)
 
     def interval(self, confidence: float) -> Interval:
-        """Two-sided normal interval, cut to the possible values."""
+        """Return the two-sided normal interval, cut to the possible values."""
         reach = NormalDist().inv_cdf(0.5 + confidence / 2) * self.standard_error
         low, high = self.bounds
         return max(low, self.value - reach), min(high, self.value + reach)
 
     def shifted(self, by: float) -> Estimate:
-        """The same estimate, measured from another origin."""
+        """Return the same estimate, measured from another origin."""
         low, high = self.bounds
         return replace(self, value=self.value + by, bounds=(low + by, high + by))
 
     def minus(self, other: Estimate, *, share: float = 1.0) -> Estimate:
-        """``self - share * other`` for the same rows, with the paired standard error."""
+        """Return ``self - share * other`` for the same rows, with the paired standard error."""
         floor = max(self.paired_floor, share * other.paired_floor)
         return Estimate(
             value=self.value - share * other.value,
@@ -65,7 +65,10 @@ class Estimate:
 
 
 def average(estimates: list[Estimate]) -> Estimate:
-    """Mean of estimates over the same rows; more models bring no more rows, so floors stay."""
+    """Return the mean of estimates over the same rows.
+
+    More models bring no more rows, so floors stay.
+    """
     return Estimate(
         value=float(np.mean([e.value for e in estimates])),
         forget=np.mean([e.forget for e in estimates], axis=0),
@@ -77,14 +80,14 @@ def average(estimates: list[Estimate]) -> Estimate:
 
 
 def exactly(value: float, *, bounds: Interval = (-np.inf, np.inf)) -> Estimate:
-    """A value that is known by definition and not estimated."""
+    """Return an estimate that is known by definition, without error."""
     return Estimate(value, np.zeros(0), np.zeros(0), bounds=bounds)
 
 
 def contributions(
     values: Floats, weights: Floats | None = None, groups: Integers | None = None
 ) -> Floats:
-    """Centred contributions (n,) of ``values`` (n,) to their mean, weighted when weights are given.
+    """Return the centred contributions (n,) of ``values`` (n,) to their mean, weighted if asked.
 
     The sum of squares is the unbiased variance of the mean; with weights summing to one, n is
     replaced by the effective number of rows 1 / sum(w²).
@@ -108,7 +111,7 @@ def contributions(
 
 
 def strata(groups: Integers) -> Integers:
-    """Groups (n,) numbered from zero, such that none has a single row unless that is all there is.
+    """Return groups (n,) numbered from zero; those of one row are joined with others.
 
     A group of one shows no variance of its own, so all such groups count as one together, and a
     lone one joins the smallest other group (collapsed strata: Cochran, section 5A.12). Differences
@@ -123,7 +126,7 @@ def strata(groups: Integers) -> Integers:
 
 
 def group_variance(values: Floats, groups: Integers) -> Floats:
-    """Unbiased variance of ``values`` within the group of each row, (n,); NaN in groups of one."""
+    """Return the unbiased variance of ``values`` in the group of each row (n,); NaN for one row."""
     count = np.bincount(groups)
     deviation = values - _group_means(values, groups)
     squares = np.bincount(groups, deviation**2)
@@ -135,7 +138,7 @@ def group_variance(values: Floats, groups: Integers) -> Floats:
 def proportion_floor(
     hits: Floats, weights: Floats | None = None, groups: Integers | None = None
 ) -> float:
-    """Standard error of a proportion after adding two hits and two misses (Agresti & Coull).
+    """Return the standard error of a proportion with two hits and misses added (Agresti & Coull).
 
     Keeps the interval of 0 or of all hits from having no width. ``hits`` (n,) are 0 or 1, or shares
     of several models' hits. With ``groups`` the four rows are shared out over the groups and the
@@ -152,7 +155,7 @@ def proportion_floor(
 
 
 def agreement_floor(rows: float) -> float:
-    """Standard error of the difference of two models' hits on ``rows`` rows, at the least.
+    """Return the least standard error of the difference of two models' hits on ``rows`` rows.
 
     Half a row in each cell of McNemar's table (Agresti & Min, Statistics in Medicine 24, 2005):
     models that agree on every row are not known to agree on all others.
@@ -167,10 +170,10 @@ def _within(values: Floats, weights: Floats, groups: Integers) -> Floats:
 
 
 def _group_means(values: Floats, groups: Integers) -> Floats:
-    """Mean of the group of each row, (n,)."""
+    """Return the mean of the group of each row, (n,)."""
     return np.asarray((np.bincount(groups, values) / np.maximum(np.bincount(groups), 1))[groups])
 
 
 def effective_rows(weights: Floats) -> float:
-    """1 / sum(w²): how many equally weighted rows tell as much."""
+    """Return 1 / sum(w²): how many equally weighted rows tell as much."""
     return float(1 / np.sum(weights**2))

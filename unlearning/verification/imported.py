@@ -45,7 +45,7 @@ class _Difference:
     error: float
 
     def above(self, limit: float, confidence: float) -> bool:
-        """Whether the value lies above ``limit`` by a one-sided interval."""
+        """Return whether the value lies above ``limit`` by a one-sided interval."""
         return self.value - NormalDist().inv_cdf(confidence) * self.error > limit
 
     def to_json(self) -> dict[str, float]:
@@ -118,7 +118,7 @@ def _own_rows(difference: _Difference) -> dict[str, str]:
 
 
 def _known_better(training: Scores, audit: Scores) -> _Difference:
-    """Mean of exp(-loss) on training rows less that on audit rows, classes weighted as in both."""
+    """Return mean exp(-loss) on training less audit rows, classes weighted as in both."""
     shared = np.intersect1d(training.label, audit.label)
     sides = [s.take(np.isin(s.label, shared)) for s in (training, audit)]
     counts = [np.array([np.sum(s.label == label) for label in shared]) for s in sides]
@@ -130,7 +130,7 @@ def _known_better(training: Scores, audit: Scores) -> _Difference:
 
 
 def _stratified(scores: Scores, labels: Any, weights: Floats) -> tuple[float, float]:
-    """Mean over the classes by ``weights``, and its variance with that pooled within classes."""
+    """Return the mean over classes by ``weights``, and its variance, pooled within classes."""
     known = np.exp(-scores.loss)
     mean, squares = 0.0, 0.0
     counts = []
@@ -146,7 +146,7 @@ def _stratified(scores: Scores, labels: Any, weights: Floats) -> tuple[float, fl
 
 
 def _of_classes(hits: Floats, labels: Any) -> _Difference:
-    """Mean over the classes of their accuracy, with a hit and a miss added to each variance."""
+    """Return the mean accuracy over classes, with a hit and a miss added to each variance."""
     means, variances = [], []
     for label in np.unique(labels):
         here = hits[labels == label]

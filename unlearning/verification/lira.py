@@ -19,13 +19,16 @@ LARGEST_LOSS = 1e3
 
 
 def log_odds(loss: Floats) -> Floats:
-    """log(p / (1 - p)) of the label from the loss -log p, same shape; near normal over models."""
+    """Return log(p / (1 - p)) of the label from the loss -log p, same shape.
+
+    Over models it is close to normally distributed.
+    """
     bounded = np.clip(loss, SMALLEST_LOSS, LARGEST_LOSS)
     return np.asarray(-bounded - np.log(-np.expm1(-bounded)))
 
 
 def offline(target: Floats, outside: Floats, *, deviation: float) -> Floats:
-    """(φ - μ_out) / σ for every row, (n,): Carlini et al., equation 4, before the normal CDF.
+    """Return (φ - μ_out) / σ of every row (n,): Carlini et al., equation 4, before the normal CDF.
 
     ``target`` (n,) and ``outside`` (models, n) are log odds under the attacked model and under
     references that did not see the rows; ``deviation`` is σ, shared by all rows because a handful
@@ -42,7 +45,7 @@ def rmia(
     *,
     gamma: float = 1.0,
 ) -> Floats:
-    """Share of population rows z that each row x dominates, (n,): RMIA.
+    """Return the share of population rows z that each row x dominates, (n,): RMIA.
 
     Pr_z[(p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ] where p(·) is the mean over the references. All are
     losses -log p: ``target`` (n,), ``references`` (models, n), ``population_*`` likewise with
@@ -58,6 +61,6 @@ def rmia(
 
 
 def _log_ratio(target: Floats, references: Floats) -> Floats:
-    """log p(x|θ) - log mean_k p(x|θ_k), in log space."""
+    """Return log p(x|θ) - log mean_k p(x|θ_k), (n,), in log space."""
     mean = np.logaddexp.reduce(-references, axis=0) - np.log(len(references))
     return np.asarray(-target - mean)

@@ -52,14 +52,16 @@ class Comparison:
 
     @property
     def forget_rows(self) -> int:
+        """Number of forget rows, over all batches."""
         return sum(len(b.unlearned.forget) for b in self.batches)
 
     @property
     def never_seen_rows(self) -> int:
+        """Number of never-seen rows that they are compared with."""
         return len(self.weights)
 
     def with_references(self) -> Comparison | None:
-        """The batches that have references, matched by themselves; None if none has."""
+        """Return the batches that have references, matched by themselves; None if none has."""
         known = [b for b in self.batches if b.references]
         return match(known) if known else None
 
@@ -75,7 +77,7 @@ class Comparison:
         return np.concatenate(own), self.batches[0].unlearned.audit.label
 
     def pairs(self, side: Side) -> list[tuple[Scores, Scores]]:
-        """(forget, never-seen) scores of one model per batch."""
+        """Return the (forget, never-seen) scores of one model for each batch."""
         return [(side(b).forget, side(b).audit) for b in self.batches]
 
 

@@ -56,7 +56,7 @@ class Metric:
 
 
 def membership_auc(comparison: Comparison) -> Metric:
-    """AUC of the loss attack; .5 when forgotten rows look like never-seen ones."""
+    """Measure the AUC of the loss attack; .5 when forgotten rows look like never-seen ones."""
 
     def on(side: Side) -> Estimate:
         return membership.auc(_losses(comparison, side), comparison.weights, comparison.classes)
@@ -65,7 +65,7 @@ def membership_auc(comparison: Comparison) -> Metric:
 
 
 def forget_accuracy_gap(comparison: Comparison) -> Metric:
-    """Accuracy on forget rows minus that on never-seen rows of the same classes."""
+    """Measure accuracy on forget rows minus that on never-seen rows of the same classes."""
 
     def on(side: Side) -> Estimate:
         return accuracy.gap(comparison.pairs(side), comparison.weights)
@@ -74,8 +74,7 @@ def forget_accuracy_gap(comparison: Comparison) -> Metric:
 
 
 def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
-    """True positive rate of the loss attack at a false positive rate ``at``."""
-
+    """Measure the true positive rate of the loss attack at a false positive rate ``at``."""
     matched = comparison.weights, comparison.classes
 
     def on(side: Side) -> tuple[Estimate, float]:
@@ -100,7 +99,7 @@ def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
 
 
 def version_difference_auc(comparison: Comparison) -> Metric:
-    """AUC of loss_new - loss_old, the attack of somebody who kept the version before.
+    """Measure the AUC of loss_new - loss_old, the attack of somebody who kept the version before.
 
     Chen et al., "When machine unlearning jeopardizes privacy" (CCS 2021). Even a perfect removal
     shows here: retraining moves exactly these rows. It is reported and not judged. Doing nothing
@@ -121,7 +120,7 @@ def version_difference_auc(comparison: Comparison) -> Metric:
 
 
 def calibrated_membership_auc(comparison: Comparison) -> Metric:
-    """AUC of the offline likelihood-ratio attack with the references as models without the rows.
+    """Measure the AUC of the offline likelihood-ratio attack; references never saw the rows.
 
     The notes name the ten rows that look most like members, and, with two references or more, the
     band that the attack gives when each reference in turn is attacked with the others.
@@ -150,7 +149,7 @@ def calibrated_membership_auc(comparison: Comparison) -> Metric:
 
 
 def rmia_auc(comparison: Comparison) -> Metric:
-    """AUC of the robust membership attack, the never-seen rows being its population.
+    """Measure the AUC of the robust membership attack, the never-seen rows being its population.
 
     A second calibrated attack, because a removal tuned against one may show in the other. With two
     references or more, each in turn is attacked with the others, as for the first.
@@ -179,7 +178,9 @@ def rmia_auc(comparison: Comparison) -> Metric:
 
 
 def retain_membership(evidence: Evidence) -> Metric | None:
-    """Membership AUC of retained rows after minus before: above 0 the update exposed them more.
+    """Measure the membership AUC of retained rows, after minus before.
+
+    Above 0 the update exposed them more.
 
     The control is 0 by definition. The references' value is how far models trained anew expose
     the retained rows, where they were scored on them.
@@ -215,7 +216,7 @@ def accuracy_drop(
     references: Sequence[Scores] = (),
     rows_of: str,
 ) -> Metric | None:
-    """Accuracy lost from ``before`` to each model on the same rows; what utility is judged by.
+    """Measure the accuracy lost from ``before`` to each model on the same rows, a share.
 
     ``before`` is the control itself, whose own loss is then 0 by definition, or the anchor;
     ``rows_of`` names the set of rows. None where there are no rows.
@@ -234,7 +235,7 @@ def accuracy_drop(
 
 
 def prediction_divergence(evidence: Evidence, which: str) -> Metric | None:
-    """Mean Jensen-Shannon divergence (bits) to the references on the rows of one set.
+    """Measure the mean Jensen-Shannon divergence (bits) to the references on the rows of one set.
 
     ``reference`` is the mean between two references and the band in the notes the smallest and
     largest between any two, the yardstick: the distance to a single retrain proves nothing. None
@@ -264,7 +265,7 @@ def prediction_divergence(evidence: Evidence, which: str) -> Metric | None:
 
 
 def class_accuracy(evidence: Evidence, name: str, pick: Callable[[ModelScores], Scores]) -> Metric:
-    """Accuracy on the rows of a forgotten class that ``pick`` takes from a model's scores."""
+    """Measure accuracy on the rows of a forgotten class that ``pick`` takes from scores."""
     references = [accuracy.accuracy(pick(m)) for m in evidence.references]
     return Metric(
         name=name,
@@ -276,17 +277,17 @@ def class_accuracy(evidence: Evidence, name: str, pick: Callable[[ModelScores], 
 
 
 def unlearned(batch: Evidence) -> ModelScores:
-    """The updated model's side of a batch."""
+    """Return the updated model's scores of a batch."""
     return batch.unlearned
 
 
 def control(batch: Evidence) -> ModelScores:
-    """The do-nothing side of a batch."""
+    """Return the control's scores of a batch."""
     return batch.control
 
 
 def reference(k: int) -> Side:
-    """The side of the k-th reference."""
+    """Return the function that takes the k-th reference's scores of a batch."""
     return lambda batch: batch.references[k]
 
 
@@ -304,14 +305,14 @@ def for_each_model(comparison: Comparison, name: str, on: Callable[[Side], Estim
 
 
 def _losses(comparison: Comparison, side: Side) -> list[membership.Pair]:
-    """The loss attack's scores: a small loss speaks for membership."""
+    """Return the loss attack's scores: a small loss speaks for membership."""
     return [(-f.loss, -u.loss) for f, u in comparison.pairs(side)]
 
 
 def _calibrated(
     comparison: Comparison, side: Side, *, without: int | None = None
 ) -> list[membership.Pair]:
-    """Offline likelihood-ratio scores, with all references but ``without``."""
+    """Return offline likelihood-ratio scores, with all references but ``without``."""
     used = _references(comparison, without=without)
     return [_batch_scores(batch, side, used) for batch in comparison.batches]
 
@@ -346,7 +347,7 @@ def _attacked_reference(comparison: Comparison, k: int) -> Estimate:
 
 
 def _per_record(comparison: Comparison) -> list[dict[str, Any]]:
-    """Rows with their score before and after the update, those most like members first."""
+    """Return rows with their score before and after the update, those most like members first."""
     after = np.concatenate([f for f, _ in _calibrated(comparison, unlearned)])
     before = np.concatenate([f for f, _ in _calibrated(comparison, control)])
     rows = np.concatenate([f.rows for f, _ in comparison.pairs(unlearned)])
@@ -357,18 +358,18 @@ def _per_record(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _retained_as_forgotten(model: ModelScores) -> ModelScores | None:
-    """Retained rows in the place of the forgotten ones, where they were scored."""
+    """Return scores with retained rows in the place of the forgotten ones; None without them."""
     if model.retain is None:
         return None
     return ModelScores(forget=model.retain, audit=model.audit)
 
 
 def _band(values: Sequence[float]) -> list[float] | None:
-    """Smallest and largest; None of none."""
+    """Return the smallest and the largest value; None where there are none."""
     return [min(values), max(values)] if values else None
 
 
 def _mean_row(tables: list[Floats]) -> Estimate:
-    """Mean over rows of the mean over pairs of models."""
+    """Return the mean over rows of the mean over pairs of models."""
     values = np.mean(tables, axis=0)
     return accuracy.mean(values, bounds=(0.0, 1.0))

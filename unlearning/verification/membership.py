@@ -1,4 +1,4 @@
-"""Can the loss tell a forgotten row from a never-seen one?"""
+"""Attacks on the loss: how well it tells forgotten rows from never-seen ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROUNDING = 1e-9
 def auc(
     pairs: Sequence[Pair], weights: Floats | None = None, classes: Classes | None = None
 ) -> Estimate:
-    """P(score of a forget row > score of a never-seen row) + half of P(equal): Mann-Whitney.
+    """Return P(score of a forget row > score of a never-seen row) + P(equal) / 2: Mann-Whitney.
 
     Each pair holds (n_b,) and (n_u,) float64 scores of one batch; never-seen rows are the same in
     every pair and weighted by ``weights`` (n_u,). The rows' contributions are DeLong's structural
@@ -67,7 +67,7 @@ def true_positive_rate(
     *,
     at: float,
 ) -> tuple[Estimate, float]:
-    """Share of forget rows above the threshold that at most a share ``at`` of never-seen rows pass.
+    """Return the share of forget rows above the threshold of a share ``at`` of never-seen rows.
 
     Returns it with the realised false positive rate, which ties and few rows keep below ``at``.
     The threshold is itself drawn: a never-seen row moves it, which costs about TPR/FPR forget rows
@@ -101,7 +101,7 @@ def _weights(pairs: Sequence[Pair], weights: Floats | None) -> Floats:
 
 
 def _error_without_signal(never_seen: Floats, weights: Floats, classes: Classes) -> float:
-    """Standard error of the AUC if forget rows were never-seen rows of the same classes.
+    """Return the standard error of the AUC if forget rows were never-seen rows of their classes.
 
     sqrt(sum_g W_g² s_g² (1/n_g + 1/m_g)) over classes g with n_g forget and m_g never-seen rows,
     s_g² being the variance of the never-seen rows' standing among all never-seen rows. Without
@@ -129,7 +129,7 @@ class _Placements:
 
 
 def _placements(forget: Floats, never_seen: Floats, weights: Floats) -> _Placements:
-    """Sorts the forget rows only: many small batches against many never-seen rows stay cheap."""
+    """Sort the forget rows only: many small batches against many never-seen rows stay cheap."""
     n = len(forget)
     order = np.argsort(forget)
     ranked = forget[order]
@@ -142,7 +142,7 @@ def _placements(forget: Floats, never_seen: Floats, weights: Floats) -> _Placeme
 
 
 def _alarms(never_seen: Floats, weights: Floats, at: float) -> Floats:
-    """1 for never-seen rows such that those at or above weigh at most ``at``, else 0, (n_u,)."""
+    """Return 1 for never-seen rows where those at or above weigh at most ``at``, else 0, (n_u,)."""
     n = len(never_seen)
     # No more rows than this can weigh so little together, so the others need no sorting.
     most = min(n, int((at + ROUNDING) / weights.min()) + 1)

@@ -17,7 +17,7 @@ from unlearning.verification.verdict import Excess, Outcome, Question, Verdict
 def settle(
     pooled: Sequence[Question], alone: Sequence[Question], *, rows: int, criteria: Criteria
 ) -> list[Outcome]:
-    """The pool's outcome per gate, corrected by what the current batch's ``rows`` rows show alone.
+    """Return the pool's outcome of each gate, corrected by what the batch's own ``rows`` rows show.
 
     What fails alone fails. A pass of the pool stands where the batch's own rows do not speak
     against it, and says whose pass it is where they are fewer than ``criteria.least_rows``.
@@ -62,7 +62,7 @@ def _with_own(
 def _gates_that_stood_still(
     pooled: Sequence[Question], own: Mapping[str, Question], criteria: Criteria
 ) -> list[str]:
-    """Gates by which too little moved for one who removed what the pooled rows left.
+    """Return the gates on which this batch alone improves less than the pool requires.
 
     The control's excess is taken from the pool; the current batch shows, by the paired difference
     on its own rows, that less than ``criteria.removed`` of it went. For a model that is its control
@@ -81,6 +81,6 @@ def _gates_that_stood_still(
 
 
 def _nothing_shown_gone(excess: Excess, criteria: Criteria) -> bool:
-    """The batch's own control misses the target for certain, and no change of it is in evidence."""
+    """Return whether the batch's control misses the target for certain, and no change is shown."""
     there = excess.control.interval(criteria.miss_confidence)[0] > 0
     return there and excess.gone(criteria)[0] <= 0

@@ -81,7 +81,7 @@ def measure(
 
 @torch.no_grad()
 def _mean_loss(model: nn.Module, examples: Examples) -> float:
-    """Computed as the steps do, so that the base version itself is there at step 0."""
+    """Return the mean loss as the steps compute it, so that the base version is there at step 0."""
     if len(examples) == 0:
         return 0.0
     learner = copy.deepcopy(model).eval()
@@ -91,7 +91,7 @@ def _mean_loss(model: nn.Module, examples: Examples) -> float:
 
 
 def _steps(model: nn.Module, examples: Examples, target: float, options: Options) -> int | None:
-    """Full-batch Adam steps in eval mode, so that frozen statistics stay frozen."""
+    """Count full-batch Adam steps to the target, in eval mode; None where it is not reached."""
     if len(examples) == 0:
         return None
     learner = copy.deepcopy(model).eval()
@@ -111,7 +111,7 @@ def _steps(model: nn.Module, examples: Examples, target: float, options: Options
 def _alike(
     forget: Examples, never_seen: Examples, generator: torch.Generator
 ) -> tuple[Examples, Examples]:
-    """Of both sets, as many rows of each class as both have."""
+    """Draw from both sets as many rows of each class as both have."""
     ours, theirs = forget.labels, never_seen.labels
     size = int(torch.cat([ours, theirs]).max()) + 1
     counts = torch.minimum(
@@ -124,7 +124,7 @@ def _alike(
 
 
 def _drawn(labels: Tensor, counts: Tensor, generator: torch.Generator) -> Tensor:
-    """Positions of ``counts[c]`` rows of every class c, drawn without replacement."""
+    """Draw positions of ``counts[c]`` rows of every class c, without replacement."""
     chosen = []
     for label, count in enumerate(counts.tolist()):
         here = torch.nonzero(labels == label)[:, 0]

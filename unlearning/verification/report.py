@@ -50,15 +50,15 @@ class Verification:
     retrain_because: tuple[str, ...] = ()
 
     def outcome(self, gate: str) -> Outcome:
-        """The outcome of one gate."""
+        """Return the outcome of one gate."""
         return next(o for o in self.outcomes if o.gate == gate)
 
     def metric(self, name: str) -> Metric:
-        """One metric by its name."""
+        """Return one metric by its name."""
         return next(m for m in self.metrics if m.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts, lists, words and finite numbers; None where there is no value."""
+        """Return plain dicts, lists, words and finite numbers; None where there is no value."""
         document = {
             "kind": self.kind,
             "verdict": str(self.verdict),
@@ -78,7 +78,7 @@ class Verification:
         return plain
 
     def _reasons(self) -> list[str]:
-        """Why the verdict is what it is: the gates that decided it."""
+        """Return the reasons of the gates that decided the verdict."""
         decided = [o for o in self.outcomes if o.outcome is self.verdict]
         if self.verdict is not Verdict.FAILED:
             decided = [o for o in decided if o.concern == "removal"]
@@ -147,7 +147,7 @@ def _relearn(relearn: RelearnTime) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON types only: NaN and infinities become None."""
+    """Return JSON types only: NaN and infinities become None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -51,7 +51,7 @@ class Scores:
         return bool(np.all(self.loss < WORST_LOSS))
 
     def take(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> Scores:
-        """The scores at ``positions`` (indices or a mask), in that order."""
+        """Return the scores at ``positions`` (indices or a mask), in that order."""
         kept = self.probabilities
         return Scores(
             loss=self.loss[positions],
@@ -62,13 +62,13 @@ class Scores:
         )
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays by name, for storage."""
+        """Return plain arrays by name, for storage."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: array for name, array in named.items() if array is not None}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Scores:
-        """What ``to_arrays`` gave."""
+        """Return the scores that ``to_arrays`` gave arrays of."""
         kept = arrays.get("probabilities")
         return cls(
             loss=np.asarray(arrays["loss"], dtype=np.float64),
@@ -95,12 +95,12 @@ class ModelScores:
     calibration: Scores | None = None
 
     def sets(self) -> dict[str, Scores]:
-        """The sets that are there, by name."""
+        """Return the sets that are there, by name."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: scores for name, scores in named.items() if scores is not None}
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Plain arrays named ``set.field``, for storage."""
+        """Return plain arrays named ``set.field``, for storage."""
         return {
             f"{name}.{field}": array
             for name, scores in self.sets().items()
@@ -109,7 +109,7 @@ class ModelScores:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> ModelScores:
-        """What ``to_arrays`` gave."""
+        """Return the scores that ``to_arrays`` gave arrays of."""
         grouped: dict[str, dict[str, NDArray[np.generic]]] = {}
         for key, array in arrays.items():
             name, _, field = key.partition(".")
@@ -125,7 +125,7 @@ def score(
     rows: Integers | None = None,
     keep_probabilities: bool = False,
 ) -> Scores:
-    """Scores of ``model`` in eval mode on ``examples``; the model is left as it was.
+    """Score ``model`` in eval mode on ``examples``; the model is left as it was.
 
     Losses are taken in float64, where a confident row keeps a positive loss instead of the 0.0 or
     -0.0 of float32. ``rows`` names the rows; by default they are the positions in the examples'

@@ -48,7 +48,7 @@ class Outcome:
 
 
 def overall(outcomes: Sequence[Outcome]) -> Verdict:
-    """Failed if any gate failed; no power if no gate about removal passed; else passed."""
+    """Return failed if any gate failed, no power if no gate about removal passed, else passed."""
     if any(o.outcome is Verdict.FAILED for o in outcomes):
         return Verdict.FAILED
     removal = [o for o in outcomes if o.concern == "removal"]
@@ -58,13 +58,13 @@ def overall(outcomes: Sequence[Outcome]) -> Verdict:
 
 
 def fact(gate: str, holds: bool, *, otherwise: str, reason: str) -> Outcome:
-    """A gate about something that is known, not estimated."""
+    """Judge something that is known, not estimated."""
     outcome = Verdict.PASSED if holds else Verdict.FAILED
     return Outcome(gate, "integrity", outcome, reason if holds else otherwise)
 
 
 def utility(gate: str, drop: Estimate, *, limit: float, criteria: Criteria) -> Outcome:
-    """Accuracy lost against the control on the same rows, at most ``limit``."""
+    """Judge whether accuracy lost on the same rows, a share, is at most ``limit``."""
     low, high = drop.interval(criteria.confidence)
     found = f"accuracy changed by {_points(-drop.value)} [{_points(-high)}, {_points(-low)}]"
     allowed = f"the allowed {_points(-limit)}"
@@ -94,7 +94,7 @@ class Excess:
     exact: bool = False
 
     def gone(self, criteria: Criteria) -> Interval:
-        """Interval of what the control had more, by the paired difference."""
+        """Return the interval of what the control had more, by the paired difference."""
         return self.control.minus(self.unlearned).interval(criteria.confidence)
 
 
@@ -107,14 +107,14 @@ class Question:
     why_not: str = ""
 
     def answer(self, criteria: Criteria) -> Outcome:
-        """The gate's outcome."""
+        """Return the gate's outcome."""
         if self.excess is None:
             return Outcome(self.gate, "removal", Verdict.NO_POWER, self.why_not)
         return removal(self.gate, self.excess, criteria=criteria)
 
 
 def removal(gate: str, excess: Excess, *, criteria: Criteria) -> Outcome:
-    """Whether the excess is gone, is not, or cannot be told."""
+    """Judge whether the excess is gone, is not, or cannot be told."""
     outcome, reason = _judge(excess, criteria)
     if excess.exact and outcome is Verdict.FAILED:
         outcome = Verdict.NO_POWER
@@ -154,7 +154,7 @@ def _judge(excess: Excess, criteria: Criteria) -> tuple[Verdict, str]:
 def _against_control(
     excess: Excess, criteria: Criteria, *, found: str, inside: bool
 ) -> tuple[Verdict, str]:
-    """The control misses the target for certain; the paired differences decide.
+    """Judge by the paired differences where the control misses the target for certain.
 
     Without any change what is left is the control's own excess times a constant, so a model that
     is its control fails where its control can be told from the target; and it cannot lie within a
@@ -179,7 +179,7 @@ def _against_control(
 
 
 def _may_be_on_target(excess: Excess, criteria: Criteria) -> bool:
-    """The value keeps the limit, or its interval holds the target."""
+    """Return whether the value keeps the limit, or its interval holds the target."""
     low, high = excess.unlearned.interval(criteria.confidence)
     value = excess.unlearned.value
     if excess.two_sided:

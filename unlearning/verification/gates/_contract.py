@@ -137,7 +137,7 @@ class Gate(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class IntegrityGate(Gate):
-    """A gate about something that is known, not estimated."""
+    """Judge something that is known, not estimated."""
 
     concern: ClassVar[Concern] = "integrity"
 

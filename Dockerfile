@@ -7,7 +7,7 @@
 FROM python:3.11-slim AS requirements
 COPY pyproject.toml /
 RUN python -c "import tomllib; p = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
-print(*p['dependencies'], sep='\n', file=open('/api.txt', 'w')); \
+print(*p['dependencies'], *p['optional-dependencies']['s3'], sep='\n', file=open('/api.txt', 'w')); \
 print(*p['optional-dependencies']['worker'], sep='\n', file=open('/worker.txt', 'w'))"
 
 FROM python:3.11-slim AS api-dependencies

@@ -27,6 +27,14 @@ class Unavailable(StoreError):
     """The store cannot be read or written now; nothing is wrong with what is stored."""
 
 
+class Unreachable(Unavailable):
+    """A bucket does not answer, takes too long, or answers with an error of its own."""
+
+
+class Refused(Unavailable):
+    """A bucket does not exist, or its owner does not let this process in."""
+
+
 class Unreadable(Unavailable):
     """The store's directory cannot be read."""
 

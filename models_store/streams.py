@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from typing_extensions import Buffer
@@ -30,6 +31,19 @@ class Part(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
+
+
+class File:
+    """A file on the disk as ``Content``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.size_bytes = path.stat().st_size
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield the file's bytes, from its beginning."""
+        with self._path.open("rb") as stream:
+            yield from pieces(stream)
 
 
 def part(stream: BinaryIO, size: int) -> BinaryIO:

@@ -95,13 +95,17 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     digester = Digester.from_settings(settings)
     app.state.settings = settings
     app.state.engine = engine
-    app.state.store = open_store(settings.store_location)
+    app.state.store = open_store(
+        settings.store_location,
+        scratch=settings.scratch,
+        timeout_seconds=settings.store_timeout_seconds,
+    )
     app.state.sessions = sessions
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
-    app.state.checks = readiness.Checks(settings, engine)
+    app.state.checks = readiness.Checks(settings)
     app.state.limiter = limits.Limiter(settings.requests_per_minute)
     app.state.previews = limits.Limiter(settings.previews_per_minute, what="previews")
     app.state.recorder = Recorder(sessions, digester, app.state.wake, max_queue=settings.max_queue)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -19,6 +20,9 @@ DEVELOPMENT_SUBJECT_KEY = "development-only-subject-digest-key"
 DEVELOPMENT_SIGNING_KEY = base64.b64encode(b"development-only-signing-key-32b").decode()
 
 MINIMUM_SECRET_LENGTH = 32
+
+#: A bucket's name and, after a slash, a prefix; no user, password, port or query.
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?")
 
 
 class Settings(BaseSettings):
@@ -44,6 +48,14 @@ class Settings(BaseSettings):
     )
     broker_url: str = Field("", description="Celery broker; empty: files in the state directory")
     store_dir: Path | None = Field(None, description="checkpoints and arrays; empty: state/store")
+    store_url: str = Field(
+        "",
+        description="instead of UNLEARN_STORE_DIR: a directory, or s3://bucket/prefix, with "
+        "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set",
+    )
+    store_timeout_seconds: float = Field(
+        30.0, gt=0, description="a bucket's answer that takes longer is given up"
+    )
     data_root: Path | None = Field(
         None, description="server-side data sources must lie under it; empty: state/data"
     )
@@ -130,18 +142,32 @@ class Settings(BaseSettings):
 
     @property
     def store(self) -> Path:
-        """Directory of checkpoints and arrays."""
+        """Directory of checkpoints and arrays, where they are kept in one."""
         return self.store_dir or self.state_dir / "store"
 
     @property
     def store_location(self) -> str:
         """Where checkpoints and arrays are kept, for ``models_store.open_store``."""
-        return str(self.store)
+        return self.store_url or str(self.store)
+
+    @property
+    def scratch(self) -> Path:
+        """Directory in which uploads wait, where the store is not a directory itself."""
+        return self.state_dir / "uploads"
 
     @property
     def sources(self) -> Path:
         """Directory under which server-side data sources must lie."""
         return self.data_root or self.state_dir / "data"
+
+    @model_validator(mode="after")
+    def _refuse_unclear_stores(self) -> Self:
+        if self.store_url and self.store_dir is not None:
+            raise ValueError("UNLEARN_STORE_URL and UNLEARN_STORE_DIR are both set; set one")
+        scheme, separator, rest = self.store_url.partition("://")
+        if separator and (scheme != "s3" or not _BUCKET.fullmatch(rest)):
+            raise ValueError("UNLEARN_STORE_URL must be a directory, or s3://bucket/prefix")
+        return self
 
     @model_validator(mode="after")
     def _refuse_weak_secrets(self) -> Self:

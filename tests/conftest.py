@@ -6,6 +6,7 @@ says so; in CI its absence is a failure.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import uuid
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger import audit, db, schema
 from service.settings import Settings
+from tests import s3
 
 DEFAULT_POSTGRES = ("postgresql://127.0.0.1:5432/postgres", "postgresql://127.0.0.1:5432/test")
 
@@ -139,6 +141,24 @@ def redis_url() -> Iterator[str]:
     yield url
     client.flushdb()
     client.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """An S3 server over HTTP."""
+    for needed in ("obstore", "moto", "flask"):
+        if importlib.util.find_spec(needed) is None:
+            _leave_out(f"{needed} is not installed (make setup)")
+    with s3.running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> s3.Server:
+    """The S3 server, with its endpoint and credentials in the environment."""
+    for name, value in {**s3.ENVIRONMENT, "AWS_ENDPOINT_URL": s3_server.url}.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
 
 
 def _leave_out(reason: str) -> NoReturn:

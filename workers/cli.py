@@ -212,12 +212,12 @@ def check_ledger(
     erasure on a model that was live with its records, no raw row of one stands in tables or files.
     Exit 1 when something is wrong that was not repaired.
     """
-    from models_store import open_store
     from models_store.errors import StoreError
     from service.ledger import audit, db, findings, reconciler
-    from workers import reconcile
+    from workers import reconcile, stores
 
-    stored = open_store(Settings().store_location).rows
+    settings = Settings()
+    stored = stores.open_for(settings, _engine(settings)).rows
     with _session() as session:
         checked = audit.verify(session)
         broken = findings.everything(session)

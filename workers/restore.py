@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from models_store import Store, open_store
+from models_store import Store
 from service.ledger import canonical, db, replay, signing, tombstones
 from service.ledger.digests import Digester
 from service.ledger.replay import Replayed
@@ -17,7 +17,7 @@ from service.ledger.states import DatasetStatus
 from service.ledger.tables import Dataset
 from service.ledger.tombstones import Found, Tombstones
 from service.settings import Settings
-from workers import reconcile
+from workers import reconcile, stores
 
 
 def export(settings: Settings, engine: Engine, file: Path) -> Tombstones:
@@ -39,7 +39,7 @@ def export(settings: Settings, engine: Engine, file: Path) -> Tombstones:
 def check(settings: Settings, engine: Engine, file: Path) -> Found:
     """What of the list came back with the backup; changes nothing."""
     listed = tombstones.read(file.read_bytes(), keys=_keys(settings))
-    store = open_store(settings.store_location)
+    store = stores.open_for(settings, engine)
     with db.session_factory(engine)() as session:
         return _compare(session, settings, store, listed)
 
@@ -47,7 +47,7 @@ def check(settings: Settings, engine: Engine, file: Path) -> Found:
 def apply(settings: Settings, engine: Engine, file: Path, *, actor: str) -> Replayed:
     """Replay the list, so that the workers forget again. May be repeated."""
     listed = tombstones.read(file.read_bytes(), keys=_keys(settings))
-    store = open_store(settings.store_location)
+    store = stores.open_for(settings, engine)
     sessions = db.session_factory(engine)
     with sessions() as session:
         found = _compare(session, settings, store, listed)

@@ -17,12 +17,12 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from models_store import Store, open_store
+from models_store import Store
 from service.ledger import batches, db, leases
 from service.ledger.connections import Limits
 from service.ledger.digests import Digester
 from service.settings import Settings
-from workers import fault_points
+from workers import fault_points, stores
 from workers.compute.process import ComputeProcess, Stopping
 
 #: How long the database server's time is counted on before it is asked for again.
@@ -66,7 +66,7 @@ class Runtime:
 
     @cached_property
     def store(self) -> Store:
-        return open_store(self.settings.store_location)
+        return stores.open_for(self.settings, self.engine, self.now)
 
     @property
     def actor(self) -> str:

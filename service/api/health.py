@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 
 from service.api import bodies, problems, readiness
 from service.errors import Unavailable
-from service.ledger import storage
 
 router = bodies.router(tag="health")
 
@@ -39,7 +38,6 @@ _DATABASE = {
     "what was accepted before is safe; try again",
     "not_migrated": "the database is not up to date: nothing can be recorded or looked up; "
     "run: unlearn migrate",
-    **{fault.value: detail for fault, detail in storage.DETAILS.items()},
 }
 _WORKER = (
     "no worker lives: deletion requests are accepted, recorded and shown with their due dates, but "

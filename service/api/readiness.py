@@ -13,11 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import broker
-from service.ledger import db, heartbeats, schema, storage
+from service.ledger import db, heartbeats, schema
 from service.ledger.connections import Limits
 from service.settings import Settings
 
@@ -26,7 +25,7 @@ LOOK_SECONDS = 4.0
 
 log = logging.getLogger("service.readiness")
 
-Database = Literal["reachable", "unreachable", "not_migrated", "full", "read_only", "faulty"]
+Database = Literal["reachable", "unreachable", "not_migrated"]
 Broker = Literal["reachable", "unreachable"]
 Worker = Literal["alive", "absent", "unknown"]
 
@@ -39,17 +38,15 @@ class Seen:
 
     database: Database
     broker: Broker
-    #: Unknown while the database, in which workers say that they live, tells or takes nothing.
+    #: Unknown while the database, in which workers say that they live, tells nothing.
     worker: Worker
 
 
 class Checks:
     """One look at a time per part; whoever asks meanwhile waits for the same one."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        """Look at what these settings name; ``engine`` is the one of the requests."""
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._disk = storage.Watch(engine)
         limits = replace(Limits.of_requests(settings), statement_seconds=2.0, lock_seconds=2.0)
         self._engine = db.engine(settings.database, pool_size=1, limits=limits)
         self._sessions = db.session_factory(self._engine)
@@ -88,17 +85,12 @@ class Checks:
             with self._sessions() as session:
                 if not schema.is_current(db.read_only(session)):
                     return "not_migrated", "unknown"
-                fault = self._disk.seen()
-                if fault is not None:  # workers cannot say that they live
-                    return fault.value, "unknown"
                 beat_seconds = self._settings.heartbeat_seconds
                 alive = heartbeats.living(session, beat_seconds=beat_seconds)
                 return "reachable", "alive" if alive else "absent"
         except SQLAlchemyError as error:
-            fault = storage.fault(error)
-            said = "does not answer" if fault is None else f"has a disk that is {fault.value}"
-            log.warning("the database %s: %s", said, type(error).__name__)
-            return "unreachable" if fault is None else fault.value, "unknown"
+            log.warning("the database does not answer: %s", type(error).__name__)
+            return "unreachable", "unknown"
 
     def _look_at_the_broker(self) -> Broker:
         try:

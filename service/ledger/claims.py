@@ -379,7 +379,7 @@ def _owing_anchor() -> Any:
     """SQL: ``Version`` was trained, or imported and measured, and could not go live at once."""
     measured = exists().where(Import.version_id == Version.id, Import.finished_at.is_not(None))
     return and_(
-        db.among(Version.status, VersionStatus.CANDIDATE),
+        Version.status == VersionStatus.CANDIDATE,
         Version.anchor_id == Version.id,
         or_(Version.training_run_id.is_not(None), measured),
     )
@@ -401,9 +401,9 @@ def _waits(now: datetime) -> tuple[ColumnElement[bool], ...]:
     """SQL: the erasure can be claimed now, and its ``DeletionRequest`` still wants it."""
     return (
         erasures.is_open(),
-        db.among(Erasure.status, ErasureStatus.PENDING),
+        Erasure.status == ErasureStatus.PENDING,
         or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
-        db.among(DeletionRequest.status, *_WANTED),
+        DeletionRequest.status.in_(_WANTED),
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, db, locks, naming, shares
+from service.ledger import audit, locks, naming, shares
 from service.ledger.naming import Names
 from service.ledger.states import (
     ERASURE_MOVES,
@@ -167,7 +167,7 @@ def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
 def _without_models() -> ColumnElement[bool]:
     """SQL: ``DeletionRequest`` is accepted, of one dataset, and no model has a share of it."""
     return and_(
-        db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
+        DeletionRequest.status == RequestStatus.ACCEPTED,
         DeletionRequest.dataset_id.is_not(None),
         ~exists().where(Erasure.request_id == DeletionRequest.id),
     )
@@ -189,11 +189,11 @@ def _without_models_here() -> ColumnElement[bool]:
     )
     # Other requests may have excluded them all: this one must still move on.
     stuck = and_(
-        db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
+        DeletionRequest.status == RequestStatus.ACCEPTED,
         ~exists().where(Erasure.request_id == DeletionRequest.id),
     )
     return and_(
-        db.among(DeletionRequest.status, RequestStatus.ACCEPTED, RequestStatus.PROCESSING),
+        DeletionRequest.status.in_([RequestStatus.ACCEPTED, RequestStatus.PROCESSING]),
         ~share_here,
         or_(not_excluded, stuck),
     )
@@ -307,12 +307,9 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     of_class = exists().where(
         naming.of_class(), Record.excluded_revision.is_not(None), Record.erased_at.is_(None)
     )
-    # Asked at each look for work: without values of its own it is planned once.
-    processing = db.among(DeletionRequest.status, RequestStatus.PROCESSING)
+    processing = DeletionRequest.status == RequestStatus.PROCESSING
     ready = (processing, ~unfinished, ~listed, ~of_class)
-    seen = session.scalars(
-        select(DeletionRequest.id).where(*ready).limit(literal_column(str(ROWS_AT_ONCE)))
-    ).all()
+    seen = session.scalars(select(DeletionRequest.id).where(*ready).limit(ROWS_AT_ONCE)).all()
     if not seen:
         return []
     # A model that goes live meanwhile would give an ended request a share.

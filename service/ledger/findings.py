@@ -60,34 +60,11 @@ class Finding:
 def everything(session: Session) -> list[Finding]:
     """Broken promises anywhere in the ledger."""
     broken: set[Finding] = set()
-    after = 0
-    while (version := next_published(session, after)) is not None:
-        broken |= of_version(session, version)
-        after = version.id
-    past = ""
-    while names := next_completed(session, past):
-        broken |= of_requests(session, names)
-        past = names[-1]
+    for version in _versions(session, _published()):
+        broken |= held(session, version)
+    completed = select(DeletionRequest.id).where(DeletionRequest.status == RequestStatus.COMPLETED)
+    broken |= of_requests(session, session.scalars(completed.order_by(DeletionRequest.id)).all())
     return sorted(broken)
-
-
-def next_published(session: Session, after: int) -> Version | None:
-    """Return the published version with the lowest id above ``after``, or None."""
-    wanted = select(Version).where(_published(), Version.id > after)
-    return session.scalars(wanted.order_by(Version.id).limit(1)).one_or_none()
-
-
-def next_completed(session: Session, past: str) -> Sequence[str]:
-    """Return the ids of the first completed requests after ``past``, as a statement takes them."""
-    wanted = select(DeletionRequest.id).where(
-        DeletionRequest.status == RequestStatus.COMPLETED, DeletionRequest.id > past
-    )
-    return session.scalars(wanted.order_by(DeletionRequest.id).limit(_VALUES)).all()
-
-
-def of_version(session: Session, version: Version) -> set[Finding]:
-    """Broken promises about a published version, whatever it says that it is clean of."""
-    return held(session, version, since=version.data_revision)
 
 
 def of_models(session: Session, names: Iterable[str]) -> set[Finding]:
@@ -118,13 +95,10 @@ def _published() -> ColumnElement[bool]:
     return Version.status == VersionStatus.PUBLISHED
 
 
-def _completed_of(
-    session: Session, version: Version, model: Model, since: int | None
-) -> Select[Any]:
+def _completed_of(session: Session, version: Version, model: Model) -> Select[Any]:
     """Select of the completed requests, each once, of whose records the version holds one."""
     naming_one = naming.naming(
-        Record.dataset_id == model.dataset_id,
-        lineage.contained_and_excluded(session, version, since=since),
+        Record.dataset_id == model.dataset_id, lineage.contained_and_excluded(session, version)
     )
     return select(DeletionRequest.id).where(
         DeletionRequest.id.in_(naming_one), DeletionRequest.status == RequestStatus.COMPLETED
@@ -132,18 +106,11 @@ def _completed_of(
 
 
 def held(
-    session: Session,
-    version: Version,
-    *,
-    requests: Sequence[str] | None = None,
-    since: int | None = None,
+    session: Session, version: Version, *, requests: Sequence[str] | None = None
 ) -> set[Finding]:
-    """The completed requests, or which of these, of whose records the version holds one.
-
-    Of records excluded after the version's ``clean_revision``, or after the revision ``since``.
-    """
+    """The completed requests, or which of these, of whose records the version holds one."""
     model = session.get_one(Model, version.model_id)
-    wanted = _completed_of(session, version, model, since)
+    wanted = _completed_of(session, version, model)
     if requests is not None:
         wanted = wanted.where(DeletionRequest.id.in_(requests))
     return {

@@ -22,7 +22,7 @@ from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import audit, batches, canonical, db, leases, lineage, locks, versions
+from service.ledger import audit, batches, canonical, leases, lineage, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
@@ -109,11 +109,11 @@ def due(now: datetime) -> Select[int, datetime]:
         .join(Model, Model.id == Batch.model_id)
         .join(Version, Version.id == Batch.version_id)
         .where(
-            db.among(Batch.status, BatchStatus.HELD),
+            Batch.status == BatchStatus.HELD,
             or_(
                 Batch.held_until <= now,
                 Model.production_id.is_distinct_from(Batch.base_version_id),
-                ~db.among(Version.status, VersionStatus.CANDIDATE),
+                Version.status != VersionStatus.CANDIDATE,
             ),
         )
     )

@@ -112,16 +112,13 @@ def contained(session: Session, version: Version) -> ColumnElement[bool]:
     return and_(used, or_(Record.excluded_revision.is_(None), still))
 
 
-def contained_and_excluded(
-    session: Session, version: Version, *, since: int | None = None
-) -> ColumnElement[bool]:
+def contained_and_excluded(session: Session, version: Version) -> ColumnElement[bool]:
     """SQL: ``Record`` is excluded from training, and the version still contains it.
 
-    Reads no more than what was excluded after the version's ``clean_revision``, or after the
-    revision ``since`` where that one is not to be trusted.
+    Reads no more than what was excluded after the version's ``clean_revision``.
     """
     return and_(
-        Record.excluded_revision > (version.clean_revision if since is None else since),
+        Record.excluded_revision > version.clean_revision,
         of_training(version.record_list_id),
         *(() if version.id == version.anchor_id else (~_forgotten(session, version),)),
     )
@@ -169,11 +166,6 @@ def leave_line(version: Version) -> None:
     """Nothing follows the version: the next one from its parent continues the parent's line."""
     if version.id != version.anchor_id:
         version.line_id = version.id
-
-
-def doubt(version: Version) -> None:
-    """The version holds what it was said to be clean of: look at all since its anchor again."""
-    version.clean_revision = version.data_revision
 
 
 def drift(session: Session, version: Version, *, now: datetime) -> Drift:

@@ -200,6 +200,25 @@ class Record(Base):
     erased_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class DataKey(Base):
+    """The key of a shard: some thousand rows of a dataset, encrypted in a bucket.
+
+    Stores in a directory have none. A row is erased by rewriting its shard under another key.
+    """
+
+    __tablename__ = "data_keys"
+
+    #: Key of the array; while it is being written, a name of its own.
+    array: Mapped[str] = mapped_column(String(DIGEST_LENGTH), primary_key=True)
+    #: The shard's place in the array.
+    number: Mapped[int] = mapped_column(primary_key=True)
+    #: sha256 of the encrypted shard, by which it is found.
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    rows: Mapped[int]
+    secret: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+
+
 class RecordList(Base):
     """Records of a dataset on which somebody trained elsewhere; immutable."""
 
@@ -548,8 +567,7 @@ class Batch(Base):
     fence: Mapped[int] = mapped_column(BigInteger)
     #: Its next method trains, so only the trainings lane takes it.
     trains: Mapped[bool] = mapped_column(default=False)
-    #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …,
-    #: "lasting": whether it would say so again}]``.
+    #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …}]``.
     tried: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     attempts: Mapped[int] = mapped_column(default=1)
     error: Mapped[str | None] = mapped_column(Text)
@@ -645,7 +663,7 @@ class Worker(Base):
 
 
 class Reconciliation(Base):
-    """How far the background check has looked at the audit chain, and at everything; one row."""
+    """How far the background check has looked at the audit chain; one row."""
 
     __tablename__ = "reconciliation"
 
@@ -653,11 +671,6 @@ class Reconciliation(Base):
     #: The last line whose change was looked at.
     seq: Mapped[int] = mapped_column(BigInteger)
     at: Mapped[datetime] = mapped_column(Instant)
-    #: When the last full proof began; NULL: one is due.
-    full_at: Mapped[datetime | None] = mapped_column(Instant)
-    #: The last version, and the last request, that it has looked at; NULL: it is not there (yet).
-    full_version: Mapped[int | None]
-    full_request: Mapped[str | None] = mapped_column(String(40))
 
 
 class AuditEvent(Base):

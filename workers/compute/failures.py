@@ -20,6 +20,8 @@ MACHINE_FAULTS = frozenset(
         "InterruptedError",
         "BlockingIOError",
         "Unreadable",
+        "Unreachable",
+        "Refused",
     }
 )
 

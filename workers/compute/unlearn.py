@@ -17,7 +17,7 @@ from unlearning import anchor as anchors
 from unlearning import methods, objective, options, training, verification
 from unlearning.anchor import Anchor, Forgotten
 from unlearning.architectures import Classifier
-from unlearning.errors import NothingRetained, UnusableDirection, WrongOptions
+from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import Context, Method, Update
 from unlearning.update_log import UpdateLog
@@ -57,9 +57,6 @@ def run(
             remember=place.kept,
         )
         forget = rows.rows(request["forget"])
-        retain = rows.retain(request["forget"])
-        if not len(retain):
-            raise NothingRetained
         method = _method(request)
         exact = method.guarantee == "exact"
         base, damaged = _base(request, place, store, needed=not exact)
@@ -69,7 +66,7 @@ def run(
         update = method.unlearn(
             base,
             forget,
-            retain,
+            rows.retain(request["forget"]),
             options=options.parse(method.options, _options(method, request)),
             context=context,
             generator=torch.Generator().manual_seed(request["seed"]),
@@ -79,7 +76,7 @@ def run(
         _require_finite(updated)
     with clock.step("store"):
         if update.is_anchor:
-            objective.recalibrate_batch_norm(updated, retain)
+            objective.recalibrate_batch_norm(updated, rows.retain(request["forget"]))
         checkpoint = workspace.save(
             store,
             "checkpoints",

@@ -1,0 +1,476 @@
+"""What only a bucket does: faults of its server, half uploads, old versions, keys, memory."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, select
+
+from models_store import Store, errors, open_store, tensors
+from service.ledger import db
+from service.ledger.tables import DataKey
+from tests import s3
+from tests.proxy import Proxy
+from tests.s3 import Server
+from workers.stores import LedgerKeys
+
+pytest.importorskip("obstore")
+
+from models_store.object_store import blobs, bucket, shards
+
+ROWS = np.random.default_rng(5).integers(1, 256, size=(60, 96), dtype=np.uint8)
+SECRETS = [value for name, value in s3.ENVIRONMENT.items() if "KEY" in name]
+
+
+class Place:
+    """A versioned bucket with a store in it, and the ledger that keeps its keys."""
+
+    def __init__(self, server: Server, engine: Engine, scratch: Path) -> None:
+        self.server, self.engine, self.scratch = server, engine, scratch
+        self.bucket = server.bucket(versioned=True)
+        self.store = self.open()
+
+    def open(self, timeout_seconds: float = 30.0) -> Store:
+        return open_store(
+            f"s3://{self.bucket}/p",
+            data_keys=LedgerKeys(self.engine),
+            scratch=self.scratch,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def write(self, rows: np.ndarray = ROWS, name: str = "visits") -> str:
+        with self.store.rows.writer(name=name, dtype=rows.dtype, shape=rows.shape[1:]) as writer:
+            writer.append(rows, np.ones(len(rows), np.int64))
+            return writer.finish(
+                splits=np.zeros(len(rows), np.uint8), classes=2, source={"file": "visits.csv"}
+            ).key
+
+    def save(self, size: int = 1000, seed: int = 0) -> str:
+        named = {"w": np.random.default_rng(seed).normal(size=size)}
+        return tensors.save(self.store.blobs, named, {}, kind="checkpoints").digest
+
+    def secrets(self) -> list[bytes]:
+        """Every data key in the database."""
+        with db.session_factory(self.engine)() as session:
+            return list(session.scalars(select(DataKey.secret)))
+
+    def names(self) -> set[str]:
+        return set(self.server.objects(self.bucket))
+
+
+@pytest.fixture
+def place(
+    s3_environment: Server, sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Place:
+    monkeypatch.setattr(shards, "MOST_ROWS", 20)
+    return Place(s3_environment, sqlite_database, tmp_path / "scratch")
+
+
+@pytest.fixture
+def parts_of_1000(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blobs, "PART_BYTES", 1000)
+
+
+def opened(content: bytes, key: bytes) -> bytes | None:
+    """What a shard holds under a key; None where it is not the shard's."""
+    for count in range(1, 21):
+        try:
+            plain = shards.decrypt(content, key, rows=count, dtype=np.dtype(np.uint8), shape=(96,))
+        except shards.WrongShard:
+            continue
+        return plain.rows.tobytes() + plain.digests.tobytes()
+    return None
+
+
+def test_no_byte_of_a_row_is_in_the_bucket_in_plain(place: Place) -> None:
+    place.write()
+    for name, content in place.server.versions(place.bucket):
+        for row in ROWS:
+            assert row[:8].tobytes() not in content, name
+
+
+def test_erased_rows_open_under_no_key_that_is_left_in_any_version_of_any_object(
+    place: Place,
+) -> None:
+    key = place.write()
+    before = place.secrets()
+    gone = [3, 25, 26]
+    digests = place.store.rows.digests(key, gone)
+    assert {
+        row
+        for row in gone
+        for _, content in place.server.versions(place.bucket)
+        for one in before
+        if ROWS[row].tobytes() in (opened(content, one) or b"")
+    } == set(gone)
+
+    place.store.rows.erase(key, gone)
+
+    left = place.secrets()
+    assert len(left) == len(before) == 3
+    assert len(set(left) & set(before)) == 1  # of the shard that lost no row
+    versions = place.server.versions(place.bucket)
+    assert (
+        len([name for name, _ in versions if "/shards/" in name]) == 5
+    )  # old ones are still there
+    opening = [opened(content, one) for _, content in versions for one in left]
+    found = b"".join(plain for plain in opening if plain is not None)
+    for row, digest in zip(gone, digests, strict=True):
+        assert ROWS[row].tobytes() not in found
+        assert digest.tobytes() not in found
+    kept = np.setdiff1d(np.arange(60), gone)
+    assert all(ROWS[row].tobytes() in found for row in kept)
+
+
+def test_a_destroyed_data_key_is_in_no_byte_of_the_database_file(place: Place) -> None:
+    key = place.write()
+    before = place.secrets()
+    place.store.rows.erase(key, [0, 20, 40])
+    with place.engine.connect() as connection:
+        connection.connection.dbapi_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    file = Path(str(place.engine.url.database))
+    content = b"".join(one.read_bytes() for one in file.parent.glob(f"{file.name}*"))
+    assert not any(one in content for one in before)
+    assert all(one in content for one in place.secrets())
+
+
+def test_a_dataset_that_is_deleted_leaves_no_key(place: Place) -> None:
+    key = place.write()
+    place.store.rows.delete(key)
+    assert place.secrets() == []
+    assert place.names() == set()
+
+
+def test_an_erasure_that_another_worker_overtook_is_done_all_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = place.write()
+    other, put = place.open().rows, type(place.store.rows).put_shard
+    overtaken = iter([True])
+
+    def put_after_another(self: object, plain: shards.Plain) -> object:
+        if next(overtaken, False):
+            other.erase(key, [2])
+        return put(self, plain)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(place.store.rows), "put_shard", put_after_another)
+    place.store.rows.erase(key, [1])
+    assert place.open().rows.erased(key).tolist() == [1, 2]
+    place.open().rows.verify(key)
+
+
+def test_shards_without_a_key_are_swept_once_they_are_old(place: Place) -> None:
+    key = place.write()
+    place.store.rows.erase(key, [0])
+    names = [name for name in place.names() if "/shards/" in name]
+    assert len(names) == 4
+    place.store.rows.sweep(keep={key}, older_than_seconds=3600)
+    assert len([name for name in place.names() if "/shards/" in name]) == 4
+    place.store.rows.sweep(keep={key}, older_than_seconds=0)
+    assert len([name for name in place.names() if "/shards/" in name]) == 3
+    place.store.rows.verify(key)
+
+
+def test_what_a_killed_writer_left_is_swept_with_its_keys(place: Place) -> None:
+    program = """
+        import sys, numpy as np, os, signal
+        from models_store import open_store
+        from models_store.object_store import shards
+        from service.ledger import db
+        from workers.stores import LedgerKeys
+        shards.MOST_ROWS = 20
+        store = open_store(sys.argv[1], data_keys=LedgerKeys(db.engine(sys.argv[2])))
+        with store.rows.writer(name="x", dtype="uint8", shape=(96,)) as writer:
+            writer.append(np.ones((50, 96), np.uint8), np.zeros(50, np.int64))
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    url = place.engine.url.render_as_string()
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), f"s3://{place.bucket}/p", url],
+        check=False,
+    )
+    assert len(place.secrets()) == len(place.names()) == 2
+    assert place.store.rows.sweep(keep=set(), older_than_seconds=3600) == []
+    assert len(place.secrets()) == 2
+    assert len(place.store.rows.sweep(keep=set(), older_than_seconds=0)) == 1
+    assert place.secrets() == []
+    assert place.names() == set()
+
+
+def test_shards_that_lie_about_their_digest_are_found(place: Place) -> None:
+    key = place.write()
+    name = next(one for one in sorted(place.names()) if "/shards/" in one)
+    content = bytearray(place.server.objects(place.bucket)[name])
+    content[-20] ^= 1
+    place.server.client.put_object(Bucket=place.bucket, Key=name, Body=bytes(content))
+    for look in (place.store.rows.open, place.store.rows.verify):
+        with pytest.raises(errors.CorruptArray, match="was changed"):
+            look(key)
+    place.server.client.delete_object(Bucket=place.bucket, Key=name)
+    with pytest.raises(errors.CorruptArray, match="is not in the bucket"):
+        place.open().rows.open(key)
+
+
+@pytest.mark.usefixtures("parts_of_1000")
+def test_a_half_upload_counts_for_nothing_and_is_completed_by_the_next_put(place: Place) -> None:
+    digest = place.save()
+    names = sorted(name for name in place.names() if digest in name)
+    assert len(names) == 10  # nine parts and the manifest
+    for name in (names[0], names[8]):  # the manifest, and a part that never came
+        place.server.client.delete_object(Bucket=place.bucket, Key=name)
+    assert not place.store.blobs.exists("checkpoints", digest)
+    assert place.store.blobs.digests("checkpoints") == []
+    with pytest.raises(errors.NotStored):
+        tensors.load(place.store.blobs, digest, kind="checkpoints")
+    assert place.save() == digest
+    place.store.blobs.verify("checkpoints", digest)
+
+
+@pytest.mark.usefixtures("parts_of_1000")
+def test_a_half_upload_is_swept_once_it_is_old(place: Place) -> None:
+    digest = place.save()
+    place.server.client.delete_object(Bucket=place.bucket, Key=f"p/checkpoints/{digest}/manifest")
+    sweep = place.store.blobs.sweep
+    assert sweep("checkpoints", keep=set(), older_than_seconds=3600) == []
+    assert sweep("checkpoints", keep=set(), older_than_seconds=0) == [digest]
+    assert place.names() == set()
+
+
+@pytest.mark.usefixtures("parts_of_1000")
+@pytest.mark.parametrize("damage", ["flipped", "short", "gone", "manifest"])
+def test_a_blob_that_lies_about_its_digest_is_found_and_replaced_by_the_next_put(
+    place: Place, damage: str
+) -> None:
+    digest = place.save()
+    name = f"p/checkpoints/{digest}/" + ("manifest" if damage == "manifest" else "part-00003")
+    content = bytearray(place.server.objects(place.bucket)[name])
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        place.server.client.delete_object(Bucket=place.bucket, Key=name)
+    else:
+        body = bytes(content[: 999 if damage == "short" else None])
+        place.server.client.put_object(Bucket=place.bucket, Key=name, Body=body)
+    with pytest.raises(errors.CorruptCheckpoint):
+        tensors.load(place.store.blobs, digest, kind="checkpoints")
+    with pytest.raises(errors.CorruptCheckpoint):
+        place.store.blobs.verify("checkpoints", digest)
+    assert place.save() == digest
+    place.store.blobs.verify("checkpoints", digest)
+
+
+def test_an_orphan_that_is_put_again_while_it_is_swept_stays(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = place.save()
+    really = bucket.Bucket.list
+
+    def list_as_of_long_ago(self: bucket.Bucket, under: str) -> Iterator[bucket.Found]:
+        for one in really(self, under):
+            yield replace(one, modified_at=one.modified_at - timedelta(hours=2))
+
+    sweep = place.store.blobs.sweep
+    with monkeypatch.context() as ageing:
+        ageing.setattr(bucket.Bucket, "list", list_as_of_long_ago)
+        # In truth it was put just now, as by a worker between the listing and the deletion.
+        assert sweep("checkpoints", keep=set(), older_than_seconds=3600) == []
+    place.store.blobs.verify("checkpoints", digest)
+
+
+def everything(store: Store) -> list[object]:
+    """One of each operation on a store."""
+    digest = "0" * 64
+    return [
+        lambda: store.check(),
+        lambda: tensors.save(store.blobs, {"w": np.ones(3)}, {}, kind="checkpoints"),
+        lambda: store.blobs.open("checkpoints", digest),
+        lambda: store.blobs.exists("checkpoints", digest),
+        lambda: store.blobs.digests("checkpoints"),
+        lambda: store.blobs.delete("checkpoints", digest),
+        lambda: store.blobs.sweep("checkpoints", keep=set(), older_than_seconds=0),
+        lambda: store.rows.open(digest),
+        lambda: store.rows.keys(),
+        lambda: store.rows.erase(digest, [0]),
+        lambda: store.rows.delete(digest),
+        lambda: store.rows.sweep(keep=set(), older_than_seconds=0),
+    ]
+
+
+def require(error: type[errors.StoreError], store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """Every operation ends with this error, which tells no secret."""
+    with caplog.at_level(logging.DEBUG):
+        for act in everything(store):
+            with pytest.raises(error) as caught:
+                act()  # type: ignore[operator]
+            told = repr(caught.value) + str(caught.value) + repr(caught.value.__cause__)
+            assert not any(secret in told for secret in SECRETS)
+    assert not any(secret in caplog.text for secret in SECRETS)
+
+
+def test_a_bucket_that_is_away_is_unreachable(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    require(errors.Unreachable, place.open(timeout_seconds=1), caplog)
+
+
+def test_a_bucket_that_says_nothing_is_unreachable_within_its_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy("127.0.0.1", place.server.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        store = place.open(timeout_seconds=1)
+        store.check()
+        proxy.swallow()
+        with pytest.raises(errors.Unreachable, match="no answer in time"):
+            store.check()
+        proxy.forward()
+        store.check()
+
+
+def test_a_slow_bucket_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Proxy("127.0.0.1", place.server.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        store = place.open(timeout_seconds=10)
+        proxy.delay(0.2)
+        saved = tensors.save(store.blobs, {"w": np.ones(3)}, {}, kind="checkpoints")
+        store.blobs.verify("checkpoints", saved.digest)
+
+
+def test_a_bucket_that_does_not_exist_refuses(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    place.bucket = "nobody-made-this"
+    require(errors.Refused, place.open(timeout_seconds=5), caplog)
+
+
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+@contextmanager
+def answering(answer: Answer) -> Iterator[str]:
+    """An HTTP server that has every request, with its body, answered; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_request(self) -> None:
+            answer(self, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_request  # noqa: N815 - their names
+
+        def log_message(self, *_: object) -> None:
+            """Tell nobody."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def send(to: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
+    to.send_response(status)
+    for name, value in {**headers, "Content-Length": str(len(body))}.items():
+        to.send_header(name, value)
+    to.end_headers()
+    if to.command != "HEAD":
+        to.wfile.write(body)
+
+
+def forbid(request: BaseHTTPRequestHandler, _body: bytes) -> None:
+    """Let nobody in, and quote what was sent."""
+    quoted = f"<Error><Code>AccessDenied</Code><Message>{request.headers}</Message></Error>"
+    send(request, 403, quoted.encode())
+
+
+def test_a_bucket_that_lets_nobody_in_refuses_and_what_it_quotes_is_not_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with answering(forbid) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        require(errors.Refused, place.open(timeout_seconds=5), caplog)
+
+
+@pytest.mark.usefixtures("parts_of_1000")
+def test_puts_whose_answers_are_lost_are_found_done(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puts: list[str] = []
+
+    def lose_the_first_answer(request: BaseHTTPRequestHandler, body: bytes) -> None:
+        server = http.client.HTTPConnection("127.0.0.1", place.server.port)
+        server.request(request.command, request.path, body, dict(request.headers))
+        answer = server.getresponse()
+        content = answer.read()
+        if request.command == "PUT":
+            puts.append(request.path)
+            if puts.count(request.path) == 1:
+                request.connection.close()  # done, and the answer is lost
+                return
+        kept = {n: v for n, v in answer.getheaders() if n in ("ETag", "Last-Modified")}
+        kept |= {"Content-Range": answer.headers.get("Content-Range", "")}
+        send(request, answer.status, content, **{n: v for n, v in kept.items() if v})
+
+    with answering(lose_the_first_answer) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        place.store = place.open()
+        place.store.blobs.verify("checkpoints", place.save())
+    assert len(puts) > len(set(puts)) == 10
+
+
+MEGABYTES = 400
+MEMORY = """
+    import hashlib, resource, sys
+    import numpy as np
+    from models_store import open_store, tensors
+    store = open_store(sys.argv[1])
+    tensor = np.zeros((int(sys.argv[2]) << 20) // 4, np.float32)
+    tensor[::1000] = np.random.default_rng(0).normal(size=len(tensor[::1000]))
+    tensors.save(store.blobs, {"warm": np.ones(1)}, {}, kind="caches")
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    before = peak()
+    saved = tensors.save(store.blobs, {"w": tensor}, {}, kind="caches")
+    put = peak() - before
+    del tensor
+    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    before = int(status["VmRSS"].split()[0]) / 1024
+    loaded = tensors.load(store.blobs, saved.digest, kind="caches")
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    got = int(status["VmHWM"].split()[0]) / 1024 - before - loaded["w"].nbytes / 2**20
+    print(put, got)
+"""
+
+
+def test_a_put_and_a_get_take_less_than_64_megabytes_beside_the_tensor(place: Place) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(MEMORY),
+            f"s3://{place.bucket}/p",
+            str(MEGABYTES),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    put, got = map(float, done.stdout.split())
+    assert put < 64
+    assert got < 64

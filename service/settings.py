@@ -88,7 +88,9 @@ class Settings(BaseSettings):
         60.0, gt=0, description="PostgreSQL: same, for a worker, which tries again later"
     )
     database_bulk_seconds: float = Field(
-        3600.0, gt=0, description="PostgreSQL: same, for the commands of unlearn"
+        3600.0,
+        gt=0,
+        description="PostgreSQL: same, for commands of unlearn over everything there is",
     )
     database_keepalive_seconds: float = Field(
         10.0,

@@ -15,6 +15,8 @@ from rich.table import Table
 from service.settings import Settings
 from workers import cli_datasets, cli_errors, cli_suppressions, cli_withdrawals
 from workers.cli_errors import stop as _stop
+from workers.cli_ledger import bulk_engine as _bulk_engine
+from workers.cli_ledger import bulk_session as _bulk_session
 from workers.cli_ledger import engine as _engine
 from workers.cli_ledger import session as _session
 
@@ -59,7 +61,7 @@ def migrate() -> None:
 
     settings = Settings()
     schema.make_directory(settings.database)
-    engine = db.engine(settings.database, limits=Limits.of_commands(settings))
+    engine = db.engine(settings.database, limits=Limits.of_bulk(settings))
     schema.upgrade(engine)
     err.print("The database is at the present schema.")
 
@@ -218,7 +220,7 @@ def check_ledger(
 
     settings = Settings()
     stored = stores.open_for(settings, _engine(settings)).rows
-    with _session() as session:
+    with _bulk_session() as session:
         checked = audit.verify(session)
         broken = findings.everything(session)
         try:
@@ -228,7 +230,7 @@ def check_ledger(
         keys = reconcile.array_keys(session)
     if repair:
         reconcile.erase(stored, rows, keys)
-        with _session() as session:
+        with _bulk_session() as session:
             for name, its in rows.items():
                 reconciler.overwritten(session, name, len(its), actor="cli")
             reconciler.repair(session, broken, actor="cli", now=db.now())
@@ -253,7 +255,7 @@ def export_tombstones(
     from workers import restore
 
     settings = Settings()
-    listed = restore.export(settings, _engine(settings), file)
+    listed = restore.export(settings, _bulk_engine(settings), file)
     err.print(f"{len(listed.requests)} deletion requests are listed in {file}.")
 
 
@@ -272,7 +274,7 @@ def check_restored(
     from workers import restore
 
     settings = Settings()
-    engine = _engine(settings)
+    engine = _bulk_engine(settings)
     try:
         found = restore.check(settings, engine, file)
         for line in restore.lines(found):

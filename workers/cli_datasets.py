@@ -68,7 +68,7 @@ def add_dataset(
     if not path.exists():
         raise _stop(f"there is no file or folder {path}")
     settings = Settings()
-    runtime = Runtime.make(settings, engine=cli_ledger.engine(settings))
+    runtime = Runtime.make(settings, engine=cli_ledger.bulk_engine(settings))
     columns = {
         "record_id": record_id,
         "subject_id": subject_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
+from sqlalchemy.orm import Session
 
 from workers import cli_ledger
 from workers.cli_errors import err
@@ -31,7 +32,7 @@ def withdraw_model(name: ModelName, purge_now: Now = False, yes: Yes = False) ->
 
     with cli_ledger.session() as session:
         model = models.get(session, name)
-        _confirm(f"Withdraw model {name} with all its versions, for good?", yes=yes)
+        _confirm(session, f"Withdraw model {name} with all its versions, for good?", yes=yes)
         withdrawals.withdraw_model(
             session, model, purge=_purge(purge_now), actor=ACTOR, now=db.now()
         )
@@ -60,7 +61,7 @@ def withdraw_version(
         owner = models.get(session, model)
         going = versions.get(session, owner, number)
         successor = None if promote is None else versions.get(session, owner, promote)
-        _confirm(f"Withdraw version {number} of {model}, for good?", yes=yes)
+        _confirm(session, f"Withdraw version {number} of {model}, for good?", yes=yes)
         withdrawals.withdraw_version(
             session,
             owner,
@@ -90,7 +91,7 @@ def delete_dataset(
 
     with cli_ledger.session() as session:
         dataset = datasets.get(session, name)
-        _confirm(f"Destroy every row of dataset {name}, for good?", yes=yes)
+        _confirm(session, f"Destroy every row of dataset {name}, for good?", yes=yes)
         withdrawals.withdraw_dataset(
             session,
             dataset,
@@ -107,6 +108,7 @@ def _purge(now: bool) -> Literal["after_window", "now"]:
     return "now" if now else "after_window"
 
 
-def _confirm(question: str, *, yes: bool) -> None:
+def _confirm(session: Session, question: str, *, yes: bool) -> None:
     if not yes:
+        session.commit()  # nobody else has to wait for the answer
         typer.confirm(question, abort=True, err=True)

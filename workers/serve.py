@@ -253,7 +253,7 @@ def _ending(code: int) -> str:
 
 
 def _migrate(settings: Settings) -> None:
-    engine = db.engine(settings.database, limits=Limits.of_commands(settings))
+    engine = db.engine(settings.database, limits=Limits.of_bulk(settings))
     schema.upgrade(engine)
     engine.dispose()
 

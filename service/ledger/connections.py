@@ -77,8 +77,8 @@ class Limits:
         )
 
     @classmethod
-    def of_commands(cls, settings: Settings) -> Self:
-        """What a command may wait for, which reads or moves everything there is."""
+    def of_bulk(cls, settings: Settings) -> Self:
+        """What a command may wait for that reads or moves everything there is."""
         seconds = settings.database_bulk_seconds
         return replace(cls.of_work(settings), statement_seconds=seconds, lock_seconds=seconds)
 

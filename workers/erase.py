@@ -105,6 +105,13 @@ def _blank(runtime: Runtime, dataset_id: int, held: leases.Held) -> None:
         with runtime.session() as session:
             seconds = runtime.settings.lease_seconds
             leases.renew(session, held, seconds=seconds, now=runtime.now())
+            suppressions.keep_owners(
+                session,
+                session.get_one(Dataset, dataset_id),
+                first=first,
+                rows=removals.ROWS_AT_ONCE,
+                digester=runtime.digester,
+            )
             more = removals.blank(
                 session, dataset_id, first=first, marker=marker, now=runtime.now()
             )

@@ -88,7 +88,7 @@ def match(
     by_id = _by_record_id(
         session,
         dataset,
-        {form for ask in asks for one in ask.record_ids for form in _record_forms(dataset, one)},
+        {form for ask in asks for one in ask.record_ids for form in record_forms(dataset, one)},
     )
     subjects = {digest for ask in asks for digest in _candidates(dataset, ask, digester)}
     by_subject = _by_subjects(session, [dataset.id], subjects).get(dataset.id, {})
@@ -110,7 +110,7 @@ def match(
 
 def rows_of(session: Session, dataset: Dataset, record_ids: Sequence[str]) -> list[int | None]:
     """The row of every id, in order; None where it names no record of the dataset."""
-    forms = [_record_forms(dataset, one) for one in record_ids]
+    forms = [record_forms(dataset, one) for one in record_ids]
     by_id = _by_record_id(session, dataset, {form for given in forms for form in given})
     kept = (_kept(given, by_id) for given in forms)
     return [None if form is None else by_id[form].row for form in kept]
@@ -201,7 +201,7 @@ def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[lis
     """What the ask's record ids name, and how many of them name nothing."""
     hits: dict[str, _Hit] = {}
     unknown: set[str] = set()
-    for forms in (_record_forms(dataset, one) for one in ask.record_ids):
+    for forms in (record_forms(dataset, one) for one in ask.record_ids):
         kept = _kept(forms, by_id)
         if kept is None:
             unknown.add(forms[0])
@@ -260,7 +260,7 @@ def _by_form(dataset: Dataset, ask: Ask, digester: Digester) -> list[list[str]]:
     return [digester.subject_candidates(dataset.name, form) for form in forms]
 
 
-def _record_forms(dataset: Dataset, text: str) -> tuple[str, ...]:
+def record_forms(dataset: Dataset, text: str) -> tuple[str, ...]:
     """Forms under which a record id may be kept; generated ones were once the row's number."""
     found = _numbered(text) if dataset.record_id_origin == Origin.GENERATED else None
     return (found[0], str(int(found[1]))) if found else _forms(dataset, text)

@@ -2,8 +2,9 @@
 
 A subject is suppressed in every dataset from the moment a request about it is recorded, unless that
 is cancelled or denied. A row is suppressed from the moment its raw data are overwritten, by a keyed
-digest of its record id and content: the same file under another name does not bring it back. Within
-its own dataset a record id stays taken for ever.
+digest of its record id and content: the same file under another name does not bring it back, nor
+does it once the dataset itself is removed. Within its own dataset a record id stays taken for ever.
+Whose a row was is known from its record, and from then on from digests beside the suppression.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ class Entry(BaseModel):
     #: Of a row: its dataset's name, and its number there.
     dataset: str | None
     row: int | None
+    #: Of a row whose dataset is removed; lists of earlier releases have none.
+    subject: str | None = None
+    record: str | None = None
     created_at: AwareDatetime
     lifted_at: AwareDatetime | None
 
@@ -137,6 +141,36 @@ def keep_rows(
         session.execute(insert(Suppression), entries)
 
 
+def keep_owners(
+    session: Session, dataset: Dataset, *, first: int, rows: int, digester: Digester
+) -> None:
+    """Keep whose the suppressed rows from ``first`` on were, since their records will not tell."""
+    found = session.execute(
+        select(Suppression.id, Record.record_id, Record.subject_digest)
+        .join(
+            Record,
+            and_(Record.dataset_id == Suppression.dataset_id, Record.row == Suppression.row),
+        )
+        .where(
+            Suppression.dataset_id == dataset.id,
+            Suppression.row >= first,
+            Suppression.row < first + rows,
+            # Another attempt: the record's id means nothing any more.
+            Suppression.record_digest.is_(None),
+        )
+    )
+    kept = [
+        {
+            "id": number,
+            "subject_digest": subject,
+            "record_digest": digester.record(dataset.name, name),
+        }
+        for number, name, subject in found
+    ]
+    if kept:
+        session.execute(update(Suppression), kept)
+
+
 def about_to_go(session: Session) -> dict[Dataset, list[int]]:
     """Rows by dataset that open requests name and whose raw data still stand."""
     open_ones = session.scalars(
@@ -201,6 +235,8 @@ def entries(session: Session) -> list[Entry]:
             request=one.request_id,
             dataset=name,
             row=one.row,
+            subject=one.subject_digest,
+            record=one.record_digest,
             created_at=one.created_at,
             lifted_at=one.lifted_at,
         )
@@ -231,7 +267,15 @@ def restore(session: Session, listed: Iterable[Entry]) -> None:
             "row": one.row,
         }
         if one.name not in ours:
-            session.add(Suppression(**columns, created_at=one.created_at, lifted_at=one.lifted_at))
+            session.add(
+                Suppression(
+                    **columns,
+                    subject_digest=one.subject,
+                    record_digest=one.record,
+                    created_at=one.created_at,
+                    lifted_at=one.lifted_at,
+                )
+            )
         elif one.lifted_at is not None:
             same = (
                 getattr(Suppression, name).is_not_distinct_from(columns[name]) for name in columns
@@ -282,6 +326,8 @@ def readmit_subject(
             Record.subject_digest.in_(here),
         )
         lifted += _lift(session, theirs.exists(), now=now)
+        # Of rows whose datasets are removed.
+        lifted += _lift(session, Suppression.subject_digest.in_(here), now=now)
     digest = digester.subject(identifiers.normalise(subject_id))
     _say(session, f"suppression:{digest}", {"lifted": lifted}, actor=actor)
     return lifted
@@ -303,6 +349,15 @@ def readmit_records(
     for here in _chunks(sorted(rows)):
         of_rows = (Suppression.dataset_id == dataset.id) & Suppression.row.in_(here)
         lifted += _lift(session, of_rows, now=now)
+    known = {
+        digest
+        for one in record_ids
+        for form in matching.record_forms(dataset, one)
+        for digest in digester.record_candidates(dataset.name, form)
+    }
+    for here in _chunks(sorted(known)):  # where the dataset is removed
+        of_removed = (Suppression.dataset_id == dataset.id) & Suppression.record_digest.in_(here)
+        lifted += _lift(session, of_removed, now=now)
     records = sorted(digester.record(dataset.name, one) for one in set(record_ids))
     data = {"lifted": lifted, "records": len(records), "digest": canonical.digest(records)}
     _say(session, f"dataset:{dataset.name}", data, actor=actor)

@@ -514,6 +514,10 @@ class Suppression(Base):
     #: Of a row: which one it was.
     dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.id"))
     row: Mapped[int | None]
+    #: Of a row: digests of its subject and record id, once its dataset is removed and its record
+    #: tells them no more; by them it can be readmitted.
+    subject_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    record_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     created_at: Mapped[datetime] = mapped_column(Instant)
     lifted_at: Mapped[datetime | None] = mapped_column(Instant)
 

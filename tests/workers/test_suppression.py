@@ -10,7 +10,15 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from service.ledger import datasets, identifiers, records, requests, suppressions
+from service.ledger import (
+    datasets,
+    identifiers,
+    records,
+    removals,
+    requests,
+    suppressions,
+    withdrawals,
+)
 from service.ledger.identifiers import Case
 from service.ledger.intake import DatasetNotReady
 from service.ledger.matching import Ask
@@ -191,6 +199,53 @@ def test_whoever_is_readmitted_comes_back_and_what_was_forgotten_stays_so(shop: 
         assert datasets.counts(session, first).erased == 5
     shop.forget(None, subject_id="Person-2")
     assert shop.left_out("visits-3", path) == 4
+
+
+def test_whose_rows_a_removed_dataset_held_may_come_back_like_any_other(shop: Shop) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    shop.forget("visits", subject_id="Person-2")
+    shop.forget("visits", record_ids=("visit-5", "visit-7"))
+    with shop.runtime.session() as session:
+        withdrawals.withdraw_dataset(
+            session,
+            datasets.get(session, "visits"),
+            models="withdraw",
+            purge="now",
+            actor="key:k",
+            now=shop.runtime.now(),
+        )
+    erase.run_due(shop.runtime)
+    with shop.runtime.session() as session:
+        assert datasets.get(session, "visits").status == DatasetStatus.PURGED
+    # What was forgotten stays out although the dataset is gone.
+    assert shop.left_out("visits-2", path) == 6
+    with callers.application(shop.settings) as app:
+        caller, url = callers.client(app, "requests:approve"), "/v1/suppressions:readmit"
+        subject = {"subject_id": "Person-2"}
+        record = {"dataset": "visits", "record_ids": ["visit-5"]}
+        lifted = [caller.post(url, json=body).json()["lifted"] for body in (subject, record)]
+        assert lifted == [6, 1]  # its two forms and four rows; one row
+        assert caller.post(url, json=subject).json() == {"lifted": 0}
+    shop.add("visits-3", path)
+    assert shop.records("visits-3") == _visits(7)
+    # By file and without subjects as well: the rows themselves are readmitted.
+    shop.add("visits-4", shop.write("bare.csv", "subject"))
+    assert shop.records("visits-4") == _visits(7)
+
+
+def test_a_removal_that_is_done_again_keeps_whose_the_rows_were(shop: Shop) -> None:
+    shop.add("visits", shop.write("visits.csv"))
+    shop.forget("visits", subject_id="Person-2")
+    with shop.runtime.session() as session:
+        data = datasets.get(session, "visits")
+        owners = {"first": 0, "rows": ROWS, "digester": shop.runtime.digester}
+        for marker in ("one-", "two-"):  # the first worker was killed
+            suppressions.keep_owners(session, data, **owners)
+            removals.blank(session, data.id, first=0, marker=marker, now=shop.runtime.now())
+        who = {"digester": shop.runtime.digester, "actor": "k", "now": shop.runtime.now()}
+        named = [f"visit-{row}" for row in range(2, ROWS, 6)]
+        assert suppressions.readmit_records(session, "visits", named, **who) == 4
 
 
 def test_a_person_is_readmitted_at_the_command_line(

@@ -211,6 +211,7 @@ def test_a_restored_backup_heeds_the_suppressions_of_the_list(
     _ask(session, "ann")
     gone = _ask(session, "ben", None)
     suppressions.keep_rows(session, data, {2: "2" * 64}, now=NOW)
+    suppressions.keep_owners(session, data, first=0, rows=4, digester=DIGESTER)
     suppressions.readmit_subject(session, "ann", **WHO)
     listed = _exported(session)
     assert _compared(session, listed).clean
@@ -224,6 +225,9 @@ def test_a_restored_backup_heeds_the_suppressions_of_the_list(
     assert _suppressed(session) == _suppressed(session, Kind.FOLDED) == {DIGESTER.subject("ben")}
     assert _suppressed(session, Kind.ROW) == {"2" * 64}
     assert _compared(session, listed).clean
+    [row] = session.query(Suppression).filter(Suppression.kind == Kind.ROW.value)
+    assert row.subject_digest == DIGESTER.subject("ben")
+    assert row.record_digest == DIGESTER.record("faces", "r2")
     assert suppressions.readmit_records(session, "faces", ["r2"], **WHO) == 1
     assert _compared(session, listed).clean  # what was lifted since the list stays lifted
 

@@ -16,8 +16,6 @@ from service.settings import Settings
 from workers import cli_datasets, cli_errors, cli_suppressions, cli_withdrawals
 from workers.cli_errors import stop as _stop
 from workers.cli_ledger import bulk_engine as _bulk_engine
-from workers.cli_ledger import bulk_session as _bulk_session
-from workers.cli_ledger import engine as _engine
 from workers.cli_ledger import session as _session
 
 app = typer.Typer(
@@ -219,8 +217,10 @@ def check_ledger(
     from workers import reconcile, stores
 
     settings = Settings()
-    stored = stores.open_for(settings, _engine(settings)).rows
-    with _bulk_session() as session:
+    engine = _bulk_engine(settings)
+    sessions = db.session_factory(engine)
+    stored = stores.open_for(settings, engine).rows
+    with sessions() as session:
         checked = audit.verify(session)
         broken = findings.everything(session)
         try:
@@ -230,7 +230,7 @@ def check_ledger(
         keys = reconcile.array_keys(session)
     if repair:
         reconcile.erase(stored, rows, keys)
-        with _bulk_session() as session:
+        with sessions() as session:
             for name, its in rows.items():
                 reconciler.overwritten(session, name, len(its), actor="cli")
             reconciler.repair(session, broken, actor="cli", now=db.now())

@@ -16,13 +16,6 @@ def session() -> Session:
     return db.session_factory(engine(Settings()))()
 
 
-def bulk_session() -> Session:
-    """A session for a command that reads or moves everything there is (``bulk_engine``)."""
-    from service.ledger import db
-
-    return db.session_factory(bulk_engine(Settings()))()
-
-
 def engine(settings: Settings) -> Engine:
     """The ledger's database; stops the command where there is none that this code can use.
 

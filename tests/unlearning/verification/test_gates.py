@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from importlib import metadata
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from unlearning.errors import UnknownName, WrongOptions
 from unlearning.verification import (
+    Criteria,
     Disclosure,
     Evidence,
     ModelScores,
@@ -19,8 +21,7 @@ from unlearning.verification import (
     matching,
     verify,
 )
-from unlearning.verification.criteria import Limit
-from unlearning.verification.gates import Direction, Gate, IntegrityGate, Need, RemovalGate, Subject
+from unlearning.verification.gates import Direction, IntegrityGate, Need, RemovalGate, Subject
 
 from .evidence import drawn, scores
 
@@ -76,38 +77,81 @@ def test_an_unknown_gate_is_named_beside_those_that_there_are() -> None:
         gates.get("membrship")
 
 
-def _installed(monkeypatch: pytest.MonkeyPatch, *made: Gate) -> None:
-    """Have these gates installed as well."""
-    known = gates.get
-    own = {gate.name: gate for gate in made}
-    points = [metadata.EntryPoint(name, "nowhere", gates.GROUP) for name in own]
-    monkeypatch.setattr(gates, "_others", lambda: {point.name: point for point in points})
-    monkeypatch.setattr(gates, "get", lambda name: own.get(name) or known(name))
+Install = Callable[..., None]
 
 
-def test_two_gates_may_share_a_limit_but_not_differ_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    membership = gates.get("membership")
-    twin = replace(membership, name="twin", metric="twin_auc")
-    _installed(monkeypatch, twin)
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Install a package of one module, whose gate is an expression over ``membership``."""
+
+    def make(name: str, module: str, gate: str) -> None:
+        (tmp_path / f"{module}.py").write_text(PACKAGE.format(gate=gate))
+        about = tmp_path / f"{module}-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(f"[{gates.GROUP}]\n{name} = {module}\n")
+        gates.installed.cache_clear()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield make
+    gates.installed.cache_clear()
+
+
+PACKAGE = """
+from dataclasses import replace
+
+from unlearning.verification import gates
+from unlearning.verification.criteria import Limit
+
+membership = gates.get("membership")
+GATE = {gate}
+"""
+
+
+def test_two_gates_may_share_a_limit(install: Install) -> None:
+    install("twin", "alike", 'replace(membership, name="twin", metric="twin_auc")')
     assert "twin" in {gate.name for gate in gates.installed()}
-    wider = replace(twin, limits=(replace(twin.limits[0], default=0.5),))
-    _installed(monkeypatch, wider)
+    assert limits.known().keys() == limits.values(Criteria()).keys() - _criteria()
+
+
+def test_two_gates_do_not_differ_in_a_limit(install: Install) -> None:
+    wider = "(replace(membership.limits[0], default=0.5),)"
+    install("twin", "wider", f'replace(membership, name="twin", metric="twin", limits={wider})')
     with pytest.raises(WrongOptions, match="membership_auc"):
         gates.installed()
 
 
-def test_a_metric_belongs_to_one_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    _installed(monkeypatch, replace(gates.get("membership"), name="twin"))
+def test_a_metric_belongs_to_one_gate(install: Install) -> None:
+    install("twin", "same", 'replace(membership, name="twin")')
     with pytest.raises(WrongOptions, match="membership_auc"):
         gates.installed()
 
 
-def test_a_limit_is_not_called_like_a_criterion(monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = Limit("confidence", "Least confidence.", default=0.5)
-    twin = replace(gates.get("membership"), name="twin", metric="twin_auc", limits=(limit,))
-    _installed(monkeypatch, twin)
+def test_a_limit_is_not_called_like_a_criterion(install: Install) -> None:
+    limit = '(Limit("confidence", "Least confidence.", default=0.5),)'
+    install("twin", "sure", f'replace(membership, name="twin", metric="twin", limits={limit})')
     with pytest.raises(WrongOptions, match="confidence"):
         limits.known()
+
+
+@pytest.mark.parametrize(
+    ("module", "gate"), [("misnamed", "membership"), ("other", '"a gate"'), ("none", "None")]
+)
+def test_what_is_no_gate_of_its_name_is_refused(install: Install, module: str, gate: str) -> None:
+    install("twin", module, gate)
+    with pytest.raises(UnknownName, match="'twin' must be a module that defines GATE"):
+        gates.installed()
+
+
+def test_an_installed_gate_replaces_none_of_ours(install: Install) -> None:
+    ours = gates.get("membership")
+    install("membership", "imposter", 'replace(membership, question="Why not?")')
+    assert gates.get("membership") is ours
+    assert gates.names().count("membership") == 1
+
+
+def _criteria() -> set[str]:
+    return {field.name for field in fields(Criteria)} - {"limits"}
 
 
 def test_a_gate_that_measures_another_metric_than_it_says_is_refused() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from unlearning.errors import WrongOptions
 from unlearning.verification import Evidence, ModelScores, Scores, divergence, matching, measures
 from unlearning.verification.estimates import Estimate
 from unlearning.verification.measures import Metric
@@ -170,3 +171,11 @@ def test_calibrated_attacks_run_on_the_batches_that_have_references() -> None:
         assert found.rows == 60
         assert found.unlearned.value == pytest.approx(expected.unlearned.value)
     assert matching.match([without]).with_references() is None
+
+
+def test_a_list_by_row_is_no_note() -> None:
+    value = Estimate(0.5, np.zeros(0), np.zeros(0))
+    band = Metric("band", value, notes={"reference_band": [0.1, 0.2], "references": 3})
+    assert band.notes["references"] == 3
+    with pytest.raises(WrongOptions, match="belongs into `records`"):
+        Metric("rows", value, notes={"scores": [0.1, 0.2, 0.3]})

@@ -6,15 +6,15 @@ Every end is written under the lease that the batch was claimed with (``claims``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session, aliased
 
-from service.ledger import audit, erasures, ids, leases, locks, versions
+from service.ledger import audit, erasures, ids, leases, locks, taken, versions
 from service.ledger.states import BatchStatus, VersionStatus
 from service.ledger.tables import Batch, BatchRecord, Erasure, Model, Version
 
@@ -35,7 +35,10 @@ class Retry:
 
 
 def rows(session: Session, batch: Batch) -> list[int]:
-    """Rows of the base version's training data that the batch forgets."""
+    """Rows of the base version's training data that the batch forgets, ascending."""
+    known: list[int] | None = taken.find(session, _rows_key(batch))
+    if known is not None:
+        return known
     return list(
         session.scalars(
             select(BatchRecord.row)
@@ -45,21 +48,54 @@ def rows(session: Session, batch: Batch) -> list[int]:
     )
 
 
+def keep_rows(session: Session, batch: Batch, found: Iterable[int]) -> None:
+    """Remember the rows of a batch that this transaction opens."""
+    taken.keep(session, _rows_key(batch), sorted(found))
+
+
 def erasures_of(session: Session, batch: Batch) -> list[Erasure]:
     """The batch's erasures, oldest first."""
-    return list(
-        session.scalars(select(Erasure).where(Erasure.batch_id == batch.id).order_by(Erasure.id))
-    )
+    locked: list[Erasure] | None = taken.find(session, _erasures_key(batch.id))
+    return list(session.scalars(_erasures(batch.id))) if locked is None else locked
+
+
+def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
+    """Return the batch that is run under this lease, which is locked from here on.
+
+    ``LeaseLost`` when it was taken over. Its model, its base version and the anchor are read with
+    it, and kept.
+    """
+    leases.hold(session, held)
+    known: tuple[Any, ...] | None = taken.find(session, ("running batch", batch_id))
+    if known is None:
+        anchor = aliased(Version)
+        wanted = (
+            select(Batch, Model, Version, anchor)
+            .join(Model, Model.id == Batch.model_id)
+            .join(Version, Version.id == Batch.base_version_id)
+            .outerjoin(anchor, anchor.id == Version.anchor_id)
+            .where(Batch.id == batch_id)
+            # Only whoever holds or revokes the lease changes a running batch.
+            .execution_options(populate_existing=True)
+        )
+        known = tuple(session.execute(wanted).one())
+        taken.keep(session, ("running batch", batch_id), known)
+    batch: Batch = known[0]
+    if batch.status != BatchStatus.RUNNING or batch.fence != held.fence:
+        raise leases.LeaseLost(f"batch {batch.id} was taken over; drop the work")
+    return batch
 
 
 def lock(session: Session, batch: Batch, *, held: leases.Held) -> list[Erasure]:
     """Lock a running batch's erasures and return them; ``LeaseLost`` when it was taken over."""
-    leases.hold(session, held)
-    session.refresh(batch)
-    if batch.status != BatchStatus.RUNNING or batch.fence != held.fence:
-        raise leases.LeaseLost(f"batch {batch.id} was taken over; drop the work")
-    wanted = select(Erasure).where(Erasure.batch_id == batch.id).order_by(Erasure.id)
-    return list(session.scalars(wanted.with_for_update(key_share=True)))
+    running(session, batch.id, held=held)
+    known: list[Erasure] | None = taken.find(session, _erasures_key(batch.id))
+    if known is not None:
+        return known
+    wanted = _erasures(batch.id).with_for_update(key_share=True)
+    members = list(session.scalars(wanted.execution_options(populate_existing=True)))
+    taken.keep(session, _erasures_key(batch.id), members)
+    return members
 
 
 def complete(
@@ -247,3 +283,15 @@ def _close(session: Session, batch: Batch, *, error: str, now: datetime) -> None
     batch.status = BatchStatus.FAILED
     batch.error = error
     batch.finished_at = now
+
+
+def _erasures(batch_id: str) -> Select[Erasure]:
+    return select(Erasure).where(Erasure.batch_id == batch_id).order_by(Erasure.id)
+
+
+def _rows_key(batch: Batch) -> taken.Key:
+    return ("rows of batch", batch.id)
+
+
+def _erasures_key(batch_id: str) -> taken.Key:
+    return ("erasures of batch", batch_id)

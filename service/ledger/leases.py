@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
+from service.ledger import taken
 from service.ledger.tables import Lease
 
 
@@ -64,7 +65,11 @@ def acquire(
         where=or_(Lease.owner.is_(None), Lease.until <= now),
     ).returning(Lease.fence)
     fence = session.execute(statement).scalar_one_or_none()
-    return None if fence is None else Held(key, owner, fence)
+    if fence is None:
+        return None
+    held = Held(key, owner, fence)
+    taken.keep(session, _key(key), held)
+    return held
 
 
 def renew(session: Session, held: Held, *, seconds: float, now: datetime) -> None:
@@ -77,11 +82,13 @@ def hold(session: Session, held: Held) -> None:
 
     Called first in every transaction that writes a result, so that two holders cannot both write.
     """
-    _change(session, held, owner=held.owner)
+    if taken.find(session, _key(held.key)) != held:
+        _change(session, held, owner=held.owner)
 
 
 def release(session: Session, held: Held, *, now: datetime) -> None:
     """Give the lease back; nothing happens when somebody else already has it."""
+    taken.drop(session, _key(held.key))
     session.execute(
         update(Lease)
         .where(Lease.key == held.key, Lease.fence == held.fence)
@@ -95,6 +102,7 @@ def revoke(session: Session, key: str, *, now: datetime) -> None:
     What it computes is killed when it next renews the lease. Nothing happens to a lease that nobody
     ever took.
     """
+    taken.drop(session, _key(key))
     session.execute(
         update(Lease)
         .where(Lease.key == key)
@@ -111,3 +119,8 @@ def _change(session: Session, held: Held, **values: Any) -> None:
     )
     if changed.rowcount != 1:  # type: ignore[attr-defined]  # the stubs type it as a plain Result
         raise LeaseLost(f"the lease {held.key} has a new holder; drop the work and look again")
+    taken.keep(session, _key(held.key), held)
+
+
+def _key(key: str) -> taken.Key:
+    return ("lease", key)

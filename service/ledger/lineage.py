@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from service.ledger import taken
 from service.ledger.tables import Batch, BatchRecord, Dataset, Model, Record, RecordListRow, Version
 
 TRAIN_SPLIT = 0
@@ -44,6 +45,19 @@ class Drift:
         """Share of the anchor's rows; a class is meant to go whole, and does not count."""
         counted = self.forgotten - self.of_whole_classes
         return counted / self.anchor_rows if self.anchor_rows else 0.0
+
+
+def read(session: Session, version_id: int) -> Version:
+    """Return a version, read together with its anchor; both are kept until the transaction ends."""
+    anchor = aliased(Version)
+    version, start = session.execute(
+        select(Version, anchor)
+        .outerjoin(anchor, anchor.id == Version.anchor_id)
+        .where(Version.id == version_id)
+    ).one()
+    taken.keep(session, ("version and anchor", version_id), (version, start))
+    found: Version = version
+    return found
 
 
 def chain(

@@ -18,6 +18,9 @@ Beside these there is the table of suppressions: ``suppressions.share`` comes be
 waits for nobody but ``suppressions.hold``, which comes last before the head. Whoever holds it has
 locked one dataset in the way of ``REVISION`` at most, which nobody with a share waits for.
 
+What the transaction has locked already (``taken``) is neither locked nor read again, except under
+``Hold.INTAKE``, which lets others change the row.
+
 On SQLite nothing is locked here: a writer already has the whole database.
 """
 
@@ -30,6 +33,7 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from service.ledger import taken
 from service.ledger.tables import Dataset, DeletionRequest, Model, TrainingRun
 
 
@@ -51,12 +55,17 @@ _OPTIONS: Mapping[Hold, dict[str, Any]] = {
     Hold.REVISION: {"key_share": True},
     Hold.PUBLICATION: {},
 }
+#: The ways that a lock stands for. Under ``INTAKE`` others may change the row: it is read again.
+_STANDS_FOR: Mapping[Hold, Sequence[Hold]] = {
+    Hold.INTAKE: (),
+    Hold.REVISION: (Hold.INTAKE, Hold.REVISION),
+    Hold.PUBLICATION: (Hold.INTAKE, Hold.REVISION, Hold.PUBLICATION),
+}
 
 
 def datasets(session: Session, ids: Iterable[int], hold: Hold) -> Sequence[Dataset]:
     """Lock datasets by ascending id and return them as they are then."""
-    wanted = select(Dataset).where(Dataset.id.in_(sorted(set(ids)))).order_by(Dataset.id)
-    return session.scalars(_locked(wanted, hold)).all()
+    return _rows(session, Dataset, Dataset.id, sorted(set(ids)), hold)
 
 
 def dataset(session: Session, dataset_id: int, hold: Hold) -> Dataset:
@@ -72,8 +81,7 @@ def named_datasets(session: Session, names: Iterable[str], hold: Hold) -> dict[s
 
 def models(session: Session, ids: Iterable[int]) -> Sequence[Model]:
     """Lock models by ascending id, so that policy and production stay, and return them."""
-    wanted = select(Model).where(Model.id.in_(sorted(set(ids)))).order_by(Model.id)
-    return session.scalars(_locked(wanted, Hold.REVISION)).all()
+    return _rows(session, Model, Model.id, sorted(set(ids)), Hold.REVISION)
 
 
 def training_run(session: Session, run_id: str) -> TrainingRun:
@@ -85,12 +93,28 @@ def training_run(session: Session, run_id: str) -> TrainingRun:
 
 def requests(session: Session, ids: Iterable[str]) -> Sequence[DeletionRequest]:
     """Lock deletion requests by ascending id, so that their states stay, and return them."""
-    wanted = (
-        select(DeletionRequest)
-        .where(DeletionRequest.id.in_(sorted(set(ids))))
-        .order_by(DeletionRequest.id)
-    )
-    return session.scalars(_locked(wanted, Hold.REVISION)).all()
+    return _rows(session, DeletionRequest, DeletionRequest.id, sorted(set(ids)), Hold.REVISION)
+
+
+def locked_dataset(session: Session, dataset_id: int) -> Dataset | None:
+    """Return the dataset if this transaction keeps others from excluding its records."""
+    found: Dataset | None = taken.find(session, _key(Dataset, dataset_id, Hold.REVISION))
+    return found
+
+
+def _rows(session: Session, kind: Any, key: Any, ids: Sequence[Any], hold: Hold) -> Sequence[Any]:
+    known = [taken.find(session, _key(kind, one, hold)) for one in ids]
+    if all(row is not None for row in known):
+        return known
+    rows = session.scalars(_locked(select(kind).where(key.in_(ids)).order_by(key), hold)).all()
+    for row in rows:
+        for as_good in _STANDS_FOR[hold]:
+            taken.keep(session, _key(kind, row.id, as_good), row)
+    return rows
+
+
+def _key(kind: Any, row_id: Any, hold: Hold) -> taken.Key:
+    return (kind, row_id, hold)
 
 
 def _locked(wanted: Select[Any], hold: Hold) -> Select[Any]:

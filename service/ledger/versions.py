@@ -11,11 +11,21 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, erasures, lineage, locks, naming, shares, standing
+from service.ledger import audit, erasures, lineage, locks, naming, shares, standing, taken
 from service.ledger.states import VERSION_MOVES, ErasureStatus, VersionStatus, check_move
 from service.ledger.tables import (
     AliasMove,
@@ -28,6 +38,9 @@ from service.ledger.tables import (
 )
 
 TRAIN_SPLIT = lineage.TRAIN_SPLIT
+
+#: Versions that one statement asks about.
+_ASKED_AT_ONCE = 20
 
 
 class Resurrection(Conflict):
@@ -110,6 +123,7 @@ def register(
     lineage.place(session, model, version, None if anchor_id is None else parent)
     session.add(version)
     session.flush()
+    taken.keep(session, _made_key(version), version)
     lineage.begin_line(version)
     if anchor_id is None:
         version.anchor_id = version.id
@@ -162,7 +176,19 @@ def _owed(session: Session, model: Model, version: Version) -> ColumnElement[boo
 
 def holds_forgotten(session: Session, model: Model, version: Version) -> bool:
     """Whether the version contains a record that it must not."""
-    return session.scalar(owed(session, model, version).limit(1)) is not None
+    return bool(holding_forgotten(session, model, [version]))
+
+
+def holding_forgotten(session: Session, model: Model, found: Sequence[Version]) -> set[int]:
+    """Ids of those of the model's versions that contain a record that they must not."""
+    holding: set[int] = set()
+    for first in range(0, len(found), _ASKED_AT_ONCE):
+        asked = [
+            select(literal(version.id)).where(owed(session, model, version).exists())
+            for version in found[first : first + _ASKED_AT_ONCE]
+        ]
+        holding |= set(session.scalars(union_all(*asked)))
+    return holding
 
 
 def contains_forgotten(session: Session, model: Model, version: Version) -> list[str]:
@@ -184,7 +210,7 @@ def refuse_resurrection(session: Session, model: Model, version: Version) -> Non
 
 def refuse_unmeasured(session: Session, model: Model, version: Version) -> None:
     """Raise while a worker has not measured an imported version."""
-    waiting = session.get(Import, version.id)
+    waiting = session.get(Import, version.id) if version.origin == "imported" else None
     if waiting is not None and waiting.finished_at is None:
         raise Conflict(
             f"version {version.number} of {model.name} was imported and is still to be measured by "
@@ -217,24 +243,25 @@ def promote(
     share of every open request.
     """
     lock(session, model)
-    session.refresh(version)
+    if not _made_here(session, version):
+        session.refresh(version)
     standing.require_version(model, version)
     refuse_unmeasured(session, model, version)
-    refuse_resurrection(session, model, version)
     if model.production_id is None:
+        refuse_resurrection(session, model, version)
         shares.join(session, model, data_revision=version.data_revision, now=now)
+    others = _at_hand(session, model, keep=version)
+    holding = holding_forgotten(session, model, [version, *others])
+    if version.id in holding:
+        refuse_resurrection(session, model, version)
+    if model.production_id != expected_production:
+        raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
     if version.status != VersionStatus.PUBLISHED:
         _move(version, VersionStatus.PUBLISHED)
         version.published_at = now
-    moved = session.execute(
-        update(Model)
-        .where(Model.id == model.id, Model.production_id.is_not_distinct_from(expected_production))
-        .values(production_id=version.id)
-        .execution_options(synchronize_session=False)
-    )
-    if moved.rowcount != 1:  # type: ignore[attr-defined]  # the stubs type it as a plain Result
-        raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
-    session.expire(model, ["production_id", "production"])
+    model.production_id = version.id
+    session.flush()
+    session.expire(model, ["production"])
     session.add(
         AliasMove(
             model_id=model.id,
@@ -253,7 +280,7 @@ def promote(
         subject=subject(model, version),
         data={"reason": reason, "digest": version.digest},
     )
-    retire_tainted(session, model, keep=version, actor=actor, now=now)
+    _retire_those(session, model, others, holding, actor=actor, now=now)
 
 
 def require_production(session: Session, version: Version) -> Model:
@@ -271,6 +298,13 @@ def retire_tainted(
     session: Session, model: Model, *, keep: Version | None, actor: str, now: datetime
 ) -> list[Version]:
     """Retire every version but ``keep`` that contains forgotten records."""
+    others = _at_hand(session, model, keep=keep)
+    holding = holding_forgotten(session, model, others)
+    return _retire_those(session, model, others, holding, actor=actor, now=now)
+
+
+def _at_hand(session: Session, model: Model, *, keep: Version | None) -> Sequence[Version]:
+    """Versions but ``keep`` that are served, may become live, or are kept after a refusal."""
     wanted = select(Version).where(
         Version.model_id == model.id,
         Version.status.in_(
@@ -281,8 +315,19 @@ def retire_tainted(
     )
     if keep is not None:
         wanted = wanted.where(Version.id != keep.id)
-    others = session.scalars(wanted).all()
-    tainted = [other for other in others if holds_forgotten(session, model, other)]
+    return session.scalars(wanted).all()
+
+
+def _retire_those(
+    session: Session,
+    model: Model,
+    others: Sequence[Version],
+    holding: Collection[int],
+    *,
+    actor: str,
+    now: datetime,
+) -> list[Version]:
+    tainted = [other for other in others if other.id in holding]
     for version in tainted:
         retire(session, model, version, actor=actor, now=now)
     return tainted
@@ -321,13 +366,7 @@ def attach(
 
     ``made`` are dictionaries of ``kind``, ``digest``, ``size_bytes`` and perhaps ``notes``.
     """
-    known = session.execute(
-        select(Artifact.kind, Artifact.digest).where(
-            Artifact.version_id == version.id,
-            Artifact.digest.in_([one["digest"] for one in made]),
-            Artifact.destroyed_at.is_(None),
-        )
-    ).all()
+    known = set() if _made_here(session, version) else _attached(session, version, made)
     session.add_all(
         Artifact(
             version_id=version.id,
@@ -341,6 +380,19 @@ def attach(
         if (one["kind"], one["digest"]) not in known
     )
     session.flush()
+
+
+def _attached(
+    session: Session, version: Version, made: Sequence[dict[str, Any]]
+) -> set[tuple[str, str]]:
+    rows = session.execute(
+        select(Artifact.kind, Artifact.digest).where(
+            Artifact.version_id == version.id,
+            Artifact.digest.in_([one["digest"] for one in made]),
+            Artifact.destroyed_at.is_(None),
+        )
+    )
+    return {(kind, digest) for kind, digest in rows}
 
 
 def artifacts(session: Session, version_ids: Collection[int]) -> dict[tuple[int, str], Artifact]:
@@ -371,3 +423,12 @@ def _latest_number(session: Session, model_id: int) -> int:
 def _move(version: Version, new: VersionStatus) -> None:
     check_move(VERSION_MOVES, version.status, new)
     version.status = new
+
+
+def _made_here(session: Session, version: Version) -> bool:
+    """Whether this transaction registered the version: nobody else has seen or changed it."""
+    return taken.find(session, _made_key(version)) is not None
+
+
+def _made_key(version: Version) -> taken.Key:
+    return ("made", Version, version.id)

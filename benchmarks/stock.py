@@ -205,9 +205,8 @@ def delete(town: Ledger, row: int) -> None:
 
 def claim(town: Ledger) -> None:
     """Make a batch of what waits, with all that its computation would be sent."""
-    with town.runtime.lease(leases.of_model(1)) as held:
-        assert held is not None
-        assert pipeline._claim(town.runtime, 1, held, trains=False) is not None
+    with pipeline.begun(town.runtime, 1, trains=False) as found:
+        assert found is not None
 
 
 def hand_back(town: Ledger) -> None:

@@ -6,10 +6,7 @@ Of a withdrawn dataset all rows go, the array with them, and what identified its
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from typing import Any
-
-from sqlalchemy import select
 
 from models_store.errors import NotStored
 from service.ledger import erasures, leases, removals, suppressions
@@ -25,11 +22,9 @@ def run_due(runtime: Runtime) -> bool:
     """Erase and settle; True when a row was erased or a request completed."""
     _exclude_without_models(runtime)
     with runtime.session() as session:
-        datasets = erasures.standing(session)
-        withdrawn = session.scalars(
-            select(Dataset.id).where(Dataset.status == DatasetStatus.WITHDRAWN).order_by(Dataset.id)
-        ).all()
-    erased = [_erase(runtime, dataset) for dataset in datasets]
+        found = erasures.to_erase(session)
+    withdrawn = [dataset.id for dataset, _ in found if dataset.status == DatasetStatus.WITHDRAWN]
+    erased = [_erase(runtime, dataset) for dataset, stands in found if stands]
     # What was asked for goes first, and as it always does.
     erased += [_remove(runtime, dataset_id) for dataset_id in withdrawn]
     if any(erased) and not withdrawn:
@@ -41,14 +36,16 @@ def run_due(runtime: Runtime) -> bool:
 
 def _erase(runtime: Runtime, dataset: Dataset) -> bool:
     """Files first, then the ledger: a crash between the two repeats a harmless overwrite."""
-    with runtime.session() as session:
-        rows = erasures.erasable_rows(session, dataset)
-    if not rows:
-        return False
-    assert dataset.array_key is not None
     try:
-        _suppress(runtime, dataset, rows)
-        runtime.store.rows.erase(dataset.array_key, rows)
+        with runtime.session() as session:
+            # Kept out of later ingests, while it can still be told what is in the rows.
+            rows, names = suppressions.about_to_be_erased(session, dataset)
+            digests = suppression.digests(runtime.store.rows, dataset, names, runtime.digester)
+            suppressions.keep_rows(session, dataset, digests, now=runtime.now())
+        if not rows:
+            return False
+        assert dataset.array_key is not None
+        arrays.overwrite(runtime.store.rows, dataset.array_key, rows)
     except NotStored:
         if _is_withdrawn(runtime, dataset.id):
             return False  # it was withdrawn and destroyed a moment ago
@@ -59,13 +56,6 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
         erasures.settle(session, now=runtime.now(), actor=runtime.actor)
     reach("erase.marked")
     return True
-
-
-def _suppress(runtime: Runtime, dataset: Dataset, rows: Sequence[int]) -> None:
-    """Keep the rows out of later ingests, while it can still be told what was in them."""
-    with runtime.session() as session:
-        digests = suppression.of_rows(session, runtime.store.rows, dataset, rows, runtime.digester)
-        suppressions.keep_rows(session, dataset, digests, now=runtime.now())
 
 
 def _remove(runtime: Runtime, dataset_id: int) -> bool:

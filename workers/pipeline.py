@@ -16,6 +16,8 @@ until a sweep. Every step may be repeated.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,11 +90,17 @@ class Claimed:
 
 def run_due(runtime: Runtime) -> bool:
     """Unlearn whatever is due on any model, then erase; True when something was done."""
-    done = run_steps_due(runtime)
-    while run_trainings_due(runtime):
-        done = True
-        run_steps_due(runtime)
-    return done
+    done, going_on = False, True
+    while going_on:
+        with runtime.session() as session:
+            due = claims.due(session, now=runtime.now())
+        if due.steps:
+            # What they leave to the trainings lane is not among what was due before.
+            going_on = _run_models(runtime, due.steps, trains=False) or run_trainings_due(runtime)
+        else:
+            going_on = _run_models(runtime, due.trainings, trains=True)
+        done |= going_on
+    return done or erase.run_due(runtime)
 
 
 def run_steps_due(runtime: Runtime) -> bool:
@@ -123,30 +131,33 @@ def _run_models(runtime: Runtime, due: list[int], *, trains: bool) -> bool:
 
 
 def run_model(runtime: Runtime, model_id: int, *, trains: bool) -> bool:
-    """Run the model's next due batch, unless another worker is at it; whether there was one."""
-    with runtime.lease(leases.of_model(model_id)) as held:
-        if (
-            held is None
-            or runtime.stop.is_set()
-            or not run_batch(runtime, model_id, held, trains=trains)
-        ):
+    """Run the model's next due batch, unless another worker is at it; whether there was one.
+
+    ``trains``: this is the trainings lane; the other one leaves to it what trains.
+    """
+    if runtime.stop.is_set():
+        return False
+    with begun(runtime, model_id, trains=trains) as found:
+        if found is None or not _run(runtime, *found, trains=trains):
             return False
         erase.run_due(runtime)
     return True
 
 
-def run_batch(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) -> bool:
-    """Claim and run one batch under the model's lease; False when there was none to run.
+@contextmanager
+def begun(
+    runtime: Runtime, model_id: int, *, trains: bool
+) -> Iterator[tuple[leases.Held, Claimed] | None]:
+    """Claim the model's next due batch and hold the lease for the block; None: there is none."""
+    found = _begin(runtime, model_id, trains=trains)
+    if found is None:
+        yield None
+        return
+    with runtime.giving_back(found[0]):
+        yield found
 
-    ``trains``: this is the trainings lane; the other one leaves to it what trains.
-    """
-    try:
-        claimed = _claim(runtime, model_id, held, trains=trains)
-    except leases.LeaseLost:
-        log.warning("the lease of model id %s has a new holder; nothing is claimed", model_id)
-        return False
-    if claimed is None:
-        return False
+
+def _run(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bool) -> bool:
     reach("batch.claimed")
     try:
         if not _unlearn(runtime, held, claimed, trains=trains):
@@ -165,46 +176,60 @@ def run_batch(runtime: Runtime, model_id: int, held: leases.Held, *, trains: boo
 
 
 @transactions.repeated
-def _claim(runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool) -> Claimed | None:
+def _begin(runtime: Runtime, model_id: int, *, trains: bool) -> tuple[leases.Held, Claimed] | None:
+    """Take the model's lease and claim under it, in one transaction; None leaves the lease free."""
     with runtime.session() as session:
-        model = session.get_one(Model, model_id)
-        batch = claims.claim(session, model, held=held, now=runtime.now(), trains=trains)
-        if batch is None:
+        held = runtime.acquire(session, leases.of_model(model_id))
+        if held is None:
             return None
-        policy = Policy.model_validate(model.policy)
-        if batch.attempts > runtime.retry.max_attempts:
-            # Its workers died again and again: that is a failure like any other.
-            batches.fail(
-                session,
-                batch,
-                held=held,
-                error="the worker died each time it ran this batch",
-                retry=runtime.retry,
-                now=runtime.now(),
-            )
+        claimed = _claim(session, runtime, model_id, held, trains=trains)
+        if claimed is None:
+            leases.release(session, held, now=runtime.now())
             return None
-        first = (
-            MethodChoice.model_validate(batch.method)
-            if batch.method
-            else MethodChoice(method=policy.method, options=policy.options)
+        return held, claimed
+
+
+def _claim(
+    session: Session, runtime: Runtime, model_id: int, held: leases.Held, *, trains: bool
+) -> Claimed | None:
+    model = session.get_one(Model, model_id)
+    batch = claims.claim(session, model, held=held, now=runtime.now(), trains=trains)
+    if batch is None:
+        return None
+    policy = Policy.model_validate(model.policy)
+    if batch.attempts > runtime.retry.max_attempts:
+        # Its workers died again and again: that is a failure like any other.
+        batches.fail(
+            session,
+            batch,
+            held=held,
+            error="the worker died each time it ran this batch",
+            retry=runtime.retry,
+            now=runtime.now(),
         )
-        # Where a batch has to be exact, no other method makes up for a retrain that failed.
-        others = [] if batch.method == claims.EXACT else policy.fallbacks
-        request = plans.for_batch(session, runtime.store, batch)
-        before = [entry["choice"] for entry in batch.tried]
-        methods = [
-            choice
-            for choice in (first, *(other for other in others if other != first))
-            if choice.model_dump() not in before
-        ]
-        return Claimed(
-            batch_id=batch.id,
-            request=request,
-            methods=methods,
-            training=[plans.trains(session, request, choice.method) for choice in methods],
-            tried=batch.tried,
-            promote_without_power=policy.promote_without_power,
-        )
+        return None
+    first = (
+        MethodChoice.model_validate(batch.method)
+        if batch.method
+        else MethodChoice(method=policy.method, options=policy.options)
+    )
+    # Where a batch has to be exact, no other method makes up for a retrain that failed.
+    others = [] if batch.method == claims.EXACT else policy.fallbacks
+    request = plans.for_batch(session, runtime.store, batch, knows=runtime.compute.knows)
+    before = [entry["choice"] for entry in batch.tried]
+    methods = [
+        choice
+        for choice in (first, *(other for other in others if other != first))
+        if choice.model_dump() not in before
+    ]
+    return Claimed(
+        batch_id=batch.id,
+        request=request,
+        methods=methods,
+        training=plans.training(session, request, [choice.method for choice in methods]),
+        tried=batch.tried,
+        promote_without_power=policy.promote_without_power,
+    )
 
 
 def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bool) -> bool:
@@ -227,11 +252,8 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
         request = claimed.request | {"method": choice.model_dump()}
         reach("batch.computing")
         try:
-            answer = runtime.ask(
-                "unlearn",
-                request,
-                held=held,
-                timeout_seconds=_time_limit(runtime, is_training),
+            answer = _compute(
+                runtime, held, request, timeout_seconds=_time_limit(runtime, is_training)
             )
         except ComputeFailed as failed:
             if failed.kind == caches.DAMAGED:
@@ -265,8 +287,30 @@ def _without_cache(runtime: Runtime, held: leases.Held, claimed: Claimed) -> Cla
     caches.destroy_damaged(runtime, held, claimed.batch_id)
     request = claimed.request | {"anchor": claimed.request["anchor"] | {"cache": None}}
     with runtime.session() as session:
-        training = [plans.trains(session, request, choice.method) for choice in claimed.methods]
+        methods = [choice.method for choice in claimed.methods]
+        training = plans.training(session, request, methods)
     return replace(claimed, request=request, training=training)
+
+
+def _compute(
+    runtime: Runtime, held: leases.Held, request: dict[str, Any], *, timeout_seconds: float
+) -> dict[str, Any]:
+    """Ask the compute process; what it does not know it is told."""
+
+    def ask() -> dict[str, Any]:
+        return runtime.ask("unlearn", request, held=held, timeout_seconds=timeout_seconds)
+
+    try:
+        answer = ask()
+    except ComputeFailed as failed:
+        if failed.kind != "NotKnown":
+            raise
+        # It is another process than the one that was told, or has forgotten: it may, at any time.
+        with runtime.session() as session:
+            request |= plans.everything(session, request)
+        answer = ask()
+    runtime.compute.knows |= plans.known(request)
+    return answer
 
 
 def _tried(choice: MethodChoice, refusal: str) -> dict[str, Any]:
@@ -324,8 +368,7 @@ def _record(
     verdict = answer["verification"]["verdict"]
     allowed, mark = _may_go_live(answer, claimed)
     with runtime.session() as session:
-        leases.hold(session, held)
-        batch = session.get_one(Batch, claimed.batch_id)
+        batch = batches.running(session, claimed.batch_id, held=held)
         model = session.get_one(Model, batch.model_id)
         base = session.get_one(Version, batch.base_version_id)
         versions.lock(session, model)

@@ -110,19 +110,31 @@ class Runtime:
     def lease(self, key: str) -> Iterator[leases.Held | None]:
         """Hold a lease for the block; None when somebody else holds it."""
         with self.session() as session:
-            held = leases.acquire(
-                session,
-                key,
-                owner=self.owner,
-                seconds=self.settings.lease_seconds,
-                now=self.now(),
-            )
-        try:
+            held = self.acquire(session, key)
+        if held is None:
+            yield None
+            return
+        with self.giving_back(held):
             yield held
+
+    def acquire(self, session: Session, key: str) -> leases.Held | None:
+        """Take a lease with the session's transaction; None when somebody else holds it."""
+        return leases.acquire(
+            session,
+            key,
+            owner=self.owner,
+            seconds=self.settings.lease_seconds,
+            now=self.now(),
+        )
+
+    @contextmanager
+    def giving_back(self, held: leases.Held) -> Iterator[None]:
+        """Give a lease back at the end of the block."""
+        try:
+            yield
         finally:
-            if held is not None:
-                with self.session() as session:
-                    leases.release(session, held, now=self.now())
+            with self.session() as session:
+                leases.release(session, held, now=self.now())
 
     def rest(self, what: str) -> None:
         """Leave something that failed, and that nobody waits for, alone for a while."""

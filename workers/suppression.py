@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +125,13 @@ def of_rows(
     session: Session, stored: Rows, dataset: Dataset, rows: Sequence[int], digester: Digester
 ) -> dict[int, str]:
     """Digests of rows that still stand in the array and are not suppressed yet, by row."""
-    names = suppressions.unkept(session, dataset, rows)
+    return digests(store, dataset, suppressions.unkept(session, dataset, rows), digester)
+
+
+def digests(
+    store: Path, dataset: Dataset, names: Mapping[int, str], digester: Digester
+) -> dict[int, str]:
+    """Digests of those of the rows named that still stand in the array, by row."""
     if not names or dataset.array_key is None:
         return {}
     if dataset.withdrawn_at is not None and not stored.exists(dataset.array_key):

@@ -7,7 +7,7 @@ is written here: JSON schemas, and what each says of itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -77,10 +77,12 @@ def cost(method: Capability) -> str:
     return str(method.details.get("cost", "training" if exact else "step"))
 
 
-def trains(session: Session, method: str) -> bool:
-    """Whether a method makes epochs over retained rows; one that nobody announced does not."""
-    known = session.get(Capability, ("method", method))
-    return known is not None and cost(known) == "training"
+def training(session: Session, methods: Collection[str]) -> set[str]:
+    """Those of the methods that make epochs over retained rows; nobody announced the others so."""
+    known = session.scalars(
+        select(Capability).where(Capability.kind == "method", Capability.name.in_(methods))
+    )
+    return {one.name for one in known if cost(one) == "training"}
 
 
 def page(

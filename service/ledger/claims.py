@@ -10,10 +10,21 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from service.ledger import (
@@ -76,32 +87,52 @@ def training_waits(session: Session) -> bool:
     return bool(session.scalar(select(waiting)))
 
 
-def due_models(session: Session, *, now: datetime) -> list[int]:
-    """Ids of the models that have something to unlearn now, longest waiting first.
+@dataclass(frozen=True)
+class Due:
+    """Ids of models that have something to unlearn now, by the lane, longest waiting first."""
 
-    Without those whose running batch is left to the trainings lane (``training_models``).
-    """
-    training = set(training_models(session))
-    running = select(Batch.model_id, Batch.created_at).where(
+    steps: list[int]
+    #: Their running batch is left to the trainings lane (``training_models``).
+    trainings: list[int]
+
+
+def due(session: Session, *, now: datetime) -> Due:
+    """Look in one statement which models have something to unlearn now."""
+    running = select(literal("running"), Batch.model_id, Batch.created_at, Batch.trains).where(
         db.among(Batch.status, BatchStatus.RUNNING)
     )
-    waiting: dict[int, datetime] = dict(session.execute(running).all())
     pending = (
-        select(Erasure.model_id, func.min(Erasure.created_at))
+        select(literal("pending"), Erasure.model_id, func.min(Erasure.created_at), false())
         .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
         .where(*_waits(now))
         .group_by(Erasure.model_id)
     )
-    for model_id, oldest in session.execute(pending):
+    others = [
+        select(literal(kind), *wanted.subquery().c, false())
+        for kind, wanted in (("held", holds.due(now)), ("catching up", _catching_up()))
+    ]
+    found: dict[str, dict[int, datetime]] = {}
+    trainings = []
+    for kind, model_id, since, trains in session.execute(union_all(running, pending, *others)):
+        found.setdefault(kind, {})[model_id] = since
+        if trains:
+            trainings.append(model_id)
+    waiting = dict(found.get("running", {}))
+    for model_id, oldest in found.get("pending", {}).items():
         if model_id not in waiting:
             model = session.get_one(Model, model_id)
             if model.production_id is not None and _closes(session, model, oldest, now=now):
                 waiting[model_id] = oldest
-    for model_id, since in session.execute(holds.due(now)):
-        waiting.setdefault(model_id, since)
-    for model_id, since in session.execute(_catching_up()):
-        waiting.setdefault(model_id, since)
-    return sorted(waiting.keys() - training, key=waiting.__getitem__)
+    for kind in ("held", "catching up"):
+        for model_id, since in found.get(kind, {}).items():
+            waiting.setdefault(model_id, since)
+    steps = sorted(waiting.keys() - set(trainings), key=waiting.__getitem__)
+    return Due(steps, sorted(trainings, key=waiting.__getitem__))
+
+
+def due_models(session: Session, *, now: datetime) -> list[int]:
+    """Ids of the models that the deletions lane has something to do for."""
+    return due(session, now=now).steps
 
 
 def claim(
@@ -113,16 +144,23 @@ def claim(
     """
     leases.hold(session, held)
     _lock(session, model)
-    left = session.scalar(
-        select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
-    )
+    under_way = {
+        batch.status: batch
+        for batch in session.scalars(
+            select(Batch).where(
+                Batch.model_id == model.id,
+                Batch.status.in_([BatchStatus.RUNNING, BatchStatus.HELD]),
+            )
+        )
+    }
+    left = under_way.get(BatchStatus.RUNNING)
     if left is not None and left.trains != trains:
         return None  # the other lane's, and the model's next one waits for it
     if left is not None:
         return _take_over(session, left, held=held)
     if trains:
         return None
-    is_held = holds.settle(session, model, held=held, now=now)
+    is_held = BatchStatus.HELD in under_way and holds.settle(session, model, held=held, now=now)
     catching_up = _catch_up(session, model, held=held, now=now)
     if catching_up is not None or is_held:
         return catching_up  # while a batch is held, newer erasures wait for its end
@@ -173,7 +211,7 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     members = _oldest_due(session, model, now=now)
     if not members:
         return None
-    base = session.get_one(Version, model.production_id)
+    base = lineage.read(session, model.production_id)
     asked = [erasure.request for erasure in members]
     requests = [request.id for request in asked]
     names = naming.Names.of(asked)
@@ -230,6 +268,7 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
         .limit(min(policy.max_records, MAX_ERASURES))
         # Whoever changes one of the erasures has locked its request, or the model, before.
         .with_for_update(of=DeletionRequest, key_share=True, skip_locked=True)
+        .execution_options(populate_existing=True)
     ).all()
     if not waiting:
         return []
@@ -364,6 +403,7 @@ def _open(
     session.add(batch)
     session.flush()
     inserts.write(session, {BatchRecord: [{"batch_id": batch.id, "row": row} for row in rows]})
+    batches.keep_rows(session, batch, rows)
     return batch
 
 
@@ -379,7 +419,7 @@ def _owing_anchor() -> Any:
     """SQL: ``Version`` was trained, or imported and measured, and could not go live at once."""
     measured = exists().where(Import.version_id == Version.id, Import.finished_at.is_not(None))
     return and_(
-        Version.status == VersionStatus.CANDIDATE,
+        db.among(Version.status, VersionStatus.CANDIDATE),
         Version.anchor_id == Version.id,
         or_(Version.training_run_id.is_not(None), measured),
     )
@@ -401,9 +441,9 @@ def _waits(now: datetime) -> tuple[ColumnElement[bool], ...]:
     """SQL: the erasure can be claimed now, and its ``DeletionRequest`` still wants it."""
     return (
         erasures.is_open(),
-        Erasure.status == ErasureStatus.PENDING,
+        db.among(Erasure.status, ErasureStatus.PENDING),
         or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
-        DeletionRequest.status.in_(_WANTED),
+        db.among(DeletionRequest.status, *_WANTED),
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, exists, literal_column, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
-from service.ledger import audit, locks, naming, shares
+from service.ledger import audit, db, locks, naming, shares, taken
 from service.ledger.naming import Names
 from service.ledger.states import (
     ERASURE_MOVES,
@@ -167,7 +168,7 @@ def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
 def _without_models() -> ColumnElement[bool]:
     """SQL: ``DeletionRequest`` is accepted, of one dataset, and no model has a share of it."""
     return and_(
-        DeletionRequest.status == RequestStatus.ACCEPTED,
+        db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
         DeletionRequest.dataset_id.is_not(None),
         ~exists().where(Erasure.request_id == DeletionRequest.id),
     )
@@ -189,11 +190,11 @@ def _without_models_here() -> ColumnElement[bool]:
     )
     # Other requests may have excluded them all: this one must still move on.
     stuck = and_(
-        DeletionRequest.status == RequestStatus.ACCEPTED,
+        db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
         ~exists().where(Erasure.request_id == DeletionRequest.id),
     )
     return and_(
-        DeletionRequest.status.in_([RequestStatus.ACCEPTED, RequestStatus.PROCESSING]),
+        db.among(DeletionRequest.status, RequestStatus.ACCEPTED, RequestStatus.PROCESSING),
         ~share_here,
         or_(not_excluded, stuck),
     )
@@ -208,30 +209,57 @@ def exclude(session: Session, dataset_id: int, names: Names) -> int:
         .returning(Dataset.revision)
         .execution_options(synchronize_session=False)
     ).scalar_one()
+    locked = locks.locked_dataset(session, dataset_id)
+    if locked is not None:
+        set_committed_value(locked, "revision", revision)
+    rows: list[int] = []
     for theirs in naming.named(names):
-        session.execute(
+        rows += session.scalars(
             update(Record)
             .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_(None), theirs)
             .values(excluded_revision=revision)
+            .returning(Record.row)
             .execution_options(synchronize_session=False)
         )
+    taken.keep(session, ("just excluded", dataset_id), (revision, sorted(rows)))
     return int(revision)
 
 
-def standing(session: Session) -> Sequence[Dataset]:
-    """Datasets with excluded rows that still stand in the array."""
-    some = select(Record.row).where(
+def just_excluded(
+    session: Session, dataset_id: int, *, after: int, revision: int
+) -> list[int] | None:
+    """Rows excluded after a revision, up to another, if this transaction has excluded them itself.
+
+    None: they must be read.
+    """
+    kept: tuple[int, list[int]] | None = taken.find(session, ("just excluded", dataset_id))
+    return kept[1] if kept is not None and kept[0] == revision == after + 1 else None
+
+
+def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
+    """Datasets with excluded rows that still stand in the array, and withdrawn ones.
+
+    Each with whether such rows stand in it.
+    """
+    some = exists().where(
         Record.dataset_id == Dataset.id,
         Record.excluded_revision.is_not(None),
         Record.erased_at.is_(None),
     )
-    states = [DatasetStatus.READY, DatasetStatus.WITHDRAWN]
-    stored = select(Dataset).where(Dataset.status.in_(states), some.exists())
-    return session.scalars(stored.order_by(Dataset.id)).all()
+    withdrawn = Dataset.status == DatasetStatus.WITHDRAWN
+    ready = and_(Dataset.status == DatasetStatus.READY, some)
+    found = session.execute(select(Dataset, some).where(or_(ready, withdrawn)).order_by(Dataset.id))
+    return [(dataset, stands) for dataset, stands in found]
 
 
 def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
     """Rows whose raw data no model needs any more and that still stand in the array."""
+    wanted = select(Record.row).where(erasable(dataset)).order_by(Record.row)
+    return list(session.scalars(wanted))
+
+
+def erasable(dataset: Dataset) -> ColumnElement[bool]:
+    """SQL: ``Record`` is such a row of the dataset."""
     still_needed = naming.asked(is_open())
     # A model that is being trained, or was and still owes deletions, has seen the row: its
     # gradient at the new weights is needed to forget it.
@@ -252,19 +280,14 @@ def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
         Version.anchor_id == Version.id,
         Version.data_revision < Record.excluded_revision,
     )
-    rows = session.scalars(
-        select(Record.row)
-        .where(
-            Record.dataset_id == dataset.id,
-            Record.excluded_revision.is_not(None),
-            Record.erased_at.is_(None),
-            ~still_needed,
-            ~in_training,
-            ~in_candidate,
-        )
-        .order_by(Record.row)
+    return and_(
+        Record.dataset_id == dataset.id,
+        Record.excluded_revision.is_not(None),
+        Record.erased_at.is_(None),
+        ~still_needed,
+        ~in_training,
+        ~in_candidate,
     )
-    return list(rows)
 
 
 def mark_erased(
@@ -307,46 +330,62 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     of_class = exists().where(
         naming.of_class(), Record.excluded_revision.is_not(None), Record.erased_at.is_(None)
     )
-    processing = DeletionRequest.status == RequestStatus.PROCESSING
+    # Asked at each look for work: without values of its own it is planned once.
+    processing = db.among(DeletionRequest.status, RequestStatus.PROCESSING)
     ready = (processing, ~unfinished, ~listed, ~of_class)
-    seen = session.scalars(select(DeletionRequest.id).where(*ready).limit(ROWS_AT_ONCE)).all()
+    seen = session.execute(
+        select(DeletionRequest.id, DeletionRequest.dataset_id)
+        .where(*ready)
+        .limit(literal_column(str(ROWS_AT_ONCE)))
+    ).all()
     if not seen:
         return []
     # A model that goes live meanwhile would give an ended request a share.
-    listed_in = (
-        select(RequestRecord.dataset_id)
-        .join(DeletionRequest, DeletionRequest.listed_by == RequestRecord.request_id)
-        .where(DeletionRequest.id.in_(seen))
-    )
-    named = select(DeletionRequest.dataset_id).where(
-        DeletionRequest.id.in_(seen), DeletionRequest.dataset_id.is_not(None)
-    )
-    locks.datasets(session, session.scalars(listed_in.union(named)), locks.Hold.INTAKE)
-    done = session.scalars(
-        select(DeletionRequest)
-        .where(DeletionRequest.id.in_(seen), *ready)
+    locks.datasets(session, _datasets_of(session, seen), locks.Hold.INTAKE)
+    locked = (
+        select(DeletionRequest.id)
+        .where(DeletionRequest.id.in_([request_id for request_id, _ in seen]), *ready)
         .order_by(DeletionRequest.id)
         .with_for_update(key_share=True, skip_locked=True)
-        .execution_options(populate_existing=True)
+    )
+    check_move(REQUEST_MOVES, RequestStatus.PROCESSING, RequestStatus.COMPLETED)
+    ended = session.scalars(
+        update(DeletionRequest)
+        .where(DeletionRequest.id.in_(locked))
+        .values(status=RequestStatus.COMPLETED, status_reason=None, completed_at=now)
+        .returning(DeletionRequest)
+        # Those that the session knows are to say so too.
+        .execution_options(synchronize_session=False, populate_existing=True)
     ).all()
-    for request in done:
-        check_move(REQUEST_MOVES, request.status, RequestStatus.COMPLETED)
-        request.status = RequestStatus.COMPLETED
-        request.status_reason = None
-        request.completed_at = now
+    done = sorted(request.id for request in ended)
     if done:
-        session.flush()
         audit.append_many(
             session,
             actor=actor,
             lines=[
                 audit.Line(
-                    audit.Action.DELETION_REQUEST_COMPLETED, f"deletion_request:{request.id}"
+                    audit.Action.DELETION_REQUEST_COMPLETED, f"deletion_request:{request_id}"
                 )
-                for request in done
+                for request_id in done
             ],
         )
-    return [request.id for request in done]
+    return done
+
+
+def _datasets_of(session: Session, requests: Sequence[Row[str, int | None]]) -> set[int]:
+    """Ids of the datasets with records of these requests (id, dataset or None for every one)."""
+    found = {dataset_id for _, dataset_id in requests if dataset_id is not None}
+    everywhere = [request_id for request_id, dataset_id in requests if dataset_id is None]
+    if everywhere:
+        found |= set(
+            session.scalars(
+                select(RequestRecord.dataset_id)
+                .join(DeletionRequest, DeletionRequest.listed_by == RequestRecord.request_id)
+                .where(DeletionRequest.id.in_(everywhere))
+                .distinct()
+            )
+        )
+    return found
 
 
 def _move(erasure: Erasure, new: ErasureStatus) -> None:

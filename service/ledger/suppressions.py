@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, and_, exists, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, canonical, datasets, identifiers, matching, naming
+from service.ledger import audit, canonical, datasets, erasures, identifiers, matching, naming
 from service.ledger.digests import Digester
 from service.ledger.identifiers import Origin
 from service.ledger.states import REQUEST_ENDS, RequestStatus
@@ -109,18 +109,30 @@ def lift_request(session: Session, request_id: str, *, now: datetime) -> None:
 
 def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int, str]:
     """Record ids, as ``row_key`` has them, of those rows that are not suppressed by content yet."""
-    kept = exists().where(
+    found: dict[int, str] = {}
+    for here in _chunks(rows):
+        wanted = select(Record.row, Record.record_id).where(
+            Record.dataset_id == dataset.id, Record.row.in_(here), ~_kept()
+        )
+        found |= {row: row_key(dataset, name) for row, name in session.execute(wanted)}
+    return found
+
+
+def about_to_be_erased(session: Session, dataset: Dataset) -> tuple[list[int], dict[int, str]]:
+    """Rows of the dataset that can be erased (``erasures``), ascending, and ``unkept`` of these."""
+    wanted = select(Record.row, Record.record_id, _kept()).where(erasures.erasable(dataset))
+    found = session.execute(wanted.order_by(Record.row)).all()
+    names = {row: row_key(dataset, name) for row, name, is_kept in found if not is_kept}
+    return [row for row, _, _ in found], names
+
+
+def _kept() -> ColumnElement[bool]:
+    """SQL: ``Record`` is suppressed by its content."""
+    return exists().where(
         Suppression.dataset_id == Record.dataset_id,
         Suppression.row == Record.row,
         Suppression.kind == Kind.ROW.value,
     )
-    found: dict[int, str] = {}
-    for here in _chunks(rows):
-        wanted = select(Record.row, Record.record_id).where(
-            Record.dataset_id == dataset.id, Record.row.in_(here), ~kept
-        )
-        found |= {row: row_key(dataset, name) for row, name in session.execute(wanted)}
-    return found
 
 
 def keep_rows(

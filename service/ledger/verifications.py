@@ -62,8 +62,7 @@ def _set_changes(
     latest = _latest(session, model)
     if latest is None:
         return {"revision": data_revision, "rows": dict.fromkeys(SETS, 0)}
-    before, other_list = latest
-    known = before.set_changes
+    known, other_list = latest
     if known is None:
         return {"revision": data_revision, "rows": dict.fromkeys(SETS, 1)}
     if data_revision < known["revision"]:
@@ -82,10 +81,10 @@ def _set_changes(
     }
 
 
-def _latest(session: Session, model: Model) -> tuple[Verification, str | None] | None:
-    """The newest verification, and the record list of its version."""
+def _latest(session: Session, model: Model) -> tuple[dict[str, Any] | None, str | None] | None:
+    """``set_changes`` of the newest verification, and the record list of its version."""
     found = session.execute(
-        select(Verification, Version.record_list_id)
+        select(Verification.set_changes, Version.record_list_id)
         .join(Version, Version.id == Verification.version_id)
         .where(Version.model_id == model.id)
         .order_by(Version.number.desc())
@@ -98,15 +97,22 @@ def _excluded_between(
     session: Session, dataset_id: int, after: int, until: int, record_list_id: str | None
 ) -> dict[str, int]:
     """Rows that left each set: training rows wherever they lie, and the others of each split."""
-    gone = and_(
-        Record.dataset_id == dataset_id,
-        Record.excluded_revision > after,
-        Record.excluded_revision <= until,
+    trained = func.count().filter(lineage.of_training(record_list_id))
+    rows = session.execute(
+        select(Record.split, func.count(), trained)
+        .where(
+            Record.dataset_id == dataset_id,
+            Record.excluded_revision > after,
+            Record.excluded_revision <= until,
+        )
+        .group_by(Record.split)
     )
-    trained = lineage.of_training(record_list_id)
-    counts = _by_split(session, and_(gone, ~trained))
-    counts[0] = sum(_by_split(session, and_(gone, trained)).values())
-    return {name: counts.get(split, 0) for split, name in enumerate(SETS)}
+    counts = dict.fromkeys(SETS, 0)
+    for split, all_of_it, of_training in rows:
+        counts[SETS[0]] += of_training
+        if split != lineage.TRAIN_SPLIT:
+            counts[SETS[split]] += all_of_it - of_training
+    return counts
 
 
 def _between_lists(

@@ -249,10 +249,9 @@ def test_overtaken_worker_drops_its_work(town: Place, monkeypatch: pytest.Monkey
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with town.runtime.lease(leases.of_model(model_id)) as held:
-        assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
-        assert claimed is not None
+    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+        assert found is not None
+        held, claimed = found
         monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
         pipeline.run_due(town.second())
         monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
@@ -277,7 +276,10 @@ def test_worker_that_was_overtaken_before_it_claims_leaves_the_batch_alone(
         monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
         pipeline.run_due(town.second())
         monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
-        assert not pipeline.run_batch(town.runtime, model_id, held, trains=False)
+        with town.runtime.session() as session, pytest.raises(leases.LeaseLost):
+            claims.claim(
+                session, session.get_one(Model, model_id), held=held, now=town.runtime.now()
+            )
     assert_forgotten_once(town, request, rows)
     assert [batch.status for batch in town.batches()] == [BatchStatus.COMPLETED]
 
@@ -286,10 +288,9 @@ def test_stopping_worker_hands_its_batch_back_uncounted(town: Place) -> None:
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with town.runtime.lease(leases.of_model(model_id)) as held:
-        assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
-        assert claimed is not None
+    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+        assert found is not None
+        held, claimed = found
         town.runtime.stopped_at = 0.0
         town.runtime.stop.set()
         with pytest.raises(Stopping):
@@ -321,10 +322,9 @@ def test_production_moved_by_hand_in_the_middle_is_respected(town: Place) -> Non
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with town.runtime.lease(leases.of_model(model_id)) as held:
-        assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
-        assert claimed is not None
+    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+        assert found is not None
+        held, claimed = found
         with town.runtime.session() as session:
             versions.promote(
                 session,
@@ -353,10 +353,9 @@ def test_batch_without_rows_is_not_completed_on_a_version_that_is_no_longer_live
     assert key is not None
     request = town.ask(town.training_rows()[-1])
     model_id = town.model().id
-    with town.runtime.lease(leases.of_model(model_id)) as held:
-        assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
-        assert claimed is not None
+    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+        assert found is not None
+        held, claimed = found
         with town.runtime.session() as session:
             model = session.get_one(Model, model_id)
             model.production_id = model.production_id - 1 if model.production_id else None

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import claims, leases, models
+from service.ledger import claims, models
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, RequestStatus
 from service.ledger.tables import Model
@@ -150,9 +150,7 @@ def test_machine_that_fails_at_the_last_attempt_too_is_answered_by_the_next_meth
     request = town.ask(*town.training_rows()[:3])
     for _ in range(town.settings.max_attempts):
         town.arm("compute.updated", "out_of_memory")
-        with town.runtime.lease(leases.of_model(town.model().id)) as held:
-            assert held is not None
-            pipeline.run_batch(town.runtime, town.model().id, held, trains=False)
+        pipeline.run_model(town.runtime, town.model().id, trains=False)
     assert [batch.trains for batch in town.batches()] == [False, True]
     town.work()
     assert town.request(request).status == RequestStatus.COMPLETED
@@ -165,11 +163,9 @@ def test_batch_that_must_be_exact_has_no_second_choice(town: Place) -> None:
         session.scalars(select(Model)).one().run_now_method = claims.EXACT
     model_id = town.model().id
     town.ask(*town.training_rows()[:3])
-    with town.runtime.lease(leases.of_model(model_id)) as held:
-        assert held is not None
-        claimed = pipeline._claim(town.runtime, model_id, held, trains=False)
-    assert claimed is not None
-    assert [choice.method for choice in claimed.methods] == ["retrain"]
+    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+        assert found is not None
+    assert [choice.method for choice in found[1].methods] == ["retrain"]
 
 
 def test_requests_of_a_model_whose_training_diverges_are_put_aside_at_once(town: Place) -> None:

@@ -22,7 +22,6 @@ from service.ledger import (
     erasures,
     imports,
     intake,
-    leases,
     lineage,
     models,
     purges,
@@ -297,12 +296,10 @@ class Writer:
 
     def batch(self, model_id: int, *, fails: bool = False) -> bool:
         """The model's next batch; False when nothing is due or somebody else is at it."""
-        with self.runtime.lease(leases.of_model(model_id)) as held:
-            if held is None:
+        with pipeline.begun(self.runtime, model_id, trains=False) as found:
+            if found is None:
                 return False
-            claimed = pipeline._claim(self.runtime, model_id, held, trains=False)
-            if claimed is None:
-                return False
+            held, claimed = found
             if fails:
                 pipeline._fail(self.runtime, held, claimed, ServiceError("on purpose"))
             elif not claimed.request["forget"]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models_store import Store
@@ -15,6 +16,9 @@ from models_store.protocols import SPLITS, Array
 from unlearning.examples import Examples
 
 TRAIN, VALIDATION, AUDIT = range(3)
+
+#: Numbers of rows.
+Rows = Sequence[int] | NDArray[np.int64]
 
 #: Fixed, so that every version of a dataset is measured on the same rows (less the forgotten).
 SAMPLING_SEED = 20_250_723
@@ -38,7 +42,7 @@ class Layout:
     ordered: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, array: Array, trained_on: Sequence[int] | None) -> Layout:
+    def of(cls, array: Array, trained_on: Rows | None) -> Layout:
         """The layout of an array; it takes time in proportion to its rows."""
         splits = torch.from_numpy(np.array(array.splits))
         training = splits == TRAIN if trained_on is None else _mask(len(splits), trained_on)
@@ -115,11 +119,13 @@ def open_array(
     store: Store,
     key: str,
     *,
-    excluded: Sequence[int],
-    trained_on: Sequence[int] | None = None,
+    excluded: Rows | Callable[[int], Tensor],
+    trained_on: Rows | None = None,
     remember: Remember | None = None,
 ) -> Data:
     """Open the array ``key``; ``excluded`` rows are kept out of every set but ``rows``.
+
+    They are listed, or told by a function of the number n of rows: (n,) bool.
 
     ``trained_on`` are the rows that take the place of the train split; None: the split itself.
     ``remember`` keeps the layout from one request to the next.
@@ -134,18 +140,18 @@ def open_array(
         x=torch.from_numpy(array.rows),
         y=torch.from_numpy(array.labels),
         layout=layout,
-        excluded=_mask(len(array), excluded),
+        excluded=(excluded(len(array)) if callable(excluded) else _mask(len(array), excluded)),
         classes=int(array.manifest["classes"]),
     )
 
 
-def _name(trained_on: Sequence[int] | None) -> str:
+def _name(trained_on: Rows | None) -> str:
     if trained_on is None:
         return ""
     return hashlib.sha256(np.asarray(trained_on, dtype="<i8").tobytes()).hexdigest()
 
 
-def _mask(rows: int, chosen: Sequence[int]) -> Tensor:
+def _mask(rows: int, chosen: Rows) -> Tensor:
     mask = torch.zeros(rows, dtype=torch.bool)
-    mask[torch.as_tensor(list(chosen), dtype=torch.int64)] = True
+    mask[torch.as_tensor(chosen, dtype=torch.int64)] = True
     return mask

@@ -45,7 +45,7 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
         if not rows:
             return False
         assert dataset.array_key is not None
-        arrays.overwrite(runtime.store.rows, dataset.array_key, rows)
+        runtime.store.rows.erase(dataset.array_key, rows)
     except NotStored:
         if _is_withdrawn(runtime, dataset.id):
             return False  # it was withdrawn and destroyed a moment ago

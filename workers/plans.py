@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from models_store import Store
@@ -13,6 +14,7 @@ from service.ledger import (
     batches,
     capabilities,
     datasets,
+    erasures,
     lineage,
     locks,
     naming,
@@ -37,6 +39,11 @@ AUDIT_SPLIT = 2
 #: Methods that step from a prepared anchor, whatever the base version is.
 ANCHORED = frozenset({"iau"})
 
+#: What a compute process may have been told of: a dataset or a record list, by its id.
+Known = tuple[str, int | str]
+#: It was told of nothing: everything is sent.
+EVERYTHING: Mapping[Known, int] = {}
+
 
 def model(found: Model) -> dict[str, Any]:
     """What a compute process needs to build the model."""
@@ -57,8 +64,13 @@ def feature_names(session: Session, dataset: Dataset) -> list[str]:
     return names if dataset.shape == [len(names)] else []
 
 
-def for_batch(session: Session, store: Store, batch: Batch) -> dict[str, Any]:
-    """The request of ``workers.compute.unlearn`` for a batch, but for the method."""
+def for_batch(
+    session: Session, store: Store, batch: Batch, *, knows: Mapping[Known, int] = EVERYTHING
+) -> dict[str, Any]:
+    """The request of ``workers.compute.unlearn`` for a batch, but for the method.
+
+    ``knows`` is what the compute process was told before (``told``).
+    """
     found = session.get_one(Model, batch.model_id)
     # Locked, so that no row is excluded between the revision and the list of excluded rows.
     dataset = locks.dataset(session, found.dataset_id, locks.Hold.REVISION)
@@ -73,8 +85,13 @@ def for_batch(session: Session, store: Store, batch: Batch) -> dict[str, Any]:
         "seed": batch.seed + batch.attempts - 1,
         "forget": forget,
         "never_seen": _never_seen(session, batch, dataset.id) if batch.kind == "class" else [],
-        "excluded": excluded_rows(session, dataset.id),
-        "trained_on": trained_on(session, base),
+        **told(
+            session,
+            dataset.id,
+            revision=dataset.revision,
+            record_list_id=base.record_list_id,
+            knows=knows,
+        ),
         "data_revision": dataset.revision,
         "base": {"digest": base.digest, "number": base.number},
         "anchor": anchor(session, base),
@@ -99,13 +116,14 @@ def _gates(policy: Policy) -> dict[str, Any]:
     } | policy.gates
 
 
-def trains(session: Session, request: dict[str, Any], method: str) -> bool:
-    """Whether a method would train for this batch, or first have to prepare the batch's anchor."""
+def training(session: Session, request: dict[str, Any], methods: Sequence[str]) -> list[bool]:
+    """Whether each method would train for this batch, or first have to prepare its anchor."""
     start = request["anchor"]
     unprepared = start["cache"] is None and not start["forgot_before"]
     # A class is left from the present weights, without what an anchor's preparation gives.
-    prepares = method in ANCHORED and unprepared and request["kind"] == "records"
-    return prepares or capabilities.trains(session, method)
+    prepares = ANCHORED if unprepared and request["kind"] == "records" else frozenset()
+    trains = capabilities.training(session, methods) | prepares
+    return [method in trains for method in methods]
 
 
 def anchor(session: Session, version: Version) -> dict[str, Any]:
@@ -129,6 +147,56 @@ def _digest(artifact: Artifact | None) -> str | None:
     return None if artifact is None else artifact.digest
 
 
+def told(
+    session: Session,
+    dataset_id: int,
+    *,
+    revision: int,
+    record_list_id: str | None,
+    knows: Mapping[Known, int] = EVERYTHING,
+) -> dict[str, Any]:
+    """What ``workers.compute.told`` is to know of a dataset: no more than it was not told before.
+
+    ``knows``: the revision up to which it knows the dataset's excluded rows, and the lists that it
+    knows the rows of.
+    """
+    since = knows.get(("dataset", dataset_id), 0)
+    if since > revision:
+        since = 0
+    rows = erasures.just_excluded(session, dataset_id, after=since, revision=revision)
+    if rows is None:
+        rows = excluded_rows(session, dataset_id, after=since, revision=revision)
+    return {
+        "excluded": {"dataset": dataset_id, "since": since, "until": revision, "rows": rows},
+        "trained_on": None
+        if record_list_id is None
+        else {
+            "list": record_list_id,
+            "rows": None if ("list", record_list_id) in knows else listed(session, record_list_id),
+        },
+    }
+
+
+def everything(session: Session, request: dict[str, Any]) -> dict[str, Any]:
+    """Return ``told`` of a request again, for a compute process that knows nothing."""
+    excluded, trained = request["excluded"], request["trained_on"]
+    return told(
+        session,
+        excluded["dataset"],
+        revision=excluded["until"],
+        record_list_id=None if trained is None else trained["list"],
+    )
+
+
+def known(request: dict[str, Any]) -> dict[Known, int]:
+    """What a compute process knows that has answered the request."""
+    excluded, trained = request["excluded"], request["trained_on"]
+    found: dict[Known, int] = {("dataset", excluded["dataset"]): excluded["until"]}
+    if trained is not None:
+        found["list", trained["list"]] = 1
+    return found
+
+
 def trained_on(session: Session, version: Version) -> list[int] | None:
     """Rows of the list that the version's anchor was imported with; None: the train split.
 
@@ -136,10 +204,15 @@ def trained_on(session: Session, version: Version) -> list[int] | None:
     """
     if version.record_list_id is None:
         return None
+    return listed(session, version.record_list_id)
+
+
+def listed(session: Session, record_list_id: str) -> list[int]:
+    """Rows of a record list, ascending."""
     return list(
         session.scalars(
             select(RecordListRow.row)
-            .where(RecordListRow.list_id == version.record_list_id)
+            .where(RecordListRow.list_id == record_list_id)
             .order_by(RecordListRow.row)
         )
     )
@@ -200,16 +273,17 @@ def subjects(
     return [group for group in groups if len(group) > 1]
 
 
-def excluded_rows(session: Session, dataset_id: int, *, revision: int | None = None) -> list[int]:
-    """Rows that no training, sample or score may read; with a revision, those excluded by then."""
-    excluded: ColumnElement[bool] = Record.excluded_revision.is_not(None)
+def excluded_rows(
+    session: Session, dataset_id: int, *, after: int = 0, revision: int | None = None
+) -> list[int]:
+    """Rows that no training, sample or score may read; with a revision, those excluded by then.
+
+    Only those excluded after the revision ``after``.
+    """
+    wanted = [Record.dataset_id == dataset_id, Record.excluded_revision > after]
     if revision is not None:
-        excluded = Record.excluded_revision <= revision
-    return list(
-        session.scalars(
-            select(Record.row).where(Record.dataset_id == dataset_id, excluded).order_by(Record.row)
-        )
-    )
+        wanted.append(Record.excluded_revision <= revision)
+    return list(session.scalars(select(Record.row).where(*wanted).order_by(Record.row)))
 
 
 def excluded_up_to(session: Session, start: Version) -> list[int]:

@@ -125,11 +125,11 @@ def of_rows(
     session: Session, stored: Rows, dataset: Dataset, rows: Sequence[int], digester: Digester
 ) -> dict[int, str]:
     """Digests of rows that still stand in the array and are not suppressed yet, by row."""
-    return digests(store, dataset, suppressions.unkept(session, dataset, rows), digester)
+    return digests(stored, dataset, suppressions.unkept(session, dataset, rows), digester)
 
 
 def digests(
-    store: Path, dataset: Dataset, names: Mapping[int, str], digester: Digester
+    stored: Rows, dataset: Dataset, names: Mapping[int, str], digester: Digester
 ) -> dict[int, str]:
     """Digests of those of the rows named that still stand in the array, by row."""
     if not names or dataset.array_key is None:

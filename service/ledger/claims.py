@@ -20,7 +20,7 @@ from sqlalchemy import (
     exists,
     false,
     func,
-    literal,
+    literal_column,
     or_,
     select,
     union_all,
@@ -98,17 +98,17 @@ class Due:
 
 def due(session: Session, *, now: datetime) -> Due:
     """Look in one statement which models have something to unlearn now."""
-    running = select(literal("running"), Batch.model_id, Batch.created_at, Batch.trains).where(
+    running = select(_word("running"), Batch.model_id, Batch.created_at, Batch.trains).where(
         db.among(Batch.status, BatchStatus.RUNNING)
     )
     pending = (
-        select(literal("pending"), Erasure.model_id, func.min(Erasure.created_at), false())
+        select(_word("pending"), Erasure.model_id, func.min(Erasure.created_at), false())
         .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
         .where(*_waits(now))
         .group_by(Erasure.model_id)
     )
     others = [
-        select(literal(kind), *wanted.subquery().c, false())
+        select(_word(kind), *wanted.subquery().c, false())
         for kind, wanted in (("held", holds.due(now)), ("catching up", _catching_up()))
     ]
     found: dict[str, dict[int, datetime]] = {}
@@ -130,6 +130,11 @@ def due(session: Session, *, now: datetime) -> Due:
     return Due(steps, sorted(trainings, key=waiting.__getitem__))
 
 
+def _word(kind: str) -> ColumnElement[str]:
+    """SQL: a word of our own, written out: what is asked at each poll is planned once."""
+    return literal_column(f"'{kind}'")
+
+
 def due_models(session: Session, *, now: datetime) -> list[int]:
     """Ids of the models that the deletions lane has something to do for."""
     return due(session, now=now).steps
@@ -149,7 +154,7 @@ def claim(
         for batch in session.scalars(
             select(Batch).where(
                 Batch.model_id == model.id,
-                Batch.status.in_([BatchStatus.RUNNING, BatchStatus.HELD]),
+                db.among(Batch.status, BatchStatus.RUNNING, BatchStatus.HELD),
             )
         )
     }

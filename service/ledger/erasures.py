@@ -246,8 +246,8 @@ def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
         Record.excluded_revision.is_not(None),
         Record.erased_at.is_(None),
     )
-    withdrawn = Dataset.status == DatasetStatus.WITHDRAWN
-    ready = and_(Dataset.status == DatasetStatus.READY, some)
+    withdrawn = db.among(Dataset.status, DatasetStatus.WITHDRAWN)
+    ready = and_(db.among(Dataset.status, DatasetStatus.READY), some)
     found = session.execute(select(Dataset, some).where(or_(ready, withdrawn)).order_by(Dataset.id))
     return [(dataset, stands) for dataset, stands in found]
 

@@ -148,9 +148,9 @@ class Place:
         self.runtime.engine.dispose()
 
 
-def found(home: Path, compute: ComputeProcess) -> Place:
+def found(home: Path, compute: ComputeProcess, *, database_url: str = "") -> Place:
     """Ingest the digits, train ``m`` for a few epochs, prepare its anchor."""
-    settings = Settings(_env_file=None, state_dir=home, **SETTINGS)
+    settings = Settings(_env_file=None, state_dir=home, database_url=database_url, **SETTINGS)
     settings.sources.mkdir(parents=True)
     demo_digits.load().write(settings.sources / demo_digits.FILE)
     engine = db.engine(settings.database)

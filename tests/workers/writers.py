@@ -37,6 +37,7 @@ from service.settings import Settings
 from tests import factories
 from tests.service import announcements
 from workers import erase, pipeline, train
+from workers.compute.process import ComputeProcess
 from workers.runtime import Runtime
 
 ROWS = 120
@@ -90,8 +91,10 @@ class World:
         return cls(engine, settings, names, ids)
 
     def worker(self, owner: str) -> Runtime:
-        """A worker without a compute process."""
-        return Runtime(self.settings, self.engine, None, owner=owner)  # type: ignore[arg-type]  # nothing is computed
+        """A worker whose compute process is never started: nothing is computed."""
+        return Runtime(
+            self.settings, self.engine, ComputeProcess(device="cpu", threads=1), owner=owner
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

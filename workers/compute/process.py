@@ -61,6 +61,8 @@ class ComputeProcess:
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._memory_kills = 0
+        #: What the running process was told, as its user puts it: gone with the process.
+        self.knows: dict[Any, Any] = {}
 
     @property
     def pid(self) -> int | None:
@@ -96,6 +98,7 @@ class ComputeProcess:
     def kill(self) -> None:
         """End the process at once; the next call starts a fresh one."""
         process, self._process = self._process, None
+        self.knows = {}
         if process is not None:
             process.kill()
             process.wait()
@@ -111,6 +114,7 @@ class ComputeProcess:
         threading.Thread(target=_write, args=(stdin, line), daemon=True).start()
 
     def _start(self) -> None:
+        self.knows = {}
         self._memory_kills = _memory_kills()
         lock = os.environ.get(LOCK_VARIABLE)
         self._process = subprocess.Popen(  # our own interpreter, our own module

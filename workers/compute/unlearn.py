@@ -23,7 +23,7 @@ from unlearning.methods import Context, Method, Update
 from unlearning.update_log import UpdateLog
 from unlearning.verification import Evidence, ModelScores, Scores, relearn
 from workers import data
-from workers.compute import logs, measuring, prepare, references, workspace
+from workers.compute import logs, measuring, prepare, references, told, workspace
 from workers.compute.workspace import Workspace
 from workers.data import Data
 from workers.fault_points import reach
@@ -52,8 +52,8 @@ def run(
         rows = data.open_array(
             store,
             request["array"],
-            excluded=request["excluded"],
-            trained_on=request["trained_on"],
+            excluded=lambda count: told.excluded(place, store.location, request, count),
+            trained_on=told.trained_on(place, store.location, request),
             remember=place.kept,
         )
         forget = rows.rows(request["forget"])

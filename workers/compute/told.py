@@ -1,0 +1,61 @@
+"""What a compute process was told before: rows that are excluded, and the rows of a record list.
+
+Both may be most of a dataset, so that a request brings only what the process does not know: the
+rows excluded since a revision, and no list that was sent once. It says ``NotKnown`` where it has
+forgotten, or never was told, what the request counts on; it is then sent everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workers.compute.workspace import Workspace
+
+
+class NotKnown(Exception):
+    """The request counts on something that this process was not told, or remembers no more."""
+
+
+def excluded(place: Workspace, location: str, request: Mapping[str, Any], rows: int) -> Tensor:
+    """Which of the dataset's ``rows`` are excluded at the request's revision, (rows,) bool.
+
+    ``location`` is that of the store that has the dataset's array.
+    ``request["excluded"]`` lists the rows that were excluded after the revision ``since``, up to
+    ``until``; 0 is before the first.
+    """
+    told = request["excluded"]
+    key = ("excluded", location, request["array"], str(told["dataset"]))
+    revision, mask = place.find(key) or (0, None)
+    if told["since"] == 0:
+        mask = torch.zeros(rows, dtype=torch.bool)
+    elif mask is None or not told["since"] <= revision <= told["until"]:
+        raise NotKnown(f"the rows excluded up to revision {told['since']}")
+    # In place: whatever becomes of the request, the rows are excluded at its revision.
+    mask[torch.as_tensor(told["rows"], dtype=torch.int64)] = True
+    place.keep(key, (told["until"], mask))
+    return mask
+
+
+def trained_on(
+    place: Workspace, location: str, request: Mapping[str, Any]
+) -> NDArray[np.int64] | None:
+    """Rows that take the place of the train split, (k,); None: the split itself.
+
+    ``request["trained_on"]`` names the list; its rows are null where they were sent before.
+    """
+    told = request["trained_on"]
+    if told is None:
+        return None
+    key = ("record list", location, told["list"])
+    if told["rows"] is not None:
+        place.keep(key, np.asarray(told["rows"], dtype=np.int64))
+    known: NDArray[np.int64] | None = place.find(key)
+    if known is None:
+        raise NotKnown(f"the rows of the record list {told['list']}")
+    return known

@@ -27,11 +27,15 @@ class Unavailable(StoreError):
     """The store cannot be read or written now; nothing is wrong with what is stored."""
 
 
-class Unreachable(Unavailable):
+class BucketUnavailable(Unavailable):
+    """Base of what keeps a bucket from being read and written now."""
+
+
+class Unreachable(BucketUnavailable):
     """A bucket does not answer, takes too long, or answers with an error of its own."""
 
 
-class Refused(Unavailable):
+class Refused(BucketUnavailable):
     """A bucket does not exist, or its owner does not let this process in."""
 
 

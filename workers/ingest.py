@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models_store.errors import StoreError
+from models_store.errors import BucketUnavailable, StoreError
 from models_store.protocols import SPLITS
 from service.errors import Unprocessable
 from service.ledger import datasets, leases
@@ -87,6 +87,9 @@ def _tried(
         slices.remove(runtime, dataset_id, held=held)  # of an attempt that was interrupted
         while not _attempt(runtime, dataset_id, path, name, source, held=held, watch=watch):
             slices.remove(runtime, dataset_id, held=held)
+    except BucketUnavailable as error:
+        slices.remove(runtime, dataset_id, held=held)
+        raise runtime.store_away(str(error)) from error
     except (ReadError, StoreError, OSError, Unprocessable) as error:
         slices.remove(runtime, dataset_id, held=held)
         with runtime.session() as session:

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from models_store import errors
 from service import broker
 from service.ledger import db
 from workers import (
@@ -113,6 +114,8 @@ class Lane:
             self.run()
 
     def _run_recipes(self) -> None:
+        if not self.runtime.store_answers():
+            return  # everything in hand is still in the ledger: look again later
         waiting = list(reversed(self.recipes))
         while waiting:
             if self.runtime.stop.is_set():
@@ -126,6 +129,9 @@ class Lane:
                 # The database is away. Everything in hand is still in the ledger: look again later.
                 log.warning("the database does not answer: %s", type(error).__name__)
                 time.sleep(min(1.0, self.runtime.settings.poll_seconds))
+                return
+            except errors.BucketUnavailable as error:
+                log.warning("%s", self.runtime.store_away(str(error)))
                 return
             except Exception:
                 # One recipe's fault must not keep the others from their work.

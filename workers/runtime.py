@@ -17,13 +17,14 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from models_store import Store
+from models_store import Store, errors
 from service.ledger import batches, db, leases
 from service.ledger.connections import Limits
 from service.ledger.digests import Digester
 from service.settings import Settings
 from workers import fault_points, stores
-from workers.compute.process import ComputeProcess, Stopping
+from workers.compute import failures
+from workers.compute.process import ComputeFailed, ComputeProcess, Stopping, StoreAway
 
 #: How long the database server's time is counted on before it is asked for again.
 CLOCK_SECONDS = 10.0
@@ -44,6 +45,8 @@ class Runtime:
     stopped_at: float | None = None
     #: What failed here and is left alone until then (monotonic seconds).
     _rests: dict[str, float] = field(default_factory=dict)
+    #: Why the store's bucket could not be used when it was last tried; empty: it could.
+    _store_away: str = ""
     #: What the database server's clock said, and when (monotonic seconds).
     _clock: tuple[datetime, float] | None = None
 
@@ -160,7 +163,8 @@ class Runtime:
         computation.
 
         ``LeaseLost``: another worker took over; ``Stopping``: this worker must stop and the grace
-        period is over. Either way the computation was killed.
+        period is over. Either way the computation was killed. ``StoreAway``: the store cannot be
+        read or written; nothing else is done before it can.
         """
         renew_every = self.settings.lease_seconds / 3
         renewed = time.monotonic()
@@ -174,14 +178,36 @@ class Runtime:
                     leases.renew(session, held, seconds=self.settings.lease_seconds, now=self.now())
                 renewed = time.monotonic()
 
-        return self.compute.call(
-            operation,
-            request,
-            timeout_seconds=timeout_seconds,
-            watch=look,
-            watch_seconds=min(0.5, renew_every),
-            progress=progress,
-        )
+        try:
+            return self.compute.call(
+                operation,
+                request,
+                timeout_seconds=timeout_seconds,
+                watch=look,
+                watch_seconds=min(0.5, renew_every),
+                progress=progress,
+            )
+        except ComputeFailed as failed:
+            if failed.kind in failures.STORE_AWAY:
+                raise self.store_away(failed.detail) from failed
+            raise
+
+    def store_away(self, why: str) -> StoreAway:
+        """Note that the store's bucket cannot be used; return the error that says so."""
+        self._store_away = why
+        return StoreAway(why)
+
+    def store_answers(self) -> bool:
+        """Return whether the store can be used; after it could not, it is asked."""
+        if not self._store_away:
+            return True
+        try:
+            self.store.check()
+        except errors.BucketUnavailable as error:
+            self._store_away = str(error)
+            return False
+        self._store_away = ""
+        return True
 
     def heed_stop(self) -> None:
         """Raise ``Stopping`` once a stop was asked for and the grace period is over."""

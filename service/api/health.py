@@ -30,6 +30,9 @@ class Readiness(BaseModel):
     worker: Literal["alive"] = Field(
         "alive", description="a worker said within the last seconds that it lives"
     )
+    store: Literal["usable"] = Field(
+        "usable", description="checkpoints and rows can be read and written"
+    )
 
 
 #: What is wrong, what still works and what to do, by what was seen.
@@ -38,6 +41,15 @@ _DATABASE = {
     "what was accepted before is safe; try again",
     "not_migrated": "the database is not up to date: nothing can be recorded or looked up; "
     "run: unlearn migrate",
+}
+_STORE = {
+    state: f"the store {what}: deletion requests are accepted and recorded, but nothing is "
+    "carried out, downloaded or imported before it can be used; the log says more"
+    for state, what in {
+        "unreachable": "does not answer",
+        "refused": "refuses this process",
+        "unwritable": "cannot be read and written",
+    }.items()
 }
 _WORKER = (
     "no worker lives: deletion requests are accepted, recorded and shown with their due dates, but "
@@ -58,19 +70,28 @@ async def healthz() -> Health:
     summary="Deletions can be recorded and carried out",
 )
 async def readyz(request: Request) -> Readiness:
-    """Looks at the database and its schema, at the broker, and for a worker that lives.
+    """Looks at the database and its schema, at broker and store, and for a worker that lives.
 
-    503 where a deletion lacks something: `database` and `worker` in the problem say what, and the
-    detail what still works. A broker that is away is shown and does no harm. Answers within five
-    seconds.
+    503 where a deletion lacks something: `database`, `worker` and `store` in the problem say what,
+    and the detail what still works. A broker that is away is shown and does no harm. Answers within
+    five seconds.
     """
     checks: readiness.Checks = request.app.state.checks
     seen = await checks.look()
-    if seen.database != "reachable" or seen.worker != "alive":
+    if seen.database != "reachable" or seen.worker != "alive" or seen.store != "usable":
         raise Unavailable(
-            _DATABASE.get(seen.database, _WORKER),
+            _detail(seen),
             database=seen.database,
             broker=seen.broker,
             worker=seen.worker,
+            store=seen.store,
         )
     return Readiness(broker=seen.broker)
+
+
+def _detail(seen: readiness.Seen) -> str:
+    if seen.database != "reachable":
+        return _DATABASE[seen.database]
+    if seen.store != "usable":
+        return _STORE[seen.store]
+    return _WORKER

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from models_store import Store, errors
 from service import broker
 from service.ledger import db, heartbeats, schema
 from service.ledger.connections import Limits
@@ -28,6 +29,7 @@ log = logging.getLogger("service.readiness")
 Database = Literal["reachable", "unreachable", "not_migrated"]
 Broker = Literal["reachable", "unreachable"]
 Worker = Literal["alive", "absent", "unknown"]
+StoreState = Literal["usable", "unreachable", "refused", "unwritable"]
 
 Found = TypeVar("Found")
 
@@ -40,27 +42,31 @@ class Seen:
     broker: Broker
     #: Unknown while the database, in which workers say that they live, tells nothing.
     worker: Worker
+    #: A bucket may be away or let nobody in, a directory may lack permissions.
+    store: StoreState
 
 
 class Checks:
     """One look at a time per part; whoever asks meanwhile waits for the same one."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings, self._store = settings, store
         limits = replace(Limits.of_requests(settings), statement_seconds=2.0, lock_seconds=2.0)
         self._engine = db.engine(settings.database, pool_size=1, limits=limits)
         self._sessions = db.session_factory(self._engine)
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="readiness")
+        self._threads = ThreadPoolExecutor(3, thread_name_prefix="readiness")
         self._lock = threading.Lock()
         self._looking: dict[str, Future[Any]] = {}
 
     async def look(self) -> Seen:
         """Look at everything at once."""
-        of_the_ledger, reached = await asyncio.gather(
-            self._answer(self._look_at_the_database), self._answer(self._look_at_the_broker)
+        of_the_ledger, reached, store = await asyncio.gather(
+            self._answer(self._look_at_the_database),
+            self._answer(self._look_at_the_broker),
+            self._answer(self._look_at_the_store),
         )
         database, worker = of_the_ledger or ("unreachable", "unknown")
-        return Seen(database, reached or "unreachable", worker)
+        return Seen(database, reached or "unreachable", worker, store or "unreachable")
 
     def close(self) -> None:
         """Look no more."""
@@ -91,6 +97,16 @@ class Checks:
         except SQLAlchemyError as error:
             log.warning("the database does not answer: %s", type(error).__name__)
             return "unreachable", "unknown"
+
+    def _look_at_the_store(self) -> StoreState:
+        try:
+            self._store.check()
+        except errors.Unavailable as error:
+            log.warning("the store cannot be used: %s", error)
+            if isinstance(error, errors.Unreachable):
+                return "unreachable"
+            return "refused" if isinstance(error, errors.Refused) else "unwritable"
+        return "usable"
 
     def _look_at_the_broker(self) -> Broker:
         try:

@@ -20,10 +20,11 @@ MACHINE_FAULTS = frozenset(
         "InterruptedError",
         "BlockingIOError",
         "Unreadable",
-        "Unreachable",
-        "Refused",
     }
 )
+
+#: Kinds of errors that are the bucket's: the same computation goes on once it answers.
+STORE_AWAY = frozenset({"Unreachable", "Refused"})
 
 #: How torch begins when the processor's memory is used up; the card's has a class of its own.
 _NO_MEMORY = (

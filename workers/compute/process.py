@@ -49,6 +49,12 @@ class Stopping(ServiceError):
     code = "stopping"
 
 
+class StoreAway(Stopping):
+    """The store's bucket cannot be read or written now; the work waits until it can."""
+
+    code = "store-away"
+
+
 class ComputeProcess:
     """One long-lived compute process, started when first needed and replaced when it dies."""
 

@@ -35,6 +35,7 @@ def test_ready_is_a_database_and_a_worker_that_lives(app: FastAPI) -> None:
         "database": "reachable",
         "broker": "reachable",
         "worker": "alive",
+        "store": "usable",
     }
 
 

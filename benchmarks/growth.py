@@ -135,7 +135,7 @@ def forgotten_since_the_anchor(server: str, less: int) -> Line:
 def idle(server: str, less: int) -> Line:
     """One look for work of every lane, with 150,000 erasures in history and nothing to do."""
     with ledger(server) as town:
-        stock.dataset(town, rows=200_000 // less, array=False)
+        stock.dataset(town, rows=250_000 // less, array=False)
         stock.anchor(town)
         stock.chain(town, versions=100, rows_each=1500 // less, erased=True)
         looks = {}

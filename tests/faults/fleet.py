@@ -27,7 +27,7 @@ from service.settings import Settings
 from tests.faults.disks import Disk
 from tests.faults.servers import Postgres, Redis, free_port, until
 from tests.proxy import Proxy
-from workers import serve
+from workers import leash, serve
 from workers.demo import digits as demo_digits
 
 MODEL = "m"
@@ -133,6 +133,8 @@ class Fleet:
         self.to_redis = self.redis and Proxy("127.0.0.1", self.redis.port)
         self.disks = self._mounted(embedded=embedded) if disks else {}
         self.children: dict[str, Child] = {}
+        #: Reading and writing end of what the programs end with, even one that nobody knows of.
+        self._leash = os.pipe()
         # One for all: making one costs more than most requests. Connections are not kept.
         self.http = httpx.Client(timeout=20, verify=False)
         #: Whoever starts what ended, or changes what is to run, holds it.
@@ -167,6 +169,7 @@ class Fleet:
 
     def close(self) -> None:
         """End everything that was started here."""
+        os.close(self._leash[1])
         for child in self.children.values():
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGCONT)
@@ -181,6 +184,7 @@ class Fleet:
             self.redis.stop()
         if self.postgres is not None:
             self.postgres.stop()
+        os.close(self._leash[0])
 
     def spawn(self, name: str) -> None:
         """Start a program that does not run."""
@@ -190,6 +194,7 @@ class Fleet:
             **serve.environment(self.told),
             "UNLEARN_FAULTS": str(self.faults),
             "OMP_NUM_THREADS": "1",
+            leash.VARIABLE: str(self._leash[0]),
             **child.special,
         }
         with (self.home / f"{name}.log").open("ab") as log:
@@ -200,6 +205,7 @@ class Fleet:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=self._leash[:1],
             )
 
     def revive(self) -> list[str]:

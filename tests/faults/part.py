@@ -43,6 +43,9 @@ class Part:
 def main() -> None:
     """Run what is asked for; one line of JSON for each thing that there is to say."""
     part = Part.from_line(sys.stdin.readline())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also where a shell has it ignored, as for what it starts in the background.
+        signal.signal(number, signal.default_int_handler)
     threading.Thread(target=_follow, daemon=True).start()
     with servers.home(keep=part.keep) as home:
         outcome = harness.run(

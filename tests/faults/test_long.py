@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from itertools import islice
@@ -15,6 +19,7 @@ from tests.faults.kinds import Broken, Kind
 from tests.faults.outcome import Outcome
 from tests.faults.part import Part
 from tests.faults.progress import Differs, Progress
+from tests.faults.servers import until
 
 AIM = long.Aim(requests=1_000, faults=90, seed=4)
 
@@ -120,3 +125,24 @@ def test_time_left_counts_only_what_this_process_has_done() -> None:
     assert (asked, broke) == (600, 50)
     # 200 requests and 10 faults in a minute; 400 and 40 are left.
     assert count.minutes_left() == pytest.approx(4, rel=0.05)
+
+
+def test_run_ends_and_leaves_nothing_when_whoever_asked_for_it_is_gone(tmp_path: Path) -> None:
+    asked = Part(0, 1, True, ("kill beat",), 1).as_line()
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.part"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(asked)
+        process.stdin.flush()
+        log = "*/worker-1.log"
+        until(lambda: any(tmp_path.glob(log)), "its programs are started", seconds=240)
+        process.stdin.close()
+        process.wait(120)
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from typing import Any
 
 from service.audit_shape import Gate, Line, Report
 
-#: Kinds of files that are destroyed while the version's weights stay.
+#: Kinds of files of which receipts did not say at first that the version's weights stay.
 _BESIDE_THE_WEIGHTS = frozenset({"states", "scores"})
 
 
@@ -115,6 +115,8 @@ def _destroyed(report: Report) -> Iterator[str]:
 
 def _of_state_alone(receipt: Mapping[str, Any]) -> bool:
     """Whether the version's weights were left: only what was kept beside them was destroyed."""
+    if receipt.get("weights_kept") is True:
+        return True
     destroyed = receipt.get("destroyed") or []
     kinds = {one.get("kind") for one in destroyed if isinstance(one, Mapping)}
     return bool(kinds) and kinds <= _BESIDE_THE_WEIGHTS

@@ -88,7 +88,7 @@ def destroy_artifacts(
     with runtime.session() as session:
         doomed = purges.files_of(session, artifact_ids)
     record = partial(purges.record_state, artifact_ids=artifact_ids)
-    _destroy(runtime, version_id, doomed, held, record)
+    _destroy(runtime, version_id, doomed, held, record, weights_kept=True)
 
 
 def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
@@ -106,6 +106,7 @@ def _destroy(
     doomed: Sequence[tuple[purges.Kind, str]],
     held: leases.Held,
     record: Callable[..., None],
+    **said: bool,
 ) -> None:
     """Files first, then the ledger: a crash between the two destroys nothing twice."""
     for kind, digest in doomed:
@@ -119,7 +120,7 @@ def _destroy(
             session,
             model,
             version,
-            receipt=_receipt(runtime, session, model, version, doomed),
+            receipt=_receipt(runtime, session, model, version, doomed, **said),
             actor=runtime.actor,
             now=runtime.now(),
         )
@@ -150,6 +151,7 @@ def _receipt(
     model: Model,
     version: Version,
     doomed: Sequence[tuple[purges.Kind, str]],
+    **said: bool,
 ) -> dict[str, Any]:
     """What was destroyed, signed: proof to keep after the weights are gone."""
     dataset = session.get_one(Dataset, model.dataset_id)
@@ -161,6 +163,7 @@ def _receipt(
             "destroyed": [{"kind": kind, "digest": digest} for kind, digest in doomed],
             "retired_at": version.retired_at,
             "withdrawn_at": version.withdrawn_at,
+            **said,
         },
     )
 

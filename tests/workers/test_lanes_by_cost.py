@@ -8,9 +8,11 @@ import pytest
 from sqlalchemy import select
 
 from models_store import open_store
-from service.ledger import datasets, intake, models, runs, versions
+from service import audit_file
+from service.ledger import canonical, datasets, intake, models, report, runs, versions
 from service.ledger.matching import Ask
 from service.ledger.policy import Policy
+from service.ledger.signing import Signer
 from service.ledger.states import BatchStatus, RequestStatus
 from service.ledger.tables import Artifact, AuditEvent, Model, Version
 from tests.workers.place import Place
@@ -206,6 +208,18 @@ def test_anchor_whose_cache_is_damaged_is_prepared_again_in_the_trainings_lane(
     assert live(town, "m").method == "iau"
     # By the preparation and not by the batch on its way.
     assert open_store(town.settings.store).blobs.digests("caches") == prepared
+    # Whoever checks the report does not take the anchor's weights for destroyed.
+    with town.runtime.session() as session:
+        told = report.report(
+            session,
+            session.get_one(Version, live(town, "m").id),
+            digester=town.runtime.digester,
+            signer=Signer.from_settings(town.settings),
+            now=town.runtime.now(),
+        )
+    assert {"kind": "weights", "version": 1}.items() <= told["remaining"][0].items()
+    checked = audit_file.verify_bytes(canonical.encode(told))
+    assert checked.ok, checked.lines()
 
 
 def test_damaged_cache_does_not_keep_a_step_that_needs_none_waiting(town: Place) -> None:

@@ -23,6 +23,7 @@ POINTS = (
     "batch.claimed",
     "batch.left_to_training",
     "batch.computing",
+    "batch.kept",
     "batch.computed",
     "batch.recording",
     "batch.recorded",

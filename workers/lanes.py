@@ -22,6 +22,7 @@ from service.ledger import db
 from workers import (
     ingest,
     inspections,
+    kept_states,
     measure,
     pipeline,
     prepare,
@@ -56,7 +57,7 @@ BACKGROUND: Sequence[Recipe] = (
     inspections.run_due,
     ingest.run_due,
     reconcile.run_due,
-    train.destroy_left_states,
+    kept_states.destroy_left,
     purge.run_due,
     purge.sweep,
 )

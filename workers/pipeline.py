@@ -39,7 +39,7 @@ from service.ledger import (
 from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
-from workers import caches, erase, plans
+from workers import caches, erase, plans, retrains
 from workers.compute import failures
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -172,6 +172,8 @@ def _run(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bool)
         _hand_back(runtime, held, claimed, because="production was moved by hand")
     except (BatchFailed, ServiceError, OSError) as error:
         _fail(runtime, held, claimed, error)
+    if trains:
+        retrains.destroy_left(runtime, claimed.batch_id)
     return True
 
 
@@ -250,11 +252,23 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
             return False
         refusals = [entry["refusal"] for entry in tried]
         request = claimed.request | {"method": choice.model_dump()}
+        if choice.method == retrains.METHOD:
+            request = retrains.begin(runtime, held, claimed.batch_id, request)
         reach("batch.computing")
         try:
             answer = _compute(
-                runtime, held, request, timeout_seconds=_time_limit(runtime, is_training)
+                runtime,
+                held,
+                claimed.batch_id,
+                request,
+                timeout_seconds=_time_limit(runtime, is_training),
             )
+        except Stopping:
+            if not trains:
+                raise
+            # What was tried stays tried, and a training goes on where it is.
+            _leave_to_training(runtime, held, claimed, tried)
+            return False
         except ComputeFailed as failed:
             if failed.kind == caches.DAMAGED:
                 # The same method again, which may now have to prepare the anchor first.
@@ -264,6 +278,8 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
                 continue
             if not _asks_the_next(runtime, failed, choice, claimed):
                 raise
+            if choice.method == retrains.METHOD:
+                retrains.end(runtime, claimed.batch_id)
             hopeless |= failed.kind == "Diverged"
             tried.append(_tried(choice, _refusal(failed, choice)))
             log.warning("batch %s goes on without %s", claimed.batch_id, tried[-1]["refusal"])
@@ -275,6 +291,8 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
         reach("batch.recorded")
         if promoted:
             return True
+        if choice.method == retrains.METHOD:
+            retrains.end(runtime, claimed.batch_id)
         tried.append(_tried(choice, f"{choice.method}: {why}"))
     refused = "; ".join(entry["refusal"] for entry in tried)
     failure = BatchFailed(f"no method gave a version that may go live; {refused}")
@@ -293,12 +311,24 @@ def _without_cache(runtime: Runtime, held: leases.Held, claimed: Claimed) -> Cla
 
 
 def _compute(
-    runtime: Runtime, held: leases.Held, request: dict[str, Any], *, timeout_seconds: float
+    runtime: Runtime,
+    held: leases.Held,
+    batch_id: str,
+    request: dict[str, Any],
+    *,
+    timeout_seconds: float,
 ) -> dict[str, Any]:
     """Ask the compute process; what it does not know it is told."""
+    keeping = retrains.Keeping(runtime, held, batch_id, request)
 
     def ask() -> dict[str, Any]:
-        return runtime.ask("unlearn", request, held=held, timeout_seconds=timeout_seconds)
+        return runtime.ask(
+            "unlearn",
+            request,
+            held=held,
+            timeout_seconds=timeout_seconds,
+            progress=keeping.seen,
+        )
 
     try:
         answer = ask()
@@ -337,7 +367,7 @@ def _asks_the_next(
     """
     if failed.kind in METHOD_REFUSALS:
         return True
-    if choice.method == "retrain":
+    if choice.method == retrains.METHOD:
         return False
     if failed.kind not in failures.MACHINE_FAULTS:
         return True

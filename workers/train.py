@@ -17,7 +17,6 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 import workers
-from models_store import errors
 from service.errors import ServiceError
 from service.ledger import (
     claims,
@@ -35,7 +34,7 @@ from service.ledger import (
 from service.ledger.policy import Policy
 from service.ledger.states import IllegalMove, RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
-from workers import pipeline, plans
+from workers import kept_states, pipeline, plans
 from workers.compute import failures
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -116,35 +115,15 @@ def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
         _hand_back(runtime, run_id, held, str(stopping))
     except (ServiceError, OSError) as error:
         _fail(runtime, run_id, held, error)
-    _destroy_strays(runtime, run_id)
-    destroy_left_states(runtime)
+    _destroy_left(runtime, run_id)
     return True
 
 
-def _destroy_strays(runtime: Runtime, run_id: str) -> None:
-    """Destroy the states that an ended computation stored and that no worker noted any more."""
+def _destroy_left(runtime: Runtime, run_id: str) -> None:
     with runtime.session() as session:
         noted = session.get_one(TrainingRun, run_id).state_digest
-    for digest in runtime.store.blobs.digests("trainings"):
-        try:
-            of = runtime.store.blobs.manifest("trainings", digest).get("run")
-        except (errors.Corrupt, errors.NotStored):
-            continue  # the sweep takes what is damaged
-        if of == run_id and digest != noted:
-            runtime.store.blobs.delete("trainings", digest)
-
-
-def destroy_left_states(runtime: Runtime) -> bool:
-    """Destroy the kept states of runs that have ended, however they did."""
-    with runtime.session() as session:
-        left = runs.left_states(session)
-    for run_id, digest in left:
-        # The file first: a crash between the two destroys nothing twice.
-        runtime.store.blobs.delete("trainings", digest)
-        with runtime.session() as session:
-            run = session.get_one(TrainingRun, run_id)
-            runs.state_destroyed(session, run, digest=digest, actor=runtime.actor)
-    return bool(left)
+    kept_states.destroy_strays(runtime, run_id, noted=noted)
+    kept_states.destroy_left(runtime)
 
 
 @transactions.repeated
@@ -154,7 +133,7 @@ def _start(runtime: Runtime, run_id: str, held: leases.Held) -> dict[str, Any] |
         outdated = session.get_one(TrainingRun, run_id).state_digest
         request = _begun(runtime, session, run_id, held)
     if outdated is not None and request is not None and request["resume"] != outdated:
-        runtime.store.blobs.delete("trainings", outdated)
+        kept_states.destroy(runtime, outdated)
     return request
 
 
@@ -364,7 +343,7 @@ class _Watch:
             run = session.get_one(TrainingRun, self.run_id)
             before = runs.keep(session, run, digest=told["kept"])
         if before is not None:
-            self.runtime.store.blobs.delete("trainings", before)
+            kept_states.destroy(self.runtime, before)
         reach("train.kept")
         if self.runtime.stop.is_set():
             raise Stopping("the worker is stopping; the training goes on where it is")

@@ -86,6 +86,7 @@ class Action(StrEnum):
     BATCH_FAILED = "batch:failed"
     BATCH_HANDED_BACK = "batch:handed_back"
     BATCH_SPLIT = "batch:split"
+    BATCH_STATE_DESTROYED = "batch:state_destroyed"
     RECORDS_ERASED = "records:erased"
     SUPPRESSION_LIFTED = "suppression:lifted"
     KEY_CREATED = "key:created"

@@ -14,6 +14,7 @@ from service.ledger.naming import Names
 from service.ledger.states import (
     ERASURE_MOVES,
     REQUEST_MOVES,
+    BatchStatus,
     DatasetStatus,
     ErasureStatus,
     RequestStatus,
@@ -22,6 +23,8 @@ from service.ledger.states import (
     check_move,
 )
 from service.ledger.tables import (
+    Batch,
+    BatchState,
     Dataset,
     DeletionRequest,
     Erasure,
@@ -273,6 +276,14 @@ def erasable(dataset: Dataset) -> ColumnElement[bool]:
         ),
         TrainingRun.data_revision < Record.excluded_revision,
     )
+    in_batch = exists().where(
+        BatchState.batch_id == Batch.id,
+        db.among(Batch.status, BatchStatus.RUNNING),
+        ~BatchState.given_up,
+        Model.id == Batch.model_id,
+        Model.dataset_id == Record.dataset_id,
+        BatchState.data_revision < Record.excluded_revision,
+    )
     in_candidate = exists().where(
         Version.model_id == Model.id,
         Model.dataset_id == Record.dataset_id,
@@ -286,8 +297,22 @@ def erasable(dataset: Dataset) -> ColumnElement[bool]:
         Record.erased_at.is_(None),
         ~still_needed,
         ~in_training,
+        ~in_batch,
         ~in_candidate,
     )
+
+
+def erased_since(session: Session, dataset_id: int, revision: int) -> bool:
+    """Whether a row that was excluded after this revision of a dataset is overwritten.
+
+    A training on the rows of that revision would read zeros in its place.
+    """
+    erased = exists().where(
+        Record.dataset_id == dataset_id,
+        Record.excluded_revision > revision,
+        Record.erased_at.is_not(None),
+    )
+    return bool(session.scalar(select(erased)))
 
 
 def mark_erased(

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, aliased
 from service.ledger import audit, db, locks, pools, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VERSION_MOVES, BatchStatus, VersionStatus, check_move
-from service.ledger.tables import Artifact, Batch, Dataset, Model, TrainingRun, Version
+from service.ledger.tables import Artifact, Batch, BatchState, Dataset, Model, TrainingRun, Version
 
 Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -208,12 +208,10 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
     )
     for artifact in session.scalars(select(Artifact).where(Artifact.destroyed_at.is_(None))):
         keep[_kind(artifact)].add(artifact.digest)
+    of_runs = select(TrainingRun.state_digest).where(TrainingRun.state_digest.is_not(None))
+    of_batches = select(BatchState.digest)
     keep["trainings"] = {
-        digest
-        for digest in session.scalars(
-            select(TrainingRun.state_digest).where(TrainingRun.state_digest.is_not(None))
-        )
-        if digest is not None
+        digest for digest in session.scalars(of_runs.union(of_batches)) if digest is not None
     }
     keep["arrays"] = {
         key

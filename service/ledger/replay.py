@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger import (
     audit,
+    batch_states,
     canonical,
     erasures,
     holds,
@@ -26,6 +27,7 @@ from service.ledger import (
     naming,
     outlook,
     requests,
+    runs,
     shares,
     suppressions,
     withdrawals,
@@ -97,6 +99,9 @@ def replay(
     retrained = [
         model for name, rows in found.hollow.items() for model in _retrain(session, name, rows, now)
     ]
+    # Trainings begin anew: rows that they have seen may be overwritten, in files or here.
+    runs.give_up_states(session)
+    batch_states.give_up(session)
     done = Replayed(
         requests=len(again) + len(found.behind) + sum(map(bool, orphans)),
         records=len(_named(again, places)) + sum(orphans),

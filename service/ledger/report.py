@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger import (
     audit,
+    batch_states,
     canonical,
     caveats,
     comparisons,
@@ -349,11 +350,16 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
 
 def _kept_states(session: Session, story: _Story) -> list[dict[str, Any]]:
     """States of trainings that have seen records which were forgotten since they began."""
-    return [
+    of_runs = [
         {"kind": "trainings", "training_run": run.id, "digest": run.state_digest}
         for run in runs.that_saw_forgotten(session, story.model)
         if run.state_digest is not None
     ]
+    of_batches = [
+        {"kind": "trainings", "batch": state.batch_id, "digest": state.digest}
+        for state in batch_states.that_saw_forgotten(session, story.model)
+    ]
+    return of_runs + of_batches
 
 
 def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[str, Any]]:

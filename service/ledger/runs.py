@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, ids, shares, standing
+from service.ledger import audit, erasures, ids, shares, standing
 from service.ledger.states import IllegalMove, RunStatus
 from service.ledger.tables import Model, Record, TrainingRun, Version
 
@@ -143,13 +143,7 @@ def can_resume(session: Session, run: TrainingRun) -> bool:
     """
     if run.state_digest is None or run.data_revision is None:
         return False
-    erased = exists().where(
-        Record.dataset_id == Model.dataset_id,
-        Model.id == run.model_id,
-        Record.excluded_revision > run.data_revision,
-        Record.erased_at.is_not(None),
-    )
-    return not session.scalar(select(erased))
+    return not erasures.erased_since(session, _model(session, run).dataset_id, run.data_revision)
 
 
 def start(
@@ -210,6 +204,16 @@ def keep(session: Session, run: TrainingRun, *, digest: str) -> str | None:
     run.attempts = 1
     session.flush()
     return None if before == digest else before
+
+
+def give_up_states(session: Session) -> None:
+    """Have no run go on from the state that it kept: each begins anew."""
+    session.execute(
+        update(TrainingRun)
+        .where(TrainingRun.state_digest.is_not(None), TrainingRun.status.in_(ACTIVE))
+        .values(data_revision=None)
+        .execution_options(synchronize_session="fetch")
+    )
 
 
 def left_states(session: Session) -> list[tuple[str, str]]:

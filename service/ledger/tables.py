@@ -581,6 +581,21 @@ class Batch(Base):
     finished_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class BatchState(Base):
+    """The state that a batch's retrain kept: a worker that takes the batch over goes on from it."""
+
+    __tablename__ = "batch_states"
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    #: The choice of method that left it, and what its training was begun with.
+    method: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    data_revision: Mapped[int]
+    #: Nothing goes on from it any more: it is to be destroyed.
+    given_up: Mapped[bool] = mapped_column(default=False)
+
+
 class BatchRecord(Base):
     """A row of the base version's training data that a batch forgets."""
 

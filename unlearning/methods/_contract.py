@@ -13,11 +13,16 @@ from unlearning.examples import Examples
 if TYPE_CHECKING:
     from unlearning.anchor import Anchor, Forgotten
     from unlearning.training import Recipe
+    from unlearning.training_state import Keep, TrainingState
     from unlearning.update_log import UpdateLog
 
 
 def _silent(_fraction: float) -> None:
     """Ignore progress."""
+
+
+def _not_kept(_state: TrainingState) -> None:
+    """Let go of a state that nobody keeps."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class Context:
     recipe: Recipe | None = None
     #: Per-batch weight differences kept while training.
     update_log: UpdateLog | None = None
+    #: Of a training that was interrupted: the state to go on from.
+    resume: TrainingState | None = None
+    #: Told the state of a training after each of its epochs.
+    kept: Keep = _not_kept
     #: Called with the fraction done, 0 to 1.
     progress: Callable[[float], None] = _silent
 

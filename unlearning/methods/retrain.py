@@ -45,6 +45,8 @@ def unlearn(
 ) -> Update:
     """Train a model that never saw ``forget``; its weights start a new anchor.
 
+    An interrupted training goes on from ``context.resume`` and ends with the same weights.
+
     The validation rows choose the best epoch, as in the first training. When a class is forgotten
     its validation rows are left out of that choice.
     """
@@ -70,6 +72,8 @@ def unlearn(
         generator=generator,
         progress=context.progress,
         log=log,
+        kept=context.kept,
+        resume=context.resume,
     )
     objective.recalibrate_batch_norm(fit.model, retain)
     best = fit.history[fit.best_epoch]
@@ -80,4 +84,6 @@ def unlearn(
         "validation_loss": best.validation_loss,
         "validation_accuracy": best.validation_accuracy,
     }
+    if context.resume is not None:
+        notes["resumed_after_epochs"] = len(context.resume.history)
     return Update(model=fit.model, is_anchor=True, update_log=log, notes=notes)

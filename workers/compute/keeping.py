@@ -20,12 +20,15 @@ MOST_SHARE = 1 / 20
 
 
 class Keeper:
-    """Stores the state after an epoch, at most every ``seconds``, and tells the worker where."""
+    """Stores the state after an epoch, at most every ``seconds``, and tells the worker where.
+
+    ``owner`` is the id of the training run or batch, by which its states are found.
+    """
 
     def __init__(
-        self, store: Store, *, run: str, seconds: float, tell: Callable[[dict[str, Any]], None]
+        self, store: Store, *, owner: str, seconds: float, tell: Callable[[dict[str, Any]], None]
     ) -> None:
-        self._store, self._run, self._seconds, self._tell = store, run, seconds, tell
+        self._store, self._owner, self._seconds, self._tell = store, owner, seconds, tell
         self._due = time.monotonic() + seconds
 
     def __call__(self, state: TrainingState) -> None:
@@ -33,7 +36,7 @@ class Keeper:
         began = time.monotonic()
         if began < self._due:
             return
-        saved = workspace.save(self._store, "trainings", state.to_tensors(), {"run": self._run})
+        saved = workspace.save(self._store, "trainings", state.to_tensors(), {"owner": self._owner})
         self._tell({"kept": saved["digest"], "epoch": len(state.history)})
         now = time.monotonic()
         self._due = now + max(self._seconds, (now - began) / MOST_SHARE if self._seconds else 0.0)

@@ -56,7 +56,7 @@ def run(
         progress=lambda fraction: progress({"fraction": fraction, **shown}),
         ended=ended,
         log=kept,
-        kept=Keeper(store, run=request["run"], seconds=request["keep_seconds"], tell=progress),
+        kept=Keeper(store, owner=request["run"], seconds=request["keep_seconds"], tell=progress),
         resume=resumed,
     )
     objective.recalibrate_batch_norm(model, train)

@@ -23,7 +23,15 @@ from unlearning.methods import Context, Method, Update
 from unlearning.update_log import UpdateLog
 from unlearning.verification import Evidence, ModelScores, Scores, relearn
 from workers import data
-from workers.compute import logs, measuring, prepare, references, told, workspace
+from workers.compute import (
+    keeping,
+    logs,
+    measuring,
+    prepare,
+    references,
+    told,
+    workspace,
+)
 from workers.compute.workspace import Workspace
 from workers.data import Data
 from workers.fault_points import reach
@@ -195,7 +203,21 @@ def _context(
         recipe=options.parse(training.Recipe, request["model"]["recipe"]),
         update_log=_update_log(store, request),
         progress=lambda fraction: progress({"fraction": fraction}),
+        **_keeping(request, store, progress),
     )
+
+
+def _keeping(
+    request: dict[str, Any], store: Store, progress: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """What a training goes on from and where it is kept, where the worker asks for it."""
+    if "batch" not in request:
+        return {}
+    owner, seconds = request["batch"], request["keep_seconds"]
+    return {
+        "resume": keeping.load(store, request["resume"]),
+        "kept": keeping.Keeper(store, owner=owner, seconds=seconds, tell=progress),
+    }
 
 
 def _anchor(place: Workspace, store: Store, chain: dict[str, Any]) -> Anchor | None:

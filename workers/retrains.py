@@ -1,0 +1,97 @@
+"""The retrain of a batch: kept after its epochs, gone on with by whoever takes the batch over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from service.ledger import batch_states, leases
+from service.ledger.tables import Batch, Model, Version
+from workers import kept_states, plans
+from workers.compute.process import Stopping
+from workers.fault_points import reach
+from workers.runtime import Runtime
+
+#: The method that keeps its state.
+METHOD = "retrain"
+
+
+def begin(
+    runtime: Runtime, held: leases.Held, batch_id: str, request: dict[str, Any]
+) -> dict[str, Any]:
+    """The request of a retrain with what it needs to keep its state, or to go on from one.
+
+    A state goes on with the seed and the rows that it began with: rows that other models' batches
+    excluded meanwhile are asked of this model, too, and forgotten by its next batch. One that
+    cannot be gone on from is destroyed.
+    """
+    request = request | {
+        "batch": batch_id,
+        "keep_seconds": runtime.settings.training_state_seconds,
+        "resume": None,
+    }
+    with runtime.session() as session:
+        leases.hold(session, held)
+        batch = session.get_one(Batch, batch_id)
+        state = batch_states.resumable(session, batch, request["method"])
+        if state is None:
+            batch_states.give_up(session, batch_id=batch_id)
+        else:
+            request |= {
+                "resume": state.digest,
+                "seed": state.seed,
+                "data_revision": state.data_revision,
+                **plans.told(
+                    session,
+                    session.get_one(Model, batch.model_id).dataset_id,
+                    revision=state.data_revision,
+                    record_list_id=session.get_one(Version, batch.base_version_id).record_list_id,
+                ),
+            }
+    destroy_left(runtime, batch_id)
+    return request
+
+
+def end(runtime: Runtime, batch_id: str) -> None:
+    """The retrain is over, whatever became of it: destroy its state."""
+    with runtime.session() as session:
+        batch_states.give_up(session, batch_id=batch_id)
+    destroy_left(runtime, batch_id)
+
+
+def destroy_left(runtime: Runtime, batch_id: str) -> None:
+    """Destroy states that nothing goes on from, and those of the batch that nobody noted."""
+    kept_states.destroy_left(runtime)
+    with runtime.session() as session:
+        noted = batch_states.of(session, batch_id)
+    kept_states.destroy_strays(runtime, batch_id, noted=noted)
+
+
+@dataclass
+class Keeping:
+    """Notes the states that a batch's retrain keeps while it computes."""
+
+    runtime: Runtime
+    held: leases.Held
+    batch_id: str
+    request: dict[str, Any]
+
+    def seen(self, told: dict[str, Any]) -> None:
+        """Note a state; ``Stopping`` when the worker is to stop, now that the work is safe."""
+        if "kept" not in told:
+            return
+        with self.runtime.session() as session:
+            before = batch_states.keep(
+                session,
+                session.get_one(Batch, self.batch_id),
+                held=self.held,
+                digest=told["kept"],
+                method=self.request["method"],
+                seed=self.request["seed"],
+                data_revision=self.request["data_revision"],
+            )
+        if before is not None:
+            kept_states.destroy(self.runtime, before)
+        reach("batch.kept")
+        if self.runtime.stop.is_set():
+            raise Stopping("the worker is stopping; the batch goes on where it is")

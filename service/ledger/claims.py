@@ -16,7 +16,6 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    and_,
     exists,
     false,
     func,
@@ -42,14 +41,13 @@ from service.ledger import (
     versions,
 )
 from service.ledger.policy import Policy
-from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
+from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus
 from service.ledger.tables import (
     Batch,
     BatchRecord,
     Capability,
     DeletionRequest,
     Erasure,
-    Import,
     Model,
     Record,
     Version,
@@ -338,7 +336,7 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
     """A batch for a new anchor that still owes deletions made while it was trained or measured."""
     candidate = session.scalar(
         select(Version)
-        .where(Version.model_id == model.id, _owing_anchor())
+        .where(Version.model_id == model.id, versions.catching_up())
         .order_by(Version.number.desc())
         .limit(1)
     )
@@ -415,18 +413,8 @@ def _open(
 def _catching_up() -> Any:
     return (
         select(Version.model_id, func.min(Version.created_at))
-        .where(_owing_anchor())
+        .where(versions.catching_up())
         .group_by(Version.model_id)
-    )
-
-
-def _owing_anchor() -> Any:
-    """SQL: ``Version`` was trained, or imported and measured, and could not go live at once."""
-    measured = exists().where(Import.version_id == Version.id, Import.finished_at.is_not(None))
-    return and_(
-        db.among(Version.status, VersionStatus.CANDIDATE),
-        Version.anchor_id == Version.id,
-        or_(Version.training_run_id.is_not(None), measured),
     )
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger import audit, erasures, lineage, locks, naming, shares, standing, taken
+from service.ledger import audit, db, erasures, lineage, locks, naming, shares, standing, taken
 from service.ledger.states import VERSION_MOVES, ErasureStatus, VersionStatus, check_move
 from service.ledger.tables import (
     AliasMove,
@@ -297,14 +297,23 @@ def require_production(session: Session, version: Version) -> Model:
 def retire_tainted(
     session: Session, model: Model, *, keep: Version | None, actor: str, now: datetime
 ) -> list[Version]:
-    """Retire every version but ``keep`` that contains forgotten records."""
+    """Retire every version but ``keep`` that contains forgotten records.
+
+    ``keep`` is live, or about to be. A candidate that was trained, or imported, after the anchor
+    from which it steps stays: it takes the place of that anchor once a batch has applied what it
+    owes. One that is older is superseded, by its own successor, or by a retrain that never saw the
+    records. With nothing live (None) no batch is left to apply anything.
+    """
     others = _at_hand(session, model, keep=keep)
     holding = holding_forgotten(session, model, others)
     return _retire_those(session, model, others, holding, actor=actor, now=now)
 
 
 def _at_hand(session: Session, model: Model, *, keep: Version | None) -> Sequence[Version]:
-    """Versions but ``keep`` that are served, may become live, or are kept after a refusal."""
+    """Versions but ``keep`` that are served, may become live, or are kept after a refusal.
+
+    Without candidates that catch up and are later than the anchor of ``keep``.
+    """
     wanted = select(Version).where(
         Version.model_id == model.id,
         Version.status.in_(
@@ -314,7 +323,9 @@ def _at_hand(session: Session, model: Model, *, keep: Version | None) -> Sequenc
         ~exists().where(Import.version_id == Version.id, Import.finished_at.is_(None)),
     )
     if keep is not None:
-        wanted = wanted.where(Version.id != keep.id)
+        anchor = session.get_one(Version, keep.anchor_id)
+        later = and_(catching_up(), Version.number > anchor.number)
+        wanted = wanted.where(Version.id != keep.id, ~later)
     return session.scalars(wanted).all()
 
 
@@ -331,6 +342,19 @@ def _retire_those(
     for version in tainted:
         retire(session, model, version, actor=actor, now=now)
     return tainted
+
+
+def catching_up() -> ColumnElement[bool]:
+    """SQL: ``Version`` was trained, or imported and measured, and could not go live at once.
+
+    It owes deletions that were made meanwhile.
+    """
+    measured = exists().where(Import.version_id == Version.id, Import.finished_at.is_not(None))
+    return and_(
+        db.among(Version.status, VersionStatus.CANDIDATE),
+        Version.anchor_id == Version.id,
+        or_(Version.training_run_id.is_not(None), measured),
+    )
 
 
 def retire(session: Session, model: Model, version: Version, *, actor: str, now: datetime) -> None:

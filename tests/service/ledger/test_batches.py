@@ -67,20 +67,29 @@ def claim(session: Session, model: Model, *, owner="w1", now=LATER):
     return held, claims.claim(session, model, held=held, now=now)
 
 
-def unlearn(session: Session, model: Model, held: leases.Held, batch: Batch, *, now=LATER):
+def unlearn(
+    session: Session,
+    model: Model,
+    held: leases.Held,
+    batch: Batch,
+    *,
+    retrained: bool = False,
+    now=LATER,
+):
     """What the pipeline does when the computation has come back."""
     base = session.get_one(Version, batch.base_version_id)
+    revision = session.get_one(Dataset, model.dataset_id).revision
     version = versions.register(
         session,
         model,
-        origin="unlearned",
+        origin="retrained" if retrained else "unlearned",
         digest="d" * 64,
         size_bytes=1,
-        data_revision=base.data_revision,
+        data_revision=revision if retrained else base.data_revision,
         seed=1,
         code_version="0",
         parent=base,
-        anchor_id=base.anchor_id,
+        anchor_id=None if retrained else base.anchor_id,
         batch_id=batch.id,
         now=now,
         actor="worker:w",

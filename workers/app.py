@@ -86,6 +86,7 @@ def _open(**_: Any) -> None:
         settings,
         _lanes[broker.DELETIONS].runtime.owner,
         lambda: {name: made.busy_since for name, made in _lanes.items()},
+        lambda: not all(made.hangs() for made in _lanes.values()),
     )
     _heartbeats.append(beating)
     # A worker counts as live once it has said what it can do: without that no model can be made.

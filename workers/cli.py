@@ -79,6 +79,29 @@ def serve(
     raise typer.Exit(embedded.run(Settings(), host=host, port=port, processes=workers))
 
 
+@app.command("worker-health")
+def worker_health() -> None:
+    """Exit 0 if a worker on this machine lives, 1 if none does; for health checks.
+
+    It lives while it writes its heartbeat into the database, as /readyz sees it: also while it
+    trains, and no longer once all of its lanes hang.
+    """
+    from service.ledger import db, heartbeats, schema
+    from service.ledger.connections import Limits
+    from workers import names
+
+    settings = Settings()
+    engine = db.engine(settings.database, pool_size=1, limits=Limits.of_requests(settings))
+    schema.require_any(engine)  # the present one or, while an upgrade goes on, a later one
+    with db.session_factory(engine)() as session:
+        found = heartbeats.living(db.read_only(session), beat_seconds=settings.heartbeat_seconds)
+    if not any(names.is_here(worker.name) for worker in found):
+        raise _stop(
+            f"no worker on {names.machine()} has said lately that it lives; start one, or look at "
+            "the log of the one that runs"
+        )
+
+
 @app.command()
 def demo(
     url: Annotated[str, typer.Option(help="A running service; left out: one is started.")] = "",

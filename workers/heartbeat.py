@@ -1,6 +1,7 @@
 """A worker's sign of life, written by a thread of its own.
 
-A busy lane does not keep it from beating; a process whose database is away does not beat.
+A busy lane does not keep it from beating; a process whose database is away does not beat, nor one
+whose lanes all hang.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ class Heartbeat:
         settings: Settings,
         name: str,
         busy_since: Callable[[], Mapping[str, datetime | None]],
+        goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self._name = name
         self._seconds = settings.heartbeat_seconds
         self._busy_since = busy_since
+        self._goes_on = goes_on
         self._started_at = db.now()
         # Its own connection, with short limits: the lanes' may all be waiting for an answer.
         self._engine = db.engine(
@@ -65,6 +68,9 @@ class Heartbeat:
             self._beat()
 
     def _beat(self) -> None:
+        if not self._goes_on():
+            self._miss("no heartbeat: every lane hangs; restart this worker")
+            return
         try:
             with self._sessions.begin() as session:
                 heartbeats.beat(
@@ -75,8 +81,11 @@ class Heartbeat:
                     code_version=metadata.version("unlearn"),
                 )
         except SQLAlchemyError as error:
-            if not self._missed:
-                log.warning("no heartbeat: the database does not answer (%s)", type(error).__name__)
-            self._missed = True
+            self._miss(f"no heartbeat: the database does not answer ({type(error).__name__})")
         else:
             self._missed = False
+
+    def _miss(self, why: str) -> None:
+        if not self._missed:
+            log.warning("%s", why)
+        self._missed = True

@@ -35,6 +35,10 @@ from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+#: A busy lane that has neither turned to the database nor looked after its computation for so long
+#: hangs. Ten times what a statement may take.
+HUNG_SECONDS = 600.0
+
 Recipe = Callable[[Runtime], object]
 
 #: In the order in which a lane looks for work.
@@ -97,6 +101,14 @@ class Lane:
             finally:
                 self._busy.release()
 
+    def hangs(self) -> bool:
+        """Whether it is busy and has shown no sign of going on for ``HUNG_SECONDS``.
+
+        A long training is looked after every half second; a lane without work does not hang.
+        """
+        idle = self.busy_since is None
+        return not idle and time.monotonic() - self.runtime.moved_at > HUNG_SECONDS
+
     def start_polling(self) -> None:
         """Look for due work, now and every ``poll_seconds``, in a thread of its own."""
         self._poll = threading.Thread(target=self._keep_polling, name="poll", daemon=True)
@@ -122,6 +134,7 @@ class Lane:
             if self.runtime.stop.is_set():
                 return
             recipe = waiting.pop()
+            self.runtime.moved_at = time.monotonic()
             self.busy_since = db.now()
             try:
                 if recipe(self.runtime) and self.by_precedence:

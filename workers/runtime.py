@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +19,7 @@ from service.ledger import batches, db, leases
 from service.ledger.connections import Limits
 from service.ledger.digests import Digester
 from service.settings import Settings
-from workers import fault_points, stores
+from workers import fault_points, names, stores
 from workers.compute import failures
 from workers.compute.process import ComputeFailed, ComputeProcess, Stopping, StoreAway
 
@@ -43,6 +40,8 @@ class Runtime:
     owner: str
     stop: threading.Event = field(default_factory=threading.Event)
     stopped_at: float | None = None
+    #: When it last turned to the database or looked after a computation (monotonic seconds).
+    moved_at: float = field(default_factory=time.monotonic)
     #: What failed here and is left alone until then (monotonic seconds).
     _rests: dict[str, float] = field(default_factory=dict)
     #: Why the store's bucket could not be used when it was last tried; empty: it could.
@@ -63,7 +62,7 @@ class Runtime:
             settings=settings,
             engine=engine or db.engine(settings.database, limits=Limits.of_work(settings)),
             compute=ComputeProcess(device=settings.device, threads=settings.threads),
-            owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}",
+            owner=names.new(),
             stop=stop or threading.Event(),
         )
 
@@ -91,6 +90,7 @@ class Runtime:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A session whose transaction commits at the end of the block, or rolls back."""
+        self.moved_at = time.monotonic()
         with self.sessions() as session, session.begin():
             yield session
 
@@ -171,6 +171,7 @@ class Runtime:
 
         def look() -> None:
             nonlocal renewed
+            self.moved_at = time.monotonic()
             self.heed_stop()
             watch()
             if time.monotonic() - renewed >= renew_every:

@@ -47,6 +47,17 @@ class NotMigrated(Unavailable):
 
 def require(engine: Engine) -> None:
     """Raise ``NotMigrated`` unless there is a database with the tables that this code knows."""
+    found = require_any(engine)
+    if not found <= known_revisions():
+        raise NotMigrated(
+            "the database was migrated by a newer version of this program; use that version"
+        )
+    if found != known_heads():
+        raise NotMigrated("the database is not at the present schema; run: unlearn migrate")
+
+
+def require_any(engine: Engine) -> frozenset[str]:
+    """Raise ``NotMigrated`` unless there is a database of some version; its newest migrations."""
     path = _file(engine.url)
     if path is not None and not path.exists():  # to connect would make an empty one
         raise NotMigrated(
@@ -57,12 +68,7 @@ def require(engine: Engine) -> None:
         found = current_heads(db.read_only(session))
     if not found:
         raise NotMigrated("the database has no tables yet; make them with: unlearn migrate")
-    if not found <= known_revisions():
-        raise NotMigrated(
-            "the database was migrated by a newer version of this program; use that version"
-        )
-    if found != known_heads():
-        raise NotMigrated("the database is not at the present schema; run: unlearn migrate")
+    return found
 
 
 def current_heads(session: Session) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = ["migrate", "api", "worker", "beat"]
@@ -65,6 +67,15 @@ def test_what_stays_up_is_checked_and_started_again(name: str) -> None:
     assert _seconds(SERVICES[name]["healthcheck"]["timeout"]) > 0
 
 
+def test_a_worker_is_asked_for_its_heartbeat_and_no_broker_for_a_ping() -> None:
+    command = ["unlearn", "worker-health"]
+    assert SERVICES["worker"]["healthcheck"]["test"] == ["CMD", *command]
+    (worker,) = re.findall(r"^FROM \S+ AS worker\n(.*)\Z", DOCKERFILE, re.M | re.S)
+    (of_the_image,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", worker, re.M)
+    assert json.loads(of_the_image) == command
+    assert "ping" not in str(SERVICES["worker"]["healthcheck"])
+
+
 def test_a_stopping_worker_has_longer_than_its_grace() -> None:
     grace = float(SERVICES["worker"]["environment"]["UNLEARN_GRACE_SECONDS"])
     assert _seconds(SERVICES["worker"]["stop_grace_period"]) >= grace + 10
@@ -95,14 +106,14 @@ def test_the_gpu_file_only_adds_to_the_worker() -> None:
 
 
 def test_every_target_that_compose_builds_is_in_the_dockerfile() -> None:
-    stages = re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    stages = re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.M)
     wanted = {s["build"]["target"] for s in SERVICES.values() if "build" in s}
     assert wanted == {"api", "worker"}
     assert wanted <= set(stages)
 
 
 def test_both_images_run_as_an_ordinary_user() -> None:
-    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.M)
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.M)
     for stage in stages:
         if re.match(r"\S+ AS (api|worker)\n", stage):
             assert "\nUSER unlearn\n" in stage

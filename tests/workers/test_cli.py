@@ -29,6 +29,7 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
     "restore export": ["tombstones.json"],
     "restore check": ["tombstones.json"],
     "suppressions readmit": [],
+    "worker-health": [],
 }
 
 #: Those that make the database where there is none.
@@ -98,7 +99,7 @@ def test_a_database_that_refuses_connections_is_told_in_one_line(
     assert "secretpassword" not in line
 
 
-@pytest.mark.parametrize("command", ["keys list", "migrate"])
+@pytest.mark.parametrize("command", ["keys list", "migrate", "worker-health"])
 def test_a_database_that_takes_a_connection_and_says_nothing_is_not_waited_for(
     command: str, folder: Path
 ) -> None:

@@ -1,0 +1,22 @@
+"""What workers are called: by machine and process, and never twice."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+
+def machine() -> str:
+    """Name of this machine; in a container, that of the container."""
+    return socket.gethostname()
+
+
+def new() -> str:
+    """A name for a worker in this process."""
+    return f"{machine()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def is_here(name: str) -> bool:
+    """Whether a worker of this name was started on this machine."""
+    return name.rsplit("-", 2)[0] == machine()

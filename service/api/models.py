@@ -199,7 +199,9 @@ def change(
     model: deps.Name, given: PolicyChange, caller: Writing, session: deps.Session, wake: deps.Wake
 ) -> Any:
     changes = given.policy.model_dump(mode="json", exclude_unset=True)
-    changed = models.change_policy(session, models.get(session, model), changes, actor=caller.actor)
+    changed = models.change_policy(
+        session, models.get(session, model), changes, actor=caller.actor, now=db.now()
+    )
     shown = detail(session, changed)
     session.commit()
     wake.deletions(changed.id)

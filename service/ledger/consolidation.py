@@ -52,11 +52,12 @@ def queue(
     session: Session, model: Model, *, because: Sequence[str], actor: str, now: datetime
 ) -> TrainingRun | None:
     """Queue the retrain that these reasons ask for; None when the policy or another run forbids."""
-    if not because or not Policy.model_validate(model.policy).auto_consolidate:
+    policy = Policy.model_validate(model.policy)
+    if not because or not policy.auto_consolidate:
         return None
     if runs.active(session, model) or _ended_in_vain_lately(session, model, now=now):
         return None
-    if _is_set_aside(session, model):
+    if policy.on_accuracy_drop == "hold" and _is_set_aside(session, model):
         return None  # the next one would come out as the last: somebody has to look first
     try:
         return runs.create(session, model, reason="consolidate", actor=actor, now=now)
@@ -90,13 +91,7 @@ def _is_set_aside(session: Session, model: Model) -> bool:
     made = session.scalar(
         select(Version).where(Version.training_run_id == last.id, Version.batch_id.is_(None))
     )
-    live = session.get_one(Version, model.production_id)
-    return (
-        made is not None
-        and made.mark == holds.MARK
-        and (live.anchor_id or live.id) < made.id
-        and live.id != made.id
-    )
+    return made is not None and holds.waits_aside(session, model, made)
 
 
 def _last(session: Session, model: Model) -> TrainingRun | None:

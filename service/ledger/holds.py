@@ -5,12 +5,13 @@ only later. Until then the version stays a candidate, its batch is ``held``, the
 stays live, and no other batch of the model is formed. The hold ends
 
 - when somebody approves the version;
-- by itself, a margin before the first of the requests is due;
+- by itself, a margin before the first of the requests is due, or at once when the policy is changed
+  to hold nothing any more;
 - when another version that holds none of the records goes live: the batch is completed with it;
 - when production moved to a version that does hold them, or another method is asked for: the
   erasures wait for the next batch again.
 
-The last three are seen at the next claim, under the model's lease; each is one transaction.
+All but the approval are seen at the next claim, under the model's lease; each is one transaction.
 """
 
 from __future__ import annotations
@@ -74,25 +75,23 @@ def hold(
     theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
     locks.requests(session, session.scalars(theirs).all())
     batches.lock(session, batch, held=held)
-    _say_why(
-        session,
-        batch,
-        f"version {version.number} of model {model.name} is without the records and waits for "
-        "approval, since it lost more accuracy than the policy allows; it goes live by itself at "
-        f"{canonical.moment(until)}",
-    )
+    _say_until(session, model, batch, version, until)
     batch.status = BatchStatus.HELD
     batch.version_id = version.id
-    batch.held_until = until
     version.mark = MARK
-    session.flush()
-    audit.append(
-        session,
-        actor=f"worker:{held.owner}",
-        action=audit.Action.BATCH_HELD,
-        subject=f"batch:{batch.id}",
-        data={"version": version.number, "until": canonical.moment(until)},
-    )
+    _set_end(session, batch, version, until, actor=f"worker:{held.owner}")
+
+
+def review(session: Session, model: Model, *, actor: str, now: datetime) -> None:
+    """Move the end of the model's hold to where its policy, which was changed, has it now."""
+    batch = locked(session, model)
+    if batch is None:
+        return
+    version = session.get_one(Version, batch.version_id)
+    ends = until(session, batch, Policy.model_validate(model.policy)) or now
+    if ends != batch.held_until:
+        _say_until(session, model, batch, version, ends)
+        _set_end(session, batch, version, ends, actor=actor)
 
 
 def of(session: Session, model: Model) -> Batch | None:
@@ -140,7 +139,9 @@ def settle(session: Session, model: Model, *, held: leases.Held, now: datetime) 
         return False
     if batch.held_until is not None and batch.held_until > now:
         return True
-    _go_live(session, model, batch, version, reason="held until it was due", actor=actor, now=now)
+    holds_on = Policy.model_validate(model.policy).on_accuracy_drop == "hold"
+    reason = "held until it was due" if holds_on else "the policy holds nothing any more"
+    _go_live(session, model, batch, version, reason=reason, actor=actor, now=now)
     return False
 
 
@@ -152,7 +153,7 @@ def approve(
     if batch is None or batch.version_id != version.id:
         if model.production_id == version.id:
             return version
-        if waits_aside(model, version):
+        if waits_aside(session, model, version):
             _say_approved(session, model, version, actor=actor)
             versions.promote(
                 session,
@@ -200,14 +201,21 @@ def set_aside(
     )
 
 
-def waits_aside(model: Model, version: Version) -> bool:
-    """Whether the version is a retrain that was set aside and is not live."""
-    return (
-        version.mark == MARK
-        and version.status == VersionStatus.PUBLISHED
-        and version.training_run_id is not None
-        and model.production_id != version.id
-    )
+def waits_aside(session: Session, model: Model, version: Version) -> bool:
+    """Whether the version is a retrain that was set aside, and nothing newer is live.
+
+    What steps from a later training than it is no worse, and nobody has to decide any more.
+    """
+    if (
+        version.mark != MARK
+        or version.status != VersionStatus.PUBLISHED
+        or version.training_run_id is None
+    ):
+        return False
+    if model.production_id is None:
+        return True
+    live = session.get_one(Version, model.production_id)
+    return session.get_one(Version, live.anchor_id).number < version.number
 
 
 def release(
@@ -227,7 +235,7 @@ def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[in
         version.id: "lost more accuracy than the policy allows and was not made live; approve it "
         "(POST …:approve), or improve the model's recipe"
         for version in found
-        if waits_aside(model, version)
+        if waits_aside(session, model, version)
     }
     rows = session.execute(
         select(Batch.version_id, Batch.held_until).where(
@@ -304,6 +312,32 @@ def _contains_any(session: Session, model: Model, live: Version, batch: Batch) -
         .limit(1)
     )
     return found is not None
+
+
+def _set_end(
+    session: Session, batch: Batch, version: Version, ends: datetime, *, actor: str
+) -> None:
+    batch.held_until = ends
+    session.flush()
+    audit.append(
+        session,
+        actor=actor,
+        action=audit.Action.BATCH_HELD,
+        subject=f"batch:{batch.id}",
+        data={"version": version.number, "until": canonical.moment(ends)},
+    )
+
+
+def _say_until(
+    session: Session, model: Model, batch: Batch, version: Version, ends: datetime
+) -> None:
+    _say_why(
+        session,
+        batch,
+        f"version {version.number} of model {model.name} is without the records and waits for "
+        "approval, since it lost more accuracy than the policy allows; it goes live by itself at "
+        f"{canonical.moment(ends)}",
+    )
 
 
 def _say_approved(session: Session, model: Model, version: Version, *, actor: str) -> None:

@@ -139,9 +139,11 @@ def pending(session: Session, model: Model) -> dict[str, int]:
 
 
 def change_policy(
-    session: Session, model: Model, changes: Mapping[str, Any], *, actor: str
+    session: Session, model: Model, changes: Mapping[str, Any], *, actor: str, now: datetime
 ) -> Model:
     """Change fields of the policy; a batch that runs keeps what it began with.
+
+    A batch that is held is held for as long as the new policy says.
 
     Another method without options of its own starts from that method's defaults. It must be able
     to do every kind of forgetting that was asked for already.
@@ -167,6 +169,7 @@ def change_policy(
     model.policy = checked
     session.flush()
     _write(session, model, audit.Action.MODEL_POLICY_CHANGED, actor, data)
+    holds.review(session, model, actor=actor, now=now)
     return model
 
 

@@ -289,7 +289,11 @@ class Writer:
         with self.world.transaction() as session:
             seconds = self.chance.choice([0, 0.001])
             models.change_policy(
-                session, self._model(session), {"max_wait_seconds": seconds}, actor="key:k"
+                session,
+                self._model(session),
+                {"max_wait_seconds": seconds},
+                actor="key:k",
+                now=db.now(),
             )
 
     def run_now(self) -> None:

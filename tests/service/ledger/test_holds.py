@@ -8,17 +8,40 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from service.ledger import claims, holds, leases, measurements, versions, withdrawals
+from service.ledger import (
+    batches,
+    canonical,
+    claims,
+    consolidation,
+    holds,
+    leases,
+    measurements,
+    models,
+    versions,
+    withdrawals,
+)
 from service.ledger.policy import Policy
 from service.ledger.states import (
     BatchStatus,
     ErasureStatus,
     RequestStatus,
+    RunStatus,
     VersionStatus,
 )
-from service.ledger.tables import AliasMove, Batch, Dataset, DeletionRequest, Model, Record, Version
+from service.ledger.tables import (
+    AliasMove,
+    AuditEvent,
+    Batch,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    Version,
+)
 from tests import factories
 from tests.factories import NOW
+from tests.service import announcements
 
 
 @dataclass
@@ -156,3 +179,160 @@ def test_a_held_version_that_is_withdrawn_gives_the_hold_up(session: Session, st
     assert story.batch.status == BatchStatus.FAILED
     assert batch is not None
     assert batch.base_version_id == story.base.id
+
+
+# Holds whose reason goes while they last.
+
+
+def _change_policy(session: Session, story: Story, **changes: object) -> None:
+    announcements.announce(session)
+    models.change_policy(session, story.model, changes, actor="key:k", now=NOW)
+    session.commit()
+
+
+def _held_lines(session: Session) -> int:
+    return session.query(AuditEvent).filter_by(action="batch:held").count()
+
+
+def test_policy_that_holds_nothing_any_more_lets_it_go_live(session: Session, story: Story) -> None:
+    _change_policy(session, story, on_accuracy_drop="promote")
+    assert claims.due_models(session, now=NOW) == [story.model.id]
+    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
+    session.commit()
+    assert story.model.production_id == story.version.id
+    assert story.batch.status == BatchStatus.COMPLETED
+    [move] = session.query(AliasMove).filter_by(model_id=story.model.id).all()
+    assert move.reason == "the policy holds nothing any more"
+
+
+def test_policy_that_changed_its_mind_holds_it_as_before(session: Session, story: Story) -> None:
+    ends = story.batch.held_until
+    _change_policy(session, story, on_accuracy_drop="promote")
+    assert story.batch.held_until == NOW
+    _change_policy(session, story, on_accuracy_drop="hold")
+    assert story.batch.held_until == ends
+    assert claims.due_models(session, now=NOW) == []
+
+
+@pytest.mark.parametrize("days", [1.0, 10.0, 365.0])
+def test_another_margin_moves_the_end_and_says_so(
+    session: Session, story: Story, days: float
+) -> None:
+    _change_policy(session, story, hold_margin_days=days)
+    ends = story.request.due_at - timedelta(days=days)
+    session.refresh(story.batch)
+    session.refresh(story.request)
+    assert story.batch.held_until == ends
+    assert canonical.moment(ends) in str(story.request.status_reason)
+    assert _held_lines(session) == 2
+    assert bool(claims.due_models(session, now=NOW)) == (ends <= NOW)
+
+
+def test_other_changes_of_the_policy_leave_the_end_alone(session: Session, story: Story) -> None:
+    ends = story.batch.held_until
+    _change_policy(session, story, max_records=7)
+    assert story.batch.held_until == ends
+    assert _held_lines(session) == 1
+
+
+def test_due_date_that_passed_while_nobody_worked_ends_it(session: Session, story: Story) -> None:
+    late = story.request.due_at + timedelta(days=30)
+    assert claims.due_models(session, now=late) == [story.model.id]
+    assert claims.claim(session, story.model, held=story.held, now=late) is None
+    session.commit()
+    assert story.model.production_id == story.version.id
+
+
+@pytest.mark.parametrize("successor", [False, True])
+def test_base_that_is_withdrawn_gives_the_hold_up(
+    session: Session, story: Story, successor: bool
+) -> None:
+    clean = None
+    if successor:
+        clean = factories.version(
+            session, story.model, origin="trained", data_revision=1, production=False
+        )
+    withdrawals.withdraw_version(
+        session, story.model, story.base, successor=clean, actor="key:k", now=NOW
+    )
+    session.commit()
+    assert story.batch.status == BatchStatus.FAILED
+    assert story.version.status == VersionStatus.REJECTED
+    assert story.request.status_reason is None
+    share = session.query(Erasure).filter_by(request_id=story.request.id).one()
+    if not successor:  # nothing is live that holds the records
+        assert share.status == ErasureStatus.COMPLETED
+        assert claims.due_models(session, now=NOW) == []
+        return
+    held = _lease(session, story.model)
+    batch = claims.claim(session, story.model, held=held, now=NOW)
+    assert clean is not None
+    assert batch is not None
+    assert (batch.base_version_id, batches.rows(session, batch)) == (clean.id, [])
+
+
+def test_dataset_that_is_withdrawn_with_its_models_leaves_nothing_held(
+    session: Session, story: Story
+) -> None:
+    data = session.get_one(Dataset, story.model.dataset_id)
+    with pytest.raises(withdrawals.ModelsInUse):
+        withdrawals.withdraw_dataset(session, data, actor="key:k", now=NOW)
+    assert story.batch.status == BatchStatus.HELD
+    withdrawals.withdraw_dataset(session, data, models="withdraw", actor="key:k", now=NOW)
+    session.commit()
+    assert story.batch.status == BatchStatus.FAILED
+    assert story.version.status == VersionStatus.WITHDRAWN
+    assert story.request.status_reason is None
+    assert claims.due_models(session, now=story.request.due_at) == []
+
+
+@pytest.fixture
+def aside(session: Session, story: Story) -> Version:
+    """A consolidation of the model that lost accuracy and was set aside."""
+    run = factories.training_run(
+        session, story.model, status=RunStatus.COMPLETED, reason="consolidate", data_revision=1
+    )
+    return factories.version(
+        session,
+        story.model,
+        production=False,
+        origin="trained",
+        data_revision=1,
+        training_run_id=run.id,
+        mark=holds.MARK,
+    )
+
+
+def test_retrain_that_was_set_aside_waits_for_nobody_once_a_later_one_is_live(
+    session: Session, story: Story, aside: Version
+) -> None:
+    assert set(holds.reasons(session, story.model, [aside])) == {aside.id}
+    later = factories.version(
+        session, story.model, production=False, origin="trained", data_revision=1
+    )
+    versions.promote(
+        session,
+        story.model,
+        later,
+        expected_production=story.base.id,
+        reason="trained",
+        actor="worker:w",
+        now=NOW,
+    )
+    assert holds.reasons(session, story.model, [aside]) == {}
+    with pytest.raises(holds.NotHeld):
+        holds.approve(session, story.model, aside, actor="key:k", now=NOW)
+
+
+def test_retrain_that_was_set_aside_keeps_no_other_away_from_a_policy_that_holds_nothing(
+    session: Session, story: Story, aside: Version
+) -> None:
+    def queued() -> bool:
+        run = consolidation.queue(
+            session, story.model, because=["drift: …"], actor="worker:w", now=NOW
+        )
+        return run is not None
+
+    assert not queued()
+    _change_policy(session, story, on_accuracy_drop="promote")
+    assert queued()

@@ -275,7 +275,7 @@ def test_a_policy_may_not_change_to_what_cannot_do_it(session: Session) -> None:
     [request] = _record(session, "ann")
     assert request.status == RequestStatus.AWAITING_APPROVAL
     with pytest.raises(ServiceError, match="records"):
-        models.change_policy(session, model, {"method": "whole"}, actor="key:k")
+        models.change_policy(session, model, {"method": "whole"}, actor="key:k", now=NOW)
 
 
 def test_it_is_cancelled_as_a_whole(session: Session) -> None:

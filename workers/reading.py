@@ -56,7 +56,7 @@ class Ingested:
 def read_into_store(
     source_path: Path,
     *,
-    rows: Rows,
+    rows: Rows | None,
     name: str,
     format: str | None = None,
     columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
@@ -70,6 +70,7 @@ def read_into_store(
 ) -> Ingested:
     """Read and check a file and write its rows into ``rows``; on any error nothing is left.
 
+    With None for ``rows`` nothing is stored, and the key is empty (``inspect``).
     ``leave_out`` is asked for every chunk which of its rows (k,) are not to be kept; they are
     counted in the report as suppressed.
     Without a split column, ``fractions`` of train, validation and audit rows are drawn with
@@ -77,40 +78,6 @@ def read_into_store(
     row's position in the file. ``progress(done, expected)`` is called after every chunk.
     Raises ``ReadError``, or a ``StoreError`` of the models store.
     """
-    return _read(
-        source_path,
-        lambda first: rows.writer(name=name, dtype=first.x.dtype, shape=first.x.shape[1:]),
-        format=format,
-        columns=columns,
-        classes=classes,
-        resize=resize,
-        id_case=id_case,
-        seed=seed,
-        fractions=fractions,
-        leave_out=leave_out,
-        progress=progress,
-    )
-
-
-def inspect(source_path: Path, **options: Any) -> Ingested:
-    """Read and check a file as ``read_into_store`` does and store nothing; the key is empty."""
-    return _read(source_path, lambda _: contextlib.nullcontext(_Nowhere()), **options)
-
-
-def _read(
-    source_path: Path,
-    writer_for: Callable[[readers.Chunk], contextlib.AbstractContextManager[RowWriter]],
-    *,
-    format: str | None = None,
-    columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
-    classes: int | None = None,
-    resize: tuple[int, int] | None = None,
-    id_case: Case | None = None,
-    seed: int = 0,
-    fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
-    leave_out: LeaveOut | None = None,
-    progress: Progress | None = None,
-) -> Ingested:
     _check_fractions(fractions)
     source = readers.open_source(
         source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
@@ -123,7 +90,7 @@ def _read(
             "every row of the source was forgotten before, so nothing is left to store; take a "
             "source with other rows, or readmit them (POST /v1/suppressions:readmit)"
         )
-    with writer_for(first) as writer:
+    with _writer(rows, name, first) as writer:
         for chunk in chain([first], chunks):
             writer.append(chunk.x, chunk.labels)
         labels = seen.all_labels()
@@ -151,6 +118,19 @@ def _read(
             source, dtype=dtype, classes=found, drawn=not seen.splits, suppressed=seen.suppressed
         ),
     )
+
+
+def inspect(source_path: Path, **options: Any) -> Ingested:
+    """Read and check a file as ``read_into_store`` does and store nothing."""
+    return read_into_store(source_path, rows=None, name="", **options)
+
+
+def _writer(
+    rows: Rows | None, name: str, first: readers.Chunk
+) -> contextlib.AbstractContextManager[RowWriter]:
+    if rows is None:
+        return contextlib.nullcontext(_Nowhere())
+    return rows.writer(name=name, dtype=first.x.dtype, shape=first.x.shape[1:])
 
 
 def _kept(

@@ -9,7 +9,6 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store import open_store
 from models_store.protocols import Array
 from service.ledger import datasets, db, intake, models, runs, schema
 from service.ledger.matching import Ask
@@ -121,9 +120,8 @@ class Place:
 
     def array(self) -> Array:
         with self.runtime.session() as session:
-            return open_store(self.settings.store).rows.open(
-                session.scalar(select(Dataset.array_key))
-            )
+            key = session.scalar(select(Dataset.array_key))
+        return self.runtime.store.rows.open(key)
 
     def training_rows(self) -> list[int]:
         return np.flatnonzero(np.asarray(self.array().splits) == 0).tolist()
@@ -148,9 +146,9 @@ class Place:
         self.runtime.engine.dispose()
 
 
-def found(home: Path, compute: ComputeProcess, *, database_url: str = "") -> Place:
+def found(home: Path, compute: ComputeProcess, **changed: object) -> Place:
     """Ingest the digits, train ``m`` for a few epochs, prepare its anchor."""
-    settings = Settings(_env_file=None, state_dir=home, database_url=database_url, **SETTINGS)
+    settings = Settings(_env_file=None, state_dir=home, **{**SETTINGS, **changed})
     settings.sources.mkdir(parents=True)
     demo_digits.load().write(settings.sources / demo_digits.FILE)
     engine = db.engine(settings.database)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from models_store.opening import open_ticket
 from unlearning import architectures
 from unlearning.errors import WrongOptions
 from workers import data
@@ -24,7 +23,7 @@ def run(
     """
     model = request["model"]
     array = data.open_array(
-        open_ticket(request["store"]), request["array"], excluded=request["excluded"]
+        place.store(request["store"]), request["array"], excluded=request["excluded"]
     )
     # On the processor: after a wrong index a card is of no use to the whole process.
     classifier = place.fresh(model).eval().cpu()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from models_store.opening import open_ticket
 from unlearning import verification
 from unlearning.verification import imported
 from workers import data
@@ -17,7 +16,7 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """``{"verification": {...}}`` of the checkpoint ``request["digest"]``."""
-    store = open_ticket(request["store"])
+    store = place.store(request["store"])
     rows = data.open_array(
         store, request["array"], excluded=request["excluded"], trained_on=request["trained_on"]
     )

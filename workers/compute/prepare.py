@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from models_store import Store
-from models_store.opening import open_ticket
 from unlearning import preparation
 from unlearning.anchor import Anchor
 from workers import data
@@ -21,7 +20,7 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Prepare the anchor of ``request``; the cache's place in the store."""
-    store = open_ticket(request["store"])
+    store = place.store(request["store"])
     began = time.perf_counter()
     rows = data.open_array(
         store,

@@ -30,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 
 from models_store import errors
-from models_store.opening import open_ticket
 from unlearning import objective, options, training, verification
 from unlearning.architectures import Classifier
 from unlearning.examples import Examples
@@ -50,7 +49,7 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Train model ``index`` of ``count`` on the rows that it was not drawn out for."""
-    store = open_ticket(request["store"])
+    store = place.store(request["store"])
     began = time.perf_counter()
     rows = data.open_array(
         store,
@@ -154,7 +153,7 @@ def _load(
     request: dict[str, Any], digest: str, place: Workspace, *, rows: int
 ) -> tuple[Classifier, NDArray[np.bool_]]:
     """A reference and, for every row, whether it was drawn out for it."""
-    named = workspace.load(open_ticket(request["store"]), "checkpoints", digest)
+    named = workspace.load(place.store(request["store"]), "checkpoints", digest)
     drawn = np.unpackbits(named.pop(DRAWN_OUT).numpy(), count=rows).astype(np.bool_)
     model = place.fresh(request["model"])
     model.network.load_state_dict(

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from models_store import Store, errors
-from models_store.opening import open_ticket
 from unlearning import objective, options, training, verification
 from unlearning.architectures import Classifier
 from unlearning.update_log import UpdateLog
@@ -28,7 +27,7 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """Train with the request's seed; the checkpoint, its history and what it measures."""
-    store = open_ticket(request["store"])
+    store = place.store(request["store"])
     began = time.perf_counter()
     rows = data.open_array(store, request["array"], excluded=request["excluded"])
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)

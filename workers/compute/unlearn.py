@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from models_store import Store, errors, tensors
-from models_store.opening import open_ticket
 from unlearning import anchor as anchors
 from unlearning import methods, objective, options, training, verification
 from unlearning.anchor import Anchor, Forgotten
@@ -52,7 +51,7 @@ def run(
     request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """One batch with one method: the new checkpoint, its verification, what to keep beside it."""
-    store = open_ticket(request["store"])
+    store = place.store(request["store"])
     clock = _Clock()
     with clock.step("load"):
         # Before anything is computed that nobody could judge.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models_store import Store
+from models_store import Store, opening
 from models_store import tensors as stored
 from models_store.protocols import Kind
 from unlearning import architectures
@@ -33,6 +33,12 @@ class Workspace:
         # waits at a barrier for a thread that the other has pushed aside.
         torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // 2))
         self._kept: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+        self._store: Store | None = None
+
+    def store(self, ticket: dict[str, Any]) -> Store:
+        """The store that a request names; with what was read of it for the request before."""
+        self._store = opening.open_ticket(ticket, earlier=self._store)
+        return self._store
 
     def kept(self, key: tuple[str, ...], make: Callable[[], Thing]) -> Thing:
         """The thing remembered under ``key``, made now if it is not there."""

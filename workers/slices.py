@@ -23,17 +23,35 @@ from workers.reading import Ingested
 from workers.runtime import Runtime
 from workers.suppression import Sieve
 
+#: How long a slice is to take, most of it with SQLite's only writer, for whom others wait.
+SLICE_SECONDS = 0.4
+
+#: Rows of the first slice, before anything is known of the disk; later ones have no fewer.
+FIRST_ROWS = 2_000
+
+
+class Pace:
+    """How many rows the next slice has: as many as take ``SLICE_SECONDS``, within limits."""
+
+    def __init__(self) -> None:
+        self.rows = self._least = min(FIRST_ROWS, records.SLICE)
+
+    def took(self, seconds: float) -> None:
+        """Learn from a slice of ``rows`` rows; the next has at most twice as many."""
+        wanted = int(self.rows * min(2.0, SLICE_SECONDS / max(seconds, 1e-9)))
+        self.rows = max(self._least, min(records.SLICE, wanted))
+
 
 def write(runtime: Runtime, dataset_id: int, found: Ingested, *, held: leases.Held) -> None:
     """Write a record for every row that was found; there are none yet."""
-    free_since = time.monotonic()
-    for first in range(0, found.rows, records.SLICE):
+    free_since, first, pace = time.monotonic(), 0, Pace()
+    while first < found.rows:
         runtime.heed_stop()
-        rows = _rows(found, first, runtime.digester)
+        rows = _rows(found, first, pace.rows, runtime.digester)
         db.give_way(runtime.engine, since=free_since)
-        with _slice(runtime, held) as session:
+        with _slice(runtime, held, pace) as session:
             records.write(session, session.get_one(Dataset, dataset_id), rows, first=first)
-        free_since = time.monotonic()
+        free_since, first = time.monotonic(), first + len(rows)
         reach("ingest.sliced")
 
 
@@ -41,7 +59,7 @@ def complete(
     runtime: Runtime, dataset_id: int, found: Ingested, sieve: Sieve, *, held: leases.Held
 ) -> bool:
     """Make the dataset ready; False when it holds somebody who was forgotten meanwhile."""
-    with _slice(runtime, held) as session:
+    with _slice(runtime, held, Pace()) as session:
         dataset = session.get_one(Dataset, dataset_id)
         datasets.complete(session, dataset, _facts(found), actor=runtime.actor, now=runtime.now())
         # Last, because requests about a subject wait from here to the commit.
@@ -54,26 +72,29 @@ def complete(
 
 def remove(runtime: Runtime, dataset_id: int, *, held: leases.Held) -> None:
     """Remove the records that an attempt has left, while the lease is held."""
-    free_since, more = time.monotonic(), True
+    free_since, more, pace = time.monotonic(), True, Pace()
     while more:
         db.give_way(runtime.engine, since=free_since)
-        with _slice(runtime, held) as session:
-            more = records.remove(session, dataset_id)
+        with _slice(runtime, held, pace) as session:
+            more = records.remove(session, dataset_id, pace.rows)
         free_since = time.monotonic()
 
 
 @contextmanager
-def _slice(runtime: Runtime, held: leases.Held) -> Iterator[Session]:
+def _slice(runtime: Runtime, held: leases.Held, pace: Pace) -> Iterator[Session]:
     """A transaction that ends with an error where the lease is lost."""
     with runtime.session() as session:
         seconds = runtime.settings.lease_seconds
         leases.renew(session, held, seconds=seconds, now=runtime.now())
+        # From here on, and not before: until then it may have waited for another writer.
+        began = time.monotonic()
         yield session
+    pace.took(time.monotonic() - began)
 
 
-def _rows(found: Ingested, first: int, digester: Digester) -> Sequence[records.Row]:
+def _rows(found: Ingested, first: int, count: int, digester: Digester) -> Sequence[records.Row]:
     """Rows of a slice; this is where subject ids become digests and end."""
-    here = slice(first, first + records.SLICE)
+    here = slice(first, first + count)
     names = found.record_ids[here]
     subjects = [None] * len(names) if found.subject_ids is None else found.subject_ids[here]
     return [

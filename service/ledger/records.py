@@ -18,7 +18,7 @@ from service.errors import Unprocessable
 from service.ledger.states import DatasetStatus, IllegalMove
 from service.ledger.tables import Dataset, Record
 
-#: Records written, or removed, in one transaction.
+#: Records written, or removed, in one transaction, at most.
 SLICE = 10_000
 
 _LONGEST_RECORD_ID = 255
@@ -72,12 +72,12 @@ def written(session: Session, dataset_id: int) -> int:
     return 0 if last is None else last + 1
 
 
-def remove(session: Session, dataset_id: int) -> bool:
-    """Remove the last ``SLICE`` records of a dataset that was never ready; whether some are left.
+def remove(session: Session, dataset_id: int, rows: int) -> bool:
+    """Remove the last ``rows`` records of a dataset that was never ready; whether some are left.
 
     From the end, so that what is left still has no gap.
     """
-    first = max(written(session, dataset_id) - SLICE, 0)
+    first = max(written(session, dataset_id) - rows, 0)
     session.execute(
         delete(Record)
         .where(Record.dataset_id == dataset_id, Record.row >= first)

@@ -237,3 +237,18 @@ def test_a_worker_overtaken_between_two_slices_writes_nothing_more(
     assert shop.records("visits") == names()
     assert shop.runtime.store.rows.keys() == array_keys(shop, "visits")
     assert actions(shop, "visits") == ["dataset:created", "dataset:ingested"]
+
+
+def test_slices_follow_what_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "SLICE", 10_000)
+    pace = slices.Pace()
+    sizes = [pace.rows]
+    for _ in range(6):
+        pace.took(slices.SLICE_SECONDS / 100)
+        sizes.append(pace.rows)
+    assert sizes[1:] == [min(2 * size, records.SLICE) for size in sizes[:-1]]
+    assert sizes[-1] == records.SLICE
+    pace.took(4 * slices.SLICE_SECONDS)
+    assert pace.rows == records.SLICE // 4
+    pace.took(1000 * slices.SLICE_SECONDS)
+    assert pace.rows == slices.FIRST_ROWS

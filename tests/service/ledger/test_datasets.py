@@ -125,11 +125,11 @@ def test_records_are_written_one_after_the_other_and_removed_from_the_end(
         datasets.complete(session, made, _found(*rows), actor="worker:w", now=NOW)
     with pytest.raises(IllegalMove, match="remove them first"):
         datasets.fail(session, made, error="late", actor="worker:w", now=NOW)
-    assert records.remove(session, made.id)
+    assert records.remove(session, made.id, records.SLICE)
     assert sorted(session.scalars(select(Record.row))) == list(range(2_000))
-    assert not records.remove(session, made.id)
+    assert not records.remove(session, made.id, records.SLICE)
     assert records.written(session, made.id) == 0
-    assert not records.remove(session, made.id)
+    assert not records.remove(session, made.id, records.SLICE)
     _complete(session, made, rows)
     assert made.split_rows == {"train": 12_500, "validation": 12_500, "audit": 0}
 

@@ -5,12 +5,16 @@
 Both are served by uvicorn on one PostgreSQL database made for the run, and are asked in turns by
 the same client. Rates depend on who else works on the machine, so ratios within a run are what is
 judged, and the processor seconds per request of the servers and of PostgreSQL stand beside them.
-Then the same requests go to one and to two API processes.
+Then the same requests go to one and to two API processes, and as a control to one and to two
+processes of the bare endpoint: where servers, PostgreSQL and the client share two cores, two
+processes have no second one's worth of processor, whatever they run. How many cores were busy
+stands beside each rate.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import shutil
 import statistics
@@ -56,7 +60,7 @@ def main() -> None:
 def measure(server: str, *, quick: bool) -> tuple[dict[str, Any], list[results.Target]]:
     """What was measured, and the targets."""
     requests, turns = (500, 3) if quick else (1500, 5)
-    measured: dict[str, Any] = {}
+    measured: dict[str, Any] = {"cores": os.cpu_count()}
     with served(server) as place, Progress(console=results.console) as bar:
         contests = [
             (
@@ -66,8 +70,11 @@ def measure(server: str, *, quick: bool) -> tuple[dict[str, Any], list[results.T
             )
             for connections in CONNECTIONS
         ]
-        both = [place.first, place.second]
-        contests.append(("two processes", CONNECTIONS[-1], {"one": both[:1], "two": both}))
+        for name, both in (
+            ("two processes", [place.first, place.second]),
+            ("two bare processes", [place.bare, place.second_bare]),
+        ):
+            contests.append((name, CONNECTIONS[-1], {"one": both[:1], "two": both}))
         task = bar.add_task("", total=len(contests) * turns)
         for name, connections, sides in contests:
             bar.update(task, description=name)
@@ -81,10 +88,17 @@ def measure(server: str, *, quick: bool) -> tuple[dict[str, Any], list[results.T
             measured[name] = _contest(rounds)
     many = measured[f"{CONNECTIONS[-1]} connections"]
     few = measured[f"{CONNECTIONS[0]} connections"]
+    two, control = measured["two processes"], measured["two bare processes"]
+    measured["two processes"]["ratio_to_control"] = two["ratio"] / control["ratio"]
+    results.console.print(
+        f"two API processes / one: {two['ratio']:.2f}; the same of the bare endpoint: "
+        f"{control['ratio']:.2f}; cores busy with two: {two['two']['cores_busy']:.1f} and "
+        f"{control['two']['cores_busy']:.1f} of {measured['cores']}"
+    )
     return measured, [
         results.at_least("rate, API / bare endpoint, 16 connections", few["ratio"], 0.6),
         results.at_least("rate, API / bare endpoint, 64 connections", many["ratio"], 0.6),
-        results.at_least("rate, two API processes / one", measured["two processes"]["ratio"], 1.6),
+        results.at_least("rate, two API processes / one", two["ratio"], 1.6),
     ]
 
 
@@ -105,6 +119,7 @@ class Place:
     database: str
     key: str
     bare: Process
+    second_bare: Process
     first: Process
     second: Process
 
@@ -130,10 +145,11 @@ def _rate(
     bodies = (
         {"dataset": DATASET, "record_ids": [f"r{secrets.randbelow(ROWS)}"]} for _ in range(requests)
     )
-    before = _spent(place, servers)
+    before, client = _spent(place, servers), time.process_time()
     seconds, taken, statuses = load.post_all(
         [one.url for one in servers], servers[0].path, place.key, bodies, connections=connections
     )
+    client = (time.process_time() - client) * 1000 / requests
     after = _spent(place, servers)
     if set(statuses) != {202}:
         raise SystemExit(f"the server answered {statuses}; every request should be accepted")
@@ -144,6 +160,8 @@ def _rate(
         "server_cpu_ms": api,
         "postgresql_cpu_ms": database,
         "cpu_ms": api + database,
+        "client_cpu_ms": client,
+        "cores_busy": (api + database + client) * requests / 1000 / seconds,
     }
 
 
@@ -172,7 +190,7 @@ def _seconds(pid: int) -> float:
 
 @contextmanager
 def served(server: str) -> Iterator[Place]:
-    """A filled database, the bare endpoint and two API processes; all gone afterwards."""
+    """A filled database, and two processes of each kind; all gone afterwards."""
     name = f"unlearn_intake_{secrets.token_hex(4)}"
     home = Path(tempfile.mkdtemp(prefix="bench-intake-"))
     with psycopg.connect(server, autocommit=True) as connection:
@@ -192,7 +210,8 @@ def served(server: str) -> Iterator[Place]:
             processes = [
                 stack.enter_context(_server(app, path, environment))
                 for app, path, environment in (
-                    ("benchmarks.bare:create_app", bare.PATH, ours | {"BARE_DATABASE": driver}),
+                    *[("benchmarks.bare:create_app", bare.PATH, ours | {"BARE_DATABASE": driver})]
+                    * 2,
                     ("service.main:create_app", ENDPOINT, ours),
                     ("service.main:create_app", ENDPOINT, ours),
                 )

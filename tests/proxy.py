@@ -21,8 +21,11 @@ from sqlalchemy import URL
 
 _CHUNK = 65_536
 
-#: The simple query COMMIT in PostgreSQL's protocol: type, length, text, NUL.
-_COMMIT = b"Q" + struct.pack("!i", 11) + b"COMMIT\0"
+#: COMMIT in PostgreSQL's protocol: as a simple query (type, length, text, NUL), and as a statement
+#: without a name that is parsed (NUL, text, NUL, no types of parameters).
+_COMMITS = (b"Q" + struct.pack("!i", 11) + b"COMMIT\0", b"\0COMMIT\0\0\0")
+#: How the server says that it has committed: type, length, tag, NUL.
+_COMMITTED = b"C" + struct.pack("!i", 11) + b"COMMIT\0"
 
 Direction = Literal["request", "answer"]
 
@@ -33,8 +36,10 @@ class _Link:
 
     client: socket.socket
     server: socket.socket
-    #: What becomes of the next answer: lost with the connection, or lost in silence.
+    #: What becomes of the next answer to COMMIT: lost with the connection, or lost in silence.
     losing: Literal["", "cut", "silence"] = ""
+    #: Whether it was.
+    lost: bool = False
     #: Whether the server behind it was left for another one: nothing comes from it any more.
     abandoned: bool = False
     ended: set[Direction] = field(default_factory=set)
@@ -211,7 +216,7 @@ class Proxy:
     def _passes(self, link: _Link, direction: Direction, piece: bytes) -> bool:
         """Whether the piece goes on; False when it is to be lost."""
         with self._lock:
-            if direction == "request" and _COMMIT in piece:
+            if direction == "request" and any(one in piece for one in _COMMITS):
                 if self._commits_to_lose:
                     self._commits_to_lose -= 1
                     self._lose(link, "cut")
@@ -219,7 +224,8 @@ class Proxy:
                 if self._answers_to_lose:
                     self._answers_to_lose -= 1
                     link.losing = "silence" if self._silently else "cut"
-            elif direction == "answer" and link.losing:
+            elif direction == "answer" and link.losing and (link.lost or _COMMITTED in piece):
+                link.lost = True
                 self._lose(link, link.losing)
                 return False
         return True

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.api import problems
 from service.errors import ServiceError, Unavailable
-from service.ledger import db, requests, transactions
+from service.ledger import db, outlook, requests, transactions
 from service.ledger.digests import Digester
 from service.wake import Wake
 
@@ -31,6 +32,9 @@ GROUP = 128
 MAX_WAITING = 4096
 #: How old the count of open requests may be while the queue is under half full, and above.
 RECOUNT_SECONDS = (10.0, 1.0)
+
+#: How old the estimate of when a request will be done may be.
+OUTLOOK_SECONDS = 1.0
 
 #: Threads by database: SQLite has one writer at a time.
 THREADS = {"postgresql": 2, "sqlite": 1}
@@ -151,6 +155,8 @@ class Recorder:
         self._sessions = sessions
         self._digester = digester
         self._wake = wake
+        self._engine: Engine = sessions.kw["bind"]
+        self._outlooks = outlook.Outlooks(OUTLOOK_SECONDS)
         self._room = _Room(max_queue)
         self._patience_seconds = patience_seconds
         self._calls: deque[_Call] = deque()
@@ -187,9 +193,7 @@ class Recorder:
             self._changed.notify()
 
     def _start(self) -> None:
-        with self._sessions() as session:
-            count = THREADS[session.get_bind().dialect.name]
-        for _ in range(count):
+        for _ in range(THREADS[self._engine.dialect.name]):
             thread = threading.Thread(target=self._run, name="recorder", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -259,19 +263,23 @@ class Recorder:
     ) -> dict[str, Outcome]:
         """Record those submissions that fit in one transaction; their outcomes by id."""
         group.committing = False
-        with self._sessions() as session:
-            outcomes = requests.record_many(
+        with self._engine.connect() as connection, self._sessions(bind=connection) as session:
+            gathered = requests.gather(
                 session,
                 submissions,
                 digester=self._digester,
                 now=db.now(),
                 room=self._room.left(session),
+                outlooks=self._outlooks,
             )
+            outcomes = gathered.outcomes
             new = sum(isinstance(one, requests.Receipt) and not one.repeated for one in outcomes)
             with self._room.reserved(new):
                 group.end_turn()
                 group.committing = True
-                session.commit()
+                with db.together(session):
+                    gathered.write()
+                    session.commit()
         group.committing = False
         self._wake_for(new)
         taken = submissions[: len(outcomes)]

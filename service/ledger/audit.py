@@ -1,24 +1,25 @@
 """The audit chain: append-only lines, each bound to the one before by its hash.
 
 ``append`` only queues a line; the lines of a transaction are written together at its commit,
-because the chain's head is one row that every writer locks. Taken last and held for two
-statements, with everything but the hashes made before, it costs little throughput and cannot be
-part of a deadlock. A query for audit events in the same session writes the queue first, as
-autoflush does for other rows.
+because the chain's head is one row that every writer locks. Taken last, with everything but the
+hashes made before, it costs little throughput and cannot be part of a deadlock. PostgreSQL locks
+it, chains the lines and writes them in one statement (``triggers``). A query for audit events in
+the same session writes the queue first, as autoflush does for other rows.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, event, select
+from sqlalchemy import Row, event, insert, select, text
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from service.ledger import canonical, chain, db, inserts, signing, triggers  # noqa: F401  # triggers: made with the tables
+from service.ledger import canonical, chain, db, signing, triggers  # noqa: F401  # triggers: made with the tables
 from service.ledger.tables import AuditEvent, AuditHead
 
 GENESIS = chain.GENESIS
@@ -104,9 +105,19 @@ class Line:
     data: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Queued:
+    """A line with who acted, its ``data`` as plain values."""
+
+    actor: str
+    action: str
+    subject: str
+    data: dict[str, Any]
+
+
 @dataclass
 class _Queue:
-    events: list[AuditEvent] = field(default_factory=list)
+    events: list[_Queued] = field(default_factory=list)
     written: int = 0
     #: Per savepoint: how many lines there were, and how many were written, when it began.
     marks: dict[SessionTransaction, tuple[int, int]] = field(default_factory=dict)
@@ -114,31 +125,25 @@ class _Queue:
 
 def append(
     session: Session, *, actor: str, action: Action, subject: str, data: dict[str, Any]
-) -> AuditEvent:
+) -> None:
     """Add one line to the chain with this transaction; see ``append_many``."""
-    return append_many(session, actor=actor, lines=[Line(action, subject, data)])[0]
+    append_many(session, actor=actor, lines=[Line(action, subject, data)])
 
 
-def append_many(session: Session, *, actor: str, lines: Iterable[Line]) -> list[AuditEvent]:
+def append_many(session: Session, *, actor: str, lines: Iterable[Line]) -> None:
     """Add lines to the chain with this transaction; all are written at its commit, or none.
 
     ``data`` holds counts, digests and ids of our own: never a record's or a subject's id, a label
-    or a secret. The returned lines have no number, time or hash before they are written.
+    or a secret.
     """
     queue = _queue(session)
     made = [
-        AuditEvent(
-            actor=actor,
-            action=line.action.value,
-            subject=line.subject,
-            data=canonical.plain(line.data),
-        )
+        _Queued(actor, line.action.value, line.subject, canonical.plain(line.data))
         for line in lines
     ]
     # Begin the transaction now: a commit without one would not write the lines.
     session.connection()
     queue.events.extend(made)
-    return made
 
 
 def write(session: Session) -> None:
@@ -148,15 +153,12 @@ def write(session: Session) -> None:
         return
     session.flush()  # everything else first: the lock comes last
     events = queue.events[queue.written :]
-    prepared = [
-        chain.Prepared.of(
-            actor=made.actor, action=made.action, subject=made.subject, data=made.data
-        )
-        for made in events
-    ]
-    head = _lock_head(session)
-    _chain(events, prepared, after_seq=head.seq, after_hash=head.hash, at=db.now())
-    inserts.write(session, {AuditEvent: [inserts.values(made) for made in events]})
+    prepared = [chain.Prepared.of(**vars(one)) for one in events]
+    if session.get_bind().dialect.name == "postgresql":
+        given = [vars(one) | vars(ready) for one, ready in zip(events, prepared, strict=True)]
+        session.execute(_APPEND, {"given": json.dumps(given, separators=(",", ":"))})
+    else:
+        session.execute(insert(AuditEvent), _chained(session, events, prepared, at=db.now()))
     queue.written = len(queue.events)
 
 
@@ -279,39 +281,27 @@ def _walk(session: Session, at: Checked, *, until: int, chunk: int) -> Checked:
     return at
 
 
-@dataclass(frozen=True)
-class _Head:
-    seq: int
-    hash: str
+_APPEND = text("SELECT audit_append(CAST(:given AS json))")
 
 
-# SQLite drops the lock clause; there BEGIN IMMEDIATE has locked the whole database.
-_LOCKED_HEAD = select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1).with_for_update()
-
-
-def _lock_head(session: Session) -> _Head:
-    row = session.execute(_LOCKED_HEAD).one_or_none()
-    if row is None:
+def _chained(
+    session: Session, events: Sequence[_Queued], prepared: Sequence[chain.Prepared], *, at: datetime
+) -> list[dict[str, Any]]:
+    """The rows of these lines on SQLite, where BEGIN IMMEDIATE has locked the whole database."""
+    head = session.execute(_HEAD).one_or_none()
+    if head is None:
         raise RuntimeError("the audit chain has no head; bring the database up to date first")
-    return _Head(row.seq, row.hash)
-
-
-def _chain(
-    events: Sequence[AuditEvent],
-    prepared: Sequence[chain.Prepared],
-    *,
-    after_seq: int,
-    after_hash: str,
-    at: datetime,
-) -> None:
+    seq, last = head
     moment = canonical.moment(at)
-    for made, ready in zip(events, prepared, strict=True):
-        made.seq = after_seq = after_seq + 1
-        made.previous_hash = after_hash
-        made.at = at
-        made.hash = after_hash = ready.hash_at(
-            seq=after_seq, at=moment, previous_hash=made.previous_hash
-        )
+    rows: list[dict[str, Any]] = []
+    for one, ready in zip(events, prepared, strict=True):
+        before, seq = last, seq + 1
+        last = ready.hash_at(seq=seq, at=moment, previous_hash=before)
+        rows.append(vars(one) | {"seq": seq, "at": at, "previous_hash": before, "hash": last})
+    return rows
+
+
+_HEAD = select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)
 
 
 def _queue(session: Session) -> _Queue:

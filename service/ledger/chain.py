@@ -28,32 +28,25 @@ class Prepared:
     Made before the chain is locked, so that the lock is held for the hashes alone.
     """
 
-    action: bytes
-    actor: bytes
-    data: bytes
-    subject: bytes
+    #: Up to the moment, from there to the hash before, and after the number.
+    opening: str
+    middle: str
+    ending: str
 
     @classmethod
     def of(cls, *, actor: str, action: str, subject: str, data: Mapping[str, Any]) -> Prepared:
         """What is known of a line before it has a place."""
-        encoded = (canonical.encode(value) for value in (action, actor, data, subject))
-        return cls(*encoded)
+        # Members in the order of their names, as the canonical form has them.
+        return cls(
+            f'{{"action":{_text(action)},"actor":{_text(actor)},"at":"',
+            f'","data":{_text(data)},"previous_hash":"',
+            f',"subject":{_text(subject)}}}',
+        )
 
     def hash_at(self, *, seq: int, at: str, previous_hash: str) -> str:
         """The line's ``line_hash`` at this place and moment (RFC 3339)."""
-        # Members in the order of their names, as the canonical form has them.
-        content = (
-            b'{"action":%b,"actor":%b,"at":"%b","data":%b,"previous_hash":"%b","seq":%d,"subject":%b}'
-        ) % (
-            self.action,
-            self.actor,
-            at.encode(),
-            self.data,
-            previous_hash.encode(),
-            seq,
-            self.subject,
-        )
-        return hashlib.sha256(content).hexdigest()
+        content = f'{self.opening}{at}{self.middle}{previous_hash}","seq":{seq}{self.ending}'
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def problem(line: Mapping[str, Any], *, seq: int, previous_hash: str) -> str | None:
@@ -72,3 +65,7 @@ def own_problem(line: Mapping[str, Any]) -> str | None:
     except ValueError:
         right = False
     return None if right else "the line was changed"
+
+
+def _text(value: Any) -> str:
+    return canonical.encode(value).decode()

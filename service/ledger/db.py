@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,6 +131,28 @@ def read_only(session: Session) -> Session:
     """Declare, before its first statement, that this session's transaction only reads."""
     session.connection(execution_options={READ_ONLY: True})
     return session
+
+
+@contextmanager
+def together(session: Session) -> Iterator[None]:
+    """Wait once for all that a session bound to a connection writes in the block, and its commit.
+
+    On PostgreSQL the statements are sent one after the other, and what goes wrong is raised at the
+    commit, with which the block ends. Nothing can be read in it. On SQLite there is no waiting.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        yield
+        return
+    driver: Any = session.connection().connection.driver_connection
+    try:
+        with driver.pipeline():
+            yield
+    except BaseException:
+        # A commit that failed ends a transaction for SQLAlchemy, but not for the server, which
+        # stopped before it.
+        if not driver.closed:
+            driver.rollback()
+        raise
 
 
 def take_time(connection: Connection, seconds: float | None) -> None:

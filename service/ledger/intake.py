@@ -116,11 +116,26 @@ def record_many(
     now: datetime,
     room: int | None = None,
 ) -> list[Receipt | ServiceError]:
-    """Record as many of these requests, from the first on, as a transaction takes (at least one).
+    """Record as many of these requests as a transaction takes; see ``gather``."""
+    gathered = gather(session, submissions, digester=digester, now=now, room=room)
+    gathered.write()
+    return gathered.outcomes
 
-    Returns, for each of those, in order, a receipt or the refusal: the caller commits, and comes
-    again with the rest. A transaction lists ``ROWS_AT_ONCE`` records; requests that match the very
-    same ones share their list.
+
+def gather(
+    session: Session,
+    submissions: Sequence[Submission],
+    *,
+    digester: Digester,
+    now: datetime,
+    room: int | None = None,
+    outlooks: outlook.Outlooks | None = None,
+) -> Gathered:
+    """Prepare as many of these requests, from the first on, as a transaction takes (at least one).
+
+    For each of those, in order, there is a receipt or the refusal: the caller writes what was
+    gathered, commits, and comes again with the rest. A transaction lists ``ROWS_AT_ONCE`` records;
+    requests that match the very same ones share their list.
 
     A refused one changes nothing and does not hold up the others. A recorded one gets an erasure
     for every model of its datasets that may hold its records (``shares``), unless it waits for
@@ -133,7 +148,7 @@ def record_many(
     if any(one.ask.kind == "subject" for one in submissions):
         suppressions.share(session)
     asks = [one.ask for one in submissions]
-    parts = parts_of(session, asks, digester=digester, now=now)
+    parts = parts_of(session, asks, digester=digester, now=now, outlooks=outlooks)
     named = _named(asks, parts)
     page = _Page(session, digester, now, room, listing.Lists(session, named))
     outcomes: list[Receipt | ServiceError] = []
@@ -144,8 +159,7 @@ def record_many(
             outcomes.append(page.take(submission, its_parts, its_rows, answered))
         except ServiceError as refusal:
             outcomes.append(refusal)
-    page.write()
-    return outcomes
+    return Gathered(outcomes, page)
 
 
 def recorded(session: Session, submissions: Iterable[Submission]) -> dict[str, Receipt]:
@@ -171,6 +185,18 @@ def check_methods(session: Session, models: Iterable[Model]) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What is to be written for requests, and what their senders are told once it is committed."""
+
+    outcomes: list[Receipt | ServiceError]
+    page: _Page
+
+    def write(self) -> None:
+        """Insert all of it; nothing is read."""
+        self.page.write()
+
+
 @dataclass
 class _Circle:
     """A dataset with everything that a request of it touches."""
@@ -190,9 +216,16 @@ class Part:
 
 
 def parts_of(
-    session: Session, asks: Sequence[Ask], *, digester: Digester, now: datetime
+    session: Session,
+    asks: Sequence[Ask],
+    *,
+    digester: Digester,
+    now: datetime,
+    outlooks: outlook.Outlooks | None = None,
 ) -> list[list[Part] | ServiceError]:
     """Return, for every ask, what it met in each dataset, or its refusal.
+
+    ``outlooks`` keeps estimates from one transaction to the next.
 
     An ask that names a dataset has one part, one about a subject everywhere as many as datasets
     hold records of it.
@@ -202,7 +235,7 @@ def parts_of(
     met = dict(zip(wide, found, strict=True))
     names = [ask.dataset for ask in asks if ask.dataset is not None]
     names += [name for one in met.values() if not isinstance(one, ServiceError) for name in one]
-    circles = _circles(session, names, now=now)
+    circles = _circles(session, names, now=now, outlooks=outlooks or outlook.Outlooks(0.0))
     for name, circle in circles.items():
         places = [place for place, ask in enumerate(asks) if ask.dataset == name]
         if isinstance(circle, _Circle) and places:
@@ -264,7 +297,7 @@ def _parts(
 
 
 def _circles(
-    session: Session, names: Iterable[str], *, now: datetime
+    session: Session, names: Iterable[str], *, now: datetime, outlooks: outlook.Outlooks
 ) -> dict[str, _Circle | ServiceError]:
     names = dict.fromkeys(names)
     locked = locks.named_datasets(session, names, locks.Hold.INTAKE)
@@ -280,7 +313,12 @@ def _circles(
         except ServiceError as refusal:
             found[name] = refusal
         else:
-            found[name] = _circle(session, dataset, models[name], now=now)
+            found[name] = _Circle(
+                dataset,
+                models[name],
+                outlooks.seconds_needed(session, models[name]),
+                outlook.allowance(session, dataset, models[name], now=now),
+            )
     return found
 
 
@@ -296,17 +334,6 @@ def _ready(dataset: Dataset | None) -> Dataset:
     if dataset.status == DatasetStatus.FAILED:
         raise DatasetNotReady(f"dataset {dataset.name} could not be ingested and holds no records")
     return dataset
-
-
-def _circle(
-    session: Session, dataset: Dataset, models: Sequence[Model], *, now: datetime
-) -> _Circle:
-    return _Circle(
-        dataset,
-        models,
-        outlook.seconds_needed(session, models),
-        outlook.allowance(session, dataset, models, now=now),
-    )
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import math
 import statistics
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,9 @@ from service.ledger.tables import (
 #: How long a batch is thought to take before the first one has been measured.
 UNKNOWN_BATCH_SECONDS = 60.0
 RECENT_BATCHES = 20
+
+#: Estimates in memory, at most.
+MOST_KEPT = 1_000
 
 #: Requests that use up nothing of a day's allowance.
 _UNCOUNTED = (
@@ -58,6 +62,25 @@ def seconds_needed(session: Session, models: Sequence[Model]) -> float:
         + 2 * _batch_seconds(session, model, [one for one in recent if one.model_id == model.id])
         for model in models
     )
+
+
+class Outlooks:
+    """Estimates of ``seconds_needed`` that are kept for a while: batches end far more seldom."""
+
+    def __init__(self, age_seconds: float) -> None:
+        self._age_seconds = age_seconds
+        self._kept: dict[tuple[tuple[int, int | None], ...], tuple[float, float]] = {}
+
+    def seconds_needed(self, session: Session, models: Sequence[Model]) -> float:
+        """Return the estimate for these models, no older than ``age_seconds``."""
+        name = tuple((model.id, model.production_id) for model in models)
+        made_at, seconds = self._kept.get(name, (-math.inf, 0.0))
+        if time.monotonic() - made_at > self._age_seconds:
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.clear()
+            made_at, seconds = time.monotonic(), seconds_needed(session, models)
+            self._kept[name] = (made_at, seconds)
+        return seconds
 
 
 @dataclass

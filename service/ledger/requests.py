@@ -28,7 +28,7 @@ from service.ledger import (
     suppressions,
 )
 from service.ledger.descriptions import describe
-from service.ledger.intake import Receipt, Submission, record, record_many, recorded
+from service.ledger.intake import Receipt, Submission, gather, record, record_many, recorded
 from service.ledger.matching import Ask
 from service.ledger.states import (
     REQUEST_ENDS,
@@ -48,7 +48,16 @@ from service.ledger.tables import (
     Version,
 )
 
-__all__ = ["Ask", "Receipt", "Submission", "describe", "record", "record_many", "recorded"]
+__all__ = [
+    "Ask",
+    "Receipt",
+    "Submission",
+    "describe",
+    "gather",
+    "record",
+    "record_many",
+    "recorded",
+]
 
 #: States in which a request still takes up room in the queue.
 OPEN = tuple(status for status in RequestStatus if status not in REQUEST_ENDS)

@@ -1,5 +1,8 @@
 """Triggers by which the database itself keeps the audit chain append-only and in order.
 
+On PostgreSQL a function appends lines as well: a client that chained them itself would hold the
+chain's head while it waits for answers.
+
 The first migration makes them; tables made directly from the models get the same ones. They stop
 mistakes and a stolen application password, not a database owner: for that there is
 ``audit.verify`` and the signed head.
@@ -110,6 +113,43 @@ POSTGRESQL = (
     """
     CREATE TRIGGER audit_head_stays BEFORE DELETE OR TRUNCATE ON audit_head
     FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()
+    """,
+    """
+    CREATE OR REPLACE FUNCTION audit_append(given json) RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE
+        head audit_head;
+        moment timestamptz;
+        written text;
+        line record;
+        last text;
+        hashes text[] := '{}';
+    BEGIN
+        SELECT * INTO head FROM audit_head WHERE id = 1 FOR UPDATE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the audit chain has no head; bring the database up to date first';
+        END IF;
+        moment := clock_timestamp();
+        written := to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+        last := head.hash;
+        FOR line IN SELECT opening, middle, ending, n FROM ROWS FROM (
+            json_to_recordset(given) AS (opening text, middle text, ending text)
+        ) WITH ORDINALITY AS lines(opening, middle, ending, n) ORDER BY n LOOP
+            last := encode(sha256(convert_to(
+                line.opening || written || line.middle || last
+                    || '","seq":' || (head.seq + line.n) || line.ending,
+                'UTF8'
+            )), 'hex');
+            hashes := hashes || last;
+        END LOOP;
+        INSERT INTO audit_events (seq, at, actor, action, subject, data, previous_hash, hash)
+        SELECT head.seq + n, moment, actor, action, subject, data,
+            lag(hash, 1, head.hash) OVER (ORDER BY n), hash
+        FROM ROWS FROM (
+            json_to_recordset(given) AS (actor text, action text, subject text, data json),
+            unnest(hashes)
+        ) WITH ORDINALITY AS lines(actor, action, subject, data, hash, n)
+        ORDER BY n;
+    END $$
     """,
 )
 

@@ -222,7 +222,20 @@ def _definitions(database: Engine) -> dict[str, Any]:
         for table in sorted(look.get_table_names())
         if table != "alembic_version"
     }
-    return {"triggers": triggers, "keys": keys}
+    return {"triggers": triggers, "keys": keys, "functions": _functions(database)}
+
+
+def _functions(database: Engine) -> list[tuple[str, ...]]:
+    """Functions of the schema itself, by name, on a database that has any."""
+    if database.dialect.name == "sqlite":
+        return []
+    query = (
+        "SELECT proname, prosrc FROM pg_proc"
+        " WHERE pronamespace = current_schema()::regnamespace ORDER BY 1"
+    )
+    with database.connect() as connection:
+        rows = connection.exec_driver_sql(query).all()
+    return [tuple(" ".join(word.split()) for word in row) for row in rows]
 
 
 def test_requests_that_share_a_list_have_one_each_in_the_schema_of_before(

@@ -33,6 +33,7 @@ _UPDATE = re.compile(r"^\s*(?:UPDATE|DELETE FROM) (\w+)")
 _UPSERT = re.compile(r"^\s*INSERT INTO (\w+) .*ON CONFLICT", re.DOTALL)
 _FROM = re.compile(r"\bFROM (\w+)")
 _OF = re.compile(r"FOR (?:NO KEY )?(?:UPDATE|SHARE|KEY SHARE) OF ([\w, ]+?)(?: SKIP LOCKED)?\s*$")
+_APPEND = re.compile(r"^SELECT audit_append\(")
 _LOCKING = re.compile(r"FOR (?:NO KEY UPDATE|UPDATE|SHARE|KEY SHARE)")
 
 
@@ -51,6 +52,8 @@ def _locked(statement: str) -> list[str]:
         return [found[1]]
     if named := _OF.search(statement):
         return [name.strip() for name in named[1].split(",")]
+    if _APPEND.search(statement):
+        return [LAST]
     return [_FROM.findall(statement)[0]] if _LOCKING.search(statement) else []
 
 

@@ -143,7 +143,7 @@ def _entry(name: str, fields: object) -> Entry:
 
 
 def _counts(values: object) -> bool:
-    """A short list of integers from 0 up; JSON's true is an int to Python and is refused."""
+    """Return whether this is a short list of integers from 0 up; JSON's true is none."""
     return (
         isinstance(values, list)
         and len(values) <= 64
@@ -152,7 +152,7 @@ def _counts(values: object) -> bool:
 
 
 def _check_layout(entries: dict[str, Entry], data_bytes: int) -> None:
-    """The data must be covered without gap, overlap or rest: there is no room to hide bytes."""
+    """Raise unless tensors cover the data without gap, overlap or rest: no bytes can hide."""
     position = 0
     for entry in sorted(entries.values(), key=lambda e: (e.begin, e.end)):
         if entry.begin != position:
@@ -182,7 +182,7 @@ def _differences(entries: dict[str, Entry], spec: Spec, tied: Ties) -> list[str]
 
 
 def _format_name(dtype: object) -> str:
-    """The format's name of a dtype given as ``"float32"``, ``torch.float32`` or a numpy dtype."""
+    """Return the format's name of a dtype: ``"float32"``, ``torch.float32`` or a numpy dtype."""
     return _FORMAT_NAMES[str(dtype).removeprefix("torch.")]
 
 
@@ -195,7 +195,7 @@ def _non_finite(stream: BinaryIO, entries: dict[str, Entry], data_start: int) ->
 
 
 def _untied(stream: BinaryIO, entries: dict[str, Entry], data_start: int, tied: Ties) -> list[str]:
-    """Names that are one tensor in the network and hold different values in the file."""
+    """Return names that are one tensor in the network and hold different values in the file."""
     reasons = []
     for names in tied:
         held = [name for name in names if name in entries]
@@ -241,7 +241,7 @@ def _is_finite(stream: BinaryIO, entry: Entry, data_start: int) -> bool:
 
 
 def _short(name: str) -> str:
-    """A name that came from outside, safe and short enough for a message."""
+    """Return a name that came from outside, safe and short enough for a message."""
     return repr(name if len(name) <= 80 else name[:77] + "...")
 
 

@@ -87,7 +87,7 @@ def _verdict(report: Report) -> Iterator[str]:
 
 
 def _only_accuracy(report: Report) -> bool:
-    """Whether nothing but accuracy failed, on a version that was trained without the records."""
+    """Return whether accuracy alone failed, on a version trained without the records."""
     gates = (report.measured and report.measured.gates) or []
     failed = {gate.concern for gate in gates if gate.outcome == "failed"}
     return report.done.origin == "retrained" and failed == {"utility"}
@@ -101,7 +101,7 @@ def _overall(gates: Sequence[Gate]) -> str:
 
 
 def _destroyed(report: Report) -> Iterator[str]:
-    """What is said to be destroyed has a receipt, and nothing with a receipt is still there."""
+    """Yield what is said to be destroyed without a receipt, or stands although it has one."""
     received = {one.subject for one in report.purges if not _of_state_alone(one.receipt)}
     for step in report.lineage:
         if step.status == "purged" and _version(report, step.version) not in received:
@@ -114,7 +114,7 @@ def _destroyed(report: Report) -> Iterator[str]:
 
 
 def _of_state_alone(receipt: Mapping[str, Any]) -> bool:
-    """Whether the version's weights were left: only what was kept beside them was destroyed."""
+    """Return whether the weights were left, and only what was kept beside them destroyed."""
     if receipt.get("weights_kept") is True:
         return True
     destroyed = receipt.get("destroyed") or []
@@ -123,7 +123,7 @@ def _of_state_alone(receipt: Mapping[str, Any]) -> bool:
 
 
 def _told_by_the_lines(report: Report) -> Iterator[str]:
-    """The audit lines, whose hashes hold, are about this version and tell the same story."""
+    """Yield where the audit lines, whose hashes hold, tell another story or of another version."""
     own = _version(report, report.version)
     subjects = {own, *(f"deletion_request:{request.id}" for request in report.asked.requests)}
     if report.done.batch is not None:
@@ -171,7 +171,7 @@ _VERSION_LINES: Mapping[str, tuple[str, ...]] = {
 
 
 def _lines_left_out(report: Report) -> Iterator[str]:
-    """Lines that must be there, because the report says what happened."""
+    """Yield lines that are missing although the report says what happened."""
     told: dict[str, set[str]] = {}
     for line in report.chain.lines:
         told.setdefault(line.subject, set()).add(line.action)

@@ -49,7 +49,7 @@ class Findings:
         return all(finding.level != "bad" for finding in self.found)
 
     def lines(self) -> list[str]:
-        """One line of text per finding, and the conclusion."""
+        """Return one line of text for each finding, and the conclusion."""
         bad = sum(finding.level == "bad" for finding in self.found)
         end = "The file is sound."
         if not self.ok:
@@ -75,7 +75,7 @@ def verify_file(path: Path, *, keys: Path | None = None) -> Findings:
 
 
 def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Findings:
-    """Same, of a document already read."""
+    """Check a saved document that was already read."""
     try:
         document = canonical.decode(content)
         same = canonical.encode(document) == content.rstrip(b"\r\n")
@@ -106,7 +106,7 @@ def _contents(document: dict[str, Any], keys: signing.Keys | None) -> Iterator[F
 
 
 def _agreement(report: Report) -> Iterator[Finding]:
-    """What one part of the report says, another must not deny."""
+    """Yield a finding for each contradiction between parts of the report."""
     problems = list(audit_agreement.problems(report))
     yield from (_bad(problem) for problem in problems)
     if not problems:
@@ -140,7 +140,7 @@ def _signed(document: Mapping[str, Any], keys: signing.Keys | None) -> Iterator[
 
 
 def _lines(report: Report, lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Every line alone, and each after the one before; other lines may lie in between."""
+    """Check every line alone and after the one before; other lines may lie in between."""
     problems = [
         _bad(f"audit line {line['seq']}: {problem}")
         for line in lines

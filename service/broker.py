@@ -37,7 +37,7 @@ class Broker:
 
 
 def configure(settings: Settings) -> Broker:
-    """The broker of the settings; without one, files in the state directory (made if missing)."""
+    """Return the broker of the settings; without one, files in the state directory, made here."""
     if settings.broker_url:
         return Broker(settings.broker_url, _network_options(settings), remote_control=True)
     folder = settings.state_dir.resolve() / "broker"
@@ -60,7 +60,7 @@ def configure(settings: Settings) -> Broker:
 
 
 def answers(settings: Settings) -> bool:
-    """Whether a message could be left with the broker now."""
+    """Return whether a message could be left with the broker now."""
     reached = configure(settings)
     if not settings.broker_url:
         return os.access(reached.transport_options["data_folder_out"], os.W_OK | os.X_OK)

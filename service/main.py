@@ -62,7 +62,7 @@ SECURED = (
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application for these settings; without any, for those of the environment."""
+    """Return the application for these settings; without any, for those of the environment."""
     settings = settings or Settings()
     _log_without_urls()
     app = FastAPI(

@@ -14,7 +14,7 @@ class OutsideDataRoot(Unprocessable):
 
 
 def locate(root: Path, path: str) -> Path:
-    """The file that ``path``, relative to the data root, means; links out of it are refused.
+    """Return the file at ``path``, relative to the data root; refuse links out of it.
 
     Whether it exists is for the reader to say: the process that asks may not have it mounted.
     """

@@ -40,17 +40,17 @@ class Wake:
         self._complained_at = -QUIET_SECONDS
 
     def deletions(self, model_id: int | None = None) -> None:
-        """Deletion requests wait (of one model or of any)."""
+        """Say that deletion requests wait (of one model or of any)."""
         # Every message makes a worker look at all models: the id would only defeat coalescing.
         del model_id
         self._want(broker.RUN_BATCHES, broker.DELETIONS)
 
     def trainings(self) -> None:
-        """Something waits that trains or prepares: a training run, a new live anchor."""
+        """Say that something waits that trains or prepares: a training run, a new live anchor."""
         self._want(broker.RUN_TRAININGS, broker.TRAININGS)
 
     def background(self) -> None:
-        """Something else waits: an ingest, a purge."""
+        """Say that something else waits: an ingest, a purge."""
         self._want(broker.RUN_BACKGROUND, broker.BACKGROUND)
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class Wake:
 
 
 def sender(settings: Settings) -> Wake:
-    """A ``Wake`` on the broker of the settings."""
+    """Return a ``Wake`` on the broker of the settings."""
     return Wake(_celery_send(settings))
 
 

@@ -27,7 +27,7 @@ _CHUNK = 1 << 20
 
 @contextlib.contextmanager
 def building(home: Path) -> Iterator[Path]:
-    """A fresh directory under ``home`` to fill and ``publish``; discarded when not published."""
+    """Yield a new directory under ``home`` to fill and ``publish``; remove it if not published."""
     new = home / f"{_NEW}{uuid.uuid4().hex}"
     try:
         with writing(home):
@@ -178,7 +178,7 @@ def read_manifest(directory: Path, *, corrupt: type[errors.Corrupt]) -> dict[str
 
 
 def sha256(file: Path) -> str:
-    """Digest of a file's bytes, read piece by piece."""
+    """Return the SHA-256 of a file's bytes, read piece by piece."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -149,7 +149,7 @@ def _rows_file(directory: Path, notes: row_facts.Notes) -> BinaryIO:
 
 
 def _header(dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
-    """A npy header; numpy pads it so that another number of rows takes the same space."""
+    """Return a npy header; numpy pads it so that another number of rows takes the same space."""
     buffer = io.BytesIO()
     described = {
         "descr": np.lib.format.dtype_to_descr(dtype),

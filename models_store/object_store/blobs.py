@@ -164,7 +164,7 @@ class _Parts(io.RawIOBase):
         return count
 
     def _next(self) -> memoryview:
-        """What follows, up to the end of its part; empty at the end."""
+        """Return what follows, up to the end of its part; empty at the end."""
         if self._position >= self._stop:
             return memoryview(b"")
         number, offset = divmod(self._position, self._part_bytes)
@@ -178,7 +178,7 @@ class _Parts(io.RawIOBase):
 
 
 def _parts(content: Content) -> Iterator[bytearray]:
-    """The content in parts; each is used up before the next one is made."""
+    """Yield the content in parts; each is used up before the next one is made."""
     part = bytearray()
     for piece in content.pieces():
         while piece:

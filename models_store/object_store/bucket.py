@@ -156,7 +156,7 @@ class Bucket:
             obstore.list_with_delimiter(self._store, "checkpoints")
 
     def _require_bucket(self, error: FileNotFoundError) -> None:
-        """A server that has no such bucket says so in words; the library calls both not found."""
+        """Raise ``Refused`` for a missing bucket; the library tells it by its words alone."""
         if _NO_BUCKET in str(error):
             raise self._no_bucket() from None
 
@@ -194,6 +194,6 @@ class Bucket:
 
 
 def _status(text: str) -> str:
-    """The HTTP status in a message of the library, or that there was none."""
+    """Return the HTTP status in a message of the library, or that there was none."""
     found = _STATUS.search(text)
     return found[1].strip() if found else "no answer in time"

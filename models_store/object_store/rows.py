@@ -251,7 +251,7 @@ class ObjectRows:
             raise _not_under_its_key(key, part) from None
 
     def _facts(self, key: str, part: Shard) -> npt.NDArray[np.uint8]:
-        """The digests of a shard's rows; its rows are not fetched."""
+        """Return the digests of a shard's rows; its rows are not fetched."""
         name, size = _shard_name(part.digest), shards.facts_bytes(part.rows)
         beginning = self._bucket.read_range(name, 0, size)
         if beginning is None:

@@ -170,7 +170,7 @@ def page(
     subject: str | None = None,
     action: Action | None = None,
 ) -> list[AuditEvent]:
-    """The newest lines first, at most ``limit``: those before line ``before``, of one subject."""
+    """Return the newest lines first, at most ``limit``, before line ``before``, of one subject."""
     wanted = select(AuditEvent)
     if before is not None:
         wanted = wanted.where(AuditEvent.seq < before)
@@ -197,7 +197,7 @@ class Checked:
         return self.problem is None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self) | {"sound": self.sound}
 
 
@@ -222,14 +222,14 @@ def verify(session: Session, *, since: int = 0) -> Checked:
 
 
 def holds(session: Session, *, seq: int, hash: str) -> bool:
-    """Whether the chain still has the line of an earlier checkpoint, unchanged."""
+    """Return whether the chain still has the line of an earlier checkpoint, unchanged."""
     if seq == 0:
         return hash == GENESIS
     return session.scalar(select(AuditEvent.hash).where(AuditEvent.seq == seq)) == hash
 
 
 def checkpoint(session: Session, signer: signing.Signer, *, now: datetime) -> dict[str, Any]:
-    """The chain's head, signed: whoever keeps it can show later that no line before was changed."""
+    """Return the chain's signed head: whoever keeps it can show that no line before was changed."""
     write(session)
     head = session.execute(select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)).one()
     return signer.sign(
@@ -243,7 +243,7 @@ def checkpoint(session: Session, signer: signing.Signer, *, now: datetime) -> di
 
 
 def describe(line: AuditEvent | Row[Any]) -> dict[str, Any]:
-    """A line in its public form: the members that its hash covers, and the hash."""
+    """Return a line in its public form: the members that its hash covers, and the hash."""
     return {
         "seq": line.seq,
         "at": canonical.moment(line.at),
@@ -287,7 +287,7 @@ _APPEND = text("SELECT audit_append(CAST(:given AS json))")
 def _chained(
     session: Session, events: Sequence[_Queued], prepared: Sequence[chain.Prepared], *, at: datetime
 ) -> list[dict[str, Any]]:
-    """The rows of these lines on SQLite, where BEGIN IMMEDIATE has locked the whole database."""
+    """Return the rows of these lines on SQLite, where BEGIN IMMEDIATE has locked the database."""
     head = session.execute(_HEAD).one_or_none()
     if head is None:
         raise RuntimeError("the audit chain has no head; bring the database up to date first")

@@ -20,7 +20,7 @@ from service.ledger.tables import Batch, BatchState, Model, Record
 
 
 def resumable(session: Session, batch: Batch, method: Mapping[str, Any]) -> BatchState | None:
-    """The batch's state, if this method left it and every row that it has seen still stands."""
+    """Return the batch's state, if this method left it and all rows that it saw still stand."""
     state = session.get(BatchState, batch.id)
     if state is None or state.given_up or state.method != dict(method):
         return None
@@ -38,7 +38,7 @@ def keep(
     seed: int,
     data_revision: int,
 ) -> str | None:
-    """Note the state after an epoch; the digest of the one before, which is to be destroyed.
+    """Record the state after an epoch; return the digest of the one before, to be destroyed.
 
     Attempts are counted from here again: what stopped an earlier one has not stopped this.
     Not an audit event.
@@ -60,12 +60,12 @@ def keep(
 
 
 def of(session: Session, batch_id: str) -> str | None:
-    """Digest of the state kept for a batch, or None."""
+    """Return the digest of the state kept for a batch, or None."""
     return session.scalar(select(BatchState.digest).where(BatchState.batch_id == batch_id))
 
 
 def left(session: Session) -> list[tuple[str, str]]:
-    """(batch, digest) of the states that nothing goes on from any more: to be destroyed."""
+    """Return (batch, digest) of the states that nothing goes on from any more: to be destroyed."""
     rows = session.execute(
         select(BatchState.batch_id, BatchState.digest)
         .join(Batch, Batch.id == BatchState.batch_id)
@@ -75,7 +75,7 @@ def left(session: Session) -> list[tuple[str, str]]:
 
 
 def destroyed(session: Session, batch_id: str, *, digest: str, actor: str) -> None:
-    """The file of the batch's last state is overwritten and gone."""
+    """Record that the file of the batch's last state is overwritten and gone."""
     state = session.get(BatchState, batch_id, with_for_update=True)
     if state is None or state.digest != digest:
         return
@@ -102,7 +102,7 @@ def give_up(session: Session, *, batch_id: str | None = None) -> None:
 
 
 def that_saw_forgotten(session: Session, model: Model) -> Sequence[BatchState]:
-    """States of the model's running batch that have seen rows which were excluded since."""
+    """Return states of the model's running batch that have seen rows which were excluded since."""
     since = exists().where(
         Record.dataset_id == model.dataset_id,
         Record.excluded_revision > BatchState.data_revision,

@@ -35,7 +35,7 @@ class Retry:
 
 
 def rows(session: Session, batch: Batch) -> list[int]:
-    """Rows of the base version's training data that the batch forgets, ascending."""
+    """Return rows of the base version's training data that the batch forgets, ascending."""
     known: list[int] | None = taken.find(session, _rows_key(batch))
     if known is not None:
         return known
@@ -49,12 +49,12 @@ def rows(session: Session, batch: Batch) -> list[int]:
 
 
 def keep_rows(session: Session, batch: Batch, found: Iterable[int]) -> None:
-    """Remember the rows of a batch that this transaction opens."""
+    """Keep the rows of a batch that this transaction opens."""
     taken.keep(session, _rows_key(batch), sorted(found))
 
 
 def erasures_of(session: Session, batch: Batch) -> list[Erasure]:
-    """The batch's erasures, oldest first."""
+    """Return the batch's erasures, oldest first."""
     locked: list[Erasure] | None = taken.find(session, _erasures_key(batch.id))
     return list(session.scalars(_erasures(batch.id))) if locked is None else locked
 
@@ -106,7 +106,7 @@ def complete(
     held: leases.Held,
     now: datetime,
 ) -> list[str]:
-    """The batch's version is live-to-be: close the batch and its erasures.
+    """Complete the batch and its erasures with the version that is about to go live.
 
     Called in the transaction that promotes the version, before the promotion. Returns the ids of
     the requests that had an erasure in it.
@@ -140,7 +140,7 @@ def close(
 def hand_back(
     session: Session, batch: Batch, *, held: leases.Held, because: str, now: datetime
 ) -> None:
-    """Nobody's fault: the erasures wait for the next batch, with nothing new held against them."""
+    """Return the erasures to the queue without counting an attempt against them."""
     lock(session, batch, held=held)
     stop(session, batch, because=because, actor=f"worker:{held.owner}", now=now)
 
@@ -187,7 +187,7 @@ def leave_to_training(
 
 
 def is_last_attempt(session: Session, batch: Batch, *, retry: Retry) -> bool:
-    """Whether the batch is put aside, or split, should it fail once more."""
+    """Return whether the batch is put aside, or split, should it fail once more."""
     return _attempts(batch, erasures_of(session, batch)) >= retry.max_attempts
 
 
@@ -201,7 +201,7 @@ def fail(
     now: datetime,
     hopeless: bool = False,
 ) -> None:
-    """An attempt failed: pause and try again; after the last one split, or put aside.
+    """Record a failed attempt: pause and try again; after the last one split, or put aside.
 
     ``hopeless``: the model's own training fails, whatever is forgotten. All are put aside at once.
 
@@ -243,12 +243,12 @@ def fail(
 
 
 def _attempts(batch: Batch, members: Sequence[Erasure]) -> int:
-    """Attempts of the batch and, before it, of the erasure among its members that had most."""
+    """Return the attempts of the batch, plus the most that one of its erasures had before it."""
     return batch.attempts + max((erasure.attempts for erasure in members), default=0)
 
 
 def _give_up_candidate(session: Session, batch: Batch, *, retry: Retry, actor: str) -> None:
-    """A fresh anchor that cannot catch up is never promoted: the old version goes on."""
+    """Give up a new anchor that cannot catch up: the old version goes on."""
     failed = session.scalar(
         select(func.count())
         .select_from(Batch)

@@ -18,7 +18,7 @@ LARGEST_INTEGER = 2**53 - 1
 
 
 def encode(value: Any) -> bytes:
-    """The canonical bytes of a value made of JSON types; ``ValueError`` when there are none."""
+    """Return the canonical bytes of a value of JSON types; raise ``ValueError`` without any."""
     try:
         if _is_common(value):
             return _common.encode(value).encode()
@@ -32,7 +32,7 @@ _common = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", 
 
 
 def _is_common(value: Any) -> bool:
-    """Whether a value has nothing in it that Python's JSON and RFC 8785 write in different ways.
+    """Return whether Python's JSON and RFC 8785 write everything in a value alike.
 
     They differ in floats, in large integers and in the order of names beyond ASCII.
     """
@@ -55,7 +55,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical bytes, 64 hex digits."""
+    """Return SHA-256 of the canonical bytes, 64 hex digits."""
     return hashlib.sha256(encode(value)).hexdigest()
 
 
@@ -73,7 +73,7 @@ def decode(text: bytes) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """``value`` with everything that canonical JSON cannot hold put into words.
+    """Return ``value`` with everything that canonical JSON cannot hold put into words.
 
     Moments become RFC 3339 text, integers beyond 2^53 and non-finite numbers become strings:
     what is stored, hashed and reported is the same on every path.
@@ -98,7 +98,7 @@ def plain(value: Any) -> Any:
 
 
 def moment(value: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, such as ``2026-01-02T03:04:05.000006Z``."""
+    """Return RFC 3339 in UTC with microseconds, such as ``2026-01-02T03:04:05.000006Z``."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

@@ -78,7 +78,7 @@ def cost(method: Capability) -> str:
 
 
 def training(session: Session, methods: Collection[str]) -> set[str]:
-    """Those of the methods that make epochs over retained rows; nobody announced the others so."""
+    """Return those of the methods that are announced to make epochs over retained rows."""
     known = session.scalars(
         select(Capability).where(Capability.kind == "method", Capability.name.in_(methods))
     )
@@ -88,7 +88,7 @@ def training(session: Session, methods: Collection[str]) -> set[str]:
 def page(
     session: Session, kind: Kind, *, after: str | None = None, limit: int | None = None
 ) -> Sequence[Capability]:
-    """What was announced of one kind, by name, from after the name ``after`` on."""
+    """Return what was announced of one kind, by name, from after the name ``after`` on."""
     wanted = select(Capability).where(Capability.kind == kind)
     if after is not None:
         wanted = wanted.where(Capability.name > after)
@@ -96,7 +96,7 @@ def page(
 
 
 def get(session: Session, kind: Kind, name: str) -> Capability:
-    """One announced thing; ``UnknownCapability`` lists what there is."""
+    """Return one announced thing; raise ``UnknownCapability`` with what there is."""
     found = session.get(Capability, (_known_kind(kind), name))
     if found is not None:
         return found
@@ -112,7 +112,7 @@ def get(session: Session, kind: Kind, name: str) -> Capability:
 def check(
     session: Session, kind: Kind, name: str, options: Mapping[str, Any], *, field: str | None = None
 ) -> dict[str, Any]:
-    """``options`` as given, once the schema has accepted them; else ``WrongOptions``.
+    """Return ``options`` once the schema has accepted them; raise ``WrongOptions`` otherwise.
 
     ``field`` is where the options stand in the client's body, for the message.
     """
@@ -154,7 +154,7 @@ def _checked(schema: Mapping[str, Any], options: Mapping[str, Any], *, at: str) 
 
 
 def filled(session: Session, kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """``options`` with the schema's defaults for what they leave out.
+    """Return ``options`` with the schema's defaults for what they leave out.
 
     A model keeps the values it was made with, whatever later releases default to.
     """
@@ -164,7 +164,7 @@ def filled(session: Session, kind: Kind, name: str, options: Mapping[str, Any]) 
 
 
 def forgets(session: Session, method: str) -> frozenset[str]:
-    """The kinds of forgetting that a method can do: ``records``, ``class``."""
+    """Return the kinds of forgetting that a method can do: ``records``, ``class``."""
     return frozenset(get(session, "method", method).details.get("forgets", ("records",)))
 
 
@@ -174,7 +174,7 @@ def _known_kind(kind: str) -> str:
 
 
 def _reason(error: jsonschema.ValidationError) -> str:
-    """What the schema wants, without the value that it was given."""
+    """Return what the schema wants, without the value that it was given."""
     wanted = error.validator_value
     if error.validator == "additionalProperties":
         schema: Any = error.schema

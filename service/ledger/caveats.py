@@ -94,7 +94,7 @@ def sentences(
     imported: bool,
     not_found: int,
 ) -> list[str]:
-    """Everything that a reader must not conclude from the report; ``not_found`` counts ids."""
+    """Return all that a reader must not conclude from the report; ``not_found`` counts ids."""
     return [
         *([CARRIES] if carries else []),
         *([NOT_FOUND.format(count=not_found)] if not_found else []),

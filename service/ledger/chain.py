@@ -14,7 +14,7 @@ GENESIS = "0" * 64
 
 
 def line_hash(line: Mapping[str, Any]) -> str:
-    """SHA-256 over the canonical form of everything in a line but its own hash.
+    """Return SHA-256 over the canonical form of everything in a line but its own hash.
 
     A line has ``seq``, ``at``, ``actor``, ``action``, ``subject``, ``data`` and ``previous_hash``.
     """
@@ -35,7 +35,7 @@ class Prepared:
 
     @classmethod
     def of(cls, *, actor: str, action: str, subject: str, data: Mapping[str, Any]) -> Prepared:
-        """What is known of a line before it has a place."""
+        """Return what is known of a line before it has a place."""
         # Members in the order of their names, as the canonical form has them.
         return cls(
             f'{{"action":{_text(action)},"actor":{_text(actor)},"at":"',
@@ -44,13 +44,13 @@ class Prepared:
         )
 
     def hash_at(self, *, seq: int, at: str, previous_hash: str) -> str:
-        """The line's ``line_hash`` at this place and moment (RFC 3339)."""
+        """Return the line's ``line_hash`` at this place and moment (RFC 3339)."""
         content = f'{self.opening}{at}{self.middle}{previous_hash}","seq":{seq}{self.ending}'
         return hashlib.sha256(content.encode()).hexdigest()
 
 
 def problem(line: Mapping[str, Any], *, seq: int, previous_hash: str) -> str | None:
-    """What is wrong with a line that should be number ``seq`` and follow ``previous_hash``."""
+    """Return what is wrong with a line that should be number ``seq`` after ``previous_hash``."""
     if line["seq"] != seq:
         return "the line is missing"
     if line["previous_hash"] != previous_hash:
@@ -59,7 +59,7 @@ def problem(line: Mapping[str, Any], *, seq: int, previous_hash: str) -> str | N
 
 
 def own_problem(line: Mapping[str, Any]) -> str | None:
-    """What is wrong with a line looked at alone."""
+    """Return what is wrong with a line looked at alone."""
     try:
         right = line["hash"] == line_hash(line)
     except ValueError:

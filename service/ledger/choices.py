@@ -27,7 +27,7 @@ _OF_IMAGES = {"channels": 0, "image_height": 1, "image_width": 2}
 def architecture(
     session: Session, name: str, parameters: Mapping[str, Any], *, dataset: Dataset
 ) -> dict[str, Any]:
-    """The architecture with every parameter; those that the dataset decides come from it."""
+    """Return the architecture with every parameter; those that the dataset decides come from it."""
     schema = capabilities.get(session, "architecture", name).options_schema
     decided = _decided(name, schema.get("properties", {}), dataset)
     given = capabilities.check(
@@ -47,7 +47,7 @@ def architecture(
 
 
 def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
-    """Scale, mean and std; without a scale that of ``default_scale``."""
+    """Return scale, mean and std; without a scale that of ``default_scale``."""
     scale = given.get("scale")
     if scale is None:
         scale = default_scale(dataset.shape or [], dataset.dtype)
@@ -75,13 +75,13 @@ def default_scale(shape: Sequence[int], dtype: str | None) -> float:
 
 
 def recipe(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The training recipe with every option."""
+    """Return the training recipe with every option."""
     checked = capabilities.check(session, "recipe", RECIPE, given, field="recipe")
     return capabilities.filled(session, "recipe", RECIPE, checked)
 
 
 def policy(session: Session, given: Policy, *, kinds: Collection[str] = ()) -> dict[str, Any]:
-    """The policy as it is stored; its methods, their options and its gates are known.
+    """Return the policy as it is stored, its methods, options and gates checked.
 
     ``kinds`` of forgetting wait for the method already.
     """
@@ -133,7 +133,7 @@ def _require_log_kept(name: str, given: Policy, *, field: str) -> None:
 
 
 def _decided(name: str, properties: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
-    """The parameters among ``properties`` that the dataset decides, with their values."""
+    """Return the parameters among ``properties`` that the dataset decides, with their values."""
     shape = dataset.shape or []
     wanted = [parameter for parameter in _OF_IMAGES if parameter in properties]
     if wanted and len(shape) != 3:

@@ -65,7 +65,7 @@ EXACT: dict[str, Any] = {"method": "retrain", "options": {}}
 
 
 def training_models(session: Session) -> list[int]:
-    """Ids of the models whose running batch is left to the trainings lane, oldest batch first."""
+    """Return ids of the models whose running batch is left to the trainings lane, oldest first."""
     return list(
         session.scalars(
             select(Batch.model_id)
@@ -76,7 +76,7 @@ def training_models(session: Session) -> list[int]:
 
 
 def training_waits(session: Session) -> bool:
-    """Whether a batch was left to the trainings lane and no worker has taken it yet."""
+    """Return whether a batch was left to the trainings lane and no worker has taken it yet."""
     waiting = exists().where(
         db.among(Batch.status, BatchStatus.RUNNING),
         Batch.trains,
@@ -129,19 +129,19 @@ def due(session: Session, *, now: datetime) -> Due:
 
 
 def _word(kind: str) -> ColumnElement[str]:
-    """SQL: a word of our own, written out: what is asked at each poll is planned once."""
+    """Return SQL: a word of our own, written out: what is asked at each poll is planned once."""
     return literal_column(f"'{kind}'")
 
 
 def due_models(session: Session, *, now: datetime) -> list[int]:
-    """Ids of the models that the deletions lane has something to do for."""
+    """Return ids of the models that the deletions lane has something to do for."""
     return due(session, now=now).steps
 
 
 def claim(
     session: Session, model: Model, *, held: leases.Held, now: datetime, trains: bool = False
 ) -> Batch | None:
-    """The model's next batch: a left one taken over, or a new one; None when nothing is due.
+    """Claim the model's next batch, a left one or a new one; None when nothing is due.
 
     ``trains``: the trainings lane asks, which takes what was left to it and nothing else.
     """
@@ -171,7 +171,7 @@ def claim(
 
 
 def must_be_exact(session: Session, model: Model) -> bool:
-    """Whether the next batch is retrained, whatever the policy says: the live version left a class.
+    """Return whether the next batch must be retrained since the live version forgot a class.
 
     An approximate step may bring the class back, and its rows are overwritten in every split:
     nothing could tell.
@@ -183,7 +183,7 @@ def must_be_exact(session: Session, model: Model) -> bool:
 
 
 def _lock(session: Session, model: Model) -> None:
-    """Before any request or erasure, and in the way that promoting a first anchor needs."""
+    """Lock the dataset before any request or erasure, as promoting a first anchor needs it."""
     hold = locks.Hold.PUBLICATION if model.production_id is None else locks.Hold.REVISION
     locks.dataset(session, model.dataset_id, hold)
     locks.models(session, [model.id])
@@ -208,7 +208,7 @@ def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
 
 
 def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
-    """A new batch of the oldest due erasures, on the production version."""
+    """Form a batch of the oldest due erasures, on the production version."""
     if model.production_id is None:
         return None
     members = _oldest_due(session, model, now=now)
@@ -300,7 +300,7 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
 def _rows(
     session: Session, model: Model, base: Version, names: naming.Names
 ) -> tuple[dict[int, int], bool]:
-    """{row: label} of the base's training rows that are named; whether raw data is gone."""
+    """Return {row: label} of the base's training rows that are named; whether raw data is gone."""
     rows: dict[int, int] = {}
     erased = False
     for theirs in naming.named(names):
@@ -316,7 +316,7 @@ def _rows(
 def _whole_classes(
     session: Session, base: Version, rows: Mapping[int, int]
 ) -> tuple[set[int], set[int]]:
-    """Of the classes of these rows, those of which the base contains no others, and the rest."""
+    """Return the classes of these rows of which the base has no others, and the rest."""
     if not rows:
         return set(), set()
     left = lineage.left_of_classes(session, base)
@@ -326,14 +326,14 @@ def _whole_classes(
 
 
 def _leaves_classes(session: Session, model: Model) -> bool:
-    """Whether the method that the model's next batch would use can forget a class."""
+    """Return whether the method that the model's next batch would use can forget a class."""
     chosen = model.run_now_method or {"method": Policy.model_validate(model.policy).method}
     found = session.get(Capability, ("method", chosen["method"]))
     return found is not None and "class" in found.details.get("forgets", ())
 
 
 def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
-    """A batch for a new anchor that still owes deletions made while it was trained or measured."""
+    """Form a batch for a new anchor that owes deletions made since its training began."""
     candidate = session.scalar(
         select(Version)
         .where(Version.model_id == model.id, versions.catching_up())
@@ -431,7 +431,7 @@ def _closes(session: Session, model: Model, oldest: datetime, *, now: datetime) 
 
 
 def _waits(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    """SQL: the erasure can be claimed now, and its ``DeletionRequest`` still wants it."""
+    """Return SQL: the erasure can be claimed now, and its ``DeletionRequest`` still wants it."""
     return (
         erasures.is_open(),
         db.among(Erasure.status, ErasureStatus.PENDING),

@@ -55,7 +55,7 @@ class Limits:
 
     @classmethod
     def of_requests(cls, settings: Settings) -> Self:
-        """What a request may wait for: together less than 15 seconds by default."""
+        """Return what a request may wait for: together less than 15 seconds by default."""
         return cls(
             connect_seconds=settings.database_connect_seconds,
             statement_seconds=settings.database_statement_seconds,
@@ -67,7 +67,7 @@ class Limits:
 
     @classmethod
     def of_work(cls, settings: Settings) -> Self:
-        """What a worker may wait for."""
+        """Return what a worker may wait for."""
         seconds = settings.database_work_seconds
         return cls(
             connect_seconds=settings.database_connect_seconds,
@@ -78,13 +78,13 @@ class Limits:
 
     @classmethod
     def of_bulk(cls, settings: Settings) -> Self:
-        """What a command may wait for that reads or moves everything there is."""
+        """Return what a command may wait for that reads or moves everything there is."""
         seconds = settings.database_bulk_seconds
         return replace(cls.of_work(settings), statement_seconds=seconds, lock_seconds=seconds)
 
     @property
     def parameters(self) -> dict[str, int]:
-        """libpq's parameters for a new connection."""
+        """The parameters of libpq for a new connection."""
         return {
             "connect_timeout": max(2, round(self.connect_seconds)),
             "keepalives": 1,
@@ -152,7 +152,7 @@ class Door:
         self._lock = threading.Lock()
 
     def connect(self, arguments: list[Any], parameters: dict[str, Any]) -> Connection:
-        """A new connection within the limits; ``OperationalError`` when there is none in time."""
+        """Return a new connection within the limits; raise ``OperationalError`` if none comes."""
         with self._lock:
             if time.monotonic() < self._closed_until:
                 raise psycopg.OperationalError("the server did not answer a moment ago")
@@ -175,7 +175,7 @@ class Door:
 
 
 def ping(connection: Any) -> bool:
-    """Whether a pooled connection still answers; raises what the driver raises when it does not.
+    """Return whether a pooled connection still answers; raise the driver's error if it does not.
 
     One that did a moment ago is taken to: asking would cost a busy process a round trip each time.
     """

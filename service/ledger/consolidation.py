@@ -19,7 +19,7 @@ PAUSE_AFTER_FAILURE = timedelta(days=1)
 
 
 def reasons(session: Session, model: Model, version: Version, *, now: datetime) -> list[str]:
-    """How the version exceeds the drift budget of the model's policy; [] for an anchor."""
+    """Return how the version exceeds the drift budget of the model's policy; [] for an anchor."""
     if version.id == version.anchor_id:
         return []
     budget = Policy.model_validate(model.policy).drift
@@ -66,7 +66,7 @@ def queue(
 
 
 def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
-    """Models with their live version where its anchor is older than the policy allows."""
+    """Return models with their live version where its anchor is older than the policy allows."""
     anchor = aliased(Version)
     rows = session.execute(
         select(Model, Version, anchor.created_at)
@@ -84,7 +84,7 @@ def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
 
 
 def _is_set_aside(session: Session, model: Model) -> bool:
-    """Whether the last retrain of the live chain lost accuracy and waits for approval."""
+    """Return whether the last retrain of the live chain lost accuracy and waits for approval."""
     last = _last(session, model)
     if last is None or model.production_id is None:
         return False

@@ -82,12 +82,12 @@ def create(
 
 
 def find(session: Session, name: str) -> Dataset | None:
-    """The dataset of this name, or None."""
+    """Return the dataset of this name, or None."""
     return session.scalar(select(Dataset).where(Dataset.name == name))
 
 
 def get(session: Session, name: str) -> Dataset:
-    """The dataset of this name."""
+    """Return the dataset of this name; raise ``NotFound`` if there is none."""
     dataset = find(session, name)
     if dataset is None:
         raise NotFound("there is no dataset of this name; list them with GET /v1/datasets")
@@ -95,7 +95,7 @@ def get(session: Session, name: str) -> Dataset:
 
 
 def get_ready(session: Session, name: str) -> Dataset:
-    """The dataset of this name once it can be used; ``Conflict`` says why it cannot."""
+    """Return the dataset of this name once it can be used; raise ``Conflict`` until then."""
     dataset = get(session, name)
     standing.require_dataset(dataset)
     if dataset.status == DatasetStatus.INGESTING:
@@ -109,7 +109,7 @@ def get_ready(session: Session, name: str) -> Dataset:
 
 
 def page(session: Session, *, after: str | None, limit: int) -> Sequence[Dataset]:
-    """Datasets by name, those after the name ``after``."""
+    """Return datasets by name, those after the name ``after``."""
     wanted = select(Dataset)
     if after is not None:
         wanted = wanted.where(Dataset.name > after)
@@ -117,7 +117,7 @@ def page(session: Session, *, after: str | None, limit: int) -> Sequence[Dataset
 
 
 def counts(session: Session, dataset: Dataset) -> Counts:
-    """How many rows lie in each split and how many are forgotten.
+    """Return how many rows lie in each split and how many are forgotten.
 
     Reads the forgotten records only: every row that is overwritten was forgotten before, unless
     its dataset was withdrawn.
@@ -187,7 +187,7 @@ def describe_report(
 
 
 def waiting(session: Session) -> Sequence[Dataset]:
-    """Datasets that a worker has to ingest, oldest first."""
+    """Return datasets that a worker has to ingest, oldest first."""
     return session.scalars(
         select(Dataset).where(Dataset.status == DatasetStatus.INGESTING).order_by(Dataset.id)
     ).all()
@@ -206,7 +206,7 @@ def progress(session: Session, dataset_id: int, fraction: float) -> None:
 def complete(
     session: Session, dataset: Dataset, ingested: Ingested, *, actor: str, now: datetime
 ) -> None:
-    """The array is in the store and every record is written: make the dataset ready.
+    """Make the dataset ready: the array is in the store and every record is written.
 
     ``IllegalMove`` unless there are as many records as rows.
     """
@@ -249,7 +249,7 @@ def complete(
 
 
 def fail(session: Session, dataset: Dataset, *, error: str, actor: str, now: datetime) -> None:
-    """The source was refused; ``error`` names row and column and says what to correct.
+    """Refuse the source; ``error`` names row and column and says what to correct.
 
     What was written of its records has been removed before.
     """

@@ -60,23 +60,25 @@ class Instant(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC; raise ``ValueError`` for one without a time zone."""
         if value is not None and value.tzinfo is None:
             raise ValueError("the ledger takes time-zone aware moments only")
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the stored moment with its time zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def now() -> datetime:
-    """This moment in UTC."""
+    """Return this moment in UTC."""
     return datetime.now(UTC)
 
 
 def engine(url: str, *, pool_size: int = 20, limits: Limits | None = None) -> Engine:
-    """An engine for ``url``; on SQLite with WAL and immediate write transactions.
+    """Return an engine for ``url``; on SQLite with WAL and immediate write transactions.
 
     On PostgreSQL nothing is waited for beyond the ``limits``. Errors of the engine do not quote the
     values of a statement: they may identify a person.
@@ -114,12 +116,12 @@ def engine(url: str, *, pool_size: int = 20, limits: Limits | None = None) -> En
 
 
 def session_factory(bound: Engine) -> sessionmaker[Session]:
-    """Sessions that keep loaded rows usable after the commit."""
+    """Return sessions that keep loaded rows usable after the commit."""
     return sessionmaker(bound, expire_on_commit=False)
 
 
 def among(column: Any, *values: str) -> ColumnElement[bool]:
-    """SQL: ``column IN (...)`` with the words written out: a partial index on them is then used.
+    """Return SQL: ``column IN (...)`` with the words written out, so that a partial index is used.
 
     A statement that a connection has prepared is planned for whatever value may come.
     """
@@ -171,7 +173,7 @@ def take_time(connection: Connection, seconds: float | None) -> None:
 
 
 def give_way(bound: Engine, *, since: float) -> None:
-    """Between two of many transactions, let others write; ``since`` (monotonic) they could.
+    """Let others write between two of many transactions; ``since`` (monotonic) they could.
 
     SQLite wakes nobody: whoever waits for its one writer looks again every so often, and would
     never find it free between transactions that follow at once.

@@ -128,7 +128,7 @@ def _figure_before(name: str, metric: Any) -> Figure:
 
 
 def _reason_before(gate: Mapping[str, Any], metrics: Mapping[str, Any]) -> Reason:
-    """A metric was named for its gate, one about utility by what drops."""
+    """Return what a gate's sentence quoted: metrics were named for gates, or by what drops."""
     if gate["concern"] == "integrity":
         return Reason(Disclosure.PUBLIC)
     name = gate["gate"]

@@ -10,7 +10,7 @@ from service.ledger.tables import DeletionRequest
 
 
 def describe(request: DeletionRequest, dataset: str | None) -> dict[str, Any]:
-    """A request in its public form; without ``dataset`` it is about every one."""
+    """Return a request in its public form; without ``dataset`` it is about every one."""
     return {
         "id": request.id,
         "dataset": dataset,
@@ -32,12 +32,12 @@ def describe(request: DeletionRequest, dataset: str | None) -> dict[str, Any]:
 
 
 def complete_match(request: DeletionRequest) -> bool:
-    """Whether everything that was asked for was found: False is a reason to look again."""
+    """Return whether everything that was asked for was found: False is a reason to look again."""
     return request.not_found == 0 and request.matched + request.already_forgotten > 0
 
 
 def _reason(request: DeletionRequest) -> str | None:
-    """Why a request is in its state; what was not found stays said until its end and after."""
+    """Return why a request is in its state; what was not found stays said to its end and after."""
     found = request.matched + request.already_forgotten
     if found == 0 or request.not_found == 0:
         return request.status_reason

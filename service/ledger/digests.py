@@ -17,22 +17,22 @@ class Digester:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Digester:
-        """The current key first, then the previous one if there is one."""
+        """Return the current key first, then the previous one if there is one."""
         keys = [settings.subject_key.get_secret_value().encode()]
         if settings.subject_key_previous is not None:
             keys.append(settings.subject_key_previous.get_secret_value().encode())
         return cls(tuple(keys))
 
     def subject(self, subject_id: str) -> str:
-        """Digest of a subject, 64 hex digits: the same in every dataset of the installation."""
+        """Return the digest of a subject, 64 hex digits, the same in every dataset."""
         return _digest(self.keys[0], "subject", _EVERYWHERE, subject_id)
 
     def subjects(self, subject_id: str) -> list[str]:
-        """Digests of a subject under every key still in force, the current one first."""
+        """Return digests of a subject under every key still in force, the current one first."""
         return [_digest(key, "subject", _EVERYWHERE, subject_id) for key in self.keys]
 
     def subject_candidates(self, dataset: str, subject_id: str) -> list[str]:
-        """Digests under which a dataset may keep a subject, the present form first.
+        """Return digests under which a dataset may keep a subject, the present form first.
 
         Datasets ingested before subjects had one digest per installation keep one of their own.
         """
@@ -40,23 +40,23 @@ class Digester:
         return [*self.subjects(subject_id), *own]
 
     def record(self, dataset: str, record_id: str) -> str:
-        """Digest of a record, as audit reports name it."""
+        """Return the digest of a record, as audit reports name it."""
         return _digest(self.keys[0], "record", dataset, record_id)
 
     def record_candidates(self, dataset: str, record_id: str) -> list[str]:
-        """Digests under which a record may have been named: one for every key still in force."""
+        """Return digests under which a record may have been named, one for every key in force."""
         return [_digest(key, "record", dataset, record_id) for key in self.keys]
 
     def row(self, record: str, content: bytes) -> str:
-        """Digest of a row: of its record id and a digest of its content."""
+        """Return the digest of a row: of its record id and a digest of its content."""
         return _digest(self.keys[0], "row", record, content.hex())
 
     def rows(self, record: str, content: bytes) -> list[str]:
-        """Digests of a row under every key still in force, the current one first."""
+        """Return digests of a row under every key still in force, the current one first."""
         return [_digest(key, "row", record, content.hex()) for key in self.keys]
 
     def bodies(self, principal: str, body: str) -> tuple[str, ...]:
-        """Digests of a request's body under every key still in force, the current one first."""
+        """Return digests of a request's body under every key in force, the current one first."""
         return tuple(_digest(key, "body", principal, body) for key in self.keys)
 
 

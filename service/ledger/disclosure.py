@@ -158,7 +158,7 @@ def class_share(share: float, *, forgotten: int) -> float | None:
 
 
 def _import(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The rules of an import without their figures, which are of whole sets."""
+    """Return the rules of an import without their figures, which are of whole sets."""
     return {
         **{name: _withheld(found.get(name), _WHY_CHANGED) for name in _OF_AN_IMPORT},
         "rules": [rule | {"reason": _WHY_CHANGED} for rule in found.get("rules", [])],
@@ -167,13 +167,13 @@ def _import(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_of_few(found: Mapping[str, Any]) -> bool:
-    """Whether the batch itself forgot very few rows, however many its pool has."""
+    """Return whether the batch itself forgot very few rows, however many its pool has."""
     own = found.get("sets", {}).get("unlearned", {}) if isinstance(found.get("sets"), dict) else {}
     return _few(own.get("forget")) if isinstance(own, dict) else False
 
 
 def _changed(set_changes: Mapping[str, Any] | None) -> frozenset[str]:
-    """Names of the sets whose figures are withheld."""
+    """Return names of the sets whose figures are withheld."""
     if set_changes is None:
         return frozenset({"retain", "audit", "calibration"})
     return frozenset(name for name, rows in set_changes["rows"].items() if rows)
@@ -217,7 +217,7 @@ def _drift(drift: Mapping[str, Any], *, few: bool, changed: frozenset[str]) -> d
 
 
 def _sets(sets: Mapping[str, Any], changed: frozenset[str]) -> dict[str, Any]:
-    """Figures by model and set, or by set alone as an exact version has them."""
+    """Return figures by model and set, or by set alone as an exact version has them."""
     if not any(name in sets for name in ("retain", "audit", "calibration")):
         return {
             who: _sets_of_a_model(of, changed) if isinstance(of, dict) else of
@@ -244,7 +244,7 @@ def _set(name: str, figures: Any, changed: frozenset[str]) -> Any:
 
 
 def _classes(classes: Mapping[str, Any]) -> dict[str, Any]:
-    """The classes with enough rows by their names, the others as one count."""
+    """Return the classes with enough rows by their names, the others as one count."""
     shown = {label: of for label, of in classes.items() if not _few(of)}
     rows = sum(of["rows"] for label, of in classes.items() if label not in shown)
     if 0 < rows < LEAST_ROWS:

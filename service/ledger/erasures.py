@@ -43,7 +43,7 @@ ROWS_AT_ONCE = 10_000
 
 
 def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> None:
-    """They are in a running batch and can no longer be cancelled; their requests are in progress.
+    """Assign the erasures to a running batch; they and their requests can no longer be cancelled.
 
     One statement for all erasures and one for all requests. The caller has loaded and locked these.
     """
@@ -66,7 +66,7 @@ def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> Non
 
 
 def complete(erasure: Erasure, *, version_id: int | None, now: datetime) -> None:
-    """The version that goes live does not contain its records; None: nothing is live any more."""
+    """Complete the erasure with the version that goes live; None: nothing is live any more."""
     _move(erasure, ErasureStatus.COMPLETED)
     erasure.version_id = version_id
     erasure.completed_at = now
@@ -81,7 +81,7 @@ def release(
     cohort: str | None = None,
     error: str | None = None,
 ) -> None:
-    """Back in the queue, with what its last batch taught."""
+    """Return the erasure to the queue, with what its last batch taught."""
     _move(erasure, ErasureStatus.PENDING)
     erasure.batch_id = None
     erasure.attempts = attempts
@@ -91,7 +91,7 @@ def release(
 
 
 def put_aside(session: Session, erasure: Erasure, *, error: str, actor: str) -> None:
-    """It fails even alone: an operator must look; the others go on without it."""
+    """Mark an erasure that fails even alone for review by an operator."""
     _move(erasure, ErasureStatus.NEEDS_REVIEW)
     erasure.error = error
     request = session.get_one(DeletionRequest, erasure.request_id)
@@ -119,7 +119,7 @@ def _ways_out(session: Session, erasure: Erasure) -> str:
 
 
 def datasets_without_work(session: Session) -> Sequence[int]:
-    """Datasets in which no model has to forget what a request names, ascending.
+    """Return datasets in which no model has to forget what a request names, ascending.
 
     No batch will exclude the records. A request over every dataset counts in each that has no
     model, whatever the others have.
@@ -169,7 +169,7 @@ def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
 
 
 def _without_models() -> ColumnElement[bool]:
-    """SQL: ``DeletionRequest`` is accepted, of one dataset, and no model has a share of it."""
+    """Return SQL: ``DeletionRequest`` is accepted, of one dataset, and concerns no model."""
     return and_(
         db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
         DeletionRequest.dataset_id.is_not(None),
@@ -178,7 +178,7 @@ def _without_models() -> ColumnElement[bool]:
 
 
 def _without_models_here() -> ColumnElement[bool]:
-    """SQL: no model of ``RequestDataset`` has a share of ``DeletionRequest``, which waits here."""
+    """Return SQL: ``DeletionRequest`` waits here and concerns no model of ``RequestDataset``."""
     share_here = exists().where(
         Erasure.request_id == DeletionRequest.id,
         Model.id == Erasure.model_id,
@@ -231,7 +231,7 @@ def exclude(session: Session, dataset_id: int, names: Names) -> int:
 def just_excluded(
     session: Session, dataset_id: int, *, after: int, revision: int
 ) -> list[int] | None:
-    """Rows excluded after a revision, up to another, if this transaction has excluded them itself.
+    """Return rows excluded between two revisions, if this transaction has excluded them itself.
 
     None: they must be read.
     """
@@ -240,7 +240,7 @@ def just_excluded(
 
 
 def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
-    """Datasets with excluded rows that still stand in the array, and withdrawn ones.
+    """Return datasets with excluded rows that still stand in the array, and withdrawn ones.
 
     Each with whether such rows stand in it.
     """
@@ -256,13 +256,13 @@ def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
 
 
 def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
-    """Rows whose raw data no model needs any more and that still stand in the array."""
+    """Return rows whose raw data no model needs any more and that still stand in the array."""
     wanted = select(Record.row).where(erasable(dataset)).order_by(Record.row)
     return list(session.scalars(wanted))
 
 
 def erasable(dataset: Dataset) -> ColumnElement[bool]:
-    """SQL: ``Record`` is such a row of the dataset."""
+    """Return SQL: ``Record`` is such a row of the dataset."""
     still_needed = naming.asked(is_open())
     # A model that is being trained, or was and still owes deletions, has seen the row: its
     # gradient at the new weights is needed to forget it.
@@ -303,7 +303,7 @@ def erasable(dataset: Dataset) -> ColumnElement[bool]:
 
 
 def erased_since(session: Session, dataset_id: int, revision: int) -> bool:
-    """Whether a row that was excluded after this revision of a dataset is overwritten.
+    """Return whether a row that was excluded after this revision of a dataset is overwritten.
 
     A training on the rows of that revision would read zeros in its place.
     """
@@ -318,7 +318,7 @@ def erased_since(session: Session, dataset_id: int, revision: int) -> bool:
 def mark_erased(
     session: Session, dataset: Dataset, rows: Sequence[int], *, now: datetime, actor: str
 ) -> None:
-    """The rows were overwritten in the array, and the file was flushed.
+    """Record that the rows were overwritten in the array and the file was flushed.
 
     Of two workers that overwrote the same rows the first one says so.
     """
@@ -398,7 +398,7 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
 
 
 def _datasets_of(session: Session, requests: Sequence[Row[str, int | None]]) -> set[int]:
-    """Ids of the datasets with records of these requests (id, dataset or None for every one)."""
+    """Return ids of datasets with records of these requests (id, dataset or None for every one)."""
     found = {dataset_id for _, dataset_id in requests if dataset_id is not None}
     everywhere = [request_id for request_id, dataset_id in requests if dataset_id is None]
     if everywhere:

@@ -53,12 +53,12 @@ class Finding:
     name: str | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {"kind": self.kind.value, "request": self.request, "of": self.name}
 
 
 def everything(session: Session) -> list[Finding]:
-    """Broken promises anywhere in the ledger."""
+    """Return broken promises anywhere in the ledger."""
     broken: set[Finding] = set()
     for version in _versions(session, _published()):
         broken |= held(session, version)
@@ -68,7 +68,7 @@ def everything(session: Session) -> list[Finding]:
 
 
 def of_models(session: Session, names: Iterable[str]) -> set[Finding]:
-    """Broken promises about the published versions of these models."""
+    """Return broken promises about the published versions of these models."""
     found: set[Finding] = set()
     for some in pieces(names):
         for version in _versions(session, Model.name.in_(some), _published()):
@@ -77,7 +77,7 @@ def of_models(session: Session, names: Iterable[str]) -> set[Finding]:
 
 
 def of_requests(session: Session, names: Iterable[str]) -> set[Finding]:
-    """Broken promises about these requests; as many statements for a thousand as for one."""
+    """Return broken promises about these requests; as many statements for a thousand as for one."""
     found: set[Finding] = set()
     for some in pieces(names):
         found |= _of_requests(session, some)
@@ -85,7 +85,7 @@ def of_requests(session: Session, names: Iterable[str]) -> set[Finding]:
 
 
 def pieces(values: Iterable[str]) -> Iterator[list[str]]:
-    """The values in pieces that a statement takes."""
+    """Yield the values in pieces that a statement takes."""
     rest = iter(values)
     while piece := list(islice(rest, _VALUES)):
         yield piece
@@ -108,7 +108,7 @@ def _completed_of(session: Session, version: Version, model: Model) -> Select[An
 def held(
     session: Session, version: Version, *, requests: Sequence[str] | None = None
 ) -> set[Finding]:
-    """The completed requests, or which of these, of whose records the version holds one."""
+    """Return the completed requests, or which of these, of whose records the version holds one."""
     model = session.get_one(Model, version.model_id)
     wanted = _completed_of(session, version, model)
     if requests is not None:
@@ -120,7 +120,7 @@ def held(
 
 
 def _of_requests(session: Session, names: Sequence[str]) -> set[Finding]:
-    """Broken promises about these requests, with as many statements for many as for one."""
+    """Return broken promises about these requests, with as many statements for many as for one."""
     named = naming.records(
         Record.dataset_id, Record.row, Record.erased_at, Record.excluded_revision, requests=names
     ).subquery()
@@ -173,7 +173,7 @@ def _versions(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Ve
 
 
 def _was_live() -> ColumnElement[bool]:
-    """SQL: ``Version`` is or was live and is not destroyed."""
+    """Return SQL: ``Version`` is or was live and is not destroyed."""
     kept = Version.status.in_([VersionStatus.PUBLISHED, VersionStatus.RETIRED])
     return and_(kept, exists().where(AliasMove.version_id == Version.id))
 
@@ -181,7 +181,7 @@ def _was_live() -> ColumnElement[bool]:
 def _not_forgotten(
     session: Session, names: Sequence[str], dataset_id: int
 ) -> dict[int, dict[str, datetime]]:
-    """When requests without a completed erasure came, by the live models of a dataset and by id."""
+    """Return when requests without a completed erasure came, by live model and id."""
     forgotten = exists().where(
         Erasure.request_id == DeletionRequest.id,
         Erasure.model_id == Model.id,
@@ -206,7 +206,7 @@ def _not_forgotten(
 
 
 def _left(session: Session, version: Version) -> datetime | None:
-    """When the version stopped being live; None if it is. Later requests never concerned it."""
+    """Return when the version stopped being live; None if it is live."""
     if session.scalar(select(Model.id).where(Model.production_id == version.id)) is not None:
         return None
     return session.scalar(

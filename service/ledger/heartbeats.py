@@ -32,7 +32,7 @@ def beat(
     busy_since: Mapping[str, datetime | None],
     code_version: str,
 ) -> None:
-    """Say that the worker lives; rows of workers gone for an hour are removed."""
+    """Record that the worker lives; remove rows of workers gone for an hour."""
     now = server_time(session)
     insert: Any = (
         postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
@@ -52,19 +52,19 @@ def beat(
 
 
 def leave(session: Session, name: str) -> None:
-    """The worker ended in order: its row goes."""
+    """Remove the row of a worker that ended in order."""
     session.execute(delete(Worker).where(Worker.name == name))
 
 
 def living(session: Session, *, beat_seconds: float) -> Sequence[Worker]:
-    """The workers seen within the last few heartbeats, by name."""
+    """Return the workers seen within the last few heartbeats, by name."""
     since = server_time(session) - timedelta(seconds=MISSED_BEATS * beat_seconds)
     wanted = select(Worker).where(Worker.seen_at >= since).order_by(Worker.name)
     return session.scalars(wanted).all()
 
 
 def server_time(session: Session) -> datetime:
-    """The time of the database server, by which all processes agree; on SQLite this machine's."""
+    """Return the database server's time, by which all processes agree; on SQLite this machine's."""
     if session.get_bind().dialect.name != "postgresql":
         return db.now()
     answered: datetime = session.execute(select(func.clock_timestamp())).scalar_one()

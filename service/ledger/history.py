@@ -27,7 +27,7 @@ def versions(
     before: int | None,
     limit: int,
 ) -> Sequence[Version]:
-    """Versions of the model with numbers below ``before``."""
+    """Return versions of the model with numbers below ``before``."""
     wanted = select(Version).where(Version.model_id == model.id)
     if status is not None:
         wanted = wanted.where(Version.status == status)
@@ -37,7 +37,7 @@ def versions(
 
 
 def batches(session: Session, model: Model, *, before: str | None, limit: int) -> Sequence[Batch]:
-    """Batches of the model that began before the batch ``before``."""
+    """Return batches of the model that began before the batch ``before``."""
     wanted = select(Batch).where(Batch.model_id == model.id)
     if before is not None:
         wanted = wanted.where(Batch.id < before)
@@ -45,7 +45,7 @@ def batches(session: Session, model: Model, *, before: str | None, limit: int) -
 
 
 def batch(session: Session, model: Model, batch_id: str) -> Batch:
-    """One batch of the model."""
+    """Return one batch of the model."""
     found = session.scalar(select(Batch).where(Batch.model_id == model.id, Batch.id == batch_id))
     if found is None:
         raise NotFound(f"model {model.name} has no batch of this id; list its batches")
@@ -53,7 +53,7 @@ def batch(session: Session, model: Model, batch_id: str) -> Batch:
 
 
 def moves(session: Session, model: Model, *, before: int | None, limit: int) -> Sequence[AliasMove]:
-    """Moves of the alias ``production`` before the move ``before``."""
+    """Return moves of the alias ``production`` before the move ``before``."""
     wanted = select(AliasMove).where(AliasMove.model_id == model.id)
     if before is not None:
         wanted = wanted.where(AliasMove.id < before)
@@ -61,14 +61,14 @@ def moves(session: Session, model: Model, *, before: int | None, limit: int) -> 
 
 
 def numbers(session: Session, version_ids: Iterable[int | None]) -> dict[int, int]:
-    """Numbers of versions by their ids."""
+    """Return numbers of versions by their ids."""
     wanted = {one for one in version_ids if one is not None}
     rows = session.execute(select(Version.id, Version.number).where(Version.id.in_(wanted)))
     return dict(rows.all())
 
 
 def verdicts(session: Session, version_ids: Iterable[int]) -> dict[int, str]:
-    """Verdicts of the versions that were verified, by the versions' ids."""
+    """Return verdicts of the versions that were verified, by the versions' ids."""
     rows = session.execute(
         select(Verification.version_id, Verification.verdict).where(
             Verification.version_id.in_(list(version_ids))
@@ -78,7 +78,7 @@ def verdicts(session: Session, version_ids: Iterable[int]) -> dict[int, str]:
 
 
 def verification(session: Session, model: Model, version: Version) -> Verification:
-    """What was measured of a version."""
+    """Return a version's verification; raise ``NotFound`` if there is none."""
     found = session.scalar(select(Verification).where(Verification.version_id == version.id))
     if found is None:
         raise NotFound(
@@ -89,13 +89,13 @@ def verification(session: Session, model: Model, version: Version) -> Verificati
 
 
 def records(session: Session, batch_ids: Iterable[str]) -> dict[str, int]:
-    """How many records each batch forgets, by the batches' ids."""
+    """Return how many records each batch forgets, by the batches' ids."""
     rows = session.execute(select(Batch.id, Batch.records).where(Batch.id.in_(list(batch_ids))))
     return dict(rows.all())
 
 
 def requests(session: Session, batch_id: str) -> list[str]:
-    """Ids of the deletion requests with an erasure in the batch."""
+    """Return ids of the deletion requests with an erasure in the batch."""
     return list(
         session.scalars(
             select(Erasure.request_id)

@@ -202,7 +202,7 @@ def set_aside(
 
 
 def waits_aside(session: Session, model: Model, version: Version) -> bool:
-    """Whether the version is a retrain that was set aside, and nothing newer is live.
+    """Return whether the version is a retrain that was set aside, and nothing newer is live.
 
     What steps from a later training than it is no worse, and nobody has to decide any more.
     """
@@ -230,7 +230,7 @@ def release(
 
 
 def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[int, str]:
-    """Why versions of a model that lost accuracy wait, by their ids."""
+    """Return why versions of a model that lost accuracy wait, by their ids."""
     aside = {
         version.id: "lost more accuracy than the policy allows and was not made live; approve it "
         "(POST …:approve), or improve the model's recipe"

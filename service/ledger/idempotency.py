@@ -33,7 +33,7 @@ class Claim:
 
 
 def answers(session: Session, claims: Iterable[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
-    """The rows of those claims that were answered before, by (principal, key)."""
+    """Return the rows of those claims that were answered before, by (principal, key)."""
     wanted = {(claim.principal, claim.key) for claim in claims}
     if not wanted:
         return {}
@@ -46,7 +46,7 @@ def answers(session: Session, claims: Iterable[Claim]) -> dict[tuple[str, str], 
 
 
 def replay(row: IdempotencyKey, claim: Claim) -> Mapping[str, Any]:
-    """The answer given before; ``KeyReused`` when the body was another one."""
+    """Return the answer given before; raise ``KeyReused`` when the body was another one."""
     if row.body_digest not in claim.bodies:
         raise KeyReused(
             "this Idempotency-Key was used with another body; take a new key for a new request"
@@ -55,7 +55,7 @@ def replay(row: IdempotencyKey, claim: Claim) -> Mapping[str, Any]:
 
 
 def remember(claim: Claim, answer: Mapping[str, Any], *, now: datetime) -> IdempotencyKey:
-    """The row that keeps an answer; the caller adds it in the transaction that made the answer."""
+    """Return the row that keeps an answer; the caller adds it in the answer's transaction."""
     return IdempotencyKey(
         principal=claim.principal,
         key=claim.key,

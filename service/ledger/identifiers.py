@@ -85,7 +85,7 @@ def lookalike(text: str) -> str:
 
 
 def _is_seen(one: str) -> bool:
-    """Whether a character shows; those between words do."""
+    """Return whether a character shows; those between words do."""
     return one.isspace() or not (unicodedata.category(one) in ("Cc", "Cf") or _UNSEEN.match(one))
 
 

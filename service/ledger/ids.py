@@ -9,7 +9,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower cas
 
 
 def new(prefix: str) -> str:
-    """A fresh id such as ``dr_01k0c9…`` (prefix, underscore, 26 letters)."""
+    """Return a fresh id such as ``dr_01k0c9…`` (prefix, underscore, 26 letters)."""
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     letters = [_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)]
     return f"{prefix}_{''.join(letters)}"

@@ -177,7 +177,7 @@ def _refuse_known(session: Session, model: Model, digest: str) -> None:
 def _deletions_after(
     session: Session, dataset: Dataset, data_revision: int, stated: RecordList | None
 ) -> list[str]:
-    """Ids of the requests by which training rows were excluded after the revision."""
+    """Return ids of the requests by which training rows were excluded after the revision."""
     wanted = naming.naming(
         Record.dataset_id == dataset.id,
         lineage.of_training(None if stated is None else stated.id),

@@ -54,7 +54,7 @@ def _table(kind: type[Base]) -> Table:
 
 @functools.lru_cache(maxsize=256)
 def _statement(shapes: tuple[tuple[Table, tuple[str, ...]], ...]) -> TextClause:
-    """``WITH … INSERT …`` for these tables and columns; each table's rows are one JSON array."""
+    """Return ``WITH … INSERT …`` for these tables and columns; rows are one JSON array each."""
     *first, last = [_insert(table, names, n) for n, (table, names) in enumerate(shapes)]
     with_first = ", ".join(f"insert_{n} AS ({one})" for n, one in enumerate(first))
     return text(f"WITH {with_first} {last}" if first else last)

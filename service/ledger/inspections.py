@@ -35,7 +35,7 @@ def create(session: Session, *, source: Mapping[str, Any], now: datetime) -> Dat
 
 
 def get(session: Session, inspection_id: str, *, now: datetime) -> DatasetInspection:
-    """The inspection of this id, for an hour after it was asked for."""
+    """Return the inspection of this id, for an hour after it was asked for."""
     found = session.get(DatasetInspection, inspection_id)
     if found is None or found.created_at < now - KEPT:
         raise NotFound(
@@ -46,7 +46,7 @@ def get(session: Session, inspection_id: str, *, now: datetime) -> DatasetInspec
 
 
 def waiting(session: Session) -> Sequence[DatasetInspection]:
-    """Inspections that a worker has to make, oldest first."""
+    """Return inspections that a worker has to make, oldest first."""
     return session.scalars(
         select(DatasetInspection)
         .where(DatasetInspection.status == InspectionStatus.WAITING)
@@ -55,12 +55,12 @@ def waiting(session: Session) -> Sequence[DatasetInspection]:
 
 
 def finish(session: Session, inspection_id: str, found: Mapping[str, Any]) -> None:
-    """The source could be ingested: keep what was found."""
+    """Finish an inspection whose source could be ingested; keep what was found."""
     _end(session, inspection_id, status=InspectionStatus.DONE, found=dict(found))
 
 
 def refuse(session: Session, inspection_id: str, error: str) -> None:
-    """The source could not be ingested: ``error`` says what to correct."""
+    """Finish an inspection whose source was refused; ``error`` says what to correct."""
     error = error.replace("\0", "")[:_LONGEST_ERROR]
     _end(session, inspection_id, status=InspectionStatus.REFUSED, error=error)
 

@@ -163,7 +163,7 @@ def gather(
 
 
 def recorded(session: Session, submissions: Iterable[Submission]) -> dict[str, Receipt]:
-    """Receipts of those submissions that are recorded, by id."""
+    """Return receipts of those submissions that are recorded, by id."""
     rows = session.execute(
         select(DeletionRequest, Dataset.name)
         .outerjoin(Dataset, Dataset.id == DeletionRequest.dataset_id)
@@ -356,7 +356,7 @@ class _Page:
     lines: dict[str, list[audit.Line]] = field(default_factory=dict)
 
     def is_full(self, named: listing.Named) -> bool:
-        """Whether a request of these records has to wait for the next transaction."""
+        """Return whether a request of these records has to wait for the next transaction."""
         if not self.listed or self.lists.under(named) is not None:
             return False
         return self.listed + named.count > ROWS_AT_ONCE
@@ -368,7 +368,7 @@ class _Page:
         named: listing.Named,
         answered: Mapping[tuple[str, str], IdempotencyKey],
     ) -> Receipt:
-        """One more submission; raises its refusal."""
+        """Record one more submission; raise its refusal."""
         claim = submission.claim
         if claim is not None:
             name = (claim.principal, claim.key)
@@ -488,12 +488,12 @@ def _in_pieces(lists: Mapping[str, listing.Named]) -> Iterator[list[dict[str, An
 
 
 def models_of(parts: Iterable[Part]) -> list[Model]:
-    """The models that have to forget what the ask met."""
+    """Return the models that have to forget what the ask met."""
     return [model for part in parts for model in part.circle.models]
 
 
 def first_status(parts: Sequence[Part]) -> RequestStatus:
-    """The state in which a request begins; it waits as a whole if one dataset's limits say so."""
+    """Return the state in which a request begins; one dataset's limits let all of it wait."""
     if all(part.match.nothing for part in parts):
         return RequestStatus.NO_MATCH
     if not any(part.match.rows for part in parts):

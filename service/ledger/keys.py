@@ -54,7 +54,7 @@ def create(
     actor: str,
     now: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key's row and its token, which nobody can show a second time."""
+    """Create a key; return its row and its token, which nobody can show a second time."""
     row_id = ids.new("key")
     secret = secrets.token_urlsafe(32)
     row = ApiKey(
@@ -96,7 +96,7 @@ def revoke(session: Session, key_id: str, *, actor: str, now: datetime | None = 
 
 
 def get(session: Session, key_id: str) -> ApiKey:
-    """One key's row."""
+    """Return one key's row."""
     row = session.get(ApiKey, key_id)
     if row is None:
         raise NotFound("no API key has this id; list them with: unlearn keys list")
@@ -104,17 +104,17 @@ def get(session: Session, key_id: str) -> ApiKey:
 
 
 def find(session: Session, key_id: str) -> ApiKey | None:
-    """One key's row, or None."""
+    """Return one key's row, or None."""
     return session.get(ApiKey, key_id)
 
 
 def listing(session: Session) -> Sequence[ApiKey]:
-    """Every key, oldest first."""
+    """Return every key, oldest first."""
     return session.scalars(select(ApiKey).order_by(ApiKey.id)).all()
 
 
 def parse(token: str) -> Presented | None:
-    """The parts of a token, or None when it does not look like one."""
+    """Return the parts of a token, or None when it does not look like one."""
     if not token.startswith(TOKEN_PREFIX) or len(token) > 200 or not token.isascii():
         return None
     public, _, secret = token.removeprefix(TOKEN_PREFIX).partition("_")
@@ -124,7 +124,7 @@ def parse(token: str) -> Presented | None:
 
 
 def opens(row: ApiKey, presented: Presented, *, now: datetime) -> bool:
-    """Whether the secret fits and the key is still in force."""
+    """Return whether the secret fits and the key is still in force."""
     fits = hmac.compare_digest(row.secret_hash, presented.secret_hash)
     expired = row.expires_at is not None and row.expires_at <= now
     return fits and not expired and row.revoked_at is None

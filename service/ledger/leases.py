@@ -36,17 +36,17 @@ class Held:
 
 
 def of_model(model_id: int) -> str:
-    """Key of the lease that a worker holds while it changes what a model's production is."""
+    """Return the key of the lease held while a model's production version is changed."""
     return f"model:{model_id}"
 
 
 def of_run(run_id: str) -> str:
-    """Key of the lease under which a model is trained."""
+    """Return the key of the lease under which a model is trained."""
     return f"run:{run_id}"
 
 
 def of_ingest(dataset_id: int) -> str:
-    """Key of the lease under which a dataset is ingested."""
+    """Return the key of the lease under which a dataset is ingested."""
     return f"ingest:{dataset_id}"
 
 
@@ -73,7 +73,7 @@ def acquire(
 
 
 def renew(session: Session, held: Held, *, seconds: float, now: datetime) -> None:
-    """Prolong the lease; ``LeaseLost`` when it has a new holder."""
+    """Renew the lease; raise ``LeaseLost`` when it has a new holder."""
     _change(session, held, until=now + timedelta(seconds=seconds))
 
 

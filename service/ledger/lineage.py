@@ -63,7 +63,7 @@ def read(session: Session, version_id: int) -> Version:
 def chain(
     session: Session, version: Version, *, before: int | None = None, limit: int | None = None
 ) -> Sequence[Version]:
-    """The version, its parent, and so on to its anchor; those numbered below ``before``."""
+    """Return the version, its parent, and so on to its anchor; those numbered below ``before``."""
     wanted = select(Version).where(on_chain(session, version, Version))
     if before is not None:
         wanted = wanted.where(Version.number < before)
@@ -71,7 +71,7 @@ def chain(
 
 
 def batch_chain(session: Session, version: Version) -> list[str]:
-    """Ids of the batches from the version's anchor to the version, oldest first."""
+    """Return ids of the batches from the version's anchor to the version, oldest first."""
     wanted = (
         select(Version.batch_id)
         .where(since_anchor(session, version, Version), Version.batch_id.is_not(None))
@@ -81,7 +81,7 @@ def batch_chain(session: Session, version: Version) -> list[str]:
 
 
 def on_chain(session: Session, version: Version, made: Any) -> ColumnElement[bool]:
-    """SQL: the row of ``made`` (``Version`` or an alias) is the version, an ancestor or the anchor.
+    """Return SQL: ``made`` (``Version`` or an alias) is the version, an ancestor or the anchor.
 
     Reads as many versions as lines were branched off along the chain: none, mostly.
     """
@@ -95,7 +95,7 @@ def on_chain(session: Session, version: Version, made: Any) -> ColumnElement[boo
 
 
 def since_anchor(session: Session, version: Version, made: Any) -> ColumnElement[bool]:
-    """SQL: as ``on_chain``, the anchor left out.
+    """Return SQL: as ``on_chain``, the anchor left out.
 
     An anchor made by a batch (a retrain) contains none of that batch's rows to begin with.
     """
@@ -103,7 +103,7 @@ def since_anchor(session: Session, version: Version, made: Any) -> ColumnElement
 
 
 def of_training(record_list_id: str | None) -> ColumnElement[bool]:
-    """SQL: ``Record`` is of the rows that a training was to use, whatever was excluded by then.
+    """Return SQL: ``Record`` is of a training's rows, whatever was excluded by then.
 
     These are the rows of the list that a version was imported with, or without one those of the
     train split.
@@ -114,7 +114,7 @@ def of_training(record_list_id: str | None) -> ColumnElement[bool]:
 
 
 def contained(session: Session, version: Version) -> ColumnElement[bool]:
-    """SQL: ``Record`` is training data that the version still contains.
+    """Return SQL: ``Record`` is training data that the version still contains.
 
     The caller restricts the dataset. Of the excluded records only those excluded after the
     version's ``clean_revision`` can be in it.
@@ -127,7 +127,7 @@ def contained(session: Session, version: Version) -> ColumnElement[bool]:
 
 
 def contained_and_excluded(session: Session, version: Version) -> ColumnElement[bool]:
-    """SQL: ``Record`` is excluded from training, and the version still contains it.
+    """Return SQL: ``Record`` is excluded from training, and the version still contains it.
 
     Reads no more than what was excluded after the version's ``clean_revision``.
     """
@@ -171,19 +171,19 @@ def place(session: Session, model: Model, version: Version, parent: Version | No
 
 
 def begin_line(version: Version) -> None:
-    """The version has its id by now, and no line yet: it is the first of its own."""
+    """Begin a line with a version that has its id and no line yet."""
     if version.line_id is None:
         version.line_id = version.id
 
 
 def leave_line(version: Version) -> None:
-    """Nothing follows the version: the next one from its parent continues the parent's line."""
+    """Take the version off its line: the next one from its parent continues the parent's."""
     if version.id != version.anchor_id:
         version.line_id = version.id
 
 
 def drift(session: Session, version: Version, *, now: datetime) -> Drift:
-    """How far ``version`` is from its anchor."""
+    """Return how far ``version`` is from its anchor."""
     anchor = session.get_one(Version, version.anchor_id)
     seen, gone = anchor.trained_classes or {}, version.forgotten_classes
     whole = {str(label) for label in version.whole_classes}
@@ -200,7 +200,7 @@ def drift(session: Session, version: Version, *, now: datetime) -> Drift:
 
 
 def left_of_classes(session: Session, version: Version) -> dict[int, int]:
-    """Training rows of each class that the version still contains."""
+    """Return how many training rows of each class the version still contains."""
     anchor = session.get_one(Version, version.anchor_id)
     gone = version.forgotten_classes
     seen = (anchor.trained_classes or {}).items()
@@ -208,7 +208,7 @@ def left_of_classes(session: Session, version: Version) -> dict[int, int]:
 
 
 def _continued(session: Session, version: Version, parent: Version) -> bool:
-    """Whether the parent's line goes on after it already."""
+    """Return whether the parent's line goes on after it already."""
     if version.number == parent.number + 1:
         return False  # nothing came between
     later = select(Version.id).where(
@@ -243,7 +243,7 @@ def _classes(session: Session, model: Model, batch_id: str) -> dict[str, int]:
 
 
 def _trained(session: Session, model: Model, anchor: Version) -> dict[str, int]:
-    """Training rows of the anchor per class; read once, when it was trained on them all."""
+    """Return the anchor's training rows of each class; read once where it was trained on all."""
     rows = session.execute(
         select(Record.label, func.count())
         .where(Record.dataset_id == model.dataset_id, contained(session, anchor))
@@ -257,7 +257,7 @@ def _in_batch(batch_id: str) -> ColumnElement[bool]:
 
 
 def _clean(session: Session, model: Model, held: ColumnElement[bool]) -> int:
-    """The last revision up to which no excluded record is one of ``held``.
+    """Return the last revision up to which no excluded record is one of ``held``.
 
     One statement, so that no exclusion comes between the revision and the records.
     """

@@ -56,7 +56,7 @@ class Lists:
         return None if named.digest is None else self._by_digest.get(named.digest)
 
     def add(self, request_id: str, named: Named) -> None:
-        """Remember that a request lists these records."""
+        """Record that a request lists these records."""
         if named.digest is not None:
             self._by_digest[named.digest] = request_id
 

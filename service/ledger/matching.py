@@ -80,7 +80,7 @@ class Match:
 def match(
     session: Session, dataset: Dataset, asks: Sequence[Ask], *, digester: Digester
 ) -> list[Match]:
-    """The match of every ask (all of one dataset), in order; asks for the same have the same one.
+    """Match every ask (all of one dataset), in order; asks for the same share one match.
 
     A record that another request is already forgetting counts as still to forget until its raw
     row is erased, so that this request does not end before that one.
@@ -109,7 +109,7 @@ def match(
 
 
 def rows_of(session: Session, dataset: Dataset, record_ids: Sequence[str]) -> list[int | None]:
-    """The row of every id, in order; None where it names no record of the dataset."""
+    """Return the row of every id, in order; None where it names no record of the dataset."""
     forms = [record_forms(dataset, one) for one in record_ids]
     by_id = _by_record_id(session, dataset, {form for given in forms for form in given})
     kept = (_kept(given, by_id) for given in forms)
@@ -198,7 +198,7 @@ _NAMED = select(Record.row, Record.erased_at, Record.record_id).where(
 
 
 def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[list[_Hit], int]:
-    """What the ask's record ids name, and how many of them name nothing."""
+    """Return what the ask's record ids name, and how many of them name nothing."""
     hits: dict[str, _Hit] = {}
     unknown: set[str] = set()
     for forms in (record_forms(dataset, one) for one in ask.record_ids):
@@ -211,7 +211,7 @@ def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[lis
 
 
 def _kept(forms: Sequence[str], by_id: Container[str]) -> str | None:
-    """The form under which a record id is kept, if it is.
+    """Return the form under which a record id is kept, if it is.
 
     As given first: a dataset of before may hold ids that only what is normalised tells apart.
     """
@@ -221,7 +221,7 @@ def _kept(forms: Sequence[str], by_id: Container[str]) -> str | None:
 def _by_subjects(
     session: Session, dataset_ids: Sequence[int], wanted: Iterable[str]
 ) -> dict[int, dict[str, list[_Hit]]]:
-    """Records of the datasets by dataset and subject digest."""
+    """Return records of the datasets by dataset and subject digest."""
     found: dict[int, dict[str, list[_Hit]]] = {}
     for chunk in _chunks(wanted):
         for dataset_id, row, erased_at, digest in session.execute(
@@ -248,12 +248,12 @@ def _of_subject(
 
 
 def _candidates(dataset: Dataset, ask: Ask, digester: Digester) -> list[str]:
-    """Digests under which the subject may be stored, under any form of its id and any key."""
+    """Return digests under which the subject may be stored, for any form of its id and any key."""
     return [digest for digests in _by_form(dataset, ask, digester) for digest in digests]
 
 
 def _by_form(dataset: Dataset, ask: Ask, digester: Digester) -> list[list[str]]:
-    """Digests of the subject by the forms of its id, the present one first, under every key."""
+    """Return digests of the subject by the forms of its id, the present one first."""
     if ask.subject_id is None:
         return []
     forms = _forms(dataset, ask.subject_id)
@@ -261,13 +261,13 @@ def _by_form(dataset: Dataset, ask: Ask, digester: Digester) -> list[list[str]]:
 
 
 def record_forms(dataset: Dataset, text: str) -> tuple[str, ...]:
-    """Forms under which a record id may be kept; generated ones were once the row's number."""
+    """Return forms under which a record id may be kept; generated ones were once row numbers."""
     found = _numbered(text) if dataset.record_id_origin == Origin.GENERATED else None
     return (found[0], str(int(found[1]))) if found else _forms(dataset, text)
 
 
 def _numbered(text: str) -> re.Match[str] | None:
-    """The id as a generated one, of which [1] are the digits; None where it is none."""
+    """Return the id as a generated one, of which [1] are the digits; None where it is none."""
     return _GENERATED.fullmatch(identifiers.normalise(text))
 
 
@@ -278,7 +278,7 @@ def _forms(dataset: Dataset, text: str) -> tuple[str, ...]:
 def _by_label(
     session: Session, dataset: Dataset, labels: Collection[int | None]
 ) -> dict[int | None, Match]:
-    """What each of the classes meets, looked up once for all who ask for it."""
+    """Return what each of the classes meets, looked up once for all who ask for it."""
     rows = select(Record.row, Record.erased_at).where(Record.dataset_id == dataset.id)
     return {
         label: _match(

@@ -28,7 +28,7 @@ _LONGEST_ERROR = 500
 
 
 def due(session: Session, *, now: datetime) -> list[tuple[int, int]]:
-    """(version id, model id) of the imports that wait to be measured, oldest first.
+    """Return (version id, model id) of the imports that wait to be measured, oldest first.
 
     Not while a batch of the model runs: what it is about to forget the version would owe.
     """
@@ -123,7 +123,7 @@ def decide(
 
 
 def put_off(session: Session, version: Version, *, error: str, not_before: datetime) -> None:
-    """An attempt failed: the next one comes not before a moment."""
+    """Record a failed attempt; the next one comes not before ``not_before``."""
     waiting = session.get_one(Import, version.id)
     waiting.error = error[:_LONGEST_ERROR]
     waiting.not_before = not_before
@@ -143,7 +143,7 @@ def give_up(
 
 
 def reasons(session: Session, found: Iterable[Version]) -> dict[int, str]:
-    """Why imported versions are in their state, by their ids, where the state does not say."""
+    """Return why imported versions are in their state, by id, where the state does not say."""
     rows = session.execute(
         select(Import, Version.status, Verification)
         .join(Version, Version.id == Import.version_id)
@@ -155,7 +155,7 @@ def reasons(session: Session, found: Iterable[Version]) -> dict[int, str]:
 
 
 def _running() -> ColumnElement[bool]:
-    """SQL: a batch of the model of ``Version`` runs, or is left to the trainings lane."""
+    """Return SQL: a batch of the model of ``Version`` runs, or is left to the trainings lane."""
     return exists().where(Batch.model_id == Version.model_id, Batch.status == BatchStatus.RUNNING)
 
 

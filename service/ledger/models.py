@@ -43,7 +43,7 @@ def create(
     actor: str,
     now: datetime,
 ) -> Model:
-    """A model whose choices the announced schemas accept; what they leave out is filled in."""
+    """Create a model; check its choices against the announced schemas, and fill in the rest."""
     locks.named_datasets(session, [dataset], locks.Hold.INTAKE)  # not to be withdrawn meanwhile
     on = datasets.get_ready(session, dataset)
     known = find(session, name)
@@ -71,12 +71,12 @@ def create(
 
 
 def find(session: Session, name: str) -> Model | None:
-    """The model of this name, or None."""
+    """Return the model of this name, or None."""
     return session.scalar(select(Model).where(Model.name == name))
 
 
 def get(session: Session, name: str) -> Model:
-    """The model of this name."""
+    """Return the model of this name; raise ``NotFound`` if there is none."""
     model = find(session, name)
     if model is None:
         raise NotFound("there is no model of this name; list them with GET /v1/models")
@@ -84,7 +84,7 @@ def get(session: Session, name: str) -> Model:
 
 
 def page(session: Session, *, after: str | None, limit: int) -> Sequence[Model]:
-    """Models by name, those after the name ``after``."""
+    """Return models by name, those after the name ``after``."""
     wanted = select(Model)
     if after is not None:
         wanted = wanted.where(Model.name > after)
@@ -92,7 +92,7 @@ def page(session: Session, *, after: str | None, limit: int) -> Sequence[Model]:
 
 
 def status(model: Model) -> ModelStatus:
-    """Where the model is, from no network yet to destroyed."""
+    """Return where the model is, from no network yet to destroyed."""
     if model.withdrawn_at is not None:
         return ModelStatus.WITHDRAWN if model.purged_at is None else ModelStatus.PURGED
     if model.error is not None:
@@ -101,26 +101,26 @@ def status(model: Model) -> ModelStatus:
 
 
 def dataset_names(session: Session, models: Sequence[Model]) -> dict[int, str]:
-    """Names of the models' datasets by their ids."""
+    """Return names of the models' datasets by their ids."""
     wanted = {model.dataset_id for model in models}
     rows = session.execute(select(Dataset.id, Dataset.name).where(Dataset.id.in_(wanted)))
     return dict(rows.all())
 
 
 def production_numbers(session: Session, models: Sequence[Model]) -> dict[int, int]:
-    """Numbers of the production versions by the models' ids."""
+    """Return numbers of the production versions by the models' ids."""
     wanted = {model.production_id for model in models if model.production_id is not None}
     rows = session.execute(select(Version.model_id, Version.number).where(Version.id.in_(wanted)))
     return dict(rows.all())
 
 
 def production(session: Session, model: Model) -> Version | None:
-    """The version that the alias ``production`` points at."""
+    """Return the version that the alias ``production`` points at."""
     return None if model.production_id is None else session.get(Version, model.production_id)
 
 
 def pending(session: Session, model: Model) -> dict[str, int]:
-    """Erasures that wait for a batch, per kind of forgetting (``records``, ``class``)."""
+    """Return erasures that wait for a batch, per kind of forgetting (``records``, ``class``)."""
     rows = session.execute(
         select(DeletionRequest.kind, func.count())
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
@@ -233,7 +233,7 @@ def _end_hold(
 
 
 def _expected(session: Session, model: Model) -> set[str]:
-    """Kinds of forgetting that the model's next batches must do, those of unapproved requests too.
+    """Return the kinds of forgetting that next batches must do, of unapproved requests too.
 
     A batch that runs counts: it may be handed back.
     """
@@ -295,7 +295,7 @@ def invalid(session: Session, model: Model, *, error: str, actor: str) -> None:
 
 
 def unprepared(session: Session) -> Sequence[Model]:
-    """Models that no worker of this release has looked at, oldest first."""
+    """Return models that no worker of this release has looked at, oldest first."""
     return session.scalars(
         select(Model)
         .where(
@@ -308,7 +308,7 @@ def unprepared(session: Session) -> Sequence[Model]:
 
 
 def require_parameters(model: Model) -> dict[str, tuple[tuple[int, ...], str]]:
-    """{name: (shape, dtype)} that a checkpoint must have; ``Conflict`` while it is not known."""
+    """Return {name: (shape, dtype)} of a checkpoint; raise ``Conflict`` while it is not known."""
     standing.require_model(model)
     if model.error is not None:
         raise Conflict(f"model {model.name} cannot be built: {model.error}; create a new model")

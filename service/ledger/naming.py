@@ -61,7 +61,7 @@ class Names:
 
 
 def lists(request: Any = DeletionRequest) -> ColumnElement[bool]:
-    """SQL: the row of ``RequestRecord`` is listed for ``request`` (or an alias), of ``Record``."""
+    """Return SQL: ``RequestRecord`` lists ``Record`` for ``request`` (or an alias)."""
     return and_(
         RequestRecord.request_id == request.listed_by,
         RequestRecord.dataset_id == Record.dataset_id,
@@ -70,7 +70,7 @@ def lists(request: Any = DeletionRequest) -> ColumnElement[bool]:
 
 
 def of_class(request: Any = DeletionRequest) -> ColumnElement[bool]:
-    """SQL: the row of ``request`` (or an alias) is for the class of ``Record``."""
+    """Return SQL: the row of ``request`` (or an alias) is for the class of ``Record``."""
     return and_(
         # Written out, as the index on requests for classes has it.
         request.kind == literal_column("'class'"),
@@ -80,7 +80,7 @@ def of_class(request: Any = DeletionRequest) -> ColumnElement[bool]:
 
 
 def asked(*about: ColumnElement[bool]) -> ColumnElement[bool]:
-    """SQL: a request with an erasure of which ``about`` holds names ``Record``."""
+    """Return SQL: a request with an erasure of which ``about`` holds names ``Record``."""
     # Under names of their own: any request may do, whichever a query around this one looks at.
     name, request = aliased(RequestRecord), aliased(DeletionRequest)
     listed = exists().where(
@@ -127,7 +127,7 @@ def records(
 
 
 def named(names: Names) -> list[ColumnElement[bool]]:
-    """SQL: conditions of which one holds for each ``Record`` that is named.
+    """Return SQL: conditions of which one holds for each ``Record`` that is named.
 
     Two conditions in the place of one: of a disjunction neither side can be looked up.
     """

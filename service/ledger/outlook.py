@@ -43,7 +43,7 @@ _UNCOUNTED = (
 
 
 def due(asked: datetime) -> datetime:
-    """One calendar month later; on the last day of the month where the day does not exist."""
+    """Return the moment one calendar month later, on its last day where the day does not exist."""
     year, month = divmod(asked.year * 12 + asked.month, 12)
     day = min(asked.day, calendar.monthrange(year, month + 1)[1])
     return asked.replace(year=year, month=month + 1, day=day)
@@ -91,7 +91,7 @@ class Allowance:
     left_today: float
 
     def covers(self, records: int) -> bool:
-        """Whether a request of so many records may go ahead."""
+        """Return whether a request of so many records may go ahead."""
         return records <= min(self.per_request, self.left_today)
 
     def take(self, records: int) -> None:
@@ -100,7 +100,7 @@ class Allowance:
 
 
 def is_limited(model: Model) -> bool:
-    """Whether the model's policy limits what may be asked for in a day without approval."""
+    """Return whether the model's policy limits what may be asked for in a day without approval."""
     limits = Policy.model_validate(model.policy).approval
     return limits.max_records_per_day is not None or limits.max_share_per_day is not None
 
@@ -108,7 +108,7 @@ def is_limited(model: Model) -> bool:
 def allowance(
     session: Session, dataset: Dataset, models: Iterable[Model], *, now: datetime
 ) -> Allowance:
-    """The strictest limits of the policies of the dataset's models.
+    """Return the strictest limits of the policies of the dataset's models.
 
     The caller has locked those that have a limit per day, and keeps them until what it lets
     through is committed.
@@ -147,7 +147,7 @@ def _records_since(session: Session, dataset: Dataset, since: datetime) -> int:
 
 
 def _recent(session: Session, model_ids: Sequence[int]) -> Sequence[Any]:
-    """Of the models' latest completed batches, what is needed: every request asks for it."""
+    """Return what estimates need of the models' latest completed batches, in one statement."""
     return session.execute(_RECENT, {"model_ids": model_ids}).all()
 
 
@@ -163,7 +163,7 @@ _RECENT = (
 
 
 def _batch_seconds(session: Session, model: Model, recent: Sequence[Any]) -> float:
-    """How long the model's next batch may take: as long as its recent ones, or as a training."""
+    """Return how long the model's next batch may take, from its recent ones or a training."""
     left_a_class = any(
         one.kind == "class" and one.version_id == model.production_id for one in recent
     )
@@ -175,7 +175,7 @@ def _batch_seconds(session: Session, model: Model, recent: Sequence[Any]) -> flo
 
 
 def _training_seconds(session: Session, model: Model) -> float:
-    """Seconds of the model's latest training; a guess for a model that was trained elsewhere."""
+    """Return the seconds of the model's latest training; a guess where it was trained elsewhere."""
     latest = session.execute(
         select(TrainingRun.started_at, TrainingRun.finished_at)
         .where(TrainingRun.model_id == model.id, TrainingRun.status == RunStatus.COMPLETED)

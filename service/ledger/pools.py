@@ -22,12 +22,12 @@ BATCHES = 400
 
 
 def rows_wanted(policy: Policy) -> int:
-    """Forgotten rows below which a batch is judged together with earlier ones."""
+    """Return the number of forgotten rows below which a batch is judged with earlier ones."""
     return max(ROWS, int(policy.gates.get("pool_below_rows", 0)))
 
 
 def scores(session: Session, version: Version, *, rows: int) -> Sequence[Artifact]:
-    """Scores of the batches up to ``version``, newest first, until they hold ``rows`` rows.
+    """Return scores of the batches up to ``version``, newest first, until they hold ``rows`` rows.
 
     A class is forgotten towards another target: its rows say nothing about single records.
     """

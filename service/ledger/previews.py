@@ -82,7 +82,7 @@ def _by_split(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[s
 
 
 def _of_model(session: Session, model: Model, rows: Sequence[int]) -> dict[str, Any]:
-    """How many of the rows the model's live version was trained on and has not forgotten."""
+    """Return how many of the rows the model's live version was trained on and has not forgotten."""
     if model.production_id is None:
         return {"model": model.name, "version": None, "trained_on": 0}
     live = session.get_one(Version, model.production_id)

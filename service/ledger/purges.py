@@ -27,7 +27,7 @@ _OVER = (VersionStatus.RETIRED, VersionStatus.REJECTED, VersionStatus.WITHDRAWN)
 
 
 def due(session: Session, *, now: datetime) -> list[int]:
-    """Ids of the versions to destroy: their window is over and nothing live needs them.
+    """Return ids of the versions to destroy: their window is over and nothing live needs them.
 
     Withdrawn and retired ones, those that a batch made and its verification rejected, and imports
     that were refused: they may still carry what they were to forget, and are never promoted.
@@ -55,7 +55,7 @@ def due(session: Session, *, now: datetime) -> list[int]:
 
 
 def _withdrawn(session: Session, model_ids: Sequence[int], *, until: datetime) -> Sequence[int]:
-    """Ids of the models' versions that were withdrawn by then, or made and rejected."""
+    """Return ids of the models' versions that were withdrawn by then, or made and rejected."""
     retired = and_(Version.status == VersionStatus.RETIRED, Version.retired_at <= until)
     withdrawn = and_(
         Version.status == VersionStatus.WITHDRAWN,
@@ -73,7 +73,7 @@ def _withdrawn(session: Session, model_ids: Sequence[int], *, until: datetime) -
 
 
 def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:
-    """(kind, digest) of the files that go with the version and that no other version shares."""
+    """Return (kind, digest) of the files that the version alone has."""
     files: list[tuple[Kind, str]] = []
     shared = session.scalar(
         select(Version.id)
@@ -98,7 +98,7 @@ def record(
     actor: str,
     now: datetime,
 ) -> None:
-    """The files are gone: the row stays as history, with the signed receipt in the chain."""
+    """Record that the files are gone: the row stays, with the signed receipt in the chain."""
     check_move(VERSION_MOVES, version.status, VersionStatus.PURGED)
     version.status = VersionStatus.PURGED
     version.purged_at = now
@@ -108,7 +108,7 @@ def record(
 
 
 def models_with_superseded(session: Session) -> list[int]:
-    """Ids of the models with running sums that no batch starts from any more.
+    """Return ids of the models with running sums that no batch starts from any more.
 
     Scores that no pool takes any more are looked for with them: each batch leaves both.
     """
@@ -116,7 +116,7 @@ def models_with_superseded(session: Session) -> list[int]:
 
 
 def superseded(session: Session, model: Model) -> dict[int, list[int]]:
-    """Ids of the model's artifacts that no batch needs any more, by version.
+    """Return ids of the model's artifacts that no batch needs any more, by version.
 
     Running sums of versions that were withdrawn or rejected: the next batch has its own of the
     live version, or of one that somebody rolled back to. And the scores that lie before the pool
@@ -146,7 +146,7 @@ def _old_sums() -> Select[Any]:
 
 
 def files_of(session: Session, artifact_ids: Sequence[int]) -> list[tuple[Kind, str]]:
-    """(kind, digest) of these artifacts' files, but for those that another one shares."""
+    """Return (kind, digest) of these artifacts' files, but for those that another one shares."""
     going = session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids))).all()
     return _unshared(session, going)
 
@@ -161,7 +161,7 @@ def record_state(
     actor: str,
     now: datetime,
 ) -> None:
-    """The files of these artifacts of the version are gone; its weights stay."""
+    """Record that the files of these artifacts are gone; the version's weights stay."""
     going = session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids)))
     _destroyed(session, going, now=now)
     subject = versions.subject(model, version)
@@ -169,7 +169,7 @@ def record_state(
 
 
 def finished_models(session: Session) -> Sequence[Model]:
-    """Withdrawn models of which every version is destroyed, and that are not marked so yet."""
+    """Return withdrawn models, not yet marked as purged, of which every version is destroyed."""
     standing = exists().where(Version.model_id == Model.id, Version.status != VersionStatus.PURGED)
     return session.scalars(
         select(Model)
@@ -179,7 +179,7 @@ def finished_models(session: Session) -> Sequence[Model]:
 
 
 def versions_of(session: Session, model: Model) -> list[dict[str, Any]]:
-    """Numbers, digests and ends of the model's versions, for its receipt."""
+    """Return numbers, digests and ends of the model's versions, for its receipt."""
     rows = session.scalars(
         select(Version).where(Version.model_id == model.id).order_by(Version.number)
     )
@@ -191,7 +191,7 @@ def versions_of(session: Session, model: Model) -> list[dict[str, Any]]:
 def record_model(
     session: Session, model: Model, *, receipt: dict[str, Any], actor: str, now: datetime
 ) -> None:
-    """Nothing of the model is left but its history; the signed receipt goes into the chain."""
+    """Mark the model as purged; put the signed receipt into the chain."""
     [model] = locks.models(session, [model.id])
     if model.purged_at is not None:
         return  # another worker was quicker
@@ -201,7 +201,7 @@ def record_model(
 
 
 def files_in_use(session: Session) -> dict[str, set[str]]:
-    """Digests per kind, and keys of arrays, that the ledger refers to."""
+    """Return digests per kind, and keys of arrays, that the ledger refers to."""
     keep: dict[str, set[str]] = {kind: set() for kind in KINDS}
     keep["checkpoints"] = set(
         session.scalars(select(Version.digest).where(Version.status != VersionStatus.PURGED))
@@ -234,7 +234,7 @@ def _say(
 
 
 def _unshared(session: Session, going: Sequence[Artifact]) -> list[tuple[Kind, str]]:
-    """(kind, digest) of the files that no artifact but these has."""
+    """Return (kind, digest) of the files that no artifact but these has."""
     shared = session.scalars(
         select(Artifact.digest).where(
             Artifact.digest.in_([one.digest for one in going]),
@@ -246,7 +246,7 @@ def _unshared(session: Session, going: Sequence[Artifact]) -> list[tuple[Kind, s
 
 
 def _old_scores(session: Session, model: Model) -> list[Artifact]:
-    """Scores of withdrawn versions of the model that no pool takes any more."""
+    """Return scores of withdrawn versions of the model that no pool takes any more."""
     rows = pools.rows_wanted(Policy.model_validate(model.policy))
     usable = session.scalars(
         select(Version).where(
@@ -296,7 +296,7 @@ def _chain_lives(session: Session, version: Version) -> bool:
 
 
 def _is_base(session: Session, version_id: int) -> bool:
-    """Whether a running batch starts from it."""
+    """Return whether a running batch starts from it."""
     found = session.scalar(
         select(Batch.id)
         .where(db.among(Batch.status, BatchStatus.RUNNING), Batch.base_version_id == version_id)

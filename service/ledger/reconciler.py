@@ -70,7 +70,7 @@ class _Touched:
 
 
 def is_due(session: Session, *, now: datetime) -> bool:
-    """Whether there is something new to look at: at once after a promotion, else each minute."""
+    """Return whether there is something new: at once after a promotion, else each minute."""
     seen = session.execute(
         select(Reconciliation.seq, Reconciliation.at).where(Reconciliation.id == 1)
     ).one_or_none()
@@ -89,7 +89,7 @@ def is_due(session: Session, *, now: datetime) -> bool:
 
 
 def changes(session: Session) -> Changes:
-    """What happened since the last look, as far as one look goes."""
+    """Return what happened since the last look, as far as one look goes."""
     since = session.scalar(select(Reconciliation.seq)) or 0
     lines = session.execute(
         select(AuditEvent.seq, AuditEvent.action, AuditEvent.subject)
@@ -105,7 +105,7 @@ def changes(session: Session) -> Changes:
 
 
 def looked(session: Session, until: int, *, now: datetime) -> None:
-    """Remember how far the audit chain was looked at."""
+    """Record how far the audit chain was looked at."""
     row = session.get(Reconciliation, 1)
     if row is None:
         session.add(Reconciliation(id=1, seq=until, at=now))
@@ -115,7 +115,7 @@ def looked(session: Session, until: int, *, now: datetime) -> None:
 
 
 def broken_by(session: Session, found: Changes) -> list[Finding]:
-    """Broken promises about what was touched."""
+    """Return broken promises about what was touched."""
     of_models = findings.of_models(session, found.models)
     return sorted(of_models | findings.of_requests(session, found.requests))
 
@@ -147,7 +147,7 @@ def repair(
 
 
 def overwritten(session: Session, dataset: str, rows: int, *, actor: str) -> None:
-    """Raw rows that counted as erased still stood in the file, and were overwritten again."""
+    """Record that raw rows which counted as erased stood in the file and were overwritten again."""
     audit.append(
         session,
         actor=actor,
@@ -158,7 +158,7 @@ def overwritten(session: Session, dataset: str, rows: int, *, actor: str) -> Non
 
 
 def _lock(session: Session, found: Sequence[Finding]) -> None:
-    """In the stated order, so that nothing of it changes while it is repaired."""
+    """Lock what is repaired, in the stated order, so that nothing of it changes meanwhile."""
     requests = sorted({one.request for one in found})
     datasets = {
         dataset_id
@@ -178,7 +178,7 @@ def _lock(session: Session, found: Sequence[Finding]) -> None:
 
 
 def _stands(session: Session, one: Finding) -> bool:
-    """Whether the promise is still broken."""
+    """Return whether the promise is still broken."""
     if one.kind == Kind.HELD:
         version = session.get_one(Version, one.version_id)
         session.refresh(version)
@@ -196,7 +196,7 @@ def _withdraw(session: Session, broken: Sequence[Finding], *, actor: str, now: d
 
 
 def _to_reopen(session: Session, broken: Sequence[Finding]) -> dict[str, list[Finding]]:
-    """The requests to be processed again, with why; others end with the version withdrawn."""
+    """Return requests to be processed again, with why; others end with the version withdrawn."""
     found: dict[str, list[Finding]] = {}
     for one in broken:
         live = one.kind == Kind.HELD and (

@@ -67,7 +67,7 @@ def write(session: Session, dataset: Dataset, rows: Sequence[Row], *, first: int
 
 
 def written(session: Session, dataset_id: int) -> int:
-    """How many records there are of a dataset; they are numbered from 0 and none is left out."""
+    """Return how many records a dataset has; they are numbered from 0 without gaps."""
     last = session.scalar(select(func.max(Record.row)).where(Record.dataset_id == dataset_id))
     return 0 if last is None else last + 1
 
@@ -106,7 +106,7 @@ def _numbered(dataset_id: int, rows: Sequence[Row], first: int) -> Iterator[tupl
 
 
 def _copy(session: Session, numbered: Iterator[tuple[Any, ...]]) -> None:
-    """PostgreSQL takes rows by COPY an order of magnitude faster than by INSERT."""
+    """Write rows by COPY, which PostgreSQL takes ten times faster than INSERT."""
     driver: Any = session.connection().connection.driver_connection
     statement = (
         'COPY records (dataset_id, "row", record_id, subject_digest, label, split) FROM STDIN'

@@ -88,7 +88,7 @@ def of_dataset(session: Session, dataset: Dataset, *, actor: str) -> int:
 
 
 def _ends_with(dataset: Dataset) -> ColumnElement[bool]:
-    """SQL: ``DeletionRequest`` is over every dataset, and this was the last that stands."""
+    """Return SQL: ``DeletionRequest`` is over every dataset, and this was the last that stands."""
     standing = exists().where(
         RequestDataset.request_id == DeletionRequest.id,
         Dataset.id == RequestDataset.dataset_id,
@@ -98,7 +98,7 @@ def _ends_with(dataset: Dataset) -> ColumnElement[bool]:
 
 
 def _everywhere(dataset: Dataset) -> ColumnElement[bool]:
-    """SQL: ``DeletionRequest`` is over every dataset and met something in this one."""
+    """Return SQL: ``DeletionRequest`` is over every dataset and met something in this one."""
     return exists().where(
         RequestDataset.request_id == DeletionRequest.id, RequestDataset.dataset_id == dataset.id
     )
@@ -131,7 +131,7 @@ def _complete(session: Session, model: Model, shares: Sequence[Erasure], *, now:
 def _elsewhere(
     session: Session, model: Model, requests: set[str]
 ) -> Mapping[str, set[ErasureStatus]]:
-    """States of the requests' open erasures on other models."""
+    """Return states of the requests' open erasures on other models."""
     found: dict[str, set[ErasureStatus]] = {}
     for request_id, status in session.execute(
         select(Erasure.request_id, Erasure.status).where(

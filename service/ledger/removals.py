@@ -47,7 +47,7 @@ def blank(session: Session, dataset_id: int, *, first: int, marker: str, now: da
 def record(
     session: Session, dataset_id: int, *, receipt: dict[str, Any], actor: str, now: datetime
 ) -> None:
-    """Nothing of the dataset is left but its history; the signed receipt goes into the chain."""
+    """Mark the dataset as purged; put the signed receipt into the chain."""
     dataset = locks.dataset(session, dataset_id, locks.Hold.REVISION)
     if dataset.status != DatasetStatus.WITHDRAWN:
         return  # another worker was quicker

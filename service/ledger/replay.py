@@ -127,7 +127,7 @@ def replay(
 def _named(
     again: Sequence[Listed], places: Mapping[str, Mapping[str, Collection[int]]]
 ) -> set[tuple[str, int]]:
-    """The records that the requests name, by dataset and row."""
+    """Return the records that the requests name, by dataset and row."""
     return {(name, row) for one in again for name, rows in places[one.id].items() for row in rows}
 
 
@@ -152,7 +152,7 @@ def _withdraw(session: Session, again: Withdrawals, *, actor: str, now: datetime
 
 
 def _take_back(session: Session, one: Listed, *, actor: str) -> None:
-    """Its client took it back, or it was not approved; too late where work began."""
+    """Cancel or deny the request as listed; too late where work began."""
     request = session.get_one(DeletionRequest, one.id)
     if request.status == RequestStatus.AWAITING_APPROVAL and one.status == RequestStatus.DENIED:
         requests.deny(session, one.id, because=None, actor=actor)
@@ -170,7 +170,7 @@ def _advance(session: Session, one: Listed, *, actor: str, now: datetime) -> Non
 
 
 def _begin(session: Session, request: DeletionRequest) -> None:
-    """No longer to be cancelled, and out of every training from now on."""
+    """Start processing the request: its records are out of every training from now on."""
     request.status = RequestStatus.PROCESSING
     session.flush()
     listed = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.listed_by)
@@ -190,7 +190,7 @@ def _ask_again(
     actor: str,
     now: datetime,
 ) -> DeletionRequest | None:
-    """The request under its own id; None when its datasets are unknown here."""
+    """Return the request under its own id; None when its datasets are unknown here."""
     named = select(Dataset).where(Dataset.name.in_(list(places))).order_by(Dataset.id)
     datasets = session.scalars(named).all()
     if not datasets:
@@ -225,7 +225,7 @@ def _ask_again(
 
 
 def _standing(session: Session, dataset: Dataset, rows: Collection[int]) -> list[int]:
-    """Those of the rows whose raw data were not overwritten, as the ledger has it."""
+    """Return those of the rows whose raw data were not overwritten, as the ledger has it."""
     standing = session.scalars(
         select(Record.row).where(Record.dataset_id == dataset.id, Record.erased_at.is_(None))
     )
@@ -241,7 +241,7 @@ def _first_status(one: Listed) -> RequestStatus:
 def _ask_for_hollow(
     session: Session, name: str, rows: Sequence[int], *, actor: str, now: datetime
 ) -> int:
-    """A request for rows that are gone and that no request explains; how many there were.
+    """Ask for rows that are gone and that no request explains; return how many there were.
 
     They were forgotten after the list was made.
     """
@@ -331,7 +331,7 @@ def _record(
 def _share_out(
     session: Session, datasets: Sequence[Dataset], request: DeletionRequest, *, now: datetime
 ) -> None:
-    """An erasure for every model that holds records or is learning them."""
+    """Give an erasure to every model that holds records or is learning them."""
     models = [model for one in datasets for model in shares.concerned(session, one.id)]
     shares.give(session, request.id, models, now=now)
 

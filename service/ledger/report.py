@@ -72,7 +72,7 @@ class _Story:
 def report(
     session: Session, version: Version, *, digester: Digester, signer: Signer, now: datetime
 ) -> dict[str, Any]:
-    """The signed report of a version as things stand ``now``."""
+    """Return the signed report of a version as things stand ``now``."""
     story = _load(session, version)
     verification = verifications.of(session, version)
     verdict = None if verification is None else verification.verdict
@@ -131,7 +131,7 @@ def _load(session: Session, version: Version) -> _Story:
 
 
 def _requests(session: Session, model: Model, batch: Batch) -> Sequence[DeletionRequest]:
-    """The requests whose erasures the batch did, else those that its rows were named by."""
+    """Return the requests whose erasures the batch did, else those that its rows were named by."""
     wanted = select(DeletionRequest).order_by(DeletionRequest.id)
     theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
     found = session.scalars(wanted.where(DeletionRequest.id.in_(theirs))).all()
@@ -178,7 +178,7 @@ def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any
 
 
 def _forgotten_before(session: Session, story: _Story) -> dict[str, int]:
-    """Of requests over every dataset, how many of this one's records were forgotten before."""
+    """Return, of requests over every dataset, how many records here were forgotten before."""
     rows = session.execute(
         select(RequestDataset.request_id, RequestDataset.already_forgotten).where(
             RequestDataset.request_id.in_([request.id for request in story.requests]),
@@ -191,7 +191,7 @@ def _forgotten_before(session: Session, story: _Story) -> dict[str, int]:
 def _request(
     request: DeletionRequest, records: list[str], forgotten_before: int | None
 ) -> dict[str, Any]:
-    """What was asked of this dataset; ``forgotten_before`` None: nothing else was asked."""
+    """Return what was asked of this dataset; ``forgotten_before`` None: nothing else was asked."""
     alone = forgotten_before is None
     return {
         "id": request.id,
@@ -282,7 +282,7 @@ def _training_run(session: Session, version: Version) -> dict[str, Any] | None:
 def _excluded(
     session: Session, story: _Story, anchor: Version, digester: Digester
 ) -> dict[str, Any]:
-    """Records that the anchor was never trained on, because they had been forgotten before."""
+    """Return the records forgotten before the anchor was trained."""
     wanted = select(Record.record_id).where(
         Record.dataset_id == story.dataset.id,
         Record.excluded_revision <= anchor.data_revision,
@@ -296,7 +296,7 @@ def _excluded(
 
 
 def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
-    """The version back to its anchor, newest first, with how many records each step forgot."""
+    """Return the version's chain, newest first, with how many records each step forgot."""
     steps = [version.batch_id for version in story.chain if version.batch_id is not None]
     forgotten = history.records(session, steps)
     return [
@@ -314,7 +314,7 @@ def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
 
 
 def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
-    """Weights and internal state of the model that still carry forgotten records."""
+    """Return weights and internal state of the model that still carry forgotten records."""
     standing = session.scalars(
         select(Version)
         .where(Version.model_id == story.model.id, Version.status != VersionStatus.PURGED)
@@ -349,7 +349,7 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
 
 
 def _kept_states(session: Session, story: _Story) -> list[dict[str, Any]]:
-    """States of trainings that have seen records which were forgotten since they began."""
+    """Return states of trainings that have seen records which were forgotten since they began."""
     of_runs = [
         {"kind": "trainings", "training_run": run.id, "digest": run.state_digest}
         for run in runs.that_saw_forgotten(session, story.model)
@@ -363,7 +363,7 @@ def _kept_states(session: Session, story: _Story) -> list[dict[str, Any]]:
 
 
 def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[str, Any]]:
-    """Artifacts of tainted versions, and what was made from forgotten rows on purpose."""
+    """Return artifacts of tainted versions, and what was made from forgotten rows on purpose."""
     rows = session.execute(
         select(Artifact, Version)
         .join(Version, Version.id == Artifact.version_id)
@@ -384,7 +384,7 @@ def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[
 
 
 def _purges(session: Session, story: _Story) -> list[dict[str, Any]]:
-    """Signed receipts of what was destroyed of this model."""
+    """Return signed receipts of what was destroyed of this model."""
     purged = session.scalars(select(Version).where(Version.model_id == story.model.id))
     lines = session.scalars(
         select(AuditEvent)
@@ -401,7 +401,7 @@ def _purges(session: Session, story: _Story) -> list[dict[str, Any]]:
 
 
 def _chain(session: Session, story: _Story, signer: Signer, now: datetime) -> dict[str, Any]:
-    """The audit lines about the version, its batch and its requests, and the signed head."""
+    """Return the audit lines about the version, its batch and its requests, and the signed head."""
     subjects = [versions.subject(story.model, story.version)]
     subjects += [f"deletion_request:{request.id}" for request in story.requests]
     if story.batch is not None:

@@ -80,7 +80,7 @@ class Filter:
 
 
 def get(session: Session, request_id: str) -> DeletionRequest:
-    """One request."""
+    """Return one request; raise ``NotFound`` if there is none."""
     row = session.get(DeletionRequest, request_id)
     if row is None:
         raise NotFound("no deletion request has this id; GET /v1/deletion-requests lists them")
@@ -88,7 +88,7 @@ def get(session: Session, request_id: str) -> DeletionRequest:
 
 
 def detail(session: Session, request: DeletionRequest) -> dict[str, Any]:
-    """A request in its public form, with what became of it on each model."""
+    """Return a request in its public form, with what became of it on each model."""
     by_dataset = _by_dataset(session, request)
     named = None if request.dataset_id is None else by_dataset[0]["dataset"]
     return {
@@ -101,7 +101,7 @@ def detail(session: Session, request: DeletionRequest) -> dict[str, Any]:
 def listing(
     session: Session, chosen: Filter, *, after: str | None, limit: int
 ) -> list[dict[str, Any]]:
-    """Requests in their public form, oldest first, from after an id on."""
+    """Return requests in their public form, oldest first, from after an id on."""
     wanted = (
         select(DeletionRequest, Dataset.name)
         .outerjoin(Dataset, Dataset.id == DeletionRequest.dataset_id)
@@ -127,7 +127,7 @@ def listing(
 def events(
     session: Session, request_id: str, *, after: int | None, limit: int
 ) -> Sequence[AuditEvent]:
-    """The audit lines about a request, oldest first, from after a number on."""
+    """Return the audit lines about a request, oldest first, from after a number on."""
     return session.scalars(
         select(AuditEvent)
         .where(
@@ -139,7 +139,7 @@ def events(
 
 
 def count_open(session: Session, *, up_to: int) -> int:
-    """How many requests are open; counting stops at ``up_to``."""
+    """Return how many requests are open; counting stops at ``up_to``."""
     some = select(DeletionRequest.id).where(DeletionRequest.status.in_(OPEN)).limit(up_to)
     return int(session.scalar(select(func.count()).select_from(some.subquery())) or 0)
 
@@ -201,13 +201,13 @@ def retry(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
 
 
 def rows(session: Session, request_id: str) -> list[int]:
-    """Rows of the dataset that a request matched and that were not forgotten before."""
+    """Return rows of the dataset that a request matched and that were not forgotten before."""
     found = session.execute(naming.records(Record.row, requests=[request_id]))
     return sorted(row for _, row in found)
 
 
 def _datasets(session: Session, request: DeletionRequest) -> Sequence[Dataset]:
-    """The datasets that hold, or held, records of the request."""
+    """Return the datasets that hold, or held, records of the request."""
     if request.dataset_id is not None:
         return [session.get_one(Dataset, request.dataset_id)]
     wanted = select(Dataset).join(RequestDataset, RequestDataset.dataset_id == Dataset.id)
@@ -217,7 +217,7 @@ def _datasets(session: Session, request: DeletionRequest) -> Sequence[Dataset]:
 
 
 def _by_dataset(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
-    """What the request met in each dataset."""
+    """Return what the request met in each dataset."""
     if request.dataset_id is not None:
         name = session.get_one(Dataset, request.dataset_id).name
         counts = [(name, request.matched, request.already_forgotten)]
@@ -262,7 +262,7 @@ def _shares(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
 
 
 def _locked(session: Session, request_id: str) -> DeletionRequest:
-    """One request in its present state, which nobody else changes before this transaction ends."""
+    """Lock one request, in its present state, until this transaction ends."""
     found = locks.requests(session, [request_id])
     return found[0] if found else get(session, request_id)
 

@@ -85,7 +85,7 @@ def create(
 
 
 def get(session: Session, model: Model, run_id: str) -> TrainingRun:
-    """A run of this model."""
+    """Return a run of this model; raise ``NotFound`` if there is none."""
     run = session.scalar(
         select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.id == run_id)
     )
@@ -95,7 +95,7 @@ def get(session: Session, model: Model, run_id: str) -> TrainingRun:
 
 
 def active(session: Session, model: Model) -> TrainingRun | None:
-    """The run that is queued or running, if there is one."""
+    """Return the run that is queued or running, if there is one."""
     return session.scalar(
         select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.status.in_(ACTIVE))
     )
@@ -104,7 +104,7 @@ def active(session: Session, model: Model) -> TrainingRun | None:
 def page(
     session: Session, model: Model, *, before: str | None, limit: int
 ) -> Sequence[TrainingRun]:
-    """Runs of the model, newest first, those older than the run ``before``."""
+    """Return runs of the model, newest first, those older than the run ``before``."""
     wanted = select(TrainingRun).where(TrainingRun.model_id == model.id)
     if before is not None:
         wanted = wanted.where(TrainingRun.id < before)
@@ -112,7 +112,7 @@ def page(
 
 
 def version_numbers(session: Session, found: Sequence[TrainingRun]) -> dict[str, int]:
-    """Numbers of the versions that the runs made, by the runs' ids."""
+    """Return numbers of the versions that the runs made, by the runs' ids."""
     rows = session.execute(
         select(Version.training_run_id, Version.number).where(
             Version.training_run_id.in_([run.id for run in found]), Version.batch_id.is_(None)
@@ -122,7 +122,7 @@ def version_numbers(session: Session, found: Sequence[TrainingRun]) -> dict[str,
 
 
 def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
-    """The model's unfinished runs whose rows were drawn before some of them were forgotten."""
+    """Return the model's unfinished runs that read rows which were forgotten since."""
     since = exists().where(
         Record.dataset_id == model.dataset_id,
         Record.excluded_revision > TrainingRun.data_revision,
@@ -135,7 +135,7 @@ def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
 
 
 def can_resume(session: Session, run: TrainingRun) -> bool:
-    """Whether a state was kept and every row that it has seen still stands.
+    """Return whether a state was kept and every row that it has seen still stands.
 
     Rows that were excluded since stay in the array for the run's sake (``erasures.erasable_rows``)
     and are owed by its version; an epoch over rows that were erased all the same would train on
@@ -155,7 +155,7 @@ def start(
     actor: str,
     now: datetime,
 ) -> None:
-    """A worker begins an attempt, anew on the rows of this revision or from the state kept.
+    """Begin an attempt, anew on the rows of this revision or from the state kept.
 
     The caller has locked the dataset for publication (``locks``): open requests for rows that are
     not excluded yet concern the model from now on.
@@ -194,7 +194,7 @@ def progress(session: Session, run_id: str, values: Mapping[str, Any]) -> None:
 
 
 def keep(session: Session, run: TrainingRun, *, digest: str) -> str | None:
-    """Note the state after an epoch; the digest of the one before, which is to be destroyed.
+    """Record the state after an epoch; return the digest of the one before, to be destroyed.
 
     Attempts are counted from here again: what stopped an earlier one has not stopped this.
     Not an audit event.
@@ -217,7 +217,7 @@ def give_up_states(session: Session) -> None:
 
 
 def left_states(session: Session) -> list[tuple[str, str]]:
-    """(run, digest) of the states of runs that have ended: they are to be destroyed."""
+    """Return (run, digest) of the states of runs that have ended: they are to be destroyed."""
     rows = session.execute(
         select(TrainingRun.id, TrainingRun.state_digest).where(
             TrainingRun.state_digest.is_not(None), TrainingRun.status.not_in(ACTIVE)
@@ -227,7 +227,7 @@ def left_states(session: Session) -> list[tuple[str, str]]:
 
 
 def state_destroyed(session: Session, run: TrainingRun, *, digest: str, actor: str) -> None:
-    """The file of the run's last state is overwritten and gone."""
+    """Record that the file of the run's last state is overwritten and gone."""
     if run.state_digest != digest:
         return
     run.state_digest = None
@@ -239,7 +239,7 @@ def state_destroyed(session: Session, run: TrainingRun, *, digest: str, actor: s
 def complete(
     session: Session, run: TrainingRun, version: Version, *, actor: str, now: datetime
 ) -> None:
-    """The trained version is registered."""
+    """Complete the run with the version that was registered."""
     _move(session, run, RunStatus.COMPLETED)
     run.finished_at = now
     run.error = None
@@ -289,7 +289,7 @@ def cancel(session: Session, run: TrainingRun, *, actor: str, now: datetime) -> 
 
 
 def has_ended(session: Session, run_id: str) -> bool:
-    """Whether the run goes on no more: it was cancelled, or its model withdrawn."""
+    """Return whether the run goes on no more: it was cancelled, or its model withdrawn."""
     status = session.scalar(select(TrainingRun.status).where(TrainingRun.id == run_id))
     return status not in ACTIVE
 

@@ -72,26 +72,26 @@ def require_any(engine: Engine) -> frozenset[str]:
 
 
 def current_heads(session: Session) -> frozenset[str]:
-    """The newest migrations that the database has; none for an empty database."""
+    """Return the newest migrations that the database has; none for an empty database."""
     context = MigrationContext.configure(session.connection())
     return frozenset(context.get_current_heads())
 
 
 def is_current(session: Session) -> bool:
-    """Whether the database has every migration that this code knows, and no other."""
+    """Return whether the database has every migration that this code knows, and no other."""
     return current_heads(session) == known_heads()
 
 
 @cache
 def known_revisions() -> frozenset[str]:
-    """Every migration that this code knows."""
+    """Return every migration that this code knows."""
     script = ScriptDirectory(str(MIGRATIONS))
     return frozenset(one.revision for one in script.walk_revisions())
 
 
 @cache
 def known_heads() -> frozenset[str]:
-    """The newest migrations that this code knows."""
+    """Return the newest migrations that this code knows."""
     return frozenset(ScriptDirectory(str(MIGRATIONS)).get_heads())
 
 
@@ -107,7 +107,7 @@ def lock(connection: Connection) -> None:
 
 @contextmanager
 def begun(engine: Engine) -> Iterator[Connection]:
-    """A connection in the transaction of a migration, which may rebuild tables.
+    """Yield a connection in the transaction of a migration, which may rebuild tables.
 
     SQLite cannot change a column: a migration makes the table anew, copies the rows and drops the
     old one, and the rows of other tables must not follow it. Keys are checked before the commit.
@@ -139,7 +139,7 @@ def make_directory(url: str) -> None:
 
 
 def _file(url: URL) -> Path | None:
-    """The file of a SQLite database; None for any other."""
+    """Return the file of a SQLite database; None for any other."""
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return None
     return Path(str(url.database))

@@ -39,12 +39,12 @@ REQUESTS_AT_ONCE = 10_000
 
 
 def is_open() -> ColumnElement[bool]:
-    """SQL: the erasure's model has still to forget the records."""
+    """Return SQL: the erasure's model has still to forget the records."""
     return db.among(Erasure.status, *OPEN)
 
 
 def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
-    """The dataset's models that hold records or are learning them, by id.
+    """Return the dataset's models that hold records or are learning them, by id.
 
     The caller has locked the dataset.
     """
@@ -52,7 +52,7 @@ def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
 
 
 def rows(request_id: str, models: Iterable[Model], *, now: datetime) -> list[dict[str, Any]]:
-    """The request's share of the work on each model, to be inserted."""
+    """Return the request's share of the work on each model, to be inserted."""
     return [
         {
             "request_id": request_id,
@@ -116,7 +116,7 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
 
 
 def about(dataset_id: int) -> ColumnElement[bool]:
-    """SQL: ``DeletionRequest`` is about records of this dataset."""
+    """Return SQL: ``DeletionRequest`` is about records of this dataset."""
     met = exists().where(
         RequestDataset.request_id == DeletionRequest.id, RequestDataset.dataset_id == dataset_id
     )
@@ -124,7 +124,7 @@ def about(dataset_id: int) -> ColumnElement[bool]:
 
 
 def needless(dataset_id: int | None = None) -> ColumnElement[bool]:
-    """SQL: ``Erasure`` waits for a model that holds nothing and is not learning.
+    """Return SQL: ``Erasure`` waits for a model that holds nothing and is not learning.
 
     Its training failed or was put off. When it is trained again it starts without the records, or
     gets its share again (``join``).
@@ -145,7 +145,7 @@ def drop_needless(session: Session, dataset_id: int) -> None:
 
 
 def _holds_records(model: type[Model]) -> ColumnElement[bool]:
-    """SQL: the model is live, or its first version is being trained or catches up."""
+    """Return SQL: the model is live, or its first version is being trained or catches up."""
     learning = exists().where(
         TrainingRun.model_id == model.id, TrainingRun.status == RunStatus.RUNNING
     )

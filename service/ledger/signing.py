@@ -52,12 +52,12 @@ class Signer:
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Self:
-        """The key that 32 random bytes stand for."""
+        """Return the key that 32 random bytes stand for."""
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The key of ``UNLEARN_SIGNING_KEY``."""
+        """Return the key of ``UNLEARN_SIGNING_KEY``."""
         return cls.from_seed(settings.signing_seed)
 
     @property
@@ -71,7 +71,7 @@ class Signer:
         return key_id(self.public_key)
 
     def sign(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """The document with its signature; every value in a form that JSON can hold."""
+        """Return the document with its signature; every value in a form that JSON can hold."""
         plain = canonical.plain({k: v for k, v in document.items() if k != "signature"})
         header = {
             "algorithm": ALGORITHM,
@@ -110,7 +110,7 @@ def check(document: Mapping[str, Any], keys: Keys) -> str:
 
 
 def embedded(document: Mapping[str, Any]) -> Keys:
-    """The public key that a document itself names: it shows wholeness, not whose it is."""
+    """Return the public key that a document itself names: it shows wholeness, not whose it is."""
     signature = document.get("signature")
     if not isinstance(signature, dict):
         raise BadSignature("the document is not signed")
@@ -122,14 +122,14 @@ def embedded(document: Mapping[str, Any]) -> Keys:
 
 
 def public_keys(settings: Settings) -> dict[str, Any]:
-    """The document at ``/.well-known/unlearning-keys.json``: a JSON Web Key set (RFC 8037)."""
+    """Return ``/.well-known/unlearning-keys.json``, a JSON Web Key set (RFC 8037)."""
     current = Signer.from_settings(settings).public_key
     retired = [key for key in _retired(settings) if key != current]
     return {"keys": [_jwk(current, "current"), *(_jwk(key, "retired") for key in retired)]}
 
 
 def read_keys(document: Any) -> Keys:
-    """The keys of a saved ``unlearning-keys.json``; ``ValueError`` names what is wrong."""
+    """Return the keys of a saved ``unlearning-keys.json``; raise ``ValueError`` if it is none."""
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
         raise ValueError("this is no key set: it has no list named keys")
@@ -142,7 +142,7 @@ def read_keys(document: Any) -> Keys:
 
 
 def pinned_key(text: str) -> Keys:
-    """One public key given as base64."""
+    """Return one public key given as base64."""
     public_key = read_public_key(text.strip())
     return {key_id(public_key): public_key}
 
@@ -162,12 +162,12 @@ def read_public_key(text: Any) -> bytes:
 
 
 def development_key_id() -> str:
-    """The id of the built-in development key, which everybody has."""
+    """Return the id of the built-in development key, which everybody has."""
     return Signer.from_seed(base64.b64decode(DEVELOPMENT_SIGNING_KEY)).key_id
 
 
 def key_id(public_key: bytes) -> str:
-    """The first 16 hex digits of the public key's SHA-256."""
+    """Return the first 16 hex digits of the public key's SHA-256."""
     return hashlib.sha256(public_key).hexdigest()[:16]
 
 

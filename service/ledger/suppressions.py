@@ -80,7 +80,7 @@ class Suppressed:
 def of_subject(
     request_id: str, subject_id: str, *, digester: Digester, now: datetime
 ) -> list[dict[str, Any]]:
-    """The rows that suppress a request's subject, to be inserted."""
+    """Return the rows that suppress a request's subject, to be inserted."""
     return [
         {
             "kind": kind,
@@ -119,7 +119,7 @@ def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int,
 
 
 def about_to_be_erased(session: Session, dataset: Dataset) -> tuple[list[int], dict[int, str]]:
-    """Rows of the dataset that can be erased (``erasures``), ascending, and ``unkept`` of these."""
+    """Return rows of the dataset that can be erased, ascending, and ``unkept`` of these."""
     wanted = select(Record.row, Record.record_id, _kept()).where(erasures.erasable(dataset))
     found = session.execute(wanted.order_by(Record.row)).all()
     names = {row: row_key(dataset, name) for row, name, is_kept in found if not is_kept}
@@ -127,7 +127,7 @@ def about_to_be_erased(session: Session, dataset: Dataset) -> tuple[list[int], d
 
 
 def _kept() -> ColumnElement[bool]:
-    """SQL: ``Record`` is suppressed by its content."""
+    """Return SQL: ``Record`` is suppressed by its content."""
     return exists().where(
         Suppression.dataset_id == Record.dataset_id,
         Suppression.row == Record.row,
@@ -184,7 +184,7 @@ def keep_owners(
 
 
 def about_to_go(session: Session) -> dict[Dataset, list[int]]:
-    """Rows by dataset that open requests name and whose raw data still stand."""
+    """Return rows by dataset that open requests name and whose raw data still stand."""
     open_ones = session.scalars(
         select(DeletionRequest.id).where(DeletionRequest.status.in_(_OPEN))
     ).all()
@@ -199,19 +199,19 @@ def about_to_go(session: Session) -> dict[Dataset, list[int]]:
 
 
 def row_key(dataset: Dataset, record_id: str) -> str:
-    """The record id as a row's digest has it: generated ones are the row's place in the source."""
+    """Return the record id as a row's digest has it: the place in the source if generated."""
     digits = record_id.removeprefix(identifiers.GENERATED_PREFIX)
     generated = dataset.record_id_origin == Origin.GENERATED and digits.isdecimal()
     return place_key(int(digits)) if generated else record_id
 
 
 def place_key(place: int) -> str:
-    """The record id in a row's digest where the source has none: the row's place in it, from 0."""
+    """Return the record id in a row's digest where the source has none: its place, from 0."""
     return f"\x00{place}"
 
 
 def in_force(session: Session, *, after: int = 0) -> Suppressed:
-    """The digests in force of suppressions entered after the one numbered ``after``."""
+    """Return the digests in force of suppressions entered after the one numbered ``after``."""
     newest = session.scalar(select(func.max(Suppression.id))) or 0
     digests: dict[Kind, set[str]] = {kind: set() for kind in Kind}
     rows = session.execute(
@@ -225,7 +225,7 @@ def in_force(session: Session, *, after: int = 0) -> Suppressed:
 
 
 def holds(session: Session, dataset: Dataset, digests: Iterable[str]) -> bool:
-    """Whether a record of the dataset is kept under one of these digests of subjects."""
+    """Return whether a record of the dataset is kept under one of these digests of subjects."""
     for here in _chunks(sorted(digests)):
         of_them = exists().where(Record.dataset_id == dataset.id, Record.subject_digest.in_(here))
         if session.scalar(select(of_them)):
@@ -234,7 +234,7 @@ def holds(session: Session, dataset: Dataset, digests: Iterable[str]) -> bool:
 
 
 def entries(session: Session) -> list[Entry]:
-    """Every suppression, those lifted too, oldest first."""
+    """Return every suppression, those lifted too, oldest first."""
     rows = session.execute(
         select(Suppression, Dataset.name)
         .outerjoin(Dataset, Dataset.id == Suppression.dataset_id)
@@ -257,7 +257,7 @@ def entries(session: Session) -> list[Entry]:
 
 
 def apart(session: Session, listed: Iterable[Entry]) -> list[Entry]:
-    """Listed suppressions that the ledger lacks, and those lifted in the list and in force here."""
+    """Return listed suppressions that the ledger lacks, and those lifted in the list alone."""
     ours = {one.name: one for one in entries(session)}
     return [
         one
@@ -297,7 +297,7 @@ def restore(session: Session, listed: Iterable[Entry]) -> None:
 
 
 def _as_here(session: Session, listed: Iterable[Entry]) -> list[Entry]:
-    """The entries without the requests and datasets that the ledger does not know."""
+    """Return the entries without the requests and datasets that the ledger does not know."""
     requests = set(session.scalars(select(DeletionRequest.id)))
     names = set(session.scalars(select(Dataset.name)))
     return [

@@ -20,7 +20,7 @@ Key = tuple[Hashable, ...]
 
 
 def keep(session: Session, key: Key, thing: Any) -> None:
-    """Remember a thing until the transaction ends; in place of what was kept under the key."""
+    """Keep a thing until the transaction ends, in place of what was kept under the key."""
     session.info.setdefault(_TAKEN, {})[key] = thing
 
 

@@ -83,7 +83,7 @@ class Listed(BaseModel):
     by_dataset: dict[str, list[str]] = {}
 
     def named(self) -> Mapping[str, list[str]]:
-        """Digests of the records by the dataset's name."""
+        """Return digests of the records by the dataset's name."""
         return self.by_dataset if self.dataset is None else {self.dataset: self.records}
 
 
@@ -167,7 +167,7 @@ class Found:
 def export(
     session: Session, *, digester: Digester, signer: Signer, now: datetime
 ) -> dict[str, Any]:
-    """The signed list as things stand."""
+    """Return the signed list as things stand."""
     audit.write(session)
     head = session.execute(select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)).one()
     revoked = select(ApiKey.id).where(ApiKey.revoked_at.is_not(None)).order_by(ApiKey.id)
@@ -186,7 +186,7 @@ def export(
 
 
 def read(content: bytes, *, keys: signing.Keys) -> Tombstones:
-    """The list in these bytes; ``NotTombstones`` unless one of ``keys`` signed it."""
+    """Return the list in these bytes; raise ``NotTombstones`` unless one of ``keys`` signed it."""
     try:
         document = canonical.decode(content)
         if not isinstance(document, dict) or document.get("type") != TYPE:
@@ -246,7 +246,7 @@ def compare(
 def match(
     session: Session, requests: Iterable[Listed], *, digester: Digester
 ) -> dict[str, dict[str, set[int]]]:
-    """Rows of the ledger's records that each listed request names, by its id and the dataset."""
+    """Return the rows that each listed request names, by its id and the dataset."""
     requests = list(requests)
     rows: dict[str, dict[str, int]] = {}
     for name in {name for one in requests for name in one.named()}:

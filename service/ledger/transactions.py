@@ -16,12 +16,12 @@ _VICTIMS = frozenset({"40P01", "40001"})
 
 
 def is_victim(error: DBAPIError) -> bool:
-    """Whether the transaction was rolled back for another one's sake: it may simply be repeated."""
+    """Return whether the transaction was rolled back for another one's sake and may be repeated."""
     return getattr(error.orig, "sqlstate", None) in _VICTIMS
 
 
 def is_lost(error: DBAPIError) -> bool:
-    """Whether the database stopped answering: a COMMIT that was sent may have taken place."""
+    """Return whether the database stopped answering: a COMMIT may have taken place."""
     if is_victim(error):
         return False
     if error.connection_invalidated:

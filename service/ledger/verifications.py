@@ -82,7 +82,7 @@ def _set_changes(
 
 
 def _latest(session: Session, model: Model) -> tuple[dict[str, Any] | None, str | None] | None:
-    """``set_changes`` of the newest verification, and the record list of its version."""
+    """Return ``set_changes`` of the newest verification, and the record list of its version."""
     found = session.execute(
         select(Verification.set_changes, Version.record_list_id)
         .join(Version, Version.id == Verification.version_id)
@@ -96,7 +96,7 @@ def _latest(session: Session, model: Model) -> tuple[dict[str, Any] | None, str 
 def _excluded_between(
     session: Session, dataset_id: int, after: int, until: int, record_list_id: str | None
 ) -> dict[str, int]:
-    """Rows that left each set: training rows wherever they lie, and the others of each split."""
+    """Count the rows that left each set: training rows of any split, the others by split."""
     trained = func.count().filter(lineage.of_training(record_list_id))
     rows = session.execute(
         select(Record.split, func.count(), trained)
@@ -118,7 +118,7 @@ def _excluded_between(
 def _between_lists(
     session: Session, dataset_id: int, one: str | None, other: str | None
 ) -> dict[str, int]:
-    """Rows by which the sets of two versions differ since they were trained on other records."""
+    """Count the rows by which the sets of two versions differ, trained on other records."""
     if one == other:
         return dict.fromkeys(SETS, 0)
     a, b = lineage.of_training(one), lineage.of_training(other)

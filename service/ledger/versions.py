@@ -57,7 +57,7 @@ class ProductionMoved(Conflict):
 
 
 def get(session: Session, model: Model, number: int) -> Version:
-    """Version ``number`` of the model; ``NotFound`` says what there is."""
+    """Return version ``number`` of the model; raise ``NotFound`` with what there is."""
     found = session.scalar(
         select(Version).where(Version.model_id == model.id, Version.number == number)
     )
@@ -94,7 +94,7 @@ def register(
     timings: dict[str, Any] | None = None,
     mark: str | None = None,
 ) -> Version:
-    """A new candidate with the next number; an anchor of itself unless ``anchor_id`` is given."""
+    """Register a candidate with the next number; its own anchor unless ``anchor_id`` is given."""
     lock(session, model)
     standing.require_model(model)
     version = Version(
@@ -149,7 +149,7 @@ def lock(session: Session, model: Model) -> None:
 
 
 def subject(model: Model, version: Version) -> str:
-    """How the audit chain names a version."""
+    """Return how the audit chain names a version."""
     return f"version:{model.name}/{version.number}"
 
 
@@ -175,12 +175,12 @@ def _owed(session: Session, model: Model, version: Version) -> ColumnElement[boo
 
 
 def holds_forgotten(session: Session, model: Model, version: Version) -> bool:
-    """Whether the version contains a record that it must not."""
+    """Return whether the version contains a record that it must not."""
     return bool(holding_forgotten(session, model, [version]))
 
 
 def holding_forgotten(session: Session, model: Model, found: Sequence[Version]) -> set[int]:
-    """Ids of those of the model's versions that contain a record that they must not."""
+    """Return ids of those of the model's versions that contain a record that they must not."""
     holding: set[int] = set()
     for first in range(0, len(found), _ASKED_AT_ONCE):
         asked = [
@@ -192,7 +192,7 @@ def holding_forgotten(session: Session, model: Model, found: Sequence[Version]) 
 
 
 def contains_forgotten(session: Session, model: Model, version: Version) -> list[str]:
-    """Ids of the deletion requests whose records the version would bring back; [] when clean."""
+    """Return ids of deletion requests whose records the version would bring back; [] if none."""
     return list(session.scalars(naming.naming(_owed(session, model, version))))
 
 
@@ -310,7 +310,7 @@ def retire_tainted(
 
 
 def _at_hand(session: Session, model: Model, *, keep: Version | None) -> Sequence[Version]:
-    """Versions but ``keep`` that are served, may become live, or are kept after a refusal.
+    """Return versions but ``keep`` that are served, may become live, or are kept after a refusal.
 
     Without candidates that catch up and are later than the anchor of ``keep``.
     """
@@ -345,7 +345,7 @@ def _retire_those(
 
 
 def catching_up() -> ColumnElement[bool]:
-    """SQL: ``Version`` was trained, or imported and measured, and could not go live at once.
+    """Return SQL: ``Version`` was trained or imported and could not go live at once.
 
     It owes deletions that were made meanwhile.
     """
@@ -371,7 +371,7 @@ def retire(session: Session, model: Model, version: Version, *, actor: str, now:
 
 
 def reject(session: Session, model: Model, version: Version, *, verdict: str, actor: str) -> None:
-    """Its verification failed: it is kept for the record and never promoted."""
+    """Reject a version whose verification failed: it is kept and never promoted."""
     _move(version, VersionStatus.REJECTED)
     lineage.leave_line(version)
     audit.append(
@@ -420,7 +420,7 @@ def _attached(
 
 
 def artifacts(session: Session, version_ids: Collection[int]) -> dict[tuple[int, str], Artifact]:
-    """The newest artifact of each of the versions and kinds that still exists."""
+    """Return the newest artifact of each of the versions and kinds that still exists."""
     wanted = select(Artifact).where(
         Artifact.version_id.in_(version_ids), Artifact.destroyed_at.is_(None)
     )
@@ -431,7 +431,7 @@ def artifacts(session: Session, version_ids: Collection[int]) -> dict[tuple[int,
 def artifact(
     session: Session, version_id: int, kind: str, *, digest: str | None = None
 ) -> Artifact | None:
-    """The newest artifact of a kind that still exists."""
+    """Return the newest artifact of a kind that still exists."""
     wanted = select(Artifact).where(
         Artifact.version_id == version_id, Artifact.kind == kind, Artifact.destroyed_at.is_(None)
     )
@@ -450,7 +450,7 @@ def _move(version: Version, new: VersionStatus) -> None:
 
 
 def _made_here(session: Session, version: Version) -> bool:
-    """Whether this transaction registered the version: nobody else has seen or changed it."""
+    """Return whether this transaction registered the version: nobody else has seen it."""
     return taken.find(session, _made_key(version)) is not None
 
 

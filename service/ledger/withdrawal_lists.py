@@ -29,7 +29,7 @@ class Withdrawals(BaseModel):
     versions: tuple[ListedVersion, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether there is anything in it."""
+        """Return whether there is anything in it."""
         return bool(self.datasets or self.models or self.versions)
 
 
@@ -37,7 +37,7 @@ NONE = Withdrawals()
 
 
 def of_ledger(session: Session) -> Withdrawals:
-    """All that is withdrawn in the ledger."""
+    """Return all that is withdrawn in the ledger."""
     datasets = select(Dataset.name).where(Dataset.withdrawn_at.is_not(None))
     models = select(Model.name).where(Model.withdrawn_at.is_not(None))
     versions = (
@@ -57,7 +57,7 @@ def of_ledger(session: Session) -> Withdrawals:
 
 
 def served_again(session: Session, listed: Withdrawals) -> Withdrawals:
-    """What of the list the ledger knows and does not have as withdrawn.
+    """Return what of the list the ledger knows and does not have as withdrawn.
 
     Versions by their digests: after a backup was restored, numbers are given anew.
     """

@@ -148,7 +148,7 @@ def withdraw_dataset(
 
 
 def anything_live(session: Session, dataset: Dataset) -> bool:
-    """Whether a model of the dataset has a production version."""
+    """Return whether a model of the dataset has a production version."""
     return any(model.production_id is not None for model in _models(session, dataset))
 
 
@@ -215,7 +215,7 @@ def _lock(session: Session, model: Model) -> None:
 
 
 def _in_use(session: Session, model: Model, version: Version) -> bool:
-    """Whether it is live, or a batch runs or is held on it."""
+    """Return whether it is live, or a batch runs or is held on it."""
     return model.production_id == version.id or _running(session, model, version) is not None
 
 

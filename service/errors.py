@@ -103,3 +103,24 @@ class Unavailable(ServiceError):
     status = 503
     code = "unavailable"
     title = "Not available now"
+
+
+class StorageFull(Unavailable):
+    """The disk that the database lies on is full."""
+
+    code = "storage-full"
+    title = "The storage is full"
+
+
+class StorageReadOnly(Unavailable):
+    """The database takes no writes."""
+
+    code = "storage-read-only"
+    title = "The storage can only be read"
+
+
+class StorageFaulty(Unavailable):
+    """The disk that the database lies on answers with errors."""
+
+    code = "storage-faulty"
+    title = "The storage answers with errors"

@@ -20,6 +20,7 @@ import typer
 
 from service.main import create_app
 from service.settings import Settings
+from tests.extending import packages
 from unlearning import methods
 from unlearning.verification import Criteria, limits
 from workers import cli
@@ -154,8 +155,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
         pytest.skip("the walk needs bash and curl")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("UNLEARN_")}
+    own = packages.install(BRING_YOUR_OWN, "my-nets", tmp_path)
     environment |= {
-        "PYTHONPATH": os.pathsep.join([str(_install_own_package(tmp_path)), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join([str(own), str(ROOT)]),
         "UNLEARN_THREADS": "1",
     }
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -219,25 +221,6 @@ def _check_own_package(place: Place) -> None:
     live = place.get(f"/v1/models/gated/versions/{gated['production']}")
     assert live["method"] in ("iau", "retrain")
     assert place.get("/v1/models/gated-elsewhere/versions/1")["origin"] == "imported"
-
-
-def _install_own_package(folder: Path) -> Path:
-    """Write the example package as the document shows it, and install it beside the walk."""
-    for name, text in _files(BRING_YOUR_OWN).items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    target = folder / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    options = ["--no-deps", "--no-index", "--no-build-isolation", "--target", str(target)]
-    subprocess.run([*pip, *options, str(folder / "my-nets")], check=True)
-    return target
-
-
-def _files(document: Path) -> dict[str, str]:
-    """Blocks that a line such as ``my-nets/pyproject.toml``: stands above, by that name."""
-    found = re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", document.read_text(), re.M | re.S)
-    return dict(found)
 
 
 def _shell(document: Path) -> list[str]:

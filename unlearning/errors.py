@@ -13,6 +13,13 @@ class WrongOptions(UnlearningError):
     """Options that do not fit the method, the architecture or the data."""
 
 
+class NothingRetained(WrongOptions):
+    """All rows are to be forgotten: no method can, and no attempt will; nothing is left to keep."""
+
+    def __init__(self) -> None:
+        super().__init__("no row is retained, so there is nothing to train on: withdraw the model")
+
+
 class UnusableDirection(UnlearningError):
     """The update's direction is zero or not finite, so no step along it means anything."""
 

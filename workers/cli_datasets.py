@@ -173,6 +173,8 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     ]
     if found["class_names"]:
         lines.append(f"classes: {', '.join(found['class_names'])}")
+    if notes.get("layout"):
+        lines.append(f"layout: {_LAYOUTS[notes['layout']]}")
     lines += [f"{notes[key]} {what}" for key, what in _COUNTED.items() if notes.get(key)]
     return lines
 
@@ -182,6 +184,13 @@ _ORIGINS = {
     "generated": "generated",
     "absent": "none",
     None: "not known",
+}
+
+_LAYOUTS = {
+    "table": "a table (n, d)",
+    "gray": "gray images (n, height, width)",
+    "channels_first": "images (n, channels, height, width)",
+    "channels_last": "images (n, height, width, channels)",
 }
 
 _COUNTED = {

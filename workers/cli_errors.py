@@ -11,6 +11,7 @@ from sqlalchemy import exc as sql
 from typer.core import TyperGroup
 
 from service.errors import ServiceError
+from service.ledger import storage
 from service.settings import Settings
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -58,6 +59,9 @@ def _of_database(error: sql.SQLAlchemyError) -> str:
     if isinstance(error, sql.ArgumentError):
         return "UNLEARN_DATABASE_URL is no URL of a database; .env.example shows the setting"
     said = _first_line(error.orig) if isinstance(error, sql.DBAPIError) and error.orig else ""
+    fault = storage.fault(error)
+    if fault is not None:
+        return f"{storage.DETAILS[fault]}; then run this again"
     if isinstance(error, sql.OperationalError | sql.InterfaceError | sql.TimeoutError):
         return (
             f"the database does not answer ({said or type(error).__name__}); start it, or correct "

@@ -64,14 +64,24 @@ METHOD_REFUSALS = frozenset(
 _LONGEST_REFUSAL = 500
 
 
+#: Refusals for which neither weights nor random numbers matter: another attempt ends the same way.
+LASTING_REFUSALS = frozenset({"NeedsRetrain", "WrongOptions", "UnknownName"})
+
+#: Errors that no other method, attempt or selection of the requests changes: no row is retained.
+HOPELESS = frozenset({"NothingRetained"})
+
+
 class BatchFailed(Exception):
     """No method of the policy gave a version that may be promoted.
 
-    ``hopeless``: nor would one at another attempt or with fewer requests, because the loss of the
-    model's training, which is the last resort, is no number any more.
+    ``lasting``: nor would one at another attempt. ``hopeless``: nor with fewer requests, because
+    no row is retained, or because the loss of the model's training, which is the last resort, is
+    no number any more.
     """
 
-    hopeless = False
+    def __init__(self, reason: str, *, lasting: bool = False, hopeless: bool = False) -> None:
+        super().__init__(reason)
+        self.lasting, self.hopeless = lasting, hopeless
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ class Claimed:
     methods: list[MethodChoice]
     training: list[bool]
     promote_without_power: bool
-    #: What was tried before: ``[{"choice": …, "refusal": …}]``.
+    #: What was tried before: ``[{"choice": …, "refusal": …, "lasting": …}]``.
     tried: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -276,12 +286,15 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
                 again = claimed.methods.index(choice)
                 waiting = list(zip(claimed.methods[again:], claimed.training[again:], strict=True))
                 continue
+            if failed.kind in HOPELESS:
+                raise BatchFailed(failed.detail, hopeless=True) from failed
             if not _asks_the_next(runtime, failed, choice, claimed):
                 raise
             if choice.method == retrains.METHOD:
                 retrains.end(runtime, claimed.batch_id)
             hopeless |= failed.kind == "Diverged"
-            tried.append(_tried(choice, _refusal(failed, choice)))
+            lasting = failed.kind in LASTING_REFUSALS
+            tried.append(_tried(choice, _refusal(failed, choice), lasting=lasting))
             log.warning("batch %s goes on without %s", claimed.batch_id, tried[-1]["refusal"])
             continue
         reach("batch.computed")
@@ -295,9 +308,11 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
             retrains.end(runtime, claimed.batch_id)
         tried.append(_tried(choice, f"{choice.method}: {why}"))
     refused = "; ".join(entry["refusal"] for entry in tried)
-    failure = BatchFailed(f"no method gave a version that may go live; {refused}")
-    failure.hopeless = hopeless
-    raise failure
+    raise BatchFailed(
+        f"no method gave a version that may go live; {refused}",
+        lasting=all(entry.get("lasting", False) for entry in tried),
+        hopeless=hopeless,
+    )
 
 
 def _without_cache(runtime: Runtime, held: leases.Held, claimed: Claimed) -> Claimed:
@@ -343,8 +358,8 @@ def _compute(
     return answer
 
 
-def _tried(choice: MethodChoice, refusal: str) -> dict[str, Any]:
-    return {"choice": choice.model_dump(), "refusal": refusal}
+def _tried(choice: MethodChoice, refusal: str, *, lasting: bool = False) -> dict[str, Any]:
+    return {"choice": choice.model_dump(), "refusal": refusal, "lasting": lasting}
 
 
 def _leave_to_training(
@@ -545,6 +560,7 @@ def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exceptio
                 error=str(error)[:1000],
                 retry=runtime.retry,
                 now=runtime.now(),
+                lasting=isinstance(error, BatchFailed) and error.lasting,
                 hopeless=isinstance(error, BatchFailed) and error.hopeless,
             )
     except leases.LeaseLost:

@@ -21,7 +21,10 @@ LEASE = "reconcile"
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Look at what is new, at once after a promotion and else each minute; True if repaired."""
+    """Look at what is new, and at the next part of everything; True if something was repaired.
+
+    New is looked at at once after a promotion and else each minute, everything once a day.
+    """
     with runtime.session() as session:
         if not reconciler.is_due(db.read_only(session), now=runtime.now()):
             return False
@@ -42,6 +45,19 @@ def _look(runtime: Runtime, held: leases.Held) -> bool:
             reconciler.looked(session, changes.until, now=runtime.now())
         if changes.lines < reconciler.LINES_AT_ONCE:
             break
+    return _prove_more(runtime, held) or repaired
+
+
+def _prove_more(runtime: Runtime, held: leases.Held) -> bool:
+    """One step of the full proof: between two of them the lane does what else is due."""
+    with runtime.session() as session:
+        step = reconciler.prove_more(db.read_only(session), now=runtime.now())
+    if step is None:
+        return False
+    repaired = bool(step.broken) and _repair(runtime, held, step.broken)
+    with runtime.session() as session:
+        leases.renew(session, held, seconds=runtime.settings.lease_seconds, now=runtime.now())
+        reconciler.proven(session, step, now=runtime.now())
     return repaired
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from service.api import bodies, problems, readiness
 from service.errors import Unavailable
+from service.ledger import storage
 
 router = bodies.router(tag="health")
 
@@ -41,6 +42,7 @@ _DATABASE = {
     "what was accepted before is safe; try again",
     "not_migrated": "the database is not up to date: nothing can be recorded or looked up; "
     "run: unlearn migrate",
+    **{fault.value: detail for fault, detail in storage.DETAILS.items()},
 }
 _STORE = {
     state: f"the store {what}: deletion requests are accepted and recorded, but nothing is "

@@ -44,6 +44,9 @@ class NotesView(BaseModel):
 
     format: str | None = None
     splits: Literal["source", "drawn"] | None = None
+    layout: Literal["table", "gray", "channels_first", "channels_last"] | None = Field(
+        None, description="what the axes of an NPZ array were taken for; null: of other formats"
+    )
     record_ids_normalised: int = Field(
         0,
         description="record ids whose white space, dashes or Unicode form were changed",

@@ -21,15 +21,32 @@ from sqlalchemy import exc as sql
 from starlette.exceptions import HTTPException
 
 from service.api import openapi
-from service.errors import NotFound, ServiceError, Unavailable, Unprocessable
+from service.errors import (
+    NotFound,
+    ServiceError,
+    StorageFaulty,
+    StorageFull,
+    StorageReadOnly,
+    Unavailable,
+    Unprocessable,
+)
+from service.ledger import storage
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+#: A full disk is not emptied within seconds.
+STORAGE_RETRY_SECONDS = 60
 MAX_FIELDS = 20
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 log = logging.getLogger("service.problems")
+
+_OF_STORAGE = {
+    storage.Fault.FULL: StorageFull,
+    storage.Fault.READ_ONLY: StorageReadOnly,
+    storage.Fault.FAULTY: StorageFaulty,
+}
 
 
 class FieldProblem(BaseModel):
@@ -68,7 +85,7 @@ DESCRIPTIONS: Mapping[int, str] = {
     422: "The request was read and does not make sense; `fields` says where.",
     429: "A rate or a queue is at its limit; see `Retry-After`.",
     500: "An internal error; `reference` names its log line.",
-    503: "A part that this needs does not answer; see `Retry-After`.",
+    503: "A part that this needs does not answer, or its storage is full; see `Retry-After`.",
 }
 
 
@@ -124,6 +141,14 @@ def of(error: Exception) -> ServiceError:
     """Return what is told of an error of any kind; one of the inside is written to the log."""
     if isinstance(error, ServiceError):
         return error
+    fault = storage.fault(error)
+    if fault is not None:
+        log.error("the database's disk: %s", fault.value)
+        return _OF_STORAGE[fault](
+            f"{storage.DETAILS[fault]}; then try again, with the same Idempotency-Key where you "
+            "gave one",
+            retry_after_seconds=STORAGE_RETRY_SECONDS,
+        )
     if isinstance(error, sql.OperationalError | sql.InterfaceError | sql.TimeoutError) or (
         isinstance(error, sql.DBAPIError) and error.connection_invalidated
     ):

@@ -13,11 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from models_store import Store, errors
 from service import broker
-from service.ledger import db, heartbeats, schema
+from service.ledger import db, heartbeats, schema, storage
 from service.ledger.connections import Limits
 from service.settings import Settings
 
@@ -26,7 +27,7 @@ LOOK_SECONDS = 4.0
 
 log = logging.getLogger("service.readiness")
 
-Database = Literal["reachable", "unreachable", "not_migrated"]
+Database = Literal["reachable", "unreachable", "not_migrated", "full", "read_only", "faulty"]
 Broker = Literal["reachable", "unreachable"]
 Worker = Literal["alive", "absent", "unknown"]
 StoreState = Literal["usable", "unreachable", "refused", "unwritable"]
@@ -40,7 +41,7 @@ class Seen:
 
     database: Database
     broker: Broker
-    #: Unknown while the database, in which workers say that they live, tells nothing.
+    #: Unknown while the database, in which workers say that they live, tells or takes nothing.
     worker: Worker
     #: A bucket may be away or let nobody in, a directory may lack permissions.
     store: StoreState
@@ -49,8 +50,10 @@ class Seen:
 class Checks:
     """One look at a time per part; whoever asks meanwhile waits for the same one."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, engine: Engine) -> None:
+        """Look at what these settings name; ``engine`` is the one of the requests."""
         self._settings, self._store = settings, store
+        self._disk = storage.Watch(engine)
         limits = replace(Limits.of_requests(settings), statement_seconds=2.0, lock_seconds=2.0)
         self._engine = db.engine(settings.database, pool_size=1, limits=limits)
         self._sessions = db.session_factory(self._engine)
@@ -91,12 +94,17 @@ class Checks:
             with self._sessions() as session:
                 if not schema.is_current(db.read_only(session)):
                     return "not_migrated", "unknown"
+                fault = self._disk.seen()
+                if fault is not None:  # workers cannot say that they live
+                    return fault.value, "unknown"
                 beat_seconds = self._settings.heartbeat_seconds
                 alive = heartbeats.living(session, beat_seconds=beat_seconds)
                 return "reachable", "alive" if alive else "absent"
         except SQLAlchemyError as error:
-            log.warning("the database does not answer: %s", type(error).__name__)
-            return "unreachable", "unknown"
+            fault = storage.fault(error)
+            said = "does not answer" if fault is None else f"has a disk that is {fault.value}"
+            log.warning("the database %s: %s", said, type(error).__name__)
+            return "unreachable" if fault is None else fault.value, "unknown"
 
     def _look_at_the_store(self) -> StoreState:
         try:

@@ -133,12 +133,12 @@ class Upload:
 
 
 DataRevision = Annotated[
-    int,
+    int | None,
     Query(
         ge=0,
         le=2**31 - 1,
         description="the dataset's revision whose train split it was trained on; 0: on all of it; "
-        "of no meaning with a list",
+        "left out: 0; a record list takes its place",
     ),
 ]
 
@@ -162,20 +162,26 @@ Promote = Annotated[
 ]
 
 
+#: Parameters that say which rows an import was trained on.
+_ROWS = ("data_revision", "trained_on")
+
+
 async def _upload(
     model: deps.Name,
     caller: Writing,  # first of all the key, before a byte is read
     request: Request,
     settings: deps.Settings,
     store: deps.Store,
-    data_revision: DataRevision = 0,
+    data_revision: DataRevision = None,
     trained_on: TrainedOn = imports.SPLIT,
     promote: Promote = None,
 ) -> AsyncIterator[Upload]:
     may_promote = caller.may(Scope.MODELS_PROMOTE)
     if promote and not may_promote:
         raise auth.lacks(Scope.MODELS_PROMOTE)
-    stated = {"data_revision": data_revision, "trained_on": trained_on}
+    if data_revision is not None and trained_on != imports.SPLIT:
+        raise _says_both()
+    stated = {"data_revision": data_revision or 0, "trained_on": trained_on}
     spec, tied = await run_in_threadpool(_refuse_early, request, model, stated)
     async with uploads.received(
         request,
@@ -187,7 +193,17 @@ async def _upload(
         # Known weights that hold forgotten records must not even reach the store.
         digest = await run_in_threadpool(received.sha256)
         await run_in_threadpool(_refuse_early, request, model, stated, digest)
-        yield Upload(received, data_revision, trained_on, promote if may_promote else False)
+        yield Upload(received, data_revision or 0, trained_on, promote if may_promote else False)
+
+
+def _says_both() -> Unprocessable:
+    reason = "names the rows that the weights were trained on; give one of the two"
+    return Unprocessable(
+        "the rows are named twice, by data_revision and by trained_on: a record list takes the "
+        "place of a revision of the train split, so leave data_revision out, or give "
+        "trained_on=split",
+        fields=[{"field": f"query.{one}", "reason": reason} for one in _ROWS],
+    )
 
 
 def _refuse_early(

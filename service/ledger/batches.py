@@ -199,11 +199,13 @@ def fail(
     error: str,
     retry: Retry,
     now: datetime,
+    lasting: bool = False,
     hopeless: bool = False,
 ) -> None:
     """Record a failed attempt: pause and try again; after the last one split, or put aside.
 
-    ``hopeless``: the model's own training fails, whatever is forgotten. All are put aside at once.
+    ``lasting``: another attempt would end the same way, so this one is the last. ``hopeless``: so
+    would one with fewer requests; all are put aside at once.
 
     A batch of several erasures that keeps failing is halved into two cohorts that are batched
     apart from then on, so that in the end the poisonous one stands alone and is put aside for
@@ -224,13 +226,14 @@ def fail(
         data={"attempts": batch.attempts, "erasures": len(members)},
     )
     if not members:
-        _give_up_candidate(session, batch, retry=retry, actor=actor)
+        attempts = 1 if lasting or hopeless else retry.max_attempts
+        _give_up_candidate(session, batch, attempts=attempts, actor=actor)
         return
     attempts = _attempts(batch, members)
     if hopeless:
         for erasure in members:
             erasures.put_aside(session, erasure, error=error, actor=actor)
-    elif attempts < retry.max_attempts:
+    elif attempts < retry.max_attempts and not lasting:
         for erasure in members:
             erasures.release(
                 erasure, attempts=attempts, not_before=now + retry.pause(attempts), error=error
@@ -247,14 +250,14 @@ def _attempts(batch: Batch, members: Sequence[Erasure]) -> int:
     return batch.attempts + max((erasure.attempts for erasure in members), default=0)
 
 
-def _give_up_candidate(session: Session, batch: Batch, *, retry: Retry, actor: str) -> None:
-    """Give up a new anchor that cannot catch up: the old version goes on."""
+def _give_up_candidate(session: Session, batch: Batch, *, attempts: int, actor: str) -> None:
+    """Give up a new anchor that cannot catch up in that many attempts: the old version goes on."""
     failed = session.scalar(
         select(func.count())
         .select_from(Batch)
         .where(Batch.base_version_id == batch.base_version_id, Batch.status == BatchStatus.FAILED)
     )
-    if (failed or 0) < retry.max_attempts:
+    if (failed or 0) < attempts:
         return
     model = session.get_one(Model, batch.model_id)
     candidate = session.get_one(Version, batch.base_version_id)

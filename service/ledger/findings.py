@@ -60,11 +60,34 @@ class Finding:
 def everything(session: Session) -> list[Finding]:
     """Return broken promises anywhere in the ledger."""
     broken: set[Finding] = set()
-    for version in _versions(session, _published()):
-        broken |= held(session, version)
-    completed = select(DeletionRequest.id).where(DeletionRequest.status == RequestStatus.COMPLETED)
-    broken |= of_requests(session, session.scalars(completed.order_by(DeletionRequest.id)).all())
+    after = 0
+    while (version := next_published(session, after)) is not None:
+        broken |= of_version(session, version)
+        after = version.id
+    past = ""
+    while names := next_completed(session, past):
+        broken |= of_requests(session, names)
+        past = names[-1]
     return sorted(broken)
+
+
+def next_published(session: Session, after: int) -> Version | None:
+    """Return the published version with the lowest id above ``after``, or None."""
+    wanted = select(Version).where(_published(), Version.id > after)
+    return session.scalars(wanted.order_by(Version.id).limit(1)).one_or_none()
+
+
+def next_completed(session: Session, past: str) -> Sequence[str]:
+    """Return the ids of the first completed requests after ``past``, as a statement takes them."""
+    wanted = select(DeletionRequest.id).where(
+        DeletionRequest.status == RequestStatus.COMPLETED, DeletionRequest.id > past
+    )
+    return session.scalars(wanted.order_by(DeletionRequest.id).limit(_VALUES)).all()
+
+
+def of_version(session: Session, version: Version) -> set[Finding]:
+    """Broken promises about a published version, whatever it says that it is clean of."""
+    return held(session, version, since=version.data_revision)
 
 
 def of_models(session: Session, names: Iterable[str]) -> set[Finding]:
@@ -95,10 +118,13 @@ def _published() -> ColumnElement[bool]:
     return Version.status == VersionStatus.PUBLISHED
 
 
-def _completed_of(session: Session, version: Version, model: Model) -> Select[Any]:
+def _completed_of(
+    session: Session, version: Version, model: Model, since: int | None
+) -> Select[Any]:
     """Select of the completed requests, each once, of whose records the version holds one."""
     naming_one = naming.naming(
-        Record.dataset_id == model.dataset_id, lineage.contained_and_excluded(session, version)
+        Record.dataset_id == model.dataset_id,
+        lineage.contained_and_excluded(session, version, since=since),
     )
     return select(DeletionRequest.id).where(
         DeletionRequest.id.in_(naming_one), DeletionRequest.status == RequestStatus.COMPLETED
@@ -106,11 +132,18 @@ def _completed_of(session: Session, version: Version, model: Model) -> Select[An
 
 
 def held(
-    session: Session, version: Version, *, requests: Sequence[str] | None = None
+    session: Session,
+    version: Version,
+    *,
+    requests: Sequence[str] | None = None,
+    since: int | None = None,
 ) -> set[Finding]:
-    """Return the completed requests, or which of these, of whose records the version holds one."""
+    """Return the completed requests, or which of these, of whose records the version holds one.
+
+    Of records excluded after the version's ``clean_revision``, or after the revision ``since``.
+    """
     model = session.get_one(Model, version.model_id)
-    wanted = _completed_of(session, version, model)
+    wanted = _completed_of(session, version, model, since)
     if requests is not None:
         wanted = wanted.where(DeletionRequest.id.in_(requests))
     return {

@@ -23,7 +23,7 @@ from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import audit, batches, canonical, leases, lineage, locks, versions
+from service.ledger import audit, batches, canonical, db, leases, lineage, locks, versions
 from service.ledger.policy import Policy
 from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
@@ -108,11 +108,11 @@ def due(now: datetime) -> Select[int, datetime]:
         .join(Model, Model.id == Batch.model_id)
         .join(Version, Version.id == Batch.version_id)
         .where(
-            Batch.status == BatchStatus.HELD,
+            db.among(Batch.status, BatchStatus.HELD),
             or_(
                 Batch.held_until <= now,
                 Model.production_id.is_distinct_from(Batch.base_version_id),
-                Version.status != VersionStatus.CANDIDATE,
+                ~db.among(Version.status, VersionStatus.CANDIDATE),
             ),
         )
     )

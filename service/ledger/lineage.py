@@ -126,13 +126,16 @@ def contained(session: Session, version: Version) -> ColumnElement[bool]:
     return and_(used, or_(Record.excluded_revision.is_(None), still))
 
 
-def contained_and_excluded(session: Session, version: Version) -> ColumnElement[bool]:
+def contained_and_excluded(
+    session: Session, version: Version, *, since: int | None = None
+) -> ColumnElement[bool]:
     """Return SQL: ``Record`` is excluded from training, and the version still contains it.
 
-    Reads no more than what was excluded after the version's ``clean_revision``.
+    Reads no more than what was excluded after the version's ``clean_revision``, or after the
+    revision ``since`` where that one is not to be trusted.
     """
     return and_(
-        Record.excluded_revision > version.clean_revision,
+        Record.excluded_revision > (version.clean_revision if since is None else since),
         of_training(version.record_list_id),
         *(() if version.id == version.anchor_id else (~_forgotten(session, version),)),
     )
@@ -180,6 +183,11 @@ def leave_line(version: Version) -> None:
     """Take the version off its line: the next one from its parent continues the parent's."""
     if version.id != version.anchor_id:
         version.line_id = version.id
+
+
+def doubt(version: Version) -> None:
+    """Have all since the version's anchor looked at again: it holds what it was said not to."""
+    version.clean_revision = version.data_revision
 
 
 def drift(session: Session, version: Version, *, now: datetime) -> Drift:

@@ -2,8 +2,10 @@
 
 Whoever changes the ledger keeps its promises; this proves from the tables that they are kept
 (``findings``), without trusting anybody. It reads the audit chain from where it stopped and looks
-at what the new lines touch, so that it costs nothing while nothing happens. What is broken is
-repaired by opening the missing work: the request is processed again.
+at what the new lines touch, so that it costs nothing while nothing happens. What leaves no line in
+the chain, such as a row that was changed by hand, is found by the *full proof* (``steps``): once a
+day, in small steps, it goes through every published version and every completed request. What is
+broken is repaired by opening the missing work: the request is processed again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, erasures, findings, locks, naming, shares, versions
+from service.ledger import audit, erasures, findings, lineage, locks, naming, shares, versions
 from service.ledger.findings import Finding, Kind
 from service.ledger.states import (
     REOPENED_ERASURES,
@@ -42,6 +44,8 @@ from service.ledger.tables import (
 LINES_AT_ONCE = 2_000
 #: How long changes that make nothing live may wait for a look.
 EVERY = timedelta(seconds=60)
+#: From the beginning of one full proof to the beginning of the next.
+FULL_EVERY = timedelta(days=1)
 
 _PUBLISHING = frozenset({audit.Action.VERSION_PROMOTED, audit.Action.VERSION_IMPORTED})
 
@@ -70,13 +74,16 @@ class _Touched:
 
 
 def is_due(session: Session, *, now: datetime) -> bool:
-    """Return whether there is something new: at once after a promotion, else each minute."""
-    seen = session.execute(
-        select(Reconciliation.seq, Reconciliation.at).where(Reconciliation.id == 1)
-    ).one_or_none()
+    """Return whether there is something to look at, by one small row and the head of the chain.
+
+    What is new: at once after a promotion, else each minute. And the next step of a full proof.
+    """
+    seen = _seen(session)
     head = session.scalar(select(AuditHead.seq).where(AuditHead.id == 1)) or 0
     if seen is None:
         return head > 0
+    if _proving(seen, now=now):
+        return True
     if head == seen.seq:
         return False
     return now - seen.at >= EVERY or bool(
@@ -86,6 +93,16 @@ def is_due(session: Session, *, now: datetime) -> bool:
             .limit(1)
         )
     )
+
+
+def _seen(session: Session) -> Reconciliation | None:
+    return session.scalars(select(Reconciliation).where(Reconciliation.id == 1)).one_or_none()
+
+
+def _proving(seen: Reconciliation, *, now: datetime) -> bool:
+    """Whether a full proof is under way, or to be begun."""
+    under_way = seen.full_version is not None or seen.full_request is not None
+    return under_way or seen.full_at is None or now - seen.full_at >= FULL_EVERY
 
 
 def changes(session: Session) -> Changes:
@@ -108,9 +125,47 @@ def looked(session: Session, until: int, *, now: datetime) -> None:
     """Record how far the audit chain was looked at."""
     row = session.get(Reconciliation, 1)
     if row is None:
-        session.add(Reconciliation(id=1, seq=until, at=now))
+        # The first look begins with the first line: it proves all that a full proof would.
+        session.add(Reconciliation(id=1, seq=until, at=now, full_at=now))
     else:
         row.seq, row.at = until, now
+    session.flush()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a full proof: what it found, and where the proof stands after it."""
+
+    broken: Sequence[Finding]
+    #: Versions are proven up to this id; None: all of them.
+    full_version: int | None
+    #: Requests are proven up to this id; None: all of them, or none yet.
+    full_request: str | None
+
+
+def prove_more(session: Session, *, now: datetime) -> Step | None:
+    """Return the next step of a full proof, for ``proven``; None while none is due.
+
+    One published version, or as many completed requests as a statement takes.
+    """
+    seen = _seen(session)
+    if seen is None or not _proving(seen, now=now):
+        return None
+    if seen.full_request is None:
+        version = findings.next_published(session, seen.full_version or 0)
+        if version is not None:
+            return Step(sorted(findings.of_version(session, version)), version.id, None)
+    names = findings.next_completed(session, seen.full_request or "")
+    broken = sorted(findings.of_requests(session, names))
+    return Step(broken, None, names[-1] if names else None)
+
+
+def proven(session: Session, step: Step, *, now: datetime) -> None:
+    """Remember how far the full proof has come."""
+    row = session.get_one(Reconciliation, 1)
+    if row.full_version is None and row.full_request is None:
+        row.full_at = now
+    row.full_version, row.full_request = step.full_version, step.full_request
     session.flush()
 
 
@@ -133,6 +188,8 @@ def repair(
     broken = [one for one in wanted if _stands(session, one)]
     if not broken:
         return []
+    for version_id in {one.version_id for one in broken if one.kind == Kind.HELD}:
+        lineage.doubt(session.get_one(Version, version_id))
     _withdraw(session, broken, actor=actor, now=now)
     for request_id, reasons in _to_reopen(session, broken).items():
         _reopen(session, request_id, reasons, actor=actor, now=now)
@@ -183,7 +240,9 @@ def _stands(session: Session, one: Finding) -> bool:
         version = session.get_one(Version, one.version_id)
         session.refresh(version)
         published = version.status == VersionStatus.PUBLISHED
-        return published and one in findings.held(session, version, requests=[one.request])
+        return published and one in findings.held(
+            session, version, requests=[one.request], since=version.data_revision
+        )
     return one in findings.of_requests(session, [one.request])
 
 

@@ -133,7 +133,7 @@ def needless(dataset_id: int | None = None) -> ColumnElement[bool]:
     wanted = select(idle.id).where(~_holds_records(idle))
     if dataset_id is not None:
         wanted = wanted.where(idle.dataset_id == dataset_id)
-    waits = and_(is_open(), Erasure.status == ErasureStatus.PENDING)
+    waits = and_(is_open(), db.among(Erasure.status, ErasureStatus.PENDING))
     return and_(waits, Erasure.model_id.in_(wanted))
 
 
@@ -147,11 +147,11 @@ def drop_needless(session: Session, dataset_id: int) -> None:
 def _holds_records(model: type[Model]) -> ColumnElement[bool]:
     """Return SQL: the model is live, or its first version is being trained or catches up."""
     learning = exists().where(
-        TrainingRun.model_id == model.id, TrainingRun.status == RunStatus.RUNNING
+        TrainingRun.model_id == model.id, db.among(TrainingRun.status, RunStatus.RUNNING)
     )
     catching_up = exists().where(
         Version.model_id == model.id,
-        Version.status == VersionStatus.CANDIDATE,
+        db.among(Version.status, VersionStatus.CANDIDATE),
         Version.anchor_id == Version.id,
     )
     return or_(model.production_id.is_not(None), learning, catching_up)

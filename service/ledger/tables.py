@@ -571,7 +571,8 @@ class Batch(Base):
     fence: Mapped[int] = mapped_column(BigInteger)
     #: Its next method trains, so only the trainings lane takes it.
     trains: Mapped[bool] = mapped_column(default=False)
-    #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …}]``.
+    #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …,
+    #: "lasting": whether it would say so again}]``.
     tried: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     attempts: Mapped[int] = mapped_column(default=1)
     error: Mapped[str | None] = mapped_column(Text)
@@ -682,7 +683,7 @@ class Worker(Base):
 
 
 class Reconciliation(Base):
-    """How far the background check has looked at the audit chain; one row."""
+    """How far the background check has looked at the audit chain, and at everything; one row."""
 
     __tablename__ = "reconciliation"
 
@@ -690,6 +691,11 @@ class Reconciliation(Base):
     #: The last line whose change was looked at.
     seq: Mapped[int] = mapped_column(BigInteger)
     at: Mapped[datetime] = mapped_column(Instant)
+    #: When the last full proof began; NULL: one is due.
+    full_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: The last version, and the last request, that it has looked at; NULL: it is not there (yet).
+    full_version: Mapped[int | None]
+    full_request: Mapped[str | None] = mapped_column(String(40))
 
 
 class AuditEvent(Base):

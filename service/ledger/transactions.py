@@ -8,6 +8,8 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
+from service.ledger import storage
+
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
@@ -28,6 +30,8 @@ def is_lost(error: DBAPIError) -> bool:
         return True
     if getattr(error.orig, "sqlstate", None) is not None:
         return False  # PostgreSQL's own answer, such as a lock not had in time: it rolled back
+    if storage.fault(error) in (storage.Fault.FULL, storage.Fault.READ_ONLY):
+        return False  # SQLite's own answer: it wrote nothing
     return isinstance(error, OperationalError | InterfaceError)
 
 

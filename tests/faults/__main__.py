@@ -33,7 +33,7 @@ def main() -> int:
     began = time.monotonic()
 
     def say(line: str) -> None:
-        out.print(f"[dim]{time.monotonic() - began:6.1f}[/] {line}")
+        out.print(f"[dim]{time.monotonic() - began:6.1f}[/] {line}", soft_wrap=True)
 
     for name, why in catalogue.left_out().items():
         say(f"left out, because no disk can be mounted: {name} ({why})")
@@ -105,10 +105,12 @@ def _show(outcome: Outcome, *, seconds: float) -> None:
         ("ledger", outcome.ledger),
         ("started again", outcome.revived),
     ):
-        out.print(f"{title}: " + ", ".join(f"{n} {name}" for name, n in sorted(counted.items())))
-    out.print("seconds: " + ", ".join(f"{n:.0f} {name}" for name, n in outcome.phases.items()))
+        words = ", ".join(f"{n} {name}" for name, n in sorted(counted.items()))
+        out.print(f"{title}: {words}", soft_wrap=True)
+    words = ", ".join(f"{n:.0f} {name}" for name, n in outcome.phases.items())
+    out.print(f"seconds of all runs: {words}", soft_wrap=True)
     for promise in outcome.broken:
-        out.print(f"[red]broken promise:[/] {promise.kind}: {promise.words}")
+        out.print(f"[red]broken promise:[/] {promise.kind}: {promise.words}", soft_wrap=True)
     found = Counter(promise.kind for promise in outcome.broken)
     promises = Table("of the requests", "times")
     for kind in Kind:

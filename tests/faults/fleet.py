@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +40,7 @@ IMPATIENT = {
     "mode": "development",
     "device": "cpu",
     "threads": 1,
-    "poll_seconds": 0.6,
+    "poll_seconds": 1.0,
     "beat_seconds": 2.0,
     "lease_seconds": 2.0,
     "grace_seconds": 4.0,
@@ -61,6 +61,9 @@ ARCHITECTURE = {"name": "mlp", "parameters": {"hidden": [16]}}
 TRANSFORM = {"scale": 1 / 16}
 POLICY = {"max_wait_seconds": 0.2, "max_records": 24, "purge_after_seconds": 1}
 
+
+#: How long an operator asks again, at most.
+ANSWER_SECONDS = 90
 
 #: Sizes of disks that are to be full, for several times what a run writes.
 STORE_MEGABYTES = 64
@@ -330,16 +333,29 @@ class Fleet:
                 return
             cursor = f"&cursor={page['next_cursor']}"
 
-    def post(self, path: str, body: dict[str, Any], *, also: tuple[int, ...] = ()) -> Any:
-        answer = self.http.post(
-            f"http://127.0.0.1:{self.ports[0]}{path}", headers=self.headers, json=body
-        )
+    def send(
+        self, method: str, path: str, body: dict[str, Any], *, also: tuple[int, ...] = ()
+    ) -> Any:
+        """Return the JSON of an answer, once there is one: an API may still be starting.
+
+        Raises ``AssertionError`` for a refusal that is not in ``also``.
+        """
+        found: list[httpx.Response] = []
+        url = f"http://127.0.0.1:{self.ports[0]}{path}"
+
+        def answered() -> bool:
+            with suppress(httpx.TransportError):
+                found.append(self.http.request(method, url, headers=self.headers, json=body))
+            return bool(found) and found[-1].status_code < 500
+
+        until(answered, f"{method} {path} is answered", seconds=ANSWER_SECONDS)
+        answer = found[-1]
         assert answer.is_success or answer.status_code in also, answer.text
         return answer.json()
 
     def ingest_again(self) -> None:
         """Ingest the same digits under another name, as whoever has forgotten the first time."""
-        self.post("/v1/datasets", {"name": AGAIN, "source": {"path": demo_digits.FILE}})
+        self.send("POST", "/v1/datasets", {"name": AGAIN, "source": {"path": demo_digits.FILE}})
         until(lambda: self._dataset(AGAIN) == "ready", "the digits are ingested again")
 
     def live(self) -> int | None:
@@ -349,12 +365,8 @@ class Fleet:
 
     def limit_a_day(self, records: int | None) -> None:
         """Change how many records may be asked for in a day without approval."""
-        answer = self.http.patch(
-            f"http://127.0.0.1:{self.ports[0]}/v1/models/{MODEL}",
-            headers=self.headers,
-            json={"policy": {"approval": {"max_records_per_day": records}}},
-        )
-        assert answer.is_success, answer.text
+        change = {"policy": {"approval": {"max_records_per_day": records}}}
+        self.send("PATCH", f"/v1/models/{MODEL}", change)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -440,9 +452,10 @@ class Fleet:
 
     def _publish(self) -> None:
         until(lambda: bool((self.get("/v1/methods") or {}).get("items")), "a worker is there")
-        self.post("/v1/datasets", {"name": DATASET, "source": {"path": demo_digits.FILE}})
+        self.send("POST", "/v1/datasets", {"name": DATASET, "source": {"path": demo_digits.FILE}})
         until(lambda: self._dataset(DATASET) == "ready", "the digits are ingested")
-        self.post(
+        self.send(
+            "POST",
             "/v1/models",
             {
                 "name": MODEL,
@@ -453,7 +466,7 @@ class Fleet:
                 "policy": POLICY,
             },
         )
-        self.post(f"/v1/models/{MODEL}/training-runs", {"seed": 3})
+        self.send("POST", f"/v1/models/{MODEL}/training-runs", {"seed": 3})
         until(
             lambda: (self.get(f"/v1/models/{MODEL}") or {}).get("production") is not None,
             "the first version is live",

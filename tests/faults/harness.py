@@ -65,8 +65,9 @@ def run(
                     clients.permit(permits)
                     try:
                         catalogue.ALL[name].act(scene)
-                    except AssertionError as missed:
-                        outcome.broken.append(Broken(Kind.OTHER, f"{name}: {missed}"))
+                    except Exception as missed:  # the others are still to be made
+                        words = f"{name}: {type(missed).__name__}: {missed}"
+                        outcome.broken.append(Broken(Kind.OTHER, words))
                     outcome.broke[name] += 1
                     outcome.seconds[name] = time.monotonic() - began
                     outcome.phases["faults"] += outcome.seconds[name]
@@ -149,9 +150,9 @@ def _settle(fleet: Fleet) -> None:
         for request in open_ones:
             if request.status == RequestStatus.NEEDS_REVIEW and retried[request.id] < 3:
                 retried[request.id] += 1
-                fleet.post(f"/v1/deletion-requests/{request.id}:retry", {})
+                fleet.send("POST", f"/v1/deletion-requests/{request.id}:retry", {})
         for name, number in held:
-            fleet.post(f"/v1/models/{name}/versions/{number}:approve", {}, also=(409,))
+            fleet.send("POST", f"/v1/models/{name}/versions/{number}:approve", {}, also=(409,))
         return not open_ones and not held and not left
 
     until(settled, "every request has ended", seconds=SETTLE_SECONDS)

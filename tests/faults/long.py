@@ -25,9 +25,9 @@ from tests.faults.outcome import Outcome
 from tests.faults.part import Part
 from tests.faults.progress import Progress
 
-#: Of one run. With the requests that breakages add they name about two thirds of the digits' rows.
+#: Of one run. So many requests name about half of the digits' rows.
 FAULTS_AT_ONCE = 40
-REQUESTS_AT_ONCE = 600
+REQUESTS_AT_ONCE = 800
 #: Of what is to be asked, what clients send before each breakage; the rest comes while it waits.
 ASKED_BEFORE = 0.8
 EMBEDDED_EVERY = 4

@@ -13,7 +13,7 @@ from sqlalchemy import func, or_, select
 from service.ledger.states import RequestStatus, RunStatus
 from service.ledger.tables import Dataset, DeletionRequest, RequestRecord, TrainingRun, Version
 from tests.faults.breakages import EFFECT_SECONDS, Scene, working
-from tests.faults.fleet import DATASET, MODEL
+from tests.faults.fleet import DATASET, MODEL, Withdrawal
 from tests.faults.servers import until
 
 #: What a day's limit leaves, and how many requests of one record each are sent at once.
@@ -38,8 +38,10 @@ def withdraw_version(scene: Scene) -> None:
     sign = fleet.faults / "compute.updated.go"
     working(scene)
     try:
-        live = fleet.get(f"/v1/models/{MODEL}")["production"]
-        fleet.post(f"/v1/models/{MODEL}/versions/{live}:withdraw", {"purge": "now"})
+        live = scene.clients.send("GET", f"/v1/models/{MODEL}").json()["production"]
+        path = f"/v1/models/{MODEL}/versions/{live}:withdraw"
+        scene.clients.send("POST", path, {"purge": "now"})
+        fleet.withdrawn.append(Withdrawal("version", MODEL, live))
         sign.touch()
         train(scene)
         scene.under_load(lambda: fleet.live() not in (None, live), "a new version is live")
@@ -56,7 +58,7 @@ def cancel_training(scene: Scene) -> None:
     run = train(scene)
     try:
         scene.under_load(lambda: not fleet.armed("train.computed"), "a training waits")
-        fleet.post(f"/v1/models/{MODEL}/training-runs/{run}:cancel", {})
+        scene.clients.send("POST", f"/v1/models/{MODEL}/training-runs/{run}:cancel", {})
         sign.touch()
         scene.one_more_batch()
     finally:

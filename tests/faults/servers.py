@@ -5,6 +5,7 @@ Nothing here ever touches a server that it did not start.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -29,10 +30,25 @@ class NotInstalled(Exception):
     """The programs of a server are not on this machine."""
 
 
+#: Below those that Linux gives to connections: one of them could otherwise take the port of a
+#: program while it is down.
+_PORTS = range(15_000, 32_000)
+#: Far apart for processes that begin at the same time.
+_next_port = itertools.count(97 * os.getpid())
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, each time another one."""
+    for number in itertools.islice(_next_port, len(_PORTS)):
+        port = _PORTS[number % len(_PORTS)]
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("no port is free")
 
 
 def until(condition: Callable[[], bool], what: str, *, seconds: float = START_SECONDS) -> None:

@@ -7,7 +7,7 @@ from torch import nn
 
 from unlearning import architectures, objective, training
 from unlearning.architectures import Transform
-from unlearning.errors import WrongOptions
+from unlearning.errors import NothingRetained, WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import Context, retrain
 from unlearning.update_log import UpdateLog
@@ -114,7 +114,7 @@ def test_what_is_missing_is_said(digits, context, missing):
 
 
 def test_nothing_retained_is_refused(digits, context):
-    with pytest.raises(WrongOptions, match="nothing to train on"):
+    with pytest.raises(NothingRetained, match="nothing to train on"):
         retrain.unlearn(
             _fresh(),
             digits,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
@@ -111,11 +112,19 @@ def test_sweep_takes_orphans_older_than_the_grace_and_nothing_else(town: Place) 
 
 
 def test_sweeping_is_shared_between_workers(town: Place) -> None:
-    purge.sweep(town.runtime)
-    purge.sweep(town.second())
+    # A grace of a day, so that the lease is in force however slowly this runs.
+    settings = town.settings.model_copy(update={"orphan_grace_seconds": 86_400.0})
+    first, second = (replace(one, settings=settings) for one in (town.runtime, town.second()))
+    purge.sweep(first)
+    purge.sweep(second)
     with town.runtime.session() as session:
         lease = session.get_one(Lease, purge.SWEEP_LEASE)
-    assert (lease.owner, lease.fence) == ("w1", 1)
+        assert (lease.owner, lease.fence) == ("w1", 1)
+        lease.until = first.now()  # six hours later
+    purge.sweep(second)
+    with town.runtime.session() as session:
+        lease = session.get_one(Lease, purge.SWEEP_LEASE)
+        assert (lease.owner, lease.fence) == ("w2", 2)
 
 
 def test_running_sums_are_kept_of_the_live_version_alone(town: Place) -> None:

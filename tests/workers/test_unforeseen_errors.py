@@ -181,3 +181,15 @@ def test_requests_of_a_model_whose_training_diverges_are_put_aside_at_once(town:
     for request in requests:
         assert town.request(request).status == RequestStatus.NEEDS_REVIEW
         assert "lower the learning rate" in (town.request(request).status_reason or "")
+
+
+def test_refusals_that_would_come_again_are_not_tried_again(town: Place) -> None:
+    """Requests are still taken apart, since one of them may be what is refused."""
+    town.change_policy(method="retrain", options={"epochs": 0}, fallbacks=[])
+    one, other = (town.ask(row) for row in town.training_rows()[:2])
+    town.work()
+    assert [batch.attempts for batch in town.batches()] == [1, 1, 1]
+    assert {batch.status for batch in town.batches()} == {BatchStatus.FAILED}
+    for request in (one, other):
+        assert town.request(request).status == RequestStatus.NEEDS_REVIEW
+        assert "epochs" in (town.request(request).status_reason or "")

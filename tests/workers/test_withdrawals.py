@@ -130,7 +130,7 @@ def test_request_for_all_training_rows_completes_with_the_withdrawal_that_it_nam
 ) -> None:
     town.change_policy(max_records=100_000)
     request = town.ask(*town.training_rows())
-    keep_trying(town)
+    town.work()
     stuck = town.request(request)
     assert stuck.status == RequestStatus.NEEDS_REVIEW
     assert stuck.status_reason is not None
@@ -160,11 +160,34 @@ def test_request_for_the_last_class_completes_when_the_model_is_withdrawn(town: 
     keep_trying(town)
     assert town.request(request).status == RequestStatus.COMPLETED
     last = ask_for_class(town, 3)
-    keep_trying(town)
+    before = len(town.batches())
+    town.work()
     assert town.request(last).status == RequestStatus.NEEDS_REVIEW
+    [batch] = town.batches()[before:]
+    assert "no row is retained" in batch.error
     withdraw_model(town)
     erase.run_due(town.runtime)
     assert town.request(last).status == RequestStatus.COMPLETED
+
+
+def test_requests_after_which_no_row_is_left_are_neither_tried_again_nor_taken_apart(
+    town: Place,
+) -> None:
+    town.change_policy(max_records=100_000)
+    rows = town.training_rows()
+    asked = [town.ask(*rows[:300]), town.ask(*rows[300:])]
+    town.work()
+    [batch] = town.batches()
+    assert (batch.status, batch.attempts) == (BatchStatus.FAILED, 1)
+    assert batch.error is not None
+    assert "no row is retained" in batch.error
+    for one in map(town.request, asked):
+        assert one.status == RequestStatus.NEEDS_REVIEW
+        assert "POST /v1/models/m:withdraw" in (one.status_reason or "")
+    assert town.live().number == 1
+    withdraw_model(town)
+    erase.run_due(town.runtime)
+    assert {town.request(one).status for one in asked} == {RequestStatus.COMPLETED}
 
 
 @pytest.mark.parametrize("point", ["batch.computing", "batch.computed"])

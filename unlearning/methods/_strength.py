@@ -19,7 +19,7 @@ from annotated_types import Gt, Le
 from torch import nn
 
 from unlearning import calibration, objective
-from unlearning.errors import NeedsRetrain, WrongOptions
+from unlearning.errors import NeedsRetrain, NothingRetained, WrongOptions
 from unlearning.examples import Examples, concatenate
 from unlearning.methods._contract import Context, Update
 
@@ -55,7 +55,7 @@ def check(forget: Examples, retain: Examples) -> None:
     if not len(forget):
         raise WrongOptions("there are no rows to forget")
     if not len(retain):
-        raise WrongOptions("no row is retained: retire the model instead of unlearning")
+        raise NothingRetained
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from unlearning import anchor as anchors
 from unlearning import calibration, class_walk, objective, preparation
 from unlearning.anchor import Anchor, Direction, Forgotten
 from unlearning.calibration import Guard, Strength
-from unlearning.errors import NeedsRetrain, UnusableDirection, WrongOptions
+from unlearning.errors import NeedsRetrain, NothingRetained, UnusableDirection, WrongOptions
 from unlearning.examples import Examples, concatenate
 from unlearning.methods._contract import Context, Update
 
@@ -349,7 +349,7 @@ def _leave_class(
     _check_calibration(context)
     _check_no_class_is_gone(context.anchor, context)
     if not len(retain):
-        raise WrongOptions("no row is retained: retire the model instead of unlearning")
+        raise NothingRetained
     guard = _class_guard(model, forget, options, context)
     walked = class_walk.leave(
         model,
@@ -384,7 +384,7 @@ def _adam1(
 ) -> Update:
     """Apply the released update; keep the running sums so that an anchored step may follow."""
     if not len(retain):
-        raise WrongOptions("no row is retained, so there is no gradient to correct with")
+        raise NothingRetained
     kept = objective.summed_gradient(
         model, retain, batch_size=options.batch_size, progress=context.progress
     )

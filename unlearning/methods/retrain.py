@@ -17,7 +17,7 @@ from annotated_types import Ge, Le
 from torch import nn
 
 from unlearning import objective, training
-from unlearning.errors import WrongOptions
+from unlearning.errors import NothingRetained, WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods._contract import Context, Update
 from unlearning.update_log import UpdateLog
@@ -53,7 +53,7 @@ def unlearn(
     if context.fresh is None or context.recipe is None or context.calibration is None:
         raise WrongOptions("retraining needs a fresh model, the recipe and validation rows")
     if not len(retain):
-        raise WrongOptions("no row is retained, so there is nothing to train on")
+        raise NothingRetained
     validation = context.calibration
     if context.kind == "class":
         kept = ~torch.isin(validation.labels, forget.labels)

@@ -61,7 +61,7 @@ def membership_auc(comparison: Comparison) -> Metric:
     def on(side: Side) -> Estimate:
         return membership.auc(_losses(comparison, side), comparison.weights, comparison.classes)
 
-    return _for_each_model(comparison, "membership_auc", on)
+    return for_each_model(comparison, "membership_auc", on)
 
 
 def forget_accuracy_gap(comparison: Comparison) -> Metric:
@@ -70,7 +70,7 @@ def forget_accuracy_gap(comparison: Comparison) -> Metric:
     def on(side: Side) -> Estimate:
         return accuracy.gap(comparison.pairs(side), comparison.weights)
 
-    return _for_each_model(comparison, "forget_accuracy_gap", on)
+    return for_each_model(comparison, "forget_accuracy_gap", on)
 
 
 def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
@@ -115,7 +115,7 @@ def version_difference_auc(comparison: Comparison) -> Metric:
         ]
         return membership.auc(pairs, comparison.weights, comparison.classes)
 
-    metric = _for_each_model(comparison, "version_difference_auc", on)
+    metric = for_each_model(comparison, "version_difference_auc", on)
     return replace(metric, control=exactly(0.5, bounds=(0.0, 1.0)))
 
 
@@ -291,7 +291,8 @@ def reference(k: int) -> Side:
     return lambda batch: batch.references[k]
 
 
-def _for_each_model(comparison: Comparison, name: str, on: Callable[[Side], Estimate]) -> Metric:
+def for_each_model(comparison: Comparison, name: str, on: Callable[[Side], Estimate]) -> Metric:
+    """Return the metric ``name``: what ``on`` estimates for the updated model and all others."""
     references = [on(reference(k)) for k in range(comparison.references)]
     return Metric(
         name=name,

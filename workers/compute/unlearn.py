@@ -16,7 +16,7 @@ from unlearning import anchor as anchors
 from unlearning import methods, objective, options, training, verification
 from unlearning.anchor import Anchor, Forgotten
 from unlearning.architectures import Classifier
-from unlearning.errors import UnusableDirection, WrongOptions
+from unlearning.errors import NothingRetained, UnusableDirection, WrongOptions
 from unlearning.examples import Examples
 from unlearning.methods import Context, Method, Update
 from unlearning.update_log import UpdateLog
@@ -64,6 +64,9 @@ def run(
             remember=place.kept,
         )
         forget = rows.rows(request["forget"])
+        retain = rows.retain(request["forget"])
+        if not len(retain):
+            raise NothingRetained
         method = _method(request)
         exact = method.guarantee == "exact"
         base, damaged = _base(request, place, store, needed=not exact)
@@ -73,7 +76,7 @@ def run(
         update = method.unlearn(
             base,
             forget,
-            rows.retain(request["forget"]),
+            retain,
             options=options.parse(method.options, _options(method, request)),
             context=context,
             generator=torch.Generator().manual_seed(request["seed"]),
@@ -83,7 +86,7 @@ def run(
         _require_finite(updated)
     with clock.step("store"):
         if update.is_anchor:
-            objective.recalibrate_batch_norm(updated, rows.retain(request["forget"]))
+            objective.recalibrate_batch_norm(updated, retain)
         checkpoint = workspace.save(
             store,
             "checkpoints",

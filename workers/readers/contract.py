@@ -75,10 +75,12 @@ class Column:
 
 @dataclass
 class Notes:
-    """What reading has changed, counted while the chunks are read."""
+    """How the rows were read: what reading has changed, counted chunk by chunk, and the layout."""
 
     record_ids_normalised: int = 0
     subject_ids_normalised: int = 0
+    #: What the axes of an NPZ array were taken for (``images.Layout``).
+    layout: str | None = None
     images_turned: int = 0
     images_coloured: int = 0
 

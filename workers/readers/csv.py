@@ -34,7 +34,7 @@ def open_source(path: Path, options: Options) -> Source:
     columns = options.columns
     found = parts.assign(header, columns)
     features, how = _features(header, columns, found)
-    watch = numbers.Watch(parts.watched(features, how, found))
+    watch = numbers.Watch(parts.watched(features, how))
     return Source(
         path=path,
         format="csv",

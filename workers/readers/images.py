@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -114,25 +115,47 @@ class Decoder:
         return ReadError(reason, row=row, column=self._column)
 
 
-def channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Images (k, height, width) or (k, height, width, channels) as (k, channels, height, width).
+class Layout(StrEnum):
+    """What the axes of an array of rows mean, behind the one of the rows."""
 
-    Four axes are taken as they are unless the last one is the number of channels; see
-    ``refuse_channels``.
+    TABLE = "table"  # (n, d)
+    GRAY = "gray"  # (n, height, width)
+    CHANNELS_FIRST = "channels_first"  # (n, channels, height, width)
+    CHANNELS_LAST = "channels_last"  # (n, height, width, channels)
+
+
+def layout(shape: Sequence[int], column: str) -> Layout:
+    """Return what the axes of an array (n, d), (n, h, w) or of four axes mean.
+
+    Raise ``ReadError`` where it cannot be told which axis of images holds the channels, and where
+    the last one may be alpha.
     """
-    if x.ndim == 3:
-        return x[:, None]
-    if x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
-        return np.moveaxis(x, 3, 1)
-    return x
-
-
-def refuse_channels(shape: Sequence[int], column: str) -> None:
-    """Raise ``ReadError`` for images whose last axis holds an alpha channel."""
-    if len(shape) == 4 and shape[1] > max(_WITH_ALPHA) and shape[3] in _WITH_ALPHA:
+    if len(shape) < 4:
+        return Layout.TABLE if len(shape) == 2 else Layout.GRAY
+    first, last = (shape[axis] in {*_CHANNELS, *_WITH_ALPHA} for axis in (1, 3))
+    if first and not last:
+        return Layout.CHANNELS_FIRST
+    if first or not last:
+        which = "both the first and the last axis of an image" if first else "no axis of an image"
+        raise ReadError(
+            f"{which} may be the channels (1 to 4), so it cannot be told what the axes "
+            f"{tuple(shape[1:])} mean; save gray images without an axis of channels (n, height, "
+            "width), others with 1, 3 or 4 channels before a height and width of more than 4 "
+            "(n, channels, height, width), and what is no image as a table (n, d)",
+            column=column,
+        )
+    if shape[3] in _WITH_ALPHA:
         raise ReadError(
             f"the last axis has {shape[3]} channels, so the last channel may be alpha; save the "
             f"images without it (x[..., :{shape[3] - 1}]), or, where all {shape[3]} count, with "
             "the channels before height and width",
             column=column,
         )
+    return Layout.CHANNELS_LAST
+
+
+def channels_first(x: npt.NDArray[Any], found: Layout) -> npt.NDArray[Any]:
+    """Return images of this layout as (k, channels, height, width), and a table as it is."""
+    if found == Layout.GRAY:
+        return x[:, None]
+    return np.moveaxis(x, 3, 1) if found == Layout.CHANNELS_LAST else x

@@ -25,6 +25,7 @@ from workers.readers.contract import (
     Recognised,
     Source,
 )
+from workers.readers.images import Layout
 
 _FEATURES = ("x", "X", "features", "data", "images", "image", "rows", "arr_0")
 _CHUNK_BYTES = 8 << 20
@@ -45,7 +46,7 @@ class _Member:
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Rows in C order, (n, d) or images (n, h, w), (n, h, w, c), (n, c, h, w).
+    """Rows in C order, (n, d) or images (n, h, w), (n, h, w, c), (n, c, h, w); see ``layout``.
 
     Integers 0..255 throughout become uint8, other numbers float32.
     """
@@ -53,6 +54,8 @@ def open_source(path: Path, options: Options) -> Source:
     with zipfile.ZipFile(path) as archive:
         members = _members(archive)
     x, how = _feature_member(members, columns)
+    layout = images.layout(x.shape, x.name)
+    options.notes.layout = layout.value
     found = parts.assign([name for name in members if name != x.name], columns)
     for name in found.names:
         if members[name].shape not in ((x.shape[0],), (x.shape[0], 1)):
@@ -66,7 +69,7 @@ def open_source(path: Path, options: Options) -> Source:
         record_column=found.record_id,
         subject_column=found.subject_id,
         columns=parts.describe(list(members), columns, found, [x.name], how),
-        chunks=_chunks(path, members, x, how, found),
+        chunks=_chunks(path, members, x, layout, how, found),
     )
 
 
@@ -114,16 +117,20 @@ def _feature_member(members: dict[str, _Member], columns: Columns) -> tuple[_Mem
     x = members[name]
     if len(x.shape) not in (2, 3, 4) or x.dtype.kind not in "biuf" or not x.row_bytes:
         raise ReadError("expected numbers of shape (n, d), (n, h, w) or with channels", column=name)
-    images.refuse_channels(x.shape, name)
     return x, Recognised.DECLARED if asked else Recognised.NAME
 
 
 def _chunks(
-    path: Path, members: dict[str, _Member], x: _Member, how: Recognised, found: Parts
+    path: Path,
+    members: dict[str, _Member],
+    x: _Member,
+    layout: Layout,
+    how: Recognised,
+    found: Parts,
 ) -> Iterator[Chunk]:
-    table = len(x.shape) == 2
+    table = layout == Layout.TABLE
     names = [f"{x.name}[{position}]" for position in range(x.shape[1])] if table else []
-    watch = numbers.Watch(parts.watched(names, how, found))
+    watch = numbers.Watch(parts.watched(names, how))
     with zipfile.ZipFile(path) as archive:
         are_bytes = x.dtype.kind != "f" and all(map(numbers.are_bytes, _pieces(archive, x)))
         dtype = np.dtype(np.uint8 if are_bytes else np.float32)
@@ -133,7 +140,10 @@ def _chunks(
             here = slice(start, start + len(piece))
             watch.see_all(names, piece)
             rows = numbers.stored(
-                images.channels_first(piece), dtype, first=start + 1, name=f"{x.name}[{{}}]".format
+                images.channels_first(piece, layout),
+                dtype,
+                first=start + 1,
+                name=f"{x.name}[{{}}]".format,
             )
             yield values.chunk(rows, found, _texts(columns, here), first=start + 1)
             start += len(piece)

@@ -143,7 +143,7 @@ def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator
     with file:
         small = bool(layout.features) and _are_bytes(file, layout.features)
         dtype = np.dtype(np.uint8 if small else np.float32)
-        watch = numbers.Watch(parts.watched(layout.features, layout.recognised, layout.parts))
+        watch = numbers.Watch(parts.watched(layout.features, layout.recognised))
         decoder = images.Decoder(options, column=layout.image or "")
         names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
         first = 1

@@ -114,9 +114,12 @@ def features(names: Sequence[str], columns: Columns, parts: Parts) -> tuple[list
     return chosen, Recognised.DECLARED if columns.features else Recognised.REMAINING
 
 
-def watched(features: Sequence[str], how: Recognised, parts: Parts) -> Sequence[str]:
-    """Return the features that may be the record ids: all, unless something says otherwise."""
-    return features if how != Recognised.DECLARED and parts.record_id is None else ()
+def watched(features: Sequence[str], how: Recognised) -> Sequence[str]:
+    """Return the features that may be ids: all, unless the client lists them.
+
+    Beside known record ids as well: it may be those of the people, or the ones that are asked for.
+    """
+    return features if how != Recognised.DECLARED else ()
 
 
 def refuse_index(index: Collection[str], columns: Columns, parts: Parts) -> None:
@@ -167,8 +170,9 @@ def numbers_rows(column: str) -> ReadError:
     """The error for a column that seems to number the rows and that nobody has spoken for."""
     return ReadError(
         "the column numbers the rows (an index, or distinct whole numbers throughout), so it may "
-        "be what deletion requests will name: declare it as the record id (columns.record_id), or "
-        "list it among the features (columns.features), or leave it out (columns.ignored)",
+        "be what deletion requests will name: declare it as an id (columns.record_id, "
+        "columns.subject_id), or list it among the features (columns.features), or leave it out "
+        "(columns.ignored)",
         column=column,
     )
 

@@ -155,12 +155,25 @@ def test_a_version_says_which_list_it_was_trained_on(app: FastAPI) -> None:
     assert_problem(_import(client, 2, trained_on="everything"), 422, "trained_on")
 
 
+@pytest.mark.parametrize("revision", [0, 1, 5])
+def test_a_list_and_a_revision_together_are_refused_by_name(app: FastAPI, revision: int) -> None:
+    client = callers.client(app)
+    listed = _send(client, "r0", "r1").json()["id"]
+    refused = _import(client, trained_on=listed, data_revision=revision)
+    assert_problem(refused, 422)
+    assert {one["field"] for one in refused.json()["fields"]} == {
+        "query.data_revision",
+        "query.trained_on",
+    }
+    assert _import(client, trained_on="split", data_revision=0).status_code == 201
+
+
 def test_a_list_with_forgotten_records_is_refused_and_one_without_is_not(app: FastAPI) -> None:
     client = callers.client(app)
     of_all = _send(client, "r0", "r1", "r8").json()["id"]
     rest = _send(client, "r0", "r1").json()["id"]
     asked = _exclude(app, 8)
-    refused = _import(client, trained_on=of_all, data_revision=1)
+    refused = _import(client, trained_on=of_all)
     assert_problem(refused, 409, asked, "would-resurrect", "list")
     taken = _import(client, trained_on=rest)
     assert taken.status_code == 201, taken.text

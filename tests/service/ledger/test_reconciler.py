@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import delete, event, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, erasures, findings, naming, reconciler, requests, versions
+from service.ledger import (
+    audit,
+    erasures,
+    findings,
+    lineage,
+    naming,
+    reconciler,
+    requests,
+    versions,
+)
 from service.ledger.findings import Finding, Kind
 from service.ledger.states import ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import (
     AuditEvent,
+    BatchRecord,
     Dataset,
     DeletionRequest,
     Erasure,
@@ -22,6 +33,8 @@ from service.ledger.tables import (
 )
 from tests import factories
 from tests.factories import NOW
+
+Change = Callable[[Session, Dataset, Version], None]
 
 
 @pytest.fixture
@@ -206,7 +219,7 @@ def test_look_is_due_at_once_after_a_promotion_and_else_each_minute(
     session.commit()
     assert reconciler.is_due(session, now=NOW)
     _look(session)
-    assert not reconciler.is_due(session, now=NOW + timedelta(days=1))  # nothing was written
+    assert not reconciler.is_due(session, now=NOW + timedelta(hours=23))  # nothing was written
     reconciler.looked(session, reconciler.changes(session).until, now=NOW)
     audit.append(session, actor="w", action=audit.Action.KEY_CREATED, subject="key:key_x", data={})
     session.commit()
@@ -246,8 +259,80 @@ def test_look_costs_as_much_however_much_was_forgotten_before(
     assert costs[1] <= 20
     statements: list[str] = []
     _counted(session, statements)
-    assert not reconciler.is_due(session, now=NOW + timedelta(days=1))
+    assert not reconciler.is_due(session, now=NOW + timedelta(hours=23))
     assert len(statements) == 2
+
+
+def _put_back(session: Session, data: Dataset, live: Version) -> None:
+    session.get_one(Record, (data.id, 2)).erased_at = None
+
+
+def _say_clean(session: Session, data: Dataset, live: Version) -> None:
+    """The batch that forgot row 2 is gone, and the version says that it is clean of everything."""
+    session.execute(delete(BatchRecord).where(BatchRecord.row == 2))
+    live.clean_revision = data.revision
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"), [(_put_back, {Kind.STANDING}), (_say_clean, {Kind.HELD})]
+)
+def test_what_leaves_no_line_in_the_chain_is_found_by_the_full_proof_of_the_next_day(
+    session: Session, data: Dataset, change: Change, kinds: set[Kind]
+) -> None:
+    model, anchor = _live(session, data)
+    asked = _forgotten(session, data, (model, anchor))
+    assert _look(session) == []
+    session.expire_all()
+    change(session, data, session.get_one(Version, model.production_id))
+    session.commit()
+    assert reconciler.changes(session).lines == 0
+    assert not reconciler.is_due(session, now=NOW + timedelta(hours=23))
+    tomorrow = NOW + timedelta(days=1)
+    found = _full_proof(session, now=tomorrow)
+    assert (_kinds(found), {one.request for one in found}) == (kinds, {asked.id})
+    assert reconciler.repair(session, found, actor="w", now=tomorrow) == found
+    assert session.get_one(DeletionRequest, asked.id).status == RequestStatus.PROCESSING
+    # No batch would find the row in a version that still says it is clean of it.
+    live = session.get_one(Version, model.production_id)
+    inside = select(Record.row).where(
+        Record.dataset_id == data.id, Record.row == 2, lineage.contained(session, live)
+    )
+    assert bool(session.scalars(inside).all()) == (Kind.HELD in kinds)
+
+
+def test_full_proof_looks_at_every_version_and_every_completed_request(
+    session: Session, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(findings, "_VALUES", 2)
+    model, _ = _live(session, data)
+    asked = []
+    for row in range(5):
+        version = session.get_one(Version, model.production_id)
+        asked.append(_forgotten(session, data, (model, version), row=row).id)
+    _look(session)
+    published = {
+        one.id for one in session.scalars(select(Version).filter_by(status=VersionStatus.PUBLISHED))
+    }
+    tomorrow = NOW + timedelta(days=1)
+    seen_versions, seen_requests = set(), []
+    while (step := reconciler.prove_more(session, now=tomorrow)) is not None:
+        seen_versions.add(step.full_version)
+        seen_requests.append(step.full_request)
+        reconciler.proven(session, step, now=tomorrow)
+    assert seen_versions == published | {None}
+    assert [one for one in seen_requests if one] == [asked[1], asked[3], asked[4]]
+    assert not reconciler.is_due(session, now=tomorrow + timedelta(hours=23))
+    assert reconciler.is_due(session, now=tomorrow + timedelta(days=1))
+
+
+def _full_proof(session: Session, *, now: datetime) -> list[Finding]:
+    found: set[Finding] = set()
+    while reconciler.is_due(session, now=now):
+        step = reconciler.prove_more(session, now=now)
+        assert step is not None
+        found |= set(step.broken)
+        reconciler.proven(session, step, now=now)
+    return sorted(found)
 
 
 def _statements(session: Session) -> int:

@@ -188,9 +188,30 @@ def test_a_numbering_longer_than_a_block_is_refused_and_one_that_repeats_is_not(
     assert read(again)[0]["nr"] == Part.FEATURE
 
 
-def test_distinct_numbers_are_features_where_the_record_ids_are_known(tmp_path):
-    path = table(tmp_path / "x.csv", numbered(id=[f"r{i}" for i in range(200)], nr=range(200)))
-    assert read(path)[0]["nr"] == Part.FEATURE
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("ids", [{}, {"columns": Columns(record_id="id")}])
+def test_distinct_numbers_beside_the_record_ids_are_asked_about_too(tmp_path, suffix, ids):
+    """They may be the people, or the ids that requests will name."""
+    names = [f"r{i}" for i in range(200)]
+    path = table(tmp_path / f"x{suffix}", numbered(id=names, nr=range(1, 201)))
+    with pytest.raises(ReadError) as caught:
+        read(path, **ids)
+    assert caught.value.column == "nr"
+    for way in ("columns.subject_id", "columns.features", "columns.ignored"):
+        assert way in str(caught.value)
+    assert read(path, columns=Columns(subject_id="nr"))[0]["nr"] == Part.SUBJECT_ID
+    assert read(path, columns=Columns(ignored=["nr"]))[0]["nr"] == Part.IGNORED
+    assert read(path, columns=Columns(features=["nr", "f0"]))[0]["nr"] == Part.FEATURE
+
+
+def test_distinct_numbers_of_an_npz_array_beside_the_record_ids_are_asked_about_too(tmp_path):
+    x = np.stack([np.arange(100.0), np.linspace(0, 1, 100)], axis=1)
+    ids = np.array([f"r{i}" for i in range(100)])
+    np.savez(tmp_path / "x.npz", x=x, y=np.zeros(100, int), id=ids)
+    with pytest.raises(ReadError) as caught:
+        read(tmp_path / "x.npz")
+    assert caught.value.column == "x[0]"
+    read(tmp_path / "x.npz", columns=Columns(features=["x"]))
 
 
 def test_a_few_distinct_numbers_are_features_but_a_few_consecutive_ones_are_not(tmp_path):

@@ -206,6 +206,37 @@ def test_npz_images_with_an_alpha_channel_in_the_end_are_refused(tmp_path, chann
     assert chunk.x.shape == (3, channels, 8, 9)
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [(8, 8, 5), (5, 8, 8), (8, 8, 8), (3, 8, 3), (4, 5, 3), (1, 28, 1), (3, 3, 3), (8, 3, 8)],
+)
+def test_npz_images_whose_channels_cannot_be_told_are_refused(tmp_path, axes):
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.zeros((3, *axes), np.uint8), y=np.zeros(3, int))
+    error = fail(path)
+    assert at(error) == (None, "x")
+    assert str(axes) in str(error)
+    assert "(n, channels, height, width)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "stored"),
+    [
+        ((3, 7), "table", (7,)),
+        ((3, 8, 9), "gray", (1, 8, 9)),
+        ((3, 1, 8, 9), "channels_first", (1, 8, 9)),
+        ((3, 3, 8, 9), "channels_first", (3, 8, 9)),
+        ((3, 8, 9, 1), "channels_last", (1, 8, 9)),
+        ((3, 8, 9, 3), "channels_last", (3, 8, 9)),
+    ],
+)
+def test_the_layout_that_was_taken_is_told(tmp_path, shape, layout, stored):
+    np.savez(tmp_path / "x.npz", x=np.zeros(shape, np.uint8), y=np.zeros(3, int))
+    source = readers.open_source(tmp_path / "x.npz")
+    [chunk] = source.chunks
+    assert (source.notes.layout, chunk.x.shape[1:]) == (layout, stored)
+
+
 def test_a_named_image_column_must_hold_images(tmp_path):
     pq.write_table(pa.table({"label": [0], "photo": ["x.png"]}), tmp_path / "x.parquet")
     error = fail(tmp_path / "x.parquet", columns=Columns(image="photo"))

@@ -1,0 +1,40 @@
+"""Blocks that PostgreSQL touches for a claim, and for a look that finds nothing to do."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import URL
+
+from benchmarks import counters, growth, stock
+
+#: With some history the same as with much (``make bench-growth``).
+IDLE_BLOCKS = 50
+#: 256 requests of one record each, on 20,000 rows.
+CLAIM_BLOCKS = 16_000
+
+
+@pytest.fixture
+def server(postgres_server: URL) -> str:
+    """As ``benchmarks.growth --postgres`` takes it."""
+    return postgres_server.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+@pytest.mark.postgres
+def test_lanes_that_find_nothing_to_do_touch_few_blocks(server: str) -> None:
+    with growth.ledger(server) as town:
+        stock.dataset(town, rows=2_000, array=False)
+        stock.anchor(town)
+        stock.chain(town, versions=3, rows_each=256)
+        looks = growth.idle_looks(town)
+    assert sum(look["blocks"] for look in looks.values()) <= IDLE_BLOCKS, looks
+
+
+@pytest.mark.postgres
+def test_claim_touches_few_blocks_for_each_request(server: str) -> None:
+    with growth.ledger(server) as town:
+        stock.dataset(town, rows=20_000, array=False)
+        stock.anchor(town)
+        stock.ask(town, count=256)
+        with counters.count(town.engine) as counted:
+            stock.claim(town)
+    assert counted.blocks <= CLAIM_BLOCKS

@@ -15,7 +15,7 @@ BENCHMARKS := .venv/.benchmarks
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-rounding check lint format types imports faults \
+.PHONY: help demo serve test test-rounding bucket-check check lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-methods gpu-check compose-check clean
 
 help: ## Say what each target does
@@ -53,6 +53,9 @@ types: $(INSTALLED) ## Check the types (mypy, strict)
 
 imports: $(INSTALLED) ## Check which package may import which
 	$(BIN)/lint-imports
+
+bucket-check: $(INSTALLED) ## Run the whole demo on a bucket of an S3 server that it starts itself (about a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py $(OPTIONS)
 
 faults: $(INSTALLED) ## Break things on purpose for some minutes and check that nothing is lost (SEED=)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(OPTIONS)

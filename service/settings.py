@@ -145,6 +145,8 @@ class Settings(BaseSettings):
     @property
     def store(self) -> Path:
         """Directory of checkpoints and arrays, where they are kept in one."""
+        if self.store_url and not self.store_url.startswith("s3://"):
+            return Path(self.store_url)
         return self.store_dir or self.state_dir / "store"
 
     @property

@@ -112,6 +112,9 @@ def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="Where the report goes.")] = Path(
         "state/demo"
     ),
+    store_url: Annotated[
+        str, typer.Option(help="Keep the store of the service that is started in this bucket.")
+    ] = "",
 ) -> None:
     """Run the main job on real data: ingest, train, forget over HTTP, verify, report.
 
@@ -135,7 +138,7 @@ def demo(
         if url:
             run.remote(url, api_key, report_dir=out_dir)
         else:
-            run.embedded(out_dir)
+            run.embedded(out_dir, store_url=store_url)
     except DemoFailed as failed:
         raise _stop(str(failed)) from None
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from sqlalchemy import exc as sql
 from typer.core import TyperGroup
 
+from models_store.errors import StoreError
 from service.errors import ServiceError
 from service.ledger import storage
 from service.settings import Settings
@@ -24,7 +25,7 @@ class Commands(TyperGroup):
         """Run the command that was typed."""
         try:
             return super().invoke(ctx)
-        except (ServiceError, sql.SQLAlchemyError, OSError) as error:
+        except (ServiceError, StoreError, sql.SQLAlchemyError, OSError) as error:
             raise stop(describe(error)) from None
         except ValidationError as error:
             if error.title != Settings.__name__:

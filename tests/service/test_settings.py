@@ -100,3 +100,26 @@ def test_programs_refuse_to_start_without_secrets(program: str, tmp_path: Path) 
     assert ended.returncode != 0
     assert "UNLEARN_SUBJECT_KEY is not set" in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"store_url": "s3://bucket", "store_dir": "store"}, "both set"),
+        ({"store_url": "https://bucket/prefix"}, "must be a directory, or s3://bucket/prefix"),
+        ({"store_url": "s3://key:secret@bucket/prefix"}, "must be a directory"),
+        ({"store_url": "s3://bucket/prefix?secret=x"}, "must be a directory"),
+        ({"store_url": "s3://B/x"}, "must be a directory"),
+    ],
+)
+def test_a_store_that_is_unclear_is_refused_at_the_start(values: dict[str, str], why: str) -> None:
+    with pytest.raises(ValidationError, match=why) as refused:
+        Settings(_env_file=None, **values)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_store_is_a_directory_unless_a_bucket_is_named() -> None:
+    assert Settings(_env_file=None).store_location == "state/store"
+    assert Settings(_env_file=None, store_dir="d").store_location == "d"
+    assert Settings(_env_file=None, store_url="/srv/store").store == Path("/srv/store")
+    assert Settings(_env_file=None, store_url="s3://bucket/p").store_location == "s3://bucket/p"

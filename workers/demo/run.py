@@ -52,8 +52,12 @@ class Story:
         out.print(f"[green]✓[/] {name} [dim]({self.seconds[name]:.1f} s)[/]")
 
 
-def embedded(state_dir: Path) -> None:
-    """Run everything here, in a state directory of the demo's own, and stop it at the end."""
+def embedded(state_dir: Path, *, store_url: str = "") -> None:
+    """Run everything here, in a state directory of the demo's own, and stop it at the end.
+
+    With ``store_url`` (``s3://bucket/prefix``) its store is a new folder there, not a directory:
+    two services must never share one, since each sweeps what it does not know.
+    """
     story = Story()
     shutil.rmtree(state_dir, ignore_errors=True)
     settings = Settings(
@@ -62,6 +66,7 @@ def embedded(state_dir: Path) -> None:
         database_url="",
         broker_url="",
         store_dir=None,
+        store_url=store_url and f"{store_url.rstrip('/')}/{ids.new('demo')}",
         data_root=None,
         poll_seconds=0.3,
         threads=1,

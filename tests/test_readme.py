@@ -91,7 +91,9 @@ def test_every_setting_that_is_named_exists(document: Path) -> None:
 
 @documents
 def test_every_command_that_is_named_exists(document: Path) -> None:
-    words = re.findall(r"(?:`|^ *|\(|exec -T api )unlearn ([a-z][a-z-]*(?: [a-z][a-z-]*)?)", _code(document))
+    words = re.findall(
+        r"(?:`|^ *|\(|exec -T api )unlearn ([a-z][a-z-]*(?: [a-z][a-z-]*)?)", _code(document)
+    )
     for said in words:
         command: Any = typer.main.get_command(cli.app)
         for word in said.split():

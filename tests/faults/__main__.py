@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.faults import catalogue, harness, long, servers
+from tests.faults.buckets import Bucket
 from tests.faults.kinds import Kind
 from tests.faults.outcome import Outcome
 from tests.faults.progress import Differs, Progress
@@ -27,7 +29,10 @@ def main() -> int:
     if missing and not asked.embedded:
         out.print(f"[red]{missing} is not installed[/]; use --embedded, or install it")
         return 1
-    if not any(catalogue.named(asked.only, embedded=form) for form in (True, asked.embedded)):
+    if not any(
+        catalogue.named(asked.only, embedded=form, bucket=asked.bucket)
+        for form in (True, asked.embedded)
+    ):
         out.print(f"[red]nothing is called[/] {' or '.join(asked.only)}")
         return 1
     began = time.monotonic()
@@ -51,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="reproduces a run")
     parser.add_argument("--rounds", type=int, default=1, help="how often everything is broken")
     parser.add_argument("--embedded", action="store_true", help="SQLite and the file broker only")
+    parser.add_argument("--bucket", action="store_true", help="keep the store on an S3 server")
     parser.add_argument("--only", nargs="*", default=[], help="breakages by (part of) their name")
     parser.add_argument("--keep", action="store_true", help="keep logs, database and files")
     parser.add_argument("--long", action="store_true", help="run after run; the rest is for it")
@@ -74,10 +80,15 @@ def _arguments() -> argparse.Namespace:
 
 
 def _once(asked: argparse.Namespace, say: Callable[[str], None]) -> Outcome:
-    names = catalogue.named(asked.only, embedded=asked.embedded)
-    with servers.home(keep=asked.keep) as home:
+    names = catalogue.named(asked.only, embedded=asked.embedded, bucket=asked.bucket)
+    with servers.home(keep=asked.keep) as home, contextlib.ExitStack() as opened:
         return harness.run(
-            home, names * asked.rounds, seed=asked.seed, embedded=asked.embedded, say=say
+            home,
+            names * asked.rounds,
+            seed=asked.seed,
+            embedded=asked.embedded,
+            bucket=opened.enter_context(contextlib.closing(Bucket())) if asked.bucket else None,
+            say=say,
         )
 
 

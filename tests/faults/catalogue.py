@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.faults import disks, held, withdrawn
+from tests.faults import buckets, disks, held, withdrawn
 from tests.faults.breakages import (
     BATCH_POINTS,
     COMPUTE_POINTS,
@@ -51,6 +51,8 @@ class Entry:
     act: Breakage
     #: With PostgreSQL and Redis of the harness' own, in the embedded form, or in both.
     form: Literal["servers", "embedded", "both"] = "both"
+    #: In which store: some are done to files, others to a bucket.
+    store: Literal["directory", "bucket", "both"] = "both"
     #: Whether it fills disks, which have to be mounted for it.
     disks: bool = False
 
@@ -76,11 +78,6 @@ ALL: dict[str, Entry] = {
             "disk full at erase.overwritten": at_point("erase.overwritten", "full_disk"),
             "out of memory in the update": at_point("compute.updated", "out_of_memory"),
             "NaN in the update": at_point("compute.updated", "spoil"),
-            "store unwritable": unwritable_store,
-            "damaged checkpoint": damage("checkpoints", "tensors.safetensors"),
-            "damaged manifest": damage("checkpoints", "manifest.json"),
-            "damaged cache": damage("caches", "tensors.safetensors"),
-            "damaged state": damage("states", "tensors.safetensors"),
             "kill a worker": kill_worker,
             "kill compute processes": kill_compute,
             "kill the API": kill_api,
@@ -126,30 +123,44 @@ ALL: dict[str, Entry] = {
             "Redis' connections half-closed": ended("Redis", Proxy.half_close),
         }
     ),
+    "store unwritable": Entry(unwritable_store, store="directory"),
+    "damaged checkpoint": Entry(damage("checkpoints", "tensors.safetensors"), store="directory"),
+    "damaged manifest": Entry(damage("checkpoints", "manifest.json"), store="directory"),
+    "damaged cache": Entry(damage("caches", "tensors.safetensors"), store="directory"),
+    "damaged state": Entry(damage("states", "tensors.safetensors"), store="directory"),
+    "bucket away": Entry(buckets.away, store="bucket"),
+    "bucket silent": Entry(buckets.silent, store="bucket"),
+    "bucket away in mid-batch": Entry(buckets.in_mid_batch, store="bucket"),
+    "bucket slow": Entry(buckets.slow, store="bucket"),
+    "bucket's connections reset": Entry(buckets.reset, store="bucket"),
+    "damaged cache in the bucket": Entry(buckets.damaged("caches"), store="bucket"),
     "kill unlearn serve": Entry(kill_serve, "embedded"),
     "messages empty or half-written": Entry(damaged_messages, "embedded"),
-    "store's disk full": Entry(full_store, disks=True),
+    "store's disk full": Entry(full_store, store="directory", disks=True),
     "state directory's disk full": Entry(full_database("state"), "embedded", disks=True),
     "PostgreSQL's disk full": Entry(full_database("PostgreSQL"), "servers", disks=True),
 }
 
 
-def names(*, embedded: bool) -> list[str]:
+def names(*, embedded: bool, bucket: bool = False) -> list[str]:
     """Everything that can be broken in that form."""
     form = "embedded" if embedded else "servers"
+    store = "bucket" if bucket else "directory"
     mountable = disks.refusal() is None
     return [
         name
         for name, entry in ALL.items()
-        if entry.form in ("both", form) and (mountable or not entry.disks)
+        if entry.form in ("both", form)
+        and entry.store in ("both", store)
+        and (mountable or not entry.disks)
     ]
 
 
-def named(parts: Sequence[str], *, embedded: bool) -> list[str]:
+def named(parts: Sequence[str], *, embedded: bool, bucket: bool = False) -> list[str]:
     """Of these, what has one of the parts in its name; no parts: everything."""
     return [
         name
-        for name in names(embedded=embedded)
+        for name in names(embedded=embedded, bucket=bucket)
         if not parts or any(part in name for part in parts)
     ]
 
@@ -177,4 +188,17 @@ EMBEDDED = (
     "kill the API",
     "kill unlearn serve",
     "messages empty or half-written",
+)
+#: On a bucket.
+BUCKET = (
+    "kill worker at batch.recording",
+    "kill worker at erase.overwritten",
+    "kill compute at compute.stored",
+    "kill worker at purge.destroyed",
+    "bucket away",
+    "bucket silent",
+    "bucket away in mid-batch",
+    "bucket slow",
+    "bucket's connections reset",
+    "damaged cache in the bucket",
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from sqlalchemy import Engine, make_url, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from models_store import Store
 from service import wake
 from service.ledger import db, keys, schema
 from service.ledger.states import VersionStatus
@@ -27,8 +28,11 @@ from service.settings import Settings
 from tests.faults.disks import Disk
 from tests.faults.servers import Postgres, Redis, free_port, until
 from tests.proxy import Proxy
-from workers import leash, serve
+from workers import leash, serve, stores
 from workers.demo import digits as demo_digits
+
+if TYPE_CHECKING:
+    from tests.faults.buckets import Bucket
 
 MODEL = "m"
 DATASET = "digits"
@@ -55,6 +59,7 @@ IMPATIENT = {
     "batch_timeout_seconds": 60.0,
     "training_timeout_seconds": 120.0,
     "training_state_seconds": 0.0,
+    "store_timeout_seconds": 2.0,
 }
 
 ARCHITECTURE = {"name": "mlp", "parameters": {"hidden": [16]}}
@@ -111,12 +116,20 @@ class Fleet:
     """Everything that runs, on PostgreSQL and Redis of its own or in the embedded form.
 
     ``disks``: the store, and the state directory or PostgreSQL's data, are disks of their own.
+    ``bucket``: it is in place of the store's directory.
     """
 
     def __init__(
-        self, home: Path, *, embedded: bool = False, apis: int = 1, disks: bool = False
+        self,
+        home: Path,
+        *,
+        embedded: bool = False,
+        apis: int = 1,
+        disks: bool = False,
+        bucket: Bucket | None = None,
     ) -> None:
         self.home = home
+        self.bucket = bucket
         self.postgres = (
             None if embedded else Postgres(home, megabytes=POSTGRES_MEGABYTES if disks else None)
         )
@@ -130,6 +143,7 @@ class Fleet:
             state_dir=home / "state",
             database_url="" if self.postgres is None else self.postgres.url,
             broker_url="" if self.redis is None else self.redis.url,
+            store_url="" if bucket is None else bucket.url,
             **IMPATIENT,
         )
         self.to_postgres = self.postgres and Proxy("127.0.0.1", self.postgres.port)
@@ -198,6 +212,7 @@ class Fleet:
             "UNLEARN_FAULTS": str(self.faults),
             "OMP_NUM_THREADS": "1",
             leash.VARIABLE: str(self._leash[0]),
+            **({} if self.bucket is None else self.bucket.environment()),
             **child.special,
         }
         with (self.home / f"{name}.log").open("ab") as log:
@@ -404,8 +419,18 @@ class Fleet:
                 sender._send(task, queue)
         sender.close()
 
+    @property
+    def store(self) -> Store:
+        """The store, as a worker opens it."""
+        return stores.open_for(self.settings, self.engine)
+
     def stored(self, kind: str) -> tuple[str, Path] | None:
         """Digest and directory of the live chain's newest checkpoint, cache or state."""
+        digest = self.newest(kind)
+        return None if digest is None else (digest, self.settings.store / kind / digest)
+
+    def newest(self, kind: str) -> str | None:
+        """Digest of the live chain's newest checkpoint, cache or state."""
         with self.reading() as session:
             live = session.scalars(
                 select(Version)
@@ -427,7 +452,7 @@ class Fleet:
                     .order_by(Artifact.id.desc())
                     .limit(1)
                 )
-        return None if digest is None else (digest, self.settings.store / kind / digest)
+        return digest
 
     # Setting up.
 

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Batch, Dataset, DeletionRequest, Model, Version
 from tests.faults import breakages, catalogue, promises, promises_files
+from tests.faults.buckets import Bucket
 from tests.faults.clients import Clients
 from tests.faults.fleet import Fleet
 from tests.faults.kinds import Broken, Kind
@@ -32,13 +33,15 @@ def run(
     *,
     seed: int,
     embedded: bool = False,
+    bucket: Bucket | None = None,
     permits: int = PERMITS,
     say: Callable[[str], None] = lambda _line: None,
     note: Callable[[int, int], None] = lambda _faults, _requests: None,
 ) -> Outcome:
     """Break everything named, in an order that the seed decides.
 
-    ``permits`` is how many requests clients send each time, before others that keep them busy.
+    ``bucket`` is in place of the store's directory. ``permits`` is how many requests clients send
+    each time, before others that keep them busy.
     """
     chance = random.Random(seed)
     order = list(names)
@@ -49,6 +52,7 @@ def run(
         embedded=embedded,
         apis=1 if embedded else 2,
         disks=any(catalogue.ALL[name].disks for name in names),
+        bucket=bucket,
     )
     timed = _Timed(outcome.phases)
     try:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store import errors, open_store, tensors
-from service.ledger import purges
+from models_store import errors, tensors
+from service.ledger import data_keys, purges
 from service.ledger.states import RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Model, Record, RequestRecord, Version
 from tests.faults.fleet import AGAIN, DATASET, Fleet, Source
@@ -60,7 +59,7 @@ def _array(fleet: Fleet, session: Session, dataset: Dataset, source: Source) -> 
     spared = _rows_of(session, dataset, *SPARED)
     key = dataset.array_key
     assert key is not None
-    array = open_store(fleet.settings.store).rows.open(key)
+    array = fleet.store.rows.open(key)
     expected = source.x.copy()
     expected[sorted(asked)] = 0
     different = (np.asarray(array.rows) != expected).reshape(len(expected), -1).any(axis=1)
@@ -72,7 +71,7 @@ def _array(fleet: Fleet, session: Session, dataset: Dataset, source: Source) -> 
         for row in np.flatnonzero(different).tolist()
     ]
     try:
-        open_store(fleet.settings.store).rows.verify(key)
+        fleet.store.rows.verify(key)
     except errors.Corrupt as damage:
         found.append(Broken(Kind.OTHER, str(damage)))
     return found
@@ -109,20 +108,32 @@ def _files(fleet: Fleet, session: Session) -> list[str]:
     """Nothing lies about that the ledger does not know, and what is live is whole."""
     live = select(Version.digest).join(Model, Model.production_id == Version.id)
     for digest in session.scalars(live):
-        tensors.load(open_store(fleet.settings.store).blobs, digest, kind="checkpoints")
-    return [f"orphan {path}" for path in orphans(fleet)]
+        tensors.load(fleet.store.blobs, digest, kind="checkpoints")
+    return [f"orphan {name}" for name in orphans(fleet)]
 
 
-def orphans(fleet: Fleet) -> list[Path]:
+def orphans(fleet: Fleet) -> list[str]:
     """Files older than the grace that nothing in the ledger refers to."""
     with fleet.reading() as session:
         keep = purges.files_in_use(session)
+        keep["shards"] = data_keys.digests(session)
     # Sweeps run every quarter of the grace, and wait for a lane that may be training.
-    oldest = time.time() - 2 * fleet.settings.orphan_grace_seconds
-    found = []
-    for kind in (*purges.KINDS, "arrays"):
-        home = fleet.settings.store / kind
-        for path in home.iterdir() if home.is_dir() else []:
-            if path.name not in keep[kind] and path.stat().st_mtime < oldest:
-                found.append(path)
-    return found
+    seconds = 2 * fleet.settings.orphan_grace_seconds
+    kinds = (*purges.KINDS, "arrays", "shards")
+    return [
+        f"{kind}/{name}"
+        for kind in kinds
+        for name in sorted(_older(fleet, kind, seconds) - keep[kind])
+    ]
+
+
+def _older(fleet: Fleet, kind: str, seconds: float) -> set[str]:
+    """Names of the things of a kind that were written so long ago."""
+    if fleet.bucket is not None:
+        return {name.split("/")[1] for name in fleet.bucket.older_than(kind, seconds)}
+    home, oldest = fleet.settings.store / kind, time.time() - seconds
+    return {
+        path.name
+        for path in (home.iterdir() if home.is_dir() else [])
+        if path.stat().st_mtime < oldest
+    }

@@ -173,7 +173,7 @@ def _not_destroyed(fleet: Fleet, session: Session) -> list[str]:
         if dataset.status != DatasetStatus.PURGED:
             found.append(f"dataset {dataset.name} is withdrawn and {dataset.status}")
         key = dataset.array_key
-        if key is not None and (fleet.settings.store / "arrays" / key).exists():
+        if key is not None and fleet.store.rows.exists(key):
             found.append(f"the array of {dataset.name} is there, which is withdrawn")
         names = session.scalars(select(Record.record_id).where(Record.dataset_id == dataset.id))
         known = set(fleet.sources[dataset.name].record_ids) & set(names)

@@ -121,6 +121,5 @@ def _weights(fleet: Fleet, session: Session) -> list[str]:
     return [
         f"version {version.number} is purged and its weights are there"
         for version in session.scalars(select(Version).filter_by(status=VersionStatus.PURGED))
-        if version.digest not in in_use
-        and (fleet.settings.store / "checkpoints" / version.digest).exists()
+        if version.digest not in in_use and fleet.store.blobs.exists("checkpoints", version.digest)
     ]

@@ -29,6 +29,9 @@ CLOCK_SECONDS = 10.0
 #: Pause after a failure of work that nobody waits for.
 REST_SECONDS = 60.0
 
+#: After so long without a failure of the bucket its next one counts as the first.
+STORE_CALM_SECONDS = 300.0
+
 
 @dataclass
 class Runtime:
@@ -44,8 +47,11 @@ class Runtime:
     moved_at: float = field(default_factory=time.monotonic)
     #: What failed here and is left alone until then (monotonic seconds).
     _rests: dict[str, float] = field(default_factory=dict)
-    #: Why the store's bucket could not be used when it was last tried; empty: it could.
-    _store_away: str = ""
+    #: Whether the store's bucket could not be used when it was last tried, how often in a row, and
+    #: until when (monotonic seconds) it is left alone.
+    _store_away: bool = False
+    _store_misses: int = 0
+    _store_until: float = 0.0
     #: What the database server's clock said, and when (monotonic seconds).
     _clock: tuple[datetime, float] | None = None
 
@@ -195,19 +201,29 @@ class Runtime:
 
     def store_away(self, why: str) -> StoreAway:
         """Note that the store's bucket cannot be used; return the error that says so."""
-        self._store_away = why
+        now = time.monotonic()
+        if now - self._store_until > STORE_CALM_SECONDS:
+            self._store_misses = 0
+        self._store_misses += 1
+        pause = self.settings.backoff_seconds * 2 ** min(self._store_misses - 1, 10)
+        self._store_away, self._store_until = True, now + min(pause, REST_SECONDS)
         return StoreAway(why)
 
     def store_answers(self) -> bool:
-        """Return whether the store can be used; after it could not, it is asked."""
+        """Return whether the store can be used.
+
+        After it could not be, it is asked; the more seldom, the longer that goes on.
+        """
         if not self._store_away:
             return True
+        if time.monotonic() < self._store_until:
+            return False
         try:
             self.store.check()
         except errors.BucketUnavailable as error:
-            self._store_away = str(error)
+            self.store_away(str(error))
             return False
-        self._store_away = ""
+        self._store_away = False
         return True
 
     def heed_stop(self) -> None:

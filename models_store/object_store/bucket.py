@@ -29,6 +29,8 @@ _MAX_RETRIES = 3
 
 #: How a server says no to whoever asks, where the library does not tell it from other errors.
 _REFUSALS = ("403 Forbidden", "401 Unauthorized", "AccessDenied", "InvalidAccessKeyId")
+#: An object that says nothing; written when the bucket is looked at.
+_CHECK = "check"
 _NO_BUCKET = "NoSuchBucket"
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 
@@ -151,9 +153,18 @@ class Bucket:
                 yield Found(name, one["size"], one["last_modified"])
 
     def check(self) -> None:
-        """Raise ``Unreachable`` or ``Refused`` unless the bucket can be listed now."""
+        """Raise ``Unreachable`` or ``Refused`` unless the bucket can be listed and written now.
+
+        Refused is also a server that does not know create-only puts: it would overwrite.
+        """
         with self._translated():
             obstore.list_with_delimiter(self._store, "checkpoints")
+        # Written once; from then on it is refused because it is there, after rights were looked at.
+        if self.create(_CHECK, b"") and self.create(_CHECK, b""):
+            raise errors.Refused(
+                f"The server of {self._location} overwrites objects that were to be created only "
+                "(If-None-Match). Use one that knows such puts."
+            )
 
     def _require_bucket(self, error: FileNotFoundError) -> None:
         """Raise ``Refused`` for a missing bucket; the library tells it by its words alone."""

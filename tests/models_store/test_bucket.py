@@ -474,3 +474,27 @@ def test_a_put_and_a_get_take_less_than_64_megabytes_beside_the_tensor(place: Pl
     put, got = map(float, done.stdout.split())
     assert put < 64
     assert got < 64
+
+
+def test_a_check_leaves_one_empty_object_however_often_it_is_made(place: Place) -> None:
+    for _ in range(3):
+        place.store.check()
+    assert place.server.versions(place.bucket) == [("p/check", b"")]
+
+
+def test_a_server_that_overwrites_what_was_to_be_created_only_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def overwrite(request: BaseHTTPRequestHandler, _body: bytes) -> None:
+        if request.command == "PUT":
+            asked.append(request.headers.get("If-None-Match"))
+        empty = b"<ListBucketResult></ListBucketResult>" if request.command == "GET" else b""
+        send(request, 200, empty, ETag='"x"')
+
+    with answering(overwrite) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        with pytest.raises(errors.Refused, match="If-None-Match"):
+            place.open(timeout_seconds=5).check()
+    assert asked == ["*", "*"]

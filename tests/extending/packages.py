@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -14,9 +15,16 @@ def files(document: Path) -> dict[str, str]:
     return dict(found)
 
 
-def install(document: Path, name: str, folder: Path) -> Path:
-    """Install the package ``name`` of a document; return the directory to put on the path."""
+def install(
+    document: Path, name: str, folder: Path, *, changed: Mapping[str, str] | None = None
+) -> Path:
+    """Install the package ``name`` of a document; return the directory to put on the path.
+
+    ``changed``: words of the document, in the order given, by what stands in their place.
+    """
     for path, text in files(document).items():
+        for word, other in (changed or {}).items():
+            path, text = path.replace(word, other), text.replace(word, other)
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)

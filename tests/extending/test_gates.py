@@ -22,14 +22,26 @@ from workers.compute.process import ComputeProcess
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "extending" / "gates.md"
 GATE, METRIC, LIMIT = "sure_rows", "sure_rows_gap", "sure_rows"
+#: The same gate under another name, but that it says of its figures that they are scores.
+SECRET = {
+    "my-gates": "my-scores",
+    "my_gates": "my_scores",
+    "sure_rows": "sure_scores",
+    "Disclosure.FEW_ROWS": "Disclosure.SCORES",
+}
+SECRET_GATE, SECRET_METRIC = "sure_scores", "sure_scores_gap"
 
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A service whose compute process, and nothing else, has the package on its path."""
-    installed = packages.install(DOCUMENT, "my-gates", tmp_path_factory.mktemp("my-gates"))
+    """A service whose compute process, and nothing else, has the packages on its path."""
+    home = tmp_path_factory.mktemp("packages")
+    installed = (
+        packages.install(DOCUMENT, "my-gates", home / "gates"),
+        packages.install(DOCUMENT, "my-scores", home / "scores", changed=SECRET),
+    )
     with pytest.MonkeyPatch.context() as patch:
-        path = [str(installed), os.environ.get("PYTHONPATH", "")]
+        path = [*map(str, installed), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         compute = ComputeProcess(device="cpu", threads=1)
     try:
@@ -66,9 +78,9 @@ def _measured(client: TestClient, number: int) -> Any:
     return client.get(f"/v1/models/m/versions/{number}/verification").json()["measured"]
 
 
-def _reason(measured: Any) -> str:
-    (gate,) = [one for one in measured["gates"] if one["gate"] == GATE]
-    return str(gate["reason"])
+def _reason(measured: Any, gate: str = GATE) -> str:
+    (found,) = [one for one in measured["gates"] if one["gate"] == gate]
+    return str(found["reason"])
 
 
 def test_it_is_listed_with_what_it_says_of_itself(operator: TestClient) -> None:
@@ -108,6 +120,18 @@ def test_its_figures_of_one_row_are_shown_to_auditors_alone(
     assert "audit:read" in _reason(few)
     assert many["metrics"][METRIC] == _measured(operator, judged["many"])["metrics"][METRIC]
     assert _reason(many) == _reason(_measured(operator, judged["many"]))
+
+
+def test_what_it_says_of_itself_decides_who_reads_it(
+    operator: TestClient, judged: dict[str, int], town: Place
+) -> None:
+    stored = _measured(operator, judged["many"])
+    assert stored["metrics"][SECRET_METRIC] == stored["metrics"][METRIC]
+    with callers.application(town.settings) as app:
+        many = _measured(callers.client(app, "models:read"), judged["many"])
+    assert many["metrics"][SECRET_METRIC].keys() == {"rows", "never_seen_rows", "withheld"}
+    assert "single records" in _reason(many, SECRET_GATE)
+    assert "single records" not in _reason(many)
 
 
 def test_reports_tell_its_outcome_and_can_be_checked(

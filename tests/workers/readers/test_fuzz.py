@@ -21,7 +21,7 @@ N = 12
 
 def csv_file():
     lines = ["id,subject,split,label,a,b"]
-    lines += [f"r{i},s{i // 2},train,{i % 3},{i * 0.5},{i}" for i in range(N)]
+    lines += [f"r{i},s{i // 2},train,{i % 3},{i * 0.5},{i % 5}" for i in range(N)]
     return "\n".join(lines).encode()
 
 

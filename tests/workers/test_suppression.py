@@ -138,7 +138,7 @@ def test_records_that_were_forgotten_do_not_come_back_with_the_same_file(
 def test_a_forgotten_record_stays_out_where_the_file_is_stored_as_another_type(
     shop: Shop, bytes_first: bool
 ) -> None:
-    whole = ["id,f0,f1,label", *(f"visit-{row},{row},255,{row % 2}" for row in range(ROWS))]
+    whole = ["id,f0,f1,label", *(f"visit-{row},{row % 9},255,{row % 2}" for row in range(ROWS))]
     longer = [*whole, "visit-99,256,1.5,0"]
     for name, lines in (("bytes", whole), ("floats", longer)):
         (shop.settings.sources / f"{name}.csv").write_text("\n".join(lines))

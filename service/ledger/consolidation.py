@@ -84,14 +84,14 @@ def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
 
 
 def _is_set_aside(session: Session, model: Model) -> bool:
-    """Return whether the last retrain of the live chain lost accuracy and waits for approval."""
+    """Return whether the last retrain of the live chain lost accuracy and nobody took it."""
     last = _last(session, model)
     if last is None or model.production_id is None:
         return False
     made = session.scalar(
         select(Version).where(Version.training_run_id == last.id, Version.batch_id.is_(None))
     )
-    return made is not None and holds.waits_aside(session, model, made)
+    return made is not None and holds.was_set_aside(session, model, made)
 
 
 def _last(session: Session, model: Model) -> TrainingRun | None:

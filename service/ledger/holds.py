@@ -206,11 +206,15 @@ def waits_aside(session: Session, model: Model, version: Version) -> bool:
 
     What steps from a later training than it is no worse, and nobody has to decide any more.
     """
-    if (
-        version.mark != MARK
-        or version.status != VersionStatus.PUBLISHED
-        or version.training_run_id is None
-    ):
+    return version.status == VersionStatus.PUBLISHED and was_set_aside(session, model, version)
+
+
+def was_set_aside(session: Session, model: Model, version: Version) -> bool:
+    """Return whether the version is a retrain that was set aside, later than what is live.
+
+    Also when a deletion that came afterwards has retired it.
+    """
+    if version.mark != MARK or version.training_run_id is None:
         return False
     if model.production_id is None:
         return True

@@ -7,9 +7,6 @@ from service.ledger.tables import Batch, Version
 from workers import purge
 from workers.runtime import Runtime
 
-#: What a computation says of such a cache (``workers.compute.unlearn.DamagedCache``).
-DAMAGED = "DamagedCache"
-
 
 def destroy_damaged(runtime: Runtime, held: leases.Held, batch_id: str) -> None:
     """Destroy the cache of the anchor that a batch starts from, so that the anchor has none."""

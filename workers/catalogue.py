@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.ledger import capabilities
-from service.ledger.capabilities import Announcement
+from service.messages.catalogue import CATALOGUE, Request
 from workers.runtime import Runtime
 
 
 def announce(runtime: Runtime) -> None:
     """Write down the installed methods, architectures, recipe and gates with their schemas."""
     answer = runtime.compute.call(
-        "catalogue", {}, timeout_seconds=runtime.settings.batch_timeout_seconds
+        CATALOGUE, Request(), timeout_seconds=runtime.settings.batch_timeout_seconds
     )
     with runtime.session() as session:
-        capabilities.announce(
-            session,
-            [Announcement(**made) for made in answer["announcements"]],
-            now=runtime.now(),
-        )
+        capabilities.announce(session, answer.announcements, now=runtime.now())
 
 
 def announcing_once(then: Callable[[], None]) -> Callable[[Runtime], None]:

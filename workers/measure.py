@@ -11,6 +11,8 @@ from typing import Any
 from service.errors import ServiceError
 from service.ledger import leases, locks, measurements
 from service.ledger.tables import Model, Version
+from service.messages.failures import FailureKind
+from service.messages.wire import OPERATIONS
 from workers import plans
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -19,7 +21,14 @@ from workers.runtime import Runtime
 log = logging.getLogger(__name__)
 
 #: Errors that the next attempt would meet again: the file, or the model's own description.
-HOPELESS = frozenset({"CorruptCheckpoint", "NotStored", "WrongOptions", "UnknownName"})
+HOPELESS = frozenset(
+    {
+        FailureKind.CORRUPT_CHECKPOINT,
+        FailureKind.NOT_STORED,
+        FailureKind.WRONG_OPTIONS,
+        FailureKind.UNKNOWN_NAME,
+    }
+)
 
 
 def run_due(runtime: Runtime) -> bool:
@@ -43,7 +52,7 @@ def _measure(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     reach("import.claimed")
     try:
         answer = runtime.ask(
-            "measure",
+            OPERATIONS["measure"],
             request,
             held=held,
             timeout_seconds=runtime.settings.batch_timeout_seconds,

@@ -39,8 +39,9 @@ from service.ledger import (
 from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
+from service.messages.failures import MACHINE_FAULTS, FailureKind
+from service.messages.wire import OPERATIONS
 from workers import caches, erase, plans, retrains
-from workers.compute import failures
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.runtime import Runtime
@@ -51,13 +52,13 @@ log = logging.getLogger(__name__)
 #: Damaged internal state is among them: a retrain needs none.
 METHOD_REFUSALS = frozenset(
     {
-        "NeedsRetrain",
-        "UnusableDirection",
-        "WrongOptions",
-        "UnknownName",
-        "Diverged",
-        "CorruptCheckpoint",
-        "NotStored",
+        FailureKind.NEEDS_RETRAIN,
+        FailureKind.UNUSABLE_DIRECTION,
+        FailureKind.WRONG_OPTIONS,
+        FailureKind.UNKNOWN_NAME,
+        FailureKind.DIVERGED,
+        FailureKind.CORRUPT_CHECKPOINT,
+        FailureKind.NOT_STORED,
     }
 )
 
@@ -65,10 +66,12 @@ _LONGEST_REFUSAL = 500
 
 
 #: Refusals for which neither weights nor random numbers matter: another attempt ends the same way.
-LASTING_REFUSALS = frozenset({"NeedsRetrain", "WrongOptions", "UnknownName"})
+LASTING_REFUSALS = frozenset(
+    {FailureKind.NEEDS_RETRAIN, FailureKind.WRONG_OPTIONS, FailureKind.UNKNOWN_NAME}
+)
 
 #: Errors that no other method, attempt or selection of the requests changes: no row is retained.
-HOPELESS = frozenset({"NothingRetained"})
+HOPELESS = frozenset({FailureKind.NOTHING_RETAINED})
 
 
 class BatchFailed(Exception):
@@ -280,7 +283,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
             _leave_to_training(runtime, held, claimed, tried)
             return False
         except ComputeFailed as failed:
-            if failed.kind == caches.DAMAGED:
+            if failed.kind is FailureKind.DAMAGED_CACHE:
                 # The same method again, which may now have to prepare the anchor first.
                 claimed = _without_cache(runtime, held, claimed)
                 again = claimed.methods.index(choice)
@@ -292,7 +295,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
                 raise
             if choice.method == retrains.METHOD:
                 retrains.end(runtime, claimed.batch_id)
-            hopeless |= failed.kind == "Diverged"
+            hopeless |= failed.kind is FailureKind.DIVERGED
             lasting = failed.kind in LASTING_REFUSALS
             tried.append(_tried(choice, _refusal(failed, choice), lasting=lasting))
             log.warning("batch %s goes on without %s", claimed.batch_id, tried[-1]["refusal"])
@@ -338,7 +341,7 @@ def _compute(
 
     def ask() -> dict[str, Any]:
         return runtime.ask(
-            "unlearn",
+            OPERATIONS["unlearn"],
             request,
             held=held,
             timeout_seconds=timeout_seconds,
@@ -348,7 +351,7 @@ def _compute(
     try:
         answer = ask()
     except ComputeFailed as failed:
-        if failed.kind != "NotKnown":
+        if failed.kind is not FailureKind.NOT_KNOWN:
             raise
         # It is another process than the one that was told, or has forgotten: it may, at any time.
         with runtime.session() as session:
@@ -384,7 +387,7 @@ def _asks_the_next(
         return True
     if choice.method == retrains.METHOD:
         return False
-    if failed.kind not in failures.MACHINE_FAULTS:
+    if failed.kind not in MACHINE_FAULTS:
         return True
     with runtime.session() as session:
         batch = session.get_one(Batch, claimed.batch_id)
@@ -393,7 +396,7 @@ def _asks_the_next(
 
 def _refusal(failed: ComputeFailed, choice: MethodChoice) -> str:
     """Why a method was passed over; what it did not mean to say begins with the error's name."""
-    kind = "" if failed.kind in METHOD_REFUSALS else f"{failed.kind}: "
+    kind = "" if failed.kind in METHOD_REFUSALS else f"{failed.name}: "
     return f"{choice.method}: {kind}{failed.detail}"[:_LONGEST_REFUSAL]
 
 

@@ -10,8 +10,9 @@ from service.ledger import leases, models, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, Dataset, Model, Version
+from service.messages.failures import MACHINE_FAULTS
+from service.messages.wire import OPERATIONS
 from workers import pipeline, plans
-from workers.compute import failures
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.runtime import Runtime
@@ -60,14 +61,14 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
         }
     try:
         answer = runtime.ask(
-            "describe",
+            OPERATIONS["describe"],
             request,
             held=held,
             timeout_seconds=runtime.settings.batch_timeout_seconds,
         )
         error = ""
     except ComputeFailed as failed:
-        if failed.kind in failures.MACHINE_FAULTS:
+        if failed.kind in MACHINE_FAULTS:
             # Nothing is said of the model by it: it is looked at again after a while.
             log.warning("model %d was not described: %s", model_id, failed)
             runtime.rest(f"describe:{model_id}")
@@ -128,7 +129,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         }
     try:
         answer = runtime.ask(
-            "prepare",
+            OPERATIONS["prepare"],
             request,
             held=held,
             timeout_seconds=runtime.settings.training_timeout_seconds,

@@ -20,6 +20,7 @@ from service.ledger import claims, leases
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Dataset, Model, Version
+from service.messages.wire import OPERATIONS
 from workers import pipeline, plans
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -67,7 +68,7 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         return False
     try:
         answer = runtime.ask(
-            "references",
+            OPERATIONS["references"],
             request,
             held=held,
             timeout_seconds=runtime.settings.training_timeout_seconds,

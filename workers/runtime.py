@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
 
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
@@ -18,9 +17,10 @@ from models_store import Store, errors
 from service.ledger import batches, db, leases
 from service.ledger.connections import Limits
 from service.ledger.digests import Digester
+from service.messages.failures import STORE_AWAY
+from service.messages.operation import Answer, Operation, Progress, Request
 from service.settings import Settings
 from workers import fault_points, names, stores
-from workers.compute import failures
 from workers.compute.process import ComputeFailed, ComputeProcess, Stopping, StoreAway
 
 #: How long the database server's time is counted on before it is asked for again.
@@ -155,14 +155,14 @@ class Runtime:
 
     def ask(
         self,
-        operation: str,
-        request: dict[str, Any],
+        operation: Operation[Request, Answer, Progress],
+        request: Request,
         *,
         held: leases.Held,
         timeout_seconds: float,
-        progress: Callable[[dict[str, Any]], None] = lambda _seen: None,
+        progress: Callable[[Progress], None] = lambda _seen: None,
         watch: Callable[[], None] = lambda: None,
-    ) -> dict[str, Any]:
+    ) -> Answer:
         """Have the compute process do something while the lease is kept alive.
 
         ``watch`` is called every half second or so; whatever it or ``progress`` raises ends the
@@ -195,7 +195,7 @@ class Runtime:
                 progress=progress,
             )
         except ComputeFailed as failed:
-            if failed.kind in failures.STORE_AWAY:
+            if failed.kind in STORE_AWAY:
                 raise self.store_away(failed.detail) from failed
             raise
 

@@ -34,8 +34,9 @@ from service.ledger import (
 from service.ledger.policy import Policy
 from service.ledger.states import IllegalMove, RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
+from service.messages.failures import MACHINE_FAULTS
+from service.messages.wire import OPERATIONS
 from workers import kept_states, pipeline, plans
-from workers.compute import failures
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.runtime import Runtime
@@ -97,7 +98,7 @@ def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
     watch = _Watch(runtime, run_id, held)
     try:
         answer = runtime.ask(
-            "train",
+            OPERATIONS["train"],
             request,
             held=held,
             timeout_seconds=runtime.settings.training_timeout_seconds,
@@ -376,15 +377,15 @@ def _fail(runtime: Runtime, run_id: str, held: leases.Held, error: Exception) ->
 
 def _is_final(error: Exception) -> bool:
     """Whether the same training would fail again: the fault is the model's, not the machine's."""
-    return isinstance(error, ComputeFailed) and error.kind not in failures.MACHINE_FAULTS
+    return isinstance(error, ComputeFailed) and error.kind not in MACHINE_FAULTS
 
 
 def _why(error: Exception) -> str:
     """What to tell; an error that nobody foresaw begins with its name."""
     if isinstance(error, ComputeFailed) and error.kind not in (
-        pipeline.METHOD_REFUSALS | failures.MACHINE_FAULTS
+        pipeline.METHOD_REFUSALS | MACHINE_FAULTS
     ):
-        return f"{error.kind}: {error.detail}"
+        return f"{error.name}: {error.detail}"
     return str(error)
 
 

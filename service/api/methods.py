@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.api import auth, bodies, deps, pagination
 from service.ledger import capabilities, choices
 from service.ledger.tables import Capability
+from service.messages.catalogue import Kind
 
 router = bodies.router("/v1", tag="methods")
 
@@ -109,7 +110,7 @@ def show_policy_schema(_: Reading, session: deps.Reader) -> Any:
     return choices.policy_schema(session)
 
 
-def _page(session: deps.Reader, kind: capabilities.Kind, paging: pagination.Paging) -> Any:
+def _page(session: deps.Reader, kind: Kind, paging: pagination.Paging) -> Any:
     rows = capabilities.page(session, kind, after=paging.after(str), limit=paging.fetch)
     return paging.page(rows, key=lambda row: row.name)
 

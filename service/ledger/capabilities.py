@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jsonschema
 from sqlalchemy import select
@@ -18,31 +18,13 @@ from sqlalchemy.orm import Session
 
 from service.errors import Unavailable, Unprocessable
 from service.ledger.tables import Capability
-
-Kind = Literal["method", "architecture", "recipe", "criteria", "gate"]
+from service.messages.catalogue import Announcement, Kind
 
 #: Name under which the criteria that hold for every gate are announced.
 CRITERIA = "default"
 
 _DEEPEST = 16
 _LARGEST_INTEGER = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Announcement:
-    """One thing that a worker can do; ``options_schema`` is the JSON schema of its options.
-
-    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` and
-    ``cost`` (``step`` or ``training``); of a gate: ``concern``, ``metric``, ``needs``,
-    ``direction`` and ``disclosure``.
-    """
-
-    kind: Kind
-    name: str
-    summary: str
-    options_schema: dict[str, Any]
-    code_version: str
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 class UnknownCapability(Unprocessable):

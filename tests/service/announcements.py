@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from service.ledger import capabilities
-from service.ledger.capabilities import Announcement
+from service.messages.catalogue import Announcement
 from tests import factories
 from unlearning import architectures, methods, options, training
 from unlearning.verification import gates, limits

@@ -13,6 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from service.messages import wire
+from service.messages.catalogue import CATALOGUE, Request
+from service.messages.failures import Failure, FailureKind
+from service.messages.wire import OPERATIONS
 from workers.compute import failures
 from workers.compute.process import ComputeDied, ComputeFailed, ComputeProcess
 
@@ -25,7 +29,7 @@ def process() -> Iterator[ComputeProcess]:
 
 
 def catalogue(process: ComputeProcess, **how) -> list:
-    return process.call("catalogue", {}, **{"timeout_seconds": 60, **how})["announcements"]
+    return process.call(CATALOGUE, Request(), **{"timeout_seconds": 60, **how}).announcements
 
 
 def test_same_process_answers_again_and_again(process: ComputeProcess) -> None:
@@ -37,8 +41,8 @@ def test_same_process_answers_again_and_again(process: ComputeProcess) -> None:
 
 def test_error_of_an_operation_comes_back_with_its_kind(process: ComputeProcess) -> None:
     with pytest.raises(ComputeFailed) as failed:
-        process.call("describe", {}, timeout_seconds=60)
-    assert failed.value.kind == "KeyError"
+        process.call(OPERATIONS["describe"], {}, timeout_seconds=60)
+    assert (failed.value.kind, failed.value.name) == (FailureKind.UNFORESEEN, "KeyError")
     assert catalogue(process)
 
 
@@ -81,7 +85,7 @@ def test_a_process_that_does_not_even_read_its_request_is_stopped_in_time(
     os.kill(process.pid, signal.SIGSTOP)
     more_than_a_pipe_holds = {"rows": list(range(1_000_000))}
     with pytest.raises(ComputeDied, match="over its time"):
-        process.call("catalogue", more_than_a_pipe_holds, timeout_seconds=0.5)
+        process.call(OPERATIONS["train"], more_than_a_pipe_holds, timeout_seconds=0.5)
     assert process.pid is None
     assert catalogue(process)
 
@@ -96,14 +100,15 @@ def test_memory_is_blamed_only_when_it_ran_out() -> None:
         with pytest.raises((RuntimeError, IndexError)) as raised:
             broken()
         errors.append(raised.value)
-    assert [failures.kind(error) for error in errors] == [
-        failures.OUT_OF_MEMORY,
-        "RuntimeError",
-        "IndexError",
+    found = [failures.of(error) for error in errors]
+    assert [(failure.kind, failure.name) for failure in found] == [
+        (FailureKind.OUT_OF_MEMORY, "OutOfMemory"),
+        (FailureKind.UNFORESEEN, "RuntimeError"),
+        (FailureKind.UNFORESEEN, "IndexError"),
     ]
     assert "lower recipe.batch_size" in failures.message(errors[0])
     assert all("memory" not in failures.message(error) for error in errors[1:])
-    assert failures.kind(MemoryError()) == failures.OUT_OF_MEMORY
+    assert failures.kind(MemoryError()) is FailureKind.OUT_OF_MEMORY
 
 
 def test_answer_that_is_no_json_is_an_error_and_not_a_death(
@@ -130,17 +135,32 @@ def test_answer_that_is_no_json_is_an_error_and_not_a_death(
         own.kill()
 
 
-def test_unknown_operation_is_refused() -> None:
-    """No import path comes from a message."""
-    found = subprocess.run(
+@pytest.mark.parametrize("line", ['{"operation": "os", "request": {}}', "no message"])
+def test_request_that_cannot_be_read_is_answered_with_a_failure(line: str) -> None:
+    """No import path comes from a message; and the next request is served."""
+    with subprocess.Popen(
         [sys.executable, "-m", "workers.compute"],
-        input='{"operation": "os", "request": {}}\n',
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
-    )
-    assert found.stdout == ""
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(f"{line}\n{wire.write_request(CATALOGUE, Request())}\n")
+        child.stdin.flush()
+        refused = wire.read_reply(CATALOGUE, child.stdout.readline())
+        assert isinstance(refused, Failure)
+        assert refused.kind is FailureKind.BAD_REQUEST
+        assert isinstance(wire.read_reply(CATALOGUE, child.stdout.readline()), wire.Answered)
+
+
+def test_a_damaged_reply_ends_the_process(process: ComputeProcess) -> None:
+    assert catalogue(process)
+    process._lines.put("a library's print")
+    with pytest.raises(ComputeDied, match="cannot be read"):
+        catalogue(process)
+    assert process.pid is None
+    assert catalogue(process)
 
 
 def test_process_ends_with_its_worker() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,11 @@ def told(town: Place, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     send = town.runtime.compute._send
 
-    def sends(message: Mapping[str, Any]) -> None:
+    def sends(line: str) -> None:
+        message = json.loads(line)
         if message["operation"] == "unlearn":
-            seen.append(json.loads(json.dumps(message["request"])))
-        send(message)
+            seen.append(message["request"])
+        send(line)
 
     monkeypatch.setattr(town.runtime.compute, "_send", sends)
     return seen

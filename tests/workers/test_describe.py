@@ -11,6 +11,7 @@ from sqlalchemy import select
 from service.ledger import datasets, db, models, schema
 from service.ledger.policy import Policy
 from service.ledger.tables import Model
+from service.messages.failures import Failure, FailureKind
 from service.settings import Settings
 from tests.workers import place
 from workers import catalogue, ingest, prepare
@@ -144,7 +145,9 @@ def test_machine_that_fails_makes_no_model_invalid(
     worker: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_memory(*_: object, **__: object) -> None:
-        raise ComputeFailed("OutOfMemory", "out of memory")
+        raise ComputeFailed(
+            Failure(kind=FailureKind.OUT_OF_MEMORY, name="OutOfMemory", message="out of memory")
+        )
 
     with monkeypatch.context() as patch:
         patch.setattr(worker.compute, "call", out_of_memory)

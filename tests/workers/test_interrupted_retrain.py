@@ -25,6 +25,7 @@ from service.ledger.tables import (
     Record,
     Version,
 )
+from service.messages.wire import OPERATIONS
 from tests.workers.place import Place
 from tests.workers.test_interrupted_training import kept
 from tests.workers.test_lanes import DEADLINE_SECONDS, running, until
@@ -55,7 +56,9 @@ def uninterrupted(town: Place, batch: Batch) -> dict[str, Any]:
     """What the batch's retrain gives where nothing interrupts it."""
     with town.runtime.session() as session:
         request = plans.for_batch(session, town.runtime.store, session.get_one(Batch, batch.id))
-    return town.runtime.compute.call("unlearn", request | {"method": RETRAIN}, timeout_seconds=60)
+    return town.runtime.compute.call(
+        OPERATIONS["unlearn"], request | {"method": RETRAIN}, timeout_seconds=60
+    )
 
 
 def die(town: Place) -> str:

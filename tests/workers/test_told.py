@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from workers.compute import told, workspace
-from workers.compute.told import NotKnown
+from workers.compute.failures import NotKnown
 from workers.compute.workspace import Workspace
 
 ROWS = 8

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from service.ledger import leases, runs, versions
 from service.ledger.states import RequestStatus, RunStatus, VersionStatus
 from service.ledger.tables import Model, TrainingRun
+from service.messages.wire import OPERATIONS
 from tests.workers.place import Place
 from tests.workers.test_pipeline import assert_forgotten_once
 from workers import train
@@ -38,7 +39,7 @@ def get(town: Place, run_id: str) -> TrainingRun:
 
 
 def compute(runtime: Runtime, request: dict, held: leases.Held) -> dict:
-    return runtime.ask("train", request, held=held, timeout_seconds=60)
+    return runtime.ask(OPERATIONS["train"], request, held=held, timeout_seconds=60)
 
 
 def test_run_becomes_the_live_version(town: Place) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import sys
@@ -11,9 +10,8 @@ import threading
 import time
 from typing import IO, Any
 
+from service.messages import wire
 from workers.compute import failures
-
-OPERATIONS = ("catalogue", "describe", "measure", "train", "prepare", "references", "unlearn")
 
 #: Progress is told at most this often.
 PROGRESS_SECONDS = 0.2
@@ -25,7 +23,7 @@ def main() -> None:
     """Serve until standard input ends, which it also does when the worker is killed."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     # Standard output carries the protocol: whatever a library prints goes to standard error.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     requests = _follow(sys.stdin)
     from workers.compute import workspace
@@ -35,32 +33,34 @@ def main() -> None:
         threads=int(os.environ.get("UNLEARN_COMPUTE_THREADS", "0")),
     )
     while (line := requests.get()) is not None:
-        _serve(json.loads(line), place, answers)
+        _serve(line, place, replies)
 
 
-def _serve(message: dict[str, Any], place: Any, answers: IO[str]) -> None:
-    operation = message["operation"]
-    if operation not in OPERATIONS:
-        raise SystemExit(f"no operation is called {operation!r}")
+def _serve(line: str, place: Any, replies: IO[str]) -> None:
+    try:
+        operation, request = wire.read_request(line)
+    except wire.BadMessage as error:
+        log.error("a request cannot be read: %s", error)
+        replies.write(wire.write_failure(failures.of(error)) + "\n")
+        return
     last = 0.0
 
-    def progress(seen: dict[str, Any]) -> None:
+    def progress(seen: Any) -> None:
         nonlocal last
         # Where something was stored must reach the worker, however soon it comes.
         if "kept" in seen or time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
-            answers.write(json.dumps({"progress": seen}) + "\n")
+            replies.write(wire.write_progress(operation, seen) + "\n")
 
-    module = importlib.import_module(f"workers.compute.{operation}")
+    # One of the operations that there are, so that no import path comes from a message.
+    module = importlib.import_module(f"workers.compute.{operation.name}")
     try:
-        found = {"answer": module.run(message["request"], place, progress)}
         # Within the try: a number that JSON has no word for is an error like any other.
-        answer = json.dumps(found, allow_nan=False)
+        reply = wire.write_answer(operation, module.run(request, place, progress))
     except Exception as error:  # whatever it was, the worker decides what follows from it
-        log.exception("operation %s failed", operation)
-        told = {"kind": failures.kind(error), "message": failures.message(error)}
-        answer = json.dumps({"error": told})
-    answers.write(answer + "\n")
+        log.exception("operation %s failed", operation.name)
+        reply = wire.write_failure(failures.of(error))
+    replies.write(reply + "\n")
 
 
 def _follow(stdin: IO[str]) -> Any:

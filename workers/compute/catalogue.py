@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
 
 import workers
-from service.ledger.capabilities import Announcement
+from service.messages.catalogue import Announcement, Answer, Request
+from service.messages.parts import Fraction
 from unlearning import architectures, methods, options, training
 from unlearning.verification import gates, limits
 
 
-def run(
-    request: dict[str, Any], place: object, progress: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """Return every installed method, architecture and gate and the recipe as plain JSON."""
-    return {"announcements": [asdict(made) for made in installed()]}
+def run(request: Request, place: object, progress: Callable[[Fraction], None]) -> Answer:
+    """Return every installed method, architecture and gate, the recipe and the criteria."""
+    return Answer(announcements=installed())
 
 
 def installed() -> list[Announcement]:

@@ -1,30 +1,44 @@
-"""What went wrong in a computation, and whose fault it is.
-
-The machine's faults may be gone at the next attempt. Everything else is the model's, its recipe's
-or its rows': the same computation would end the same way each time.
-"""
+"""Errors of a computation as failures that the worker can tell apart."""
 
 from __future__ import annotations
 
-OUT_OF_MEMORY = "OutOfMemory"
-DEVICE_FAULT = "DeviceFault"
+from models_store import errors as stored
+from service.messages.failures import Failure, FailureKind
+from service.messages.wire import BadMessage
+from unlearning import errors as unlearned
 
-#: Kinds of errors that are the machine's. Others by the name of their class.
-MACHINE_FAULTS = frozenset(
-    {
-        OUT_OF_MEMORY,
-        DEVICE_FAULT,
-        "OSError",
-        "PermissionError",
-        "TimeoutError",
-        "InterruptedError",
-        "BlockingIOError",
-        "Unreadable",
-    }
-)
 
-#: Kinds of errors that are the bucket's: the same computation goes on once it answers.
-STORE_AWAY = frozenset({"Unreachable", "Refused"})
+class NotKnown(Exception):
+    """The request counts on something that this process was not told, or remembers no more."""
+
+
+class DamagedCache(stored.CorruptCheckpoint):
+    """The anchor's cache cannot be read and can be made again; the worker decides in which lane."""
+
+
+#: By the class itself, not by its bases: a file that is missing is an ``OSError``, too, and no
+#: fault of the machine.
+_KINDS: dict[type[BaseException], FailureKind] = {
+    OSError: FailureKind.SYSTEM,
+    PermissionError: FailureKind.SYSTEM,
+    TimeoutError: FailureKind.SYSTEM,
+    InterruptedError: FailureKind.SYSTEM,
+    BlockingIOError: FailureKind.SYSTEM,
+    BadMessage: FailureKind.BAD_REQUEST,
+    stored.Unreadable: FailureKind.STORE_UNREADABLE,
+    stored.Unreachable: FailureKind.BUCKET_UNREACHABLE,
+    stored.Refused: FailureKind.BUCKET_REFUSED,
+    stored.CorruptCheckpoint: FailureKind.CORRUPT_CHECKPOINT,
+    stored.NotStored: FailureKind.NOT_STORED,
+    DamagedCache: FailureKind.DAMAGED_CACHE,
+    unlearned.NeedsRetrain: FailureKind.NEEDS_RETRAIN,
+    unlearned.UnusableDirection: FailureKind.UNUSABLE_DIRECTION,
+    unlearned.WrongOptions: FailureKind.WRONG_OPTIONS,
+    unlearned.UnknownName: FailureKind.UNKNOWN_NAME,
+    unlearned.Diverged: FailureKind.DIVERGED,
+    unlearned.NothingRetained: FailureKind.NOTHING_RETAINED,
+    NotKnown: FailureKind.NOT_KNOWN,
+}
 
 #: How torch begins when the processor's memory is used up; the card's has a class of its own.
 _NO_MEMORY = (
@@ -34,25 +48,33 @@ _NO_MEMORY = (
 _OF_THE_DEVICE = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 
 
-def kind(error: BaseException) -> str:
-    """Return ``OutOfMemory`` only if memory ran out, else what the worker knows the error by."""
+def of(error: BaseException) -> Failure:
+    """Return what the worker is told of an error."""
+    found = kind(error)
+    plain = found in (FailureKind.OUT_OF_MEMORY, FailureKind.DEVICE_FAULT)
+    name = found.value if plain else type(error).__name__
+    return Failure(kind=found, name=name, message=message(error))
+
+
+def kind(error: BaseException) -> FailureKind:
+    """Return ``OUT_OF_MEMORY`` only if memory ran out, else what the worker knows the error by."""
     text = str(error)
     names = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
-        return OUT_OF_MEMORY
+        return FailureKind.OUT_OF_MEMORY
     if isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY):
-        return OUT_OF_MEMORY
+        return FailureKind.OUT_OF_MEMORY
     if "AcceleratorError" in names or (
         isinstance(error, RuntimeError) and any(sign in text for sign in _OF_THE_DEVICE)
     ):
-        return DEVICE_FAULT
-    return type(error).__name__
+        return FailureKind.DEVICE_FAULT
+    return _KINDS.get(type(error), FailureKind.UNFORESEEN)
 
 
 def message(error: BaseException) -> str:
     """Return the error's text, with what to do where the text alone does not say."""
     text = str(error)[:2000]
-    if kind(error) == OUT_OF_MEMORY:
+    if kind(error) is FailureKind.OUT_OF_MEMORY:
         return (
             f"out of memory ({text or 'no details'}); give the worker more memory, or lower "
             "recipe.batch_size or the size of the architecture"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import queue
@@ -12,11 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from service.errors import ServiceError
+from service.messages import wire
+from service.messages.failures import Failure, FailureKind
+from service.messages.operation import Answer, Operation, Progress, Request
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +30,18 @@ WATCH_SECONDS = 0.5
 
 
 class ComputeFailed(ServiceError):
-    """The computation raised an error; ``kind`` is the error's class name."""
+    """The computation raised an error; ``kind`` tells it from others, ``name`` is for people."""
 
     code = "compute-failed"
 
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.kind: FailureKind = failure.kind
+        self.name = failure.name
 
 
 class ComputeDied(ServiceError):
-    """The compute process ended in the middle of a computation, or ran over its time."""
+    """The compute process ended in mid-computation, ran over its time, or sent what is no reply."""
 
     code = "compute-died"
 
@@ -77,24 +80,27 @@ class ComputeProcess:
 
     def call(
         self,
-        operation: str,
-        request: Mapping[str, Any],
+        operation: Operation[Request, Answer, Progress],
+        request: Request,
         *,
         timeout_seconds: float,
         watch: Callable[[], None] = lambda: None,
         watch_seconds: float = WATCH_SECONDS,
-        progress: Callable[[dict[str, Any]], None] = lambda _seen: None,
-    ) -> dict[str, Any]:
+        progress: Callable[[Progress], None] = lambda _seen: None,
+    ) -> Answer:
         """Run one operation of ``workers.compute`` and return its answer.
 
         ``watch`` is called every ``watch_seconds`` while it runs; whatever it raises (a lost
         lease, a stop) kills the process and is raised from here. ``ComputeFailed``: the operation
-        raised; ``ComputeDied``: the process died or took longer than ``timeout_seconds``.
+        raised; ``ComputeDied``: the process died, took longer than ``timeout_seconds`` or sent
+        what is no reply.
         """
         started = time.monotonic()
         try:
-            self._send({"operation": operation, "request": request})
-            return self._answer(started + timeout_seconds, watch, watch_seconds, progress)
+            self._send(wire.write_request(operation, request))
+            return self._answer(
+                operation, started + timeout_seconds, watch, watch_seconds, progress
+            )
         except ComputeFailed:
             raise
         except BaseException:
@@ -109,15 +115,14 @@ class ComputeProcess:
             process.kill()
             process.wait()
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, line: str) -> None:
         if self._process is None or self._process.poll() is not None:
             self._start()
         assert self._process is not None
         stdin = self._process.stdin
         assert stdin is not None
         # By a thread of its own: a process that does not read must not be waited for without end.
-        line = json.dumps(message) + "\n"
-        threading.Thread(target=_write, args=(stdin, line), daemon=True).start()
+        threading.Thread(target=_write, args=(stdin, line + "\n"), daemon=True).start()
 
     def _start(self) -> None:
         self.knows = {}
@@ -155,11 +160,12 @@ class ComputeProcess:
 
     def _answer(
         self,
+        operation: Operation[Request, Answer, Progress],
         deadline: float,
         watch: Callable[[], None],
         watch_seconds: float,
-        progress: Callable[[dict[str, Any]], None],
-    ) -> dict[str, Any]:
+        progress: Callable[[Progress], None],
+    ) -> Answer:
         next_watch = time.monotonic() + watch_seconds
         while True:
             wait = min(next_watch, deadline) - time.monotonic()
@@ -170,18 +176,29 @@ class ComputeProcess:
             if line is None:
                 raise ComputeDied(self._why_it_ended())
             if line:
-                message = json.loads(line)
-                if "answer" in message:
-                    answer: dict[str, Any] = message["answer"]
-                    return answer
-                if "error" in message:
-                    raise ComputeFailed(message["error"]["kind"], message["error"]["message"])
-                progress(message["progress"])
+                reply = _reply(operation, line)
+                if isinstance(reply, wire.Answered):
+                    return reply.answer
+                if isinstance(reply, Failure):
+                    raise ComputeFailed(reply)
+                progress(reply.progress)
             if time.monotonic() >= deadline:
                 raise ComputeDied("the computation ran over its time and was stopped")
             if time.monotonic() >= next_watch:
                 watch()
                 next_watch = time.monotonic() + watch_seconds
+
+
+def _reply(
+    operation: Operation[Request, Answer, Progress], line: str
+) -> wire.Answered[Answer] | wire.Progressed[Progress] | Failure:
+    try:
+        return wire.read_reply(operation, line)
+    except wire.BadMessage as error:
+        raise ComputeDied(
+            f"the compute process sent a line that cannot be read ({error}) and was ended; let one "
+            "version of the code run the worker and its compute process"
+        ) from error
 
 
 def _memory_kills() -> int:

@@ -15,11 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workers.compute.failures import NotKnown
 from workers.compute.workspace import Workspace
-
-
-class NotKnown(Exception):
-    """The request counts on something that this process was not told, or remembers no more."""
 
 
 def excluded(place: Workspace, location: str, request: Mapping[str, Any], rows: int) -> Tensor:

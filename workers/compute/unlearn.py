@@ -31,6 +31,7 @@ from workers.compute import (
     told,
     workspace,
 )
+from workers.compute.failures import DamagedCache
 from workers.compute.workspace import Workspace
 from workers.data import Data
 from workers.fault_points import reach
@@ -41,10 +42,6 @@ log = logging.getLogger(__name__)
 MOST_PROBABILITIES = 10_000_000
 #: Rows of either kind that are learned again where the gates ask for it.
 RELEARN_ROWS = 128
-
-
-class DamagedCache(errors.CorruptCheckpoint):
-    """The anchor's cache cannot be read and can be made again; the worker decides in which lane."""
 
 
 def run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,9 +13,10 @@ from fastapi import FastAPI
 from sqlalchemy import Engine, select
 
 from service.ledger import capabilities, models, requests
-from service.ledger.capabilities import Announcement
 from service.ledger.states import ErasureStatus, RequestStatus
 from service.ledger.tables import Dataset, Erasure, Model, Version
+from service.messages import wire
+from service.messages.catalogue import CATALOGUE, Request
 from tests import factories
 from tests.factories import NOW
 from tests.service.api import callers
@@ -34,8 +34,8 @@ RECORDS_ONLY = [name for name in methods.names() if "class" not in methods.get(n
 @cache
 def announced() -> str:
     """What a compute process answers a worker that asks what is installed."""
-    answer = catalogue.run({}, None, lambda _seen: None)
-    return json.dumps(answer["announcements"])
+    answer = catalogue.run(Request(), None, lambda _seen: None)
+    return wire.write_answer(CATALOGUE, answer)
 
 
 @pytest.fixture
@@ -43,7 +43,9 @@ def app(sqlite_database: Engine, tmp_path: Path) -> Iterator[FastAPI]:
     """A model ``m`` with a live version, on a dataset ``d``; all that is installed is announced."""
     with callers.application(callers.settings_on(sqlite_database, tmp_path)) as running:
         with running.state.sessions() as session:
-            made = [Announcement(**one) for one in json.loads(announced())]
+            reply = wire.read_reply(CATALOGUE, announced())
+            assert isinstance(reply, wire.Answered)
+            made = reply.answer.announcements
             capabilities.announce(session, made, now=NOW)
             model = factories.model(session, factories.dataset(session, name="d"), name="m")
             factories.version(session, model)

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from service.errors import Unavailable
 from service.ledger import capabilities, db
-from service.ledger.capabilities import Announcement, UnknownCapability, WrongOptions
+from service.ledger.capabilities import UnknownCapability, WrongOptions
+from service.messages.catalogue import Announcement
 from tests.factories import NOW
 from tests.service import announcements
 

@@ -47,6 +47,7 @@ from service.ledger.tables import (
     Model,
     Record,
 )
+from service.messages.catalogue import Announcement
 from tests import factories
 from tests.factories import NOW
 
@@ -279,7 +280,7 @@ def test_a_class_request_needs_a_method_that_forgets_classes(
 ) -> None:
     data = factories.dataset(session)
     _published(session, data, policy={"method": "iau"})
-    known = capabilities.Announcement("method", "iau", "", {}, "1", {"forgets": forgets})
+    known = Announcement("method", "iau", "", {}, "1", {"forgets": forgets})
     capabilities.announce(session, [known], now=NOW)
     ask = Ask(data.name, "class", label=1)
     if allowed:

@@ -45,6 +45,7 @@ from service.ledger.tables import (
     Suppression,
     Version,
 )
+from service.messages.catalogue import Announcement
 from tests import factories
 from tests.factories import DIGESTER, NOW
 
@@ -266,7 +267,7 @@ def test_a_model_that_goes_live_later_joins_it(session: Session) -> None:
 
 def test_a_policy_may_not_change_to_what_cannot_do_it(session: Session) -> None:
     announced = [
-        capabilities.Announcement("method", name, "", {"properties": {}}, "1", {"forgets": forgets})
+        Announcement("method", name, "", {"properties": {}}, "1", {"forgets": forgets})
         for name, forgets in (("iau", ["records"]), ("whole", ["class"]))
     ]
     capabilities.announce(session, announced, now=NOW)

@@ -1,0 +1,43 @@
+"""Ask what an installation can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from service.messages.operation import Operation, Struct
+from service.messages.parts import Fraction
+
+Kind = Literal["method", "architecture", "recipe", "criteria", "gate"]
+
+
+@dataclass(frozen=True)
+class Announcement(Struct):
+    """One thing that a worker can do; ``options_schema`` is the JSON schema of its options.
+
+    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` and
+    ``cost`` (``step`` or ``training``); of a gate: ``concern``, ``metric``, ``needs``,
+    ``direction`` and ``disclosure``.
+    """
+
+    kind: Kind
+    name: str
+    summary: str
+    options_schema: dict[str, Any]
+    code_version: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request(Struct):
+    """Nothing needs to be said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Struct):
+    """Every installed method, architecture and gate, the recipe and the criteria."""
+
+    announcements: list[Announcement]
+
+
+CATALOGUE = Operation("catalogue", Request, Answer, Fraction)

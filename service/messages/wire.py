@@ -1,0 +1,134 @@
+"""Messages as lines of JSON: the only place where they are written and read.
+
+A worker sends ``{"operation": NAME, "request": {...}}``; the compute process answers with any
+number of ``{"progress": {...}}`` and then ``{"answer": {...}}`` or ``{"failure": {...}}``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from service.messages.catalogue import CATALOGUE
+from service.messages.failures import Failure
+from service.messages.operation import Answer, Operation, Progress, Request
+
+_UNTYPED = ("describe", "measure", "train", "prepare", "references", "unlearn")
+_ALL: list[Operation[Any, Any, Any]] = [
+    CATALOGUE,
+    *(Operation(name, dict, dict, dict) for name in _UNTYPED),
+]
+OPERATIONS: dict[str, Operation[Any, Any, Any]] = {one.name: one for one in _ALL}
+
+#: A line that is no message may be wrong in each of many places.
+_MOST_FAULTS = 5
+
+
+class BadMessage(ValueError):
+    """A line that is no message; what stands in it is not told: it may be a person's."""
+
+
+@dataclass(frozen=True)
+class Answered(Generic[Answer]):
+    """The last reply: the computation is done."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Progressed(Generic[Progress]):
+    """One of the replies before the last."""
+
+    progress: Progress
+
+
+def write_request(operation: Operation[Request, Answer, Progress], request: Request) -> str:
+    """Return the line, without its end, that asks for ``operation``."""
+    return _line({"operation": operation.name, "request": _plain(operation.request, request)})
+
+
+def read_request(line: str) -> tuple[Operation[Any, Any, Any], Any]:
+    """Return the operation that a line asks for, and its request; ``BadMessage``: none."""
+    message = _object(line, {"operation", "request"})
+    operation = OPERATIONS.get(str(message["operation"]))
+    if operation is None:
+        raise BadMessage("it asks for an operation that does not exist")
+    return operation, _read(operation.request, message["request"], f"request of {operation.name}")
+
+
+def write_progress(operation: Operation[Request, Answer, Progress], progress: Progress) -> str:
+    """Return the line that says how far ``operation`` is."""
+    return _line({"progress": _plain(operation.progress, progress)})
+
+
+def write_answer(operation: Operation[Request, Answer, Progress], answer: Answer) -> str:
+    """Return the line that answers.
+
+    ``TypeError``: it has a value of another type than it says; ``ValueError``: it holds a number
+    that JSON has no word for.
+    """
+    return _line({"answer": _plain(operation.answer, answer)})
+
+
+def write_failure(failure: Failure) -> str:
+    """Return the line that takes the place of an answer."""
+    return _line({"failure": _plain(Failure, failure)})
+
+
+def read_reply(
+    operation: Operation[Request, Answer, Progress], line: str
+) -> Answered[Answer] | Progressed[Progress] | Failure:
+    """Return what a line of a compute process says about ``operation``; ``BadMessage``: nothing."""
+    message = _object(line)
+    [(kind, content)] = message.items() if len(message) == 1 else [("", None)]
+    if kind == "progress":
+        told: Progress = _read(operation.progress, content, f"progress of {operation.name}")
+        return Progressed(told)
+    if kind == "answer":
+        answer: Answer = _read(operation.answer, content, f"answer of {operation.name}")
+        return Answered(answer)
+    if kind == "failure":
+        failure: Failure = _read(Failure, content, "failure")
+        return failure
+    raise BadMessage("it is neither progress nor an answer nor a failure")
+
+
+def _object(line: str, keys: set[str] | None = None) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError as error:
+        raise BadMessage("it is not JSON") from error
+    if not isinstance(message, dict) or (keys is not None and set(message) != keys):
+        raise BadMessage("it does not have the fields of a message")
+    return message
+
+
+def _line(message: dict[str, Any]) -> str:
+    return json.dumps(message, allow_nan=False)
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    try:
+        return _adapter(kind).dump_python(value, warnings="error")
+    except PydanticSerializationError:  # its text has the value
+        raise TypeError(f"what was to be sent does not have the types of {kind}") from None
+
+
+def _read(kind: Any, value: Any, what: str) -> Any:
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_context=False, include_url=False)
+        found = found[:_MOST_FAULTS]
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in found)
+        raise BadMessage(f"{what}: {told}") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -12,7 +12,8 @@ from service.errors import ServiceError
 from service.ledger import leases, locks, measurements
 from service.ledger.tables import Model, Version
 from service.messages.failures import FailureKind
-from service.messages.wire import OPERATIONS
+from service.messages.measure import MEASURE, Answer, Request
+from service.messages.parts import Fraction
 from workers import plans
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -52,7 +53,7 @@ def _measure(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     reach("import.claimed")
     try:
         answer = runtime.ask(
-            OPERATIONS["measure"],
+            MEASURE,
             request,
             held=held,
             timeout_seconds=runtime.settings.batch_timeout_seconds,
@@ -71,7 +72,7 @@ def _measure(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     return True
 
 
-def _start(runtime: Runtime, version_id: int, held: leases.Held) -> dict[str, Any] | None:
+def _start(runtime: Runtime, version_id: int, held: leases.Held) -> Request | None:
     with runtime.session() as session:
         leases.hold(session, held)
         version = session.get_one(Version, version_id)
@@ -85,23 +86,25 @@ def _start(runtime: Runtime, version_id: int, held: leases.Held) -> dict[str, An
             error = waiting.error or "the worker died each time it measured it"
             _give_up(runtime, session, model, version, error)
             return None
-        return {
-            "store": runtime.store.ticket(dataset.array_key),
-            "array": dataset.array_key,
-            "model": plans.model(model),
-            "digest": version.digest,
-            "data_revision": dataset.revision,
-            "excluded": plans.excluded_rows(session, dataset.id),
-            "trained_on": plans.trained_on(session, version),
-        }
+        return Request(
+            data=plans.view(
+                runtime.store,
+                dataset,
+                excluded=plans.excluded_rows(session, dataset.id),
+                trained_on=plans.trained_on(session, version),
+            ),
+            data_revision=dataset.revision,
+            model=plans.model(model),
+            digest=version.digest,
+        )
 
 
 def _record(
     runtime: Runtime,
     version_id: int,
     held: leases.Held,
-    request: dict[str, Any],
-    answer: dict[str, Any],
+    request: Request,
+    answer: Answer,
 ) -> None:
     with runtime.session() as session:
         leases.hold(session, held)
@@ -110,8 +113,8 @@ def _record(
             session,
             session.get_one(Model, version.model_id),
             version,
-            measured=answer["verification"],
-            data_revision=request["data_revision"],
+            measured=answer.verification,
+            data_revision=request.data_revision,
             actor=runtime.actor,
             now=runtime.now(),
         )
@@ -149,6 +152,6 @@ def _give_up(runtime: Runtime, session: Any, model: Model, version: Version, err
     )
 
 
-def _show(runtime: Runtime, version_id: int, seen: dict[str, Any]) -> None:
+def _show(runtime: Runtime, version_id: int, seen: Fraction) -> None:
     with runtime.session() as session:
-        measurements.progress(session, version_id, seen["fraction"])
+        measurements.progress(session, version_id, seen.fraction)

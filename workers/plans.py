@@ -33,6 +33,7 @@ from service.ledger.tables import (
     RecordListRow,
     Version,
 )
+from service.messages import parts
 
 AUDIT_SPLIT = 2
 
@@ -45,13 +46,28 @@ Known = tuple[str, int | str]
 EVERYTHING: Mapping[Known, int] = {}
 
 
-def model(found: Model) -> dict[str, Any]:
+def model(found: Model) -> parts.Model:
     """What a compute process needs to build the model."""
-    return {
-        "architecture": found.architecture,
-        "transform": found.transform,
-        "recipe": found.recipe,
-    }
+    return parts.Model(
+        architecture=parts.Architecture(
+            name=found.architecture["name"], parameters=found.architecture["parameters"]
+        ),
+        transform=found.transform,
+        recipe=found.recipe,
+    )
+
+
+def view(
+    store: Store, dataset: Dataset, *, excluded: list[int], trained_on: list[int] | None = None
+) -> parts.View:
+    """The dataset's array, and the keys of its rows where they are encrypted."""
+    assert dataset.array_key is not None  # a model is of a dataset that is ready
+    return parts.View(
+        store=store.ticket(dataset.array_key),
+        array=dataset.array_key,
+        excluded=excluded,
+        trained_on=trained_on,
+    )
 
 
 def feature_names(session: Session, dataset: Dataset) -> list[str]:

@@ -10,6 +10,7 @@ from service.ledger import leases, models, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, Dataset, Model, Version
+from service.messages.describe import DESCRIBE, Request
 from service.messages.failures import MACHINE_FAULTS
 from service.messages.wire import OPERATIONS
 from workers import pipeline, plans
@@ -51,17 +52,18 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
     with runtime.session() as session:
         model = session.get_one(Model, model_id)
         dataset = session.get_one(Dataset, model.dataset_id)
-        request = {
-            "store": runtime.store.ticket(dataset.array_key),
-            "array": dataset.array_key,
-            "classes": dataset.classes,
-            "features": plans.feature_names(session, dataset),
-            "excluded": plans.excluded_rows(session, dataset.id),
-            "model": plans.model(model),
-        }
+        assert dataset.classes is not None  # a model is of a dataset that is ready
+        request = Request(
+            data=plans.view(
+                runtime.store, dataset, excluded=plans.excluded_rows(session, dataset.id)
+            ),
+            model=plans.model(model),
+            classes=dataset.classes,
+            features=plans.feature_names(session, dataset),
+        )
     try:
         answer = runtime.ask(
-            OPERATIONS["describe"],
+            DESCRIBE,
             request,
             held=held,
             timeout_seconds=runtime.settings.batch_timeout_seconds,
@@ -73,13 +75,17 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
             log.warning("model %d was not described: %s", model_id, failed)
             runtime.rest(f"describe:{model_id}")
             return
-        answer, error = {}, failed.detail
+        answer, error = None, failed.detail
     with runtime.session() as session:
         leases.hold(session, held)
         model = session.get_one(Model, model_id)
-        if answer:
+        if answer is not None:
             models.prepared(
-                session, model, answer["parameters"], tied=answer["tied"], actor=runtime.actor
+                session,
+                model,
+                {name: (one.shape, one.dtype) for name, one in answer.parameters.items()},
+                tied=answer.tied,
+                actor=runtime.actor,
             )
         else:
             models.invalid(session, model, error=error, actor=runtime.actor)

@@ -3,8 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from service.messages.operation import Struct
+
+#: What a store gives away so that another process can open it (``models_store.Store.ticket``). It
+#: is carried, and looked into by the store alone.
+Ticket = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Struct):
+    """The name of an installed architecture, and its parameters as it announced them."""
+
+    name: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Struct):
+    """What a network is built and trained by; ``transform`` and ``recipe`` as announced."""
+
+    architecture: Architecture
+    transform: dict[str, Any]
+    recipe: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View(Struct):
+    """The array of a dataset, and which of its rows may be read.
+
+    ``excluded`` rows may not; ``trained_on`` take the place of the train split, None: the split.
+    """
+
+    store: Ticket
+    array: str
+    excluded: list[int]
+    trained_on: list[int] | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,17 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from service.messages.catalogue import CATALOGUE
+from service.messages.describe import DESCRIBE
 from service.messages.failures import Failure
+from service.messages.measure import MEASURE
 from service.messages.operation import Answer, Operation, Progress, Request
+from service.messages.parts import Model
 
-_UNTYPED = ("describe", "measure", "train", "prepare", "references", "unlearn")
+_UNTYPED = ("train", "prepare", "references", "unlearn")
 _ALL: list[Operation[Any, Any, Any]] = [
     CATALOGUE,
+    DESCRIBE,
+    MEASURE,
     *(Operation(name, dict, dict, dict) for name in _UNTYPED),
 ]
 OPERATIONS: dict[str, Operation[Any, Any, Any]] = {one.name: one for one in _ALL}
@@ -58,7 +63,10 @@ def read_request(line: str) -> tuple[Operation[Any, Any, Any], Any]:
     operation = OPERATIONS.get(str(message["operation"]))
     if operation is None:
         raise BadMessage("it asks for an operation that does not exist")
-    return operation, _read(operation.request, message["request"], f"request of {operation.name}")
+    request = _read(operation.request, message["request"], f"request of {operation.name}")
+    if operation.name in _UNTYPED and "model" in request:
+        request = request | {"model": _read(Model, request["model"], "model")}
+    return operation, request
 
 
 def write_progress(operation: Operation[Request, Answer, Progress], progress: Progress) -> str:

@@ -41,7 +41,7 @@ def test_same_process_answers_again_and_again(process: ComputeProcess) -> None:
 
 def test_error_of_an_operation_comes_back_with_its_kind(process: ComputeProcess) -> None:
     with pytest.raises(ComputeFailed) as failed:
-        process.call(OPERATIONS["describe"], {}, timeout_seconds=60)
+        process.call(OPERATIONS["train"], {}, timeout_seconds=60)
     assert (failed.value.kind, failed.value.name) == (FailureKind.UNFORESEEN, "KeyError")
     assert catalogue(process)
 

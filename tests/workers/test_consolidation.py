@@ -17,7 +17,7 @@ from service.ledger.tables import AuditEvent, Model, TrainingRun, Version
 from tests.workers.place import Place
 from unlearning import verification
 from unlearning.verification import divergence
-from workers import pipeline, prepare, train
+from workers import pipeline, plans, prepare, train
 from workers.compute import measuring, workspace
 from workers.data import open_array
 
@@ -183,15 +183,12 @@ def expected(town: Place, approximate: Version, exact: Version) -> dict:
     """The comparison on never-seen rows, worked out here from the stored weights."""
     place = workspace.Workspace(device="cpu", threads=1)
     store = town.runtime.store
-    recipe = {
-        "architecture": town.model().architecture,
-        "transform": town.model().transform,
-    }
+    model = plans.model(town.model())
     rows = open_array(store, town.array().key, excluded=town.training_rows()[:40])
     audit_rows = measuring.sets(rows, [])["audit"]
     first, second = (
         verification.score(
-            place.load(store, recipe, version.digest), audit_rows, keep_probabilities=True
+            place.load(store, model, version.digest), audit_rows, keep_probabilities=True
         )
         for version in (approximate, exact)
     )

@@ -17,7 +17,7 @@ from service.ledger.tables import Artifact, Lease, Model
 from tests.stored import load
 from tests.workers.place import Place
 from unlearning.verification import lira
-from workers import purge, references
+from workers import plans, purge, references
 from workers.compute.references import DRAWN_OUT, WEIGHTS, draw
 from workers.compute.workspace import Workspace
 
@@ -105,9 +105,7 @@ def test_attack_uses_only_models_that_never_saw_the_record(town: Place) -> None:
     assert metric["rows"] == 40
     told = {one["row"]: one["control"] for one in metric["per_record"]}
     assert sorted(told) == rows
-    model = town.model()
-    described = {"architecture": model.architecture, "transform": model.transform}
-    network = Workspace(device="cpu").fresh(described).eval()
+    network = Workspace(device="cpu").fresh(plans.model(town.model())).eval()
 
     def odds(weights: dict[str, torch.Tensor], row: int) -> float:
         network.network.load_state_dict(weights)

@@ -12,6 +12,8 @@ from torch import nn
 
 from models_store import open_store
 from service.ledger.tables import Dataset
+from service.messages import parts
+from service.messages.describe import Request
 from tests.stored import check_file, receive
 from tests.workers.place import Place
 from unlearning import architectures
@@ -41,11 +43,11 @@ def build(parameters):
     return Tied(parameters.inputs)
 '''
 
-MODEL = {
-    "architecture": {"name": "tied", "parameters": {}},
-    "transform": {"scale": 1 / 16, "mean": [0.0], "std": [1.0]},
-    "recipe": {},
-}
+MODEL = parts.Model(
+    architecture=parts.Architecture(name="tied", parameters={}),
+    transform={"scale": 1 / 16, "mean": [0.0], "std": [1.0]},
+    recipe={},
+)
 TIES = [["first.weight", "second.weight"]]
 
 
@@ -64,17 +66,17 @@ def test_a_worker_tells_which_names_are_one_tensor(town: Place) -> None:
     with town.runtime.session() as session:
         array = session.scalars(select(Dataset.array_key)).one()
     place = workspace.Workspace(device="cpu", threads=1)
-    request = {
-        "store": town.runtime.store.ticket(array),
-        "array": array,
-        "classes": 10,
-        "model": MODEL,
-        "excluded": [],
-        "features": None,
-    }
+    request = Request(
+        data=parts.View(
+            store=town.runtime.store.ticket(array), array=array, excluded=[], trained_on=None
+        ),
+        model=MODEL,
+        classes=10,
+        features=[],
+    )
     described = describe.run(request, place, lambda seen: None)
-    assert described["tied"] == TIES
-    assert {"first.weight", "second.weight"} <= described["parameters"].keys()
+    assert described.tied == TIES
+    assert {"first.weight", "second.weight"} <= described.parameters.keys()
 
 
 def test_a_file_of_save_model_loads_with_its_ties(tmp_path: Path) -> None:

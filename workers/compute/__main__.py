@@ -48,7 +48,7 @@ def _serve(line: str, place: Any, replies: IO[str]) -> None:
     def progress(seen: Any) -> None:
         nonlocal last
         # Where something was stored must reach the worker, however soon it comes.
-        if "kept" in seen or time.monotonic() - last >= PROGRESS_SECONDS:
+        if _is_kept(seen) or time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
             replies.write(wire.write_progress(operation, seen) + "\n")
 
@@ -61,6 +61,10 @@ def _serve(line: str, place: Any, replies: IO[str]) -> None:
         log.exception("operation %s failed", operation.name)
         reply = wire.write_failure(failures.of(error))
     replies.write(reply + "\n")
+
+
+def _is_kept(seen: Any) -> bool:
+    return isinstance(seen, dict) and "kept" in seen
 
 
 def _follow(stdin: IO[str]) -> Any:

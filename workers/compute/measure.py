@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from service.messages.measure import Answer, Request
+from service.messages.parts import Fraction
 from unlearning import verification
 from unlearning.verification import imported
-from workers import data
 from workers.compute import measuring
 from workers.compute.workspace import Workspace
 
 
-def run(
-    request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """``{"verification": {...}}`` of the checkpoint ``request["digest"]``."""
-    store = place.store(request["store"])
-    rows = data.open_array(
-        store, request["array"], excluded=request["excluded"], trained_on=request["trained_on"]
-    )
-    model = place.load(store, request["model"], request["digest"])
+def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
+    """The verification of the checkpoint that the request names."""
+    store, rows = place.open(request.data)
+    model = place.load(store, request.model, request.digest)
     scored: dict[str, verification.Scores] = {}
     sets = measuring.sets_of_import(rows)
     for done, (name, examples) in enumerate(sets.items()):
-        progress({"fraction": done / len(sets)})
+        progress(Fraction(fraction=done / len(sets)))
         scored[name] = verification.score(model, examples)
-    return {
-        "verification": {
+    return Answer(
+        verification={
             "kind": "import",
             **imported.judge(scored["retain"], scored["audit"]),
             "sets": {name: measuring.figures(found) for name, found in scored.items()},
         }
-    }
+    )

@@ -141,7 +141,7 @@ def _fit(
         model,
         train,
         validation,
-        recipe=options.parse(training.Recipe, request["model"]["recipe"]),
+        recipe=options.parse(training.Recipe, request["model"].recipe),
         generator=generator,
         progress=lambda fraction: progress({"fraction": fraction}),
     )

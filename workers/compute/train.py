@@ -31,7 +31,7 @@ def run(
     began = time.perf_counter()
     rows = data.open_array(store, request["array"], excluded=request["excluded"])
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
-    recipe = options.parse(training.Recipe, request["model"]["recipe"])
+    recipe = options.parse(training.Recipe, request["model"].recipe)
     criteria = verification.parse_criteria(request["gates"])
     generator = torch.Generator().manual_seed(request["seed"])
     kept = None

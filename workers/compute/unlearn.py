@@ -199,7 +199,7 @@ def _context(
         fresh=lambda: place.fresh(
             request["model"], generator=torch.Generator().manual_seed(request["seed"])
         ),
-        recipe=options.parse(training.Recipe, request["model"]["recipe"]),
+        recipe=options.parse(training.Recipe, request["model"].recipe),
         update_log=_update_log(store, request),
         progress=lambda fraction: progress({"fraction": fraction}),
         **_keeping(request, store, progress),

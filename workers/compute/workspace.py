@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from models_store import Store, opening
 from models_store import tensors as stored
 from models_store.protocols import Kind
+from service.messages import parts
 from unlearning import architectures
 from unlearning.architectures import Classifier, Transform
-from workers import devices
+from workers import data, devices
+from workers.data import Data
 
 Thing = TypeVar("Thing")
 
@@ -35,10 +37,18 @@ class Workspace:
         self._kept: OrderedDict[tuple[str, ...], Any] = OrderedDict()
         self._store: Store | None = None
 
-    def store(self, ticket: dict[str, Any]) -> Store:
+    def store(self, ticket: parts.Ticket) -> Store:
         """The store that a request names; with what was read of it for the request before."""
         self._store = opening.open_ticket(ticket, earlier=self._store)
         return self._store
+
+    def open(self, view: parts.View) -> tuple[Store, Data]:
+        """The store of a view, and the view's rows."""
+        store = self.store(view.store)
+        rows = data.open_array(
+            store, view.array, excluded=view.excluded, trained_on=view.trained_on
+        )
+        return store, rows
 
     def kept(self, key: tuple[str, ...], make: Callable[[], Thing]) -> Thing:
         """The thing remembered under ``key``, made now if it is not there."""
@@ -61,20 +71,18 @@ class Workspace:
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
 
-    def fresh(
-        self, model: Mapping[str, Any], *, generator: torch.Generator | None = None
-    ) -> Classifier:
+    def fresh(self, model: parts.Model, *, generator: torch.Generator | None = None) -> Classifier:
         """An untrained classifier of the model's architecture, on the device."""
-        transform = Transform(**{k: _tupled(v) for k, v in model["transform"].items()})
+        transform = Transform(**{k: _tupled(v) for k, v in model.transform.items()})
         made = architectures.classifier(
-            model["architecture"]["name"],
-            model["architecture"]["parameters"],
+            model.architecture.name,
+            model.architecture.parameters,
             transform,
             generator=generator,
         )
         return made.to(self.device)
 
-    def load(self, store: Store, model: Mapping[str, Any], digest: str) -> Classifier:
+    def load(self, store: Store, model: parts.Model, digest: str) -> Classifier:
         """The classifier with the weights ``digest``; the caller may change it."""
         classifier = self.fresh(model)
         weights = load(store, "checkpoints", digest)

@@ -1,0 +1,37 @@
+"""Ask whether an architecture builds on its data, and which weights it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.messages.operation import Operation, Struct
+from service.messages.parts import Fraction, Model, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Struct):
+    """``features`` are the names of the columns of a table; [] where they are not known."""
+
+    data: View
+    model: Model
+    classes: int
+    features: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight(Struct):
+    """The shape and the type of a tensor, such as ``float32``."""
+
+    shape: list[int]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Struct):
+    """Weights by name; ``tied`` are groups of names that stand for one tensor."""
+
+    parameters: dict[str, Weight]
+    tied: list[list[str]]
+
+
+DESCRIBE = Operation("describe", Request, Answer, Fraction)

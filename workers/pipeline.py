@@ -19,6 +19,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -40,6 +41,7 @@ from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
 from service.messages.failures import MACHINE_FAULTS, FailureKind
+from service.messages.parts import Made
 from service.messages.wire import OPERATIONS
 from workers import caches, erase, plans, retrains
 from workers.compute.process import ComputeFailed, Stopping
@@ -508,16 +510,22 @@ def _complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claim
         versions.retire_tainted(session, model, keep=base, actor=runtime.actor, now=runtime.now())
 
 
-def attach(
-    session: Session, version: Version, artifacts: list[dict[str, Any]], *, now: Any
-) -> None:
+def attach(session: Session, version: Version, artifacts: list[Made], *, now: datetime) -> None:
     """Register the internal state that a computation stored; an anchor's cache is the anchor's."""
-    of_anchor = [made for made in artifacts if made.get("of_anchor")]
+    of_anchor = [_artifact(made) for made in artifacts if made.of_anchor]
     if of_anchor:
         versions.attach(session, session.get_one(Version, version.anchor_id), of_anchor, now=now)
-    versions.attach(
-        session, version, [made for made in artifacts if not made.get("of_anchor")], now=now
-    )
+    of_version = [_artifact(made) for made in artifacts if not made.of_anchor]
+    versions.attach(session, version, of_version, now=now)
+
+
+def _artifact(made: Made) -> dict[str, Any]:
+    return {
+        "kind": made.kind,
+        "digest": made.digest,
+        "size_bytes": made.size_bytes,
+        "notes": made.notes,
+    }
 
 
 def _expected_production(model: Model, base: Version) -> int | None:

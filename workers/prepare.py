@@ -10,9 +10,9 @@ from service.ledger import leases, models, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, Dataset, Model, Version
-from service.messages.describe import DESCRIBE, Request
+from service.messages import describe
+from service.messages import prepare as messages
 from service.messages.failures import MACHINE_FAULTS
-from service.messages.wire import OPERATIONS
 from workers import pipeline, plans
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -53,7 +53,7 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
         model = session.get_one(Model, model_id)
         dataset = session.get_one(Dataset, model.dataset_id)
         assert dataset.classes is not None  # a model is of a dataset that is ready
-        request = Request(
+        request = describe.Request(
             data=plans.view(
                 runtime.store, dataset, excluded=plans.excluded_rows(session, dataset.id)
             ),
@@ -63,7 +63,7 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
         )
     try:
         answer = runtime.ask(
-            DESCRIBE,
+            describe.DESCRIBE,
             request,
             held=held,
             timeout_seconds=runtime.settings.batch_timeout_seconds,
@@ -124,18 +124,20 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         dataset = session.get_one(Dataset, model.dataset_id)
         if versions.artifact(session, anchor_id, "caches") is not None:
             return False
-        request = {
-            "store": runtime.store.ticket(dataset.array_key),
-            "array": dataset.array_key,
-            "model": plans.model(model),
-            "anchor": plans.anchor(session, version),
-            "excluded": plans.excluded_up_to(session, version),
-            "trained_on": plans.trained_on(session, version),
-            "seed": version.seed,
-        }
+        request = messages.Request(
+            data=plans.view(
+                runtime.store,
+                dataset,
+                excluded=plans.excluded_up_to(session, version),
+                trained_on=plans.trained_on(session, version),
+            ),
+            model=plans.model(model),
+            digest=version.digest,
+            seed=version.seed,
+        )
     try:
         answer = runtime.ask(
-            OPERATIONS["prepare"],
+            messages.PREPARE,
             request,
             held=held,
             timeout_seconds=runtime.settings.training_timeout_seconds,
@@ -154,6 +156,6 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         if version.status == VersionStatus.PURGED:
             return False  # without an entry, the sweep takes the file
         if versions.artifact(session, anchor_id, "caches") is None:
-            pipeline.attach(session, version, answer["artifacts"], now=runtime.now())
-            version.timings = version.timings | answer["timings"]
+            pipeline.attach(session, version, answer.artifacts, now=runtime.now())
+            version.timings = version.timings | answer.timings
     return True

@@ -12,7 +12,6 @@ served and are destroyed with it.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from sqlalchemy import select
 
@@ -20,7 +19,7 @@ from service.ledger import claims, leases
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Dataset, Model, Version
-from service.messages.wire import OPERATIONS
+from service.messages.references import REFERENCES, Answer, Request
 from workers import pipeline, plans
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -68,7 +67,7 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         return False
     try:
         answer = runtime.ask(
-            OPERATIONS["references"],
+            REFERENCES,
             request,
             held=held,
             timeout_seconds=runtime.settings.training_timeout_seconds,
@@ -92,7 +91,7 @@ def _give_way(runtime: Runtime) -> None:
             raise Stopping("a batch has precedence")
 
 
-def _request(runtime: Runtime, anchor_id: int) -> dict[str, Any] | None:
+def _request(runtime: Runtime, anchor_id: int) -> Request | None:
     with runtime.session() as session:
         version = session.get_one(Version, anchor_id)
         model = session.get_one(Model, version.model_id)
@@ -101,21 +100,23 @@ def _request(runtime: Runtime, anchor_id: int) -> dict[str, Any] | None:
         missing = plans.missing_references(session, anchor_id, policy)
         if not missing:
             return None
-        return {
-            "store": runtime.store.ticket(dataset.array_key),
-            "array": dataset.array_key,
-            "model": plans.model(model),
-            # Rows excluded since the anchor are left out: no model has to forget them again.
-            "excluded": plans.excluded_rows(session, dataset.id),
-            "trained_on": plans.trained_on(session, version),
-            "together": plans.subjects(session, dataset.id, record_list_id=version.record_list_id),
-            "seed": version.seed,
-            "index": missing[0],
-            "count": plans.reference_count(policy),
-        }
+        return Request(
+            data=plans.view(
+                runtime.store,
+                dataset,
+                # Rows excluded since the anchor are left out: no model has to forget them again.
+                excluded=plans.excluded_rows(session, dataset.id),
+                trained_on=plans.trained_on(session, version),
+            ),
+            model=plans.model(model),
+            together=plans.subjects(session, dataset.id, record_list_id=version.record_list_id),
+            seed=version.seed,
+            index=missing[0],
+            count=plans.reference_count(policy),
+        )
 
 
-def _record(runtime: Runtime, anchor_id: int, held: leases.Held, answer: dict[str, Any]) -> bool:
+def _record(runtime: Runtime, anchor_id: int, held: leases.Held, answer: Answer) -> bool:
     with runtime.session() as session:
         leases.hold(session, held)
         version = session.scalars(
@@ -124,7 +125,7 @@ def _record(runtime: Runtime, anchor_id: int, held: leases.Held, answer: dict[st
         if version.status == VersionStatus.PURGED:
             # Its anchor is gone and so must it be: without an entry, the sweep takes the file.
             return False
-        pipeline.attach(session, version, answer["artifacts"], now=runtime.now())
+        pipeline.attach(session, version, answer.artifacts, now=runtime.now())
     return True
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from service.messages.operation import Struct
 
 #: What a store gives away so that another process can open it (``models_store.Store.ticket``). It
 #: is carried, and looked into by the store alone.
 Ticket = dict[str, Any]
+
+#: Kinds of internal state.
+Internal = Literal["caches", "states", "scores", "logs", "references"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,26 @@ class View(Struct):
     array: str
     excluded: list[int]
     trained_on: list[int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved(Struct):
+    """A file that was stored under its digest."""
+
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(Saved):
+    """Internal state that was stored: of the version that is made, or ``of_anchor``.
+
+    ``notes`` are shown beside it.
+    """
+
+    kind: Internal
+    notes: dict[str, Any]
+    of_anchor: bool
 
 
 @dataclass(frozen=True, kw_only=True)

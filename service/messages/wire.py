@@ -19,13 +19,17 @@ from service.messages.describe import DESCRIBE
 from service.messages.failures import Failure
 from service.messages.measure import MEASURE
 from service.messages.operation import Answer, Operation, Progress, Request
-from service.messages.parts import Model
+from service.messages.parts import Made, Model
+from service.messages.prepare import PREPARE
+from service.messages.references import REFERENCES
 
-_UNTYPED = ("train", "prepare", "references", "unlearn")
+_UNTYPED = ("train", "unlearn")
 _ALL: list[Operation[Any, Any, Any]] = [
     CATALOGUE,
     DESCRIBE,
     MEASURE,
+    PREPARE,
+    REFERENCES,
     *(Operation(name, dict, dict, dict) for name in _UNTYPED),
 ]
 OPERATIONS: dict[str, Operation[Any, Any, Any]] = {one.name: one for one in _ALL}
@@ -99,6 +103,8 @@ def read_reply(
         return Progressed(told)
     if kind == "answer":
         answer: Answer = _read(operation.answer, content, f"answer of {operation.name}")
+        if isinstance(answer, dict):
+            answer["artifacts"] = _read(list[Made], answer["artifacts"], "artifacts")
         return Answered(answer)
     if kind == "failure":
         failure: Failure = _read(Failure, content, "failure")

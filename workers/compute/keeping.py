@@ -37,7 +37,7 @@ class Keeper:
         if began < self._due:
             return
         saved = workspace.save(self._store, "trainings", state.to_tensors(), {"owner": self._owner})
-        self._tell({"kept": saved["digest"], "epoch": len(state.history)})
+        self._tell({"kept": saved.digest, "epoch": len(state.history)})
         now = time.monotonic()
         self._due = now + max(self._seconds, (now - began) / MOST_SHARE if self._seconds else 0.0)
 

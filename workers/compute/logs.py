@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from models_store import Store
+from service.messages.parts import Made
 from unlearning import update_log
 from unlearning.update_log import UpdateLog
 from workers.compute import workspace
 
 
-def keep(store: Store, log: UpdateLog | None) -> list[dict[str, Any]]:
+def keep(store: Store, log: UpdateLog | None) -> list[Made]:
     """Store a log; what a worker needs to register it.
 
     A log that outgrew its size is not kept: taking back a part of what a row did is no use.
@@ -25,7 +26,7 @@ def keep(store: Store, log: UpdateLog | None) -> list[dict[str, Any]]:
     if log is None or not log.complete:
         return []
     saved = workspace.save(store, "logs", log.to_tensors(), {})
-    return [saved | {"notes": describe(log)["update_log"]}]
+    return [workspace.made("logs", saved, describe(log)["update_log"])]
 
 
 def describe(log: UpdateLog | None) -> dict[str, Any]:

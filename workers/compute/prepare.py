@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from models_store import Store
+from service.messages.parts import Fraction, Made
+from service.messages.prepare import Answer, Request
 from unlearning import preparation
 from unlearning.anchor import Anchor
 from workers import data
@@ -16,33 +17,28 @@ from workers.compute import workspace
 from workers.compute.workspace import Workspace
 
 
-def run(
-    request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
     """Prepare the anchor of ``request``; the cache's place in the store."""
-    store = place.store(request["store"])
     began = time.perf_counter()
-    rows = data.open_array(
-        store,
-        request["array"],
-        excluded=request["excluded"],
-        trained_on=request["trained_on"],
-    )
-    model = place.load(store, request["model"], request["anchor"]["digest"])
+    store, rows = place.open(request.data)
+    model = place.load(store, request.model, request.digest)
     prepared = preparation.prepare(
         model,
         rows.split(data.TRAIN),
         rows.split(data.VALIDATION),
-        generator=torch.Generator().manual_seed(request["seed"]),
-        progress=lambda fraction: progress({"fraction": fraction}),
+        generator=torch.Generator().manual_seed(request.seed),
+        progress=lambda fraction: progress(Fraction(fraction=fraction)),
     )
-    return {
-        "artifacts": [keep(store, request["anchor"]["digest"], prepared)],
-        "timings": {"prepare": time.perf_counter() - began},
-    }
+    return Answer(
+        artifacts=[keep(store, request.digest, prepared)],
+        timings={"prepare": time.perf_counter() - began},
+    )
 
 
-def keep(store: Store, digest: str, prepared: Anchor) -> dict[str, Any]:
-    """Save an anchor's cache; what a worker needs to register it."""
+def keep(store: Store, digest: str, prepared: Anchor, *, of_anchor: bool = False) -> Made:
+    """Save an anchor's cache; what a worker needs to register it.
+
+    ``of_anchor``: it was made on the way to another version.
+    """
     saved = workspace.save(store, "caches", prepared.to_tensors(), {"of": digest})
-    return saved | {"notes": {"rows": prepared.count}}
+    return workspace.made("caches", saved, {"rows": prepared.count}, of_anchor=of_anchor)

@@ -30,6 +30,8 @@ import torch
 from numpy.typing import NDArray
 
 from models_store import errors
+from service.messages.parts import Fraction
+from service.messages.references import Answer, Request
 from unlearning import objective, options, training, verification
 from unlearning.architectures import Classifier
 from unlearning.examples import Examples
@@ -45,24 +47,13 @@ DRAWN_OUT = "drawn_out"
 WEIGHTS = "weights."
 
 
-def run(
-    request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
     """Train model ``index`` of ``count`` on the rows that it was not drawn out for."""
-    store = place.store(request["store"])
     began = time.perf_counter()
-    rows = data.open_array(
-        store,
-        request["array"],
-        excluded=request["excluded"],
-        trained_on=request["trained_on"],
-    )
-    drawn = draw(
-        len(rows.y),
-        count=request["count"],
-        seed=request["seed"],
-        together=request["together"],
-    )[request["index"]]
+    store, rows = place.open(request.data)
+    drawn = draw(len(rows.y), count=request.count, seed=request.seed, together=request.together)[
+        request.index
+    ]
     train = rows.split(data.TRAIN)
     train = train.subset((~drawn[train.positions]).nonzero()[:, 0])
     model = _fit(request, place, train, rows.split(data.VALIDATION), progress)
@@ -70,14 +61,14 @@ def run(
     named[DRAWN_OUT] = torch.from_numpy(np.packbits(drawn.numpy()))
     saved = workspace.save(store, "checkpoints", named, {"origin": "reference"})
     notes = {
-        "index": request["index"],
-        "count": request["count"],
-        "seed": request["seed"],
+        "index": request.index,
+        "count": request.count,
+        "seed": request.seed,
         "training_rows": len(train),
         "rows_digest": hashlib.sha256(train.positions.numpy().astype("<i8").tobytes()).hexdigest(),
         "seconds": time.perf_counter() - began,
     }
-    return {"artifacts": [saved | {"kind": "references", "notes": notes}]}
+    return Answer(artifacts=[workspace.made("references", saved, notes)])
 
 
 def draw(rows: int, *, count: int, seed: int, together: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -129,21 +120,21 @@ def outsiders(
 
 
 def _fit(
-    request: dict[str, Any],
+    request: Request,
     place: Workspace,
     train: Examples,
     validation: Examples,
-    progress: Callable[[dict[str, Any]], None],
+    progress: Callable[[Fraction], None],
 ) -> Classifier:
-    generator = torch.Generator().manual_seed(request["seed"] + 1 + request["index"])
-    model = place.fresh(request["model"], generator=generator)
+    generator = torch.Generator().manual_seed(request.seed + 1 + request.index)
+    model = place.fresh(request.model, generator=generator)
     training.fit(
         model,
         train,
         validation,
-        recipe=options.parse(training.Recipe, request["model"].recipe),
+        recipe=options.parse(training.Recipe, request.model.recipe),
         generator=generator,
-        progress=lambda fraction: progress({"fraction": fraction}),
+        progress=lambda fraction: progress(Fraction(fraction=fraction)),
     )
     objective.recalibrate_batch_norm(model, train)
     return model

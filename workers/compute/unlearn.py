@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from models_store import Store, errors, tensors
+from service.messages.parts import Made, Saved
 from unlearning import anchor as anchors
 from unlearning import methods, objective, options, training, verification
 from unlearning.anchor import Anchor, Forgotten
@@ -96,7 +97,7 @@ def run(
     with clock.step("verify"):
         fixed = measuring.sets(rows, request["forget"], never_seen=request["never_seen"])
         unlearned, control, outside = _scored(
-            request, place, rows, forget, fixed, updated, checkpoint["digest"], base
+            request, place, rows, forget, fixed, updated, checkpoint.digest, base
         )
         found = verification.verify(
             unlearned,
@@ -106,7 +107,7 @@ def run(
             anchor_audit=None
             if exact
             else _anchor_audit(request, place, store, fixed["audit"], control),
-            changed=checkpoint["digest"] != request["base"]["digest"],
+            changed=checkpoint.digest != request["base"]["digest"],
             # An exact method has read nothing of the base, and no row that was excluded.
             lineage_clean=exact or request["lineage_clean"],
             criteria=criteria,
@@ -118,7 +119,7 @@ def run(
             ),
             relearn=_relearn(request, criteria, updated, forget, fixed["audit"], base),
         )
-        evidence = _store_evidence(store, checkpoint["digest"], unlearned, control, outside)
+        evidence = _store_evidence(store, checkpoint.digest, unlearned, control, outside)
     reach("compute.verified")
     return {
         "checkpoint": checkpoint,
@@ -279,19 +280,19 @@ def _internal_state(
     update: Update,
     context: Context,
     forgotten: Forgotten | None,
-) -> list[dict[str, Any]]:
+) -> list[Made]:
     """The anchor's cache if it was made on the way, and the running sums for the next batch."""
     if update.is_anchor:
         return logs.keep(store, update.update_log)
-    made: list[dict[str, Any]] = []
+    made: list[Made] = []
     if update.anchor is not None and context.anchor is None:
-        cache = prepare.keep(store, request["anchor"]["digest"], update.anchor)
-        place.keep(("anchor", cache["digest"]), update.anchor)
-        made.append(cache | {"of_anchor": True})
+        cache = prepare.keep(store, request["anchor"]["digest"], update.anchor, of_anchor=True)
+        place.keep(("anchor", cache.digest), update.anchor)
+        made.append(cache)
     if forgotten is not None:
         state = workspace.save(store, "states", forgotten.to_tensors(), {})
-        place.keep(("forgotten", state["digest"]), forgotten)
-        made.append(state | {"notes": {"rows": forgotten.count}})
+        place.keep(("forgotten", state.digest), forgotten)
+        made.append(workspace.made("states", state, {"rows": forgotten.count}))
     return made
 
 
@@ -393,7 +394,7 @@ def _store_evidence(
     unlearned: ModelScores,
     control: ModelScores,
     outside: Sequence[ModelScores],
-) -> dict[str, Any]:
+) -> Made:
     """Keep the scores that later, small batches are pooled with: forget and audit rows only."""
     sides = {"unlearned": unlearned, "control": control}
     sides |= {f"reference_{k:02d}": scored for k, scored in enumerate(outside)}
@@ -405,7 +406,9 @@ def _store_evidence(
         )
         named |= {f"{side}.{name}": array for name, array in kept.to_arrays().items()}
     saved = tensors.save(store.blobs, named, {"of": digest}, kind="scores")
-    return {"kind": "scores", "digest": saved.digest, "size_bytes": saved.size_bytes}
+    return workspace.made(
+        "scores", Saved(digest=saved.digest, size_bytes=saved.size_bytes), notes={}
+    )
 
 
 def _drift(

@@ -107,10 +107,27 @@ def arrays(named: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 def save(
     store: Store, kind: Kind, named: Mapping[str, Tensor], manifest: dict[str, Any]
-) -> dict[str, Any]:
+) -> parts.Saved:
     """Store tensors; what a worker needs to register them."""
     saved = stored.save(store.blobs, arrays(named), manifest, kind=kind)
-    return {"kind": kind, "digest": saved.digest, "size_bytes": saved.size_bytes}
+    return parts.Saved(digest=saved.digest, size_bytes=saved.size_bytes)
+
+
+def made(
+    kind: parts.Internal,
+    saved: parts.Saved,
+    notes: dict[str, Any],
+    *,
+    of_anchor: bool = False,
+) -> parts.Made:
+    """What was saved, as internal state of a version."""
+    return parts.Made(
+        digest=saved.digest,
+        size_bytes=saved.size_bytes,
+        kind=kind,
+        notes=notes,
+        of_anchor=of_anchor,
+    )
 
 
 def load(store: Store, kind: Kind, digest: str) -> dict[str, Tensor]:

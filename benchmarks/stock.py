@@ -27,7 +27,7 @@ from service.ledger import (
     versions,
 )
 from service.ledger.matching import Ask
-from service.ledger.policy import Policy
+from service.ledger.policy import MethodChoice, Policy
 from service.ledger.states import DatasetStatus
 from service.ledger.tables import (
     Artifact,
@@ -262,7 +262,7 @@ def _unlearn(town: Ledger, session: Session, held: leases.Held, kept: list[dict[
         batch = claims.claim(session, model, held=held, now=db.now())
         if batch is None:
             return
-        plans.for_batch(session, town.runtime.store, batch)
+        plans.for_batch(session, town.runtime.store, batch, MethodChoice(method="iau"))
         made = _register(
             session,
             model,

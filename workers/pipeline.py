@@ -42,7 +42,7 @@ from service.ledger.states import VersionStatus
 from service.ledger.tables import Batch, Model, Version
 from service.messages.failures import MACHINE_FAULTS, FailureKind
 from service.messages.parts import Made
-from service.messages.wire import OPERATIONS
+from service.messages.unlearn import UNLEARN, Answer, Request
 from workers import caches, erase, plans, retrains
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -94,7 +94,8 @@ class Claimed:
     """A batch and everything that its computation needs."""
 
     batch_id: str
-    request: dict[str, Any]
+    #: With the first of the methods.
+    request: Request
     #: What is still to be tried, in order, and which of it trains.
     methods: list[MethodChoice]
     training: list[bool]
@@ -232,7 +233,7 @@ def _claim(
     )
     # Where a batch has to be exact, no other method makes up for a retrain that failed.
     others = [] if batch.method == claims.EXACT else policy.fallbacks
-    request = plans.for_batch(session, runtime.store, batch, knows=runtime.compute.knows)
+    request = plans.for_batch(session, runtime.store, batch, first, knows=runtime.compute.knows)
     before = [entry["choice"] for entry in batch.tried]
     methods = [
         choice
@@ -254,7 +255,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
 
     False when the next one trains and this lane does not: the batch is left to the other one.
     """
-    if not claimed.request["forget"]:
+    if not claimed.request.forget:
         _complete_without_update(runtime, held, claimed)
         return True
     tried = list(claimed.tried)
@@ -266,7 +267,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
             _leave_to_training(runtime, held, claimed, tried)
             return False
         refusals = [entry["refusal"] for entry in tried]
-        request = claimed.request | {"method": choice.model_dump()}
+        request = replace(claimed.request, choice=plans.method(choice))
         if choice.method == retrains.METHOD:
             request = retrains.begin(runtime, held, claimed.batch_id, request)
         reach("batch.computing")
@@ -304,7 +305,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
             continue
         reach("batch.computed")
         if refusals:
-            answer["notes"]["passed_over"] = refusals
+            answer = replace(answer, notes=answer.notes | {"passed_over": refusals})
         promoted, why = _record(runtime, held, claimed, choice, request, answer)
         reach("batch.recorded")
         if promoted:
@@ -323,7 +324,8 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
 def _without_cache(runtime: Runtime, held: leases.Held, claimed: Claimed) -> Claimed:
     """The batch once its anchor's cache, found damaged, is destroyed: as if it never had one."""
     caches.destroy_damaged(runtime, held, claimed.batch_id)
-    request = claimed.request | {"anchor": claimed.request["anchor"] | {"cache": None}}
+    anchor = replace(claimed.request.anchor, cache=None)
+    request = replace(claimed.request, anchor=anchor)
     with runtime.session() as session:
         methods = [choice.method for choice in claimed.methods]
         training = plans.training(session, request, methods)
@@ -334,16 +336,16 @@ def _compute(
     runtime: Runtime,
     held: leases.Held,
     batch_id: str,
-    request: dict[str, Any],
+    request: Request,
     *,
     timeout_seconds: float,
-) -> dict[str, Any]:
+) -> Answer:
     """Ask the compute process; what it does not know it is told."""
     keeping = retrains.Keeping(runtime, held, batch_id, request)
 
-    def ask() -> dict[str, Any]:
+    def ask() -> Answer:
         return runtime.ask(
-            OPERATIONS["unlearn"],
+            UNLEARN,
             request,
             held=held,
             timeout_seconds=timeout_seconds,
@@ -357,9 +359,9 @@ def _compute(
             raise
         # It is another process than the one that was told, or has forgotten: it may, at any time.
         with runtime.session() as session:
-            request |= plans.everything(session, request)
+            request = replace(request, told=plans.everything(session, request.told))
         answer = ask()
-    runtime.compute.knows |= plans.known(request)
+    runtime.compute.knows |= plans.known(request.told)
     return answer
 
 
@@ -408,14 +410,14 @@ def _record(
     held: leases.Held,
     claimed: Claimed,
     choice: MethodChoice,
-    request: dict[str, Any],
-    answer: dict[str, Any],
+    request: Request,
+    answer: Answer,
 ) -> tuple[bool, str]:
     """Register, judge, and promote, hold or reject, in one transaction.
 
     Returns whether the batch needs no other method, and why not.
     """
-    verdict = answer["verification"]["verdict"]
+    verdict = answer.verification["verdict"]
     allowed, mark = _may_go_live(answer, claimed)
     with runtime.session() as session:
         batch = batches.running(session, claimed.batch_id, held=held)
@@ -426,37 +428,37 @@ def _record(
         version = versions.register(
             session,
             model,
-            origin="retrained" if answer["is_anchor"] else "unlearned",
+            origin="retrained" if answer.is_anchor else "unlearned",
             parent=base,
-            anchor_id=None if answer["is_anchor"] else base.anchor_id,
-            data_revision=(request["data_revision"] if answer["is_anchor"] else base.data_revision),
+            anchor_id=None if answer.is_anchor else base.anchor_id,
+            data_revision=(request.data_revision if answer.is_anchor else base.data_revision),
             record_list_id=base.record_list_id,  # a retrain takes the same rows, less the forgotten
-            digest=answer["checkpoint"]["digest"],
-            size_bytes=answer["checkpoint"]["size_bytes"],
+            digest=answer.checkpoint.digest,
+            size_bytes=answer.checkpoint.size_bytes,
             batch_id=batch.id,
             method=choice.method,
             options=choice.options,
-            seed=request["seed"],
+            seed=request.seed,
             code_version=workers.code_version(),
-            notes=answer["notes"] | {"retrain_because": answer["retrain_because"]},
-            timings=answer["timings"],
+            notes=answer.notes | {"retrain_because": answer.retrain_because},
+            timings=answer.timings,
             mark=mark if allowed else None,
             now=runtime.now(),
             actor=runtime.actor,
         )
-        attach(session, version, answer["artifacts"], now=runtime.now())
+        attach(session, version, answer.artifacts, now=runtime.now())
         verifications.store(
             session,
             model,
             version,
-            measured=answer["verification"],
-            data_revision=request["data_revision"],
+            measured=answer.verification,
+            data_revision=request.data_revision,
             actor=runtime.actor,
             now=runtime.now(),
         )
         if not allowed:
             versions.reject(session, model, version, verdict=verdict, actor=runtime.actor)
-            return False, _reasons(answer)
+            return False, _reasons(answer.verification)
         if mark == holds.MARK:
             until = holds.until(session, batch, Policy.model_validate(model.policy))
             if until is not None and until > runtime.now():
@@ -474,13 +476,13 @@ def _record(
             actor=runtime.actor,
             now=runtime.now(),
         )
-        _consolidate(session, runtime, model, version, answer["retrain_because"])
+        _consolidate(session, runtime, model, version, answer.retrain_because)
         reach("batch.recording")
     log.info("batch %s is live as version %d (%s)", batch.id, version.number, verdict)
     return True, ""
 
 
-def _may_go_live(answer: dict[str, Any], claimed: Claimed) -> tuple[bool, str | None]:
+def _may_go_live(answer: Answer, claimed: Claimed) -> tuple[bool, str | None]:
     """Whether the version may be promoted, and the caution that travels with it then.
 
     One that was trained on the retained rows alone is the last resort: the deletion is due, no
@@ -488,10 +490,10 @@ def _may_go_live(answer: dict[str, Any], claimed: Claimed) -> tuple[bool, str | 
     accuracy alone does not keep it from going live in time (``holds``); what it is made of must be
     sound all the same.
     """
-    found = answer["verification"]
+    found = answer.verification
     if found["verdict"] == "no_power":
-        return claimed.promote_without_power or answer["is_anchor"], "no_power"
-    if found["verdict"] == "failed" and answer["is_anchor"]:
+        return claimed.promote_without_power or answer.is_anchor, "no_power"
+    if found["verdict"] == "failed" and answer.is_anchor:
         failed = {gate["concern"] for gate in found["gates"] if gate["outcome"] == "failed"}
         return failed == {"utility"}, holds.MARK
     return found["verdict"] == "passed", None
@@ -584,7 +586,7 @@ def _time_limit(runtime: Runtime, is_training: bool) -> float:
     return runtime.settings.batch_timeout_seconds
 
 
-def _reasons(answer: dict[str, Any]) -> str:
+def _reasons(verification: dict[str, Any]) -> str:
     # They become the error of a batch, which is read with less than the audit's scope.
-    found = disclosure.measured(answer["verification"], None)
+    found = disclosure.measured(verification, None)
     return f"{found['verdict']}: {'; '.join(found['reasons'])}"

@@ -1,4 +1,4 @@
-"""Everything a computation must know, read from the ledger in one go and sent as plain JSON."""
+"""Everything a computation must know, read from the ledger in one go."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.ledger import (
     pools,
     versions,
 )
-from service.ledger.policy import Policy
+from service.ledger.policy import MethodChoice, Policy
 from service.ledger.tables import (
     Artifact,
     Batch,
@@ -33,7 +33,7 @@ from service.ledger.tables import (
     RecordListRow,
     Version,
 )
-from service.messages import parts
+from service.messages import parts, unlearn
 
 AUDIT_SPLIT = 2
 
@@ -81,9 +81,14 @@ def feature_names(session: Session, dataset: Dataset) -> list[str]:
 
 
 def for_batch(
-    session: Session, store: Store, batch: Batch, *, knows: Mapping[Known, int] = EVERYTHING
-) -> dict[str, Any]:
-    """The request of ``workers.compute.unlearn`` for a batch, but for the method.
+    session: Session,
+    store: Store,
+    batch: Batch,
+    choice: MethodChoice,
+    *,
+    knows: Mapping[Known, int] = EVERYTHING,
+) -> unlearn.Request:
+    """The request to unlearn a batch with the method ``choice``.
 
     ``knows`` is what the compute process was told before (``told``).
     """
@@ -93,35 +98,44 @@ def for_batch(
     base = session.get_one(Version, batch.base_version_id)
     policy = Policy.model_validate(found.policy)
     forget = batches.rows(session, batch)
-    return {
-        "store": store.ticket(dataset.array_key),
-        "array": dataset.array_key,
-        "model": model(found),
-        "kind": batch.kind,
-        "seed": batch.seed + batch.attempts - 1,
-        "forget": forget,
-        "never_seen": _never_seen(session, batch, dataset.id) if batch.kind == "class" else [],
-        **told(
+    of_class = batch.kind == "class"
+    assert dataset.array_key is not None  # a model is of a dataset that is ready
+    return unlearn.Request(
+        store=store.ticket(dataset.array_key),
+        array=dataset.array_key,
+        told=told(
             session,
             dataset.id,
             revision=dataset.revision,
             record_list_id=base.record_list_id,
             knows=knows,
         ),
-        "data_revision": dataset.revision,
-        "base": {"digest": base.digest, "number": base.number},
-        "anchor": anchor(session, base),
-        "gates": _gates(policy),
+        data_revision=dataset.revision,
+        model=model(found),
+        kind="class" if of_class else "records",
+        seed=batch.seed + batch.attempts - 1,
+        forget=forget,
+        never_seen=_never_seen(session, batch, dataset.id) if of_class else [],
+        base=unlearn.Version(digest=base.digest, number=base.number),
+        anchor=anchor(session, base),
+        gates=_gates(policy),
         # Methods that watch their own drift keep to the policy's budget, not to one of their own.
-        "limits": {
-            "max_forgotten_share": policy.drift.max_share,
-            "max_class_share": policy.drift.max_class_share,
-        },
-        "lineage_clean": _lineage_is_clean(session, found, base, forget),
-        "earlier_scores": _earlier_scores(session, base, rows=_missing(policy, batch, forget)),
-        "references": references(session, base, policy) if batch.kind == "records" else [],
-        "update_log_bytes": (policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
-    }
+        limits=unlearn.Limits(
+            max_forgotten_share=policy.drift.max_share,
+            max_class_share=policy.drift.max_class_share,
+        ),
+        lineage_clean=_lineage_is_clean(session, found, base, forget),
+        earlier_scores=_earlier_scores(session, base, rows=_missing(policy, batch, forget)),
+        references=[] if of_class else references(session, base, policy),
+        update_log_bytes=(policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
+        choice=method(choice),
+        training=None,
+    )
+
+
+def method(choice: MethodChoice) -> unlearn.Choice:
+    """The method that a policy chose, as a message has it."""
+    return unlearn.Choice(method=choice.method, options=choice.options)
 
 
 def _gates(policy: Policy) -> dict[str, Any]:
@@ -132,31 +146,31 @@ def _gates(policy: Policy) -> dict[str, Any]:
     } | policy.gates
 
 
-def training(session: Session, request: dict[str, Any], methods: Sequence[str]) -> list[bool]:
+def training(session: Session, request: unlearn.Request, methods: Sequence[str]) -> list[bool]:
     """Whether each method would train for this batch, or first have to prepare its anchor."""
-    start = request["anchor"]
-    unprepared = start["cache"] is None and not start["forgot_before"]
+    start = request.anchor
+    unprepared = start.cache is None and not start.forgot_before
     # A class is left from the present weights, without what an anchor's preparation gives.
-    prepares = ANCHORED if unprepared and request["kind"] == "records" else frozenset()
+    prepares = ANCHORED if unprepared and request.kind == "records" else frozenset()
     trains = capabilities.training(session, methods) | prepares
     return [method in trains for method in methods]
 
 
-def anchor(session: Session, version: Version) -> dict[str, Any]:
+def anchor(session: Session, version: Version) -> unlearn.Anchor:
     """The anchor of a version's chain, with the digests of the internal state kept for it."""
     start = session.get_one(Version, version.anchor_id)
     kept = versions.artifacts(session, {start.id, version.id})
     log = kept.get((start.id, "logs"))
-    return {
-        "digest": start.digest,
-        "cache": _digest(kept.get((start.id, "caches"))),
-        "state": _digest(kept.get((version.id, "states"))),
-        "log": _digest(log),
+    return unlearn.Anchor(
+        digest=start.digest,
+        cache=_digest(kept.get((start.id, "caches"))),
+        state=_digest(kept.get((version.id, "states"))),
+        log=_digest(log),
         # The search may look at earlier rows only while every one of them still stands.
-        "earlier": _earlier_rows(session, version),
-        "forgot_before": version.batches_since_anchor > 0,
-        "taken_back": [] if log is None else _taken_back(session, version),
-    }
+        earlier=_earlier_rows(session, version),
+        forgot_before=version.batches_since_anchor > 0,
+        taken_back=[] if log is None else _taken_back(session, version),
+    )
 
 
 def _digest(artifact: Artifact | None) -> str | None:
@@ -170,8 +184,8 @@ def told(
     revision: int,
     record_list_id: str | None,
     knows: Mapping[Known, int] = EVERYTHING,
-) -> dict[str, Any]:
-    """What ``workers.compute.told`` is to know of a dataset: no more than it was not told before.
+) -> unlearn.Told:
+    """What a compute process is to know of a dataset: no more than it was not told before.
 
     ``knows``: the revision up to which it knows the dataset's excluded rows, and the lists that it
     knows the rows of.
@@ -182,34 +196,34 @@ def told(
     rows = erasures.just_excluded(session, dataset_id, after=since, revision=revision)
     if rows is None:
         rows = excluded_rows(session, dataset_id, after=since, revision=revision)
-    return {
-        "excluded": {"dataset": dataset_id, "since": since, "until": revision, "rows": rows},
-        "trained_on": None
+    return unlearn.Told(
+        excluded=unlearn.Excluded(dataset=dataset_id, since=since, until=revision, rows=rows),
+        trained_on=None
         if record_list_id is None
-        else {
-            "list": record_list_id,
-            "rows": None if ("list", record_list_id) in knows else listed(session, record_list_id),
-        },
-    }
-
-
-def everything(session: Session, request: dict[str, Any]) -> dict[str, Any]:
-    """Return ``told`` of a request again, for a compute process that knows nothing."""
-    excluded, trained = request["excluded"], request["trained_on"]
-    return told(
-        session,
-        excluded["dataset"],
-        revision=excluded["until"],
-        record_list_id=None if trained is None else trained["list"],
+        else unlearn.RecordList(
+            list_id=record_list_id,
+            rows=None if ("list", record_list_id) in knows else listed(session, record_list_id),
+        ),
     )
 
 
-def known(request: dict[str, Any]) -> dict[Known, int]:
-    """What a compute process knows that has answered the request."""
-    excluded, trained = request["excluded"], request["trained_on"]
-    found: dict[Known, int] = {("dataset", excluded["dataset"]): excluded["until"]}
+def everything(session: Session, before: unlearn.Told) -> unlearn.Told:
+    """Return what was told before again, for a compute process that knows nothing."""
+    excluded, trained = before.excluded, before.trained_on
+    return told(
+        session,
+        excluded.dataset,
+        revision=excluded.until,
+        record_list_id=None if trained is None else trained.list_id,
+    )
+
+
+def known(answered: unlearn.Told) -> dict[Known, int]:
+    """What a compute process knows that has answered what it was told."""
+    excluded, trained = answered.excluded, answered.trained_on
+    found: dict[Known, int] = {("dataset", excluded.dataset): excluded.until}
     if trained is not None:
-        found["list", trained["list"]] = 1
+        found["list", trained.list_id] = 1
     return found
 
 

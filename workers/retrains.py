@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 from service.ledger import batch_states, leases
 from service.ledger.tables import Batch, Model, Version
+from service.messages.parts import Kept
+from service.messages.unlearn import Progress, Request, Resumable
 from workers import kept_states, plans
 from workers.compute.process import Stopping
 from workers.fault_points import reach
@@ -16,38 +17,36 @@ from workers.runtime import Runtime
 METHOD = "retrain"
 
 
-def begin(
-    runtime: Runtime, held: leases.Held, batch_id: str, request: dict[str, Any]
-) -> dict[str, Any]:
+def begin(runtime: Runtime, held: leases.Held, batch_id: str, request: Request) -> Request:
     """The request of a retrain with what it needs to keep its state, or to go on from one.
 
     A state goes on with the seed and the rows that it began with: rows that other models' batches
     excluded meanwhile are asked of this model, too, and forgotten by its next batch. One that
     cannot be gone on from is destroyed.
     """
-    request = request | {
-        "batch": batch_id,
-        "keep_seconds": runtime.settings.training_state_seconds,
-        "resume": None,
-    }
+    training = Resumable(
+        owner=batch_id, keep_seconds=runtime.settings.training_state_seconds, resume=None
+    )
+    request = replace(request, training=training)
     with runtime.session() as session:
         leases.hold(session, held)
         batch = session.get_one(Batch, batch_id)
-        state = batch_states.resumable(session, batch, request["method"])
+        state = batch_states.resumable(session, batch, asdict(request.choice))
         if state is None:
             batch_states.give_up(session, batch_id=batch_id)
         else:
-            request |= {
-                "resume": state.digest,
-                "seed": state.seed,
-                "data_revision": state.data_revision,
-                **plans.told(
+            request = replace(
+                request,
+                training=replace(training, resume=state.digest),
+                seed=state.seed,
+                data_revision=state.data_revision,
+                told=plans.told(
                     session,
                     session.get_one(Model, batch.model_id).dataset_id,
                     revision=state.data_revision,
                     record_list_id=session.get_one(Version, batch.base_version_id).record_list_id,
                 ),
-            }
+            )
     destroy_left(runtime, batch_id)
     return request
 
@@ -74,21 +73,21 @@ class Keeping:
     runtime: Runtime
     held: leases.Held
     batch_id: str
-    request: dict[str, Any]
+    request: Request
 
-    def seen(self, told: dict[str, Any]) -> None:
+    def seen(self, told: Progress) -> None:
         """Note a state; ``Stopping`` when the worker is to stop, now that the work is safe."""
-        if "kept" not in told:
+        if not isinstance(told, Kept):
             return
         with self.runtime.session() as session:
             before = batch_states.keep(
                 session,
                 session.get_one(Batch, self.batch_id),
                 held=self.held,
-                digest=told["kept"],
-                method=self.request["method"],
-                seed=self.request["seed"],
-                data_revision=self.request["data_revision"],
+                digest=told.digest,
+                method=asdict(self.request.choice),
+                seed=self.request.seed,
+                data_revision=self.request.data_revision,
             )
         if before is not None:
             kept_states.destroy(self.runtime, before)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -34,8 +33,9 @@ from service.ledger import (
 from service.ledger.policy import Policy
 from service.ledger.states import IllegalMove, RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
+from service.messages import train as messages
 from service.messages.failures import MACHINE_FAULTS
-from service.messages.wire import OPERATIONS
+from service.messages.parts import Kept
 from workers import kept_states, pipeline, plans
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
@@ -98,7 +98,7 @@ def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
     watch = _Watch(runtime, run_id, held)
     try:
         answer = runtime.ask(
-            OPERATIONS["train"],
+            messages.TRAIN,
             request,
             held=held,
             timeout_seconds=runtime.settings.training_timeout_seconds,
@@ -128,19 +128,19 @@ def _destroy_left(runtime: Runtime, run_id: str) -> None:
 
 
 @transactions.repeated
-def _start(runtime: Runtime, run_id: str, held: leases.Held) -> dict[str, Any] | None:
+def _start(runtime: Runtime, run_id: str, held: leases.Held) -> messages.Request | None:
     """Begin an attempt; its request, or None when the run no longer waits."""
     with runtime.session() as session:
         outdated = session.get_one(TrainingRun, run_id).state_digest
         request = _begun(runtime, session, run_id, held)
-    if outdated is not None and request is not None and request["resume"] != outdated:
+    if outdated is not None and request is not None and request.resume != outdated:
         kept_states.destroy(runtime, outdated)
     return request
 
 
 def _begun(
     runtime: Runtime, session: Session, run_id: str, held: leases.Held
-) -> dict[str, Any] | None:
+) -> messages.Request | None:
     leases.hold(session, held)
     run = session.get_one(TrainingRun, run_id)
     if run.status not in runs.ACTIVE:
@@ -166,34 +166,34 @@ def _begun(
         now=runtime.now(),
     )
     policy = Policy.model_validate(model.policy)
-    return {
-        "store": runtime.store.ticket(dataset.array_key),
-        "array": dataset.array_key,
-        "model": plans.model(model),
-        "run": run.id,
-        "seed": run.seed,
-        "excluded": plans.excluded_rows(session, dataset.id, revision=revision),
-        "data_revision": revision,
-        "resume": resume,
-        "keep_seconds": runtime.settings.training_state_seconds,
-        "update_log_bytes": (policy.update_log_megabytes << 20 if policy.keep_update_log else 0),
-        "approximate": _approximate(session, model),
-        "gates": policy.gates,
-    }
+    return messages.Request(
+        data=plans.view(
+            runtime.store,
+            dataset,
+            excluded=plans.excluded_rows(session, dataset.id, revision=revision),
+        ),
+        data_revision=revision,
+        model=plans.model(model),
+        run=run.id,
+        seed=run.seed,
+        resume=resume,
+        keep_seconds=runtime.settings.training_state_seconds,
+        update_log_bytes=policy.update_log_megabytes << 20 if policy.keep_update_log else 0,
+        approximate=_approximate(session, model),
+        gates=policy.gates,
+    )
 
 
-def _approximate(session: Session, model: Model) -> dict[str, Any] | None:
+def _approximate(session: Session, model: Model) -> messages.Approximate | None:
     """The live approximate version, to be compared with the exact one that replaces it."""
     if model.production_id is None:
         return None
     live = session.get_one(Version, model.production_id)
     if live.origin != "unlearned":
         return None
-    return {
-        "digest": live.digest,
-        "number": live.number,
-        "trained_on": plans.trained_on(session, live),
-    }
+    return messages.Approximate(
+        digest=live.digest, number=live.number, trained_on=plans.trained_on(session, live)
+    )
 
 
 @transactions.repeated
@@ -201,8 +201,8 @@ def _record(
     runtime: Runtime,
     run_id: str,
     held: leases.Held,
-    request: dict[str, Any],
-    answer: dict[str, Any],
+    request: messages.Request,
+    answer: messages.Answer,
 ) -> None:
     """Register the version; promote it unless it owes deletions or nobody asked for a worse one."""
     with _model_lease(runtime, run_id, held) as of_model, runtime.session() as session:
@@ -218,33 +218,33 @@ def _record(
             model,
             origin="trained",
             parent=parent,
-            data_revision=request["data_revision"],
-            digest=answer["checkpoint"]["digest"],
-            size_bytes=answer["checkpoint"]["size_bytes"],
+            data_revision=request.data_revision,
+            digest=answer.checkpoint.digest,
+            size_bytes=answer.checkpoint.size_bytes,
             training_run_id=run.id,
             seed=run.seed,
             code_version=workers.code_version(),
-            notes=answer["notes"],
-            timings=answer["timings"],
+            notes=answer.notes,
+            timings=answer.timings,
             now=runtime.now(),
             actor=runtime.actor,
         )
-        pipeline.attach(session, version, answer["artifacts"], now=runtime.now())
+        pipeline.attach(session, version, answer.artifacts, now=runtime.now())
         verification = verifications.store(
             session,
             model,
             version,
-            measured=answer["verification"],
-            data_revision=request["data_revision"],
+            measured=answer.verification,
+            data_revision=request.data_revision,
             actor=runtime.actor,
             now=runtime.now(),
         )
-        if answer["comparison"] is not None:
+        if answer.comparison is not None:
             comparisons.store(
                 session,
                 model,
                 version,
-                measured=answer["comparison"],
+                measured=answer.comparison,
                 set_changes=verification.set_changes,
                 actor=runtime.actor,
             )
@@ -254,7 +254,7 @@ def _record(
             revision = version.data_revision
             shares.join(session, model, data_revision=revision, now=runtime.now())
         owes = versions.holds_forgotten(session, model, version)
-        if answer["accuracy_drop"] and _is_to_wait(model, run):
+        if answer.accuracy_drop and _is_to_wait(model, run):
             holds.set_aside(
                 session, model, version, owes=owes, actor=runtime.actor, now=runtime.now()
             )
@@ -333,16 +333,16 @@ class _Watch:
                 raise Ended("ended from outside; its computation was stopped")
             self.batch_waits = claims.training_waits(session)
 
-    def seen(self, told: dict[str, Any]) -> None:
+    def seen(self, told: messages.Progress) -> None:
         """Write down how far the training is, and the state that it kept."""
-        if "kept" not in told:
+        if not isinstance(told, Kept):
             with self.runtime.session() as session:
-                runs.progress(session, self.run_id, told)
+                runs.progress(session, self.run_id, asdict(told))
             return
         with self.runtime.session() as session:
             leases.hold(session, self.held)
             run = session.get_one(TrainingRun, self.run_id)
-            before = runs.keep(session, run, digest=told["kept"])
+            before = runs.keep(session, run, digest=told.digest)
         if before is not None:
             kept_states.destroy(self.runtime, before)
         reach("train.kept")

@@ -66,6 +66,14 @@ class Made(Saved):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept(Struct):
+    """The state after ``epoch`` epochs of a training was stored; the worker is told at once."""
+
+    digest: str
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fraction(Struct):
     """How much of a computation is done, from 0 to 1."""
 

@@ -19,18 +19,19 @@ from service.messages.describe import DESCRIBE
 from service.messages.failures import Failure
 from service.messages.measure import MEASURE
 from service.messages.operation import Answer, Operation, Progress, Request
-from service.messages.parts import Made, Model
 from service.messages.prepare import PREPARE
 from service.messages.references import REFERENCES
+from service.messages.train import TRAIN
+from service.messages.unlearn import UNLEARN
 
-_UNTYPED = ("train", "unlearn")
 _ALL: list[Operation[Any, Any, Any]] = [
     CATALOGUE,
     DESCRIBE,
     MEASURE,
     PREPARE,
     REFERENCES,
-    *(Operation(name, dict, dict, dict) for name in _UNTYPED),
+    TRAIN,
+    UNLEARN,
 ]
 OPERATIONS: dict[str, Operation[Any, Any, Any]] = {one.name: one for one in _ALL}
 
@@ -67,10 +68,7 @@ def read_request(line: str) -> tuple[Operation[Any, Any, Any], Any]:
     operation = OPERATIONS.get(str(message["operation"]))
     if operation is None:
         raise BadMessage("it asks for an operation that does not exist")
-    request = _read(operation.request, message["request"], f"request of {operation.name}")
-    if operation.name in _UNTYPED and "model" in request:
-        request = request | {"model": _read(Model, request["model"], "model")}
-    return operation, request
+    return operation, _read(operation.request, message["request"], f"request of {operation.name}")
 
 
 def write_progress(operation: Operation[Request, Answer, Progress], progress: Progress) -> str:
@@ -103,8 +101,6 @@ def read_reply(
         return Progressed(told)
     if kind == "answer":
         answer: Answer = _read(operation.answer, content, f"answer of {operation.name}")
-        if isinstance(answer, dict):
-            answer["artifacts"] = _read(list[Made], answer["artifacts"], "artifacts")
         return Answered(answer)
     if kind == "failure":
         failure: Failure = _read(Failure, content, "failure")

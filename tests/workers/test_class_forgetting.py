@@ -12,7 +12,7 @@ from service.ledger import consolidation, intake, runs, verifications, versions
 from service.ledger.matching import Ask
 from service.ledger.states import BatchStatus, RequestStatus
 from service.ledger.tables import Dataset, Model, Version
-from service.messages.wire import OPERATIONS
+from service.messages.train import TRAIN
 from tests.workers.place import Place
 from workers import pipeline, train
 
@@ -127,7 +127,7 @@ def test_class_that_was_forgotten_during_a_training_is_paid_by_a_retrain(town: P
         assert held is not None
         request = train._start(town.runtime, run_id, held)
         assert request is not None
-        answer = town.runtime.ask(OPERATIONS["train"], request, held=held, timeout_seconds=60)
+        answer = town.runtime.ask(TRAIN, request, held=held, timeout_seconds=60)
         ask_for_class(town, CLASS)
         town.ask(row)
         town.work()

@@ -6,17 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from service.messages import wire
+from models_store import open_store
+from service.messages import measure, parts, wire
 from service.messages.catalogue import CATALOGUE, Request
 from service.messages.failures import Failure, FailureKind
-from service.messages.wire import OPERATIONS
+from service.messages.measure import MEASURE
 from workers.compute import failures
 from workers.compute.process import ComputeDied, ComputeFailed, ComputeProcess
 
@@ -32,6 +33,20 @@ def catalogue(process: ComputeProcess, **how) -> list:
     return process.call(CATALOGUE, Request(), **{"timeout_seconds": 60, **how}).announcements
 
 
+def measure_of(store: Path, *, excluded: Sequence[int] = ()) -> measure.Request:
+    """A request about an array that the store does not have."""
+    return measure.Request(
+        data=parts.View(
+            store=open_store(store).ticket(), array="a", excluded=list(excluded), trained_on=None
+        ),
+        data_revision=0,
+        model=parts.Model(
+            architecture=parts.Architecture(name="mlp", parameters={}), transform={}, recipe={}
+        ),
+        digest="a",
+    )
+
+
 def test_same_process_answers_again_and_again(process: ComputeProcess) -> None:
     assert catalogue(process)
     first = process.pid
@@ -39,10 +54,12 @@ def test_same_process_answers_again_and_again(process: ComputeProcess) -> None:
     assert process.pid == first
 
 
-def test_error_of_an_operation_comes_back_with_its_kind(process: ComputeProcess) -> None:
+def test_error_of_an_operation_comes_back_with_its_kind(
+    process: ComputeProcess, tmp_path: Path
+) -> None:
     with pytest.raises(ComputeFailed) as failed:
-        process.call(OPERATIONS["train"], {}, timeout_seconds=60)
-    assert (failed.value.kind, failed.value.name) == (FailureKind.UNFORESEEN, "KeyError")
+        process.call(MEASURE, measure_of(tmp_path), timeout_seconds=60)
+    assert (failed.value.kind, failed.value.name) == (FailureKind.NOT_STORED, "NotStored")
     assert catalogue(process)
 
 
@@ -78,14 +95,14 @@ def test_computation_over_its_time_is_stopped(process: ComputeProcess) -> None:
 
 
 def test_a_process_that_does_not_even_read_its_request_is_stopped_in_time(
-    process: ComputeProcess,
+    process: ComputeProcess, tmp_path: Path
 ) -> None:
     assert catalogue(process)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
-    more_than_a_pipe_holds = {"rows": list(range(1_000_000))}
+    more_than_a_pipe_holds = measure_of(tmp_path, excluded=list(range(1_000_000)))
     with pytest.raises(ComputeDied, match="over its time"):
-        process.call(OPERATIONS["train"], more_than_a_pipe_holds, timeout_seconds=0.5)
+        process.call(MEASURE, more_than_a_pipe_holds, timeout_seconds=0.5)
     assert process.pid is None
     assert catalogue(process)
 

@@ -86,7 +86,7 @@ def test_what_the_compute_process_is_sent_does_not_grow_with_what_was_excluded_b
     before = len(told)
     town.ask(rows[402])
     town.work()
-    assert told[before]["excluded"]["rows"] == [rows[402]]
+    assert told[before]["told"]["excluded"]["rows"] == [rows[402]]
     assert len(json.dumps(told[before])) < few + 400  # a digit for each row that was excluded
 
 
@@ -111,5 +111,5 @@ def test_a_compute_process_that_was_replaced_is_told_everything(
         excluded = session.scalars(
             select(Record.row).where(Record.excluded_revision.is_not(None)).order_by(Record.row)
         ).all()
-    assert [one["excluded"]["rows"] for one in told] == [[rows[4]], list(excluded)]
-    assert [one["excluded"]["since"] for one in told] == [1, 0]
+    assert [one["told"]["excluded"]["rows"] for one in told] == [[rows[4]], list(excluded)]
+    assert [one["told"]["excluded"]["since"] for one in told] == [1, 0]

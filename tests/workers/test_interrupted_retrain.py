@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -14,6 +13,7 @@ from sqlalchemy import select
 from models_store import open_store
 from service import audit_file
 from service.ledger import canonical, leases, report, withdrawals
+from service.ledger.policy import MethodChoice
 from service.ledger.signing import Signer
 from service.ledger.states import BatchStatus
 from service.ledger.tables import (
@@ -25,7 +25,7 @@ from service.ledger.tables import (
     Record,
     Version,
 )
-from service.messages.wire import OPERATIONS
+from service.messages.unlearn import UNLEARN, Answer
 from tests.workers.place import Place
 from tests.workers.test_interrupted_training import kept
 from tests.workers.test_lanes import DEADLINE_SECONDS, running, until
@@ -33,7 +33,7 @@ from tests.workers.test_lanes_by_cost import completed, live
 from workers import lanes, pipeline, plans, purge, restore
 from workers.fault_points import InjectedFault
 
-RETRAIN = {"method": "retrain", "options": {}}
+RETRAIN = MethodChoice(method="retrain")
 
 
 @pytest.fixture
@@ -52,13 +52,12 @@ def leave(town: Place, *rows: int) -> tuple[str, Batch]:
     return request, town.batches()[-1]
 
 
-def uninterrupted(town: Place, batch: Batch) -> dict[str, Any]:
+def uninterrupted(town: Place, batch: Batch) -> Answer:
     """What the batch's retrain gives where nothing interrupts it."""
     with town.runtime.session() as session:
-        request = plans.for_batch(session, town.runtime.store, session.get_one(Batch, batch.id))
-    return town.runtime.compute.call(
-        OPERATIONS["unlearn"], request | {"method": RETRAIN}, timeout_seconds=60
-    )
+        found = session.get_one(Batch, batch.id)
+        request = plans.for_batch(session, town.runtime.store, found, RETRAIN)
+    return town.runtime.compute.call(UNLEARN, request, timeout_seconds=60)
 
 
 def die(town: Place) -> str:
@@ -103,7 +102,7 @@ def test_interrupted_retrain_goes_on_and_ends_as_if_nothing_had_been(keeping: Pl
     assert completed(keeping, request)
     made = live(keeping, "m")
     assert made.notes["resumed_after_epochs"] == 1
-    assert made.digest == expected["checkpoint"]["digest"]
+    assert made.digest == expected.checkpoint.digest
     # Nothing of the state stays, neither in the store nor in the ledger.
     assert (kept(keeping), states(keeping)) == ([], [])
     assert destroyed(keeping) == [f"batch:{batch.id}"]
@@ -143,7 +142,7 @@ def test_retrain_of_a_real_worker_survives_its_end(
     made = live(keeping, "m")
     # The signal may reach the worker an epoch later.
     assert made.notes["resumed_after_epochs"] >= 1
-    assert made.digest == expected["checkpoint"]["digest"]
+    assert made.digest == expected.checkpoint.digest
 
 
 def test_damaged_state_is_not_gone_on_from(keeping: Place) -> None:
@@ -154,7 +153,7 @@ def test_damaged_state_is_not_gone_on_from(keeping: Place) -> None:
     assert completed(keeping, request)
     made = live(keeping, "m")
     assert "resumed_after_epochs" not in made.notes
-    assert made.digest == expected["checkpoint"]["digest"]
+    assert made.digest == expected.checkpoint.digest
     assert kept(keeping) == []
 
 

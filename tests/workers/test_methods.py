@@ -26,6 +26,8 @@ from service.ledger.matching import Ask
 from service.ledger.policy import Policy
 from service.ledger.states import RequestStatus
 from service.ledger.tables import Artifact, Dataset, DeletionRequest, Model, Record, Version
+from service.messages.parts import Saved
+from service.messages.unlearn import Answer
 from service.settings import Settings
 from tests.workers import place
 from tests.workers.place import Place
@@ -193,12 +195,20 @@ def test_exact_version_goes_live_although_it_lost_accuracy(town: Place, tmp_path
     assert audit_file.verify_file(saved).ok
 
 
-def answer(verdict: str, *, is_anchor: bool, failed: dict[str, str] | None = None) -> dict:
+def answer(verdict: str, *, is_anchor: bool, failed: dict[str, str] | None = None) -> Answer:
     gates = [
         {"gate": gate, "concern": concern, "outcome": "failed"}
         for gate, concern in (failed or {}).items()
     ]
-    return {"is_anchor": is_anchor, "verification": {"verdict": verdict, "gates": gates}}
+    return Answer(
+        checkpoint=Saved(digest="d", size_bytes=1),
+        artifacts=[],
+        is_anchor=is_anchor,
+        notes={},
+        retrain_because=[],
+        timings={},
+        verification={"verdict": verdict, "gates": gates},
+    )
 
 
 UTILITY = {"audit_accuracy": "utility"}
@@ -218,7 +228,7 @@ INTEGRITY = {"finite": "integrity"}
     ],
 )
 def test_only_accuracy_is_forgiven_and_only_to_an_exact_version(
-    found: dict, expected: tuple[bool, str | None]
+    found: Answer, expected: tuple[bool, str | None]
 ) -> None:
     strict = Claimed(batch_id="b", request={}, methods=[], training=[], promote_without_power=False)
     assert pipeline._may_go_live(found, strict) == expected

@@ -400,7 +400,7 @@ def test_error_of_a_batch_does_not_tell_the_figures_of_its_one_record() -> None:
         "gates": [{"gate": "membership", "concern": "removal", "reason": reason}],
         "metrics": {"membership_auc": {"rows": 1, "value": 0.821}},
     }
-    told = pipeline._reasons({"verification": found})
+    told = pipeline._reasons(found)
     assert told.startswith("failed: membership: ")
     assert "0.321" not in told
     assert "-9 points" in told

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from service.messages.unlearn import Excluded, RecordList
 from workers.compute import told, workspace
 from workers.compute.failures import NotKnown
 from workers.compute.workspace import Workspace
@@ -18,15 +19,12 @@ def place() -> Workspace:
     return Workspace(device="cpu", threads=1)
 
 
-def request(since: int, until: int, rows: list[int], *, dataset: int = 1) -> dict[str, Any]:
-    return {
-        "array": "a",
-        "excluded": {"dataset": dataset, "since": since, "until": until, "rows": rows},
-    }
+def request(since: int, until: int, rows: list[int], *, dataset: int = 1) -> Excluded:
+    return Excluded(dataset=dataset, since=since, until=until, rows=rows)
 
 
 def excluded(place: Workspace, *asked: Any, **more: Any) -> list[int]:
-    mask = told.excluded(place, "/store", request(*asked, **more), ROWS)
+    mask = told.excluded(place, "/store", "a", request(*asked, **more), ROWS)
     assert mask.shape == (ROWS,)
     return mask.nonzero()[:, 0].tolist()
 
@@ -79,8 +77,8 @@ def test_a_process_that_has_forgotten_says_so(place: Workspace) -> None:
 
 
 def test_a_record_list_is_sent_once(place: Workspace) -> None:
-    def listed(rows: list[int] | None) -> Any:
-        return {"trained_on": {"list": "rl_1", "rows": rows}}
+    def listed(rows: list[int] | None) -> RecordList:
+        return RecordList(list_id="rl_1", rows=rows)
 
     def rows(asked: Any) -> list[int]:
         found = told.trained_on(place, "/store", asked)
@@ -91,4 +89,4 @@ def test_a_record_list_is_sent_once(place: Workspace) -> None:
         rows(listed(None))
     assert rows(listed([2, 5])) == [2, 5]
     assert rows(listed(None)) == [2, 5]
-    assert told.trained_on(place, "/store", {"trained_on": None}) is None
+    assert told.trained_on(place, "/store", None) is None

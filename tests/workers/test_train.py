@@ -10,7 +10,7 @@ from sqlalchemy import select
 from service.ledger import leases, runs, versions
 from service.ledger.states import RequestStatus, RunStatus, VersionStatus
 from service.ledger.tables import Model, TrainingRun
-from service.messages.wire import OPERATIONS
+from service.messages.train import TRAIN, Answer, Request
 from tests.workers.place import Place
 from tests.workers.test_pipeline import assert_forgotten_once
 from workers import train
@@ -38,8 +38,8 @@ def get(town: Place, run_id: str) -> TrainingRun:
         return session.get_one(TrainingRun, run_id)
 
 
-def compute(runtime: Runtime, request: dict, held: leases.Held) -> dict:
-    return runtime.ask(OPERATIONS["train"], request, held=held, timeout_seconds=60)
+def compute(runtime: Runtime, request: Request, held: leases.Held) -> Answer:
+    return runtime.ask(TRAIN, request, held=held, timeout_seconds=60)
 
 
 def test_run_becomes_the_live_version(town: Place) -> None:
@@ -99,7 +99,7 @@ def test_training_that_starts_after_a_deletion_never_sees_its_rows(town: Place) 
         assert held is not None
         begun = train._start(town.runtime, run_id, held)
     assert begun is not None
-    assert set(rows) <= set(begun["excluded"])
+    assert set(rows) <= set(begun.data.excluded)
     assert_forgotten_once(town, request, rows)
 
 

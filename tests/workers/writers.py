@@ -33,6 +33,9 @@ from service.ledger import (
 from service.ledger.matching import Ask
 from service.ledger.states import RequestStatus, VersionStatus
 from service.ledger.tables import Dataset, DeletionRequest, Model, Record, Version
+from service.messages.parts import Saved
+from service.messages.train import Answer as Trained
+from service.messages.unlearn import Answer as Unlearned
 from service.settings import Settings
 from tests import factories
 from tests.service import announcements
@@ -50,6 +53,9 @@ POLICY = {
     "purge_after_seconds": 0,
     "approval": {"max_records_per_request": MOST_RECORDS, "max_records_per_day": 100_000},
 }
+
+#: A verification that found nothing wrong.
+PASSED: dict[str, Any] = {"verdict": "passed", "gates": [], "metrics": {}, "reasons": []}
 
 _digests = itertools.count(1)
 
@@ -309,7 +315,7 @@ class Writer:
             held, claimed = found
             if fails:
                 pipeline._fail(self.runtime, held, claimed, ServiceError("on purpose"))
-            elif not claimed.request["forget"]:
+            elif not claimed.request.forget:
                 pipeline._complete_without_update(self.runtime, held, claimed)
             else:
                 [choice, *_] = claimed.methods
@@ -325,7 +331,7 @@ class Writer:
             assert held is not None
             request = train._start(self.runtime, run_id, held)
             assert request is not None
-            train._record(self.runtime, run_id, held, request, _answer(exact=True))
+            train._record(self.runtime, run_id, held, request, _trained())
 
     # How.
 
@@ -345,19 +351,30 @@ class Writer:
                 act(session, self.chance.choice(some))
 
 
-def _answer(*, exact: bool) -> dict[str, Any]:
-    """What a compute process answers to an update or a training that went well."""
-    return {
-        "checkpoint": {"digest": _digest(), "size_bytes": 1},
-        "artifacts": [],
-        "comparison": None,
-        "accuracy_drop": False,
-        "is_anchor": exact,
-        "notes": {},
-        "retrain_because": [],
-        "timings": {},
-        "verification": {"verdict": "passed", "gates": [], "metrics": {}, "reasons": []},
-    }
+def _trained() -> Trained:
+    """What a compute process answers to a training that went well."""
+    return Trained(
+        checkpoint=Saved(digest=_digest(), size_bytes=1),
+        artifacts=[],
+        notes={},
+        comparison=None,
+        accuracy_drop=False,
+        timings={},
+        verification=PASSED,
+    )
+
+
+def _answer(*, exact: bool) -> Unlearned:
+    """What a compute process answers to an update that went well."""
+    return Unlearned(
+        checkpoint=Saved(digest=_digest(), size_bytes=1),
+        artifacts=[],
+        is_anchor=exact,
+        notes={},
+        retrain_because=[],
+        timings={},
+        verification=PASSED,
+    )
 
 
 #: Every writer by its name.

@@ -11,6 +11,7 @@ import time
 from typing import IO, Any
 
 from service.messages import wire
+from service.messages.parts import Kept
 from workers.compute import failures
 
 #: Progress is told at most this often.
@@ -48,7 +49,7 @@ def _serve(line: str, place: Any, replies: IO[str]) -> None:
     def progress(seen: Any) -> None:
         nonlocal last
         # Where something was stored must reach the worker, however soon it comes.
-        if _is_kept(seen) or time.monotonic() - last >= PROGRESS_SECONDS:
+        if isinstance(seen, Kept) or time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
             replies.write(wire.write_progress(operation, seen) + "\n")
 
@@ -61,10 +62,6 @@ def _serve(line: str, place: Any, replies: IO[str]) -> None:
         log.exception("operation %s failed", operation.name)
         reply = wire.write_failure(failures.of(error))
     replies.write(reply + "\n")
-
-
-def _is_kept(seen: Any) -> bool:
-    return isinstance(seen, dict) and "kept" in seen
 
 
 def _follow(stdin: IO[str]) -> Any:

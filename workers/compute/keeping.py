@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from models_store import Store, errors
+from service.messages.parts import Kept
 from unlearning import training_state
 from unlearning.errors import WrongOptions
 from unlearning.training_state import TrainingState
@@ -26,7 +26,7 @@ class Keeper:
     """
 
     def __init__(
-        self, store: Store, *, owner: str, seconds: float, tell: Callable[[dict[str, Any]], None]
+        self, store: Store, *, owner: str, seconds: float, tell: Callable[[Kept], None]
     ) -> None:
         self._store, self._owner, self._seconds, self._tell = store, owner, seconds, tell
         self._due = time.monotonic() + seconds
@@ -37,7 +37,7 @@ class Keeper:
         if began < self._due:
             return
         saved = workspace.save(self._store, "trainings", state.to_tensors(), {"owner": self._owner})
-        self._tell({"kept": saved.digest, "epoch": len(state.history)})
+        self._tell(Kept(digest=saved.digest, epoch=len(state.history)))
         now = time.monotonic()
         self._due = now + max(self._seconds, (now - began) / MOST_SHARE if self._seconds else 0.0)
 

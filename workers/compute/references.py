@@ -23,13 +23,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models_store import errors
+from service.messages import unlearn
 from service.messages.parts import Fraction
 from service.messages.references import Answer, Request
 from unlearning import objective, options, training, verification
@@ -84,7 +84,7 @@ def draw(rows: int, *, count: int, seed: int, together: Sequence[Sequence[int]])
 
 
 def outsiders(
-    request: dict[str, Any],
+    request: unlearn.Request,
     place: Workspace,
     forget: Examples,
     audit: Examples,
@@ -92,7 +92,7 @@ def outsiders(
     keep_probabilities: bool,
 ) -> tuple[ModelScores, ...]:
     """The k-th outsiders' scores on both sets, for every k; () without references."""
-    digests: list[str] = request["references"]
+    digests = request.references
     on_forget, on_audit, drawn = [], [], []
     # Their scores on the fixed set are remembered; they themselves would take too much room.
     known: dict[tuple[str, bool], Scores] = place.kept(("outsiders", *digests), dict)
@@ -141,12 +141,12 @@ def _fit(
 
 
 def _load(
-    request: dict[str, Any], digest: str, place: Workspace, *, rows: int
+    request: unlearn.Request, digest: str, place: Workspace, *, rows: int
 ) -> tuple[Classifier, NDArray[np.bool_]]:
     """A reference and, for every row, whether it was drawn out for it."""
-    named = workspace.load(place.store(request["store"]), "checkpoints", digest)
+    named = workspace.load(place.store(request.store), "checkpoints", digest)
     drawn = np.unpackbits(named.pop(DRAWN_OUT).numpy(), count=rows).astype(np.bool_)
-    model = place.fresh(request["model"])
+    model = place.fresh(request.model)
     model.network.load_state_dict(
         {name.removeprefix(WEIGHTS): tensor for name, tensor in named.items()}
     )

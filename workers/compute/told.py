@@ -7,52 +7,43 @@ forgotten, or never was told, what the request counts on; it is then sent everyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.messages.unlearn import Excluded, RecordList
 from workers.compute.failures import NotKnown
 from workers.compute.workspace import Workspace
 
 
-def excluded(place: Workspace, location: str, request: Mapping[str, Any], rows: int) -> Tensor:
+def excluded(place: Workspace, location: str, array: str, told: Excluded, rows: int) -> Tensor:
     """Which of the dataset's ``rows`` are excluded at the request's revision, (rows,) bool.
 
-    ``location`` is that of the store that has the dataset's array.
-    ``request["excluded"]`` lists the rows that were excluded after the revision ``since``, up to
-    ``until``; 0 is before the first.
+    ``location`` is that of the store that has the dataset's ``array``.
     """
-    told = request["excluded"]
-    key = ("excluded", location, request["array"], str(told["dataset"]))
+    key = ("excluded", location, array, str(told.dataset))
     revision, mask = place.find(key) or (0, None)
-    if told["since"] == 0:
+    if told.since == 0:
         mask = torch.zeros(rows, dtype=torch.bool)
-    elif mask is None or not told["since"] <= revision <= told["until"]:
-        raise NotKnown(f"the rows excluded up to revision {told['since']}")
+    elif mask is None or not told.since <= revision <= told.until:
+        raise NotKnown(f"the rows excluded up to revision {told.since}")
     # In place: whatever becomes of the request, the rows are excluded at its revision.
-    mask[torch.as_tensor(told["rows"], dtype=torch.int64)] = True
-    place.keep(key, (told["until"], mask))
+    mask[torch.as_tensor(told.rows, dtype=torch.int64)] = True
+    place.keep(key, (told.until, mask))
     return mask
 
 
 def trained_on(
-    place: Workspace, location: str, request: Mapping[str, Any]
+    place: Workspace, location: str, told: RecordList | None
 ) -> NDArray[np.int64] | None:
-    """Rows that take the place of the train split, (k,); None: the split itself.
-
-    ``request["trained_on"]`` names the list; its rows are null where they were sent before.
-    """
-    told = request["trained_on"]
+    """Rows that take the place of the train split, (k,); None: the split itself."""
     if told is None:
         return None
-    key = ("record list", location, told["list"])
-    if told["rows"] is not None:
-        place.keep(key, np.asarray(told["rows"], dtype=np.int64))
+    key = ("record list", location, told.list_id)
+    if told.rows is not None:
+        place.keep(key, np.asarray(told.rows, dtype=np.int64))
     known: NDArray[np.int64] | None = place.find(key)
     if known is None:
-        raise NotKnown(f"the rows of the record list {told['list']}")
+        raise NotKnown(f"the rows of the record list {told.list_id}")
     return known

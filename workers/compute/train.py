@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from models_store import Store, errors
+from service.messages.parts import Fraction
+from service.messages.train import Answer, Approximate, Epochs, Progress, Request
 from unlearning import objective, options, training, verification
 from unlearning.architectures import Classifier
 from unlearning.update_log import UpdateLog
@@ -23,28 +25,34 @@ from workers.data import Data
 log = logging.getLogger(__name__)
 
 
-def run(
-    request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+def run(request: Request, place: Workspace, progress: Callable[[Progress], None]) -> Answer:
     """Train with the request's seed; the checkpoint, its history and what it measures."""
-    store = place.store(request["store"])
     began = time.perf_counter()
-    rows = data.open_array(store, request["array"], excluded=request["excluded"])
+    store, rows = place.open(request.data)
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
-    recipe = options.parse(training.Recipe, request["model"].recipe)
-    criteria = verification.parse_criteria(request["gates"])
-    generator = torch.Generator().manual_seed(request["seed"])
+    recipe = options.parse(training.Recipe, request.model.recipe)
+    criteria = verification.parse_criteria(request.gates)
+    generator = torch.Generator().manual_seed(request.seed)
     kept = None
-    if request.get("update_log_bytes"):
-        kept = UpdateLog(max_bytes=request["update_log_bytes"])
+    if request.update_log_bytes:
+        kept = UpdateLog(max_bytes=request.update_log_bytes)
     # Read before the training: by its end the version may be withdrawn and destroyed.
-    approximate = _approximate(request, place, store)
-    model = place.fresh(request["model"], generator=generator)
-    resumed = keeping.load(store, request["resume"])
-    shown: dict[str, Any] = {}
+    live = request.approximate
+    approximate = None if live is None else _approximate(live, request, place, store)
+    model = place.fresh(request.model, generator=generator)
+    resumed = keeping.load(store, request.resume)
+    latest: tuple[int, training.Epoch] | None = None
 
     def ended(epoch: int, reached: training.Epoch) -> None:
-        shown.update(epoch=epoch + 1, epochs=recipe.epochs, **asdict(reached))
+        nonlocal latest
+        latest = epoch + 1, reached
+
+    def show(fraction: float) -> None:
+        if latest is None:
+            progress(Fraction(fraction=fraction))
+            return
+        epoch, reached = latest
+        progress(Epochs(fraction=fraction, epoch=epoch, epochs=recipe.epochs, **asdict(reached)))
 
     fitted = training.fit(
         model,
@@ -52,10 +60,10 @@ def run(
         validation,
         recipe=recipe,
         generator=generator,
-        progress=lambda fraction: progress({"fraction": fraction, **shown}),
+        progress=show,
         ended=ended,
         log=kept,
-        kept=Keeper(store, owner=request["run"], seconds=request["keep_seconds"], tell=progress),
+        kept=Keeper(store, owner=request.run, seconds=request.keep_seconds, tell=progress),
         resume=resumed,
     )
     objective.recalibrate_batch_norm(model, train)
@@ -64,52 +72,52 @@ def run(
         store,
         "checkpoints",
         model.network.state_dict(),
-        {"origin": "trained", "seed": request["seed"]},
+        {"origin": "trained", "seed": request.seed},
     )
     measured = measuring.describe(model, rows)
-    comparison = None if approximate is None else _compare(request, rows, approximate, model)
+    comparison = None
+    if live is not None and approximate is not None:
+        comparison = _compare(live, rows, approximate, model)
     lost = comparison is not None and verification.loses_accuracy(comparison["sets"], criteria)
-    return {
-        "checkpoint": checkpoint,
-        "artifacts": logs.keep(store, kept),
-        "notes": {
+    return Answer(
+        checkpoint=checkpoint,
+        artifacts=logs.keep(store, kept),
+        notes={
             "history": [asdict(epoch) for epoch in fitted.history],
             "best_epoch": fitted.best_epoch,
             "training_rows": len(train),
             **({} if resumed is None else {"resumed_after_epochs": len(resumed.history)}),
             **logs.describe(kept),
         },
-        "comparison": comparison,
-        "accuracy_drop": lost,
-        "timings": {"train": trained - began, "measure": time.perf_counter() - trained},
-        "verification": measured,
-    }
+        comparison=comparison,
+        accuracy_drop=lost,
+        timings={"train": trained - began, "measure": time.perf_counter() - trained},
+        verification=measured,
+    )
 
 
-def _approximate(request: dict[str, Any], place: Workspace, store: Store) -> Classifier | None:
-    """The live approximate version; None when there is none, or its weights cannot be read."""
-    live = request.get("approximate")
-    if live is None:
-        return None
+def _approximate(
+    live: Approximate, request: Request, place: Workspace, store: Store
+) -> Classifier | None:
+    """The live approximate version; None when its weights cannot be read."""
     try:
-        return place.load(store, request["model"], live["digest"])
+        return place.load(store, request.model, live.digest)
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         # What cannot be read is no reason to stay without an exact version.
-        log.warning("version %d is not compared: %s", live["number"], damage)
+        log.warning("version %d is not compared: %s", live.number, damage)
         return None
 
 
 def _compare(
-    request: dict[str, Any], rows: Data, approximate: Classifier, exact: Classifier
+    live: Approximate, rows: Data, approximate: Classifier, exact: Classifier
 ) -> dict[str, Any]:
     """Both versions on never-seen, retained and calibration rows; forgotten rows are gone.
 
     Never seen by either: not those of another split that the live version was trained on.
     """
-    live = request["approximate"]
-    if live["trained_on"] is not None:
+    if live.trained_on is not None:
         seen = torch.zeros_like(rows.excluded)
-        seen[torch.as_tensor(live["trained_on"], dtype=torch.int64)] = True
+        seen[torch.as_tensor(live.trained_on, dtype=torch.int64)] = True
         rows = replace(rows, excluded=rows.excluded | (seen & ~rows.layout.training))
     sides = [
         {
@@ -119,6 +127,6 @@ def _compare(
         for model in (approximate, exact)
     ]
     return {
-        "approximate": {"version": live["number"], "digest": live["digest"]},
+        "approximate": {"version": live.number, "digest": live.digest},
         "sets": verification.compare(sides[0], sides[1]),
     }

@@ -6,13 +6,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
 
 from models_store import Store, errors, tensors
-from service.messages.parts import Made, Saved
+from service.messages import unlearn
+from service.messages.parts import Fraction, Made, Saved
+from service.messages.unlearn import Answer, Progress, Request
 from unlearning import anchor as anchors
 from unlearning import methods, objective, options, training, verification
 from unlearning.anchor import Anchor, Forgotten
@@ -45,24 +47,24 @@ MOST_PROBABILITIES = 10_000_000
 RELEARN_ROWS = 128
 
 
-def run(
-    request: dict[str, Any], place: Workspace, progress: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
+def run(request: Request, place: Workspace, progress: Callable[[Progress], None]) -> Answer:
     """One batch with one method: the new checkpoint, its verification, what to keep beside it."""
-    store = place.store(request["store"])
+    store = place.store(request.store)
     clock = _Clock()
     with clock.step("load"):
         # Before anything is computed that nobody could judge.
-        criteria = verification.parse_criteria(request["gates"])
+        criteria = verification.parse_criteria(request.gates)
         rows = data.open_array(
             store,
-            request["array"],
-            excluded=lambda count: told.excluded(place, store.location, request, count),
-            trained_on=told.trained_on(place, store.location, request),
+            request.array,
+            excluded=lambda count: told.excluded(
+                place, store.location, request.array, request.told.excluded, count
+            ),
+            trained_on=told.trained_on(place, store.location, request.told.trained_on),
             remember=place.kept,
         )
-        forget = rows.rows(request["forget"])
-        retain = rows.retain(request["forget"])
+        forget = rows.rows(request.forget)
+        retain = rows.retain(request.forget)
         if not len(retain):
             raise NothingRetained
         method = _method(request)
@@ -77,7 +79,7 @@ def run(
             retain,
             options=options.parse(method.options, _options(method, request)),
             context=context,
-            generator=torch.Generator().manual_seed(request["seed"]),
+            generator=torch.Generator().manual_seed(request.seed),
         )
         updated: Classifier = update.model  # type: ignore[assignment]  # the kind that was given
         reach("compute.updated", spoil=lambda: _spoil(updated))
@@ -89,13 +91,13 @@ def run(
             store,
             "checkpoints",
             updated.network.state_dict(),
-            {"origin": "unlearned", "method": method.name, "base": request["base"]["digest"]},
+            {"origin": "unlearned", "method": method.name, "base": request.base.digest},
         )
         forgotten = _forgotten_since(update, context, base, forget)
         artifacts = _internal_state(request, store, place, update, context, forgotten)
         reach("compute.stored")
     with clock.step("verify"):
-        fixed = measuring.sets(rows, request["forget"], never_seen=request["never_seen"])
+        fixed = measuring.sets(rows, request.forget, never_seen=request.never_seen)
         unlearned, control, outside = _scored(
             request, place, rows, forget, fixed, updated, checkpoint.digest, base
         )
@@ -107,11 +109,11 @@ def run(
             anchor_audit=None
             if exact
             else _anchor_audit(request, place, store, fixed["audit"], control),
-            changed=checkpoint.digest != request["base"]["digest"],
+            changed=checkpoint.digest != request.base.digest,
             # An exact method has read nothing of the base, and no row that was excluded.
-            lineage_clean=exact or request["lineage_clean"],
+            lineage_clean=exact or request.lineage_clean,
             criteria=criteria,
-            kind=request["kind"],
+            kind=request.kind,
             earlier=_earlier_evidence(store, request),
             exact=exact,
             drift=_drift(
@@ -121,51 +123,50 @@ def run(
         )
         evidence = _store_evidence(store, checkpoint.digest, unlearned, control, outside)
     reach("compute.verified")
-    return {
-        "checkpoint": checkpoint,
-        "artifacts": [*artifacts, evidence],
-        "is_anchor": update.is_anchor,
-        "notes": {
+    return Answer(
+        checkpoint=checkpoint,
+        artifacts=[*artifacts, evidence],
+        is_anchor=update.is_anchor,
+        notes={
             "rows": len(forget),
             **update.notes,
             **({"base_damaged": damaged} if damaged else {}),
             **(logs.describe(update.update_log) if update.is_anchor else {}),
         },
-        "retrain_because": [*update.retrain_because, *found.retrain_because],
-        "timings": clock.seconds,
-        "verification": found.to_json(),
-    }
+        retrain_because=[*update.retrain_because, *found.retrain_because],
+        timings=clock.seconds,
+        verification=found.to_json(),
+    )
 
 
-def _options(method: Method, request: dict[str, Any]) -> dict[str, Any]:
+def _options(method: Method, request: Request) -> dict[str, Any]:
     """What was asked for, with the policy's limits where the method knows such a limit."""
     known = {field.name for field in fields(method.options)}
-    limits = {name: limit for name, limit in request["limits"].items() if name in known}
-    asked: dict[str, Any] = request["method"]["options"]
-    return limits | asked
+    limits = {name: limit for name, limit in asdict(request.limits).items() if name in known}
+    return limits | request.choice.options
 
 
-def _method(request: dict[str, Any]) -> Method:
+def _method(request: Request) -> Method:
     """The method, if it can do this kind of forgetting."""
-    method = methods.get(request["method"]["method"])
-    if request["kind"] not in method.forgets:
+    method = methods.get(request.choice.method)
+    if request.kind not in method.forgets:
         kinds = " and ".join(sorted(method.forgets))
-        raise WrongOptions(f"{method.name} forgets {kinds}, and this batch is a {request['kind']}")
+        raise WrongOptions(f"{method.name} forgets {kinds}, and this batch is a {request.kind}")
     return method
 
 
 def _base(
-    request: dict[str, Any], place: Workspace, store: Store, *, needed: bool
+    request: Request, place: Workspace, store: Store, *, needed: bool
 ) -> tuple[Classifier, str | None]:
     """The base version's model; when damaged and not needed, an untrained one and what is wrong."""
     try:
-        return place.load(store, request["model"], request["base"]["digest"]), None
+        return place.load(store, request.model, request.base.digest), None
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         if needed:
             raise
         # A retrain reads no earlier weights, and its control is only there to be beaten.
-        untrained = torch.Generator().manual_seed(request["seed"])
-        return place.fresh(request["model"], generator=untrained).eval(), str(damage)
+        untrained = torch.Generator().manual_seed(request.seed)
+        return place.fresh(request.model, generator=untrained).eval(), str(damage)
 
 
 def _require_finite(updated: Classifier) -> None:
@@ -180,49 +181,49 @@ def _spoil(updated: Classifier) -> None:
 
 
 def _context(
-    request: dict[str, Any],
+    request: Request,
     place: Workspace,
     store: Store,
     rows: Data,
-    progress: Callable[[dict[str, Any]], None],
+    progress: Callable[[Progress], None],
     *,
     exact: bool,
 ) -> Context:
     # What an earlier step left behind is of no use to a retrain, and damage there no hindrance.
-    chain = {} if exact else request["anchor"]
+    chain = None if exact else request.anchor
     return Context(
-        kind=request["kind"],
+        kind=request.kind,
         calibration=rows.split(data.VALIDATION),
-        anchor=_anchor(place, store, chain),
-        forgotten=_forgotten(place, store, chain.get("state")),
-        moved=chain.get("forgot_before", False),
-        earlier=rows.rows(chain["earlier"]) if chain.get("earlier") else None,
+        anchor=None if chain is None else _anchor(place, store, chain),
+        forgotten=None if chain is None else _forgotten(place, store, chain.state),
+        moved=chain is not None and chain.forgot_before,
+        earlier=rows.rows(chain.earlier) if chain is not None and chain.earlier else None,
         fresh=lambda: place.fresh(
-            request["model"], generator=torch.Generator().manual_seed(request["seed"])
+            request.model, generator=torch.Generator().manual_seed(request.seed)
         ),
-        recipe=options.parse(training.Recipe, request["model"].recipe),
+        recipe=options.parse(training.Recipe, request.model.recipe),
         update_log=_update_log(store, request),
-        progress=lambda fraction: progress({"fraction": fraction}),
+        progress=lambda fraction: progress(Fraction(fraction=fraction)),
         **_keeping(request, store, progress),
     )
 
 
 def _keeping(
-    request: dict[str, Any], store: Store, progress: Callable[[dict[str, Any]], None]
+    request: Request, store: Store, progress: Callable[[Progress], None]
 ) -> dict[str, Any]:
     """What a training goes on from and where it is kept, where the worker asks for it."""
-    if "batch" not in request:
+    asked = request.training
+    if asked is None:
         return {}
-    owner, seconds = request["batch"], request["keep_seconds"]
     return {
-        "resume": keeping.load(store, request["resume"]),
-        "kept": keeping.Keeper(store, owner=owner, seconds=seconds, tell=progress),
+        "resume": keeping.load(store, asked.resume),
+        "kept": keeping.Keeper(store, owner=asked.owner, seconds=asked.keep_seconds, tell=progress),
     }
 
 
-def _anchor(place: Workspace, store: Store, chain: dict[str, Any]) -> Anchor | None:
+def _anchor(place: Workspace, store: Store, chain: unlearn.Anchor) -> Anchor | None:
     """The anchor's cache; ``DamagedCache`` when it can be made again: the base is the anchor."""
-    digest = chain.get("cache")
+    digest = chain.cache
     if digest is None:
         return None
     try:
@@ -233,7 +234,7 @@ def _anchor(place: Workspace, store: Store, chain: dict[str, Any]) -> Anchor | N
             ),
         )
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
-        if chain["forgot_before"]:
+        if chain.forgot_before:
             raise
         raise DamagedCache(str(damage)) from damage
 
@@ -249,15 +250,15 @@ def _forgotten(place: Workspace, store: Store, digest: str | None) -> Forgotten 
     )
 
 
-def _update_log(store: Store, request: dict[str, Any]) -> UpdateLog | None:
+def _update_log(store: Store, request: Request) -> UpdateLog | None:
     """The log of the anchor's training; for a method that trains anew, an empty one to fill."""
-    if request["method"]["method"] == "retrain":
-        capacity = request["update_log_bytes"]
+    if request.choice.method == "retrain":
+        capacity = request.update_log_bytes
         return UpdateLog(max_bytes=capacity) if capacity else None
-    digest = request["anchor"].get("log")
-    if digest is None or request["method"]["method"] != "amnesiac":
+    digest = request.anchor.log
+    if digest is None or request.choice.method != "amnesiac":
         return None  # it may be large: only who needs it reads it
-    return logs.load(store, digest, taken_back=request["anchor"]["taken_back"])
+    return logs.load(store, digest, taken_back=request.anchor.taken_back)
 
 
 def _forgotten_since(
@@ -274,7 +275,7 @@ def _forgotten_since(
 
 
 def _internal_state(
-    request: dict[str, Any],
+    request: Request,
     store: Store,
     place: Workspace,
     update: Update,
@@ -286,7 +287,7 @@ def _internal_state(
         return logs.keep(store, update.update_log)
     made: list[Made] = []
     if update.anchor is not None and context.anchor is None:
-        cache = prepare.keep(store, request["anchor"]["digest"], update.anchor, of_anchor=True)
+        cache = prepare.keep(store, request.anchor.digest, update.anchor, of_anchor=True)
         place.keep(("anchor", cache.digest), update.anchor)
         made.append(cache)
     if forgotten is not None:
@@ -297,7 +298,7 @@ def _internal_state(
 
 
 def _scored(
-    request: dict[str, Any],
+    request: Request,
     place: Workspace,
     rows: Data,
     forget: Examples,
@@ -309,41 +310,41 @@ def _scored(
     """The updated model, its control and the references, on the same rows."""
     # Whole predictions are compared with references only, and take room.
     numbers = len(fixed["audit"]) * rows.classes
-    whole = bool(request["references"]) and numbers <= MOST_PROBABILITIES
+    whole = bool(request.references) and numbers <= MOST_PROBABILITIES
     unlearned, control = (
         measuring.scores(
             place,
-            (request["array"], which),
+            (request.array, which),
             model,
             fixed,
             forget,
-            request["forget"],
+            request.forget,
             keep_probabilities=whole,
         )
-        for which, model in ((digest, updated), (request["base"]["digest"], base))
+        for which, model in ((digest, updated), (request.base.digest, base))
     )
     outside = references.outsiders(request, place, forget, fixed["audit"], keep_probabilities=whole)
     return unlearned, control, outside
 
 
-def _reference_share(request: dict[str, Any]) -> float:
+def _reference_share(request: Request) -> float:
     """Of the rows, what a reference was trained on: each row was drawn out of half of them."""
-    count = len(request["references"])
+    count = len(request.references)
     return 1 - (count // 2) / count if count else 1.0
 
 
 def _anchor_audit(
-    request: dict[str, Any], place: Workspace, store: Store, audit: Examples, control: ModelScores
+    request: Request, place: Workspace, store: Store, audit: Examples, control: ModelScores
 ) -> Scores | None:
     """The anchor on its audit rows, measured once; the gate leaves out rows forgotten since."""
-    digest = request["anchor"]["digest"]
-    key = ("anchor audit", request["array"], digest)
-    if request["base"]["digest"] == digest:
+    digest = request.anchor.digest
+    key = ("anchor audit", request.array, digest)
+    if request.base.digest == digest:
         place.keep(key, control.audit)
     try:
         return place.kept(
             key,
-            lambda: verification.score(place.load(store, request["model"], digest), audit),
+            lambda: verification.score(place.load(store, request.model, digest), audit),
         )
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         log.warning("losses since the anchor are not judged: %s", damage)
@@ -351,7 +352,7 @@ def _anchor_audit(
 
 
 def _relearn(
-    request: dict[str, Any],
+    request: Request,
     criteria: verification.Criteria,
     updated: Classifier,
     forget: Examples,
@@ -366,13 +367,13 @@ def _relearn(
         never_seen,
         control=base,
         options=relearn.Options(most_steps=criteria.relearn_steps, rows=RELEARN_ROWS),
-        generator=torch.Generator().manual_seed(request["seed"]),
+        generator=torch.Generator().manual_seed(request.seed),
     )
 
 
-def _earlier_evidence(store: Store, request: dict[str, Any]) -> list[Evidence]:
+def _earlier_evidence(store: Store, request: Request) -> list[Evidence]:
     found = []
-    for digest in request["earlier_scores"]:
+    for digest in request.earlier_scores:
         try:
             named = tensors.load(store.blobs, digest, kind="scores")
         except (errors.CorruptCheckpoint, errors.NotStored) as damage:
@@ -412,7 +413,7 @@ def _store_evidence(
 
 
 def _drift(
-    request: dict[str, Any],
+    request: Request,
     store: Store,
     updated: Classifier,
     anchor: Anchor | None,
@@ -422,12 +423,12 @@ def _drift(
     if anchor is None or forgotten is None:
         return None
     origin = workspace.with_ties(
-        workspace.load(store, "checkpoints", request["anchor"]["digest"]), updated.network
+        workspace.load(store, "checkpoints", request.anchor.digest), updated.network
     )
     shares = forgotten.class_counts.double() / anchor.class_counts.double().clamp(min=1)
     # A class that goes whole spends no budget; after it a chain ends in a retrain.
     whole = torch.zeros_like(shares, dtype=torch.bool)
-    if request["kind"] == "class":
+    if request.kind == "class":
         whole[torch.unique(torch.from_numpy(unlearned.forget.label))] = True
     return verification.Drift(
         relative_distance=verification.relative_distance(updated.network.state_dict(), origin),

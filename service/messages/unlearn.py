@@ -1,0 +1,145 @@
+"""Ask for a batch to be unlearned with one method: a new checkpoint and its verification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from service.messages.operation import Operation, Struct
+from service.messages.parts import Fraction, Kept, Made, Model, Saved, Ticket
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excluded(Struct):
+    """The rows of a dataset that were excluded after the revision ``since``, up to ``until``.
+
+    0 is before the first: ``rows`` are then all of them.
+    """
+
+    dataset: int
+    since: int
+    until: int
+    rows: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordList(Struct):
+    """The rows of a record list; None where they were sent before."""
+
+    list_id: str
+    rows: list[int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Struct):
+    """What a compute process is told of a dataset: no more than it was not told before.
+
+    ``trained_on`` takes the place of the train split; None: the split itself.
+    """
+
+    excluded: Excluded
+    trained_on: RecordList | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version(Struct):
+    """A checkpoint and the number of its version."""
+
+    digest: str
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchor(Struct):
+    """Where the base's chain began, and the digests of the internal state kept for it.
+
+    ``cache`` of the anchor, ``state`` of the base (the running sums), ``log`` of the anchor's
+    training, each None where there is none. ``earlier`` are the rows forgotten since, [] as soon as
+    one of them is overwritten; ``forgot_before``: there were such rows; ``taken_back`` are those
+    whose training steps are no longer in the weights.
+    """
+
+    digest: str
+    cache: str | None
+    state: str | None
+    log: str | None
+    earlier: list[int]
+    forgot_before: bool
+    taken_back: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits(Struct):
+    """The policy's drift budget, for the methods that watch their own drift."""
+
+    max_forgotten_share: float
+    max_class_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Struct):
+    """A method and its options, as it announced them."""
+
+    method: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumable(Struct):
+    """How a training keeps its state, and from which it goes on; ``owner`` is the batch's id."""
+
+    owner: str
+    keep_seconds: float
+    resume: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Struct):
+    """Unlearn the rows ``forget``; ``never_seen`` are audit rows of a class that is forgotten.
+
+    ``data_revision`` is the one at which rows are excluded. ``lineage_clean``: the base holds no
+    more that was forgotten than this batch takes out. ``earlier_scores`` are the digests of the
+    scores that it is judged with, ``references`` those of the anchor's reference models.
+    ``training`` is given where the method trains and keeps its state.
+    """
+
+    store: Ticket
+    array: str
+    told: Told
+    data_revision: int
+    model: Model
+    kind: Literal["records", "class"]
+    seed: int
+    forget: list[int]
+    never_seen: list[int]
+    base: Version
+    anchor: Anchor
+    gates: dict[str, Any]
+    limits: Limits
+    lineage_clean: bool
+    earlier_scores: list[str]
+    references: list[str]
+    update_log_bytes: int
+    choice: Choice
+    training: Resumable | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Struct):
+    """The checkpoint, what was stored beside it, and its verification.
+
+    ``is_anchor``: it was trained anew on the retained rows. ``retrain_because`` are reasons to
+    retrain soon although nothing failed. ``timings`` are seconds by step.
+    """
+
+    checkpoint: Saved
+    artifacts: list[Made]
+    is_anchor: bool
+    notes: dict[str, Any]
+    retrain_because: list[str]
+    timings: dict[str, float]
+    verification: dict[str, Any]
+
+
+Progress = Fraction | Kept
+UNLEARN: Operation[Request, Answer, Progress] = Operation("unlearn", Request, Answer, Progress)

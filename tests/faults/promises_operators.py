@@ -110,9 +110,14 @@ def _is_withdrawn(session: Session, one: Withdrawal) -> bool:
         found = session.scalar(select(Model.withdrawn_at).where(Model.name == one.name))
     else:
         found = session.scalar(
-            select(Version.withdrawn_at)
+            select(Version.id)
             .join(Model, Model.id == Version.model_id)
-            .where(Model.name == one.name, Version.number == one.number)
+            .where(
+                Model.name == one.name,
+                Version.number == one.number,
+                # A batch that ended first has retired it, and there is nothing left to take back.
+                Version.status.in_(_GONE),
+            )
         )
     return found is not None
 

@@ -111,17 +111,16 @@ def forgotten_since_the_anchor(server: str, less: int) -> Line:
             stock.dataset(town, rows=2 * count, array=False)
             stock.anchor(town)
             stock.chain(town, versions=1, rows_each=count)
-            with town.runtime.session() as session:
+            with counters.count(town.engine) as counted, town.runtime.session() as session:
                 session.connection().exec_driver_sql("SET LOCAL work_mem = '64kB'")
                 model, live = stock.live(session)
-                with counters.count(town.engine) as counted:
-                    versions.contains_forgotten(session, model, live)
-                    held = session.scalar(
-                        select(func.count()).where(
-                            Record.dataset_id == model.dataset_id,
-                            lineage.contained(session, live),
-                        )
+                versions.contains_forgotten(session, model, live)
+                held = session.scalar(
+                    select(func.count()).where(
+                        Record.dataset_id == model.dataset_id,
+                        lineage.contained(session, live),
                     )
+                )
             seen[str(count)] = counted.to_json() | {"held": held}
     small, large = seen.values()
     return seen, [

@@ -37,12 +37,14 @@ from service.ledger.tables import (
     Version,
 )
 from service.settings import Settings
-from workers import catalogue, pipeline, plans, prepare
+from workers import catalogue, pipeline, prepare
 from workers import train as training
 from workers.runtime import Runtime
 
 NAME, CLASSES, FEATURES = "stock", 10, 16
 _PIECE = 100_000
+#: A chain of old deletions is tidied up after so many erasures.
+_TIDIED_AFTER = 10_000
 
 
 @dataclass
@@ -98,8 +100,7 @@ def dataset(town: Ledger, *, rows: int, array: bool = True) -> None:
             for row, (label, split) in enumerate(zip(labels, splits, strict=True)):
                 digest = f"{row * 2654435761 % 2**32:064x}"
                 copy.write_row((made.id, row, f"r{row}", digest, int(label), int(split)))
-    with town.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM (ANALYZE) records"))
+    _tidy(town, "records")
 
 
 def _array(stored: Rows, labels: Any, splits: Any) -> str:
@@ -143,9 +144,9 @@ def train(town: Ledger) -> None:
             raise SystemExit("the training failed")
 
 
-def anchor(town: Ledger) -> None:
+def anchor(town: Ledger, **policy: Any) -> None:
     """A model with a live version whose weights nobody needs."""
-    _model(town)
+    _model(town, **policy)
     with town.runtime.session() as session:
         model, _ = live(session)
         model.parameters, model.tied = {}, []
@@ -219,13 +220,17 @@ def hand_back(town: Ledger) -> None:
         batches.hand_back(session, batch, held=held, because="bench", now=db.now())
 
 
-def chain(town: Ledger, *, versions: int, rows_each: int = 1, erased: bool = True) -> None:
+def chain(
+    town: Ledger, *, versions: int, rows_each: int = 1, erased: bool = True, tidied: bool = True
+) -> None:
     """So many deletions one after the other, each of so many requests, without computing.
 
     Their weights and what is kept beside them are those of a first, real one, if there is one.
+    Without ``tidied`` dead rows and old statistics stay, as where autovacuum lags behind.
     """
     rows = training_rows(town, versions * rows_each)
     kept = _first_real(town)
+    untidied = 0
     for start in range(0, versions * rows_each, rows_each):
         here = rows[start : start + rows_each]
         ask_for(town, *here)
@@ -233,14 +238,35 @@ def chain(town: Ledger, *, versions: int, rows_each: int = 1, erased: bool = Tru
             assert held is not None
             with town.runtime.session() as session:
                 _unlearn(town, session, held, kept)
-        with town.runtime.session() as session:
-            data = session.scalars(select(Dataset)).one()
-            if erased:
-                gone = erasures.erasable_rows(session, data)
-                erasures.mark_erased(session, data, gone, now=db.now(), actor="bench")
-            erasures.settle(session, now=db.now(), actor="bench")
+        if erased:
+            erase(town)
+        untidied += rows_each
+        if tidied and untidied >= _TIDIED_AFTER:
+            untidied = 0
+            _tidy(town)
+    if tidied:
+        _tidy(town)
+
+
+def erase(town: Ledger) -> None:
+    """Record rows that no model needs as overwritten, and complete what waited for it."""
+    with town.runtime.session() as session:
+        data = session.scalars(select(Dataset)).one()
+        gone = erasures.erasable_rows(session, data)
+        erasures.mark_erased(session, data, gone, now=db.now(), actor="bench")
+        erasures.settle(session, now=db.now(), actor="bench")
+
+
+def _tidy(town: Ledger, *tables: str) -> None:
+    """Remove dead rows and refresh statistics, as autovacuum does; no table named: of all tables.
+
+    An erasure changes its rows several times, and a chain writes in minutes what a deployment does
+    in months. Autovacuum keeps up with a deployment. Here it may be off, or come at any moment, and
+    blocks are counted: so it is done at the same places on every server.
+    """
     with town.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM (ANALYZE)"))
+        db.take_time(connection, None)
+        connection.execute(text(f"VACUUM (ANALYZE) {', '.join(tables)}"))
 
 
 def _first_real(town: Ledger) -> list[dict[str, Any]]:
@@ -262,7 +288,6 @@ def _unlearn(town: Ledger, session: Session, held: leases.Held, kept: list[dict[
         batch = claims.claim(session, model, held=held, now=db.now())
         if batch is None:
             return
-        plans.for_batch(session, town.runtime.store, batch, MethodChoice(method="iau"))
         made = _register(
             session,
             model,

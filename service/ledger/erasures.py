@@ -244,11 +244,20 @@ def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
 
     Each with whether such rows stand in it.
     """
-    some = exists().where(
-        Record.dataset_id == Dataset.id,
-        Record.excluded_revision.is_not(None),
-        Record.erased_at.is_(None),
+    # The first of them, not whether there are any: by the statistics, which know nothing of how the
+    # two columns depend on each other, any row might be one, and all rows would be gone through.
+    first = (
+        select(Record.row)
+        .where(
+            Record.dataset_id == Dataset.id,
+            Record.excluded_revision.is_not(None),
+            Record.erased_at.is_(None),
+        )
+        .order_by(Record.row)
+        .limit(literal_column("1"))
+        .scalar_subquery()
     )
+    some = first.is_not(None)
     withdrawn = db.among(Dataset.status, DatasetStatus.WITHDRAWN)
     ready = and_(db.among(Dataset.status, DatasetStatus.READY), some)
     found = session.execute(select(Dataset, some).where(or_(ready, withdrawn)).order_by(Dataset.id))
@@ -263,7 +272,7 @@ def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
 
 def erasable(dataset: Dataset) -> ColumnElement[bool]:
     """Return SQL: ``Record`` is such a row of the dataset."""
-    still_needed = naming.asked(is_open())
+    still_needed = naming.asked(shares.is_open_of_request())
     # A model that is being trained, or was and still owes deletions, has seen the row: its
     # gradient at the new weights is needed to forget it.
     in_training = exists().where(
@@ -349,15 +358,17 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     """Complete every request whose erasures are all done and whose raw rows are all erased."""
     unfinished = exists().where(
         Erasure.request_id == DeletionRequest.id,
-        is_open(),
+        shares.is_open_of_request(),
     )
     listed = exists().where(naming.lists(), Record.erased_at.is_(None))
     of_class = exists().where(
         naming.of_class(), Record.excluded_revision.is_not(None), Record.erased_at.is_(None)
     )
+    # The rows that still stand are gone through for each request for a class, and for no other.
+    gone = or_(DeletionRequest.kind != literal_column("'class'"), ~of_class)
     # Asked at each look for work: without values of its own it is planned once.
     processing = db.among(DeletionRequest.status, RequestStatus.PROCESSING)
-    ready = (processing, ~unfinished, ~listed, ~of_class)
+    ready = (processing, ~unfinished, ~listed, gone)
     seen = session.execute(
         select(DeletionRequest.id, DeletionRequest.dataset_id)
         .where(*ready)

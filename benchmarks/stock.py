@@ -144,9 +144,9 @@ def train(town: Ledger) -> None:
             raise SystemExit("the training failed")
 
 
-def anchor(town: Ledger, **policy: Any) -> None:
+def anchor(town: Ledger) -> None:
     """A model with a live version whose weights nobody needs."""
-    _model(town, **policy)
+    _model(town)
     with town.runtime.session() as session:
         model, _ = live(session)
         model.parameters, model.tied = {}, []

@@ -27,7 +27,7 @@ from service.ledger import (
     versions,
 )
 from service.ledger.matching import Ask
-from service.ledger.policy import MethodChoice, Policy
+from service.ledger.policy import Policy
 from service.ledger.states import DatasetStatus
 from service.ledger.tables import (
     Artifact,

@@ -54,8 +54,8 @@ types: $(INSTALLED) ## Check the types (mypy, strict)
 imports: $(INSTALLED) ## Check which package may import which
 	$(BIN)/lint-imports
 
-bucket-check: $(INSTALLED) ## Run the whole demo on a bucket of an S3 server that it starts itself (about a minute)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py $(OPTIONS)
+bucket-check: $(INSTALLED) ## Run the demo, and faults, on buckets of an S3 server that it starts itself (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py tests/faults/test_bucket.py $(OPTIONS)
 
 faults: $(INSTALLED) ## Break things on purpose for some minutes and check that nothing is lost (SEED=)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(OPTIONS)

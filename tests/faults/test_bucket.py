@@ -14,6 +14,7 @@ from tests.faults.test_faults import SEED, home, need_servers
 __all__ = ["home"]
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 @pytest.mark.redis
 @pytest.mark.usefixtures("s3_server")  # left out with a reason where it is not installed

@@ -15,7 +15,7 @@ BENCHMARKS := .venv/.benchmarks
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-rounding bucket-check check lint format types imports faults \
+.PHONY: help demo serve test test-rounding test-faults bucket-check check lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-methods gpu-check compose-check clean
 
 help: ## Say what each target does
@@ -53,6 +53,9 @@ types: $(INSTALLED) ## Check the types (mypy, strict)
 
 imports: $(INSTALLED) ## Check which package may import which
 	$(BIN)/lint-imports
+
+test-faults: $(INSTALLED) ## Run the short form of the faults below, and show that it would notice (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py $(OPTIONS)
 
 bucket-check: $(INSTALLED) ## Run the demo, and faults, on buckets of an S3 server that it starts itself (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py tests/faults/test_bucket.py $(OPTIONS)

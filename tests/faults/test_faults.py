@@ -33,6 +33,7 @@ def home() -> Iterator[Path]:
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 @pytest.mark.redis
 def test_nothing_is_lost_or_repeated_whatever_breaks(home: Path) -> None:
@@ -82,6 +83,7 @@ LEFT = {
 }
 
 
+@pytest.mark.slow
 def test_embedded_form_keeps_the_same_promises_and_a_broken_one_would_be_seen(home: Path) -> None:
     """One test, because both halves need the same run."""
     outcome = harness.run(home, catalogue.EMBEDDED, seed=SEED, embedded=True)

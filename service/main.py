@@ -106,8 +106,8 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
     app.state.checks = readiness.Checks(settings, app.state.store, engine)
-    app.state.limiter = limits.Limiter(settings.requests_per_minute)
-    app.state.previews = limits.Limiter(settings.previews_per_minute, what="previews")
+    app.state.limiter = limits.Limiter(settings.requests_per_minute, settings)
+    app.state.previews = limits.Limiter(settings.previews_per_minute, settings, what="previews")
     app.state.recorder = Recorder(sessions, digester, app.state.wake, max_queue=settings.max_queue)
 
 

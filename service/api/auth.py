@@ -171,7 +171,7 @@ def _checker(scope: keys.Scope) -> Callable[..., Coroutine[Any, Any, Principal]]
         principal = await admit(request)
         if not principal.may(scope):
             raise lacks(scope)
-        request.app.state.limiter.take(principal.key_id)
+        await request.app.state.limiter.admit(principal.key_id)
         return principal
 
     return check

@@ -1,51 +1,82 @@
-"""Limits of the door: size of a body, calls per key and minute."""
+"""Rate limits: calls per API key and minute, counted by the library ``limits``.
+
+Where the broker is Redis, the API processes count together, in that Redis. Otherwise, and while
+Redis does not answer, each process counts for itself.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-import threading
 import time
-from collections.abc import Callable
+from typing import Any
+
+from anyio import to_thread
+from limits import RateLimitItemPerMinute, storage, strategies
 
 from service.errors import TooManyRequests
+from service.settings import Settings
 
-MAX_TRACKED = 10_000
+log = logging.getLogger(__name__)
+
+Counter = strategies.SlidingWindowCounterRateLimiter
+_REDIS = ("redis:", "rediss:")
+#: After a failure Redis is left alone for so long: a dead one would delay every call.
+_PAUSE_SECONDS = 10.0
 
 
 class Limiter:
-    """A token bucket per key in this process: a minute's worth of calls, refilled steadily.
+    """At most so many calls of one kind per key and minute, by a sliding window; 0: no limit."""
 
-    Several API processes allow each their own; behind a load balancer divide the setting.
-    """
-
-    def __init__(
-        self,
-        per_minute: int,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        what: str = "calls",
-    ) -> None:
-        self._per_minute = per_minute
+    def __init__(self, per_minute: int, settings: Settings, *, what: str = "calls") -> None:
         self._what = what
-        self._clock = clock
-        self._buckets: dict[str, tuple[float, float]] = {}
-        self._lock = threading.Lock()
+        self._limit = RateLimitItemPerMinute(per_minute) if per_minute else None
+        self._own = Counter(storage.MemoryStorage())
+        self._shared = _shared(settings) if per_minute else None
+        self._shared_from = -math.inf
+
+    async def admit(self, key: str) -> None:
+        """Count one call as ``take`` does, without holding up the event loop."""
+        if self._shared is None:
+            self.take(key)
+        else:
+            await to_thread.run_sync(self.take, key)
 
     def take(self, key: str) -> None:
-        """Count one call; raises a 429 that says when the next one is allowed."""
-        if self._per_minute == 0:
+        """Count one call; raise ``TooManyRequests``, which says when to try again."""
+        if self._limit is None:
             return
-        rate = self._per_minute / 60
-        with self._lock:
-            now = self._clock()
-            tokens, since = self._buckets.get(key, (float(self._per_minute), now))
-            tokens = min(self._per_minute, tokens + (now - since) * rate)
-            if tokens >= 1:
-                if len(self._buckets) >= MAX_TRACKED:
-                    self._buckets.clear()
-                self._buckets[key] = (tokens - 1, now)
-                return
-        raise TooManyRequests(
-            f"this API key may make {self._per_minute} {self._what} per minute; wait and try again",
-            retry_after_seconds=max(1, math.ceil((1 - tokens) / rate)),
-        )
+        wait = self._wait(self._limit, key)
+        if wait is not None:
+            raise TooManyRequests(
+                f"this API key may make {self._limit.amount} {self._what} per minute; "
+                "wait and try again",
+                retry_after_seconds=wait,
+            )
+
+    def _wait(self, limit: RateLimitItemPerMinute, key: str) -> int | None:
+        """Return None if the call is allowed, else in how many seconds one will be."""
+        if self._shared is not None and time.monotonic() >= self._shared_from:
+            try:
+                return _hit(self._shared, limit, self._what, key)
+            except Exception as error:  # whatever a Redis does, calls are still counted
+                log.warning("counting calls in this process alone: %s", type(error).__name__)
+                self._shared_from = time.monotonic() + _PAUSE_SECONDS
+        return _hit(self._own, limit, self._what, key)
+
+
+def _hit(counter: Counter, limit: RateLimitItemPerMinute, *what: str) -> int | None:
+    if counter.hit(limit, *what):
+        return None
+    return max(1, math.ceil(counter.get_window_stats(limit, *what).reset_time - time.time()))
+
+
+def _shared(settings: Settings) -> Counter | None:
+    if not settings.broker_url.startswith(_REDIS):
+        return None
+    options: dict[str, Any] = {
+        "socket_timeout": settings.broker_timeout_seconds,
+        "socket_connect_timeout": settings.broker_timeout_seconds,
+        "key_prefix": "unlearn-limits",
+    }
+    return Counter(storage.RedisStorage(settings.broker_url, **options))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unlearning.architectures import Classifier, Transform, classifier
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 from workers import readers
 
 CACHE = Path(__file__).parent / "cache"

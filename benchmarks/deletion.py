@@ -22,10 +22,12 @@ from torch import nn
 
 from benchmarks import cifar, results
 from benchmarks.cifar import Cifar
-from unlearning import anchor as anchors
-from unlearning import methods, objective, options, preparation, training, verification
-from unlearning.anchor import Anchor
-from unlearning.examples import Examples
+from unlearning import methods, verification
+from unlearning.anchored import anchor as anchors
+from unlearning.anchored import preparation
+from unlearning.anchored.anchor import Anchor
+from unlearning.core import objective, options, training
+from unlearning.core.examples import Examples
 from unlearning.methods import Context
 from unlearning.verification import ModelScores
 

@@ -26,10 +26,12 @@ import torch
 from torch import nn
 
 from benchmarks import results
-from unlearning import methods, objective, options, preparation, training
-from unlearning.anchor import Anchor
+from unlearning import methods
+from unlearning.anchored import preparation
+from unlearning.anchored.anchor import Anchor
 from unlearning.architectures import Transform, classifier
-from unlearning.examples import Examples
+from unlearning.core import objective, options, training
+from unlearning.core.examples import Examples
 from unlearning.methods import Context
 
 SIZES = (1, 45, 2250)

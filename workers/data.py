@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models_store import Store
 from models_store.protocols import SPLITS, Array
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 
 TRAIN, VALIDATION, AUDIT = range(3)
 

@@ -15,12 +15,14 @@ import torch
 from benchmarks.methods import files
 from benchmarks.methods.problem import Problem
 from benchmarks.methods.settings import YARDSTICK, Settings
-from unlearning import anchor as anchors
-from unlearning import methods, objective, options, preparation, training, update_log
-from unlearning.anchor import Anchor
+from unlearning import methods
+from unlearning.anchored import anchor as anchors
+from unlearning.anchored import preparation
+from unlearning.anchored.anchor import Anchor
 from unlearning.architectures import Classifier
+from unlearning.core import objective, options, training, update_log
+from unlearning.core.update_log import UpdateLog
 from unlearning.methods import Context
-from unlearning.update_log import UpdateLog
 
 Progress = Callable[[float], None]
 

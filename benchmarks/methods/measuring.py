@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearning.verification import ModelScores, Scores, divergence, matching, measures
-from unlearning.verification.matching import Comparison, Evidence
+from unlearning.verification import ModelScores, Scores, measures
+from unlearning.verification.statistics import divergence, matching
+from unlearning.verification.statistics.matching import Comparison, Evidence
 
 FALSE_POSITIVES = 0.01
 CONFIDENCE = 0.95

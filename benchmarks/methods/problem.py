@@ -14,7 +14,7 @@ from benchmarks.cifar import Cifar
 from benchmarks.methods.settings import Settings
 from unlearning import architectures
 from unlearning.architectures import Classifier
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 
 #: Retained rows that retain accuracy is measured on.
 RETAIN_ROWS = 10_000

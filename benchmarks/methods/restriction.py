@@ -12,8 +12,8 @@ from benchmarks.methods import files
 from benchmarks.methods.bank import Progress
 from benchmarks.methods.problem import Problem
 from benchmarks.methods.settings import Settings
-from unlearning import training
-from unlearning.examples import Examples
+from unlearning.core import training
+from unlearning.core.examples import Examples
 
 ALPHA = 0.005
 #: Training rows of the timed epochs, and how often each is timed.

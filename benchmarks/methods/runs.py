@@ -17,8 +17,9 @@ from benchmarks.methods import files
 from benchmarks.methods.bank import Bank, Progress
 from benchmarks.methods.problem import Problem
 from benchmarks.methods.settings import DEFAULT, Entry, Settings
-from unlearning import methods, options, verification
+from unlearning import methods, verification
 from unlearning.architectures import Classifier
+from unlearning.core import options
 from unlearning.errors import UnlearningError
 from unlearning.methods import Context, Update
 from unlearning.verification import ModelScores

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unlearning import methods, training
+from unlearning import methods
+from unlearning.core import training
 
 #: The method that gives the references; it is the yardstick and is not ranked.
 YARDSTICK = "retrain"

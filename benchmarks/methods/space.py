@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
-from unlearning.examples import Examples, concatenate
+from unlearning.core.examples import Examples, concatenate
 from unlearning.methods import boundary_expanding
 
 #: Never-seen rows and rows to forget that are drawn.

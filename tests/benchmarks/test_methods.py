@@ -36,9 +36,10 @@ from benchmarks.methods.ranking import Ranks
 from benchmarks.methods.restriction import Cost
 from benchmarks.methods.settings import Entry, Settings
 from benchmarks.methods.table import Line, Measured
-from unlearning import architectures, methods, objective
+from unlearning import architectures, methods
 from unlearning.architectures import Classifier, Transform
-from unlearning.examples import Examples
+from unlearning.core import objective
+from unlearning.core.examples import Examples
 from unlearning.methods import Update
 from unlearning.verification import ModelScores
 

@@ -18,8 +18,11 @@ from torch import Tensor, nn
 
 from tests.gpu.conftest import Twins
 from tests.unlearning.methods.conftest import Task, generator
-from unlearning import anchor as anchors
-from unlearning import kfac, methods, objective, options, preparation, training, verification
+from unlearning import methods, verification
+from unlearning.anchored import anchor as anchors
+from unlearning.anchored import preparation
+from unlearning.core import objective, options, training
+from unlearning.curvature import kfac
 from unlearning.methods import Update
 from unlearning.verification import ModelScores
 

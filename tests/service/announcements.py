@@ -7,7 +7,8 @@ from sqlalchemy.orm import Session
 from service.ledger import capabilities
 from service.messages.catalogue import Announcement
 from tests import factories
-from unlearning import architectures, methods, options, training
+from unlearning import architectures, methods
+from unlearning.core import options, training
 from unlearning.verification import gates, limits
 from workers.compute import catalogue
 

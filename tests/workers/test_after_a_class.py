@@ -10,8 +10,8 @@ from service.ledger import claims
 from service.ledger.tables import Model, Version
 from tests.workers.place import Place
 from tests.workers.test_class_forgetting import LENIENT, ask_for_class
-from unlearning import objective
-from unlearning.examples import Examples
+from unlearning.core import objective
+from unlearning.core.examples import Examples
 from workers import plans
 from workers.compute.workspace import Workspace
 from workers.demo import digits

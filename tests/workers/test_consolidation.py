@@ -16,7 +16,7 @@ from service.ledger.states import RequestStatus, RunStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Model, TrainingRun, Version
 from tests.workers.place import Place
 from unlearning import verification
-from unlearning.verification import divergence
+from unlearning.verification.statistics import divergence
 from workers import pipeline, plans, prepare, train
 from workers.compute import measuring, workspace
 from workers.data import open_array

@@ -36,9 +36,9 @@ from service.ledger.tables import (
 )
 from tests.stored import save
 from tests.workers.place import Place
-from unlearning import training
 from unlearning.architectures import Classifier, Transform, classifier
-from unlearning.examples import Examples
+from unlearning.core import training
+from unlearning.core.examples import Examples
 from workers import erase, measure, prepare
 from workers.fault_points import InjectedFault
 

@@ -7,7 +7,7 @@ import torch
 
 from unlearning import verification
 from unlearning.architectures import Transform, classifier
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 from workers.compute import measuring
 from workers.compute.workspace import Workspace
 from workers.demo import digits

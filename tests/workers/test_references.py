@@ -16,7 +16,7 @@ from service.ledger.states import RequestStatus
 from service.ledger.tables import Artifact, Lease, Model
 from tests.stored import load
 from tests.workers.place import Place
-from unlearning.verification import lira
+from unlearning.verification.attacks import lira
 from workers import plans, purge, references
 from workers.compute.references import DRAWN_OUT, WEIGHTS, draw
 from workers.compute.workspace import Workspace

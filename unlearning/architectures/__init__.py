@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearning import options
+from unlearning.core import options
 from unlearning.errors import UnknownName, WrongOptions
 
 GROUP = "unlearning.architectures"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 
 if TYPE_CHECKING:
-    from unlearning.anchor import Anchor, Forgotten
-    from unlearning.training import Recipe
-    from unlearning.training_state import Keep, TrainingState
-    from unlearning.update_log import UpdateLog
+    from unlearning.anchored.anchor import Anchor, Forgotten
+    from unlearning.core.training import Recipe
+    from unlearning.core.training_state import Keep, TrainingState
+    from unlearning.core.update_log import UpdateLog
 
 
 def _silent(_fraction: float) -> None:

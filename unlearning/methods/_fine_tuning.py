@@ -22,9 +22,10 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from unlearning import calibration, objective
+from unlearning.anchored import calibration
+from unlearning.core import objective
+from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods import _strength
 from unlearning.methods._contract import Context, Update
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn import functional
 
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 
 # Numbers in the per-example gradients that are held at once (256 MB of float32).
 _NUMBERS = 2**26

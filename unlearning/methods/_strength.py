@@ -18,9 +18,10 @@ import torch
 from annotated_types import Gt, Le
 from torch import nn
 
-from unlearning import calibration, objective
+from unlearning.anchored import calibration
+from unlearning.core import objective
+from unlearning.core.examples import Examples, concatenate
 from unlearning.errors import NeedsRetrain, NothingRetained, WrongOptions
-from unlearning.examples import Examples, concatenate
 from unlearning.methods._contract import Context, Update
 
 # Rows that the training loss is estimated from.

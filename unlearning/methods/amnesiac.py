@@ -31,13 +31,13 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearning import objective
-from unlearning.calibration import Goal, Strength
+from unlearning.anchored.calibration import Goal, Strength
+from unlearning.core import objective
+from unlearning.core.examples import Examples
+from unlearning.core.update_log import UpdateLog
 from unlearning.errors import NeedsRetrain, WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
-from unlearning.update_log import UpdateLog
 
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "empirical"

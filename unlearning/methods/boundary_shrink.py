@@ -30,8 +30,8 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
 

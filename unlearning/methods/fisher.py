@@ -24,7 +24,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 from unlearning.methods import _squared_gradients, _strength
 from unlearning.methods._contract import Context, Update
 

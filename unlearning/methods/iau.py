@@ -4,7 +4,7 @@ After "Efficient Machine Unlearning via Influence Approximation" (arXiv 2507.232
 examples moves the optimum as adding points with the opposite gradient would, so forgetting is one
 incremental-learning step on opposite points (incremental approximation), corrected by the retained
 rows' gradient (gradient correction), of a model that was trained to have small gradients (gradient
-restriction, in ``unlearning.training``). Three forms of the step:
+restriction, in ``unlearning.core.training``). Three forms of the step:
 
 - ``calibrated``: θ = θ₀ + η·δ, δ = P(g_w − c·g_r)/‖·‖ from the anchor θ₀ with all rows F forgotten
   since, P the damped K-FAC inverse, g_w the mean of their gradients, weighted so that rows known
@@ -12,7 +12,7 @@ restriction, in ``unlearning.training``). Three forms of the step:
   forget loss has risen by the generalisation gap, or, once earlier forgotten rows are erased,
   taken from a law fitted at publish; it is halved while the validation loss rises too far.
   A class is left in several such steps from the present weights, each with a new gradient and the
-  curvature of retained rows (``unlearning.class_walk``).
+  curvature of retained rows (``unlearning.anchored.class_walk``).
 - ``sgd``: the same direction unweighted and unnormalised, times the learning rate.
 - ``adam1``: the authors' released update: one step of a fresh Adam on
   ∇mean ℓ(D_r) − ∇mean ℓ(D_f), full batches, from the model given. A fresh Adam step is
@@ -32,12 +32,13 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
-from unlearning import anchor as anchors
-from unlearning import calibration, class_walk, objective, preparation
-from unlearning.anchor import Anchor, Direction, Forgotten
-from unlearning.calibration import Guard, Strength
+from unlearning.anchored import anchor as anchors
+from unlearning.anchored import calibration, class_walk, preparation
+from unlearning.anchored.anchor import Anchor, Direction, Forgotten
+from unlearning.anchored.calibration import Guard, Strength
+from unlearning.core import objective
+from unlearning.core.examples import Examples, concatenate
 from unlearning.errors import NeedsRetrain, NothingRetained, UnusableDirection, WrongOptions
-from unlearning.examples import Examples, concatenate
 from unlearning.methods._contract import Context, Update
 
 FORGETS = frozenset({"records", "class"})

@@ -30,9 +30,9 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearning import objective
+from unlearning.core import objective
+from unlearning.core.examples import Examples
 from unlearning.errors import UnusableDirection, WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods import _strength
 from unlearning.methods._contract import Context, Update
 

@@ -26,7 +26,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
 

@@ -16,11 +16,11 @@ import torch
 from annotated_types import Ge, Le
 from torch import nn
 
-from unlearning import objective, training
+from unlearning.core import objective, training
+from unlearning.core.examples import Examples
+from unlearning.core.update_log import UpdateLog
 from unlearning.errors import NothingRetained, WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods._contract import Context, Update
-from unlearning.update_log import UpdateLog
 
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "exact"

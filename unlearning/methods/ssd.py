@@ -25,8 +25,8 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from unlearning import calibration
-from unlearning.examples import Examples, concatenate
+from unlearning.anchored import calibration
+from unlearning.core.examples import Examples, concatenate
 from unlearning.methods import _squared_gradients, _strength
 from unlearning.methods._contract import Context, Update
 

@@ -36,10 +36,10 @@ from unlearning.verification.criteria import Criteria
 from unlearning.verification.disclosure import Disclosure
 from unlearning.verification.drift import Drift, relative_distance
 from unlearning.verification.limits import parse as parse_criteria
-from unlearning.verification.matching import Evidence
 from unlearning.verification.measures import Metric
 from unlearning.verification.report import Verification
-from unlearning.verification.scores import ModelScores, Scores, score
+from unlearning.verification.statistics.matching import Evidence
+from unlearning.verification.statistics.scores import ModelScores, Scores, score
 from unlearning.verification.verdict import Outcome, Verdict
 
 __all__ = [

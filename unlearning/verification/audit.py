@@ -7,15 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from unlearning.errors import WrongOptions
-from unlearning.verification import accuracy, described, judging, matching, verdict
+from unlearning.verification import described, judging, verdict
+from unlearning.verification.attacks.relearn import RelearnTime
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.drift import Drift
 from unlearning.verification.gates import Subject
-from unlearning.verification.matching import Evidence
 from unlearning.verification.measures import Metric
-from unlearning.verification.relearn import RelearnTime
 from unlearning.verification.report import Verification
-from unlearning.verification.scores import ModelScores, Scores
+from unlearning.verification.statistics import accuracy, matching
+from unlearning.verification.statistics.matching import Evidence
+from unlearning.verification.statistics.scores import ModelScores, Scores
 from unlearning.verification.verdict import Kind
 
 

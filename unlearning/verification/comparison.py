@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from unlearning.errors import WrongOptions
-from unlearning.verification import accuracy, divergence, gates
+from unlearning.verification import gates
 from unlearning.verification.criteria import Criteria
-from unlearning.verification.estimates import Estimate
-from unlearning.verification.scores import Scores
+from unlearning.verification.statistics import accuracy, divergence
+from unlearning.verification.statistics.estimates import Estimate
+from unlearning.verification.statistics.scores import Scores
 
 
 def compare(

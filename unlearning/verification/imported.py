@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from unlearning.verification.scores import Floats, Scores
+from unlearning.verification.statistics.scores import Floats, Scores
 
 UNCONFIRMED = "unconfirmed_rows"
 

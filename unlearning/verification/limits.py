@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-from unlearning import options
+from unlearning.core import options
 from unlearning.errors import WrongOptions
 from unlearning.verification import gates
 from unlearning.verification.criteria import Criteria, Limit

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from unlearning.errors import WrongOptions
-from unlearning.verification import accuracy, divergence, lira, matching, membership
+from unlearning.verification.attacks import lira, membership
 from unlearning.verification.disclosure import Disclosure
-from unlearning.verification.estimates import Estimate, average, exactly
-from unlearning.verification.matching import Comparison, Evidence, Side
-from unlearning.verification.scores import Floats, ModelScores, Scores
+from unlearning.verification.statistics import accuracy, divergence, matching
+from unlearning.verification.statistics.estimates import Estimate, average, exactly
+from unlearning.verification.statistics.matching import Comparison, Evidence, Side
+from unlearning.verification.statistics.scores import Floats, ModelScores, Scores
 
 #: False positive rates at which the true positive rate is given; the first one is judged.
 COMMON, RARE = 0.01, 0.001

@@ -11,11 +11,11 @@ import numpy as np
 
 from unlearning.errors import WrongOptions
 from unlearning.verification import limits
+from unlearning.verification.attacks.relearn import RelearnTime
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.drift import Drift
-from unlearning.verification.estimates import Estimate
 from unlearning.verification.measures import Metric
-from unlearning.verification.relearn import RelearnTime
+from unlearning.verification.statistics.estimates import Estimate
 from unlearning.verification.verdict import Kind, Outcome, Verdict
 
 DOES_NOT_SHOW = (

@@ -17,7 +17,7 @@ from typing import Literal
 
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.disclosure import Disclosure
-from unlearning.verification.estimates import Estimate, Interval
+from unlearning.verification.statistics.estimates import Estimate, Interval
 
 Concern = Literal["integrity", "utility", "removal"]
 Kind = Literal["records", "class"]

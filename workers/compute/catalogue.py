@@ -7,7 +7,8 @@ from collections.abc import Callable
 import workers
 from service.messages.catalogue import Announcement, Answer, Request
 from service.messages.parts import Fraction
-from unlearning import architectures, methods, options, training
+from unlearning import architectures, methods
+from unlearning.core import options, training
 from unlearning.verification import gates, limits
 
 

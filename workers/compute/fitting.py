@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from unlearning import objective
+from unlearning.core import objective
 from unlearning.errors import WrongOptions
 
 _BLOCK_BYTES = 16 << 20

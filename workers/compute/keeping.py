@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from models_store import Store, errors
 from service.messages.parts import Kept
-from unlearning import training_state
+from unlearning.core import training_state
+from unlearning.core.training_state import TrainingState
 from unlearning.errors import WrongOptions
-from unlearning.training_state import TrainingState
 from workers.compute import workspace
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import torch
 
 from models_store import Store
 from service.messages.parts import Made
-from unlearning import update_log
-from unlearning.update_log import UpdateLog
+from unlearning.core import update_log
+from unlearning.core.update_log import UpdateLog
 from workers.compute import workspace
 
 

@@ -10,7 +10,7 @@ import torch
 
 from unlearning import verification
 from unlearning.architectures import Classifier
-from unlearning.examples import Examples, concatenate
+from unlearning.core.examples import Examples, concatenate
 from unlearning.verification import ModelScores, Scores
 from workers import data
 from workers.compute.workspace import Workspace

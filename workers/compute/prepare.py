@@ -10,8 +10,8 @@ import torch
 from models_store import Store
 from service.messages.parts import Fraction, Made
 from service.messages.prepare import Answer, Request
-from unlearning import preparation
-from unlearning.anchor import Anchor
+from unlearning.anchored import preparation
+from unlearning.anchored.anchor import Anchor
 from workers import data
 from workers.compute import workspace
 from workers.compute.workspace import Workspace

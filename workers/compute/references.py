@@ -32,9 +32,10 @@ from models_store import errors
 from service.messages import unlearn
 from service.messages.parts import Fraction
 from service.messages.references import Answer, Request
-from unlearning import objective, options, training, verification
+from unlearning import verification
 from unlearning.architectures import Classifier
-from unlearning.examples import Examples
+from unlearning.core import objective, options, training
+from unlearning.core.examples import Examples
 from unlearning.verification import ModelScores, Scores
 from workers import data
 from workers.compute import workspace

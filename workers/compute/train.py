@@ -13,9 +13,10 @@ import torch
 from models_store import Store, errors
 from service.messages.parts import Fraction
 from service.messages.train import Answer, Approximate, Epochs, Progress, Request
-from unlearning import objective, options, training, verification
+from unlearning import verification
 from unlearning.architectures import Classifier
-from unlearning.update_log import UpdateLog
+from unlearning.core import objective, options, training
+from unlearning.core.update_log import UpdateLog
 from workers import data
 from workers.compute import keeping, logs, measuring, workspace
 from workers.compute.keeping import Keeper

@@ -15,15 +15,17 @@ from models_store import Store, errors, tensors
 from service.messages import unlearn
 from service.messages.parts import Fraction, Made, Saved
 from service.messages.unlearn import Answer, Progress, Request
-from unlearning import anchor as anchors
-from unlearning import methods, objective, options, training, verification
-from unlearning.anchor import Anchor, Forgotten
+from unlearning import methods, verification
+from unlearning.anchored import anchor as anchors
+from unlearning.anchored.anchor import Anchor, Forgotten
 from unlearning.architectures import Classifier
+from unlearning.core import objective, options, training
+from unlearning.core.examples import Examples
+from unlearning.core.update_log import UpdateLog
 from unlearning.errors import NothingRetained, UnusableDirection, WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods import Context, Method, Update
-from unlearning.update_log import UpdateLog
-from unlearning.verification import Evidence, ModelScores, Scores, relearn
+from unlearning.verification import Evidence, ModelScores, Scores
+from unlearning.verification.attacks import relearn
 from workers import data
 from workers.compute import (
     keeping,

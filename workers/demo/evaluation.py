@@ -12,7 +12,7 @@ import torch
 
 from unlearning import architectures, verification
 from unlearning.architectures import Transform
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 from unlearning.verification import ModelScores
 from workers.demo.digits import Digits
 

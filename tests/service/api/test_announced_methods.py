@@ -22,7 +22,7 @@ from tests.factories import NOW
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 from unlearning import methods
-from unlearning.update_log import UpdateLog
+from unlearning.core.update_log import UpdateLog
 from workers.compute import catalogue, logs
 
 URL = "/v1/deletion-requests"

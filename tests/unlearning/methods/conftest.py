@@ -12,11 +12,12 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearning import architectures, training
+from unlearning import architectures
 from unlearning.architectures import Transform
-from unlearning.examples import Examples
+from unlearning.core import training
+from unlearning.core.examples import Examples
+from unlearning.core.update_log import UpdateLog
 from unlearning.methods import Context
-from unlearning.update_log import UpdateLog
 
 CLASS = 3
 

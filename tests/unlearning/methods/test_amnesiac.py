@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unlearning import objective
+from unlearning.core import objective
+from unlearning.core.update_log import UpdateLog
 from unlearning.errors import NeedsRetrain, WrongOptions
 from unlearning.methods import amnesiac
-from unlearning.update_log import UpdateLog
 
 
 def _unlearn(task, forget, retain, log, epochs=0, **options):

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unlearning import architectures, objective
+from unlearning import architectures
 from unlearning.architectures import Transform
+from unlearning.core import objective
+from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods import Context, boundary_expanding, boundary_shrink
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from unlearning import methods, objective, options
+from unlearning import methods
+from unlearning.core import objective, options
+from unlearning.core.examples import Examples
 from unlearning.errors import NeedsRetrain, UnknownName, WrongOptions
-from unlearning.examples import Examples
 
 KINDS = [(name, kind) for name in methods.names() for kind in sorted(methods.get(name).forgets)]
 ONE_KIND = [(name, max(methods.get(name).forgets)) for name in methods.names()]

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unlearning import methods, objective
+from unlearning import methods
+from unlearning.core import objective
+from unlearning.core.examples import Examples
 from unlearning.errors import NeedsRetrain, WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods import _fine_tuning, _strength, negative_gradient, scrub
 
 

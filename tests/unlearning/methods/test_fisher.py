@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearning.examples import Examples
+from unlearning.core.examples import Examples
 from unlearning.methods import Context, _squared_gradients, fisher
 
 

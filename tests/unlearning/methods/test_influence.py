@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from unlearning import objective
+from unlearning.core import objective
+from unlearning.core.examples import Examples
 from unlearning.errors import UnusableDirection
-from unlearning.examples import Examples
 from unlearning.methods import influence
 
 

@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from tests.unlearning.methods.conftest import digits
-from unlearning import kfac, methods, objective, training
+from unlearning import methods
+from unlearning.core import objective, training
+from unlearning.core.examples import Examples
+from unlearning.core.update_log import UpdateLog
+from unlearning.curvature import kfac
 from unlearning.errors import WrongOptions
-from unlearning.examples import Examples
 from unlearning.methods import Context, msg
-from unlearning.update_log import UpdateLog
 
 
 class WeightNormed(nn.Module):

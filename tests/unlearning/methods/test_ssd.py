@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from unlearning.examples import Examples, concatenate
+from unlearning.core.examples import Examples, concatenate
 from unlearning.methods import Context, _squared_gradients, ssd
 
 

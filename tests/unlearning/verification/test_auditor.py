@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional
 
 from unlearning import verification
-from unlearning.examples import Examples, concatenate
+from unlearning.core.examples import Examples, concatenate
 from unlearning.verification import Evidence, ModelScores, Verdict
 from unlearning.verification.report import Verification
 

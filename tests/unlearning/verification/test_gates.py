@@ -18,10 +18,10 @@ from unlearning.verification import (
     ModelScores,
     gates,
     limits,
-    matching,
     verify,
 )
 from unlearning.verification.gates import Direction, IntegrityGate, Need, RemovalGate, Subject
+from unlearning.verification.statistics import matching
 
 from .evidence import drawn, scores
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unlearning.verification import imported
-from unlearning.verification.scores import Scores
+from unlearning.verification.statistics.scores import Scores
 
 
 def _scores(

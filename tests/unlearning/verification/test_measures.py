@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from unlearning.errors import WrongOptions
-from unlearning.verification import Evidence, ModelScores, Scores, divergence, matching, measures
-from unlearning.verification.estimates import Estimate
+from unlearning.verification import Evidence, ModelScores, Scores, measures
 from unlearning.verification.measures import Metric
+from unlearning.verification.statistics import divergence, matching
+from unlearning.verification.statistics.estimates import Estimate
 
 from .evidence import drawn, scores
 

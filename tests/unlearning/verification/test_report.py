@@ -17,7 +17,7 @@ from unlearning.verification import (
     limits,
     verify,
 )
-from unlearning.verification.relearn import RelearnTime
+from unlearning.verification.attacks.relearn import RelearnTime
 
 from .evidence import drawn, scores
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from unlearning.verification import Criteria, Evidence, ModelScores, Verdict, matching, verify
-from unlearning.verification.estimates import Estimate
+from unlearning.verification import Criteria, Evidence, ModelScores, Verdict, verify
 from unlearning.verification.report import Verification
+from unlearning.verification.statistics import matching
+from unlearning.verification.statistics.estimates import Estimate
 from unlearning.verification.verdict import Excess, Outcome, overall, removal, utility
 
 from .evidence import drawn, scores

@@ -14,10 +14,10 @@ from unlearning.errors import WrongOptions
 from unlearning.verification import verdict
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.disclosure import Disclosure
-from unlearning.verification.estimates import Estimate
-from unlearning.verification.matching import Comparison, Evidence
 from unlearning.verification.measures import Metric
-from unlearning.verification.scores import Booleans, ModelScores, Scores
+from unlearning.verification.statistics.estimates import Estimate
+from unlearning.verification.statistics.matching import Comparison, Evidence
+from unlearning.verification.statistics.scores import Booleans, ModelScores, Scores
 from unlearning.verification.verdict import Concern, Excess, Kind, Outcome, Question
 
 NO_ROWS_ALIKE = "no forgotten row has never-seen rows of its class to be compared with"

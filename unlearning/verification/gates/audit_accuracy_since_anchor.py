@@ -8,7 +8,7 @@ from unlearning.verification import measures
 from unlearning.verification.criteria import Limit
 from unlearning.verification.gates import Need, Subject, UtilityGate, audited
 from unlearning.verification.measures import Metric
-from unlearning.verification.scores import Integers, Scores
+from unlearning.verification.statistics.scores import Integers, Scores
 
 METRIC = "audit_accuracy_drop_since_anchor"
 

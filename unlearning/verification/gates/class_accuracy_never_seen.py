@@ -8,7 +8,7 @@ from unlearning.verification import measures
 from unlearning.verification.gates import Direction, Need, RemovalGate, Subject
 from unlearning.verification.gates.class_accuracy import LIMIT, excess
 from unlearning.verification.measures import Metric
-from unlearning.verification.scores import ModelScores, Scores
+from unlearning.verification.statistics.scores import ModelScores, Scores
 
 METRIC = "class_accuracy_never_seen"
 

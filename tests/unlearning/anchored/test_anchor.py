@@ -1,0 +1,426 @@
+import copy
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from unlearning import architectures
+from unlearning.anchored import anchor as anchors
+from unlearning.anchored import calibration, preparation
+from unlearning.anchored.preparation import Preparation
+from unlearning.architectures import Transform
+from unlearning.core import objective, training
+from unlearning.core.examples import Examples, concatenate
+from unlearning.curvature import kfac
+from unlearning.errors import UnusableDirection, WrongOptions
+from unlearning.methods import Context, fine_tune, random_labels
+
+
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    examples = Examples(torch.tensor(data.images, dtype=torch.float32), torch.tensor(data.target))
+    return examples.subset(torch.randperm(len(examples), generator=_generator()))
+
+
+@pytest.fixture(scope="module")
+def train(digits):
+    return digits.subset(torch.arange(500))
+
+
+@pytest.fixture(scope="module")
+def validation(digits):
+    return digits.subset(torch.arange(500, 900))
+
+
+@pytest.fixture(scope="module")
+def model(train, validation):
+    """A network that knows its 500 digits better than others."""
+    model = architectures.classifier(
+        "mlp", {"inputs": 64, "hidden": [40]}, Transform(scale=1 / 16), generator=_generator()
+    )
+    recipe = training.Recipe(epochs=40, patience=40, learning_rate=3e-3)
+    return training.fit(model, train, validation, recipe=recipe, generator=_generator()).model
+
+
+@pytest.fixture(scope="module")
+def anchor(model, train, validation):
+    return preparation.prepare(
+        model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
+    )
+
+
+def test_anchor_holds_sums_and_means_over_the_training_rows(anchor, model, train, validation):
+    assert torch.equal(anchor.theta, objective.flatten(model))
+    torch.testing.assert_close(anchor.gradient_sum, objective.summed_gradient(model, train))
+    assert anchor.count == 500
+    assert torch.equal(anchor.class_counts, torch.bincount(train.labels, minlength=10))
+    gap = objective.losses(model, validation).mean() - objective.losses(model, train).mean()
+    assert anchor.gap == pytest.approx(float(gap), rel=1e-5)
+    solved = anchor.curvature.solve(anchor.gradient_sum)
+    torch.testing.assert_close(anchor.preconditioned_sum, solved)
+
+
+def test_retain_gradient_needs_no_retained_row(anchor, model, train):
+    forgotten = anchors.forget(anchor, None, model, train.subset(torch.arange(30)))
+    cached = anchors.retain_gradient(anchor, forgotten)
+    direct = objective.summed_gradient(model, train.subset(torch.arange(30, 500))) / 470
+    assert float((cached - direct).norm() / direct.norm()) < 1e-5
+    torch.testing.assert_close(
+        anchors.retain_gradient(anchor, None), anchor.gradient_sum / anchor.count
+    )
+
+
+def test_running_sums_do_not_depend_on_order_grouping_or_present_weights(anchor, model, train):
+    rows = torch.arange(40, 52)
+    at_once = anchors.forget(anchor, None, model, train.subset(rows))
+    elsewhere = objective.at(model, anchor.theta * 0.5)
+    in_turn = None
+    for part in rows.flip(0).split([1, 4, 7]):
+        in_turn = anchors.forget(anchor, in_turn, elsewhere, train.subset(part))
+    assert in_turn.count == at_once.count == 12
+    assert torch.equal(in_turn.class_counts, at_once.class_counts)
+    assert in_turn.loss_sum == pytest.approx(at_once.loss_sum, rel=1e-5)
+    torch.testing.assert_close(in_turn.gradient_sum, at_once.gradient_sum, rtol=1e-4, atol=1e-6)
+    one, other = (anchors.direction(anchor, f).delta for f in (at_once, in_turn))
+    assert float((one - other).norm()) < 1e-4
+
+
+@pytest.mark.parametrize("preconditioned", [True, False])
+@pytest.mark.parametrize("evenness", [0.0, 0.5])
+def test_direction_is_the_formula(anchor, model, train, preconditioned, evenness):
+    anchor = replace(anchor, evenness=evenness)
+    rows = train.subset(torch.arange(60, 85))
+    forgotten = anchors.forget(anchor, None, model, rows)
+    found = anchors.direction(anchor, forgotten, preconditioned=preconditioned)
+    rest = concatenate(train.subset(torch.arange(60)), train.subset(torch.arange(85, 500)))
+    g_r = objective.summed_gradient(model, rest) / 475
+    solve = anchor.curvature.solve if preconditioned else torch.clone
+
+    def weighted(weights):
+        """Σ w·∇ℓ / Σ w, one row at a time."""
+        gradients = [
+            objective.summed_gradient(model, rows.subset(torch.tensor([i]))) for i in range(25)
+        ]
+        return sum(w * g for w, g in zip(weights, gradients, strict=True)) / sum(weights)
+
+    def formula(g):
+        c = max(0.0, float(g @ g_r / (g_r @ g_r)))
+        step = solve(g - c * g_r)
+        return (c, step) if float(step @ g_f) > 0 else (0.0, solve(g))
+
+    g_f = weighted([1.0] * 25)
+    doubts = 1 - torch.exp(-objective.losses(model, rows).double())
+    c, step = formula(weighted((doubts**-evenness).tolist()))
+    assert found.retain_weight == pytest.approx(c, rel=1e-3, abs=1e-6)
+    assert float((found.delta - step / step.norm()).norm()) < 1e-3
+    assert found.slope == pytest.approx(float(g_f @ step / step.norm()), rel=1e-3)
+    assert found.length == pytest.approx(float(step.norm()), rel=1e-3)
+    assert found.natural == pytest.approx(float(step.norm()) * 25 / 475, rel=1e-3)
+    as_they_are = anchors.direction(anchor, forgotten, preconditioned=preconditioned, evenly=False)
+    _, step = formula(g_f)
+    assert float((as_they_are.delta - step / step.norm()).norm()) < 1e-3
+
+
+def _hand_made(gradient_sum, count):
+    """An anchor over two parameters without curvature."""
+    gradient_sum = torch.tensor(gradient_sum, dtype=torch.float64)
+    return anchors.Anchor(
+        theta=torch.zeros(2),
+        gradient_sum=gradient_sum,
+        preconditioned_sum=gradient_sum,
+        class_counts=torch.tensor([count, 0]),
+        count=count,
+        training_loss=1.0,
+        validation_loss=2.0,
+        curvature=None,
+        law=None,
+    )
+
+
+def _hand_forgotten(gradient_sum, count, preconditioned=None, push=None):
+    gradient_sum = torch.tensor(gradient_sum, dtype=torch.float64)
+    solved = gradient_sum if preconditioned is None else torch.tensor(preconditioned).double()
+    return anchors.Forgotten(
+        gradient_sum=gradient_sum,
+        preconditioned_sum=solved,
+        push_sum=gradient_sum if push is None else torch.tensor(push).double(),
+        preconditioned_push_sum=solved if push is None else torch.tensor(push).double(),
+        weight_sum=float(count),
+        class_counts=torch.tensor([count, 0]),
+        count=count,
+        loss_sum=1.0 * count,
+    )
+
+
+def test_retained_gradient_is_not_subtracted_when_it_points_the_other_way():
+    # g_f = (1, 0), g_r = (−1, 0): opposite, as at an exact optimum.
+    found = anchors.direction(_hand_made([0.0, 0.0], 2), _hand_forgotten([1.0, 0.0], 1))
+    assert found.retain_weight == 0.0
+    assert found.delta.tolist() == [1.0, 0.0]
+
+
+def test_correction_is_dropped_when_it_would_lower_the_forget_loss():
+    # P·S_F and P·S_D chosen so that P(g_f − c·g_r) points against g_f.
+    anchor = _hand_made([2.0, 2.0], 2)
+    forgotten = _hand_forgotten([1.0, 1.0], 1, preconditioned=[0.1, 0.1])
+    found = anchors.direction(anchor, forgotten)
+    assert found.retain_weight == 0.0
+    assert found.slope > 0
+
+
+def test_weights_are_dropped_when_they_would_lower_the_mean_forget_loss():
+    found = anchors.direction(
+        _hand_made([0.0, 0.0], 4), _hand_forgotten([1.0, 0.0], 1, push=[-1.0, 0.1])
+    )
+    assert found.delta.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("gradient", [[0.0, 0.0], [float("nan"), 1.0], [float("inf"), 0.0]])
+def test_a_direction_that_means_nothing_is_refused(gradient):
+    with pytest.raises(UnusableDirection):
+        anchors.direction(_hand_made([1.0, 1.0], 5), _hand_forgotten(gradient, 1))
+
+
+def test_forgetting_every_row_or_rows_of_another_anchor_is_refused(anchor):
+    with pytest.raises(WrongOptions, match="nothing is left"):
+        anchors.direction(_hand_made([1.0, 1.0], 3), _hand_forgotten([1.0, 0.0], 3))
+    with pytest.raises(WrongOptions, match="another anchor"):
+        anchors.retain_gradient(anchor, _hand_forgotten([1.0, 0.0], 1))
+
+
+@pytest.mark.parametrize("evenness", [0.0, 0.5])
+def test_anchor_and_running_sums_survive_a_safetensors_file(
+    anchor, model, train, tmp_path, evenness
+):
+    anchor = replace(anchor, evenness=evenness)
+    rows = train.subset(torch.arange(9))
+    forgotten = anchors.forget(anchor, None, model, rows)
+    save_file(anchor.to_tensors(), tmp_path / "anchor")
+    save_file(forgotten.to_tensors(), tmp_path / "forgotten")
+    stored = anchors.from_tensors(load_file(tmp_path / "anchor"))
+    sums = anchors.forgotten_from_tensors(load_file(tmp_path / "forgotten"))
+    assert stored.law == anchor.law
+    assert (stored.count, stored.gap) == (anchor.count, anchor.gap)
+    assert (sums.count, sums.loss_sum) == (forgotten.count, forgotten.loss_sum)
+    assert sums.weight_sum == forgotten.weight_sum
+    again = anchors.direction(stored, anchors.forget(stored, sums, model, rows))
+    expected = anchors.direction(anchor, anchors.forget(anchor, forgotten, model, rows))
+    torch.testing.assert_close(again.delta, expected.delta)
+
+
+@pytest.fixture(scope="module")
+def normed(train, validation):
+    """A network with batch normalisation, and its anchor."""
+    model = architectures.classifier(
+        "all_cnn", {"channels": 1, "width": 4}, Transform(scale=1 / 16), generator=_generator()
+    )
+    images = [Examples(e.x[:, None], e.y, e.rows) for e in (train, validation)]
+    recipe = training.Recipe(epochs=3, patience=3, learning_rate=1e-2, batch_size=32, alpha=0)
+    model = training.fit(model, *images, recipe=recipe, generator=_generator()).model
+    options = Preparation(law_repeats=0)
+    anchor = preparation.prepare(model, *images, options=options, generator=_generator())
+    return model, anchor, images[0]
+
+
+@pytest.mark.parametrize("method", [fine_tune, random_labels])
+def test_anchor_is_the_same_model_whatever_moved_the_present_one(normed, method):
+    model, anchor, train = normed
+    rows = torch.arange(len(train))
+    forget, retain = train.subset(rows[:20]), train.subset(rows[20:])
+    moved = method.unlearn(
+        model,
+        forget,
+        retain,
+        options=method.Options(epochs=1),
+        context=Context(),
+        generator=_generator(),
+    ).model
+    expected = objective.logits(model, train)
+    assert not torch.equal(objective.logits(objective.at(moved, anchor.theta), train), expected)
+    assert torch.equal(objective.logits(anchors.at(anchor, moved), train), expected)
+    sums = [anchors.forget(anchor, None, m, forget) for m in (model, moved)]
+    assert torch.equal(sums[0].gradient_sum, sums[1].gradient_sum)
+    step = anchors.direction(anchor, sums[0])
+    ends = [anchors.along(anchor, step, copy.deepcopy(m))(0.1) for m in (model, moved)]
+    assert torch.equal(*(objective.logits(end, train) for end in ends))
+
+
+def test_state_beside_the_step_survives_a_file_and_may_be_missing(normed, tmp_path):
+    model, anchor, train = normed
+    assert {"running_mean", "running_var", "weight", "bias"} <= {
+        name.rpartition(".")[2] for name in anchor.unstepped
+    }
+    save_file(anchor.to_tensors(), tmp_path / "anchor")
+    tensors = load_file(tmp_path / "anchor")
+    moved = copy.deepcopy(model)
+    objective.recalibrate_batch_norm(moved, train.subset(torch.arange(9)))
+    logits = [
+        objective.logits(anchors.at(anchors.from_tensors(kept), moved), train)
+        for kept in (tensors, {n: t for n, t in tensors.items() if "unstepped" not in n})
+    ]
+    assert torch.equal(logits[0], objective.logits(model, train))
+    assert torch.equal(logits[1], objective.logits(moved, train))
+
+
+def test_state_of_another_architecture_is_refused(normed, model):
+    _, anchor, _ = normed
+    with pytest.raises(WrongOptions, match="the model has no"):
+        objective.restore(model, anchor.unstepped)
+
+
+def test_files_of_something_else_are_refused():
+    with pytest.raises(WrongOptions, match="not an anchor"):
+        anchors.from_tensors({"theta": torch.zeros(2)})
+    with pytest.raises(WrongOptions, match="not a forgotten set"):
+        anchors.forgotten_from_tensors({"count": torch.tensor(2)})
+
+
+def test_law_foretells_the_searched_strength_of_sets_it_was_not_fitted_on(anchor, model, train):
+    errors = []
+    for seed in range(12):
+        rows = train.sample(5 + seed, generator=_generator(100 + seed))
+        step = anchors.direction(anchor, anchors.forget(anchor, None, model, rows))
+        apply = anchors.along(anchor, step, objective.at(model, anchor.theta))
+        strength = anchor.law.strength(len(rows), step.slope)
+        risen = (
+            objective.losses(apply(strength), rows).mean()
+            - objective.losses(anchors.at(anchor, model), rows).mean()
+        )
+        errors.append(float(risen) / anchor.gap)
+    middle = sorted(errors)[6]
+    assert 0.6 < middle < 1.6
+
+
+def test_preparing_reports_progress_and_leaves_the_model_as_it_was(model, train, validation):
+    before, seen = objective.flatten(model), []
+    prepared = preparation.prepare(
+        model,
+        train,
+        validation,
+        options=Preparation(preconditioner="none", law_repeats=1),
+        generator=_generator(),
+        progress=seen.append,
+    )
+    assert prepared.curvature is None
+    assert torch.equal(prepared.preconditioned_sum, prepared.gradient_sum)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert torch.equal(objective.flatten(model), before)
+
+
+def test_same_seed_prepares_the_same_anchor(anchor, model, train, validation):
+    again = preparation.prepare(
+        model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
+    )
+    for name, tensor in anchor.to_tensors().items():
+        assert torch.equal(tensor, again.to_tensors()[name])
+
+
+def test_a_model_without_a_gap_has_no_law(digits):
+    untrained = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    prepared = preparation.prepare(
+        untrained,
+        digits.subset(torch.arange(400)),
+        digits.subset(torch.arange(400)),
+        generator=_generator(),
+    )
+    assert not anchors.has_gap(prepared)
+    assert prepared.law is None
+    assert isinstance(prepared.curvature, kfac.Kfac)
+
+
+def _by_heart(seed):
+    """Digits, three in ten with a wrong label, and a network that knows 600 of them by heart."""
+    data = load_digits()
+    x, y = torch.tensor(data.images, dtype=torch.float32)[:, None], torch.tensor(data.target)
+    order = torch.randperm(len(y), generator=_generator(seed))
+    x, y = x[order], y[order]
+    wrong = torch.rand(len(y), generator=_generator(seed + 1)) < 0.3
+    y = torch.where(wrong, torch.randint(10, y.shape, generator=_generator(seed + 2)), y)
+    network = architectures.classifier(
+        "lenet5",
+        {"channels": 1, "image_height": 8, "image_width": 8},
+        Transform(scale=1 / 16, mean=(0.3,), std=(0.4,)),
+        generator=_generator(),
+    )
+    rows = Examples(x, y).subset(torch.arange(600))
+    recipe = training.Recipe(learning_rate=2e-3, batch_size=32, epochs=60, patience=60, alpha=0.0)
+    # Judged by its training rows, so that the last and most fitted epoch is the best.
+    training.fit(network, rows, rows, recipe=recipe, generator=_generator())
+    return Examples(x, y), network
+
+
+def test_rows_known_by_heart_can_no_more_be_told_from_rows_never_seen():
+    """On rows that took no part in settling the weights: other sets, other held-out rows."""
+    weighted, alike, powers = [], [], []
+    for seed in (0, 20, 50):
+        digits, model = _by_heart(seed)
+        unseen = digits.subset(torch.arange(1100, len(digits)))
+        anchor = preparation.prepare(
+            model,
+            digits.subset(torch.arange(600)),
+            digits.subset(torch.arange(600, 1100)),
+            options=Preparation(law_repeats=0),
+            generator=_generator(),
+        )
+        powers.append(anchor.evenness)
+        for first in range(0, 600, 60):
+            forget = digits.subset(torch.arange(first, first + 60))
+            weighted.append(_told(_stepped(anchor, model, forget), forget, unseen))
+            alike.append(
+                _told(_stepped(replace(anchor, evenness=0.0), model, forget), forget, unseen)
+            )
+    # Another rounding trains another network, on which an attack may find nothing to weigh.
+    assert all(0 <= power <= 1 for power in powers)
+    assert max(powers) > 0
+    assert abs(statistics.fmean(weighted) - 0.5) < 0.75 * abs(statistics.fmean(alike) - 0.5)
+
+
+def _stepped(anchor, model, forget):
+    """The model after the searched step."""
+    step = anchors.direction(anchor, anchors.forget(anchor, None, model, forget))
+    goal = calibration.loss_goal(model, forget, gap=anchor.gap, generator=_generator())
+    apply = anchors.along(anchor, step, copy.deepcopy(model))
+    start = 0.5 * anchor.gap / step.slope
+    found = calibration.search(apply, goal=goal, start=start, ceiling=anchors.ceiling(anchor))
+    return apply(found.value)
+
+
+def _told(network, forget, unseen):
+    """AUC of the loss as a test of membership."""
+    losses = [objective.losses(network, rows) for rows in (forget, unseen)]
+    return roc_auc_score([1] * len(forget) + [0] * len(unseen), -torch.cat(losses))
+
+
+def test_rows_are_weighed_alike_where_the_plain_step_leaves_nothing_to_tell(anchor):
+    assert anchor.evenness == 0
+
+
+def test_sums_and_anchors_of_before_rows_were_weighted_weigh_them_alike(anchor, model, train):
+    rows = train.subset(torch.arange(9))
+    numbers = anchor.to_tensors()["numbers"][:3]
+    older = anchors.from_tensors(anchor.to_tensors() | {"numbers": numbers})
+    assert older.evenness == 0
+    forgotten = anchors.forget(older, None, model, rows)
+    tensors = forgotten.to_tensors()
+    assert set(tensors) == {
+        "gradient_sum",
+        "preconditioned_sum",
+        "class_counts",
+        "count",
+        "loss_sum",
+    }
+    read = anchors.forgotten_from_tensors(tensors)
+    assert read.weight_sum == 9
+    expected = anchors.direction(older, forgotten).delta
+    torch.testing.assert_close(anchors.direction(older, read).delta, expected)

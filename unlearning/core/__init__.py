@@ -1,0 +1,1 @@
+"""What everything computes with: examples, objective, options and training."""

@@ -1,0 +1,362 @@
+"""Kronecker-factored curvature (K-FAC) with its eigenbasis kept, so that a solve is a few products.
+
+For a layer with inputs a (bias: a with a one appended) and loss gradients g at its outputs, the
+Gauss-Newton block is taken as E[Σ g gᵀ] ⊗ E[a aᵀ] (Martens & Grosse 2015; for convolutions over
+patches, Grosse & Martens 2016). It is exact for one linear layer when a and g are independent, for
+instance on a single example.
+
+A grouped convolution has one independent block per group. Every other parameter of a step
+(embeddings, layer-norm affine, weights used by two layers or outside a Linear or Conv2d call) gets
+the diagonal of the same Gauss-Newton matrix instead; nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unlearning.core import objective
+from unlearning.core.examples import Examples
+from unlearning.errors import UnusableDirection
+
+Fisher = Literal["type2", "empirical"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer's factors E[a aᵀ] and E[Σ g gᵀ] as eigenvalues and eigenvectors, per group.
+
+    ``weight`` and ``bias`` are where the layer's parameters start in the flat vector; ``bias`` is
+    -1 where there is none. Shapes: input_values (groups, i), input_vectors (groups, i, i),
+    output_values (groups, o), output_vectors (groups, o, o), i counting the bias.
+    """
+
+    weight: int
+    bias: int
+    input_values: Tensor
+    input_vectors: Tensor
+    output_values: Tensor
+    output_vectors: Tensor
+
+
+@dataclass(frozen=True)
+class Kfac:
+    """(K + λI)⁻¹ over the step parameters, K block-diagonal; λ is ``damping``, absolute.
+
+    ``diagonal`` (m,) belongs to the parameters at ``positions`` (m,) that no block covers.
+    """
+
+    damping: float
+    blocks: tuple[Block, ...]
+    positions: Tensor
+    diagonal: Tensor
+
+    def solve(self, vector: Tensor) -> Tensor:
+        """Return (K + λI)⁻¹ ``vector`` (p,), exact: λ is added to each product of eigenvalues."""
+        solved = torch.empty_like(vector)
+        for block in self.blocks:
+            _solve_block(block, vector, solved, self.damping)
+        here = vector[self.positions]
+        solved[self.positions] = here / (self.diagonal.to(here.dtype) + self.damping)
+        return solved
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
+        tensors = {
+            "damping": torch.tensor(self.damping, dtype=torch.float64),
+            "positions": self.positions,
+            "diagonal": self.diagonal,
+            "starts": torch.tensor([[b.weight, b.bias] for b in self.blocks]).reshape(-1, 2),
+        }
+        for i, block in enumerate(self.blocks):
+            for name in _FACTORS:
+                tensors[f"{i}.{name}"] = getattr(block, name)
+        return tensors
+
+
+_FACTORS = ("input_values", "input_vectors", "output_values", "output_vectors")
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> Kfac:
+    """Return the curvature that :meth:`Kfac.to_tensors` wrote."""
+    starts = tensors["starts"].tolist()
+    return Kfac(
+        damping=float(tensors["damping"]),
+        blocks=tuple(
+            Block(weight, bias, *(tensors[f"{i}.{name}"] for name in _FACTORS))
+            for i, (weight, bias) in enumerate(starts)
+        ),
+        positions=tensors["positions"],
+        diagonal=tensors["diagonal"],
+    )
+
+
+def estimate(
+    model: nn.Module,
+    examples: Examples,
+    *,
+    fisher: Fisher = "type2",
+    relative_damping: float = 0.1,
+    batch_size: int = 128,
+    generator: torch.Generator,
+    progress: Callable[[float], None] = lambda _fraction: None,
+) -> Kfac:
+    """Estimate the curvature of the mean loss at the model's weights, in evaluation mode.
+
+    ``type2`` takes the exact expectation over labels drawn from the model, one backward pass per
+    class; ``empirical`` the given labels, one pass. λ is ``relative_damping`` times the mean
+    diagonal of K, because an absolute value does not carry over from one network to another.
+    """
+    parameters = objective.step_parameters(model)
+    device = next(iter(parameters.values())).device
+    with objective.evaluating(model):
+        layers = _covered(model, examples, parameters, device)
+        rest = _uncovered(layers, parameters)
+        squares = [
+            torch.zeros(p.numel(), dtype=torch.float64, device=device) for p in rest.values()
+        ]
+        # The diagonal is estimated from sums over a batch: small batches, small variance.
+        size = min(batch_size, 32) if rest else batch_size
+        with _recording(layers):
+            for i, (x, y) in enumerate(examples.batches(size, device=device)):
+                _accumulate(model, x, y, layers, list(rest.values()), squares, fisher, generator)
+                progress(min(1.0, (i + 1) * size / len(examples)))
+    return _assemble(layers, parameters, rest, squares, len(examples), relative_damping)
+
+
+@dataclass
+class _Layer:
+    """A Linear or Conv2d whose factors are being summed."""
+
+    module: nn.Linear | nn.Conv2d
+    weight: int
+    bias: int
+    inputs: Tensor
+    outputs: Tensor
+    locations: int = 0
+    calls: int = 0
+
+    def see(self, x: Tensor) -> None:
+        """Add a batch of inputs."""
+        self.calls += 1
+        patches = _patches(self.module, x)
+        if self.bias >= 0:
+            patches = torch.cat([patches, patches.new_ones(*patches.shape[:2], 1)], 2)
+        self.locations += patches.shape[1]
+        self.inputs += (patches.mT @ patches).double()
+
+    def hear(self, grad: Tensor) -> None:
+        """Add a batch of gradients at the outputs."""
+        signals = _by_group(self.module, grad)
+        self.outputs += (signals.mT @ signals).double()
+
+
+def _accumulate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    layers: list[_Layer],
+    rest: list[nn.Parameter],
+    squares: list[Tensor],
+    fisher: Fisher,
+    generator: torch.Generator,
+) -> None:
+    with torch.enable_grad():
+        logits = model(x)
+    signals = _signals(logits.detach(), y, fisher)
+    targets: list[Tensor] = [layer.module.weight for layer in layers] + list(rest)
+    for k, signal in enumerate(signals):
+        # Independent signs leave every per-example product g gᵀ alone, and make the expected
+        # square of a sum over the batch the sum of the squares, which is the diagonal we want.
+        signs = torch.randint(2, (len(x), 1), generator=generator).to(signal) * 2 - 1
+        grads = torch.autograd.grad(
+            logits,
+            targets,
+            grad_outputs=signal * signs,
+            retain_graph=k + 1 < len(signals),
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        for total, grad in zip(squares, grads[len(layers) :], strict=True):
+            total += grad.reshape(-1).double().square()
+
+
+def _signals(logits: Tensor, y: Tensor, fisher: Fisher) -> list[Tensor]:
+    """Return vectors v at the logits (n, classes) with Σ v vᵀ = ∂²ℓ/∂logits² = diag(p) − p pᵀ."""
+    p = logits.softmax(1)
+    if fisher == "empirical":
+        return [p - functional.one_hot(y, p.shape[1]).to(p)]
+    eye = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
+    return [p[:, c : c + 1].sqrt() * (p - eye[c]) for c in range(p.shape[1])]
+
+
+def _covered(
+    model: nn.Module, examples: Examples, parameters: dict[str, nn.Parameter], device: torch.device
+) -> list[_Layer]:
+    """Return the layers with a weight of their own that a forward pass calls with a gradient."""
+    starts, position = {}, 0
+    for p in parameters.values():
+        starts[id(p)], position = position, position + p.numel()
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for p in module.parameters(recurse=False):
+            owners[id(p)] = owners.get(id(p), 0) + 1
+    layers = []
+    for module in model.modules():
+        if type(module) not in (nn.Linear, nn.Conv2d):
+            continue
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        if id(module.weight) not in starts or owners[id(module.weight)] > 1:
+            continue
+        bias = module.bias
+        with_bias = bias is not None and id(bias) in starts and owners[id(bias)] == 1
+        layers.append(_empty(module, starts, bias=starts[id(bias)] if with_bias else -1))
+    with _recording(layers), torch.enable_grad():
+        ((x, _),) = examples.subset(torch.arange(1)).batches(1, device=device)
+        model(x)
+    called = [layer for layer in layers if layer.calls]
+    return [_empty(layer.module, starts, bias=layer.bias) for layer in called]
+
+
+def _empty(module: nn.Linear | nn.Conv2d, starts: dict[int, int], *, bias: int) -> _Layer:
+    groups = module.groups if isinstance(module, nn.Conv2d) else 1
+    o = module.weight.shape[0] // groups
+    i = module.weight[0].numel() + (bias >= 0)
+    kind = {"dtype": torch.float64, "device": module.weight.device}
+    return _Layer(
+        module,
+        starts[id(module.weight)],
+        bias,
+        torch.zeros(groups, i, i, **kind),  # type: ignore[call-overload]
+        torch.zeros(groups, o, o, **kind),  # type: ignore[call-overload]
+    )
+
+
+def _uncovered(
+    layers: list[_Layer], parameters: dict[str, nn.Parameter]
+) -> dict[str, nn.Parameter]:
+    covered = {id(layer.module.weight) for layer in layers}
+    covered |= {id(layer.module.bias) for layer in layers if layer.bias >= 0}
+    return {name: p for name, p in parameters.items() if id(p) not in covered}
+
+
+@contextmanager
+def _recording(layers: list[_Layer]) -> Iterator[None]:
+    def attach(layer: _Layer) -> Callable[..., None]:
+        def after(
+            _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+        ) -> None:
+            # A call under no_grad takes no part in the gradient, so there is no factor of it.
+            if not output.requires_grad:
+                return
+            layer.see((inputs[0] if inputs else named["input"]).detach())
+
+            # A hook set before an in-place ReLU still hears the gradient at this output.
+            def hear(grad: Tensor) -> None:
+                layer.hear(grad.detach())
+
+            output.register_hook(hear)  # type: ignore[no-untyped-call]  # torch has no types here
+
+        return after
+
+    handles = [
+        layer.module.register_forward_hook(attach(layer), with_kwargs=True) for layer in layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _patches(module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
+    """Return the inputs of every location and example, (groups, locations, i)."""
+    if isinstance(module, nn.Linear):
+        return x.reshape(1, -1, x.shape[-1])
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    x = functional.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+    columns = functional.unfold(
+        x, module.kernel_size, dilation=module.dilation, stride=module.stride
+    )
+    n, _, places = columns.shape
+    columns = columns.view(n, module.groups, -1, places)
+    return columns.permute(1, 0, 3, 2).reshape(module.groups, n * places, -1)
+
+
+def _by_group(module: nn.Linear | nn.Conv2d, grad: Tensor) -> Tensor:
+    """Return the gradients at the outputs of every location and example, (groups, locations, o)."""
+    if isinstance(module, nn.Linear):
+        return grad.reshape(1, -1, grad.shape[-1])
+    n = grad.shape[0]
+    grad = grad.reshape(n, module.groups, -1, grad.shape[2] * grad.shape[3])
+    return grad.permute(1, 0, 3, 2).reshape(module.groups, n * grad.shape[3], -1)
+
+
+def _assemble(
+    layers: list[_Layer],
+    parameters: dict[str, nn.Parameter],
+    rest: dict[str, nn.Parameter],
+    squares: list[Tensor],
+    count: int,
+    relative_damping: float,
+) -> Kfac:
+    dtype = next(iter(parameters.values())).dtype
+    blocks = tuple(_block(layer, count, dtype) for layer in layers)
+    starts, position = {}, 0
+    for name, p in parameters.items():
+        starts[name], position = position, position + p.numel()
+    device = next(iter(parameters.values())).device
+    places = [
+        torch.arange(starts[n], starts[n] + p.numel(), device=device) for n, p in rest.items()
+    ]
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    positions = torch.cat(places) if places else none
+    diagonal = torch.cat(squares) / count if squares else none.double()
+    trace = float(diagonal.sum()) + sum(
+        float((b.input_values.sum(1) * b.output_values.sum(1)).double().sum()) for b in blocks
+    )
+    damping = relative_damping * trace / position
+    if not damping > 0 or not torch.isfinite(torch.tensor(damping)):
+        raise UnusableDirection(
+            "the curvature is zero or not finite: the model's outputs do not depend on its "
+            "weights, or its weights are damaged; train it again"
+        )
+    return Kfac(damping, blocks, positions, diagonal.to(dtype))
+
+
+def _block(layer: _Layer, count: int, dtype: torch.dtype) -> Block:
+    inputs = torch.linalg.eigh(layer.inputs / max(1, layer.locations))
+    outputs = torch.linalg.eigh(layer.outputs / count)
+    return Block(
+        layer.weight,
+        layer.bias,
+        inputs.eigenvalues.clamp_min(0).to(dtype),
+        inputs.eigenvectors.to(dtype),
+        outputs.eigenvalues.clamp_min(0).to(dtype),
+        outputs.eigenvectors.to(dtype),
+    )
+
+
+def _solve_block(block: Block, vector: Tensor, solved: Tensor, damping: float) -> None:
+    groups, i = block.input_values.shape
+    o = block.output_values.shape[1]
+    fan_in = i - (block.bias >= 0)
+    weights = slice(block.weight, block.weight + groups * o * fan_in)
+    matrix = vector[weights].view(groups, o, fan_in)
+    if block.bias >= 0:
+        biases = slice(block.bias, block.bias + groups * o)
+        matrix = torch.cat([matrix, vector[biases].view(groups, o, 1)], 2)
+    u, v = block.output_vectors, block.input_vectors
+    products = torch.einsum("go,gi->goi", block.output_values, block.input_values)
+    # In the factors' own precision: turning them into float64 costs more than the products.
+    inside = (u.mT @ matrix.to(u.dtype) @ v) / (products + damping)
+    matrix = (u @ inside @ v.mT).to(vector.dtype)
+    solved[weights] = matrix[:, :, :fan_in].reshape(-1)
+    if block.bias >= 0:
+        solved[biases] = matrix[:, :, fan_in].reshape(-1)

@@ -1,0 +1,1 @@
+"""Attacks that try to tell forgotten rows from never-seen ones."""

@@ -1,0 +1,1 @@
+"""Figures over forget and never-seen rows."""

@@ -28,7 +28,8 @@ from benchmarks import counters, ingest, intake, results, stock
 from benchmarks.stock import Ledger
 from service.ledger import lineage, reconciler, versions
 from service.ledger.tables import Reconciliation, Record
-from workers import lanes, pipeline, reconcile
+from workers.jobs import pipeline, reconcile
+from workers.schedule import lanes
 
 #: Deletions measured per line, after one that does not count; the median is reported.
 REPEATS = 5

@@ -33,7 +33,7 @@ from service.ledger import datasets, db, keys, schema
 from service.ledger.states import DatasetStatus
 from service.ledger.tables import Dataset
 from service.settings import Settings
-from workers import ingest
+from workers.jobs import ingest
 from workers.runtime import Runtime
 
 FEATURES, CLASSES, ROWS_PER_SUBJECT = 8, 10, 5

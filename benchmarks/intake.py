@@ -39,8 +39,8 @@ from service.ledger.identifiers import Origin
 from service.ledger.states import DatasetStatus, VersionStatus
 from service.ledger.tables import Dataset, Model, Record, Version
 from service.settings import Settings
-from workers import serve
 from workers.demo.run import free_port
+from workers.embedded import serve
 
 DATASET, ROWS = "faces", 5_000
 ENDPOINT = "/v1/deletion-requests"

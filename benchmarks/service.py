@@ -32,9 +32,9 @@ from sqlalchemy import make_url
 from benchmarks import load, results
 from service.ledger import db, keys, schema
 from service.settings import Settings
-from workers import serve
 from workers.demo.client import Client
 from workers.demo.run import free_port
+from workers.embedded import serve
 
 DATASET, MODEL = "cifar10", "lenet5"
 SOURCE = "cifar10-train.parquet"

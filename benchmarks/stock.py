@@ -37,9 +37,10 @@ from service.ledger.tables import (
     Version,
 )
 from service.settings import Settings
-from workers import catalogue, pipeline, prepare
-from workers import train as training
+from workers.jobs import pipeline, prepare
+from workers.jobs import train as training
 from workers.runtime import Runtime
+from workers.schedule import catalogue
 
 NAME, CLASSES, FEATURES = "stock", 10, 16
 _PIECE = 100_000

@@ -24,9 +24,9 @@ from pydantic import SecretStr
 from service.ledger import db, keys, schema
 from service.main import create_app
 from service.settings import Settings
-from workers import serve
 from workers.demo.client import Client
 from workers.demo.run import free_port
+from workers.embedded import serve
 
 SUBJECT_KEY = "planted-subject-key-0123456789abcdef"
 SIGNING_KEY = base64.b64encode(b"planted-signing-key-0123456789ab").decode()

@@ -2,7 +2,7 @@
 
 Nothing here is played: the HTTP application, the recipes of a worker's lanes, the compute process
 and the store are those of the deployment; only Celery's messages are left out, since they carry
-nothing (``tests/workers/test_lanes.py`` sends them).
+nothing (``tests/workers/schedule/test_lanes.py`` sends them).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from service.ledger import db, keys, schema
 from service.ledger.tables import Dataset
 from service.main import create_app
 from service.settings import Settings
-from workers import catalogue
 from workers.demo import digits as demo_digits
 from workers.demo.digits import Digits
-from workers.lanes import Lane, make
 from workers.runtime import Runtime
+from workers.schedule import catalogue
+from workers.schedule.lanes import Lane, make
 
 
 @dataclass

@@ -18,7 +18,7 @@ from service import broker
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from workers import heartbeat, lanes
+    from workers.schedule import heartbeat, lanes
 
 app = Celery("unlearn", include=["workers.tasks"])
 
@@ -76,8 +76,8 @@ def _quieten(**_: Any) -> None:
 @signals.worker_init.connect
 def _open(**_: Any) -> None:
     # Only here: beat loads this file too, from an image that can neither read data nor compute.
-    from workers import catalogue, heartbeat, lanes
     from workers.runtime import Runtime
+    from workers.schedule import catalogue, heartbeat, lanes
 
     settings = Settings()
     for name in broker.QUEUES:

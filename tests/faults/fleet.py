@@ -28,8 +28,9 @@ from service.settings import Settings
 from tests.faults.disks import Disk
 from tests.faults.servers import Postgres, Redis, free_port, until
 from tests.proxy import Proxy
-from workers import leash, serve, stores
+from workers import stores
 from workers.demo import digits as demo_digits
+from workers.embedded import leash, serve
 
 if TYPE_CHECKING:
     from tests.faults.buckets import Bucket

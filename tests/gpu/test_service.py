@@ -16,8 +16,8 @@ from service.ledger.states import RequestStatus, RunStatus
 from service.ledger.tables import Model, TrainingRun
 from tests.workers import place
 from tests.workers.place import Place
-from workers import ingest, prepare, train
 from workers.compute.process import ComputeProcess
+from workers.jobs import ingest, prepare, train
 
 pytestmark = pytest.mark.gpu
 

@@ -25,10 +25,11 @@ from service.ledger.tables import (
     Version,
 )
 from service.settings import Settings
-from workers import catalogue, ingest, pipeline, prepare, train
 from workers.compute.process import ComputeProcess
 from workers.demo import digits as demo_digits
+from workers.jobs import ingest, pipeline, prepare, train
 from workers.runtime import Runtime
+from workers.schedule import catalogue
 
 #: Quick to fail, quick to try again.
 SETTINGS = {

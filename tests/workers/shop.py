@@ -14,7 +14,7 @@ from service.ledger.matching import Ask
 from service.ledger.states import RequestStatus
 from service.ledger.tables import Dataset, DeletionRequest, Record
 from service.settings import Settings
-from workers import erase, ingest
+from workers.jobs import erase, ingest
 from workers.runtime import Runtime
 
 ROWS = 24

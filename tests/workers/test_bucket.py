@@ -19,10 +19,11 @@ from tests.proxy import Proxy
 from tests.s3 import Server
 from tests.workers import place
 from tests.workers.place import Place
-from workers import lanes, pipeline, purge, restore, train
 from workers.compute.process import ComputeProcess
 from workers.fault_points import InjectedFault
+from workers.jobs import pipeline, purge, restore, train
 from workers.runtime import Runtime
+from workers.schedule import lanes
 
 pytest.importorskip("obstore")
 
@@ -203,8 +204,8 @@ def test_a_batch_waits_for_a_bucket_that_is_away_without_losing_an_attempt(town:
 
 def test_an_ingest_waits_for_a_bucket_that_is_away(town: Town) -> None:
     from service.ledger import datasets
-    from workers import ingest
     from workers.demo import digits
+    from workers.jobs import ingest
 
     with town.runtime.session() as session:
         datasets.create(

@@ -39,8 +39,8 @@ from service.messages.unlearn import Answer as Unlearned
 from service.settings import Settings
 from tests import factories
 from tests.service import announcements
-from workers import erase, pipeline, train
 from workers.compute.process import ComputeProcess
+from workers.jobs import erase, pipeline, train
 from workers.runtime import Runtime
 
 ROWS = 120

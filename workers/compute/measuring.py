@@ -12,9 +12,9 @@ from unlearning import verification
 from unlearning.architectures import Classifier
 from unlearning.core.examples import Examples, concatenate
 from unlearning.verification import ModelScores, Scores
-from workers import data
+from workers.compute import data
+from workers.compute.data import Data
 from workers.compute.workspace import Workspace
-from workers.data import Data
 
 #: Retained rows that a verification looks at. A fixed number, so that the cost of a deletion does
 #: not grow with the data set.

@@ -12,8 +12,7 @@ from service.messages.parts import Fraction, Made
 from service.messages.prepare import Answer, Request
 from unlearning.anchored import preparation
 from unlearning.anchored.anchor import Anchor
-from workers import data
-from workers.compute import workspace
+from workers.compute import data, workspace
 from workers.compute.workspace import Workspace
 
 

@@ -37,8 +37,7 @@ from unlearning.architectures import Classifier
 from unlearning.core import objective, options, training
 from unlearning.core.examples import Examples
 from unlearning.verification import ModelScores, Scores
-from workers import data
-from workers.compute import workspace
+from workers.compute import data, workspace
 from workers.compute.workspace import Workspace
 
 log = logging.getLogger(__name__)

@@ -17,11 +17,10 @@ from unlearning import verification
 from unlearning.architectures import Classifier
 from unlearning.core import objective, options, training
 from unlearning.core.update_log import UpdateLog
-from workers import data
-from workers.compute import keeping, logs, measuring, workspace
+from workers.compute import data, keeping, logs, measuring, workspace
+from workers.compute.data import Data
 from workers.compute.keeping import Keeper
 from workers.compute.workspace import Workspace
-from workers.data import Data
 
 log = logging.getLogger(__name__)
 

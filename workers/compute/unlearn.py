@@ -26,8 +26,8 @@ from unlearning.errors import NothingRetained, UnusableDirection, WrongOptions
 from unlearning.methods import Context, Method, Update
 from unlearning.verification import Evidence, ModelScores, Scores
 from unlearning.verification.attacks import relearn
-from workers import data
 from workers.compute import (
+    data,
     keeping,
     logs,
     measuring,
@@ -36,9 +36,9 @@ from workers.compute import (
     told,
     workspace,
 )
+from workers.compute.data import Data
 from workers.compute.failures import DamagedCache
 from workers.compute.workspace import Workspace
-from workers.data import Data
 from workers.fault_points import reach
 
 log = logging.getLogger(__name__)

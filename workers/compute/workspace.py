@@ -17,8 +17,8 @@ from models_store.protocols import Kind
 from service.messages import parts
 from unlearning import architectures
 from unlearning.architectures import Classifier, Transform
-from workers import data, devices
-from workers.data import Data
+from workers.compute import data, devices
+from workers.compute.data import Data
 
 Thing = TypeVar("Thing")
 

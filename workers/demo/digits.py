@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store.protocols import SPLITS
-from workers import reading
+from workers.sources import reading
 
 FILE = "digits.npz"
 SEED = 7

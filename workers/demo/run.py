@@ -20,10 +20,10 @@ from rich.table import Table
 
 from service.ledger import db, ids, keys, schema
 from service.settings import Settings
-from workers import serve
 from workers.demo import digits as demo_digits
 from workers.demo.client import Client, DemoFailed
 from workers.demo.digits import Digits
+from workers.embedded import serve
 
 out = Console(highlight=False)
 

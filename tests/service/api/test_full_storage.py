@@ -22,7 +22,7 @@ from tests import factories
 from tests.faults import disks
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
-from workers import cli_errors
+from workers.cli import errors
 
 URL = "/v1/deletion-requests"
 ASK = {"dataset": "faces", "record_ids": ["r0"]}
@@ -150,6 +150,6 @@ def test_a_command_says_what_is_wrong_with_the_disk(sqlite_database: Engine) -> 
         wanted = text("CREATE TABLE more AS SELECT zeroblob(1000000)")
         with pytest.raises(DBAPIError) as caught:
             connection.execute(wanted)
-    told = cli_errors.describe(caught.value)
+    told = errors.describe(caught.value)
     assert storage.DETAILS[storage.Fault.FULL] in told
     assert "does not answer" not in told

@@ -26,7 +26,7 @@ from service.ledger.states import RequestStatus
 from service.ledger.tables import Batch, Dataset, Model, Record, RequestRecord, Version
 from tests import factories
 from tests.service import announcements
-from workers import plans
+from workers.jobs import plans
 
 
 @pytest.fixture

@@ -337,7 +337,7 @@ class Ledger(RuleBasedStateMachine):
 
     @rule(n=st.sampled_from(MODELS))
     def finish_training(self, n: int) -> None:
-        """As ``workers.train`` records it: promoted, or a candidate that owes deletions."""
+        """As ``workers.jobs.train`` records it: promoted, or a candidate that owes deletions."""
         known = self.models[n]
         if known.training is None:
             return

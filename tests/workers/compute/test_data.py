@@ -1,0 +1,67 @@
+"""Sets of rows for a computation, from an array whose training rows are listed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sqlalchemy import select
+
+from models_store import open_store
+from service.ledger.tables import Dataset
+from tests.workers.place import Place
+from workers.compute import data
+from workers.compute.workspace import Workspace
+
+
+def test_a_list_of_rows_takes_the_place_of_the_train_split_in_every_set(town: Place) -> None:
+    with town.runtime.session() as session:
+        key = session.scalars(select(Dataset.array_key)).one()
+    splits = np.asarray(open_store(town.settings.store).rows.open(str(key)).splits)
+    train, validation, audit = (np.flatnonzero(splits == which).tolist() for which in range(3))
+    listed = [*train[::2], *validation[:5], *audit[:7]]
+    excluded = [train[0], audit[0], audit[-1]]
+    forget = [train[2], audit[1]]
+    rows = data.open_array(town.runtime.store, str(key), excluded=excluded, trained_on=listed)
+
+    def numbers(examples: data.Examples) -> list[int]:
+        return sorted(examples.positions.tolist())
+
+    assert numbers(rows.split(data.TRAIN)) == sorted(set(listed) - set(excluded))
+    assert numbers(rows.split(data.VALIDATION)) == validation[5:]
+    assert numbers(rows.split(data.AUDIT)) == audit[7:-1]
+    assert numbers(rows.retain(forget)) == sorted(set(listed) - set(excluded) - set(forget))
+    whole = data.open_array(town.runtime.store, str(key), excluded=[])
+    assert numbers(whole.split(data.TRAIN)) == train
+    assert numbers(whole.split(data.AUDIT)) == audit
+
+
+def test_a_sample_is_the_first_allowed_rows_of_the_whole_set_in_a_fixed_order(town: Place) -> None:
+    with town.runtime.session() as session:
+        key = str(session.scalars(select(Dataset.array_key)).one())
+    array = open_store(town.settings.store).rows.open(key)
+    drawn = torch.Generator().manual_seed(data.SAMPLING_SEED)
+    places = torch.randperm(len(array), generator=drawn)
+    train = np.flatnonzero(np.asarray(array.splits) == data.TRAIN)
+    for excluded, forget, count in (([], [], 50), (train[:900:2], train[1:40:3], 300), ([], [], 0)):
+        rows = data.open_array(town.runtime.store, key, excluded=list(excluded))
+        allowed = sorted(set(train.tolist()) - set(excluded) - set(forget), key=places.__getitem__)
+        drawn_rows = rows.sample(data.TRAIN, count, without=list(forget)).positions.tolist()
+        assert drawn_rows == sorted(allowed[:count])
+    everything = rows.sample(data.TRAIN, len(array)).positions.tolist()
+    assert everything == train.tolist()
+
+
+def test_layout_is_worked_out_once_for_an_array_and_a_list(town: Place) -> None:
+    with town.runtime.session() as session:
+        key = str(session.scalars(select(Dataset.array_key)).one())
+    place = Workspace(device="cpu", threads=1)
+
+    def layout(trained_on: list[int] | None) -> data.Layout:
+        return data.open_array(
+            town.runtime.store, key, excluded=[3], trained_on=trained_on, remember=place.kept
+        ).layout
+
+    assert layout(None) is layout(None)
+    assert layout([1, 2]) is layout([1, 2])
+    assert layout([1, 2]) is not layout(None)
+    assert layout([1, 3]).ordered[data.TRAIN].sort().values.tolist() == [1, 3]

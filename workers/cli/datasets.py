@@ -1,0 +1,228 @@
+"""``unlearn datasets``: bring training data in, and show how it was read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from service.ledger.identifiers import Case
+from service.settings import Settings
+from workers.cli import ledger, withdrawals
+from workers.cli.errors import stop as _stop
+
+app = typer.Typer(
+    no_args_is_help=True, help="Bring training data in, show how it was read, and destroy it."
+)
+app.command("delete")(withdrawals.delete_dataset)
+
+out = Console()
+err = Console(stderr=True, highlight=False)
+
+
+@app.command("add")
+def add_dataset(
+    name: Annotated[str, typer.Argument(help="Name of the dataset, as in URLs.")],
+    path: Annotated[Path, typer.Argument(help="File or folder to read.")],
+    format: Annotated[str | None, typer.Option(help="Recognised if left out.")] = None,
+    record_id: Annotated[str | None, typer.Option(help="Column of the record ids.")] = None,
+    subject_id: Annotated[str | None, typer.Option(help="Column of the subject ids.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
+    split: Annotated[str | None, typer.Option(help="Column of the splits.")] = None,
+    image: Annotated[str | None, typer.Option(help="Column of encoded images.")] = None,
+    feature: Annotated[
+        list[str] | None, typer.Option(help="A column to learn from; may be repeated.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; may be repeated.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
+    id_case: Annotated[
+        Case | None, typer.Option(help="What ids that differ by case are: distinct, or one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what it would be read as; keep nothing.")
+    ] = False,
+) -> None:
+    """Ingest a file of this machine.
+
+    Example: unlearn datasets add digits digits.csv --record-id id --subject-id writer
+    """
+    import re
+
+    from service.errors import ServiceError
+    from service.ledger import datasets
+    from workers.jobs import ingest
+    from workers.runtime import Runtime
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+        raise _stop(f"{name!r} is no name for a dataset: use lower-case letters, digits, . _ -")
+    if not path.exists():
+        raise _stop(f"there is no file or folder {path}")
+    settings = Settings()
+    runtime = Runtime.make(settings, engine=ledger.bulk_engine(settings))
+    columns = {
+        "record_id": record_id,
+        "subject_id": subject_id,
+        "label": label,
+        "split": split,
+        "image": image,
+        "features": feature,
+        "ignored": ignore,
+    }
+    source = {
+        "path": path.name,
+        "format": format,
+        "columns": {role: column for role, column in columns.items() if column is not None},
+        "classes": classes,
+        "id_case": id_case,
+        "seed": seed,
+    }
+    if dry_run:
+        _print({"name": name, "status": "ready", **_inspected(runtime, path, source)})
+        return
+    try:
+        with runtime.session() as session:
+            dataset = datasets.create(session, name, source=source, actor="cli", now=runtime.now())
+    except ServiceError as error:
+        raise _stop(error.detail) from None
+    with _bar() as bar, runtime.lease(ingest.lease_key(dataset.id)) as held:
+        if held is None:
+            raise _stop("a worker was quicker and is ingesting it; watch it in the API")
+        task = bar.add_task(f"Reading {path.name}", total=None)
+        refused = ingest.ingest(
+            runtime,
+            dataset.id,
+            path.resolve(),
+            held=held,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if refused:
+        raise _stop(refused)
+    with runtime.session() as session:
+        _print(datasets.describe(session, datasets.get(session, name)))
+
+
+@app.command("show")
+def show_dataset(
+    name: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Show a dataset: its rows, where its ids come from, and what each column was read as.
+
+    Example: unlearn datasets show digits
+    """
+    from service.ledger import datasets
+
+    with ledger.session() as session:
+        found = datasets.describe(session, datasets.get(session, name))
+    if as_json:
+        out.print_json(json.dumps(found, default=str))
+    else:
+        _print(found)
+
+
+def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file would be as a dataset; stops the command where it would be refused."""
+    from workers import readers
+    from workers.jobs import ingest, inspections
+    from workers.sources import reading
+
+    with _bar() as bar:
+        task = bar.add_task(f"Reading {path.name}", total=None)
+        try:
+            found = reading.inspect(
+                path.resolve(),
+                leave_out=ingest.sieve_of(runtime, source),
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                **ingest.asked(source),
+            )
+        except readers.ReadError as error:
+            raise _stop(str(error)) from None
+    return inspections.describe(found)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    """A dataset in words, its columns as a table."""
+    for line in _lines(found):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    if found["columns"]:
+        table = Table("column", "part", "stored as", "recognised")
+        for same in _runs(found["columns"]):
+            table.add_row(*same)
+        out.print(table, markup=False)
+
+
+def _lines(found: Mapping[str, Any]) -> list[str]:
+    if found["status"] != "ready":
+        return [f"{found['name']}: {found['status']}", *filter(None, [found["error"]])]
+    shape = "×".join(str(size) for size in found["shape"] or ())
+    splits = ", ".join(f"{rows} {split}" for split, rows in found["splits"].items())
+    ids, notes = found["ids"], found["notes"]
+    lines = [
+        f"{found['name']}: {found['rows']} rows of {shape} {found['dtype']}, "
+        f"{found['classes']} classes; {splits}",
+        f"record ids: {_ORIGINS[ids['record_id']]}; subject ids: {_ORIGINS[ids['subject_id']]}",
+        f"models multiply the rows by {found['scale']:.4g} unless their transform says otherwise",
+    ]
+    if found["class_names"]:
+        lines.append(f"classes: {', '.join(found['class_names'])}")
+    if notes.get("layout"):
+        lines.append(f"layout: {_LAYOUTS[notes['layout']]}")
+    lines += [f"{notes[key]} {what}" for key, what in _COUNTED.items() if notes.get(key)]
+    return lines
+
+
+_ORIGINS = {
+    "source": "from the source",
+    "generated": "generated",
+    "absent": "none",
+    None: "not known",
+}
+
+_LAYOUTS = {
+    "table": "a table (n, d)",
+    "gray": "gray images (n, height, width)",
+    "channels_first": "images (n, channels, height, width)",
+    "channels_last": "images (n, height, width, channels)",
+}
+
+_COUNTED = {
+    "record_ids_normalised": "record ids were normalised (white space, dashes, Unicode form)",
+    "subject_ids_normalised": "subject ids were normalised (white space, dashes, Unicode form)",
+    "images_turned": "images were turned as their EXIF orientation says",
+    "images_coloured": "gray images among colour ones were made colour",
+    "suppressed": "rows were left out because they were forgotten before",
+}
+
+
+def _runs(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Rows of the table: neighbours that are alike in one."""
+    rows = []
+    for alike, group in groupby(
+        columns, key=lambda one: (one["part"], one["stored"] or "not kept", one["recognised"])
+    ):
+        names = [one["name"] for one in group]
+        shown = (
+            names if len(names) <= 3 else [f"{names[0]!r} to {names[-1]!r}, {len(names)} columns"]
+        )
+        rows += [(name, *alike) for name in shown]
+    return rows
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+    )

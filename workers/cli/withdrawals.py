@@ -1,0 +1,114 @@
+"""The commands that take a version, a model or a dataset back for good."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+from sqlalchemy.orm import Session
+
+from workers.cli import ledger
+from workers.cli.errors import err
+
+models_app = typer.Typer(no_args_is_help=True, help="Take models back.")
+versions_app = typer.Typer(no_args_is_help=True, help="Take single versions back.")
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")]
+Now = Annotated[
+    bool, typer.Option("--purge-now", help="Destroy the weights without waiting for the window.")
+]
+ModelName = Annotated[str, typer.Argument(help="Name of the model.")]
+
+ACTOR = "cli"
+
+
+@models_app.command("withdraw")
+def withdraw_model(name: ModelName, purge_now: Now = False, yes: Yes = False) -> None:
+    """Serve, train and import nothing of a model again; its open deletion requests complete.
+
+    Example: unlearn models withdraw face-classifier --purge-now
+    """
+    from service.ledger import db, models, withdrawals
+
+    with ledger.session() as session:
+        model = models.get(session, name)
+        _confirm(session, f"Withdraw model {name} with all its versions, for good?", yes=yes)
+        withdrawals.withdraw_model(
+            session, model, purge=_purge(purge_now), actor=ACTOR, now=db.now()
+        )
+        session.commit()
+    err.print(f"Model {name} is withdrawn; a worker destroys it and leaves signed receipts.")
+
+
+@versions_app.command("withdraw")
+def withdraw_version(
+    model: ModelName,
+    number: Annotated[int, typer.Argument(help="Number of the version.")],
+    promote: Annotated[
+        int | None,
+        typer.Option(help="Published version that goes live in its place; without: none."),
+    ] = None,
+    purge_now: Now = False,
+    yes: Yes = False,
+) -> None:
+    """Never hand a version out again, make it live or import it.
+
+    Example: unlearn versions withdraw face-classifier 3 --promote 2
+    """
+    from service.ledger import db, models, versions, withdrawals
+
+    with ledger.session() as session:
+        owner = models.get(session, model)
+        going = versions.get(session, owner, number)
+        successor = None if promote is None else versions.get(session, owner, promote)
+        _confirm(session, f"Withdraw version {number} of {model}, for good?", yes=yes)
+        withdrawals.withdraw_version(
+            session,
+            owner,
+            going,
+            successor=successor,
+            purge=_purge(purge_now),
+            actor=ACTOR,
+            now=db.now(),
+        )
+        session.commit()
+    err.print(f"Version {number} of {model} is withdrawn; a worker destroys it.")
+
+
+def delete_dataset(
+    name: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    with_models: Annotated[
+        bool, typer.Option("--with-models", help="Withdraw its models with it.")
+    ] = False,
+    purge_now: Now = False,
+    yes: Yes = False,
+) -> None:
+    """Destroy every row of a dataset; its open deletion requests complete.
+
+    Example: unlearn datasets delete faces --with-models
+    """
+    from service.ledger import datasets, db, withdrawals
+
+    with ledger.session() as session:
+        dataset = datasets.get(session, name)
+        _confirm(session, f"Destroy every row of dataset {name}, for good?", yes=yes)
+        withdrawals.withdraw_dataset(
+            session,
+            dataset,
+            models="withdraw" if with_models else "keep",
+            purge=_purge(purge_now),
+            actor=ACTOR,
+            now=db.now(),
+        )
+        session.commit()
+    err.print(f"Dataset {name} is withdrawn; a worker overwrites its rows.")
+
+
+def _purge(now: bool) -> Literal["after_window", "now"]:
+    return "now" if now else "after_window"
+
+
+def _confirm(session: Session, question: str, *, yes: bool) -> None:
+    if not yes:
+        session.commit()  # nobody else has to wait for the answer
+        typer.confirm(question, abort=True, err=True)

@@ -1,0 +1,1 @@
+"""API, worker and beat as processes of one machine."""

@@ -1,0 +1,1 @@
+"""What a lane does: one job a module, from the claim to the audit line."""

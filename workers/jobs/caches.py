@@ -1,0 +1,19 @@
+"""An anchor's cache that turned out damaged while its chain can still be prepared again."""
+
+from __future__ import annotations
+
+from service.ledger import leases, versions
+from service.ledger.tables import Batch, Version
+from workers.jobs import purge
+from workers.runtime import Runtime
+
+
+def destroy_damaged(runtime: Runtime, held: leases.Held, batch_id: str) -> None:
+    """Destroy the cache of the anchor that a batch starts from, so that the anchor has none."""
+    with runtime.session() as session:
+        base = session.get_one(Version, session.get_one(Batch, batch_id).base_version_id)
+        anchor_id = base.anchor_id
+        assert anchor_id is not None
+        cache = versions.artifact(session, anchor_id, "caches")
+    if cache is not None:
+        purge.destroy_artifacts(runtime, anchor_id, [cache.id], held)

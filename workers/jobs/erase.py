@@ -1,0 +1,140 @@
+"""Overwrite raw rows that no model needs any more, and close the requests that waited for it.
+
+Of a withdrawn dataset all rows go, the array with them, and what identified its records.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from models_store.errors import NotStored
+from service.ledger import erasures, leases, removals, suppressions
+from service.ledger.signing import Signer
+from service.ledger.states import DatasetStatus
+from service.ledger.tables import Dataset
+from workers.fault_points import reach
+from workers.jobs import slices, suppression
+from workers.runtime import Runtime
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Erase and settle; True when a row was erased or a request completed."""
+    _exclude_without_models(runtime)
+    with runtime.session() as session:
+        found = erasures.to_erase(session)
+    withdrawn = [dataset.id for dataset, _ in found if dataset.status == DatasetStatus.WITHDRAWN]
+    erased = [_erase(runtime, dataset) for dataset, stands in found if stands]
+    # What was asked for goes first, and as it always does.
+    erased += [_remove(runtime, dataset_id) for dataset_id in withdrawn]
+    if any(erased) and not withdrawn:
+        return True  # and what waited for it was completed with it
+    with runtime.session() as session:
+        settled = erasures.settle(session, now=runtime.now(), actor=runtime.actor)
+    return any(erased) or bool(settled)
+
+
+def _erase(runtime: Runtime, dataset: Dataset) -> bool:
+    """Files first, then the ledger: a crash between the two repeats a harmless overwrite."""
+    try:
+        with runtime.session() as session:
+            # Kept out of later ingests, while it can still be told what is in the rows.
+            rows, names = suppressions.about_to_be_erased(session, dataset)
+            digests = suppression.digests(runtime.store.rows, dataset, names, runtime.digester)
+            suppressions.keep_rows(session, dataset, digests, now=runtime.now())
+        if not rows:
+            return False
+        assert dataset.array_key is not None
+        runtime.store.rows.erase(dataset.array_key, rows)
+    except NotStored:
+        if _is_withdrawn(runtime, dataset.id):
+            return False  # it was withdrawn and destroyed a moment ago
+        raise
+    reach("erase.overwritten")
+    with runtime.session() as session:
+        erasures.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
+        erasures.settle(session, now=runtime.now(), actor=runtime.actor)
+    reach("erase.marked")
+    return True
+
+
+def _remove(runtime: Runtime, dataset_id: int) -> bool:
+    """Files first, then the ledger piece by piece, then the receipt: each may be repeated."""
+    with runtime.lease(f"remove:{dataset_id}") as held:
+        if held is None:
+            return False
+        with runtime.session() as session:
+            dataset = session.get_one(Dataset, dataset_id)
+        if dataset.ready_at is None:
+            slices.remove(runtime, dataset_id, held=held)  # what its ingest had written so far
+        else:
+            _destroy(runtime, dataset, held)
+        reach("erase.blanked")
+        with runtime.session() as session:
+            leases.hold(session, held)
+            removals.record(
+                session,
+                dataset_id,
+                receipt=_receipt(runtime, session.get_one(Dataset, dataset_id)),
+                actor=runtime.actor,
+                now=runtime.now(),
+            )
+    return True
+
+
+def _destroy(runtime: Runtime, dataset: Dataset, held: leases.Held) -> None:
+    if dataset.array_key is not None:
+        runtime.store.rows.delete(dataset.array_key)
+    reach("erase.destroyed")
+    _blank(runtime, dataset.id, held)
+
+
+def _blank(runtime: Runtime, dataset_id: int, held: leases.Held) -> None:
+    marker, first, more = f"{secrets.token_hex(8)}-", 0, True
+    while more:
+        with runtime.session() as session:
+            seconds = runtime.settings.lease_seconds
+            leases.renew(session, held, seconds=seconds, now=runtime.now())
+            suppressions.keep_owners(
+                session,
+                session.get_one(Dataset, dataset_id),
+                first=first,
+                rows=removals.ROWS_AT_ONCE,
+                digester=runtime.digester,
+            )
+            more = removals.blank(
+                session, dataset_id, first=first, marker=marker, now=runtime.now()
+            )
+        first += removals.ROWS_AT_ONCE
+
+
+def _receipt(runtime: Runtime, dataset: Dataset) -> dict[str, Any]:
+    """What was destroyed, signed: proof to keep after the rows are gone."""
+    return Signer.from_settings(runtime.settings).sign(
+        {
+            "type": "purge-receipt",
+            "dataset": dataset.name,
+            "destroyed": (
+                []
+                if dataset.array_key is None
+                else [{"kind": "arrays", "digest": dataset.array_key}]
+            ),
+            "rows": dataset.rows,
+            "withdrawn_at": dataset.withdrawn_at,
+            "purged_at": runtime.now(),
+        }
+    )
+
+
+def _is_withdrawn(runtime: Runtime, dataset_id: int) -> bool:
+    with runtime.session() as session:
+        return session.get_one(Dataset, dataset_id).withdrawn_at is not None
+
+
+def _exclude_without_models(runtime: Runtime) -> None:
+    """Requests on datasets without a trained model have no batch to exclude their records."""
+    with runtime.session() as session:
+        datasets = erasures.datasets_without_work(session)
+    for dataset_id in datasets:
+        with runtime.session() as session:
+            erasures.exclude_without_models(session, dataset_id)

@@ -1,0 +1,206 @@
+"""Ingests: rows of a file into the array store, a record per row into the ledger.
+
+An attempt writes its records slice by slice. What an interrupted one has left of them is removed
+before the next one begins, and before the dataset ends in any other way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from models_store.errors import BucketUnavailable, StoreError
+from models_store.protocols import SPLITS
+from service.errors import Unprocessable
+from service.ledger import datasets, leases
+from service.ledger.identifiers import Case
+from service.ledger.states import DatasetStatus
+from service.ledger.tables import Dataset
+from workers.compute.process import Stopping
+from workers.fault_points import reach
+from workers.jobs import slices, suppression
+from workers.jobs.suppression import Sieve
+from workers.readers import Columns, ReadError
+from workers.runtime import Runtime
+from workers.sources import reading
+from workers.sources.reading import Progress
+
+#: Seconds between two looks at the lease and the stop sign while a file is read.
+WATCH_SECONDS = 1.0
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Ingest every dataset that waits; True when one was ingested or refused."""
+    with runtime.session() as session:
+        waiting = [(dataset.id, dataset.source) for dataset in datasets.waiting(session)]
+    done = False
+    for dataset_id, source in waiting:
+        with runtime.lease(lease_key(dataset_id)) as held:
+            if held is None or runtime.stop.is_set():
+                continue
+            done = True
+            ingest(runtime, dataset_id, located(runtime, source["path"]), held=held)
+    return done
+
+
+def lease_key(dataset_id: int) -> str:
+    """Key of the lease under which a dataset is ingested."""
+    return leases.of_ingest(dataset_id)
+
+
+def ingest(
+    runtime: Runtime,
+    dataset_id: int,
+    path: Path | None,
+    *,
+    held: leases.Held,
+    progress: Progress | None = None,
+) -> str | None:
+    """Ingest one dataset under its lease; why it was refused, or None when it is ready."""
+    with runtime.session() as session:
+        dataset = session.get_one(Dataset, dataset_id)
+        if dataset.status != DatasetStatus.INGESTING:
+            return "it is not waiting any more"  # done, or withdrawn, since it was listed
+        source, name = dataset.source, dataset.name
+    try:
+        return _tried(runtime, dataset_id, path, name, source, held=held, progress=progress)
+    except (leases.LeaseLost, Stopping):
+        return "stopped; the dataset is still waiting"
+
+
+def _tried(
+    runtime: Runtime,
+    dataset_id: int,
+    path: Path | None,
+    name: str,
+    source: Mapping[str, Any],
+    *,
+    held: leases.Held,
+    progress: Progress | None,
+) -> str | None:
+    """Why the source was refused, or None; ``LeaseLost`` and ``Stopping`` leave it waiting."""
+    watch = _Watch(runtime, dataset_id, held, progress)
+    try:
+        if path is None:
+            raise ReadError("the source no longer lies under the data root; add the dataset again")
+        slices.remove(runtime, dataset_id, held=held)  # of an attempt that was interrupted
+        while not _attempt(runtime, dataset_id, path, name, source, held=held, watch=watch):
+            slices.remove(runtime, dataset_id, held=held)
+    except BucketUnavailable as error:
+        slices.remove(runtime, dataset_id, held=held)
+        raise runtime.store_away(str(error)) from error
+    except (ReadError, StoreError, OSError, Unprocessable) as error:
+        slices.remove(runtime, dataset_id, held=held)
+        with runtime.session() as session:
+            leases.hold(session, held)
+            dataset = session.get_one(Dataset, dataset_id)
+            datasets.fail(
+                session, dataset, error=str(error), actor=runtime.actor, now=runtime.now()
+            )
+        return str(error)
+    return None
+
+
+def _attempt(
+    runtime: Runtime,
+    dataset_id: int,
+    path: Path,
+    name: str,
+    source: Mapping[str, Any],
+    *,
+    held: leases.Held,
+    watch: Progress,
+) -> bool:
+    """Store the rows and write their records; False when somebody was forgotten meanwhile."""
+    sieve = sieve_of(runtime, source)
+    found = reading.read_into_store(
+        path,
+        rows=runtime.store.rows,
+        name=name,
+        leave_out=sieve,
+        progress=watch,
+        **asked(source),
+    )
+    done = False
+    try:
+        reach("ingest.stored")
+        slices.write(runtime, dataset_id, found, held=held)
+        done = slices.complete(runtime, dataset_id, found, sieve, held=held)
+    except (leases.LeaseLost, Stopping):
+        _drop_withdrawn(runtime, dataset_id, found.key)
+        raise
+    except (StoreError, OSError, Unprocessable):  # refused once its rows were in the store
+        runtime.store.rows.delete(found.key)
+        raise
+    if not done:
+        runtime.store.rows.delete(found.key)
+    return done
+
+
+def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
+    """What keeps the rows of whoever was forgotten until now out of a source."""
+    with runtime.session() as session:
+        suppressed = suppression.load(session, runtime.store.rows, runtime.digester)
+    fold_case = source.get("id_case") == Case.IGNORED
+    return Sieve(runtime.digester, suppressed, fold_case=fold_case)
+
+
+def _drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
+    """Destroy what was stored for a dataset that was withdrawn while it was being read."""
+    with runtime.session() as session:
+        withdrawn = session.get_one(Dataset, dataset_id).withdrawn_at is not None
+    if withdrawn:
+        runtime.store.rows.delete(key)
+
+
+class _Watch:
+    """Shows progress and keeps the lease while a file is read; stops when the worker stops."""
+
+    def __init__(
+        self, runtime: Runtime, dataset_id: int, held: leases.Held, progress: Progress | None
+    ) -> None:
+        self._runtime, self._dataset_id, self._held = runtime, dataset_id, held
+        self._progress = progress
+        self._told = 0.0
+
+    def __call__(self, done: int, expected: int) -> None:
+        if self._progress is not None:
+            self._progress(done, expected)
+        if time.monotonic() - self._told < WATCH_SECONDS:
+            return
+        self._told = time.monotonic()
+        self._runtime.heed_stop()
+        with self._runtime.session() as session:
+            leases.renew(
+                session,
+                self._held,
+                seconds=self._runtime.settings.lease_seconds,
+                now=self._runtime.now(),
+            )
+            datasets.progress(session, self._dataset_id, done / max(expected, 1))
+
+
+def located(runtime: Runtime, path: str) -> Path | None:
+    """The source's file, if it really lies under the data root."""
+    root = runtime.settings.sources.resolve()
+    found = (root / path).resolve()
+    return found if found.is_relative_to(root) else None
+
+
+def asked(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a client said of the source, as arguments of ``read_into_store``."""
+    found: dict[str, Any] = {
+        key: source[key] for key in ("format", "classes", "seed") if source.get(key) is not None
+    }
+    if source.get("columns"):
+        given = {part: column for part, column in source["columns"].items() if column is not None}
+        found["columns"] = Columns(**given)
+    if source.get("id_case"):
+        found["id_case"] = Case(source["id_case"])
+    if source.get("resize"):
+        found["resize"] = tuple(source["resize"])
+    if source.get("fractions"):
+        found["fractions"] = tuple(source["fractions"][split] for split in SPLITS)
+    return found

@@ -1,0 +1,161 @@
+"""Work that makes later batches quick: describe new models, prepare new anchors."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import exists, select
+
+from service.ledger import leases, models, versions
+from service.ledger.policy import Policy
+from service.ledger.states import VersionStatus
+from service.ledger.tables import Artifact, Dataset, Model, Version
+from service.messages import describe
+from service.messages import prepare as messages
+from service.messages.failures import MACHINE_FAULTS
+from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.fault_points import reach
+from workers.jobs import pipeline, plans
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+def describe_due(runtime: Runtime) -> bool:
+    """Check that every new model builds on its data; write down its weights' names and shapes."""
+    with runtime.session() as session:
+        waiting = [model.id for model in models.unprepared(session)]
+    for model_id in waiting:
+        if runtime.resting(f"describe:{model_id}"):
+            continue
+        with runtime.lease(f"describe:{model_id}") as held:
+            if held is not None:
+                _describe(runtime, model_id, held)
+    return bool(waiting)
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Prepare the anchors of the live versions that have no cache yet."""
+    done = False
+    for model_id, anchor_id in _unprepared(runtime):
+        if runtime.resting(f"prepare:{anchor_id}"):
+            continue
+        # The model's own lease: its deletions wait for the preparation, which makes a step of them,
+        # and none of its rows is erased while the preparation reads them.
+        with runtime.lease(leases.of_model(model_id)) as held:
+            if held is not None and not runtime.stop.is_set():
+                done |= _prepare(runtime, anchor_id, held)
+    return done
+
+
+def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
+    with runtime.session() as session:
+        model = session.get_one(Model, model_id)
+        dataset = session.get_one(Dataset, model.dataset_id)
+        assert dataset.classes is not None  # a model is of a dataset that is ready
+        request = describe.Request(
+            data=plans.view(
+                runtime.store, dataset, excluded=plans.excluded_rows(session, dataset.id)
+            ),
+            model=plans.model(model),
+            classes=dataset.classes,
+            features=plans.feature_names(session, dataset),
+        )
+    try:
+        answer = runtime.ask(
+            describe.DESCRIBE,
+            request,
+            held=held,
+            timeout_seconds=runtime.settings.batch_timeout_seconds,
+        )
+        error = ""
+    except ComputeFailed as failed:
+        if failed.kind in MACHINE_FAULTS:
+            # Nothing is said of the model by it: it is looked at again after a while.
+            log.warning("model %d was not described: %s", model_id, failed)
+            runtime.rest(f"describe:{model_id}")
+            return
+        answer, error = None, failed.detail
+    with runtime.session() as session:
+        leases.hold(session, held)
+        model = session.get_one(Model, model_id)
+        if answer is not None:
+            models.prepared(
+                session,
+                model,
+                {name: (one.shape, one.dtype) for name, one in answer.parameters.items()},
+                tied=answer.tied,
+                actor=runtime.actor,
+            )
+        else:
+            models.invalid(session, model, error=error, actor=runtime.actor)
+
+
+def _unprepared(runtime: Runtime) -> list[tuple[int, int]]:
+    """(model, anchor) of the live anchors without a cache from which the policy's methods step."""
+    prepared = exists().where(
+        Artifact.version_id == Version.anchor_id,
+        Artifact.kind == "caches",
+        Artifact.destroyed_at.is_(None),
+    )
+    with runtime.session() as session:
+        rows = session.execute(
+            select(Model, Version.anchor_id)
+            .join(Version, Version.id == Model.production_id)
+            # A chain that already forgot something cannot be prepared any more: the rows are gone.
+            .where(~prepared, Version.id == Version.anchor_id)
+        ).all()
+        return [
+            (model.id, anchor_id)
+            for model, anchor_id in rows
+            if anchor_id is not None
+            and plans.ANCHORED & _methods(Policy.model_validate(model.policy))
+        ]
+
+
+def _methods(policy: Policy) -> set[str]:
+    return {policy.method, *(choice.method for choice in policy.fallbacks)}
+
+
+def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
+    with runtime.session() as session:
+        version = session.get_one(Version, anchor_id)
+        model = session.get_one(Model, version.model_id)
+        dataset = session.get_one(Dataset, model.dataset_id)
+        if versions.artifact(session, anchor_id, "caches") is not None:
+            return False
+        request = messages.Request(
+            data=plans.view(
+                runtime.store,
+                dataset,
+                excluded=plans.excluded_up_to(session, version),
+                trained_on=plans.trained_on(session, version),
+            ),
+            model=plans.model(model),
+            digest=version.digest,
+            seed=version.seed,
+        )
+    try:
+        answer = runtime.ask(
+            messages.PREPARE,
+            request,
+            held=held,
+            timeout_seconds=runtime.settings.training_timeout_seconds,
+        )
+    except (ComputeFailed, ComputeDied, Stopping, OSError) as error:
+        # The first batch prepares what it needs; nothing waits for this.
+        log.warning("version %d was not prepared: %s", anchor_id, error)
+        runtime.rest(f"prepare:{anchor_id}")
+        return False
+    except leases.LeaseLost:
+        return False
+    reach("prepare.computed")
+    with runtime.session() as session:
+        leases.hold(session, held)
+        version = session.get_one(Version, anchor_id, with_for_update={"key_share": True})
+        if version.status == VersionStatus.PURGED:
+            return False  # without an entry, the sweep takes the file
+        if versions.artifact(session, anchor_id, "caches") is None:
+            pipeline.attach(session, version, answer.artifacts, now=runtime.now())
+            version.timings = version.timings | answer.timings
+    return True

@@ -1,0 +1,150 @@
+"""Train models that never saw a part of the rows, so that attacks can be calibrated row by row.
+
+Nobody knows beforehand which records will be forgotten. So every training row is drawn out of half
+of the models: whatever is forgotten later, half of the models never saw it, and no training has to
+wait for a deletion. The rows of one subject are drawn together: a model that saw the others of them
+is no example of one that saw none.
+
+The models are internal state of the anchor: they have learned what the anchor has, are never
+served and are destroyed with it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import select
+
+from service.ledger import claims, leases
+from service.ledger.policy import Policy
+from service.ledger.states import VersionStatus
+from service.ledger.tables import Dataset, Model, Version
+from service.messages.references import REFERENCES, Answer, Request
+from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.fault_points import reach
+from workers.jobs import pipeline, plans
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+#: After a training failed, the next one waits this long.
+PAUSE_SECONDS = 3600.0
+
+
+def run_due(runtime: Runtime) -> bool:
+    """Train one model for a live anchor that has too few; True when one was trained.
+
+    One at a time: between two of them, whatever else is due has its turn.
+    """
+    for anchor_id in _wanting(runtime):
+        if _pausing(runtime, anchor_id):
+            continue
+        with runtime.lease(f"references:{anchor_id}") as held:
+            if held is None or runtime.stop.is_set():
+                continue
+            if _train(runtime, anchor_id, held):
+                return True
+    return False
+
+
+def _wanting(runtime: Runtime) -> list[int]:
+    """Anchors of live versions whose policy asks for more models than there are."""
+    with runtime.session() as session:
+        rows = session.execute(
+            select(Model, Version.anchor_id).join(Version, Version.id == Model.production_id)
+        ).all()
+        return [
+            anchor_id
+            for model, anchor_id in rows
+            if anchor_id is not None
+            and plans.missing_references(session, anchor_id, Policy.model_validate(model.policy))
+        ]
+
+
+def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
+    request = _request(runtime, anchor_id)
+    if request is None:
+        return False
+    try:
+        answer = runtime.ask(
+            REFERENCES,
+            request,
+            held=held,
+            timeout_seconds=runtime.settings.training_timeout_seconds,
+            watch=lambda: _give_way(runtime),
+        )
+    except (ComputeFailed, ComputeDied, OSError) as error:
+        # Deletions do not need it: they are judged without a calibrated attack until it is there.
+        log.warning("no reference model for version %d: %s", anchor_id, error)
+        _pause(runtime, anchor_id)
+        return False
+    except (Stopping, leases.LeaseLost):
+        return False
+    reach("references.computed")
+    return _record(runtime, anchor_id, held, answer)
+
+
+def _give_way(runtime: Runtime) -> None:
+    """Stop for a batch that has to be trained: it has a deadline, and this has none."""
+    with runtime.session() as session:
+        if claims.training_waits(session):
+            raise Stopping("a batch has precedence")
+
+
+def _request(runtime: Runtime, anchor_id: int) -> Request | None:
+    with runtime.session() as session:
+        version = session.get_one(Version, anchor_id)
+        model = session.get_one(Model, version.model_id)
+        dataset = session.get_one(Dataset, model.dataset_id)
+        policy = Policy.model_validate(model.policy)
+        missing = plans.missing_references(session, anchor_id, policy)
+        if not missing:
+            return None
+        return Request(
+            data=plans.view(
+                runtime.store,
+                dataset,
+                # Rows excluded since the anchor are left out: no model has to forget them again.
+                excluded=plans.excluded_rows(session, dataset.id),
+                trained_on=plans.trained_on(session, version),
+            ),
+            model=plans.model(model),
+            together=plans.subjects(session, dataset.id, record_list_id=version.record_list_id),
+            seed=version.seed,
+            index=missing[0],
+            count=plans.reference_count(policy),
+        )
+
+
+def _record(runtime: Runtime, anchor_id: int, held: leases.Held, answer: Answer) -> bool:
+    with runtime.session() as session:
+        leases.hold(session, held)
+        version = session.scalars(
+            select(Version).where(Version.id == anchor_id).with_for_update()
+        ).one()
+        if version.status == VersionStatus.PURGED:
+            # Its anchor is gone and so must it be: without an entry, the sweep takes the file.
+            return False
+        pipeline.attach(session, version, answer.artifacts, now=runtime.now())
+    return True
+
+
+def _pausing(runtime: Runtime, anchor_id: int) -> bool:
+    with runtime.lease(_pause_key(anchor_id)) as free:
+        return free is None
+
+
+def _pause(runtime: Runtime, anchor_id: int) -> None:
+    """Never released: the lease running out ends the pause."""
+    with runtime.session() as session:
+        leases.acquire(
+            session,
+            _pause_key(anchor_id),
+            owner=runtime.owner,
+            seconds=PAUSE_SECONDS,
+            now=runtime.now(),
+        )
+
+
+def _pause_key(anchor_id: int) -> str:
+    return f"references-pause:{anchor_id}"

@@ -1,0 +1,124 @@
+"""After restoring a backup: hold ledger and store against a tombstone list, and replay it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from models_store import Store
+from service.ledger import canonical, db, replay, signing, tombstones
+from service.ledger.digests import Digester
+from service.ledger.replay import Replayed
+from service.ledger.signing import Signer
+from service.ledger.states import DatasetStatus
+from service.ledger.tables import Dataset
+from service.ledger.tombstones import Found, Tombstones
+from service.settings import Settings
+from workers import stores
+from workers.jobs import reconcile
+
+
+def export(settings: Settings, engine: Engine, file: Path) -> Tombstones:
+    """Write the tombstone list into ``file``, which appears only when it is complete."""
+    with db.session_factory(engine)() as session:
+        document = tombstones.export(
+            session,
+            digester=Digester.from_settings(settings),
+            signer=Signer.from_settings(settings),
+            now=db.now(),
+        )
+    content = canonical.encode(document)
+    new = file.with_name(file.name + ".new")
+    new.write_bytes(content)
+    new.replace(file)
+    return tombstones.read(content, keys=_keys(settings))
+
+
+def check(settings: Settings, engine: Engine, file: Path) -> Found:
+    """What of the list came back with the backup; changes nothing."""
+    listed = tombstones.read(file.read_bytes(), keys=_keys(settings))
+    store = stores.open_for(settings, engine)
+    with db.session_factory(engine)() as session:
+        return _compare(session, settings, store, listed)
+
+
+def apply(settings: Settings, engine: Engine, file: Path, *, actor: str) -> Replayed:
+    """Replay the list, so that the workers forget again. May be repeated."""
+    listed = tombstones.read(file.read_bytes(), keys=_keys(settings))
+    store = stores.open_for(settings, engine)
+    sessions = db.session_factory(engine)
+    with sessions() as session:
+        found = _compare(session, settings, store, listed)
+        keys = reconcile.array_keys(session)
+    # These the ledger calls overwritten: no model needs them, and no worker would look again.
+    reconcile.erase(store.rows, found.raw_again, keys)
+    with sessions() as session, session.begin():
+        return replay.replay(
+            session,
+            listed,
+            found,
+            digester=Digester.from_settings(settings),
+            actor=actor,
+            now=db.now(),
+        )
+
+
+def lines(found: Found) -> list[str]:
+    """The findings in words."""
+    counted = {
+        "deletion requests that the database has lost": len(found.lost),
+        "deletion requests that were further on": len(found.behind),
+        "cancelled or denied deletion requests that are open again": len(found.reopened),
+        "forgotten records that training would read again": _count(found.in_training),
+        "forgotten rows whose raw bytes are back": _count(found.raw),
+        "overwritten rows that the database takes for whole": _count(found.hollow),
+        "suppressions that later ingests would not heed, or that were lifted": len(
+            found.suppressions
+        ),
+        "revoked API keys that are in force again": len(found.keys),
+    }
+    told = [f"{count} {what}" for what, count in counted.items() if count]
+    told += [f"dataset {name} was withdrawn and is back" for name in found.served_again.datasets]
+    told += [f"model {name} was withdrawn and is back" for name in found.served_again.models]
+    told += [
+        f"version {one.number} of {one.model} was withdrawn and is back"
+        for one in found.served_again.versions
+    ]
+    told += [
+        f"version {number} of {model} is live and contains {count} forgotten records"
+        for model, number, count in found.live
+    ]
+    told += [
+        f"dataset {name} of the list is not in the database" for name in found.unknown_datasets
+    ]
+    if found.chain == "shorter":
+        told.append("the audit chain ends before the list was made: later lines are lost")
+    if found.chain == "another":
+        told.append("the audit chain is not the one that the list was made from")
+    return told
+
+
+def _compare(session: Session, settings: Settings, store: Store, listed: Tombstones) -> Found:
+    ready = session.execute(
+        select(Dataset.name, Dataset.array_key).where(
+            Dataset.status == DatasetStatus.READY,
+            Dataset.name.not_in(listed.withdrawn.datasets),
+        )
+    )
+    return tombstones.compare(
+        session,
+        listed,
+        digester=Digester.from_settings(settings),
+        overwritten={name: store.rows.erased(key).tolist() for name, key in ready if key},
+    )
+
+
+def _keys(settings: Settings) -> signing.Keys:
+    return signing.read_keys(signing.public_keys(settings))
+
+
+def _count(rows: Mapping[str, list[int]]) -> int:
+    return sum(map(len, rows.values()))

@@ -1,0 +1,96 @@
+"""The retrain of a batch: kept after its epochs, gone on with by whoever takes the batch over."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+from service.ledger import batch_states, leases
+from service.ledger.tables import Batch, Model, Version
+from service.messages.parts import Kept
+from service.messages.unlearn import Progress, Request, Resumable
+from workers.compute.process import Stopping
+from workers.fault_points import reach
+from workers.jobs import kept_states, plans
+from workers.runtime import Runtime
+
+#: The method that keeps its state.
+METHOD = "retrain"
+
+
+def begin(runtime: Runtime, held: leases.Held, batch_id: str, request: Request) -> Request:
+    """The request of a retrain with what it needs to keep its state, or to go on from one.
+
+    A state goes on with the seed and the rows that it began with: rows that other models' batches
+    excluded meanwhile are asked of this model, too, and forgotten by its next batch. One that
+    cannot be gone on from is destroyed.
+    """
+    training = Resumable(
+        owner=batch_id, keep_seconds=runtime.settings.training_state_seconds, resume=None
+    )
+    request = replace(request, training=training)
+    with runtime.session() as session:
+        leases.hold(session, held)
+        batch = session.get_one(Batch, batch_id)
+        state = batch_states.resumable(session, batch, asdict(request.choice))
+        if state is None:
+            batch_states.give_up(session, batch_id=batch_id)
+        else:
+            request = replace(
+                request,
+                training=replace(training, resume=state.digest),
+                seed=state.seed,
+                data_revision=state.data_revision,
+                told=plans.told(
+                    session,
+                    session.get_one(Model, batch.model_id).dataset_id,
+                    revision=state.data_revision,
+                    record_list_id=session.get_one(Version, batch.base_version_id).record_list_id,
+                ),
+            )
+    destroy_left(runtime, batch_id)
+    return request
+
+
+def end(runtime: Runtime, batch_id: str) -> None:
+    """The retrain is over, whatever became of it: destroy its state."""
+    with runtime.session() as session:
+        batch_states.give_up(session, batch_id=batch_id)
+    destroy_left(runtime, batch_id)
+
+
+def destroy_left(runtime: Runtime, batch_id: str) -> None:
+    """Destroy states that nothing goes on from, and those of the batch that nobody noted."""
+    kept_states.destroy_left(runtime)
+    with runtime.session() as session:
+        noted = batch_states.of(session, batch_id)
+    kept_states.destroy_strays(runtime, batch_id, noted=noted)
+
+
+@dataclass
+class Keeping:
+    """Notes the states that a batch's retrain keeps while it computes."""
+
+    runtime: Runtime
+    held: leases.Held
+    batch_id: str
+    request: Request
+
+    def seen(self, told: Progress) -> None:
+        """Note a state; ``Stopping`` when the worker is to stop, now that the work is safe."""
+        if not isinstance(told, Kept):
+            return
+        with self.runtime.session() as session:
+            before = batch_states.keep(
+                session,
+                session.get_one(Batch, self.batch_id),
+                held=self.held,
+                digest=told.digest,
+                method=asdict(self.request.choice),
+                seed=self.request.seed,
+                data_revision=self.request.data_revision,
+            )
+        if before is not None:
+            kept_states.destroy(self.runtime, before)
+        reach("batch.kept")
+        if self.runtime.stop.is_set():
+            raise Stopping("the worker is stopping; the batch goes on where it is")

@@ -1,0 +1,125 @@
+"""The records of an ingest, in slices: written, made a ready dataset, or removed again.
+
+Each slice is a transaction under the ingest's lease, so that whoever waits to write comes in
+between, and an attempt that was overtaken or withdrawn writes nothing more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from models_store.protocols import SPLITS
+from service.ledger import datasets, db, leases, records, suppressions
+from service.ledger.digests import Digester
+from service.ledger.identifiers import Origin
+from service.ledger.tables import Dataset
+from workers.fault_points import reach
+from workers.jobs.suppression import Sieve
+from workers.runtime import Runtime
+from workers.sources.reading import Ingested
+
+#: How long a slice is to take, most of it with SQLite's only writer, for whom others wait.
+SLICE_SECONDS = 0.4
+
+#: Rows of the first slice, before anything is known of the disk; later ones have no fewer.
+FIRST_ROWS = 2_000
+
+
+class Pace:
+    """How many rows the next slice has: as many as take ``SLICE_SECONDS``, within limits."""
+
+    def __init__(self) -> None:
+        self.rows = self._least = min(FIRST_ROWS, records.SLICE)
+
+    def took(self, seconds: float) -> None:
+        """Learn from a slice of ``rows`` rows; the next has at most twice as many."""
+        wanted = int(self.rows * min(2.0, SLICE_SECONDS / max(seconds, 1e-9)))
+        self.rows = max(self._least, min(records.SLICE, wanted))
+
+
+def write(runtime: Runtime, dataset_id: int, found: Ingested, *, held: leases.Held) -> None:
+    """Write a record for every row that was found; there are none yet."""
+    free_since, first, pace = time.monotonic(), 0, Pace()
+    while first < found.rows:
+        runtime.heed_stop()
+        rows = _rows(found, first, pace.rows, runtime.digester)
+        db.give_way(runtime.engine, since=free_since)
+        with _slice(runtime, held, pace) as session:
+            records.write(session, session.get_one(Dataset, dataset_id), rows, first=first)
+        free_since, first = time.monotonic(), first + len(rows)
+        reach("ingest.sliced")
+
+
+def complete(
+    runtime: Runtime, dataset_id: int, found: Ingested, sieve: Sieve, *, held: leases.Held
+) -> bool:
+    """Make the dataset ready; False when it holds somebody who was forgotten meanwhile."""
+    with _slice(runtime, held, Pace()) as session:
+        dataset = session.get_one(Dataset, dataset_id)
+        datasets.complete(session, dataset, _facts(found), actor=runtime.actor, now=runtime.now())
+        # Last, because requests about a subject wait from here to the commit.
+        suppressions.hold(session)
+        if sieve.missed(session, dataset, found.subject_ids):
+            session.rollback()
+            return False
+    return True
+
+
+def remove(runtime: Runtime, dataset_id: int, *, held: leases.Held) -> None:
+    """Remove the records that an attempt has left, while the lease is held."""
+    free_since, more, pace = time.monotonic(), True, Pace()
+    while more:
+        db.give_way(runtime.engine, since=free_since)
+        with _slice(runtime, held, pace) as session:
+            more = records.remove(session, dataset_id, pace.rows)
+        free_since = time.monotonic()
+
+
+@contextmanager
+def _slice(runtime: Runtime, held: leases.Held, pace: Pace) -> Iterator[Session]:
+    """A transaction that ends with an error where the lease is lost."""
+    with runtime.session() as session:
+        seconds = runtime.settings.lease_seconds
+        leases.renew(session, held, seconds=seconds, now=runtime.now())
+        # From here on, and not before: until then it may have waited for another writer.
+        began = time.monotonic()
+        yield session
+    pace.took(time.monotonic() - began)
+
+
+def _rows(found: Ingested, first: int, count: int, digester: Digester) -> Sequence[records.Row]:
+    """Rows of a slice; this is where subject ids become digests and end."""
+    here = slice(first, first + count)
+    names = found.record_ids[here]
+    subjects = [None] * len(names) if found.subject_ids is None else found.subject_ids[here]
+    return [
+        records.Row(
+            record_id=name,
+            subject_digest=None if subject is None else digester.subject(subject),
+            label=label,
+            split=split,
+        )
+        for name, subject, label, split in zip(
+            names, subjects, found.labels[here].tolist(), found.splits[here].tolist(), strict=True
+        )
+    ]
+
+
+def _facts(found: Ingested) -> datasets.Ingested:
+    counts = np.bincount(found.splits, minlength=len(SPLITS)).tolist()
+    return datasets.Ingested(
+        array_key=found.key,
+        splits=dict(zip(SPLITS, counts, strict=True)),
+        shape=found.shape,
+        dtype=found.dtype,
+        classes=found.classes,
+        record_id_origin=found.record_id_origin,
+        subject_id_origin=Origin.ABSENT if found.subject_ids is None else Origin.SOURCE,
+        id_case=found.id_case,
+        report=found.report,
+    )

@@ -1,0 +1,1 @@
+"""Which job a worker does when, and how it says that it lives."""

@@ -1,0 +1,154 @@
+"""Three lanes of work in one worker, by what the work costs: no step waits behind a training.
+
+Each lane has its own compute process, started when it first computes, and does one thing at a time.
+A Celery message starts it; so does its own poll of the database, which finds whatever a lost
+message failed to announce.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from models_store import errors
+from service import broker
+from service.ledger import db
+from workers.jobs import (
+    ingest,
+    inspections,
+    kept_states,
+    measure,
+    pipeline,
+    prepare,
+    purge,
+    reconcile,
+    references,
+    train,
+)
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+#: A busy lane that has neither turned to the database nor looked after its computation for so long
+#: hangs. Ten times what a statement may take.
+HUNG_SECONDS = 600.0
+
+Recipe = Callable[[Runtime], object]
+
+#: In the order in which a lane looks for work.
+DELETIONS: Sequence[Recipe] = (
+    prepare.describe_due,
+    measure.run_due,
+    pipeline.run_steps_due,
+    reconcile.run_due,  # in two lanes: one may be busy for long
+)
+#: In order of precedence: after each that did something the lane begins again with the first. A
+#: batch that waits for its anchor finds it prepared; a training run comes after every batch.
+TRAININGS: Sequence[Recipe] = (
+    prepare.run_due,
+    pipeline.run_trainings_due,
+    train.consolidate_due,
+    train.run_due,
+    references.run_due,
+)
+BACKGROUND: Sequence[Recipe] = (
+    inspections.run_due,
+    ingest.run_due,
+    reconcile.run_due,
+    kept_states.destroy_left,
+    purge.run_due,
+    purge.sweep,
+)
+
+
+def make(name: str, runtime: Runtime) -> Lane:
+    """The lane that a queue wakes, by the queue's name."""
+    recipes = {
+        broker.DELETIONS: DELETIONS,
+        broker.TRAININGS: TRAININGS,
+        broker.BACKGROUND: BACKGROUND,
+    }[name]
+    return Lane(runtime, recipes, by_precedence=name == broker.TRAININGS)
+
+
+@dataclass
+class Lane:
+    """Recipes that are run one after the other, by one thread at a time."""
+
+    runtime: Runtime
+    recipes: Sequence[Recipe]
+    #: Begin again with the first recipe after each that did something.
+    by_precedence: bool = False
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+    _again: threading.Event = field(default_factory=threading.Event)
+    _poll: threading.Thread | None = None
+    #: Since when a recipe has been working, by this machine's clock.
+    busy_since: datetime | None = None
+
+    def run(self) -> None:
+        """Do all that is due; if the lane is busy, have it look once more when it is done."""
+        self._again.set()
+        while self._again.is_set() and self._busy.acquire(blocking=False):
+            try:
+                self._again.clear()
+                self._run_recipes()
+            finally:
+                self._busy.release()
+
+    def hangs(self) -> bool:
+        """Whether it is busy and has shown no sign of going on for ``HUNG_SECONDS``.
+
+        A long training is looked after every half second; a lane without work does not hang.
+        """
+        idle = self.busy_since is None
+        return not idle and time.monotonic() - self.runtime.moved_at > HUNG_SECONDS
+
+    def start_polling(self) -> None:
+        """Look for due work, now and every ``poll_seconds``, in a thread of its own."""
+        self._poll = threading.Thread(target=self._keep_polling, name="poll", daemon=True)
+        self._poll.start()
+
+    def close(self) -> None:
+        """Wait for the work in hand, which ends or is handed back within the grace period."""
+        if self._poll is not None:
+            self._poll.join()
+        with self._busy:
+            self.runtime.close()
+
+    def _keep_polling(self) -> None:
+        self.run()
+        while not self.runtime.stop.wait(self.runtime.settings.poll_seconds):
+            self.run()
+
+    def _run_recipes(self) -> None:
+        if not self.runtime.store_answers():
+            return  # everything in hand is still in the ledger: look again later
+        waiting = list(reversed(self.recipes))
+        while waiting:
+            if self.runtime.stop.is_set():
+                return
+            recipe = waiting.pop()
+            self.runtime.moved_at = time.monotonic()
+            self.busy_since = db.now()
+            try:
+                if recipe(self.runtime) and self.by_precedence:
+                    waiting = list(reversed(self.recipes))
+            except SQLAlchemyError as error:
+                # The database is away. Everything in hand is still in the ledger: look again later.
+                log.warning("the database does not answer: %s", type(error).__name__)
+                time.sleep(min(1.0, self.runtime.settings.poll_seconds))
+                return
+            except errors.BucketUnavailable as error:
+                log.warning("%s", self.runtime.store_away(str(error)))
+                return
+            except Exception:
+                # One recipe's fault must not keep the others from their work.
+                log.exception("%s failed", getattr(recipe, "__module__", recipe))
+            finally:
+                self.busy_since = None

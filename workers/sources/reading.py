@@ -1,0 +1,256 @@
+"""From a file to an array in the store, and what the ledger has to know of its rows."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models_store.protocols import SPLITS, Rows, RowWriter, Written
+from service.ledger import datasets, identifiers
+from service.ledger.identifiers import Case, Origin
+from workers import readers
+from workers.readers import Columns, ReadError
+from workers.sources import source_report
+from workers.sources.texts import Texts
+
+DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
+
+Progress = Callable[[int, int], None]
+
+_PIECE = 1 << 16
+
+#: Which rows (k,) of a chunk are not to be kept.
+LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """A stored array and what the database has to know of every row, in the array's order.
+
+    ``subject_ids`` are the plain identities: digest them and let go of them; they are left out of
+    ``repr``, so that they cannot slip into a log.
+    """
+
+    key: str
+    rows: int
+    shape: tuple[int, ...]
+    dtype: str
+    classes: int
+    size_bytes: int
+    format: str
+    record_id_origin: Origin
+    id_case: Case | None
+    record_ids: Sequence[str] = field(repr=False)
+    subject_ids: Sequence[str] | None = field(repr=False)
+    labels: npt.NDArray[np.int64] = field(repr=False)
+    splits: npt.NDArray[np.uint8] = field(repr=False)
+    report: datasets.Report = field(repr=False)
+
+
+def read_into_store(
+    source_path: Path,
+    *,
+    rows: Rows | None,
+    name: str,
+    format: str | None = None,
+    columns: Columns = Columns(),  # noqa: B008 - frozen, so one default can be shared
+    classes: int | None = None,
+    resize: tuple[int, int] | None = None,
+    id_case: Case | None = None,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
+    leave_out: LeaveOut | None = None,
+    progress: Progress | None = None,
+) -> Ingested:
+    """Read and check a file and write its rows into ``rows``; on any error nothing is left.
+
+    With None for ``rows`` nothing is stored, and the key is empty (``inspect``).
+    ``leave_out`` is asked for every chunk which of its rows (k,) are not to be kept; they are
+    counted in the report as suppressed.
+    Without a split column, ``fractions`` of train, validation and audit rows are drawn with
+    ``seed``, the same share of every class. Without a record id column ids are generated from the
+    row's position in the file. ``progress(done, expected)`` is called after every chunk.
+    Raises ``ReadError``, or a ``StoreError`` of the models store.
+    """
+    _check_fractions(fractions)
+    source = readers.open_source(
+        source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
+    )
+    seen = _Seen()
+    chunks = _kept(source, seen, leave_out, progress)
+    first = next(chunks, None)
+    if first is None:
+        raise ReadError(
+            "every row of the source was forgotten before, so nothing is left to store; take a "
+            "source with other rows, or readmit them (POST /v1/suppressions:readmit)"
+        )
+    with _writer(rows, name, first) as writer:
+        for chunk in chain([first], chunks):
+            writer.append(chunk.x, chunk.labels)
+        labels = seen.all_labels()
+        found = source.classes or _infer_classes(labels, source.label_column)
+        splits = np.concatenate(seen.splits) if seen.splits else stratify(labels, fractions, seed)
+        written = writer.finish(
+            splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
+        )
+    dtype = str(first.x.dtype)
+    return Ingested(
+        key=written.key,
+        rows=written.rows,
+        shape=first.x.shape[1:],
+        dtype=dtype,
+        classes=found,
+        size_bytes=written.size_bytes,
+        format=source.format,
+        id_case=id_case,
+        record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
+        record_ids=seen.record_ids or seen.generated_ids(),
+        subject_ids=seen.subject_ids or None,
+        labels=labels,
+        splits=splits,
+        report=source_report.describe(
+            source, dtype=dtype, classes=found, drawn=not seen.splits, suppressed=seen.suppressed
+        ),
+    )
+
+
+def inspect(source_path: Path, **options: Any) -> Ingested:
+    """Read and check a file as ``read_into_store`` does and store nothing."""
+    return read_into_store(source_path, rows=None, name="", **options)
+
+
+def _writer(
+    rows: Rows | None, name: str, first: readers.Chunk
+) -> contextlib.AbstractContextManager[RowWriter]:
+    if rows is None:
+        return contextlib.nullcontext(_Nowhere())
+    return rows.writer(name=name, dtype=first.x.dtype, shape=first.x.shape[1:])
+
+
+def _kept(
+    source: readers.Source, seen: _Seen, leave_out: LeaveOut | None, progress: Progress | None
+) -> Iterator[readers.Chunk]:
+    """The chunks without the rows that are left out, noted in ``seen``."""
+    for chunk in source.chunks:
+        kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
+        seen.add(chunk.only(kept), kept)
+        if kept.any():
+            yield chunk.only(kept)
+        if progress is not None:
+            done = seen.read
+            progress(done, source.rows if source.exact else max(done, source.rows))
+
+
+class _Nowhere:
+    """Takes rows and keeps none."""
+
+    def __init__(self) -> None:
+        self._rows = self._bytes = 0
+
+    def append(self, rows: npt.NDArray[Any], labels: npt.NDArray[np.integer[Any]]) -> None:
+        self._rows += len(rows)
+        self._bytes += rows.nbytes
+
+    def finish(
+        self, *, splits: npt.NDArray[np.uint8], classes: int, source: dict[str, Any]
+    ) -> Written:
+        return Written(key="", rows=self._rows, size_bytes=self._bytes)
+
+
+def stratify(
+    labels: npt.NDArray[np.int64], fractions: tuple[float, float, float], seed: int
+) -> npt.NDArray[np.uint8]:
+    """Splits (n,) uint8 in the given ``fractions``, within about one row for every class.
+
+    Rows lie shuffled within their classes, class after class, along a golden-ratio sequence: any
+    run of it covers [0, 1) evenly, so each class and the whole get their shares, also when classes
+    are smaller than 1/fraction. A class always keeps at least one training row.
+    """
+    generator = np.random.default_rng(seed)
+    order = np.lexsort((generator.random(len(labels)), labels))
+    start, bounds = generator.random(), np.cumsum(fractions)[:-1]
+    splits = np.empty(len(labels), np.uint8)
+    for first in range(0, len(labels), _PIECE):  # so that no more of it is in memory at once
+        here = order[first : first + _PIECE]
+        place = (np.arange(first, first + len(here)) * (np.sqrt(5) - 1) / 2 + start) % 1
+        splits[here] = np.searchsorted(bounds, place, side="right")
+    if fractions[0] > 0:
+        ordered = labels[order]
+        firsts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
+        trained = np.logical_or.reduceat(splits[order] == 0, firsts)
+        splits[order[firsts[~trained]]] = 0
+    return splits
+
+
+class _Seen:
+    """What is kept of the chunks beside their rows."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.labels: list[npt.NDArray[np.int64]] = []
+        self.splits: list[npt.NDArray[np.uint8]] = []
+        self.record_ids, self.subject_ids = Texts(), Texts()
+        self._kept: list[npt.NDArray[np.bool_]] = []
+
+    def add(self, chunk: readers.Chunk, kept: npt.NDArray[np.bool_]) -> None:
+        """Note what is left of a chunk, and which of its rows that are."""
+        self.read += len(kept)
+        self._kept.append(kept)
+        self.labels.append(chunk.labels)
+        self.record_ids.extend(chunk.record_ids or [])
+        self.subject_ids.extend(chunk.subject_ids or [])
+        if chunk.splits is not None:
+            self.splits.append(chunk.splits)
+
+    @property
+    def suppressed(self) -> int:
+        return self.read - sum(int(kept.sum()) for kept in self._kept)
+
+    def all_labels(self) -> npt.NDArray[np.int64]:
+        """Labels (n,) of the rows that were kept; to be called once, they are let go of here."""
+        labels = np.concatenate(self.labels)
+        self.labels.clear()
+        return labels
+
+    def generated_ids(self) -> Texts:
+        """Ids by the rows' positions in the source, whatever was left out of it."""
+        positions = np.flatnonzero(np.concatenate(self._kept))
+        return Texts(identifiers.generated(int(row), self.read) for row in positions)
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise ReadError(
+            f"the shares of {', '.join(SPLITS)} must be three numbers from 0 that sum to 1"
+        )
+
+
+def _infer_classes(labels: npt.NDArray[np.int64], column: str) -> int:
+    """One more than the largest label; far more classes than rows are a mistake, not labels."""
+    largest = int(labels.argmax())
+    classes = int(labels[largest]) + 1
+    if classes > max(2, len(labels)):
+        raise ReadError(
+            f"the label is larger than the number of rows ({len(labels)}); number the classes "
+            "0, 1, 2, … or give the number of classes",
+            row=largest + 1,
+            column=column,
+        )
+    return classes
+
+
+def _describe(
+    source: readers.Source, seed: int, fractions: tuple[float, float, float], seen: _Seen
+) -> dict[str, Any]:
+    """Where the rows came from; the file's name only, as directories may tell more than needed."""
+    described: dict[str, Any] = {"file": source.path.name, "format": source.format}
+    if not seen.splits:
+        described |= {"split_seed": seed, "fractions": list(fractions)}
+    return described

@@ -1,0 +1,282 @@
+"""Margins of training rows under models that were not trained on them.
+
+The margin of an example is the log-odds of its label,
+
+    φ(z, y) = z_y − log Σ_{c≠y} exp z_c = log p_y − log(1 − p_y).
+
+Its gradient, unlike the loss's, does not vanish as p_y → 1, so it measures how far a row that a
+network knows by heart is from being unknown.
+
+An *out-of-fold* margin of a training row is its margin under a model of the same recipe whose
+training rows did not include it. One split of the rows into k folds trains k models, each without
+one fold, and gives every row one such margin. Rows of one subject share a fold: near-copies of a
+row would otherwise vouch for it.
+
+The values tell of single rows. They are internal state: a row's values are erased with the row, all
+of them when the model is trained anew.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor, nn
+
+from unlearning.core import objective, training
+from unlearning.core.examples import Examples
+from unlearning.errors import WrongOptions
+
+MOST_SPLITS = 4
+MOST_FOLDS = 8
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How often the training rows are split, and into how many folds.
+
+    A split of k folds costs about k − 1 trainings.
+    """
+
+    splits: Annotated[int, Ge(0), Le(MOST_SPLITS)] = 2
+    folds: Annotated[int, Ge(2), Le(MOST_FOLDS)] = 2
+
+
+def of_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return φ of each example, (n,) float64, from logits (n, classes) and labels (n,) int64.
+
+    −inf where only the label's logit is −inf (the model rules the label out), +inf where all others
+    are −inf or there is a single class. NaN where the odds are undefined: a logit is NaN, all
+    logits are −inf, or the label's and another are +inf.
+    """
+    z = logits.double()
+    label = labels[:, None]
+    own = z.gather(1, label)[:, 0]
+    others = z.scatter(1, label, -torch.inf).logsumexp(1)
+    return own - others
+
+
+def of_examples(
+    model: nn.Module, examples: Examples, *, batch_size: int = objective.BATCH
+) -> Tensor:
+    """Return the margin of each example, (n,) float64 on the CPU, in evaluation mode."""
+    device = next(model.parameters()).device
+    with objective.evaluating(model), torch.no_grad():
+        parts = [
+            of_logits(model(x), y).cpu() for x, y in examples.batches(batch_size, device=device)
+        ]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Out-of-fold margins of n training rows, complete or on the way there.
+
+    ``values`` (splits, n) float64, NaN until the model of the row's fold is trained. ``fold``
+    (splits, n) int64. ``held_out`` (splits, folds, m) float64: the m validation rows under each
+    model, by which the models are brought to one scale. ``epochs`` (splits, folds) int64: how many
+    epochs each training took, 0 before it.
+    """
+
+    values: Tensor
+    fold: Tensor
+    held_out: Tensor
+    epochs: Tensor
+
+    @property
+    def complete(self) -> bool:
+        """Return whether every model is trained."""
+        return bool((self.epochs > 0).all())
+
+    @property
+    def cost(self) -> float:
+        """Return the cost so far, in epochs over all n training rows."""
+        splits, folds = self.epochs.shape
+        rows = self.fold.shape[1]
+        total = 0
+        for s in range(splits):
+            sizes = torch.bincount(self.fold[s], minlength=folds)
+            total += int((self.epochs[s] * (rows - sizes)).sum())
+        return total / rows
+
+    def only(self, splits: Sequence[int]) -> OutOfFold:
+        """Return the margins of some of the splits: those that aim, or those that judge."""
+        where = list(splits)
+        return OutOfFold(
+            self.values[where], self.fold[where], self.held_out[where], self.epochs[where]
+        )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
+        return {name: getattr(self, name).contiguous() for name in _TENSORS}
+
+
+_TENSORS = ("values", "fold", "held_out", "epochs")
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> OutOfFold:
+    """Return the margins that :meth:`OutOfFold.to_tensors` wrote."""
+    if missing := set(_TENSORS) - set(tensors):
+        raise WrongOptions(f"not out-of-fold margins: {', '.join(sorted(missing))} missing")
+    return OutOfFold(**{name: tensors[name] for name in _TENSORS})
+
+
+#: Train a fresh model in place on the rows given, with the generator; return the epochs it took.
+Trainer = Callable[[nn.Module, Examples, torch.Generator, Callable[[float], None]], int]
+
+
+def by_recipe(recipe: training.Recipe, validation: Examples) -> Trainer:
+    """Return the trainer that follows ``recipe``, as the full model's training did."""
+
+    def train(
+        model: nn.Module,
+        rows: Examples,
+        generator: torch.Generator,
+        progress: Callable[[float], None],
+    ) -> int:
+        found = training.fit(
+            model, rows, validation, recipe=recipe, generator=generator, progress=progress
+        )
+        return len(found.history)
+
+    return train
+
+
+def prepare(
+    fresh: Callable[[int], nn.Module],
+    train: Examples,
+    validation: Examples,
+    *,
+    trainer: Trainer,
+    groups: Tensor | None = None,
+    options: Splits | None = None,
+    seed: int,
+    done: OutOfFold | None = None,
+    kept: Callable[[OutOfFold], None] = lambda _state: None,
+    progress: Callable[[float], None] = lambda _fraction: None,
+) -> OutOfFold:
+    """Train the models of every fold and return the out-of-fold margins of ``train``.
+
+    ``fresh`` returns the untrained network for a seed. ``groups`` (n,) int64 numbers the subject of
+    each row; None puts each row in a group of its own.
+
+    ``kept`` is told the state after each model; a preparation that goes on from it with the same
+    arguments (``done``) ends with the same values bit for bit as one that was not interrupted. To
+    cancel, raise from ``progress`` or ``kept``: what was kept stays valid. Every (split, fold) has
+    a seed of its own, which does not depend on how many splits are asked for.
+    """
+    options = options or Splits()
+    table = _seeds(seed)
+    state = done or _empty(len(train), len(validation), groups, options, table)
+    _check(state, train, validation, options)
+    models = options.splits * options.folds
+    for split in range(options.splits):
+        for fold in range(options.folds):
+            if state.epochs[split, fold]:
+                continue
+            before = split * options.folds + fold
+            progress(before / models)
+            state = _one_model(
+                state,
+                split,
+                fold,
+                fresh,
+                train,
+                validation,
+                trainer,
+                table[split][1 + fold],
+                lambda f, before=before: progress((before + f) / models),  # type: ignore[misc]
+            )
+            kept(state)
+    progress(1.0)
+    return state
+
+
+def _one_model(
+    state: OutOfFold,
+    split: int,
+    fold: int,
+    fresh: Callable[[int], nn.Module],
+    train: Examples,
+    validation: Examples,
+    trainer: Trainer,
+    seed: int,
+    progress: Callable[[float], None],
+) -> OutOfFold:
+    """Return the state with the model of one fold trained and its margins filled in."""
+    inside = state.fold[split] == fold
+    out, rest = inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]
+    model = fresh(seed)
+    epochs = trainer(model, train.subset(rest), torch.Generator().manual_seed(seed), progress)
+    values, held_out, trained = (t.clone() for t in (state.values, state.held_out, state.epochs))
+    values[split, out] = of_examples(model, train.subset(out))
+    held_out[split, fold] = of_examples(model, validation)
+    trained[split, fold] = max(1, epochs)
+    return replace(state, values=values, held_out=held_out, epochs=trained)
+
+
+def assign_folds(groups: Tensor, folds: int, *, generator: torch.Generator) -> Tensor:
+    """Return the fold of each row, (n,) int64; rows of one group share a fold.
+
+    Groups go in random order, larger ones first, each to the fold with the fewest rows, so that
+    folds differ by at most the largest group's size.
+    """
+    _, inverse, counts = torch.unique(groups, return_inverse=True, return_counts=True)
+    if len(counts) < folds:
+        raise WrongOptions(
+            f"{folds} folds need as many subjects, and the training rows are of {len(counts)}"
+        )
+    shuffled = torch.randperm(len(counts), generator=generator)
+    order = shuffled[counts[shuffled].argsort(descending=True, stable=True)]
+    sizes = [(0, int(k)) for k in torch.randperm(folds, generator=generator)]
+    heapq.heapify(sizes)
+    of_group = [0] * len(counts)
+    for group, count in zip(order.tolist(), counts[order].tolist(), strict=True):
+        size, fold = heapq.heappop(sizes)
+        of_group[group] = fold
+        heapq.heappush(sizes, (size + count, fold))
+    return torch.tensor(of_group)[inverse]
+
+
+def _seeds(seed: int) -> list[list[int]]:
+    """Return a seed for each split's folds (first), and for the model of each of them."""
+    generator = torch.Generator().manual_seed(seed)
+    table: list[list[int]] = torch.randint(
+        2**62, (MOST_SPLITS, 1 + MOST_FOLDS), generator=generator
+    ).tolist()
+    return table
+
+
+def _empty(
+    rows: int, held_out: int, groups: Tensor | None, options: Splits, table: list[list[int]]
+) -> OutOfFold:
+    groups = torch.arange(rows) if groups is None else groups
+    if len(groups) != rows:
+        raise WrongOptions(f"{len(groups)} subjects are given for {rows} training rows")
+    splits, folds = options.splits, options.folds
+    assigned = [
+        assign_folds(groups, folds, generator=torch.Generator().manual_seed(table[s][0]))
+        for s in range(splits)
+    ]
+    return OutOfFold(
+        values=torch.full((splits, rows), torch.nan, dtype=torch.float64),
+        fold=torch.stack(assigned) if assigned else torch.zeros(0, rows, dtype=torch.int64),
+        held_out=torch.full((splits, folds, held_out), torch.nan, dtype=torch.float64),
+        epochs=torch.zeros(splits, folds, dtype=torch.int64),
+    )
+
+
+def _check(state: OutOfFold, train: Examples, validation: Examples, options: Splits) -> None:
+    expected = (options.splits, options.folds, len(train), len(validation))
+    found = (*state.epochs.shape, state.fold.shape[1], state.held_out.shape[2])
+    if found != expected:
+        raise WrongOptions(
+            f"the margins to go on from are of (splits, folds, rows, validation rows) {found}, "
+            f"not {expected}: begin anew"
+        )
+    if not len(validation):
+        raise WrongOptions("out-of-fold margins need validation rows to bring models to one scale")

@@ -1,0 +1,208 @@
+"""Targets of forgetting: the margin that each row would have, had the model never seen it.
+
+Out-of-fold margins come from models that saw fewer rows, each from a single training. Two
+corrections make targets of them.
+
+*Calibration.* A model trained on half of the rows is less sure of itself, and the scale of any
+training is itself random. Each fold's model is brought to the scale of the full one by the
+validation rows, which neither of them was trained on. Above zero, mean and spread are mapped onto
+the full model's. Below zero, margins are multiplied by the ratio of root mean squares: a shift
+would move the decision boundary, and bring rows that no model recognises nearer to it. Between the
+two the weight of the first map is the logistic function of the margin.
+
+*Shrinkage.* With y_is the calibrated margin of row i in split s of S, ȳ_i its mean and φ_i the
+margin under the full model,
+
+    y_is = τ_i + ε_is,   τ_i = β·(1, φ_i) + η_i,   d_i = ȳ_i − β·(1, φ_i)
+
+Most rows are ordinary: other rows with the same φ are a good guess for them. A few were memorised,
+and only their own margins tell. So d is modelled as a mixture of two normal distributions around
+zero, a narrow and a wide one, fitted together with β by expectation-maximisation. Let a_i be the
+probability that row i belongs to the narrow one, σ² the variance of ε there, measured between
+splits, and ω² what the narrow variance has beyond σ²/S. Then
+
+    t_i = ȳ_i − clip(a_i·(1 − ρ)·d_i, ±σ/(2√S)),   ρ = ω²/(ω² + σ²/S)
+
+ρ is the measured reliability. For ordinary rows this is the least-squares prediction of one split's
+margin from φ and the other's, corrected for the mean of S splits having less noise than one
+(Spearman-Brown). A memorised row keeps its own mean: shrinkage would move a group of them towards
+the rest as a whole. The clip limits what a row can lose by being taken for another kind (the
+limited translation of Efron & Morris, JASA 66, 1971 and 67, 1972).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlearning.anchored.margins import OutOfFold
+from unlearning.errors import WrongOptions
+
+#: How far shrinkage moves a row at most, in standard errors of its mean over the splits.
+_TRANSLATION = 0.5
+#: Rounds of expectation-maximisation; it settles in some tens.
+_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of n rows: ``value`` and ``variance`` (n,) float64, and how they came about.
+
+    ``variance`` is what one does not know of a target, for the noise of the trainings behind it.
+    ``reliability`` ρ, 0 to 1, and ``spread`` σ: see the module. A row without a finite margin has
+    the value NaN.
+    """
+
+    value: Tensor
+    variance: Tensor
+    reliability: float
+    spread: float
+    splits: int
+
+    def of(self, rows: Tensor) -> Targets:
+        """Return the targets of ``rows`` (m,) int64."""
+        return Targets(
+            self.value[rows], self.variance[rows], self.reliability, self.spread, self.splits
+        )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
+        numbers = [self.reliability, self.spread, float(self.splits)]
+        return {
+            "value": self.value,
+            "variance": self.variance,
+            "numbers": torch.tensor(numbers, dtype=torch.float64),
+        }
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> Targets:
+    """Return the targets that :meth:`Targets.to_tensors` wrote."""
+    if missing := {"value", "variance", "numbers"} - set(tensors):
+        raise WrongOptions(f"not targets of forgetting: {', '.join(sorted(missing))} missing")
+    reliability, spread, splits = tensors["numbers"].tolist()
+    return Targets(tensors["value"], tensors["variance"], reliability, spread, int(splits))
+
+
+def calibrate(out: OutOfFold, held_out: Tensor) -> Tensor:
+    """Return the out-of-fold margins on the full model's scale, (splits, n) float64.
+
+    ``held_out`` (m,): the full model's margins of the validation rows. Moments are over the rows
+    whose margin is finite under both models.
+    """
+    values = out.values.clone()
+    splits, folds = out.epochs.shape
+    for s in range(splits):
+        for k in range(folds):
+            here = out.fold[s] == k
+            values[s, here] = _mapped(values[s, here], out.held_out[s, k], held_out)
+    return values
+
+
+def fit(
+    out: OutOfFold,
+    *,
+    own: Tensor,
+    held_out: Tensor,
+) -> Targets:
+    """Return the targets of all rows from complete out-of-fold margins.
+
+    ``own`` (n,) and ``held_out`` (m,): margins of the training and validation rows under the full
+    model.
+    """
+    if not out.complete or not len(out.epochs):
+        raise WrongOptions("targets need complete out-of-fold margins of at least one split")
+    values = calibrate(out, held_out)
+    splits = len(values)
+    mean = values.mean(0)
+    usable = mean.isfinite() & own.isfinite()
+    found = _mixture(mean[usable], own[usable])
+    variances = _noise(out, values[:, usable], held_out)
+    ordinary, tail = found.ordinary, 1 - found.ordinary
+    noise = _mean(variances, ordinary) / splits
+    reliability = max(0.0, 1 - noise / max(found.variance, 1e-300))
+    limit = _TRANSLATION * noise**0.5
+    shrunk = ordinary * (1 - reliability) * (mean[usable] - found.prior)
+    value = torch.full_like(mean, torch.nan)
+    value[usable] = mean[usable] - shrunk.clamp(-limit, limit)
+    variance = torch.full_like(mean, torch.nan)
+    variance[usable] = ordinary * reliability * noise + tail * _mean(variances, tail) / splits
+    return Targets(value, variance, reliability, (noise * splits) ** 0.5, splits)
+
+
+def _mapped(values: Tensor, theirs: Tensor, ours: Tensor) -> Tensor:
+    """Return ``values`` of a fold's model on the full model's scale, by validation margins (m,)."""
+    both = theirs.isfinite() & ours.isfinite()
+    if int(both.sum()) < 2:
+        return values
+    theirs, ours = theirs[both], ours[both]
+    spread, size = float(theirs.std()), float(theirs.square().mean().sqrt())
+    if not spread > 0:
+        return values
+    shifted = ours.mean() + (values - theirs.mean()) * (ours.std() / spread)
+    scaled = values * (ours.square().mean().sqrt() / size)
+    return torch.where(values.isfinite(), torch.lerp(scaled, shifted, values.sigmoid()), values)
+
+
+def _noise(out: OutOfFold, values: Tensor, held_out: Tensor) -> Tensor:
+    """Return each row's variance from one training to another, (n,) float64.
+
+    With a single split it is that of validation rows between the folds' models, the same for all.
+    """
+    if len(values) > 1:
+        return values.var(0)
+    models = torch.stack([_mapped(h, h, held_out) for h in out.held_out[0]])
+    models = models[:, models.isfinite().all(0)]
+    noise = float(models.var(0).mean()) if models.shape[1] else 0.0
+    return torch.full_like(values[0], noise)
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """``prior`` β·(1, φ) and ``ordinary`` a (n,), and the variance of the narrow distribution."""
+
+    prior: Tensor
+    ordinary: Tensor
+    variance: float
+
+
+def _mixture(y: Tensor, own: Tensor) -> _Mixture:
+    """Fit y = β·(1, own) + d, d of a narrow and a wide normal distribution around zero."""
+    features = torch.stack([torch.ones_like(own), own], 1)
+    ordinary = torch.ones_like(y)
+    residual = y - _regression(features, y, ordinary)
+    # Begin with the fifth of the rows that lies furthest out in the wide one.
+    far = residual.abs().argsort(descending=True)[: len(y) // 5]
+    ordinary = torch.full_like(y, 0.95).index_fill(0, far, 0.05)
+    prior, narrow = y, 0.0
+    for _ in range(_ITERATIONS):
+        prior = _regression(features, y, ordinary)
+        squares = (y - prior).square()
+        narrow, wide = _mean(squares, ordinary), _mean(squares, 1 - ordinary)
+        if not wide > narrow > 0:
+            # Nothing stands out: one distribution is enough.
+            return _Mixture(prior, torch.ones_like(y), float(squares.mean()) if len(y) else 0.0)
+        odds = (
+            math.log(float(ordinary.sum()) / float((1 - ordinary).sum()))
+            + 0.5 * math.log(wide / narrow)
+            - 0.5 * squares * (1 / narrow - 1 / wide)
+        )
+        ordinary = odds.sigmoid()
+    return _Mixture(prior, ordinary, narrow)
+
+
+def _regression(features: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted least-squares prediction of ``y`` (n,) from ``features`` (n, k)."""
+    roots = weights.sqrt()
+    solution: Tensor = torch.linalg.lstsq(
+        features * roots[:, None], (y * roots)[:, None], driver="gelsd"
+    ).solution
+    return (features @ solution)[:, 0]
+
+
+def _mean(values: Tensor, weights: Tensor) -> float:
+    total = float(weights.sum())
+    return float((values * weights).sum()) / total if total > 0 else 0.0

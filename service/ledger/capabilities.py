@@ -17,12 +17,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Unavailable, Unprocessable
+from service.ledger import inserts
 from service.ledger.tables import Capability
 from service.messages.catalogue import Announcement, Kind
 
 #: Name under which the criteria that hold for every gate are announced.
 CRITERIA = "default"
 
+_KEY = ("kind", "name")
 _DEEPEST = 16
 _LARGEST_INTEGER = 2**63 - 1
 
@@ -40,17 +42,24 @@ class WrongOptions(Unprocessable):
 
 
 def announce(session: Session, announcements: Iterable[Announcement], *, now: datetime) -> None:
-    """Write down what a worker can do, in place of what was known under the same names."""
-    # Always in the same order: two workers that start together must not wait for each other.
-    for made in sorted(announcements, key=lambda one: (one.kind, one.name)):
-        known = session.get(Capability, (made.kind, made.name))
-        if known is None:
-            session.add(Capability(**asdict(made), announced_at=now))
-            continue
-        for name, value in asdict(made).items():
-            setattr(known, name, value)
-        known.announced_at = now
-    session.flush()
+    """Write down what a worker can do, in place of what was known under the same names.
+
+    Workers that start together announce the same: each row is inserted or replaced in one step.
+    """
+    # Always in the same order, so that two of them do not wait for each other.
+    rows = [
+        asdict(made) | {"announced_at": now}
+        for made in sorted(announcements, key=lambda one: (one.kind, one.name))
+    ]
+    if not rows:
+        return
+    statement = inserts.upsert(session, Capability).values(rows)
+    replaced = {name: statement.excluded[name] for name in rows[0] if name not in _KEY}
+    session.execute(
+        statement.on_conflict_do_update(index_elements=_KEY, set_=replaced).returning(Capability),
+        # What the session has read before is to be as it is now.
+        execution_options={"populate_existing": True},
+    ).all()
 
 
 def cost(method: Capability) -> str:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service.ledger import canonical, db
+from service.ledger import canonical, db, inserts
 from service.ledger.tables import Worker
 
 #: A worker that was not seen for so many heartbeats is taken for dead.
@@ -34,15 +32,12 @@ def beat(
 ) -> None:
     """Record that the worker lives; remove rows of workers gone for an hour."""
     now = server_time(session)
-    insert: Any = (
-        postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    )
     told = {
         "seen_at": now,
         "busy_since": canonical.plain(dict(busy_since)),
         "code_version": code_version,
     }
-    statement = insert(Worker).values(name=name, started_at=started_at, **told)
+    statement = inserts.upsert(session, Worker).values(name=name, started_at=started_at, **told)
     session.execute(
         statement.on_conflict_do_update(
             index_elements=[Worker.name], set_={"started_at": started_at, **told}

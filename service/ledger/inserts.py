@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Table, TextClause, insert, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.orm import Session
 
@@ -34,6 +35,13 @@ def write(session: Session, rows: Mapping[type[Base], Rows]) -> None:
         return
     for table, its in given.items():
         session.execute(insert(table), list(its))
+
+
+def upsert(session: Session, kind: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """Return an ``INSERT`` that can say what becomes of a row whose key is there already."""
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(kind)
+    return sqlite.insert(kind)
 
 
 def values(row: Base) -> dict[str, Any]:

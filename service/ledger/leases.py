@@ -12,11 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import or_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import taken
+from service.ledger import inserts, taken
 from service.ledger.tables import Lease
 
 
@@ -54,17 +53,14 @@ def acquire(
     session: Session, key: str, *, owner: str, seconds: float, now: datetime
 ) -> Held | None:
     """Take the lease if it is free or has run out; None while somebody else holds it."""
-    insert: Any = (
-        postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    )
     until = now + timedelta(seconds=seconds)
-    statement = insert(Lease).values(key=key, owner=owner, until=until, fence=1)
-    statement = statement.on_conflict_do_update(
+    statement = inserts.upsert(session, Lease).values(key=key, owner=owner, until=until, fence=1)
+    taking = statement.on_conflict_do_update(
         index_elements=[Lease.key],
         set_={"owner": owner, "until": until, "fence": Lease.fence + 1},
         where=or_(Lease.owner.is_(None), Lease.until <= now),
     ).returning(Lease.fence)
-    fence = session.execute(statement).scalar_one_or_none()
+    fence = session.execute(taking).scalar_one_or_none()
     if fence is None:
         return None
     held = Held(key, owner, fence)

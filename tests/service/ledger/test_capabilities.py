@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from service.errors import Unavailable
@@ -35,6 +37,31 @@ def test_a_later_announcement_replaces_the_one_before(database: Engine) -> None:
         known = capabilities.get(session, "method", "iau")
         assert (known.summary, known.code_version, known.announced_at) == ("New.", "2", later)
         assert capabilities.forgets(session, "iau") == {"class"}
+        assert [one.name for one in capabilities.page(session, "method")] == ["iau", "retrain"]
+
+
+@pytest.mark.postgres
+def test_workers_that_announce_themselves_at_once_do_not_fail(postgres_database: Engine) -> None:
+    sessions = db.session_factory(postgres_database)
+    writes = threading.Event()
+
+    def saw(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("INSERT INTO capabilities"):
+            writes.set()
+
+    def other() -> None:
+        with sessions.begin() as session:
+            announcements.announce(session)
+
+    with ThreadPoolExecutor(1) as pool:
+        with sessions.begin() as session:
+            announcements.announce(session)
+            # The other has seen none of these rows when it writes its own.
+            event.listen(postgres_database, "before_cursor_execute", saw)
+            second = pool.submit(other)
+            assert writes.wait(30)
+        second.result(30)
+    with sessions() as session:
         assert [one.name for one in capabilities.page(session, "method")] == ["iau", "retrain"]
 
 

@@ -24,6 +24,7 @@ from service.ledger import (
     requests,
     runs,
     schema,
+    suppressions,
     versions,
 )
 from service.ledger.matching import Ask
@@ -253,7 +254,7 @@ def erase(town: Ledger) -> None:
     """Record rows that no model needs as overwritten, and complete what waited for it."""
     with town.runtime.session() as session:
         data = session.scalars(select(Dataset)).one()
-        gone = erasures.erasable_rows(session, data)
+        gone = suppressions.about_to_be_erased(session, data)[0]
         erasures.mark_erased(session, data, gone, now=db.now(), actor="bench")
         erasures.settle(session, now=db.now(), actor="bench")
 

@@ -1,7 +1,7 @@
 """Kept states of retrains inside batches: what the next worker goes on from.
 
 As the state of a training run it has seen every row that was not excluded at its revision, so rows
-that are excluded meanwhile stand until the batch has ended (``erasures.erasable_rows``); their
+that are excluded meanwhile stand until the batch has ended (``erasures.erasable``); their
 erasures on this model are open. A state ends with its batch, whichever way, or before, when another
 method is asked for or a backup was restored. Workers destroy it then.
 """

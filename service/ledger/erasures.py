@@ -264,14 +264,8 @@ def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
     return [(dataset, stands) for dataset, stands in found]
 
 
-def erasable_rows(session: Session, dataset: Dataset) -> list[int]:
-    """Return rows whose raw data no model needs any more and that still stand in the array."""
-    wanted = select(Record.row).where(erasable(dataset)).order_by(Record.row)
-    return list(session.scalars(wanted))
-
-
 def erasable(dataset: Dataset) -> ColumnElement[bool]:
-    """Return SQL: ``Record`` is such a row of the dataset."""
+    """Return SQL: ``Record`` stands in the dataset's array, and no model needs its raw data."""
     still_needed = naming.asked(shares.is_open_of_request())
     # A model that is being trained, or was and still owes deletions, has seen the row: its
     # gradient at the new weights is needed to forget it.

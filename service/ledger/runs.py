@@ -137,7 +137,7 @@ def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
 def can_resume(session: Session, run: TrainingRun) -> bool:
     """Return whether a state was kept and every row that it has seen still stands.
 
-    Rows that were excluded since stay in the array for the run's sake (``erasures.erasable_rows``)
+    Rows that were excluded since stay in the array for the run's sake (``erasures.erasable``)
     and are owed by its version; an epoch over rows that were erased all the same would train on
     zeros.
     """

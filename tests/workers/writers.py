@@ -27,6 +27,7 @@ from service.ledger import (
     purges,
     requests,
     runs,
+    suppressions,
     versions,
     withdrawals,
 )
@@ -277,7 +278,7 @@ class Writer:
         for name in self.world.datasets:
             with self.world.transaction() as session:
                 data = session.scalars(select(Dataset).filter_by(name=name)).one()
-                rows = erasures.erasable_rows(session, data)
+                rows = suppressions.about_to_be_erased(session, data)[0]
             with self.world.transaction() as session:
                 erasures.mark_erased(session, data, rows, now=db.now(), actor="worker:w")
         with self.world.transaction() as session:

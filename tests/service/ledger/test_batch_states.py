@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy.orm import Session
 
-from service.ledger import batch_states, batches, erasures, leases, purges
+from service.ledger import batch_states, batches, leases, purges, suppressions
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus
 from service.ledger.tables import AuditEvent, Batch, BatchState, Dataset, Model, Record
 from tests import factories
@@ -84,7 +84,7 @@ def test_row_excluded_since_stands_and_its_erasure_ends_the_state(
 ) -> None:
     story.keep(session, "a")
     record = story.exclude(session, 5)
-    assert 5 not in erasures.erasable_rows(session, story.data)
+    assert 5 not in suppressions.about_to_be_erased(session, story.data)[0]
     assert [one.digest for one in batch_states.that_saw_forgotten(session, story.model)] == [
         "a" * 64
     ]
@@ -109,7 +109,7 @@ def test_state_of_a_batch_that_ended_is_left_to_be_destroyed(
         story.batch.status = BatchStatus(end)
         session.flush()
     assert batch_states.left(session) == [(story.batch.id, "a" * 64)]
-    assert 5 in erasures.erasable_rows(session, story.data)
+    assert 5 in suppressions.about_to_be_erased(session, story.data)[0]
     for _ in range(2):  # the second time nothing happens
         batch_states.destroyed(session, story.batch.id, digest="a" * 64, actor="worker:w")
     session.commit()

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import db, erasures, naming, requests
+from service.ledger import db, erasures, naming, requests, suppressions
 from service.ledger.states import (
     ErasureStatus,
     IllegalMove,
@@ -56,7 +56,7 @@ def test_raw_row_is_kept_while_an_erasure_is_open(
     session: Session, data: Dataset, model: Model, status: ErasureStatus, erasable: bool
 ) -> None:
     factories.erasure(session, asked(session, data, 2), model, status=status)
-    assert erasures.erasable_rows(session, data) == ([2] if erasable else [])
+    assert suppressions.about_to_be_erased(session, data)[0] == ([2] if erasable else [])
 
 
 def test_raw_row_is_kept_for_every_request_that_names_it(
@@ -64,16 +64,16 @@ def test_raw_row_is_kept_for_every_request_that_names_it(
 ) -> None:
     factories.erasure(session, asked(session, data, 2), model, status=ErasureStatus.COMPLETED)
     again = factories.erasure(session, asked(session, data, 2), model)
-    assert erasures.erasable_rows(session, data) == []
+    assert suppressions.about_to_be_erased(session, data)[0] == []
     again.status = ErasureStatus.COMPLETED
     session.flush()
-    assert erasures.erasable_rows(session, data) == [2]
+    assert suppressions.about_to_be_erased(session, data)[0] == [2]
 
 
 def test_row_that_nobody_asked_to_forget_is_never_erased(
     session: Session, data: Dataset, model: Model
 ) -> None:
-    assert erasures.erasable_rows(session, data) == []
+    assert suppressions.about_to_be_erased(session, data)[0] == []
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_raw_row_is_kept_while_a_training_that_saw_it_runs(
 ) -> None:
     factories.training_run(session, model, status=status, data_revision=revision)
     factories.erasure(session, asked(session, data, 2), model, status=ErasureStatus.COMPLETED)
-    assert erasures.erasable_rows(session, data) == ([2] if erasable else [])
+    assert suppressions.about_to_be_erased(session, data)[0] == ([2] if erasable else [])
 
 
 @pytest.mark.parametrize("status", [VersionStatus.CANDIDATE, VersionStatus.REJECTED])
@@ -105,7 +105,7 @@ def test_raw_row_is_kept_while_a_fresh_anchor_has_to_catch_up(
     factories.version(session, model, production=False, status=status, data_revision=0)
     factories.erasure(session, asked(session, data, 2), model, status=ErasureStatus.COMPLETED)
     waiting = status == VersionStatus.CANDIDATE
-    assert erasures.erasable_rows(session, data) == ([] if waiting else [2])
+    assert suppressions.about_to_be_erased(session, data)[0] == ([] if waiting else [2])
 
 
 def test_rows_are_marked_once_whoever_overwrote_them(
@@ -143,7 +143,7 @@ def test_request_without_models_is_excluded_and_settled(session: Session, data: 
     assert erasures.datasets_without_work(session) == []
     session.refresh(data)
     assert (request.status, data.revision) == (RequestStatus.PROCESSING, 1)
-    assert erasures.erasable_rows(session, data) == [3]
+    assert suppressions.about_to_be_erased(session, data)[0] == [3]
     erasures.mark_erased(session, data, [3], now=NOW, actor="w")
     assert erasures.settle(session, now=NOW, actor="w") == [request.id]
 

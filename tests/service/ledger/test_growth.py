@@ -20,6 +20,7 @@ from service.ledger import (
     lineage,
     matching,
     requests,
+    suppressions,
     versions,
 )
 from service.ledger.states import RequestStatus
@@ -218,14 +219,14 @@ def test_a_class_request_is_a_label_and_means_what_a_list_of_its_rows_did(
     assert (batch.kind, batches.rows(session, batch)) == ("class", [1, 4, 7])
     excluded = select(Record.row).where(Record.excluded_revision.is_not(None)).order_by(Record.row)
     assert session.scalars(excluded).all() == [1, 4, 7, 10]
-    assert erasures.erasable_rows(session, data) == []
+    assert suppressions.about_to_be_erased(session, data)[0] == []
     assert plans._never_seen(session, batch, data.id) == [10]
     version = factories.version(session, model, parent=base, batch_id=batch.id)
     batches.complete(session, batch, version, held=held, now=factories.NOW)
     session.flush()
     assert versions.contains_forgotten(session, model, base) == sorted([first, *others])
     assert versions.contains_forgotten(session, model, version) == []
-    assert erasures.erasable_rows(session, data) == [1, 4, 7, 10]
+    assert suppressions.about_to_be_erased(session, data)[0] == [1, 4, 7, 10]
     assert erasures.settle(session, now=factories.NOW, actor="worker:w") == []
     erasures.mark_erased(session, data, [1, 4, 7, 10], now=factories.NOW, actor="worker:w")
     assert erasures.settle(session, now=factories.NOW, actor="worker:w") == sorted([first, *others])

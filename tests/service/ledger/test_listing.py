@@ -17,6 +17,7 @@ from service.ledger import (
     leases,
     naming,
     requests,
+    suppressions,
     tombstones,
     versions,
 )
@@ -170,11 +171,11 @@ def test_rows_stand_until_the_last_request_that_names_them_is_done(
     mine, other = session.scalars(select(Erasure).order_by(Erasure.id))
     erasures.complete(mine, version_id=None, now=NOW)
     session.flush()
-    assert erasures.erasable_rows(session, data) == []
+    assert suppressions.about_to_be_erased(session, data)[0] == []
     assert erasures.settle(session, now=NOW, actor="worker:w") == []
     erasures.complete(other, version_id=None, now=NOW)
     session.flush()
-    assert erasures.erasable_rows(session, data) == list(HERS)
+    assert suppressions.about_to_be_erased(session, data)[0] == list(HERS)
     assert erasures.settle(session, now=NOW, actor="worker:w") == []
     erasures.mark_erased(session, data, list(HERS), now=NOW, actor="worker:w")
     done = erasures.settle(session, now=NOW, actor="worker:w")

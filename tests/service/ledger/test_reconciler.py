@@ -17,6 +17,7 @@ from service.ledger import (
     naming,
     reconciler,
     requests,
+    suppressions,
     versions,
 )
 from service.ledger.findings import Finding, Kind
@@ -183,7 +184,7 @@ def test_raw_row_that_stands_is_erased_after_all(
         record.excluded_revision = None
     assert _kinds(_look(session)) == {Kind.STANDING}
     session.expire_all()
-    assert erasures.erasable_rows(session, data) == [2]
+    assert suppressions.about_to_be_erased(session, data)[0] == [2]
     erasures.mark_erased(session, data, [2], now=NOW, actor="w")
     assert erasures.settle(session, now=NOW, actor="w") == [asked.id]
     assert _look(session) == []

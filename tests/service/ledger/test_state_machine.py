@@ -43,6 +43,7 @@ from service.ledger import (
     requests,
     runs,
     shares,
+    suppressions,
     versions,
 )
 from service.ledger.states import (
@@ -292,7 +293,7 @@ class Ledger(RuleBasedStateMachine):
                     if request_id in self.asked:
                         self.excluded |= self.asked[request_id]
             dataset = session.get_one(Dataset, self.dataset)
-            rows = set(erasures.erasable_rows(session, dataset))
+            rows = set(suppressions.about_to_be_erased(session, dataset)[0])
             assert not rows & self._needed(session)
             erasures.mark_erased(session, dataset, sorted(rows), now=self.now, actor="worker:w")
             self.erased |= rows

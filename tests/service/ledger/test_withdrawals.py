@@ -25,6 +25,7 @@ from service.ledger import (
     removals,
     requests,
     runs,
+    suppressions,
     versions,
     withdrawals,
 )
@@ -124,7 +125,7 @@ def excluded(session: Session, data: Dataset) -> set[int]:
 
 def erase(session: Session, data: Dataset) -> list[str]:
     """What the worker does once it has overwritten the rows."""
-    rows = erasures.erasable_rows(session, data)
+    rows = suppressions.about_to_be_erased(session, data)[0]
     erasures.mark_erased(session, data, rows, now=NOW, actor="worker:w")
     done = erasures.settle(session, now=NOW, actor="worker:w")
     session.expire_all()

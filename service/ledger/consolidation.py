@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger import holds, lineage, runs
+from service.ledger import holds, lineage, models, runs
 from service.ledger.policy import Policy
 from service.ledger.states import RunStatus
 from service.ledger.tables import Model, TrainingRun, Version
@@ -67,20 +67,22 @@ def queue(
 
 def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
     """Return models with their live version where its anchor is older than the policy allows."""
+    limits = {
+        live_id: timedelta(days=policy.drift.max_age_days)
+        for live_id, policy in models.live_policies(session)
+        if policy.drift.max_age_days is not None
+    }
+    if not limits:
+        return []
     anchor = aliased(Version)
     rows = session.execute(
         select(Model, Version, anchor.created_at)
         .join(Version, Version.id == Model.production_id)
         .join(anchor, anchor.id == Version.anchor_id)
-        .where(anchor.id != Version.id)
+        .where(Version.id.in_(limits), anchor.id != Version.id)
         .order_by(Model.id)
     )
-    return [
-        (model, live)
-        for model, live, made in rows
-        if (days := Policy.model_validate(model.policy).drift.max_age_days) is not None
-        and now - made > timedelta(days=days)
-    ]
+    return [(model, live) for model, live, made in rows if now - made > limits[live.id]]
 
 
 def _is_set_aside(session: Session, model: Model) -> bool:

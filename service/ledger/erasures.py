@@ -290,7 +290,7 @@ def erasable(dataset: Dataset) -> ColumnElement[bool]:
     in_candidate = exists().where(
         Version.model_id == Model.id,
         Model.dataset_id == Record.dataset_id,
-        Version.status == VersionStatus.CANDIDATE,
+        db.among(Version.status, VersionStatus.CANDIDATE),
         Version.anchor_id == Version.id,
         Version.data_revision < Record.excluded_revision,
     )

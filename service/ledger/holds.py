@@ -97,7 +97,7 @@ def review(session: Session, model: Model, *, actor: str, now: datetime) -> None
 def of(session: Session, model: Model) -> Batch | None:
     """Return the model's held batch, or None."""
     return session.scalar(
-        select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.HELD)
+        select(Batch).where(Batch.model_id == model.id, db.among(Batch.status, BatchStatus.HELD))
     )
 
 
@@ -243,7 +243,7 @@ def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[in
     }
     rows = session.execute(
         select(Batch.version_id, Batch.held_until).where(
-            Batch.status == BatchStatus.HELD,
+            db.among(Batch.status, BatchStatus.HELD),
             Batch.version_id.in_([version.id for version in found]),
         )
     )

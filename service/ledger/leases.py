@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
@@ -66,6 +66,13 @@ def acquire(
     held = Held(key, owner, fence)
     taken.keep(session, _key(key), held)
     return held
+
+
+def is_free(session: Session, key: str, *, now: datetime) -> bool:
+    """Return whether the lease could be taken now; writes nothing, and promises nothing."""
+    taken_until = select(Lease.until).where(Lease.key == key, Lease.owner.is_not(None))
+    until = session.scalar(taken_until)
+    return until is None or until <= now
 
 
 def renew(session: Session, held: Held, *, seconds: float, now: datetime) -> None:

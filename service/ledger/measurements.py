@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.ledger import disclosure, verifications, versions
+from service.ledger import db, disclosure, verifications, versions
 from service.ledger.states import BatchStatus, VersionStatus
 from service.ledger.tables import Batch, Import, Model, Verification, Version
 
@@ -37,7 +37,7 @@ def due(session: Session, *, now: datetime) -> list[tuple[int, int]]:
         .join(Version, Version.id == Import.version_id)
         .where(
             Import.finished_at.is_(None),
-            Version.status == VersionStatus.CANDIDATE,
+            db.among(Version.status, VersionStatus.CANDIDATE),
             or_(Import.not_before.is_(None), Import.not_before <= now),
             ~_running(),
         )
@@ -156,7 +156,9 @@ def reasons(session: Session, found: Iterable[Version]) -> dict[int, str]:
 
 def _running() -> ColumnElement[bool]:
     """Return SQL: a batch of the model of ``Version`` runs, or is left to the trainings lane."""
-    return exists().where(Batch.model_id == Version.model_id, Batch.status == BatchStatus.RUNNING)
+    return exists().where(
+        Batch.model_id == Version.model_id, db.among(Batch.status, BatchStatus.RUNNING)
+    )
 
 
 def _reason(waiting: Import, status: VersionStatus, found: Verification | None) -> str | None:

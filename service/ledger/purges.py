@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import Select, and_, exists, func, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, union_all
+from sqlalchemy.orm import Session
 
 from service.ledger import audit, db, locks, pools, versions
 from service.ledger.policy import Policy
@@ -32,44 +32,50 @@ def due(session: Session, *, now: datetime) -> list[int]:
     Withdrawn and retired ones, those that a batch made and its verification rejected, and imports
     that were refused: they may still carry what they were to forget, and are never promoted.
     """
-    live = aliased(Version)
-    models = session.execute(
-        select(Model.id, Model.policy, Model.production_id, live.anchor_id).outerjoin(
-            live, live.id == Model.production_id
-        )
-    ).all()
-    needed = {one for _, _, *live_ones in models for one in live_ones}
+    models = session.execute(select(Model.id, Model.policy, Model.production_id)).all()
     windows: dict[timedelta, list[int]] = {}
-    for model_id, policy, _, _ in models:
+    for model_id, policy, _ in models:
         windows.setdefault(_window(policy), []).append(model_id)
-    over = [
-        found
+    if not windows:
+        return []
+    wanted = [
+        select(Version.id).where(which, Version.model_id.in_(model_ids))
         for window, model_ids in windows.items()
-        for found in _withdrawn(session, model_ids, until=now - window)
+        # Apart: of the retired ones an index has those whose time has come.
+        for which in (_retired(until=now - window), _given_up(now=now, until=now - window))
     ]
-    ordered = session.scalars(
-        select(Version.id).where(Version.status == VersionStatus.WITHDRAWN, Version.purge_at <= now)
-    )
-    over = [*over, *ordered]
+    over = session.scalars(union_all(*wanted)).all()
+    if not over:
+        return []
+    needed = {live_id for _, _, live_id in models if live_id is not None}
+    needed |= set(session.scalars(select(Version.anchor_id).where(Version.id.in_(needed))))
     return [one for one in sorted(over) if one not in needed and not _is_base(session, one)]
 
 
-def _withdrawn(session: Session, model_ids: Sequence[int], *, until: datetime) -> Sequence[int]:
-    """Return ids of the models' versions that were withdrawn by then, or made and rejected."""
-    retired = and_(Version.status == VersionStatus.RETIRED, Version.retired_at <= until)
+def _retired(*, until: datetime) -> ColumnElement[bool]:
+    """Return SQL: ``Version`` was retired by then."""
+    return and_(db.among(Version.status, VersionStatus.RETIRED), Version.retired_at <= until)
+
+
+def _given_up(*, now: datetime, until: datetime) -> ColumnElement[bool]:
+    """Return SQL: ``Version`` was made and rejected, or withdrawn, by then; or is to go now."""
     withdrawn = and_(
-        Version.status == VersionStatus.WITHDRAWN,
-        Version.purge_at.is_(None),
-        func.coalesce(Version.retired_at, Version.created_at) <= until,
+        db.among(Version.status, VersionStatus.WITHDRAWN),
+        or_(
+            Version.purge_at <= now,
+            and_(
+                Version.purge_at.is_(None),
+                func.coalesce(Version.retired_at, Version.created_at) <= until,
+            ),
+        ),
     )
     rejected = and_(
-        Version.status == VersionStatus.REJECTED,
+        db.among(Version.status, VersionStatus.REJECTED),
         or_(Version.batch_id.is_not(None), Version.origin == "imported"),
         Version.created_at <= until,
     )
-    return session.scalars(
-        select(Version.id).where(Version.model_id.in_(model_ids), or_(retired, withdrawn, rejected))
-    ).all()
+    either = db.among(Version.status, VersionStatus.WITHDRAWN, VersionStatus.REJECTED)
+    return and_(either, or_(withdrawn, rejected))
 
 
 def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:

@@ -41,6 +41,9 @@ from service.ledger.states import (
 
 _OPEN_ERASURES = "status IN ('pending', 'claimed', 'needs_review')"
 _RUNNING = "status = 'running'"
+_UNDER_WAY = "status IN ('running', 'held')"
+_CANDIDATE = "status = 'candidate'"
+_GIVEN_UP = "status IN ('withdrawn', 'rejected')"
 _RUNS_TO_DO = "status IN ('queued', 'running')"
 
 NAME_LENGTH = 64
@@ -323,6 +326,20 @@ class Version(Base):
         UniqueConstraint("model_id", "number"),
         Index("ix_versions_line_id_number", "line_id", "number"),
         Index("ix_versions_status_retired_at", "status", "retired_at"),
+        # Those on which nothing is decided yet: looked for at each poll, few beside all the others.
+        Index(
+            "ix_versions_candidates",
+            "model_id",
+            sqlite_where=text(_CANDIDATE),
+            postgresql_where=text(_CANDIDATE),
+        ),
+        # Those that wait for their purge without having been retired.
+        Index(
+            "ix_versions_given_up",
+            "model_id",
+            sqlite_where=text(_GIVEN_UP),
+            postgresql_where=text(_GIVEN_UP),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -552,6 +569,13 @@ class Batch(Base):
             unique=True,
             sqlite_where=text(_RUNNING),
             postgresql_where=text(_RUNNING),
+        ),
+        # The running ones and the held ones: what a claim and each poll look for.
+        Index(
+            "ix_batches_under_way",
+            "model_id",
+            sqlite_where=text(_UNDER_WAY),
+            postgresql_where=text(_UNDER_WAY),
         ),
     )
 

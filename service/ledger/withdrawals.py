@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import audit, batches, holds, leases, locks, releases, runs, versions
+from service.ledger import audit, batches, db, holds, leases, locks, releases, runs, versions
 from service.ledger.policy import Policy
 from service.ledger.states import (
     VERSION_MOVES,
@@ -221,7 +221,7 @@ def _in_use(session: Session, model: Model, version: Version) -> bool:
 
 def _running(session: Session, model: Model, base: Version | None) -> Batch | None:
     wanted = select(Batch).where(
-        Batch.model_id == model.id, Batch.status.in_([BatchStatus.RUNNING, BatchStatus.HELD])
+        Batch.model_id == model.id, db.among(Batch.status, BatchStatus.RUNNING, BatchStatus.HELD)
     )
     if base is not None:
         wanted = wanted.where(Batch.base_version_id == base.id)

@@ -6,7 +6,7 @@ import logging
 
 from sqlalchemy import exists, select
 
-from service.ledger import leases, models, versions
+from service.ledger import db, leases, models, versions
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Artifact, Dataset, Model, Version
@@ -99,18 +99,18 @@ def _unprepared(runtime: Runtime) -> list[tuple[int, int]]:
         Artifact.destroyed_at.is_(None),
     )
     with runtime.session() as session:
-        rows = session.execute(
-            select(Model, Version.anchor_id)
-            .join(Version, Version.id == Model.production_id)
-            # A chain that already forgot something cannot be prepared any more: the rows are gone.
-            .where(~prepared, Version.id == Version.anchor_id)
-        ).all()
-        return [
-            (model.id, anchor_id)
-            for model, anchor_id in rows
-            if anchor_id is not None
-            and plans.ANCHORED & _methods(Policy.model_validate(model.policy))
+        stepping = [
+            live_id
+            for live_id, policy in models.live_policies(db.read_only(session))
+            if plans.ANCHORED & _methods(policy)
         ]
+        if not stepping:
+            return []
+        # A chain that already forgot something cannot be prepared any more: the rows are gone.
+        anchors = select(Version.model_id, Version.id).where(
+            Version.id.in_(stepping), Version.id == Version.anchor_id, ~prepared
+        )
+        return [(model_id, anchor_id) for model_id, anchor_id in session.execute(anchors)]
 
 
 def _methods(policy: Policy) -> set[str]:

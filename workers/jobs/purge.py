@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.ledger import idempotency, leases, purges, versions
+from service.ledger import db, idempotency, leases, purges, versions
 from service.ledger.signing import Signer
 from service.ledger.tables import Dataset, Model, Version
 from workers.fault_points import reach
@@ -39,6 +39,9 @@ def run_due(runtime: Runtime) -> bool:
 def sweep(runtime: Runtime) -> None:
     """Remove what nobody refers to any more, at most once per quarter of the grace."""
     grace = runtime.settings.orphan_grace_seconds
+    with runtime.session() as session:
+        if not leases.is_free(db.read_only(session), SWEEP_LEASE, now=runtime.now()):
+            return
     with runtime.session() as session:
         # Never released: the lease running out is the clock of the next sweep.
         held = leases.acquire(

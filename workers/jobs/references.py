@@ -15,7 +15,7 @@ import logging
 
 from sqlalchemy import select
 
-from service.ledger import claims, leases
+from service.ledger import claims, db, leases, models
 from service.ledger.policy import Policy
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Dataset, Model, Version
@@ -50,14 +50,21 @@ def run_due(runtime: Runtime) -> bool:
 def _wanting(runtime: Runtime) -> list[int]:
     """Anchors of live versions whose policy asks for more models than there are."""
     with runtime.session() as session:
-        rows = session.execute(
-            select(Model, Version.anchor_id).join(Version, Version.id == Model.production_id)
+        wanted = {
+            live_id: policy
+            for live_id, policy in models.live_policies(db.read_only(session))
+            if plans.reference_count(policy)
+        }
+        if not wanted:
+            return []
+        anchors = session.execute(
+            select(Version.anchor_id, Version.id).where(Version.id.in_(wanted))
         ).all()
         return [
             anchor_id
-            for model, anchor_id in rows
+            for anchor_id, live_id in anchors
             if anchor_id is not None
-            and plans.missing_references(session, anchor_id, Policy.model_validate(model.policy))
+            and plans.missing_references(session, anchor_id, wanted[live_id])
         ]
 
 

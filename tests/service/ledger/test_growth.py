@@ -16,6 +16,7 @@ from service.ledger import (
     claims,
     db,
     erasures,
+    holds,
     leases,
     lineage,
     matching,
@@ -112,6 +113,19 @@ def test_what_a_live_version_owes_is_looked_for_among_what_was_excluded_since(
             return rows_read(session, versions.owed(session, model, live))
 
     assert read(60) <= 2 * read(6)
+
+
+@pytest.mark.postgres
+def test_what_is_under_way_is_looked_for_without_reading_what_is_over(
+    postgres_database: Engine,
+) -> None:
+    with db.session_factory(postgres_database)() as session:
+        chain(session, count=60)
+        session.execute(text("ANALYZE"))
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        assert rows_read(session, holds.due(factories.NOW)) == 0
+        catching_up = select(Version.model_id).where(versions.catching_up())
+        assert rows_read(session, catching_up) == 0
 
 
 @pytest.mark.postgres

@@ -127,6 +127,16 @@ def test_sweeping_is_shared_between_workers(town: Place) -> None:
         assert (lease.owner, lease.fence) == ("w2", 2)
 
 
+def test_a_sweep_that_is_not_due_waits_for_no_writer(town: Place) -> None:
+    settings = town.settings.model_copy(update={"orphan_grace_seconds": 86_400.0})
+    first, second = (replace(one, settings=settings) for one in (town.runtime, town.second()))
+    purge.sweep(first)
+    with first.session() as session:
+        session.scalar(select(Lease.fence))  # on SQLite nobody else can write meanwhile
+        purge.sweep(second)
+        assert session.get_one(Lease, purge.SWEEP_LEASE).fence == 1
+
+
 def test_running_sums_are_kept_of_the_live_version_alone(town: Place) -> None:
     """The windows are a day; sums as large as the model, twice over, would add up until then."""
     town.change_policy(purge_after_seconds=86_400)

@@ -11,31 +11,26 @@ from fastapi import FastAPI
 
 from models_store import open_store
 from service import wake
-from service.api import (
-    access,
+from service.api import access, auth, limits, openapi, problems, readiness
+from service.api.recorder import Recorder
+from service.api.routes import (
     aliases,
     audit,
-    auth,
     batches,
     checkpoints,
     datasets,
     deletion_requests,
+    deletion_requests_schemas,
     health,
     inspections,
-    limits,
     methods,
     models,
-    openapi,
-    problems,
-    readiness,
     record_lists,
-    schemas_deletion_requests,
     suppressions,
     training_runs,
     versions,
     withdrawals,
 )
-from service.api.recorder import Recorder
 from service.ledger import db, signing
 from service.ledger.connections import Limits
 from service.ledger.digests import Digester
@@ -81,7 +76,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_upload_bytes=settings.max_upload_bytes,
     )
     problems.install(app)
-    openapi.install(app, problems.Problem, schemas_deletion_requests.NewBatchItem)
+    openapi.install(app, problems.Problem, deletion_requests_schemas.NewBatchItem)
     for router in OPEN:
         app.include_router(router, responses=problems.responses(400, 422, 500))
     for router in SECURED:

@@ -14,13 +14,13 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from service.api.schemas_deletion_requests import (
+from service.api.routes.deletion_requests_schemas import (
     BatchResults,
     DeletionRequestDetail,
     Events,
     Preview,
 )
-from service.api.schemas_deletion_requests import DeletionRequest as Shape
+from service.api.routes.deletion_requests_schemas import DeletionRequest as Shape
 from service.ledger import outlook
 from service.ledger.identifiers import Origin
 from service.ledger.states import DatasetStatus, ErasureStatus, RequestStatus

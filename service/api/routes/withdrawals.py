@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from fastapi import Body, Query
 from pydantic import Field
 
-from service.api import auth, bodies, datasets, deps, models, problems, schemas, versions
+from service.api import auth, bodies, deps, problems, schemas
+from service.api.routes import datasets, models, versions
 from service.ledger import datasets as ledger_datasets
 from service.ledger import db, withdrawals
 from service.ledger import models as ledger_models

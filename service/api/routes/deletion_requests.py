@@ -12,8 +12,8 @@ from pydantic import AwareDatetime, BeforeValidator, ValidationError
 from sqlalchemy.orm import Session
 
 from service.api import auth, bodies, deps, limits, pagination, problems
-from service.api import schemas_deletion_requests as schemas
 from service.api.recorder import Outcome, Recorder
+from service.api.routes import deletion_requests_schemas as schemas
 from service.errors import ServiceError, TooLarge, Unprocessable
 from service.ledger import audit, db, idempotency, previews, requests
 from service.ledger.digests import Digester

@@ -9,7 +9,8 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service import sources
-from service.api import auth, bodies, deps, inspections, pagination, problems, schemas
+from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.api.routes import inspections
 from service.ledger import datasets, db
 from service.ledger.states import DatasetStatus
 

@@ -8,7 +8,7 @@ from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.api import auth, bodies, deps, problems, schemas
-from service.api.schemas_deletion_requests import RecordId, SubjectId
+from service.api.routes.deletion_requests_schemas import RecordId, SubjectId
 from service.errors import TooLarge
 from service.ledger import db, suppressions
 

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 
 from models_store import open_store
 from service.api import auth
-from service.api import checkpoints as door
+from service.api.routes import checkpoints as door
 from service.ledger import models
 from service.ledger.states import VersionStatus
 from service.ledger.tables import Version

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.io
 
-from workers.readers import mat5, values
+from workers.readers import values
 from workers.readers.contract import (
     Chunk,
     Column,
@@ -29,11 +30,7 @@ _CHUNK_ROWS = 4096
 
 def open_source(path: Path, options: Options) -> Source:
     """Images (channels, height, width) uint8, labels 0..9 equal to the digit."""
-    found = mat5.read(path, ("X", "y"))
-    for name in ("X", "y"):
-        if name not in found:
-            raise ReadError("the file has no such variable; is it SVHN's format 2?", column=name)
-    x, y = found["X"], found["y"]
+    x, y = _variables(path)
     if x.ndim != 4 or x.dtype != np.uint8:
         raise ReadError("expected images (height, width, channels, n) in uint8", column="X")
     if y.size != x.shape[3] or y.dtype.kind not in "iuf":
@@ -51,6 +48,23 @@ def open_source(path: Path, options: Options) -> Source:
         ],
         chunks=_chunks(x, y.reshape(-1)),
     )
+
+
+def _variables(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return ``X`` and ``y``; nothing else of the file is read."""
+    try:
+        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        for name in ("X", "y"):
+            if name not in shapes:
+                raise ReadError(
+                    "the file has no such variable; is it SVHN's format 2?", column=name
+                )
+        found = scipy.io.loadmat(path, variable_names=["X", "y"])
+    except NotImplementedError:
+        raise ReadError(
+            "not a MATLAB 5 file; in MATLAB write it with save(..., '-v7'), or convert it to NPZ"
+        ) from None
+    return found["X"], found["y"]
 
 
 def _chunks(x: npt.NDArray[np.uint8], y: npt.NDArray[Any]) -> Iterator[Chunk]:

@@ -16,7 +16,7 @@ from models_store.protocols import SPLITS, Rows, RowWriter, Written
 from service.ledger import datasets, identifiers
 from service.ledger.identifiers import Case, Origin
 from workers import readers
-from workers.readers import Columns, ReadError
+from workers.readers import Columns, ReadError, process
 from workers.sources import source_report
 from workers.sources.texts import Texts
 
@@ -80,45 +80,58 @@ def read_into_store(
     Raises ``ReadError``, or a ``StoreError`` of the models store.
     """
     _check_fractions(fractions)
-    source = readers.open_source(
-        source_path, format, columns=columns, classes=classes, resize=resize, id_case=id_case
-    )
     seen = _Seen()
-    chunks = _kept(source, seen, leave_out, progress)
-    first = next(chunks, None)
-    if first is None:
-        raise ReadError(
-            "every row of the source was forgotten before, so nothing is left to store; take a "
-            "source with other rows, or readmit them (POST /v1/suppressions:readmit)"
-        )
-    with _writer(rows, name, first) as writer:
-        for chunk in chain([first], chunks):
-            writer.append(chunk.x, chunk.labels)
-        labels = seen.all_labels()
-        found = source.classes or _infer_classes(labels, source.label_column)
-        splits = np.concatenate(seen.splits) if seen.splits else stratify(labels, fractions, seed)
-        written = writer.finish(
-            splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
-        )
-    dtype = str(first.x.dtype)
-    return Ingested(
-        key=written.key,
-        rows=written.rows,
-        shape=first.x.shape[1:],
-        dtype=dtype,
-        classes=found,
-        size_bytes=written.size_bytes,
-        format=source.format,
+    shown = _Shown(progress)
+    with process.opened(
+        source_path,
+        format,
+        columns=columns,
+        classes=classes,
+        resize=resize,
         id_case=id_case,
-        record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
-        record_ids=seen.record_ids or seen.generated_ids(),
-        subject_ids=seen.subject_ids or None,
-        labels=labels,
-        splits=splits,
-        report=source_report.describe(
-            source, dtype=dtype, classes=found, drawn=not seen.splits, suppressed=seen.suppressed
-        ),
-    )
+        waiting=shown.again,
+    ) as source:
+        chunks = _kept(source, seen, leave_out, shown)
+        first = next(chunks, None)
+        if first is None:
+            raise ReadError(
+                "every row of the source was forgotten before, so nothing is left to store; take a "
+                "source with other rows, or readmit them (POST /v1/suppressions:readmit)"
+            )
+        with _writer(rows, name, first) as writer:
+            for chunk in chain([first], chunks):
+                writer.append(chunk.x, chunk.labels)
+            labels = seen.all_labels()
+            found = source.classes or _infer_classes(labels, source.label_column)
+            splits = (
+                np.concatenate(seen.splits) if seen.splits else stratify(labels, fractions, seed)
+            )
+            written = writer.finish(
+                splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
+            )
+        dtype = str(first.x.dtype)
+        return Ingested(
+            key=written.key,
+            rows=written.rows,
+            shape=first.x.shape[1:],
+            dtype=dtype,
+            classes=found,
+            size_bytes=written.size_bytes,
+            format=source.format,
+            id_case=id_case,
+            record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
+            record_ids=seen.record_ids or seen.generated_ids(),
+            subject_ids=seen.subject_ids or None,
+            labels=labels,
+            splits=splits,
+            report=source_report.describe(
+                source,
+                dtype=dtype,
+                classes=found,
+                drawn=not seen.splits,
+                suppressed=seen.suppressed,
+            ),
+        )
 
 
 def inspect(source_path: Path, **options: Any) -> Ingested:
@@ -135,7 +148,7 @@ def _writer(
 
 
 def _kept(
-    source: readers.Source, seen: _Seen, leave_out: LeaveOut | None, progress: Progress | None
+    source: readers.Source, seen: _Seen, leave_out: LeaveOut | None, shown: _Shown
 ) -> Iterator[readers.Chunk]:
     """The chunks without the rows that are left out, noted in ``seen``."""
     for chunk in source.chunks:
@@ -143,9 +156,23 @@ def _kept(
         seen.add(chunk.only(kept), kept)
         if kept.any():
             yield chunk.only(kept)
-        if progress is not None:
-            done = seen.read
-            progress(done, source.rows if source.exact else max(done, source.rows))
+        shown.show(seen.read, source.rows if source.exact else max(seen.read, source.rows))
+
+
+class _Shown:
+    """The progress of a read, shown after each chunk and again while none comes."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._last = (0, 1)
+
+    def show(self, done: int, expected: int) -> None:
+        self._last = (done, expected)
+        self.again()
+
+    def again(self) -> None:
+        if self._progress is not None:
+            self._progress(*self._last)
 
 
 class _Nowhere:

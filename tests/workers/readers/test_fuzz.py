@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from workers import readers
-from workers.readers import ReadError
+from workers.readers import ReadError, process
 
 N = 12
 
@@ -73,11 +73,13 @@ def read_or_refuse(content, format):
         path = Path(directory) / "data"
         path.write_bytes(content)
         try:
-            for chunk in readers.open_source(path, format).chunks:
-                assert chunk.x.dtype in (np.uint8, np.float32)
-                assert np.isfinite(chunk.x).all()
-                assert len(chunk.x) == len(chunk.labels)
-                assert chunk.labels.min() >= 0
+            # Apart, as a worker does: SciPy ends its process on some damaged MATLAB files.
+            with process.opened(path, format) as source:
+                for chunk in source.chunks:
+                    assert chunk.x.dtype in (np.uint8, np.float32)
+                    assert np.isfinite(chunk.x).all()
+                    assert len(chunk.x) == len(chunk.labels)
+                    assert chunk.labels.min() >= 0
         except ReadError:
             return False
     return True

@@ -386,7 +386,7 @@ def test_pickle_inside_npz_is_refused_and_never_runs(tmp_path, monkeypatch):
     [
         ("x.parquet", b"PAR1 is not enough", "cannot be read as parquet"),
         ("x.npz", b"PK\x03\x04 is not enough", "cannot be read as npz"),
-        ("x.mat", b"MATLAB 5.0 is not enough", "not a little-endian MATLAB 5 file"),
+        ("x.mat", b"MATLAB 5.0 is not enough", "cannot be read as svhn_mat"),
         ("x.unknown", b"what is this", "cannot be told"),
     ],
 )
@@ -397,3 +397,9 @@ def test_unreadable_files_say_so(tmp_path, name, content, reason):
 
 def test_an_unknown_format_is_refused(tmp_path):
     assert "use one of csv, parquet" in str(fail(text(tmp_path, "label,a\n0,1\n"), "os.system"))
+
+
+def test_matlab_73_files_are_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "x.mat"
+    path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n")
+    assert "-v7" in str(fail(path))

@@ -1,0 +1,58 @@
+"""The reading process: a source to read on each line of standard input, frames on standard output.
+
+Parsers of foreign bytes run here, apart from the worker: one that crashes ends this process and
+nothing else. It knows neither the database nor a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import IO
+
+from service.ledger.identifiers import Case
+from workers import readers
+from workers.readers import frames
+from workers.readers.contract import Columns, ReadError
+
+
+def main() -> None:
+    """Serve until standard input ends, which it also does when the worker is killed."""
+    # Standard output carries the frames: whatever a library prints goes to standard error.
+    output = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            _serve(line, output)
+        except BrokenPipeError:
+            return
+
+
+def _serve(line: str, output: IO[bytes]) -> None:
+    asked = json.loads(line)
+    try:
+        source = readers.open_source(
+            Path(asked["path"]),
+            asked["format"],
+            columns=Columns(**asked["columns"]),
+            classes=asked["classes"],
+            resize=None if asked["resize"] is None else tuple(asked["resize"]),
+            id_case=None if asked["id_case"] is None else Case(asked["id_case"]),
+        )
+        frames.write(output, frames.of_source(source))
+        for chunk in source.chunks:
+            frames.write(output, frames.of_chunk(chunk))
+        frames.write(output, frames.of_end(source.notes))
+    except ReadError as error:
+        place = {"reason": error.reason, "row": error.row, "column": error.column}
+        frames.write(output, frames.Frame("refused", place))
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # its words may quote the data; only its kind is passed on
+        frames.write(output, frames.Frame("failed", {"name": type(error).__name__}))
+
+
+if __name__ == "__main__":
+    main()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import select
@@ -478,12 +478,12 @@ class _Page:
 
 def _in_pieces(lists: Mapping[str, listing.Named]) -> Iterator[list[dict[str, Any]]]:
     """Yield rows of ``RequestRecord``, at most ``ROWS_AT_ONCE`` at a time."""
-    rows = chain.from_iterable(
+    rows = itertools.chain.from_iterable(
         ({"request_id": request_id, "dataset_id": dataset_id, "row": row} for row in its)
         for request_id, named in lists.items()
         for dataset_id, its in named.rows
     )
-    while piece := list(islice(rows, ROWS_AT_ONCE)):
+    while piece := list(itertools.islice(rows, ROWS_AT_ONCE)):
         yield piece
 
 

@@ -23,7 +23,7 @@ from service.ledger import (
     imports,
     intake,
     lineage,
-    models,
+    next_batch,
     purges,
     requests,
     runs,
@@ -295,7 +295,7 @@ class Writer:
     def change_policy(self) -> None:
         with self.world.transaction() as session:
             seconds = self.chance.choice([0, 0.001])
-            models.change_policy(
+            next_batch.change_policy(
                 session,
                 self._model(session),
                 {"max_wait_seconds": seconds},
@@ -306,7 +306,7 @@ class Writer:
     def run_now(self) -> None:
         with self.world.transaction() as session:
             model = self._model(session)
-            models.run_now(session, model, method=None, options={}, actor="key:k", now=db.now())
+            next_batch.run_now(session, model, method=None, options={}, actor="key:k", now=db.now())
 
     def batch(self, model_id: int, *, fails: bool = False) -> bool:
         """The model's next batch; False when nothing is due or somebody else is at it."""

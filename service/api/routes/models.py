@@ -9,7 +9,7 @@ from fastapi import Body, Response
 from pydantic import BaseModel, Field, model_validator
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import db, disclosure, lineage, models, runs
+from service.ledger import db, disclosure, lineage, models, next_batch, runs
 from service.ledger.policy import Policy
 from service.ledger.states import ModelStatus
 from service.ledger.tables import Model
@@ -199,7 +199,7 @@ def change(
     model: deps.Name, given: PolicyChange, caller: Writing, session: deps.Session, wake: deps.Wake
 ) -> Any:
     changes = given.policy.model_dump(mode="json", exclude_unset=True)
-    changed = models.change_policy(
+    changed = next_batch.change_policy(
         session, models.get(session, model), changes, actor=caller.actor, now=db.now()
     )
     shown = detail(session, changed)
@@ -219,7 +219,7 @@ def run_now(
     model: deps.Name, given: RunNow, caller: Writing, session: deps.Session, wake: deps.Wake
 ) -> Any:
     row, now = models.get(session, model), db.now()
-    method, pending = models.run_now(
+    method, pending = next_batch.run_now(
         session, row, method=given.method, options=given.options, actor=caller.actor, now=now
     )
     session.commit()

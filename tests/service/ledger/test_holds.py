@@ -16,7 +16,7 @@ from service.ledger import (
     holds,
     leases,
     measurements,
-    models,
+    next_batch,
     versions,
     withdrawals,
 )
@@ -186,7 +186,7 @@ def test_a_held_version_that_is_withdrawn_gives_the_hold_up(session: Session, st
 
 def _change_policy(session: Session, story: Story, **changes: object) -> None:
     announcements.announce(session)
-    models.change_policy(session, story.model, changes, actor="key:k", now=NOW)
+    next_batch.change_policy(session, story.model, changes, actor="key:k", now=NOW)
     session.commit()
 
 

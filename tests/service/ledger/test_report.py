@@ -88,8 +88,8 @@ def test_the_lineage_goes_back_to_the_anchor(session: Session, told: Told) -> No
 def test_the_lines_of_version_batch_and_requests_come_with_the_signed_head(
     session: Session, told: Told
 ) -> None:
-    chain = _report(session, told.version)["chain"]
-    assert [line["action"] for line in chain["lines"]] == [
+    told_chain = _report(session, told.version)["chain"]
+    assert [line["action"] for line in told_chain["lines"]] == [
         "version:registered",
         "version:verified",
         "version:promoted",
@@ -100,8 +100,8 @@ def test_the_lines_of_version_batch_and_requests_come_with_the_signed_head(
         "deletion_request:accepted",
         "deletion_request:completed",
     ]
-    assert signing.check(chain["head"], signing.embedded(chain["head"])) == SIGNER.key_id
-    assert audit.holds(session, seq=chain["head"]["seq"], hash=chain["head"]["hash"])
+    assert signing.check(told_chain["head"], signing.embedded(told_chain["head"])) == SIGNER.key_id
+    assert audit.holds(session, seq=told_chain["head"]["seq"], hash=told_chain["head"]["hash"])
 
 
 def test_an_offline_reader_finds_the_report_sound(session: Session, told: Told) -> None:

@@ -18,8 +18,8 @@ from service.ledger import (
     erasures,
     intake,
     leases,
-    models,
     naming,
+    next_batch,
     replay,
     report,
     requests,
@@ -276,7 +276,7 @@ def test_a_policy_may_not_change_to_what_cannot_do_it(session: Session) -> None:
     [request] = _record(session, "ann")
     assert request.status == RequestStatus.AWAITING_APPROVAL
     with pytest.raises(ServiceError, match="records"):
-        models.change_policy(session, model, {"method": "whole"}, actor="key:k", now=NOW)
+        next_batch.change_policy(session, model, {"method": "whole"}, actor="key:k", now=NOW)
 
 
 def test_it_is_cancelled_as_a_whole(session: Session) -> None:

@@ -21,6 +21,7 @@ from service.ledger import (
     leases,
     models,
     naming,
+    next_batch,
     purges,
     removals,
     requests,
@@ -305,8 +306,10 @@ def test_withdrawn_model_serves_trains_and_imports_nothing(
         lambda: imports.refuse_download(session, model, live),
         lambda: imports.check(session, model, data_revision=0),
         lambda: runs.create(session, model, actor="key:k", now=NOW),
-        lambda: models.change_policy(session, model, {"max_records": 3}, actor="key:k", now=NOW),
-        lambda: models.run_now(session, model, method=None, options={}, actor="key:k", now=NOW),
+        lambda: next_batch.change_policy(
+            session, model, {"max_records": 3}, actor="key:k", now=NOW
+        ),
+        lambda: next_batch.run_now(session, model, method=None, options={}, actor="key:k", now=NOW),
         lambda: models.require_parameters(model),
     ):
         with pytest.raises(Withdrawn, match="model reader was withdrawn"):

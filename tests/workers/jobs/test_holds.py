@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from service.errors import Conflict
-from service.ledger import audit, holds, models, runs, versions
+from service.ledger import audit, holds, next_batch, runs, versions
 from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.tables import AuditEvent, Batch, DeletionRequest, Model, Version
 from tests.workers.place import Place
@@ -221,7 +221,7 @@ def test_run_now_hurries_nothing_but_another_method_takes_the_place(poor: Place)
 
     def run_now(method: str | None) -> None:
         with poor.runtime.session() as session:
-            models.run_now(
+            next_batch.run_now(
                 session,
                 session.scalars(select(Model)).one(),
                 method=method,

@@ -26,8 +26,9 @@ from sqlalchemy import func, make_url, select
 
 from benchmarks import counters, ingest, intake, results, stock
 from benchmarks.stock import Ledger
-from service.ledger import lineage, reconciler, versions
-from service.ledger.tables import Reconciliation, Record
+from service.ledger.database.tables import Reconciliation, Record
+from service.ledger.reconciliation import reconciler
+from service.ledger.registry import lineage, versions
 from workers.jobs import pipeline, reconcile
 from workers.schedule import lanes
 

@@ -29,9 +29,10 @@ import pyarrow.parquet as pq
 from sqlalchemy import make_url, select
 
 from benchmarks import results
-from service.ledger import datasets, db, keys, schema
-from service.ledger.states import DatasetStatus
-from service.ledger.tables import Dataset
+from service.ledger.database import db, schema
+from service.ledger.database.states import DatasetStatus
+from service.ledger.database.tables import Dataset
+from service.ledger.registry import datasets, keys
 from service.settings import Settings
 from workers.jobs import ingest
 from workers.runtime import Runtime

@@ -34,10 +34,11 @@ from rich.progress import Progress
 from sqlalchemy import insert, make_url
 
 from benchmarks import bare, counters, load, results
-from service.ledger import db, keys, schema
-from service.ledger.identifiers import Origin
-from service.ledger.states import DatasetStatus, VersionStatus
-from service.ledger.tables import Dataset, Model, Record, Version
+from service.ledger.database import db, schema
+from service.ledger.database.identifiers import Origin
+from service.ledger.database.states import DatasetStatus, VersionStatus
+from service.ledger.database.tables import Dataset, Model, Record, Version
+from service.ledger.registry import keys
 from service.settings import Settings
 from workers.demo.run import free_port
 from workers.embedded import serve

@@ -30,7 +30,8 @@ from rich.progress import Progress
 from sqlalchemy import make_url
 
 from benchmarks import load, results
-from service.ledger import db, keys, schema
+from service.ledger.database import db, schema
+from service.ledger.registry import keys
 from service.settings import Settings
 from workers.demo.client import Client
 from workers.demo.run import free_port

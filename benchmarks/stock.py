@@ -14,29 +14,16 @@ from sqlalchemy.orm import Session
 
 from benchmarks import counters
 from models_store.protocols import Rows
-from service.ledger import (
-    batches,
-    claims,
-    db,
-    erasures,
-    leases,
-    models,
-    requests,
-    runs,
-    schema,
-    suppressions,
-    versions,
-)
-from service.ledger.matching import Ask
-from service.ledger.policy import Policy
-from service.ledger.states import DatasetStatus
-from service.ledger.tables import (
-    Artifact,
-    Dataset,
-    Model,
-    Record,
-    Version,
-)
+from service.ledger.batches import claims, execution, leases
+from service.ledger.database import db, schema
+from service.ledger.database.states import DatasetStatus
+from service.ledger.database.tables import Artifact, Dataset, Model, Record, Version
+from service.ledger.obligations import erasures
+from service.ledger.registry import models, versions
+from service.ledger.registry.policy import Policy
+from service.ledger.requests import lifecycle, suppressions
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from service.settings import Settings
 from workers.jobs import pipeline, prepare
 from workers.jobs import train as training
@@ -192,9 +179,9 @@ def ask_for_classes(town: Ledger, *, count: int) -> None:
 
 def _record(town: Ledger, asks: Sequence[Ask]) -> None:
     with town.runtime.session() as session:
-        requests.record_many(
+        lifecycle.record_many(
             session,
-            [requests.Submission(one, "key_bench") for one in asks],
+            [lifecycle.Submission(one, "key_bench") for one in asks],
             digester=town.runtime.digester,
             now=db.now(),
         )
@@ -219,7 +206,7 @@ def hand_back(town: Ledger) -> None:
         model, _ = live(session)
         batch = claims.claim(session, model, held=held, now=db.now())
         assert batch is not None
-        batches.hand_back(session, batch, held=held, because="bench", now=db.now())
+        execution.hand_back(session, batch, held=held, because="bench", now=db.now())
 
 
 def chain(
@@ -302,7 +289,7 @@ def _unlearn(town: Ledger, session: Session, held: leases.Held, kept: list[dict[
             method="iau",
         )
         versions.attach(session, made, kept, now=db.now())
-        batches.complete(session, batch, made, held=held, now=db.now())
+        execution.complete(session, batch, made, held=held, now=db.now())
         _promote(session, model, made)
         base = made
 

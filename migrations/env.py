@@ -6,7 +6,7 @@ from alembic import context
 from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 
-from service.ledger import db, schema, tables
+from service.ledger.database import db, schema, tables
 from service.settings import Settings
 
 

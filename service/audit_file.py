@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from service import audit_agreement
 from service.audit_shape import Report
-from service.ledger import canonical, chain, signing
+from service.ledger.audit import canonical, hash_chain, signing
 
 #: Largest file that is read.
 MAX_BYTES = 256 * 2**20
@@ -144,10 +144,10 @@ def _lines(report: Report, lines: Sequence[Mapping[str, Any]]) -> Iterator[Findi
     problems = [
         _bad(f"audit line {line['seq']}: {problem}")
         for line in lines
-        if (problem := chain.own_problem(line)) is not None
+        if (problem := hash_chain.own_problem(line)) is not None
     ]
     first = report.chain.lines[0] if report.chain.lines else None
-    if first is not None and first.seq == 1 and first.previous_hash != chain.GENESIS:
+    if first is not None and first.seq == 1 and first.previous_hash != hash_chain.GENESIS:
         problems.append(_bad("audit line 1 follows another line"))
     for before, after in pairwise(report.chain.lines):
         if after.seq <= before.seq:

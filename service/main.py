@@ -31,9 +31,10 @@ from service.api.routes import (
     versions,
     withdrawals,
 )
-from service.ledger import db, signing
-from service.ledger.connections import Limits
-from service.ledger.digests import Digester
+from service.ledger.audit import signing
+from service.ledger.database import db
+from service.ledger.database.connections import Limits
+from service.ledger.selection.digests import Digester
 from service.settings import Settings
 
 OPEN = (health.router, audit.open_router)

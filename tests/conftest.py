@@ -21,7 +21,8 @@ import redis
 from sqlalchemy import URL, Engine, make_url
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, db, schema
+from service.ledger.audit import chain
+from service.ledger.database import db, schema
 from service.settings import Settings
 from tests import s3
 
@@ -197,7 +198,7 @@ _EMPTY = ";".join(
         "UPDATE models SET production_id = NULL",
         "UPDATE versions SET batch_id = NULL, parent_id = NULL, anchor_id = NULL",
         *(f"DELETE FROM {table.name}" for table in reversed(db.Base.metadata.sorted_tables)),
-        f"INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, '{audit.GENESIS}')",
+        f"INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, '{chain.GENESIS}')",
         "ALTER TABLE audit_events ENABLE TRIGGER USER",
         "ALTER TABLE audit_head ENABLE TRIGGER USER",
         "SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)"

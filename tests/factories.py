@@ -10,11 +10,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.ledger import ids, lineage
-from service.ledger.datasets import SPLITS
-from service.ledger.digests import Digester
-from service.ledger.identifiers import Origin
-from service.ledger.states import (
+from service.ledger.database import ids
+from service.ledger.database.identifiers import Origin
+from service.ledger.database.states import (
     BatchStatus,
     DatasetStatus,
     ErasureStatus,
@@ -22,7 +20,7 @@ from service.ledger.states import (
     RunStatus,
     VersionStatus,
 )
-from service.ledger.tables import (
+from service.ledger.database.tables import (
     Artifact,
     Batch,
     BatchRecord,
@@ -36,6 +34,9 @@ from service.ledger.tables import (
     Verification,
     Version,
 )
+from service.ledger.registry import lineage
+from service.ledger.registry.datasets import SPLITS
+from service.ledger.selection.digests import Digester
 
 #: The moment at which tests happen unless they say otherwise.
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

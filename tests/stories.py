@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, lineage, signing, versions
-from service.ledger.states import VersionStatus
-from service.ledger.tables import (
+from service.ledger.audit import chain, signing
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import (
     Batch,
     BatchRecord,
     Dataset,
@@ -18,6 +18,7 @@ from service.ledger.tables import (
     Record,
     Version,
 )
+from service.ledger.registry import lineage, versions
 from tests import factories
 from tests.factories import NOW
 
@@ -125,4 +126,4 @@ def request_lines(session: Session, asked: DeletionRequest) -> None:
 
 def say(session: Session, action: str, subject: str, data: dict[str, Any]) -> None:
     """One audit line."""
-    audit.append(session, actor="worker:w", action=audit.Action(action), subject=subject, data=data)
+    chain.append(session, actor="worker:w", action=chain.Action(action), subject=subject, data=data)

@@ -21,7 +21,8 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
-from service.ledger import db, keys, schema
+from service.ledger.database import db, schema
+from service.ledger.registry import keys
 from service.main import create_app
 from service.settings import Settings
 from workers.demo.client import Client

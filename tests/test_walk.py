@@ -20,8 +20,9 @@ from sqlalchemy import Engine
 
 from models_store import open_store
 from service import audit_file, broker
-from service.ledger import db, keys, schema
-from service.ledger.tables import Dataset
+from service.ledger.database import db, schema
+from service.ledger.database.tables import Dataset
+from service.ledger.registry import keys
 from service.main import create_app
 from service.settings import Settings
 from workers.demo import digits as demo_digits

@@ -14,9 +14,10 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from models_store import Store, errors
-from service.ledger import batches, db, leases
-from service.ledger.connections import Limits
-from service.ledger.digests import Digester
+from service.ledger.batches import execution, leases
+from service.ledger.database import db
+from service.ledger.database.connections import Limits
+from service.ledger.selection.digests import Digester
 from service.messages.failures import STORE_AWAY
 from service.messages.operation import Answer, Operation, Progress, Request
 from service.settings import Settings
@@ -86,8 +87,8 @@ class Runtime:
         return Digester.from_settings(self.settings)
 
     @property
-    def retry(self) -> batches.Retry:
-        return batches.Retry(self.settings.max_attempts, self.settings.backoff_seconds)
+    def retry(self) -> execution.Retry:
+        return execution.Retry(self.settings.max_attempts, self.settings.backoff_seconds)
 
     @property
     def sessions(self) -> sessionmaker[Session]:

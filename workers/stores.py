@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from models_store import Store, open_store
 from models_store.data_keys import Shard
-from service.ledger import data_keys, db
+from service.ledger.database import db
+from service.ledger.registry import data_keys
 from service.settings import Settings
 
 

@@ -21,8 +21,9 @@ from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.errors import Forbidden, Unauthorized
-from service.ledger import db, keys
-from service.ledger.tables import ApiKey
+from service.ledger.database import db
+from service.ledger.database.tables import ApiKey
+from service.ledger.registry import keys
 
 MAX_AGE_SECONDS = 1.0
 MAX_CACHED = 4096

@@ -11,8 +11,8 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from models_store import Store as OpenStore
 from service import wake
-from service.ledger import db
-from service.ledger.digests import Digester
+from service.ledger.database import db
+from service.ledger.selection.digests import Digester
 from service.settings import Settings as AllSettings
 
 

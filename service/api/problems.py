@@ -30,7 +30,7 @@ from service.errors import (
     Unavailable,
     Unprocessable,
 )
-from service.ledger import storage
+from service.ledger.database import storage
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2

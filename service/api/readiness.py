@@ -18,8 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models_store import Store, errors
 from service import broker
-from service.ledger import db, heartbeats, schema, storage
-from service.ledger.connections import Limits
+from service.ledger.database import db, schema, storage
+from service.ledger.database.connections import Limits
+from service.ledger.registry import heartbeats
 from service.settings import Settings
 
 #: After which a part that says nothing is called unreachable.

@@ -22,8 +22,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from service.api import problems
 from service.errors import ServiceError, Unavailable
-from service.ledger import db, outlook, requests, transactions
-from service.ledger.digests import Digester
+from service.ledger.database import db, transactions
+from service.ledger.requests import lifecycle, outlook
+from service.ledger.selection.digests import Digester
 from service.wake import Wake
 
 #: Submissions taken together, unless a single call brings more. They are one transaction, or as
@@ -43,7 +44,7 @@ THREADS = {"postgresql": 2, "sqlite": 1}
 PATIENCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.25
 
-Outcome = requests.Receipt | ServiceError
+Outcome = lifecycle.Receipt | ServiceError
 
 
 class OutcomeUnknown(Unavailable):
@@ -55,7 +56,7 @@ class OutcomeUnknown(Unavailable):
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    submissions: Sequence[requests.Submission]
+    submissions: Sequence[lifecycle.Submission]
     loop: asyncio.AbstractEventLoop
     answered: asyncio.Future[list[Outcome]]
 
@@ -86,7 +87,7 @@ class _Group:
     #: Whether a COMMIT may have been sent to which no answer has come.
     committing: bool = False
 
-    def left(self, submissions: Iterable[requests.Submission]) -> list[requests.Submission]:
+    def left(self, submissions: Iterable[lifecycle.Submission]) -> list[lifecycle.Submission]:
         """Those of the submissions that have no outcome yet."""
         return [one for one in submissions if one.id not in self.known]
 
@@ -114,7 +115,7 @@ class _Room:
         nearly_full = 2 * self._open > self._most
         if time.monotonic() - self._counted_at > RECOUNT_SECONDS[nearly_full]:
             with self._lock:
-                self._open = requests.count_open(session, up_to=self._most)
+                self._open = lifecycle.count_open(session, up_to=self._most)
                 self._counted_at = time.monotonic()
         with self._lock:
             return max(0, self._most - self._open - self._pending)
@@ -165,7 +166,7 @@ class Recorder:
         self._turn = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    async def record(self, submissions: Sequence[requests.Submission]) -> list[Outcome]:
+    async def record(self, submissions: Sequence[lifecycle.Submission]) -> list[Outcome]:
         """A receipt or refusal for each submission, once they are committed."""
         loop = asyncio.get_running_loop()
         call = _Call(submissions, loop, loop.create_future())
@@ -233,7 +234,7 @@ class Recorder:
         else:
             _settle(calls, [[group.known[one.id] for one in call.submissions] for call in calls])
 
-    def _record(self, submissions: Sequence[requests.Submission], group: _Group) -> None:
+    def _record(self, submissions: Sequence[lifecycle.Submission], group: _Group) -> None:
         """Record each submission once, also where the answer to a commit is lost.
 
         What may have been committed is looked up before the rest is written again under the same
@@ -259,12 +260,12 @@ class Recorder:
                 time.sleep(PAUSE_SECONDS)
 
     def _write(
-        self, submissions: Sequence[requests.Submission], group: _Group
+        self, submissions: Sequence[lifecycle.Submission], group: _Group
     ) -> dict[str, Outcome]:
         """Record those submissions that fit in one transaction; their outcomes by id."""
         group.committing = False
         with self._engine.connect() as connection, self._sessions(bind=connection) as session:
-            gathered = requests.gather(
+            gathered = lifecycle.gather(
                 session,
                 submissions,
                 digester=self._digester,
@@ -273,7 +274,7 @@ class Recorder:
                 outlooks=self._outlooks,
             )
             outcomes = gathered.outcomes
-            new = sum(isinstance(one, requests.Receipt) and not one.repeated for one in outcomes)
+            new = sum(isinstance(one, lifecycle.Receipt) and not one.repeated for one in outcomes)
             with self._room.reserved(new):
                 group.end_turn()
                 group.committing = True
@@ -286,12 +287,12 @@ class Recorder:
         return {one.id: outcome for one, outcome in zip(taken, outcomes, strict=True)}
 
     def _look_up(
-        self, submissions: Sequence[requests.Submission], group: _Group
+        self, submissions: Sequence[lifecycle.Submission], group: _Group
     ) -> Mapping[str, Outcome]:
         """Those submissions that an earlier attempt recorded, on a connection of its own."""
         group.committing = False
         with self._sessions() as session:
-            found = requests.recorded(db.read_only(session), submissions)
+            found = lifecycle.recorded(db.read_only(session), submissions)
         self._room.add(len(found))
         self._wake_for(len(found))
         return found

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from service.ledger import transactions
+from service.ledger.database import transactions
 
 _MARK = "__repeated_once__"
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service import audit_file
-from service.ledger.disclosure import LEAST_ROWS
+from service.ledger.reports.disclosure import LEAST_ROWS
 from tests.extending import packages
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem

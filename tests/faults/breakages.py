@@ -17,9 +17,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service import broker
-from service.ledger import leases
-from service.ledger.states import BatchStatus
-from service.ledger.tables import AuditEvent, Batch, Lease, Model
+from service.ledger.batches import leases
+from service.ledger.database.states import BatchStatus
+from service.ledger.database.tables import AuditEvent, Batch, Lease, Model
 from tests.faults.clients import Clients
 from tests.faults.fleet import MODEL, Fleet
 from tests.faults.servers import until

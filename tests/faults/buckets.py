@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import func, select
 
-from service.ledger.tables import AuditEvent
+from service.ledger.database.tables import AuditEvent
 from tests import s3
 from tests.faults.breakages import Breakage, Scene, working
 from tests.proxy import Proxy

@@ -21,9 +21,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from models_store import Store
 from service import wake
-from service.ledger import db, keys, schema
-from service.ledger.states import VersionStatus
-from service.ledger.tables import Artifact, Dataset, Model, Version
+from service.ledger.database import db, schema
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Artifact, Dataset, Model, Version
+from service.ledger.registry import keys
 from service.settings import Settings
 from tests.faults.disks import Disk
 from tests.faults.servers import Postgres, Redis, free_port, until

@@ -13,8 +13,15 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.ledger.states import BatchStatus, RequestStatus, VersionStatus
-from service.ledger.tables import AuditEvent, Batch, Dataset, DeletionRequest, Model, Version
+from service.ledger.database.states import BatchStatus, RequestStatus, VersionStatus
+from service.ledger.database.tables import (
+    AuditEvent,
+    Batch,
+    Dataset,
+    DeletionRequest,
+    Model,
+    Version,
+)
 from tests.faults import breakages, catalogue, promises, promises_files
 from tests.faults.buckets import Bucket
 from tests.faults.clients import Clients

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from service.ledger import db, outlook
-from service.ledger.states import BatchStatus
-from service.ledger.tables import Batch, Model, Version
+from service.ledger.database import db
+from service.ledger.database.states import BatchStatus
+from service.ledger.database.tables import Batch, Model, Version
+from service.ledger.requests import outlook
 from tests.faults import side as sides
 from tests.faults.breakages import EFFECT_SECONDS, Scene
 from tests.faults.servers import until

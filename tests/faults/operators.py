@@ -10,8 +10,14 @@ from typing import Literal
 import httpx
 from sqlalchemy import func, or_, select
 
-from service.ledger.states import RequestStatus, RunStatus
-from service.ledger.tables import Dataset, DeletionRequest, RequestRecord, TrainingRun, Version
+from service.ledger.database.states import RequestStatus, RunStatus
+from service.ledger.database.tables import (
+    Dataset,
+    DeletionRequest,
+    RequestRecord,
+    TrainingRun,
+    Version,
+)
 from tests.faults.breakages import EFFECT_SECONDS, Scene, working
 from tests.faults.fleet import DATASET, MODEL, Withdrawal
 from tests.faults.servers import until

@@ -7,9 +7,16 @@ from collections import Counter
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit
-from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus
-from service.ledger.tables import AuditEvent, Batch, Dataset, DeletionRequest, Erasure, Record
+from service.ledger.audit import chain
+from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus
+from service.ledger.database.tables import (
+    AuditEvent,
+    Batch,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Record,
+)
 from tests.faults import promises_files, promises_operators, promises_versions
 from tests.faults.clients import Asked
 from tests.faults.fleet import Fleet
@@ -111,7 +118,7 @@ def _without_batch(session: Session) -> list[str]:
         subject.partition(":")[2]
         for subject in session.scalars(
             select(AuditEvent.subject).filter_by(
-                action=audit.Action.DELETION_REQUEST_HOLDER_WITHDRAWN
+                action=chain.Action.DELETION_REQUEST_HOLDER_WITHDRAWN
             )
         )
     }
@@ -124,7 +131,7 @@ def _without_batch(session: Session) -> list[str]:
 
 def _audit(session: Session, accepted: list[Asked]) -> list[Broken]:
     """The chain verifies; each request was accepted once and ended once; nothing erased twice."""
-    sound = audit.verify(session).sound
+    sound = chain.verify(session).sound
     found = of(Kind.OTHER, [] if sound else ["the audit chain does not verify"])
     lines = Counter(
         (line.subject, line.action)
@@ -145,7 +152,7 @@ def _erased_twice(session: Session) -> list[str]:
     """The audit chain counts each overwritten row once, where the dataset is not withdrawn."""
     found = []
     counted: Counter[str] = Counter()
-    for line in session.scalars(select(AuditEvent).filter_by(action=audit.Action.RECORDS_ERASED)):
+    for line in session.scalars(select(AuditEvent).filter_by(action=chain.Action.RECORDS_ERASED)):
         counted[line.subject] += line.data["rows"]
     marked = select(func.count()).select_from(Record).where(Record.erased_at.is_not(None))
     for dataset in session.scalars(select(Dataset).where(Dataset.withdrawn_at.is_(None))):

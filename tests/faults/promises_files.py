@@ -9,9 +9,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store import errors, tensors
-from service.ledger import data_keys, purges
-from service.ledger.states import RequestStatus
-from service.ledger.tables import Dataset, DeletionRequest, Model, Record, RequestRecord, Version
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import (
+    Dataset,
+    DeletionRequest,
+    Model,
+    Record,
+    RequestRecord,
+    Version,
+)
+from service.ledger.destruction import purges
+from service.ledger.registry import data_keys
 from tests.faults.fleet import AGAIN, DATASET, Fleet, Source
 from tests.faults.kinds import Broken, Kind, of
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, erasures, runs
-from service.ledger.states import BatchStatus, DatasetStatus, VersionStatus
-from service.ledger.tables import (
+from service.ledger.audit import chain
+from service.ledger.database.states import BatchStatus, DatasetStatus, VersionStatus
+from service.ledger.database.tables import (
     AliasMove,
     AuditEvent,
     Batch,
@@ -22,6 +22,8 @@ from service.ledger.tables import (
     TrainingRun,
     Version,
 )
+from service.ledger.obligations import erasures
+from service.ledger.training import runs
 from tests.faults.fleet import Fleet, Withdrawal
 from tests.faults.kinds import Broken, Kind, of
 
@@ -68,7 +70,7 @@ def _went_live_too_early_or_too_late(session: Session) -> list[str]:
     """A held version went live when it was approved, or when its hold ended, before it was due."""
     found = []
     approved = set(
-        session.scalars(select(AuditEvent.subject).filter_by(action=audit.Action.VERSION_APPROVED))
+        session.scalars(select(AuditEvent.subject).filter_by(action=chain.Action.VERSION_APPROVED))
     )
     moved: dict[int, datetime] = {}
     for move in session.scalars(select(AliasMove).order_by(AliasMove.id.desc())):
@@ -190,12 +192,12 @@ def _not_destroyed(fleet: Fleet, session: Session) -> list[str]:
 def _receipts(session: Session) -> list[str]:
     """Each thing is withdrawn once and destroyed once in the audit chain."""
     once = (
-        audit.Action.VERSION_WITHDRAWN,
-        audit.Action.VERSION_PURGED,
-        audit.Action.MODEL_WITHDRAWN,
-        audit.Action.MODEL_PURGED,
-        audit.Action.DATASET_WITHDRAWN,
-        audit.Action.DATASET_PURGED,
+        chain.Action.VERSION_WITHDRAWN,
+        chain.Action.VERSION_PURGED,
+        chain.Action.MODEL_WITHDRAWN,
+        chain.Action.MODEL_PURGED,
+        chain.Action.DATASET_WITHDRAWN,
+        chain.Action.DATASET_PURGED,
     )
     lines = Counter(
         (subject, action)

@@ -8,9 +8,19 @@ from collections.abc import Iterable
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import audit, holds, lineage, purges, versions
-from service.ledger.states import VersionStatus
-from service.ledger.tables import AliasMove, AuditEvent, BatchRecord, Model, Verification, Version
+from service.ledger.audit import chain
+from service.ledger.batches import holds
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import (
+    AliasMove,
+    AuditEvent,
+    BatchRecord,
+    Model,
+    Verification,
+    Version,
+)
+from service.ledger.destruction import purges
+from service.ledger.registry import lineage, versions
 from tests.faults.fleet import Fleet
 from tests.faults.kinds import Broken, Kind, of
 
@@ -73,7 +83,7 @@ def _forgotten_twice(session: Session) -> list[str]:
 def _reopened(session: Session) -> Iterable[str]:
     """No check has had to repair a completed request."""
     repaired = session.scalars(
-        select(AuditEvent.subject).filter_by(action=audit.Action.DELETION_REQUEST_REOPENED)
+        select(AuditEvent.subject).filter_by(action=chain.Action.DELETION_REQUEST_REOPENED)
     )
     return (f"{one} was completed too early" for one in repaired)
 

@@ -17,8 +17,8 @@ import safetensors.numpy
 from sqlalchemy import select
 
 from models_store.protocols import SPLITS
-from service.ledger.states import DatasetStatus, RequestStatus
-from service.ledger.tables import Dataset, DeletionRequest, Model
+from service.ledger.database.states import DatasetStatus, RequestStatus
+from service.ledger.database.tables import Dataset, DeletionRequest, Model
 from tests.faults.breakages import EFFECT_SECONDS, Scene
 from tests.faults.clients import Asked
 from tests.faults.fleet import ARCHITECTURE, MODEL, TRANSFORM, Source, Withdrawal

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from service.ledger.tables import Dataset
+from service.ledger.database.tables import Dataset
 from tests.faults import catalogue, harness, promises, servers
 from tests.faults.fleet import DATASET, MODEL, Withdrawal
 from tests.faults.outcome import Outcome

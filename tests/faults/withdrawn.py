@@ -8,8 +8,8 @@ from typing import Any, Literal
 import httpx
 from sqlalchemy import func, select
 
-from service.ledger.states import BatchStatus, RunStatus
-from service.ledger.tables import AuditEvent, Batch, Dataset, Model, TrainingRun
+from service.ledger.database.states import BatchStatus, RunStatus
+from service.ledger.database.tables import AuditEvent, Batch, Dataset, Model, TrainingRun
 from tests.faults import held
 from tests.faults import side as sides
 from tests.faults.breakages import EFFECT_SECONDS, Breakage, Scene

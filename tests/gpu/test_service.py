@@ -10,10 +10,11 @@ import pytest
 import torch
 from sqlalchemy import select
 
-from service.ledger import datasets, models, runs
-from service.ledger.policy import Policy
-from service.ledger.states import RequestStatus, RunStatus
-from service.ledger.tables import Model, TrainingRun
+from service.ledger.database.states import RequestStatus, RunStatus
+from service.ledger.database.tables import Model, TrainingRun
+from service.ledger.registry import datasets, models
+from service.ledger.registry.policy import Policy
+from service.ledger.training import runs
 from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess

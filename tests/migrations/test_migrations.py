@@ -15,8 +15,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Engine, inspect, select, text
 
-from service.ledger import audit, db, schema, tables
-from service.ledger.tables import Dataset
+from service.ledger.audit import chain
+from service.ledger.database import db, schema, tables
+from service.ledger.database.tables import Dataset
 from tests import factories
 
 
@@ -48,10 +49,10 @@ def test_downgrade_removes_everything_also_with_rows_and_upgrade_brings_it_back(
         owner = factories.model(session, data)
         anchor = factories.version(session, owner)
         factories.unlearned(session, owner, anchor, [factories.request(session, data)])
-        audit.append(
+        chain.append(
             session,
             actor="system",
-            action=audit.Action.MODEL_CREATED,
+            action=chain.Action.MODEL_CREATED,
             subject="model:m",
             data={},
         )

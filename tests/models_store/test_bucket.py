@@ -21,8 +21,8 @@ import pytest
 from sqlalchemy import Engine, select
 
 from models_store import Store, errors, open_store, tensors
-from service.ledger import db
-from service.ledger.tables import DataKey
+from service.ledger.database import db
+from service.ledger.database.tables import DataKey
 from tests import s3
 from tests.proxy import Proxy
 from tests.s3 import Server
@@ -190,7 +190,7 @@ def test_what_a_killed_writer_left_is_swept_with_its_keys(place: Place) -> None:
         import sys, numpy as np, os, signal
         from models_store import open_store
         from models_store.object_store import shards
-        from service.ledger import db
+        from service.ledger.database import db
         from workers.stores import LedgerKeys
         shards.MOST_ROWS = 20
         store = open_store(sys.argv[1], data_keys=LedgerKeys(db.engine(sys.argv[2])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service.ledger import capabilities
+from service.ledger.registry import capabilities
 from service.messages.catalogue import Announcement
 from tests import factories
 from unlearning import architectures, methods

@@ -16,8 +16,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from service import audit_file
-from service.ledger import audit, canonical, chain, db, report, schema, signing
-from service.ledger.states import VersionStatus
+from service.ledger.audit import canonical, chain, hash_chain, signing
+from service.ledger.database import db, schema
+from service.ledger.database.states import VersionStatus
+from service.ledger.reports import report
 from service.settings import Settings
 from tests import stories
 from tests.factories import DIGESTER, NOW
@@ -484,7 +486,7 @@ def test_nothing_but_the_file_is_needed() -> None:
 
 
 def test_what_audit_calls_a_head_is_what_the_reader_knows() -> None:
-    assert (audit.CHECKPOINT, report.TYPE) == (audit_file.CHAIN_HEAD, "audit-report")
+    assert (chain.CHECKPOINT, report.TYPE) == (audit_file.CHAIN_HEAD, "audit-report")
 
 
 def _save(path: Path, document: dict[str, Any]) -> Path:
@@ -503,7 +505,7 @@ def _same(content: bytes, document: dict[str, Any]) -> bool:
 
 def _rechain(line: dict[str, Any], **changes: Any) -> None:
     line.update(changes)
-    line["hash"] = chain.line_hash(line)
+    line["hash"] = hash_chain.line_hash(line)
 
 
 def _rechained(line: dict[str, Any], **changes: Any) -> dict[str, Any]:

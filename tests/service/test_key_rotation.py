@@ -14,9 +14,11 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service import audit_file
-from service.ledger import canonical, db, keys, signing, versions
-from service.ledger.digests import Digester
-from service.ledger.tables import Model, Record, Version
+from service.ledger.audit import canonical, signing
+from service.ledger.database import db
+from service.ledger.database.tables import Model, Record, Version
+from service.ledger.registry import keys, versions
+from service.ledger.selection.digests import Digester
 from service.settings import Settings
 from tests import factories, stories
 from tests.service.api import callers

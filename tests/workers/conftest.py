@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from service.ledger import db
+from service.ledger.database import db
 from service.settings import Settings
 from tests.workers import place
 from tests.workers.place import Place

@@ -10,11 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.protocols import Array
-from service.ledger import datasets, db, intake, models, runs, schema
-from service.ledger.matching import Ask
-from service.ledger.policy import Policy
-from service.ledger.states import BatchStatus
-from service.ledger.tables import (
+from service.ledger.database import db, schema
+from service.ledger.database.states import BatchStatus
+from service.ledger.database.tables import (
     AliasMove,
     Batch,
     BatchRecord,
@@ -24,6 +22,11 @@ from service.ledger.tables import (
     Model,
     Version,
 )
+from service.ledger.registry import datasets, models
+from service.ledger.registry.policy import Policy
+from service.ledger.requests import intake
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from service.settings import Settings
 from workers.compute.process import ComputeProcess
 from workers.demo import digits as demo_digits

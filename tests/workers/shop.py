@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
-from service.ledger import datasets, requests
-from service.ledger.matching import Ask
-from service.ledger.states import RequestStatus
-from service.ledger.tables import Dataset, DeletionRequest, Record
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import Dataset, DeletionRequest, Record
+from service.ledger.registry import datasets
+from service.ledger.requests import lifecycle
+from service.ledger.selection.matching import Ask
 from service.settings import Settings
 from workers.jobs import erase, ingest
 from workers.runtime import Runtime
@@ -94,7 +95,7 @@ class Shop:
     def ask(self, dataset: str | None, **ask: Any) -> str:
         kind = "subject" if "subject_id" in ask else "class" if "label" in ask else "records"
         with self.runtime.session() as session:
-            receipt = requests.record(
+            receipt = lifecycle.record(
                 session,
                 Ask(dataset, kind, **ask),  # type: ignore[arg-type]
                 principal="key_test",

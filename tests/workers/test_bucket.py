@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select
 
 from models_store import tensors
-from service.ledger import db
-from service.ledger.states import BatchStatus, DatasetStatus, RequestStatus
-from service.ledger.tables import AuditEvent, DataKey, Dataset, Version
+from service.ledger.database import db
+from service.ledger.database.states import BatchStatus, DatasetStatus, RequestStatus
+from service.ledger.database.tables import AuditEvent, DataKey, Dataset, Version
 from tests import s3
 from tests.proxy import Proxy
 from tests.s3 import Server
@@ -203,7 +203,7 @@ def test_a_batch_waits_for_a_bucket_that_is_away_without_losing_an_attempt(town:
 
 
 def test_an_ingest_waits_for_a_bucket_that_is_away(town: Town) -> None:
-    from service.ledger import datasets
+    from service.ledger.registry import datasets
     from workers.demo import digits
     from workers.jobs import ingest
 
@@ -260,8 +260,8 @@ def test_an_older_database_is_found_out_and_made_to_forget_again(
 def test_a_training_that_another_worker_began_goes_on_from_the_state_in_the_bucket(
     town: Town, tmp_path: Path
 ) -> None:
-    from service.ledger import runs
-    from service.ledger.tables import Model
+    from service.ledger.database.tables import Model
+    from service.ledger.training import runs
 
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Engine, func, select
 
-from service.ledger import db
+from service.ledger.database import db
 from service.settings import Settings
 from workers.compute.process import ComputeProcess, Stopping
 from workers.runtime import Runtime

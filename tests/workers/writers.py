@@ -17,23 +17,16 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
-from service.ledger import (
-    db,
-    erasures,
-    imports,
-    intake,
-    lineage,
-    next_batch,
-    purges,
-    requests,
-    runs,
-    suppressions,
-    versions,
-    withdrawals,
-)
-from service.ledger.matching import Ask
-from service.ledger.states import RequestStatus, VersionStatus
-from service.ledger.tables import Dataset, DeletionRequest, Model, Record, Version
+from service.ledger.batches import next_batch
+from service.ledger.database import db
+from service.ledger.database.states import RequestStatus, VersionStatus
+from service.ledger.database.tables import Dataset, DeletionRequest, Model, Record, Version
+from service.ledger.destruction import purges, withdrawals
+from service.ledger.obligations import erasures
+from service.ledger.registry import imports, lineage, versions
+from service.ledger.requests import intake, lifecycle, suppressions
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from service.messages.parts import Saved
 from service.messages.train import Answer as Trained
 from service.messages.unlearn import Answer as Unlearned
@@ -136,25 +129,25 @@ class Writer:
     def approve(self) -> None:
         self._change(
             RequestStatus.AWAITING_APPROVAL,
-            lambda session, one: requests.approve(session, one, actor="key:k", now=db.now()),
+            lambda session, one: lifecycle.approve(session, one, actor="key:k", now=db.now()),
         )
 
     def deny(self) -> None:
         self._change(
             RequestStatus.AWAITING_APPROVAL,
-            lambda session, one: requests.deny(session, one, because=None, actor="key:k"),
+            lambda session, one: lifecycle.deny(session, one, because=None, actor="key:k"),
         )
 
     def cancel(self) -> None:
         self._change(
             RequestStatus.ACCEPTED,
-            lambda session, one: requests.cancel(session, one, actor="key:k"),
+            lambda session, one: lifecycle.cancel(session, one, actor="key:k"),
         )
 
     def retry(self) -> None:
         self._change(
             RequestStatus.NEEDS_REVIEW,
-            lambda session, one: requests.retry(session, one, actor="key:k"),
+            lambda session, one: lifecycle.retry(session, one, actor="key:k"),
         )
 
     def unlearn(self) -> None:
@@ -418,6 +411,6 @@ def missed(session: Session) -> list[str]:
             dataset_id=model.dataset_id, status=RequestStatus.COMPLETED
         )
         for request_id in session.scalars(done):
-            if inside.intersection(requests.rows(session, request_id)):
+            if inside.intersection(lifecycle.rows(session, request_id)):
                 found.append(f"{versions.subject(model, version)} holds {request_id}")
     return found

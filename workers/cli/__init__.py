@@ -54,8 +54,8 @@ def migrate() -> None:
 
     Safe to run at any time and from several machines at once.
     """
-    from service.ledger import db, schema
-    from service.ledger.connections import Limits
+    from service.ledger.database import db, schema
+    from service.ledger.database.connections import Limits
 
     settings = Settings()
     schema.make_directory(settings.database)
@@ -86,8 +86,9 @@ def worker_health() -> None:
     It lives while it writes its heartbeat into the database, as /readyz sees it: also while it
     trains, and no longer once all of its lanes hang.
     """
-    from service.ledger import db, heartbeats, schema
-    from service.ledger.connections import Limits
+    from service.ledger.database import db, schema
+    from service.ledger.database.connections import Limits
+    from service.ledger.registry import heartbeats
     from workers import names
 
     settings = Settings()
@@ -156,7 +157,8 @@ def create_key(
     Example: unlearn keys create crm --scope requests:write --scope requests:read --days 90
     """
     from service.errors import ServiceError
-    from service.ledger import db, keys
+    from service.ledger.database import db
+    from service.ledger.registry import keys
 
     with _session() as session:
         try:
@@ -180,7 +182,7 @@ def list_keys() -> None:
     """Show the API keys, without their secrets."""
     from sqlalchemy import select
 
-    from service.ledger.tables import ApiKey
+    from service.ledger.database.tables import ApiKey
 
     table = Table("id", "name", "scopes", "created", "expires", "revoked")
     with _session() as session:
@@ -196,7 +198,8 @@ def list_keys() -> None:
 def revoke_key(key_id: Annotated[str, typer.Argument(help="Id of the key, key_…")]) -> None:
     """Revoke an API key; it works for a second longer at most."""
     from service.errors import ServiceError
-    from service.ledger import db, keys
+    from service.ledger.database import db
+    from service.ledger.registry import keys
 
     with _session() as session:
         try:
@@ -239,7 +242,9 @@ def check_ledger(
     Exit 1 when something is wrong that was not repaired.
     """
     from models_store.errors import StoreError
-    from service.ledger import audit, db, findings, reconciler
+    from service.ledger.audit import chain
+    from service.ledger.database import db
+    from service.ledger.reconciliation import findings, reconciler
     from workers import stores
     from workers.jobs import reconcile
 
@@ -248,7 +253,7 @@ def check_ledger(
     sessions = db.session_factory(engine)
     stored = stores.open_for(settings, engine).rows
     with sessions() as session:
-        checked = audit.verify(session)
+        checked = chain.verify(session)
         broken = findings.everything(session)
         try:
             rows = reconcile.rows_in_files(session, stored)
@@ -297,7 +302,7 @@ def check_restored(
 
     Example: unlearn restore check /safe/tombstones.json --apply
     """
-    from service.ledger.tombstones import NotTombstones
+    from service.ledger.restore.tombstones import NotTombstones
     from workers.jobs import restore
 
     settings = Settings()

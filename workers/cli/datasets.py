@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from service.ledger.identifiers import Case
+from service.ledger.database.identifiers import Case
 from service.settings import Settings
 from workers.cli import ledger, withdrawals
 from workers.cli.errors import stop as _stop
@@ -59,7 +59,7 @@ def add_dataset(
     import re
 
     from service.errors import ServiceError
-    from service.ledger import datasets
+    from service.ledger.registry import datasets
     from workers.jobs import ingest
     from workers.runtime import Runtime
 
@@ -120,7 +120,7 @@ def show_dataset(
 
     Example: unlearn datasets show digits
     """
-    from service.ledger import datasets
+    from service.ledger.registry import datasets
 
     with ledger.session() as session:
         found = datasets.describe(session, datasets.get(session, name))

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from models_store.errors import StoreError
 from service.errors import ServiceError
-from service.ledger import storage
+from service.ledger.database import storage
 from service.settings import Settings
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)

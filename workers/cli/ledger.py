@@ -11,7 +11,7 @@ from workers.cli.errors import err
 
 def session() -> Session:
     """A session for a command that somebody waits for: it ends as soon as a request would."""
-    from service.ledger import db
+    from service.ledger.database import db
 
     return db.session_factory(engine(Settings()))()
 
@@ -21,8 +21,8 @@ def engine(settings: Settings) -> Engine:
 
     It is waited for as long as a request would wait.
     """
-    from service.ledger import db, schema
-    from service.ledger.connections import Limits
+    from service.ledger.database import db, schema
+    from service.ledger.database.connections import Limits
 
     found = db.engine(settings.database, limits=Limits.of_requests(settings))
     schema.require(found)
@@ -31,8 +31,8 @@ def engine(settings: Settings) -> Engine:
 
 def bulk_engine(settings: Settings) -> Engine:
     """The same with the long limit of statements over everything there is, which is said."""
-    from service.ledger import db
-    from service.ledger.connections import Limits
+    from service.ledger.database import db
+    from service.ledger.database.connections import Limits
 
     engine(settings).dispose()  # whether it is there is known soon
     made = db.engine(settings.database, limits=Limits.of_bulk(settings))

@@ -36,8 +36,9 @@ def readmit(
     Example: unlearn suppressions readmit < subject.txt
     """
     from service.errors import ServiceError
-    from service.ledger import db, suppressions
-    from service.ledger.digests import Digester
+    from service.ledger.database import db
+    from service.ledger.requests import suppressions
+    from service.ledger.selection.digests import Digester
 
     digester, now = Digester.from_settings(Settings()), db.now()
     with ledger.session() as session:
@@ -58,7 +59,7 @@ def readmit(
 
 
 def _ids() -> list[str]:
-    from service.ledger import identifiers
+    from service.ledger.database import identifiers
 
     if sys.stdin.isatty():
         err.print("Type the id and end with Ctrl-D.")

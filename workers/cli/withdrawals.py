@@ -28,7 +28,9 @@ def withdraw_model(name: ModelName, purge_now: Now = False, yes: Yes = False) ->
 
     Example: unlearn models withdraw face-classifier --purge-now
     """
-    from service.ledger import db, models, withdrawals
+    from service.ledger.database import db
+    from service.ledger.destruction import withdrawals
+    from service.ledger.registry import models
 
     with ledger.session() as session:
         model = models.get(session, name)
@@ -55,7 +57,9 @@ def withdraw_version(
 
     Example: unlearn versions withdraw face-classifier 3 --promote 2
     """
-    from service.ledger import db, models, versions, withdrawals
+    from service.ledger.database import db
+    from service.ledger.destruction import withdrawals
+    from service.ledger.registry import models, versions
 
     with ledger.session() as session:
         owner = models.get(session, model)
@@ -87,7 +91,9 @@ def delete_dataset(
 
     Example: unlearn datasets delete faces --with-models
     """
-    from service.ledger import datasets, db, withdrawals
+    from service.ledger.database import db
+    from service.ledger.destruction import withdrawals
+    from service.ledger.registry import datasets
 
     with ledger.session() as session:
         dataset = datasets.get(session, name)

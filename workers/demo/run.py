@@ -18,7 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from service.ledger import db, ids, keys, schema
+from service.ledger.database import db, ids, schema
+from service.ledger.registry import keys
 from service.settings import Settings
 from workers.demo import digits as demo_digits
 from workers.demo.client import Client, DemoFailed

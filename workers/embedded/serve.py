@@ -28,8 +28,8 @@ from rich.console import Console
 
 from service import broker
 from service.errors import ServiceError
-from service.ledger import db, schema
-from service.ledger.connections import Limits
+from service.ledger.database import db, schema
+from service.ledger.database.connections import Limits
 from service.settings import Settings
 from workers.compute import process
 from workers.embedded import leash

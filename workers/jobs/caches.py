@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from service.ledger import leases, versions
-from service.ledger.tables import Batch, Version
+from service.ledger.batches import leases
+from service.ledger.database.tables import Batch, Version
+from service.ledger.registry import versions
 from workers.jobs import purge
 from workers.runtime import Runtime
 

@@ -9,10 +9,13 @@ import secrets
 from typing import Any
 
 from models_store.errors import NotStored
-from service.ledger import erasures, leases, removals, suppressions
-from service.ledger.signing import Signer
-from service.ledger.states import DatasetStatus
-from service.ledger.tables import Dataset
+from service.ledger.audit.signing import Signer
+from service.ledger.batches import leases
+from service.ledger.database.states import DatasetStatus
+from service.ledger.database.tables import Dataset
+from service.ledger.destruction import removals
+from service.ledger.obligations import erasures
+from service.ledger.requests import suppressions
 from workers.fault_points import reach
 from workers.jobs import slices, suppression
 from workers.runtime import Runtime

@@ -14,10 +14,11 @@ from typing import Any
 from models_store.errors import BucketUnavailable, StoreError
 from models_store.protocols import SPLITS
 from service.errors import Unprocessable
-from service.ledger import datasets, leases
-from service.ledger.identifiers import Case
-from service.ledger.states import DatasetStatus
-from service.ledger.tables import Dataset
+from service.ledger.batches import leases
+from service.ledger.database.identifiers import Case
+from service.ledger.database.states import DatasetStatus
+from service.ledger.database.tables import Dataset
+from service.ledger.registry import datasets
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import slices, suppression

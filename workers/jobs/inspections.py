@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from models_store.protocols import SPLITS
-from service.ledger import choices, datasets, inspections, leases
-from service.ledger.identifiers import Origin
+from service.ledger.batches import leases
+from service.ledger.database.identifiers import Origin
+from service.ledger.registry import choices, datasets, inspections
 from workers.compute.process import Stopping
 from workers.jobs import ingest
 from workers.readers import ReadError

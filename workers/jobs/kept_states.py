@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from models_store import errors
-from service.ledger import batch_states, runs
-from service.ledger.tables import TrainingRun
+from service.ledger.batches import batch_states
+from service.ledger.database.tables import TrainingRun
+from service.ledger.training import runs
 from workers.runtime import Runtime
 
 

@@ -9,8 +9,10 @@ import logging
 from typing import Any
 
 from service.errors import ServiceError
-from service.ledger import leases, locks, measurements
-from service.ledger.tables import Model, Version
+from service.ledger.batches import leases
+from service.ledger.database import locks
+from service.ledger.database.tables import Model, Version
+from service.ledger.reports import measurements
 from service.messages.failures import FailureKind
 from service.messages.measure import MEASURE, Answer, Request
 from service.messages.parts import Fraction

@@ -26,20 +26,14 @@ from sqlalchemy.orm import Session
 
 import workers
 from service.errors import ServiceError
-from service.ledger import (
-    batches,
-    claims,
-    consolidation,
-    disclosure,
-    holds,
-    leases,
-    transactions,
-    verifications,
-    versions,
-)
-from service.ledger.policy import MethodChoice, Policy
-from service.ledger.states import VersionStatus
-from service.ledger.tables import Batch, Model, Version
+from service.ledger.batches import claims, execution, holds, leases
+from service.ledger.database import transactions
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Batch, Model, Version
+from service.ledger.registry import versions
+from service.ledger.registry.policy import MethodChoice, Policy
+from service.ledger.reports import disclosure, verifications
+from service.ledger.training import consolidation
 from service.messages.failures import MACHINE_FAULTS, FailureKind
 from service.messages.parts import Made
 from service.messages.unlearn import UNLEARN, Answer, Request
@@ -217,7 +211,7 @@ def _claim(
     policy = Policy.model_validate(model.policy)
     if batch.attempts > runtime.retry.max_attempts:
         # Its workers died again and again: that is a failure like any other.
-        batches.fail(
+        execution.fail(
             session,
             batch,
             held=held,
@@ -374,7 +368,7 @@ def _leave_to_training(
 ) -> None:
     with runtime.session() as session:
         batch = session.get_one(Batch, claimed.batch_id)
-        batches.leave_to_training(session, batch, tried=tried, held=held)
+        execution.leave_to_training(session, batch, tried=tried, held=held)
     reach("batch.left_to_training")
     log.info("batch %s waits for the trainings lane", claimed.batch_id)
 
@@ -395,7 +389,7 @@ def _asks_the_next(
         return True
     with runtime.session() as session:
         batch = session.get_one(Batch, claimed.batch_id)
-        return batches.is_last_attempt(session, batch, retry=runtime.retry)
+        return execution.is_last_attempt(session, batch, retry=runtime.retry)
 
 
 def _refusal(failed: ComputeFailed, choice: MethodChoice) -> str:
@@ -420,11 +414,11 @@ def _record(
     verdict = answer.verification["verdict"]
     allowed, mark = _may_go_live(answer, claimed)
     with runtime.session() as session:
-        batch = batches.running(session, claimed.batch_id, held=held)
+        batch = execution.running(session, claimed.batch_id, held=held)
         model = session.get_one(Model, batch.model_id)
         base = session.get_one(Version, batch.base_version_id)
         versions.lock(session, model)
-        batches.lock(session, batch, held=held)
+        execution.lock(session, batch, held=held)
         version = versions.register(
             session,
             model,
@@ -466,7 +460,7 @@ def _record(
                 reach("batch.recording")
                 log.info("batch %s is held with version %d", batch.id, version.number)
                 return True, ""
-        batches.complete(session, batch, version, held=held, now=runtime.now())
+        execution.complete(session, batch, version, held=held, now=runtime.now())
         versions.promote(
             session,
             model,
@@ -507,7 +501,7 @@ def _complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claim
         base = session.get_one(Version, batch.base_version_id)
         leases.hold(session, held)
         model = versions.require_production(session, base)
-        batches.complete(session, batch, base, held=held, now=runtime.now())
+        execution.complete(session, batch, base, held=held, now=runtime.now())
         # Another version, to which production could be taken back, may hold the records.
         versions.retire_tainted(session, model, keep=base, actor=runtime.actor, now=runtime.now())
 
@@ -550,7 +544,7 @@ def _consolidate(
 def _hand_back(runtime: Runtime, held: leases.Held, claimed: Claimed, *, because: str) -> None:
     try:
         with runtime.session() as session:
-            batches.hand_back(
+            execution.hand_back(
                 session,
                 session.get_one(Batch, claimed.batch_id),
                 held=held,
@@ -566,7 +560,7 @@ def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exceptio
     log.error("batch %s failed: %s", claimed.batch_id, error)
     try:
         with runtime.session() as session:
-            batches.fail(
+            execution.fail(
                 session,
                 session.get_one(Batch, claimed.batch_id),
                 held=held,

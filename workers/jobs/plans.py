@@ -10,19 +10,9 @@ from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
 from models_store import Store
-from service.ledger import (
-    batches,
-    capabilities,
-    datasets,
-    erasures,
-    lineage,
-    locks,
-    naming,
-    pools,
-    versions,
-)
-from service.ledger.policy import MethodChoice, Policy
-from service.ledger.tables import (
+from service.ledger.batches import execution, pools
+from service.ledger.database import locks
+from service.ledger.database.tables import (
     Artifact,
     Batch,
     BatchRecord,
@@ -33,6 +23,10 @@ from service.ledger.tables import (
     RecordListRow,
     Version,
 )
+from service.ledger.obligations import erasures
+from service.ledger.registry import capabilities, datasets, lineage, versions
+from service.ledger.registry.policy import MethodChoice, Policy
+from service.ledger.selection import naming
 from service.messages import parts, unlearn
 
 AUDIT_SPLIT = 2
@@ -97,7 +91,7 @@ def for_batch(
     dataset = locks.dataset(session, found.dataset_id, locks.Hold.REVISION)
     base = session.get_one(Version, batch.base_version_id)
     policy = Policy.model_validate(found.policy)
-    forget = batches.rows(session, batch)
+    forget = execution.rows(session, batch)
     of_class = batch.kind == "class"
     assert dataset.array_key is not None  # a model is of a dataset that is ready
     return unlearn.Request(

@@ -6,10 +6,12 @@ import logging
 
 from sqlalchemy import exists, select
 
-from service.ledger import db, leases, models, versions
-from service.ledger.policy import Policy
-from service.ledger.states import VersionStatus
-from service.ledger.tables import Artifact, Dataset, Model, Version
+from service.ledger.batches import leases
+from service.ledger.database import db
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Artifact, Dataset, Model, Version
+from service.ledger.registry import models, versions
+from service.ledger.registry.policy import Policy
 from service.messages import describe
 from service.messages import prepare as messages
 from service.messages.failures import MACHINE_FAULTS

@@ -10,9 +10,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.ledger import db, idempotency, leases, purges, versions
-from service.ledger.signing import Signer
-from service.ledger.tables import Dataset, Model, Version
+from service.ledger.audit.signing import Signer
+from service.ledger.batches import leases
+from service.ledger.database import db
+from service.ledger.database.tables import Dataset, Model, Version
+from service.ledger.destruction import purges
+from service.ledger.registry import versions
+from service.ledger.requests import idempotency
 from workers.fault_points import reach
 from workers.runtime import Runtime
 

@@ -9,10 +9,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.protocols import Rows
-from service.ledger import db, leases, reconciler
-from service.ledger.findings import Finding
-from service.ledger.states import DatasetStatus
-from service.ledger.tables import Dataset, Record
+from service.ledger.batches import leases
+from service.ledger.database import db
+from service.ledger.database.states import DatasetStatus
+from service.ledger.database.tables import Dataset, Record
+from service.ledger.reconciliation import reconciler
+from service.ledger.reconciliation.findings import Finding
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,12 @@ import logging
 
 from sqlalchemy import select
 
-from service.ledger import claims, db, leases, models
-from service.ledger.policy import Policy
-from service.ledger.states import VersionStatus
-from service.ledger.tables import Dataset, Model, Version
+from service.ledger.batches import claims, leases
+from service.ledger.database import db
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Dataset, Model, Version
+from service.ledger.registry import models
+from service.ledger.registry.policy import Policy
 from service.messages.references import REFERENCES, Answer, Request
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach

@@ -9,13 +9,15 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from models_store import Store
-from service.ledger import canonical, db, replay, signing, tombstones
-from service.ledger.digests import Digester
-from service.ledger.replay import Replayed
-from service.ledger.signing import Signer
-from service.ledger.states import DatasetStatus
-from service.ledger.tables import Dataset
-from service.ledger.tombstones import Found, Tombstones
+from service.ledger.audit import canonical, signing
+from service.ledger.audit.signing import Signer
+from service.ledger.database import db
+from service.ledger.database.states import DatasetStatus
+from service.ledger.database.tables import Dataset
+from service.ledger.restore import replay, tombstones
+from service.ledger.restore.replay import Replayed
+from service.ledger.restore.tombstones import Found, Tombstones
+from service.ledger.selection.digests import Digester
 from service.settings import Settings
 from workers import stores
 from workers.jobs import reconcile

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from service.ledger import batch_states, leases
-from service.ledger.tables import Batch, Model, Version
+from service.ledger.batches import batch_states, leases
+from service.ledger.database.tables import Batch, Model, Version
 from service.messages.parts import Kept
 from service.messages.unlearn import Progress, Request, Resumable
 from workers.compute.process import Stopping

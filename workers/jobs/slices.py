@@ -14,10 +14,13 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from models_store.protocols import SPLITS
-from service.ledger import datasets, db, leases, records, suppressions
-from service.ledger.digests import Digester
-from service.ledger.identifiers import Origin
-from service.ledger.tables import Dataset
+from service.ledger.batches import leases
+from service.ledger.database import db
+from service.ledger.database.identifiers import Origin
+from service.ledger.database.tables import Dataset
+from service.ledger.registry import datasets, records
+from service.ledger.requests import suppressions
+from service.ledger.selection.digests import Digester
 from workers.fault_points import reach
 from workers.jobs.suppression import Sieve
 from workers.runtime import Runtime

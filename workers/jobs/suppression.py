@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 
 from models_store import row_facts
 from models_store.protocols import Rows
-from service.ledger import suppressions
-from service.ledger.digests import Digester
-from service.ledger.suppressions import Kind, Suppressed
-from service.ledger.tables import Dataset
+from service.ledger.database.tables import Dataset
+from service.ledger.requests import suppressions
+from service.ledger.requests.suppressions import Kind, Suppressed
+from service.ledger.selection.digests import Digester
 from workers.readers import Chunk
 
 

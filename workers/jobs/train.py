@@ -17,22 +17,15 @@ from sqlalchemy.orm import Session
 
 import workers
 from service.errors import ServiceError
-from service.ledger import (
-    claims,
-    comparisons,
-    consolidation,
-    holds,
-    leases,
-    locks,
-    runs,
-    shares,
-    transactions,
-    verifications,
-    versions,
-)
-from service.ledger.policy import Policy
-from service.ledger.states import IllegalMove, RunStatus
-from service.ledger.tables import Model, TrainingRun, Version
+from service.ledger.batches import claims, holds, leases
+from service.ledger.database import locks, transactions
+from service.ledger.database.states import IllegalMove, RunStatus
+from service.ledger.database.tables import Model, TrainingRun, Version
+from service.ledger.obligations import shares
+from service.ledger.registry import versions
+from service.ledger.registry.policy import Policy
+from service.ledger.reports import comparisons, verifications
+from service.ledger.training import consolidation, runs
 from service.messages import train as messages
 from service.messages.failures import MACHINE_FAULTS
 from service.messages.parts import Kept

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from service.ledger import identifiers
-from service.ledger.identifiers import Case
+from service.ledger.database import identifiers
+from service.ledger.database.identifiers import Case
 from workers.readers import (
     cifar_binary,
     csv,

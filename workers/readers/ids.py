@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from service.ledger import identifiers
-from service.ledger.identifiers import Case
+from service.ledger.database import identifiers
+from service.ledger.database.identifiers import Case
 from workers.readers.contract import ReadError
 
 #: How programs write that there is no id; whoever has none would become one person.

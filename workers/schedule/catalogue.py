@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from service.ledger import capabilities
+from service.ledger.registry import capabilities
 from service.messages.catalogue import CATALOGUE, Request
 from workers.runtime import Runtime
 

@@ -15,8 +15,9 @@ from importlib import metadata
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service.ledger import db, heartbeats
-from service.ledger.connections import Limits
+from service.ledger.database import db
+from service.ledger.database.connections import Limits
+from service.ledger.registry import heartbeats
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models_store import errors
 from service import broker
-from service.ledger import db
+from service.ledger.database import db
 from workers.jobs import (
     ingest,
     inspections,

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store.protocols import SPLITS, Rows, RowWriter, Written
-from service.ledger import datasets, identifiers
-from service.ledger.identifiers import Case, Origin
+from service.ledger.database import identifiers
+from service.ledger.database.identifiers import Case, Origin
+from service.ledger.registry import datasets
 from workers import readers
 from workers.readers import Columns, ReadError, process
 from workers.sources import source_report

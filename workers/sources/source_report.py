@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from service.ledger import datasets
+from service.ledger.registry import datasets
 from workers import readers
 from workers.readers import Part
 

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import db, history, models, versions
-from service.ledger.tables import AliasMove, Model
+from service.ledger.database import db
+from service.ledger.database.tables import AliasMove, Model
+from service.ledger.registry import models, versions
+from service.ledger.reports import history
 
 router = bodies.router("/v1/models/{model}/aliases/production", tag="versions")
 

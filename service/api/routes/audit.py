@@ -8,7 +8,10 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import audit, canonical, db, models, report, signing, versions
+from service.ledger.audit import canonical, chain, signing
+from service.ledger.database import db
+from service.ledger.registry import models, versions
+from service.ledger.reports import report
 
 SUBJECT_PATTERN = r"^[a-z_]+:[A-Za-z0-9._/-]{1,110}$"
 
@@ -65,14 +68,14 @@ def events(
     subject: Annotated[
         str | None, Query(pattern=SUBJECT_PATTERN, examples=["model:digits-lenet"])
     ] = None,
-    action: Annotated[audit.Action | None, Query()] = None,
+    action: Annotated[chain.Action | None, Query()] = None,
 ) -> Response:
     """Lines of the append-only chain; each holds the hash of the one before."""
-    lines = audit.page(
+    lines = chain.page(
         session, limit=paging.fetch, before=paging.after(int), subject=subject, action=action
     )
     page = paging.page(lines, key=lambda line: line.seq)
-    page["items"] = [audit.describe(line) for line in page["items"]]
+    page["items"] = [chain.describe(line) for line in page["items"]]
     return bodies.answer(page)
 
 
@@ -80,7 +83,7 @@ def events(
 def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> Response:
     """Keep it: against it a later cut or rewrite of the chain shows."""
     signer: signing.Signer = request.app.state.signer
-    return _canonical(audit.checkpoint(session, signer, now=db.now()))
+    return _canonical(chain.checkpoint(session, signer, now=db.now()))
 
 
 @router.get(

@@ -10,9 +10,10 @@ from fastapi import Path
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, pagination, problems
-from service.ledger import history, models
-from service.ledger.states import BatchStatus
-from service.ledger.tables import Batch, Model
+from service.ledger.database.states import BatchStatus
+from service.ledger.database.tables import Batch, Model
+from service.ledger.registry import models
+from service.ledger.reports import history
 
 router = bodies.router("/v1/models/{model}/batches", tag="models")
 

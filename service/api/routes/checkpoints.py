@@ -15,8 +15,8 @@ from models_store import Store
 from models_store import errors as store_errors
 from service.api import auth, bodies, deps, problems
 from service.errors import ServiceError, Unavailable
-from service.ledger import imports, models, versions
-from service.ledger.tables import Version
+from service.ledger.database.tables import Version
+from service.ledger.registry import imports, models, versions
 
 router = bodies.router("/v1/models/{model}/versions", tag="versions")
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service import sources
 from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.api.routes import inspections
-from service.ledger import datasets, db
-from service.ledger.states import DatasetStatus
+from service.ledger.database import db
+from service.ledger.database.states import DatasetStatus
+from service.ledger.registry import datasets
 
 router = bodies.router("/v1/datasets", tag="datasets")
 

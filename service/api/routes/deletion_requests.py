@@ -15,10 +15,12 @@ from service.api import auth, bodies, deps, limits, pagination, problems
 from service.api.recorder import Outcome, Recorder
 from service.api.routes import deletion_requests_schemas as schemas
 from service.errors import ServiceError, TooLarge, Unprocessable
-from service.ledger import audit, db, idempotency, previews, requests
-from service.ledger.digests import Digester
-from service.ledger.states import RequestStatus
-from service.ledger.tables import DeletionRequest
+from service.ledger.audit import chain
+from service.ledger.database import db
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import DeletionRequest
+from service.ledger.requests import idempotency, lifecycle, previews
+from service.ledger.selection.digests import Digester
 from service.settings import Settings
 
 POLL_SECONDS = 2
@@ -94,7 +96,7 @@ async def create_batch(
     Items that name more than 10,000 records together are recorded in several transactions. An
     `Idempotency-Key` of the call covers every item that has none of its own."""
     outcomes: list[Outcome] = []
-    submissions: list[requests.Submission] = []
+    submissions: list[lifecycle.Submission] = []
     places: list[int] = []
     for place, item in enumerate(body.items):
         try:
@@ -175,8 +177,8 @@ def listing(
     ] = None,
 ) -> Response:
     """One page; pass `next_cursor` as `cursor` for the next one."""
-    chosen = requests.Filter(status, dataset, model, due_before)
-    rows = requests.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
+    chosen = lifecycle.Filter(status, dataset, model, due_before)
+    rows = lifecycle.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
     return bodies.answer(paging.page(rows, key=lambda row: row["id"]))
 
 
@@ -188,7 +190,7 @@ def listing(
 )
 def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Response:
     """With what became of it on each model."""
-    return bodies.answer(requests.detail(session, requests.get(session, request_id)))
+    return bodies.answer(lifecycle.detail(session, lifecycle.get(session, request_id)))
 
 
 @router.get(
@@ -201,10 +203,10 @@ def events(
     session: deps.Reader, _principal: Reader, request_id: RequestId, paging: pagination.Asked
 ) -> Response:
     """Its lines of the audit chain, and the state of its erasure on each model."""
-    found = requests.detail(session, requests.get(session, request_id))
-    lines = requests.events(session, request_id, after=paging.after(int), limit=paging.fetch)
+    found = lifecycle.detail(session, lifecycle.get(session, request_id))
+    lines = lifecycle.events(session, request_id, after=paging.after(int), limit=paging.fetch)
     page = paging.page(lines, key=lambda line: line.seq)
-    page["items"] = [audit.describe(line) for line in page["items"]]
+    page["items"] = [chain.describe(line) for line in page["items"]]
     return bodies.answer({**page, "erasures": found["erasures"]})
 
 
@@ -216,7 +218,7 @@ def events(
 )
 def cancel(session: deps.Session, principal: Writer, request_id: RequestId) -> Response:
     """Possible until a worker begins with it."""
-    row = requests.cancel(session, request_id, actor=principal.actor)
+    row = lifecycle.cancel(session, request_id, actor=principal.actor)
     return _committed(session, row)
 
 
@@ -230,7 +232,7 @@ def retry(
     session: deps.Session, principal: Writer, wake: deps.Wake, request_id: RequestId
 ) -> Response:
     """It gets a fresh set of attempts, apart from other requests."""
-    row = requests.retry(session, request_id, actor=principal.actor)
+    row = lifecycle.retry(session, request_id, actor=principal.actor)
     answer = _committed(session, row)
     wake.deletions()
     return answer
@@ -246,7 +248,7 @@ def approve(
     session: deps.Session, principal: Approver, wake: deps.Wake, request_id: RequestId
 ) -> Response:
     """For a request that the policy's approval limits hold back."""
-    row = requests.approve(session, request_id, actor=principal.actor, now=db.now())
+    row = lifecycle.approve(session, request_id, actor=principal.actor, now=db.now())
     answer = _committed(session, row)
     wake.deletions()
     return answer
@@ -266,7 +268,7 @@ def deny(
     body: Annotated[schemas.Denial, Body(default_factory=schemas.Denial)],
 ) -> Response:
     """For a request that the policy's approval limits hold back. It ends here."""
-    row = requests.deny(session, request_id, because=body.reason, actor=principal.actor)
+    row = lifecycle.deny(session, request_id, because=body.reason, actor=principal.actor)
     return _committed(session, row)
 
 
@@ -280,14 +282,14 @@ def _submission(
     principal: auth.Principal,
     digester: Digester,
     settings: Settings,
-) -> requests.Submission:
+) -> lifecycle.Submission:
     _check_size(body, settings)
     claim = None
     if key is not None:
         said = body.model_dump(exclude_unset=True, exclude={"idempotency_key"})
         digests = digester.bodies(principal.key_id, json.dumps(said, sort_keys=True))
         claim = idempotency.Claim(principal.key_id, key, digests)
-    return requests.Submission(body.ask(), principal.key_id, claim)
+    return lifecycle.Submission(body.ask(), principal.key_id, claim)
 
 
 def _check_size(body: schemas.NewDeletionRequest, settings: Settings) -> None:
@@ -305,7 +307,7 @@ def _item(
     principal: auth.Principal,
     digester: Digester,
     settings: Settings,
-) -> requests.Submission:
+) -> lifecycle.Submission:
     try:
         body = schemas.NewBatchItem.model_validate(item)
     except ValidationError as error:
@@ -332,6 +334,6 @@ def _results(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _committed(session: Session, row: DeletionRequest) -> Response:
-    described = requests.detail(session, row)
+    described = lifecycle.detail(session, row)
     session.commit()
     return bodies.answer(described)

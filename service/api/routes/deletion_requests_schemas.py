@@ -16,9 +16,9 @@ from pydantic import (
 
 from service.api import schemas
 from service.api.problems import Problem
-from service.ledger import identifiers
-from service.ledger.matching import Ask
-from service.ledger.states import ErasureStatus, RequestStatus
+from service.ledger.database import identifiers
+from service.ledger.database.states import ErasureStatus, RequestStatus
+from service.ledger.selection.matching import Ask
 
 MAX_BATCH = 1_000
 KEY_PATTERN = r"^[!-~]{1,200}$"

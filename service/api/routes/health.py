@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from service.api import bodies, problems, readiness
 from service.errors import Unavailable
-from service.ledger import storage
+from service.ledger.database import storage
 
 router = bodies.router(tag="health")
 

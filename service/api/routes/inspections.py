@@ -10,8 +10,8 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import auth, bodies, deps, problems
-from service.ledger import db
-from service.ledger import inspections as ledger
+from service.ledger.database import db
+from service.ledger.registry import inspections as ledger
 
 router = bodies.router("/v1/dataset-inspections", tag="datasets")
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import auth, bodies, deps, pagination
-from service.ledger import capabilities, choices
-from service.ledger.tables import Capability
+from service.ledger.database.tables import Capability
+from service.ledger.registry import capabilities, choices
 from service.messages.catalogue import Kind
 
 router = bodies.router("/v1", tag="methods")

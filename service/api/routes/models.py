@@ -9,10 +9,14 @@ from fastapi import Body, Response
 from pydantic import BaseModel, Field, model_validator
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import db, disclosure, lineage, models, next_batch, runs
-from service.ledger.policy import Policy
-from service.ledger.states import ModelStatus
-from service.ledger.tables import Model
+from service.ledger.batches import next_batch
+from service.ledger.database import db
+from service.ledger.database.states import ModelStatus
+from service.ledger.database.tables import Model
+from service.ledger.registry import lineage, models
+from service.ledger.registry.policy import Policy
+from service.ledger.reports import disclosure
+from service.ledger.training import runs
 
 router = bodies.router("/v1/models", tag="models")
 

@@ -20,8 +20,10 @@ from pydantic import BaseModel, Field
 from models_store.protocols import Upload
 from service.api import auth, bodies, deps, problems, uploads
 from service.errors import Unprocessable
-from service.ledger import datasets, db, record_lists
-from service.ledger.tables import Dataset, RecordList
+from service.ledger.database import db
+from service.ledger.database.tables import Dataset, RecordList
+from service.ledger.registry import datasets
+from service.ledger.selection import record_lists
 
 router = bodies.router("/v1/datasets/{dataset}", tag="datasets")
 

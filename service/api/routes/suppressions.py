@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from service.api import auth, bodies, deps, problems, schemas
 from service.api.routes.deletion_requests_schemas import RecordId, SubjectId
 from service.errors import TooLarge
-from service.ledger import db, suppressions
+from service.ledger.database import db
+from service.ledger.requests import suppressions
 
 router = bodies.router("/v1", tag="deletion requests")
 

@@ -9,8 +9,10 @@ from fastapi import Body, Path, Response
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger import db, models, runs
-from service.ledger.tables import Model, TrainingRun
+from service.ledger.database import db
+from service.ledger.database.tables import Model, TrainingRun
+from service.ledger.registry import models
+from service.ledger.training import runs
 
 router = bodies.router("/v1/models/{model}/training-runs", tag="training runs")
 

@@ -17,20 +17,13 @@ from models_store.protocols import Saved
 from models_store.protocols import Upload as Received
 from service.api import auth, bodies, deps, pagination, problems, uploads
 from service.errors import TooLarge, Unavailable, Unprocessable
-from service.ledger import (
-    db,
-    disclosure,
-    history,
-    holds,
-    imports,
-    lineage,
-    measurements,
-    models,
-    versions,
-)
-from service.ledger.keys import Scope
-from service.ledger.states import VersionStatus
-from service.ledger.tables import Model, Version
+from service.ledger.batches import holds
+from service.ledger.database import db
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Model, Version
+from service.ledger.registry import imports, lineage, models, versions
+from service.ledger.registry.keys import Scope
+from service.ledger.reports import disclosure, history, measurements
 
 router = bodies.router("/v1/models/{model}/versions", tag="versions")
 

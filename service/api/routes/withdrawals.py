@@ -12,12 +12,13 @@ from pydantic import Field
 
 from service.api import auth, bodies, deps, problems, schemas
 from service.api.routes import datasets, models, versions
-from service.ledger import datasets as ledger_datasets
-from service.ledger import db, withdrawals
-from service.ledger import models as ledger_models
-from service.ledger import versions as ledger_versions
-from service.ledger.keys import Scope
-from service.ledger.withdrawals import Purge
+from service.ledger.database import db
+from service.ledger.destruction import withdrawals
+from service.ledger.destruction.withdrawals import Purge
+from service.ledger.registry import datasets as ledger_datasets
+from service.ledger.registry import models as ledger_models
+from service.ledger.registry import versions as ledger_versions
+from service.ledger.registry.keys import Scope
 
 router = bodies.router("/v1", tag="withdrawals")
 

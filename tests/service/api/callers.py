@@ -11,7 +11,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
-from service.ledger import db, heartbeats, keys, measurements, models, versions
+from service.ledger.database import db
+from service.ledger.registry import heartbeats, keys, models, versions
+from service.ledger.reports import measurements
 from service.main import create_app
 from service.settings import Settings
 from tests import factories

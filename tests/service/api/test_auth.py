@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from service.api import auth
-from service.ledger import db, keys
+from service.ledger.database import db
+from service.ledger.registry import keys
 from service.settings import Settings
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from service.ledger import storage
+from service.ledger.database import storage
 from service.main import create_app
 from service.settings import Settings
 from tests import factories

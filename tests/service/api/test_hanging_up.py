@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from sqlalchemy import Engine
 
-from service.ledger import keys
+from service.ledger.registry import keys
 from service.main import create_app
 from service.settings import Settings
 

@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from service.api import problems
-from service.ledger import keys
-from service.ledger.policy import Policy
-from service.ledger.states import RequestStatus
+from service.ledger.database.states import RequestStatus
+from service.ledger.registry import keys
+from service.ledger.registry.policy import Policy
 from service.main import create_app
 from service.settings import Settings
 from tests import factories

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from service.ledger import db, requests, transactions
-from service.ledger.states import RequestStatus
-from service.ledger.tables import Dataset, DeletionRequest
+from service.ledger.database import db, transactions
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import Dataset, DeletionRequest
+from service.ledger.requests import lifecycle
 from tests import factories
 from tests.service.api import callers
 
@@ -91,7 +92,7 @@ def test_transaction_of_a_worker_is_repeated_after_a_deadlock(patient: Engine) -
     @transactions.repeated
     def approve() -> None:
         with db.session_factory(patient).begin() as session:
-            requests.approve(session, waiting, actor="worker:w", now=factories.NOW)
+            lifecycle.approve(session, waiting, actor="worker:w", now=factories.NOW)
 
     _in_a_deadlock(patient, approve)
     with Session(patient) as session:

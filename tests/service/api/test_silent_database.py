@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from service.ledger import keys
+from service.ledger.registry import keys
 from service.main import create_app
 from service.settings import Settings
 from tests import factories, proxy

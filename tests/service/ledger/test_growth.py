@@ -11,21 +11,14 @@ from sqlalchemy import Engine, event, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
-from service.ledger import (
-    batches,
-    claims,
-    db,
-    erasures,
-    holds,
-    leases,
-    lineage,
-    matching,
-    requests,
-    suppressions,
-    versions,
-)
-from service.ledger.states import RequestStatus
-from service.ledger.tables import Batch, Dataset, Model, Record, RequestRecord, Version
+from service.ledger.batches import claims, execution, holds, leases
+from service.ledger.database import db
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import Batch, Dataset, Model, Record, RequestRecord, Version
+from service.ledger.obligations import erasures
+from service.ledger.registry import lineage, versions
+from service.ledger.requests import lifecycle, suppressions
+from service.ledger.selection import matching
 from tests import factories
 from tests.service import announcements
 from workers.jobs import plans
@@ -194,14 +187,14 @@ def test_a_record_excluded_for_another_model_keeps_the_revision_from_being_clean
 
 
 def ask(session: Session, data: Dataset, *asks: matching.Ask) -> list[str]:
-    outcomes = requests.record_many(
+    outcomes = lifecycle.record_many(
         session,
-        [requests.Submission(one, "key_test") for one in asks],
+        [lifecycle.Submission(one, "key_test") for one in asks],
         digester=factories.DIGESTER,
         now=factories.NOW,
     )
     for one in outcomes:
-        assert isinstance(one, requests.Receipt), one
+        assert isinstance(one, lifecycle.Receipt), one
     return [str(one.answer["id"]) for one in outcomes]
 
 
@@ -226,17 +219,17 @@ def test_a_class_request_is_a_label_and_means_what_a_list_of_its_rows_did(
     labelled = matching.Ask(data.name, "class", label=1)
     first, *others = ask(session, data, *[labelled] * 20)
     assert session.query(RequestRecord).count() == 0
-    assert requests.rows(session, first) == [1, 4, 7, 10]
+    assert lifecycle.rows(session, first) == [1, 4, 7, 10]
     batch, held = claimed(session, model)
     # All who ask for the class at once wait for one batch.
-    assert len(batches.erasures_of(session, batch)) == 20
-    assert (batch.kind, batches.rows(session, batch)) == ("class", [1, 4, 7])
+    assert len(execution.erasures_of(session, batch)) == 20
+    assert (batch.kind, execution.rows(session, batch)) == ("class", [1, 4, 7])
     excluded = select(Record.row).where(Record.excluded_revision.is_not(None)).order_by(Record.row)
     assert session.scalars(excluded).all() == [1, 4, 7, 10]
     assert suppressions.about_to_be_erased(session, data)[0] == []
     assert plans._never_seen(session, batch, data.id) == [10]
     version = factories.version(session, model, parent=base, batch_id=batch.id)
-    batches.complete(session, batch, version, held=held, now=factories.NOW)
+    execution.complete(session, batch, version, held=held, now=factories.NOW)
     session.flush()
     assert versions.contains_forgotten(session, model, base) == sorted([first, *others])
     assert versions.contains_forgotten(session, model, version) == []

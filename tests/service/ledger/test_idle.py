@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import URL, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from service.ledger import db, leases
+from service.ledger.batches import leases
+from service.ledger.database import db
 from tests.factories import NOW
 
 

@@ -29,31 +29,17 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger import (
-    audit,
-    batches,
-    claims,
-    db,
-    erasures,
-    leases,
-    lineage,
-    locks,
-    matching,
-    purges,
-    requests,
-    runs,
-    shares,
-    suppressions,
-    versions,
-)
-from service.ledger.states import (
+from service.ledger.audit import chain
+from service.ledger.batches import claims, execution, leases
+from service.ledger.database import db, locks
+from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
     IllegalMove,
     RequestStatus,
     VersionStatus,
 )
-from service.ledger.tables import (
+from service.ledger.database.tables import (
     Batch,
     BatchRecord,
     Dataset,
@@ -64,6 +50,12 @@ from service.ledger.tables import (
     TrainingRun,
     Version,
 )
+from service.ledger.destruction import purges
+from service.ledger.obligations import erasures, shares
+from service.ledger.registry import lineage, versions
+from service.ledger.requests import lifecycle, suppressions
+from service.ledger.selection import matching
+from service.ledger.training import runs
 from tests import factories
 from tests.factories import DIGESTER, NOW
 
@@ -74,7 +66,7 @@ EXAMPLES = int(os.environ.get("UNLEARN_TEST_EXAMPLES", "8"))
 ROWS = 5
 LEASE_SECONDS = 30
 WINDOW_SECONDS = 60
-RETRY = batches.Retry(max_attempts=1, backoff_seconds=1.0)
+RETRY = execution.Retry(max_attempts=1, backoff_seconds=1.0)
 WORKERS = ("w1", "w2")
 MODELS = (0, 1)
 OPEN = erasures.OPEN
@@ -145,7 +137,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(rows=row_sets)
     def ask(self, rows: set[int]) -> None:
         with self.sessions.begin() as session:
-            receipt = requests.record(
+            receipt = lifecycle.record(
                 session,
                 matching.Ask(self.name, "records", tuple(f"r{row}" for row in rows)),
                 principal="key_test",
@@ -171,7 +163,7 @@ class Ledger(RuleBasedStateMachine):
         with self.sessions() as session:
             may = session.get_one(DeletionRequest, request_id).status == RequestStatus.ACCEPTED
         refused = self._refused(
-            Conflict, lambda session: requests.cancel(session, request_id, actor="key:k")
+            Conflict, lambda session: lifecycle.cancel(session, request_id, actor="key:k")
         )
         assert refused != may
         if may:
@@ -181,7 +173,7 @@ class Ledger(RuleBasedStateMachine):
     def retry(self) -> None:
         with self.sessions.begin() as session:
             for request in self._requests(session, RequestStatus.NEEDS_REVIEW):
-                requests.retry(session, request.id, actor="key:k")
+                lifecycle.retry(session, request.id, actor="key:k")
 
     @rule(n=st.sampled_from(MODELS), data=st.data())
     def promote_by_hand(self, n: int, data: st.DataObject) -> None:
@@ -259,7 +251,7 @@ class Ledger(RuleBasedStateMachine):
         overtaken = self._overtaken(n, work)
         refused = self._refused(
             leases.LeaseLost,
-            lambda s: batches.fail(
+            lambda s: execution.fail(
                 s,
                 s.get_one(Batch, work.batch_id),
                 held=work.held,
@@ -278,7 +270,7 @@ class Ledger(RuleBasedStateMachine):
         overtaken = self._overtaken(n, work)
         refused = self._refused(
             leases.LeaseLost,
-            lambda s: batches.hand_back(
+            lambda s: execution.hand_back(
                 s, s.get_one(Batch, work.batch_id), held=work.held, because="x", now=self.now
             ),
         )
@@ -462,7 +454,7 @@ class Ledger(RuleBasedStateMachine):
                 break
         assert self._settled()
         with self.sessions() as session:
-            assert audit.verify(session).sound
+            assert chain.verify(session).sound
         self.production_holds_nothing_forgotten()
 
     # Helpers.
@@ -495,8 +487,8 @@ class Ledger(RuleBasedStateMachine):
             if batch is None:
                 self.working.pop((worker, n), None)
                 return
-            members = batches.erasures_of(session, batch)
-            rows = set(batches.rows(session, batch))
+            members = execution.erasures_of(session, batch)
+            rows = set(execution.rows(session, batch))
             taken = self._taken_rows(members)
             self.excluded |= taken
             base = batch.base_version_id
@@ -518,11 +510,11 @@ class Ledger(RuleBasedStateMachine):
             model = session.get_one(Model, known.id)
             if not work.rows:
                 versions.require_production(session, base)
-                batches.complete(session, batch, base, held=work.held, now=self.now)
+                execution.complete(session, batch, base, held=work.held, now=self.now)
                 return
             catching_up = base.status == VersionStatus.CANDIDATE
             version = self._register(session, model, parent=base, batch=batch, anchor=retrained)
-            batches.complete(session, batch, version, held=work.held, now=self.now)
+            execution.complete(session, batch, version, held=work.held, now=self.now)
             known.holds[version.id] = (
                 set(range(ROWS)) - self.excluded if retrained else known.holds[base.id] - work.rows
             )
@@ -535,14 +527,14 @@ class Ledger(RuleBasedStateMachine):
         with self.sessions() as session:
             base = session.get_one(Version, work.base)
             moved = known.production != work.base and base.status != VersionStatus.CANDIDATE
-            members = batches.erasures_of(session, session.get_one(Batch, work.batch_id))
+            members = execution.erasures_of(session, session.get_one(Batch, work.batch_id))
         refused = self._refused((leases.LeaseLost, versions.ProductionMoved), act)
         assert refused == (overtaken or moved)
         if refused:
             known.holds = {k: v for k, v in known.holds.items() if k in known.chain}
             if not overtaken:  # as the pipeline does
                 with self.sessions.begin() as session:
-                    batches.hand_back(
+                    execution.hand_back(
                         session,
                         session.get_one(Batch, work.batch_id),
                         held=work.held,

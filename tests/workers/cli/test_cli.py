@@ -12,7 +12,7 @@ import typer
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner, Result
 
-from service.ledger import db, schema
+from service.ledger.database import db, schema
 from workers import cli
 
 #: Every command that opens the ledger, with arguments that it would accept.

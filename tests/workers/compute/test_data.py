@@ -7,7 +7,7 @@ import torch
 from sqlalchemy import select
 
 from models_store import open_store
-from service.ledger.tables import Dataset
+from service.ledger.database.tables import Dataset
 from tests.workers.place import Place
 from workers.compute import data
 from workers.compute.workspace import Workspace

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from service.ledger import datasets, db, models, schema
-from service.ledger.policy import Policy
-from service.ledger.tables import Model
+from service.ledger.database import db, schema
+from service.ledger.database.tables import Model
+from service.ledger.registry import datasets, models
+from service.ledger.registry.policy import Policy
 from service.messages.failures import Failure, FailureKind
 from service.settings import Settings
 from tests.workers import place

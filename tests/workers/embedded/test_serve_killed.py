@@ -14,8 +14,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from service.ledger import db
-from service.ledger.tables import Capability
+from service.ledger.database import db
+from service.ledger.database.tables import Capability
 from tests.faults.servers import free_port
 
 DEADLINE_SECONDS = 120

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from sqlalchemy import select
 
-from service.ledger import claims
-from service.ledger.tables import Model, Version
+from service.ledger.batches import claims
+from service.ledger.database.tables import Model, Version
 from tests.workers.jobs.test_class_forgetting import LENIENT, ask_for_class
 from tests.workers.place import Place
 from unlearning.core import objective

@@ -8,10 +8,13 @@ from sqlalchemy import select
 
 from models_store import open_store
 from service.errors import Unprocessable
-from service.ledger import consolidation, intake, runs, verifications, versions
-from service.ledger.matching import Ask
-from service.ledger.states import BatchStatus, RequestStatus
-from service.ledger.tables import Dataset, Model, Version
+from service.ledger.database.states import BatchStatus, RequestStatus
+from service.ledger.database.tables import Dataset, Model, Version
+from service.ledger.registry import versions
+from service.ledger.reports import verifications
+from service.ledger.requests import intake
+from service.ledger.selection.matching import Ask
+from service.ledger.training import consolidation, runs
 from service.messages.train import TRAIN
 from tests.workers.place import Place
 from workers.jobs import pipeline, train

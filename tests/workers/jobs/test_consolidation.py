@@ -10,10 +10,14 @@ import pytest
 from sqlalchemy import select
 
 from service import audit_file
-from service.ledger import audit, consolidation, db, report, runs, verifications, versions
-from service.ledger.signing import Signer
-from service.ledger.states import RequestStatus, RunStatus, VersionStatus
-from service.ledger.tables import AuditEvent, Model, TrainingRun, Version
+from service.ledger.audit import chain
+from service.ledger.audit.signing import Signer
+from service.ledger.database import db
+from service.ledger.database.states import RequestStatus, RunStatus, VersionStatus
+from service.ledger.database.tables import AuditEvent, Model, TrainingRun, Version
+from service.ledger.registry import versions
+from service.ledger.reports import report, verifications
+from service.ledger.training import consolidation, runs
 from tests.workers.place import Place
 from unlearning import verification
 from unlearning.verification.statistics import divergence
@@ -174,7 +178,7 @@ def test_report_compares_the_approximate_versions_with_the_exact_one(town: Place
     assert audit_file.verify_bytes(document.encode()).ok
     with town.runtime.session() as session:
         line = session.scalars(
-            select(AuditEvent).filter_by(action=audit.Action.VERSION_COMPARED)
+            select(AuditEvent).filter_by(action=chain.Action.VERSION_COMPARED)
         ).one()
         assert (line.subject, line.data["with"]["version"]) == ("version:m/3", 2)
 

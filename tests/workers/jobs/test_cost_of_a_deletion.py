@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event, select
 
-from service.ledger.states import RequestStatus
-from service.ledger.tables import Record
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import Record
 from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess

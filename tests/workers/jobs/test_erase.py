@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from service.ledger.states import RequestStatus
-from service.ledger.tables import AuditEvent, Dataset, Model, Record
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import AuditEvent, Dataset, Model, Record
 from tests.workers.place import Place
 from workers.jobs import erase, pipeline
 

@@ -8,9 +8,12 @@ import pytest
 from sqlalchemy import select
 
 from service.errors import Conflict
-from service.ledger import audit, holds, next_batch, runs, versions
-from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
-from service.ledger.tables import AuditEvent, Batch, DeletionRequest, Model, Version
+from service.ledger.audit import chain
+from service.ledger.batches import holds, next_batch
+from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
+from service.ledger.database.tables import AuditEvent, Batch, DeletionRequest, Model, Version
+from service.ledger.registry import versions
+from service.ledger.training import runs
 from tests.workers.place import Place
 from workers.fault_points import InjectedFault
 from workers.jobs import erase, pipeline, train
@@ -87,7 +90,7 @@ def test_a_retrain_that_lost_accuracy_is_held_and_the_old_version_stays_live(poo
     # Another look, by whichever worker, changes nothing.
     pipeline.run_due(poor.second())
     assert len(poor.versions()) == 2
-    assert _actions(poor).count(audit.Action.BATCH_HELD.value) == 1
+    assert _actions(poor).count(chain.Action.BATCH_HELD.value) == 1
 
 
 def test_approval_lets_it_go_live_at_once(poor: Place) -> None:

@@ -11,21 +11,10 @@ from sqlalchemy import select
 
 from service import audit_file
 from service.errors import Conflict
-from service.ledger import (
-    canonical,
-    holds,
-    imports,
-    measurements,
-    models,
-    record_lists,
-    report,
-    signing,
-    verifications,
-    versions,
-)
-from service.ledger.policy import Policy
-from service.ledger.states import ErasureStatus, RequestStatus, VersionStatus
-from service.ledger.tables import (
+from service.ledger.audit import canonical, signing
+from service.ledger.batches import holds
+from service.ledger.database.states import ErasureStatus, RequestStatus, VersionStatus
+from service.ledger.database.tables import (
     Batch,
     BatchRecord,
     Dataset,
@@ -34,6 +23,10 @@ from service.ledger.tables import (
     Model,
     Version,
 )
+from service.ledger.registry import imports, models, versions
+from service.ledger.registry.policy import Policy
+from service.ledger.reports import measurements, report, verifications
+from service.ledger.selection import record_lists
 from tests.stored import save
 from tests.workers.place import Place
 from unlearning.architectures import Classifier, Transform, classifier

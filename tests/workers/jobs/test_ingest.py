@@ -9,7 +9,7 @@ import pytest
 from sklearn import datasets
 
 from models_store import errors, open_store
-from service.ledger import datasets as datasets_of_ledger
+from service.ledger.registry import datasets as datasets_of_ledger
 from service.settings import Settings
 from workers.compute.process import ComputeProcess
 from workers.jobs import ingest

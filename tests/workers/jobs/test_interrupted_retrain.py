@@ -12,11 +12,11 @@ from sqlalchemy import select
 
 from models_store import open_store
 from service import audit_file
-from service.ledger import canonical, leases, report, withdrawals
-from service.ledger.policy import MethodChoice
-from service.ledger.signing import Signer
-from service.ledger.states import BatchStatus
-from service.ledger.tables import (
+from service.ledger.audit import canonical
+from service.ledger.audit.signing import Signer
+from service.ledger.batches import leases
+from service.ledger.database.states import BatchStatus
+from service.ledger.database.tables import (
     AuditEvent,
     Batch,
     BatchState,
@@ -25,6 +25,9 @@ from service.ledger.tables import (
     Record,
     Version,
 )
+from service.ledger.destruction import withdrawals
+from service.ledger.registry.policy import MethodChoice
+from service.ledger.reports import report
 from service.messages.unlearn import UNLEARN, Answer
 from tests.workers.jobs.test_interrupted_training import kept
 from tests.workers.place import Place

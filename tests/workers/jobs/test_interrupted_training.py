@@ -12,10 +12,12 @@ from sqlalchemy import select
 
 from models_store import open_store
 from service.errors import Conflict
-from service.ledger import report, runs, versions
-from service.ledger.signing import Signer
-from service.ledger.states import RequestStatus, RunStatus, VersionStatus
-from service.ledger.tables import AuditEvent, Dataset, Model, Record, TrainingRun, Version
+from service.ledger.audit.signing import Signer
+from service.ledger.database.states import RequestStatus, RunStatus, VersionStatus
+from service.ledger.database.tables import AuditEvent, Dataset, Model, Record, TrainingRun, Version
+from service.ledger.registry import versions
+from service.ledger.reports import report
+from service.ledger.training import runs
 from tests.workers.jobs.test_train import get, queue
 from tests.workers.place import Place
 from tests.workers.schedule.test_lanes import DEADLINE_SECONDS, running, until

@@ -15,17 +15,20 @@ from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import DBAPIError
 
 from service.errors import ServiceError
-from service.ledger import db, intake, runs
-from service.ledger.matching import Ask
-from service.ledger.states import RequestStatus
-from service.ledger.tables import AuditEvent, Dataset, DeletionRequest, Model
+from service.ledger.database import db
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import AuditEvent, Dataset, DeletionRequest, Model
+from service.ledger.requests import intake
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from tests import factories
 from tests.workers import writers
 from tests.workers.writers import World, Writer
 
 pytestmark = pytest.mark.postgres
 
-#: The order that ``service.ledger.locks`` states; tables that are not named come before the last.
+#: The order that ``service.ledger.database.locks`` states; tables that are not named come before
+#: the last.
 ORDER = ("leases", "datasets", "models", "training_runs", "deletion_requests", "erasures")
 LAST = "audit_head"
 

@@ -10,22 +10,24 @@ import pytest
 from sqlalchemy import select
 
 from service import audit_file
-from service.ledger import (
-    canonical,
-    datasets,
-    db,
-    intake,
-    models,
-    report,
-    runs,
-    signing,
-    verifications,
+from service.ledger.audit import canonical, signing
+from service.ledger.database import db
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import (
+    Artifact,
+    Dataset,
+    DeletionRequest,
+    Model,
+    Record,
+    Version,
 )
-from service.ledger.digests import Digester
-from service.ledger.matching import Ask
-from service.ledger.policy import Policy
-from service.ledger.states import RequestStatus
-from service.ledger.tables import Artifact, Dataset, DeletionRequest, Model, Record, Version
+from service.ledger.registry import datasets, models
+from service.ledger.registry.policy import Policy
+from service.ledger.reports import report, verifications
+from service.ledger.requests import intake
+from service.ledger.selection.digests import Digester
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from service.messages.parts import Saved
 from service.messages.unlearn import Answer
 from service.settings import Settings

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from service.ledger import report
-from service.ledger.disclosure import LEAST_ROWS
-from service.ledger.signing import Signer
-from service.ledger.tables import Verification, Version
+from service.ledger.audit.signing import Signer
+from service.ledger.database.tables import Verification, Version
+from service.ledger.reports import report
+from service.ledger.reports.disclosure import LEAST_ROWS
 from tests.workers.place import Place
 
 SIGNER = Signer.from_seed(bytes(range(32)))

@@ -11,11 +11,15 @@ from PIL import Image
 from sqlalchemy import select
 
 from models_store import open_store
-from service.ledger import datasets, db, intake, models, runs, schema, verifications
-from service.ledger.matching import Ask
-from service.ledger.policy import Policy
-from service.ledger.states import RequestStatus
-from service.ledger.tables import Batch, Model
+from service.ledger.database import db, schema
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import Batch, Model
+from service.ledger.registry import datasets, models
+from service.ledger.registry.policy import Policy
+from service.ledger.reports import verifications
+from service.ledger.requests import intake
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from service.settings import Settings
 from tests.workers import place
 from tests.workers.place import Place

@@ -7,9 +7,12 @@ import pytest
 from sqlalchemy import select
 
 from models_store import open_store
-from service.ledger import audit, claims, leases, requests, versions
-from service.ledger.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
-from service.ledger.tables import Dataset, Model, Version
+from service.ledger.audit import chain
+from service.ledger.batches import claims, leases
+from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
+from service.ledger.database.tables import Dataset, Model, Version
+from service.ledger.registry import versions
+from service.ledger.requests import lifecycle
 from tests.stored import load
 from tests.workers.place import Place
 from workers.compute.process import Stopping
@@ -38,7 +41,7 @@ def assert_forgotten_once(town: Place, request_id: str, rows: list[int]) -> None
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
         assert versions.contains_forgotten(session, model, live) == []
-        assert audit.verify(session).sound
+        assert chain.verify(session).sound
     array = town.array()
     assert not array.rows[rows].any()
     assert [move.version_id for move in town.moves()].count(live.id) == 1
@@ -192,7 +195,7 @@ def test_damage_without_a_way_out_ends_in_review_and_may_be_retried_after_a_repa
     assert len(town.batches()) == town.settings.max_attempts
     (town.settings.store / "checkpoints" / digest / "tensors.safetensors").write_bytes(before)
     with town.runtime.session() as session:
-        requests.retry(session, request, actor="key:k")
+        lifecycle.retry(session, request, actor="key:k")
     work_through(town)
     assert_forgotten_once(town, request, rows)
 

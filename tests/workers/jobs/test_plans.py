@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from service.ledger import lineage, pools, verifications, versions
-from service.ledger.policy import Policy
-from service.ledger.states import RequestStatus, VersionStatus
-from service.ledger.tables import Batch, Model, Record, Version
+from service.ledger.batches import pools
+from service.ledger.database.states import RequestStatus, VersionStatus
+from service.ledger.database.tables import Batch, Model, Record, Version
+from service.ledger.registry import lineage, versions
+from service.ledger.registry.policy import Policy
+from service.ledger.reports import verifications
 from tests import factories
 from tests.workers.place import Place
 from workers.jobs import plans

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.ledger import versions
+from service.ledger.registry import versions
 from tests.workers.place import Place
 from workers.jobs import prepare
 

@@ -11,9 +11,13 @@ from sqlalchemy import select
 
 from models_store import open_store
 from service import audit_file
-from service.ledger import canonical, pools, purges, report, signing, versions
-from service.ledger.states import VersionStatus
-from service.ledger.tables import Artifact, AuditEvent, Lease, Model, Version
+from service.ledger.audit import canonical, signing
+from service.ledger.batches import pools
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Artifact, AuditEvent, Lease, Model, Version
+from service.ledger.destruction import purges
+from service.ledger.registry import versions
+from service.ledger.reports import report
 from tests.stored import load, save
 from tests.workers.place import Place
 from workers.fault_points import InjectedFault

@@ -11,10 +11,14 @@ import pytest
 from sqlalchemy import select
 
 from service import audit_file
-from service.ledger import audit, canonical, db, report, runs, signing, versions
-from service.ledger.signing import Signer
-from service.ledger.states import RequestStatus, VersionStatus
-from service.ledger.tables import Artifact, AuditEvent, Model, Version
+from service.ledger.audit import canonical, chain, signing
+from service.ledger.audit.signing import Signer
+from service.ledger.database import db
+from service.ledger.database.states import RequestStatus, VersionStatus
+from service.ledger.database.tables import Artifact, AuditEvent, Model, Version
+from service.ledger.registry import versions
+from service.ledger.reports import report
+from service.ledger.training import runs
 from tests.stored import save
 from tests.workers.place import Place
 from workers.jobs import erase, prepare, purge, train
@@ -89,10 +93,10 @@ def told(town: Place, number: int) -> dict:
         )
 
 
-def receipts(town: Place, action: audit.Action = audit.Action.VERSION_PURGED) -> dict[str, dict]:
+def receipts(town: Place, action: chain.Action = chain.Action.VERSION_PURGED) -> dict[str, dict]:
     """Receipts in the audit chain by the version they are about."""
     with town.runtime.session() as session:
-        assert audit.verify(session).sound
+        assert chain.verify(session).sound
         lines = session.scalars(select(AuditEvent).filter_by(action=action))
         return {line.subject: line.data["receipt"] for line in lines}
 
@@ -141,7 +145,7 @@ def test_everything_that_carries_forgotten_records_is_gone_after_the_window(
     # The running sums went as soon as version 4 had its own, with a receipt of their own.
     sums = {one for one in of[3] if one[0] == "states"}
     assert_signed(town, receipts(town)["version:m/3"], "version:m/3", of[3] - scores - sums)
-    superseded = receipts(town, audit.Action.VERSION_STATE_DESTROYED)
+    superseded = receipts(town, chain.Action.VERSION_STATE_DESTROYED)
     assert_signed(town, superseded["version:m/3"], "version:m/3", sums)
 
     # The anchor stays while the live version steps from it, and the report says so.

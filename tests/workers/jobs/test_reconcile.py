@@ -9,8 +9,8 @@ import numpy as np
 from sqlalchemy import delete
 from typer.testing import CliRunner, Result
 
-from service.ledger.states import ErasureStatus, RequestStatus
-from service.ledger.tables import Erasure
+from service.ledger.database.states import ErasureStatus, RequestStatus
+from service.ledger.database.tables import Erasure
 from tests.workers.place import Place
 from workers import cli
 from workers.jobs import erase, reconcile

@@ -11,9 +11,9 @@ import torch
 from sqlalchemy import select
 
 from models_store import open_store
-from service.ledger import disclosure, verifications
-from service.ledger.states import RequestStatus
-from service.ledger.tables import Artifact, Lease, Model
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import Artifact, Lease, Model
+from service.ledger.reports import disclosure, verifications
 from tests.stored import load
 from tests.workers.place import Place
 from unlearning.verification.attacks import lira

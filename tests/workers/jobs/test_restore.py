@@ -12,10 +12,13 @@ from sqlalchemy import select
 from typer.testing import CliRunner, Result
 
 from models_store import open_store
-from service.ledger import audit, canonical, keys, requests, versions, withdrawals
-from service.ledger.signing import Signer
-from service.ledger.states import RequestStatus, VersionStatus
-from service.ledger.tables import ApiKey, AuditEvent, Dataset, Model, Record, Version
+from service.ledger.audit import canonical, chain
+from service.ledger.audit.signing import Signer
+from service.ledger.database.states import RequestStatus, VersionStatus
+from service.ledger.database.tables import ApiKey, AuditEvent, Dataset, Model, Record, Version
+from service.ledger.destruction import withdrawals
+from service.ledger.registry import keys, versions
+from service.ledger.requests import lifecycle
 from tests.workers.place import Place
 from workers.cli import app
 from workers.jobs import erase, purge, restore
@@ -79,7 +82,7 @@ def assert_gone(town: Place, rows: list[int]) -> None:
         assert versions.contains_forgotten(session, model, live) == []
         records = session.scalars(select(Record).where(Record.row.in_(rows))).all()
         assert all(one.erased_at and one.excluded_revision for one in records)
-        assert audit.verify(session).sound
+        assert chain.verify(session).sound
     assert not town.array().rows[rows].any()
 
 
@@ -123,7 +126,7 @@ def test_restored_backup_forgets_again_under_the_same_request(
     assert town.versions()[0].status == VersionStatus.RETIRED
     with town.runtime.session() as session:
         line = session.scalars(
-            select(AuditEvent).filter_by(action=audit.Action.RESTORE_REPLAYED)
+            select(AuditEvent).filter_by(action=chain.Action.RESTORE_REPLAYED)
         ).one()
         assert (line.actor, line.data["requests"], line.data["records"]) == ("cli", 1, 30)
 
@@ -233,7 +236,7 @@ def test_cancelled_request_and_revoked_key_stay_so(town: Place, tmp_path: Path) 
     backups = Backups(town, tmp_path / "backup")
     backups.take()
     with town.runtime.session() as session:
-        requests.cancel(session, request, actor="key:k")
+        lifecycle.cancel(session, request, actor="key:k")
         keys.revoke(session, key.id, actor="cli")
     backups.command("export", str(backups.list))
     backups.restore()

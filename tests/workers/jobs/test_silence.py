@@ -15,8 +15,9 @@ from sqlalchemy import Engine, make_url, select
 from sqlalchemy.orm import Session
 
 from service import broker
-from service.ledger import datasets, db, heartbeats
-from service.ledger.tables import Dataset, Worker
+from service.ledger.database import db
+from service.ledger.database.tables import Dataset, Worker
+from service.ledger.registry import datasets, heartbeats
 from service.settings import Settings
 from tests import proxy
 from workers.demo import digits as demo_digits

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from service.ledger import datasets, leases, previews, records, withdrawals
-from service.ledger.intake import DatasetNotReady
-from service.ledger.matching import Ask
-from service.ledger.states import DatasetStatus, RequestStatus
-from service.ledger.tables import AuditEvent, DeletionRequest, Suppression
+from service.ledger.batches import leases
+from service.ledger.database.states import DatasetStatus, RequestStatus
+from service.ledger.database.tables import AuditEvent, DeletionRequest, Suppression
+from service.ledger.destruction import withdrawals
+from service.ledger.registry import datasets, records
+from service.ledger.requests import previews
+from service.ledger.requests.intake import DatasetNotReady
+from service.ledger.selection.matching import Ask
 from tests.workers.shop import ROWS, Shop
 from workers.jobs import erase, ingest, slices
 from workers.runtime import Runtime

@@ -10,20 +10,15 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from service.ledger import (
-    datasets,
-    identifiers,
-    records,
-    removals,
-    requests,
-    suppressions,
-    withdrawals,
-)
-from service.ledger.identifiers import Case
-from service.ledger.intake import DatasetNotReady
-from service.ledger.matching import Ask
-from service.ledger.states import DatasetStatus, RequestStatus
-from service.ledger.tables import Dataset, DeletionRequest, Suppression
+from service.ledger.database import identifiers
+from service.ledger.database.identifiers import Case
+from service.ledger.database.states import DatasetStatus, RequestStatus
+from service.ledger.database.tables import Dataset, DeletionRequest, Suppression
+from service.ledger.destruction import removals, withdrawals
+from service.ledger.registry import datasets, records
+from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests.intake import DatasetNotReady
+from service.ledger.selection.matching import Ask
 from tests.service.api import callers
 from tests.workers.shop import ROWS, Shop
 from workers import cli
@@ -65,7 +60,7 @@ def test_a_person_is_kept_out_before_their_rows_are_overwritten(shop: Shop) -> N
     request = shop.ask("visits", subject_id="Person-2")
     assert shop.left_out("visits-2", path) == 4
     with shop.runtime.session() as session:
-        requests.cancel(session, request, actor="key:k")
+        lifecycle.cancel(session, request, actor="key:k")
     assert shop.left_out("visits-3", path) == 0
 
 
@@ -337,11 +332,11 @@ def _ask_both(shop: Shop) -> None:
         Ask(None, "subject", subject_id="Person-2"),
         Ask("visits-2", "subject", subject_id="Person-2"),
     ]
-    submissions = [requests.Submission(ask, "key_test") for ask in asks]
+    submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
     with shop.runtime.session() as session:
         now, digester = shop.runtime.now(), shop.runtime.digester
-        done, refused = requests.record_many(session, submissions, digester=digester, now=now)
-    assert isinstance(done, requests.Receipt)
+        done, refused = lifecycle.record_many(session, submissions, digester=digester, now=now)
+    assert isinstance(done, lifecycle.Receipt)
     assert isinstance(refused, DatasetNotReady)
 
 

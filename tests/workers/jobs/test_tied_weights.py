@@ -11,7 +11,7 @@ from sqlalchemy import select
 from torch import nn
 
 from models_store import open_store
-from service.ledger.tables import Dataset
+from service.ledger.database.tables import Dataset
 from service.messages import parts
 from service.messages.describe import Request
 from tests.stored import check_file, receive

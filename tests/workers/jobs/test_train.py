@@ -7,9 +7,11 @@ import re
 import pytest
 from sqlalchemy import select
 
-from service.ledger import leases, runs, versions
-from service.ledger.states import RequestStatus, RunStatus, VersionStatus
-from service.ledger.tables import Model, TrainingRun
+from service.ledger.batches import leases
+from service.ledger.database.states import RequestStatus, RunStatus, VersionStatus
+from service.ledger.database.tables import Model, TrainingRun
+from service.ledger.registry import versions
+from service.ledger.training import runs
 from service.messages.train import TRAIN, Answer, Request
 from tests.workers.jobs.test_pipeline import assert_forgotten_once
 from tests.workers.place import Place

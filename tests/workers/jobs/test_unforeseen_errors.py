@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger import claims, models
-from service.ledger.policy import Policy
-from service.ledger.states import BatchStatus, RequestStatus
-from service.ledger.tables import Model
+from service.ledger.batches import claims
+from service.ledger.database.states import BatchStatus, RequestStatus
+from service.ledger.database.tables import Model
+from service.ledger.registry import models
+from service.ledger.registry.policy import Policy
 from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess

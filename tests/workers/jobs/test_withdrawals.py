@@ -15,19 +15,9 @@ from typer.testing import CliRunner, Result
 
 from models_store import errors, open_store
 from service import audit_file
-from service.ledger import (
-    audit,
-    canonical,
-    datasets,
-    intake,
-    report,
-    runs,
-    signing,
-    withdrawals,
-)
-from service.ledger.matching import Ask
-from service.ledger.signing import Signer
-from service.ledger.states import (
+from service.ledger.audit import canonical, chain, signing
+from service.ledger.audit.signing import Signer
+from service.ledger.database.states import (
     BatchStatus,
     DatasetStatus,
     ErasureStatus,
@@ -35,7 +25,21 @@ from service.ledger.states import (
     RunStatus,
     VersionStatus,
 )
-from service.ledger.tables import AuditEvent, Dataset, Erasure, Model, Record, TrainingRun, Version
+from service.ledger.database.tables import (
+    AuditEvent,
+    Dataset,
+    Erasure,
+    Model,
+    Record,
+    TrainingRun,
+    Version,
+)
+from service.ledger.destruction import withdrawals
+from service.ledger.registry import datasets
+from service.ledger.reports import report
+from service.ledger.requests import intake
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from tests.workers import place
 from tests.workers.place import Place
 from workers.cli import app
@@ -80,7 +84,7 @@ def withdraw_dataset(town: Place, name: str = "digits") -> None:
 def receipts(town: Place, action: str) -> list[dict]:
     """Receipts of the chain, each with a signature that holds."""
     with town.runtime.session() as session:
-        assert audit.verify(session).sound
+        assert chain.verify(session).sound
         lines = session.scalars(select(AuditEvent).filter_by(action=action))
         found = [line.data["receipt"] for line in lines]
     keys = signing.read_keys(signing.public_keys(town.settings))

@@ -14,7 +14,7 @@ import scipy.io
 from PIL import Image
 from sklearn import datasets
 
-from service.ledger import identifiers
+from service.ledger.database import identifiers
 from workers import readers
 from workers.readers import Columns
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from service.ledger.identifiers import Case
+from service.ledger.database.identifiers import Case
 from workers import readers
 from workers.readers import ReadError
 

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from service import broker, wake
-from service.ledger.states import RequestStatus
+from service.ledger.database.states import RequestStatus
 from service.settings import Settings
 from tests.workers.place import Place
 from workers.embedded import serve

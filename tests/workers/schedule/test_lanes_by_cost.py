@@ -9,12 +9,16 @@ from sqlalchemy import select
 
 from models_store import open_store
 from service import audit_file
-from service.ledger import canonical, datasets, intake, models, report, runs, versions
-from service.ledger.matching import Ask
-from service.ledger.policy import Policy
-from service.ledger.signing import Signer
-from service.ledger.states import BatchStatus, RequestStatus
-from service.ledger.tables import Artifact, AuditEvent, Model, Version
+from service.ledger.audit import canonical
+from service.ledger.audit.signing import Signer
+from service.ledger.database.states import BatchStatus, RequestStatus
+from service.ledger.database.tables import Artifact, AuditEvent, Model, Version
+from service.ledger.registry import datasets, models, versions
+from service.ledger.registry.policy import Policy
+from service.ledger.reports import report
+from service.ledger.requests import intake
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from tests.workers.place import Place
 from tests.workers.schedule.test_lanes import running, until
 from workers.demo import digits as demo_digits

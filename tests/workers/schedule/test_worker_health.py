@@ -13,8 +13,8 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
-from service.ledger import heartbeats
-from service.ledger.tables import Worker
+from service.ledger.database.tables import Worker
+from service.ledger.registry import heartbeats
 from service.settings import Settings
 from tests.factories import NOW
 from tests.workers.jobs.test_interrupted_training import train_for_long, trains

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from models_store import open_store
 from service.errors import NotFound
-from service.ledger import datasets, db
-from service.ledger import inspections as ledger_inspections
-from service.ledger.tables import AuditEvent, DatasetInspection, Record
+from service.ledger.database import db
+from service.ledger.database.tables import AuditEvent, DatasetInspection, Record
+from service.ledger.registry import datasets
+from service.ledger.registry import inspections as ledger_inspections
 from tests.factories import NOW
 from tests.service.api import callers
 from workers import cli, readers

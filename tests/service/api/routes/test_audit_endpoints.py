@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.ledger import canonical, chain, signing
+from service.ledger.audit import canonical, hash_chain, signing
 from service.settings import Settings
 from tests import factories
 from tests.service.api import callers
@@ -48,9 +48,9 @@ def test_events_are_a_chain_that_anyone_can_check(app: FastAPI, auditor: TestCli
             break
         params["cursor"] = page["next_cursor"]
     lines.reverse()
-    previous = chain.GENESIS
+    previous = hash_chain.GENESIS
     for number, line in enumerate(lines, start=1):
-        assert chain.problem(line, seq=number, previous_hash=previous) is None
+        assert hash_chain.problem(line, seq=number, previous_hash=previous) is None
         previous = str(line["hash"])
     assert [line["action"] for line in lines].count("deletion_request:accepted") == 5
 

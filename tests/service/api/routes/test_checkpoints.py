@@ -16,9 +16,9 @@ from sqlalchemy import Engine, select
 from models_store import open_store
 from service.api import auth
 from service.api.routes import checkpoints as door
-from service.ledger import models
-from service.ledger.states import VersionStatus
-from service.ledger.tables import Version
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Version
+from service.ledger.registry import models
 from tests import factories
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem

@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, select
 
-from service.ledger import datasets
-from service.ledger.tables import AuditEvent
+from service.ledger.database.tables import AuditEvent
+from service.ledger.registry import datasets
 from tests import factories
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem

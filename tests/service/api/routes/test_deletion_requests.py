@@ -21,10 +21,10 @@ from service.api.routes.deletion_requests_schemas import (
     Preview,
 )
 from service.api.routes.deletion_requests_schemas import DeletionRequest as Shape
-from service.ledger import outlook
-from service.ledger.identifiers import Origin
-from service.ledger.states import DatasetStatus, ErasureStatus, RequestStatus
-from service.ledger.tables import DeletionRequest, Erasure
+from service.ledger.database.identifiers import Origin
+from service.ledger.database.states import DatasetStatus, ErasureStatus, RequestStatus
+from service.ledger.database.tables import DeletionRequest, Erasure
+from service.ledger.requests import outlook
 from service.settings import Settings
 from tests import factories
 from tests.service.api import callers

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import Engine, make_url, select
 
-from service.ledger import heartbeats
-from service.ledger.tables import Worker
+from service.ledger.database.tables import Worker
+from service.ledger.registry import heartbeats
 from service.settings import Settings
 from tests import proxy
 from tests.service.api import callers

@@ -9,9 +9,9 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import select
 
-from service.ledger import models
-from service.ledger.states import BatchStatus, DatasetStatus
-from service.ledger.tables import AuditEvent, Model
+from service.ledger.database.states import BatchStatus, DatasetStatus
+from service.ledger.database.tables import AuditEvent, Model
+from service.ledger.registry import models
 from service.settings import Settings
 from tests import factories
 from tests.service import announcements

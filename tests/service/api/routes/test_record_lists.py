@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from service.ledger.tables import AuditEvent, Dataset, Record, RecordListRow
+from service.ledger.database.tables import AuditEvent, Dataset, Record, RecordListRow
 from service.settings import Settings
 from tests import factories
 from tests.service.api import callers

@@ -9,9 +9,10 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine, select
 
-from service.ledger import models, runs
-from service.ledger.states import RunStatus
-from service.ledger.tables import AuditEvent, Erasure
+from service.ledger.database.states import RunStatus
+from service.ledger.database.tables import AuditEvent, Erasure
+from service.ledger.registry import models
+from service.ledger.training import runs
 from tests import factories
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from service.ledger import purges
-from service.ledger.states import VersionStatus
-from service.ledger.tables import Model, Version
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Model, Version
+from service.ledger.destruction import purges
 from service.settings import Settings
 from tests import factories
 from tests.service.api import callers

@@ -1,0 +1,1 @@
+"""Erasures that are unlearned together: claimed, run under a lease, ended."""

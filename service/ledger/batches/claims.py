@@ -1,0 +1,436 @@
+"""Claims: which erasures of a model are unlearned together next, and how.
+
+At most one batch of a model runs at a time. The worker that runs it holds the model's lease
+(``leases``); a batch whose worker died is taken over by the next holder, as it stands. What
+becomes of a running batch is in ``batches``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    exists,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import chain
+from service.ledger.batches import execution, holds, leases
+from service.ledger.database import db, ids, inserts, locks
+from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus
+from service.ledger.database.tables import (
+    Batch,
+    BatchRecord,
+    Capability,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    Version,
+)
+from service.ledger.obligations import erasures
+from service.ledger.registry import lineage, versions
+from service.ledger.registry.policy import Policy
+from service.ledger.selection import naming
+
+#: Erasures in one batch, at most: a statement takes a limited number of values.
+MAX_ERASURES = 10_000
+
+#: Requests that a model still has to forget for. One that needs review does for another model, and
+#: waits here like any other; nothing is carried out of one that was cancelled or denied.
+_WANTED = (RequestStatus.ACCEPTED, RequestStatus.PROCESSING, RequestStatus.NEEDS_REVIEW)
+
+#: The method whose result cannot depend on what it forgets, where nothing else will do.
+EXACT: dict[str, Any] = {"method": "retrain", "options": {}}
+
+
+def training_models(session: Session) -> list[int]:
+    """Return ids of the models whose running batch is left to the trainings lane, oldest first."""
+    return list(
+        session.scalars(
+            select(Batch.model_id)
+            .where(db.among(Batch.status, BatchStatus.RUNNING), Batch.trains)
+            .order_by(Batch.created_at)
+        )
+    )
+
+
+def training_waits(session: Session) -> bool:
+    """Return whether a batch was left to the trainings lane and no worker has taken it yet."""
+    waiting = exists().where(
+        db.among(Batch.status, BatchStatus.RUNNING),
+        Batch.trains,
+        Batch.fence == execution.NOBODYS_FENCE,
+    )
+    return bool(session.scalar(select(waiting)))
+
+
+@dataclass(frozen=True)
+class Due:
+    """Ids of models that have something to unlearn now, by the lane, longest waiting first."""
+
+    steps: list[int]
+    #: Their running batch is left to the trainings lane (``training_models``).
+    trainings: list[int]
+
+
+def due(session: Session, *, now: datetime) -> Due:
+    """Look in one statement which models have something to unlearn now."""
+    running = select(_word("running"), Batch.model_id, Batch.created_at, Batch.trains).where(
+        db.among(Batch.status, BatchStatus.RUNNING)
+    )
+    pending = (
+        select(_word("pending"), Erasure.model_id, func.min(Erasure.created_at), false())
+        .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
+        .where(*_waits(now))
+        .group_by(Erasure.model_id)
+    )
+    others = [
+        select(_word(kind), *wanted.subquery().c, false())
+        for kind, wanted in (("held", holds.due(now)), ("catching up", _catching_up()))
+    ]
+    found: dict[str, dict[int, datetime]] = {}
+    trainings = []
+    for kind, model_id, since, trains in session.execute(union_all(running, pending, *others)):
+        found.setdefault(kind, {})[model_id] = since
+        if trains:
+            trainings.append(model_id)
+    waiting = dict(found.get("running", {}))
+    for model_id, oldest in found.get("pending", {}).items():
+        if model_id not in waiting:
+            model = session.get_one(Model, model_id)
+            if model.production_id is not None and _closes(session, model, oldest, now=now):
+                waiting[model_id] = oldest
+    for kind in ("held", "catching up"):
+        for model_id, since in found.get(kind, {}).items():
+            waiting.setdefault(model_id, since)
+    steps = sorted(waiting.keys() - set(trainings), key=waiting.__getitem__)
+    return Due(steps, sorted(trainings, key=waiting.__getitem__))
+
+
+def _word(kind: str) -> ColumnElement[str]:
+    """Return SQL: a word of our own, written out: what is asked at each poll is planned once."""
+    return literal_column(f"'{kind}'")
+
+
+def due_models(session: Session, *, now: datetime) -> list[int]:
+    """Return ids of the models that the deletions lane has something to do for."""
+    return due(session, now=now).steps
+
+
+def claim(
+    session: Session, model: Model, *, held: leases.Held, now: datetime, trains: bool = False
+) -> Batch | None:
+    """Claim the model's next batch, a left one or a new one; None when nothing is due.
+
+    ``trains``: the trainings lane asks, which takes what was left to it and nothing else.
+    """
+    leases.hold(session, held)
+    _lock(session, model)
+    under_way = {
+        batch.status: batch
+        for batch in session.scalars(
+            select(Batch).where(
+                Batch.model_id == model.id,
+                db.among(Batch.status, BatchStatus.RUNNING, BatchStatus.HELD),
+            )
+        )
+    }
+    left = under_way.get(BatchStatus.RUNNING)
+    if left is not None and left.trains != trains:
+        return None  # the other lane's, and the model's next one waits for it
+    if left is not None:
+        return _take_over(session, left, held=held)
+    if trains:
+        return None
+    is_held = BatchStatus.HELD in under_way and holds.settle(session, model, held=held, now=now)
+    catching_up = _catch_up(session, model, held=held, now=now)
+    if catching_up is not None or is_held:
+        return catching_up  # while a batch is held, newer erasures wait for its end
+    return _form(session, model, held=held, now=now)
+
+
+def must_be_exact(session: Session, model: Model) -> bool:
+    """Return whether the next batch must be retrained since the live version forgot a class.
+
+    An approximate step may bring the class back, and its rows are overwritten in every split:
+    nothing could tell.
+    """
+    if model.production_id is None:
+        return False
+    live = session.get_one(Version, model.production_id)
+    return bool(live.whole_classes)
+
+
+def _lock(session: Session, model: Model) -> None:
+    """Lock the dataset before any request or erasure, as promoting a first anchor needs it."""
+    hold = locks.Hold.PUBLICATION if model.production_id is None else locks.Hold.REVISION
+    locks.dataset(session, model.dataset_id, hold)
+    locks.models(session, [model.id])
+
+
+def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
+    if batch.fence == execution.NOBODYS_FENCE:  # handed on in order: no attempt has failed
+        batch.fence = held.fence
+        session.flush()
+    elif batch.fence != held.fence:  # a new holder: the one before died or was stopped
+        batch.attempts += 1
+        batch.fence = held.fence
+        session.flush()
+        chain.append(
+            session,
+            actor=f"worker:{held.owner}",
+            action=chain.Action.BATCH_TAKEN_OVER,
+            subject=f"batch:{batch.id}",
+            data={"attempt": batch.attempts},
+        )
+    return batch
+
+
+def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
+    """Form a batch of the oldest due erasures, on the production version."""
+    if model.production_id is None:
+        return None
+    members = _oldest_due(session, model, now=now)
+    if not members:
+        return None
+    base = lineage.read(session, model.production_id)
+    asked = [erasure.request for erasure in members]
+    requests = [request.id for request in asked]
+    names = naming.Names.of(asked)
+    # Fixed before anything is excluded.
+    rows, erased = _rows(session, model, base, names)
+    kind = _kind_of(asked[0])
+    whole, others = _whole_classes(session, base, rows)
+    method = model.run_now_method
+    if kind == "records" and whole and not others:
+        # All that is left of its class is forgotten as a class, however it was asked for: single
+        # records are judged by other rows of their class, and there would be none.
+        kind = "class"
+        method = method if _leaves_classes(session, model) else EXACT
+    # See must_be_exact, and _catch_up; and no step can be taken from rows that are zeros.
+    if base.whole_classes or (whole and others) or erased:
+        method = EXACT
+    batch = _open(
+        session, model, base, rows=list(rows), kind=kind, method=method, held=held, now=now
+    )
+    erasures.claim(session, members, batch_id=batch.id)
+    model.run_now_at = None
+    model.run_now_method = None
+    session.flush()
+    erasures.exclude(session, model.dataset_id, names)
+    chain.append_many(
+        session,
+        actor=f"worker:{held.owner}",
+        lines=[
+            chain.Line(
+                chain.Action.BATCH_CLAIMED,
+                f"batch:{batch.id}",
+                {"model": model.name, "erasures": len(members), "base": base.number},
+            ),
+            *(
+                chain.Line(
+                    chain.Action.DELETION_REQUEST_CLAIMED,
+                    f"deletion_request:{request_id}",
+                    {"batch": batch.id, "model": model.name},
+                )
+                for request_id in requests
+            ),
+        ],
+    )
+    return batch
+
+
+def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasure]:
+    policy = Policy.model_validate(model.policy)
+    waiting = session.execute(
+        select(Erasure, DeletionRequest)
+        .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
+        .where(Erasure.model_id == model.id, *_waits(now))
+        .order_by(Erasure.id)
+        .limit(min(policy.max_records, MAX_ERASURES))
+        # Whoever changes one of the erasures has locked its request, or the model, before.
+        .with_for_update(of=DeletionRequest, key_share=True, skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    if not waiting:
+        return []
+    if not _closes(session, model, min(erasure.created_at for erasure, _ in waiting), now=now):
+        return []
+    first = waiting[0]
+    members: list[Erasure] = []
+    asked: set[tuple[str | None, int | None]] = set()
+    records = 0
+    for erasure, request in waiting:
+        if erasure.cohort != first[0].cohort or _kind_of(request) != _kind_of(first[1]):
+            continue
+        # Whoever asks for the same class, or the same list, adds nothing to it.
+        what = (request.listed_by, request.label)
+        more = 0 if what in asked else request.matched
+        if members and records + more > policy.max_records:
+            break
+        asked.add(what)
+        # The relationship refuses lazy loads; here the row is already at hand.
+        erasure.request = request
+        members.append(erasure)
+        records += more
+    return members
+
+
+def _rows(
+    session: Session, model: Model, base: Version, names: naming.Names
+) -> tuple[dict[int, int], bool]:
+    """Return {row: label} of the base's training rows that are named; whether raw data is gone."""
+    rows: dict[int, int] = {}
+    erased = False
+    for theirs in naming.named(names):
+        wanted = select(Record.row, Record.label, Record.erased_at).where(
+            Record.dataset_id == model.dataset_id, theirs, lineage.contained(session, base)
+        )
+        for row, label, erased_at in session.execute(wanted):
+            rows[row] = label
+            erased = erased or erased_at is not None
+    return rows, erased
+
+
+def _whole_classes(
+    session: Session, base: Version, rows: Mapping[int, int]
+) -> tuple[set[int], set[int]]:
+    """Return the classes of these rows of which the base has no others, and the rest."""
+    if not rows:
+        return set(), set()
+    left = lineage.left_of_classes(session, base)
+    here = Counter(rows.values())
+    whole = {label for label, count in here.items() if count == left.get(label)}
+    return whole, set(here) - whole
+
+
+def _leaves_classes(session: Session, model: Model) -> bool:
+    """Return whether the method that the model's next batch would use can forget a class."""
+    chosen = model.run_now_method or {"method": Policy.model_validate(model.policy).method}
+    found = session.get(Capability, ("method", chosen["method"]))
+    return found is not None and "class" in found.details.get("forgets", ())
+
+
+def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
+    """Form a batch for a new anchor that owes deletions made since its training began."""
+    candidate = session.scalar(
+        select(Version)
+        .where(Version.model_id == model.id, versions.catching_up())
+        .order_by(Version.number.desc())
+        .limit(1)
+    )
+    if candidate is None:
+        return None
+    owed = versions.owed(session, model, candidate).add_columns(Record.label)
+    rows: dict[int, int] = dict(session.execute(owed).all())
+    if not rows:
+        # Its debts are open requests again; the next batch works on them, on this anchor.
+        versions.promote(
+            session,
+            model,
+            candidate,
+            expected_production=model.production_id,
+            reason="nothing owed any more",
+            actor=f"worker:{held.owner}",
+            now=now,
+        )
+        return None
+    whole, _ = _whole_classes(session, candidate, rows)
+    batch = _open(
+        session,
+        model,
+        candidate,
+        rows=list(rows),
+        kind="records",
+        # All debts are paid in one batch, and single records and a class have different targets;
+        # a training without any of them meets both.
+        method=EXACT if whole else model.run_now_method,
+        held=held,
+        now=now,
+    )
+    chain.append(
+        session,
+        actor=f"worker:{held.owner}",
+        action=chain.Action.BATCH_CLAIMED,
+        subject=f"batch:{batch.id}",
+        data={"model": model.name, "erasures": 0, "base": candidate.number, "catching_up": True},
+    )
+    return batch
+
+
+def _open(
+    session: Session,
+    model: Model,
+    base: Version,
+    *,
+    rows: list[int],
+    kind: str,
+    method: dict[str, Any] | None,
+    held: leases.Held,
+    now: datetime,
+) -> Batch:
+    """Open a running batch on ``base`` that forgets these rows of its training data."""
+    batch = Batch(
+        id=ids.new("b"),
+        model_id=model.id,
+        status=BatchStatus.RUNNING,
+        kind=kind,
+        base_version_id=base.id,
+        method=method,
+        records=len(rows),
+        seed=secrets.randbits(31),
+        fence=held.fence,
+        created_at=now,
+    )
+    session.add(batch)
+    session.flush()
+    inserts.write(session, {BatchRecord: [{"batch_id": batch.id, "row": row} for row in rows]})
+    execution.keep_rows(session, batch, rows)
+    return batch
+
+
+def _catching_up() -> Any:
+    return (
+        select(Version.model_id, func.min(Version.created_at))
+        .where(versions.catching_up())
+        .group_by(Version.model_id)
+    )
+
+
+def _closes(session: Session, model: Model, oldest: datetime, *, now: datetime) -> bool:
+    policy = Policy.model_validate(model.policy)
+    if model.run_now_at is not None or now - oldest >= timedelta(seconds=policy.max_wait_seconds):
+        return True
+    records = session.scalar(
+        select(func.sum(DeletionRequest.matched))
+        .join(Erasure, Erasure.request_id == DeletionRequest.id)
+        .where(Erasure.model_id == model.id, *_waits(now))
+    )
+    return (records or 0) >= policy.max_records
+
+
+def _waits(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Return SQL: the erasure can be claimed now, and its ``DeletionRequest`` still wants it."""
+    return (
+        erasures.is_open(),
+        db.among(Erasure.status, ErasureStatus.PENDING),
+        or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
+        db.among(DeletionRequest.status, *_WANTED),
+    )
+
+
+def _kind_of(request: DeletionRequest) -> str:
+    return "class" if request.kind == "class" else "records"

@@ -1,0 +1,367 @@
+"""Holds: an exact version that lost too much accuracy waits for a person, or for the due date.
+
+It was trained without the records, so nothing better can be had for them, and the deletion is due
+only later. Until then the version stays a candidate, its batch is ``held``, the version before it
+stays live, and no other batch of the model is formed. The hold ends
+
+- when somebody approves the version;
+- by itself, a margin before the first of the requests is due, or at once when the policy is changed
+  to hold nothing any more;
+- when another version that holds none of the records goes live: the batch is completed with it;
+- when production moved to a version that does hold them, or another method is asked for: the
+  erasures wait for the next batch again.
+
+All but the approval are seen at the next claim, under the model's lease; each is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict
+from service.ledger.audit import canonical, chain
+from service.ledger.batches import execution, leases
+from service.ledger.database import db, locks
+from service.ledger.database.states import BatchStatus, RequestStatus, VersionStatus
+from service.ledger.database.tables import (
+    Batch,
+    BatchRecord,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    Version,
+)
+from service.ledger.registry import lineage, versions
+from service.ledger.registry.policy import Policy
+
+#: Mark of an exact version that lost more accuracy than the policy allows.
+MARK = "accuracy_drop"
+
+
+class NotHeld(Conflict):
+    """There is nothing to approve about this version."""
+
+    code = "not-held"
+
+
+def until(session: Session, batch: Batch, policy: Policy) -> datetime | None:
+    """Return when a hold of the batch would end by itself; None when it is not to be held.
+
+    A batch without requests of its own, of an anchor that catches up, has nobody to wait for.
+    """
+    if policy.on_accuracy_drop != "hold":
+        return None
+    first = session.scalar(
+        select(func.min(DeletionRequest.due_at))
+        .join(Erasure, Erasure.request_id == DeletionRequest.id)
+        .where(Erasure.batch_id == batch.id)
+    )
+    return None if first is None else first - timedelta(days=policy.hold_margin_days)
+
+
+def hold(
+    session: Session,
+    model: Model,
+    batch: Batch,
+    version: Version,
+    *,
+    until: datetime,
+    held: leases.Held,
+) -> None:
+    """Keep the batch and its version as they are until somebody decides, or ``until``."""
+    leases.hold(session, held)
+    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    locks.requests(session, session.scalars(theirs).all())
+    execution.lock(session, batch, held=held)
+    _say_until(session, model, batch, version, until)
+    batch.status = BatchStatus.HELD
+    batch.version_id = version.id
+    version.mark = MARK
+    _set_end(session, batch, version, until, actor=f"worker:{held.owner}")
+
+
+def review(session: Session, model: Model, *, actor: str, now: datetime) -> None:
+    """Move the end of the model's hold to where its policy, which was changed, has it now."""
+    batch = locked(session, model)
+    if batch is None:
+        return
+    version = session.get_one(Version, batch.version_id)
+    ends = until(session, batch, Policy.model_validate(model.policy)) or now
+    if ends != batch.held_until:
+        _say_until(session, model, batch, version, ends)
+        _set_end(session, batch, version, ends, actor=actor)
+
+
+def of(session: Session, model: Model) -> Batch | None:
+    """Return the model's held batch, or None."""
+    return session.scalar(
+        select(Batch).where(Batch.model_id == model.id, db.among(Batch.status, BatchStatus.HELD))
+    )
+
+
+def due(now: datetime) -> Select[int, datetime]:
+    """Select of (model id, creation) of held batches that can be decided on."""
+    return (
+        select(Batch.model_id, Batch.created_at)
+        .join(Model, Model.id == Batch.model_id)
+        .join(Version, Version.id == Batch.version_id)
+        .where(
+            db.among(Batch.status, BatchStatus.HELD),
+            or_(
+                Batch.held_until <= now,
+                Model.production_id.is_distinct_from(Batch.base_version_id),
+                ~db.among(Version.status, VersionStatus.CANDIDATE),
+            ),
+        )
+    )
+
+
+def settle(session: Session, model: Model, *, held: leases.Held, now: datetime) -> bool:
+    """End the model's hold if it is time; whether a batch is still held.
+
+    Called under the model's lease, before another batch is formed.
+    """
+    batch = locked(session, model)
+    if batch is None:
+        return False
+    actor = f"worker:{held.owner}"
+    version = session.get_one(Version, batch.version_id)
+    live = None if model.production_id is None else session.get_one(Version, model.production_id)
+    if live is not None and not _contains_any(session, model, live, batch):
+        execution.close(session, batch, live, actor=actor, now=now)
+        if version.status == VersionStatus.CANDIDATE:
+            versions.reject(session, model, version, verdict="superseded", actor=actor)
+        return False
+    if version.status != VersionStatus.CANDIDATE or model.production_id != batch.base_version_id:
+        release(session, model, batch, because="another version went live", actor=actor, now=now)
+        return False
+    if batch.held_until is not None and batch.held_until > now:
+        return True
+    holds_on = Policy.model_validate(model.policy).on_accuracy_drop == "hold"
+    reason = "held until it was due" if holds_on else "the policy holds nothing any more"
+    _go_live(session, model, batch, version, reason=reason, actor=actor, now=now)
+    return False
+
+
+def approve(
+    session: Session, model: Model, version: Version, *, actor: str, now: datetime
+) -> Version:
+    """Let a held version go live now; approving the live version again changes nothing."""
+    batch = locked(session, model)
+    if batch is None or batch.version_id != version.id:
+        if model.production_id == version.id:
+            return version
+        if waits_aside(session, model, version):
+            _say_approved(session, model, version, actor=actor)
+            versions.promote(
+                session,
+                model,
+                version,
+                expected_production=model.production_id,
+                reason="approved",
+                actor=actor,
+                now=now,
+            )
+            return version
+        raise NotHeld(
+            f"version {version.number} of {model.name} is {version.status} and is not held for "
+            "approval; only a version that lost accuracy waits for it"
+        )
+    if model.production_id != batch.base_version_id:
+        raise versions.ProductionMoved(
+            f"production of {model.name} has moved since version {version.number} was made; its "
+            "records are forgotten from the version that is live now"
+        )
+    _say_approved(session, model, version, actor=actor)
+    _go_live(session, model, batch, version, reason="approved", actor=actor, now=now)
+    return version
+
+
+def set_aside(
+    session: Session, model: Model, version: Version, *, owes: bool, actor: str, now: datetime
+) -> None:
+    """Leave a retrain that nobody asked for, and that lost accuracy, for somebody to approve.
+
+    The live version is without everything that was to be forgotten: there is no date to keep. One
+    that owes deletions itself is not worth catching up and is rejected.
+    """
+    version.mark = MARK
+    if owes:
+        versions.reject(session, model, version, verdict=MARK, actor=actor)
+        return
+    versions.publish(session, version, now=now)
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.VERSION_SET_ASIDE,
+        subject=versions.subject(model, version),
+        data={"because": MARK},
+    )
+
+
+def waits_aside(session: Session, model: Model, version: Version) -> bool:
+    """Return whether the version is a retrain that was set aside, and nothing newer is live.
+
+    What steps from a later training than it is no worse, and nobody has to decide any more.
+    """
+    return version.status == VersionStatus.PUBLISHED and was_set_aside(session, model, version)
+
+
+def was_set_aside(session: Session, model: Model, version: Version) -> bool:
+    """Return whether the version is a retrain that was set aside, later than what is live.
+
+    Also when a deletion that came afterwards has retired it.
+    """
+    if version.mark != MARK or version.training_run_id is None:
+        return False
+    if model.production_id is None:
+        return True
+    live = session.get_one(Version, model.production_id)
+    return session.get_one(Version, live.anchor_id).number < version.number
+
+
+def release(
+    session: Session, model: Model, batch: Batch, *, because: str, actor: str, now: datetime
+) -> None:
+    """Give the held version up; the erasures wait for the next batch."""
+    _say_why(session, batch, None)
+    version = session.get_one(Version, batch.version_id)
+    if version.status == VersionStatus.CANDIDATE:
+        versions.reject(session, model, version, verdict="given up", actor=actor)
+    execution.stop(session, batch, because=because, actor=actor, now=now)
+
+
+def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[int, str]:
+    """Return why versions of a model that lost accuracy wait, by their ids."""
+    aside = {
+        version.id: "lost more accuracy than the policy allows and was not made live; approve it "
+        "(POST …:approve), or improve the model's recipe"
+        for version in found
+        if waits_aside(session, model, version)
+    }
+    rows = session.execute(
+        select(Batch.version_id, Batch.held_until).where(
+            db.among(Batch.status, BatchStatus.HELD),
+            Batch.version_id.in_([version.id for version in found]),
+        )
+    )
+    return aside | {
+        version_id: "lost more accuracy than the policy allows and waits for approval "
+        "(POST …:approve); goes live by itself at " + canonical.moment(ends)
+        for version_id, ends in rows
+        if version_id is not None and ends is not None
+    }
+
+
+def locked(session: Session, model: Model) -> Batch | None:
+    """Lock the model and, in the order of ``locks``, its held batch; return it, or None."""
+    if of(session, model) is None:
+        return None
+    versions.lock(session, model)
+    found = of(session, model)
+    if found is None:
+        return None
+    theirs = select(Erasure.request_id).where(Erasure.batch_id == found.id)
+    locks.requests(session, session.scalars(theirs).all())
+    session.scalars(
+        select(Erasure)
+        .where(Erasure.batch_id == found.id)
+        .order_by(Erasure.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+    session.scalars(
+        select(Batch)
+        .where(Batch.id == found.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
+    return found if found.status == BatchStatus.HELD else None
+
+
+def _go_live(
+    session: Session,
+    model: Model,
+    batch: Batch,
+    version: Version,
+    *,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> None:
+    base_id = batch.base_version_id
+    execution.close(session, batch, version, actor=actor, now=now)
+    versions.promote(
+        session,
+        model,
+        version,
+        expected_production=base_id,
+        reason=reason,
+        actor=actor,
+        now=now,
+    )
+
+
+def _contains_any(session: Session, model: Model, live: Version, batch: Batch) -> bool:
+    found = session.scalar(
+        select(Record.row)
+        .join(BatchRecord, BatchRecord.row == Record.row)
+        .where(
+            BatchRecord.batch_id == batch.id,
+            Record.dataset_id == model.dataset_id,
+            lineage.contained(session, live),
+        )
+        .limit(1)
+    )
+    return found is not None
+
+
+def _set_end(
+    session: Session, batch: Batch, version: Version, ends: datetime, *, actor: str
+) -> None:
+    batch.held_until = ends
+    session.flush()
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.BATCH_HELD,
+        subject=f"batch:{batch.id}",
+        data={"version": version.number, "until": canonical.moment(ends)},
+    )
+
+
+def _say_until(
+    session: Session, model: Model, batch: Batch, version: Version, ends: datetime
+) -> None:
+    _say_why(
+        session,
+        batch,
+        f"version {version.number} of model {model.name} is without the records and waits for "
+        "approval, since it lost more accuracy than the policy allows; it goes live by itself at "
+        f"{canonical.moment(ends)}",
+    )
+
+
+def _say_approved(session: Session, model: Model, version: Version, *, actor: str) -> None:
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.VERSION_APPROVED,
+        subject=versions.subject(model, version),
+        data={"batch": version.batch_id},
+    )
+
+
+def _say_why(session: Session, batch: Batch, reason: str | None) -> None:
+    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    session.execute(
+        update(DeletionRequest)
+        .where(DeletionRequest.id.in_(theirs), DeletionRequest.status == RequestStatus.PROCESSING)
+        .values(status_reason=reason)
+        .execution_options(synchronize_session="fetch")
+    )

@@ -1,0 +1,221 @@
+"""Engine and sessions for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Engine,
+    MetaData,
+    create_engine,
+    event,
+    literal_column,
+)
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.types import TypeDecorator
+
+from service.ledger.database import connections
+from service.ledger.database.connections import Limits
+
+#: How long a writer on SQLite waits for another one (milliseconds).
+BUSY_TIMEOUT_MS = 15_000
+
+#: SQLite looks every tenth of a second, at the slowest, whether the other writer is done; twice
+#: that is enough also where the machine is busy.
+LOOK_SECONDS = 0.2
+
+#: Execution option that lets a read-only transaction on SQLite skip the write lock.
+READ_ONLY = "ledger_read_only"
+
+
+class Base(DeclarativeBase):
+    """Base of every table; constraint names are fixed so that migrations can address them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC, time-zone aware on both databases (SQLite itself keeps no zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC; raise ``ValueError`` for one without a time zone."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("the ledger takes time-zone aware moments only")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the stored moment with its time zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    """Return this moment in UTC."""
+    return datetime.now(UTC)
+
+
+def engine(url: str, *, pool_size: int = 20, limits: Limits | None = None) -> Engine:
+    """Return an engine for ``url``; on SQLite with WAL and immediate write transactions.
+
+    On PostgreSQL nothing is waited for beyond the ``limits``. Errors of the engine do not quote the
+    values of a statement: they may identify a person.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        made = create_engine(
+            parsed, connect_args={"check_same_thread": False}, hide_parameters=True
+        )
+        event.listen(made, "connect", _prepare_sqlite)
+        event.listen(made, "begin", _begin_sqlite)
+        return made
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ArgumentError("the ledger is kept in SQLite or PostgreSQL, in no other database")
+    parsed = parsed.set(drivername="postgresql+psycopg")
+    limits = limits or Limits()
+    made = create_engine(
+        parsed,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        pool_timeout=limits.pool_seconds,
+        hide_parameters=True,
+    )
+    door = connections.Door(limits)
+
+    def connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
+        return door.connect(arguments, parameters)
+
+    event.listen(made, "do_connect", connect)
+    event.listen(made, "reset", _reset_limit)
+    # The dialect's own would wait for an answer as long as for any other statement.
+    made.dialect.do_ping = connections.ping  # type: ignore[assignment]  # the driver's own type
+    return made
+
+
+def session_factory(bound: Engine) -> sessionmaker[Session]:
+    """Return sessions that keep loaded rows usable after the commit."""
+    return sessionmaker(bound, expire_on_commit=False)
+
+
+def among(column: Any, *values: str) -> ColumnElement[bool]:
+    """Return SQL: ``column IN (...)`` with the words written out, so that a partial index is used.
+
+    A statement that a connection has prepared is planned for whatever value may come.
+    """
+    found: ColumnElement[bool] = column.in_([literal_column(f"'{value}'") for value in values])
+    return found
+
+
+def read_only(session: Session) -> Session:
+    """Declare, before its first statement, that this session's transaction only reads."""
+    session.connection(execution_options={READ_ONLY: True})
+    return session
+
+
+@contextmanager
+def together(session: Session) -> Iterator[None]:
+    """Wait once for all that a session bound to a connection writes in the block, and its commit.
+
+    On PostgreSQL the statements are sent one after the other, and what goes wrong is raised at the
+    commit, with which the block ends. Nothing can be read in it. On SQLite there is no waiting.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        yield
+        return
+    driver: Any = session.connection().connection.driver_connection
+    try:
+        with driver.pipeline():
+            yield
+    except BaseException:
+        # A commit that failed ends a transaction for SQLAlchemy, but not for the server, which
+        # stopped before it.
+        if not driver.closed:
+            driver.rollback()
+        raise
+
+
+def take_time(connection: Connection, seconds: float | None) -> None:
+    """Let each statement of the running transaction take that long; None: without limit.
+
+    For the few that may, such as migrations. Nothing happens on SQLite.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    limits = Limits(statement_seconds=seconds)
+    milliseconds = 0 if seconds is None else round(seconds * 1000)
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {milliseconds}")
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds}")
+    driver: Any = connection.connection.driver_connection
+    driver.answer_seconds = limits.answer_seconds
+
+
+def give_way(bound: Engine, *, since: float) -> None:
+    """Let others write between two of many transactions; ``since`` (monotonic) they could.
+
+    SQLite wakes nobody: whoever waits for its one writer looks again every so often, and would
+    never find it free between transactions that follow at once.
+    """
+    if bound.dialect.name == "sqlite":
+        time.sleep(max(0.0, since + LOOK_SECONDS - time.monotonic()))
+
+
+def _reset_limit(connection: Any, _record: Any, _state: Any) -> None:
+    connection.answer_seconds = connection.usual_answer_seconds
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    # The driver must not begin transactions on its own: a deferred BEGIN that later writes fails
+    # with "database is locked" under contention, whatever the busy timeout.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    _write_ahead(cursor)
+    cursor.execute("PRAGMA synchronous = FULL")  # a 202 must survive the power going out
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # Overwrite deleted content inside the database file as well.
+    cursor.execute("PRAGMA secure_delete = ON")
+    cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Switch the file to its write-ahead log, which it remembers.
+
+    Of several that open a new file at once one switches it; for the others SQLite does not wait as
+    it does for any other lock, so that they have to ask again.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    options: dict[str, Any] = dict(connection.get_execution_options())
+    connection.exec_driver_sql("BEGIN" if options.get(READ_ONLY) else "BEGIN IMMEDIATE")

@@ -1,0 +1,53 @@
+"""What an error of the database says of the transaction that it ended."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from service.ledger.database import storage
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+#: SQLSTATEs of a transaction that was given up for another one's sake: deadlock, serialization.
+_VICTIMS = frozenset({"40P01", "40001"})
+
+
+def is_victim(error: DBAPIError) -> bool:
+    """Return whether the transaction was rolled back for another one's sake and may be repeated."""
+    return getattr(error.orig, "sqlstate", None) in _VICTIMS
+
+
+def is_lost(error: DBAPIError) -> bool:
+    """Return whether the database stopped answering: a COMMIT may have taken place."""
+    if is_victim(error):
+        return False
+    if error.connection_invalidated:
+        return True
+    if getattr(error.orig, "sqlstate", None) is not None:
+        return False  # PostgreSQL's own answer, such as a lock not had in time: it rolled back
+    if storage.fault(error) in (storage.Fault.FULL, storage.Fault.READ_ONLY):
+        return False  # SQLite's own answer: it wrote nothing
+    return isinstance(error, OperationalError | InterfaceError)
+
+
+def repeated(transaction: Callable[Given, Made]) -> Callable[Given, Made]:
+    """Call a function that is one transaction once more if the first one was a victim.
+
+    Everything else that the function does must stand being repeated.
+    """
+
+    @functools.wraps(transaction)
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> Made:
+        try:
+            return transaction(*args, **kwargs)
+        except DBAPIError as error:
+            if not is_victim(error):
+                raise
+        return transaction(*args, **kwargs)
+
+    return call

@@ -1,0 +1,1 @@
+"""Withdrawals and purges: what is destroyed for good."""

@@ -1,0 +1,331 @@
+"""Purges of weights: which versions are to be destroyed, with all that was kept beside them.
+
+The weights of an anchor are internal state while a live version still steps from them: they stay
+until the chain ends with the next training, or is withdrawn. A withdrawn model is purged with its
+last version. How a dataset goes is in ``removals``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal, get_args
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, union_all
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import chain
+from service.ledger.batches import pools
+from service.ledger.database import db, locks
+from service.ledger.database.states import VERSION_MOVES, BatchStatus, VersionStatus, check_move
+from service.ledger.database.tables import (
+    Artifact,
+    Batch,
+    BatchState,
+    Dataset,
+    Model,
+    TrainingRun,
+    Version,
+)
+from service.ledger.registry import versions
+from service.ledger.registry.policy import Policy
+
+Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+#: States of a version that no batch starts from any more.
+_OVER = (VersionStatus.RETIRED, VersionStatus.REJECTED, VersionStatus.WITHDRAWN)
+
+
+def due(session: Session, *, now: datetime) -> list[int]:
+    """Return ids of the versions to destroy: their window is over and nothing live needs them.
+
+    Withdrawn and retired ones, those that a batch made and its verification rejected, and imports
+    that were refused: they may still carry what they were to forget, and are never promoted.
+    """
+    models = session.execute(select(Model.id, Model.policy, Model.production_id)).all()
+    windows: dict[timedelta, list[int]] = {}
+    for model_id, policy, _ in models:
+        windows.setdefault(_window(policy), []).append(model_id)
+    if not windows:
+        return []
+    wanted = [
+        select(Version.id).where(which, Version.model_id.in_(model_ids))
+        for window, model_ids in windows.items()
+        # Apart: of the retired ones an index has those whose time has come.
+        for which in (_retired(until=now - window), _given_up(now=now, until=now - window))
+    ]
+    over = session.scalars(union_all(*wanted)).all()
+    if not over:
+        return []
+    needed = {live_id for _, _, live_id in models if live_id is not None}
+    needed |= set(session.scalars(select(Version.anchor_id).where(Version.id.in_(needed))))
+    return [one for one in sorted(over) if one not in needed and not _is_base(session, one)]
+
+
+def _retired(*, until: datetime) -> ColumnElement[bool]:
+    """Return SQL: ``Version`` was retired by then."""
+    return and_(db.among(Version.status, VersionStatus.RETIRED), Version.retired_at <= until)
+
+
+def _given_up(*, now: datetime, until: datetime) -> ColumnElement[bool]:
+    """Return SQL: ``Version`` was made and rejected, or withdrawn, by then; or is to go now."""
+    withdrawn = and_(
+        db.among(Version.status, VersionStatus.WITHDRAWN),
+        or_(
+            Version.purge_at <= now,
+            and_(
+                Version.purge_at.is_(None),
+                func.coalesce(Version.retired_at, Version.created_at) <= until,
+            ),
+        ),
+    )
+    rejected = and_(
+        db.among(Version.status, VersionStatus.REJECTED),
+        or_(Version.batch_id.is_not(None), Version.origin == "imported"),
+        Version.created_at <= until,
+    )
+    either = db.among(Version.status, VersionStatus.WITHDRAWN, VersionStatus.REJECTED)
+    return and_(either, or_(withdrawn, rejected))
+
+
+def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:
+    """Return (kind, digest) of the files that the version alone has."""
+    files: list[tuple[Kind, str]] = []
+    shared = session.scalar(
+        select(Version.id)
+        .where(
+            Version.digest == version.digest,
+            Version.id != version.id,
+            Version.status != VersionStatus.PURGED,
+        )
+        .limit(1)
+    )
+    if shared is None:
+        files.append(("checkpoints", version.digest))
+    return files + _unshared(session, _artifacts(session, version))
+
+
+def record(
+    session: Session,
+    model: Model,
+    version: Version,
+    *,
+    receipt: dict[str, Any],
+    actor: str,
+    now: datetime,
+) -> None:
+    """Record that the files are gone: the row stays, with the signed receipt in the chain."""
+    check_move(VERSION_MOVES, version.status, VersionStatus.PURGED)
+    version.status = VersionStatus.PURGED
+    version.purged_at = now
+    _destroyed(session, _artifacts(session, version), now=now)
+    subject = versions.subject(model, version)
+    _say(session, chain.Action.VERSION_PURGED, subject, receipt, actor=actor)
+
+
+def models_with_superseded(session: Session) -> list[int]:
+    """Return ids of the models with running sums that no batch starts from any more.
+
+    Scores that no pool takes any more are looked for with them: each batch leaves both.
+    """
+    return list(session.scalars(_old_sums().with_only_columns(Version.model_id).distinct()))
+
+
+def superseded(session: Session, model: Model) -> dict[int, list[int]]:
+    """Return ids of the model's artifacts that no batch needs any more, by version.
+
+    Running sums of versions that were withdrawn or rejected: the next batch has its own of the
+    live version, or of one that somebody rolled back to. And the scores that lie before the pool
+    of every version that a batch may start from.
+    """
+    sums = session.scalars(_old_sums().where(Version.model_id == model.id).order_by(Artifact.id))
+    found: dict[int, list[int]] = {}
+    for artifact in (*sums, *_old_scores(session, model)):
+        found.setdefault(artifact.version_id, []).append(artifact.id)
+    return found
+
+
+def _old_sums() -> Select[Any]:
+    is_base = exists().where(
+        db.among(Batch.status, BatchStatus.RUNNING), Batch.base_version_id == Version.id
+    )
+    return (
+        select(Artifact)
+        .join(Version, Version.id == Artifact.version_id)
+        .where(
+            Artifact.kind == "states",
+            Artifact.destroyed_at.is_(None),
+            Version.status.in_(_OVER),
+            ~is_base,
+        )
+    )
+
+
+def files_of(session: Session, artifact_ids: Sequence[int]) -> list[tuple[Kind, str]]:
+    """Return (kind, digest) of these artifacts' files, but for those that another one shares."""
+    going = session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids))).all()
+    return _unshared(session, going)
+
+
+def record_state(
+    session: Session,
+    model: Model,
+    version: Version,
+    *,
+    artifact_ids: Sequence[int],
+    receipt: dict[str, Any],
+    actor: str,
+    now: datetime,
+) -> None:
+    """Record that the files of these artifacts are gone; the version's weights stay."""
+    going = session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids)))
+    _destroyed(session, going, now=now)
+    subject = versions.subject(model, version)
+    _say(session, chain.Action.VERSION_STATE_DESTROYED, subject, receipt, actor=actor)
+
+
+def finished_models(session: Session) -> Sequence[Model]:
+    """Return withdrawn models, not yet marked as purged, of which every version is destroyed."""
+    standing = exists().where(Version.model_id == Model.id, Version.status != VersionStatus.PURGED)
+    return session.scalars(
+        select(Model)
+        .where(Model.withdrawn_at.is_not(None), Model.purged_at.is_(None), ~standing)
+        .order_by(Model.id)
+    ).all()
+
+
+def versions_of(session: Session, model: Model) -> list[dict[str, Any]]:
+    """Return numbers, digests and ends of the model's versions, for its receipt."""
+    rows = session.scalars(
+        select(Version).where(Version.model_id == model.id).order_by(Version.number)
+    )
+    return [
+        {"version": row.number, "digest": row.digest, "purged_at": row.purged_at} for row in rows
+    ]
+
+
+def record_model(
+    session: Session, model: Model, *, receipt: dict[str, Any], actor: str, now: datetime
+) -> None:
+    """Mark the model as purged; put the signed receipt into the chain."""
+    [model] = locks.models(session, [model.id])
+    if model.purged_at is not None:
+        return  # another worker was quicker
+    model.purged_at = now
+    session.flush()
+    _say(session, chain.Action.MODEL_PURGED, f"model:{model.name}", receipt, actor=actor)
+
+
+def files_in_use(session: Session) -> dict[str, set[str]]:
+    """Return digests per kind, and keys of arrays, that the ledger refers to."""
+    keep: dict[str, set[str]] = {kind: set() for kind in KINDS}
+    keep["checkpoints"] = set(
+        session.scalars(select(Version.digest).where(Version.status != VersionStatus.PURGED))
+    )
+    for artifact in session.scalars(select(Artifact).where(Artifact.destroyed_at.is_(None))):
+        keep[_kind(artifact)].add(artifact.digest)
+    of_runs = select(TrainingRun.state_digest).where(TrainingRun.state_digest.is_not(None))
+    of_batches = select(BatchState.digest)
+    keep["trainings"] = {
+        digest for digest in session.scalars(of_runs.union(of_batches)) if digest is not None
+    }
+    keep["arrays"] = {
+        key
+        for key in session.scalars(select(Dataset.array_key).where(Dataset.array_key.is_not(None)))
+        if key is not None
+    }
+    return keep
+
+
+def _destroyed(session: Session, artifacts: Iterable[Artifact], *, now: datetime) -> None:
+    for artifact in artifacts:
+        artifact.destroyed_at = now
+    session.flush()
+
+
+def _say(
+    session: Session, action: chain.Action, subject: str, receipt: dict[str, Any], *, actor: str
+) -> None:
+    chain.append(session, actor=actor, action=action, subject=subject, data={"receipt": receipt})
+
+
+def _unshared(session: Session, going: Sequence[Artifact]) -> list[tuple[Kind, str]]:
+    """Return (kind, digest) of the files that no artifact but these has."""
+    shared = session.scalars(
+        select(Artifact.digest).where(
+            Artifact.digest.in_([one.digest for one in going]),
+            Artifact.id.not_in([one.id for one in going]),
+            Artifact.destroyed_at.is_(None),
+        )
+    ).all()
+    return [(_kind(one), one.digest) for one in going if one.digest not in shared]
+
+
+def _old_scores(session: Session, model: Model) -> list[Artifact]:
+    """Return scores of withdrawn versions of the model that no pool takes any more."""
+    rows = pools.rows_wanted(Policy.model_validate(model.policy))
+    usable = session.scalars(
+        select(Version).where(
+            Version.model_id == model.id,
+            Version.status.in_([VersionStatus.PUBLISHED, VersionStatus.CANDIDATE]),
+        )
+    )
+    needed = {one.id for version in usable for one in pools.scores(session, version, rows=rows)}
+    kept = session.scalars(
+        select(Artifact)
+        .join(Version, Version.id == Artifact.version_id)
+        .where(
+            Version.model_id == model.id,
+            Version.status.in_([*_OVER, VersionStatus.PURGED]),
+            Artifact.kind == "scores",
+            Artifact.destroyed_at.is_(None),
+        )
+        .order_by(Artifact.id)
+    )
+    return [one for one in kept if one.id not in needed]
+
+
+def _artifacts(session: Session, version: Version) -> Sequence[Artifact]:
+    theirs = Version.id == version.id
+    if version.id == version.anchor_id:
+        # With the anchor goes what its purged successors had to leave behind, and, once another
+        # chain is live, what published ones keep: sums over forgotten rows, of use to nobody.
+        left = Version.anchor_id == version.id
+        if _chain_lives(session, version):
+            left = and_(left, Version.status == VersionStatus.PURGED)
+        theirs = or_(theirs, left)
+    wanted = select(Artifact).where(
+        Artifact.version_id.in_(select(Version.id).where(theirs)),
+        Artifact.destroyed_at.is_(None),
+    )
+    if _chain_lives(session, version):
+        # Small batches are judged together with earlier ones: their scores go with the chain.
+        wanted = wanted.where(Artifact.kind != "scores")
+    return session.scalars(wanted).all()
+
+
+def _chain_lives(session: Session, version: Version) -> bool:
+    model = session.get_one(Model, version.model_id)
+    if model.production_id is None:
+        return False
+    return session.get_one(Version, model.production_id).anchor_id == version.anchor_id
+
+
+def _is_base(session: Session, version_id: int) -> bool:
+    """Return whether a running batch starts from it."""
+    found = session.scalar(
+        select(Batch.id)
+        .where(db.among(Batch.status, BatchStatus.RUNNING), Batch.base_version_id == version_id)
+        .limit(1)
+    )
+    return found is not None
+
+
+def _kind(artifact: Artifact) -> Kind:
+    # References are weights like any other, stored among the checkpoints.
+    return "checkpoints" if artifact.kind == "references" else artifact.kind  # type: ignore[return-value]  # the table's kinds are the store's
+
+
+def _window(policy: dict[str, Any]) -> timedelta:
+    return timedelta(seconds=Policy.model_validate(policy).purge_after_seconds)

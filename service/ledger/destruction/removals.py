@@ -1,0 +1,68 @@
+"""Removals: how the rows of a withdrawn dataset go, from the files and from the ledger.
+
+The array is destroyed first; then every record loses what identified it and counts as overwritten,
+which ends the requests that waited for it; then the dataset is purged, with a signed receipt.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import String, cast, func, literal, update
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import chain
+from service.ledger.database import locks
+from service.ledger.database.states import DatasetStatus
+from service.ledger.database.tables import DatasetReport, Record
+
+#: Records changed in one transaction.
+ROWS_AT_ONCE = 10_000
+
+
+def blank(session: Session, dataset_id: int, *, first: int, marker: str, now: datetime) -> bool:
+    """Take from ``ROWS_AT_ONCE`` records what identified them; whether there were any.
+
+    Their raw rows are destroyed. The new record ids begin with ``marker``, which nobody can have
+    used as an id of their own; doing it again with another marker is harmless.
+    """
+    changed = session.execute(
+        update(Record)
+        .where(
+            Record.dataset_id == dataset_id,
+            Record.row >= first,
+            Record.row < first + ROWS_AT_ONCE,
+        )
+        .values(
+            record_id=literal(marker).concat(cast(Record.row, String)),
+            subject_digest=None,
+            erased_at=func.coalesce(Record.erased_at, now),
+        )
+        .returning(Record.row)
+        .execution_options(synchronize_session=False)
+    )
+    return bool(changed.all())
+
+
+def record(
+    session: Session, dataset_id: int, *, receipt: dict[str, Any], actor: str, now: datetime
+) -> None:
+    """Mark the dataset as purged; put the signed receipt into the chain."""
+    dataset = locks.dataset(session, dataset_id, locks.Hold.REVISION)
+    if dataset.status != DatasetStatus.WITHDRAWN:
+        return  # another worker was quicker
+    dataset.status = DatasetStatus.PURGED
+    dataset.purged_at = now
+    dataset.array_key = None
+    session.flush()
+    session.execute(
+        update(DatasetReport).where(DatasetReport.dataset_id == dataset_id).values(class_names=None)
+    )
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.DATASET_PURGED,
+        subject=f"dataset:{dataset.name}",
+        data={"receipt": receipt},
+    )

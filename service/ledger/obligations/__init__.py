@@ -1,0 +1,1 @@
+"""What each model, and each dataset, has still to forget."""

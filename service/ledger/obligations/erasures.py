@@ -1,0 +1,426 @@
+"""Erasures: one request's share of the work on one model, and the request's own end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Row, and_, exists, literal_column, or_, select, update
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
+
+from service.ledger.audit import chain
+from service.ledger.database import db, locks, taken
+from service.ledger.database.states import (
+    ERASURE_MOVES,
+    REQUEST_MOVES,
+    BatchStatus,
+    DatasetStatus,
+    ErasureStatus,
+    RequestStatus,
+    RunStatus,
+    VersionStatus,
+    check_move,
+)
+from service.ledger.database.tables import (
+    Batch,
+    BatchState,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    RequestDataset,
+    RequestRecord,
+    TrainingRun,
+    Version,
+)
+from service.ledger.obligations import shares
+from service.ledger.selection import naming
+from service.ledger.selection.naming import Names
+
+OPEN, is_open = shares.OPEN, shares.is_open
+
+#: A statement takes a limited number of values on both databases.
+ROWS_AT_ONCE = 10_000
+
+
+def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> None:
+    """Assign the erasures to a running batch; they and their requests can no longer be cancelled.
+
+    One statement for all erasures and one for all requests. The caller has loaded and locked these.
+    """
+    for erasure in members:
+        check_move(ERASURE_MOVES, erasure.status, ErasureStatus.CLAIMED)
+    # One that needs review for another model stays so: only its retry may change that.
+    accepted = [one.request for one in members if one.request.status == RequestStatus.ACCEPTED]
+    session.execute(
+        update(Erasure)
+        .where(Erasure.id.in_([one.id for one in members]))
+        .values(status=ErasureStatus.CLAIMED, batch_id=batch_id)
+        .execution_options(synchronize_session="evaluate")
+    )
+    session.execute(
+        update(DeletionRequest)
+        .where(DeletionRequest.id.in_([one.id for one in accepted]))
+        .values(status=RequestStatus.PROCESSING)
+        .execution_options(synchronize_session="evaluate")
+    )
+
+
+def complete(erasure: Erasure, *, version_id: int | None, now: datetime) -> None:
+    """Complete the erasure with the version that goes live; None: nothing is live any more."""
+    _move(erasure, ErasureStatus.COMPLETED)
+    erasure.version_id = version_id
+    erasure.completed_at = now
+    erasure.error = None
+
+
+def release(
+    erasure: Erasure,
+    *,
+    attempts: int = 0,
+    not_before: datetime | None = None,
+    cohort: str | None = None,
+    error: str | None = None,
+) -> None:
+    """Return the erasure to the queue, with what its last batch taught."""
+    _move(erasure, ErasureStatus.PENDING)
+    erasure.batch_id = None
+    erasure.attempts = attempts
+    erasure.not_before = not_before
+    erasure.cohort = cohort or erasure.cohort
+    erasure.error = error
+
+
+def put_aside(session: Session, erasure: Erasure, *, error: str, actor: str) -> None:
+    """Mark an erasure that fails even alone for review by an operator."""
+    _move(erasure, ErasureStatus.NEEDS_REVIEW)
+    erasure.error = error
+    request = session.get_one(DeletionRequest, erasure.request_id)
+    if request.status != RequestStatus.NEEDS_REVIEW:
+        check_move(REQUEST_MOVES, request.status, RequestStatus.NEEDS_REVIEW)
+        request.status = RequestStatus.NEEDS_REVIEW
+    request.status_reason = f"{error}; {_ways_out(session, erasure)}"
+    session.flush()
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.DELETION_REQUEST_NEEDS_REVIEW,
+        subject=f"deletion_request:{erasure.request_id}",
+        data={},
+    )
+
+
+def _ways_out(session: Session, erasure: Erasure) -> str:
+    model = session.get_one(Model, erasure.model_id)
+    return (
+        f"try it again (POST /v1/deletion-requests/{erasure.request_id}:retry) once the cause is "
+        "mended; where nothing of the model can remain, withdraw it "
+        f"(POST /v1/models/{model.name}:withdraw), which completes the request"
+    )
+
+
+def datasets_without_work(session: Session) -> Sequence[int]:
+    """Return datasets in which no model has to forget what a request names, ascending.
+
+    No batch will exclude the records. A request over every dataset counts in each that has no
+    model, whatever the others have.
+    """
+    of_one = select(DeletionRequest.dataset_id).where(_without_models())
+    of_every = (
+        select(RequestDataset.dataset_id)
+        .join(DeletionRequest, DeletionRequest.id == RequestDataset.request_id)
+        .where(_without_models_here())
+    )
+    waiting = (
+        select(Model.dataset_id)
+        .join(Erasure, Erasure.model_id == Model.id)
+        .where(shares.needless())
+    )
+    return sorted(set(session.scalars(of_one.union(of_every, waiting))))
+
+
+def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
+    """Have the records of requests that concern no model of a dataset left out of all training.
+
+    Returns the requests' ids.
+    """
+    locks.dataset(session, dataset_id, locks.Hold.REVISION)
+    shares.drop_needless(session, dataset_id)
+    here = exists().where(
+        RequestDataset.request_id == DeletionRequest.id,
+        RequestDataset.dataset_id == dataset_id,
+        _without_models_here(),
+    )
+    requests = session.scalars(
+        select(DeletionRequest)
+        .where(or_(and_(DeletionRequest.dataset_id == dataset_id, _without_models()), here))
+        .order_by(DeletionRequest.id)
+        # Whoever cancels one must come before or after, not between.
+        .with_for_update(key_share=True, skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).all()
+    for request in requests:
+        if request.status == RequestStatus.ACCEPTED:
+            request.status = RequestStatus.PROCESSING
+    session.flush()
+    found = [request.id for request in requests]
+    if found:
+        exclude(session, dataset_id, Names.of(requests))
+    return found
+
+
+def _without_models() -> ColumnElement[bool]:
+    """Return SQL: ``DeletionRequest`` is accepted, of one dataset, and concerns no model."""
+    return and_(
+        db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
+        DeletionRequest.dataset_id.is_not(None),
+        ~exists().where(Erasure.request_id == DeletionRequest.id),
+    )
+
+
+def _without_models_here() -> ColumnElement[bool]:
+    """Return SQL: ``DeletionRequest`` waits here and concerns no model of ``RequestDataset``."""
+    share_here = exists().where(
+        Erasure.request_id == DeletionRequest.id,
+        Model.id == Erasure.model_id,
+        Model.dataset_id == RequestDataset.dataset_id,
+    )
+    not_excluded = exists().where(
+        RequestRecord.request_id == DeletionRequest.listed_by,
+        RequestRecord.dataset_id == RequestDataset.dataset_id,
+        Record.dataset_id == RequestRecord.dataset_id,
+        Record.row == RequestRecord.row,
+        Record.excluded_revision.is_(None),
+    )
+    # Other requests may have excluded them all: this one must still move on.
+    stuck = and_(
+        db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
+        ~exists().where(Erasure.request_id == DeletionRequest.id),
+    )
+    return and_(
+        db.among(DeletionRequest.status, RequestStatus.ACCEPTED, RequestStatus.PROCESSING),
+        ~share_here,
+        or_(not_excluded, stuck),
+    )
+
+
+def exclude(session: Session, dataset_id: int, names: Names) -> int:
+    """Take the named records out of all training from now on; the dataset's new revision."""
+    revision = session.execute(
+        update(Dataset)
+        .where(Dataset.id == dataset_id)
+        .values(revision=Dataset.revision + 1)
+        .returning(Dataset.revision)
+        .execution_options(synchronize_session=False)
+    ).scalar_one()
+    locked = locks.locked_dataset(session, dataset_id)
+    if locked is not None:
+        set_committed_value(locked, "revision", revision)
+    rows: list[int] = []
+    for theirs in naming.named(names):
+        rows += session.scalars(
+            update(Record)
+            .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_(None), theirs)
+            .values(excluded_revision=revision)
+            .returning(Record.row)
+            .execution_options(synchronize_session=False)
+        )
+    taken.keep(session, ("just excluded", dataset_id), (revision, sorted(rows)))
+    return int(revision)
+
+
+def just_excluded(
+    session: Session, dataset_id: int, *, after: int, revision: int
+) -> list[int] | None:
+    """Return rows excluded between two revisions, if this transaction has excluded them itself.
+
+    None: they must be read.
+    """
+    kept: tuple[int, list[int]] | None = taken.find(session, ("just excluded", dataset_id))
+    return kept[1] if kept is not None and kept[0] == revision == after + 1 else None
+
+
+def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
+    """Return datasets with excluded rows that still stand in the array, and withdrawn ones.
+
+    Each with whether such rows stand in it.
+    """
+    # The first of them, not whether there are any: by the statistics, which know nothing of how the
+    # two columns depend on each other, any row might be one, and all rows would be gone through.
+    first = (
+        select(Record.row)
+        .where(
+            Record.dataset_id == Dataset.id,
+            Record.excluded_revision.is_not(None),
+            Record.erased_at.is_(None),
+        )
+        .order_by(Record.row)
+        .limit(literal_column("1"))
+        .scalar_subquery()
+    )
+    some = first.is_not(None)
+    withdrawn = db.among(Dataset.status, DatasetStatus.WITHDRAWN)
+    ready = and_(db.among(Dataset.status, DatasetStatus.READY), some)
+    found = session.execute(select(Dataset, some).where(or_(ready, withdrawn)).order_by(Dataset.id))
+    return [(dataset, stands) for dataset, stands in found]
+
+
+def erasable(dataset: Dataset) -> ColumnElement[bool]:
+    """Return SQL: ``Record`` stands in the dataset's array, and no model needs its raw data."""
+    still_needed = naming.asked(shares.is_open_of_request())
+    # A model that is being trained, or was and still owes deletions, has seen the row: its
+    # gradient at the new weights is needed to forget it.
+    in_training = exists().where(
+        TrainingRun.model_id == Model.id,
+        Model.dataset_id == Record.dataset_id,
+        or_(
+            TrainingRun.status == RunStatus.RUNNING,
+            # Interrupted: it goes on from a state that has seen the row.
+            and_(TrainingRun.status == RunStatus.QUEUED, TrainingRun.state_digest.is_not(None)),
+        ),
+        TrainingRun.data_revision < Record.excluded_revision,
+    )
+    in_batch = exists().where(
+        BatchState.batch_id == Batch.id,
+        db.among(Batch.status, BatchStatus.RUNNING),
+        ~BatchState.given_up,
+        Model.id == Batch.model_id,
+        Model.dataset_id == Record.dataset_id,
+        BatchState.data_revision < Record.excluded_revision,
+    )
+    in_candidate = exists().where(
+        Version.model_id == Model.id,
+        Model.dataset_id == Record.dataset_id,
+        db.among(Version.status, VersionStatus.CANDIDATE),
+        Version.anchor_id == Version.id,
+        Version.data_revision < Record.excluded_revision,
+    )
+    return and_(
+        Record.dataset_id == dataset.id,
+        Record.excluded_revision.is_not(None),
+        Record.erased_at.is_(None),
+        ~still_needed,
+        ~in_training,
+        ~in_batch,
+        ~in_candidate,
+    )
+
+
+def erased_since(session: Session, dataset_id: int, revision: int) -> bool:
+    """Return whether a row that was excluded after this revision of a dataset is overwritten.
+
+    A training on the rows of that revision would read zeros in its place.
+    """
+    erased = exists().where(
+        Record.dataset_id == dataset_id,
+        Record.excluded_revision > revision,
+        Record.erased_at.is_not(None),
+    )
+    return bool(session.scalar(select(erased)))
+
+
+def mark_erased(
+    session: Session, dataset: Dataset, rows: Sequence[int], *, now: datetime, actor: str
+) -> None:
+    """Record that the rows were overwritten in the array and the file was flushed.
+
+    Of two workers that overwrote the same rows the first one says so.
+    """
+    marked = 0
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        here = rows[first : first + ROWS_AT_ONCE]
+        changed = session.execute(
+            update(Record)
+            .where(
+                Record.dataset_id == dataset.id, Record.row.in_(here), Record.erased_at.is_(None)
+            )
+            .values(erased_at=now)
+            .returning(Record.row)
+            .execution_options(synchronize_session=False)
+        )
+        marked += len(changed.all())
+    if marked:
+        chain.append(
+            session,
+            actor=actor,
+            action=chain.Action.RECORDS_ERASED,
+            subject=f"dataset:{dataset.name}",
+            data={"rows": marked},
+        )
+
+
+def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
+    """Complete every request whose erasures are all done and whose raw rows are all erased."""
+    unfinished = exists().where(
+        Erasure.request_id == DeletionRequest.id,
+        shares.is_open_of_request(),
+    )
+    listed = exists().where(naming.lists(), Record.erased_at.is_(None))
+    of_class = exists().where(
+        naming.of_class(), Record.excluded_revision.is_not(None), Record.erased_at.is_(None)
+    )
+    # The rows that still stand are gone through for each request for a class, and for no other.
+    gone = or_(DeletionRequest.kind != literal_column("'class'"), ~of_class)
+    # Asked at each look for work: without values of its own it is planned once.
+    processing = db.among(DeletionRequest.status, RequestStatus.PROCESSING)
+    ready = (processing, ~unfinished, ~listed, gone)
+    seen = session.execute(
+        select(DeletionRequest.id, DeletionRequest.dataset_id)
+        .where(*ready)
+        .limit(literal_column(str(ROWS_AT_ONCE)))
+    ).all()
+    if not seen:
+        return []
+    # A model that goes live meanwhile would give an ended request a share.
+    locks.datasets(session, _datasets_of(session, seen), locks.Hold.INTAKE)
+    locked = (
+        select(DeletionRequest.id)
+        .where(DeletionRequest.id.in_([request_id for request_id, _ in seen]), *ready)
+        .order_by(DeletionRequest.id)
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    check_move(REQUEST_MOVES, RequestStatus.PROCESSING, RequestStatus.COMPLETED)
+    ended = session.scalars(
+        update(DeletionRequest)
+        .where(DeletionRequest.id.in_(locked))
+        .values(status=RequestStatus.COMPLETED, status_reason=None, completed_at=now)
+        .returning(DeletionRequest)
+        # Those that the session knows are to say so too.
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).all()
+    done = sorted(request.id for request in ended)
+    if done:
+        chain.append_many(
+            session,
+            actor=actor,
+            lines=[
+                chain.Line(
+                    chain.Action.DELETION_REQUEST_COMPLETED, f"deletion_request:{request_id}"
+                )
+                for request_id in done
+            ],
+        )
+    return done
+
+
+def _datasets_of(session: Session, requests: Sequence[Row[str, int | None]]) -> set[int]:
+    """Return ids of datasets with records of these requests (id, dataset or None for every one)."""
+    found = {dataset_id for _, dataset_id in requests if dataset_id is not None}
+    everywhere = [request_id for request_id, dataset_id in requests if dataset_id is None]
+    if everywhere:
+        found |= set(
+            session.scalars(
+                select(RequestRecord.dataset_id)
+                .join(DeletionRequest, DeletionRequest.listed_by == RequestRecord.request_id)
+                .where(DeletionRequest.id.in_(everywhere))
+                .distinct()
+            )
+        )
+    return found
+
+
+def _move(erasure: Erasure, new: ErasureStatus) -> None:
+    check_move(ERASURE_MOVES, erasure.status, new)
+    erasure.status = new

@@ -1,0 +1,179 @@
+"""Shares: which models must forget what a request names, each with an erasure of its own.
+
+A model that was never trained holds nothing and gets no share: its first training leaves out what
+is excluded by then. A training that runs has seen what is not excluded yet. So shares are given
+out at three moments, each under a lock on the dataset (``locks.Hold``) that keeps the other two
+away: when a request is recorded or approved, when a training starts, and when a model goes live
+for the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from service.ledger.database import db, locks
+from service.ledger.database.states import ErasureStatus, RequestStatus, RunStatus, VersionStatus
+from service.ledger.database.tables import (
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    RequestDataset,
+    TrainingRun,
+    Version,
+)
+from service.ledger.selection import naming
+
+#: States in which a model has still to forget the records.
+OPEN = (ErasureStatus.PENDING, ErasureStatus.CLAIMED, ErasureStatus.NEEDS_REVIEW)
+#: All the others.
+CLOSED = (ErasureStatus.COMPLETED, ErasureStatus.CANCELLED)
+
+#: States of requests that a model which comes later has to forget for.
+_WANTING = (RequestStatus.ACCEPTED, RequestStatus.PROCESSING)
+
+#: Requests in one statement, which takes a limited number of values.
+REQUESTS_AT_ONCE = 10_000
+
+
+def is_open() -> ColumnElement[bool]:
+    """Return SQL: the erasure's model has still to forget the records."""
+    return db.among(Erasure.status, *OPEN)
+
+
+def is_open_of_request() -> ColumnElement[bool]:
+    """Return SQL: the same, where the erasure is looked up by its request.
+
+    Said the other way round, so that the index on what is open cannot be used. By the planner's
+    statistics that index is nearly empty, and when they are old it may hold all that was closed
+    since: to go through it for each of many requests has taken a minute where a second was enough.
+    """
+    return ~db.among(Erasure.status, *CLOSED)
+
+
+def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
+    """Return the dataset's models that hold records or are learning them, by id.
+
+    The caller has locked the dataset.
+    """
+    return session.scalars(_CONCERNED, {"dataset_id": dataset_id}).all()
+
+
+def rows(request_id: str, models: Iterable[Model], *, now: datetime) -> list[dict[str, Any]]:
+    """Return the request's share of the work on each model, to be inserted."""
+    return [
+        {
+            "request_id": request_id,
+            "model_id": model.id,
+            "status": ErasureStatus.PENDING,
+            "attempts": 0,
+            "created_at": now,
+        }
+        for model in models
+    ]
+
+
+def give(session: Session, request_id: str, models: Iterable[Model], *, now: datetime) -> None:
+    """Insert the request's share of the work on each model."""
+    made = rows(request_id, models, now=now)
+    if made:
+        session.execute(insert(Erasure), made)
+
+
+def join(session: Session, model: Model, *, data_revision: int, now: datetime) -> int:
+    """Give the model its share of each open request for what it holds; how many were missing.
+
+    It was trained, or is being trained, on what was not excluded at this revision of the dataset,
+    which the caller has locked for publication, and no erasure yet.
+    """
+    inside = and_(
+        Record.dataset_id == model.dataset_id,
+        or_(Record.excluded_revision.is_(None), Record.excluded_revision > data_revision),
+    )
+    held = or_(
+        exists().where(naming.lists(), inside),
+        exists().where(naming.of_class(), inside),
+    )
+    has_share = exists().where(
+        Erasure.request_id == DeletionRequest.id, Erasure.model_id == model.id
+    )
+    missing = session.scalars(
+        select(DeletionRequest.id)
+        .where(
+            about(model.dataset_id),
+            DeletionRequest.status.in_(_WANTING),
+            ~has_share,
+            held,
+        )
+        .order_by(DeletionRequest.id)
+    ).all()
+    given = 0
+    for first in range(0, len(missing), REQUESTS_AT_ONCE):
+        # Locked, since a request that is being cancelled would not see the share it is given.
+        some = locks.requests(session, missing[first : first + REQUESTS_AT_ONCE])
+        made = [
+            share
+            for one in some
+            if one.status in _WANTING
+            for share in rows(one.id, [model], now=now)
+        ]
+        if made:
+            session.execute(insert(Erasure), made)
+        given += len(made)
+    return given
+
+
+def about(dataset_id: int) -> ColumnElement[bool]:
+    """Return SQL: ``DeletionRequest`` is about records of this dataset."""
+    met = exists().where(
+        RequestDataset.request_id == DeletionRequest.id, RequestDataset.dataset_id == dataset_id
+    )
+    return or_(DeletionRequest.dataset_id == dataset_id, met)
+
+
+def needless(dataset_id: int | None = None) -> ColumnElement[bool]:
+    """Return SQL: ``Erasure`` waits for a model that holds nothing and is not learning.
+
+    Its training failed or was put off. When it is trained again it starts without the records, or
+    gets its share again (``join``).
+    """
+    idle = aliased(Model)
+    wanted = select(idle.id).where(~_holds_records(idle))
+    if dataset_id is not None:
+        wanted = wanted.where(idle.dataset_id == dataset_id)
+    waits = and_(is_open(), db.among(Erasure.status, ErasureStatus.PENDING))
+    return and_(waits, Erasure.model_id.in_(wanted))
+
+
+def drop_needless(session: Session, dataset_id: int) -> None:
+    """Take needless shares of the dataset's requests away; the caller has locked the dataset."""
+    session.execute(
+        delete(Erasure).where(needless(dataset_id)).execution_options(synchronize_session=False)
+    )
+
+
+def _holds_records(model: type[Model]) -> ColumnElement[bool]:
+    """Return SQL: the model is live, or its first version is being trained or catches up."""
+    learning = exists().where(
+        TrainingRun.model_id == model.id, db.among(TrainingRun.status, RunStatus.RUNNING)
+    )
+    catching_up = exists().where(
+        Version.model_id == model.id,
+        db.among(Version.status, VersionStatus.CANDIDATE),
+        Version.anchor_id == Version.id,
+    )
+    return or_(model.production_id.is_not(None), learning, catching_up)
+
+
+# Every group of requests asks it: to build it each time would cost more than its answer.
+_CONCERNED = (
+    select(Model)
+    .where(Model.dataset_id == bindparam("dataset_id"), _holds_records(Model))
+    .order_by(Model.id)
+    .execution_options(populate_existing=True)
+)

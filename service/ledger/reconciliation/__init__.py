@@ -1,0 +1,1 @@
+"""Whether what was forgotten is gone, and its repair."""

@@ -1,0 +1,1 @@
+"""What is registered: datasets, models, versions, workers, API keys."""

@@ -1,0 +1,67 @@
+"""Heartbeats: which worker processes live, as they say themselves.
+
+A row tells nothing about leases or work in hand: a worker that is not seen any more may still hold
+a lease until it runs out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import canonical
+from service.ledger.database import db, inserts
+from service.ledger.database.tables import Worker
+
+#: A worker that was not seen for so many heartbeats is taken for dead.
+MISSED_BEATS = 4
+
+#: How long the row of a worker that is gone is kept, for an operator to see.
+KEPT = timedelta(hours=1)
+
+
+def beat(
+    session: Session,
+    name: str,
+    *,
+    started_at: datetime,
+    busy_since: Mapping[str, datetime | None],
+    code_version: str,
+) -> None:
+    """Record that the worker lives; remove rows of workers gone for an hour."""
+    now = server_time(session)
+    told = {
+        "seen_at": now,
+        "busy_since": canonical.plain(dict(busy_since)),
+        "code_version": code_version,
+    }
+    statement = inserts.upsert(session, Worker).values(name=name, started_at=started_at, **told)
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[Worker.name], set_={"started_at": started_at, **told}
+        )
+    )
+    session.execute(delete(Worker).where(Worker.seen_at < now - KEPT))
+
+
+def leave(session: Session, name: str) -> None:
+    """Remove the row of a worker that ended in order."""
+    session.execute(delete(Worker).where(Worker.name == name))
+
+
+def living(session: Session, *, beat_seconds: float) -> Sequence[Worker]:
+    """Return the workers seen within the last few heartbeats, by name."""
+    since = server_time(session) - timedelta(seconds=MISSED_BEATS * beat_seconds)
+    wanted = select(Worker).where(Worker.seen_at >= since).order_by(Worker.name)
+    return session.scalars(wanted).all()
+
+
+def server_time(session: Session) -> datetime:
+    """Return the database server's time, by which all processes agree; on SQLite this machine's."""
+    if session.get_bind().dialect.name != "postgresql":
+        return db.now()
+    answered: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return answered

@@ -1,0 +1,190 @@
+"""Versions trained elsewhere: let in only when they were trained without forgotten records."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from importlib import metadata
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, Unprocessable
+from service.ledger.audit import chain
+from service.ledger.database import locks
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Dataset, Import, Model, Record, RecordList, Version
+from service.ledger.obligations import shares
+from service.ledger.registry import lineage, standing, versions
+from service.ledger.selection import naming, record_lists
+
+#: ``trained_on`` of a version that was trained on the dataset's train split.
+SPLIT = "split"
+
+_SHOWN = 100
+
+_SAW_FORGOTTEN = {
+    False: "records were forgotten after revision {revision} of dataset {dataset}; train without "
+    "them and import with data_revision={current}, or start a training run here",
+    True: "the list names records of dataset {dataset} that were forgotten; train without them, "
+    "send the list of what was left, and import with that one",
+}
+
+
+def check(
+    session: Session,
+    model: Model,
+    *,
+    data_revision: int,
+    trained_on: str = SPLIT,
+    digest: str | None = None,
+    hold: locks.Hold = locks.Hold.INTAKE,
+) -> tuple[int, RecordList | None]:
+    """Raise unless weights trained on these rows hold nothing forgotten.
+
+    ``trained_on`` is ``SPLIT`` for the train split at ``data_revision``, or the id of a record
+    list, which says everything itself. Returns the revision that the version is to be registered
+    with, and the list.
+
+    Stricter than for promoting: a record that a running batch has claimed counts as well, since
+    the batch would be finished on a version that is no longer in production. With the ``digest``
+    of the file, weights that are known here to hold forgotten records are refused, whatever
+    revision they are said to be of; weights from elsewhere have only their sender's word.
+    """
+    dataset = locks.dataset(session, model.dataset_id, hold)
+    standing.require_model(model)
+    if data_revision > dataset.revision:
+        raise Unprocessable(
+            f"dataset {dataset.name} is at revision {dataset.revision}; data_revision cannot be "
+            "above it",
+            field="query.data_revision",
+        )
+    stated = None
+    if trained_on != SPLIT:
+        stated = record_lists.get(session, dataset, trained_on)
+        data_revision = 0  # whatever of the list was forgotten, and whenever, the weights saw it
+    blocking = _deletions_after(session, dataset, data_revision, stated)
+    if blocking:
+        raise versions.Resurrection(
+            _SAW_FORGOTTEN[stated is not None].format(
+                revision=data_revision, dataset=dataset.name, current=dataset.revision
+            ),
+            deletion_requests=blocking,
+            data_revision=dataset.revision,
+        )
+    if digest is not None:
+        _refuse_known(session, model, digest)
+    return (data_revision if stated is None else dataset.revision), stated
+
+
+def register(
+    session: Session,
+    model: Model,
+    *,
+    digest: str,
+    size_bytes: int,
+    data_revision: int,
+    trained_on: str = SPLIT,
+    promote: bool | None,
+    actor: str,
+    now: datetime,
+) -> Version:
+    """Register a candidate, an anchor of itself, that a worker is to measure (``measurements``).
+
+    ``promote`` says whether it goes live then; None: if nothing else is live by then.
+    """
+    # Until the end nothing may be excluded, and no request be recorded that misses the version.
+    data_revision, stated = check(
+        session,
+        model,
+        data_revision=data_revision,
+        trained_on=trained_on,
+        digest=digest,
+        hold=locks.Hold.PUBLICATION,
+    )
+    record_list_id = None if stated is None else stated.id
+    versions.lock(session, model)
+    version = versions.register(
+        session,
+        model,
+        origin="imported",
+        digest=digest,
+        size_bytes=size_bytes,
+        data_revision=data_revision,
+        record_list_id=record_list_id,
+        seed=0,
+        code_version=metadata.version("unlearn"),
+        now=now,
+        actor=actor,
+    )
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.VERSION_IMPORTED,
+        subject=versions.subject(model, version),
+        data={"digest": digest, "data_revision": data_revision, "trained_on": trained_on},
+    )
+    session.add(Import(version_id=version.id, promote=promote))
+    session.flush()
+    if model.production_id is None:
+        # Requests that came before the model had anything to forget from now concern it too.
+        shares.join(session, model, data_revision=data_revision, now=now)
+    return version
+
+
+def refuse_download(session: Session, model: Model, version: Version) -> None:
+    """Raise unless the version's weights may be handed out."""
+    standing.require_version(model, version)
+    if version.status == VersionStatus.PURGED:
+        raise Purged(f"the weights of version {version.number} of {model.name} were destroyed")
+    versions.refuse_resurrection(session, model, version)
+    if version.status in (VersionStatus.RETIRED, VersionStatus.REJECTED):
+        raise Conflict(
+            f"version {version.number} of {model.name} is {version.status} and is not handed "
+            "out; download the production version"
+        )
+
+
+class Purged(Conflict):
+    """The weights are destroyed; the row remains as history."""
+
+    status = 410
+    code = "purged"
+    title = "It existed and was destroyed"
+
+
+def _refuse_known(session: Session, model: Model, digest: str) -> None:
+    withdrawn = session.scalar(
+        select(Version.id)
+        .where(Version.digest == digest, Version.withdrawn_at.is_not(None))
+        .limit(1)
+    )
+    if withdrawn is not None:
+        raise Conflict(
+            "this file is a version that was withdrawn; it is not taken back under any name; "
+            "import other weights, or start a training run"
+        )
+    twins = session.execute(
+        select(Version, Model)
+        .join(Model, Model.id == Version.model_id)
+        .where(Version.digest == digest, Model.dataset_id == model.dataset_id)
+    ).all()
+    for twin, owner in twins:
+        blocking = versions.contains_forgotten(session, owner, twin)
+        if blocking:
+            raise versions.Resurrection(
+                f"this file is version {twin.number} of {owner.name}, which contains records "
+                "forgotten since; start a training run to get weights without them",
+                deletion_requests=blocking[:_SHOWN],
+            )
+
+
+def _deletions_after(
+    session: Session, dataset: Dataset, data_revision: int, stated: RecordList | None
+) -> list[str]:
+    """Return ids of the requests by which training rows were excluded after the revision."""
+    wanted = naming.naming(
+        Record.dataset_id == dataset.id,
+        lineage.of_training(None if stated is None else stated.id),
+        Record.excluded_revision > data_revision,
+    )
+    return list(session.scalars(wanted.limit(_SHOWN)))

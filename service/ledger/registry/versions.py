@@ -1,0 +1,462 @@
+"""Versions of a model: registered, promoted, retired; and which records each still contains.
+
+A version contains a record when the record was training data of the version's anchor and no
+batch between the anchor and the version forgot it. Nothing else decides whether a version may
+go live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound
+from service.ledger.audit import chain
+from service.ledger.database import db, locks, taken
+from service.ledger.database.states import VERSION_MOVES, ErasureStatus, VersionStatus, check_move
+from service.ledger.database.tables import (
+    AliasMove,
+    Artifact,
+    Erasure,
+    Import,
+    Model,
+    Record,
+    Version,
+)
+from service.ledger.obligations import erasures, shares
+from service.ledger.registry import lineage, standing
+from service.ledger.selection import naming
+
+TRAIN_SPLIT = lineage.TRAIN_SPLIT
+
+#: Versions that one statement asks about.
+_ASKED_AT_ONCE = 20
+
+
+class Resurrection(Conflict):
+    """Going live with, or handing out, weights that still carry a forgotten record."""
+
+    code = "would-resurrect"
+    title = "This version still contains forgotten records"
+
+
+class ProductionMoved(Conflict):
+    """The alias ``production`` moved since it was read."""
+
+    code = "production-moved"
+
+
+def get(session: Session, model: Model, number: int) -> Version:
+    """Return version ``number`` of the model; raise ``NotFound`` with what there is."""
+    found = session.scalar(
+        select(Version).where(Version.model_id == model.id, Version.number == number)
+    )
+    if found is None:
+        latest = _latest_number(session, model.id)
+        raise NotFound(
+            f"model {model.name} has no version {number}; its latest is {latest}"
+            if latest
+            else f"model {model.name} has no versions yet; start a training run"
+        )
+    return found
+
+
+def register(
+    session: Session,
+    model: Model,
+    *,
+    origin: str,
+    digest: str,
+    size_bytes: int,
+    data_revision: int,
+    seed: int,
+    code_version: str,
+    now: datetime,
+    actor: str,
+    parent: Version | None = None,
+    anchor_id: int | None = None,
+    record_list_id: str | None = None,
+    training_run_id: str | None = None,
+    batch_id: str | None = None,
+    method: str | None = None,
+    options: dict[str, Any] | None = None,
+    notes: dict[str, Any] | None = None,
+    timings: dict[str, Any] | None = None,
+    mark: str | None = None,
+) -> Version:
+    """Register a candidate with the next number; its own anchor unless ``anchor_id`` is given."""
+    lock(session, model)
+    standing.require_model(model)
+    version = Version(
+        model_id=model.id,
+        number=_latest_number(session, model.id) + 1,
+        status=VersionStatus.CANDIDATE,
+        origin=origin,
+        parent_id=None if parent is None else parent.id,
+        anchor_id=anchor_id,
+        data_revision=data_revision,
+        record_list_id=record_list_id,
+        clean_revision=data_revision,
+        digest=digest,
+        size_bytes=size_bytes,
+        training_run_id=training_run_id,
+        batch_id=batch_id,
+        method=method,
+        options=options or {},
+        seed=seed,
+        code_version=code_version,
+        notes=notes or {},
+        timings=timings or {},
+        mark=mark,
+        created_at=now,
+    )
+    lineage.place(session, model, version, None if anchor_id is None else parent)
+    session.add(version)
+    session.flush()
+    taken.keep(session, _made_key(version), version)
+    lineage.begin_line(version)
+    if anchor_id is None:
+        version.anchor_id = version.id
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.VERSION_REGISTERED,
+        subject=subject(model, version),
+        data={"origin": origin, "digest": digest, "batch": batch_id, "run": training_run_id},
+    )
+    return version
+
+
+def lock(session: Session, model: Model) -> None:
+    """Keep the model's versions and production as they are for the rest of the transaction.
+
+    Its dataset comes first if nothing is live yet: requests that are being recorded must find the
+    model live, or be found by the promotion.
+    """
+    if model.production_id is None:
+        locks.dataset(session, model.dataset_id, locks.Hold.PUBLICATION)
+    locks.models(session, [model.id])
+
+
+def subject(model: Model, version: Version) -> str:
+    """Return how the audit chain names a version."""
+    return f"version:{model.name}/{version.number}"
+
+
+def owed(session: Session, model: Model, version: Version) -> Select[Any]:
+    """Select of the ``Record`` rows that the version contains and must not.
+
+    Those that are excluded from training, unless all that this model was ever asked about them is
+    still open: open erasures are about to be worked on, on whatever version is live then. A record
+    that was forgotten once stays owed, even if a later request names it again.
+    """
+    return select(Record.row).where(_owed(session, model, version))
+
+
+def _owed(session: Session, model: Model, version: Version) -> ColumnElement[bool]:
+    ours = Erasure.model_id == model.id
+    still_open = naming.asked(ours, erasures.is_open())
+    done_before = naming.asked(ours, Erasure.status == ErasureStatus.COMPLETED)
+    return and_(
+        Record.dataset_id == model.dataset_id,
+        lineage.contained_and_excluded(session, version),
+        or_(~still_open, done_before),
+    )
+
+
+def holds_forgotten(session: Session, model: Model, version: Version) -> bool:
+    """Return whether the version contains a record that it must not."""
+    return bool(holding_forgotten(session, model, [version]))
+
+
+def holding_forgotten(session: Session, model: Model, found: Sequence[Version]) -> set[int]:
+    """Return ids of those of the model's versions that contain a record that they must not."""
+    holding: set[int] = set()
+    for first in range(0, len(found), _ASKED_AT_ONCE):
+        asked = [
+            select(literal(version.id)).where(owed(session, model, version).exists())
+            for version in found[first : first + _ASKED_AT_ONCE]
+        ]
+        holding |= set(session.scalars(union_all(*asked)))
+    return holding
+
+
+def contains_forgotten(session: Session, model: Model, version: Version) -> list[str]:
+    """Return ids of deletion requests whose records the version would bring back; [] if none."""
+    return list(session.scalars(naming.naming(_owed(session, model, version))))
+
+
+def refuse_resurrection(session: Session, model: Model, version: Version) -> None:
+    """Raise ``Resurrection`` when the version still contains a forgotten record."""
+    if holds_forgotten(session, model, version):
+        requests = contains_forgotten(session, model, version)
+        raise Resurrection(
+            f"version {version.number} of {model.name} still contains records forgotten by "
+            f"{len(requests)} deletion request(s); use the production version, or start a "
+            "training run to get an exact one",
+            deletion_requests=requests[:100],
+        )
+
+
+def refuse_unmeasured(session: Session, model: Model, version: Version) -> None:
+    """Raise while a worker has not measured an imported version."""
+    waiting = session.get(Import, version.id) if version.origin == "imported" else None
+    if waiting is not None and waiting.finished_at is None:
+        raise Conflict(
+            f"version {version.number} of {model.name} was imported and is still to be measured by "
+            f"a worker; GET /v1/models/{model.name}/versions/{version.number} shows how far it is",
+            retry_after_seconds=5,
+        )
+
+
+def publish(session: Session, version: Version, *, now: datetime) -> None:
+    """Let the version be downloaded and promoted later; it does not go live."""
+    _move(version, VersionStatus.PUBLISHED)
+    version.published_at = now
+    session.flush()
+
+
+def promote(
+    session: Session,
+    model: Model,
+    version: Version,
+    *,
+    expected_production: int | None,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> None:
+    """Point ``production`` at the version, if it still is where the caller saw it.
+
+    Refuses versions that contain forgotten records or are not measured yet, and retires every other
+    version that contains forgotten records. A model that goes live for the first time gets its
+    share of every open request.
+    """
+    lock(session, model)
+    if not _made_here(session, version):
+        session.refresh(version)
+    standing.require_version(model, version)
+    refuse_unmeasured(session, model, version)
+    if model.production_id is None:
+        refuse_resurrection(session, model, version)
+        shares.join(session, model, data_revision=version.data_revision, now=now)
+    others = _at_hand(session, model, keep=version)
+    holding = holding_forgotten(session, model, [version, *others])
+    if version.id in holding:
+        refuse_resurrection(session, model, version)
+    if model.production_id != expected_production:
+        raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
+    if version.status != VersionStatus.PUBLISHED:
+        _move(version, VersionStatus.PUBLISHED)
+        version.published_at = now
+    model.production_id = version.id
+    session.flush()
+    session.expire(model, ["production"])
+    session.add(
+        AliasMove(
+            model_id=model.id,
+            version_id=version.id,
+            previous_id=expected_production,
+            reason=reason,
+            moved_by=actor,
+            moved_at=now,
+        )
+    )
+    session.flush()
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.VERSION_PROMOTED,
+        subject=subject(model, version),
+        data={"reason": reason, "digest": version.digest},
+    )
+    _retire_those(session, model, others, holding, actor=actor, now=now)
+
+
+def require_production(session: Session, version: Version) -> Model:
+    """Raise ``ProductionMoved`` unless the version is live, and keep it so for the transaction.
+
+    Returns its model.
+    """
+    [model] = locks.models(session, [version.model_id])
+    if model.production_id != version.id:
+        raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
+    return model
+
+
+def retire_tainted(
+    session: Session, model: Model, *, keep: Version | None, actor: str, now: datetime
+) -> list[Version]:
+    """Retire every version but ``keep`` that contains forgotten records.
+
+    ``keep`` is live, or about to be. A candidate that was trained, or imported, after the anchor
+    from which it steps stays: it takes the place of that anchor once a batch has applied what it
+    owes. One that is older is superseded, by its own successor, or by a retrain that never saw the
+    records. With nothing live (None) no batch is left to apply anything.
+    """
+    others = _at_hand(session, model, keep=keep)
+    holding = holding_forgotten(session, model, others)
+    return _retire_those(session, model, others, holding, actor=actor, now=now)
+
+
+def _at_hand(session: Session, model: Model, *, keep: Version | None) -> Sequence[Version]:
+    """Return versions but ``keep`` that are served, may become live, or are kept after a refusal.
+
+    Without candidates that catch up and are later than the anchor of ``keep``.
+    """
+    wanted = select(Version).where(
+        Version.model_id == model.id,
+        Version.status.in_(
+            [VersionStatus.PUBLISHED, VersionStatus.REJECTED, VersionStatus.CANDIDATE]
+        ),
+        # What is still to be measured owes deletions as a version in training does.
+        ~exists().where(Import.version_id == Version.id, Import.finished_at.is_(None)),
+    )
+    if keep is not None:
+        anchor = session.get_one(Version, keep.anchor_id)
+        later = and_(catching_up(), Version.number > anchor.number)
+        wanted = wanted.where(Version.id != keep.id, ~later)
+    return session.scalars(wanted).all()
+
+
+def _retire_those(
+    session: Session,
+    model: Model,
+    others: Sequence[Version],
+    holding: Collection[int],
+    *,
+    actor: str,
+    now: datetime,
+) -> list[Version]:
+    tainted = [other for other in others if other.id in holding]
+    for version in tainted:
+        retire(session, model, version, actor=actor, now=now)
+    return tainted
+
+
+def catching_up() -> ColumnElement[bool]:
+    """Return SQL: ``Version`` was trained or imported and could not go live at once.
+
+    It owes deletions that were made meanwhile.
+    """
+    measured = exists().where(Import.version_id == Version.id, Import.finished_at.is_not(None))
+    return and_(
+        db.among(Version.status, VersionStatus.CANDIDATE),
+        Version.anchor_id == Version.id,
+        or_(Version.training_run_id.is_not(None), measured),
+    )
+
+
+def retire(session: Session, model: Model, version: Version, *, actor: str, now: datetime) -> None:
+    """Withdraw a version that contains forgotten records."""
+    _move(version, VersionStatus.RETIRED)
+    version.retired_at = now
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.VERSION_RETIRED,
+        subject=subject(model, version),
+        data={"because": "contains forgotten records"},
+    )
+
+
+def reject(session: Session, model: Model, version: Version, *, verdict: str, actor: str) -> None:
+    """Reject a version whose verification failed: it is kept and never promoted."""
+    _move(version, VersionStatus.REJECTED)
+    lineage.leave_line(version)
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.VERSION_REJECTED,
+        subject=subject(model, version),
+        data={"verdict": verdict},
+    )
+
+
+def attach(
+    session: Session, version: Version, made: Sequence[dict[str, Any]], *, now: datetime
+) -> None:
+    """Register internal state of a version; the same content twice is one artifact.
+
+    ``made`` are dictionaries of ``kind``, ``digest``, ``size_bytes`` and perhaps ``notes``.
+    """
+    known = set() if _made_here(session, version) else _attached(session, version, made)
+    session.add_all(
+        Artifact(
+            version_id=version.id,
+            kind=one["kind"],
+            digest=one["digest"],
+            size_bytes=one["size_bytes"],
+            notes=one.get("notes") or {},
+            created_at=now,
+        )
+        for one in made
+        if (one["kind"], one["digest"]) not in known
+    )
+    session.flush()
+
+
+def _attached(
+    session: Session, version: Version, made: Sequence[dict[str, Any]]
+) -> set[tuple[str, str]]:
+    rows = session.execute(
+        select(Artifact.kind, Artifact.digest).where(
+            Artifact.version_id == version.id,
+            Artifact.digest.in_([one["digest"] for one in made]),
+            Artifact.destroyed_at.is_(None),
+        )
+    )
+    return {(kind, digest) for kind, digest in rows}
+
+
+def artifacts(session: Session, version_ids: Collection[int]) -> dict[tuple[int, str], Artifact]:
+    """Return the newest artifact of each of the versions and kinds that still exists."""
+    wanted = select(Artifact).where(
+        Artifact.version_id.in_(version_ids), Artifact.destroyed_at.is_(None)
+    )
+    found = session.scalars(wanted.order_by(Artifact.id))
+    return {(one.version_id, one.kind): one for one in found}
+
+
+def artifact(
+    session: Session, version_id: int, kind: str, *, digest: str | None = None
+) -> Artifact | None:
+    """Return the newest artifact of a kind that still exists."""
+    wanted = select(Artifact).where(
+        Artifact.version_id == version_id, Artifact.kind == kind, Artifact.destroyed_at.is_(None)
+    )
+    if digest is not None:
+        wanted = wanted.where(Artifact.digest == digest)
+    return session.scalar(wanted.order_by(Artifact.id.desc()).limit(1))
+
+
+def _latest_number(session: Session, model_id: int) -> int:
+    return session.scalar(select(func.max(Version.number)).where(Version.model_id == model_id)) or 0
+
+
+def _move(version: Version, new: VersionStatus) -> None:
+    check_move(VERSION_MOVES, version.status, new)
+    version.status = new
+
+
+def _made_here(session: Session, version: Version) -> bool:
+    """Return whether this transaction registered the version: nobody else has seen it."""
+    return taken.find(session, _made_key(version)) is not None
+
+
+def _made_key(version: Version) -> taken.Key:
+    return ("made", Version, version.id)

@@ -1,0 +1,1 @@
+"""What was measured of a version, and what may be read by whom."""

@@ -1,0 +1,275 @@
+"""What of a measurement may be read by whom.
+
+Averages over many forgotten rows say something about the model. Over one row they are that row: its
+label, its loss before and after, its rank in an attack. So are the differences of two tables over
+sets that one row lies between. For keys that may not read the audit, and in signed reports, which
+are handed on:
+
+- of a batch of fewer than ``LEAST_ROWS`` rows, what says of itself that it is public is kept, and
+  nothing else;
+- figures of a whole set (retained, audit, calibration rows) are shown only where none of its rows,
+  or at least ``LEAST_ROWS`` of them, left it since they were shown last (``verifications``);
+- lists of single records, and what says nothing of itself (``declarations``), are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from service.ledger.reports import declarations
+from service.ledger.reports.declarations import PER_RECORD, Declared, Disclosure, Figure
+
+#: Fewest rows whose figures anybody may read.
+LEAST_ROWS = 10
+#: Steps in which the largest share of one class that was forgotten is told.
+CLASS_SHARE_STEP = 0.05
+
+#: Members of a verification that may be shown; figures in them have rules of their own.
+_SHOWN = frozenset(
+    {
+        "kind",
+        "verdict",
+        "mark",
+        "reasons",
+        "rules",
+        "chance",
+        "training_less_audit",
+        "gates",
+        "metrics",
+        "sets",
+        "pooled",
+        "drift",
+        "relearn_time",
+        "retrain_because",
+        "limits",
+        "does_not_show",
+    }
+)
+#: What a version's notes keep where its batch had fewer than ``LEAST_ROWS`` rows: words and
+#: settings that do not follow from the rows.
+NOTES_OF_FEW = frozenset(
+    {
+        "rows",
+        "step",
+        "preconditioner",
+        "strength_from",
+        "guard_rows",
+        "forgotten_since_anchor",
+        "batches_logged",
+        "epochs",
+        "update_log",
+        "base_damaged",
+        "passed_over",
+    }
+)
+#: What a verification's drift keeps of such a batch.
+_DRIFT_OF_FEW = frozenset({"forgotten_rows", "anchor_rows", "of_whole_classes", "forgotten_share"})
+#: What a figure keeps when it is withheld.
+_COUNTS = frozenset({"rows", "never_seen_rows"})
+#: What a public figure is: its control and references are figures of other models.
+_PUBLIC = frozenset({"value", "interval", *_COUNTS})
+#: Figures of an import that are of whole sets.
+_OF_AN_IMPORT = ("chance", "training_less_audit")
+_WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
+_WHY_RECORDS = "tells of single records: shown to keys with audit:read"
+_WHY_CHANGED = (
+    f"fewer than {LEAST_ROWS} rows left this set since its figures were last shown, and their "
+    "difference would tell of these rows: shown to keys with audit:read"
+)
+#: What stands for all classes that have too few rows to be named.
+_OTHER = "other"
+
+
+def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a stored verification less what tells about single records or very few of them.
+
+    ``set_changes`` is the verification's member of that name; None withholds every whole set.
+    """
+    declared = declarations.of(document)
+    found: dict[str, Any] = _without_records(
+        {name: value for name, value in document.items() if name in _SHOWN}
+    )
+    few = _is_of_few(found)
+    changed = _changed(set_changes)
+    if isinstance(found.get("metrics"), dict):
+        found["metrics"] = {
+            name: _metric(declared.metric(name), metric, few=few, changed=changed)
+            for name, metric in found["metrics"].items()
+        }
+    silent = {
+        gate["gate"]: why
+        for gate in found.get("gates", [])
+        if (why := _why_silent(gate["gate"], declared, found, few)) is not None
+    }
+    if "gates" in found:
+        found["gates"] = [
+            gate | {"reason": silent.get(gate["gate"], gate["reason"])} for gate in found["gates"]
+        ]
+    found["reasons"] = [
+        f"{gate}: {silent[gate]}" if (gate := reason.partition(":")[0]) in silent else reason
+        for reason in found.get("reasons", [])
+    ]
+    if isinstance(found.get("drift"), dict):
+        found["drift"] = _drift(found["drift"], few=few, changed=changed)
+    if few and found.get("retrain_because"):
+        found["retrain_because"] = [_WHY]
+    if few or _few(found.get("relearn_time")):
+        found["relearn_time"] = _withheld(found.get("relearn_time"), _WHY)
+    if isinstance(found.get("sets"), dict):
+        found["sets"] = _sets(found["sets"], changed)
+    if found.get("kind") == "import" and changed:
+        found |= _import(found)
+    return found
+
+
+def notes(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a version's notes for everybody; ``rows`` says how many rows its batch forgot."""
+    found: dict[str, Any] = _without_records(document)
+    if "comparison" in found:
+        found["comparison"] = comparison(found["comparison"])
+    if not _few(found):
+        return found
+    kept = {name: value for name, value in found.items() if name in NOTES_OF_FEW}
+    # The reasons quote losses and shares.
+    return kept | ({"retrain_because": [_WHY]} if found.get("retrain_because") else {})
+
+
+def comparison(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the comparison of an approximate with an exact version for everybody."""
+    found: dict[str, Any] = _without_records(document)
+    changed = _changed(found.pop("set_changes", None))
+    found["sets"] = {
+        name: _withheld(figures, _WHY_CHANGED) if name in changed or _few(figures) else figures
+        for name, figures in found.get("sets", {}).items()
+    }
+    return found
+
+
+def class_share(share: float, *, forgotten: int) -> float | None:
+    """Return the largest forgotten share of one class in coarse steps; None for very few rows.
+
+    One row's share of its class tells how large the class is, and so which one it is.
+    """
+    if forgotten < LEAST_ROWS:
+        return None
+    return min(1.0, round(math.ceil(share / CLASS_SHARE_STEP - 1e-9) * CLASS_SHARE_STEP, 4))
+
+
+def _import(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rules of an import without their figures, which are of whole sets."""
+    return {
+        **{name: _withheld(found.get(name), _WHY_CHANGED) for name in _OF_AN_IMPORT},
+        "rules": [rule | {"reason": _WHY_CHANGED} for rule in found.get("rules", [])],
+        "reasons": [f"{one.partition(':')[0]}: {_WHY_CHANGED}" for one in found["reasons"]],
+    }
+
+
+def _is_of_few(found: Mapping[str, Any]) -> bool:
+    """Return whether the batch itself forgot very few rows, however many its pool has."""
+    own = found.get("sets", {}).get("unlearned", {}) if isinstance(found.get("sets"), dict) else {}
+    return _few(own.get("forget")) if isinstance(own, dict) else False
+
+
+def _changed(set_changes: Mapping[str, Any] | None) -> frozenset[str]:
+    """Return names of the sets whose figures are withheld."""
+    if set_changes is None:
+        return frozenset({"retain", "audit", "calibration"})
+    return frozenset(name for name, rows in set_changes["rows"].items() if rows)
+
+
+def _metric(says: Figure, metric: Any, *, few: bool, changed: frozenset[str]) -> dict[str, Any]:
+    """Return what everybody may read of a metric, with the reason where its value is withheld."""
+    figures = metric if isinstance(metric, dict) else {}
+    if says.disclosure is Disclosure.SCORES:
+        why = _WHY_RECORDS
+    elif few or _few(figures):
+        why = _WHY
+    elif says.rows_of in changed:
+        why = _WHY_CHANGED
+    else:
+        return _only(figures, declarations.FIGURES | says.notes)
+    if says.disclosure is Disclosure.PUBLIC:
+        return _only(figures, _PUBLIC)
+    return _only(figures, _COUNTS) | {"withheld": why}
+
+
+def _why_silent(gate: str, declared: Declared, found: Mapping[str, Any], few: bool) -> str | None:
+    """Return why a gate's reason, which quotes figures, is withheld; None where it is shown."""
+    says = declared.gate(gate)
+    if says.disclosure is Disclosure.PUBLIC:
+        return None
+    if says.disclosure is Disclosure.SCORES:
+        return _WHY_RECORDS
+    metrics = found.get("metrics") or {}
+    hidden = any("withheld" in metrics.get(name, {}) for name in says.metrics)
+    return _WHY if few or hidden else None
+
+
+def _drift(drift: Mapping[str, Any], *, few: bool, changed: frozenset[str]) -> dict[str, Any]:
+    forgotten = drift.get("forgotten_rows", 0)
+    if few or forgotten < LEAST_ROWS:
+        return {name: value if name in _DRIFT_OF_FEW else None for name, value in drift.items()}
+    coarse = class_share(drift.get("largest_class_share") or 0.0, forgotten=forgotten)
+    losses = ("validation_loss", "validation_loss_rise") if "calibration" in changed else ()
+    return {**drift, "largest_class_share": coarse, **dict.fromkeys(losses)}
+
+
+def _sets(sets: Mapping[str, Any], changed: frozenset[str]) -> dict[str, Any]:
+    """Return figures by model and set, or by set alone as an exact version has them."""
+    if not any(name in sets for name in ("retain", "audit", "calibration")):
+        return {
+            who: _sets_of_a_model(of, changed) if isinstance(of, dict) else of
+            for who, of in sets.items()
+        }
+    return _sets_of_a_model(sets, changed)
+
+
+def _sets_of_a_model(sets: Mapping[str, Any], changed: frozenset[str]) -> dict[str, Any]:
+    return {name: _set(name, figures, changed) for name, figures in sets.items()}
+
+
+def _set(name: str, figures: Any, changed: frozenset[str]) -> Any:
+    if name in changed:
+        return _withheld(figures, _WHY_CHANGED)
+    if _few(figures):
+        return _withheld(figures, _WHY)
+    if not isinstance(figures, dict) or not isinstance(figures.get("classes"), dict):
+        return figures
+    if name != "forget":
+        # How many rows of each class are left tells, from one version to the next, which went.
+        return {member: value for member, value in figures.items() if member != "classes"}
+    return figures | {"classes": _classes(figures["classes"])}
+
+
+def _classes(classes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the classes with enough rows by their names, the others as one count."""
+    shown = {label: of for label, of in classes.items() if not _few(of)}
+    rows = sum(of["rows"] for label, of in classes.items() if label not in shown)
+    if 0 < rows < LEAST_ROWS:
+        # All less those shown would be the figures of these few rows.
+        rows += sum(of["rows"] for of in shown.values())
+        shown = {}
+    return shown | ({_OTHER: {"rows": rows, "withheld": _WHY}} if rows else {})
+
+
+def _few(figures: Any) -> bool:
+    rows = figures.get("rows") if isinstance(figures, dict) else None
+    return isinstance(rows, int) and rows < LEAST_ROWS
+
+
+def _withheld(figures: Any, why: str) -> Any:
+    return _only(figures, _COUNTS) | {"withheld": why} if isinstance(figures, dict) else figures
+
+
+def _only(figures: Mapping[str, Any], members: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name in members}
+
+
+def _without_records(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: _without_records(item) for name, item in value.items() if name not in PER_RECORD
+        }
+    return [_without_records(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,427 @@
+"""The audit report: the signed story of one version, for a reader who trusts nobody here.
+
+It names records by keyed digests and requests by their ids; no subject, no record id, no row
+number, no per-record score and no figure of very few records is in it. ``service.audit_file``
+checks a saved one without any database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import canonical, chain
+from service.ledger.audit.signing import Signer
+from service.ledger.batches import batch_states
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import (
+    Artifact,
+    AuditEvent,
+    Batch,
+    BatchRecord,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    RequestDataset,
+    TrainingRun,
+    Version,
+)
+from service.ledger.registry import lineage, versions
+from service.ledger.reports import caveats, comparisons, disclosure, history, verifications
+from service.ledger.selection import naming
+from service.ledger.selection.digests import Digester
+from service.ledger.training import runs
+
+TYPE = "audit-report"
+FORMAT = 1
+
+#: Audit lines that hold the receipt of something destroyed.
+_DESTROYED = (chain.Action.VERSION_PURGED.value, chain.Action.VERSION_STATE_DESTROYED.value)
+
+#: Kinds of artifacts that a batch makes from the very rows it forgets.
+OF_FORGOTTEN = frozenset({"scores", "states"})
+
+
+@dataclass(frozen=True)
+class _Story:
+    """The rows that a report is about, loaded once."""
+
+    model: Model
+    dataset: Dataset
+    version: Version
+    batch: Batch | None
+    requests: Sequence[DeletionRequest]
+    chain: Sequence[Version]
+
+
+def report(
+    session: Session, version: Version, *, digester: Digester, signer: Signer, now: datetime
+) -> dict[str, Any]:
+    """Return the signed report of a version as things stand ``now``."""
+    story = _load(session, version)
+    verification = verifications.of(session, version)
+    verdict = None if verification is None else verification.verdict
+    remaining = _remaining(session, story)
+    carried = versions.contains_forgotten(session, story.model, version)
+    guarantee = _guarantee(version)
+    return signer.sign(
+        {
+            "type": TYPE,
+            "format": FORMAT,
+            "at": now,
+            "model": story.model.name,
+            "dataset": story.dataset.name,
+            "version": version.number,
+            "status": version.status,
+            "production": story.model.production_id == version.id,
+            "asked": _asked(session, story, digester),
+            "done": _done(session, story, digester, guarantee),
+            "measured": (
+                None
+                if verification is None
+                else disclosure.measured(verification.measured, verification.set_changes)
+            ),
+            "lineage": _lineage(session, story),
+            # Requests whose records the version itself still holds: none, if it is live.
+            "carries_forgotten": carried,
+            "remaining": remaining,
+            "purges": _purges(session, story),
+            "comparison": comparisons.of(session, version),
+            "does_not_prove": caveats.sentences(
+                guarantee=guarantee,
+                # A drop of accuracy is a failed verification that was no reason to wait.
+                # Nor is a statement that the figures do not confirm one that they contradict.
+                verdict=version.mark if version.mark in caveats.OF_MARK else verdict,
+                carries=bool(carried),
+                remaining=bool(remaining),
+                imported=story.chain[-1].origin == "imported",
+                not_found=sum(request.not_found for request in story.requests),
+            ),
+            "chain": _chain(session, story, signer, now),
+        }
+    )
+
+
+def _load(session: Session, version: Version) -> _Story:
+    model = session.get_one(Model, version.model_id)
+    batch = None if version.batch_id is None else session.get_one(Batch, version.batch_id)
+    return _Story(
+        model=model,
+        dataset=session.get_one(Dataset, model.dataset_id),
+        version=version,
+        batch=batch,
+        requests=[] if batch is None else _requests(session, model, batch),
+        chain=lineage.chain(session, version),
+    )
+
+
+def _requests(session: Session, model: Model, batch: Batch) -> Sequence[DeletionRequest]:
+    """Return the requests whose erasures the batch did, else those that its rows were named by."""
+    wanted = select(DeletionRequest).order_by(DeletionRequest.id)
+    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    found = session.scalars(wanted.where(DeletionRequest.id.in_(theirs))).all()
+    if found:
+        return found
+    # A fresh anchor that catches up forgets what earlier batches did on the anchor before it; a
+    # batch that failed has given its erasures back.
+    forgotten = exists().where(BatchRecord.batch_id == batch.id, BatchRecord.row == Record.row)
+    named = session.scalars(naming.naming(Record.dataset_id == model.dataset_id, forgotten)).all()
+    return session.scalars(wanted.where(DeletionRequest.id.in_(named))).all()
+
+
+def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any]:
+    ids = [request.id for request in story.requests]
+    rows = session.execute(
+        naming.records(
+            Record.record_id,
+            Record.row,
+            Record.erased_at,
+            requests=ids,
+            # Of a request over every dataset, only what it met in this one.
+            dataset_id=story.dataset.id,
+        )
+    ).all()
+    forgotten_before = _forgotten_before(session, story)
+    named: dict[str, list[str]] = {request_id: [] for request_id in ids}
+    overwritten: dict[int, datetime | None] = {}
+    for request_id, record_id, row, erased_at in rows:
+        named[request_id].append(digester.record(story.dataset.name, record_id))
+        overwritten[row] = erased_at
+    moments = [moment for moment in overwritten.values() if moment is not None]
+    return {
+        "requests": [
+            _request(item, sorted(named[item.id]), forgotten_before.get(item.id))
+            for item in story.requests
+        ],
+        "counts": {"requests": len(ids), "records": len(overwritten)},
+        "raw_rows": {
+            "records": len(overwritten),
+            "overwritten": len(moments),
+            "last_at": max(moments, default=None),
+        },
+    }
+
+
+def _forgotten_before(session: Session, story: _Story) -> dict[str, int]:
+    """Return, of requests over every dataset, how many records here were forgotten before."""
+    rows = session.execute(
+        select(RequestDataset.request_id, RequestDataset.already_forgotten).where(
+            RequestDataset.request_id.in_([request.id for request in story.requests]),
+            RequestDataset.dataset_id == story.dataset.id,
+        )
+    )
+    return dict(rows.all())
+
+
+def _request(
+    request: DeletionRequest, records: list[str], forgotten_before: int | None
+) -> dict[str, Any]:
+    """Return what was asked of this dataset; ``forgotten_before`` None: nothing else was asked."""
+    alone = forgotten_before is None
+    return {
+        "id": request.id,
+        "kind": request.kind,
+        "label": request.label,
+        "status": request.status,
+        "created_at": request.created_at,
+        "due_at": request.due_at,
+        "completed_at": request.completed_at,
+        "matched": request.matched if alone else len(records),
+        "already_forgotten": request.already_forgotten if alone else forgotten_before,
+        "not_found": request.not_found,
+        "records": records,
+    }
+
+
+def _done(
+    session: Session, story: _Story, digester: Digester, guarantee: caveats.Guarantee
+) -> dict[str, Any]:
+    version, base = story.version, story.chain[1] if len(story.chain) > 1 else None
+    if base is None and version.parent_id is not None:  # an anchor made by a batch: a retrain
+        base = session.get_one(Version, version.parent_id)
+    anchor = session.get_one(Version, version.anchor_id)
+    return {
+        "origin": version.origin,
+        "guarantee": guarantee,
+        "method": version.method,
+        "options": version.options,
+        "seed": version.seed,
+        "code_version": version.code_version,
+        "base": None if base is None else _name(base),
+        "anchor": _name(anchor),
+        "digest_before": None if base is None else base.digest,
+        "digest_after": version.digest,
+        "size_bytes": version.size_bytes,
+        "mark": version.mark,
+        "notes": disclosure.notes(
+            {k: v for k, v in version.notes.items() if k != comparisons.NOTE}
+        ),
+        "timings": version.timings,
+        "created_at": version.created_at,
+        "published_at": version.published_at,
+        "retired_at": version.retired_at,
+        "withdrawn_at": version.withdrawn_at,
+        "purged_at": version.purged_at,
+        "batch": _batch(session, story, digester),
+        "training_run": _training_run(session, version),
+        "never_trained_on": _excluded(session, story, anchor, digester),
+    }
+
+
+def _batch(session: Session, story: _Story, digester: Digester) -> dict[str, Any] | None:
+    batch = story.batch
+    if batch is None:
+        return None
+    wanted = (
+        select(Record.record_id)
+        .join(BatchRecord, BatchRecord.row == Record.row)
+        .where(Record.dataset_id == story.dataset.id, BatchRecord.batch_id == batch.id)
+    )
+    records = _digests(session.scalars(wanted), story, digester)
+    return {
+        "id": batch.id,
+        "kind": batch.kind,
+        "status": batch.status,
+        "attempts": batch.attempts,
+        "created_at": batch.created_at,
+        "finished_at": batch.finished_at,
+        # Training rows of the base only: a request may also name rows that it never saw.
+        "count": len(records),
+        "records": records,
+    }
+
+
+def _training_run(session: Session, version: Version) -> dict[str, Any] | None:
+    if version.training_run_id is None:
+        return None
+    run = session.get_one(TrainingRun, version.training_run_id)
+    return {
+        "id": run.id,
+        "reason": run.reason,
+        "seed": run.seed,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+    }
+
+
+def _excluded(
+    session: Session, story: _Story, anchor: Version, digester: Digester
+) -> dict[str, Any]:
+    """Return the records forgotten before the anchor was trained."""
+    wanted = select(Record.record_id).where(
+        Record.dataset_id == story.dataset.id,
+        Record.excluded_revision <= anchor.data_revision,
+    )
+    records = _digests(session.scalars(wanted), story, digester)
+    return {
+        "data_revision": anchor.data_revision,
+        "count": len(records),
+        "digest": canonical.digest(records),
+    }
+
+
+def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
+    """Return the version's chain, newest first, with how many records each step forgot."""
+    steps = [version.batch_id for version in story.chain if version.batch_id is not None]
+    forgotten = history.records(session, steps)
+    return [
+        {
+            **_name(version),
+            "origin": version.origin,
+            "method": version.method,
+            "status": version.status,
+            "batch": version.batch_id,
+            "forgotten": forgotten.get(version.batch_id or "", 0),
+            "created_at": version.created_at,
+        }
+        for version in story.chain
+    ]
+
+
+def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
+    """Return weights and internal state of the model that still carry forgotten records."""
+    standing = session.scalars(
+        select(Version)
+        .where(Version.model_id == story.model.id, Version.status != VersionStatus.PURGED)
+        .order_by(Version.number)
+    ).all()
+    # What was retired carries forgotten records: that is why. There may be thousands. What was
+    # withdrawn may have been retired or rejected before.
+    tainted = [
+        version
+        for version in standing
+        if version.status in (VersionStatus.RETIRED, VersionStatus.WITHDRAWN)
+        # Its verification did not show that it forgot.
+        or (version.status == VersionStatus.REJECTED and version.batch_id is not None)
+        or versions.holds_forgotten(session, story.model, version)
+    ]
+    weights = [
+        {
+            "kind": "weights",
+            "version": version.number,
+            "digest": version.digest,
+            "size_bytes": version.size_bytes,
+            "status": version.status,
+            "retired_at": version.retired_at,
+        }
+        for version in tainted
+    ]
+    return [
+        *weights,
+        *_artifacts(session, story, {version.id for version in tainted}),
+        *_kept_states(session, story),
+    ]
+
+
+def _kept_states(session: Session, story: _Story) -> list[dict[str, Any]]:
+    """Return states of trainings that have seen records which were forgotten since they began."""
+    of_runs = [
+        {"kind": "trainings", "training_run": run.id, "digest": run.state_digest}
+        for run in runs.that_saw_forgotten(session, story.model)
+        if run.state_digest is not None
+    ]
+    of_batches = [
+        {"kind": "trainings", "batch": state.batch_id, "digest": state.digest}
+        for state in batch_states.that_saw_forgotten(session, story.model)
+    ]
+    return of_runs + of_batches
+
+
+def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[str, Any]]:
+    """Return artifacts of tainted versions, and what was made from forgotten rows on purpose."""
+    rows = session.execute(
+        select(Artifact, Version)
+        .join(Version, Version.id == Artifact.version_id)
+        .where(Version.model_id == story.model.id, Artifact.destroyed_at.is_(None))
+        .order_by(Artifact.id)
+    )
+    return [
+        {
+            "kind": artifact.kind,
+            "version": owner.number,
+            "digest": artifact.digest,
+            "size_bytes": artifact.size_bytes,
+            "created_at": artifact.created_at,
+        }
+        for artifact, owner in rows
+        if owner.id in tainted or (owner.batch_id is not None and artifact.kind in OF_FORGOTTEN)
+    ]
+
+
+def _purges(session: Session, story: _Story) -> list[dict[str, Any]]:
+    """Return signed receipts of what was destroyed of this model."""
+    purged = session.scalars(select(Version).where(Version.model_id == story.model.id))
+    lines = session.scalars(
+        select(AuditEvent)
+        .where(
+            AuditEvent.action.in_(_DESTROYED),
+            AuditEvent.subject.in_([versions.subject(story.model, item) for item in purged]),
+        )
+        .order_by(AuditEvent.seq)
+    )
+    return [
+        {"line": line.seq, "subject": line.subject, "receipt": line.data.get("receipt")}
+        for line in lines
+    ]
+
+
+def _chain(session: Session, story: _Story, signer: Signer, now: datetime) -> dict[str, Any]:
+    """Return the audit lines about the version, its batch and its requests, and the signed head."""
+    subjects = [versions.subject(story.model, story.version)]
+    subjects += [f"deletion_request:{request.id}" for request in story.requests]
+    if story.batch is not None:
+        subjects.append(f"batch:{story.batch.id}")
+    run = story.version.training_run_id
+    of_the_model = [] if run is None else [f"model:{story.model.name}"]
+    found = session.scalars(
+        select(AuditEvent)
+        .where(AuditEvent.subject.in_(subjects + of_the_model))
+        .order_by(AuditEvent.seq)
+    )
+    lines = [
+        chain.describe(line)
+        for line in found
+        if line.subject in subjects or line.data.get("training_run") == run
+    ]
+    return {"lines": lines, "head": chain.checkpoint(session, signer, now=now)}
+
+
+def _guarantee(version: Version) -> caveats.Guarantee:
+    if version.origin == "imported":
+        return "unknown"
+    return "exact" if version.anchor_id == version.id else "approximate"
+
+
+def _name(version: Version) -> dict[str, Any]:
+    return {"version": version.number, "digest": version.digest}
+
+
+def _digests(record_ids: Any, story: _Story, digester: Digester) -> list[str]:
+    return sorted(digester.record(story.dataset.name, record_id) for record_id in record_ids)

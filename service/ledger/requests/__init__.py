@@ -1,0 +1,1 @@
+"""Deletion requests: recorded, shown, decided on."""

@@ -1,0 +1,107 @@
+"""What a deletion request would meet, without asking for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.errors import ServiceError
+from service.ledger.audit import canonical, chain
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import Dataset, Model, Record, Version
+from service.ledger.registry import lineage
+from service.ledger.registry.datasets import SPLITS
+from service.ledger.requests import intake, outlook
+from service.ledger.selection import matching
+from service.ledger.selection.digests import Digester
+from service.ledger.selection.matching import Ask
+
+
+def preview(
+    session: Session, ask: Ask, *, principal: str, digester: Digester, now: datetime
+) -> dict[str, Any]:
+    """Return what the ask would meet and in which state it would begin.
+
+    Nothing is recorded but an audit line that the key looked: whose records it looked for is not
+    in it. Raises what the request itself would be refused with.
+    """
+    [parts] = intake.parts_of(session, [ask], digester=digester, now=now)
+    if isinstance(parts, ServiceError):
+        raise parts
+    if ask.kind == "class":
+        intake.check_methods(session, intake.models_of(parts))
+    status = intake.first_status(parts)
+    chain.append(
+        session,
+        actor=f"key:{principal}",
+        action=chain.Action.DELETION_REQUEST_PREVIEWED,
+        subject=f"key:{principal}",
+        data={"kind": ask.kind, "dataset": ask.dataset},
+    )
+    matched = sum(len(part.match.rows) for part in parts)
+    forgotten = sum(part.match.already_forgotten for part in parts)
+    not_found = sum(part.match.not_found for part in parts)
+    ended = status in (RequestStatus.NO_MATCH, RequestStatus.COMPLETED)
+    return {
+        "dataset": ask.dataset,
+        "kind": ask.kind,
+        "status": status.value,
+        "matched": matched,
+        "already_forgotten": forgotten,
+        "not_found": not_found,
+        "complete_match": not_found == 0 and matched + forgotten > 0,
+        "due_at": canonical.moment(outlook.due(now)),
+        "expected_by": canonical.moment(now if ended else intake.expected_by(parts, now=now)),
+        "datasets": [_of_dataset(session, part) for part in parts],
+    }
+
+
+def _of_dataset(session: Session, part: intake.Part) -> dict[str, Any]:
+    dataset, rows = part.circle.dataset, part.match.rows
+    return {
+        "dataset": dataset.name,
+        "matched": len(rows),
+        "already_forgotten": part.match.already_forgotten,
+        "splits": _by_split(session, dataset, rows),
+        "models": [_of_model(session, model, rows) for model in part.circle.models],
+    }
+
+
+def _by_split(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[str, int]:
+    counts = dict.fromkeys(SPLITS, 0)
+    for chunk in _chunks(rows):
+        found = session.execute(
+            select(Record.split, func.count())
+            .where(Record.dataset_id == dataset.id, Record.row.in_(chunk))
+            .group_by(Record.split)
+        )
+        for split, count in found:
+            counts[SPLITS[split]] += count
+    return counts
+
+
+def _of_model(session: Session, model: Model, rows: Sequence[int]) -> dict[str, Any]:
+    """Return how many of the rows the model's live version was trained on and has not forgotten."""
+    if model.production_id is None:
+        return {"model": model.name, "version": None, "trained_on": 0}
+    live = session.get_one(Version, model.production_id)
+    inside = lineage.contained(session, live)
+    trained_on = sum(
+        session.scalar(
+            select(func.count()).where(
+                Record.dataset_id == model.dataset_id, Record.row.in_(chunk), inside
+            )
+        )
+        or 0
+        for chunk in _chunks(rows)
+    )
+    return {"model": model.name, "version": live.number, "trained_on": trained_on}
+
+
+def _chunks(rows: Sequence[int]) -> Iterator[Sequence[int]]:
+    for first in range(0, len(rows), matching.CHUNK):
+        yield rows[first : first + matching.CHUNK]

@@ -1,0 +1,415 @@
+"""Suppressions: whoever was forgotten stays out of every later ingest, until readmitted.
+
+A subject is suppressed in every dataset from the moment a request about it is recorded, unless that
+is cancelled or denied. A row is suppressed from the moment its raw data are overwritten, by a keyed
+digest of its record id and content: the same file under another name does not bring it back, nor
+does it once the dataset itself is removed. Within its own dataset a record id stays taken for ever.
+Whose a row was is known from its record, and from then on from digests beside the suppression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from sqlalchemy import ColumnElement, and_, exists, func, insert, select, text, update
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import canonical, chain
+from service.ledger.database import identifiers
+from service.ledger.database.identifiers import Origin
+from service.ledger.database.states import REQUEST_ENDS, RequestStatus
+from service.ledger.database.tables import Dataset, DeletionRequest, Record, Suppression
+from service.ledger.obligations import erasures
+from service.ledger.registry import datasets
+from service.ledger.selection import matching, naming
+from service.ledger.selection.digests import Digester
+
+#: States of a request about a subject in which the subject is suppressed.
+SUPPRESSING = frozenset(RequestStatus) - {
+    RequestStatus.NO_MATCH,
+    RequestStatus.CANCELLED,
+    RequestStatus.DENIED,
+}
+
+_OPEN = tuple(status for status in RequestStatus if status not in REQUEST_ENDS)
+
+
+class Entry(BaseModel):
+    """A suppression as a tombstone list has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["subject", "folded", "row"]
+    digest: str
+    request: str | None
+    #: Of a row: its dataset's name, and its number there.
+    dataset: str | None
+    row: int | None
+    #: Of a row whose dataset is removed; lists of earlier releases have none.
+    subject: str | None = None
+    record: str | None = None
+    created_at: AwareDatetime
+    lifted_at: AwareDatetime | None
+
+    @property
+    def name(self) -> tuple[str, str, str | None, str | None, int | None]:
+        """What tells it from every other one."""
+        return (self.kind, self.digest, self.request, self.dataset, self.row)
+
+
+class Kind(StrEnum):
+    """What a suppression's digest is of."""
+
+    SUBJECT = "subject"  # a subject id, in its normalised form
+    FOLDED = "folded"  # the same with its case folded, for sources that ignore case
+    ROW = "row"  # record id and content of a row
+
+
+@dataclass(frozen=True)
+class Suppressed:
+    """Digests in force, by kind, and the number of the newest suppression that was looked at."""
+
+    digests: Mapping[Kind, frozenset[str]]
+    newest: int
+
+    def __bool__(self) -> bool:
+        return any(self.digests.values())
+
+
+def of_subject(
+    request_id: str, subject_id: str, *, digester: Digester, now: datetime
+) -> list[dict[str, Any]]:
+    """Return the rows that suppress a request's subject, to be inserted."""
+    return [
+        {
+            "kind": kind,
+            "digest": digester.subject(form),
+            "request_id": request_id,
+            "created_at": now,
+        }
+        for kind, form in _forms(subject_id).items()
+    ]
+
+
+def share(session: Session) -> None:
+    """Wait for datasets that are about to become ready, before the ready ones are looked at."""
+    _lock(session, "ROW EXCLUSIVE")
+
+
+def hold(session: Session) -> None:
+    """Keep new suppressions out until this transaction, which makes a dataset ready, ends."""
+    _lock(session, "SHARE ROW EXCLUSIVE")
+
+
+def lift_request(session: Session, request_id: str, *, now: datetime) -> None:
+    """Lift what a request entered; the same subject may be suppressed by another one."""
+    _lift(session, Suppression.request_id == request_id, now=now)
+
+
+def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int, str]:
+    """Record ids, as ``row_key`` has them, of those rows that are not suppressed by content yet."""
+    found: dict[int, str] = {}
+    for here in _chunks(rows):
+        wanted = select(Record.row, Record.record_id).where(
+            Record.dataset_id == dataset.id, Record.row.in_(here), ~_kept()
+        )
+        found |= {row: row_key(dataset, name) for row, name in session.execute(wanted)}
+    return found
+
+
+def about_to_be_erased(session: Session, dataset: Dataset) -> tuple[list[int], dict[int, str]]:
+    """Return rows of the dataset that can be erased, ascending, and ``unkept`` of these."""
+    wanted = select(Record.row, Record.record_id, _kept()).where(erasures.erasable(dataset))
+    found = session.execute(wanted.order_by(Record.row)).all()
+    names = {row: row_key(dataset, name) for row, name, is_kept in found if not is_kept}
+    return [row for row, _, _ in found], names
+
+
+def _kept() -> ColumnElement[bool]:
+    """Return SQL: ``Record`` is suppressed by its content."""
+    return exists().where(
+        Suppression.dataset_id == Record.dataset_id,
+        Suppression.row == Record.row,
+        Suppression.kind == Kind.ROW.value,
+    )
+
+
+def keep_rows(
+    session: Session, dataset: Dataset, digests: Mapping[int, str], *, now: datetime
+) -> None:
+    """Suppress rows whose raw data are about to be overwritten, by their digests."""
+    entries = [
+        {
+            "kind": Kind.ROW,
+            "digest": digest,
+            "dataset_id": dataset.id,
+            "row": row,
+            "created_at": now,
+        }
+        for row, digest in digests.items()
+    ]
+    if entries:
+        session.execute(insert(Suppression), entries)
+
+
+def keep_owners(
+    session: Session, dataset: Dataset, *, first: int, rows: int, digester: Digester
+) -> None:
+    """Keep whose the suppressed rows from ``first`` on were, since their records will not tell."""
+    found = session.execute(
+        select(Suppression.id, Record.record_id, Record.subject_digest)
+        .join(
+            Record,
+            and_(Record.dataset_id == Suppression.dataset_id, Record.row == Suppression.row),
+        )
+        .where(
+            Suppression.dataset_id == dataset.id,
+            Suppression.row >= first,
+            Suppression.row < first + rows,
+            # Another attempt: the record's id means nothing any more.
+            Suppression.record_digest.is_(None),
+        )
+    )
+    kept = [
+        {
+            "id": number,
+            "subject_digest": subject,
+            "record_digest": digester.record(dataset.name, name),
+        }
+        for number, name, subject in found
+    ]
+    if kept:
+        session.execute(update(Suppression), kept)
+
+
+def about_to_go(session: Session) -> dict[Dataset, list[int]]:
+    """Return rows by dataset that open requests name and whose raw data still stand."""
+    open_ones = session.scalars(
+        select(DeletionRequest.id).where(DeletionRequest.status.in_(_OPEN))
+    ).all()
+    named = session.execute(
+        naming.records(Record.dataset_id, Record.row, Record.erased_at, requests=open_ones)
+    )
+    rows = sorted({(dataset_id, row) for _, dataset_id, row, erased in named if erased is None})
+    found: dict[int, list[int]] = {}
+    for dataset_id, row in rows:
+        found.setdefault(dataset_id, []).append(row)
+    return {session.get_one(Dataset, dataset_id): its for dataset_id, its in found.items()}
+
+
+def row_key(dataset: Dataset, record_id: str) -> str:
+    """Return the record id as a row's digest has it: the place in the source if generated."""
+    digits = record_id.removeprefix(identifiers.GENERATED_PREFIX)
+    generated = dataset.record_id_origin == Origin.GENERATED and digits.isdecimal()
+    return place_key(int(digits)) if generated else record_id
+
+
+def place_key(place: int) -> str:
+    """Return the record id in a row's digest where the source has none: its place, from 0."""
+    return f"\x00{place}"
+
+
+def in_force(session: Session, *, after: int = 0) -> Suppressed:
+    """Return the digests in force of suppressions entered after the one numbered ``after``."""
+    newest = session.scalar(select(func.max(Suppression.id))) or 0
+    digests: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+    rows = session.execute(
+        select(Suppression.kind, Suppression.digest)
+        .where(Suppression.id > after, Suppression.lifted_at.is_(None))
+        .execution_options(yield_per=10_000)
+    )
+    for kind, digest in rows:
+        digests[Kind(kind)].add(digest)
+    return Suppressed({kind: frozenset(some) for kind, some in digests.items()}, newest)
+
+
+def holds(session: Session, dataset: Dataset, digests: Iterable[str]) -> bool:
+    """Return whether a record of the dataset is kept under one of these digests of subjects."""
+    for here in _chunks(sorted(digests)):
+        of_them = exists().where(Record.dataset_id == dataset.id, Record.subject_digest.in_(here))
+        if session.scalar(select(of_them)):
+            return True
+    return False
+
+
+def entries(session: Session) -> list[Entry]:
+    """Return every suppression, those lifted too, oldest first."""
+    rows = session.execute(
+        select(Suppression, Dataset.name)
+        .outerjoin(Dataset, Dataset.id == Suppression.dataset_id)
+        .order_by(Suppression.id)
+    )
+    return [
+        Entry(
+            kind=one.kind,
+            digest=one.digest,
+            request=one.request_id,
+            dataset=name,
+            row=one.row,
+            subject=one.subject_digest,
+            record=one.record_digest,
+            created_at=one.created_at,
+            lifted_at=one.lifted_at,
+        )
+        for one, name in rows
+    ]
+
+
+def apart(session: Session, listed: Iterable[Entry]) -> list[Entry]:
+    """Return listed suppressions that the ledger lacks, and those lifted in the list alone."""
+    ours = {one.name: one for one in entries(session)}
+    return [
+        one
+        for one in _as_here(session, listed)
+        if one.name not in ours or (one.lifted_at and ours[one.name].lifted_at is None)
+    ]
+
+
+def restore(session: Session, listed: Iterable[Entry]) -> None:
+    """Enter, or lift, what ``apart`` found."""
+    numbers = {name: number for number, name in session.execute(select(Dataset.id, Dataset.name))}
+    ours = {one.name for one in entries(session)}
+    for one in _as_here(session, listed):
+        columns = {
+            "kind": one.kind,
+            "digest": one.digest,
+            "request_id": one.request,
+            "dataset_id": numbers.get(one.dataset or ""),
+            "row": one.row,
+        }
+        if one.name not in ours:
+            session.add(
+                Suppression(
+                    **columns,
+                    subject_digest=one.subject,
+                    record_digest=one.record,
+                    created_at=one.created_at,
+                    lifted_at=one.lifted_at,
+                )
+            )
+        elif one.lifted_at is not None:
+            same = (
+                getattr(Suppression, name).is_not_distinct_from(columns[name]) for name in columns
+            )
+            _lift(session, and_(*same), now=one.lifted_at)
+    session.flush()
+
+
+def _as_here(session: Session, listed: Iterable[Entry]) -> list[Entry]:
+    """Return the entries without the requests and datasets that the ledger does not know."""
+    requests = set(session.scalars(select(DeletionRequest.id)))
+    names = set(session.scalars(select(Dataset.name)))
+    return [
+        one.model_copy(
+            update={
+                "request": one.request if one.request in requests else None,
+                "dataset": one.dataset if one.dataset in names else None,
+            }
+        )
+        for one in listed
+    ]
+
+
+def readmit_subject(
+    session: Session, subject_id: str, *, digester: Digester, actor: str, now: datetime
+) -> int:
+    """Let a subject and its rows come back with later ingests; how many suppressions were lifted.
+
+    What was forgotten stays forgotten. A later deletion suppresses the subject again.
+    """
+    forms = {
+        form for fold in (False, True) for form in identifiers.forms(subject_id, fold_case=fold)
+    }
+    own = {digest for form in forms for digest in digester.subjects(form)}
+    of_subject = Suppression.digest.in_(own) & Suppression.kind.in_([Kind.SUBJECT, Kind.FOLDED])
+    names = session.scalars(select(Dataset.name)).all()
+    anywhere = own | {
+        digest
+        for name in names
+        for form in forms
+        for digest in digester.subject_candidates(name, form)
+    }
+    lifted = _lift(session, of_subject, now=now)
+    for here in _chunks(sorted(anywhere)):
+        theirs = select(Record.row).where(
+            Record.dataset_id == Suppression.dataset_id,
+            Record.row == Suppression.row,
+            Record.subject_digest.in_(here),
+        )
+        lifted += _lift(session, theirs.exists(), now=now)
+        # Of rows whose datasets are removed.
+        lifted += _lift(session, Suppression.subject_digest.in_(here), now=now)
+    digest = digester.subject(identifiers.normalise(subject_id))
+    _say(session, f"suppression:{digest}", {"lifted": lifted}, actor=actor)
+    return lifted
+
+
+def readmit_records(
+    session: Session,
+    dataset_name: str,
+    record_ids: Sequence[str],
+    *,
+    digester: Digester,
+    actor: str,
+    now: datetime,
+) -> int:
+    """Let forgotten records of a dataset come back with later ingests; how many were lifted."""
+    dataset = datasets.get(session, dataset_name)
+    rows = {row for row in matching.rows_of(session, dataset, record_ids) if row is not None}
+    lifted = 0
+    for here in _chunks(sorted(rows)):
+        of_rows = (Suppression.dataset_id == dataset.id) & Suppression.row.in_(here)
+        lifted += _lift(session, of_rows, now=now)
+    known = {
+        digest
+        for one in record_ids
+        for form in matching.record_forms(dataset, one)
+        for digest in digester.record_candidates(dataset.name, form)
+    }
+    for here in _chunks(sorted(known)):  # where the dataset is removed
+        of_removed = (Suppression.dataset_id == dataset.id) & Suppression.record_digest.in_(here)
+        lifted += _lift(session, of_removed, now=now)
+    records = sorted(digester.record(dataset.name, one) for one in set(record_ids))
+    data = {"lifted": lifted, "records": len(records), "digest": canonical.digest(records)}
+    _say(session, f"dataset:{dataset.name}", data, actor=actor)
+    return lifted
+
+
+def _forms(subject_id: str) -> dict[Kind, str]:
+    return {
+        Kind.SUBJECT: identifiers.normalise(subject_id),
+        Kind.FOLDED: identifiers.normalise(subject_id, fold_case=True),
+    }
+
+
+def _lift(session: Session, which: ColumnElement[bool], *, now: datetime) -> int:
+    changed = session.execute(
+        update(Suppression)
+        .where(which, Suppression.lifted_at.is_(None))
+        .values(lifted_at=now)
+        .returning(Suppression.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(changed.all())
+
+
+def _lock(session: Session, mode: str) -> None:
+    # SQLite has one writer at a time.
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f"LOCK TABLE suppressions IN {mode} MODE"))
+
+
+def _say(session: Session, subject: str, data: dict[str, Any], *, actor: str) -> None:
+    chain.append(
+        session, actor=actor, action=chain.Action.SUPPRESSION_LIFTED, subject=subject, data=data
+    )
+
+
+def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for first in range(0, len(values), matching.CHUNK):
+        yield values[first : first + matching.CHUNK]

@@ -1,0 +1,1 @@
+"""Tombstones, and their replay on a restored ledger."""

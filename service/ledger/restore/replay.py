@@ -1,0 +1,361 @@
+"""Replay of a tombstone list on a restored ledger: what was forgotten is asked for again.
+
+Raw rows may be gone from the files although the restored ledger takes them for whole, because the
+store is younger than the database. No step can be taken from rows that are zeros: the models that
+contain them are retrained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import canonical, chain
+from service.ledger.batches import batch_states, holds
+from service.ledger.database import ids
+from service.ledger.database.states import BatchStatus, RequestStatus
+from service.ledger.database.tables import (
+    Batch,
+    Dataset,
+    DeletionRequest,
+    Model,
+    Record,
+    RequestDataset,
+    RequestRecord,
+    Version,
+)
+from service.ledger.destruction import withdrawals
+from service.ledger.obligations import erasures, shares
+from service.ledger.registry import keys, lineage
+from service.ledger.requests import lifecycle, outlook, suppressions
+from service.ledger.restore.tombstones import Found, Listed, Tombstones, match
+from service.ledger.restore.withdrawal_lists import Withdrawals
+from service.ledger.selection import naming
+from service.ledger.selection.digests import Digester
+from service.ledger.training import runs
+
+#: In the place of the API key for requests that nobody sent: rows were found to be gone.
+PRINCIPAL = "restore"
+
+RETRAIN = {"method": "retrain", "options": {}}
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What was done."""
+
+    requests: int
+    records: int
+    retrained: tuple[str, ...]
+    revoked_keys: int
+
+
+def replay(
+    session: Session,
+    listed: Tombstones,
+    found: Found,
+    *,
+    digester: Digester,
+    actor: str,
+    now: datetime,
+) -> Replayed:
+    """Put the ledger where the list says it was; workers do the rest. May be repeated.
+
+    ``found`` is the comparison in the same transaction, after rows of ``found.raw_again`` were
+    overwritten.
+    """
+    places = match(session, listed.requests, digester=digester)
+    for key_id in found.keys:
+        keys.revoke(session, key_id, actor=actor, now=now)
+    _withdraw(session, found.served_again, actor=actor, now=now)
+    for one in found.reopened:
+        _take_back(session, one, actor=actor)
+    for one in found.behind:
+        _advance(session, one, actor=actor, now=now)
+    again = [
+        one
+        for one in found.lost
+        if _ask_again(session, one, places[one.id], actor=actor, now=now) is not None
+    ]
+    # Of the list itself: requests that were lost are known by now.
+    suppressions.restore(session, suppressions.apart(session, listed.suppressions))
+    orphans = [
+        _ask_for_hollow(session, name, rows, actor=actor, now=now)
+        for name, rows in found.hollow.items()
+    ]
+    retrained = [
+        model for name, rows in found.hollow.items() for model in _retrain(session, name, rows, now)
+    ]
+    # Trainings begin anew: rows that they have seen may be overwritten, in files or here.
+    runs.give_up_states(session)
+    batch_states.give_up(session)
+    done = Replayed(
+        requests=len(again) + len(found.behind) + sum(map(bool, orphans)),
+        records=len(_named(again, places)) + sum(orphans),
+        retrained=tuple(retrained),
+        revoked_keys=len(found.keys),
+    )
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.RESTORE_REPLAYED,
+        subject="ledger",
+        data={
+            "list": {"at": listed.at, "head": listed.head.seq},
+            "requests": done.requests,
+            "records": done.records,
+            "retrained": list(retrained),
+            "revoked_keys": done.revoked_keys,
+        },
+    )
+    return done
+
+
+def _named(
+    again: Sequence[Listed], places: Mapping[str, Mapping[str, Collection[int]]]
+) -> set[tuple[str, int]]:
+    """Return the records that the requests name, by dataset and row."""
+    return {(name, row) for one in again for name, rows in places[one.id].items() for row in rows}
+
+
+def _withdraw(session: Session, again: Withdrawals, *, actor: str, now: datetime) -> None:
+    """Withdraw once more what the backup brought back; its files go at once."""
+    for name in again.datasets:
+        dataset = session.scalars(select(Dataset).where(Dataset.name == name)).one()
+        withdrawals.withdraw_dataset(
+            session, dataset, models="withdraw", purge="now", actor=actor, now=now
+        )
+    for name in again.models:
+        model = session.scalars(select(Model).where(Model.name == name)).one()
+        withdrawals.withdraw_model(session, model, purge="now", actor=actor, now=now)
+    for listed in again.versions:
+        rows = session.execute(
+            select(Model, Version)
+            .join(Version, Version.model_id == Model.id)
+            .where(Model.name == listed.model, Version.digest == listed.digest)
+        )
+        for model, version in rows.all():
+            withdrawals.withdraw_version(session, model, version, purge="now", actor=actor, now=now)
+
+
+def _take_back(session: Session, one: Listed, *, actor: str) -> None:
+    """Cancel or deny the request as listed; too late where work began."""
+    request = session.get_one(DeletionRequest, one.id)
+    if request.status == RequestStatus.AWAITING_APPROVAL and one.status == RequestStatus.DENIED:
+        lifecycle.deny(session, one.id, because=None, actor=actor)
+    elif request.status in (RequestStatus.AWAITING_APPROVAL, RequestStatus.ACCEPTED):
+        lifecycle.cancel(session, one.id, actor=actor)
+
+
+def _advance(session: Session, one: Listed, *, actor: str, now: datetime) -> None:
+    """Bring a request that the ledger knows to where the list has it."""
+    request = session.get_one(DeletionRequest, one.id)
+    if request.status == RequestStatus.AWAITING_APPROVAL:
+        lifecycle.approve(session, one.id, actor=actor, now=now)
+    if one.status != RequestStatus.ACCEPTED:
+        _begin(session, request)
+
+
+def _begin(session: Session, request: DeletionRequest) -> None:
+    """Start processing the request: its records are out of every training from now on."""
+    request.status = RequestStatus.PROCESSING
+    session.flush()
+    listed = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.listed_by)
+    names = naming.Names.of([request])
+    datasets = set(session.scalars(listed.distinct()))
+    if names.labels and request.dataset_id is not None:
+        datasets.add(request.dataset_id)
+    for dataset_id in sorted(datasets):
+        erasures.exclude(session, dataset_id, names)
+
+
+def _ask_again(
+    session: Session,
+    one: Listed,
+    places: Mapping[str, Collection[int]],
+    *,
+    actor: str,
+    now: datetime,
+) -> DeletionRequest | None:
+    """Return the request under its own id; None when its datasets are unknown here."""
+    named = select(Dataset).where(Dataset.name.in_(list(places))).order_by(Dataset.id)
+    datasets = session.scalars(named).all()
+    if not datasets:
+        return None
+    standing = {dataset: _standing(session, dataset, places[dataset.name]) for dataset in datasets}
+    open_rows = sum(map(len, standing.values()))
+    ended = not open_rows and one.status == RequestStatus.COMPLETED
+    request = _record(
+        session,
+        None if one.dataset is None else datasets[0],
+        standing,
+        actor=actor,
+        id=one.id,
+        kind=one.kind,
+        label=one.label,
+        status=RequestStatus.COMPLETED if ended else _first_status(one),
+        principal=one.principal,
+        already_forgotten=one.already_forgotten
+        + sum(len(places[dataset.name]) for dataset in datasets)
+        - open_rows,
+        not_found=one.not_found,
+        created_at=one.created_at,
+        due_at=one.due_at,
+        expected_by=one.due_at,
+        completed_at=one.completed_at if ended else None,
+    )
+    if request.status in (RequestStatus.ACCEPTED, RequestStatus.PROCESSING):
+        _share_out(session, datasets, request, now=now)
+    if request.status == RequestStatus.PROCESSING:
+        _begin(session, request)
+    return request
+
+
+def _standing(session: Session, dataset: Dataset, rows: Collection[int]) -> list[int]:
+    """Return those of the rows whose raw data were not overwritten, as the ledger has it."""
+    standing = session.scalars(
+        select(Record.row).where(Record.dataset_id == dataset.id, Record.erased_at.is_(None))
+    )
+    return sorted(set(rows).intersection(standing))
+
+
+def _first_status(one: Listed) -> RequestStatus:
+    if one.status in (RequestStatus.AWAITING_APPROVAL, RequestStatus.ACCEPTED):
+        return one.status
+    return RequestStatus.PROCESSING
+
+
+def _ask_for_hollow(
+    session: Session, name: str, rows: Sequence[int], *, actor: str, now: datetime
+) -> int:
+    """Ask for rows that are gone and that no request explains; return how many there were.
+
+    They were forgotten after the list was made.
+    """
+    dataset = session.scalars(select(Dataset).where(Dataset.name == name)).one()
+    explained = session.scalars(
+        select(Record.row).where(
+            Record.dataset_id == dataset.id, Record.excluded_revision.is_not(None)
+        )
+    )
+    left = sorted(set(rows).difference(explained))
+    if left:
+        request = _record(
+            session,
+            dataset,
+            {dataset: left},
+            actor=actor,
+            id=ids.new("dr"),
+            kind="records",
+            label=None,
+            status=RequestStatus.PROCESSING,
+            principal=PRINCIPAL,
+            already_forgotten=0,
+            not_found=0,
+            created_at=now,
+            due_at=outlook.due(now),
+            expected_by=outlook.due(now),
+            completed_at=None,
+        )
+        _share_out(session, [dataset], request, now=now)
+        _begin(session, request)
+    return len(left)
+
+
+def _record(
+    session: Session,
+    dataset: Dataset | None,
+    rows: Mapping[Dataset, Sequence[int]],
+    *,
+    actor: str,
+    **columns: Any,
+) -> DeletionRequest:
+    request = DeletionRequest(
+        dataset_id=None if dataset is None else dataset.id,
+        matched=sum(map(len, rows.values())),
+        status_reason="asked for again after a backup was restored",
+        **columns,
+    )
+    if request.matched and request.kind != "class":  # its label says which
+        request.listed_by = request.id
+    session.add(request)
+    session.flush()
+    if dataset is None:
+        session.add_all(
+            RequestDataset(
+                request_id=request.id, dataset_id=one.id, matched=len(its), already_forgotten=0
+            )
+            for one, its in rows.items()
+        )
+    named = [
+        {"request_id": request.id, "dataset_id": one.id, "row": row}
+        for one, its in rows.items()
+        for row in its
+    ]
+    if named and request.listed_by is not None:
+        session.execute(insert(RequestRecord), named)
+    completed = request.status == RequestStatus.COMPLETED
+    chain.append(
+        session,
+        actor=actor,
+        action=(
+            chain.Action.DELETION_REQUEST_COMPLETED
+            if completed
+            else chain.Action.DELETION_REQUEST_ACCEPTED
+        ),
+        subject=f"deletion_request:{request.id}",
+        data={
+            "dataset": None if dataset is None else dataset.name,
+            "kind": request.kind,
+            "matched": request.matched,
+            "restored": True,
+            "due_at": canonical.moment(request.due_at),
+        },
+    )
+    return request
+
+
+def _share_out(
+    session: Session, datasets: Sequence[Dataset], request: DeletionRequest, *, now: datetime
+) -> None:
+    """Give an erasure to every model that holds records or is learning them."""
+    models = [model for one in datasets for model in shares.concerned(session, one.id)]
+    shares.give(session, request.id, models, now=now)
+
+
+def _retrain(session: Session, name: str, hollow: Collection[int], now: datetime) -> list[str]:
+    """Have the models retrained that contain rows which are gone: nothing can step from zeros."""
+    models = session.scalars(
+        select(Model)
+        .join(Dataset, Dataset.id == Model.dataset_id)
+        .where(Dataset.name == name, Model.production_id.is_not(None))
+        .order_by(Model.name)
+    ).all()
+    return [model.name for model in models if _holds(session, model, hollow, now)]
+
+
+def _holds(session: Session, model: Model, hollow: Collection[int], now: datetime) -> bool:
+    live = session.get_one(Version, model.production_id)
+    inside = session.scalars(
+        select(Record.row).where(
+            Record.dataset_id == model.dataset_id, lineage.contained(session, live)
+        )
+    )
+    if not set(hollow).intersection(inside):
+        return False
+    held = holds.locked(session, model)
+    if held is not None:  # its end may be weeks away, and the live version is not to wait
+        holds.release(
+            session, model, held, because="a backup was restored", actor=PRINCIPAL, now=now
+        )
+    model.run_now_at, model.run_now_method = now, RETRAIN
+    running = select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
+    for batch in session.scalars(running):  # the backup was taken in the middle of it
+        batch.method = RETRAIN
+    session.flush()
+    return True

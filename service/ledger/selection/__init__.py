@@ -1,0 +1,1 @@
+"""Which records of a dataset a request or a list means."""

@@ -1,0 +1,155 @@
+"""Which records a deletion request names: those that were listed for it, or those of a class.
+
+Requests that matched the very same records share one list (``listing``), under the id of the first
+of them. A request for a class lists nothing. Its label says which records it names, and they cannot
+change: a dataset's records keep their labels, those of erased rows too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    and_,
+    exists,
+    literal_column,
+    or_,
+    select,
+    union,
+)
+from sqlalchemy.orm import Session, aliased
+
+from service.ledger.database.tables import DeletionRequest, Erasure, Record, RequestRecord
+
+
+@dataclass(frozen=True)
+class Names:
+    """What requests name, each thing once."""
+
+    #: Ids under which records are listed.
+    lists: frozenset[str]
+    #: Labels of classes.
+    labels: frozenset[int]
+
+    @classmethod
+    def of(cls, requests: Iterable[DeletionRequest]) -> Self:
+        """Return what these requests name."""
+        return cls._of((one.listed_by, one.label, one.kind) for one in requests)
+
+    @classmethod
+    def of_ids(cls, session: Session, requests: Collection[str]) -> Self:
+        """Return what the requests of these ids name."""
+        wanted = select(DeletionRequest.listed_by, DeletionRequest.label, DeletionRequest.kind)
+        found = session.execute(wanted.where(DeletionRequest.id.in_(requests)).distinct())
+        return cls._of((listed_by, label, kind) for listed_by, label, kind in found)
+
+    @classmethod
+    def _of(cls, requests: Iterable[tuple[str | None, int | None, str]]) -> Self:
+        lists: set[str] = set()
+        labels: set[int] = set()
+        for listed_by, label, kind in requests:
+            if listed_by is not None:
+                lists.add(listed_by)
+            if kind == "class" and label is not None:
+                labels.add(label)
+        return cls(frozenset(lists), frozenset(labels))
+
+
+def lists(request: Any = DeletionRequest) -> ColumnElement[bool]:
+    """Return SQL: ``RequestRecord`` lists ``Record`` for ``request`` (or an alias)."""
+    return and_(
+        RequestRecord.request_id == request.listed_by,
+        RequestRecord.dataset_id == Record.dataset_id,
+        RequestRecord.row == Record.row,
+    )
+
+
+def of_class(request: Any = DeletionRequest) -> ColumnElement[bool]:
+    """Return SQL: the row of ``request`` (or an alias) is for the class of ``Record``."""
+    return and_(
+        # Written out, as the index on requests for classes has it.
+        request.kind == literal_column("'class'"),
+        request.dataset_id == Record.dataset_id,
+        request.label == Record.label,
+    )
+
+
+def asked(*about: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return SQL: a request with an erasure of which ``about`` holds names ``Record``."""
+    # Under names of their own: any request may do, whichever a query around this one looks at.
+    name, request = aliased(RequestRecord), aliased(DeletionRequest)
+    listed = exists().where(
+        name.dataset_id == Record.dataset_id,
+        name.row == Record.row,
+        request.listed_by == name.request_id,
+        Erasure.request_id == request.id,
+        *about,
+    )
+    by_label = exists().where(of_class(request), Erasure.request_id == request.id, *about)
+    return or_(listed, by_label)
+
+
+def naming(*rows: ColumnElement[bool]) -> Select[Any]:
+    """Select of the ids of all requests that name a ``Record`` of which ``rows`` holds, sorted."""
+    listed = _listed(DeletionRequest.id).where(*rows)
+    by_label = select(DeletionRequest.id).join(Record, of_class()).where(*rows)
+    found = listed.union(by_label).subquery()
+    return select(found.c.id).order_by(found.c.id)
+
+
+def records(
+    *columns: Any, requests: Collection[str] | None = None, dataset_id: int | None = None
+) -> CompoundSelect[Any]:
+    """Select of (request id, ``columns`` of ``Record``) of what requests matched.
+
+    ``requests`` and ``dataset_id`` say of which alone.
+
+    Records of a class that had been erased before it was asked for were not matched.
+    """
+    listed = _listed(DeletionRequest.id.label("request_id"), *columns)
+    by_label = (
+        select(DeletionRequest.id, *columns)
+        .join(Record, of_class())
+        .where(or_(Record.erased_at.is_(None), Record.erased_at > DeletionRequest.created_at))
+    )
+    if dataset_id is not None:
+        listed = listed.where(Record.dataset_id == dataset_id)
+        by_label = by_label.where(Record.dataset_id == dataset_id)
+    if requests is not None:
+        listed = listed.where(DeletionRequest.id.in_(requests))
+        by_label = by_label.where(DeletionRequest.id.in_(requests))
+    return union(listed, by_label)
+
+
+def named(names: Names) -> list[ColumnElement[bool]]:
+    """Return SQL: conditions of which one holds for each ``Record`` that is named.
+
+    Two conditions in the place of one: of a disjunction neither side can be looked up.
+    """
+    found: list[ColumnElement[bool]] = []
+    if names.lists:
+        found.append(
+            exists().where(
+                RequestRecord.request_id.in_(names.lists),
+                RequestRecord.dataset_id == Record.dataset_id,
+                RequestRecord.row == Record.row,
+            )
+        )
+    if names.labels:
+        found.append(Record.label.in_(names.labels))
+    return found
+
+
+def _listed(*columns: Any) -> Select[Any]:
+    """Select of ``columns`` of each request with each ``Record`` that is listed for it."""
+    return (
+        select(*columns)
+        .select_from(DeletionRequest)
+        .join(RequestRecord, RequestRecord.request_id == DeletionRequest.listed_by)
+        .join(Record, lists())
+    )

@@ -1,0 +1,390 @@
+"""Training runs: queued, worked on under a lease, completed, failed or cancelled."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import exists, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict, NotFound
+from service.ledger.audit import chain
+from service.ledger.database import ids
+from service.ledger.database.states import IllegalMove, RunStatus
+from service.ledger.database.tables import Model, Record, TrainingRun, Version
+from service.ledger.obligations import erasures, shares
+from service.ledger.registry import standing
+
+Reason = Literal["initial", "request", "consolidate"]
+
+ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
+
+_LONGEST_ERROR = 2_000
+
+_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
+    # Running again: the worker before did not come back.
+    RunStatus.RUNNING: frozenset(
+        {
+            RunStatus.RUNNING,
+            RunStatus.QUEUED,
+            RunStatus.COMPLETED,
+            RunStatus.FAILED,
+            RunStatus.CANCELLED,
+        }
+    ),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+}
+
+
+class RunActive(Conflict):
+    """A model trains once at a time."""
+
+    code = "training-run-active"
+
+
+def create(
+    session: Session,
+    model: Model,
+    *,
+    reason: Reason | None = None,
+    seed: int | None = None,
+    actor: str,
+    now: datetime,
+) -> TrainingRun:
+    """Queue a training; without a reason it is ``initial`` for a model that has no version."""
+    session.refresh(model, with_for_update={"key_share": True})
+    standing.require_model(model)
+    if model.error is not None:
+        raise Conflict(f"model {model.name} cannot be trained: {model.error}; create a new model")
+    running = active(session, model)
+    if running is not None:
+        raise _refused(model, running.id)
+    run = TrainingRun(
+        id=ids.new("run"),
+        model_id=model.id,
+        status=RunStatus.QUEUED,
+        reason=_reason(session, model, reason),
+        seed=secrets.randbits(32) if seed is None else seed,
+        progress={},
+        attempts=0,
+        created_by=actor,
+        created_at=now,
+    )
+    try:
+        with session.begin_nested():
+            session.add(run)
+            session.flush()
+    except IntegrityError as error:  # the unique index: somebody queued one at the same moment
+        raise _refused(model, None) from error
+    _write(session, run, model, chain.Action.TRAINING_RUN_QUEUED, actor, reason=run.reason)
+    return run
+
+
+def get(session: Session, model: Model, run_id: str) -> TrainingRun:
+    """Return a run of this model; raise ``NotFound`` if there is none."""
+    run = session.scalar(
+        select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.id == run_id)
+    )
+    if run is None:
+        raise NotFound(f"model {model.name} has no training run of this id; list its training runs")
+    return run
+
+
+def active(session: Session, model: Model) -> TrainingRun | None:
+    """Return the run that is queued or running, if there is one."""
+    return session.scalar(
+        select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.status.in_(ACTIVE))
+    )
+
+
+def page(
+    session: Session, model: Model, *, before: str | None, limit: int
+) -> Sequence[TrainingRun]:
+    """Return runs of the model, newest first, those older than the run ``before``."""
+    wanted = select(TrainingRun).where(TrainingRun.model_id == model.id)
+    if before is not None:
+        wanted = wanted.where(TrainingRun.id < before)
+    return session.scalars(wanted.order_by(TrainingRun.id.desc()).limit(limit)).all()
+
+
+def version_numbers(session: Session, found: Sequence[TrainingRun]) -> dict[str, int]:
+    """Return numbers of the versions that the runs made, by the runs' ids."""
+    rows = session.execute(
+        select(Version.training_run_id, Version.number).where(
+            Version.training_run_id.in_([run.id for run in found]), Version.batch_id.is_(None)
+        )
+    )
+    return {run_id: number for run_id, number in rows if run_id is not None}
+
+
+def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
+    """Return the model's unfinished runs that read rows which were forgotten since."""
+    since = exists().where(
+        Record.dataset_id == model.dataset_id,
+        Record.excluded_revision > TrainingRun.data_revision,
+    )
+    return session.scalars(
+        select(TrainingRun).where(
+            TrainingRun.model_id == model.id, TrainingRun.status.in_(ACTIVE), since
+        )
+    ).all()
+
+
+def can_resume(session: Session, run: TrainingRun) -> bool:
+    """Return whether a state was kept and every row that it has seen still stands.
+
+    Rows that were excluded since stay in the array for the run's sake (``erasures.erasable``)
+    and are owed by its version; an epoch over rows that were erased all the same would train on
+    zeros.
+    """
+    if run.state_digest is None or run.data_revision is None:
+        return False
+    return not erasures.erased_since(session, _model(session, run).dataset_id, run.data_revision)
+
+
+def start(
+    session: Session,
+    run: TrainingRun,
+    *,
+    data_revision: int,
+    resume: bool = False,
+    actor: str,
+    now: datetime,
+) -> None:
+    """Begin an attempt, anew on the rows of this revision or from the state kept.
+
+    The caller has locked the dataset for publication (``locks``): open requests for rows that are
+    not excluded yet concern the model from now on.
+    """
+    _move(session, run, RunStatus.RUNNING)
+    run.attempts += 1
+    run.data_revision = data_revision
+    if not resume:
+        run.progress = {}
+        run.state_digest = None
+    run.started_at = now
+    run.not_before = None
+    session.flush()
+    model = _model(session, run)
+    shares.join(session, model, data_revision=data_revision, now=now)
+    _write(
+        session,
+        run,
+        model,
+        chain.Action.TRAINING_RUN_STARTED,
+        actor,
+        data_revision=data_revision,
+        attempt=run.attempts,
+        **({"resumed": True} if resume else {}),
+    )
+
+
+def progress(session: Session, run_id: str, values: Mapping[str, Any]) -> None:
+    """Show how far a run is (``fraction``, ``epoch``, losses); not an audit event."""
+    session.execute(
+        update(TrainingRun)
+        .where(TrainingRun.id == run_id, TrainingRun.status == RunStatus.RUNNING)
+        .values(progress=dict(values))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def keep(session: Session, run: TrainingRun, *, digest: str) -> str | None:
+    """Record the state after an epoch; return the digest of the one before, to be destroyed.
+
+    Attempts are counted from here again: what stopped an earlier one has not stopped this.
+    Not an audit event.
+    """
+    _require_running(session, run)
+    before, run.state_digest = run.state_digest, digest
+    run.attempts = 1
+    session.flush()
+    return None if before == digest else before
+
+
+def give_up_states(session: Session) -> None:
+    """Have no run go on from the state that it kept: each begins anew."""
+    session.execute(
+        update(TrainingRun)
+        .where(TrainingRun.state_digest.is_not(None), TrainingRun.status.in_(ACTIVE))
+        .values(data_revision=None)
+        .execution_options(synchronize_session="fetch")
+    )
+
+
+def left_states(session: Session) -> list[tuple[str, str]]:
+    """Return (run, digest) of the states of runs that have ended: they are to be destroyed."""
+    rows = session.execute(
+        select(TrainingRun.id, TrainingRun.state_digest).where(
+            TrainingRun.state_digest.is_not(None), TrainingRun.status.not_in(ACTIVE)
+        )
+    )
+    return [(run_id, digest) for run_id, digest in rows if digest is not None]
+
+
+def state_destroyed(session: Session, run: TrainingRun, *, digest: str, actor: str) -> None:
+    """Record that the file of the run's last state is overwritten and gone."""
+    if run.state_digest != digest:
+        return
+    run.state_digest = None
+    session.flush()
+    action = chain.Action.TRAINING_RUN_STATE_DESTROYED
+    _write(session, run, _model(session, run), action, actor, digest=digest)
+
+
+def complete(
+    session: Session, run: TrainingRun, version: Version, *, actor: str, now: datetime
+) -> None:
+    """Complete the run with the version that was registered."""
+    _move(session, run, RunStatus.COMPLETED)
+    run.finished_at = now
+    run.error = None
+    run.progress = {**run.progress, "fraction": 1.0}
+    session.flush()
+    _write(
+        session,
+        run,
+        _model(session, run),
+        chain.Action.TRAINING_RUN_COMPLETED,
+        actor,
+        version=version.number,
+    )
+
+
+def fail(session: Session, run: TrainingRun, *, error: str, actor: str, now: datetime) -> None:
+    """Give the run up; ``error`` says why and what to do."""
+    _move(session, run, RunStatus.FAILED)
+    run.finished_at = now
+    run.error = error[:_LONGEST_ERROR]
+    session.flush()
+    _write(
+        session,
+        run,
+        _model(session, run),
+        chain.Action.TRAINING_RUN_FAILED,
+        actor,
+        attempts=run.attempts,
+    )
+
+
+def cancel(session: Session, run: TrainingRun, *, actor: str, now: datetime) -> None:
+    """Stop a run that nobody wants any more; one that is cancelled already stays so.
+
+    The worker that trains sees it within seconds and ends its computation; what the run had reached
+    is destroyed.
+    """
+    session.refresh(run, with_for_update=True)
+    if run.status == RunStatus.CANCELLED:
+        return
+    if run.status not in ACTIVE:
+        raise Conflict(f"this training run is {run.status}; only one that goes on can be cancelled")
+    _move(session, run, RunStatus.CANCELLED)
+    run.finished_at = now
+    session.flush()
+    _write(session, run, _model(session, run), chain.Action.TRAINING_RUN_CANCELLED, actor)
+
+
+def has_ended(session: Session, run_id: str) -> bool:
+    """Return whether the run goes on no more: it was cancelled, or its model withdrawn."""
+    status = session.scalar(select(TrainingRun.status).where(TrainingRun.id == run_id))
+    return status not in ACTIVE
+
+
+def hand_back(
+    session: Session,
+    run: TrainingRun,
+    *,
+    actor: str,
+    not_before: datetime | None = None,
+    error: str | None = None,
+    because: str | None = None,
+) -> None:
+    """Queue the run again, not before a moment.
+
+    ``because``: nothing failed, the worker had to stop; such an attempt does not count.
+    """
+    _move(session, run, RunStatus.QUEUED)
+    run.not_before = not_before
+    run.error = None if error is None else error[:_LONGEST_ERROR]
+    if because is not None:
+        run.attempts -= 1
+    session.flush()
+    _write(
+        session,
+        run,
+        _model(session, run),
+        chain.Action.TRAINING_RUN_HANDED_BACK,
+        actor,
+        attempts=run.attempts,
+        **({} if because is None else {"because": because}),
+    )
+
+
+def _reason(session: Session, model: Model, reason: Reason | None) -> Reason:
+    has_version = session.scalar(select(exists().where(Version.model_id == model.id)))
+    if reason is None:
+        return "request" if has_version else "initial"
+    if reason == "initial" and has_version:
+        raise Conflict(
+            f"model {model.name} has versions already; train it anew with the reason `request`"
+        )
+    if reason == "consolidate" and model.production_id is None:
+        raise Conflict(
+            f"model {model.name} has no production version to consolidate; "
+            "train it with the reason `initial`"
+        )
+    return reason
+
+
+def _refused(model: Model, run_id: str | None) -> RunActive:
+    which = f" ({run_id})" if run_id else ""
+    return RunActive(
+        f"model {model.name} has a training run that is not finished{which}; wait for it",
+        retry_after_seconds=30,
+        training_run=run_id,
+    )
+
+
+def _require_running(session: Session, run: TrainingRun) -> None:
+    session.refresh(run, with_for_update=True)
+    if run.status != RunStatus.RUNNING:
+        raise IllegalMove(f"this training run is {run.status}, and nobody trains it any more")
+
+
+def _move(session: Session, run: TrainingRun, new: RunStatus) -> None:
+    # Locked and read anew: it may have been cancelled since it was read.
+    session.flush()
+    session.refresh(run, with_for_update=True)
+    if new not in _MOVES[run.status]:
+        raise IllegalMove(f"this training run is {run.status}; it cannot become {new}")
+    run.status = new
+
+
+def _model(session: Session, run: TrainingRun) -> Model:
+    model = session.get(Model, run.model_id)
+    assert model is not None
+    return model
+
+
+def _write(
+    session: Session,
+    run: TrainingRun,
+    model: Model,
+    action: chain.Action,
+    actor: str,
+    **data: Any,
+) -> None:
+    chain.append(
+        session,
+        actor=actor,
+        action=action,
+        subject=f"model:{model.name}",
+        data={"training_run": run.id, **data},
+    )

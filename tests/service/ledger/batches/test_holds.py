@@ -1,0 +1,332 @@
+"""Held batches in the ledger, on both databases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import canonical
+from service.ledger.batches import claims, execution, holds, leases, next_batch
+from service.ledger.database.states import (
+    BatchStatus,
+    ErasureStatus,
+    RequestStatus,
+    RunStatus,
+    VersionStatus,
+)
+from service.ledger.database.tables import (
+    AliasMove,
+    AuditEvent,
+    Batch,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Record,
+    Version,
+)
+from service.ledger.destruction import withdrawals
+from service.ledger.registry import versions
+from service.ledger.registry.policy import Policy
+from service.ledger.reports import measurements
+from service.ledger.training import consolidation
+from tests import factories
+from tests.factories import NOW
+from tests.service import announcements
+
+
+@dataclass
+class Story:
+    """A model whose batch on version 1 forgets row 0 and is held with version 2."""
+
+    model: Model
+    base: Version
+    version: Version
+    batch: Batch
+    request: DeletionRequest
+    held: leases.Held
+
+
+@pytest.fixture
+def story(session: Session) -> Story:
+    data = factories.dataset(session, rows=10, revision=1)
+    session.get_one(Record, (data.id, 0)).excluded_revision = 1
+    policy = Policy(max_wait_seconds=0).model_dump(mode="json")
+    model = factories.model(session, data, name="own", policy=policy)
+    base = factories.version(session, model)
+    asked = factories.request(session, data, rows=[0], status=RequestStatus.PROCESSING)
+    held = _lease(session, model)
+    batch = factories.batch(session, model, base, rows=[0], fence=held.fence)
+    factories.erasure(session, asked, model, status=ErasureStatus.CLAIMED, batch_id=batch.id)
+    version = factories.version(
+        session,
+        model,
+        production=False,
+        origin="retrained",
+        status=VersionStatus.CANDIDATE,
+        data_revision=1,
+        batch_id=batch.id,
+        published_at=None,
+    )
+    until = holds.until(session, batch, Policy.model_validate(model.policy))
+    assert until == asked.due_at - timedelta(days=3)
+    holds.hold(session, model, batch, version, until=until, held=held)
+    session.commit()
+    return Story(model, base, version, batch, asked, held)
+
+
+def _lease(session: Session, model: Model) -> leases.Held:
+    held = leases.acquire(session, leases.of_model(model.id), owner="w", seconds=3600, now=NOW)
+    assert held is not None
+    return held
+
+
+def test_a_held_batch_is_due_only_when_there_is_something_to_decide(
+    session: Session, story: Story
+) -> None:
+    assert claims.due_models(session, now=NOW) == []
+    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
+    assert story.batch.status == BatchStatus.HELD
+    assert story.batch.held_until is not None
+    assert claims.due_models(session, now=story.batch.held_until) == [story.model.id]
+
+
+def test_its_end_makes_the_version_live_and_completes_the_erasure(
+    session: Session, story: Story
+) -> None:
+    then = story.request.due_at
+    assert claims.claim(session, story.model, held=story.held, now=then) is None
+    session.commit()
+    assert story.model.production_id == story.version.id
+    assert story.batch.status == BatchStatus.COMPLETED
+    assert story.base.status == VersionStatus.RETIRED
+    assert claims.due_models(session, now=then) == []
+
+
+def test_newer_erasures_wait_for_the_end(session: Session, story: Story) -> None:
+    data_id = story.model.dataset_id
+    data = session.get_one(Dataset, data_id)
+    newer = factories.request(session, data, rows=[4])
+    factories.erasure(session, newer, story.model)
+    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
+    assert newer.status == RequestStatus.ACCEPTED
+    then = story.request.due_at
+    batch = claims.claim(session, story.model, held=story.held, now=then)
+    assert batch is not None
+    assert batch.base_version_id == story.version.id
+
+
+def test_an_import_without_the_records_that_goes_live_completes_the_batch(
+    session: Session, story: Story
+) -> None:
+    other = factories.version(
+        session, story.model, origin="imported", data_revision=1, production=False
+    )
+    versions.promote(
+        session,
+        story.model,
+        other,
+        expected_production=story.base.id,
+        reason="imported",
+        actor="worker:w",
+        now=NOW,
+    )
+    assert claims.due_models(session, now=NOW) == [story.model.id]
+    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
+    session.commit()
+    assert (story.batch.status, story.batch.version_id) == (BatchStatus.COMPLETED, other.id)
+    assert story.version.status == VersionStatus.REJECTED
+    assert measurements.reasons(session, [other]) == {}
+
+
+def test_approval_and_the_end_do_not_both_happen(session: Session, story: Story) -> None:
+    holds.approve(session, story.model, story.version, actor="key:k", now=NOW)
+    session.commit()
+    claims.claim(session, story.model, held=story.held, now=story.request.due_at)
+    session.commit()
+    moves = session.query(AliasMove).filter_by(model_id=story.model.id).all()
+    assert [move.reason for move in moves] == ["approved"]
+
+
+def test_a_batch_without_requests_of_its_own_is_never_held(session: Session, story: Story) -> None:
+    alone = factories.batch(session, story.model, story.base, rows=[1], status=BatchStatus.FAILED)
+    assert holds.until(session, alone, Policy()) is None
+    assert holds.until(session, story.batch, Policy(on_accuracy_drop="promote")) is None
+
+
+def test_a_withdrawn_model_leaves_nothing_held(session: Session, story: Story) -> None:
+    withdrawals.withdraw_model(session, story.model, actor="key:k", now=NOW)
+    session.commit()
+    assert story.batch.status == BatchStatus.FAILED
+    assert story.version.status == VersionStatus.WITHDRAWN
+    assert claims.due_models(session, now=story.request.due_at) == []
+
+
+def test_a_held_version_that_is_withdrawn_gives_the_hold_up(session: Session, story: Story) -> None:
+    withdrawals.withdraw_version(session, story.model, story.version, actor="key:k", now=NOW)
+    session.commit()
+    assert claims.due_models(session, now=NOW) == [story.model.id]
+    batch = claims.claim(session, story.model, held=story.held, now=NOW)
+    assert story.batch.status == BatchStatus.FAILED
+    assert batch is not None
+    assert batch.base_version_id == story.base.id
+
+
+# Holds whose reason goes while they last.
+
+
+def _change_policy(session: Session, story: Story, **changes: object) -> None:
+    announcements.announce(session)
+    next_batch.change_policy(session, story.model, changes, actor="key:k", now=NOW)
+    session.commit()
+
+
+def _held_lines(session: Session) -> int:
+    return session.query(AuditEvent).filter_by(action="batch:held").count()
+
+
+def test_policy_that_holds_nothing_any_more_lets_it_go_live(session: Session, story: Story) -> None:
+    _change_policy(session, story, on_accuracy_drop="promote")
+    assert claims.due_models(session, now=NOW) == [story.model.id]
+    assert claims.claim(session, story.model, held=story.held, now=NOW) is None
+    session.commit()
+    assert story.model.production_id == story.version.id
+    assert story.batch.status == BatchStatus.COMPLETED
+    [move] = session.query(AliasMove).filter_by(model_id=story.model.id).all()
+    assert move.reason == "the policy holds nothing any more"
+
+
+def test_policy_that_changed_its_mind_holds_it_as_before(session: Session, story: Story) -> None:
+    ends = story.batch.held_until
+    _change_policy(session, story, on_accuracy_drop="promote")
+    assert story.batch.held_until == NOW
+    _change_policy(session, story, on_accuracy_drop="hold")
+    assert story.batch.held_until == ends
+    assert claims.due_models(session, now=NOW) == []
+
+
+@pytest.mark.parametrize("days", [1.0, 10.0, 365.0])
+def test_another_margin_moves_the_end_and_says_so(
+    session: Session, story: Story, days: float
+) -> None:
+    _change_policy(session, story, hold_margin_days=days)
+    ends = story.request.due_at - timedelta(days=days)
+    session.refresh(story.batch)
+    session.refresh(story.request)
+    assert story.batch.held_until == ends
+    assert canonical.moment(ends) in str(story.request.status_reason)
+    assert _held_lines(session) == 2
+    assert bool(claims.due_models(session, now=NOW)) == (ends <= NOW)
+
+
+def test_other_changes_of_the_policy_leave_the_end_alone(session: Session, story: Story) -> None:
+    ends = story.batch.held_until
+    _change_policy(session, story, max_records=7)
+    assert story.batch.held_until == ends
+    assert _held_lines(session) == 1
+
+
+def test_due_date_that_passed_while_nobody_worked_ends_it(session: Session, story: Story) -> None:
+    late = story.request.due_at + timedelta(days=30)
+    assert claims.due_models(session, now=late) == [story.model.id]
+    assert claims.claim(session, story.model, held=story.held, now=late) is None
+    session.commit()
+    assert story.model.production_id == story.version.id
+
+
+@pytest.mark.parametrize("successor", [False, True])
+def test_base_that_is_withdrawn_gives_the_hold_up(
+    session: Session, story: Story, successor: bool
+) -> None:
+    clean = None
+    if successor:
+        clean = factories.version(
+            session, story.model, origin="trained", data_revision=1, production=False
+        )
+    withdrawals.withdraw_version(
+        session, story.model, story.base, successor=clean, actor="key:k", now=NOW
+    )
+    session.commit()
+    assert story.batch.status == BatchStatus.FAILED
+    assert story.version.status == VersionStatus.REJECTED
+    assert story.request.status_reason is None
+    share = session.query(Erasure).filter_by(request_id=story.request.id).one()
+    if not successor:  # nothing is live that holds the records
+        assert share.status == ErasureStatus.COMPLETED
+        assert claims.due_models(session, now=NOW) == []
+        return
+    held = _lease(session, story.model)
+    batch = claims.claim(session, story.model, held=held, now=NOW)
+    assert clean is not None
+    assert batch is not None
+    assert (batch.base_version_id, execution.rows(session, batch)) == (clean.id, [])
+
+
+def test_dataset_that_is_withdrawn_with_its_models_leaves_nothing_held(
+    session: Session, story: Story
+) -> None:
+    data = session.get_one(Dataset, story.model.dataset_id)
+    with pytest.raises(withdrawals.ModelsInUse):
+        withdrawals.withdraw_dataset(session, data, actor="key:k", now=NOW)
+    assert story.batch.status == BatchStatus.HELD
+    withdrawals.withdraw_dataset(session, data, models="withdraw", actor="key:k", now=NOW)
+    session.commit()
+    assert story.batch.status == BatchStatus.FAILED
+    assert story.version.status == VersionStatus.WITHDRAWN
+    assert story.request.status_reason is None
+    assert claims.due_models(session, now=story.request.due_at) == []
+
+
+@pytest.fixture
+def aside(session: Session, story: Story) -> Version:
+    """A consolidation of the model that lost accuracy and was set aside."""
+    run = factories.training_run(
+        session, story.model, status=RunStatus.COMPLETED, reason="consolidate", data_revision=1
+    )
+    return factories.version(
+        session,
+        story.model,
+        production=False,
+        origin="trained",
+        data_revision=1,
+        training_run_id=run.id,
+        mark=holds.MARK,
+    )
+
+
+def test_retrain_that_was_set_aside_waits_for_nobody_once_a_later_one_is_live(
+    session: Session, story: Story, aside: Version
+) -> None:
+    assert set(holds.reasons(session, story.model, [aside])) == {aside.id}
+    later = factories.version(
+        session, story.model, production=False, origin="trained", data_revision=1
+    )
+    versions.promote(
+        session,
+        story.model,
+        later,
+        expected_production=story.base.id,
+        reason="trained",
+        actor="worker:w",
+        now=NOW,
+    )
+    assert holds.reasons(session, story.model, [aside]) == {}
+    with pytest.raises(holds.NotHeld):
+        holds.approve(session, story.model, aside, actor="key:k", now=NOW)
+
+
+def test_retrain_that_was_set_aside_keeps_no_other_away_from_a_policy_that_holds_nothing(
+    session: Session, story: Story, aside: Version
+) -> None:
+    def queued() -> bool:
+        run = consolidation.queue(
+            session, story.model, because=["drift: …"], actor="worker:w", now=NOW
+        )
+        return run is not None
+
+    assert not queued()
+    _change_policy(session, story, on_accuracy_drop="promote")
+    assert queued()

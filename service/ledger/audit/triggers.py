@@ -5,7 +5,7 @@ chain's head while it waits for answers.
 
 The first migration makes them; tables made directly from the models get the same ones. They stop
 mistakes and a stolen application password, not a database owner: for that there is
-``audit.verify`` and the signed head.
+``chain.verify`` and the signed head.
 """
 
 from __future__ import annotations

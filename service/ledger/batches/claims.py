@@ -2,7 +2,7 @@
 
 At most one batch of a model runs at a time. The worker that runs it holds the model's lease
 (``leases``); a batch whose worker died is taken over by the next holder, as it stands. What
-becomes of a running batch is in ``batches``.
+becomes of a running batch is in ``execution``.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 3. models, by ascending id (``versions.lock``)
 4. training runs
 5. deletion requests, by ascending id, each before its erasures
-6. erasures, by ascending id (``batches.lock`` those of a batch)
+6. erasures, by ascending id (``execution.lock`` those of a batch)
 7. batches, versions, records and what belongs to them
-8. the head of the audit chain, at the commit (``audit``)
+8. the head of the audit chain, at the commit (``audit.chain``)
 
 A transaction may leave steps out but takes what it needs in this order, and takes a row in the
 strongest way that it will need before anything that comes later: a lock is never strengthened.

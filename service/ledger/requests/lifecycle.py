@@ -1,7 +1,7 @@
 """Deletion requests after they were recorded: read, cancelled, approved, denied, tried again.
 
 How they are recorded is in ``intake``; what workers change (claimed, completed, put aside) is in
-``erasures`` and ``batches``.
+``erasures`` and ``execution``.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from service.ledger.identifiers import Case
+from service.ledger.database.identifiers import Case
 from workers import readers
 from workers.readers import frames
 from workers.readers.contract import Columns, ReadError

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from service.ledger.identifiers import Case
+from service.ledger.database.identifiers import Case
 from workers.readers import frames
 from workers.readers.contract import Chunk, Columns, Notes, ReadError, Source
 

@@ -54,8 +54,9 @@ types: $(INSTALLED) ## Check the types (mypy, strict)
 imports: $(INSTALLED) ## Check which package may import which
 	$(BIN)/lint-imports
 
-test-faults: $(INSTALLED) ## Run the short form of the faults below, and show that it would notice (two minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py $(OPTIONS)
+test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, and the faults below in short (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py \
+		tests/workers/jobs tests/workers/embedded $(OPTIONS)
 
 bucket-check: $(INSTALLED) ## Run the demo, and faults, on buckets of an S3 server that it starts itself (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py tests/faults/test_bucket.py $(OPTIONS)

@@ -18,6 +18,8 @@ from service.ledger.database import db
 from service.ledger.database.tables import Capability
 from tests.faults.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_SECONDS = 120
 
 

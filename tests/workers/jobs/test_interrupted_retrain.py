@@ -122,6 +122,7 @@ def test_retrain_longer_than_any_workers_life_ends_all_the_same(keeping: Place) 
     assert live(keeping, "m").notes["resumed_after_epochs"] == len(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_retrain_of_a_real_worker_survives_its_end(
     keeping: Place, tmp_path: Path, end: str

@@ -147,6 +147,7 @@ def test_damaged_state_is_not_gone_on_from(keeping: Place) -> None:
     assert kept(keeping) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_training_of_a_real_worker_survives_its_end(
     keeping: Place, tmp_path: Path, end: str

@@ -119,6 +119,7 @@ def test_every_writer_writes_in_this_world(world: World) -> None:
     assert idle == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", writers.ALL)
 def test_two_writers_at_once_never_deadlock_and_miss_no_model(world: World, first: str) -> None:
     for act in writers.ALL.values():

@@ -23,7 +23,7 @@ from tests import proxy
 from workers.demo import digits as demo_digits
 from workers.embedded import serve
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 DEADLINE_SECONDS = 120
 

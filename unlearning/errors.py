@@ -9,6 +9,10 @@ class UnknownName(UnlearningError):
     """A method or an architecture that is not installed."""
 
 
+class BadDeclaration(UnknownName):
+    """An installed package declares a method that cannot be used as it stands."""
+
+
 class WrongOptions(UnlearningError):
     """Options that do not fit the method, the architecture or the data."""
 

@@ -15,9 +15,10 @@ Kind = Literal["method", "architecture", "recipe", "criteria", "gate"]
 class Announcement(Struct):
     """One thing that a worker can do; ``options_schema`` is the JSON schema of its options.
 
-    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` and
-    ``cost`` (``step`` or ``training``); of a gate: ``concern``, ``metric``, ``needs``,
-    ``direction`` and ``disclosure``.
+    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``,
+    ``certified``, ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor`` or
+    ``update_log``: the kinds of forgetting that need it}); of a gate: ``concern``, ``metric``,
+    ``needs``, ``direction`` and ``disclosure``.
     """
 
     kind: Kind
@@ -35,9 +36,13 @@ class Request(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Struct):
-    """Every installed method, architecture and gate, the recipe and the criteria."""
+    """Every installed method, architecture and gate, the recipe and the criteria.
+
+    ``refused`` says of each installed package's method that cannot be used why not.
+    """
 
     announcements: list[Announcement]
+    refused: list[str]
 
 
 CATALOGUE = Operation("catalogue", Request, Answer, Fraction)

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, inspect, select, text
 from service.ledger.audit import chain
 from service.ledger.database import db, schema, tables
 from service.ledger.database.tables import Dataset
+from service.ledger.registry import methods
 from tests import factories
 
 
@@ -111,6 +112,31 @@ def test_datasets_of_before_learn_where_their_ids_come_from(bare_database: Engin
     schema.downgrade(database, revision="0001")
     assert "record_id_origin" not in {
         one["name"] for one in inspect(database).get_columns("datasets")
+    }
+
+
+def test_methods_of_before_learn_what_they_need(bare_database: Engine) -> None:
+    """Until a worker of this release has announced itself, batches go by what is there."""
+    schema.upgrade(bare_database, revision="0029")
+    with bare_database.begin() as connection:
+        for name in ("amnesiac", "iau", "retrain"):
+            connection.execute(
+                text(
+                    "INSERT INTO capabilities (kind, name, summary, options_schema, details,"
+                    " code_version, announced_at)"
+                    " VALUES ('method', :name, 'M.', '{}', :details, '1', '2026-01-01 00:00:00')"
+                ),
+                {"name": name, "details": json.dumps({"forgets": ["class", "records"]})},
+            )
+    schema.upgrade(bare_database)
+    with db.session_factory(bare_database)() as session:
+        known = methods.announced(session)
+    assert all(one.installed and "class" in one.forgets for one in known.values())
+    needs = {name: dict(one.needs) for name, one in known.items()}
+    assert needs == {
+        "amnesiac": {"update_log": {"class", "records"}},
+        "iau": {"anchor": {"records"}},
+        "retrain": {},
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy.orm import Session
 
 from service.ledger.registry import capabilities
@@ -26,19 +28,7 @@ def announce(session: Session) -> None:
         made.append(Announcement("architecture", name, architecture.summary, schema, "1"))
     for name in ("iau", "retrain"):
         method = methods.get(name)
-        made.append(
-            Announcement(
-                "method",
-                name,
-                method.summary,
-                options.schema(method.options),
-                "1",
-                # Of these two only retraining is announced as able to forget a class here.
-                {
-                    "forgets": ["records"] if name == "iau" else ["class", "records"],
-                    "guarantee": method.guarantee,
-                    "cost": method.cost,
-                },
-            )
-        )
+        if name == "iau":  # only retraining is announced as able to forget a class here
+            method = replace(method, forgets=frozenset({"records"}))
+        made.append(catalogue.announcement_of_method(method, "1"))
     capabilities.announce(session, made, now=factories.NOW)

@@ -69,7 +69,8 @@ class Update:
     anchor: Anchor | None = None
     #: The log of the training that gave the new weights, where one was kept.
     update_log: UpdateLog | None = None
-    #: True when the weights come from training on the retained rows alone.
+    #: True of an exact method, and of no other: the weights are those of a training on the retained
+    #: rows alone, all of them, so that a new chain begins with them.
     is_anchor: bool = False
     #: Plain numbers and words about the update, JSON-able: step length, target, passes, ...
     notes: Mapping[str, Any] = field(default_factory=dict)

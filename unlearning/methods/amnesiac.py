@@ -42,6 +42,7 @@ from unlearning.methods._contract import Context, Update
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "empirical"
 COST = "training"
+NEEDS = {"update_log": FORGETS}
 
 # Share of the batches beyond which healing is most of a training.
 _MOST = 0.5

@@ -44,6 +44,8 @@ from unlearning.methods._contract import Context, Update
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "empirical"
 COST = "step"
+# A class is left from the present weights.
+NEEDS = {"anchor": {"records"}}
 
 #: Rise of the mean validation loss that the guard lets pass in any case: a share of a loss that is
 #: nearly zero would be noise.

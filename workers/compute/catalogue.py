@@ -14,12 +14,18 @@ from unlearning.verification import gates, limits
 
 def run(request: Request, place: object, progress: Callable[[Fraction], None]) -> Answer:
     """Return every installed method, architecture and gate, the recipe and the criteria."""
-    return Answer(announcements=installed())
-
-
-def installed() -> list[Announcement]:
-    """Return every installed method, architecture and gate, the recipe and the criteria."""
     version = workers.code_version()
+    found = methods.installed()
+    return Answer(
+        announcements=[
+            *_others(version),
+            *(announcement_of_method(method, version) for method in found.methods),
+        ],
+        refused=list(found.refused),
+    )
+
+
+def _others(version: str) -> list[Announcement]:
     made = [
         Announcement(
             kind="recipe",
@@ -37,22 +43,6 @@ def installed() -> list[Announcement]:
         ),
     ]
     made += [announcement(gate, version) for gate in gates.installed()]
-    for name in methods.names():
-        method = methods.get(name)
-        made.append(
-            Announcement(
-                kind="method",
-                name=name,
-                summary=method.summary,
-                options_schema=options.schema(method.options),
-                code_version=version,
-                details={
-                    "forgets": sorted(method.forgets),
-                    "guarantee": method.guarantee,
-                    "cost": method.cost,
-                },
-            )
-        )
     for name in architectures.names():
         architecture = architectures.get(name)
         made.append(
@@ -65,6 +55,23 @@ def installed() -> list[Announcement]:
             )
         )
     return made
+
+
+def announcement_of_method(method: methods.Method, code_version: str) -> Announcement:
+    """Return what a method says of itself, with the JSON schema of its options."""
+    return Announcement(
+        kind="method",
+        name=method.name,
+        summary=method.summary,
+        options_schema=options.schema(method.options),
+        code_version=code_version,
+        details={
+            "forgets": sorted(method.forgets),
+            "guarantee": method.guarantee,
+            "cost": method.cost,
+            "needs": {need: sorted(kinds) for need, kinds in method.needs.items()},
+        },
+    )
 
 
 def announcement(gate: gates.Gate, code_version: str) -> Announcement:

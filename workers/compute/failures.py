@@ -35,6 +35,7 @@ _KINDS: dict[type[BaseException], FailureKind] = {
     unlearned.UnusableDirection: FailureKind.UNUSABLE_DIRECTION,
     unlearned.WrongOptions: FailureKind.WRONG_OPTIONS,
     unlearned.UnknownName: FailureKind.UNKNOWN_NAME,
+    unlearned.BadDeclaration: FailureKind.UNKNOWN_NAME,
     unlearned.Diverged: FailureKind.DIVERGED,
     unlearned.NothingRetained: FailureKind.NOTHING_RETAINED,
     NotKnown: FailureKind.NOT_KNOWN,

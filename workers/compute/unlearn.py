@@ -22,7 +22,7 @@ from unlearning.architectures import Classifier
 from unlearning.core import objective, options, training
 from unlearning.core.examples import Examples
 from unlearning.core.update_log import UpdateLog
-from unlearning.errors import NothingRetained, UnusableDirection, WrongOptions
+from unlearning.errors import BadDeclaration, NothingRetained, UnusableDirection, WrongOptions
 from unlearning.methods import Context, Method, Update
 from unlearning.verification import Evidence, ModelScores, Scores
 from unlearning.verification.attacks import relearn
@@ -70,9 +70,11 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         if not len(retain):
             raise NothingRetained
         method = _method(request)
-        exact = method.guarantee == "exact"
-        base, damaged = _base(request, place, store, needed=not exact)
-        context = _context(request, place, store, rows, progress, exact=exact)
+        # What an earlier step left is of no use to a method that begins anew, and damage there
+        # no hindrance.
+        begins_anew = method.exact and not method.needs
+        base, damaged = _base(request, place, store, needed=not begins_anew)
+        context = _context(request, place, store, rows, progress, method)
     reach("compute.loaded")
     with clock.step("update"):
         update = method.unlearn(
@@ -83,6 +85,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
             context=context,
             generator=torch.Generator().manual_seed(request.seed),
         )
+        _check_guarantee(method, update)
         updated: Classifier = update.model  # type: ignore[assignment]  # the kind that was given
         reach("compute.updated", spoil=lambda: _spoil(updated))
         _require_finite(updated)
@@ -109,15 +112,15 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
             references=outside,
             reference_share=_reference_share(request),
             anchor_audit=None
-            if exact
+            if method.exact
             else _anchor_audit(request, place, store, fixed["audit"], control),
             changed=checkpoint.digest != request.base.digest,
             # An exact method has read nothing of the base, and no row that was excluded.
-            lineage_clean=exact or request.lineage_clean,
+            lineage_clean=method.exact or request.lineage_clean,
             criteria=criteria,
             kind=request.kind,
             earlier=_earlier_evidence(store, request),
-            exact=exact,
+            exact=method.exact,
             drift=_drift(
                 request, store, updated, context.anchor or update.anchor, forgotten, unlearned
             ),
@@ -171,6 +174,18 @@ def _base(
         return place.fresh(request.model, generator=untrained).eval(), str(damage)
 
 
+def _check_guarantee(method: Method, update: Update) -> None:
+    """Raise ``BadDeclaration`` where the update is no anchor of an exact method, or one of another.
+
+    An anchor may go live although it lost accuracy, and ends the account of what was forgotten.
+    """
+    if update.is_anchor != method.exact:
+        raise BadDeclaration(
+            f"{method.name} says that it is {method.guarantee}, and its update says is_anchor="
+            f"{update.is_anchor}: an exact method sets it, and no other does"
+        )
+
+
 def _require_finite(updated: Classifier) -> None:
     if not all(bool(torch.isfinite(weight).all()) for weight in updated.parameters()):
         raise UnusableDirection("the updated weights are not finite")
@@ -188,11 +203,10 @@ def _context(
     store: Store,
     rows: Data,
     progress: Callable[[Progress], None],
-    *,
-    exact: bool,
+    method: Method,
 ) -> Context:
-    # What an earlier step left behind is of no use to a retrain, and damage there no hindrance.
-    chain = None if exact else request.anchor
+    anchored = not method.exact or method.requires("anchor", request.kind)
+    chain = request.anchor if anchored else None
     return Context(
         kind=request.kind,
         calibration=rows.split(data.VALIDATION),
@@ -204,7 +218,7 @@ def _context(
             request.model, generator=torch.Generator().manual_seed(request.seed)
         ),
         recipe=options.parse(training.Recipe, request.model.recipe),
-        update_log=_update_log(store, request),
+        update_log=_update_log(store, request, method),
         progress=lambda fraction: progress(Fraction(fraction=fraction)),
         **_keeping(request, store, progress),
     )
@@ -252,15 +266,15 @@ def _forgotten(place: Workspace, store: Store, digest: str | None) -> Forgotten 
     )
 
 
-def _update_log(store: Store, request: Request) -> UpdateLog | None:
-    """The log of the anchor's training; for a method that trains anew, an empty one to fill."""
-    if request.choice.method == "retrain":
-        capacity = request.update_log_bytes
-        return UpdateLog(max_bytes=capacity) if capacity else None
+def _update_log(store: Store, request: Request, method: Method) -> UpdateLog | None:
+    """The log of the anchor's training, where it is needed; for a new anchor an empty one."""
     digest = request.anchor.log
-    if digest is None or request.choice.method != "amnesiac":
-        return None  # it may be large: only who needs it reads it
-    return logs.load(store, digest, taken_back=request.anchor.taken_back)
+    if method.requires("update_log", request.kind):
+        # It may be large: only who needs it reads it.
+        taken_back = request.anchor.taken_back
+        return None if digest is None else logs.load(store, digest, taken_back=taken_back)
+    capacity = request.update_log_bytes
+    return UpdateLog(max_bytes=capacity) if method.exact and capacity else None
 
 
 def _forgotten_since(

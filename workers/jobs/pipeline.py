@@ -30,7 +30,7 @@ from service.ledger.batches import claims, execution, holds, leases
 from service.ledger.database import transactions
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Batch, Model, Version
-from service.ledger.registry import versions
+from service.ledger.registry import methods, versions
 from service.ledger.registry.policy import MethodChoice, Policy
 from service.ledger.reports import disclosure, verifications
 from service.ledger.training import consolidation
@@ -40,6 +40,7 @@ from service.messages.unlearn import UNLEARN, Answer, Request
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.jobs import caches, erase, plans, retrains
+from workers.jobs.plans import Attempt
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,8 @@ class Claimed:
     batch_id: str
     #: With the first of the methods.
     request: Request
-    #: What is still to be tried, in order, and which of it trains.
-    methods: list[MethodChoice]
-    training: list[bool]
+    #: What is still to be tried, in order.
+    methods: list[Attempt]
     promote_without_power: bool
     #: What was tried before: ``[{"choice": …, "refusal": …, "lasting": …}]``.
     tried: list[dict[str, Any]] = field(default_factory=list)
@@ -220,25 +220,15 @@ def _claim(
             now=runtime.now(),
         )
         return None
-    first = (
-        MethodChoice.model_validate(batch.method)
-        if batch.method
-        else MethodChoice(method=policy.method, options=policy.options)
-    )
-    # Where a batch has to be exact, no other method makes up for a retrain that failed.
-    others = [] if batch.method == claims.EXACT else policy.fallbacks
-    request = plans.for_batch(session, runtime.store, batch, first, knows=runtime.compute.knows)
+    known = methods.announced(session)
+    chosen = plans.choices(known, batch, policy)
+    request = plans.for_batch(session, runtime.store, batch, chosen[0], knows=runtime.compute.knows)
     before = [entry["choice"] for entry in batch.tried]
-    methods = [
-        choice
-        for choice in (first, *(other for other in others if other != first))
-        if choice.model_dump() not in before
-    ]
+    left = [choice for choice in chosen if choice.model_dump() not in before]
     return Claimed(
         batch_id=batch.id,
         request=request,
-        methods=methods,
-        training=plans.training(session, request, [choice.method for choice in methods]),
+        methods=plans.attempts(known, request, left),
         tried=batch.tried,
         promote_without_power=policy.promote_without_power,
     )
@@ -254,15 +244,16 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
         return True
     tried = list(claimed.tried)
     hopeless = False
-    waiting = list(zip(claimed.methods, claimed.training, strict=True))
+    waiting = list(claimed.methods)
     while waiting:
-        choice, is_training = waiting.pop(0)
-        if is_training and not trains:
+        attempt = waiting.pop(0)
+        choice = attempt.choice
+        if attempt.in_trainings and not trains:
             _leave_to_training(runtime, held, claimed, tried)
             return False
         refusals = [entry["refusal"] for entry in tried]
         request = replace(claimed.request, choice=plans.method(choice))
-        if choice.method == retrains.METHOD:
+        if attempt.trains:
             request = retrains.begin(runtime, held, claimed.batch_id, request)
         reach("batch.computing")
         try:
@@ -271,7 +262,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
                 held,
                 claimed.batch_id,
                 request,
-                timeout_seconds=_time_limit(runtime, is_training),
+                timeout_seconds=_time_limit(runtime, attempt),
             )
         except Stopping:
             if not trains:
@@ -283,14 +274,13 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
             if failed.kind is FailureKind.DAMAGED_CACHE:
                 # The same method again, which may now have to prepare the anchor first.
                 claimed = _without_cache(runtime, held, claimed)
-                again = claimed.methods.index(choice)
-                waiting = list(zip(claimed.methods[again:], claimed.training[again:], strict=True))
+                waiting = claimed.methods[-len(waiting) - 1 :]
                 continue
             if failed.kind in HOPELESS:
                 raise BatchFailed(failed.detail, hopeless=True) from failed
-            if not _asks_the_next(runtime, failed, choice, claimed):
+            if not _asks_the_next(runtime, failed, attempt, waiting, claimed):
                 raise
-            if choice.method == retrains.METHOD:
+            if attempt.trains:
                 retrains.end(runtime, claimed.batch_id)
             hopeless |= failed.kind is FailureKind.DIVERGED
             lasting = failed.kind in LASTING_REFUSALS
@@ -304,7 +294,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
         reach("batch.recorded")
         if promoted:
             return True
-        if choice.method == retrains.METHOD:
+        if attempt.trains:
             retrains.end(runtime, claimed.batch_id)
         tried.append(_tried(choice, f"{choice.method}: {why}"))
     refused = "; ".join(entry["refusal"] for entry in tried)
@@ -321,9 +311,9 @@ def _without_cache(runtime: Runtime, held: leases.Held, claimed: Claimed) -> Cla
     anchor = replace(claimed.request.anchor, cache=None)
     request = replace(claimed.request, anchor=anchor)
     with runtime.session() as session:
-        methods = [choice.method for choice in claimed.methods]
-        training = plans.training(session, request, methods)
-    return replace(claimed, request=request, training=training)
+        known = methods.announced(session)
+    again = plans.attempts(known, request, [one.choice for one in claimed.methods])
+    return replace(claimed, request=request, methods=again)
 
 
 def _compute(
@@ -374,16 +364,21 @@ def _leave_to_training(
 
 
 def _asks_the_next(
-    runtime: Runtime, failed: ComputeFailed, choice: MethodChoice, claimed: Claimed
+    runtime: Runtime,
+    failed: ComputeFailed,
+    attempt: Attempt,
+    waiting: list[Attempt],
+    claimed: Claimed,
 ) -> bool:
     """Whether the policy's next method is asked in place of one that failed.
 
     An error that nobody foresaw says as well that the method does not suit this network or these
-    rows, and would come back at each attempt. Of a retrain it is passed on: nothing can do better.
+    rows, and would come back at each attempt. Of an exact method it is passed on, unless another
+    exact one follows: nothing else can do better.
     """
     if failed.kind in METHOD_REFUSALS:
         return True
-    if choice.method == retrains.METHOD:
+    if attempt.exact and not any(other.exact for other in waiting):
         return False
     if failed.kind not in MACHINE_FAULTS:
         return True
@@ -574,8 +569,8 @@ def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exceptio
         log.warning("batch %s has a new holder meanwhile", claimed.batch_id)
 
 
-def _time_limit(runtime: Runtime, is_training: bool) -> float:
-    if is_training:
+def _time_limit(runtime: Runtime, attempt: Attempt) -> float:
+    if attempt.in_trainings:
         return runtime.settings.training_timeout_seconds
     return runtime.settings.batch_timeout_seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -24,15 +25,13 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import erasures
-from service.ledger.registry import capabilities, datasets, lineage, versions
+from service.ledger.registry import datasets, lineage, methods, versions
+from service.ledger.registry.methods import Announced
 from service.ledger.registry.policy import MethodChoice, Policy
 from service.ledger.selection import naming
 from service.messages import parts, unlearn
 
 AUDIT_SPLIT = 2
-
-#: Methods that step from a prepared anchor, whatever the base version is.
-ANCHORED = frozenset({"iau"})
 
 #: What a compute process may have been told of: a dataset or a record list, by its id.
 Known = tuple[str, int | str]
@@ -140,14 +139,63 @@ def _gates(policy: Policy) -> dict[str, Any]:
     } | policy.gates
 
 
-def training(session: Session, request: unlearn.Request, methods: Sequence[str]) -> list[bool]:
-    """Whether each method would train for this batch, or first have to prepare its anchor."""
+@dataclass(frozen=True)
+class Attempt:
+    """A method to be tried, and what its announcement says of it."""
+
+    choice: MethodChoice
+    #: It takes as long as a training.
+    trains: bool = False
+    #: It first has to prepare its anchor.
+    prepares: bool = False
+    exact: bool = False
+
+    @property
+    def in_trainings(self) -> bool:
+        """Whether it belongs into the trainings lane, with the time limit of a training."""
+        return self.trains or self.prepares
+
+
+def choices(known: Mapping[str, Announced], batch: Batch, policy: Policy) -> list[MethodChoice]:
+    """The methods of a batch in the order in which they are tried.
+
+    The policy's; those of another one that was asked for begin with that. Where it is an exact one,
+    the batch has to be exact, and only exact ones follow.
+    """
+    if batch.method is None:
+        chosen = policy.choices()
+        if not any(known[one.method].installed for one in chosen if one.method in known):
+            # An upgrade took them all: what is asked for is forgotten all the same.
+            chosen += methods.exact(known, policy, [batch.kind])
+    else:
+        first = MethodChoice.model_validate(batch.method)
+        found = known.get(first.method)
+        must = found is not None and found.exact
+        others = methods.exact(known, policy, [batch.kind]) if must else policy.fallbacks
+        chosen = [first, *others]
+    return [one for place, one in enumerate(chosen) if one not in chosen[:place]]
+
+
+def attempts(
+    known: Mapping[str, Announced], request: unlearn.Request, chosen: Sequence[MethodChoice]
+) -> list[Attempt]:
+    """What the methods chosen for this batch cost, and what they guarantee."""
     start = request.anchor
     unprepared = start.cache is None and not start.forgot_before
-    # A class is left from the present weights, without what an anchor's preparation gives.
-    prepares = ANCHORED if unprepared and request.kind == "records" else frozenset()
-    trains = capabilities.training(session, methods) | prepares
-    return [method in trains for method in methods]
+    found = []
+    for choice in chosen:
+        method = known.get(choice.method)
+        found.append(
+            Attempt(choice)
+            if method is None
+            else Attempt(
+                choice,
+                trains=method.trains,
+                prepares=unprepared and method.requires("anchor", request.kind),
+                exact=method.exact,
+            )
+        )
+    return found
 
 
 def anchor(session: Session, version: Version) -> unlearn.Anchor:
@@ -335,9 +383,12 @@ def _taken_back(session: Session, version: Version) -> list[int]:
 
     An anchored method steps from the anchor, which holds every step of its training.
     """
-    rows = _forgotten_since_anchor(session, version).where(Version.method == "amnesiac")
+    known = methods.announced(session).values()
+    from_log = [one.name for one in known if one.requires("update_log")]
+    from_anchor = [one.name for one in known if one.requires("anchor")]
+    rows = _forgotten_since_anchor(session, version).where(Version.method.in_(from_log))
     stepped = select(func.max(Version.number)).where(
-        lineage.since_anchor(session, version, Version), Version.method.in_(ANCHORED)
+        lineage.since_anchor(session, version, Version), Version.method.in_(from_anchor)
     )
     return list(session.scalars(rows.where(Version.number > (session.scalar(stepped) or 0))))
 

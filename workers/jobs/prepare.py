@@ -10,8 +10,7 @@ from service.ledger.batches import leases
 from service.ledger.database import db
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Version
-from service.ledger.registry import models, versions
-from service.ledger.registry.policy import Policy
+from service.ledger.registry import methods, models, versions
 from service.messages import describe
 from service.messages import prepare as messages
 from service.messages.failures import MACHINE_FAULTS
@@ -101,10 +100,16 @@ def _unprepared(runtime: Runtime) -> list[tuple[int, int]]:
         Artifact.destroyed_at.is_(None),
     )
     with runtime.session() as session:
+        policies = models.live_policies(db.read_only(session))
+        known = methods.announced(session) if policies else {}
         stepping = [
             live_id
-            for live_id, policy in models.live_policies(db.read_only(session))
-            if plans.ANCHORED & _methods(policy)
+            for live_id, policy in policies
+            if any(
+                known[choice.method].requires("anchor")
+                for choice in policy.choices()
+                if choice.method in known
+            )
         ]
         if not stepping:
             return []
@@ -113,10 +118,6 @@ def _unprepared(runtime: Runtime) -> list[tuple[int, int]]:
             Version.id.in_(stepping), Version.id == Version.anchor_id, ~prepared
         )
         return [(model_id, anchor_id) for model_id, anchor_id in session.execute(anchors)]
-
-
-def _methods(policy: Policy) -> set[str]:
-    return {policy.method, *(choice.method for choice in policy.fallbacks)}
 
 
 def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:

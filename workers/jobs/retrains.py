@@ -1,4 +1,8 @@
-"""The retrain of a batch: kept after its epochs, gone on with by whoever takes the batch over."""
+"""A batch that trains: kept after its epochs, gone on with by whoever takes the batch over.
+
+Which methods train they say themselves. One that tells nobody of its epochs (``Context.kept``)
+begins anew.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,9 @@ from workers.fault_points import reach
 from workers.jobs import kept_states, plans
 from workers.runtime import Runtime
 
-#: The method that keeps its state.
-METHOD = "retrain"
-
 
 def begin(runtime: Runtime, held: leases.Held, batch_id: str, request: Request) -> Request:
-    """The request of a retrain with what it needs to keep its state, or to go on from one.
+    """The request of a training with what it needs to keep its state, or to go on from one.
 
     A state goes on with the seed and the rows that it began with: rows that other models' batches
     excluded meanwhile are asked of this model, too, and forgotten by its next batch. One that
@@ -52,7 +53,7 @@ def begin(runtime: Runtime, held: leases.Held, batch_id: str, request: Request) 
 
 
 def end(runtime: Runtime, batch_id: str) -> None:
-    """The retrain is over, whatever became of it: destroy its state."""
+    """The training is over, whatever became of it: destroy its state."""
     with runtime.session() as session:
         batch_states.give_up(session, batch_id=batch_id)
     destroy_left(runtime, batch_id)
@@ -68,7 +69,7 @@ def destroy_left(runtime: Runtime, batch_id: str) -> None:
 
 @dataclass
 class Keeping:
-    """Notes the states that a batch's retrain keeps while it computes."""
+    """Notes the states that a batch's training keeps while it computes."""
 
     runtime: Runtime
     held: leases.Held

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.api import auth, bodies, deps, pagination
 from service.ledger.database.tables import Capability
-from service.ledger.registry import capabilities, choices
+from service.ledger.registry import capabilities, choices, methods
 from service.messages.catalogue import Kind
 
 router = bodies.router("/v1", tag="methods")
@@ -33,9 +33,16 @@ class MethodView(CapabilityView):
     """An unlearning method."""
 
     forgets: list[str] = Field(description="kinds of forgetting: records, class")
-    guarantee: str = Field(description="exact (retraining only) or empirical")
+    guarantee: Literal["exact", "certified", "empirical"] = Field(
+        description="exact: the weights are those of a training without the records; certified: "
+        "within a proven bound of them; empirical: measured, not proven"
+    )
     cost: Literal["step", "training"] = Field(
         description="training: makes epochs over retained rows; runs in the lane for trainings"
+    )
+    needs: dict[str, list[str]] = Field(
+        description="what it cannot do without, and for which kinds of forgetting: anchor (its "
+        "prepared cache), update_log (kept while the anchor was trained, see keep_update_log)"
     )
 
 
@@ -117,11 +124,13 @@ def _page(session: deps.Reader, kind: Kind, paging: pagination.Paging) -> Any:
 
 def _method(row: Capability) -> dict[str, Any]:
     shown = CapabilityView.model_validate(row).model_dump()
+    said = methods.of(row)
     return {
         **shown,
-        "forgets": row.details.get("forgets", ["records"]),
-        "guarantee": row.details.get("guarantee", "empirical"),
-        "cost": capabilities.cost(row),
+        "forgets": sorted(said.forgets),
+        "guarantee": said.guarantee,
+        "cost": said.cost,
+        "needs": {need: sorted(kinds) for need, kinds in said.needs.items()},
     }
 
 

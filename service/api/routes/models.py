@@ -137,8 +137,8 @@ class RunNowView(BaseModel):
     model: str
     run_now_at: datetime
     method: str | None = Field(
-        description="null: the policy's; retrain, unasked: the live version left out a class after "
-        "its training, and only training anew is sure not to bring it back"
+        description="null: the policy's; an exact one, unasked: the live version left out a class "
+        "after its training, and only training anew is sure not to bring it back"
     )
     pending: dict[str, int] = Field(description="erasures that wait for it, per kind")
 

@@ -33,7 +33,6 @@ from service.ledger.database.states import BatchStatus, ErasureStatus, RequestSt
 from service.ledger.database.tables import (
     Batch,
     BatchRecord,
-    Capability,
     DeletionRequest,
     Erasure,
     Model,
@@ -41,7 +40,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import erasures
-from service.ledger.registry import lineage, versions
+from service.ledger.registry import lineage, methods, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.selection import naming
 
@@ -51,9 +50,6 @@ MAX_ERASURES = 10_000
 #: Requests that a model still has to forget for. One that needs review does for another model, and
 #: waits here like any other; nothing is carried out of one that was cancelled or denied.
 _WANTED = (RequestStatus.ACCEPTED, RequestStatus.PROCESSING, RequestStatus.NEEDS_REVIEW)
-
-#: The method whose result cannot depend on what it forgets, where nothing else will do.
-EXACT: dict[str, Any] = {"method": "retrain", "options": {}}
 
 
 def training_models(session: Session) -> list[int]:
@@ -219,10 +215,10 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
         # All that is left of its class is forgotten as a class, however it was asked for: single
         # records are judged by other rows of their class, and there would be none.
         kind = "class"
-        method = method if _leaves_classes(session, model) else EXACT
+        method = method if _leaves_classes(session, model) else _exact(session, model, kind)
     # See must_be_exact, and _catch_up; and no step can be taken from rows that are zeros.
     if base.whole_classes or (whole and others) or erased:
-        method = EXACT
+        method = _exact(session, model, kind)
     batch = _open(
         session, model, base, rows=list(rows), kind=kind, method=method, held=held, now=now
     )
@@ -320,8 +316,21 @@ def _whole_classes(
 def _leaves_classes(session: Session, model: Model) -> bool:
     """Return whether the method that the model's next batch would use can forget a class."""
     chosen = model.run_now_method or {"method": Policy.model_validate(model.policy).method}
-    found = session.get(Capability, ("method", chosen["method"]))
-    return found is not None and "class" in found.details.get("forgets", ())
+    found = methods.get(session, chosen["method"])
+    return found is not None and found.installed and "class" in found.forgets
+
+
+def _exact(session: Session, model: Model, kind: str) -> dict[str, Any]:
+    """Return the method of a batch that has to be exact: the one asked for, if it is, or the first.
+
+    See ``methods.exact`` for the order.
+    """
+    asked = model.run_now_method
+    if asked is not None:
+        found = methods.get(session, asked["method"])
+        if found is not None and found.installed and found.exact and kind in found.forgets:
+            return asked
+    return methods.first_exact(session, model, [kind]).model_dump()
 
 
 def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetime) -> Batch | None:
@@ -357,7 +366,7 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
         kind="records",
         # All debts are paid in one batch, and single records and a class have different targets;
         # a training without any of them meets both.
-        method=EXACT if whole else model.run_now_method,
+        method=_exact(session, model, "records") if whole else model.run_now_method,
         held=held,
         now=now,
     )

@@ -15,8 +15,8 @@ from service.ledger.batches import claims, holds
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest, Erasure, Model, Version
 from service.ledger.obligations import erasures, shares
-from service.ledger.registry import choices, models, standing, versions
-from service.ledger.registry.policy import Policy
+from service.ledger.registry import choices, methods, models, standing, versions
+from service.ledger.registry.policy import MethodChoice, Policy
 
 
 def change_policy(
@@ -82,11 +82,15 @@ def run_now(
         )
     _end_hold(session, model, method=method, actor=actor, now=now)
     waiting = models.pending(session, model)
-    exact = claims.EXACT["method"] if claims.must_be_exact(session, model) else None
+    exact = None
+    if claims.must_be_exact(session, model):
+        exact = methods.first_exact(session, model, waiting).method
     if method is not None:
-        choices.method(session, method, options, field="options", kinds=set(waiting))
+        choice = MethodChoice(method=method, options=dict(options))
+        choices.method(session, choice, field="", kinds=set(waiting))
         _require_log(session, model, method)
-        if exact not in (None, method):
+        found = methods.get(session, method)
+        if exact is not None and not (found is not None and found.exact):
             raise Conflict(
                 f"the live version of {model.name} left out a class after its training, and "
                 f"{method} could bring it back; leave the method out, or ask for {exact}"
@@ -102,7 +106,7 @@ def run_now(
         subject=f"model:{model.name}",
         data=data,
     )
-    return exact or method, waiting
+    return method or exact, waiting
 
 
 def _end_hold(
@@ -149,7 +153,8 @@ def _expected(session: Session, model: Model) -> set[str]:
 
 def _require_log(session: Session, model: Model, method: str) -> None:
     """Refuse a method that needs a log which was never kept, or is destroyed."""
-    if method not in choices.NEED_UPDATE_LOG:
+    found = methods.get(session, method)
+    if found is None or not found.requires("update_log"):
         return
     live = session.get_one(Version, model.production_id)
     if versions.artifact(session, live.anchor_id or live.id, "logs") is None:

@@ -102,6 +102,8 @@ class Capability(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
     code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
     announced_at: Mapped[datetime] = mapped_column(Instant)
+    #: When a worker announced itself that does not have it.
+    removed_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class Dataset(Base):

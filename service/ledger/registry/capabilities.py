@@ -7,7 +7,7 @@ is written here: JSON schemas, and what each says of itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, get_args
@@ -48,7 +48,7 @@ def announce(session: Session, announcements: Iterable[Announcement], *, now: da
     """
     # Always in the same order, so that two of them do not wait for each other.
     rows = [
-        asdict(made) | {"announced_at": now}
+        asdict(made) | {"announced_at": now, "removed_at": None}
         for made in sorted(announcements, key=lambda one: (one.kind, one.name))
     ]
     if not rows:
@@ -62,25 +62,31 @@ def announce(session: Session, announcements: Iterable[Announcement], *, now: da
     ).all()
 
 
-def cost(method: Capability) -> str:
-    """Return how dear a method is: ``step`` or ``training``; workers of old announce neither."""
-    exact = method.details.get("guarantee") == "exact"
-    return str(method.details.get("cost", "training" if exact else "step"))
+def remove_others(
+    session: Session, announcements: Iterable[Announcement], *, now: datetime
+) -> Sequence[Capability]:
+    """Offer no more what a worker does not have that has announced itself; return what went.
 
-
-def training(session: Session, methods: Collection[str]) -> set[str]:
-    """Return those of the methods that are announced to make epochs over retained rows."""
+    The worker that announced itself last decides. The rows stay: versions and policies name them.
+    """
+    there = {(made.kind, made.name) for made in announcements}
     known = session.scalars(
-        select(Capability).where(Capability.kind == "method", Capability.name.in_(methods))
-    )
-    return {one.name for one in known if cost(one) == "training"}
+        select(Capability)
+        .where(Capability.removed_at.is_(None))
+        .order_by(Capability.kind, Capability.name)
+    ).all()
+    gone = [one for one in known if (one.kind, one.name) not in there]
+    for one in gone:
+        one.removed_at = now
+    session.flush()
+    return gone
 
 
 def page(
     session: Session, kind: Kind, *, after: str | None = None, limit: int | None = None
 ) -> Sequence[Capability]:
-    """Return what was announced of one kind, by name, from after the name ``after`` on."""
-    wanted = select(Capability).where(Capability.kind == kind)
+    """Return what is installed of one kind, by name, from after the name ``after`` on."""
+    wanted = select(Capability).where(Capability.kind == kind, Capability.removed_at.is_(None))
     if after is not None:
         wanted = wanted.where(Capability.name > after)
     return session.scalars(wanted.order_by(Capability.name).limit(limit)).all()
@@ -89,7 +95,7 @@ def page(
 def get(session: Session, kind: Kind, name: str) -> Capability:
     """Return one announced thing; raise ``UnknownCapability`` with what there is."""
     found = session.get(Capability, (_known_kind(kind), name))
-    if found is not None:
+    if found is not None and found.removed_at is None:
         return found
     there = [known.name for known in page(session, kind)]
     if not there:
@@ -97,7 +103,10 @@ def get(session: Session, kind: Kind, name: str) -> Capability:
             f"no {kind} can be checked: no worker has announced itself yet; start one",
             retry_after_seconds=10,
         )
-    raise UnknownCapability(f"there is no {kind} called {name!r}; there are: {', '.join(there)}")
+    gone = "" if found is None else " any more: the workers come without it"
+    raise UnknownCapability(
+        f"there is no {kind} called {name!r}{gone}; there are: {', '.join(there)}"
+    )
 
 
 def check(
@@ -152,11 +161,6 @@ def filled(session: Session, kind: Kind, name: str, options: Mapping[str, Any]) 
     properties = get(session, kind, name).options_schema.get("properties", {})
     defaults = {key: given["default"] for key, given in properties.items() if "default" in given}
     return {**defaults, **options}
-
-
-def forgets(session: Session, method: str) -> frozenset[str]:
-    """Return the kinds of forgetting that a method can do: ``records``, ``class``."""
-    return frozenset(get(session, "method", method).details.get("forgets", ("records",)))
 
 
 def _known_kind(kind: str) -> str:

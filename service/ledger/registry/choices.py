@@ -9,15 +9,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.errors import Unprocessable
-from service.ledger.database.tables import Dataset
-from service.ledger.registry import capabilities
-from service.ledger.registry.policy import Policy
+from service.ledger.database.tables import Capability, Dataset
+from service.ledger.registry import capabilities, methods
+from service.ledger.registry.policy import MethodChoice, Policy
 
 #: Name under which the one recipe is announced.
 RECIPE = "default"
-
-#: Methods that take back what a log kept of the training.
-NEED_UPDATE_LOG = frozenset({"amnesiac"})
 
 #: Parameters of an architecture that the dataset decides, by the place in the shape of its rows
 #: (channels, height, width).
@@ -85,12 +82,12 @@ def policy(session: Session, given: Policy, *, kinds: Collection[str] = ()) -> d
 
     ``kinds`` of forgetting wait for the method already.
     """
-    method(session, given.method, given.options, field="policy.options", kinds=kinds)
-    _require_log_kept(given.method, given, field="policy.method")
-    for place, choice in enumerate(given.fallbacks):
-        field = f"policy.fallbacks.{place}.options"
-        method(session, choice.method, choice.options, field=field)
-        _require_log_kept(choice.method, given, field=f"policy.fallbacks.{place}.method")
+    first, *others = given.choices()
+    method(session, first, field="policy", kinds=kinds)
+    _require_log_kept(session, given, first, field="policy.method")
+    for place, choice in enumerate(others):
+        method(session, choice, field=f"policy.fallbacks.{place}")
+        _require_log_kept(session, given, choice, field=f"policy.fallbacks.{place}.method")
     if given.gates:
         capabilities.check_gates(session, given.gates, field="policy.gates")
     return given.model_dump(mode="json")
@@ -105,27 +102,35 @@ def policy_schema(session: Session) -> dict[str, Any]:
 
 
 def method(
-    session: Session,
-    name: str,
-    options: Mapping[str, Any],
-    *,
-    field: str,
-    kinds: Collection[str] = (),
+    session: Session, choice: MethodChoice, *, field: str, kinds: Collection[str] = ()
 ) -> None:
-    """Refuse a method that is unknown, has other options, or cannot forget one of ``kinds``."""
-    capabilities.check(session, "method", name, options, field=field)
-    missing = sorted(set(kinds) - capabilities.forgets(session, name))
+    """Refuse a method that is unknown, has other options, or cannot forget one of ``kinds``.
+
+    ``field`` is where the choice stands in the client's body: it has ``method`` and ``options``.
+    """
+    inside = f"{field}." if field else ""
+    found = methods.of(_installed(session, choice.method, field=f"{inside}method"))
+    capabilities.check(session, "method", found.name, choice.options, field=f"{inside}options")
+    missing = sorted(set(kinds) - found.forgets)
     if missing:
         raise Unprocessable(
-            f"the method {name} cannot do a kind of forgetting that waits: {', '.join(missing)}; "
-            "GET /v1/methods says which can"
+            f"the method {found.name} cannot do a kind of forgetting that waits: "
+            f"{', '.join(missing)}; GET /v1/methods says which can"
         )
 
 
-def _require_log_kept(name: str, given: Policy, *, field: str) -> None:
-    if name in NEED_UPDATE_LOG and not given.keep_update_log:
+def _installed(session: Session, name: str, *, field: str) -> Capability:
+    try:
+        return capabilities.get(session, "method", name)
+    except capabilities.UnknownCapability as unknown:
+        raise capabilities.UnknownCapability(f"{field}: {unknown.detail}", field=field) from None
+
+
+def _require_log_kept(session: Session, given: Policy, choice: MethodChoice, *, field: str) -> None:
+    found = methods.get(session, choice.method)
+    if found is not None and found.requires("update_log") and not given.keep_update_log:
         raise Unprocessable(
-            f"the method {name} takes back updates from a log of the training; set "
+            f"the method {found.name} takes back updates from a log of the training; set "
             "keep_update_log in the same policy, and train again if the live version was trained "
             "without",
             field=field,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -128,6 +128,19 @@ def pending(session: Session, model: Model) -> dict[str, int]:
         which = "class" if kind == "class" else "records"
         waiting[which] = waiting.get(which, 0) + count
     return waiting
+
+
+def naming_methods(session: Session, names: Collection[str]) -> list[tuple[str, str]]:
+    """Return (model, method) of the models that stand whose policy names one of these methods."""
+    if not names:
+        return []
+    rows = session.scalars(select(Model).where(Model.withdrawn_at.is_(None)).order_by(Model.name))
+    return [
+        (model.name, choice.method)
+        for model in rows
+        for choice in Policy.model_validate(model.policy).choices()
+        if choice.method in names
+    ]
 
 
 def prepared(

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
+#: The method of a policy that names none, and the last one of such a policy: an exact one. It also
+#: takes the batches that have to be exact where the policy has no exact method that can.
+DEFAULT, LAST_RESORT = "iau", "retrain"
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -16,7 +20,7 @@ class _Frozen(BaseModel):
 class MethodChoice(_Frozen):
     """A method by its name, with its options."""
 
-    method: str = Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$", examples=["retrain"])
+    method: str = Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$", examples=[LAST_RESORT])
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -43,7 +47,7 @@ class Policy(_Frozen):
     """Everything a model's owner decides about its unlearning."""
 
     method: str = Field(
-        "iau", max_length=64, pattern=r"^[a-z][a-z0-9_]*$", description="the unlearning method"
+        DEFAULT, max_length=64, pattern=r"^[a-z][a-z0-9_]*$", description="the unlearning method"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="the method's options")
     max_records: int = Field(
@@ -53,7 +57,7 @@ class Policy(_Frozen):
         10.0, ge=0, le=30 * 86_400, description="or when its oldest erasure has waited this long"
     )
     fallbacks: list[MethodChoice] = Field(
-        default_factory=lambda: [MethodChoice(method="retrain")],
+        default_factory=lambda: [MethodChoice(method=LAST_RESORT)],
         max_length=8,
         description="tried in turn when a version fails its verification",
     )
@@ -87,7 +91,11 @@ class Policy(_Frozen):
         "each of them leaves out half of the rows",
     )
     keep_update_log: bool = Field(
-        False, description="training keeps the log of updates that `amnesiac` needs"
+        False, description="training keeps the log of updates that some methods need"
     )
     update_log_megabytes: int = Field(1024, ge=1, le=1_000_000, description="cap of that log")
     approval: Approval = Field(default_factory=Approval)
+
+    def choices(self) -> list[MethodChoice]:
+        """Return its methods in the order in which they are tried, each with its options."""
+        return [MethodChoice(method=self.method, options=self.options), *self.fallbacks]

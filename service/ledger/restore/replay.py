@@ -31,7 +31,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.destruction import withdrawals
 from service.ledger.obligations import erasures, shares
-from service.ledger.registry import keys, lineage
+from service.ledger.registry import keys, lineage, methods
 from service.ledger.requests import lifecycle, outlook, suppressions
 from service.ledger.restore.tombstones import Found, Listed, Tombstones, match
 from service.ledger.restore.withdrawal_lists import Withdrawals
@@ -41,8 +41,6 @@ from service.ledger.training import runs
 
 #: In the place of the API key for requests that nobody sent: rows were found to be gone.
 PRINCIPAL = "restore"
-
-RETRAIN = {"method": "retrain", "options": {}}
 
 
 @dataclass(frozen=True)
@@ -353,9 +351,10 @@ def _holds(session: Session, model: Model, hollow: Collection[int], now: datetim
         holds.release(
             session, model, held, because="a backup was restored", actor=PRINCIPAL, now=now
         )
-    model.run_now_at, model.run_now_method = now, RETRAIN
+    exact = methods.first_exact(session, model, ("records", "class")).model_dump()
+    model.run_now_at, model.run_now_method = now, exact
     running = select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
     for batch in session.scalars(running):  # the backup was taken in the middle of it
-        batch.method = RETRAIN
+        batch.method = exact
     session.flush()
     return True

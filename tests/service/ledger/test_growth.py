@@ -23,6 +23,9 @@ from tests import factories
 from tests.service import announcements
 from workers.jobs import plans
 
+#: What a batch that has to be exact takes under the default policy.
+EXACT = {"method": "retrain", "options": {}}
+
 
 @pytest.fixture
 def statements(database: Engine) -> Iterator[list[str]]:
@@ -257,7 +260,7 @@ def test_rows_that_are_all_that_is_left_of_a_class_are_forgotten_as_a_class(
     factories.version(session, model)
     ask(session, data, *[matching.Ask(data.name, "records", (f"r{row}",)) for row in rows])
     batch, _ = claimed(session, model)
-    assert (batch.kind, batch.method == claims.EXACT) == (kind, exact)
+    assert (batch.kind, batch.method == EXACT) == (kind, exact)
 
 
 def test_what_was_left_of_a_class_counts_as_all_of_it(session: Session) -> None:
@@ -277,7 +280,7 @@ def test_a_class_is_left_to_training_where_the_method_cannot_forget_one(session:
     factories.version(session, model)
     ask(session, data, matching.Ask(data.name, "records", ("r1", "r4", "r7")))
     batch, _ = claimed(session, model)
-    assert (batch.kind, batch.method) == ("class", claims.EXACT)
+    assert (batch.kind, batch.method) == ("class", EXACT)
 
 
 def test_a_record_is_not_owed_while_any_request_for_it_is_open(session: Session) -> None:

@@ -65,6 +65,8 @@ def test_file_declares_what_it_can_do_and_what_it_guarantees(name):
     assert method.forgets <= {"records", "class"}
     assert method.guarantee == ("exact" if name == "retrain" else "empirical")
     assert method.cost in {"step", "training"}
+    assert set(method.needs) == {"iau": {"anchor"}, "amnesiac": {"update_log"}}.get(name, set())
+    assert all(kinds <= method.forgets for kinds in method.needs.values())
     assert method.summary.endswith(".") or method.summary.endswith(":")
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from sqlalchemy import select
 
-from service.ledger.batches import claims
 from service.ledger.database.tables import Model, Version
 from tests.workers.jobs.test_class_forgetting import LENIENT, ask_for_class
 from tests.workers.place import Place
@@ -49,7 +48,10 @@ def test_class_stays_forgotten_when_another_one_follows(town: Place) -> None:
     ask_for_class(town, 8)
     town.work()
     assert is_exact(town.live())
-    assert [batch.method for batch in town.batches()] == [None, claims.EXACT]
+    assert [batch.method for batch in town.batches()] == [
+        None,
+        {"method": "retrain", "options": {}},
+    ]
     assert max(recognised(town, 1), recognised(town, 8)) <= UNRECOGNISED
 
 

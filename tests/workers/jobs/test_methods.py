@@ -232,7 +232,7 @@ INTEGRITY = {"finite": "integrity"}
 def test_only_accuracy_is_forgiven_and_only_to_an_exact_version(
     found: Answer, expected: tuple[bool, str | None]
 ) -> None:
-    strict = Claimed(batch_id="b", request={}, methods=[], training=[], promote_without_power=False)
+    strict = Claimed(batch_id="b", request={}, methods=[], promote_without_power=False)
     assert pipeline._may_go_live(found, strict) == expected
 
 

@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims
 from service.ledger.database.states import BatchStatus, RequestStatus
 from service.ledger.database.tables import Model
 from service.ledger.registry import models
@@ -19,6 +18,8 @@ from tests.workers.place import Place
 from workers.compute.process import ComputeProcess
 from workers.jobs import pipeline
 from workers.runtime import Runtime
+
+EXACT = {"method": "retrain", "options": {}}
 
 #: As some recurrent layers of cuDNN are: there is no backward pass in evaluation mode.
 NETWORK = '''
@@ -161,12 +162,12 @@ def test_machine_that_fails_at_the_last_attempt_too_is_answered_by_the_next_meth
 def test_batch_that_must_be_exact_has_no_second_choice(town: Place) -> None:
     town.change_policy(fallbacks=[{"method": "retrain"}, {"method": "iau"}])
     with town.runtime.session() as session:
-        session.scalars(select(Model)).one().run_now_method = claims.EXACT
+        session.scalars(select(Model)).one().run_now_method = EXACT
     model_id = town.model().id
     town.ask(*town.training_rows()[:3])
     with pipeline.begun(town.runtime, model_id, trains=False) as found:
         assert found is not None
-    assert [choice.method for choice in found[1].methods] == ["retrain"]
+    assert [attempt.choice.method for attempt in found[1].methods] == ["retrain"]
 
 
 def test_requests_of_a_model_whose_training_diverges_are_put_aside_at_once(town: Place) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Unavailable
 from service.ledger.database import db
-from service.ledger.registry import capabilities
+from service.ledger.registry import capabilities, methods
 from service.ledger.registry.capabilities import UnknownCapability, WrongOptions
 from service.messages.catalogue import Announcement
 from tests.factories import NOW
@@ -37,7 +37,7 @@ def test_a_later_announcement_replaces_the_one_before(database: Engine) -> None:
         session.commit()
         known = capabilities.get(session, "method", "iau")
         assert (known.summary, known.code_version, known.announced_at) == ("New.", "2", later)
-        assert capabilities.forgets(session, "iau") == {"class"}
+        assert methods.of(known).forgets == {"class"}
         assert [one.name for one in capabilities.page(session, "method")] == ["iau", "retrain"]
 
 

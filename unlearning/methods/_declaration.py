@@ -1,0 +1,119 @@
+"""What a method says of itself in its own file, checked before anybody relies on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from unlearning.core import options
+from unlearning.errors import BadDeclaration, WrongOptions
+from unlearning.methods._contract import Update
+
+#: Kinds of forgetting.
+KINDS = ("records", "class")
+#: ``exact``: the weights are those of a training on the retained rows alone; ``certified``: within
+#: a proven bound of them; ``empirical``: measured, not proven.
+GUARANTEES = ("exact", "certified", "empirical")
+#: ``training``: makes epochs over retained rows, or takes as long; ``step``: anything else.
+COSTS = ("step", "training")
+#: What the service keeps for methods: the prepared cache of the anchor; the log of its training.
+NEEDS = ("anchor", "update_log")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One unlearning method as its file declares it."""
+
+    name: str
+    summary: str
+    forgets: frozenset[str]
+    guarantee: str
+    cost: str
+    #: What it cannot do without, by the kinds of forgetting for which it cannot.
+    needs: Mapping[str, frozenset[str]]
+    options: type[Any]
+    unlearn: Callable[..., Update]
+
+    @property
+    def exact(self) -> bool:
+        """Return whether the result cannot depend on the rows that it forgets."""
+        return self.guarantee == "exact"
+
+    def requires(self, need: str, kind: str) -> bool:
+        """Return whether it needs this to do that kind of forgetting."""
+        return kind in self.needs.get(need, ())
+
+
+def read(name: str, module: Any) -> Method:
+    """Return the method that ``module`` declares; ``BadDeclaration`` says what is wrong with it."""
+    if not isinstance(module, ModuleType):
+        raise BadDeclaration("it must be a module")
+    wanted = ("FORGETS", "GUARANTEE", "COST", "Options", "unlearn")
+    if missing := [one for one in wanted if not hasattr(module, one)]:
+        raise BadDeclaration(f"it does not define {', '.join(missing)}")
+    forgets = _words("FORGETS", module.FORGETS, KINDS)
+    if not forgets:
+        raise BadDeclaration(f"FORGETS must name at least one of {', '.join(KINDS)}")
+    _check_call(module.unlearn)
+    _check_options(module.Options)
+    return Method(
+        name=name,
+        summary=(module.__doc__ or "").strip().partition("\n")[0],
+        forgets=forgets,
+        guarantee=_word("GUARANTEE", module.GUARANTEE, GUARANTEES),
+        cost=_word("COST", module.COST, COSTS),
+        needs=_needs(module, forgets),
+        options=module.Options,
+        unlearn=module.unlearn,
+    )
+
+
+def _word(where: str, given: Any, known: Collection[str]) -> str:
+    if not isinstance(given, str) or given not in known:
+        raise BadDeclaration(f"{where} is {given!r} and must be one of {', '.join(known)}")
+    return given
+
+
+def _words(where: str, given: Any, known: Collection[str]) -> frozenset[str]:
+    if isinstance(given, str) or not isinstance(given, Collection):
+        raise BadDeclaration(f"{where} is {given!r} and must be a set out of {', '.join(known)}")
+    return frozenset(_word(where, one, known) for one in given)
+
+
+def _needs(module: ModuleType, forgets: frozenset[str]) -> Mapping[str, frozenset[str]]:
+    given = getattr(module, "NEEDS", {})
+    if not isinstance(given, Mapping):
+        raise BadDeclaration(f"NEEDS is {given!r} and must be {{need: kinds of forgetting}}")
+    return {
+        _word("NEEDS", need, NEEDS): _words(f"NEEDS[{need!r}]", kinds, sorted(forgets))
+        for need, kinds in given.items()
+    }
+
+
+def _check_call(unlearn: Any) -> None:
+    try:
+        inspect.signature(unlearn).bind(
+            None, None, None, options=None, context=None, generator=None
+        )
+    except (TypeError, ValueError):
+        raise BadDeclaration(
+            "unlearn must be called as "
+            "unlearn(model, forget, retain, options=, context=, generator=)"
+        ) from None
+
+
+def _check_options(kind: Any) -> None:
+    frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and frozen):
+        raise BadDeclaration("Options must be a frozen dataclass")
+    try:
+        options.schema(kind)
+        options.parse(kind, {})
+    except WrongOptions as error:
+        raise BadDeclaration(f"every option needs a default that it accepts ({error})") from None
+    except Exception as error:  # pydantic has many errors for a type that has no schema
+        raise BadDeclaration(f"Options has no JSON schema ({type(error).__name__})") from None

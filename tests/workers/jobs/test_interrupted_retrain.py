@@ -116,7 +116,9 @@ def test_retrain_longer_than_any_workers_life_ends_all_the_same(keeping: Place) 
     request, _ = leave(keeping, keeping.training_rows()[0])
     seen = [die(keeping) for _ in range(keeping.settings.max_attempts + 2)]
     assert len(set(seen)) == len(seen)
-    assert kept(keeping) == [seen[-1]]
+    # The process that is killed may have stored one more, which nobody noted.
+    assert seen[-1] in kept(keeping)
+    assert not set(seen[:-1]) & set(kept(keeping))
     assert pipeline.run_trainings_due(keeping.second())
     assert completed(keeping, request)
     assert live(keeping, "m").notes["resumed_after_epochs"] == len(seen)

@@ -424,6 +424,10 @@ def _lineage_is_clean(session: Session, found: Model, base: Version, forget: lis
 
     Only a fresh anchor that catches up owes anything, and then the very rows of its batch.
     """
+    clean = base.clean_revision
+    just_now = erasures.just_excluded(session, found.dataset_id, after=clean, revision=clean + 1)
+    if just_now is not None and set(just_now) <= set(forget):
+        return True
     # All that is excluded first: mostly these are the rows of the batch, and what they were asked
     # for need not be looked up.
     inside = select(Record.row).where(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Row, and_, exists, literal_column, or_, select, update
@@ -206,8 +207,16 @@ def _without_models_here() -> ColumnElement[bool]:
     )
 
 
-def exclude(session: Session, dataset_id: int, names: Names) -> int:
-    """Take the named records out of all training from now on; the dataset's new revision."""
+@dataclass(frozen=True)
+class Excluded:
+    """What was excluded at a revision of a dataset: (row, label, split, erased_at) of each."""
+
+    revision: int
+    records: Sequence[Row[int, int, int, datetime | None]]
+
+
+def exclude(session: Session, dataset_id: int, names: Names) -> Excluded:
+    """Take the named records out of all training from now on; those that were not out already."""
     revision = session.execute(
         update(Dataset)
         .where(Dataset.id == dataset_id)
@@ -218,17 +227,18 @@ def exclude(session: Session, dataset_id: int, names: Names) -> int:
     locked = locks.locked_dataset(session, dataset_id)
     if locked is not None:
         set_committed_value(locked, "revision", revision)
-    rows: list[int] = []
+    records: list[Row[int, int, int, datetime | None]] = []
     for theirs in naming.named(names):
-        rows += session.scalars(
+        records += session.execute(
             update(Record)
             .where(Record.dataset_id == dataset_id, Record.excluded_revision.is_(None), theirs)
             .values(excluded_revision=revision)
-            .returning(Record.row)
+            .returning(Record.row, Record.label, Record.split, Record.erased_at)
             .execution_options(synchronize_session=False)
         )
-    taken.keep(session, ("just excluded", dataset_id), (revision, sorted(rows)))
-    return int(revision)
+    rows = sorted(one.row for one in records)
+    taken.keep(session, ("just excluded", dataset_id), (revision, rows))
+    return Excluded(int(revision), records)
 
 
 def just_excluded(

@@ -116,7 +116,7 @@ def test_a_locked_dataset_has_the_revision_that_the_transaction_gave_it(
 ) -> None:
     asked = factories.request(session, data, rows=[1, 4])
     locks.dataset(session, data.id, Hold.REVISION)
-    revision = erasures.exclude(session, data.id, naming.Names.of([asked]))
+    revision = erasures.exclude(session, data.id, naming.Names.of([asked])).revision
     assert locks.dataset(session, data.id, Hold.REVISION).revision == revision
     assert erasures.just_excluded(session, data.id, after=revision - 1, revision=revision) == [1, 4]
     assert erasures.just_excluded(session, data.id, after=revision, revision=revision) is None

@@ -490,7 +490,7 @@ class DeletionRequest(Base):
     label: Mapped[int | None]
     reason: Mapped[str | None] = mapped_column(Text)
     client_reference: Mapped[str | None] = mapped_column(String(255))
-    principal: Mapped[str] = mapped_column(String(40), index=True)
+    principal: Mapped[str] = mapped_column(String(40))
     #: The request under whose id its records are listed: itself, or an earlier one that matched
     #: the very same; None: it lists none, because it matched none or is for a class.
     listed_by: Mapped[str | None] = mapped_column(String(40), index=True)

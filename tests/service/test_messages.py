@@ -124,7 +124,7 @@ def test_what_a_damaged_message_holds_is_not_told() -> None:
 
 
 def test_a_value_of_another_type_is_not_sent() -> None:
-    made = Answer(announcements=["alice@example.org"])  # type: ignore[list-item]
+    made = Answer(announcements=["alice@example.org"], refused=[])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="Answer") as refused:
         wire.write_answer(CATALOGUE, made)
     assert "alice" not in str(refused.value)
@@ -133,7 +133,7 @@ def test_a_value_of_another_type_is_not_sent() -> None:
 def test_a_number_that_json_has_no_word_for_is_not_sent() -> None:
     made = Announcement("method", "a", "", {"default": float("inf")}, "1")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        wire.write_answer(CATALOGUE, Answer(announcements=[made]))
+        wire.write_answer(CATALOGUE, Answer(announcements=[made], refused=[]))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,75 @@
+"""Every table of the ledger.
+
+Rows are numbers in a dataset's array; ``records`` gives each its public name. Which records a
+version was trained on is never guessed: an anchor (a trained or imported version) saw every row
+of the train split, or of the record list that it was imported with, that was not excluded at its
+``data_revision``, and the batches between the anchor and a version list what was forgotten since.
+"""
+
+from service.ledger.database.tables.audit import AuditEvent, AuditHead
+from service.ledger.database.tables.batches import Batch, BatchRecord, BatchState, Lease
+from service.ledger.database.tables.columns import DIGEST_LENGTH, NAME_LENGTH
+from service.ledger.database.tables.datasets import (
+    DataKey,
+    Dataset,
+    DatasetInspection,
+    DatasetReport,
+    Record,
+)
+from service.ledger.database.tables.reconciliation import Reconciliation
+from service.ledger.database.tables.registry import (
+    AliasMove,
+    ApiKey,
+    Artifact,
+    Capability,
+    Import,
+    Model,
+    Version,
+    Worker,
+)
+from service.ledger.database.tables.reports import Verification
+from service.ledger.database.tables.requests import (
+    DeletionRequest,
+    Erasure,
+    IdempotencyKey,
+    RequestDataset,
+    RequestRecord,
+    Suppression,
+)
+from service.ledger.database.tables.selection import RecordList, RecordListRow
+from service.ledger.database.tables.training import TrainingRun
+
+__all__ = [
+    "DIGEST_LENGTH",
+    "NAME_LENGTH",
+    "AliasMove",
+    "ApiKey",
+    "Artifact",
+    "AuditEvent",
+    "AuditHead",
+    "Batch",
+    "BatchRecord",
+    "BatchState",
+    "Capability",
+    "DataKey",
+    "Dataset",
+    "DatasetInspection",
+    "DatasetReport",
+    "DeletionRequest",
+    "Erasure",
+    "IdempotencyKey",
+    "Import",
+    "Lease",
+    "Model",
+    "Reconciliation",
+    "Record",
+    "RecordList",
+    "RecordListRow",
+    "RequestDataset",
+    "RequestRecord",
+    "Suppression",
+    "TrainingRun",
+    "Verification",
+    "Version",
+    "Worker",
+]

@@ -1,0 +1,102 @@
+"""Batches, what they hold, and the leases under which they run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.ledger.database.db import Base, Instant
+from service.ledger.database.states import BatchStatus
+from service.ledger.database.tables.columns import DIGEST_LENGTH, state
+
+_RUNNING = "status = 'running'"
+_UNDER_WAY = "status IN ('running', 'held')"
+
+
+class Batch(Base):
+    """Erasures of one model that are unlearned together."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        Index(
+            "uq_batches_running",
+            "model_id",
+            unique=True,
+            sqlite_where=text(_RUNNING),
+            postgresql_where=text(_RUNNING),
+        ),
+        # The running ones and the held ones: what a claim and each poll look for.
+        Index(
+            "ix_batches_under_way",
+            "model_id",
+            sqlite_where=text(_UNDER_WAY),
+            postgresql_where=text(_UNDER_WAY),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    status: Mapped[BatchStatus] = mapped_column(state(BatchStatus))
+    #: records or class: the two kinds of forgetting are never mixed in one batch.
+    kind: Mapped[str] = mapped_column(String(16))
+    #: How many rows it forgets.
+    records: Mapped[int] = mapped_column(default=0, server_default="0")
+    base_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
+    #: The method asked for by run-now; None: the policy's.
+    method: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    #: Fence of the model's lease under which it was last claimed; 0: left to the trainings lane.
+    fence: Mapped[int] = mapped_column(BigInteger)
+    #: Its next method trains, so only the trainings lane takes it.
+    trains: Mapped[bool] = mapped_column(default=False)
+    #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …,
+    #: "lasting": whether it would say so again}]``.
+    tried: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    attempts: Mapped[int] = mapped_column(default=1)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    #: Of a held batch: when its version goes live by itself.
+    held_until: Mapped[datetime | None] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class BatchState(Base):
+    """The state that a batch's retrain kept: a worker that takes the batch over goes on from it."""
+
+    __tablename__ = "batch_states"
+
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    #: The choice of method that left it, and what its training was begun with.
+    method: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    data_revision: Mapped[int]
+    #: Nothing goes on from it any more: it is to be destroyed.
+    given_up: Mapped[bool] = mapped_column(default=False)
+
+
+class BatchRecord(Base):
+    """A row of the base version's training data that a batch forgets."""
+
+    __tablename__ = "batch_records"
+    __table_args__ = (Index("ix_batch_records_row_batch_id", "row", "batch_id"),)
+
+    #: No key of the database, here and in ``erasures``: the batch is inserted by the same
+    #: transaction, none is ever deleted, and it would be looked up again for each row.
+    batch_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Lease(Base):
+    """Who may work on what, until when; the fence grows with every new holder."""
+
+    __tablename__ = "leases"
+
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(80))
+    until: Mapped[datetime] = mapped_column(Instant)
+    fence: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,132 @@
+"""Datasets and their records."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.ledger.database.db import Base, Instant
+from service.ledger.database.identifiers import Case, Origin
+from service.ledger.database.states import DatasetStatus, InspectionStatus
+from service.ledger.database.tables.columns import DIGEST_LENGTH, NAME_LENGTH, state
+
+
+class Dataset(Base):
+    """Ingested training data."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
+    status: Mapped[DatasetStatus] = mapped_column(state(DatasetStatus))
+    source: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: Key of the array in the store, set when the dataset becomes ready.
+    array_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    rows: Mapped[int | None]
+    shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
+    dtype: Mapped[str | None] = mapped_column(String(16))
+    classes: Mapped[int | None]
+    #: Rows of each split, by its name: they never change, and counting them reads every record.
+    split_rows: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    #: Where the ids come from, set when the dataset becomes ready: a request by ids that the
+    #: source does not have cannot be answered.
+    record_id_origin: Mapped[Origin | None] = mapped_column(state(Origin))
+    subject_id_origin: Mapped[Origin | None] = mapped_column(state(Origin))
+    #: What the source says of ids that differ by case; None: it has none that do.
+    id_case: Mapped[Case | None] = mapped_column(state(Case))
+    #: Grows by one each time records are excluded from training.
+    revision: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[float] = mapped_column(default=0.0)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    ready_at: Mapped[datetime | None] = mapped_column(Instant)
+    withdrawn_at: Mapped[datetime | None] = mapped_column(Instant)
+    purged_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class DatasetReport(Base):
+    """How a dataset's source was read; apart from the dataset, which is loaded far more often."""
+
+    __tablename__ = "dataset_reports"
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    #: Every column of the source: name, part, stored type, how it was recognised.
+    columns: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    class_names: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    #: What was normalised, left out, converted or drawn.
+    notes: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class DatasetInspection(Base):
+    """A dry run of an ingest: what a source would be read as; removed after an hour."""
+
+    __tablename__ = "dataset_inspections"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    status: Mapped[InspectionStatus] = mapped_column(state(InspectionStatus), index=True)
+    source: Mapped[dict[str, Any]] = mapped_column(JSON)
+    found: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant, index=True)
+
+
+class Record(Base):
+    """One row of a dataset."""
+
+    __tablename__ = "records"
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "record_id"),
+        Index("ix_records_dataset_id_subject_digest", "dataset_id", "subject_digest"),
+        # The excluded rows alone, in the order in which they were excluded.
+        Index(
+            "ix_records_excluded",
+            "dataset_id",
+            "excluded_revision",
+            "row",
+            sqlite_where=text("excluded_revision IS NOT NULL"),
+            postgresql_where=text("excluded_revision IS NOT NULL"),
+        ),
+        # Of these, the rows that are still to be overwritten: few, and none when nothing is due.
+        Index(
+            "ix_records_standing",
+            "dataset_id",
+            "row",
+            sqlite_where=text("excluded_revision IS NOT NULL AND erased_at IS NULL"),
+            postgresql_where=text("excluded_revision IS NOT NULL AND erased_at IS NULL"),
+        ),
+    )
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+    record_id: Mapped[str] = mapped_column(String(255))
+    subject_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    label: Mapped[int]
+    #: 0 train, 1 validation, 2 audit, as in the array store.
+    split: Mapped[int]
+    #: The dataset's revision at which a batch (or an erasure without a model) excluded it; never
+    #: reset. Training takes rows without one.
+    excluded_revision: Mapped[int | None]
+    #: When the raw row was overwritten in the store.
+    erased_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class DataKey(Base):
+    """The key of a shard: some thousand rows of a dataset, encrypted in a bucket.
+
+    Stores in a directory have none. A row is erased by rewriting its shard under another key.
+    """
+
+    __tablename__ = "data_keys"
+
+    #: Key of the array; while it is being written, a name of its own.
+    array: Mapped[str] = mapped_column(String(DIGEST_LENGTH), primary_key=True)
+    #: The shard's place in the array.
+    number: Mapped[int] = mapped_column(primary_key=True)
+    #: sha256 of the encrypted shard, by which it is found.
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    rows: Mapped[int]
+    secret: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(Instant)

@@ -1,0 +1,245 @@
+"""What else is registered: models and their versions, workers, API keys."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from service.ledger.database.db import Base, Instant
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables.columns import DIGEST_LENGTH, NAME_LENGTH, state
+from service.ledger.database.tables.datasets import Dataset
+
+_CANDIDATE = "status = 'candidate'"
+_GIVEN_UP = "status IN ('withdrawn', 'rejected')"
+
+
+class ApiKey(Base):
+    """A key that a client shows; only the hash of its secret is kept."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary(32))
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime | None] = mapped_column(Instant)
+    revoked_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Capability(Base):
+    """What the installed workers can do: a method, an architecture, a recipe, a gate, criteria.
+
+    Workers announce themselves here, so that the API can check options without loading torch.
+    """
+
+    __tablename__ = "capabilities"
+
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    summary: Mapped[str] = mapped_column(Text)
+    options_schema: Mapped[dict[str, Any]] = mapped_column(JSON)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    announced_at: Mapped[datetime] = mapped_column(Instant)
+    #: When a worker announced itself that does not have it.
+    removed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Model(Base):
+    """An architecture on a dataset with a training recipe and an unlearning policy."""
+
+    __tablename__ = "models"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    architecture: Mapped[dict[str, Any]] = mapped_column(JSON)
+    transform: Mapped[dict[str, Any]] = mapped_column(JSON)
+    recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
+    policy: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: {parameter name: [shape, dtype]}, worked out by the first worker that sees the model.
+    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    #: Names of ``parameters`` that are one tensor, in groups; NULL until a worker has looked.
+    tied: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[str | None] = mapped_column(Text)
+    #: The alias ``production``.
+    production_id: Mapped[int | None] = mapped_column(
+        ForeignKey("versions.id", use_alter=True, name="fk_models_production_id_versions")
+    )
+    #: Set by ``batches:run-now``: a batch closes without waiting.
+    run_now_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: What ``batches:run-now`` asked for instead of the policy's method.
+    run_now_method: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    #: From then on nothing of it is served, trained or imported.
+    withdrawn_at: Mapped[datetime | None] = mapped_column(Instant)
+    purged_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    dataset: Mapped[Dataset] = relationship(lazy="raise")
+    production: Mapped[Version | None] = relationship(
+        foreign_keys=[production_id], lazy="raise", post_update=True
+    )
+
+
+class Version(Base):
+    """One immutable set of weights."""
+
+    __tablename__ = "versions"
+    __table_args__ = (
+        UniqueConstraint("model_id", "number"),
+        Index("ix_versions_line_id_number", "line_id", "number"),
+        Index("ix_versions_status_retired_at", "status", "retired_at"),
+        # Those on which nothing is decided yet: looked for at each poll, few beside all the others.
+        Index(
+            "ix_versions_candidates",
+            "model_id",
+            sqlite_where=text(_CANDIDATE),
+            postgresql_where=text(_CANDIDATE),
+        ),
+        # Those that wait for their purge without having been retired.
+        Index(
+            "ix_versions_given_up",
+            "model_id",
+            sqlite_where=text(_GIVEN_UP),
+            postgresql_where=text(_GIVEN_UP),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    number: Mapped[int]
+    status: Mapped[VersionStatus] = mapped_column(state(VersionStatus))
+    #: trained, imported, unlearned or retrained.
+    origin: Mapped[str] = mapped_column(String(16))
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    #: The trained, retrained or imported version that the chain starts from; itself for an anchor.
+    anchor_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
+    #: The first version of the line that it lies on (``lineage``).
+    line_id: Mapped[int | None]
+    #: The anchor's training rows are those not excluded at this revision of the dataset ...
+    data_revision: Mapped[int]
+    #: ... of the records of this list; NULL: of the train split.
+    #: No key of the database: for one SQLite would make a table anew that others refer to.
+    record_list_id: Mapped[str | None] = mapped_column(String(40))
+    #: No record excluded at this revision of the dataset, or before, is in it.
+    clean_revision: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: How many batches lie between the anchor and it.
+    batches_since_anchor: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: {label: rows} that these batches forgot, and the labels of those forgotten as a class.
+    forgotten_classes: Mapped[dict[str, int]] = mapped_column(JSON, default=dict, nullable=True)
+    whole_classes: Mapped[list[int]] = mapped_column(JSON, default=list, nullable=True)
+    #: Of an anchor: {label: rows} that it was trained on.
+    trained_classes: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    training_run_id: Mapped[str | None] = mapped_column(ForeignKey("training_runs.id"))
+    batch_id: Mapped[str | None] = mapped_column(
+        ForeignKey("batches.id", use_alter=True, name="fk_versions_batch_id_batches"), index=True
+    )
+    method: Mapped[str | None] = mapped_column(String(NAME_LENGTH))
+    options: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    #: Numbers and words about how the weights came about (step length, history, ...).
+    notes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: Seconds per step.
+    timings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: A caution that travels with the version, such as ``no_power``.
+    mark: Mapped[str | None] = mapped_column(String(24))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    published_at: Mapped[datetime | None] = mapped_column(Instant)
+    retired_at: Mapped[datetime | None] = mapped_column(Instant)
+    withdrawn_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: When a withdrawn version is to be destroyed.
+    purge_at: Mapped[datetime | None] = mapped_column(Instant)
+    purged_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Import(Base):
+    """What became of an imported version: a worker measures it before it may go live."""
+
+    __tablename__ = "imports"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    #: Whether it is to go live; NULL: only if nothing is live yet when it was measured.
+    promote: Mapped[bool | None]
+    #: Share of the rows that were scored.
+    progress: Mapped[float] = mapped_column(default=0.0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None] = mapped_column(Instant)
+    error: Mapped[str | None] = mapped_column(Text)
+    #: When it was decided on; NULL: it waits to be measured.
+    finished_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
+
+
+class Artifact(Base):
+    """Internal state in the store that belongs to a version and may carry erased rows.
+
+    Kinds: ``caches`` (an anchor's prepared quantities), ``states`` (running sums since the
+    anchor), ``logs`` (update log of the training), ``scores`` (per-record losses kept for
+    pooling), ``references`` (models trained to calibrate attacks). Never served.
+    """
+
+    __tablename__ = "artifacts"
+    __table_args__ = (
+        Index("ix_artifacts_version_id_kind", "version_id", "kind"),
+        Index(
+            "ix_artifacts_kept",
+            "kind",
+            "version_id",
+            sqlite_where=text("destroyed_at IS NULL"),
+            postgresql_where=text("destroyed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    notes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    destroyed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class AliasMove(Base):
+    """One move of the alias ``production``; together they are its history."""
+
+    __tablename__ = "alias_moves"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    #: None: the production version was withdrawn, and nothing took its place.
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    previous_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    reason: Mapped[str] = mapped_column(String(40))
+    moved_by: Mapped[str] = mapped_column(String(80))
+    moved_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class Worker(Base):
+    """A worker process that lives, or did until ``seen_at``; it writes this every few seconds."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(Instant)
+    seen_at: Mapped[datetime] = mapped_column(Instant)
+    #: {lane: since when it has been busy, RFC 3339, or null}.
+    busy_since: Mapped[dict[str, Any]] = mapped_column(JSON)
+    code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))

@@ -1,0 +1,174 @@
+"""Deletion requests: what they ask for, what they meet, what is owed to them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from service.ledger.database.db import Base, Instant
+from service.ledger.database.states import ErasureStatus, RequestStatus
+from service.ledger.database.tables.columns import DIGEST_LENGTH, state
+
+_OPEN_ERASURES = "status IN ('pending', 'claimed', 'needs_review')"
+
+
+class IdempotencyKey(Base):
+    """The answer already given to one principal for one ``Idempotency-Key``."""
+
+    __tablename__ = "idempotency_keys"
+
+    principal: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
+    answer: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(Instant, index=True)
+
+
+class DeletionRequest(Base):
+    """What a client asks to forget."""
+
+    __tablename__ = "deletion_requests"
+    __table_args__ = (
+        Index("ix_deletion_requests_status_due_at", "status", "due_at"),
+        Index("ix_deletion_requests_dataset_id_id", "dataset_id", "id"),
+        Index(
+            "ix_deletion_requests_classes",
+            "dataset_id",
+            "label",
+            sqlite_where=text("kind = 'class'"),
+            postgresql_where=text("kind = 'class'"),
+        ),
+        # The requests that others may share the list of.
+        Index(
+            "ix_deletion_requests_rows_digest",
+            "rows_digest",
+            sqlite_where=text("rows_digest IS NOT NULL"),
+            postgresql_where=text("rows_digest IS NOT NULL"),
+        ),
+    )
+
+    #: Sorts by time of arrival.
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: None: everything about a subject in every dataset; see ``RequestDataset``.
+    dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.id"))
+    #: records, subject or class.
+    kind: Mapped[str] = mapped_column(String(16))
+    status: Mapped[RequestStatus] = mapped_column(state(RequestStatus))
+    subject_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    label: Mapped[int | None]
+    reason: Mapped[str | None] = mapped_column(Text)
+    client_reference: Mapped[str | None] = mapped_column(String(255))
+    principal: Mapped[str] = mapped_column(String(40))
+    #: The request under whose id its records are listed: itself, or an earlier one that matched
+    #: the very same; None: it lists none, because it matched none or is for a class.
+    listed_by: Mapped[str | None] = mapped_column(String(40), index=True)
+    #: What its own list is looked up by (``listing``); None: nobody shares it.
+    rows_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    matched: Mapped[int]
+    already_forgotten: Mapped[int]
+    not_found: Mapped[int]
+    #: Why it is in its state, where the state alone does not say.
+    status_reason: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    due_at: Mapped[datetime] = mapped_column(Instant)
+    expected_by: Mapped[datetime] = mapped_column(Instant)
+    completed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class RequestDataset(Base):
+    """What a request over every dataset met in one of them; datasets without a hit have no row."""
+
+    __tablename__ = "request_datasets"
+
+    request_id: Mapped[str] = mapped_column(ForeignKey("deletion_requests.id"), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True, index=True)
+    matched: Mapped[int]
+    already_forgotten: Mapped[int]
+
+
+class Suppression(Base):
+    """Keeps a subject, or a row that was forgotten, out of later ingests; see ``suppressions``."""
+
+    __tablename__ = "suppressions"
+    __table_args__ = (Index("ix_suppressions_dataset_id_row", "dataset_id", "row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    #: subject, folded or row.
+    kind: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH), index=True)
+    #: Of a subject: the request that entered it.
+    request_id: Mapped[str | None] = mapped_column(ForeignKey("deletion_requests.id"), index=True)
+    #: Of a row: which one it was.
+    dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.id"))
+    row: Mapped[int | None]
+    #: Of a row: digests of its subject and record id, once its dataset is removed and its record
+    #: tells them no more; by them it can be readmitted.
+    subject_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    record_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    lifted_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class RequestRecord(Base):
+    """A record that requests matched and that was not forgotten before.
+
+    Those that matched the very same share one list, under the id of the first of them
+    (``DeletionRequest.listed_by``); it never changes and outlives that one's end. A request for a
+    class has none: it names the records of its label (``naming``).
+    """
+
+    __tablename__ = "request_records"
+    __table_args__ = (
+        ForeignKeyConstraint(["dataset_id", "row"], ["records.dataset_id", "records.row"]),
+        Index("ix_request_records_dataset_id_row", "dataset_id", "row"),
+    )
+
+    request_id: Mapped[str] = mapped_column(ForeignKey("deletion_requests.id"), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Erasure(Base):
+    """One request's share of the work on one model."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (
+        UniqueConstraint("request_id", "model_id"),
+        # What is still to be done; history grows, this does not.
+        Index(
+            "ix_erasures_open",
+            "model_id",
+            "id",
+            sqlite_where=text(_OPEN_ERASURES),
+            postgresql_where=text(_OPEN_ERASURES),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    request_id: Mapped[str] = mapped_column(ForeignKey("deletion_requests.id"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
+    status: Mapped[ErasureStatus] = mapped_column(state(ErasureStatus))
+    batch_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
+    #: Failed batches in a row; a batch that keeps failing is split into cohorts.
+    attempts: Mapped[int] = mapped_column(default=0)
+    #: Erasures of one cohort are batched together and with nobody else; None: with everybody.
+    cohort: Mapped[str | None] = mapped_column(String(40))
+    not_before: Mapped[datetime | None] = mapped_column(Instant)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    completed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+    request: Mapped[DeletionRequest] = relationship(lazy="raise")

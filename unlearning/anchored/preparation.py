@@ -65,6 +65,8 @@ def prepare(
     options = options or Preparation()
     if not len(train) or not len(validation):
         raise WrongOptions("an anchor needs at least one training and one validation row")
+    if objective.is_narrow(model):
+        model = objective.widened(model)
     gradient_sum, losses = objective.summed_gradient_and_losses(
         model, train, batch_size=options.batch_size, progress=lambda f: progress(0.5 * f)
     )

@@ -79,6 +79,19 @@ class Targets:
         }
 
 
+@dataclass(frozen=True)
+class BatchMargins:
+    """What is known of the margins of one batch's rows: the input of a matched step.
+
+    ``forget``: targets of the rows to forget, in their order. ``retained`` (r,) float64: margins of
+    the retained rows under the anchor, in their order; None takes those of the sampled rows from
+    the anchor's weights, by a forward pass.
+    """
+
+    forget: Targets
+    retained: Tensor | None = None
+
+
 def from_tensors(tensors: Mapping[str, Tensor]) -> Targets:
     """Return the targets that :meth:`Targets.to_tensors` wrote."""
     if missing := {"value", "variance", "numbers"} - set(tensors):

@@ -177,6 +177,29 @@ def at(model: Module, flat: Tensor) -> Module:
     return moved
 
 
+_NARROW = (torch.float16, torch.bfloat16)
+
+
+def is_narrow(model: nn.Module) -> bool:
+    """Return whether a step parameter is in half precision."""
+    return any(p.dtype in _NARROW for p in step_parameters(model).values())
+
+
+def widened(model: Module) -> Module:
+    """Return a copy whose floating-point state, and input, is float32 or wider."""
+    network = copy.deepcopy(model)
+    for t in [*network.parameters(), *network.buffers()]:
+        if t.dtype in _NARROW:
+            t.data = t.data.float()
+
+    def widen(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(x.float() if x.dtype in _NARROW else x for x in inputs)
+
+    if is_narrow(model):
+        network.register_forward_pre_hook(widen)
+    return network
+
+
 def unstepped(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of the floating-point state that no step moves, by name.
 

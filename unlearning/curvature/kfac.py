@@ -5,6 +5,10 @@ Gauss-Newton block is taken as E[Σ g gᵀ] ⊗ E[a aᵀ] (Martens & Grosse 2015
 patches, Grosse & Martens 2016). It is exact for one linear layer when a and g are independent, for
 instance on a single example.
 
+A factor with more than ``LARGEST_FACTOR`` rows is replaced by its diagonal, for its eigenvectors
+would take minutes and hundreds of megabytes: the layer's block is then the product of a whole
+factor and a diagonal one (or of two), exact where the entries of the large side are uncorrelated.
+
 A grouped convolution has one independent block per group. Every other parameter of a step
 (embeddings, layer-norm affine, weights used by two layers or outside a Linear or Conv2d call) gets
 the diagonal of the same Gauss-Newton matrix instead; nothing is dropped.
@@ -27,6 +31,12 @@ from unlearning.errors import UnusableDirection
 
 Fisher = Literal["type2", "empirical"]
 
+#: Rows of a factor beyond which only its diagonal is kept.
+LARGEST_FACTOR = 5120
+#: Classes up to which the expectation over labels is taken in full, a backward pass each. With more
+#: of them, so many passes are made: the most probable labels of each row and one draw of the rest.
+EXACT_CLASSES = 64
+
 
 @dataclass(frozen=True)
 class Block:
@@ -34,7 +44,8 @@ class Block:
 
     ``weight`` and ``bias`` are where the layer's parameters start in the flat vector; ``bias`` is
     -1 where there is none. Shapes: input_values (groups, i), input_vectors (groups, i, i),
-    output_values (groups, o), output_vectors (groups, o, o), i counting the bias.
+    output_values (groups, o), output_vectors (groups, o, o), i counting the bias. Vectors of shape
+    (groups, 0, 0) stand for the identity: the factor is diagonal.
     """
 
     weight: int
@@ -65,6 +76,30 @@ class Kfac:
         here = vector[self.positions]
         solved[self.positions] = here / (self.diagonal.to(here.dtype) + self.damping)
         return solved
+
+    def whiten(self, rows: Tensor) -> Tensor:
+        """Return W = J·U(Λ + λ)^(−1/2) of rows J (n, p), with K = UΛUᵀ: W·Wᵀ = J(K + λI)⁻¹Jᵀ."""
+        white = torch.empty_like(rows)
+        for block in self.blocks:
+            u, v = _bases(block)
+            inside = _turn(u.mT, _gather(block, rows), v) * _scale(block, self.damping)
+            _scatter(block, inside, white)
+        white[:, self.positions] = rows[:, self.positions] * self._diagonal_scale(rows.dtype)
+        return white
+
+    def unwhiten(self, vector: Tensor) -> Tensor:
+        """Return U(Λ + λ)^(−1/2)·``vector`` (p,): of Wᵀα it makes (K + λI)⁻¹Jᵀα."""
+        found = torch.empty_like(vector)[None]
+        for block in self.blocks:
+            u, v = _bases(block)
+            inside = _gather(block, vector[None]) * _scale(block, self.damping)
+            _scatter(block, _turn(u, inside, v.mT), found)
+        here = vector[self.positions]
+        found[0, self.positions] = here * self._diagonal_scale(here.dtype)
+        return found[0]
+
+    def _diagonal_scale(self, dtype: torch.dtype) -> Tensor:
+        return (self.diagonal.to(dtype) + self.damping).rsqrt()
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
@@ -109,10 +144,14 @@ def estimate(
 ) -> Kfac:
     """Estimate the curvature of the mean loss at the model's weights, in evaluation mode.
 
-    ``type2`` takes the exact expectation over labels drawn from the model, one backward pass per
-    class; ``empirical`` the given labels, one pass. λ is ``relative_damping`` times the mean
-    diagonal of K, because an absolute value does not carry over from one network to another.
+    ``type2`` takes the expectation over labels drawn from the model, exactly up to
+    ``EXACT_CLASSES`` classes with one backward pass per class; ``empirical`` the given labels, one
+    pass. Weights in half precision are widened to float32. Memory is linear in the classes. λ is
+    ``relative_damping`` times the mean diagonal of K, because an absolute value does not carry over
+    from one network to another.
     """
+    if objective.is_narrow(model):
+        model = objective.widened(model)
     parameters = objective.step_parameters(model)
     device = next(iter(parameters.values())).device
     with objective.evaluating(model):
@@ -149,12 +188,19 @@ class _Layer:
         if self.bias >= 0:
             patches = torch.cat([patches, patches.new_ones(*patches.shape[:2], 1)], 2)
         self.locations += patches.shape[1]
-        self.inputs += (patches.mT @ patches).double()
+        self.inputs += _moments(patches, self.inputs)
 
     def hear(self, grad: Tensor) -> None:
         """Add a batch of gradients at the outputs."""
         signals = _by_group(self.module, grad)
-        self.outputs += (signals.mT @ signals).double()
+        self.outputs += _moments(signals, self.outputs)
+
+
+def _moments(rows: Tensor, total: Tensor) -> Tensor:
+    """Return Σ r rᵀ of rows (groups, n, k), float64, or its diagonal where ``total`` is one."""
+    if total.dim() == 2:
+        return rows.square().sum(1).double()
+    return (rows.mT @ rows).double()
 
 
 def _accumulate(
@@ -169,7 +215,7 @@ def _accumulate(
 ) -> None:
     with torch.enable_grad():
         logits = model(x)
-    signals = _signals(logits.detach(), y, fisher)
+    count, signals = _signals(logits.detach(), y, fisher, generator)
     targets: list[Tensor] = [layer.module.weight for layer in layers] + list(rest)
     for k, signal in enumerate(signals):
         # Independent signs leave every per-example product g gᵀ alone, and make the expected
@@ -179,7 +225,7 @@ def _accumulate(
             logits,
             targets,
             grad_outputs=signal * signs,
-            retain_graph=k + 1 < len(signals),
+            retain_graph=k + 1 < count,
             allow_unused=True,
             materialize_grads=True,
         )
@@ -187,13 +233,43 @@ def _accumulate(
             total += grad.reshape(-1).double().square()
 
 
-def _signals(logits: Tensor, y: Tensor, fisher: Fisher) -> list[Tensor]:
-    """Return vectors v at the logits (n, classes) with Σ v vᵀ = ∂²ℓ/∂logits² = diag(p) − p pᵀ."""
+def _signals(
+    logits: Tensor, y: Tensor, fisher: Fisher, generator: torch.Generator
+) -> tuple[int, Iterator[Tensor]]:
+    """Return vectors v at the logits (n, classes) with E Σ v vᵀ = diag(p) − p pᵀ, and how many.
+
+    That is ∂²ℓ/∂logits². They are made one at a time. Without randomness where the expectation
+    over labels is taken in full.
+    """
     p = logits.softmax(1)
+    classes = p.shape[1]
     if fisher == "empirical":
-        return [p - functional.one_hot(y, p.shape[1]).to(p)]
-    eye = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-    return [p[:, c : c + 1].sqrt() * (p - eye[c]) for c in range(p.shape[1])]
+        return 1, iter([p - functional.one_hot(y, classes).to(p)])
+    if classes > EXACT_CLASSES:
+        return EXACT_CLASSES, _most_probable(p, EXACT_CLASSES - 1, generator)
+    eye = torch.eye(classes, dtype=p.dtype, device=p.device)
+    return classes, (p[:, c : c + 1].sqrt() * (p - eye[c]) for c in range(classes))
+
+
+def _most_probable(p: Tensor, count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield √p_c·(p − e_c) of each row's ``count`` likeliest classes c, and of one of the rest.
+
+    The last one's class is drawn with the probabilities of the rest, and weighs their whole mass.
+    """
+    likeliest = p.topk(count, dim=1)
+    for c, probability in zip(likeliest.indices.unbind(1), likeliest.values.unbind(1), strict=True):
+        yield _signal(p, c, probability)
+    rest = p.scatter(1, likeliest.indices, 0.0).double()
+    mass = rest.sum(1)
+    rest[mass == 0] = 1.0  # nothing is left to draw from: any class, with a weight of 0
+    drawn = torch.multinomial(rest.cpu(), 1, generator=generator)[:, 0].to(p.device)
+    yield _signal(p, drawn, mass.to(p.dtype))
+
+
+def _signal(p: Tensor, c: Tensor, weight: Tensor) -> Tensor:
+    """Return √weight·(p − e_c), (n, classes), of classes c (n,) and weights (n,)."""
+    root = weight.sqrt()[:, None]
+    return (root * p).scatter_add(1, c[:, None], -root)
 
 
 def _covered(
@@ -233,9 +309,13 @@ def _empty(module: nn.Linear | nn.Conv2d, starts: dict[int, int], *, bias: int) 
         module,
         starts[id(module.weight)],
         bias,
-        torch.zeros(groups, i, i, **kind),  # type: ignore[call-overload]
-        torch.zeros(groups, o, o, **kind),  # type: ignore[call-overload]
+        torch.zeros(_shape(groups, i), **kind),  # type: ignore[call-overload]
+        torch.zeros(_shape(groups, o), **kind),  # type: ignore[call-overload]
     )
+
+
+def _shape(groups: int, size: int) -> tuple[int, ...]:
+    return (groups, size) if size > LARGEST_FACTOR else (groups, size, size)
 
 
 def _uncovered(
@@ -331,32 +411,72 @@ def _assemble(
 
 
 def _block(layer: _Layer, count: int, dtype: torch.dtype) -> Block:
-    inputs = torch.linalg.eigh(layer.inputs / max(1, layer.locations))
-    outputs = torch.linalg.eigh(layer.outputs / count)
     return Block(
         layer.weight,
         layer.bias,
-        inputs.eigenvalues.clamp_min(0).to(dtype),
-        inputs.eigenvectors.to(dtype),
-        outputs.eigenvalues.clamp_min(0).to(dtype),
-        outputs.eigenvectors.to(dtype),
+        *_eigen(layer.inputs / max(1, layer.locations), dtype),
+        *_eigen(layer.outputs / count, dtype),
     )
 
 
+def _eigen(factor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues (groups, k) and eigenvectors; none of a diagonal factor (groups, k)."""
+    if factor.dim() == 2:
+        return factor.to(dtype), factor.new_empty(len(factor), 0, 0, dtype=dtype)
+    found = torch.linalg.eigh(factor)
+    return found.eigenvalues.clamp_min(0).to(dtype), found.eigenvectors.to(dtype)
+
+
 def _solve_block(block: Block, vector: Tensor, solved: Tensor, damping: float) -> None:
-    groups, i = block.input_values.shape
-    o = block.output_values.shape[1]
-    fan_in = i - (block.bias >= 0)
-    weights = slice(block.weight, block.weight + groups * o * fan_in)
-    matrix = vector[weights].view(groups, o, fan_in)
-    if block.bias >= 0:
-        biases = slice(block.bias, block.bias + groups * o)
-        matrix = torch.cat([matrix, vector[biases].view(groups, o, 1)], 2)
-    u, v = block.output_vectors, block.input_vectors
+    u, v = _bases(block)
     products = torch.einsum("go,gi->goi", block.output_values, block.input_values)
     # In the factors' own precision: turning them into float64 costs more than the products.
-    inside = (u.mT @ matrix.to(u.dtype) @ v) / (products + damping)
-    matrix = (u @ inside @ v.mT).to(vector.dtype)
-    solved[weights] = matrix[:, :, :fan_in].reshape(-1)
-    if block.bias >= 0:
-        solved[biases] = matrix[:, :, fan_in].reshape(-1)
+    inside = _turn(u.mT, _gather(block, vector[None])[0], v) / (products + damping)
+    _scatter(block, _turn(u, inside, v.mT)[None], solved[None])
+
+
+def _bases(block: Block) -> tuple[Tensor, Tensor]:
+    return block.output_vectors, block.input_vectors
+
+
+def _scale(block: Block, damping: float) -> Tensor:
+    """Return (products of eigenvalues + λ)^(−1/2), (groups, o, i)."""
+    products = torch.einsum("go,gi->goi", block.output_values, block.input_values)
+    return (products + damping).rsqrt()
+
+
+def _turn(left: Tensor, matrices: Tensor, right: Tensor) -> Tensor:
+    """Return left·matrix·right of matrices (n, groups, o, i), in the factors' precision.
+
+    A side without elements is the identity.
+    """
+    matrices = matrices.to(left.dtype)
+    if left.numel():
+        matrices = left @ matrices
+    return matrices @ right if right.numel() else matrices
+
+
+def _places(block: Block) -> tuple[slice, slice | None, int]:
+    """Return where weights and biases lie in the flat vector, and the fan-in without bias."""
+    groups, o = block.output_values.shape
+    fan_in = block.input_values.shape[1] - (block.bias >= 0)
+    weights = slice(block.weight, block.weight + groups * o * fan_in)
+    return weights, slice(block.bias, block.bias + groups * o) if block.bias >= 0 else None, fan_in
+
+
+def _gather(block: Block, rows: Tensor) -> Tensor:
+    """Return the block's part of ``rows`` (n, p) as matrices (n, groups, o, i)."""
+    groups, o = block.output_values.shape
+    weights, biases, fan_in = _places(block)
+    matrices = rows[:, weights].reshape(-1, groups, o, fan_in)
+    if biases is None:
+        return matrices
+    return torch.cat([matrices, rows[:, biases].reshape(-1, groups, o, 1)], 3)
+
+
+def _scatter(block: Block, matrices: Tensor, rows: Tensor) -> None:
+    """Write matrices (n, groups, o, i) to the block's part of ``rows`` (n, p)."""
+    weights, biases, fan_in = _places(block)
+    rows[:, weights] = matrices[..., :fan_in].reshape(len(rows), -1).to(rows.dtype)
+    if biases is not None:
+        rows[:, biases] = matrices[..., fan_in].reshape(len(rows), -1).to(rows.dtype)

@@ -12,6 +12,7 @@ from unlearning.core.examples import Examples
 
 if TYPE_CHECKING:
     from unlearning.anchored.anchor import Anchor, Forgotten
+    from unlearning.anchored.targets import BatchMargins
     from unlearning.core.training import Recipe
     from unlearning.core.training_state import Keep, TrainingState
     from unlearning.core.update_log import UpdateLog
@@ -44,6 +45,8 @@ class Context:
     moved: bool = False
     #: The earlier forgotten rows, while they have not been erased yet.
     earlier: Examples | None = None
+    #: What models that never saw the batch's rows say of them; None where there is nothing.
+    margins: BatchMargins | None = None
     #: A fresh, untrained copy of the architecture, seeded by the caller.
     fresh: Callable[[], nn.Module] | None = None
     #: How the model was trained, for methods that train.

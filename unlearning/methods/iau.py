@@ -4,7 +4,15 @@ After "Efficient Machine Unlearning via Influence Approximation" (arXiv 2507.232
 examples moves the optimum as adding points with the opposite gradient would, so forgetting is one
 incremental-learning step on opposite points (incremental approximation), corrected by the retained
 rows' gradient (gradient correction), of a model that was trained to have small gradients (gradient
-restriction, in ``unlearning.core.training``). Three forms of the step:
+restriction, in ``unlearning.core.training``). Four forms of the step:
+
+- ``matched``: each row is moved as far as *it* was memorised. Models of the same recipe that never
+  saw a row say what its margin would be (``unlearning.anchored.margins``, ``.targets``); one step
+  from the present weights brings the rows there, weighted by the anchor's curvature, while a
+  sample of retained rows stays where it was (``unlearning.anchored.matched``). The opposite points
+  are the rows with their targets, the correction is the held rows and the curvature; new are
+  targets per row, and that earlier forgotten rows need not be there. Without margins of the
+  batch's rows ``calibrated`` is taken at once, and the notes say so (``instead_of``).
 
 - ``calibrated``: θ = θ₀ + η·δ, δ = P(g_w − c·g_r)/‖·‖ from the anchor θ₀ with all rows F forgotten
   since, P the damped K-FAC inverse, g_w the mean of their gradients, weighted so that rows known
@@ -25,7 +33,7 @@ strength matches a statistic (the mean loss), not a distribution.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -33,12 +41,13 @@ from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from unlearning.anchored import anchor as anchors
-from unlearning.anchored import calibration, class_walk, preparation
+from unlearning.anchored import calibration, class_walk, matched, preparation
 from unlearning.anchored.anchor import Anchor, Direction, Forgotten
 from unlearning.anchored.calibration import Guard, Strength
 from unlearning.core import objective
 from unlearning.core.examples import Examples, concatenate
 from unlearning.errors import NeedsRetrain, NothingRetained, UnusableDirection, WrongOptions
+from unlearning.methods import _matched
 from unlearning.methods._contract import Context, Update
 
 FORGETS = frozenset({"records", "class"})
@@ -56,7 +65,8 @@ _ALWAYS_ALLOWED = {"records": 0.01, "class": 0.05}
 class Options:
     """Settings of the step; the defaults are meant to be left alone."""
 
-    step: Literal["calibrated", "adam1", "sgd"] = "calibrated"
+    #: "matched" needs out-of-fold margins of the rows; without them "calibrated" is taken.
+    step: Literal["matched", "calibrated", "adam1", "sgd"] = "matched"
     preconditioner: Literal["kfac", "none"] = "kfac"
     #: For ``adam1`` and ``sgd``; the calibrated step finds its own length.
     learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
@@ -75,6 +85,21 @@ class Options:
     #: Share of the anchor's rows, and of one class's, beyond which a retrain is asked for.
     max_forgotten_share: Annotated[float, Gt(0), Le(1)] = 0.10
     max_class_share: Annotated[float, Gt(0), Le(1)] = 0.25
+    #: For ``matched``: how far a row may stay from its target, against the curvature. On digits
+    #: 0.1 to 100 are alike.
+    noise: Annotated[float, Gt(0), Le(1e6)] = 0.1
+    #: For ``matched``: how often the margins' derivatives are taken anew on the way.
+    jacobians: Annotated[int, Ge(1), Le(100)] = 4
+    #: For ``matched``: retained rows that are held where they were, at most.
+    retained_rows: Annotated[int, Ge(1), Le(100_000)] = 512
+    #: For ``matched``: megabytes of per-row gradients that may be formed.
+    memory_megabytes: Annotated[int, Ge(1), Le(1_000_000)] = 512
+    #: For ``matched``: allowed relative rise of the validation loss (0.02 passes in any case) and
+    #: drop of the validation accuracy since the anchor, each beyond its standard error.
+    matched_guard_rise: Annotated[float, Gt(0), Le(1)] = 0.10
+    matched_guard_drop: Annotated[float, Gt(0), Le(1)] = 0.01
+    #: For ``matched``: share of the anchor's rows beyond which a retrain is asked for.
+    matched_forgotten_share: Annotated[float, Gt(0), Le(1)] = 0.20
     batch_size: Annotated[int, Ge(1), Le(65_536)] = objective.BATCH
 
 
@@ -97,8 +122,21 @@ def unlearn(
         raise WrongOptions("there are no rows to forget")
     if options.step == "adam1":
         return _adam1(model, forget, retain, options, context)
-    if context.kind == "class" and options.step == "calibrated":
+    if context.kind == "class" and options.step in ("matched", "calibrated"):
         return _leave_class(model, forget, retain, options, context, generator)
+    if options.step == "matched":
+        if _matched.usable(context.margins):
+            return _to_targets(model, forget, retain, options, context, generator)
+        update = unlearn(
+            model,
+            forget,
+            retain,
+            options=replace(options, step="calibrated"),
+            context=context,
+            generator=generator,
+        )
+        said = "matched: there are no out-of-fold margins of these rows"
+        return replace(update, notes={**update.notes, "instead_of": said})
     task, prepared = _task(model, forget, retain, options, context, generator)
     how, found = _strength(task, options, context, generator)
     context.progress(1.0)
@@ -293,10 +331,17 @@ def _reasons(task: _Task, options: Options, context: Context, found: Strength) -
     reasons = _short_of_target(found, task.guard)
     if context.kind == "class":
         return tuple(reasons)
-    share = task.forgotten.count / task.anchor.count
-    if share > options.max_forgotten_share:
+    drift = _drift(task.anchor, task.forgotten, options.max_forgotten_share, options)
+    return (*reasons, *drift)
+
+
+def _drift(anchor: Anchor, forgotten: Forgotten, most: float, options: Options) -> tuple[str, ...]:
+    """Return the reasons to retrain that lie in how much was forgotten since the anchor."""
+    reasons = []
+    share = forgotten.count / anchor.count
+    if share > most:
         reasons.append(f"drift: {share:.1%} of the anchor's rows are forgotten")
-    shares = task.forgotten.class_counts / task.anchor.class_counts.clamp_min(1)
+    shares = forgotten.class_counts / anchor.class_counts.clamp_min(1)
     if float(shares.max()) > options.max_class_share:
         label = int(shares.argmax())
         reasons.append(f"class: {float(shares[label]):.1%} of class {label} are forgotten")
@@ -338,6 +383,59 @@ def _reached(found: Strength) -> dict[str, Any]:
         "guard_rise": found.guard_rise,
         "guard_rows": found.guard_rows,
     }
+
+
+def _to_targets(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    options: Options,
+    context: Context,
+    generator: torch.Generator,
+) -> Update:
+    """Take the matched step; the model given may have moved from its anchor."""
+    _check_calibration(context)
+    assert context.calibration is not None
+    assert context.margins is not None
+    anchor, prepared = _anchor(model, forget, retain, options, context, generator)
+    _check_no_class_is_gone(anchor, context)
+    moved = _matched.step(
+        model,
+        forget,
+        retain,
+        context.margins,
+        anchor=anchor if options.preconditioner == "kfac" else replace(anchor, curvature=None),
+        forgotten=context.forgotten,
+        validation=context.calibration,
+        settings=matched.Settings(
+            noise=options.noise,
+            steps=options.jacobians,
+            memory=options.memory_megabytes * 2**20,
+            batch_size=options.batch_size,
+        ),
+        limits=_matched.Limits(
+            loss_rise=options.matched_guard_rise,
+            accuracy_drop=options.matched_guard_drop,
+            guard_rows=options.guard_rows,
+            retained_rows=options.retained_rows,
+        ),
+        generator=generator,
+    )
+    context.progress(1.0)
+    return Update(
+        model=moved.model,
+        forgotten=moved.forgotten,
+        anchor=prepared,
+        notes={
+            **moved.notes,
+            "preconditioner": options.preconditioner,
+            "forgotten_since_anchor": moved.forgotten.count,
+        },
+        retrain_because=(
+            *moved.reasons,
+            *_drift(anchor, moved.forgotten, options.matched_forgotten_share, options),
+        ),
+    )
 
 
 def _leave_class(

@@ -247,3 +247,82 @@ def test_a_model_whose_output_does_not_move_has_no_curvature():
         model.bias[0] = 1e4
     with pytest.raises(UnusableDirection, match="curvature"):
         _kfac(model, _examples(5, (4,)))
+
+
+def test_whitened_rows_give_the_kernel_of_the_inverse():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.LayerNorm(5), nn.Linear(5, 3)).double()
+    curvature = _kfac(model, _examples(20, (4,)))
+    rows = torch.randn(
+        6, len(objective.flatten(model)), generator=_generator(), dtype=torch.float64
+    )
+    white = curvature.whiten(rows)
+    solved = torch.stack([curvature.solve(row) for row in rows])
+    torch.testing.assert_close(white @ white.T, rows @ solved.T)
+    weights = torch.randn(6, generator=_generator(1), dtype=torch.float64)
+    torch.testing.assert_close(curvature.unwhiten(white.T @ weights), solved.T @ weights)
+
+
+@pytest.mark.parametrize("largest", [4, 5])
+def test_a_factor_beyond_the_largest_keeps_its_diagonal(monkeypatch, largest):
+    torch.manual_seed(0)
+    model, examples = nn.Linear(4, 3).double(), _examples(20, (4,))
+    whole = _kfac(model, examples).blocks[0]
+    monkeypatch.setattr(kfac, "LARGEST_FACTOR", largest)
+    curvature = _kfac(model, examples)
+    block = curvature.blocks[0]
+    if largest == 5:
+        torch.testing.assert_close(block.input_vectors, whole.input_vectors)
+        return
+    factor = whole.input_vectors @ whole.input_values.diag_embed() @ whole.input_vectors.mT
+    assert block.input_vectors.shape == (1, 0, 0)
+    torch.testing.assert_close(block.input_values, factor.diagonal(dim1=1, dim2=2))
+    assert block.output_vectors.shape == (1, 3, 3)
+    # (G ⊗ diag A + λI)⁻¹ as a matrix, the bias being the last input.
+    outputs = whole.output_vectors @ whole.output_values.diag_embed() @ whole.output_vectors.mT
+    dense = torch.kron(outputs[0], block.input_values[0].diag())
+    dense += curvature.damping * torch.eye(15, dtype=torch.float64)
+    order = torch.cat([torch.arange(12).view(3, 4), torch.arange(12, 15)[:, None]], 1).flatten()
+    vector = torch.randn(15, generator=_generator(), dtype=torch.float64)
+    torch.testing.assert_close(
+        curvature.solve(vector)[order], torch.linalg.solve(dense, vector[order])
+    )
+    again = kfac.from_tensors(curvature.to_tensors())
+    assert torch.equal(again.solve(vector), curvature.solve(vector))
+
+
+def test_many_classes_are_sampled_without_bias_and_with_fewer_passes(monkeypatch):
+    torch.manual_seed(0)
+    model, examples = nn.Linear(3, 12).double(), _examples(8, (3,), classes=12)
+    monkeypatch.setattr(kfac, "EXACT_CLASSES", 4)
+    signals, passes = [], []
+    original = kfac._signals
+
+    def counted(*args):
+        count, found = original(*args)
+        kept = list(found)
+        signals.append(kept)
+        passes.append(count)
+        return count, iter(kept)
+
+    monkeypatch.setattr(kfac, "_signals", counted)
+    generator = _generator(3)
+    total = 0
+    for _ in range(400):
+        kfac.estimate(model, examples, generator=generator)
+        total = total + sum(v[:, :, None] * v[:, None, :] for v in signals.pop())
+    assert set(passes) == {4}
+    p = model(examples.x).detach().softmax(1)
+    expected = p.diag_embed() - p[:, :, None] * p[:, None, :]
+    torch.testing.assert_close(total / 400, expected, rtol=0, atol=0.03)
+
+
+def test_labels_without_probability_are_never_drawn(monkeypatch):
+    monkeypatch.setattr(kfac, "EXACT_CLASSES", 3)
+    logits = torch.full((2, 6), -torch.inf, dtype=torch.float64)
+    logits[:, :2] = 0.0
+    count, found = kfac._signals(logits, torch.tensor([0, 1]), "type2", _generator())
+    outer = sum(v[:, :, None] * v[:, None, :] for v in found)
+    p = logits.softmax(1)
+    assert count == 3
+    torch.testing.assert_close(outer, p.diag_embed() - p[:, :, None] * p[:, None, :])

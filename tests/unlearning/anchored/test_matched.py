@@ -1,0 +1,384 @@
+import math
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from unlearning.anchored import margins, matched
+from unlearning.anchored.jacobian import Jacobian
+from unlearning.anchored.matched import Rows, Settings
+from unlearning.core import objective
+from unlearning.core.examples import Examples
+from unlearning.curvature import kfac
+from unlearning.errors import UnusableDirection
+
+
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def _examples(n, shape=(5,), classes=4, dtype=torch.float64, seed=0):
+    generator = _generator(seed)
+    x = torch.randn(n, *shape, generator=generator, dtype=dtype)
+    return Examples(x, torch.randint(classes, (n,), generator=generator))
+
+
+def _network(dtype=torch.float64):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 4)).to(dtype)
+
+
+def _convolution():
+    torch.manual_seed(1)
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)]
+    return nn.Sequential(*layers).double()
+
+
+def _curvature(model, examples):
+    return kfac.estimate(model, examples, generator=_generator(), relative_damping=0.1)
+
+
+def _jacobian(model, examples):
+    """J (n, p), a row at a time by plain autograd."""
+    parameters = list(objective.step_parameters(model).values())
+    rows = []
+    for i in range(len(examples)):
+        z = model.eval()(examples.x[i : i + 1])[0]
+        y = int(examples.labels[i])
+        others = torch.stack([v for c, v in enumerate(z) if c != y])
+        phi = z[y] - others.exp().sum().log()
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(phi, parameters)]))
+    return torch.stack(rows)
+
+
+def _dense(curvature, size):
+    return torch.stack([curvature.solve(e) for e in torch.eye(size, dtype=torch.float64)])
+
+
+def _moved(model, forget, retain, **settings):
+    given = Settings(**{"steps": 1, "tolerance": 1e-12, "iterations": 500, **settings})
+    return matched.move(
+        model,
+        forget,
+        retain,
+        curvature=_curvature(model, forget.examples),
+        settings=given,
+    )
+
+
+def _task(model, shape=(5,)):
+    forget, retain = _examples(6, shape, seed=1), _examples(9, shape, seed=2)
+    targets = margins.of_examples(model, forget) - torch.linspace(0.5, 3, 6, dtype=torch.float64)
+    kept = margins.of_examples(model, retain) + 0.1 * torch.randn(
+        9, generator=_generator(3), dtype=torch.float64
+    )
+    return Rows(forget, targets), Rows(retain, kept)
+
+
+@pytest.mark.parametrize("solver", ["kernel", "products"])
+def test_step_is_the_dense_closed_form(solver):
+    model = _network()
+    forget, retain = _task(model)
+    _, way, report = _moved(model, forget, retain, noise=0.3, solver=solver)
+    delta = way[1] - way[0]
+    j = torch.cat([_jacobian(model, forget.examples), _jacobian(model, retain.examples)])
+    now = torch.cat([margins.of_examples(model, r.examples) for r in (forget, retain)])
+    r = torch.cat([forget.targets, retain.targets]) - now
+    p = _dense(_curvature(model, forget.examples), j.shape[1])
+    kernel = j @ p @ j.T + 0.3 * torch.eye(15, dtype=torch.float64)
+    expected = p @ j.T @ torch.linalg.solve(kernel, r)
+    torch.testing.assert_close(delta, expected, rtol=1e-6, atol=1e-9)
+    assert report.solver == solver
+    # It is the minimum of δᵀ(K + λI)δ + ‖Jδ − r‖²/μ: there the gradient vanishes.
+    gradient = torch.linalg.inv(p) @ delta - j.T @ (r - j @ delta) / 0.3
+    assert float(gradient.abs().max()) < 1e-6 * float((j.T @ r).abs().max() / 0.3)
+
+
+@pytest.mark.parametrize("curved", [True, False])
+def test_products_equal_the_kernel_on_a_convolution_with_batch_norm(curved):
+    model = _convolution()
+    forget, retain = _task(model, (1, 6, 6))
+    ways = []
+    for solver in ("kernel", "products"):
+        curvature = _curvature(model, forget.examples) if curved else None
+        settings = Settings(steps=3, tolerance=1e-12, iterations=500, solver=solver)
+        _, way, report = matched.move(model, forget, retain, curvature=curvature, settings=settings)
+        ways.append(way)
+        assert report.steps == len(way) - 1 == 3
+    for ours, theirs in zip(*ways, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+def test_rows_reach_their_targets_and_retained_rows_stay():
+    model = _network()
+    forget, retain = _task(model)
+    retain = Rows(retain.examples, margins.of_examples(model, retain.examples))
+    moved, _, report = _moved(model, forget, retain, noise=1e-4, steps=4)
+    after = margins.of_examples(moved, forget.examples)
+    torch.testing.assert_close(after, forget.targets, rtol=0, atol=0.1)
+    held = margins.of_examples(moved, retain.examples) - retain.targets
+    assert float(held.abs().max()) < 0.15
+    assert report.after < 0.05 * report.before
+    assert report.retained == pytest.approx(float(held.square().mean().sqrt()))
+    free, _, _ = _moved(
+        model,
+        forget,
+        Rows(retain.examples.subset(torch.arange(0)), torch.zeros(0)),
+        noise=1e-4,
+        steps=4,
+    )
+    let_go = margins.of_examples(free, retain.examples) - retain.targets
+    assert float(held.square().mean()) < 0.05 * float(let_go.square().mean())
+
+
+def test_a_retained_row_is_moved_by_no_more_than_the_clip_at_one_jacobian():
+    model = _network()
+    forget, retain = _task(model)
+    far = Rows(retain.examples, margins.of_examples(model, retain.examples) + 100)
+    near = Rows(retain.examples, margins.of_examples(model, retain.examples) + 2)
+    one, two = (_moved(model, forget, r, clip=2.0)[1][1] for r in (far, near))
+    torch.testing.assert_close(one, two)
+
+
+def test_the_model_given_is_left_alone_and_batch_norm_is_not_moved():
+    model = _convolution().train()
+    forget, retain = _task(model.eval(), (1, 6, 6))
+    model.train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    moved, _, _ = _moved(model, forget, retain)
+    assert model.training
+    for name, t in model.state_dict().items():
+        assert torch.equal(t, before[name])
+        if name.startswith("1."):
+            assert torch.equal(moved.state_dict()[name], t)
+
+
+def test_rows_without_a_finite_margin_are_left_out():
+    model = _network()
+    forget, retain = _task(model)
+    forget.targets[2] = math.nan
+    found = _moved(model, forget, retain)
+    kept = torch.tensor([0, 1, 3, 4, 5])
+    without = Rows(forget.examples.subset(kept), forget.targets[kept])
+    curvature = _curvature(model, forget.examples)
+    settings = Settings(steps=1, tolerance=1e-12, iterations=500)
+    expected = matched.move(model, without, retain, curvature=curvature, settings=settings)
+    torch.testing.assert_close(found[1][1], expected[1][1])
+    assert found[2].undefined == 1
+
+
+class Constant(nn.Module):
+    """Logits that no parameter changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(5, 4).double()
+
+    def forward(self, x):
+        return 0 * self.body(x) + torch.arange(4.0, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("solver", ["kernel", "products"])
+def test_a_direction_of_zeros_is_refused(solver):
+    forget, retain = _examples(3), _examples(4, seed=1)
+    with pytest.raises(UnusableDirection, match="zero or not finite"):
+        matched.move(
+            Constant(),
+            Rows(forget, torch.full((3,), -5.0)),
+            Rows(retain, torch.zeros(4)),
+            curvature=None,
+            settings=Settings(solver=solver),
+        )
+
+
+@pytest.mark.parametrize("solver", ["kernel", "products"])
+def test_a_direction_that_is_not_finite_is_refused(solver):
+    model = _network()
+    forget, retain = _task(model)
+    curvature = _curvature(model, forget.examples)
+    broken = kfac.from_tensors(
+        {
+            n: t * math.nan if n == "0.input_vectors" else t
+            for n, t in curvature.to_tensors().items()
+        }
+    )
+    with pytest.raises(UnusableDirection):
+        matched.move(model, forget, retain, curvature=broken, settings=Settings(solver=solver))
+
+
+def test_weights_that_are_not_finite_are_refused():
+    model = _network()
+    forget, retain = _task(model)
+    curvature = _curvature(model, forget.examples)
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.nan
+    with pytest.raises(UnusableDirection, match="finite margin"):
+        matched.move(model, forget, retain, curvature=curvature)
+
+
+class Peak(TorchDispatchMode):
+    """Live bytes of what is allocated inside, and their highest value."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.most, self.counts = 0, 0, {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for t in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(t, torch.Tensor):
+                self._watch(t)
+        return found
+
+    def _watch(self, tensor):
+        storage = tensor.untyped_storage()
+        where, size = storage.data_ptr(), storage.nbytes()
+        if where not in self.counts:
+            self.live += size
+            self.most = max(self.most, self.live)
+            self.counts[where] = [0, size]
+        self.counts[where][0] += 1
+        weakref.finalize(tensor, self._release, where)
+
+    def _release(self, where):
+        entry = self.counts[where]
+        entry[0] -= 1
+        if not entry[0]:
+            self.live -= entry[1]
+            del self.counts[where]
+
+
+@pytest.mark.parametrize(("megabytes", "solver"), [(64, "kernel"), (24, "kernel"), (6, "products")])
+def test_memory_for_rows_of_gradients_is_bounded(megabytes, solver):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(400, 200), nn.Tanh(), nn.Linear(200, 4))
+    forget, retain = (
+        _examples(10, (400,), dtype=torch.float32),
+        _examples(30, (400,), dtype=torch.float32, seed=1),
+    )
+    curvature = _curvature(model, forget)
+    columns = len(objective.flatten(model))
+    memory = megabytes * 2**20
+    with Peak() as seen:
+        _, _, report = matched.move(
+            model,
+            Rows(forget, margins.of_examples(model, forget) - 1),
+            Rows(retain, margins.of_examples(model, retain)),
+            curvature=curvature,
+            settings=Settings(steps=1, memory=memory),
+        )
+    assert report.solver == solver
+    assert report.bytes_formed <= memory
+    assert (report.bytes_formed > 40 * columns * 4) == (solver == "kernel")
+    # Beside the rows there are some vectors over the parameters, and the network itself.
+    assert seen.most < report.bytes_formed + 16 * 8 * columns
+
+
+def test_seconds_are_told_by_phase():
+    model = _network()
+    forget, retain = _task(model)
+    _, _, report = _moved(model, forget, retain, solver="kernel")
+    assert set(report.seconds) == {"margins", "gradients", "kernel"}
+    _, _, report = _moved(model, forget, retain, solver="products")
+    assert set(report.seconds) == {"margins", "products"}
+    assert report.iterations > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_moved_in_single_precision(dtype):
+    model = _network(torch.float32)
+    forget = _examples(6, seed=1, dtype=dtype)
+    retain = _examples(9, seed=2, dtype=dtype)
+    half = _network(torch.float32).to(dtype)
+    wide = objective.widened(half)
+    targets = margins.of_examples(wide, forget) - 1
+    curvature = _curvature(half, forget)
+    assert curvature.blocks[0].input_vectors.dtype == torch.float32
+    moved, way, _ = matched.move(
+        half,
+        Rows(forget, targets),
+        Rows(retain, margins.of_examples(wide, retain)),
+        curvature=curvature,
+    )
+    assert way[-1].dtype == torch.float32
+    assert next(half.parameters()).dtype == dtype
+    torch.testing.assert_close(margins.of_examples(moved, forget), targets, rtol=0, atol=0.1)
+    assert len(way[0]) == len(objective.flatten(model))
+
+
+class Frozen(nn.Module):
+    """A layer that is trainable by declaration and runs without a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 6).double(), nn.Linear(6, 4).double()
+
+    def forward(self, x):
+        with torch.no_grad():
+            h = self.body(x).relu()
+        return self.head(h)
+
+
+class Twice(torch.autograd.Function):
+    """x², for old style transformations and one derivative only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad
+
+
+class OwnFunction(nn.Module):
+    """An operator that can neither be vectorised nor pushed forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 6).double(), nn.Linear(6, 4).double()
+
+    def forward(self, x):
+        return self.head(Twice.apply(self.body(x)))
+
+
+class Attention(nn.Module):
+    """A token for each feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(1, 8).double()
+        self.encode = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double()
+        self.head = nn.Linear(8, 4).double()
+
+    def forward(self, x):
+        return self.head(self.encode(self.embed(x[:, :, None])).mean(1))
+
+
+@pytest.mark.parametrize("kind", [Frozen, OwnFunction, Attention, _network, _convolution])
+def test_jacobians_products_and_rows_are_those_of_a_loop(kind):
+    torch.manual_seed(0)
+    model = kind().eval()
+    examples = _examples(7, (1, 6, 6) if kind is _convolution else (5,))
+    j = _jacobian(model, examples) if kind is not Frozen else _with_zeros(model, examples)
+    ours = Jacobian(model, examples, batch_size=3)
+    weights = torch.randn(7, generator=_generator(), dtype=torch.float64)
+    vector = torch.randn(j.shape[1], generator=_generator(1), dtype=torch.float64)
+    torch.testing.assert_close(ours.transposed(weights), j.T @ weights)
+    # OwnFunction's is a central difference.
+    torch.testing.assert_close(ours.times(vector), j @ vector, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(list(ours.rows(size=4))), j)
+
+
+def _with_zeros(model, examples):
+    """J of a network whose first layer has no gradient."""
+    head = _jacobian(
+        nn.Sequential(model.head), Examples(model.body(examples.x).relu().detach(), examples.y)
+    )
+    body = sum(p.numel() for p in model.body.parameters())
+    return torch.cat([torch.zeros(len(examples), body, dtype=torch.float64), head], 1)

@@ -1,0 +1,145 @@
+"""The guard of a step that starts from moved weights: paired accuracy and loss on held-out rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unlearning.core import objective
+from unlearning.core.examples import Examples
+
+
+@dataclass(frozen=True)
+class Look:
+    """Mean rise of the loss and mean drop of the accuracy, from how many rows, and the verdict."""
+
+    loss_rise: float
+    accuracy_drop: float
+    rows: int
+    holds: bool
+
+
+class PairedGuard:
+    """Holds while held-out rows lose neither accuracy nor loss beyond a limit.
+
+    Both are differences row by row to ``base``, so that what does not change has no variance. Rows
+    are read in growing portions until each mean is ``certainty`` standard errors away from its
+    limit. When all ``rows`` are read, a mean breaks its limit where it lies more than a standard
+    error above.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        examples: Examples,
+        *,
+        loss_limit: float,
+        accuracy_limit: float,
+        rows: int = 2000,
+        portion: int = 128,
+        certainty: float = 3.0,
+    ) -> None:
+        # The same rows in the same order for every look, whatever order they are stored in.
+        order = torch.Generator().manual_seed(0)
+        self.examples = examples.subset(torch.randperm(len(examples), generator=order)[:rows])
+        self.base = base
+        self.loss_limit = loss_limit
+        self.accuracy_limit = accuracy_limit
+        self.portion = portion
+        self.certainty = certainty
+        self._known: list[tuple[Tensor, Tensor]] = []
+
+    def look(self, model: nn.Module) -> Look:
+        """Compare ``model`` with the base on as many rows as it takes."""
+        rises = drops = torch.zeros(0, dtype=torch.float64)
+        start, size, look = 0, self.portion, 0
+        while start < len(self.examples):
+            here = torch.arange(start, min(start + size, len(self.examples)))
+            rise, drop = self._differences(model, self.examples.subset(here), look)
+            rises, drops = torch.cat([rises, rise]), torch.cat([drops, drop])
+            sure = [
+                self._distance(rises, self.loss_limit),
+                self._distance(drops, self.accuracy_limit),
+            ]
+            if not bool(rises.isfinite().all()) or max(sure) > self.certainty:
+                return self._seen(rises, drops, holds=False)
+            if max(sure) < -self.certainty:
+                return self._seen(rises, drops, holds=True)
+            start, size, look = start + len(here), max(size, start + len(here)), look + 1
+        beyond = max(
+            (self._distance(d, limit) for d, limit in self._limited(rises, drops)), default=0.0
+        )
+        return self._seen(rises, drops, holds=beyond <= 1)
+
+    def _limited(self, rises: Tensor, drops: Tensor) -> list[tuple[Tensor, float]]:
+        found = [(rises, self.loss_limit), (drops, self.accuracy_limit)]
+        return found if len(rises) else []
+
+    def _differences(self, model: nn.Module, rows: Examples, look: int) -> tuple[Tensor, Tensor]:
+        if look == len(self._known):
+            self._known.append(_measured(self.base, rows))
+        loss, correct = _measured(model, rows)
+        known_loss, known_correct = self._known[look]
+        return loss - known_loss, known_correct - correct
+
+    @staticmethod
+    def _distance(differences: Tensor, limit: float) -> float:
+        """Return how many standard errors the mean lies above ``limit``."""
+        excess = float(differences.mean()) - limit
+        if len(differences) < 2 or not math.isfinite(excess):
+            return math.copysign(math.inf, excess)
+        error = float(differences.std()) / math.sqrt(len(differences))
+        return excess / error if error > 0 else math.copysign(math.inf, excess)
+
+    @staticmethod
+    def _seen(rises: Tensor, drops: Tensor, *, holds: bool) -> Look:
+        if not len(rises):
+            return Look(0.0, 0.0, 0, True)
+        rise = float(rises.mean())
+        return Look(
+            rise if math.isfinite(rise) else math.inf, float(drops.mean()), len(rises), holds
+        )
+
+
+def last_that_holds(
+    guard: PairedGuard, path: list[Tensor], load: Callable[[Tensor], nn.Module]
+) -> tuple[Tensor, Look, bool]:
+    """Return the last point of a path of weights at which the guard holds.
+
+    ``path`` are flat weights (p,), of which the first is known to hold; a point between two of them
+    is taken by bisection. Also returned: what was seen there, and whether the path's end held.
+    """
+    seen = guard.look(load(path[-1]))
+    if seen.holds:
+        return path[-1], seen, True
+    index = len(path) - 1
+    low, held = path[0], Look(0.0, 0.0, seen.rows, True)
+    while index > 1:
+        index -= 1
+        seen = guard.look(load(path[index]))
+        if seen.holds:
+            low, held = path[index], seen
+            break
+    else:
+        index = 0
+    high = path[index + 1]
+    for _ in range(4):
+        middle = (low + high) / 2
+        seen = guard.look(load(middle))
+        if seen.holds:
+            low, held = middle, seen
+        else:
+            high = middle
+    return low, held, False
+
+
+def _measured(model: nn.Module, rows: Examples) -> tuple[Tensor, Tensor]:
+    """Return loss and correctness of each row, (n,) float64 on the CPU."""
+    logits = objective.logits(model, rows)
+    y = rows.labels.to(logits.device)
+    loss = objective.per_example_loss(logits, y)
+    return loss.double().cpu(), (logits.argmax(1) == y).double().cpu()

@@ -1,0 +1,292 @@
+"""The matched step: move each forgotten row's margin to its own target, and hold retained rows.
+
+With J the Jacobian of the margins φ at the present weights θ, F the forgotten rows with targets t,
+S a sample of retained rows and θ₀ the anchor, the step δ minimises
+
+    δᵀ(K + λI)δ + Σ_{i∈F} (J_i δ − r_i)²/μ + Σ_{j∈S} (J_j δ − s_j)²/μ
+    r_i = t_i − φ_i(θ),   s_j = φ_j(θ₀) − φ_j(θ), clipped
+
+K being the K-FAC curvature of the anchor. In function space, with P = (K + λI)⁻¹ and J, r over both
+kinds of rows,
+
+    (J P Jᵀ + μI) α = r,   δ = P Jᵀ α.
+
+The Jacobian is taken anew a few times on the way, each time for a share of what is left.
+Nothing looks at more than |F| + |S| rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from unlearning.anchored.jacobian import Jacobian
+from unlearning.core import objective
+from unlearning.core.examples import Examples, concatenate
+from unlearning.curvature.kfac import Kfac
+from unlearning.errors import UnusableDirection
+
+#: Copies of a chunk of rows that exist at once while it is whitened.
+_TEMPORARIES = 4
+#: Rows whose gradients are formed at once, at most.
+_CHUNK = 64
+#: The kernel, its copy in double precision and its factor.
+_KERNELS = 3
+#: Above so many rows products are cheaper than the kernel, whatever memory there is.
+_KERNEL_ROWS = 96
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the step is taken."""
+
+    #: μ: how far a row may stay from its target, against the curvature.
+    noise: float = 0.1
+    #: How often the Jacobian is taken.
+    steps: int = 4
+    #: How far a retained row is moved at most, at one Jacobian.
+    clip: float = 3.0
+    #: Bytes of per-row gradients that may be formed; beyond, products alone are used.
+    memory: int = 512 * 2**20
+    #: Relative residual at which conjugate gradients stop, and the most iterations.
+    tolerance: float = 1e-2
+    iterations: int = 50
+    batch_size: int = objective.BATCH
+    #: "auto" forms the kernel for few rows whose gradients fit into memory.
+    solver: Literal["auto", "kernel", "products"] = "auto"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples and what their margins are to become, (n,) float64."""
+
+    examples: Examples
+    targets: Tensor
+
+
+@dataclass
+class Report:
+    """What the step took and reached."""
+
+    solver: str = "none"
+    #: Iterations of conjugate gradients, all steps together.
+    iterations: int = 0
+    steps: int = 0
+    #: Bytes of per-row gradients and of the kernel at their peak.
+    bytes_formed: int = 0
+    #: Seconds by phase: gradients, kernel, products, margins.
+    seconds: dict[str, float] = field(default_factory=dict)
+    #: Root mean square of what the forgotten rows are away from their targets.
+    before: float = 0.0
+    after: float = 0.0
+    #: The same for the retained rows, after the step.
+    retained: float = 0.0
+    #: Rows without a finite margin or target, which are left out.
+    undefined: int = 0
+
+
+def move(
+    model: nn.Module,
+    forget: Rows,
+    retain: Rows,
+    *,
+    curvature: Kfac | None,
+    settings: Settings | None = None,
+    progress: Callable[[float], None] = lambda _fraction: None,
+) -> tuple[nn.Module, list[Tensor], Report]:
+    """Return a moved copy of ``model``, the weights (p,) on the way to it, and the report.
+
+    The copy is in evaluation mode and in float32 where ``model`` is narrower. The way begins with
+    the present weights and has one entry more for each Jacobian. ``UnusableDirection`` where a
+    Jacobian is zero or not finite, or where the step leads to margins that are not finite.
+    """
+    step = _Step(model, forget, retain, curvature, settings or Settings())
+    way = step.run(progress)
+    return step.network, way, step.report
+
+
+class _Step:
+    """The state of one call of :func:`move`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forget: Rows,
+        retain: Rows,
+        curvature: Kfac | None,
+        settings: Settings,
+    ) -> None:
+        self.network, self.curvature, self.settings = (
+            objective.widened(model).eval(),
+            curvature,
+            settings,
+        )
+        self.report = Report()
+        examples = concatenate(forget.examples, retain.examples)
+        targets = torch.cat([forget.targets.double().cpu(), retain.targets.double().cpu()])
+        forgets = torch.arange(len(targets)) < len(forget.examples)
+        now = self._jacobian(examples).values()
+        usable = (targets.isfinite() & now.isfinite()).nonzero()[:, 0]
+        self.report.undefined = len(targets) - len(usable)
+        self.targets, self.forgets = targets[usable], forgets[usable]
+        self.jacobian = self._jacobian(examples.subset(usable))
+
+    def _jacobian(self, examples: Examples) -> Jacobian:
+        return Jacobian(self.network, examples, batch_size=self.settings.batch_size)
+
+    def run(self, progress: Callable[[float], None]) -> list[Tensor]:
+        way = [objective.flatten(self.network)]
+        if not bool(self.forgets.any()):
+            raise UnusableDirection(
+                "none of the rows to forget has a finite margin and target: retrain the model"
+            )
+        residual = self._residual()
+        self.report.before = self.report.after = _rms(residual[self.forgets])
+        for taken in range(self.settings.steps):
+            if not bool(residual.any()):
+                break
+            progress(taken / self.settings.steps)
+            share = 1 / (self.settings.steps - taken)
+            held = residual.clamp(-self.settings.clip, self.settings.clip)
+            aim = torch.where(self.forgets, share * residual, held)
+            way.append(way[-1] + _checked(self._solve(aim)).to(way[-1]))
+            objective.load(self.network, way[-1])
+            residual = self._residual()
+            if not bool(residual.isfinite().all()):
+                raise UnusableDirection(
+                    "the step leads to margins that are not finite: retrain the model"
+                )
+            self.report.steps += 1
+        self.report.after = _rms(residual[self.forgets])
+        self.report.retained = _rms(residual[~self.forgets])
+        return way
+
+    def _residual(self) -> Tensor:
+        with self._timed("margins"):
+            return self.targets - self.jacobian.values()
+
+    def _solve(self, aim: Tensor) -> Tensor:
+        """Return δ (p,) float64 for the changes of the margins ``aim`` (n,)."""
+        chunk = self._chunk(len(aim))
+        solver = self.settings.solver
+        if solver == "auto":
+            solver = "kernel" if chunk and len(aim) <= _KERNEL_ROWS else "products"
+        self.report.solver = solver
+        return self._by_kernel(aim, max(1, chunk)) if solver == "kernel" else self._by_products(aim)
+
+    def _chunk(self, rows: int) -> int:
+        """Return how many rows may be formed at once beside what is kept; 0 where none may."""
+        row = self.jacobian.columns * self._size
+        spare = self.settings.memory - rows * row - _KERNELS * 8 * rows * rows
+        return max(0, min(_CHUNK, spare // (_TEMPORARIES * row)))
+
+    @property
+    def _size(self) -> int:
+        return next(iter(self.jacobian.parameters.values())).element_size()
+
+    def _by_kernel(self, aim: Tensor, chunk: int) -> Tensor:
+        columns, count = self.jacobian.columns, len(aim)
+        formed = (count + _TEMPORARIES * min(chunk, count)) * columns * self._size
+        self.report.bytes_formed = max(
+            self.report.bytes_formed, formed + _KERNELS * 8 * count * count
+        )
+        parameter = next(iter(self.jacobian.parameters.values()))
+        white = parameter.new_empty(count, columns)
+        with self._timed("gradients"):
+            start = 0
+            for rows in self.jacobian.rows(size=chunk):
+                here = rows if self.curvature is None else self.curvature.whiten(rows)
+                white[start : start + len(rows)] = here
+                start += len(rows)
+        with self._timed("kernel"):
+            kernel = (white @ white.T).double()
+            _require(kernel)
+            kernel.diagonal().add_(self.settings.noise)
+            factor, failed = torch.linalg.cholesky_ex(kernel)
+            if bool(failed):
+                # Rounding of the products, where rows are alike: products alone have none to form.
+                return self._by_products(aim)
+            alpha = torch.cholesky_solve(aim.to(kernel)[:, None], factor)[:, 0]
+            pulled = (white.T @ alpha.to(white.dtype)).double()
+            return pulled if self.curvature is None else self.curvature.unwhiten(pulled)
+
+    def _by_products(self, aim: Tensor) -> Tensor:
+        with self._timed("products"):
+            found = conjugate_gradients(
+                lambda alpha: (
+                    self.jacobian.times(self._pulled(alpha)) + self.settings.noise * alpha
+                ),
+                aim,
+                tolerance=self.settings.tolerance,
+                iterations=self.settings.iterations,
+            )
+            self.report.iterations += found.iterations
+            return self._pulled(found.x)
+
+    def _pulled(self, alpha: Tensor) -> Tensor:
+        """Return P·Jᵀ·``alpha``, (p,) float64."""
+        pulled = self.jacobian.transposed(alpha)
+        _require(pulled)
+        return pulled if self.curvature is None else self.curvature.solve(pulled)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = self.report.seconds
+            seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Solution:
+    """x ≈ A⁻¹b (n,) and the iterations it took."""
+
+    x: Tensor
+    iterations: int
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float, iterations: int
+) -> Solution:
+    """Solve A·x = b (n,) float64 for symmetric positive definite A, given as a product.
+
+    Stops at ‖b − Ax‖ ≤ ``tolerance``·‖b‖.
+    """
+    x, r = torch.zeros_like(b), b.clone()
+    direction, squared = r.clone(), float(r @ r)
+    enough, done = tolerance**2 * squared, 0
+    while done < iterations and squared > enough:
+        curved = product(direction)
+        length = squared / float(direction @ curved)
+        x += length * direction
+        r -= length * curved
+        previous, squared = squared, float(r @ r)
+        direction = r + (squared / previous) * direction
+        done += 1
+    return Solution(x, done)
+
+
+def _require(values: Tensor) -> None:
+    """Raise ``UnusableDirection`` where a product with the Jacobian is zero or not finite."""
+    if not bool(values.isfinite().all()) or not bool(values.any()):
+        raise UnusableDirection(
+            "the gradients of the rows' margins are zero or not finite, so there is no direction "
+            "to step in: retrain the model without them"
+        )
+
+
+def _checked(delta: Tensor) -> Tensor:
+    _require(delta)
+    return delta
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt()) if len(values) else 0.0

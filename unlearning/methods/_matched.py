@@ -1,0 +1,204 @@
+"""The matched form of ``iau``: from targets and an anchor to an update, under a guard."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearning.anchored import anchor as anchors
+from unlearning.anchored import guard as guards
+from unlearning.anchored import margins, matched
+from unlearning.anchored.anchor import Anchor, Forgotten
+from unlearning.anchored.guard import Look, PairedGuard
+from unlearning.anchored.matched import Report, Rows
+from unlearning.anchored.targets import BatchMargins
+from unlearning.core import objective
+from unlearning.core.examples import Examples
+from unlearning.errors import NothingRetained, WrongOptions
+
+#: Retained rows that are held for each forgotten one, and the fewest.
+_HELD_PER_ROW = 4
+_LEAST_HELD = 128
+#: Rise of the mean validation loss that the guard lets pass in any case.
+_ALWAYS_ALLOWED = 0.02
+#: A batch whose rows stay further from their targets than this share of the way falls short.
+_SHORT = 0.25
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the guard lets pass, and how many rows are looked at."""
+
+    loss_rise: float
+    accuracy_drop: float
+    guard_rows: int
+    retained_rows: int
+
+
+@dataclass(frozen=True)
+class Moved:
+    """The model after the step and how it came about."""
+
+    model: nn.Module
+    forgotten: Forgotten
+    notes: Mapping[str, Any]
+    reasons: tuple[str, ...]
+
+
+def usable(known: BatchMargins | None) -> bool:
+    """Return whether there is a target for at least one row."""
+    return known is not None and bool(known.forget.value.isfinite().any())
+
+
+def step(
+    model: nn.Module,
+    forget: Examples,
+    retain: Examples,
+    known: BatchMargins,
+    *,
+    anchor: Anchor,
+    forgotten: Forgotten | None,
+    validation: Examples,
+    settings: matched.Settings,
+    limits: Limits,
+    generator: torch.Generator,
+) -> Moved:
+    """Move ``model`` from its present weights until each forgotten row is at its target.
+
+    The running sums of the anchor are kept, so that an anchored step may follow.
+    """
+    if len(known.forget.value) != len(forget):
+        raise WrongOptions(
+            f"targets are given for {len(known.forget.value)} rows, and {len(forget)} are to go"
+        )
+    if not len(retain):
+        raise NothingRetained
+    wide = objective.widened(model).eval()
+    base = anchors.at(anchor, wide)
+    targets, guessed = _filled(known, forget, base, validation)
+    network, way, report = matched.move(
+        wide,
+        Rows(forget, targets),
+        _held(retain, len(forget), known, base, limits, generator),
+        curvature=anchor.curvature,
+        settings=settings,
+    )
+    weights, seen, held = _guarded(base, validation, network, way, anchor, limits)
+    moved = copy.deepcopy(model).eval()
+    objective.load(moved, weights)
+    # As rounded to the model's own precision.
+    after = margins.of_examples(objective.widened(moved).eval(), forget) - targets
+    return Moved(
+        moved,
+        anchors.forget(anchor, forgotten, wide, forget),
+        {**_told(known, report, seen, held), "guessed": guessed, "rms_after": _rms(after)},
+        _reasons(known, report, after, held),
+    )
+
+
+def _filled(
+    known: BatchMargins, forget: Examples, base: nn.Module, validation: Examples
+) -> tuple[Tensor, int]:
+    """Return a target for every row, and how many had none.
+
+    A row without one goes to the mean margin of the validation rows: what an average row has that
+    was never seen.
+    """
+    value = known.forget.value.double().cpu()
+    missing = ~value.isfinite()
+    if not bool(missing.any()):
+        return value, 0
+    held_out = margins.of_examples(base, validation)
+    mean = held_out[held_out.isfinite()].mean()
+    return torch.where(missing, mean, value), int(missing.sum())
+
+
+def _held(
+    retain: Examples,
+    count: int,
+    known: BatchMargins,
+    base: nn.Module,
+    limits: Limits,
+    generator: torch.Generator,
+) -> Rows:
+    """Draw the retained rows that are held at the anchor's margins."""
+    wanted = min(limits.retained_rows, max(_LEAST_HELD, _HELD_PER_ROW * count))
+    where = torch.randperm(len(retain), generator=generator)[:wanted]
+    rows = retain.subset(where)
+    if known.retained is None:
+        return Rows(rows, margins.of_examples(base, rows))
+    if len(known.retained) != len(retain):
+        raise WrongOptions(
+            f"margins are given for {len(known.retained)} retained rows of {len(retain)}"
+        )
+    return Rows(rows, known.retained.double().cpu()[where])
+
+
+def _guarded(
+    base: nn.Module,
+    validation: Examples,
+    network: nn.Module,
+    way: list[Tensor],
+    anchor: Anchor,
+    limits: Limits,
+) -> tuple[Tensor, Look, bool]:
+    """Return the last weights on the way at which the guard holds, against the anchor's."""
+    guard = PairedGuard(
+        base,
+        validation,
+        loss_limit=max(limits.loss_rise * anchor.validation_loss, _ALWAYS_ALLOWED),
+        accuracy_limit=limits.accuracy_drop,
+        rows=limits.guard_rows,
+    )
+
+    def load(weights: Tensor) -> nn.Module:
+        objective.load(network, weights)
+        return network
+
+    return guards.last_that_holds(guard, way, load)
+
+
+def _told(known: BatchMargins, report: Report, seen: Look, held: bool) -> dict[str, Any]:
+    return {
+        "step": "matched",
+        "strength_from": "targets",
+        "status": "reached" if held else "guarded",
+        "rms_before": report.before,
+        "held_rms": report.retained,
+        "jacobians": report.steps,
+        "solver": report.solver,
+        "solver_iterations": report.iterations,
+        "bytes_formed": report.bytes_formed,
+        "phase_seconds": {name: round(s, 6) for name, s in report.seconds.items()},
+        "undefined": report.undefined,
+        "splits": known.forget.splits,
+        "reliability": known.forget.reliability,
+        "spread": known.forget.spread,
+        "guard_rise": seen.loss_rise,
+        "guard_drop": seen.accuracy_drop,
+        "guard_rows": seen.rows,
+    }
+
+
+def _reasons(known: BatchMargins, report: Report, after: Tensor, held: bool) -> tuple[str, ...]:
+    reasons = []
+    if not held:
+        reasons.append(
+            "guard: at its full length the step costs more validation loss or accuracy than allowed"
+        )
+    far = max(_SHORT * report.before, known.forget.spread)
+    if _rms(after) > far:
+        reasons.append(f"target: the rows are still {_rms(after):.1f} from their margins (rms)")
+    if lost := int((~after.isfinite()).sum()):
+        reasons.append(f"undefined: {lost} rows have a margin that is not finite")
+    return tuple(reasons)
+
+
+def _rms(values: Tensor) -> float:
+    finite = values[values.isfinite()]
+    return float(finite.square().mean().sqrt()) if len(finite) else 0.0

@@ -32,7 +32,7 @@ from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Batch, Model, Version
 from service.ledger.registry import methods, versions
 from service.ledger.registry.policy import MethodChoice, Policy
-from service.ledger.reports import disclosure, verifications
+from service.ledger.reports import disclosure, shown_sets, verifications
 from service.ledger.training import consolidation
 from service.messages.failures import MACHINE_FAULTS, FailureKind
 from service.messages.parts import Made
@@ -413,6 +413,7 @@ def _record(
         model = session.get_one(Model, batch.model_id)
         base = session.get_one(Version, batch.base_version_id)
         versions.lock(session, model)
+        shown_sets.hold(session, model.dataset_id)
         execution.lock(session, batch, held=held)
         version = versions.register(
             session,

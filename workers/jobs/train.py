@@ -24,7 +24,7 @@ from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.obligations import shares
 from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
-from service.ledger.reports import comparisons, verifications
+from service.ledger.reports import comparisons, shown_sets, verifications
 from service.ledger.training import consolidation, runs
 from service.messages import train as messages
 from service.messages.failures import MACHINE_FAULTS
@@ -204,6 +204,7 @@ def _record(
         run = session.get_one(TrainingRun, run_id)
         model = session.get_one(Model, run.model_id)
         versions.lock(session, model)
+        shown_sets.hold(session, model.dataset_id)
         locks.training_run(session, run.id)
         parent = None if model.production_id is None else session.get(Version, model.production_id)
         version = versions.register(

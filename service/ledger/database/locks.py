@@ -2,7 +2,7 @@
 
 1. leases
 2. datasets, by ascending id, in one of the ways of ``Hold``
-3. models, by ascending id (``versions.lock``)
+3. models, by ascending id (``versions.lock``); then ``shown_sets.hold``
 4. training runs
 5. deletion requests, by ascending id, each before its erasures
 6. erasures, by ascending id (``execution.lock`` those of a batch)

@@ -7,8 +7,8 @@ are handed on:
 
 - of a batch of fewer than ``LEAST_ROWS`` rows, what says of itself that it is public is kept, and
   nothing else;
-- figures of a whole set (retained, audit, calibration rows) are shown only where none of its rows,
-  or at least ``LEAST_ROWS`` of them, left it since they were shown last (``verifications``);
+- figures of a whole set (retained, audit, calibration rows) are shown only where the set is one
+  that was shown of the dataset before, or ``LEAST_ROWS`` rows from each of those (``shown_sets``);
 - lists of single records, and what says nothing of itself (``declarations``), are left out.
 """
 
@@ -75,8 +75,8 @@ _OF_AN_IMPORT = ("chance", "training_less_audit")
 _WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
 _WHY_RECORDS = "tells of single records: shown to keys with audit:read"
 _WHY_CHANGED = (
-    f"fewer than {LEAST_ROWS} rows left this set since its figures were last shown, and their "
-    "difference would tell of these rows: shown to keys with audit:read"
+    f"this set differs by fewer than {LEAST_ROWS} rows from one whose figures were shown, and "
+    "their difference would tell of these rows: shown to keys with audit:read"
 )
 #: What stands for all classes that have too few rows to be named.
 _OTHER = "other"

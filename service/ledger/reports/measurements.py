@@ -19,7 +19,7 @@ from service.ledger.database import db
 from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import Batch, Import, Model, Verification, Version
 from service.ledger.registry import versions
-from service.ledger.reports import disclosure, verifications
+from service.ledger.reports import disclosure, shown_sets, verifications
 
 #: The verdict on an import that no rule refuses.
 ACCEPTED = "imported"
@@ -89,6 +89,7 @@ def decide(
     first. One that is not to go live and contains forgotten records is of no use and is retired.
     """
     versions.lock(session, model)
+    shown_sets.hold(session, model.dataset_id)
     session.refresh(version)
     waiting = _finish(session, version, now=now)
     if waiting is None or version.status != VersionStatus.CANDIDATE:

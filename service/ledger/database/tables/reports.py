@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, String
+from sqlalchemy import JSON, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.ledger.database.db import Base, Instant
@@ -20,7 +20,23 @@ class Verification(Base):
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), unique=True)
     verdict: Mapped[str] = mapped_column(String(16))
     measured: Mapped[dict[str, Any]] = mapped_column(JSON)
-    #: {"revision": the dataset's revision that was measured on, "rows": {set: rows that left it
-    #: since its figures were last shown; 0: they are shown here}}. None: nothing is shown.
+    #: {"revision": the dataset's revision that was measured on, "rows": {set, or forget: by how few
+    #: rows it differs from one that was shown; 0: it is shown here}}. None: no whole set is shown.
     set_changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class ShownSet(Base):
+    """A whole set of rows of which figures were shown; by its dataset, record list and revision."""
+
+    __tablename__ = "shown_sets"
+    __table_args__ = (UniqueConstraint("dataset_id", "name", "list_id", "revision"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    #: retain, calibration or audit.
+    name: Mapped[str] = mapped_column(String(16))
+    #: The record list of the versions that it is a set of; empty: the train split.
+    list_id: Mapped[str] = mapped_column(String(40))
+    #: The newest revision of the dataset at which it had these rows when its figures were shown.
+    revision: Mapped[int]

@@ -105,6 +105,13 @@ class Unavailable(ServiceError):
     title = "Not available now"
 
 
+class Busy(Unavailable):
+    """Others were changing the same for longer than is waited for."""
+
+    code = "busy"
+    title = "Others are changing the same at this moment"
+
+
 class StorageFull(Unavailable):
     """The disk that the database lies on is full."""
 

@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 
 from service.api import openapi
 from service.errors import (
+    Busy,
     NotFound,
     ServiceError,
     StorageFaulty,
@@ -30,7 +31,7 @@ from service.errors import (
     Unavailable,
     Unprocessable,
 )
-from service.ledger.database import storage
+from service.ledger.database import storage, transactions
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -148,6 +149,13 @@ def of(error: Exception) -> ServiceError:
             f"{storage.DETAILS[fault]}; then try again, with the same Idempotency-Key where you "
             "gave one",
             retry_after_seconds=STORAGE_RETRY_SECONDS,
+        )
+    if isinstance(error, sql.DBAPIError) and transactions.is_kept_waiting(error):
+        log.warning("a lock was not had in time: others are writing to the same dataset or model")
+        return Busy(
+            "others were changing the same dataset or model for too long, so that nothing was "
+            "recorded; try again, with the same Idempotency-Key where you gave one",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
         )
     if isinstance(error, sql.OperationalError | sql.InterfaceError | sql.TimeoutError) or (
         isinstance(error, sql.DBAPIError) and error.connection_invalidated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sqlite3
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -15,11 +16,21 @@ Made = TypeVar("Made")
 
 #: SQLSTATEs of a transaction that was given up for another one's sake: deadlock, serialization.
 _VICTIMS = frozenset({"40P01", "40001"})
+#: SQLSTATE of a statement that waited for a lock as long as it may.
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 def is_victim(error: DBAPIError) -> bool:
     """Return whether the transaction was rolled back for another one's sake and may be repeated."""
     return getattr(error.orig, "sqlstate", None) in _VICTIMS
+
+
+def is_kept_waiting(error: DBAPIError) -> bool:
+    """Return whether others held a lock for longer than is waited for: nothing was recorded."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        # The lower byte of an extended code is the code itself.
+        return error.orig.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
 def is_lost(error: DBAPIError) -> bool:

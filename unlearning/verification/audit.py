@@ -79,7 +79,7 @@ def verify(
         outcomes=tuple(outcomes),
         metrics=tuple(_with_share(m, reference_share) for m in metrics),
         sets=_sets(current, criteria),
-        pooled=_pooled(subject, len(batches)),
+        pooled=_pooled(subject, batches),
         criteria=criteria,
         drift=drift,
         relearn=relearn,
@@ -87,15 +87,17 @@ def verify(
     )
 
 
-def _pooled(subject: Subject, batches: int) -> dict[str, int]:
+def _pooled(subject: Subject, batches: Sequence[Evidence]) -> dict[str, int]:
     """Return how many batches and rows the gates about removal look at."""
+    sizes = [len(batch.unlearned.forget) for batch in batches]
     if subject.kind == "class":
-        return {"batches": 1, "rows": len(subject.evidence.unlearned.forget), "unmatched_rows": 0}
+        return {"batches": 1, "rows": sizes[0], "unmatched_rows": 0, "smallest_batch": sizes[0]}
     compared = subject.comparison
     return {
-        "batches": batches,
+        "batches": len(batches),
         "rows": compared.forget_rows,
         "unmatched_rows": compared.unmatched,
+        "smallest_batch": min(sizes),
     }
 
 

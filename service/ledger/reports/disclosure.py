@@ -6,7 +6,7 @@ sets that one row lies between. For keys that may not read the audit, and in sig
 are handed on:
 
 - of a batch of fewer than ``LEAST_ROWS`` rows, what says of itself that it is public is kept, and
-  nothing else;
+  nothing else; nor are figures of a pool shown that such a batch is part of;
 - figures of a whole set (retained, audit, calibration rows) are shown only where the set is one
   that was shown of the dataset before, or ``LEAST_ROWS`` rows from each of those (``shown_sets``);
 - lists of single records, and what says nothing of itself (``declarations``), are left out.
@@ -73,11 +73,17 @@ _PUBLIC = frozenset({"value", "interval", *_COUNTS})
 #: Figures of an import that are of whole sets.
 _OF_AN_IMPORT = ("chance", "training_less_audit")
 _WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
+_WHY_POOLED = (
+    f"judged with a batch of fewer than {LEAST_ROWS} rows, or without as few of its own, and less "
+    "the figures of the others it would tell of these: shown to keys with audit:read"
+)
 _WHY_RECORDS = "tells of single records: shown to keys with audit:read"
 _WHY_CHANGED = (
     f"this set differs by fewer than {LEAST_ROWS} rows from one whose figures were shown, and "
     "their difference would tell of these rows: shown to keys with audit:read"
 )
+#: The set whose rows the metrics about removal are of: the batch's, and those pooled with them.
+_FORGOTTEN = "forget"
 #: What stands for all classes that have too few rows to be named.
 _OTHER = "other"
 
@@ -93,9 +99,10 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
     )
     few = _is_of_few(found)
     changed = _changed(set_changes)
+    mixed = _is_mixed(found.get("pooled"))
     if isinstance(found.get("metrics"), dict):
         found["metrics"] = {
-            name: _metric(declared.metric(name), metric, few=few, changed=changed)
+            name: _metric(declared.metric(name), metric, few=few, changed=changed, mixed=mixed)
             for name, metric in found["metrics"].items()
         }
     silent = {
@@ -179,13 +186,29 @@ def _changed(set_changes: Mapping[str, Any] | None) -> frozenset[str]:
     return frozenset(name for name, rows in set_changes["rows"].items() if rows)
 
 
-def _metric(says: Figure, metric: Any, *, few: bool, changed: frozenset[str]) -> dict[str, Any]:
+def _is_mixed(pooled: Any) -> bool:
+    """Return whether figures of the pool, less those of whole batches, would be of very few rows.
+
+    A pool that does not say how small its batches are may have very small ones.
+    """
+    if not isinstance(pooled, Mapping):
+        return False
+    of_few: bool = pooled.get("batches", 1) > 1 and pooled.get("smallest_batch", 0) < LEAST_ROWS
+    unmatched: int = pooled.get("unmatched_rows", 0)
+    return of_few or 0 < unmatched < LEAST_ROWS
+
+
+def _metric(
+    says: Figure, metric: Any, *, few: bool, changed: frozenset[str], mixed: bool
+) -> dict[str, Any]:
     """Return what everybody may read of a metric, with the reason where its value is withheld."""
     figures = metric if isinstance(metric, dict) else {}
     if says.disclosure is Disclosure.SCORES:
         why = _WHY_RECORDS
     elif few or _few(figures):
         why = _WHY
+    elif mixed and says.rows_of == _FORGOTTEN:
+        why = _WHY_POOLED
     elif says.rows_of in changed:
         why = _WHY_CHANGED
     else:
@@ -203,8 +226,8 @@ def _why_silent(gate: str, declared: Declared, found: Mapping[str, Any], few: bo
     if says.disclosure is Disclosure.SCORES:
         return _WHY_RECORDS
     metrics = found.get("metrics") or {}
-    hidden = any("withheld" in metrics.get(name, {}) for name in says.metrics)
-    return _WHY if few or hidden else None
+    withheld = (metrics.get(name, {}).get("withheld") for name in says.metrics)
+    return _WHY if few else next(filter(None, withheld), None)
 
 
 def _drift(drift: Mapping[str, Any], *, few: bool, changed: frozenset[str]) -> dict[str, Any]:

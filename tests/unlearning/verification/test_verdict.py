@@ -111,7 +111,12 @@ def test_small_batches_are_pooled_with_the_earlier_ones() -> None:
     assert judge(*small).verdict is Verdict.NO_POWER
     found = judge(*small, earlier=earlier)
     assert found.verdict is Verdict.PASSED
-    assert found.pooled == {"batches": 12, "rows": 223, "unmatched_rows": 0}
+    assert found.pooled == {
+        "batches": 12,
+        "rows": 223,
+        "unmatched_rows": 0,
+        "smallest_batch": 3,
+    }
 
 
 def test_a_large_batch_is_not_excused_by_earlier_ones() -> None:

@@ -170,6 +170,47 @@ def test_a_pool_of_many_rows_does_not_show_the_figures_of_a_batch_of_one() -> No
     assert str(SECRET) not in json.dumps(shown)
 
 
+def test_nothing_shown_of_a_pool_follows_from_a_batch_of_one_in_it() -> None:
+    """The batch's own figures, less those of the pool, would be the row's."""
+
+    def shown(loss: float) -> dict[str, Any]:
+        generator = np.random.default_rng(0)
+        many, base = (_model(generator.exponential(size=12), generator) for _ in range(2))
+        one = _model(np.array([loss]), generator, label=7)
+        earlier = verification.Evidence(one, one)
+        return disclosure.measured(_verified(many, base, earlier=[earlier]), SHOWN)
+
+    known, forgotten = shown(0.01), shown(5.0)
+    assert known == forgotten
+    assert known["metrics"]["forget_accuracy_gap"].keys() == {"rows", "never_seen_rows", "withheld"}
+    # The batch's own rows are enough.
+    assert "accuracy" in known["sets"]["unlearned"]["forget"]
+
+
+def test_a_pool_of_batches_that_are_all_large_enough_is_shown() -> None:
+    generator = np.random.default_rng(0)
+    many, base = (_model(generator.exponential(size=12), generator) for _ in range(2))
+    earlier = verification.Evidence(many, base)
+    shown = disclosure.measured(_verified(many, base, earlier=[earlier]), SHOWN)
+    assert shown["metrics"]["forget_accuracy_gap"]["rows"] == 24
+    assert "value" in shown["metrics"]["forget_accuracy_gap"]
+    # One stored before it said how small its batches are may have small ones.
+    old = _verified(many, base, earlier=[earlier])
+    del old["pooled"]["smallest_batch"]
+    assert "withheld" in disclosure.measured(old, SHOWN)["metrics"]["forget_accuracy_gap"]
+
+
+def test_a_row_of_a_class_that_nobody_has_never_seen_is_not_what_two_figures_differ_by() -> None:
+    generator = np.random.default_rng(0)
+    new, base = (_model(generator.exponential(size=12), generator) for _ in range(2))
+    for model in (new, base):
+        model.forget.label[0] = 10  # no never-seen row has it
+    shown = disclosure.measured(_verified(new, base), SHOWN)
+    assert shown["metrics"]["forget_accuracy_gap"]["rows"] == 11
+    assert "withheld" in shown["metrics"]["forget_accuracy_gap"]
+    assert shown["sets"]["unlearned"]["forget"]["rows"] == 12
+
+
 @pytest.mark.parametrize("changes", [None, {"revision": 2, "rows": {"retain": 3, "audit": 1}}])
 def test_figures_of_sets_that_a_few_rows_left_are_withheld(changes: Any) -> None:
     document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)

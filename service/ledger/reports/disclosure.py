@@ -9,6 +9,8 @@ are handed on:
   nothing else; nor are figures of a pool shown that such a batch is part of;
 - figures of a whole set (retained, audit, calibration rows) are shown only where the set is one
   that was shown of the dataset before, or ``LEAST_ROWS`` rows from each of those (``shown_sets``);
+- figures of forgotten rows are not shown where another batch that began with the same version
+  differs by fewer rows (``shown_batches``);
 - lists of single records, and what says nothing of itself (``declarations``), are left out.
 """
 
@@ -83,7 +85,7 @@ _WHY_CHANGED = (
     "their difference would tell of these rows: shown to keys with audit:read"
 )
 #: The set whose rows the metrics about removal are of: the batch's, and those pooled with them.
-_FORGOTTEN = "forget"
+FORGOTTEN = "forget"
 #: What stands for all classes that have too few rows to be named.
 _OTHER = "other"
 
@@ -122,8 +124,9 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
         found["drift"] = _drift(found["drift"], few=few, changed=changed)
     if few and found.get("retrain_because"):
         found["retrain_because"] = [_WHY]
-    if few or _few(found.get("relearn_time")):
-        found["relearn_time"] = _withheld(found.get("relearn_time"), _WHY)
+    if few or FORGOTTEN in changed or _few(found.get("relearn_time")):
+        why = _WHY_CHANGED if FORGOTTEN in changed and not few else _WHY
+        found["relearn_time"] = _withheld(found.get("relearn_time"), why)
     if isinstance(found.get("sets"), dict):
         found["sets"] = _sets(found["sets"], changed)
     if found.get("kind") == "import" and changed:
@@ -207,7 +210,7 @@ def _metric(
         why = _WHY_RECORDS
     elif few or _few(figures):
         why = _WHY
-    elif mixed and says.rows_of == _FORGOTTEN:
+    elif mixed and says.rows_of == FORGOTTEN:
         why = _WHY_POOLED
     elif says.rows_of in changed:
         why = _WHY_CHANGED

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from service.ledger.audit import chain
 from service.ledger.database.tables import Model, Verification, Version
 from service.ledger.registry import versions
-from service.ledger.reports import shown_sets
+from service.ledger.reports import shown_batches, shown_sets
+from service.ledger.reports.disclosure import FORGOTTEN
 
 
 def store(
@@ -28,16 +29,14 @@ def store(
 
     The caller has called ``shown_sets.hold`` for the model's dataset.
     """
+    rows = shown_sets.show(session, model.dataset_id, version.record_list_id, data_revision)
+    if apart := shown_batches.apart(session, version):
+        rows[FORGOTTEN] = apart
     made = Verification(
         version_id=version.id,
         verdict=measured["verdict"],
         measured=measured,
-        set_changes={
-            "revision": data_revision,
-            "rows": shown_sets.show(
-                session, model.dataset_id, version.record_list_id, data_revision
-            ),
-        },
+        set_changes={"revision": data_revision, "rows": rows},
         created_at=now,
     )
     session.add(made)

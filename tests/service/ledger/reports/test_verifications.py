@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import pytest
 from sqlalchemy.orm import Session
 
-from service.ledger.database.tables import Record
-from service.ledger.reports import verifications
+from service.ledger.database.states import BatchStatus, VersionStatus
+from service.ledger.database.tables import Record, Verification, Version
+from service.ledger.reports import disclosure, verifications
 from service.ledger.selection import record_lists
 from tests import factories
 
@@ -137,3 +138,45 @@ def test_the_train_split_is_compared_with_lists(shown: Shown) -> None:
     # Of those shown it is the split at revision 0 alone that differs by few.
     assert shown.measured(0, shown.listed(range(1, 40))) == ALL - {"retain"}
     assert shown.measured(1, shown.listed(range(30))) == ALL
+
+
+def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
+    session: Session,
+) -> None:
+    """The base's figures on the rows of one, less those of the other, would be these rows'."""
+    data = factories.dataset(session, rows=60)
+    model = factories.model(session, data)
+    base = factories.version(session, model)
+
+    def measured(base: Version, *rows: int) -> Verification:
+        batch = factories.batch(session, model, base, rows=rows, status=BatchStatus.FAILED)
+        version = factories.version(
+            session,
+            model,
+            parent=base,
+            production=False,
+            batch_id=batch.id,
+            status=VersionStatus.REJECTED,
+        )
+        return verifications.store(
+            session,
+            model,
+            version,
+            measured={"verdict": "failed", "sets": {"control": {"forget": {"rows": 12}}}},
+            data_revision=0,
+            actor="worker:w",
+            now=factories.NOW,
+        )
+
+    def shown(made: Verification) -> bool:
+        told = disclosure.measured(made.measured, made.set_changes)
+        return "withheld" not in told["sets"]["control"]["forget"]
+
+    assert shown(measured(base, *range(12)))
+    assert shown(measured(base, *range(12)))
+    # With one request more, and with another in its place.
+    assert not shown(measured(base, *range(13)))
+    assert not shown(measured(base, *range(11), 20))
+    assert shown(measured(base, *range(30, 45)))
+    other = factories.version(session, model)
+    assert shown(measured(other, *range(13)))

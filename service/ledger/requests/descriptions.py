@@ -5,18 +5,25 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from service.ledger.audit import canonical
-from service.ledger.database.tables import DeletionRequest
+from service.ledger.database import db
+from service.ledger.database.states import BatchStatus, ErasureStatus
+from service.ledger.database.tables import Batch, DeletionRequest, Erasure, Model, Version
 
 
-def describe(request: DeletionRequest, dataset: str | None) -> dict[str, Any]:
+def describe(
+    request: DeletionRequest, dataset: str | None, waits_for: str | None = None
+) -> dict[str, Any]:
     """Return a request in its public form; without ``dataset`` it is about every one."""
     return {
         "id": request.id,
         "dataset": dataset,
         "kind": request.kind,
         "status": request.status.value,
-        "status_reason": _reason(request),
+        "status_reason": "; ".join(filter(None, (_reason(request), waits_for))) or None,
         "label": request.label,
         "reason": request.reason,
         "client_reference": request.client_reference,
@@ -29,6 +36,29 @@ def describe(request: DeletionRequest, dataset: str | None) -> dict[str, Any]:
         "expected_by": canonical.moment(request.expected_by),
         "completed_at": _moment(request.completed_at),
     }
+
+
+def waits_for(session: Session, request: DeletionRequest) -> str | None:
+    """Return what the request waits for where a model holds an earlier batch; None: nothing."""
+    held = session.execute(
+        select(Model.name, Version.number, Batch.held_until)
+        .join(Erasure, Erasure.model_id == Model.id)
+        .join(Batch, Batch.model_id == Model.id)
+        .join(Version, Version.id == Batch.version_id)
+        .where(
+            Erasure.request_id == request.id,
+            db.among(Erasure.status, ErasureStatus.PENDING),
+            db.among(Batch.status, BatchStatus.HELD),
+        )
+        .order_by(Model.id)
+    )
+    said = [
+        f"model {name} forgets it once its version {number}, which is held, is approved or goes "
+        f"live by itself at {canonical.moment(until)}"
+        for name, number, until in held
+        if until is not None
+    ]
+    return "; ".join(said) or None
 
 
 def complete_match(request: DeletionRequest) -> bool:

@@ -36,7 +36,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.obligations import shares
 from service.ledger.requests import intake, outlook, suppressions
-from service.ledger.requests.descriptions import describe
+from service.ledger.requests.descriptions import describe, waits_for
 from service.ledger.requests.intake import (
     Receipt,
     Submission,
@@ -92,7 +92,7 @@ def detail(session: Session, request: DeletionRequest) -> dict[str, Any]:
     by_dataset = _by_dataset(session, request)
     named = None if request.dataset_id is None else by_dataset[0]["dataset"]
     return {
-        **describe(request, named),
+        **describe(request, named, waits_for(session, request)),
         "datasets": by_dataset,
         "erasures": _shares(session, request),
     }

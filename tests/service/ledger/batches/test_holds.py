@@ -32,6 +32,7 @@ from service.ledger.destruction import withdrawals
 from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import measurements
+from service.ledger.requests import lifecycle
 from service.ledger.training import consolidation
 from tests import factories
 from tests.factories import NOW
@@ -113,10 +114,16 @@ def test_newer_erasures_wait_for_the_end(session: Session, story: Story) -> None
     factories.erasure(session, newer, story.model)
     assert claims.claim(session, story.model, held=story.held, now=NOW) is None
     assert newer.status == RequestStatus.ACCEPTED
+    until = canonical.moment(story.request.due_at - timedelta(days=3))
+    assert (
+        f"version 2, which is held, is approved or goes live by itself at {until}"
+        in (lifecycle.detail(session, newer)["status_reason"])
+    )
     then = story.request.due_at
     batch = claims.claim(session, story.model, held=story.held, now=then)
     assert batch is not None
     assert batch.base_version_id == story.version.id
+    assert lifecycle.detail(session, newer)["status_reason"] is None
 
 
 def test_an_import_without_the_records_that_goes_live_completes_the_batch(

@@ -30,7 +30,7 @@ from unlearning import methods
 from unlearning.anchored import preparation
 from unlearning.anchored.anchor import Anchor
 from unlearning.architectures import Transform, classifier
-from unlearning.core import objective, options, training
+from unlearning.core import objective, options, task, training
 from unlearning.core.examples import Examples
 from unlearning.methods import Context
 
@@ -224,7 +224,7 @@ def _flops_of_a_row(problem: Problem) -> float:
     ((x, y),) = problem.train.subset(torch.arange(2)).batches(2, device=problem.device)
     model = problem.fresh(0).train()
     with FlopCounterMode(display=False) as counter:
-        loss = objective.per_example_loss(model(x), y).mean()
+        loss = task.loss(model(x), y).mean()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves backward unannotated
     return float(counter.get_total_flops()) / 2
 

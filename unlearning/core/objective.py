@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from unlearning.core import task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
@@ -28,13 +28,6 @@ from unlearning.errors import WrongOptions
 BATCH = 256
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-def per_example_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy of each example (n,), float32 or wider, from logits (n, classes)."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    return functional.cross_entropy(logits, y, reduction="none")
 
 
 def summed_gradient(
@@ -96,7 +89,7 @@ def _sums(
     with evaluating(model), torch.enable_grad():
         for i, (x, y) in enumerate(examples.batches(batch_size, device=device)):
             progress(i * batch_size / len(examples))
-            loss = per_example_loss(model(x), y)
+            loss = task.loss(model(x), y)
             for k, weigh in enumerate(weighings):
                 grads = torch.autograd.grad(
                     loss,
@@ -113,12 +106,12 @@ def _sums(
 
 def losses(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
     """Return the loss of each example, (n,)."""
-    return _evaluate(model, examples, per_example_loss, batch_size)
+    return _evaluate(model, examples, task.loss, batch_size)
 
 
 def correct(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
     """Return whether each example is classified rightly, (n,) bool."""
-    return _evaluate(model, examples, lambda logits, y: logits.argmax(1) == y, batch_size)
+    return _evaluate(model, examples, task.correct, batch_size)
 
 
 def logits(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from unlearning.core import objective, training_state
+from unlearning.core import objective, task, training_state
 from unlearning.core.examples import Examples, pieces
 from unlearning.core.training_state import TrainingState
 from unlearning.core.update_log import UpdateLog
@@ -218,7 +218,7 @@ def _step(
 def _gradients(
     model: nn.Module, x: Tensor, y: Tensor, parameters: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    loss = objective.per_example_loss(model(x), y).mean()
+    loss = task.loss(model(x), y).mean()
     grads = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     return loss.detach(), list(grads)
 
@@ -226,7 +226,7 @@ def _gradients(
 def _by_double_backward(
     model: nn.Module, x: Tensor, y: Tensor, parameters: list[Tensor], recipe: Recipe
 ) -> tuple[Tensor, list[Tensor]]:
-    loss = objective.per_example_loss(model(x), y).mean()
+    loss = task.loss(model(x), y).mean()
     grads = torch.autograd.grad(
         loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True
     )
@@ -332,8 +332,8 @@ def _measure(model: nn.Module, validation: Examples, training_loss: float) -> Ep
     y = validation.labels.to(logits.device)
     return Epoch(
         training_loss=training_loss,
-        validation_loss=float(objective.per_example_loss(logits, y).double().mean()),
-        validation_accuracy=float((logits.argmax(1) == y).double().mean()),
+        validation_loss=float(task.loss(logits, y).double().mean()),
+        validation_accuracy=float(task.correct(logits, y).double().mean()),
     )
 
 

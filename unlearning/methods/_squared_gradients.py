@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn import functional
 
+from unlearning.core import task
 from unlearning.core.examples import Examples
 
 # Numbers in the per-example gradients that are held at once (256 MB of float32).
@@ -40,7 +41,7 @@ def empirical(model: nn.Module, examples: Examples) -> Weights:
     """Return the mean over the examples of (∂ℓ/∂θ)², with their own labels."""
 
     def terms(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        loss = functional.cross_entropy(logits, y)[None]
+        loss = task.loss(logits, y).mean()[None]
         return loss, torch.ones_like(loss)
 
     return _mean(model, terms, examples)

@@ -29,10 +29,9 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
-from torch.nn import functional
 
 from unlearning.anchored.calibration import Goal, Strength
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.core.update_log import UpdateLog
 from unlearning.errors import NeedsRetrain, WrongOptions
@@ -75,7 +74,7 @@ def unlearn(
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
         for x, y in _fine_tuning.retained(network, retain, options.batch_size, generator):
-            yield functional.cross_entropy(network(x), y)
+            yield task.loss(network(x), y).mean()
 
     if options.strength == "authors":
         update = _fine_tuning.run(

@@ -27,8 +27,8 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
-from torch.nn import functional
 
+from unlearning.core import task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 from unlearning.methods import _fine_tuning, _strength
@@ -64,7 +64,7 @@ def unlearn(
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
         for x, y in _fine_tuning.forgotten(network, extra, options.batch_size, generator):
-            yield functional.cross_entropy(network(x), y)
+            yield task.loss(network(x), y).mean()
 
     return _fine_tuning.run(
         model,

@@ -28,8 +28,8 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
-from torch.nn import functional
 
+from unlearning.core import task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 from unlearning.methods import _fine_tuning, _strength
@@ -68,7 +68,7 @@ def unlearn(
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
         for x, y in _fine_tuning.forgotten(network, neighbours, options.batch_size, generator):
-            yield functional.cross_entropy(network(x), y)
+            yield task.loss(network(x), y).mean()
 
     return _fine_tuning.run(
         model,
@@ -119,7 +119,7 @@ def _uphill(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return ∇ₓ of the loss, (n, *shape)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        loss = functional.cross_entropy(network(x), y, reduction="sum")
+        loss = task.loss(network(x), y).sum()
         if not loss.requires_grad:
             raise WrongOptions(
                 "boundary_shrink follows the loss uphill in the input, and this network passes no "

@@ -30,7 +30,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.methods import _strength
@@ -90,7 +90,7 @@ def unlearn(
         forget,
         rows,
         retained=len(retain),
-        loss=objective.per_example_loss,
+        loss=task.loss,
         options=options,
         progress=context.progress,
     )

@@ -24,9 +24,8 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
-from torch.nn import functional
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 from unlearning.methods import _fine_tuning, _strength
@@ -66,7 +65,7 @@ def unlearn(
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
         for x, y in _fine_tuning.retained(network, retain, options.batch_size, generator):
-            yield functional.cross_entropy(network(x), y)
+            yield task.loss(network(x), y).mean()
 
     return _fine_tuning.run(
         model,

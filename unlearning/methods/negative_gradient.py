@@ -23,8 +23,8 @@ from typing import Annotated
 import torch
 from annotated_types import Gt, Le, Lt
 from torch import Tensor, nn
-from torch.nn import functional
 
+from unlearning.core import task
 from unlearning.core.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
@@ -70,14 +70,14 @@ def unlearn(
 
     def plain(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
         for x, y in _fine_tuning.forgotten(network, forget, options.batch_size, generator):
-            yield -functional.cross_entropy(network(x), y)
+            yield -task.loss(network(x), y).mean()
 
     def with_retain(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
         network.eval()
         both = _pairs(network, forget, retain, options.batch_size, generator)
         for (x_f, y_f), (x_r, y_r) in both:
-            kept = functional.cross_entropy(network(x_r), y_r)
-            gone = functional.cross_entropy(network(x_f), y_f)
+            kept = task.loss(network(x_r), y_r).mean()
+            gone = task.loss(network(x_f), y_f).mean()
             yield options.alpha * kept - (1 - options.alpha) * gone
 
     return _fine_tuning.run(

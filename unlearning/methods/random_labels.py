@@ -24,8 +24,8 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
-from torch.nn import functional
 
+from unlearning.core import task
 from unlearning.core.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
@@ -60,9 +60,9 @@ def unlearn(
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
         for x, y in _fine_tuning.forgotten(network, wrong, options.batch_size, generator):
-            yield functional.cross_entropy(network(x), y)
+            yield task.loss(network(x), y).mean()
         for x, y in _fine_tuning.retained(network, retain, options.batch_size, generator):
-            yield functional.cross_entropy(network(x), y)
+            yield task.loss(network(x), y).mean()
 
     return _fine_tuning.run(
         model,

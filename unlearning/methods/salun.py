@@ -21,9 +21,8 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
-from torch.nn import functional
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
@@ -62,9 +61,9 @@ def unlearn(
         labels = _fine_tuning.wrong_labels(forget.labels, classes=classes, generator=generator)
         wrong = _fine_tuning.relabelled(forget, labels)
         for x, y in _fine_tuning.forgotten(network, wrong, options.batch_size, generator):
-            yield functional.cross_entropy(network(x), y)
+            yield task.loss(network(x), y).mean()
         for x, y in _fine_tuning.retained(network, retain, options.batch_size, generator):
-            yield functional.cross_entropy(network(x), y)
+            yield task.loss(network(x), y).mean()
 
     return _fine_tuning.run(
         model,

@@ -27,6 +27,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unlearning.core import task
 from unlearning.core.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
@@ -72,7 +73,7 @@ def unlearn(
         for x, y in _fine_tuning.retained(network, retain, options.batch_size, generator):
             logits = network(x)
             near = divergence(teacher(x), logits, temperature=options.temperature)
-            yield options.alpha * near + options.gamma * functional.cross_entropy(logits, y)
+            yield options.alpha * near + options.gamma * task.loss(logits, y).mean()
 
     return _fine_tuning.run(
         model,

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
@@ -184,5 +184,5 @@ def test_instance_norm_is_treated_as_batch_norm():
 
 def test_half_precision_logits_give_full_precision_losses():
     logits = torch.randn(6, 3).half()
-    loss = objective.per_example_loss(logits, torch.zeros(6, dtype=torch.int64))
+    loss = task.loss(logits, torch.zeros(6, dtype=torch.int64))
     assert loss.dtype == torch.float32

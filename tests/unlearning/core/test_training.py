@@ -7,7 +7,7 @@ from torch import nn
 
 from unlearning import architectures
 from unlearning.architectures import Transform
-from unlearning.core import objective, training
+from unlearning.core import objective, task, training
 from unlearning.core.examples import Examples
 from unlearning.core.training import Recipe
 from unlearning.core.update_log import UpdateLog, from_tensors
@@ -91,7 +91,7 @@ def _small_batch(dtype=torch.float64):
 
 
 def _restricted_loss(model, x, y, recipe):
-    loss = objective.per_example_loss(model(x), y).mean()
+    loss = task.loss(model(x), y).mean()
     grads = torch.autograd.grad(loss, list(model.parameters()))
     if recipe.norm == "joint":
         norm = torch.cat([g.flatten() for g in grads]).norm()
@@ -134,7 +134,7 @@ def test_two_plain_passes_give_the_gradient_of_a_double_backward(norm):
 def test_alpha_zero_is_the_plain_gradient():
     model, x, y = _small_batch()
     _, grads = training.restricted_gradients(model, x, y, recipe=Recipe(alpha=0))
-    loss = objective.per_example_loss(model(x), y).mean()
+    loss = task.loss(model(x), y).mean()
     for grad, plain in zip(grads, torch.autograd.grad(loss, list(model.parameters())), strict=True):
         assert torch.equal(grad, plain)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.errors import UnusableDirection
 from unlearning.methods import influence
@@ -60,9 +60,7 @@ def test_gauss_newton_product_is_that_of_the_explicit_matrix(small, generator):
     dense = _dense_gauss_newton(network, examples)
     for _ in range(3):
         v = torch.randn(len(dense), generator=generator, dtype=torch.float64)
-        product = influence.gauss_newton_product(
-            network, examples, v, loss=objective.per_example_loss, batch_size=7
-        )
+        product = influence.gauss_newton_product(network, examples, v, loss=task.loss, batch_size=7)
         assert torch.allclose(product, dense @ v, atol=1e-12)
 
 
@@ -70,9 +68,7 @@ def test_step_solves_the_explicit_damped_system(small):
     network, examples = small
     forget, rows = examples.subset(torch.arange(6)), examples.subset(torch.arange(6, 24))
     options = influence.Options(damping=1e-2, iterations=500, residual=1e-10)
-    solution = influence.step(
-        network, forget, rows, retained=18, loss=objective.per_example_loss, options=options
-    )
+    solution = influence.step(network, forget, rows, retained=18, loss=task.loss, options=options)
     dense = _dense_gauss_newton(network, Examples(rows.x[rows.rows], rows.labels))
     gradient = objective.summed_gradient(network, forget)
     damped = dense + 1e-2 * torch.eye(len(dense), dtype=torch.float64)
@@ -154,6 +150,6 @@ def test_gradient_of_zero_is_refused():
             blank,
             dataclasses.replace(blank),
             retained=4,
-            loss=objective.per_example_loss,
+            loss=task.loss,
             options=influence.Options(),
         )

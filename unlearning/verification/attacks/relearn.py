@@ -10,8 +10,8 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.nn import functional
 
+from unlearning.core import task
 from unlearning.core.examples import Examples
 
 
@@ -87,7 +87,7 @@ def _mean_loss(model: nn.Module, examples: Examples) -> float:
     learner = copy.deepcopy(model).eval()
     device = next(learner.parameters()).device
     x, y = next(examples.batches(len(examples), device=device))
-    return float(functional.cross_entropy(learner(x), y))
+    return float(task.loss(learner(x), y).mean())
 
 
 def _steps(model: nn.Module, examples: Examples, target: float, options: Options) -> int | None:
@@ -99,7 +99,7 @@ def _steps(model: nn.Module, examples: Examples, target: float, options: Options
     optimiser = torch.optim.Adam(parameters, lr=options.learning_rate)
     x, y = next(examples.batches(len(examples), device=parameters[0].device))
     for step in range(options.most_steps + 1):
-        loss = functional.cross_entropy(learner(x), y)
+        loss = task.loss(learner(x), y).mean()
         if float(loss.detach()) <= target:
             return step
         optimiser.zero_grad()

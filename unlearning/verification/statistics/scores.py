@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
@@ -160,9 +160,8 @@ def _forward(
     for x, y in examples.batches(batch_size, device=device):
         logits = model(x).cpu().double()
         label = y.cpu()
-        log_p = torch.log_softmax(logits, dim=1)
-        losses.append(-log_p.gather(1, label[:, None])[:, 0].numpy())
-        hits.append((logits.argmax(dim=1) == label).numpy())
+        losses.append(task.loss(logits, label).numpy())
+        hits.append(task.correct(logits, label).numpy())
         if keep_probabilities:
-            shares.append(log_p.exp().float().numpy())
+            shares.append(task.log_probabilities(logits).exp().float().numpy())
     return losses, hits, shares

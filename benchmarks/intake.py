@@ -40,6 +40,7 @@ from service.ledger.database.states import DatasetStatus, VersionStatus
 from service.ledger.database.tables import Dataset, Model, Record, Version
 from service.ledger.registry import keys
 from service.settings import Settings
+from unlearning import inputs
 from workers.demo.run import free_port
 from workers.embedded import serve
 
@@ -238,6 +239,7 @@ def _fill(settings: Settings) -> str:
             rows=ROWS,
             shape=[1, 8, 8],
             dtype="uint8",
+            input=inputs.facts(inputs.kind("image", {}), [1, 8, 8], "uint8"),
             classes=3,
             record_id_origin=Origin.SOURCE,
             subject_id_origin=Origin.ABSENT,
@@ -255,6 +257,7 @@ def _fill(settings: Settings) -> str:
             name="lenet",
             dataset_id=data.id,
             architecture={"name": "mlp", "parameters": {}},
+            input={"name": "image", "options": {}},
             transform={},
             recipe={},
             policy={},

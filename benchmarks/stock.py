@@ -25,6 +25,7 @@ from service.ledger.requests import lifecycle, suppressions
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.settings import Settings
+from unlearning import inputs
 from workers.jobs import pipeline, prepare
 from workers.jobs import train as training
 from workers.runtime import Runtime
@@ -75,6 +76,7 @@ def dataset(town: Ledger, *, rows: int, array: bool = True) -> None:
             rows=rows,
             shape=[1, 4, 4],
             dtype="uint8",
+            input=inputs.facts(inputs.kind("image", {}), [1, 4, 4], "uint8"),
             classes=CLASSES,
             created_at=db.now(),
             ready_at=db.now(),

@@ -21,6 +21,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 SPLITS = ("train", "validation", "audit")
 DIGEST_BYTES = 16
 
+#: Types in which rows are kept.
+DTYPES = ("uint8", "float32", "int32")
+
 Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
@@ -86,7 +89,7 @@ class Blobs(Protocol):
 class Array:
     """The rows of a dataset; private to the reader: what is written into them is never stored.
 
-    ``rows`` (n, *shape) uint8 or float32, ``labels`` (n,) int64, ``splits`` (n,) uint8 with the
+    ``rows`` (n, *shape) of one of ``DTYPES``, ``labels`` (n,) int64, ``splits`` (n,) uint8 with the
     positions in ``SPLITS``.
     """
 
@@ -133,7 +136,7 @@ class Rows(Protocol):
     ) -> AbstractContextManager[RowWriter]:
         """Write a dataset chunk by chunk; without ``finish`` nothing of it stays.
 
-        ``dtype`` is uint8 or float32, ``shape`` that of one row.
+        ``dtype`` is one of ``DTYPES``, ``shape`` that of one row.
         """
 
     def open(self, key: str) -> Array:

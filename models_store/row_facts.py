@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store import errors, names
-from models_store.protocols import DIGEST_BYTES, SPLITS, Numbers
+from models_store.protocols import DIGEST_BYTES, DTYPES, SPLITS, Numbers
 
 
 def row_digests(rows: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> Iterator[bytes]:
@@ -23,10 +23,11 @@ def row_digests(rows: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> Iterat
 
 
 def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """Return ``dtype`` as numpy's; raise ``InvalidRows`` unless it is uint8 or float32."""
+    """Return ``dtype`` as numpy's; raise ``InvalidRows`` unless it is one of ``DTYPES``."""
     found = np.dtype(dtype)
-    if found not in (np.dtype(np.uint8), np.dtype(np.float32)):
-        raise errors.InvalidRows(f"Rows are uint8 or float32, not {found}; convert them first.")
+    if found.name not in DTYPES:
+        known = ", ".join(DTYPES)
+        raise errors.InvalidRows(f"Rows are one of {known}, not {found}; convert them first.")
     return found
 
 

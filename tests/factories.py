@@ -37,6 +37,7 @@ from service.ledger.database.tables import (
 from service.ledger.registry import lineage
 from service.ledger.registry.datasets import SPLITS
 from service.ledger.selection.digests import Digester
+from unlearning import inputs
 
 #: The moment at which tests happen unless they say otherwise.
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -57,6 +58,7 @@ def dataset(
     **columns: Any,
 ) -> Dataset:
     """A ready dataset whose rows are records ``r0``, ``r1``, …; all training rows by default."""
+    shape, dtype = columns.get("shape") or [1, 8, 8], columns.get("dtype") or "uint8"
     counts = Counter(SPLITS[split] for split in splits or [0] * rows)
     made = Dataset(
         name=name or f"dataset-{next(_numbers)}",
@@ -67,6 +69,7 @@ def dataset(
             "rows": rows,
             "shape": [1, 8, 8],
             "dtype": "uint8",
+            "input": inputs.facts(inputs.kind(inputs.of_rows(shape), {}), shape, dtype),
             "classes": 3,
             "split_rows": {name: counts[name] for name in SPLITS},
             "record_id_origin": Origin.SOURCE,
@@ -102,6 +105,7 @@ def model(session: Session, data: Dataset, *, name: str | None = None, **columns
         dataset_id=data.id,
         **{
             "architecture": {"name": "mlp", "parameters": {}},
+            "input": {"name": "image", "options": {}},
             "transform": {"scale": 1 / 16, "mean": [0.0], "std": [1.0]},
             "recipe": {},
             "policy": {},

@@ -2,7 +2,7 @@
 
 ``<root>/arrays/<key>/`` holds
 
-- ``rows.npy``    (n, *shape) uint8 or float32, raw as it came;
+- ``rows.npy``    (n, *shape) uint8, float32 or int32, raw as it came;
 - ``labels.npy``  (n,) int64;
 - ``splits.npy``  (n,) uint8: 0 train, 1 validation, 2 audit;
 - ``digests.npy`` (n, 16) uint8: the start of sha256(row, label) of every row;

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from service.messages.operation import Operation, Struct
 from service.messages.parts import Fraction
 
-Kind = Literal["method", "architecture", "recipe", "criteria", "gate"]
+Kind = Literal["method", "architecture", "recipe", "criteria", "gate", "input"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Announcement(Struct):
     ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``,
     ``certified``, ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor`` or
     ``update_log``: the kinds of forgetting that need it}); of a gate: ``concern``, ``metric``,
-    ``needs``, ``direction`` and ``disclosure``.
+    ``needs``, ``direction`` and ``disclosure``; of a kind of input: ``axes`` of a row, ``dtypes``
+    in the store, ``scales`` (by dtype) and the parameters of an architecture that it ``decides``.
     """
 
     kind: Kind
@@ -36,9 +37,10 @@ class Request(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Struct):
-    """Every installed method, architecture and gate, the recipe and the criteria.
+    """Everything that is installed.
 
-    ``refused`` says of each installed package's method that cannot be used why not.
+    ``refused`` says of each method, architecture and kind of input of an installed package that
+    cannot be used why not.
     """
 
     announcements: list[Announcement]

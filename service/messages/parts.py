@@ -24,10 +24,22 @@ class Architecture(Struct):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Input(Struct):
+    """The name of an installed kind of input, and what the source stated about its rows."""
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model(Struct):
-    """What a network is built and trained by; ``transform`` and ``recipe`` as announced."""
+    """What a network is built and trained by; ``transform`` and ``recipe`` as announced.
+
+    ``transform`` is empty where its kind of input takes none.
+    """
 
     architecture: Architecture
+    input: Input
     transform: dict[str, Any]
     recipe: dict[str, Any]
 

@@ -39,7 +39,7 @@ FAULTY = {
     "thaws": ({"@dataclass(frozen=True)": "@dataclass"}, "Options must be a frozen dataclass"),
     "breaks": ({"FORGETS =": "raise RuntimeError('boom')\nFORGETS ="}, "RuntimeError: boom"),
     "calls": ({"unlearn(model, forget, retain, *,": "unlearn(model, *,"}, "must be called as"),
-    "retrain": ({}, "a method of the service has this name"),
+    "retrain": ({}, "the service has one of this name"),
 }
 
 

@@ -20,6 +20,7 @@ from service.ledger.database import db, schema, tables
 from service.ledger.database.tables import Dataset
 from service.ledger.registry import methods
 from tests import factories
+from unlearning import inputs
 
 
 def test_models_equal_migrations(database: Engine) -> None:
@@ -138,6 +139,41 @@ def test_methods_of_before_learn_what_they_need(bare_database: Engine) -> None:
         "iau": {"anchor": {"records"}},
         "retrain": {},
     }
+
+
+def test_datasets_of_before_learn_the_kind_of_their_rows(bare_database: Engine) -> None:
+    schema.upgrade(bare_database, revision="0032")
+    rows = {
+        "pictures": ([3, 4, 5], "uint8"),
+        "floats": ([1, 2, 2], "float32"),
+        "flags": ([7], "uint8"),
+    }
+    with bare_database.begin() as connection:
+        for number, (name, (shape, dtype)) in enumerate(rows.items(), start=1):
+            connection.execute(
+                text(
+                    "INSERT INTO datasets (id, name, status, source, revision, progress,"
+                    " created_at, shape, dtype) VALUES (:id, :name, 'ready', '{}', 0, 1,"
+                    " '2026-01-01 00:00:00', :shape, :dtype)"
+                ),
+                {"id": number, "name": name, "shape": json.dumps(shape), "dtype": dtype},
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO models (id, name, dataset_id, architecture, transform, recipe,"
+                    " policy, created_at) VALUES (:id, :name, :id, '{}', '{}', '{}', '{}',"
+                    " '2026-01-01 00:00:00')"
+                ),
+                {"id": number, "name": name},
+            )
+    schema.upgrade(bare_database)
+    with db.session_factory(bare_database)() as session:
+        found = {one.name: one.input for one in session.scalars(select(Dataset))}
+        of_models = {one.name: one.input for one in session.scalars(select(tables.Model))}
+    for name, (shape, dtype) in rows.items():
+        kind = inputs.kind(inputs.of_rows(shape), {})
+        assert found[name] == inputs.facts(kind, shape, dtype)
+        assert of_models[name] == {"name": kind.name, "options": {}}
 
 
 def test_requests_over_every_dataset_come_and_go_with_their_migration(

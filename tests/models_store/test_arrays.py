@@ -308,7 +308,7 @@ def test_rows_that_do_not_fit_the_array_are_refused(tmp_path):
             writer.append(images().astype(np.float32), np.zeros(50, np.int64))
         with pytest.raises(errors.InvalidRows):
             writer.append(images(), np.zeros(49, np.int64))
-    with pytest.raises(errors.InvalidRows, match="uint8 or float32"):
+    with pytest.raises(errors.InvalidRows, match="uint8, float32, int32"):
         with_dtype(tmp_path, np.float64)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service.ledger.registry import capabilities
 from service.messages.catalogue import Announcement
 from tests import factories
-from unlearning import architectures, methods
+from unlearning import architectures, inputs, methods
 from unlearning.core import options, training
 from unlearning.verification import gates, limits
 from workers.compute import catalogue
@@ -23,12 +23,12 @@ def announce(session: Session) -> None:
         *(catalogue.announcement(gate, "1") for gate in gates.installed()),
     ]
     for name in ("lenet5", "mlp"):
-        architecture = architectures.get(name)
-        schema = options.schema(architecture.parameters)
-        made.append(Announcement("architecture", name, architecture.summary, schema, "1"))
+        made.append(catalogue.of_architecture(architectures.get(name), "1"))
     for name in ("iau", "retrain"):
         method = methods.get(name)
         if name == "iau":  # only retraining is announced as able to forget a class here
             method = replace(method, forgets=frozenset({"records"}))
-        made.append(catalogue.announcement_of_method(method, "1"))
+        made.append(catalogue.of_method(method, "1"))
+    found = inputs.installed().found
+    made += [catalogue.of_input(name, one, "1") for name, one in found.items()]
     capabilities.announce(session, made, now=factories.NOW)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 
 
@@ -141,5 +141,5 @@ def _measured(model: nn.Module, rows: Examples) -> tuple[Tensor, Tensor]:
     """Return loss and correctness of each row, (n,) float64 on the CPU."""
     logits = objective.logits(model, rows)
     y = rows.labels.to(logits.device)
-    loss = objective.per_example_loss(logits, y)
-    return loss.double().cpu(), (logits.argmax(1) == y).double().cpu()
+    loss = task.loss(logits, y)
+    return loss.double().cpu(), task.correct(logits, y).double().cpu()

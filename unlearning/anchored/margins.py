@@ -27,7 +27,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from unlearning.core import objective, training
+from unlearning.core import objective, task, training
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
@@ -46,18 +46,8 @@ class Splits:
     folds: Annotated[int, Ge(2), Le(MOST_FOLDS)] = 2
 
 
-def of_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return φ of each example, (n,) float64, from logits (n, classes) and labels (n,) int64.
-
-    −inf where only the label's logit is −inf (the model rules the label out), +inf where all others
-    are −inf or there is a single class. NaN where the odds are undefined: a logit is NaN, all
-    logits are −inf, or the label's and another are +inf.
-    """
-    z = logits.double()
-    label = labels[:, None]
-    own = z.gather(1, label)[:, 0]
-    others = z.scatter(1, label, -torch.inf).logsumexp(1)
-    return own - others
+#: φ of each example, (n,) float64, from logits (n, classes) and labels (n,) int64.
+of_logits = task.margin
 
 
 def of_examples(

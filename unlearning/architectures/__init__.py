@@ -3,7 +3,9 @@
 An architecture file defines
 
 - ``Parameters``: a frozen dataclass, constrained with ``annotated_types``;
-- ``build(parameters) -> nn.Module``: the untrained network, on already transformed float input.
+- ``build(parameters) -> nn.Module``: the untrained network. It is called with what the kind of
+  input of its dataset makes of the stored rows (``unlearning.inputs``): images and tables come as
+  transformed floats. Parameters of the names that a kind decides are filled in by the service.
 
 A package of your own adds an architecture by declaring an entry point in the group
 ``unlearning.architectures`` whose value is such a module. Only installed packages are looked at:
@@ -12,11 +14,8 @@ an import path never comes from a request.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -24,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from unlearning.core import options
-from unlearning.errors import UnknownName, WrongOptions
-
-GROUP = "unlearning.architectures"
+from unlearning.core.plugins import Group
+from unlearning.errors import BadDeclaration, WrongOptions
+from unlearning.inputs import Kind
 
 
 @dataclass(frozen=True)
@@ -55,17 +54,23 @@ class Classifier(nn.Module):
     """A network with its input transform; takes raw rows, gives logits (n, classes).
 
     The transform runs on the device. It is configuration, not weights: the checkpoint of a model
-    is ``classifier.network.state_dict()``.
+    is ``classifier.network.state_dict()``. Without a ``kind`` of input the network is called with
+    the transformed rows; without a ``transform`` the kind gets them as they are stored.
     """
 
     factor: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, transform: Transform) -> None:
+    def __init__(
+        self, network: nn.Module, transform: Transform | None, kind: Kind | None = None
+    ) -> None:
         super().__init__()
-        _check(transform)
         self.network = network
         self.transform = transform
+        self.kind = kind
+        if transform is None:
+            return
+        _check(transform)
         std = torch.tensor(transform.std, dtype=torch.float64)
         mean = torch.tensor(transform.mean, dtype=torch.float64)
         # One multiplication and one subtraction: x·(scale/std) − mean/std.
@@ -73,37 +78,25 @@ class Classifier(nn.Module):
         self.register_buffer("shift", (mean / std).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (n, classes) of ``x`` (n, *shape), uint8 or floating.
+        """Return logits (n, classes) of ``x`` (n, *shape), as it is stored or floating.
 
         Channels, or features, are in dimension 1.
         """
-        shape = (1, -1) + (1,) * (x.dim() - 2)
-        x = x.to(self.factor.dtype) if not x.is_floating_point() else x
-        logits: Tensor = self.network(x * self.factor.view(shape) - self.shift.view(shape))
+        if self.transform is not None:
+            shape = (1, -1) + (1,) * (x.dim() - 2)
+            x = x.to(self.factor.dtype) if not x.is_floating_point() else x
+            x = x * self.factor.view(shape) - self.shift.view(shape)
+        given = (x,) if self.kind is None else self.kind.input.collate(x, self.kind.options)
+        logits: Tensor = self.network(*given)
         return logits
-
-
-def names() -> list[str]:
-    """Return the names of the architectures that can be used, in alphabetical order."""
-    return sorted({*_ours(), *_installed()})
-
-
-def get(name: str) -> Architecture:
-    """Return the architecture called ``name``; raise ``UnknownName`` with the names there are."""
-    module = _module(name)
-    return Architecture(
-        name=name,
-        summary=(module.__doc__ or "").strip().partition("\n")[0],
-        parameters=module.Parameters,
-        build=module.build,
-    )
 
 
 def classifier(
     name: str,
     parameters: Mapping[str, Any] | Any,
-    transform: Transform,
+    transform: Transform | None,
     *,
+    kind: Kind | None = None,
     generator: torch.Generator | None = None,
 ) -> Classifier:
     """Return an untrained classifier; the same ``generator`` state gives the same weights."""
@@ -114,7 +107,7 @@ def classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = architecture.build(parsed)
-    return Classifier(network, transform)
+    return Classifier(network, transform, kind)
 
 
 def parameter_spec(
@@ -136,26 +129,22 @@ def ties(network: nn.Module) -> list[list[str]]:
     return sorted(sorted(names) for names in shared.values() if len(names) > 1)
 
 
-def _module(name: str) -> ModuleType:
-    # Our own files come first: an installed package may add a name, never replace one.
-    if name in _ours():
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in (installed := _installed()):
-        raise UnknownName(f"no architecture is called {name!r}; there are: {', '.join(names())}")
-    module = installed[name].load()
-    if not isinstance(module, ModuleType) or not {"Parameters", "build"} <= set(dir(module)):
-        raise UnknownName(
-            f"the entry point {name!r} must be a module that defines Parameters and build"
-        )
-    return module
+def _read(name: str, module: ModuleType) -> Architecture:
+    if not {"Parameters", "build"} <= set(dir(module)):
+        raise BadDeclaration("it must be a module that defines Parameters and build")
+    return Architecture(
+        name=name,
+        summary=(module.__doc__ or "").strip().partition("\n")[0],
+        parameters=module.Parameters,
+        build=module.build,
+    )
 
 
-def _ours() -> set[str]:
-    return {m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
+_GROUP = Group(
+    "unlearning.architectures", "architecture", _read, spelling=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+)
 
-
-def _installed() -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+names, get, installed = _GROUP.names, _GROUP.get, _GROUP.installed
 
 
 def _check(transform: Transform) -> None:

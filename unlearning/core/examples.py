@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Examples:
-    """``x`` (n, *shape) in its stored dtype (uint8 or float32) and labels ``y`` (n,) int64.
+    """``x`` (n, *shape) in its stored dtype (uint8, float32 or int32) and labels ``y`` (n,) int64.
 
     The tensors may be memory-mapped: only the rows of a mini-batch are read and copied.
     ``rows``, when given, are the positions in ``x`` and ``y`` that belong to this set, so that a

@@ -24,8 +24,10 @@ def correct(logits: Tensor, y: Tensor) -> Tensor:
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return the log-odds φ = z_y − log Σ_{c≠y} exp z_c of each label, (n,) float64.
 
-    Its gradient does not vanish where p(y) → 1, as the loss's does. It is −inf where only the
-    label's logit is, +inf where all others are −inf, and NaN where the odds are undefined.
+    Its gradient does not vanish where p(y) → 1, as the loss's does. −inf where only the label's
+    logit is −inf (the model rules the label out), +inf where all others are −inf or there is a
+    single class. NaN where the odds are undefined: a logit is NaN, all logits are −inf, or the
+    label's and another are +inf.
     """
     z = logits.double()
     label = y[:, None]

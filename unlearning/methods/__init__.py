@@ -19,99 +19,13 @@ a request.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import metadata
-
-from unlearning.errors import BadDeclaration, UnknownName
+from unlearning.core.plugins import Group, Installed
 from unlearning.methods import _declaration
 from unlearning.methods._contract import Context, Update
 from unlearning.methods._declaration import Method
 
-__all__ = ["GROUP", "Context", "Installed", "Method", "Update", "get", "installed", "names"]
+__all__ = ["Context", "Installed", "Method", "Update", "get", "installed", "names"]
 
-GROUP = "unlearning.methods"
+_GROUP = Group("unlearning.methods", "method", _declaration.read)
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-
-
-@dataclass(frozen=True)
-class Installed:
-    """The methods that can be used, by name, and for each other entry point why it cannot."""
-
-    methods: tuple[Method, ...]
-    refused: tuple[str, ...]
-
-
-def names() -> list[str]:
-    """Return the names of the installed methods, in alphabetical order, without importing them."""
-    return sorted({*_ours(), *_others()})
-
-
-def get(name: str) -> Method:
-    """Return the method called ``name``.
-
-    ``UnknownName`` names those that there are; ``BadDeclaration`` says what is wrong with it.
-    """
-    # Our own files come first: an installed package may add a name, never replace one.
-    if name in _ours():
-        return _declaration.read(name, importlib.import_module(f"{__name__}.{name}"))
-    if name not in (others := _others()):
-        raise UnknownName(f"no method is called {name!r}; there are: {', '.join(names())}")
-    return _theirs(name, others[name])
-
-
-def installed() -> Installed:
-    """Return every method that can be used, and why the others are left out."""
-    found = [get(name) for name in sorted(_ours())]
-    refused = []
-    for name, points in sorted(_others().items()):
-        try:
-            found.append(_theirs(name, points))
-        except BadDeclaration as error:
-            refused.append(str(error))
-    return Installed(tuple(sorted(found, key=lambda one: one.name)), tuple(refused))
-
-
-def _theirs(name: str, points: Sequence[metadata.EntryPoint]) -> Method:
-    """Return the method of an installed package; raise ``BadDeclaration`` with the package."""
-    packages = ", ".join(sorted(_package(point) for point in points))
-    try:
-        if name in _ours():
-            raise BadDeclaration("a method of the service has this name; give it another")
-        if len(points) > 1:
-            raise BadDeclaration("each of these packages declares it; keep one of them")
-        if not _NAME.fullmatch(name):
-            raise BadDeclaration(
-                "a name is a letter, then letters, digits or _, all small, 64 at most"
-            )
-        return _declaration.read(name, _load(points[0]))
-    except BadDeclaration as error:
-        raise BadDeclaration(f"the method {name!r} of {packages} is left out: {error}") from None
-
-
-def _load(point: metadata.EntryPoint) -> object:
-    try:
-        return point.load()
-    except Exception as error:  # whatever somebody's module raises while it is imported
-        raise BadDeclaration(
-            f"its module cannot be imported ({type(error).__name__}: {error})"
-        ) from error
-
-
-def _package(point: metadata.EntryPoint) -> str:
-    return "an unknown package" if point.dist is None else f"{point.dist.name} {point.dist.version}"
-
-
-def _ours() -> set[str]:
-    return {m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
-
-
-def _others() -> dict[str, list[metadata.EntryPoint]]:
-    found: dict[str, list[metadata.EntryPoint]] = {}
-    for point in metadata.entry_points(group=GROUP):
-        found.setdefault(point.name, []).append(point)
-    return found
+names, get, installed = _GROUP.names, _GROUP.get, _GROUP.installed

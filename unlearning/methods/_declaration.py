@@ -48,10 +48,8 @@ class Method:
         return kind in self.needs.get(need, ())
 
 
-def read(name: str, module: Any) -> Method:
+def read(name: str, module: ModuleType) -> Method:
     """Return the method that ``module`` declares; ``BadDeclaration`` says what is wrong with it."""
-    if not isinstance(module, ModuleType):
-        raise BadDeclaration("it must be a module")
     wanted = ("FORGETS", "GUARANTEE", "COST", "Options", "unlearn")
     if missing := [one for one in wanted if not hasattr(module, one)]:
         raise BadDeclaration(f"it does not define {', '.join(missing)}")

@@ -120,12 +120,14 @@ def _uphill(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         loss = task.loss(network(x), y).sum()
-        if not loss.requires_grad:
+        found = torch.autograd.grad(loss, x, allow_unused=True) if loss.requires_grad else (None,)
+        if found[0] is None:
             raise WrongOptions(
                 "boundary_shrink follows the loss uphill in the input, and this network passes no "
-                "gradient on to its input (is a layer run under no_grad?): choose another method"
+                "gradient on to its input (does it look numbers up, or is a layer run under "
+                "no_grad?): choose another method"
             )
-        return torch.autograd.grad(loss, x)[0]
+        return found[0]
 
 
 def _unit(model: nn.Module, examples: Examples) -> float:

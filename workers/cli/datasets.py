@@ -47,6 +47,12 @@ def add_dataset(
     id_case: Annotated[
         Case | None, typer.Option(help="What ids that differ by case are: distinct, or one.")
     ] = None,
+    input: Annotated[
+        str | None, typer.Option(help="What the rows are: images or a table if left out.")
+    ] = None,
+    input_options: Annotated[
+        str, typer.Option(help="What that kind of input asks about the rows, as JSON.")
+    ] = "{}",
     seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what it would be read as; keep nothing.")
@@ -84,6 +90,7 @@ def add_dataset(
         "columns": {role: column for role, column in columns.items() if column is not None},
         "classes": classes,
         "id_case": id_case,
+        "input": None if input is None else {"name": input, "options": _stated(input_options)},
         "seed": seed,
     }
     if dry_run:
@@ -130,6 +137,22 @@ def show_dataset(
         _print(found)
 
 
+def _stated(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _stop("--input-options must be a JSON object, such as '{\"pad\": 0}'")
+    return found
+
+
+def _scaled(scale: float | None) -> str:
+    if scale is None:
+        return "they take no transform"
+    return f"models multiply them by {scale:.4g} unless their transform says otherwise"
+
+
 def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str, Any]:
     """What the file would be as a dataset; stops the command where it would be refused."""
     from workers import readers
@@ -171,7 +194,7 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         f"{found['name']}: {found['rows']} rows of {shape} {found['dtype']}, "
         f"{found['classes']} classes; {splits}",
         f"record ids: {_ORIGINS[ids['record_id']]}; subject ids: {_ORIGINS[ids['subject_id']]}",
-        f"models multiply the rows by {found['scale']:.4g} unless their transform says otherwise",
+        f"rows are {found['input']['name']}; " + _scaled(found["scale"]),
     ]
     if found["class_names"]:
         lines.append(f"classes: {', '.join(found['class_names'])}")

@@ -7,26 +7,27 @@ from collections.abc import Callable
 import workers
 from service.messages.catalogue import Announcement, Answer, Request
 from service.messages.parts import Fraction
-from unlearning import architectures, methods
+from unlearning import architectures, inputs, methods
 from unlearning.core import options, training
 from unlearning.verification import gates, limits
 
 
 def run(request: Request, place: object, progress: Callable[[Fraction], None]) -> Answer:
-    """Return every installed method, architecture and gate, the recipe and the criteria."""
+    """Return all that is installed, and why any of it cannot be used."""
     version = workers.code_version()
-    found = methods.installed()
-    return Answer(
-        announcements=[
-            *_others(version),
-            *(announcement_of_method(method, version) for method in found.methods),
-        ],
-        refused=list(found.refused),
-    )
-
-
-def _others(version: str) -> list[Announcement]:
+    known = methods.installed(), architectures.installed(), inputs.installed()
+    of_methods, of_architectures, of_inputs = known
     made = [
+        *_of_the_service(version),
+        *(of_method(one, version) for one in of_methods.found.values()),
+        *(of_architecture(one, version) for one in of_architectures.found.values()),
+        *(of_input(name, one, version) for name, one in of_inputs.found.items()),
+    ]
+    return Answer(announcements=made, refused=[why for group in known for why in group.refused])
+
+
+def _of_the_service(version: str) -> list[Announcement]:
+    return [
         Announcement(
             kind="recipe",
             name="default",
@@ -41,23 +42,40 @@ def _others(version: str) -> list[Announcement]:
             options_schema=limits.schema(),
             code_version=version,
         ),
+        *(announcement(gate, version) for gate in gates.installed()),
     ]
-    made += [announcement(gate, version) for gate in gates.installed()]
-    for name in architectures.names():
-        architecture = architectures.get(name)
-        made.append(
-            Announcement(
-                kind="architecture",
-                name=name,
-                summary=architecture.summary,
-                options_schema=options.schema(architecture.parameters),
-                code_version=version,
-            )
-        )
-    return made
 
 
-def announcement_of_method(method: methods.Method, code_version: str) -> Announcement:
+def of_architecture(architecture: architectures.Architecture, code_version: str) -> Announcement:
+    """Return what an architecture says of itself, with the JSON schema of its parameters."""
+    return Announcement(
+        kind="architecture",
+        name=architecture.name,
+        summary=architecture.summary,
+        options_schema=options.schema(architecture.parameters),
+        code_version=code_version,
+    )
+
+
+def of_input(name: str, declared: inputs.Declared, code_version: str) -> Announcement:
+    """Return what a kind of input says of itself, with the JSON schema of its options."""
+    found = declared.input
+    return Announcement(
+        kind="input",
+        name=name,
+        summary=declared.summary,
+        options_schema=options.schema(found.options),
+        code_version=code_version,
+        details={
+            "axes": list(found.axes),
+            "dtypes": list(found.dtypes),
+            "scales": dict(found.scales),
+            "decides": list(found.decides),
+        },
+    )
+
+
+def of_method(method: methods.Method, code_version: str) -> Announcement:
     """Return what a method says of itself, with the JSON schema of its options."""
     return Announcement(
         kind="method",

@@ -15,7 +15,7 @@ from models_store import Store, opening
 from models_store import tensors as stored
 from models_store.protocols import Kind
 from service.messages import parts
-from unlearning import architectures
+from unlearning import architectures, inputs
 from unlearning.architectures import Classifier, Transform
 from workers.compute import data, devices
 from workers.compute.data import Data
@@ -73,11 +73,12 @@ class Workspace:
 
     def fresh(self, model: parts.Model, *, generator: torch.Generator | None = None) -> Classifier:
         """An untrained classifier of the model's architecture, on the device."""
-        transform = Transform(**{k: _tupled(v) for k, v in model.transform.items()})
+        given = {k: _tupled(v) for k, v in model.transform.items()}
         made = architectures.classifier(
             model.architecture.name,
             model.architecture.parameters,
-            transform,
+            Transform(**given) if given else None,
+            kind=inputs.kind(model.input.name, model.input.options),
             generator=generator,
         )
         return made.to(self.device)

@@ -200,6 +200,8 @@ def asked(source: Mapping[str, Any]) -> dict[str, Any]:
         found["columns"] = Columns(**given)
     if source.get("id_case"):
         found["id_case"] = Case(source["id_case"])
+    if source.get("input"):
+        found["input"] = source["input"]
     if source.get("resize"):
         found["resize"] = tuple(source["resize"])
     if source.get("fractions"):

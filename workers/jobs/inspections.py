@@ -11,7 +11,7 @@ import numpy as np
 from models_store.protocols import SPLITS
 from service.ledger.batches import leases
 from service.ledger.database.identifiers import Origin
-from service.ledger.registry import choices, datasets, inspections
+from service.ledger.registry import datasets, inspections
 from workers.compute.process import Stopping
 from workers.jobs import ingest
 from workers.readers import ReadError
@@ -76,7 +76,7 @@ def describe(found: reading.Ingested) -> dict[str, Any]:
             record_id=found.record_id_origin,
             subject_id=Origin.ABSENT if found.subject_ids is None else Origin.SOURCE,
             id_case=found.id_case,
-            scale=choices.default_scale(found.shape, found.dtype),
+            input=found.input,
         ),
     }
 

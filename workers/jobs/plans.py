@@ -45,6 +45,7 @@ def model(found: Model) -> parts.Model:
         architecture=parts.Architecture(
             name=found.architecture["name"], parameters=found.architecture["parameters"]
         ),
+        input=parts.Input(name=found.input["name"], options=found.input["options"]),
         transform=found.transform,
         recipe=found.recipe,
     )

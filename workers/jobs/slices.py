@@ -124,5 +124,6 @@ def _facts(found: Ingested) -> datasets.Ingested:
         record_id_origin=found.record_id_origin,
         subject_id_origin=Origin.ABSENT if found.subject_ids is None else Origin.SOURCE,
         id_case=found.id_case,
+        input=found.input,
         report=found.report,
     )

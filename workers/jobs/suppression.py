@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sqlalchemy.orm import Session
 
 from models_store import row_facts
-from models_store.protocols import Rows
+from models_store.protocols import DTYPES, Rows
 from service.ledger.database.tables import Dataset
 from service.ledger.requests import suppressions
 from service.ledger.requests.suppressions import Kind, Suppressed
@@ -92,19 +92,21 @@ class Sieve:
 
 
 def _as_stored(x: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
-    """Rows as either dtype stores them, and their places in ``x`` (k, *shape).
+    """Rows as each dtype stores them that holds them, and their places in ``x`` (k, *shape).
 
     A file is stored as bytes or as float32 by what else stands in it, so that one more row may
-    change the bytes of all others.
+    change the bytes of all others; or by the kind of input that the source says.
     """
     yield np.arange(len(x)), x
-    if x.dtype == np.uint8:
-        yield np.arange(len(x)), x.astype(np.float32)
-    else:
-        whole = (x >= 0) & (x <= 255) & (np.floor(x) == x)
-        places = np.flatnonzero(whole.all(axis=tuple(range(1, x.ndim))))
+    for dtype in map(np.dtype, DTYPES):
+        if dtype == x.dtype:
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            other = x.astype(dtype)
+            same = (other.astype(np.float64) == x).all(axis=tuple(range(1, x.ndim)))
+        places = np.flatnonzero(same)
         if len(places):
-            yield places, x[places].astype(np.uint8)
+            yield places, other[places]
 
 
 def load(session: Session, stored: Rows, digester: Digester) -> Suppressed:

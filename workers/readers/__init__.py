@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Case
+from unlearning import inputs
+from unlearning.errors import UnknownName, WrongOptions
+from unlearning.inputs import BadRow, Kind
 from workers.readers import (
     cifar_binary,
     csv,
@@ -47,11 +51,14 @@ def open_source(
     classes: int | None = None,
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
+    input: Mapping[str, Any] | None = None,
 ) -> Source:
     """Open ``path``; its chunks are checked as they are read and raise ``ReadError``.
 
     ``format`` is a name of ``FORMATS`` (default: ``detect``); ``classes`` bounds the labels
     (default: what the format says); ``resize`` (height, width) brings decoded images to one size.
+    ``input`` says what the rows are: the ``name`` and ``options`` of an installed kind (default:
+    images, where they have three axes, or a table).
     Ids come out normalised; different ones that become one are refused, and those that differ by
     case unless ``id_case`` says what that means.
     """
@@ -60,13 +67,13 @@ def open_source(
     if name not in FORMATS:
         raise ReadError(f"unknown format; use one of {', '.join(FORMATS)}")
     _refuse_unreadable(path)
-    options = Options(columns=columns, resize=resize)
+    options = Options(columns=columns, resize=resize, kind=None if input is None else _kind(input))
     with _Foreign(name):
         source = FORMATS[name](path, options)
     if classes is not None:
         source = dataclasses.replace(source, classes=classes)
     source = dataclasses.replace(source, notes=options.notes)
-    return dataclasses.replace(source, chunks=_checked(source, id_case))
+    return dataclasses.replace(source, chunks=_checked(source, options, id_case))
 
 
 def detect(path: Path) -> str:
@@ -110,7 +117,7 @@ def _refuse_unreadable(path: Path) -> None:
         raise ReadError(f"the file cannot be opened: {error.strerror}") from None
 
 
-def _checked(source: Source, id_case: Case | None) -> Iterator[Chunk]:
+def _checked(source: Source, options: Options, id_case: Case | None) -> Iterator[Chunk]:
     """The chunks of ``source``, each checked against the ones before, with normalised ids."""
     records = Ids(
         "record",
@@ -124,12 +131,14 @@ def _checked(source: Source, id_case: Case | None) -> Iterator[Chunk]:
         longest=identifiers.LONGEST_SUBJECT_ID,
         case=id_case,
     )
-    first = 1
+    first, facts = 1, dict[str, Any]()
     with _Foreign(source.format):
         for chunk in source.chunks:
             if len(chunk.labels):
                 _check_labels(chunk, source, first)
                 _check_finite(chunk, source, first)
+                _check_kind(chunk, source, options, first)
+                facts = _facts(chunk, options)
                 if chunk.record_ids:
                     now, before = records.take(chunk.record_ids, first=first)
                     chunk = dataclasses.replace(chunk, record_ids=now, record_ids_before=before)
@@ -140,6 +149,7 @@ def _checked(source: Source, id_case: Case | None) -> Iterator[Chunk]:
                 first += len(chunk.labels)
         records.refuse_alike()
         subjects.refuse_alike()
+        source.input.update(facts)
         source.notes.record_ids_normalised = records.normalised
         source.notes.subject_ids_normalised = subjects.normalised
     if first == 1:
@@ -164,12 +174,52 @@ def _check_finite(chunk: Chunk, source: Source, first: int) -> None:
         return
     flat = chunk.x.reshape(len(chunk.x), -1)
     row, position = np.argwhere(~np.isfinite(flat))[0]
-    names = source.feature_names
     raise ReadError(
         "the number is NaN, infinite or too large for float32; fill it in or drop the row",
         row=first + int(row),
-        column=names[position] if names else f"x[{position}]",
+        column=_feature(source, int(position)),
     )
+
+
+def _kind(given: Mapping[str, Any]) -> Kind:
+    try:
+        return inputs.kind(given["name"], given.get("options") or {})
+    except (UnknownName, WrongOptions) as error:
+        raise ReadError(f"the input: {error}") from None
+
+
+def _facts(chunk: Chunk, options: Options) -> dict[str, Any]:
+    """What follows from the kind of the rows, which are of one shape and type."""
+    shape = chunk.x.shape[1:]
+    kind = options.kind or inputs.kind(inputs.of_rows(shape), {})
+    return inputs.facts(kind, shape, str(chunk.x.dtype))
+
+
+def _check_kind(chunk: Chunk, source: Source, options: Options, first: int) -> None:
+    kind = options.kind
+    if kind is None:
+        return
+    options.check_axes(chunk.x.shape[1:], column=None)
+    if chunk.x.dtype.name not in kind.input.dtypes:
+        known = " or ".join(kind.input.dtypes)
+        raise ReadError(
+            f"rows of the kind {kind.name} are {known}, and the format gives {chunk.x.dtype}; "
+            "bring them as NPZ, Parquet or CSV"
+        )
+    try:
+        kind.input.check(chunk.x, kind.options)
+    except BadRow as bad:
+        raise ReadError(
+            bad.reason,
+            row=first + bad.row,
+            column=None if bad.position is None else _feature(source, bad.position),
+        ) from None
+
+
+def _feature(source: Source, position: int) -> str:
+    """The name of a feature, by its position within a row."""
+    names = source.feature_names
+    return names[position] if names else f"{source.rows_column}[{position}]"
 
 
 class _Foreign:

@@ -40,11 +40,12 @@ def _serve(line: str, output: IO[bytes]) -> None:
             classes=asked["classes"],
             resize=None if asked["resize"] is None else tuple(asked["resize"]),
             id_case=None if asked["id_case"] is None else Case(asked["id_case"]),
+            input=asked["input"],
         )
         frames.write(output, frames.of_source(source))
         for chunk in source.chunks:
             frames.write(output, frames.of_chunk(chunk))
-        frames.write(output, frames.of_end(source.notes))
+        frames.write(output, frames.of_end(source))
     except ReadError as error:
         place = {"reason": error.reason, "row": error.row, "column": error.column}
         frames.write(output, frames.Frame("refused", place))

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unlearning.inputs import Kind
+
 
 class ReadError(Exception):
     """A dataset that cannot be read; ``row`` counts from 1 and leaves a header line out.
@@ -87,16 +89,51 @@ class Notes:
 
 @dataclass(frozen=True)
 class Options:
-    """``resize`` (height, width) brings decoded images to one size; None leaves them alone."""
+    """``resize`` (height, width) brings decoded images to one size; None leaves them alone.
+
+    ``kind`` is that of the rows where the client says it.
+    """
 
     columns: Columns = Columns()
     resize: tuple[int, int] | None = None
+    kind: Kind | None = None
     notes: Notes = field(default_factory=Notes)
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The type that rows are stored in; None: bytes where all fit, else float32."""
+        dtypes = () if self.kind is None else self.kind.input.dtypes
+        return np.dtype(dtypes[0]) if len(dtypes) == 1 else None
+
+    def check_type(self, kind: str, *, column: str) -> None:
+        """Refuse a column whose numpy ``kind`` is not that of the rows."""
+        if self.kind is None or self.dtype is None:
+            return
+        if self.dtype.kind in "iu" and kind not in "iu":
+            raise ReadError(
+                f"expected whole numbers: {self.kind.name} are stored as {self.dtype}; save the "
+                "column with an integer type",
+                column=column,
+            )
+
+    def watched(self, names: Sequence[str]) -> Sequence[str]:
+        """Return those of the features that may number the rows: none where their kind is said."""
+        return names if self.kind is None else ()
+
+    def check_axes(self, shape: Sequence[int], *, column: str | None) -> None:
+        """Refuse rows of another ``shape`` than their kind has."""
+        if self.kind is not None and len(shape) != len(self.kind.input.axes):
+            axes = ", ".join(self.kind.input.axes)
+            raise ReadError(
+                f"rows of the kind {self.kind.name} have the axes ({axes}), and these have "
+                f"{len(shape)}; name the right column (columns.features), or another kind",
+                column=column,
+            )
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some consecutive rows: ``x`` (k, *shape) uint8 or float32, ``labels`` (k,) int64.
+    """Some consecutive rows: ``x`` (k, *shape) as it is stored, ``labels`` (k,) int64.
 
     ``splits`` (k,) uint8 holds 0 train, 1 validation, 2 audit. ``record_ids_before`` and
     ``subject_ids_before`` are the ids in the form in which they were kept before
@@ -151,7 +188,11 @@ class Source:
     record_column: str | None = None
     subject_column: str | None = None
     feature_names: Sequence[str] | None = field(default=None, repr=False)
+    #: What holds all rows, where features have no names of their own.
+    rows_column: str = "x"
     notes: Notes = field(default_factory=Notes, repr=False)
+    #: What its rows are (``inputs.facts``), once the chunks were read.
+    input: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

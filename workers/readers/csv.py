@@ -34,7 +34,7 @@ def open_source(path: Path, options: Options) -> Source:
     columns = options.columns
     found = parts.assign(header, columns)
     features, how = _features(header, columns, found)
-    watch = numbers.Watch(parts.watched(features, how))
+    watch = numbers.Watch(options.watched(parts.watched(features, how)))
     return Source(
         path=path,
         format="csv",
@@ -45,7 +45,7 @@ def open_source(path: Path, options: Options) -> Source:
         subject_column=found.subject_id,
         feature_names=features,
         columns=parts.describe(header, columns, found, features, how),
-        chunks=_chunks(path, header, found, features, watch),
+        chunks=_chunks(path, header, found, features, watch, options.dtype),
     )
 
 
@@ -187,9 +187,15 @@ def _features(header: list[str], columns: Columns, found: Parts) -> tuple[list[s
 
 
 def _chunks(
-    path: Path, header: list[str], found: Parts, features: list[str], watch: numbers.Watch
+    path: Path,
+    header: list[str],
+    found: Parts,
+    features: list[str],
+    watch: numbers.Watch,
+    dtype: np.dtype[Any] | None,
 ) -> Iterator[Chunk]:
-    dtype = np.dtype(np.uint8 if _are_bytes(path, header, features) else np.float32)
+    if dtype is None:
+        dtype = np.dtype(np.uint8 if _are_bytes(path, header, features) else np.float32)
     types = {**dict.fromkeys(found.names, pa.string()), **dict.fromkeys(features, pa.float64())}
     first = 1
     try:

@@ -10,13 +10,13 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from workers.readers.contract import Chunk, Column, Notes, Part, Recognised, Source
+from workers.readers.contract import Chunk, Column, Part, Recognised, Source
 
 _ARRAYS = ("x", "labels", "splits")
 _TEXTS = ("record_ids", "subject_ids", "record_ids_before", "subject_ids_before")
 _FACTS = (
     "format", "rows", "exact", "label_column", "classes", "class_names", "record_column",
-    "subject_column", "feature_names",
+    "subject_column", "feature_names", "rows_column",
 )  # fmt: skip
 
 
@@ -91,9 +91,9 @@ def chunk(frame: Frame) -> Chunk:
     return Chunk(**arrays, **texts)
 
 
-def of_end(notes: Notes) -> Frame:
-    """Return the last frame of a source, with what reading it has changed."""
-    return Frame("end", dict(vars(notes)))
+def of_end(source: Source) -> Frame:
+    """Return the last frame of a source: what reading it has changed, and what its rows are."""
+    return Frame("end", {"notes": dict(vars(source.notes)), "input": source.input})
 
 
 def _array(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:

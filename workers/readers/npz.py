@@ -29,6 +29,7 @@ from workers.readers.images import Layout
 
 _FEATURES = ("x", "X", "features", "data", "images", "image", "rows", "arr_0")
 _CHUNK_BYTES = 8 << 20
+_IMAGE_AXES = 3
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def open_source(path: Path, options: Options) -> Source:
     with zipfile.ZipFile(path) as archive:
         members = _members(archive)
     x, how = _feature_member(members, columns)
-    layout = images.layout(x.shape, x.name)
-    options.notes.layout = layout.value
+    layout = _layout(x, options)
+    options.notes.layout = None if layout is None else layout.value
     found = parts.assign([name for name in members if name != x.name], columns)
     for name in found.names:
         if members[name].shape not in ((x.shape[0],), (x.shape[0], 1)):
@@ -66,10 +67,11 @@ def open_source(path: Path, options: Options) -> Source:
         rows=x.shape[0],
         exact=True,
         label_column=found.label,
+        rows_column=x.name,
         record_column=found.record_id,
         subject_column=found.subject_id,
         columns=parts.describe(list(members), columns, found, [x.name], how),
-        chunks=_chunks(path, members, x, layout, how, found),
+        chunks=_chunks(path, members, x, layout, how, found, options),
     )
 
 
@@ -120,27 +122,36 @@ def _feature_member(members: dict[str, _Member], columns: Columns) -> tuple[_Mem
     return x, Recognised.DECLARED if asked else Recognised.NAME
 
 
+def _layout(x: _Member, options: Options) -> Layout | None:
+    """What the axes mean; None for rows of a kind that has axes of its own."""
+    options.check_type(x.dtype.kind, column=x.name)
+    if options.kind is None or len(options.kind.input.axes) == _IMAGE_AXES:
+        return images.layout(x.shape, x.name)
+    options.check_axes(x.shape[1:], column=x.name)
+    return Layout.TABLE if len(x.shape) == 2 else None
+
+
 def _chunks(
     path: Path,
     members: dict[str, _Member],
     x: _Member,
-    layout: Layout,
+    layout: Layout | None,
     how: Recognised,
     found: Parts,
+    options: Options,
 ) -> Iterator[Chunk]:
     table = layout == Layout.TABLE
     names = [f"{x.name}[{position}]" for position in range(x.shape[1])] if table else []
-    watch = numbers.Watch(parts.watched(names, how))
+    watch = numbers.Watch(options.watched(parts.watched(names, how)))
     with zipfile.ZipFile(path) as archive:
-        are_bytes = x.dtype.kind != "f" and all(map(numbers.are_bytes, _pieces(archive, x)))
-        dtype = np.dtype(np.uint8 if are_bytes else np.float32)
+        dtype = options.dtype or _smallest(archive, x)
         columns = {name: _whole(archive, members[name]) for name in found.names}
         start = 0
         for piece in _pieces(archive, x):
             here = slice(start, start + len(piece))
             watch.see_all(names, piece)
             rows = numbers.stored(
-                images.channels_first(piece, layout),
+                piece if layout is None else images.channels_first(piece, layout),
                 dtype,
                 first=start + 1,
                 name=f"{x.name}[{{}}]".format,
@@ -148,6 +159,11 @@ def _chunks(
             yield values.chunk(rows, found, _texts(columns, here), first=start + 1)
             start += len(piece)
     watch.refuse()
+
+
+def _smallest(archive: zipfile.ZipFile, x: _Member) -> np.dtype[Any]:
+    are_bytes = x.dtype.kind != "f" and all(map(numbers.are_bytes, _pieces(archive, x)))
+    return np.dtype(np.uint8 if are_bytes else np.float32)
 
 
 def _pieces(archive: zipfile.ZipFile, member: _Member) -> Iterator[npt.NDArray[Any]]:

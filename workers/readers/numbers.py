@@ -25,8 +25,10 @@ def stored(
     """Return ``values`` (k, …) in the dtype of the store; what float32 cannot hold is infinite.
 
     ``first`` is the row number of [0], ``name`` gives the column of a position within a row.
-    Raise ``ReadError`` for a large number that would become another one.
+    Raise ``ReadError`` for a number that would become another one.
     """
+    if dtype.kind == "i":
+        return _integers(values, dtype, first=first, name=name)
     with np.errstate(over="ignore", invalid="ignore"):
         found = np.ascontiguousarray(values, dtype=dtype)
         wrong = _changed(values, found)
@@ -40,6 +42,23 @@ def stored(
             column=name(int(position)),
         )
     return found
+
+
+def _integers(
+    values: npt.NDArray[Any], dtype: np.dtype[Any], *, first: int, name: Callable[[int], str]
+) -> npt.NDArray[Any]:
+    limits = np.iinfo(dtype)
+    fits = (values >= limits.min) & (values <= limits.max)
+    if values.dtype.kind == "f":
+        fits &= np.floor(values) == values
+    if not fits.all():
+        row, position = np.argwhere(~fits.reshape(len(fits), -1))[0]
+        raise ReadError(
+            f"expected a whole number of {8 * dtype.itemsize} bits",
+            row=first + int(row),
+            column=name(int(position)),
+        )
+    return np.ascontiguousarray(values, dtype=dtype)
 
 
 def _changed(values: npt.NDArray[Any], found: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:

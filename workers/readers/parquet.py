@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from workers.readers import images, numbers, parts, values
 from workers.readers.contract import (
     Chunk,
     Column,
-    Columns,
     Options,
     Parts,
     ReadError,
@@ -38,6 +38,8 @@ class _Layout:
     features: list[str]
     recognised: Recognised
     columns: list[Column]
+    #: The one feature is a column of lists: a row of the array each.
+    lists: bool = False
 
 
 def open_source(path: Path, options: Options) -> Source:
@@ -47,7 +49,7 @@ def open_source(path: Path, options: Options) -> Source:
     """
     # Otherwise it keeps all that it has read of the file.
     file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    layout = _layout(file.schema_arrow, options.columns)
+    layout = _layout(file.schema_arrow, options)
     return Source(
         path=path,
         format="parquet",
@@ -56,14 +58,16 @@ def open_source(path: Path, options: Options) -> Source:
         label_column=layout.parts.label,
         record_column=layout.parts.record_id,
         subject_column=layout.parts.subject_id,
-        feature_names=layout.features or None,
+        feature_names=None if layout.lists else layout.features or None,
+        rows_column=layout.features[0] if layout.lists else "x",
         columns=layout.columns,
         class_names=_class_names(file.schema_arrow, layout.parts.label),
         chunks=_chunks(file, layout, options),
     )
 
 
-def _layout(schema: pa.Schema, columns: Columns) -> _Layout:
+def _layout(schema: pa.Schema, options: Options) -> _Layout:
+    columns = options.columns
     names, nested = schema.names, _nested_names(schema)
     found = parts.assign(names, columns, nested=nested)
     parts.refuse_index(_pandas_index(schema), columns, found)
@@ -78,8 +82,10 @@ def _layout(schema: pa.Schema, columns: Columns) -> _Layout:
     if image is not None:
         described = parts.describe(names, columns, found, [image[0]], image[1])
         return _Layout(found, image[0], [], image[1], described)
-    features, how = _features(schema, columns, found)
-    return _Layout(found, None, features, how, parts.describe(names, columns, found, features, how))
+    features, how = _features(schema, options, found)
+    described = parts.describe(names, columns, found, features, how)
+    lists = len(features) == 1 and _is_list(schema.field(features[0]).type)
+    return _Layout(found, None, features, how, described, lists)
 
 
 def _pandas_index(schema: pa.Schema) -> list[str]:
@@ -122,11 +128,20 @@ def _is_binary(found: pa.DataType) -> bool:
     return bool(pa.types.is_binary(found) or pa.types.is_large_binary(found))
 
 
-def _features(schema: pa.Schema, columns: Columns, found: Parts) -> tuple[list[str], Recognised]:
+def _is_list(found: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(found) for is_kind in kinds)
+
+
+def _features(schema: pa.Schema, options: Options, found: Parts) -> tuple[list[str], Recognised]:
     names = schema.names
     types = dict(zip(names, schema.types, strict=True))
-    features, how = parts.features(names, columns, found)
+    features, how = parts.features(names, options.columns, found)
+    if options.kind is not None and len(features) == 1 and _is_list(types[features[0]]):
+        types[features[0]] = types[features[0]].value_type
     for name in features:
+        if pa.types.is_floating(types[name]):
+            options.check_type("f", column=name)
         if not any(
             is_kind(types[name])
             for is_kind in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
@@ -141,21 +156,55 @@ def _features(schema: pa.Schema, columns: Columns, found: Parts) -> tuple[list[s
 
 def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator[Chunk]:
     with file:
-        small = bool(layout.features) and _are_bytes(file, layout.features)
-        dtype = np.dtype(np.uint8 if small else np.float32)
-        watch = numbers.Watch(parts.watched(layout.features, layout.recognised))
+        dtype = options.dtype or _smallest(file, layout)
+        watch = numbers.Watch(options.watched(parts.watched(layout.features, layout.recognised)))
         decoder = images.Decoder(options, column=layout.image or "")
         names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
         first = 1
         rows = _IMAGE_ROWS if layout.image else _NUMBER_ROWS
         for batch in _batches(file, sorted(names), rows):
-            if layout.image:
+            if layout.lists:
+                x = _rows(batch, layout.features[0], dtype, first=first)
+            elif layout.image:
                 x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
             else:
                 x = matrix(batch, layout.features, dtype, first=first, watch=watch)
             yield values.chunk(x, layout.parts, _values(batch), first=first)
             first += batch.num_rows
         watch.refuse()
+
+
+def _smallest(file: pq.ParquetFile, layout: _Layout) -> np.dtype[Any]:
+    small = bool(layout.features) and not layout.lists and _are_bytes(file, layout.features)
+    return np.dtype(np.uint8 if small else np.float32)
+
+
+def _rows(
+    batch: pa.RecordBatch, name: str, dtype: np.dtype[Any], *, first: int
+) -> np.ndarray[Any, Any]:
+    """Lists of a column, all as long as the first one, as (k, length) of ``dtype``."""
+    column = batch.column(name)
+    if column.null_count:
+        row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+        raise ReadError("the list is missing; fill it in or drop the row", row=row, column=name)
+    lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+    uneven = np.flatnonzero(lengths != lengths[0])
+    if len(uneven) or not lengths[0]:
+        raise ReadError(
+            "the list is empty or not as long as the ones before; pad all lists to one length",
+            row=first + int(uneven[0] if len(uneven) else 0),
+            column=name,
+        )
+    values = column.flatten()
+    if values.null_count:
+        place = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
+        raise ReadError(
+            "a number of the list is missing; fill it in or drop the row",
+            row=first + place // int(lengths[0]),
+            column=name,
+        )
+    found = values.to_numpy(zero_copy_only=False).reshape(len(lengths), -1)
+    return numbers.stored(found, dtype, first=first, name=f"{name}[{{}}]".format)
 
 
 def _batches(file: pq.ParquetFile, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -40,6 +40,7 @@ def opened(
     classes: int | None = None,
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
+    input: Mapping[str, Any] | None = None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Source]:
     """Open a source as ``readers.open_source`` does, read by another process until this is left.
@@ -54,17 +55,19 @@ def opened(
         "classes": classes,
         "resize": resize,
         "id_case": id_case,
+        "input": None if input is None else dict(input),
     }
-    notes = Notes()
+    notes, kept = Notes(), dict[str, Any]()
     with contextlib.closing(_told(asked, waiting)) as told:
         facts = frames.source_facts(next(told))
-        yield Source(path=path, chunks=_chunks(told, notes), notes=notes, **facts)
+        yield Source(path=path, chunks=_chunks(told, notes, kept), notes=notes, input=kept, **facts)
 
 
-def _chunks(told: Iterator[frames.Frame], notes: Notes) -> Iterator[Chunk]:
+def _chunks(told: Iterator[frames.Frame], notes: Notes, kept: dict[str, Any]) -> Iterator[Chunk]:
     for frame in told:
         if frame.kind == "end":
-            vars(notes).update(frame.facts)
+            vars(notes).update(frame.facts["notes"])
+            kept.update(frame.facts["input"])
         else:
             yield frames.chunk(frame)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -48,6 +48,8 @@ class Ingested:
     format: str
     record_id_origin: Origin
     id_case: Case | None
+    #: The kind of the rows, and what follows from it (``inputs.facts``).
+    input: Mapping[str, Any]
     record_ids: Sequence[str] = field(repr=False)
     subject_ids: Sequence[str] | None = field(repr=False)
     labels: npt.NDArray[np.int64] = field(repr=False)
@@ -65,6 +67,7 @@ def read_into_store(
     classes: int | None = None,
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
+    input: Mapping[str, Any] | None = None,
     seed: int = 0,
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
     leave_out: LeaveOut | None = None,
@@ -72,6 +75,8 @@ def read_into_store(
 ) -> Ingested:
     """Read and check a file and write its rows into ``rows``; on any error nothing is left.
 
+    ``input`` says what the rows are: the ``name`` and ``options`` of an installed kind (default:
+    images, where they have three axes, or a table).
     With None for ``rows`` nothing is stored, and the key is empty (``inspect``).
     ``leave_out`` is asked for every chunk which of its rows (k,) are not to be kept; they are
     counted in the report as suppressed.
@@ -90,6 +95,7 @@ def read_into_store(
         classes=classes,
         resize=resize,
         id_case=id_case,
+        input=input,
         waiting=shown.again,
     ) as source:
         chunks = _kept(source, seen, leave_out, shown)
@@ -120,6 +126,7 @@ def read_into_store(
             size_bytes=written.size_bytes,
             format=source.format,
             id_case=id_case,
+            input=source.input,
             record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
             record_ids=seen.record_ids or seen.generated_ids(),
             subject_ids=seen.subject_ids or None,

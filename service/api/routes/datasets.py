@@ -60,6 +60,15 @@ class ColumnsGiven(schemas.Body):
     )
 
 
+class InputGiven(schemas.Body):
+    """What the rows are, where they are neither images nor a table."""
+
+    name: str = Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$", examples=["table"])
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="what the kind asks about its rows: GET /v1/inputs"
+    )
+
+
 class FractionsGiven(schemas.Body):
     """Shares of the splits that are drawn when no column says them."""
 
@@ -84,6 +93,9 @@ class DatasetGiven(schemas.Body):
     columns: ColumnsGiven = Field(default_factory=ColumnsGiven)
     classes: int | None = Field(
         None, ge=2, le=100_000, description="number of classes; left out: from the labels"
+    )
+    input: InputGiven | None = Field(
+        None, description="left out: images, where rows have three axes, or a table"
     )
     resize: tuple[Side, Side] | None = Field(
         None, description="height and width to which images of different sizes are brought"

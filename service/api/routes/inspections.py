@@ -57,6 +57,16 @@ class NotesView(BaseModel):
     suppressed: int = Field(0, description="rows left out because they were forgotten before")
 
 
+class InputView(BaseModel):
+    """What the rows are."""
+
+    name: str = Field(description="image, table or an installed kind: GET /v1/inputs")
+    options: dict[str, Any] = Field(description="what the source stated about them")
+    parameters: dict[str, int] = Field(
+        description="parameters of an architecture that they decide, where it has them"
+    )
+
+
 class ReportView(BaseModel):
     """How a source was read."""
 
@@ -64,9 +74,10 @@ class ReportView(BaseModel):
     class_names: list[str] | None = Field(description="where the source names its classes")
     notes: NotesView
     ids: IdsView
+    input: InputView | None = Field(description="what the rows are; null: not known yet")
     scale: float | None = Field(
         description="by which models multiply the rows unless their transform says otherwise: "
-        "1/255 for images of bytes, 1 for tables"
+        "1/255 for images of bytes, 1 for tables; null: they take no transform"
     )
 
 

@@ -46,6 +46,21 @@ class MethodView(CapabilityView):
     )
 
 
+class InputKindView(CapabilityView):
+    """A kind of input: what the rows of a dataset are."""
+
+    options_schema: dict[str, Any] = Field(
+        description="JSON schema (2020-12) of what a source states about its rows"
+    )
+    axes: list[str] = Field(description="axes of one row")
+    dtypes: list[str] = Field(description="type in the store; of uint8 and float32 the smallest")
+    scales: dict[str, float] = Field(
+        description="by dtype, what models multiply rows by unless their transform says "
+        "otherwise; empty: they take no transform"
+    )
+    decides: list[str] = Field(description="parameters of an architecture that datasets decide")
+
+
 class GateView(CapabilityView):
     """A gate of the verification; its summary is the question that it answers."""
 
@@ -105,7 +120,18 @@ def list_recipes(_: Reading, session: deps.Reader, paging: pagination.Asked) -> 
 def list_gates(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     rows = capabilities.page(session, "gate", after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.name)
-    return {**page, "items": [_gate(row) for row in page["items"]]}
+    return {**page, "items": [_with_details(row) for row in page["items"]]}
+
+
+@router.get(
+    "/inputs",
+    response_model=pagination.Page[InputKindView],
+    summary="List the kinds of input with the schema of what a source states about its rows",
+)
+def list_inputs(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    rows = capabilities.page(session, "input", after=paging.after(str), limit=paging.fetch)
+    page = paging.page(rows, key=lambda row: row.name)
+    return {**page, "items": [_with_details(row) for row in page["items"]]}
 
 
 @router.get(
@@ -134,6 +160,6 @@ def _method(row: Capability) -> dict[str, Any]:
     }
 
 
-def _gate(row: Capability) -> dict[str, Any]:
+def _with_details(row: Capability) -> dict[str, Any]:
     shown = CapabilityView.model_validate(row).model_dump()
     return {**shown, **row.details}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -16,17 +16,13 @@ from service.ledger.registry.policy import MethodChoice, Policy
 #: Name under which the one recipe is announced.
 RECIPE = "default"
 
-#: Parameters of an architecture that the dataset decides, by the place in the shape of its rows
-#: (channels, height, width).
-_OF_IMAGES = {"channels": 0, "image_height": 1, "image_width": 2}
-
 
 def architecture(
     session: Session, name: str, parameters: Mapping[str, Any], *, dataset: Dataset
 ) -> dict[str, Any]:
     """Return the architecture with every parameter; those that the dataset decides come from it."""
     schema = capabilities.get(session, "architecture", name).options_schema
-    decided = _decided(name, schema.get("properties", {}), dataset)
+    decided = _decided(session, name, schema.get("properties", {}), dataset)
     given = capabilities.check(
         session,
         "architecture",
@@ -44,10 +40,22 @@ def architecture(
 
 
 def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
-    """Return scale, mean and std; without a scale that of ``default_scale``."""
+    """Return scale, mean and std, without a scale that of the dataset's kind of input.
+
+    Nothing where its rows are no quantities.
+    """
+    kind = _kind(dataset)
     scale = given.get("scale")
+    if kind["scale"] is None:
+        if any(value is not None for value in given.values()):
+            raise Unprocessable(
+                f"the rows of this dataset are {kind['name']}, which take no transform; leave it "
+                "out",
+                field="transform",
+            )
+        return {}
     if scale is None:
-        scale = default_scale(dataset.shape or [], dataset.dtype)
+        scale = kind["scale"]
     mean = list(given.get("mean") or [0.0])
     std = list(given.get("std") or [1.0])
     channels = (dataset.shape or [1])[0]
@@ -63,12 +71,22 @@ def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
     return {"scale": scale, "mean": mean, "std": std}
 
 
-def default_scale(shape: Sequence[int], dtype: str | None) -> float:
-    """Return 1/255 for images stored as bytes and 1 for anything else.
+def input_of(dataset: Dataset) -> dict[str, Any]:
+    """Return the kind of input of a dataset's rows, as a model keeps it."""
+    kind = _kind(dataset)
+    return {"name": kind["name"], "options": kind["options"]}
 
-    The small whole numbers of a table are bytes too, and they mean what they say: 1 is not 1/255.
-    """
-    return 1 / 255 if len(shape) == 3 and dtype == "uint8" else 1.0
+
+def check_input(session: Session, given: Mapping[str, Any] | None) -> None:
+    """Refuse a kind of input that no worker has, or options that its schema refuses."""
+    if given is not None:
+        stated = given.get("options") or {}
+        capabilities.check(session, "input", given["name"], stated, field="input.options")
+
+
+def _kind(dataset: Dataset) -> dict[str, Any]:
+    assert dataset.input is not None  # a model is of a dataset that is ready
+    return dataset.input
 
 
 def recipe(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,19 +155,22 @@ def _require_log_kept(session: Session, given: Policy, choice: MethodChoice, *, 
         )
 
 
-def _decided(name: str, properties: Mapping[str, Any], dataset: Dataset) -> dict[str, int]:
+def _decided(
+    session: Session, name: str, properties: Mapping[str, Any], dataset: Dataset
+) -> dict[str, int]:
     """Return the parameters among ``properties`` that the dataset decides, with their values."""
-    shape = dataset.shape or []
-    wanted = [parameter for parameter in _OF_IMAGES if parameter in properties]
-    if wanted and len(shape) != 3:
+    kind = _kind(dataset)
+    decides = {one.name: one.details["decides"] for one in capabilities.page(session, "input")}
+    others = {word for words in decides.values() for word in words} - kind["parameters"].keys()
+    if foreign := sorted(others & properties.keys()):
+        kinds = sorted(one for one, words in decides.items() if set(foreign) <= set(words))
         raise Unprocessable(
-            f"the architecture {name} takes images (channels, height, width); the rows of this "
-            f"dataset have the shape {shape}; choose another one, see GET /v1/architectures",
+            f"the architecture {name} takes rows of the kind {' or '.join(kinds)} (it has the "
+            f"parameter {foreign[0]}); those of this dataset are {kind['name']}, of the shape "
+            f"{dataset.shape}; choose another one, see GET /v1/architectures",
             field="architecture.name",
         )
-    decided = {parameter: shape[_OF_IMAGES[parameter]] for parameter in wanted}
-    if "inputs" in properties:
-        decided["inputs"] = math.prod(shape)
+    decided = {word: value for word, value in kind["parameters"].items() if word in properties}
     if "classes" in properties and dataset.classes is not None:
         decided["classes"] = max(2, dataset.classes)
     return decided

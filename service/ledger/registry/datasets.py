@@ -45,6 +45,8 @@ class Ingested:
     classes: int
     record_id_origin: Origin
     subject_id_origin: Origin
+    #: The kind of its rows: ``name``, ``options``, ``parameters`` that they decide, ``scale``.
+    input: Mapping[str, Any]
     id_case: Case | None = None
     report: Report = field(default_factory=Report)
 
@@ -65,6 +67,7 @@ def create(
 
     ``source`` says where from and how: path, format, columns, classes, seed, fractions.
     """
+    choices.check_input(session, source.get("input"))
     known = find(session, name)
     if known is not None:
         return _again(session, known, source=source, actor=actor, now=now)
@@ -153,7 +156,6 @@ def describe(session: Session, dataset: Dataset) -> dict[str, Any]:
         *("name", "status", "progress", "error", "source", "rows", "shape", "dtype", "classes"),
         *("revision", "created_at", "ready_at", "withdrawn_at", "purged_at"),
     )
-    ready = dataset.status == DatasetStatus.READY
     return {
         **{field: getattr(dataset, field) for field in shown},
         "splits": counted.splits,
@@ -164,7 +166,7 @@ def describe(session: Session, dataset: Dataset) -> dict[str, Any]:
             record_id=dataset.record_id_origin,
             subject_id=dataset.subject_id_origin,
             id_case=dataset.id_case,
-            scale=choices.default_scale(dataset.shape or [], dataset.dtype) if ready else None,
+            input=dataset.input,
         ),
     }
 
@@ -175,7 +177,7 @@ def describe_report(
     record_id: Origin | None,
     subject_id: Origin | None,
     id_case: Case | None,
-    scale: float | None,
+    input: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Return how a source was read in its public form."""
     return {
@@ -183,7 +185,8 @@ def describe_report(
         "class_names": report.class_names,
         "notes": dict(report.notes),
         "ids": {"record_id": record_id, "subject_id": subject_id, "case": id_case},
-        "scale": scale,
+        "input": input and {part: input[part] for part in ("name", "options", "parameters")},
+        "scale": input and input["scale"],
     }
 
 
@@ -224,6 +227,7 @@ def complete(
     dataset.record_id_origin = ingested.record_id_origin
     dataset.subject_id_origin = ingested.subject_id_origin
     dataset.id_case = ingested.id_case
+    dataset.input = dict(ingested.input)
     dataset.status = DatasetStatus.READY
     dataset.progress = 1.0
     dataset.error = None

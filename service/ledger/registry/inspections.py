@@ -16,6 +16,7 @@ from service.errors import NotFound
 from service.ledger.database import ids
 from service.ledger.database.states import InspectionStatus
 from service.ledger.database.tables import DatasetInspection
+from service.ledger.registry import choices
 
 #: How long an inspection can be looked at.
 KEPT = timedelta(hours=1)
@@ -25,6 +26,7 @@ _LONGEST_ERROR = 2_000
 
 def create(session: Session, *, source: Mapping[str, Any], now: datetime) -> DatasetInspection:
     """Ask for a dry run of ``source`` (see ``datasets.create``), and remove old ones."""
+    choices.check_input(session, source.get("input"))
     session.execute(delete(DatasetInspection).where(DatasetInspection.created_at < now - KEPT))
     made = DatasetInspection(
         id=ids.new("insp"), status=InspectionStatus.WAITING, source=dict(source), created_at=now

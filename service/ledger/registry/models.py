@@ -45,6 +45,7 @@ def create(
         name=name,
         dataset_id=on.id,
         architecture=choices.architecture(session, architecture, parameters, dataset=on),
+        input=choices.input_of(on),
         transform=choices.transform(transform, dataset=on),
         recipe=choices.recipe(session, recipe),
         policy=choices.policy(session, policy),

@@ -41,7 +41,10 @@ def measure_of(store: Path, *, excluded: Sequence[int] = ()) -> measure.Request:
         ),
         data_revision=0,
         model=parts.Model(
-            architecture=parts.Architecture(name="mlp", parameters={}), transform={}, recipe={}
+            architecture=parts.Architecture(name="mlp", parameters={}),
+            input=parts.Input(name="image", options={}),
+            transform={},
+            recipe={},
         ),
         digest="a",
     )

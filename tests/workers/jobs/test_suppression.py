@@ -365,3 +365,25 @@ def test_an_interrupted_overwriting_suppresses_each_row_once(
         assert session.get_one(DeletionRequest, request).status == RequestStatus.COMPLETED
         assert [one.row for one in session.scalars(select(Suppression))] == [5]
     assert shop.left_out("visits-2", path) == 1
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
+def test_a_row_is_known_in_every_type_that_holds_it(dtype: str) -> None:
+    """The same file may be stored in another type: by a kind of input, or by one more row."""
+    values = {
+        "uint8": [[1, 255]],
+        "float32": [[1, 255], [0.5, 2], [-3, 7], [3e9, 0]],
+        "int32": [[1, 255], [-3, 7], [2**24 + 1, 0]],
+    }[dtype]
+    x = np.array(values, dtype)
+    found = {str(other.dtype): places.tolist() for places, other in suppression._as_stored(x)}
+    assert (
+        found
+        == {
+            "uint8": {"uint8": [0], "float32": [0], "int32": [0]},
+            "float32": {"uint8": [0], "float32": [0, 1, 2, 3], "int32": [0, 2]},
+            "int32": {"uint8": [0], "float32": [0, 1], "int32": [0, 1, 2]},
+        }[dtype]
+    )
+    for places, other in suppression._as_stored(x):
+        assert np.array_equal(other.astype(np.float64), x[places].astype(np.float64))

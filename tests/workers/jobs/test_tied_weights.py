@@ -45,6 +45,7 @@ def build(parameters):
 
 MODEL = parts.Model(
     architecture=parts.Architecture(name="tied", parameters={}),
+    input=parts.Input(name="image", options={}),
     transform={"scale": 1 / 16, "mean": [0.0], "std": [1.0]},
     recipe={},
 )

@@ -28,6 +28,9 @@ class Dataset(Base):
     rows: Mapped[int | None]
     shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     dtype: Mapped[str | None] = mapped_column(String(16))
+    #: The kind of its rows once it is ready: ``name``, ``options`` as the source stated them,
+    #: ``parameters`` of an architecture that they decide, ``scale`` (NULL: they take no transform).
+    input: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     classes: Mapped[int | None]
     #: Rows of each split, by its name: they never change, and counting them reads every record.
     split_rows: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))

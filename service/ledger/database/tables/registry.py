@@ -69,6 +69,8 @@ class Model(Base):
     name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
     architecture: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: {name, options} of the kind of input of its dataset's rows.
+    input: Mapped[dict[str, Any]] = mapped_column(JSON, nullable=True)
     transform: Mapped[dict[str, Any]] = mapped_column(JSON)
     recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)

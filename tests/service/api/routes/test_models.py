@@ -88,7 +88,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"architecture": {"name": "lenet5", "parameters": {"classes": 3}}}, "must be 10"),
     ({"architecture": {"name": "lenet5", "parameters": {"channels": 3}}}, "must be 1"),
     ({"architecture": {"name": "os.system"}}, "unknown-capability"),
-    ({"dataset": "table"}, "takes images"),
+    ({"dataset": "table"}, "the kind image"),
     ({"recipe": {"learning_rate": -1}}, "recipe.learning_rate"),
     ({"recipe": {"speed": 1}}, "recipe"),
     ({"recipe": {"optimiser": "magic"}}, "one of"),

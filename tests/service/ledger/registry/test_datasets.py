@@ -22,6 +22,7 @@ from service.ledger.registry import datasets, records
 from service.ledger.registry.datasets import Counts, Ingested
 from service.ledger.registry.records import Row
 from tests.factories import NOW
+from unlearning import inputs
 
 FOUND = Ingested(
     array_key="b" * 64,
@@ -31,6 +32,7 @@ FOUND = Ingested(
     classes=5,
     record_id_origin=Origin.SOURCE,
     subject_id_origin=Origin.SOURCE,
+    input=inputs.facts(inputs.kind("image", {}), (3, 4, 4), "uint8"),
 )
 
 

@@ -149,10 +149,10 @@ def test_a_class_that_went_whole_spends_no_drift_budget(session: Session, model:
 
 def test_a_transform_defaults_to_the_kind_of_rows(session: Session, data: Dataset) -> None:
     assert choices.transform({}, dataset=data)["scale"] == 1 / 255
-    shape, data.shape = data.shape, [30]  # counts and flags of a table, not brightness
-    assert choices.transform({}, dataset=data)["scale"] == 1.0
-    data.shape = shape
-    data.dtype = "float32"
+    # Counts and flags of a table are no brightness.
+    table = factories.dataset(session, shape=[30])
+    assert choices.transform({}, dataset=table)["scale"] == 1.0
+    data = factories.dataset(session, dtype="float32")
     assert choices.transform({}, dataset=data) == {"scale": 1.0, "mean": [0.0], "std": [1.0]}
     given = {"scale": 2.0, "mean": [1.0], "std": [3.0]}
     assert choices.transform(given, dataset=data) == given

@@ -1,0 +1,110 @@
+"""Modules of one kind: the files of a package of ours, and what installed packages add to them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Generic, TypeVar
+
+from unlearning.errors import BadDeclaration, UnknownName
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Installed(Generic[T]):
+    """What can be used, by name in alphabetical order, and for every other one why it cannot."""
+
+    found: dict[str, T]
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group(Generic[T]):
+    """The modules of ``package``, and those declared as entry points of the group of that name.
+
+    Our own come first: an installed package may add a name, never replace one. Only installed
+    packages are looked at: an import path never comes from a request.
+    """
+
+    package: str
+    #: What one of them is called in messages.
+    word: str
+    #: From a name and its module to what it declares; raises ``BadDeclaration`` with what is wrong.
+    read: Callable[[str, ModuleType], T]
+    #: What the names of installed packages look like.
+    spelling: str = r"[a-z][a-z0-9_]{0,63}"
+
+    def names(self) -> list[str]:
+        """Return all names in alphabetical order, without importing a module."""
+        return sorted({*self._ours(), *self._others()})
+
+    def get(self, name: str) -> T:
+        """Return the one called ``name``.
+
+        ``UnknownName`` names those that there are; ``BadDeclaration`` says what is wrong with it.
+        """
+        if name in self._ours():
+            return self.read(name, importlib.import_module(f"{self.package}.{name}"))
+        if name not in (others := self._others()):
+            there = ", ".join(self.names())
+            raise UnknownName(f"no {self.word} is called {name!r}; there are: {there}")
+        return self._theirs(name, others[name])
+
+    def installed(self) -> Installed[T]:
+        """Return all that can be used, and why the others are left out."""
+        found = {name: self.get(name) for name in self._ours()}
+        refused = []
+        for name, points in sorted(self._others().items()):
+            try:
+                found[name] = self._theirs(name, points)
+            except BadDeclaration as error:
+                refused.append(str(error))
+        return Installed(dict(sorted(found.items())), tuple(refused))
+
+    def _theirs(self, name: str, points: Sequence[metadata.EntryPoint]) -> T:
+        try:
+            if name in self._ours():
+                raise BadDeclaration("the service has one of this name: give it another")
+            if len(points) > 1:
+                raise BadDeclaration("each of these packages declares it: keep one of them")
+            if not re.fullmatch(self.spelling, name):
+                raise BadDeclaration(f"its name must be of the form {self.spelling}")
+            return self.read(name, _load(points[0]))
+        except BadDeclaration as error:
+            packages = ", ".join(sorted(_package(point) for point in points))
+            raise BadDeclaration(
+                f"the {self.word} {name!r} of {packages} is left out: {error}"
+            ) from None
+
+    def _ours(self) -> list[str]:
+        where = importlib.import_module(self.package).__path__
+        return sorted(m.name for m in pkgutil.iter_modules(where) if not m.name.startswith("_"))
+
+    def _others(self) -> dict[str, list[metadata.EntryPoint]]:
+        found: dict[str, list[metadata.EntryPoint]] = {}
+        for point in metadata.entry_points(group=self.package):
+            if point.value != f"{self.package}.{point.name}":
+                found.setdefault(point.name, []).append(point)
+        return found
+
+
+def _load(point: metadata.EntryPoint) -> ModuleType:
+    try:
+        found = point.load()
+    except Exception as error:  # whatever somebody's module raises while it is imported
+        raise BadDeclaration(
+            f"its module cannot be imported ({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(found, ModuleType):
+        raise BadDeclaration("its entry point must be a module")
+    return found
+
+
+def _package(point: metadata.EntryPoint) -> str:
+    return "an unknown package" if point.dist is None else f"{point.dist.name} {point.dist.version}"

@@ -318,3 +318,40 @@ def test_requests_that_share_a_list_have_one_each_in_the_schema_of_before(
     with bare_database.connect() as connection:
         found = connection.execute(text("SELECT id, listed_by FROM deletion_requests"))
         assert all(request_id == listed_by for request_id, listed_by in found)
+
+
+def test_records_that_were_excluded_before_are_listed_by_the_migration(
+    bare_database: Engine,
+) -> None:
+    schema.upgrade(bare_database, revision="0032")
+    values = "'r' || {row}, {row}, 0, 0"
+    with bare_database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO datasets (id, name, status, source, revision, progress, created_at)"
+                " VALUES (1, 'd', 'ready', '{}', 9, 1, '2026-01-01 00:00:00+00')"
+            )
+        )
+        for row, revision, erased in (
+            (0, "NULL", "NULL"),
+            (1, "3", "'2026-01-02 00:00:00+00'"),
+            (2, "9", "NULL"),
+        ):
+            connection.execute(
+                text(
+                    "INSERT INTO records (dataset_id, record_id, row, label, split,"
+                    " excluded_revision, erased_at)"
+                    f" VALUES (1, {values.format(row=row)}, {revision}, {erased})"
+                )
+            )
+    schema.upgrade(bare_database)
+    listed = "SELECT revision, row, standing FROM exclusions ORDER BY row"
+    with bare_database.begin() as connection:
+        assert [tuple(one) for one in connection.execute(text(listed))] == [
+            (3, 1, False),
+            (9, 2, True),
+        ]
+    schema.downgrade(bare_database, revision="0032")
+    with bare_database.begin() as connection:
+        kept = "SELECT row, excluded_revision FROM records ORDER BY row"
+        assert [tuple(one) for one in connection.execute(text(kept))] == [(0, None), (1, 3), (2, 9)]

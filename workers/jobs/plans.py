@@ -19,6 +19,7 @@ from service.ledger.database.tables import (
     BatchRecord,
     Dataset,
     Erasure,
+    Exclusion,
     Model,
     Record,
     RecordListRow,
@@ -28,7 +29,7 @@ from service.ledger.obligations import erasures
 from service.ledger.registry import datasets, lineage, methods, versions
 from service.ledger.registry.methods import Announced
 from service.ledger.registry.policy import MethodChoice, Policy
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from service.messages import parts, unlearn
 
 AUDIT_SPLIT = 2
@@ -353,10 +354,8 @@ def excluded_rows(
 
     Only those excluded after the revision ``after``.
     """
-    wanted = [Record.dataset_id == dataset_id, Record.excluded_revision > after]
-    if revision is not None:
-        wanted.append(Record.excluded_revision <= revision)
-    return list(session.scalars(select(Record.row).where(*wanted).order_by(Record.row)))
+    wanted = exclusions.rows(dataset_id, after=after, until=revision)
+    return list(session.scalars(wanted.order_by(Exclusion.row)))
 
 
 def excluded_up_to(session: Session, start: Version) -> list[int]:

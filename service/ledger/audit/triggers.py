@@ -1,11 +1,12 @@
-"""Triggers by which the database itself keeps the audit chain append-only and in order.
+"""Triggers: the database itself keeps the audit chain append-only, and ``exclusions`` up to date.
 
-On PostgreSQL a function appends lines as well: a client that chained them itself would hold the
-chain's head while it waits for answers.
+On PostgreSQL a function appends audit lines as well: a client that chained them itself would hold
+the chain's head while it waits for answers.
 
-The first migration makes them; tables made directly from the models get the same ones. They stop
-mistakes and a stolen application password, not a database owner: for that there is
-``chain.verify`` and the signed head.
+The migrations make them; tables made directly from the models get the same ones. Those of the chain
+stop mistakes and a stolen application password, not a database owner: for that there is
+``chain.verify`` and the signed head. Those on ``records`` keep what ``exclusions`` says of them, as
+the database keeps an index.
 """
 
 from __future__ import annotations
@@ -47,6 +48,26 @@ SQLITE = (
     """
     CREATE TRIGGER audit_head_no_delete BEFORE DELETE ON audit_head
     BEGIN SELECT RAISE(ABORT, 'the head of the audit chain stays'); END
+    """,
+    """
+    CREATE TRIGGER records_excluded AFTER UPDATE OF excluded_revision ON records
+    WHEN OLD.excluded_revision IS NOT NEW.excluded_revision
+    BEGIN
+        DELETE FROM exclusions WHERE dataset_id = OLD.dataset_id
+            AND revision = OLD.excluded_revision AND row = OLD.row;
+        INSERT INTO exclusions (dataset_id, revision, row, standing)
+            SELECT NEW.dataset_id, NEW.excluded_revision, NEW.row, NEW.erased_at IS NULL
+            WHERE NEW.excluded_revision IS NOT NULL;
+    END
+    """,
+    """
+    CREATE TRIGGER records_overwritten AFTER UPDATE OF erased_at ON records
+    WHEN OLD.excluded_revision IS NEW.excluded_revision
+        AND (OLD.erased_at IS NULL) <> (NEW.erased_at IS NULL)
+    BEGIN
+        UPDATE exclusions SET standing = NEW.erased_at IS NULL WHERE dataset_id = NEW.dataset_id
+            AND revision = NEW.excluded_revision AND row = NEW.row;
+    END
     """,
 )
 
@@ -150,6 +171,35 @@ POSTGRESQL = (
         ) WITH ORDINALITY AS lines(actor, action, subject, data, hash, n)
         ORDER BY n;
     END $$
+    """,
+    """
+    CREATE OR REPLACE FUNCTION records_exclusion() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF OLD.excluded_revision = NEW.excluded_revision THEN
+            UPDATE exclusions SET standing = NEW.erased_at IS NULL
+            WHERE dataset_id = NEW.dataset_id AND revision = NEW.excluded_revision
+                AND exclusions.row = NEW.row;
+            RETURN NULL;
+        END IF;
+        IF OLD.excluded_revision IS NOT NULL THEN
+            DELETE FROM exclusions
+            WHERE dataset_id = OLD.dataset_id AND revision = OLD.excluded_revision
+                AND exclusions.row = OLD.row;
+        END IF;
+        IF NEW.excluded_revision IS NOT NULL THEN
+            INSERT INTO exclusions (dataset_id, revision, row, standing)
+            VALUES (NEW.dataset_id, NEW.excluded_revision, NEW.row, NEW.erased_at IS NULL);
+        END IF;
+        RETURN NULL;
+    END $$
+    """,
+    """
+    CREATE TRIGGER records_exclusion AFTER UPDATE OF excluded_revision, erased_at ON records
+    FOR EACH ROW WHEN (
+        OLD.excluded_revision IS DISTINCT FROM NEW.excluded_revision
+        OR NEW.excluded_revision IS NOT NULL
+            AND (OLD.erased_at IS NULL) <> (NEW.erased_at IS NULL)
+    ) EXECUTE FUNCTION records_exclusion()
     """,
 )
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain
 from service.ledger.batches import execution, leases
 from service.ledger.database.states import BatchStatus
-from service.ledger.database.tables import Batch, BatchState, Model, Record
+from service.ledger.database.tables import Batch, BatchState, Model
 from service.ledger.obligations import erasures
+from service.ledger.selection import exclusions
 
 
 def resumable(session: Session, batch: Batch, method: Mapping[str, Any]) -> BatchState | None:
@@ -105,10 +106,7 @@ def give_up(session: Session, *, batch_id: str | None = None) -> None:
 
 def that_saw_forgotten(session: Session, model: Model) -> Sequence[BatchState]:
     """Return states of the model's running batch that have seen rows which were excluded since."""
-    since = exists().where(
-        Record.dataset_id == model.dataset_id,
-        Record.excluded_revision > BatchState.data_revision,
-    )
+    since = exclusions.rows(model.dataset_id, after=BatchState.data_revision).exists()
     return session.scalars(
         select(BatchState)
         .join(Batch, Batch.id == BatchState.batch_id)

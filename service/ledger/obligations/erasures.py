@@ -29,6 +29,7 @@ from service.ledger.database.tables import (
     Dataset,
     DeletionRequest,
     Erasure,
+    Exclusion,
     Model,
     Record,
     RequestDataset,
@@ -37,7 +38,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import shares
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from service.ledger.selection.naming import Names
 
 OPEN, is_open = shares.OPEN, shares.is_open
@@ -257,20 +258,10 @@ def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
 
     Each with whether such rows stand in it.
     """
-    # The first of them, not whether there are any: by the statistics, which know nothing of how the
-    # two columns depend on each other, any row might be one, and all rows would be gone through.
-    first = (
-        select(Record.row)
-        .where(
-            Record.dataset_id == Dataset.id,
-            Record.excluded_revision.is_not(None),
-            Record.erased_at.is_(None),
-        )
-        .order_by(Record.row)
-        .limit(literal_column("1"))
-        .scalar_subquery()
-    )
-    some = first.is_not(None)
+    # The first of them, not whether there are any: by old statistics any row might be one, and all
+    # would be gone through.
+    first = exclusions.standing(Dataset.id).order_by(Exclusion.row).limit(literal_column("1"))
+    some = first.scalar_subquery().is_not(None)
     withdrawn = db.among(Dataset.status, DatasetStatus.WITHDRAWN)
     ready = and_(db.among(Dataset.status, DatasetStatus.READY), some)
     found = session.execute(select(Dataset, some).where(or_(ready, withdrawn)).order_by(Dataset.id))
@@ -309,8 +300,7 @@ def erasable(dataset: Dataset) -> ColumnElement[bool]:
     )
     return and_(
         Record.dataset_id == dataset.id,
-        Record.excluded_revision.is_not(None),
-        Record.erased_at.is_(None),
+        Record.row.in_(exclusions.standing(dataset.id)),
         ~still_needed,
         ~in_training,
         ~in_batch,
@@ -323,12 +313,8 @@ def erased_since(session: Session, dataset_id: int, revision: int) -> bool:
 
     A training on the rows of that revision would read zeros in its place.
     """
-    erased = exists().where(
-        Record.dataset_id == dataset_id,
-        Record.excluded_revision > revision,
-        Record.erased_at.is_not(None),
-    )
-    return bool(session.scalar(select(erased)))
+    erased = exclusions.rows(dataset_id, after=revision).where(~Exclusion.standing)
+    return bool(session.scalar(select(erased.exists())))
 
 
 def mark_erased(
@@ -369,7 +355,10 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     )
     listed = exists().where(naming.lists(), Record.erased_at.is_(None))
     of_class = exists().where(
-        naming.of_class(), Record.excluded_revision.is_not(None), Record.erased_at.is_(None)
+        naming.of_class(),
+        Exclusion.dataset_id == Record.dataset_id,
+        Exclusion.row == Record.row,
+        Exclusion.standing,
     )
     # The rows that still stand are gone through for each request for a class, and for no other.
     gone = or_(DeletionRequest.kind != literal_column("'class'"), ~of_class)

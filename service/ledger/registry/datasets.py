@@ -15,7 +15,7 @@ from service.errors import Conflict, NotFound
 from service.ledger.audit import chain
 from service.ledger.database.identifiers import Case, Origin
 from service.ledger.database.states import DatasetStatus, IllegalMove
-from service.ledger.database.tables import Dataset, DatasetReport, Record
+from service.ledger.database.tables import Dataset, DatasetReport, Exclusion, Record
 from service.ledger.registry import choices, records, standing
 
 #: Positions of the splits in ``Record.split``, as in the array store.
@@ -126,17 +126,16 @@ def counts(session: Session, dataset: Dataset) -> Counts:
     Reads the forgotten records only: every row that is overwritten was forgotten before, unless
     its dataset was withdrawn.
     """
-    of_dataset = Record.dataset_id == dataset.id
     if dataset.withdrawn_at is None:
         forgotten, erased = session.execute(
-            select(func.count(), func.count(Record.erased_at)).where(
-                of_dataset, Record.excluded_revision.is_not(None)
+            select(func.count(), func.count().filter(~Exclusion.standing)).where(
+                Exclusion.dataset_id == dataset.id
             )
         ).one()
     else:
         forgotten, erased = session.execute(
             select(func.count(Record.excluded_revision), func.count(Record.erased_at)).where(
-                of_dataset
+                Record.dataset_id == dataset.id
             )
         ).one()
     splits = dataset.split_rows or dict.fromkeys(SPLITS, 0)

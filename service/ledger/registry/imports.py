@@ -12,10 +12,10 @@ from service.errors import Conflict, Unprocessable
 from service.ledger.audit import chain
 from service.ledger.database import locks
 from service.ledger.database.states import VersionStatus
-from service.ledger.database.tables import Dataset, Import, Model, Record, RecordList, Version
+from service.ledger.database.tables import Dataset, Import, Model, RecordList, Version
 from service.ledger.obligations import shares
 from service.ledger.registry import lineage, standing, versions
-from service.ledger.selection import naming, record_lists
+from service.ledger.selection import exclusions, naming, record_lists
 
 #: ``trained_on`` of a version that was trained on the dataset's train split.
 SPLIT = "split"
@@ -183,8 +183,7 @@ def _deletions_after(
 ) -> list[str]:
     """Return ids of the requests by which training rows were excluded after the revision."""
     wanted = naming.naming(
-        Record.dataset_id == dataset.id,
+        exclusions.between(dataset.id, after=data_revision),
         lineage.of_training(None if stated is None else stated.id),
-        Record.excluded_revision > data_revision,
     )
     return list(session.scalars(wanted.limit(_SHOWN)))

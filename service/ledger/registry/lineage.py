@@ -29,6 +29,7 @@ from service.ledger.database.tables import (
     RecordListRow,
     Version,
 )
+from service.ledger.selection import exclusions
 
 TRAIN_SPLIT = 0
 
@@ -142,8 +143,10 @@ def contained_and_excluded(
     Reads no more than what was excluded after the version's ``clean_revision``, or after the
     revision ``since`` where that one is not to be trusted.
     """
+    dataset_id = session.get_one(Model, version.model_id).dataset_id
+    after = version.clean_revision if since is None else since
     return and_(
-        Record.excluded_revision > (version.clean_revision if since is None else since),
+        exclusions.between(dataset_id, after=after),
         of_training(version.record_list_id),
         *(() if version.id == version.anchor_id else (~_forgotten(session, version),)),
     )

@@ -35,7 +35,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.registry import lineage, versions
 from service.ledger.reports import caveats, comparisons, disclosure, history, verifications
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from service.ledger.selection.digests import Digester
 from service.ledger.training import runs
 
@@ -276,8 +276,7 @@ def _excluded(
 ) -> dict[str, Any]:
     """Return the records forgotten before the anchor was trained."""
     wanted = select(Record.record_id).where(
-        Record.dataset_id == story.dataset.id,
-        Record.excluded_revision <= anchor.data_revision,
+        exclusions.between(story.dataset.id, until=anchor.data_revision)
     )
     records = _digests(session.scalars(wanted), story, digester)
     return {

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from service.ledger.database.tables import Record, RecordList, ShownSet
 from service.ledger.registry import lineage
 from service.ledger.reports.disclosure import LEAST_ROWS
+from service.ledger.selection import exclusions
 
 #: The sets that figures are given of, by the split that their rows are drawn from.
 SETS = ("retain", "calibration", "audit")
@@ -98,9 +99,7 @@ def _left(session: Session, points: Sequence[ShownSet], revision: int) -> Sequen
     for point in points:
         low, high = sorted((point.revision, revision))
         rows = select(Record.row).where(
-            Record.dataset_id == point.dataset_id,
-            Record.excluded_revision > low,
-            Record.excluded_revision <= high,
+            exclusions.between(point.dataset_id, after=low, until=high),
             _in_set(point.name, point.list_id),
         )
         few = select(func.count()).select_from(rows.limit(LEAST_ROWS).subquery())

@@ -35,7 +35,7 @@ from service.ledger.registry import keys, lineage, methods
 from service.ledger.requests import lifecycle, outlook, suppressions
 from service.ledger.restore.tombstones import Found, Listed, Tombstones, match
 from service.ledger.restore.withdrawal_lists import Withdrawals
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from service.ledger.selection.digests import Digester
 from service.ledger.training import runs
 
@@ -236,11 +236,7 @@ def _ask_for_hollow(
     They were forgotten after the list was made.
     """
     dataset = session.scalars(select(Dataset).where(Dataset.name == name)).one()
-    explained = session.scalars(
-        select(Record.row).where(
-            Record.dataset_id == dataset.id, Record.excluded_revision.is_not(None)
-        )
-    )
+    explained = session.scalars(exclusions.rows(dataset.id))
     left = sorted(set(rows).difference(explained))
     if left:
         request = _record(

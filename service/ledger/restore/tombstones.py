@@ -26,6 +26,7 @@ from service.ledger.database.tables import (
     AuditHead,
     Dataset,
     DeletionRequest,
+    Exclusion,
     Model,
     Record,
     Version,
@@ -277,9 +278,9 @@ class _Rows:
     @classmethod
     def load(cls, session: Session, name: str) -> _Rows:
         rows = session.execute(
-            select(Record.row, Record.erased_at)
-            .join(Dataset, Dataset.id == Record.dataset_id)
-            .where(Dataset.name == name, Record.excluded_revision.is_not(None))
+            select(Exclusion.row, Exclusion.standing)
+            .join(Dataset, Dataset.id == Exclusion.dataset_id)
+            .where(Dataset.name == name)
         ).all()
         open_ones = session.scalars(
             select(DeletionRequest.id).where(
@@ -292,7 +293,7 @@ class _Rows:
         )
         return cls(
             excluded={row for row, _ in rows},
-            erased={row for row, erased_at in rows if erased_at is not None},
+            erased={row for row, stands in rows if not stands},
             asked={row for _, row in asked},
         )
 

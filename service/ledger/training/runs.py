@@ -15,9 +15,10 @@ from service.errors import Conflict, NotFound
 from service.ledger.audit import chain
 from service.ledger.database import ids
 from service.ledger.database.states import IllegalMove, RunStatus
-from service.ledger.database.tables import Model, Record, TrainingRun, Version
+from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.obligations import erasures, shares
 from service.ledger.registry import standing
+from service.ledger.selection import exclusions
 
 Reason = Literal["initial", "request", "consolidate"]
 
@@ -126,10 +127,7 @@ def version_numbers(session: Session, found: Sequence[TrainingRun]) -> dict[str,
 
 def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
     """Return the model's unfinished runs that read rows which were forgotten since."""
-    since = exists().where(
-        Record.dataset_id == model.dataset_id,
-        Record.excluded_revision > TrainingRun.data_revision,
-    )
+    since = exclusions.rows(model.dataset_id, after=TrainingRun.data_revision).exists()
     return session.scalars(
         select(TrainingRun).where(
             TrainingRun.model_id == model.id, TrainingRun.status.in_(ACTIVE), since

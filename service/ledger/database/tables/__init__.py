@@ -14,6 +14,7 @@ from service.ledger.database.tables.datasets import (
     Dataset,
     DatasetInspection,
     DatasetReport,
+    Exclusion,
     Record,
 )
 from service.ledger.database.tables.reconciliation import Reconciliation
@@ -57,6 +58,7 @@ __all__ = [
     "DatasetReport",
     "DeletionRequest",
     "Erasure",
+    "Exclusion",
     "IdempotencyKey",
     "Import",
     "Lease",

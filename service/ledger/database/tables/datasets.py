@@ -82,24 +82,10 @@ class Record(Base):
     __tablename__ = "records"
     __table_args__ = (
         UniqueConstraint("dataset_id", "record_id"),
+        # No index has a column that changes, and pages have room: on PostgreSQL a row that is
+        # excluded or overwritten stays on its page, and no index is written (``exclusions``).
         Index("ix_records_dataset_id_subject_digest", "dataset_id", "subject_digest"),
-        # The excluded rows alone, in the order in which they were excluded.
-        Index(
-            "ix_records_excluded",
-            "dataset_id",
-            "excluded_revision",
-            "row",
-            sqlite_where=text("excluded_revision IS NOT NULL"),
-            postgresql_where=text("excluded_revision IS NOT NULL"),
-        ),
-        # Of these, the rows that are still to be overwritten: few, and none when nothing is due.
-        Index(
-            "ix_records_standing",
-            "dataset_id",
-            "row",
-            sqlite_where=text("excluded_revision IS NOT NULL AND erased_at IS NULL"),
-            postgresql_where=text("excluded_revision IS NOT NULL AND erased_at IS NULL"),
-        ),
+        {"postgresql_with": {"fillfactor": 90}},
     )
 
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
@@ -114,6 +100,30 @@ class Record(Base):
     excluded_revision: Mapped[int | None]
     #: When the raw row was overwritten in the store.
     erased_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class Exclusion(Base):
+    """A record that is excluded, as ``records`` has it; kept by triggers (``exclusions``)."""
+
+    __tablename__ = "exclusions"
+    __table_args__ = (
+        # Few, and none when nothing is due.
+        Index(
+            "ix_exclusions_standing",
+            "dataset_id",
+            "row",
+            sqlite_where=text("standing = 1"),
+            postgresql_where=text("standing"),
+        ),
+    )
+
+    #: No key of the database: it would be checked again for each row, and no record is deleted
+    #: once it can be excluded.
+    dataset_id: Mapped[int] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+    #: The raw row is still to be overwritten in the store.
+    standing: Mapped[bool]
 
 
 class DataKey(Base):

@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-rounding test-faults bucket-check check lint format types imports faults \
-	bench-deletion bench-service bench-growth bench-methods gpu-check compose-check clean
+	bench-deletion bench-service bench-growth bench-memorised bench-methods gpu-check compose-check clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench-service: $(BENCHMARKS) ## Measure seconds from request to promotion, and r
 
 bench-growth: $(BENCHMARKS) ## Count what a deletion costs by what there is already (OPTIONS=--quick: minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth $(OPTIONS)
+
+bench-memorised: $(BENCHMARKS) ## Measure forgetting what a network knows by heart (OPTIONS=--quick: minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memorised $(OPTIONS)
 
 bench-methods: $(BENCHMARKS) ## Measure every method against retraining, with plots (OPTIONS=--quick: minutes)
 	$(BIN)/python -m benchmarks.methods $(OPTIONS)

@@ -323,7 +323,7 @@ def test_requests_that_share_a_list_have_one_each_in_the_schema_of_before(
 def test_records_that_were_excluded_before_are_listed_by_the_migration(
     bare_database: Engine,
 ) -> None:
-    schema.upgrade(bare_database, revision="0032")
+    schema.upgrade(bare_database, revision="0033")
     values = "'r' || {row}, {row}, 0, 0"
     with bare_database.begin() as connection:
         connection.execute(
@@ -351,7 +351,7 @@ def test_records_that_were_excluded_before_are_listed_by_the_migration(
             (3, 1, False),
             (9, 2, True),
         ]
-    schema.downgrade(bare_database, revision="0032")
+    schema.downgrade(bare_database, revision="0033")
     with bare_database.begin() as connection:
         kept = "SELECT row, excluded_revision FROM records ORDER BY row"
         assert [tuple(one) for one in connection.execute(text(kept))] == [(0, None), (1, 3), (2, 9)]

@@ -333,7 +333,7 @@ def _chain(app: FastAPI) -> None:
             made = factories.unlearned(session, model, made, [asked])
             measured = {
                 "metrics": {"rmia_auc": {"value": 0.5, "worst_records": [{"row": 3}], "k": 1}},
-                "pooled": {"batches": 2, "rows": 20},
+                "pooled": {"batches": 2, "rows": 20, "smallest_batch": 10},
                 "of_a_later_release": {"3": 0.9},
             }
             factories.verification(session, made, measured=measured)
@@ -380,7 +380,7 @@ def test_scores_of_single_records_need_a_scope_of_their_own(app: FastAPI) -> Non
     reader = callers.client(app, "models:read").get(f"{PATH}/3/verification").json()
     assert reader["verdict"] == "passed"
     assert reader["measured"]["metrics"] == {"rmia_auc": {"value": 0.5, "k": 1}}
-    assert reader["measured"]["pooled"] == {"batches": 2, "rows": 20}
+    assert reader["measured"]["pooled"] == {"batches": 2, "rows": 20, "smallest_batch": 10}
     # Nobody knows who may read it.
     assert "of_a_later_release" not in reader["measured"]
     auditor = callers.client(app, "models:read", "audit:read").get(f"{PATH}/3/verification")

@@ -39,8 +39,8 @@ from service.messages.parts import Made
 from service.messages.unlearn import UNLEARN, Answer, Request
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import caches, erase, plans, retrains
-from workers.jobs.plans import Attempt
+from workers.jobs import attempts, caches, erase, plans, retrains
+from workers.jobs.attempts import Attempt
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -221,14 +221,14 @@ def _claim(
         )
         return None
     known = methods.announced(session)
-    chosen = plans.choices(known, batch, policy)
+    chosen = attempts.choices(known, batch, policy)
     request = plans.for_batch(session, runtime.store, batch, chosen[0], knows=runtime.compute.knows)
     before = [entry["choice"] for entry in batch.tried]
     left = [choice for choice in chosen if choice.model_dump() not in before]
     return Claimed(
         batch_id=batch.id,
         request=request,
-        methods=plans.attempts(known, request, left),
+        methods=attempts.of(known, request, left),
         tried=batch.tried,
         promote_without_power=policy.promote_without_power,
     )
@@ -312,7 +312,7 @@ def _without_cache(runtime: Runtime, held: leases.Held, claimed: Claimed) -> Cla
     request = replace(claimed.request, anchor=anchor)
     with runtime.session() as session:
         known = methods.announced(session)
-    again = plans.attempts(known, request, [one.choice for one in claimed.methods])
+    again = attempts.of(known, request, [one.choice for one in claimed.methods])
     return replace(claimed, request=request, methods=again)
 
 

@@ -16,10 +16,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-rounding test-faults bucket-check check lint format types imports faults \
-	bench-deletion bench-service bench-growth bench-memorised bench-methods gpu-check compose-check clean
+	bench-deletion bench-service bench-growth bench-memorised bench-methods gpu-check compose-check \
+	compose-bucket-check clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  OPTIONS='...' is handed on to the command behind demo, test, faults and bench-*;"
 	@echo "  PYTHON=... names the interpreter that makes .venv (3.11 or newer)."
@@ -84,6 +85,9 @@ gpu-check: $(BENCHMARKS) ## Check results and speed on a graphics card (OPTIONS=
 
 compose-check: $(INSTALLED) ## Prove the compose deployment from a clean start (COMPOSE='docker compose')
 	$(BIN)/python -m tests.deployment.prove --compose "$(COMPOSE)" $(OPTIONS)
+
+compose-bucket-check: $(INSTALLED) ## The same with the store in a bucket, and two workers (OPTIONS='--store moto': no MinIO image)
+	$(BIN)/python -m tests.deployment.prove --compose "$(COMPOSE)" --store minio $(OPTIONS)
 
 clean: ## Remove the environment and every cache; ./state stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

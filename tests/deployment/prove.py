@@ -2,7 +2,9 @@
 
 Builds both images, starts everything under a project name and with secrets of its own, runs the
 demo's client against the published port, kills the worker's container in the middle of a batch,
-starts it again, checks that the request completed once, and takes everything down.
+starts it again, checks that the request completed once, and takes everything down. ``--store``
+chooses the form whose store is a bucket: two workers, which share no disk, then forget in turn,
+each from what the other one has made.
 """
 
 from __future__ import annotations
@@ -31,6 +33,18 @@ MODEL = "digits-lenet5"
 PATIENCE_SECONDS = 180
 #: Subjects to forget until a kill meets a batch that runs: stopping a container takes seconds.
 SUBJECTS = ("writer-9", "writer-10", "writer-11", "writer-12")
+#: Compose files by where the store is: a volume, a bucket of MinIO's, one of moto's server.
+FILES = {
+    "volume": ["docker-compose.yml"],
+    "minio": ["docker-compose.yml", "docker-compose.s3.yml"],
+    "moto": [
+        "docker-compose.yml",
+        "docker-compose.s3.yml",
+        "tests/deployment/docker-compose.bucket.yml",
+    ],
+}
+#: Whom to forget while the first worker stands still, and while the second one does.
+SUBJECTS_OF_TWO = ("writer-13", "writer-14")
 
 
 class Broken(Exception):
@@ -43,13 +57,18 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--compose", default="docker compose", help="the command to use")
+    parser.add_argument("--store", choices=FILES, default="volume", help="where the store is")
     parser.add_argument("--keep", action="store_true", help="leave everything running")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        deployment = Deployment(shlex.split(given.compose), Path(folder), _free_port())
+        names = [*FILES[given.store]]
+        if given.store != "volume":
+            names.append(_two_workers(Path(folder)))
+        command = [*shlex.split(given.compose), *(part for name in names for part in ("-f", name))]
+        deployment = Deployment(command, Path(folder), _free_port())
         try:
-            prove(deployment, Path(folder))
+            prove(deployment, Path(folder), in_turn=given.store != "volume")
         except (Broken, subprocess.CalledProcessError, httpx.HTTPError) as broken:
             print(f"FAILED: {broken}", flush=True)
             print(deployment.read("logs", "--tail", "40"))
@@ -60,6 +79,18 @@ def main() -> int:
                     deployment.run("down", "--volumes")
     print("The compose deployment works.")
     return 0
+
+
+def _two_workers(folder: Path) -> str:
+    """Return a compose file with two workers that see the folder as docker-compose.s3.yml has it.
+
+    podman-compose leaves variables as they are in what ``!override`` gives.
+    """
+    made = folder / "workers.yml"
+    mounts = f'["{folder}:/data:ro"]'
+    worker = f"{{scale: {len(SUBJECTS_OF_TWO)}, volumes: !override {mounts}}}"
+    made.write_text(f"services: {{worker: {worker}}}\n")
+    return str(made)
 
 
 class Deployment:
@@ -74,6 +105,8 @@ class Deployment:
             "UNLEARN_SIGNING_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
             "POSTGRES_PASSWORD": secrets.token_hex(32),
             "REDIS_PASSWORD": secrets.token_hex(32),
+            "S3_ACCESS_KEY": secrets.token_hex(20),
+            "S3_SECRET_KEY": secrets.token_hex(20),
             "API_ADDRESS": f"127.0.0.1:{port}",
             "DATA_DIRECTORY": str(data),
             # A killed worker's batch is taken over after this long.
@@ -110,8 +143,8 @@ class Deployment:
         return done.stdout
 
 
-def prove(deployment: Deployment, folder: Path) -> None:
-    """Every step of the proof; raises ``Broken``."""
+def prove(deployment: Deployment, folder: Path, *, in_turn: bool = False) -> None:
+    """Every step of the proof; raises ``Broken``. ``in_turn``: two workers, each by itself, too."""
     with step("Start from nothing without a secret: refused"):
         _expect_refusal(deployment)
     with step("Build both images"):
@@ -134,6 +167,10 @@ def prove(deployment: Deployment, folder: Path) -> None:
     client = httpx.Client(
         base_url=deployment.url, headers={"Authorization": f"Bearer {key}"}, timeout=30
     )
+    if in_turn:
+        for number, subject in enumerate(SUBJECTS_OF_TWO, start=1):
+            with step(f"Forget somebody while worker {number} of two stands still"):
+                _forget_without(deployment, client, number, subject)
     with step(
         "Kill the worker in the middle of a batch, start it again, and have it complete once"
     ):
@@ -156,6 +193,26 @@ def _expect_torch_in_the_worker_alone(deployment: Deployment) -> None:
         printed = deployment.read("run", "--rm", "-T", "--no-deps", service, "python", "-c", probe)
         if expected not in printed:
             raise Broken(f"{service}: expected {expected!r}, found {printed!r}")
+
+
+def _forget_without(
+    deployment: Deployment, client: httpx.Client, number: int, subject: str
+) -> None:
+    # Every process of the container but its init and this shell.
+    inside = ("exec", "-T", "--index", str(number), "worker", "sh", "-c")
+    deployment.run(*inside, "kill -STOP -1")
+    try:
+        dataset = _get(client, "/v1/models/" + MODEL)["dataset"]
+        given = {"dataset": dataset, "subject_id": subject}
+        asked = client.post("/v1/deletion-requests", json=given).raise_for_status().json()
+        path = f"/v1/deletion-requests/{asked['id']}"
+        client.post(f"/v1/models/{MODEL}/batches:run-now", json={}).raise_for_status()
+        seen = _wait("the request to complete", lambda: _completed(_get(client, path)))
+    finally:
+        deployment.run(*inside, "kill -CONT -1")
+    [share] = [one for one in seen["erasures"] if one["model"] == MODEL]
+    if not seen["matched"] or share["version"] != _get(client, f"/v1/models/{MODEL}")["production"]:
+        raise Broken(f"the other worker made no live version: {seen}")
 
 
 def _kill_in_the_middle(deployment: Deployment, client: httpx.Client) -> None:

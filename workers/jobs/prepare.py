@@ -100,24 +100,26 @@ def _unprepared(runtime: Runtime) -> list[tuple[int, int]]:
         Artifact.destroyed_at.is_(None),
     )
     with runtime.session() as session:
-        policies = models.live_policies(db.read_only(session))
-        known = methods.announced(session) if policies else {}
-        stepping = [
-            live_id
-            for live_id, policy in policies
-            if any(
-                known[choice.method].requires("anchor")
-                for choice in policy.choices()
-                if choice.method in known
-            )
-        ]
-        if not stepping:
+        policies = dict(models.live_policies(db.read_only(session)))
+        if not policies:
             return []
         # A chain that already forgot something cannot be prepared any more: the rows are gone.
         anchors = select(Version.model_id, Version.id).where(
-            Version.id.in_(stepping), Version.id == Version.anchor_id, ~prepared
+            Version.id.in_(policies), Version.id == Version.anchor_id, ~prepared
         )
-        return [(model_id, anchor_id) for model_id, anchor_id in session.execute(anchors)]
+        waiting = session.execute(anchors).all()
+        if not waiting:
+            return []  # as at nearly every poll: what methods need is not even read
+        known = methods.announced(session)
+        return [
+            (model_id, anchor_id)
+            for model_id, anchor_id in waiting
+            if any(
+                known[choice.method].requires("anchor")
+                for choice in policies[anchor_id].choices()
+                if choice.method in known
+            )
+        ]
 
 
 def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:

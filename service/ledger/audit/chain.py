@@ -147,6 +147,12 @@ def append_many(session: Session, *, actor: str, lines: Iterable[Line]) -> None:
     queue.events.extend(made)
 
 
+def adds(session: Session) -> bool:
+    """Return whether this transaction adds a line to the chain."""
+    queue: _Queue | None = session.info.get(_QUEUE)
+    return queue is not None and bool(queue.events)
+
+
 def write(session: Session) -> None:
     """Write the lines queued in this transaction; the chain is locked from here to its end."""
     queue: _Queue | None = session.info.get(_QUEUE)

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.batches import leases
 from service.ledger.database import ids, locks, taken
 from service.ledger.database.states import BatchStatus, VersionStatus
@@ -124,7 +124,7 @@ def close(
 ) -> list[str]:
     """Complete a running or held batch with the version that is live, or about to be."""
     done = erasures_of(session, batch)
-    batch.status = BatchStatus.COMPLETED
+    machines.batches.move(batch, BatchStatus.COMPLETED)
     batch.version_id = version.id
     batch.finished_at = now
     batch.error = None
@@ -287,7 +287,7 @@ def _split(
 
 
 def _close(session: Session, batch: Batch, *, error: str, now: datetime) -> None:
-    batch.status = BatchStatus.FAILED
+    machines.batches.move(batch, BatchStatus.FAILED)
     batch.error = error
     batch.finished_at = now
 

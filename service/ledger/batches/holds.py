@@ -23,7 +23,7 @@ from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger.audit import canonical, chain
+from service.ledger.audit import canonical, chain, machines
 from service.ledger.batches import execution, leases
 from service.ledger.database import db, locks
 from service.ledger.database.states import BatchStatus, RequestStatus, VersionStatus
@@ -79,7 +79,7 @@ def hold(
     locks.requests(session, session.scalars(theirs).all())
     execution.lock(session, batch, held=held)
     _say_until(session, model, batch, version, until)
-    batch.status = BatchStatus.HELD
+    machines.batches.move(batch, BatchStatus.HELD)
     batch.version_id = version.id
     version.mark = MARK
     _set_end(session, batch, version, until, actor=f"worker:{held.owner}")

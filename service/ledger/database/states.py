@@ -148,6 +148,47 @@ VERSION_MOVES: Mapping[VersionStatus, frozenset[VersionStatus]] = {
     VersionStatus.PURGED: frozenset(),
 }
 
+DATASET_MOVES: Mapping[DatasetStatus, frozenset[DatasetStatus]] = {
+    DatasetStatus.INGESTING: frozenset(
+        {DatasetStatus.READY, DatasetStatus.FAILED, DatasetStatus.WITHDRAWN}
+    ),
+    DatasetStatus.READY: frozenset({DatasetStatus.WITHDRAWN}),
+    # Added again under its name; nothing of what was refused is kept.
+    DatasetStatus.FAILED: frozenset({DatasetStatus.INGESTING, DatasetStatus.WITHDRAWN}),
+    DatasetStatus.WITHDRAWN: frozenset({DatasetStatus.PURGED}),
+    DatasetStatus.PURGED: frozenset(),
+}
+
+BATCH_MOVES: Mapping[BatchStatus, frozenset[BatchStatus]] = {
+    BatchStatus.RUNNING: frozenset({BatchStatus.HELD, BatchStatus.COMPLETED, BatchStatus.FAILED}),
+    BatchStatus.HELD: frozenset({BatchStatus.HELD, BatchStatus.COMPLETED, BatchStatus.FAILED}),
+    BatchStatus.COMPLETED: frozenset(),
+    BatchStatus.FAILED: frozenset(),
+}
+
+RUN_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
+    # Running again: the worker before did not come back.
+    RunStatus.RUNNING: frozenset(
+        {
+            RunStatus.RUNNING,
+            RunStatus.QUEUED,
+            RunStatus.COMPLETED,
+            RunStatus.FAILED,
+            RunStatus.CANCELLED,
+        }
+    ),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+}
+
+INSPECTION_MOVES: Mapping[InspectionStatus, frozenset[InspectionStatus]] = {
+    InspectionStatus.WAITING: frozenset({InspectionStatus.DONE, InspectionStatus.REFUSED}),
+    InspectionStatus.DONE: frozenset(),
+    InspectionStatus.REFUSED: frozenset(),
+}
+
 #: The moves of what a check found not forgotten (``reconciler``), and of nobody else.
 REOPENED_REQUESTS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
     RequestStatus.COMPLETED: frozenset({RequestStatus.PROCESSING})

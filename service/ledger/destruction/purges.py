@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.batches import pools
 from service.ledger.database import db, locks
-from service.ledger.database.states import VERSION_MOVES, BatchStatus, VersionStatus, check_move
+from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import (
     Artifact,
     Batch,
@@ -116,8 +116,7 @@ def record(
     now: datetime,
 ) -> None:
     """Record that the files are gone: the row stays, with the signed receipt in the chain."""
-    check_move(VERSION_MOVES, version.status, VersionStatus.PURGED)
-    version.status = VersionStatus.PURGED
+    machines.versions.move(version, VersionStatus.PURGED)
     version.purged_at = now
     _destroyed(session, _artifacts(session, version), now=now)
     subject = versions.subject(model, version)

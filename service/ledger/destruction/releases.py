@@ -12,9 +12,9 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.database import locks
-from service.ledger.database.states import REQUEST_MOVES, ErasureStatus, RequestStatus, check_move
+from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, Model, RequestDataset
 from service.ledger.obligations import erasures
 from service.ledger.selection import naming
@@ -151,8 +151,7 @@ def _begin(requests: Iterable[DeletionRequest]) -> None:
     """Let them be cancelled no longer."""
     for request in requests:
         if request.status != RequestStatus.PROCESSING:
-            check_move(REQUEST_MOVES, request.status, RequestStatus.PROCESSING)
-            request.status = RequestStatus.PROCESSING
+            machines.requests.move(request, RequestStatus.PROCESSING)
         request.status_reason = None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import String, cast, func, literal, update
 from sqlalchemy.orm import Session
 
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.database import locks
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import DatasetReport, Record
@@ -52,7 +52,7 @@ def record(
     dataset = locks.dataset(session, dataset_id, locks.Hold.REVISION)
     if dataset.status != DatasetStatus.WITHDRAWN:
         return  # another worker was quicker
-    dataset.status = DatasetStatus.PURGED
+    machines.datasets.move(dataset, DatasetStatus.PURGED)
     dataset.purged_at = now
     dataset.array_key = None
     session.flush()

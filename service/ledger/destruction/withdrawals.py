@@ -18,15 +18,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.batches import execution, holds, leases
 from service.ledger.database import db, locks
 from service.ledger.database.states import (
-    VERSION_MOVES,
     BatchStatus,
     DatasetStatus,
     VersionStatus,
-    check_move,
 )
 from service.ledger.database.tables import AliasMove, Batch, Dataset, Model, TrainingRun, Version
 from service.ledger.destruction import releases
@@ -137,7 +135,7 @@ def withdraw_dataset(
             _withdraw_locked(session, one, purge=purge, actor=actor, now=now)
     if dataset.withdrawn_at is not None:
         return
-    dataset.status = DatasetStatus.WITHDRAWN
+    machines.datasets.move(dataset, DatasetStatus.WITHDRAWN)
     dataset.withdrawn_at = now
     dataset.error = None
     session.flush()
@@ -286,8 +284,7 @@ def _take_back(
     now: datetime,
 ) -> None:
     for version in going:
-        check_move(VERSION_MOVES, version.status, VersionStatus.WITHDRAWN)
-        version.status = VersionStatus.WITHDRAWN
+        machines.versions.move(version, VersionStatus.WITHDRAWN)
         version.withdrawn_at = now
     _bring_forward(going, model, purge, now=now)
     chain.append_many(

@@ -10,18 +10,15 @@ from sqlalchemy import ColumnElement, Row, and_, exists, literal_column, or_, se
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.database import db, locks, taken
 from service.ledger.database.states import (
-    ERASURE_MOVES,
-    REQUEST_MOVES,
     BatchStatus,
     DatasetStatus,
     ErasureStatus,
     RequestStatus,
     RunStatus,
     VersionStatus,
-    check_move,
 )
 from service.ledger.database.tables import (
     Batch,
@@ -52,27 +49,23 @@ def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> Non
 
     One statement for all erasures and one for all requests. The caller has loaded and locked these.
     """
-    for erasure in members:
-        check_move(ERASURE_MOVES, erasure.status, ErasureStatus.CLAIMED)
     # One that needs review for another model stays so: only its retry may change that.
     accepted = [one.request for one in members if one.request.status == RequestStatus.ACCEPTED]
     session.execute(
-        update(Erasure)
+        machines.erasures.update(session, ErasureStatus.CLAIMED, batch_id=batch_id)
         .where(Erasure.id.in_([one.id for one in members]))
-        .values(status=ErasureStatus.CLAIMED, batch_id=batch_id)
         .execution_options(synchronize_session="evaluate")
     )
     session.execute(
-        update(DeletionRequest)
+        machines.requests.update(session, RequestStatus.PROCESSING)
         .where(DeletionRequest.id.in_([one.id for one in accepted]))
-        .values(status=RequestStatus.PROCESSING)
         .execution_options(synchronize_session="evaluate")
     )
 
 
 def complete(erasure: Erasure, *, version_id: int | None, now: datetime) -> None:
     """Complete the erasure with the version that goes live; None: nothing is live any more."""
-    _move(erasure, ErasureStatus.COMPLETED)
+    machines.erasures.move(erasure, ErasureStatus.COMPLETED)
     erasure.version_id = version_id
     erasure.completed_at = now
     erasure.error = None
@@ -87,7 +80,7 @@ def release(
     error: str | None = None,
 ) -> None:
     """Return the erasure to the queue, with what its last batch taught."""
-    _move(erasure, ErasureStatus.PENDING)
+    machines.erasures.move(erasure, ErasureStatus.PENDING)
     erasure.batch_id = None
     erasure.attempts = attempts
     erasure.not_before = not_before
@@ -97,12 +90,11 @@ def release(
 
 def put_aside(session: Session, erasure: Erasure, *, error: str, actor: str) -> None:
     """Mark an erasure that fails even alone for review by an operator."""
-    _move(erasure, ErasureStatus.NEEDS_REVIEW)
+    machines.erasures.move(erasure, ErasureStatus.NEEDS_REVIEW)
     erasure.error = error
     request = session.get_one(DeletionRequest, erasure.request_id)
     if request.status != RequestStatus.NEEDS_REVIEW:
-        check_move(REQUEST_MOVES, request.status, RequestStatus.NEEDS_REVIEW)
-        request.status = RequestStatus.NEEDS_REVIEW
+        machines.requests.move(request, RequestStatus.NEEDS_REVIEW)
     request.status_reason = f"{error}; {_ways_out(session, erasure)}"
     session.flush()
     chain.append(
@@ -165,7 +157,7 @@ def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
     ).all()
     for request in requests:
         if request.status == RequestStatus.ACCEPTED:
-            request.status = RequestStatus.PROCESSING
+            machines.requests.move(request, RequestStatus.PROCESSING)
     session.flush()
     found = [request.id for request in requests]
     if found:
@@ -380,11 +372,11 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
         .order_by(DeletionRequest.id)
         .with_for_update(key_share=True, skip_locked=True)
     )
-    check_move(REQUEST_MOVES, RequestStatus.PROCESSING, RequestStatus.COMPLETED)
     ended = session.scalars(
-        update(DeletionRequest)
+        machines.requests.update(
+            session, RequestStatus.COMPLETED, status_reason=None, completed_at=now
+        )
         .where(DeletionRequest.id.in_(locked))
-        .values(status=RequestStatus.COMPLETED, status_reason=None, completed_at=now)
         .returning(DeletionRequest)
         # Those that the session knows are to say so too.
         .execution_options(synchronize_session=False, populate_existing=True)
@@ -418,8 +410,3 @@ def _datasets_of(session: Session, requests: Sequence[Row[str, int | None]]) -> 
             )
         )
     return found
-
-
-def _move(erasure: Erasure, new: ErasureStatus) -> None:
-    check_move(ERASURE_MOVES, erasure.status, new)
-    erasure.status = new

@@ -18,15 +18,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.database import locks
 from service.ledger.database.states import (
-    REOPENED_ERASURES,
-    REOPENED_REQUESTS,
     ErasureStatus,
     RequestStatus,
     VersionStatus,
-    check_move,
 )
 from service.ledger.database.tables import (
     AuditEvent,
@@ -275,8 +272,7 @@ def _reopen(
     session: Session, request_id: str, because: Sequence[Finding], *, actor: str, now: datetime
 ) -> None:
     request = session.get_one(DeletionRequest, request_id)
-    check_move(REOPENED_REQUESTS, request.status, RequestStatus.PROCESSING)
-    request.status = RequestStatus.PROCESSING
+    machines.reopened_requests.move(request, RequestStatus.PROCESSING)
     request.completed_at = None
     request.status_reason = "opened again: a check found that not all of it was forgotten"
     session.flush()
@@ -299,8 +295,7 @@ def _open_erasure(session: Session, request_id: str, model_id: int, *, now: date
     if share is None:
         shares.give(session, request_id, [session.get_one(Model, model_id)], now=now)
     elif share.status == ErasureStatus.COMPLETED:
-        check_move(REOPENED_ERASURES, share.status, ErasureStatus.PENDING)
-        share.status = ErasureStatus.PENDING
+        machines.reopened_erasures.move(share, ErasureStatus.PENDING)
         share.batch_id = share.version_id = share.completed_at = None
         share.attempts = 0
         session.flush()

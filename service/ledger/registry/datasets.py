@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.database.identifiers import Case, Origin
 from service.ledger.database.states import DatasetStatus, IllegalMove
 from service.ledger.database.tables import Dataset, DatasetReport, Exclusion, Record
@@ -227,7 +227,7 @@ def complete(
     dataset.subject_id_origin = ingested.subject_id_origin
     dataset.id_case = ingested.id_case
     dataset.input = dict(ingested.input)
-    dataset.status = DatasetStatus.READY
+    machines.datasets.move(dataset, DatasetStatus.READY)
     dataset.progress = 1.0
     dataset.error = None
     dataset.ready_at = now
@@ -260,7 +260,7 @@ def fail(session: Session, dataset: Dataset, *, error: str, actor: str, now: dat
     records.require_ingesting(session, dataset)
     if records.written(session, dataset.id):
         raise IllegalMove(f"records of dataset {dataset.name} are left; remove them first")
-    dataset.status = DatasetStatus.FAILED
+    machines.datasets.move(dataset, DatasetStatus.FAILED)
     dataset.error = error.replace("\0", "")[:_LONGEST_ERROR]
     session.flush()
     _write(session, dataset, chain.Action.DATASET_FAILED, actor)
@@ -276,7 +276,7 @@ def _again(
         )
     if known.status != DatasetStatus.FAILED:
         raise _taken(known.name)
-    known.status = DatasetStatus.INGESTING
+    machines.datasets.move(known, DatasetStatus.INGESTING)
     known.source = source
     known.progress = 0.0
     known.error = None

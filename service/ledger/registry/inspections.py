@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from service.errors import NotFound
+from service.ledger.audit import machines
 from service.ledger.database import ids
 from service.ledger.database.states import InspectionStatus
 from service.ledger.database.tables import DatasetInspection
@@ -58,21 +59,18 @@ def waiting(session: Session) -> Sequence[DatasetInspection]:
 
 def finish(session: Session, inspection_id: str, found: Mapping[str, Any]) -> None:
     """Finish an inspection whose source could be ingested; keep what was found."""
-    _end(session, inspection_id, status=InspectionStatus.DONE, found=dict(found))
+    _end(session, inspection_id, InspectionStatus.DONE, found=dict(found))
 
 
 def refuse(session: Session, inspection_id: str, error: str) -> None:
     """Finish an inspection whose source was refused; ``error`` says what to correct."""
     error = error.replace("\0", "")[:_LONGEST_ERROR]
-    _end(session, inspection_id, status=InspectionStatus.REFUSED, error=error)
+    _end(session, inspection_id, InspectionStatus.REFUSED, error=error)
 
 
-def _end(session: Session, inspection_id: str, **values: Any) -> None:
+def _end(session: Session, inspection_id: str, how: InspectionStatus, **values: Any) -> None:
     session.execute(
-        update(DatasetInspection)
-        .where(
-            DatasetInspection.id == inspection_id,
-            DatasetInspection.status == InspectionStatus.WAITING,
+        machines.inspections.update(session, how, **values).where(
+            DatasetInspection.id == inspection_id
         )
-        .values(**values)
     )

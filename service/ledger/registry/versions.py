@@ -25,9 +25,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.database import db, locks, taken
-from service.ledger.database.states import VERSION_MOVES, ErasureStatus, VersionStatus, check_move
+from service.ledger.database.states import ErasureStatus, VersionStatus
 from service.ledger.database.tables import (
     AliasMove,
     Artifact,
@@ -225,7 +225,7 @@ def refuse_unmeasured(session: Session, model: Model, version: Version) -> None:
 
 def publish(session: Session, version: Version, *, now: datetime) -> None:
     """Let the version be downloaded and promoted later; it does not go live."""
-    _move(version, VersionStatus.PUBLISHED)
+    machines.versions.move(version, VersionStatus.PUBLISHED)
     version.published_at = now
     session.flush()
 
@@ -261,7 +261,7 @@ def promote(
     if model.production_id != expected_production:
         raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
     if version.status != VersionStatus.PUBLISHED:
-        _move(version, VersionStatus.PUBLISHED)
+        machines.versions.move(version, VersionStatus.PUBLISHED)
         version.published_at = now
     model.production_id = version.id
     session.flush()
@@ -363,7 +363,7 @@ def catching_up() -> ColumnElement[bool]:
 
 def retire(session: Session, model: Model, version: Version, *, actor: str, now: datetime) -> None:
     """Withdraw a version that contains forgotten records."""
-    _move(version, VersionStatus.RETIRED)
+    machines.versions.move(version, VersionStatus.RETIRED)
     version.retired_at = now
     chain.append(
         session,
@@ -376,7 +376,7 @@ def retire(session: Session, model: Model, version: Version, *, actor: str, now:
 
 def reject(session: Session, model: Model, version: Version, *, verdict: str, actor: str) -> None:
     """Reject a version whose verification failed: it is kept and never promoted."""
-    _move(version, VersionStatus.REJECTED)
+    machines.versions.move(version, VersionStatus.REJECTED)
     lineage.leave_line(version)
     chain.append(
         session,
@@ -446,11 +446,6 @@ def artifact(
 
 def _latest_number(session: Session, model_id: int) -> int:
     return session.scalar(select(func.max(Version.number)).where(Version.model_id == model_id)) or 0
-
-
-def _move(version: Version, new: VersionStatus) -> None:
-    check_move(VERSION_MOVES, version.status, new)
-    version.status = new
 
 
 def _made_here(session: Session, version: Version) -> bool:

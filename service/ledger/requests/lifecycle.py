@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger.audit import canonical, chain
+from service.ledger.audit import canonical, chain, machines
 from service.ledger.database import db, ids, locks
 from service.ledger.database.states import (
     REQUEST_ENDS,
@@ -189,11 +189,15 @@ def retry(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
     # It stays apart from the others, so that it cannot make their batch fail.
     alone = func.coalesce(Erasure.cohort, ids.new("c"))
     session.execute(
-        update(Erasure)
-        .where(Erasure.request_id == request.id, Erasure.status == ErasureStatus.NEEDS_REVIEW)
-        .values(
-            status=ErasureStatus.PENDING, attempts=0, not_before=None, batch_id=None, cohort=alone
+        machines.erasures.update(
+            session,
+            ErasureStatus.PENDING,
+            attempts=0,
+            not_before=None,
+            batch_id=None,
+            cohort=alone,
         )
+        .where(Erasure.request_id == request.id, Erasure.status == ErasureStatus.NEEDS_REVIEW)
         .execution_options(synchronize_session=False)
     )
     _say(session, request, chain.Action.DELETION_REQUEST_RETRIED, actor=actor)
@@ -289,9 +293,8 @@ def _require(request: DeletionRequest, *states: RequestStatus, rule: str) -> Non
 def _drop_erasures(session: Session, request: DeletionRequest) -> None:
     """Cancel every share, or refuse when a worker was quicker with one of them."""
     session.execute(
-        update(Erasure)
-        .where(Erasure.request_id == request.id, Erasure.status == ErasureStatus.PENDING)
-        .values(status=ErasureStatus.CANCELLED)
+        machines.erasures.update(session, ErasureStatus.CANCELLED)
+        .where(Erasure.request_id == request.id)
         .execution_options(synchronize_session=False)
     )
     begun = session.scalar(
@@ -325,9 +328,8 @@ def _swap(session: Session, request: DeletionRequest, new: RequestStatus, **valu
     """Change the state unless somebody else did since it was read."""
     check_move(REQUEST_MOVES, request.status, new)
     changed = session.execute(
-        update(DeletionRequest)
+        machines.requests.update(session, new, **values)
         .where(DeletionRequest.id == request.id, DeletionRequest.status == request.status)
-        .values(status=new, **values)
         .returning(DeletionRequest.id)
         .execution_options(synchronize_session=False)
     ).all()

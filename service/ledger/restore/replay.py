@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from service.ledger.audit import canonical, chain
+from service.ledger.audit import canonical, chain, machines
 from service.ledger.batches import batch_states, holds
 from service.ledger.database import ids
 from service.ledger.database.states import BatchStatus, RequestStatus
@@ -161,7 +161,7 @@ def _advance(session: Session, one: Listed, *, actor: str, now: datetime) -> Non
 
 def _begin(session: Session, request: DeletionRequest) -> None:
     """Start processing the request: its records are out of every training from now on."""
-    request.status = RequestStatus.PROCESSING
+    machines.requests.move(request, RequestStatus.PROCESSING)
     session.flush()
     listed = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.listed_by)
     names = naming.Names.of([request])

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
-from service.ledger.audit import chain
+from service.ledger.audit import chain, machines
 from service.ledger.database import ids
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import Model, TrainingRun, Version
@@ -25,23 +25,6 @@ Reason = Literal["initial", "request", "consolidate"]
 ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 _LONGEST_ERROR = 2_000
-
-_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
-    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
-    # Running again: the worker before did not come back.
-    RunStatus.RUNNING: frozenset(
-        {
-            RunStatus.RUNNING,
-            RunStatus.QUEUED,
-            RunStatus.COMPLETED,
-            RunStatus.FAILED,
-            RunStatus.CANCELLED,
-        }
-    ),
-    RunStatus.COMPLETED: frozenset(),
-    RunStatus.FAILED: frozenset(),
-    RunStatus.CANCELLED: frozenset(),
-}
 
 
 class RunActive(Conflict):
@@ -360,9 +343,7 @@ def _move(session: Session, run: TrainingRun, new: RunStatus) -> None:
     # Locked and read anew: it may have been cancelled since it was read.
     session.flush()
     session.refresh(run, with_for_update=True)
-    if new not in _MOVES[run.status]:
-        raise IllegalMove(f"this training run is {run.status}; it cannot become {new}")
-    run.status = new
+    machines.runs.move(run, new)
 
 
 def _model(session: Session, run: TrainingRun) -> Model:

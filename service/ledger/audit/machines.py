@@ -1,0 +1,118 @@
+"""Moves between states: the only place where the state of a row that is there is assigned.
+
+A machine per kind of row knows which moves are allowed. A transaction in which a state moves and
+that adds no line to the audit chain cannot be committed: whoever follows the chain, by the numbers
+of its lines, learns of every move, in order, once it is committed and not before. So the chain is
+the outbox of the ledger; a second table would hold the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Update, event, update
+from sqlalchemy.orm import Session, SessionTransaction, object_session
+
+from service.ledger.audit import chain
+from service.ledger.database import db
+from service.ledger.database.states import (
+    BATCH_MOVES,
+    DATASET_MOVES,
+    ERASURE_MOVES,
+    INSPECTION_MOVES,
+    REOPENED_ERASURES,
+    REOPENED_REQUESTS,
+    REQUEST_MOVES,
+    RUN_MOVES,
+    VERSION_MOVES,
+    BatchStatus,
+    DatasetStatus,
+    ErasureStatus,
+    InspectionStatus,
+    RequestStatus,
+    RunStatus,
+    State,
+    VersionStatus,
+    check_move,
+)
+from service.ledger.database.tables import (
+    Batch,
+    Dataset,
+    DatasetInspection,
+    DeletionRequest,
+    Erasure,
+    TrainingRun,
+    Version,
+)
+
+Row = TypeVar("Row", bound=db.Base)
+
+_MOVED = "moved"
+
+
+class UntoldMove(RuntimeError):
+    """A transaction moved a state and adds no line to the audit chain: an error of the program."""
+
+
+class Machine(Generic[Row, State]):
+    """The states of one kind of row. ``told``: each move belongs to a line of the audit chain."""
+
+    def __init__(
+        self, kind: type[Row], moves: Mapping[State, frozenset[State]], *, told: bool = True
+    ) -> None:
+        self._kind: Any = kind
+        self._moves, self._told = moves, told
+
+    def move(self, row: Row, new: State) -> None:
+        """Give the row a new state; raise ``IllegalMove`` where it may not follow."""
+        known: Any = row  # whose column holds these states
+        check_move(self._moves, known.status, new)
+        known.status = new
+        session = object_session(row)
+        if session is not None:
+            self._note(session)
+
+    def update(self, session: Session, new: State, **values: Any) -> Update:
+        """Return the UPDATE that gives all rows that may become ``new`` this state; narrow it."""
+        self._note(session)
+        before = [old for old, nexts in self._moves.items() if new in nexts]
+        return (
+            update(self._kind)
+            .where(self._kind.status.in_(before))
+            .values(status=new, **values)
+        )
+
+    def _note(self, session: Session) -> None:
+        if self._told:
+            session.info[_MOVED] = True
+
+
+batches: Machine[Batch, BatchStatus] = Machine(Batch, BATCH_MOVES)
+datasets: Machine[Dataset, DatasetStatus] = Machine(Dataset, DATASET_MOVES)
+erasures: Machine[Erasure, ErasureStatus] = Machine(Erasure, ERASURE_MOVES)
+requests: Machine[DeletionRequest, RequestStatus] = Machine(DeletionRequest, REQUEST_MOVES)
+runs: Machine[TrainingRun, RunStatus] = Machine(TrainingRun, RUN_MOVES)
+versions: Machine[Version, VersionStatus] = Machine(Version, VERSION_MOVES)
+#: Dry runs: kept for an hour, and no part of what was asked and done.
+inspections: Machine[DatasetInspection, InspectionStatus] = Machine(
+    DatasetInspection, INSPECTION_MOVES, told=False
+)
+
+#: What a check found not forgotten is opened again, by the reconciler and by nobody else.
+reopened_erasures: Machine[Erasure, ErasureStatus] = Machine(Erasure, REOPENED_ERASURES)
+reopened_requests: Machine[DeletionRequest, RequestStatus] = Machine(
+    DeletionRequest, REOPENED_REQUESTS
+)
+
+
+@event.listens_for(Session, "before_commit")
+def _refuse_untold(session: Session) -> None:
+    if session.info.get(_MOVED) and not session.in_nested_transaction() and not chain.adds(session):
+        raise UntoldMove("a state moved in this transaction without a line in the audit chain")
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _forget(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info.pop(_MOVED, None)

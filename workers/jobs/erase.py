@@ -140,4 +140,4 @@ def _exclude_without_models(runtime: Runtime) -> None:
         datasets = erasures.datasets_without_work(session)
     for dataset_id in datasets:
         with runtime.session() as session:
-            erasures.exclude_without_models(session, dataset_id)
+            erasures.exclude_without_models(session, dataset_id, actor=runtime.actor)

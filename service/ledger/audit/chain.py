@@ -73,6 +73,8 @@ class Action(StrEnum):
     DELETION_REQUEST_DENIED = "deletion_request:denied"
     DELETION_REQUEST_NO_MATCH = "deletion_request:no_match"
     DELETION_REQUEST_CLAIMED = "deletion_request:claimed"
+    #: Its records are left out of all training; no model has to forget them.
+    DELETION_REQUEST_EXCLUDED = "deletion_request:excluded"
     DELETION_REQUEST_COMPLETED = "deletion_request:completed"
     DELETION_REQUEST_CANCELLED = "deletion_request:cancelled"
     DELETION_REQUEST_NEEDS_REVIEW = "deletion_request:needs_review"

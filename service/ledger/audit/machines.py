@@ -77,11 +77,7 @@ class Machine(Generic[Row, State]):
         """Return the UPDATE that gives all rows that may become ``new`` this state; narrow it."""
         self._note(session)
         before = [old for old, nexts in self._moves.items() if new in nexts]
-        return (
-            update(self._kind)
-            .where(self._kind.status.in_(before))
-            .values(status=new, **values)
-        )
+        return update(self._kind).where(self._kind.status.in_(before)).values(status=new, **values)
 
     def _note(self, session: Session) -> None:
         if self._told:

@@ -16,6 +16,7 @@ from service.ledger.database.states import (
     BatchStatus,
     DatasetStatus,
     ErasureStatus,
+    IllegalMove,
     RequestStatus,
     RunStatus,
     VersionStatus,
@@ -51,11 +52,14 @@ def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> Non
     """
     # One that needs review for another model stays so: only its retry may change that.
     accepted = [one.request for one in members if one.request.status == RequestStatus.ACCEPTED]
-    session.execute(
+    claimed = session.scalars(
         machines.erasures.update(session, ErasureStatus.CLAIMED, batch_id=batch_id)
         .where(Erasure.id.in_([one.id for one in members]))
+        .returning(Erasure.id)
         .execution_options(synchronize_session="evaluate")
-    )
+    ).all()
+    if len(claimed) != len(members):
+        raise IllegalMove("an erasure of this batch does not wait for one any more")
     session.execute(
         machines.requests.update(session, RequestStatus.PROCESSING)
         .where(DeletionRequest.id.in_([one.id for one in accepted]))
@@ -135,7 +139,7 @@ def datasets_without_work(session: Session) -> Sequence[int]:
     return sorted(set(session.scalars(of_one.union(of_every, waiting))))
 
 
-def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
+def exclude_without_models(session: Session, dataset_id: int, *, actor: str) -> list[str]:
     """Have the records of requests that concern no model of a dataset left out of all training.
 
     Returns the requests' ids.
@@ -155,10 +159,18 @@ def exclude_without_models(session: Session, dataset_id: int) -> list[str]:
         .with_for_update(key_share=True, skip_locked=True)
         .execution_options(populate_existing=True)
     ).all()
-    for request in requests:
-        if request.status == RequestStatus.ACCEPTED:
-            machines.requests.move(request, RequestStatus.PROCESSING)
+    begun = [request for request in requests if request.status == RequestStatus.ACCEPTED]
+    for request in begun:
+        machines.requests.move(request, RequestStatus.PROCESSING)
     session.flush()
+    chain.append_many(
+        session,
+        actor=actor,
+        lines=[
+            chain.Line(chain.Action.DELETION_REQUEST_EXCLUDED, f"deletion_request:{one.id}")
+            for one in begun
+        ],
+    )
     found = [request.id for request in requests]
     if found:
         exclude(session, dataset_id, Names.of(requests))

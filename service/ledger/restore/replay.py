@@ -161,7 +161,8 @@ def _advance(session: Session, one: Listed, *, actor: str, now: datetime) -> Non
 
 def _begin(session: Session, request: DeletionRequest) -> None:
     """Start processing the request: its records are out of every training from now on."""
-    machines.requests.move(request, RequestStatus.PROCESSING)
+    if request.status != RequestStatus.PROCESSING:
+        machines.requests.move(request, RequestStatus.PROCESSING)
     session.flush()
     listed = select(RequestRecord.dataset_id).where(RequestRecord.request_id == request.listed_by)
     names = naming.Names.of([request])

@@ -281,7 +281,9 @@ class Ledger(RuleBasedStateMachine):
         """Raw rows: those that no open erasure, no training and no waiting anchor needs."""
         with self.sessions.begin() as session:
             for dataset_id in erasures.datasets_without_work(session):
-                for request_id in erasures.exclude_without_models(session, dataset_id):
+                for request_id in erasures.exclude_without_models(
+                    session, dataset_id, actor="worker:w"
+                ):
                     if request_id in self.asked:
                         self.excluded |= self.asked[request_id]
             dataset = session.get_one(Dataset, self.dataset)

@@ -149,7 +149,7 @@ def test_request_ends_when_every_share_is_done_and_every_row_is_erased(
 def test_request_without_models_is_excluded_and_settled(session: Session, data: Dataset) -> None:
     request = factories.request(session, data, rows=[3])
     assert erasures.datasets_without_work(session) == [data.id]
-    assert erasures.exclude_without_models(session, data.id) == [request.id]
+    assert erasures.exclude_without_models(session, data.id, actor="worker:w") == [request.id]
     assert erasures.datasets_without_work(session) == []
     session.refresh(data)
     assert (request.status, data.revision) == (RequestStatus.PROCESSING, 1)
@@ -171,7 +171,7 @@ def test_share_of_a_model_whose_only_training_ended_is_needless(
     run.status = status
     session.flush()
     assert erasures.datasets_without_work(session) == [data.id]
-    assert erasures.exclude_without_models(session, data.id) == [request.id]
+    assert erasures.exclude_without_models(session, data.id, actor="worker:w") == [request.id]
     assert session.query(Erasure).count() == 0
 
 
@@ -200,7 +200,7 @@ def test_excluding_a_request_without_models_and_cancelling_it_exclude_each_other
     start.wait()
     with sessions() as session, session.begin():
         for dataset_id in erasures.datasets_without_work(session):
-            erasures.exclude_without_models(session, dataset_id)
+            erasures.exclude_without_models(session, dataset_id, actor="worker:w")
     thread.join()
     with sessions() as session:
         for row, request_id in enumerate(ids):

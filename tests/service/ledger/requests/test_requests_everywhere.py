@@ -222,7 +222,7 @@ def test_a_dataset_without_models_is_seen_to_beside_one_with_models(session: Ses
     model = _model(session, one, policy={"max_wait_seconds": 0})
     [request] = _record(session, "ann")
     assert erasures.datasets_without_work(session) == [bare.id]
-    assert erasures.exclude_without_models(session, bare.id) == [request.id]
+    assert erasures.exclude_without_models(session, bare.id, actor="worker:w") == [request.id]
     assert erasures.datasets_without_work(session) == []
     batch = _batch(session, model)
     for share in session.scalars(select(Erasure).where(Erasure.batch_id == batch.id)):
@@ -240,7 +240,7 @@ def test_without_any_model_its_datasets_are_all_seen_to(session: Session) -> Non
     [request] = _record(session, "ann")
     assert erasures.datasets_without_work(session) == [one.id, other.id]
     for data in (one, other):
-        assert erasures.exclude_without_models(session, data.id) == [request.id]
+        assert erasures.exclude_without_models(session, data.id, actor="worker:w") == [request.id]
     assert erasures.datasets_without_work(session) == []
 
 

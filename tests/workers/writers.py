@@ -312,10 +312,10 @@ class Writer:
             elif not claimed.request.forget:
                 pipeline._complete_without_update(self.runtime, held, claimed)
             else:
-                [choice, *_] = claimed.methods
-                exact = choice.method == "retrain"
+                [attempt, *_] = claimed.methods
+                answer = _answer(exact=attempt.exact)
                 pipeline._record(
-                    self.runtime, held, claimed, choice, claimed.request, _answer(exact=exact)
+                    self.runtime, held, claimed, attempt.choice, claimed.request, answer
                 )
             return True
 

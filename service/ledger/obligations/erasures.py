@@ -50,8 +50,6 @@ def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> Non
 
     One statement for all erasures and one for all requests. The caller has loaded and locked these.
     """
-    # One that needs review for another model stays so: only its retry may change that.
-    accepted = [one.request for one in members if one.request.status == RequestStatus.ACCEPTED]
     claimed = session.scalars(
         machines.erasures.update(session, ErasureStatus.CLAIMED, batch_id=batch_id)
         .where(Erasure.id.in_([one.id for one in members]))
@@ -60,6 +58,8 @@ def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> Non
     ).all()
     if len(claimed) != len(members):
         raise IllegalMove("an erasure of this batch does not wait for one any more")
+    # One that needs review for another model stays so: only its retry may change that.
+    accepted = [one.request for one in members if one.request.status == RequestStatus.ACCEPTED]
     session.execute(
         machines.requests.update(session, RequestStatus.PROCESSING)
         .where(DeletionRequest.id.in_([one.id for one in accepted]))

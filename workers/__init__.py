@@ -1,8 +1,8 @@
-"""The only place where database, files and device meet."""
+"""Worker processes: claim work from the ledger, compute in child processes, record results."""
 
 from importlib import metadata
 
 
 def code_version() -> str:
-    """Version of the installed package, as audit reports give it."""
+    """Return the version of the installed package, as audit reports give it."""
     return metadata.version("unlearn")

@@ -1,7 +1,7 @@
 """The Celery application: ``celery -A workers.app worker`` and ``celery -A workers.app beat``.
 
-Messages carry no work, only the news that there may be some. The pool is one of threads, because
-the computing happens in child processes: nothing forks after torch was loaded, and a busy worker
+Messages carry no work; they only announce that there may be some. The pool is one of threads,
+because computation runs in child processes: nothing forks after torch was loaded, and a busy worker
 still answers a ping.
 """
 
@@ -28,7 +28,7 @@ _heartbeats: list[heartbeat.Heartbeat] = []
 
 
 def _configuration() -> dict[str, Any]:
-    """Read when Celery first needs it, not at import."""
+    """Return Celery's configuration; called when Celery first needs it, not at import."""
     settings = Settings()
     reached = broker.configure(settings)
     beat_file = settings.state_dir.resolve() / "beat-schedule"
@@ -42,7 +42,7 @@ def _configuration() -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        # A message lost or repeated costs nothing: the database is looked at again anyway.
+        # A lost or repeated message is harmless: the database is polled anyway.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
@@ -62,20 +62,20 @@ app.add_defaults(_configuration)
 
 
 def lane(name: str) -> lanes.Lane:
-    """The worker's lane of that name (a queue's name)."""
+    """Return the worker's lane of that name (a queue's name)."""
     return _lanes[name]
 
 
 @signals.after_setup_logger.connect
 def _quieten(**_: Any) -> None:
-    # A message every few seconds that says only "look" would bury every other line.
+    # A wake-up message every few seconds would bury every other log line.
     for chatty in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 @signals.worker_init.connect
 def _open(**_: Any) -> None:
-    # Only here: beat loads this file too, from an image that can neither read data nor compute.
+    # Imported here, because beat loads this module from an image without torch or readers.
     from workers.runtime import Runtime
     from workers.schedule import catalogue, heartbeat, lanes
 
@@ -89,11 +89,11 @@ def _open(**_: Any) -> None:
         lambda: not all(made.hangs() for made in _lanes.values()),
     )
     _heartbeats.append(beating)
-    # A worker counts as live once it has said what it can do: without that no model can be made.
-    # Announcing also warms the process up that the first deletion will need.
+    # A worker counts as live once it has announced its capabilities: without them no model can be
+    # created. Announcing also starts the compute process that the first deletion will need.
     first = _lanes[broker.DELETIONS]
     first.recipes = (catalogue.announcing_once(beating.start), *first.recipes)
-    # At once, not when the broker answers: work is found without it.
+    # Start now, not when the broker answers: polling finds work without the broker.
     for made in _lanes.values():
         made.start_polling()
 

@@ -1,8 +1,8 @@
-"""Named places where a test may break the service on purpose.
+"""Named places where a fault test makes the service fail.
 
-Unarmed, which is always so outside a fault test, reaching a point costs one look at the
-environment. Armed, ``UNLEARN_FAULTS`` names a directory; a file in it called like the point says
-what happens to the first process that gets there, and is taken away by it.
+Outside a fault test, reaching a point costs one look at the environment. In a fault test,
+``UNLEARN_FAULTS`` names a directory; a file in it with a point's name holds the action for the
+first process that reaches the point, which removes the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-#: Every point there is, in the order in which a batch passes them.
+#: Every fault point, in the order in which a batch passes them.
 POINTS = (
     "batch.claimed",
     "batch.left_to_training",
@@ -52,9 +52,9 @@ class InjectedFault(RuntimeError):
 
 
 def reach(point: str, *, spoil: Callable[[], None] = lambda: None) -> None:
-    """Do here whatever a fault test has asked for; nothing otherwise.
+    """Do what a fault test has asked for at this point; otherwise nothing.
 
-    ``spoil`` is what the action ``spoil`` does at a point that has something to be spoilt.
+    ``spoil`` is called for the action ``spoil``, at points with data that can be spoilt.
     """
     directory = os.environ.get("UNLEARN_FAULTS")
     if not directory:
@@ -75,7 +75,7 @@ def reach(point: str, *, spoil: Callable[[], None] = lambda: None) -> None:
 
 
 def clock_offset() -> timedelta:
-    """By how much this process' clock is to be wrong in a fault test; nothing otherwise."""
+    """Return the error of this process' clock in a fault test; zero otherwise."""
     return timedelta(seconds=float(os.environ.get("UNLEARN_FAULT_CLOCK_SECONDS", "0")))
 
 

@@ -1,4 +1,4 @@
-"""What workers are called: by machine and process, and never twice."""
+"""Names of workers, made of machine and process; no name is used twice."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import socket
 
 
 def machine() -> str:
-    """Name of this machine; in a container, that of the container."""
+    """Return the name of this machine; in a container, that of the container."""
     return socket.gethostname()
 
 
 def new() -> str:
-    """A name for a worker in this process."""
+    """Return a new name for a worker in this process."""
     return f"{machine()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def is_here(name: str) -> bool:
-    """Whether a worker of this name was started on this machine."""
+    """Return whether a worker of this name was started on this machine."""
     return name.rsplit("-", 2)[0] == machine()

@@ -1,4 +1,4 @@
-"""What a worker thread holds while it works: database, store, compute process, name, stop sign."""
+"""What a worker thread works with: database, store, compute process, name, stop sign."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from service.settings import Settings
 from workers import fault_points, names, stores
 from workers.compute.process import ComputeFailed, ComputeProcess, Stopping, StoreAway
 
-#: How long the database server's time is counted on before it is asked for again.
+#: How long the database server's time is extrapolated before it is read again.
 CLOCK_SECONDS = 10.0
 
-#: Pause after a failure of work that nobody waits for.
+#: Pause after a failure of background work.
 REST_SECONDS = 60.0
 
-#: After so long without a failure of the bucket its next one counts as the first.
+#: After this long without a failure of the bucket, its next failure counts as the first.
 STORE_CALM_SECONDS = 300.0
 
 
 @dataclass
 class Runtime:
-    """One lane's means of working. Recipes take it first, as ledger functions take a session."""
+    """One lane's resources; jobs take it first, as ledger functions take a session."""
 
     settings: Settings
     engine: Engine
@@ -44,16 +44,16 @@ class Runtime:
     owner: str
     stop: threading.Event = field(default_factory=threading.Event)
     stopped_at: float | None = None
-    #: When it last turned to the database or looked after a computation (monotonic seconds).
+    #: When it last used the database or checked on a computation (monotonic seconds).
     moved_at: float = field(default_factory=time.monotonic)
-    #: What failed here and is left alone until then (monotonic seconds).
+    #: Work that failed here, and when it may be tried again (monotonic seconds).
     _rests: dict[str, float] = field(default_factory=dict)
-    #: Whether the store's bucket could not be used when it was last tried, how often in a row, and
-    #: until when (monotonic seconds) it is left alone.
+    #: Whether the store's bucket failed when it was last tried; how often in a row; and when it may
+    #: be tried again (monotonic seconds).
     _store_away: bool = False
     _store_misses: int = 0
     _store_until: float = 0.0
-    #: What the database server's clock said, and when (monotonic seconds).
+    #: The database server's time, and when it was read (monotonic seconds).
     _clock: tuple[datetime, float] | None = None
 
     @classmethod
@@ -64,7 +64,7 @@ class Runtime:
         engine: Engine | None = None,
         stop: threading.Event | None = None,
     ) -> Runtime:
-        """A runtime with its own compute process (started when first used)."""
+        """Return a runtime with its own compute process, which starts when first used."""
         return cls(
             settings=settings,
             engine=engine or db.engine(settings.database, limits=Limits.of_work(settings)),
@@ -75,37 +75,41 @@ class Runtime:
 
     @cached_property
     def store(self) -> Store:
+        """Return the store, with row keys from the ledger."""
         return stores.open_for(self.settings, self.engine, self.now)
 
     @property
     def actor(self) -> str:
-        """How the audit chain names this worker."""
+        """Return the name of this worker in the audit chain."""
         return f"worker:{self.owner}"
 
     @property
     def digester(self) -> Digester:
+        """Return the digester with the settings' keys."""
         return Digester.from_settings(self.settings)
 
     @property
     def retry(self) -> execution.Retry:
+        """Return the settings' limits of a batch's attempts."""
         return execution.Retry(self.settings.max_attempts, self.settings.backoff_seconds)
 
     @property
     def sessions(self) -> sessionmaker[Session]:
+        """Return the factory of this runtime's sessions."""
         return db.session_factory(self.engine)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """A session whose transaction commits at the end of the block, or rolls back."""
+        """Open a session; its transaction commits at the end of the block, or rolls back."""
         self.moved_at = time.monotonic()
         with self.sessions() as session, session.begin():
             yield session
 
     def now(self) -> datetime:
-        """The database server's time, so that all workers agree; on SQLite this machine's.
+        """Return the database server's time, so that all workers agree; on SQLite local time.
 
-        Asked for every few seconds and counted on by a clock that nobody can set: a worker whose
-        own clock is wrong or jumps neither keeps a lease too long nor purges anything too soon.
+        Read every few seconds and extrapolated by the monotonic clock: a worker whose own clock is
+        wrong or jumps neither keeps a lease too long nor purges anything too soon.
         """
         if self.engine.dialect.name != "postgresql":
             return db.now() + fault_points.clock_offset()
@@ -118,7 +122,7 @@ class Runtime:
 
     @contextmanager
     def lease(self, key: str) -> Iterator[leases.Held | None]:
-        """Hold a lease for the block; None when somebody else holds it."""
+        """Hold a lease for the block; None when another worker holds it."""
         with self.session() as session:
             held = self.acquire(session, key)
         if held is None:
@@ -128,7 +132,7 @@ class Runtime:
             yield held
 
     def acquire(self, session: Session, key: str) -> leases.Held | None:
-        """Take a lease with the session's transaction; None when somebody else holds it."""
+        """Take a lease in the session's transaction; None when another worker holds it."""
         return leases.acquire(
             session,
             key,
@@ -139,7 +143,7 @@ class Runtime:
 
     @contextmanager
     def giving_back(self, held: leases.Held) -> Iterator[None]:
-        """Give a lease back at the end of the block."""
+        """Release a lease at the end of the block."""
         try:
             yield
         finally:
@@ -147,11 +151,11 @@ class Runtime:
                 leases.release(session, held, now=self.now())
 
     def rest(self, what: str) -> None:
-        """Leave something that failed, and that nobody waits for, alone for a while."""
+        """Do not retry failed background work for ``REST_SECONDS``."""
         self._rests[what] = time.monotonic() + REST_SECONDS
 
     def resting(self, what: str) -> bool:
-        """Whether it is still to be left alone."""
+        """Return whether it may not be retried yet."""
         return time.monotonic() < self._rests.get(what, 0.0)
 
     def ask(
@@ -164,13 +168,13 @@ class Runtime:
         progress: Callable[[Progress], None] = lambda _seen: None,
         watch: Callable[[], None] = lambda: None,
     ) -> Answer:
-        """Have the compute process do something while the lease is kept alive.
+        """Have the compute process run an operation while the lease is renewed.
 
-        ``watch`` is called every half second or so; whatever it or ``progress`` raises ends the
-        computation.
-
+        ``watch`` is called about every half second; an exception from it or from ``progress`` ends
+        the computation.
         ``LeaseLost``: another worker took over; ``Stopping``: this worker must stop and the grace
         period is over. Either way the computation was killed. ``StoreAway``: the store cannot be
+        read or written; nothing else is done before it can.
         read or written; nothing else is done before it can.
         """
         renew_every = self.settings.lease_seconds / 3
@@ -213,7 +217,7 @@ class Runtime:
     def store_answers(self) -> bool:
         """Return whether the store can be used.
 
-        After it could not be, it is asked; the more seldom, the longer that goes on.
+        After a failure it is probed, at intervals that grow while the failure lasts.
         """
         if not self._store_away:
             return True

@@ -8,17 +8,17 @@ from workers.app import app, lane
 
 @app.task(name=broker.RUN_BATCHES)
 def run_batches() -> None:
-    """Unlearn and erase whatever is due, as far as it takes no training."""
+    """Unlearn and erase what is due, as far as it needs no training."""
     lane(broker.DELETIONS).run()
 
 
 @app.task(name=broker.RUN_TRAININGS)
 def run_trainings() -> None:
-    """Prepare, unlearn by training, and train whatever is due."""
+    """Prepare anchors, unlearn by training, and train what is due."""
     lane(broker.TRAININGS).run()
 
 
 @app.task(name=broker.RUN_BACKGROUND)
 def run_background() -> None:
-    """Ingest, purge and sweep whatever is due."""
+    """Ingest, purge and sweep what is due."""
     lane(broker.BACKGROUND).run()

@@ -1,4 +1,4 @@
-"""The command ``unlearn``: everything an operator does outside HTTP."""
+"""The command ``unlearn``: everything that an operator does outside HTTP."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Run the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -81,10 +81,10 @@ def serve(
 
 @app.command("worker-health")
 def worker_health() -> None:
-    """Exit 0 if a worker on this machine lives, 1 if none does; for health checks.
+    """Exit 0 if a worker on this machine is live, 1 if none is; for health checks.
 
-    It lives while it writes its heartbeat into the database, as /readyz sees it: also while it
-    trains, and no longer once all of its lanes hang.
+    A worker is live while it writes its heartbeat into the database, as /readyz sees it: also while
+    it trains, and no longer once all of its lanes hang.
     """
     from service.ledger.database import db, schema
     from service.ledger.database.connections import Limits
@@ -98,7 +98,7 @@ def worker_health() -> None:
         found = heartbeats.living(db.read_only(session), beat_seconds=settings.heartbeat_seconds)
     if not any(names.is_here(worker.name) for worker in found):
         raise _stop(
-            f"no worker on {names.machine()} has said lately that it lives; start one, or look at "
+            f"no worker on {names.machine()} has written a heartbeat lately; start one, or look at "
             "the log of the one that runs"
         )
 

@@ -154,7 +154,7 @@ def _scaled(scale: float | None) -> str:
 
 
 def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file would be as a dataset; stops the command where it would be refused."""
+    """Return what the file would be as a dataset; stop the command if it would be refused."""
     from workers import readers
     from workers.jobs import ingest, inspections
     from workers.sources import reading
@@ -174,7 +174,7 @@ def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str,
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    """A dataset in words, its columns as a table."""
+    """Print a dataset in words, its columns as a table."""
     for line in _lines(found):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if found["columns"]:
@@ -228,7 +228,7 @@ _COUNTED = {
 
 
 def _runs(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Rows of the table: neighbours that are alike in one."""
+    """Return the rows of the table, with equal neighbouring columns merged into one row."""
     rows = []
     for alike, group in groupby(
         columns, key=lambda one: (one["part"], one["stored"] or "not kept", one["recognised"])

@@ -1,4 +1,4 @@
-"""What a command says instead of a traceback: one line, with what to do next."""
+"""Errors of commands as one line that says what to do next, in place of a traceback."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Commands(TyperGroup):
-    """The commands; a foreseeable error of any of them ends it with one line and exit code 1."""
+    """Command group that ends with one line and exit code 1 when a command's error is expected."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was typed."""
+        """Run the command that was given."""
         try:
             return super().invoke(ctx)
         except (ServiceError, StoreError, sql.SQLAlchemyError, OSError) as error:
@@ -34,13 +34,13 @@ class Commands(TyperGroup):
 
 
 def stop(message: str) -> typer.Exit:
-    """Print the message; the exception to raise."""
+    """Print the message and return the exception to raise."""
     err.print(message, style="red", markup=False)
     return typer.Exit(1)
 
 
 def describe(error: Exception) -> str:
-    """One line about an error: what is wrong and what to do next."""
+    """Return one line about an error: what is wrong and what to do next."""
     if isinstance(error, ServiceError):
         return error.detail
     if isinstance(error, ValidationError):
@@ -58,7 +58,7 @@ def _of_settings(error: ValidationError) -> str:
 
 def _of_database(error: sql.SQLAlchemyError) -> str:
     if isinstance(error, sql.ArgumentError):
-        return "UNLEARN_DATABASE_URL is no URL of a database; .env.example shows the setting"
+        return "UNLEARN_DATABASE_URL is not a database URL; .env.example shows the setting"
     said = _first_line(error.orig) if isinstance(error, sql.DBAPIError) and error.orig else ""
     fault = storage.fault(error)
     if fault is not None:

@@ -1,4 +1,4 @@
-"""The ledger's database for the commands of ``unlearn``."""
+"""Engines and sessions of the ledger for the commands of ``unlearn``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from workers.cli.errors import err
 
 
 def session() -> Session:
-    """A session for a command that somebody waits for: it ends as soon as a request would."""
+    """Return a session for an interactive command, with the time limits of an HTTP request."""
     from service.ledger.database import db
 
     return db.session_factory(engine(Settings()))()
 
 
 def engine(settings: Settings) -> Engine:
-    """The ledger's database; stops the command where there is none that this code can use.
+    """Return the ledger's engine; stop the command if this code cannot use the database.
 
-    It is waited for as long as a request would wait.
+    The connection attempt has the time limit of an HTTP request.
     """
     from service.ledger.database import db, schema
     from service.ledger.database.connections import Limits
@@ -30,11 +30,11 @@ def engine(settings: Settings) -> Engine:
 
 
 def bulk_engine(settings: Settings) -> Engine:
-    """The same with the long limit of statements over everything there is, which is said."""
+    """Return an engine with the long limit of statements over whole tables; print the limit."""
     from service.ledger.database import db
     from service.ledger.database.connections import Limits
 
-    engine(settings).dispose()  # whether it is there is known soon
+    engine(settings).dispose()  # find out within the short limit whether the database answers
     made = db.engine(settings.database, limits=Limits.of_bulk(settings))
     if made.dialect.name == "postgresql":
         err.print(

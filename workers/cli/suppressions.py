@@ -1,4 +1,4 @@
-"""The commands ``unlearn suppressions``: who stays out of later ingests."""
+"""The commands ``unlearn suppressions``: readmit forgotten subjects and records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.settings import Settings
 from workers.cli import ledger
 from workers.cli.errors import stop as _stop
 
-app = typer.Typer(no_args_is_help=True, help="Who stays out of later ingests.")
+app = typer.Typer(no_args_is_help=True, help="Readmit forgotten subjects and records.")
 
 err = Console(stderr=True, highlight=False)
 
@@ -63,5 +63,5 @@ def _ids() -> list[str]:
 
     if sys.stdin.isatty():
         err.print("Type the id and end with Ctrl-D.")
-    # What is left of others names nobody.
+    # Lines without a visible character name nobody.
     return list(filter(identifiers.normalise, sys.stdin.read().splitlines()))

@@ -1,4 +1,4 @@
-"""The commands that take a version, a model or a dataset back for good."""
+"""The commands that withdraw a version, a model or a dataset for good."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from workers.cli import ledger
 from workers.cli.errors import err
 
-models_app = typer.Typer(no_args_is_help=True, help="Take models back.")
-versions_app = typer.Typer(no_args_is_help=True, help="Take single versions back.")
+models_app = typer.Typer(no_args_is_help=True, help="Withdraw models.")
+versions_app = typer.Typer(no_args_is_help=True, help="Withdraw single versions.")
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Now = Annotated[
     bool, typer.Option("--purge-now", help="Destroy the weights without waiting for the window.")
 ]
@@ -24,7 +24,7 @@ ACTOR = "cli"
 
 @models_app.command("withdraw")
 def withdraw_model(name: ModelName, purge_now: Now = False, yes: Yes = False) -> None:
-    """Serve, train and import nothing of a model again; its open deletion requests complete.
+    """Withdraw a model: it is never served, trained or imported again; open requests complete.
 
     Example: unlearn models withdraw face-classifier --purge-now
     """
@@ -53,7 +53,7 @@ def withdraw_version(
     purge_now: Now = False,
     yes: Yes = False,
 ) -> None:
-    """Never hand a version out again, make it live or import it.
+    """Withdraw a version: it is never served, promoted or imported again.
 
     Example: unlearn versions withdraw face-classifier 3 --promote 2
     """
@@ -116,5 +116,5 @@ def _purge(now: bool) -> Literal["after_window", "now"]:
 
 def _confirm(session: Session, question: str, *, yes: bool) -> None:
     if not yes:
-        session.commit()  # nobody else has to wait for the answer
+        session.commit()  # hold no locks while the question waits for an answer
         typer.confirm(question, abort=True, err=True)

@@ -14,14 +14,14 @@ from service.messages import wire
 from service.messages.parts import Kept
 from workers.compute import failures
 
-#: Progress is told at most this often.
+#: Least time between two progress messages.
 PROGRESS_SECONDS = 0.2
 
 log = logging.getLogger("workers.compute")
 
 
 def main() -> None:
-    """Serve until standard input ends, which it also does when the worker is killed."""
+    """Serve until standard input ends, which also happens when the worker is killed."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     # Standard output carries the protocol: whatever a library prints goes to standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
@@ -48,24 +48,24 @@ def _serve(line: str, place: Any, replies: IO[str]) -> None:
 
     def progress(seen: Any) -> None:
         nonlocal last
-        # Where something was stored must reach the worker, however soon it comes.
+        # A stored state must always reach the worker, however soon it follows other progress.
         if isinstance(seen, Kept) or time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
             replies.write(wire.write_progress(operation, seen) + "\n")
 
-    # One of the operations that there are, so that no import path comes from a message.
+    # ``operation`` is one of a fixed set, so that no import path comes from a message.
     module = importlib.import_module(f"workers.compute.{operation.name}")
     try:
-        # Within the try: a number that JSON has no word for is an error like any other.
+        # Within the try: a number that JSON cannot express is reported like any other error.
         reply = wire.write_answer(operation, module.run(request, place, progress))
-    except Exception as error:  # whatever it was, the worker decides what follows from it
+    except Exception as error:  # the worker decides what follows from it
         log.exception("operation %s failed", operation.name)
         reply = wire.write_failure(failures.of(error))
     replies.write(reply + "\n")
 
 
 def _follow(stdin: IO[str]) -> Any:
-    """Requests as they come; the end of input ends the process even in mid-computation."""
+    """Yield requests as they come; the end of input ends the process even in mid-computation."""
     import queue
 
     lines: queue.Queue[str | None] = queue.Queue()
@@ -73,8 +73,8 @@ def _follow(stdin: IO[str]) -> Any:
     def read() -> None:
         for line in stdin:
             lines.put(line)
-        # The worker is gone: nobody waits for the answer, and another worker may already be
-        # doing the same work.
+        # The worker has ended: nobody waits for the answer, and another worker may already have
+        # taken the work over.
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()

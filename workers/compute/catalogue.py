@@ -1,4 +1,4 @@
-"""What this installation can do, so that the API can check options without loading torch."""
+"""List what this installation can do, so that the API can check options without loading torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unlearning.verification import gates, limits
 
 
 def run(request: Request, place: object, progress: Callable[[Fraction], None]) -> Answer:
-    """Return all that is installed, and why any of it cannot be used."""
+    """Return the announcements of everything installed, and why any of it cannot be used."""
     version = workers.code_version()
     known = methods.installed(), architectures.installed(), inputs.installed()
     of_methods, of_architectures, of_inputs = known
@@ -38,7 +38,7 @@ def _of_the_service(version: str) -> list[Announcement]:
         Announcement(
             kind="criteria",
             name="default",
-            summary="What holds for every gate of a verification, and when a retrain is advised.",
+            summary="What applies to every gate of a verification, and when a retrain is advised.",
             options_schema=limits.schema(),
             code_version=version,
         ),
@@ -47,7 +47,7 @@ def _of_the_service(version: str) -> list[Announcement]:
 
 
 def of_architecture(architecture: architectures.Architecture, code_version: str) -> Announcement:
-    """Return what an architecture says of itself, with the JSON schema of its parameters."""
+    """Return an architecture's announcement, with the JSON schema of its parameters."""
     return Announcement(
         kind="architecture",
         name=architecture.name,
@@ -58,7 +58,7 @@ def of_architecture(architecture: architectures.Architecture, code_version: str)
 
 
 def of_input(name: str, declared: inputs.Declared, code_version: str) -> Announcement:
-    """Return what a kind of input says of itself, with the JSON schema of its options."""
+    """Return the announcement of a kind of input, with the JSON schema of its options."""
     found = declared.input
     return Announcement(
         kind="input",
@@ -76,7 +76,7 @@ def of_input(name: str, declared: inputs.Declared, code_version: str) -> Announc
 
 
 def of_method(method: methods.Method, code_version: str) -> Announcement:
-    """Return what a method says of itself, with the JSON schema of its options."""
+    """Return a method's announcement, with the JSON schema of its options."""
     return Announcement(
         kind="method",
         name=method.name,
@@ -93,7 +93,7 @@ def of_method(method: methods.Method, code_version: str) -> Announcement:
 
 
 def announcement(gate: gates.Gate, code_version: str) -> Announcement:
-    """Return what a gate says of itself, with the JSON schema of its limits."""
+    """Return a gate's announcement, with the JSON schema of its limits."""
     return Announcement(
         kind="gate",
         name=gate.name,

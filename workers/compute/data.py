@@ -1,4 +1,4 @@
-"""From rows of a dataset's array to the example sets of a computation."""
+"""Build the example sets of a computation from the rows of a dataset's array."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from unlearning.core.examples import Examples
 
 TRAIN, VALIDATION, AUDIT = range(3)
 
-#: Numbers of rows.
+#: Row numbers.
 Rows = Sequence[int] | NDArray[np.int64]
 
-#: Fixed, so that every version of a dataset is measured on the same rows (less the forgotten).
+#: Fixed, so that every version of a dataset is measured on the same rows (minus the forgotten).
 SAMPLING_SEED = 20_250_723
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which rows the sets of an array consist of before any is excluded; worked out once.
+    """The rows of an array's sets before any row is excluded; computed once per array.
 
     ``splits`` (n,) uint8; ``training`` (n,) bool; ``places`` (n,) int32: each row's place in a
     fixed random order; ``ordered``: the rows of training, validation and audit, (m,) int32, in
     that order.
 
-    Where the rows of the training are listed, they take the place of the train split, and the
-    other splits lack them: a row that was trained on neither calibrates nor judges.
+    Where the rows of the training are listed, they replace the train split and are removed from
+    the other splits: a row that the model was trained on must neither calibrate nor judge it.
     """
 
     splits: Tensor
@@ -43,7 +43,7 @@ class Layout:
 
     @classmethod
     def of(cls, array: Array, trained_on: Rows | None) -> Layout:
-        """The layout of an array; it takes time in proportion to its rows."""
+        """Return the layout of an array; takes time in proportion to its rows."""
         splits = torch.from_numpy(np.array(array.splits))
         training = splits == TRAIN if trained_on is None else _mask(len(splits), trained_on)
         generator = torch.Generator().manual_seed(SAMPLING_SEED)
@@ -62,9 +62,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset's array with the rows that may not be read taken out.
+    """A dataset's array without the rows that may not be read.
 
-    ``x`` and ``y`` are views of the memory-mapped files: a set costs its row numbers only.
+    ``x`` and ``y`` are views of the memory-mapped files: a set only allocates its row numbers.
     """
 
     x: Tensor
@@ -74,20 +74,20 @@ class Data:
     classes: int
 
     def split(self, which: int) -> Examples:
-        """The allowed rows of one split; TRAIN are those of the training (``Layout``)."""
+        """Return the allowed rows of one split; TRAIN means the rows trained on (``Layout``)."""
         return self._where(self.layout.mask(which) & ~self.excluded)
 
     def retain(self, forget: Sequence[int]) -> Examples:
-        """Allowed training rows without the forget rows."""
+        """Return the allowed training rows without the forget rows."""
         allowed = self.layout.training & ~self.excluded
         allowed[torch.as_tensor(list(forget), dtype=torch.int64)] = False
         return self._where(allowed)
 
     def sample(self, which: int, count: int, *, without: Sequence[int] = ()) -> Examples:
-        """The first ``count`` allowed rows of a split in a fixed random order, sorted.
+        """Return the first ``count`` allowed rows of a split in a fixed random order, sorted.
 
-        A row more or less moves no other one. It takes time in proportion to the sample and to
-        the rows that are excluded among the first ones, not to the split.
+        Excluding a row changes no other row's place. The time is in proportion to the sample and
+        to the excluded rows among the first ones, not to the split.
         """
         left_out = torch.as_tensor(list(without), dtype=torch.int64)
         found: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
@@ -99,13 +99,13 @@ class Data:
         return Examples(self.x, self.y, torch.cat(found)[:count].sort().values)
 
     def first(self, numbers: Sequence[int], count: int) -> Examples:
-        """Of these rows, excluded or not, the first ``count`` in the same order, sorted."""
+        """Return the first ``count`` of these rows, excluded or not, in the same order, sorted."""
         rows = torch.as_tensor(list(numbers), dtype=torch.int64)
         chosen = rows[self.layout.places[rows].argsort()[:count]]
         return Examples(self.x, self.y, chosen.sort().values)
 
     def rows(self, numbers: Sequence[int]) -> Examples:
-        """Just these rows, excluded or not; they keep their numbers."""
+        """Return exactly these rows, excluded or not; they keep their numbers."""
         return Examples(self.x, self.y, torch.as_tensor(list(numbers), dtype=torch.int64))
 
     def _where(self, mask: Tensor) -> Examples:
@@ -125,10 +125,10 @@ def open_array(
 ) -> Data:
     """Open the array ``key``; ``excluded`` rows are kept out of every set but ``rows``.
 
-    They are listed, or told by a function of the number n of rows: (n,) bool.
+    ``excluded`` lists the rows, or maps the number n of rows to a mask, (n,) bool.
 
-    ``trained_on`` are the rows that take the place of the train split; None: the split itself.
-    ``remember`` keeps the layout from one request to the next.
+    ``trained_on`` lists the rows that replace the train split; None: the split itself.
+    ``remember`` caches the layout from one request to the next.
     """
     array = store.rows.open(key)
     if remember is None:

@@ -1,4 +1,4 @@
-"""Describe a model: does its architecture build on its data, and which weights does it have?"""
+"""Describe a model: check that its architecture accepts its data, and return its weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from workers.compute.workspace import Workspace
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
-    """The network's weights.
+    """Return the names and shapes of the network's weights.
 
-    Raise an error when a row does not fit the network: of a table, row and column are named.
+    Raise ``WrongOptions`` when a row does not fit the network; for a table, name row and column.
     """
     model = request.model
     _, rows = place.open(request.data)
-    # On the processor: after a wrong index a card is of no use to the whole process.
+    # On the CPU: after a wrong index a CUDA device is unusable for the rest of the process.
     classifier = place.fresh(model).eval().cpu()
     allowed = (~rows.excluded).nonzero()[:, 0]
     fitting.check(classifier, rows.x, allowed, request.features)

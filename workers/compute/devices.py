@@ -1,4 +1,4 @@
-"""Choosing the device that a compute process works on."""
+"""Choose the device on which a compute process works."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def pick(wanted: str) -> torch.device:
-    """``auto`` is the CUDA device with the most free memory, or the CPU where there is none."""
+    """Return the device ``wanted``; ``auto``: the CUDA device with the most free memory, or CPU."""
     if wanted != "auto":
         return torch.device(wanted)
     if not torch.cuda.is_available():

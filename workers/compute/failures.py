@@ -1,4 +1,4 @@
-"""Errors of a computation as failures that the worker can tell apart."""
+"""Map the errors of a computation to kinds of failure that the worker can tell apart."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from unlearning import errors as unlearned
 
 
 class NotKnown(Exception):
-    """The request counts on something that this process was not told, or remembers no more."""
+    """The request relies on data that this process never received or no longer keeps."""
 
 
 class DamagedCache(stored.CorruptCheckpoint):
-    """The anchor's cache cannot be read and can be made again; the worker decides in which lane."""
+    """The anchor's cache is damaged and can be prepared again; the worker chooses the lane."""
 
 
-#: By the class itself, not by its bases: a file that is missing is an ``OSError``, too, and no
-#: fault of the machine.
+#: By the class itself, not by its bases: a missing file is an ``OSError``, too, but not a fault
+#: of the machine.
 _KINDS: dict[type[BaseException], FailureKind] = {
     OSError: FailureKind.SYSTEM,
     PermissionError: FailureKind.SYSTEM,
@@ -41,7 +41,7 @@ _KINDS: dict[type[BaseException], FailureKind] = {
     NotKnown: FailureKind.NOT_KNOWN,
 }
 
-#: How torch begins when the processor's memory is used up; the card's has a class of its own.
+#: How torch's message begins when host memory runs out; CUDA's error has a class of its own.
 _NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -50,7 +50,7 @@ _OF_THE_DEVICE = ("CUDA error", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 
 
 def of(error: BaseException) -> Failure:
-    """Return what the worker is told of an error."""
+    """Return the failure that the worker receives for an error."""
     found = kind(error)
     plain = found in (FailureKind.OUT_OF_MEMORY, FailureKind.DEVICE_FAULT)
     name = found.value if plain else type(error).__name__
@@ -58,7 +58,7 @@ def of(error: BaseException) -> Failure:
 
 
 def kind(error: BaseException) -> FailureKind:
-    """Return ``OUT_OF_MEMORY`` only if memory ran out, else what the worker knows the error by."""
+    """Return ``OUT_OF_MEMORY`` only if memory ran out, else the kind of the error's class."""
     text = str(error)
     names = {cls.__name__ for cls in type(error).__mro__}
     if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
@@ -73,7 +73,7 @@ def kind(error: BaseException) -> FailureKind:
 
 
 def message(error: BaseException) -> str:
-    """Return the error's text, with what to do where the text alone does not say."""
+    """Return the error's text, with what to do where the text alone does not say it."""
     text = str(error)[:2000]
     if kind(error) is FailureKind.OUT_OF_MEMORY:
         return (

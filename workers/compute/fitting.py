@@ -1,6 +1,6 @@
-"""Whether a network takes every value of its dataset, found out before anything trains on it.
+"""Check that a network accepts every value of its dataset, before anything trains on it.
 
-Networks that look something up by number (an embedding, a one-hot code) refuse numbers beyond their
+Networks that use a value as an index (an embedding, a one-hot code) fail on indices beyond their
 table. Each column's smallest and largest value stand for the values between.
 """
 
@@ -18,11 +18,11 @@ _BLOCK_BYTES = 16 << 20
 
 
 def check(network: nn.Module, rows: Tensor, allowed: Tensor, names: Sequence[str] | None) -> None:
-    """Raise ``WrongOptions`` that names row and column where the network refuses a value.
+    """Raise ``WrongOptions`` that names row and column if the network does not accept a value.
 
     ``rows`` (n, columns) may be memory-mapped; ``allowed`` (m,) int64 are those that may be read.
-    The network is on the processor, in evaluation mode: a card would not survive a wrong index.
-    Errors that no single value causes are raised as they are.
+    The network is on the CPU, in evaluation mode: a CUDA device would not survive a wrong index.
+    Errors that no single value causes are raised unchanged.
     """
     if rows.dim() != 2 or not len(allowed):
         return
@@ -35,7 +35,7 @@ def check(network: nn.Module, rows: Tensor, allowed: Tensor, names: Sequence[str
 
 
 def _extremes(rows: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
-    """For each column the position of a row with its smallest and with its largest value."""
+    """Return for each column the positions of rows with its smallest and its largest value."""
     low = allowed[:1].expand(rows.shape[1]).clone()
     high = low.clone()
     least, most = rows[low[0]].clone(), rows[low[0]].clone()
@@ -61,7 +61,7 @@ def _error(network: nn.Module, x: Tensor) -> Exception | None:
         network(x)
     except MemoryError:
         raise
-    except Exception as error:  # whatever a network of somebody's own raises
+    except Exception as error:  # a custom network may raise anything
         return error
     return None
 
@@ -75,7 +75,7 @@ def _named(
     names: Sequence[str] | None,
     error: Exception,
 ) -> Exception:
-    """The error with row and column, or as it was when no single value is to blame."""
+    """Return the error with row and column, or unchanged when no single value causes it."""
     good = next((row for row in chosen if _error(network, rows[row][None]) is None), None)
     bad = next((row for row in batch if _error(network, rows[row][None]) is not None), None)
     if good is None or bad is None:

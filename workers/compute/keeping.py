@@ -1,4 +1,4 @@
-"""The state of a training in the store, so that an interrupted one goes on where it was."""
+"""Keep the state of a training in the store, so that an interrupted training can resume."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from workers.compute import workspace
 
 log = logging.getLogger(__name__)
 
-#: Keeping takes at most this share of a training's time.
+#: Largest share of a training's time that may be spent on keeping its state.
 MOST_SHARE = 1 / 20
 
 
 class Keeper:
-    """Stores the state after an epoch, at most every ``seconds``, and tells the worker where.
+    """Store the state after an epoch, at most every ``seconds``, and send the worker its digest.
 
     ``owner`` is the id of the training run or batch, by which its states are found.
     """
@@ -32,7 +32,7 @@ class Keeper:
         self._due = time.monotonic() + seconds
 
     def __call__(self, state: TrainingState) -> None:
-        """Store the state if it is time; the worker destroys the one before."""
+        """Store the state if it is time; the worker destroys the previous one."""
         began = time.monotonic()
         if began < self._due:
             return
@@ -43,7 +43,7 @@ class Keeper:
 
 
 def load(store: Store, digest: str | None) -> TrainingState | None:
-    """The state kept under ``digest``; None where there is none that can be read."""
+    """Return the state kept under ``digest``; None if there is none or it cannot be read."""
     if digest is None:
         return None
     try:

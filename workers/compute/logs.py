@@ -1,7 +1,7 @@
-"""The log of a training's updates, in the store: what it costs, and what of it is still to be had.
+"""Store and load the log of a training's updates.
 
-It holds which row was in which batch and what the batch did to the weights: internal state of the
-anchor, destroyed with it.
+The log holds which row was in which batch and how the batch changed the weights. It is internal
+state of the anchor and is destroyed with it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from workers.compute import workspace
 
 
 def keep(store: Store, log: UpdateLog | None) -> list[Made]:
-    """Store a log; what a worker needs to register it.
+    """Store a log; return what the worker registers.
 
-    A log that outgrew its size is not kept: taking back a part of what a row did is no use.
+    A log that exceeded its size limit is not kept: it could only undo a part of a row's updates.
     """
     if log is None or not log.complete:
         return []
@@ -30,7 +30,7 @@ def keep(store: Store, log: UpdateLog | None) -> list[Made]:
 
 
 def describe(log: UpdateLog | None) -> dict[str, Any]:
-    """What a reader of the version should know of it; nothing where none was asked for."""
+    """Return the log's public facts for the version's report; {} if no log was asked for."""
     if log is None:
         return {}
     return {
@@ -44,7 +44,7 @@ def describe(log: UpdateLog | None) -> dict[str, Any]:
 
 
 def load(store: Store, digest: str, *, taken_back: Sequence[int]) -> UpdateLog:
-    """The log less the batches that held one of these rows: no batch is taken back twice."""
+    """Return the log without the batches that held one of these rows, which are undone already."""
     kept = update_log.from_tensors(workspace.load(store, "logs", digest))
     gone = torch.as_tensor(list(taken_back), dtype=torch.int64)
     return kept.without(gone)

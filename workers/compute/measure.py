@@ -13,7 +13,7 @@ from workers.compute.workspace import Workspace
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
-    """The verification of the checkpoint that the request names."""
+    """Return the verification of the checkpoint that the request names."""
     store, rows = place.open(request.data)
     model = place.load(store, request.model, request.digest)
     scored: dict[str, verification.Scores] = {}

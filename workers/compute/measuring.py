@@ -1,4 +1,4 @@
-"""Scoring models on the sets of a verification, and remembering what was scored."""
+"""Score models on the sets of a verification, and cache the scores."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from workers.compute import data
 from workers.compute.data import Data
 from workers.compute.workspace import Workspace
 
-#: Retained rows that a verification looks at. A fixed number, so that the cost of a deletion does
-#: not grow with the data set.
+#: Retained rows on which a verification scores models. Fixed, so that the cost of a deletion does
+#: not grow with the dataset.
 RETAIN_SAMPLE = 2000
-#: Never-seen rows and calibration rows that it looks at, at most.
+#: Largest number of never-seen rows and of validation rows on which it scores models.
 AUDIT_SAMPLE = 5000
 CALIBRATION_SAMPLE = 1000
 
 
 def sets(rows: Data, forget: list[int], *, never_seen: Sequence[int] = ()) -> dict[str, Examples]:
-    """The sets that do not change from batch to batch, but for rows forgotten since.
+    """Return the sets that stay the same from batch to batch, except for rows forgotten since.
 
     ``never_seen`` are audit rows of a class that is being forgotten: they are excluded like its
-    other rows, and until they are erased they alone can show that the class is gone.
+    other rows, and until they are erased only they can show that the class was forgotten.
     """
     audit = rows.sample(data.AUDIT, AUDIT_SAMPLE)
     if never_seen:
@@ -50,10 +50,10 @@ def scores(
     *,
     keep_probabilities: bool = False,
 ) -> ModelScores:
-    """``model`` on every set; ``identity`` is the array's key and the digest of its weights.
+    """Score ``model`` on every set; ``identity`` is the array's key and the digest of its weights.
 
-    Its scores on the fixed sets are kept: the version that a batch makes is the control of the
-    next one, where only rows that were not looked at before are scored.
+    Scores on the fixed sets are cached: the version that a batch makes is the control of the next
+    batch, which then scores only the rows that were not scored before.
     """
     scored = {}
     for name, examples in fixed.items():
@@ -65,7 +65,7 @@ def scores(
 
 
 def describe(model: Classifier, rows: Data) -> dict[str, Any]:
-    """Accuracy and loss of an exact version: nothing was forgotten, so nothing is judged."""
+    """Return accuracy and loss of an exact version: nothing was forgotten, so nothing is judged."""
     fixed = sets(rows, [])
     measured = {
         name: figures(verification.score(model, examples)) for name, examples in fixed.items()
@@ -74,13 +74,13 @@ def describe(model: Classifier, rows: Data) -> dict[str, Any]:
 
 
 def sets_of_import(rows: Data) -> dict[str, Examples]:
-    """The rows on which an imported version is measured: a sample of each split."""
+    """Return the rows on which an imported version is measured: a sample of each split."""
     named = {"retain": data.TRAIN, "calibration": data.VALIDATION, "audit": data.AUDIT}
     return {name: rows.sample(which, AUDIT_SAMPLE) for name, which in named.items()}
 
 
 def figures(scored: Scores) -> dict[str, Any]:
-    """Rows, accuracy and mean loss of one set; None where it has no rows."""
+    """Return rows, accuracy and mean loss of one set; None for a set without rows."""
     return {
         "rows": len(scored),
         "accuracy": float(scored.correct.mean()) if len(scored) else None,
@@ -98,7 +98,7 @@ def _forget(
 def _completed(
     model: Classifier, examples: Examples, known: Scores | None, *, whole: bool
 ) -> Scores:
-    """Scores of ``examples``, taken from ``known`` for the rows that it has."""
+    """Return scores of ``examples``, taken from ``known`` for the rows that it has."""
     if known is None or examples.rows is None:
         return verification.score(model, examples, keep_probabilities=whole)
     rows = examples.rows.numpy()

@@ -17,7 +17,7 @@ from workers.compute.workspace import Workspace
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
-    """Prepare the anchor of ``request``; the cache's place in the store."""
+    """Prepare the anchor of ``request``; return its cache as stored."""
     began = time.perf_counter()
     store, rows = place.open(request.data)
     model = place.load(store, request.model, request.digest)
@@ -35,9 +35,9 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
 
 
 def keep(store: Store, digest: str, prepared: Anchor, *, of_anchor: bool = False) -> Made:
-    """Save an anchor's cache; what a worker needs to register it.
+    """Save an anchor's cache; return what the worker registers.
 
-    ``of_anchor``: it was made on the way to another version.
+    ``of_anchor``: the cache was computed while another version was made.
     """
     saved = workspace.save(store, "caches", prepared.to_tensors(), {"of": digest})
     return workspace.made("caches", saved, {"rows": prepared.count}, of_anchor=of_anchor)

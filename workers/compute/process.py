@@ -1,4 +1,4 @@
-"""The worker's side of a compute process: start, ask, watch, kill."""
+"""The worker's side of a compute process: start it, send requests, watch it, kill it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from service.messages.operation import Answer, Operation, Progress, Request
 
 log = logging.getLogger(__name__)
 
-#: Where the supervisor says which file descriptor holds the lock of the state directory.
+#: Environment variable with the file descriptor that holds the lock of the state directory.
 LOCK_VARIABLE = "UNLEARN_STATE_LOCK"
 
-#: How often a silent computation is looked at, at least.
+#: Longest time between two checks of a computation that reports nothing.
 WATCH_SECONDS = 0.5
 
 
 class ComputeFailed(ServiceError):
-    """The computation raised an error; ``kind`` tells it from others, ``name`` is for people."""
+    """The computation raised an error; ``kind`` is for code, ``name`` (its class) for people."""
 
     code = "compute-failed"
 
@@ -41,13 +41,13 @@ class ComputeFailed(ServiceError):
 
 
 class ComputeDied(ServiceError):
-    """The compute process ended in mid-computation, ran over its time, or sent what is no reply."""
+    """The compute process ended in mid-computation, exceeded its time or sent an invalid reply."""
 
     code = "compute-died"
 
 
 class Stopping(ServiceError):
-    """The worker is asked to stop and its grace period is over."""
+    """The worker was asked to stop and its grace period is over."""
 
     code = "stopping"
 
@@ -70,12 +70,12 @@ class ComputeProcess:
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._memory_kills = 0
-        #: What the running process was told, as its user puts it: gone with the process.
+        #: What the running process has received, by its user's keys; cleared with the process.
         self.knows: dict[Any, Any] = {}
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs."""
+        """Return the process id while the process runs, else None."""
         return None if self._process is None else self._process.pid
 
     def call(
@@ -90,10 +90,10 @@ class ComputeProcess:
     ) -> Answer:
         """Run one operation of ``workers.compute`` and return its answer.
 
-        ``watch`` is called every ``watch_seconds`` while it runs; whatever it raises (a lost
+        ``watch`` is called every ``watch_seconds`` while it runs; an exception from it (a lost
         lease, a stop) kills the process and is raised from here. ``ComputeFailed``: the operation
         raised; ``ComputeDied``: the process died, took longer than ``timeout_seconds`` or sent
-        what is no reply.
+        an invalid reply.
         """
         started = time.monotonic()
         try:
@@ -121,7 +121,7 @@ class ComputeProcess:
         assert self._process is not None
         stdin = self._process.stdin
         assert stdin is not None
-        # By a thread of its own: a process that does not read must not be waited for without end.
+        # In a thread, because a write to a process that does not read would block without limit.
         threading.Thread(target=_write, args=(stdin, line + "\n"), daemon=True).start()
 
     def _start(self) -> None:
@@ -134,9 +134,9 @@ class ComputeProcess:
             stdout=subprocess.PIPE,
             text=True,
             env=self._environment,
-            # The lock is held until this process, too, is gone: it may be writing.
+            # The child shares the lock, which is held until it has ended too: it may be writing.
             pass_fds=() if lock is None else (int(lock),),
-            # A Ctrl-C at the terminal is for the worker, which decides when its process ends.
+            # Ctrl-C at the terminal goes to the worker alone, which decides when the child ends.
             start_new_session=True,
         )
         self._lines = queue.Queue()
@@ -146,7 +146,7 @@ class ComputeProcess:
         ).start()
 
     def _why_it_ended(self) -> str:
-        """What the system says of the end; memory is only mentioned when it was that."""
+        """Return why the process ended; memory is only named when the kernel reports it."""
         assert self._process is not None
         code = self._process.wait()
         if code >= 0:
@@ -202,7 +202,7 @@ def _reply(
 
 
 def _memory_kills() -> int:
-    """How many processes the kernel has ended for lack of memory; 0 where it does not say."""
+    """Return how many processes the kernel has ended for lack of memory; 0 if unknown."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
@@ -211,7 +211,7 @@ def _memory_kills() -> int:
 
 
 def _write(stream: IO[str], line: str) -> None:
-    # A process that died meanwhile is noticed by the end of its answers.
+    # A process that died meanwhile is detected when its output ends.
     with contextlib.suppress(OSError, ValueError):
         stream.write(line)
         stream.flush()

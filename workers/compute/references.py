@@ -7,14 +7,14 @@ way. Over the rows, the k-th outsiders stand for one model that saw none of them
 offline attack of Carlini et al., "Membership inference attacks from first principles" (S&P 2022),
 section VI, whose models are trained on halves as well.
 
-What this leaves open: a model that was trained on half of the rows is a little worse than one
-retrained on all but the forgotten ones, equally on forgotten and on never-seen rows; and it has
-seen other rows of the same batch, though none of the same subject. On the digits, with 160 of 1,258
-rows forgotten by their subjects, a retrained model came to a calibrated AUC of .49 on average over
-five seeds. Where single records of a subject are forgotten, a model retrained without them still
-knows the subject's others, which these models do not: the attack then errs towards finding
-members (.53 over three seeds), which may cost a retrain. Drawn row by row, it would err the other
-way where whole subjects are forgotten (.47 over five).
+Limitations: a model that was trained on half of the rows is a little worse than one retrained on
+all but the forgotten ones, equally on forgotten and on never-seen rows; and it has seen other rows
+of the same batch, though none of the same subject. On the digits, with 160 of 1,258 rows forgotten
+by their subjects, a retrained model had a calibrated AUC of .49 on average over five seeds. Where
+single records of a subject are forgotten, a model retrained without them still knows the subject's
+other records, which these models do not: the attack is then biased towards finding members (.53
+over three seeds), which may cost a retrain. If rows were drawn one by one, the bias would have the
+opposite sign where whole subjects are forgotten (.47 over five).
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from workers.compute.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-#: In the file of a reference's weights, the rows that it was drawn out for, one bit each.
+#: Name, in the file of a reference's weights, of the rows it was drawn out for, one bit each.
 DRAWN_OUT = "drawn_out"
 WEIGHTS = "weights."
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
-    """Train model ``index`` of ``count`` on the rows that it was not drawn out for."""
+    """Train model ``index`` of ``count`` on the rows that were not drawn out of it."""
     began = time.perf_counter()
     store, rows = place.open(request.data)
     drawn = draw(len(rows.y), count=request.count, seed=request.seed, together=request.together)[
@@ -72,7 +72,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
 
 
 def draw(rows: int, *, count: int, seed: int, together: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Whether a model may not see a row, (count, rows) bool: ``count // 2`` models for every row.
+    """Draw which model may not see which row, (count, rows) bool: ``count // 2`` models per row.
 
     The rows of one group of ``together`` share their draw.
     """
@@ -91,10 +91,10 @@ def outsiders(
     *,
     keep_probabilities: bool,
 ) -> tuple[ModelScores, ...]:
-    """The k-th outsiders' scores on both sets, for every k; () without references."""
+    """Return the k-th outsiders' scores on both sets, for every k; () without references."""
     digests = request.references
     on_forget, on_audit, drawn = [], [], []
-    # Their scores on the fixed set are remembered; they themselves would take too much room.
+    # Scores on the fixed set are cached; the models themselves would take too much memory.
     known: dict[tuple[str, bool], Scores] = place.kept(("outsiders", *digests), dict)
     for digest in digests:
         try:
@@ -143,7 +143,7 @@ def _fit(
 def _load(
     request: unlearn.Request, digest: str, place: Workspace, *, rows: int
 ) -> tuple[Classifier, NDArray[np.bool_]]:
-    """A reference and, for every row, whether it was drawn out for it."""
+    """Return a reference and, for every row, whether it was drawn out of it, (rows,) bool."""
     named = workspace.load(place.store(request.store), "checkpoints", digest)
     drawn = np.unpackbits(named.pop(DRAWN_OUT).numpy(), count=rows).astype(np.bool_)
     model = place.fresh(request.model)
@@ -154,12 +154,12 @@ def _load(
 
 
 def _order(drawn_out: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For every row, (models, m): the models it was drawn out of first."""
+    """Return for every row, (models, m), the models in order, those it was drawn out of first."""
     return np.argsort(~drawn_out, axis=0, kind="stable")
 
 
 def _pick(scores: Sequence[Scores], chosen: NDArray[np.int64]) -> Scores:
-    """Row i as the model ``chosen[i]`` scored it."""
+    """Return for row i its score by the model ``chosen[i]``."""
     at = np.arange(len(chosen))
     kept = [s.probabilities for s in scores if s.probabilities is not None]
     return Scores(

@@ -1,8 +1,8 @@
-"""What a compute process was told before: rows that are excluded, and the rows of a record list.
+"""Data that a compute process remembers between requests: excluded rows, rows of record lists.
 
-Both may be most of a dataset, so that a request brings only what the process does not know: the
-rows excluded since a revision, and no list that was sent once. It says ``NotKnown`` where it has
-forgotten, or never was told, what the request counts on; it is then sent everything.
+Both may be most of a dataset, so a request carries only what the process does not have: the rows
+excluded since a revision, and no list that was sent before. The process raises ``NotKnown`` if it
+lacks what a request relies on; the worker then sends everything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from workers.compute.workspace import Workspace
 
 
 def excluded(place: Workspace, location: str, array: str, told: Excluded, rows: int) -> Tensor:
-    """Which of the dataset's ``rows`` are excluded at the request's revision, (rows,) bool.
+    """Return which of the dataset's ``rows`` are excluded at the request's revision, (rows,) bool.
 
     ``location`` is that of the store that has the dataset's ``array``.
     """
@@ -28,7 +28,7 @@ def excluded(place: Workspace, location: str, array: str, told: Excluded, rows: 
         mask = torch.zeros(rows, dtype=torch.bool)
     elif mask is None or not told.since <= revision <= told.until:
         raise NotKnown(f"the rows excluded up to revision {told.since}")
-    # In place: whatever becomes of the request, the rows are excluded at its revision.
+    # In place: the rows stay excluded at this revision even if the request fails later.
     mask[torch.as_tensor(told.rows, dtype=torch.int64)] = True
     place.keep(key, (told.until, mask))
     return mask
@@ -37,7 +37,7 @@ def excluded(place: Workspace, location: str, array: str, told: Excluded, rows: 
 def trained_on(
     place: Workspace, location: str, told: RecordList | None
 ) -> NDArray[np.int64] | None:
-    """Rows that take the place of the train split, (k,); None: the split itself."""
+    """Return the rows that replace the train split, (k,); None: the split itself."""
     if told is None:
         return None
     key = ("record list", location, told.list_id)

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Progress], None]) -> Answer:
-    """Train with the request's seed; the checkpoint, its history and what it measures."""
+    """Train with the request's seed; return checkpoint, history and measurements."""
     began = time.perf_counter()
     store, rows = place.open(request.data)
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
@@ -36,7 +36,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
     kept = None
     if request.update_log_bytes:
         kept = UpdateLog(max_bytes=request.update_log_bytes)
-    # Read before the training: by its end the version may be withdrawn and destroyed.
+    # Read before the training: by its end the version may have been withdrawn and destroyed.
     live = request.approximate
     approximate = None if live is None else _approximate(live, request, place, store)
     model = place.fresh(request.model, generator=generator)
@@ -99,11 +99,11 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
 def _approximate(
     live: Approximate, request: Request, place: Workspace, store: Store
 ) -> Classifier | None:
-    """The live approximate version; None when its weights cannot be read."""
+    """Return the live approximate version; None when its weights cannot be read."""
     try:
         return place.load(store, request.model, live.digest)
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
-        # What cannot be read is no reason to stay without an exact version.
+        # An unreadable version must not prevent its replacement by an exact one.
         log.warning("version %d is not compared: %s", live.number, damage)
         return None
 
@@ -111,9 +111,9 @@ def _approximate(
 def _compare(
     live: Approximate, rows: Data, approximate: Classifier, exact: Classifier
 ) -> dict[str, Any]:
-    """Both versions on never-seen, retained and calibration rows; forgotten rows are gone.
+    """Score both versions on never-seen, retained and validation rows; forgotten rows are erased.
 
-    Never seen by either: not those of another split that the live version was trained on.
+    Rows that either version was trained on do not count as never seen.
     """
     if live.trained_on is not None:
         seen = torch.zeros_like(rows.excluded)

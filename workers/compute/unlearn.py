@@ -43,18 +43,18 @@ from workers.fault_points import reach
 
 log = logging.getLogger(__name__)
 
-#: Whole predictions are kept only while those of one model have at most this many numbers.
+#: Class probabilities are kept only while those of one model have at most this many numbers.
 MOST_PROBABILITIES = 10_000_000
-#: Rows of either kind that are learned again where the gates ask for it.
+#: Number of forgotten, and of never-seen, rows that are relearned where the gates ask for it.
 RELEARN_ROWS = 128
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Progress], None]) -> Answer:
-    """One batch with one method: the new checkpoint, its verification, what to keep beside it."""
+    """Unlearn one batch with one method; return checkpoint, verification and internal state."""
     store = place.store(request.store)
     clock = _Clock()
     with clock.step("load"):
-        # Before anything is computed that nobody could judge.
+        # Parsed first, so that nothing is computed under criteria that are invalid.
         criteria = verification.parse_criteria(request.gates)
         rows = data.open_array(
             store,
@@ -70,8 +70,8 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         if not len(retain):
             raise NothingRetained
         method = _method(request)
-        # What an earlier step left is of no use to a method that begins anew, and damage there
-        # no hindrance.
+        # A method that starts from new weights needs no internal state of earlier steps, so
+        # damage there must not stop it.
         begins_anew = method.exact and not method.needs
         base, damaged = _base(request, place, store, needed=not begins_anew)
         context = _context(request, place, store, rows, progress, method)
@@ -115,7 +115,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
             if method.exact
             else _anchor_audit(request, place, store, fixed["audit"], control),
             changed=checkpoint.digest != request.base.digest,
-            # An exact method has read nothing of the base, and no row that was excluded.
+            # An exact method has read neither the base nor an excluded row.
             lineage_clean=method.exact or request.lineage_clean,
             criteria=criteria,
             kind=request.kind,
@@ -145,14 +145,14 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
 
 
 def _options(method: Method, request: Request) -> dict[str, Any]:
-    """What was asked for, with the policy's limits where the method knows such a limit."""
+    """Return the requested options, with the policy's limits where the method has such a limit."""
     known = {field.name for field in fields(method.options)}
     limits = {name: limit for name, limit in asdict(request.limits).items() if name in known}
     return limits | request.choice.options
 
 
 def _method(request: Request) -> Method:
-    """The method, if it can do this kind of forgetting."""
+    """Return the method; raise ``WrongOptions`` if it cannot forget this kind of batch."""
     method = methods.get(request.choice.method)
     if request.kind not in method.forgets:
         kinds = " and ".join(sorted(method.forgets))
@@ -163,21 +163,21 @@ def _method(request: Request) -> Method:
 def _base(
     request: Request, place: Workspace, store: Store, *, needed: bool
 ) -> tuple[Classifier, str | None]:
-    """The base version's model; when damaged and not needed, an untrained one and what is wrong."""
+    """Return the base's model and None; an untrained one and the damage if it is not needed."""
     try:
         return place.load(store, request.model, request.base.digest), None
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         if needed:
             raise
-        # A retrain reads no earlier weights, and its control is only there to be beaten.
+        # A retrain reads no earlier weights; the control is only a baseline for comparison.
         untrained = torch.Generator().manual_seed(request.seed)
         return place.fresh(request.model, generator=untrained).eval(), str(damage)
 
 
 def _check_guarantee(method: Method, update: Update) -> None:
-    """Raise ``BadDeclaration`` where the update is no anchor of an exact method, or one of another.
+    """Raise ``BadDeclaration`` unless ``is_anchor`` is set by exact methods and by no others.
 
-    An anchor may go live although it lost accuracy, and ends the account of what was forgotten.
+    An anchor may go live although it lost accuracy, and resets the sums of what was forgotten.
     """
     if update.is_anchor != method.exact:
         raise BadDeclaration(
@@ -192,7 +192,7 @@ def _require_finite(updated: Classifier) -> None:
 
 
 def _spoil(updated: Classifier) -> None:
-    """What a numerical accident would do; for fault tests."""
+    """Make weights non-finite, as a numerical accident would; for fault tests."""
     with torch.no_grad():
         next(updated.parameters()).fill_(float("nan"))
 
@@ -227,7 +227,7 @@ def _context(
 def _keeping(
     request: Request, store: Store, progress: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    """What a training goes on from and where it is kept, where the worker asks for it."""
+    """Return where a training resumes and where its state is kept, if the worker asks for it."""
     asked = request.training
     if asked is None:
         return {}
@@ -238,7 +238,7 @@ def _keeping(
 
 
 def _anchor(place: Workspace, store: Store, chain: unlearn.Anchor) -> Anchor | None:
-    """The anchor's cache; ``DamagedCache`` when it can be made again: the base is the anchor."""
+    """Return the anchor's cache; ``DamagedCache`` if it can be prepared again."""
     digest = chain.cache
     if digest is None:
         return None
@@ -267,10 +267,10 @@ def _forgotten(place: Workspace, store: Store, digest: str | None) -> Forgotten 
 
 
 def _update_log(store: Store, request: Request, method: Method) -> UpdateLog | None:
-    """The log of the anchor's training, where it is needed; for a new anchor an empty one."""
+    """Return the log of the anchor's training if needed; for a new anchor an empty one."""
     digest = request.anchor.log
     if method.requires("update_log", request.kind):
-        # It may be large: only who needs it reads it.
+        # It may be large, so it is only read for a method that needs it.
         taken_back = request.anchor.taken_back
         return None if digest is None else logs.load(store, digest, taken_back=taken_back)
     capacity = request.update_log_bytes
@@ -280,9 +280,9 @@ def _update_log(store: Store, request: Request, method: Method) -> UpdateLog | N
 def _forgotten_since(
     update: Update, context: Context, base: Classifier, forget: Examples
 ) -> Forgotten | None:
-    """The running sums since the anchor, with this batch; None where no anchor is prepared.
+    """Return the running sums since the anchor, with this batch; None without a prepared anchor.
 
-    Whichever method removed the rows, the next anchored step must know of them.
+    They are updated whichever method removed the rows: the next anchored step relies on them.
     """
     known = context.anchor or update.anchor
     if update.is_anchor or known is None or update.forgotten is not None:
@@ -298,7 +298,7 @@ def _internal_state(
     context: Context,
     forgotten: Forgotten | None,
 ) -> list[Made]:
-    """The anchor's cache if it was made on the way, and the running sums for the next batch."""
+    """Return the anchor's cache if it was made here, and the running sums for the next batch."""
     if update.is_anchor:
         return logs.keep(store, update.update_log)
     made: list[Made] = []
@@ -323,8 +323,8 @@ def _scored(
     digest: str,
     base: Classifier,
 ) -> tuple[ModelScores, ModelScores, tuple[ModelScores, ...]]:
-    """The updated model, its control and the references, on the same rows."""
-    # Whole predictions are compared with references only, and take room.
+    """Score the updated model, its control and the references on the same rows."""
+    # Class probabilities are only compared with references, and take much memory.
     numbers = len(fixed["audit"]) * rows.classes
     whole = bool(request.references) and numbers <= MOST_PROBABILITIES
     unlearned, control = (
@@ -344,7 +344,7 @@ def _scored(
 
 
 def _reference_share(request: Request) -> float:
-    """Of the rows, what a reference was trained on: each row was drawn out of half of them."""
+    """Return the share of rows a reference was trained on: each row is in half of them."""
     count = len(request.references)
     return 1 - (count // 2) / count if count else 1.0
 
@@ -352,7 +352,10 @@ def _reference_share(request: Request) -> float:
 def _anchor_audit(
     request: Request, place: Workspace, store: Store, audit: Examples, control: ModelScores
 ) -> Scores | None:
-    """The anchor on its audit rows, measured once; the gate leaves out rows forgotten since."""
+    """Return the anchor's scores on its audit rows, measured once and cached.
+
+    The gate leaves out rows forgotten since.
+    """
     digest = request.anchor.digest
     key = ("anchor audit", request.array, digest)
     if request.base.digest == digest:
@@ -412,7 +415,7 @@ def _store_evidence(
     control: ModelScores,
     outside: Sequence[ModelScores],
 ) -> Made:
-    """Keep the scores that later, small batches are pooled with: forget and audit rows only."""
+    """Keep the scores with which later, small batches are pooled: forget and audit rows only."""
     sides = {"unlearned": unlearned, "control": control}
     sides |= {f"reference_{k:02d}": scored for k, scored in enumerate(outside)}
     named: dict[str, Any] = {}
@@ -442,7 +445,7 @@ def _drift(
         workspace.load(store, "checkpoints", request.anchor.digest), updated.network
     )
     shares = forgotten.class_counts.double() / anchor.class_counts.double().clamp(min=1)
-    # A class that goes whole spends no budget; after it a chain ends in a retrain.
+    # A class that is forgotten whole uses no budget; a chain that forgets one ends in a retrain.
     whole = torch.zeros_like(shares, dtype=torch.bool)
     if request.kind == "class":
         whole[torch.unique(torch.from_numpy(unlearned.forget.label))] = True

@@ -1,4 +1,4 @@
-"""What a compute process keeps between requests: its device, and weights it has read before."""
+"""State that a compute process keeps between requests: its device and weights read before."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from workers.compute.data import Data
 
 Thing = TypeVar("Thing")
 
-#: Things kept in memory between requests: anchors with their caches, running sums, sets of scores.
+#: Objects kept in memory between requests: anchors with caches, running sums, sets of scores.
 KEPT = 24
 
 
 class Workspace:
-    """The device and a small memory of things addressed by digest, so never out of date."""
+    """The device and a small cache of objects addressed by digest, so never out of date."""
 
     def __init__(self, *, device: str = "auto", threads: int = 0) -> None:
         self.device = devices.pick(device)
         # A worker has two lanes that compute: together their processes use every core, and neither
-        # waits at a barrier for a thread that the other has pushed aside.
+        # waits at a barrier for a thread that the other has preempted.
         torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // 2))
         self._kept: OrderedDict[tuple[str, ...], Any] = OrderedDict()
         self._store: Store | None = None
 
     def store(self, ticket: parts.Ticket) -> Store:
-        """The store that a request names; with what was read of it for the request before."""
+        """Return the store that a request names, with what was read from it before."""
         self._store = opening.open_ticket(ticket, earlier=self._store)
         return self._store
 
     def open(self, view: parts.View) -> tuple[Store, Data]:
-        """The store of a view, and the view's rows."""
+        """Return the store of a view, and the view's rows."""
         store = self.store(view.store)
         rows = data.open_array(
             store, view.array, excluded=view.excluded, trained_on=view.trained_on
@@ -51,7 +51,7 @@ class Workspace:
         return store, rows
 
     def kept(self, key: tuple[str, ...], make: Callable[[], Thing]) -> Thing:
-        """The thing remembered under ``key``, made now if it is not there."""
+        """Return the object cached under ``key``; make it if it is not there."""
         if key in self._kept:
             self._kept.move_to_end(key)
             found: Thing = self._kept[key]
@@ -61,18 +61,18 @@ class Workspace:
         return made
 
     def find(self, key: tuple[str, ...]) -> Any:
-        """The thing remembered under ``key``, or None."""
+        """Return the object cached under ``key``, or None."""
         return self._kept.get(key)
 
     def keep(self, key: tuple[str, ...], thing: Any) -> None:
-        """Remember a thing; the least recently used one gives way."""
+        """Cache an object; the least recently used one is evicted."""
         self._kept[key] = thing
         self._kept.move_to_end(key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
 
     def fresh(self, model: parts.Model, *, generator: torch.Generator | None = None) -> Classifier:
-        """An untrained classifier of the model's architecture, on the device."""
+        """Return an untrained classifier of the model's architecture, on the device."""
         given = {k: _tupled(v) for k, v in model.transform.items()}
         made = architectures.classifier(
             model.architecture.name,
@@ -84,7 +84,7 @@ class Workspace:
         return made.to(self.device)
 
     def load(self, store: Store, model: parts.Model, digest: str) -> Classifier:
-        """The classifier with the weights ``digest``; the caller may change it."""
+        """Return the classifier with the weights ``digest``; the caller may change it."""
         classifier = self.fresh(model)
         weights = load(store, "checkpoints", digest)
         classifier.network.load_state_dict(with_ties(weights, classifier.network))
@@ -92,7 +92,7 @@ class Workspace:
 
 
 def with_ties(named: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Weights under each name of ``network``: a file may hold a tied tensor under one name only."""
+    """Return a tensor for each name of ``network``; a file may hold a tied tensor only once."""
     found = dict(named)
     for names in architectures.ties(network):
         held = next((name for name in names if name in named), None)
@@ -102,14 +102,14 @@ def with_ties(named: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tens
 
 
 def arrays(named: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Tensors as arrays for the store."""
+    """Return tensors as arrays for the store."""
     return {name: t.detach().cpu().contiguous().numpy() for name, t in named.items()}
 
 
 def save(
     store: Store, kind: Kind, named: Mapping[str, Tensor], manifest: dict[str, Any]
 ) -> parts.Saved:
-    """Store tensors; what a worker needs to register them."""
+    """Store tensors; return what the worker registers."""
     saved = stored.save(store.blobs, arrays(named), manifest, kind=kind)
     return parts.Saved(digest=saved.digest, size_bytes=saved.size_bytes)
 
@@ -121,7 +121,7 @@ def made(
     *,
     of_anchor: bool = False,
 ) -> parts.Made:
-    """What was saved, as internal state of a version."""
+    """Return what was saved, as internal state of a version."""
     return parts.Made(
         digest=saved.digest,
         size_bytes=saved.size_bytes,
@@ -132,7 +132,7 @@ def made(
 
 
 def load(store: Store, kind: Kind, digest: str) -> dict[str, Tensor]:
-    """Stored tensors, after their digest was checked; they own their memory."""
+    """Load tensors and check their digest; they own their memory."""
     named = stored.load(store.blobs, digest, kind=kind)
     return {name: torch.from_numpy(array) for name, array in named.items()}
 

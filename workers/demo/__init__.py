@@ -1,1 +1,1 @@
-"""The demo: the whole path on real handwritten digits, as a client of the real service."""
+"""The demo: from ingest to a signed report on real handwritten digits, as a client over HTTP."""

@@ -1,4 +1,4 @@
-"""A client of the service, for the demo: HTTP and nothing else."""
+"""A client of the service for the demo; it uses HTTP alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ POLL_SECONDS = 0.2
 
 
 class DemoFailed(Exception):
-    """Something is not as it should be."""
+    """The service did not behave as the demo expects."""
 
 
 class Client:
-    """The few calls of the service that the demo makes."""
+    """The few calls of the service that the demo makes; errors end it with ``DemoFailed``."""
 
     def __init__(self, url: str, api_key: str) -> None:
         self._http = httpx.Client(
@@ -24,25 +24,31 @@ class Client:
         )
 
     def get(self, path: str) -> Any:
+        """Return a resource as JSON."""
         return self._checked(self._http.get(path)).json()
 
     def content(self, path: str) -> bytes:
+        """Return a resource as bytes."""
         return self._checked(self._http.get(path)).content
 
     def status(self, path: str) -> int:
+        """Return the HTTP status code of a GET."""
         return self._http.get(path).status_code
 
     def exists(self, path: str) -> bool:
+        """Return whether a GET finds the resource."""
         return self.status(path) == 200
 
     def post(self, path: str, body: dict[str, Any], **headers: str) -> Any:
+        """Send a POST and return its answer as JSON."""
         return self._checked(self._http.post(path, json=body, headers=headers)).json()
 
     def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """Send a PATCH and return its answer as JSON."""
         return self._checked(self._http.patch(path, json=body)).json()
 
     def wait_until_up(self, *, timeout_seconds: float, alive: Callable[[], bool]) -> None:
-        """Wait for the API to answer; ``alive`` tells whether there is still hope."""
+        """Wait for the API to answer, as long as ``alive`` returns True."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             if not alive():
@@ -64,7 +70,7 @@ class Client:
         failed: Callable[[Any], bool] = lambda _seen: False,
         watch: Callable[[Any], None] = lambda _seen: None,
     ) -> Any:
-        """Ask again and again until the resource is as wished."""
+        """Poll the resource until ``done`` returns True for it, and return it."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             seen = self.get(path)

@@ -1,4 +1,4 @@
-"""scikit-learn's bundled handwritten digits as a dataset that the client owns and knows."""
+"""scikit-learn's bundled handwritten digits as the demo client's own dataset."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SUBJECT_RECORDS = 40
 class Digits:
     """1,797 images (n, 1, 8, 8) uint8 in 0..16, labels, splits, record ids and subjects.
 
-    The images carry no writer: consecutive training images are given one invented writer each 40,
-    so that a subject with 40 records exists.
+    The images carry no writer: 40 consecutive training images at a time are given one invented
+    writer, so that a subject with 40 records exists.
     """
 
     x: npt.NDArray[np.uint8]
@@ -33,11 +33,11 @@ class Digits:
     subject_ids: list[str]
 
     def rows(self, split: int) -> npt.NDArray[np.int64]:
-        """Rows of one split (0 train, 1 validation, 2 audit)."""
+        """Return the rows of one split (0 train, 1 validation, 2 audit)."""
         return np.flatnonzero(self.splits == split)
 
     def write(self, path: Path) -> None:
-        """As the NPZ file that the service ingests."""
+        """Write them as the NPZ file that the service ingests."""
         np.savez(
             path,
             x=self.x,
@@ -49,7 +49,7 @@ class Digits:
 
 
 def load() -> Digits:
-    """The digits with fixed splits and subjects."""
+    """Return the digits with fixed splits and subjects."""
     from sklearn.datasets import load_digits
 
     bundled = load_digits()

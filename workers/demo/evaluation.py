@@ -1,4 +1,4 @@
-"""The client's own look at the three models: base, unlearned, and retrained without the rows."""
+"""The client's own evaluation of three models: base, unlearned, and retrained without the rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAIN, AUDIT = 0, 2
 
 @dataclass(frozen=True)
 class Line:
-    """One model's row of the table."""
+    """One model's row of the printed table."""
 
     name: str
     forget: float
@@ -38,7 +38,7 @@ def compare(
     model: dict[str, Any],
     checkpoints: dict[str, bytes],
 ) -> list[Line]:
-    """Accuracy and membership AUC (95 % interval) of each checkpoint, on the client's own data."""
+    """Return accuracy and membership AUC (95 % interval) of each checkpoint on local data."""
     scored = {
         name: _scores(digits, forget_rows, model, weights) for name, weights in checkpoints.items()
     }

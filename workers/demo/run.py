@@ -1,4 +1,4 @@
-"""The demo, step by step: data, training, deletions over HTTP, a look at the result, the report."""
+"""The demo's steps: data, training, deletions over HTTP, evaluation, the signed report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DATASET = "digits"
 MODEL = "digits-lenet5"
 REFERENCE = "digits-retrained"
 RECIPE = {"epochs": 25, "batch_size": 64, "alpha": 0.005}
-#: All of the demo's requests end in one batch: the first waits this long for the others.
+#: All of the demo's requests must end in one batch: the first waits this long for the others.
 MAX_WAIT_SECONDS = 3.0
 TIMEOUT_SECONDS = 110.0
 SUBJECT = "writer-3"
@@ -46,6 +46,7 @@ class Story:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Run the block as a named step and print how long it took."""
         began = time.monotonic()
         with out.status(f"{name} …"):
             yield
@@ -54,10 +55,10 @@ class Story:
 
 
 def embedded(state_dir: Path, *, store_url: str = "") -> None:
-    """Run everything here, in a state directory of the demo's own, and stop it at the end.
+    """Run service and demo here, in a state directory of the demo's own; stop it at the end.
 
     With ``store_url`` (``s3://bucket/prefix``) its store is a new folder there, not a directory:
-    two services must never share one, since each sweeps what it does not know.
+    two services must never share a store, since each sweeps files that it does not know.
     """
     story = Story()
     shutil.rmtree(state_dir, ignore_errors=True)
@@ -89,7 +90,7 @@ def embedded(state_dir: Path, *, store_url: str = "") -> None:
 
 
 def remote(url: str, api_key: str, *, report_dir: Path) -> None:
-    """The same walk against a service that runs somewhere else."""
+    """Run the same steps against a service that runs elsewhere."""
     story = Story()
     client = Client(url, api_key)
     with story.step(f"Reach {url}"):
@@ -98,7 +99,7 @@ def remote(url: str, api_key: str, *, report_dir: Path) -> None:
 
 
 def walk(client: Client, digits: Digits, story: Story, *, report_dir: Path) -> None:
-    """From the data to a verified report; ``DemoFailed`` when anything is not as it should be."""
+    """Run all steps, from the data to a verified report; ``DemoFailed`` at the first surprise."""
     suffix = "" if not client.exists(f"/v1/datasets/{DATASET}") else f"-{ids.new('x')[-6:]}"
     dataset, model, reference = (name + suffix for name in (DATASET, MODEL, REFERENCE))
     with story.step("Ingest 1,797 handwritten digits"):
@@ -274,7 +275,7 @@ def _key(engine: Any) -> str:
 
 @contextmanager
 def _served(settings: Settings, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The embedded service in a process of its own, stopped at the end of the block."""
+    """Start the embedded service in a process of its own; stop it at the end of the block."""
     log = settings.state_dir / "service.log"
     with log.open("wb") as written:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter, our own module
@@ -295,7 +296,7 @@ def _served(settings: Settings, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
+    """Return a port of this machine on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,9 +1,9 @@
 """Run a module as ``python -m`` does, and end with the process that started it.
 
-``python -m workers.embedded.leash MODULE ARGUMENT...``: the supervisor keeps one end of a pipe and
-hands the other to its programs. It never writes. When it is gone, however it ended, the kernel
-closes its end, and every program ends at once; what they started in turn ends by its standard
-input.
+``python -m workers.embedded.leash MODULE ARGUMENT...``: the supervisor keeps the writing end of a
+pipe, never writes to it, and passes the reading end to its programs. When the supervisor ends, for
+whatever reason, the kernel closes the writing end and every program ends at once; their own child
+processes then end because their standard input ends.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import signal
 import sys
 import threading
 
-#: The file descriptor of the pipe's reading end.
+#: Environment variable with the file descriptor of the pipe's reading end.
 VARIABLE = "UNLEARN_LEASH"
 
 
 def main() -> None:
-    """Hold on to the pipe, if there is one, and run the module that the arguments name."""
+    """Watch the pipe, if there is one, and run the module that the arguments name."""
     handed = os.environ.pop(VARIABLE, None)
     if handed is not None:
         _follow(int(handed))

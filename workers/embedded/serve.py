@@ -1,10 +1,10 @@
 """The embedded form: API, worker and beat as processes of one machine with one state directory.
 
-The parent computes nothing. It starts the three programs, starts a crashed one again after a pause
-that grows, and on SIGTERM or Ctrl-C stops them in order: beat, so that nothing new is woken; the
-API, so that nothing new comes in; the workers, which finish their batch or hand it back. When the
-parent itself is killed its programs end at once (see ``leash``), and until the last of them is gone
-nobody else can serve the state directory.
+The parent computes nothing. It starts the three programs, restarts a crashed one after a growing
+pause, and on SIGTERM or Ctrl-C stops them in order: beat, so that nothing new is woken; the API, so
+that no new requests arrive; the workers, which finish their batch or hand it back. When the parent
+itself is killed its programs end at once (see ``leash``), and until the last of them has ended
+no other process can serve the state directory.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from workers.embedded import leash
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
-#: A program that ran this long before it ended is started again without a longer pause.
+#: A program that ran this long before it ended is restarted after the shortest pause.
 STEADY_SECONDS = 30.0
-#: A program that exits by itself this often in a row, each time soon, will not get better.
-#: One that is killed from outside is started again for ever.
+#: A program that exits by itself this often in a row, each time soon, is given up.
+#: One that is killed from outside is always restarted.
 MAX_QUICK_EXITS = 6
-#: How long programs of a supervisor that was killed may take to be gone.
+#: How long the programs of a killed supervisor may take to end.
 ENDING_SECONDS = 5.0
 
 _console = Console(stderr=True, highlight=False)
@@ -55,7 +55,7 @@ def run(
     processes: int = 1,
     logs: Path | None = None,
 ) -> int:
-    """Run until stopped; 0 after an ordered stop, 1 when a program cannot be kept running.
+    """Run until stopped; return 0 after an ordered stop, 1 when a program keeps failing.
 
     ``processes`` is the number of worker processes. With ``logs`` each program writes to a file
     of its own there instead of to the terminal.
@@ -87,11 +87,11 @@ class Program:
 
 
 def programs(settings: Settings, *, host: str, port: int, processes: int) -> list[Program]:
-    """The programs in the order in which they are started; they are stopped in reverse."""
+    """Return the programs in the order of their start; they are stopped in reverse."""
     python = [sys.executable, "-m", "workers.embedded.leash"]
     celery = [*python, "celery", "-A", "workers.app"]
     uvicorn = [*python, "uvicorn", "service.main:create_app", "--factory"]
-    # Threads, because the computing happens in child processes; gossip serves nothing here.
+    # Threads, because computation runs in child processes; a single worker has nobody to gossip to.
     pool = ["--pool", "threads", "--concurrency", "4", "--without-gossip", "--without-mingle"]
     queues = ["-Q", ",".join(broker.QUEUES)]
     schedule = ["--schedule", str(settings.state_dir.resolve() / "beat"), "--pidfile", ""]
@@ -110,7 +110,7 @@ def programs(settings: Settings, *, host: str, port: int, processes: int) -> lis
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment in which a child process reads the same settings as these."""
+    """Return the environment in which a child process reads the same settings."""
     values = dict(os.environ)
     for name in Settings.model_fields:
         value = getattr(settings, name)
@@ -133,9 +133,9 @@ class Supervisor:
     programs: Sequence[Program]
     environment: dict[str, str]
     logs: Path | None = None
-    #: File descriptor of the lock that programs keep, too, as long as they live.
+    #: File descriptor of the state directory's lock, which running programs inherit and hold.
     lock: int | None = None
-    #: The pipe that ends, and with it the programs, when this process does: (theirs, ours).
+    #: Pipe whose end stops the programs when this process ends: (reading, writing) end.
     _leash: tuple[int, int] = field(default_factory=os.pipe)
     _running: dict[str, _Child] = field(default_factory=dict)
     _stop_asked: threading.Event = field(default_factory=threading.Event)
@@ -147,14 +147,14 @@ class Supervisor:
             self._spawn(self._running[program.name])
 
     def ask_to_stop(self) -> None:
-        """Make ``watch`` stop everything in order; asked a second time: at once."""
+        """Make ``watch`` stop everything in order; when asked a second time, at once."""
         if self._stop_asked.is_set():
             for child in self._running.values():
                 child.signal(signal.SIGKILL)
         self._stop_asked.set()
 
     def watch(self) -> int:
-        """Start again what ends, until asked to stop; then stop everything."""
+        """Restart programs that end, until asked to stop; then stop everything."""
         hopeless = None
         while hopeless is None and not self._stop_asked.wait(0.2):
             hopeless = next((c for c in self._running.values() if not self._revive(c)), None)
@@ -165,7 +165,7 @@ class Supervisor:
         return 1
 
     def _revive(self, child: _Child) -> bool:
-        """Whether the child runs, or will be started again."""
+        """Return whether the child runs, or will be restarted."""
         if child.process is not None and child.process.poll() is not None:
             child.note_end(child.process.returncode)
             if child.quick_exits >= MAX_QUICK_EXITS:
@@ -205,7 +205,7 @@ class Supervisor:
             yield output
 
     def _stop_all(self) -> None:
-        """In reverse order; the workers, which come first and last long, together."""
+        """Stop programs in reverse order; workers, which take longest, at the same time."""
         children = list(self._running.values())
         edge = [c for c in children if not c.program.name.startswith("worker")]
         for group in (*([c] for c in reversed(edge)), [c for c in children if c not in edge]):
@@ -271,10 +271,10 @@ def _is_free(host: str, port: int) -> bool:
 
 @contextlib.contextmanager
 def _one_instance(state_dir: Path) -> Iterator[int]:
-    """Hold the state directory's lock; two embedded forms would answer for one database.
+    """Hold the state directory's lock: two embedded services must not share one database.
 
-    The lock ends with the last process that has its file open: programs of a supervisor that was
-    killed are waited for a little.
+    The lock ends with the last process that has its file open; programs of a supervisor that was
+    killed are waited for, up to ``ENDING_SECONDS``.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     with (state_dir / "serve.lock").open("w") as lock:

@@ -1,1 +1,1 @@
-"""What a lane does: one job a module, from the claim to the audit line."""
+"""Jobs of the lanes, a module for each: from the claim to the audit line."""

@@ -1,4 +1,4 @@
-"""The methods that are tried for a batch: in which order, in which lane, for how long."""
+"""The methods to try for a batch: their order, their lane, their time limit."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from service.messages import unlearn
 
 @dataclass(frozen=True)
 class Attempt:
-    """A method to be tried, and what its announcement says of it."""
+    """A method to try, with facts from its announcement."""
 
     choice: MethodChoice
     #: It takes as long as a training.
     trains: bool = False
-    #: It first has to prepare its anchor.
+    #: Its anchor must be prepared first.
     prepares: bool = False
     exact: bool = False
 
     @property
     def in_trainings(self) -> bool:
-        """Whether it belongs into the trainings lane, with the time limit of a training."""
+        """Return whether it belongs to the trainings lane, with the time limit of a training."""
         return self.trains or self.prepares
 
 
 def choices(known: Mapping[str, Announced], batch: Batch, policy: Policy) -> list[MethodChoice]:
-    """The methods of a batch in the order in which they are tried.
+    """Return the methods of a batch in the order in which they are tried.
 
-    The policy's; those of another one that was asked for begin with that. Where it is an exact one,
-    the batch has to be exact, and only exact ones follow.
+    They are the policy's; if the requests ask for another method, that one comes first. If it is
+    exact, the batch must be exact, and only exact methods follow.
     """
     if batch.method is None:
         chosen = policy.choices()
         if not any(known[one.method].installed for one in chosen if one.method in known):
-            # An upgrade took them all: what is asked for is forgotten all the same.
+            # None of them is installed any more, but the deletion must be done all the same.
             chosen += methods.exact(known, policy, [batch.kind])
     else:
         first = MethodChoice.model_validate(batch.method)
@@ -52,7 +52,7 @@ def choices(known: Mapping[str, Announced], batch: Batch, policy: Policy) -> lis
 def of(
     known: Mapping[str, Announced], request: unlearn.Request, chosen: Sequence[MethodChoice]
 ) -> list[Attempt]:
-    """What the methods chosen for this batch cost, and what they guarantee."""
+    """Return what the methods chosen for this batch cost and guarantee."""
     start = request.anchor
     unprepared = start.cache is None and not start.forgot_before
     found = []

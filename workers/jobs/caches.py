@@ -1,4 +1,4 @@
-"""An anchor's cache that turned out damaged while its chain can still be prepared again."""
+"""Replace an anchor's damaged cache while its rows can still be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.runtime import Runtime
 
 
 def destroy_damaged(runtime: Runtime, held: leases.Held, batch_id: str) -> None:
-    """Destroy the cache of the anchor that a batch starts from, so that the anchor has none."""
+    """Destroy the cache of the anchor that a batch starts from, so that it is prepared again."""
     with runtime.session() as session:
         base = session.get_one(Version, session.get_one(Batch, batch_id).base_version_id)
         anchor_id = base.anchor_id

@@ -1,6 +1,6 @@
-"""Overwrite raw rows that no model needs any more, and close the requests that waited for it.
+"""Overwrite raw rows that no model needs any more, and complete the requests that waited for it.
 
-Of a withdrawn dataset all rows go, the array with them, and what identified its records.
+Of a withdrawn dataset all rows are erased, with the array and the identifiers of its records.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from workers.runtime import Runtime
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Erase and settle; True when a row was erased or a request completed."""
+    """Erase rows and complete requests; True when a row was erased or a request completed."""
     _exclude_without_models(runtime)
     with runtime.session() as session:
         found = erasures.to_erase(session)
     withdrawn = [dataset.id for dataset, _ in found if dataset.status == DatasetStatus.WITHDRAWN]
     erased = [_erase(runtime, dataset) for dataset, stands in found if stands]
-    # What was asked for goes first, and as it always does.
+    # Requested deletions first, row by row as always, then withdrawn datasets.
     erased += [_remove(runtime, dataset_id) for dataset_id in withdrawn]
     if any(erased) and not withdrawn:
-        return True  # and what waited for it was completed with it
+        return True  # the requests that waited for it were completed with it
     with runtime.session() as session:
         settled = erasures.settle(session, now=runtime.now(), actor=runtime.actor)
     return any(erased) or bool(settled)
 
 
 def _erase(runtime: Runtime, dataset: Dataset) -> bool:
-    """Files first, then the ledger: a crash between the two repeats a harmless overwrite."""
+    """Overwrite files first, then update the ledger: a crash in between repeats the overwrite."""
     try:
         with runtime.session() as session:
-            # Kept out of later ingests, while it can still be told what is in the rows.
+            # Suppress them while their content can still be read.
             rows, names = suppressions.about_to_be_erased(session, dataset)
             digests = suppression.digests(runtime.store.rows, dataset, names, runtime.digester)
             suppressions.keep_rows(session, dataset, digests, now=runtime.now())
@@ -51,7 +51,7 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
         runtime.store.rows.erase(dataset.array_key, rows)
     except NotStored:
         if _is_withdrawn(runtime, dataset.id):
-            return False  # it was withdrawn and destroyed a moment ago
+            return False  # the dataset was withdrawn and destroyed meanwhile
         raise
     reach("erase.overwritten")
     with runtime.session() as session:
@@ -62,14 +62,14 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
 
 
 def _remove(runtime: Runtime, dataset_id: int) -> bool:
-    """Files first, then the ledger piece by piece, then the receipt: each may be repeated."""
+    """Remove files, then ledger rows in pieces, then write the receipt: each may be repeated."""
     with runtime.lease(f"remove:{dataset_id}") as held:
         if held is None:
             return False
         with runtime.session() as session:
             dataset = session.get_one(Dataset, dataset_id)
         if dataset.ready_at is None:
-            slices.remove(runtime, dataset_id, held=held)  # what its ingest had written so far
+            slices.remove(runtime, dataset_id, held=held)  # of an ingest that was under way
         else:
             _destroy(runtime, dataset, held)
         reach("erase.blanked")
@@ -112,7 +112,7 @@ def _blank(runtime: Runtime, dataset_id: int, held: leases.Held) -> None:
 
 
 def _receipt(runtime: Runtime, dataset: Dataset) -> dict[str, Any]:
-    """What was destroyed, signed: proof to keep after the rows are gone."""
+    """Return a signed receipt of what was destroyed."""
     return Signer.from_settings(runtime.settings).sign(
         {
             "type": "purge-receipt",
@@ -135,7 +135,7 @@ def _is_withdrawn(runtime: Runtime, dataset_id: int) -> bool:
 
 
 def _exclude_without_models(runtime: Runtime) -> None:
-    """Requests on datasets without a trained model have no batch to exclude their records."""
+    """Exclude records of requests on datasets without a trained model: no batch does it."""
     with runtime.session() as session:
         datasets = erasures.datasets_without_work(session)
     for dataset_id in datasets:

@@ -1,6 +1,6 @@
-"""Ingests: rows of a file into the array store, a record per row into the ledger.
+"""Ingest: store the rows of a file as an array, and a record per row in the ledger.
 
-An attempt writes its records slice by slice. What an interrupted one has left of them is removed
+An attempt writes its records slice by slice. Records left by an interrupted attempt are removed
 before the next one begins, and before the dataset ends in any other way.
 """
 
@@ -28,12 +28,12 @@ from workers.runtime import Runtime
 from workers.sources import reading
 from workers.sources.reading import Progress
 
-#: Seconds between two looks at the lease and the stop sign while a file is read.
+#: Seconds between two checks of the lease and the stop sign while a file is read.
 WATCH_SECONDS = 1.0
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Ingest every dataset that waits; True when one was ingested or refused."""
+    """Ingest every waiting dataset; True when one was ingested or refused."""
     with runtime.session() as session:
         waiting = [(dataset.id, dataset.source) for dataset in datasets.waiting(session)]
     done = False
@@ -47,7 +47,7 @@ def run_due(runtime: Runtime) -> bool:
 
 
 def lease_key(dataset_id: int) -> str:
-    """Key of the lease under which a dataset is ingested."""
+    """Return the key of the lease under which a dataset is ingested."""
     return leases.of_ingest(dataset_id)
 
 
@@ -59,11 +59,11 @@ def ingest(
     held: leases.Held,
     progress: Progress | None = None,
 ) -> str | None:
-    """Ingest one dataset under its lease; why it was refused, or None when it is ready."""
+    """Ingest one dataset under its lease; return why it was refused, or None when it is ready."""
     with runtime.session() as session:
         dataset = session.get_one(Dataset, dataset_id)
         if dataset.status != DatasetStatus.INGESTING:
-            return "it is not waiting any more"  # done, or withdrawn, since it was listed
+            return "it is not waiting any more"  # ingested or withdrawn since it was listed
         source, name = dataset.source, dataset.name
     try:
         return _tried(runtime, dataset_id, path, name, source, held=held, progress=progress)
@@ -81,12 +81,12 @@ def _tried(
     held: leases.Held,
     progress: Progress | None,
 ) -> str | None:
-    """Why the source was refused, or None; ``LeaseLost`` and ``Stopping`` leave it waiting."""
+    """Return why the source was refused, or None; on ``LeaseLost`` or ``Stopping`` it waits on."""
     watch = _Watch(runtime, dataset_id, held, progress)
     try:
         if path is None:
             raise ReadError("the source no longer lies under the data root; add the dataset again")
-        slices.remove(runtime, dataset_id, held=held)  # of an attempt that was interrupted
+        slices.remove(runtime, dataset_id, held=held)  # of an interrupted attempt
         while not _attempt(runtime, dataset_id, path, name, source, held=held, watch=watch):
             slices.remove(runtime, dataset_id, held=held)
     except BucketUnavailable as error:
@@ -114,7 +114,7 @@ def _attempt(
     held: leases.Held,
     watch: Progress,
 ) -> bool:
-    """Store the rows and write their records; False when somebody was forgotten meanwhile."""
+    """Store rows and write their records; False when a row was suppressed meanwhile."""
     sieve = sieve_of(runtime, source)
     found = reading.read_into_store(
         path,
@@ -141,7 +141,7 @@ def _attempt(
 
 
 def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
-    """What keeps the rows of whoever was forgotten until now out of a source."""
+    """Return the sieve that keeps suppressed rows and subjects out of a source."""
     with runtime.session() as session:
         suppressed = suppression.load(session, runtime.store.rows, runtime.digester)
     fold_case = source.get("id_case") == Case.IGNORED
@@ -149,7 +149,7 @@ def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
 
 
 def _drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
-    """Destroy what was stored for a dataset that was withdrawn while it was being read."""
+    """Destroy what was stored for a dataset that was withdrawn while it was read."""
     with runtime.session() as session:
         withdrawn = session.get_one(Dataset, dataset_id).withdrawn_at is not None
     if withdrawn:
@@ -157,7 +157,7 @@ def _drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
 
 
 class _Watch:
-    """Shows progress and keeps the lease while a file is read; stops when the worker stops."""
+    """Shows progress and keeps the lease while a file is read; raises when the worker stops."""
 
     def __init__(
         self, runtime: Runtime, dataset_id: int, held: leases.Held, progress: Progress | None
@@ -184,14 +184,14 @@ class _Watch:
 
 
 def located(runtime: Runtime, path: str) -> Path | None:
-    """The source's file, if it really lies under the data root."""
+    """Return the source's path if it lies under the data root, links resolved; else None."""
     root = runtime.settings.sources.resolve()
     found = (root / path).resolve()
     return found if found.is_relative_to(root) else None
 
 
 def asked(source: Mapping[str, Any]) -> dict[str, Any]:
-    """What a client said of the source, as arguments of ``read_into_store``."""
+    """Return the client's source options as arguments of ``read_into_store``."""
     found: dict[str, Any] = {
         key: source[key] for key in ("format", "classes", "seed") if source.get(key) is not None
     }

@@ -1,4 +1,4 @@
-"""Dry runs of an ingest: read a source, tell what it is, keep nothing of it."""
+"""Inspections, the dry runs of an ingest: read a source, report on it, store nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from workers.readers import ReadError
 from workers.runtime import Runtime
 from workers.sources import reading
 
-#: One worker at a time makes inspections.
+#: Lease under which one worker at a time makes inspections.
 LEASE = "inspections"
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Make every inspection that waits; True when there were any."""
+    """Make every waiting inspection; True when there were any."""
     with runtime.session() as session:
         waiting = [(one.id, one.source) for one in inspections.waiting(session)]
     if not waiting:
@@ -53,7 +53,7 @@ def inspect(
             **ingest.asked(source),
         )
     except (leases.LeaseLost, Stopping):
-        return  # it is still waiting
+        return  # the inspection keeps waiting
     except (ReadError, OSError) as error:
         with runtime.session() as session:
             inspections.refuse(session, inspection_id, str(error))
@@ -63,7 +63,7 @@ def inspect(
 
 
 def describe(found: reading.Ingested) -> dict[str, Any]:
-    """What was found, in its public form."""
+    """Return what was found, in its public form."""
     counts = np.bincount(found.splits, minlength=len(SPLITS)).tolist()
     return {
         "rows": found.rows,
@@ -82,7 +82,7 @@ def describe(found: reading.Ingested) -> dict[str, Any]:
 
 
 class _Watch:
-    """Keeps the lease while a file is read; stops when the worker stops."""
+    """Keeps the lease while a file is read; raises when the worker stops."""
 
     def __init__(self, runtime: Runtime, held: leases.Held) -> None:
         self._runtime, self._held = runtime, held

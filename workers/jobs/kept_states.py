@@ -1,4 +1,4 @@
-"""Kept states of training runs and of retrains inside batches: destroyed when these are over."""
+"""Kept states of training runs and of retrains in batches: destroy them when these have ended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from workers.runtime import Runtime
 
 
 def destroy(runtime: Runtime, digest: str) -> None:
-    """Overwrite and remove a state; nothing happens where there is none."""
+    """Overwrite and remove a state; do nothing if there is none."""
     runtime.store.blobs.delete("trainings", digest)
 
 
 def destroy_strays(runtime: Runtime, owner: str, *, noted: str | None) -> None:
-    """Destroy the states that an ended computation stored and that no worker noted any more.
+    """Destroy states that an ended computation stored and no worker recorded.
 
     ``owner`` is the id of the training run or batch, ``noted`` the digest of the state that stays.
     """
@@ -23,16 +23,16 @@ def destroy_strays(runtime: Runtime, owner: str, *, noted: str | None) -> None:
         try:
             of = runtime.store.blobs.manifest("trainings", digest).get("owner")
         except (errors.Corrupt, errors.NotStored):
-            continue  # the sweep takes what is damaged
+            continue  # the sweep removes damaged files
         if of == owner and digest != noted:
             destroy(runtime, digest)
 
 
 def destroy_left(runtime: Runtime) -> bool:
-    """Destroy the kept states of trainings that have ended, however they did."""
+    """Destroy the kept states of trainings that have ended in any way; True if there were any."""
     with runtime.session() as session:
         of_runs, of_batches = runs.left_states(session), batch_states.left(session)
-    # The file first: a crash between the two destroys nothing twice.
+    # The file first: after a crash in between, destroying it again does nothing.
     for run_id, digest in of_runs:
         destroy(runtime, digest)
         with runtime.session() as session:

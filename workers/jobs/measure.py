@@ -1,6 +1,6 @@
-"""Measure imported versions, and decide on each: published, promoted or refused.
+"""Measure imported versions, and decide whether each is published, promoted or refused.
 
-Under the model's lease, so that no batch runs meanwhile: what the version then owes is known.
+Runs under the model's lease, so that no batch runs meanwhile and what the version owes is final.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-#: Errors that the next attempt would meet again: the file, or the model's own description.
+#: Failures that every further attempt would repeat: the file or the model's description is wrong.
 HOPELESS = frozenset(
     {
         FailureKind.CORRUPT_CHECKPOINT,
@@ -35,7 +35,7 @@ HOPELESS = frozenset(
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Measure every import that waits for it; True when one was decided on."""
+    """Measure every import that waits for it; True when one was decided."""
     done = False
     with runtime.session() as session:
         waiting = measurements.due(session, now=runtime.now())
@@ -79,7 +79,7 @@ def _start(runtime: Runtime, version_id: int, held: leases.Held) -> Request | No
         leases.hold(session, held)
         version = session.get_one(Version, version_id)
         model = session.get_one(Model, version.model_id)
-        # Locked, so that no row is excluded between the revision and the list of rows.
+        # Locked, so that no row is excluded between reading the revision and the list of rows.
         dataset = locks.dataset(session, model.dataset_id, locks.Hold.REVISION)
         waiting = measurements.start(session, version)
         if waiting is None:

@@ -1,15 +1,15 @@
-"""How a batch is unlearned, from the claim to the promoted version. Start reading here.
+"""Unlearning a batch, from the claim to the promoted version. Start reading here.
 
 1. claim: the model's lease is taken; the oldest due erasures become a batch.
 2. compute: one request to the compute process: load, update, store, verify. A batch whose next
-   method trains is left to the trainings lane first, so that no other model's batch waits for it.
+   method trains is handed to the trainings lane first, so that no other model's batch waits for it.
 3. record: one transaction registers the version, stores what was measured, and promotes or
    rejects it. A rejected version is followed by the policy's next method; an exact one that lost
    accuracy may be held (``holds``).
-4. erase: raw rows that no model needs any more are overwritten, and finished requests closed.
+4. erase: raw rows that no model needs any more are overwritten, and finished requests completed.
 
-No transaction is open while something computes. A worker that dies anywhere before the end of
-step 3 leaves the old version live and the batch to be taken over; files it stored are orphans
+No transaction is open while something computes. If a worker dies anywhere before the end of step 3,
+the old version stays live and another worker takes the batch over; files that it stored are orphans
 until a sweep. Every step may be repeated.
 """
 
@@ -45,8 +45,8 @@ from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-#: Errors of a method that say: not with me. The policy's next method is asked, nothing is retried.
-#: Damaged internal state is among them: a retrain needs none.
+#: Errors of a method that mean it does not apply: the policy's next method is tried, without a
+#: retry. Damaged internal state is among them: a retrain needs none.
 METHOD_REFUSALS = frozenset(
     {
         FailureKind.NEEDS_RETRAIN,
@@ -62,21 +62,21 @@ METHOD_REFUSALS = frozenset(
 _LONGEST_REFUSAL = 500
 
 
-#: Refusals for which neither weights nor random numbers matter: another attempt ends the same way.
+#: Refusals that do not depend on weights or random numbers: every attempt ends the same way.
 LASTING_REFUSALS = frozenset(
     {FailureKind.NEEDS_RETRAIN, FailureKind.WRONG_OPTIONS, FailureKind.UNKNOWN_NAME}
 )
 
-#: Errors that no other method, attempt or selection of the requests changes: no row is retained.
+#: Errors that no other method, attempt or choice of requests changes: no row would be retained.
 HOPELESS = frozenset({FailureKind.NOTHING_RETAINED})
 
 
 class BatchFailed(Exception):
     """No method of the policy gave a version that may be promoted.
 
-    ``lasting``: nor would one at another attempt. ``hopeless``: nor with fewer requests, because
-    no row is retained, or because the loss of the model's training, which is the last resort, is
-    no number any more.
+    ``lasting``: another attempt would end the same way. ``hopeless``: so would fewer requests,
+    because no row is retained, or because the loss of the model's training, the last resort, is
+    no longer finite.
     """
 
     def __init__(self, reason: str, *, lasting: bool = False, hopeless: bool = False) -> None:
@@ -86,26 +86,26 @@ class BatchFailed(Exception):
 
 @dataclass(frozen=True)
 class Claimed:
-    """A batch and everything that its computation needs."""
+    """A batch with everything that its computation needs."""
 
     batch_id: str
-    #: With the first of the methods.
+    #: For the first of the methods.
     request: Request
-    #: What is still to be tried, in order.
+    #: Still to be tried, in order.
     methods: list[Attempt]
     promote_without_power: bool
-    #: What was tried before: ``[{"choice": …, "refusal": …, "lasting": …}]``.
+    #: Tried before: ``[{"choice": …, "refusal": …, "lasting": …}]``.
     tried: list[dict[str, Any]] = field(default_factory=list)
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Unlearn whatever is due on any model, then erase; True when something was done."""
+    """Unlearn what is due on any model, then erase; True when something was done."""
     done, going_on = False, True
     while going_on:
         with runtime.session() as session:
             due = claims.due(session, now=runtime.now())
         if due.steps:
-            # What they leave to the trainings lane is not among what was due before.
+            # Batches that steps hand to the trainings lane are not in the list read before.
             going_on = _run_models(runtime, due.steps, trains=False) or run_trainings_due(runtime)
         else:
             going_on = _run_models(runtime, due.trainings, trains=True)
@@ -114,9 +114,9 @@ def run_due(runtime: Runtime) -> bool:
 
 
 def run_steps_due(runtime: Runtime) -> bool:
-    """Unlearn what is due; a batch whose next method trains is left to the trainings lane.
+    """Unlearn what is due; hand a batch whose next method trains to the trainings lane.
 
-    A batch of each model in turn, until nothing is due that this worker can get the lease of.
+    Takes a batch of each model in turn, until none is due whose lease this worker can get.
     """
     done, going_on = False, True
     while going_on:
@@ -124,12 +124,12 @@ def run_steps_due(runtime: Runtime) -> bool:
             due = claims.due_models(session, now=runtime.now())
         going_on = _run_models(runtime, due, trains=False)
         done |= going_on
-    # After a batch it was looked for already what can be erased now.
+    # A batch that was run has erased already what could be erased after it.
     return done or erase.run_due(runtime)
 
 
 def run_trainings_due(runtime: Runtime) -> bool:
-    """Run the batches that were left to the trainings lane."""
+    """Run the batches that were handed to the trainings lane."""
     with runtime.session() as session:
         due = claims.training_models(session)
     return _run_models(runtime, due, trains=True)
@@ -141,9 +141,9 @@ def _run_models(runtime: Runtime, due: list[int], *, trains: bool) -> bool:
 
 
 def run_model(runtime: Runtime, model_id: int, *, trains: bool) -> bool:
-    """Run the model's next due batch, unless another worker is at it; whether there was one.
+    """Run the model's next due batch, unless another worker runs one; True if there was one.
 
-    ``trains``: this is the trainings lane; the other one leaves to it what trains.
+    ``trains``: this is the trainings lane, to which the deletions lane hands what trains.
     """
     if runtime.stop.is_set():
         return False
@@ -158,7 +158,7 @@ def run_model(runtime: Runtime, model_id: int, *, trains: bool) -> bool:
 def begun(
     runtime: Runtime, model_id: int, *, trains: bool
 ) -> Iterator[tuple[leases.Held, Claimed] | None]:
-    """Claim the model's next due batch and hold the lease for the block; None: there is none."""
+    """Claim the model's next due batch and hold the lease for the block; None if there is none."""
     found = _begin(runtime, model_id, trains=trains)
     if found is None:
         yield None
@@ -189,7 +189,7 @@ def _run(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bool)
 
 @transactions.repeated
 def _begin(runtime: Runtime, model_id: int, *, trains: bool) -> tuple[leases.Held, Claimed] | None:
-    """Take the model's lease and claim under it, in one transaction; None leaves the lease free."""
+    """Take the model's lease and claim in one transaction; on None the lease stays free."""
     with runtime.session() as session:
         held = runtime.acquire(session, leases.of_model(model_id))
         if held is None:
@@ -210,7 +210,7 @@ def _claim(
         return None
     policy = Policy.model_validate(model.policy)
     if batch.attempts > runtime.retry.max_attempts:
-        # Its workers died again and again: that is a failure like any other.
+        # The workers that ran it died repeatedly, which counts as a failure of the batch.
         execution.fail(
             session,
             batch,
@@ -237,7 +237,7 @@ def _claim(
 def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bool) -> bool:
     """Try the methods in turn until one gives a version that is promoted.
 
-    False when the next one trains and this lane does not: the batch is left to the other one.
+    Return False when the next one trains and this lane does not: the trainings lane continues.
     """
     if not claimed.request.forget:
         _complete_without_update(runtime, held, claimed)
@@ -267,12 +267,12 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
         except Stopping:
             if not trains:
                 raise
-            # What was tried stays tried, and a training goes on where it is.
+            # Methods tried so far are recorded; an interrupted training resumes in the other lane.
             _leave_to_training(runtime, held, claimed, tried)
             return False
         except ComputeFailed as failed:
             if failed.kind is FailureKind.DAMAGED_CACHE:
-                # The same method again, which may now have to prepare the anchor first.
+                # The same method again; its anchor is now prepared first.
                 claimed = _without_cache(runtime, held, claimed)
                 waiting = claimed.methods[-len(waiting) - 1 :]
                 continue
@@ -306,7 +306,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
 
 
 def _without_cache(runtime: Runtime, held: leases.Held, claimed: Claimed) -> Claimed:
-    """The batch once its anchor's cache, found damaged, is destroyed: as if it never had one."""
+    """Destroy the anchor's damaged cache; return the batch as if the anchor never had one."""
     caches.destroy_damaged(runtime, held, claimed.batch_id)
     anchor = replace(claimed.request.anchor, cache=None)
     request = replace(claimed.request, anchor=anchor)
@@ -324,7 +324,7 @@ def _compute(
     *,
     timeout_seconds: float,
 ) -> Answer:
-    """Ask the compute process; what it does not know it is told."""
+    """Call the compute process; if it lacks what the request relies on, send everything."""
     keeping = retrains.Keeping(runtime, held, batch_id, request)
 
     def ask() -> Answer:
@@ -341,7 +341,7 @@ def _compute(
     except ComputeFailed as failed:
         if failed.kind is not FailureKind.NOT_KNOWN:
             raise
-        # It is another process than the one that was told, or has forgotten: it may, at any time.
+        # The process was restarted or has dropped what it was sent, as it may at any time.
         with runtime.session() as session:
             request = replace(request, told=plans.everything(session, request.told))
         answer = ask()
@@ -370,11 +370,11 @@ def _asks_the_next(
     waiting: list[Attempt],
     claimed: Claimed,
 ) -> bool:
-    """Whether the policy's next method is asked in place of one that failed.
+    """Return whether the policy's next method replaces one that failed.
 
-    An error that nobody foresaw says as well that the method does not suit this network or these
-    rows, and would come back at each attempt. Of an exact method it is passed on, unless another
-    exact one follows: nothing else can do better.
+    An unexpected error also means that the method does not suit this network or these rows, and
+    would recur at each attempt. An exact method's unexpected error is raised, unless another exact
+    method follows: no other kind can replace it.
     """
     if failed.kind in METHOD_REFUSALS:
         return True
@@ -388,7 +388,7 @@ def _asks_the_next(
 
 
 def _refusal(failed: ComputeFailed, choice: MethodChoice) -> str:
-    """Why a method was passed over; what it did not mean to say begins with the error's name."""
+    """Return why a method was refused; an unexpected error begins with its class name."""
     kind = "" if failed.kind in METHOD_REFUSALS else f"{failed.name}: "
     return f"{choice.method}: {kind}{failed.detail}"[:_LONGEST_REFUSAL]
 
@@ -404,7 +404,7 @@ def _record(
 ) -> tuple[bool, str]:
     """Register, judge, and promote, hold or reject, in one transaction.
 
-    Returns whether the batch needs no other method, and why not.
+    Return whether the batch needs no other method, and if it does, why.
     """
     verdict = answer.verification["verdict"]
     allowed, mark = _may_go_live(answer, claimed)
@@ -422,7 +422,7 @@ def _record(
             parent=base,
             anchor_id=None if answer.is_anchor else base.anchor_id,
             data_revision=(request.data_revision if answer.is_anchor else base.data_revision),
-            record_list_id=base.record_list_id,  # a retrain takes the same rows, less the forgotten
+            record_list_id=base.record_list_id,  # a retrain uses the same rows, minus the forgotten
             digest=answer.checkpoint.digest,
             size_bytes=answer.checkpoint.size_bytes,
             batch_id=batch.id,
@@ -473,12 +473,12 @@ def _record(
 
 
 def _may_go_live(answer: Answer, claimed: Claimed) -> tuple[bool, str | None]:
-    """Whether the version may be promoted, and the caution that travels with it then.
+    """Return whether the version may be promoted, and the warning recorded with it if so.
 
-    One that was trained on the retained rows alone is the last resort: the deletion is due, no
-    statistics are needed to show that the rows are gone, and no method gives a better one. Lost
-    accuracy alone does not keep it from going live in time (``holds``); what it is made of must be
-    sound all the same.
+    A version trained on the retained rows alone is the last resort: the deletion is due, it needs
+    no statistics to show that the rows are gone, and no method gives a better one. Lost accuracy
+    alone does not stop it from going live in time (``holds``), but a
+    failed gate of any other concern does.
     """
     found = answer.verification
     if found["verdict"] == "no_power":
@@ -491,19 +491,19 @@ def _may_go_live(answer: Answer, claimed: Claimed) -> tuple[bool, str | None]:
 
 @transactions.repeated
 def _complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claimed) -> None:
-    """None of the records is in the base's training data: the live version is already without."""
+    """Complete a batch without a new version: the base was trained on none of its records."""
     with runtime.session() as session:
         batch = session.get_one(Batch, claimed.batch_id)
         base = session.get_one(Version, batch.base_version_id)
         leases.hold(session, held)
         model = versions.require_production(session, base)
         execution.complete(session, batch, base, held=held, now=runtime.now())
-        # Another version, to which production could be taken back, may hold the records.
+        # An older version to which production could be moved back may hold the records.
         versions.retire_tainted(session, model, keep=base, actor=runtime.actor, now=runtime.now())
 
 
 def attach(session: Session, version: Version, artifacts: list[Made], *, now: datetime) -> None:
-    """Register the internal state that a computation stored; an anchor's cache is the anchor's."""
+    """Register stored internal state; an anchor's cache belongs to the anchor."""
     of_anchor = [_artifact(made) for made in artifacts if made.of_anchor]
     if of_anchor:
         versions.attach(session, session.get_one(Version, version.anchor_id), of_anchor, now=now)
@@ -521,14 +521,14 @@ def _artifact(made: Made) -> dict[str, Any]:
 
 
 def _expected_production(model: Model, base: Version) -> int | None:
-    """Where the alias must still point: at the base, or, for an anchor catching up, anywhere."""
+    """Return the id that the alias must still have: the base's; any if an anchor catches up."""
     return model.production_id if base.status == VersionStatus.CANDIDATE else base.id
 
 
 def _consolidate(
     session: Session, runtime: Runtime, model: Model, version: Version, because: list[str]
 ) -> None:
-    """Queue a retrain when the method, the verification or the policy's drift budget asks."""
+    """Queue a retrain if the method, the verification or the policy's drift budget asks for it."""
     now = runtime.now()
     because = because or consolidation.reasons(session, model, version, now=now)
     run = consolidation.queue(session, model, because=because, actor=runtime.actor, now=now)
@@ -577,6 +577,6 @@ def _time_limit(runtime: Runtime, attempt: Attempt) -> float:
 
 
 def _reasons(verification: dict[str, Any]) -> str:
-    # They become the error of a batch, which is read with less than the audit's scope.
+    # They become the batch's error, which clients without the audit scope can read.
     found = disclosure.measured(verification, None)
     return f"{found['verdict']}: {'; '.join(found['reasons'])}"

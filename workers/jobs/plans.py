@@ -1,4 +1,4 @@
-"""Everything a computation must know, read from the ledger in one go."""
+"""Build the requests to compute processes from one consistent read of the ledger."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from service.messages import parts, unlearn
 
 AUDIT_SPLIT = 2
 
-#: What a compute process may have been told of: a dataset or a record list, by its id.
+#: What a compute process may know already: a dataset or a record list, by its id.
 Known = tuple[str, int | str]
-#: It was told of nothing: everything is sent.
+#: It knows nothing: send everything.
 EVERYTHING: Mapping[Known, int] = {}
 
 
 def model(found: Model) -> parts.Model:
-    """What a compute process needs to build the model."""
+    """Return what a compute process needs to build the model."""
     return parts.Model(
         architecture=parts.Architecture(
             name=found.architecture["name"], parameters=found.architecture["parameters"]
@@ -53,8 +53,8 @@ def model(found: Model) -> parts.Model:
 def view(
     store: Store, dataset: Dataset, *, excluded: list[int], trained_on: list[int] | None = None
 ) -> parts.View:
-    """The dataset's array, and the keys of its rows where they are encrypted."""
-    assert dataset.array_key is not None  # a model is of a dataset that is ready
+    """Return the dataset's array, with the keys of its rows where they are encrypted."""
+    assert dataset.array_key is not None  # a model's dataset is ready
     return parts.View(
         store=store.ticket(dataset.array_key),
         array=dataset.array_key,
@@ -64,12 +64,12 @@ def view(
 
 
 def feature_names(session: Session, dataset: Dataset) -> list[str]:
-    """Names of the columns of a table, in the order of its array; [] where they are not known."""
+    """Return a table's column names in the order of its array; [] if they are not known."""
     declared = (dataset.source.get("columns") or {}).get("features")
     read = datasets.report(session, dataset)
     columns = [] if read is None else read.columns
     names = declared or [str(one["name"]) for one in columns if one["part"] == "feature"]
-    # One array of a file may hold every feature.
+    # One array of an NPZ file may hold every feature under one name.
     return names if dataset.shape == [len(names)] else []
 
 
@@ -81,18 +81,18 @@ def for_batch(
     *,
     knows: Mapping[Known, int] = EVERYTHING,
 ) -> unlearn.Request:
-    """The request to unlearn a batch with the method ``choice``.
+    """Return the request to unlearn a batch with the method ``choice``.
 
-    ``knows`` is what the compute process was told before (``told``).
+    ``knows`` is what the compute process was sent before (``told``).
     """
     found = session.get_one(Model, batch.model_id)
-    # Locked, so that no row is excluded between the revision and the list of excluded rows.
+    # Locked, so that no row is excluded between reading the revision and the excluded rows.
     dataset = locks.dataset(session, found.dataset_id, locks.Hold.REVISION)
     base = session.get_one(Version, batch.base_version_id)
     policy = Policy.model_validate(found.policy)
     forget = execution.rows(session, batch)
     of_class = batch.kind == "class"
-    assert dataset.array_key is not None  # a model is of a dataset that is ready
+    assert dataset.array_key is not None  # a model's dataset is ready
     return unlearn.Request(
         store=store.ticket(dataset.array_key),
         array=dataset.array_key,
@@ -112,7 +112,7 @@ def for_batch(
         base=unlearn.Version(digest=base.digest, number=base.number),
         anchor=anchor(session, base),
         gates=_gates(policy),
-        # Methods that watch their own drift keep to the policy's budget, not to one of their own.
+        # A method that limits its own drift uses the policy's budget in place of its own.
         limits=unlearn.Limits(
             max_forgotten_share=policy.drift.max_share,
             max_class_share=policy.drift.max_class_share,
@@ -127,12 +127,12 @@ def for_batch(
 
 
 def method(choice: MethodChoice) -> unlearn.Choice:
-    """The method that a policy chose, as a message has it."""
+    """Return the policy's choice of a method as a message."""
     return unlearn.Choice(method=choice.method, options=choice.options)
 
 
 def _gates(policy: Policy) -> dict[str, Any]:
-    """The policy's gates; shares of forgotten rows keep to its drift budget unless set there."""
+    """Return the policy's gates; their default limit of forgotten shares is its drift budget."""
     return {
         "forgotten_share": policy.drift.max_share,
         "forgotten_class_share": policy.drift.max_class_share,
@@ -140,7 +140,7 @@ def _gates(policy: Policy) -> dict[str, Any]:
 
 
 def anchor(session: Session, version: Version) -> unlearn.Anchor:
-    """The anchor of a version's chain, with the digests of the internal state kept for it."""
+    """Return the anchor of a version's chain, with the digests of its internal state."""
     start = session.get_one(Version, version.anchor_id)
     kept = versions.artifacts(session, {start.id, version.id})
     log = kept.get((start.id, "logs"))
@@ -149,7 +149,7 @@ def anchor(session: Session, version: Version) -> unlearn.Anchor:
         cache=_digest(kept.get((start.id, "caches"))),
         state=_digest(kept.get((version.id, "states"))),
         log=_digest(log),
-        # The search may look at earlier rows only while every one of them still stands.
+        # The line search may read earlier rows only while all of them are still stored.
         earlier=_earlier_rows(session, version),
         forgot_before=version.batches_since_anchor > 0,
         taken_back=[] if log is None else _taken_back(session, version),
@@ -168,10 +168,10 @@ def told(
     record_list_id: str | None,
     knows: Mapping[Known, int] = EVERYTHING,
 ) -> unlearn.Told:
-    """What a compute process is to know of a dataset: no more than it was not told before.
+    """Return what a compute process must know of a dataset, without what it was sent before.
 
-    ``knows``: the revision up to which it knows the dataset's excluded rows, and the lists that it
-    knows the rows of.
+    ``knows``: the revision up to which it knows the dataset's excluded rows, and the record lists
+    whose rows it knows.
     """
     since = knows.get(("dataset", dataset_id), 0)
     if since > revision:
@@ -191,7 +191,7 @@ def told(
 
 
 def everything(session: Session, before: unlearn.Told) -> unlearn.Told:
-    """Return what was told before again, for a compute process that knows nothing."""
+    """Return the full data in place of ``before``, for a compute process that knows nothing."""
     excluded, trained = before.excluded, before.trained_on
     return told(
         session,
@@ -202,7 +202,7 @@ def everything(session: Session, before: unlearn.Told) -> unlearn.Told:
 
 
 def known(answered: unlearn.Told) -> dict[Known, int]:
-    """What a compute process knows that has answered what it was told."""
+    """Return what a compute process knows after it has answered a request."""
     excluded, trained = answered.excluded, answered.trained_on
     found: dict[Known, int] = {("dataset", excluded.dataset): excluded.until}
     if trained is not None:
@@ -211,9 +211,9 @@ def known(answered: unlearn.Told) -> dict[Known, int]:
 
 
 def trained_on(session: Session, version: Version) -> list[int] | None:
-    """Rows of the list that the version's anchor was imported with; None: the train split.
+    """Return the rows of the list that the version's anchor was imported with; None: train split.
 
-    A list is never changed, so that it says the same of each version of the chain.
+    A list is never changed, so it applies to each version of the chain.
     """
     if version.record_list_id is None:
         return None
@@ -221,7 +221,7 @@ def trained_on(session: Session, version: Version) -> list[int] | None:
 
 
 def listed(session: Session, record_list_id: str) -> list[int]:
-    """Rows of a record list, ascending."""
+    """Return the rows of a record list, ascending."""
     return list(
         session.scalars(
             select(RecordListRow.row)
@@ -232,9 +232,9 @@ def listed(session: Session, record_list_id: str) -> list[int]:
 
 
 def references(session: Session, base: Version, policy: Policy) -> list[str]:
-    """Digests of the anchor's reference models; [] until all of them are there.
+    """Return the digests of the anchor's reference models; [] until all of them exist.
 
-    All have seen half of every class, so that they say nothing about forgetting one.
+    Each was trained on half of every class, so they say nothing about forgetting a class.
     """
     assert base.anchor_id is not None
     if missing_references(session, base.anchor_id, policy):
@@ -244,18 +244,18 @@ def references(session: Session, base: Version, policy: Policy) -> list[str]:
 
 
 def missing_references(session: Session, anchor_id: int, policy: Policy) -> list[int]:
-    """Numbers of the reference models that the policy asks for and that are not there yet."""
+    """Return the numbers of the reference models that the policy asks for and that are missing."""
     there = _references(session, anchor_id, policy)
     return [index for index in range(reference_count(policy)) if index not in there]
 
 
 def reference_count(policy: Policy) -> int:
-    """How many reference models to train: 0, or at least two, as each leaves half of the rows."""
+    """Return how many reference models to train: 0, or at least 2, each on half of the rows."""
     return max(policy.reference_models, 2) if policy.reference_models else 0
 
 
 def _references(session: Session, anchor_id: int, policy: Policy) -> dict[int, str]:
-    """Digests by number, of those drawn for as many models as the policy asks for."""
+    """Return digests by number, of models drawn for the count that the policy asks for."""
     count = reference_count(policy)
     if not count:
         return {}
@@ -272,7 +272,7 @@ def _references(session: Session, anchor_id: int, policy: Policy) -> dict[int, s
 def subjects(
     session: Session, dataset_id: int, *, record_list_id: str | None = None
 ) -> list[list[int]]:
-    """Training rows that share their subject with another one, grouped."""
+    """Return the training rows that share their subject with another row, grouped by subject."""
     rows = session.execute(
         select(Record.subject_digest, Record.row)
         .where(
@@ -289,7 +289,7 @@ def subjects(
 def excluded_rows(
     session: Session, dataset_id: int, *, after: int = 0, revision: int | None = None
 ) -> list[int]:
-    """Rows that no training, sample or score may read; with a revision, those excluded by then.
+    """Return rows that no training, sample or score may read, as of ``revision`` if given.
 
     Only those excluded after the revision ``after``.
     """
@@ -298,13 +298,13 @@ def excluded_rows(
 
 
 def excluded_up_to(session: Session, start: Version) -> list[int]:
-    """Rows that the anchor was never trained on because they were excluded before."""
+    """Return the rows that were excluded before the anchor's training, and are not in it."""
     found = session.get_one(Model, start.model_id)
     return excluded_rows(session, found.dataset_id, revision=start.data_revision)
 
 
 def _earlier_rows(session: Session, version: Version) -> list[int]:
-    """Rows forgotten since the anchor; [] as soon as one of them is no longer in the array."""
+    """Return rows forgotten since the anchor; [] as soon as one of them is erased."""
     if not version.batches_since_anchor:
         return []
     dataset_id = session.get_one(Model, version.model_id).dataset_id
@@ -318,9 +318,9 @@ def _earlier_rows(session: Session, version: Version) -> list[int]:
 
 
 def _taken_back(session: Session, version: Version) -> list[int]:
-    """Rows of the chain whose training steps are no longer in the weights.
+    """Return rows of the chain whose training steps are no longer in the weights.
 
-    An anchored method steps from the anchor, which holds every step of its training.
+    An anchored method steps from the anchor, which contains every step of its training.
     """
     known = methods.announced(session).values()
     from_log = [one.name for one in known if one.requires("update_log")]
@@ -341,7 +341,7 @@ def _forgotten_since_anchor(session: Session, version: Version) -> Select[int]:
 
 
 def _never_seen(session: Session, batch: Batch, dataset_id: int) -> list[int]:
-    """Audit rows that the batch's requests name, that the base never saw and that still stand."""
+    """Return audit rows that the batch names, that the base never saw and that are not erased."""
     forgotten = exists().where(BatchRecord.batch_id == batch.id, BatchRecord.row == Record.row)
     return list(
         session.scalars(
@@ -359,16 +359,15 @@ def _never_seen(session: Session, batch: Batch, dataset_id: int) -> list[int]:
 
 
 def _lineage_is_clean(session: Session, found: Model, base: Version, forget: list[int]) -> bool:
-    """Whether the base holds nothing forgotten earlier but what this batch takes out.
+    """Return whether the base holds nothing forgotten earlier except this batch's rows.
 
-    Only a fresh anchor that catches up owes anything, and then the very rows of its batch.
+    Only a new anchor that catches up owes anything, and then exactly the rows of its batch.
     """
     clean = base.clean_revision
     just_now = erasures.just_excluded(session, found.dataset_id, after=clean, revision=clean + 1)
     if just_now is not None and set(just_now) <= set(forget):
         return True
-    # All that is excluded first: mostly these are the rows of the batch, and what they were asked
-    # for need not be looked up.
+    # Excluded rows first: mostly they are the batch's rows, and their requests need no lookup.
     inside = select(Record.row).where(
         Record.dataset_id == found.dataset_id, lineage.contained_and_excluded(session, base)
     )
@@ -378,10 +377,10 @@ def _lineage_is_clean(session: Session, found: Model, base: Version, forget: lis
 
 
 def _missing(policy: Policy, batch: Batch, forget: list[int]) -> int:
-    """Forgotten rows that the batch lacks to be judged alone; a class is never pooled."""
+    """Return how many rows the batch lacks to be judged alone; a class is never pooled."""
     return pools.rows_wanted(policy) - len(forget) if batch.kind == "records" else 0
 
 
 def _earlier_scores(session: Session, base: Version, *, rows: int) -> list[str]:
-    """Digests of the scores with which a batch on ``base`` is judged that lacks ``rows`` rows."""
+    """Return digests of the scores to pool with a batch on ``base`` that lacks ``rows`` rows."""
     return [kept.digest for kept in pools.scores(session, base, rows=rows)]

@@ -1,4 +1,4 @@
-"""Work that makes later batches quick: describe new models, prepare new anchors."""
+"""Work done ahead of batches: describe new models, prepare new anchors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def describe_due(runtime: Runtime) -> bool:
-    """Check that every new model builds on its data; write down its weights' names and shapes."""
+    """Check that every new model accepts its data; record its weights' names and shapes."""
     with runtime.session() as session:
         waiting = [model.id for model in models.unprepared(session)]
     for model_id in waiting:
@@ -41,7 +41,7 @@ def run_due(runtime: Runtime) -> bool:
     for model_id, anchor_id in _unprepared(runtime):
         if runtime.resting(f"prepare:{anchor_id}"):
             continue
-        # The model's own lease: its deletions wait for the preparation, which makes a step of them,
+        # Under the model's lease: its deletions wait for the preparation, which makes them a step,
         # and none of its rows is erased while the preparation reads them.
         with runtime.lease(leases.of_model(model_id)) as held:
             if held is not None and not runtime.stop.is_set():
@@ -53,7 +53,7 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
     with runtime.session() as session:
         model = session.get_one(Model, model_id)
         dataset = session.get_one(Dataset, model.dataset_id)
-        assert dataset.classes is not None  # a model is of a dataset that is ready
+        assert dataset.classes is not None  # a model's dataset is ready
         request = describe.Request(
             data=plans.view(
                 runtime.store, dataset, excluded=plans.excluded_rows(session, dataset.id)
@@ -72,7 +72,7 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
         error = ""
     except ComputeFailed as failed:
         if failed.kind in MACHINE_FAULTS:
-            # Nothing is said of the model by it: it is looked at again after a while.
+            # The failure is no property of the model: it is checked again after a while.
             log.warning("model %d was not described: %s", model_id, failed)
             runtime.rest(f"describe:{model_id}")
             return
@@ -93,7 +93,7 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
 
 
 def _unprepared(runtime: Runtime) -> list[tuple[int, int]]:
-    """(model, anchor) of the live anchors without a cache from which the policy's methods step."""
+    """Return (model, anchor) of live anchors without the cache that the policy's methods need."""
     prepared = exists().where(
         Artifact.version_id == Version.anchor_id,
         Artifact.kind == "caches",
@@ -103,13 +103,13 @@ def _unprepared(runtime: Runtime) -> list[tuple[int, int]]:
         policies = dict(models.live_policies(db.read_only(session)))
         if not policies:
             return []
-        # A chain that already forgot something cannot be prepared any more: the rows are gone.
+        # Once a chain has forgotten rows its anchor cannot be prepared: the rows are gone.
         anchors = select(Version.model_id, Version.id).where(
             Version.id.in_(policies), Version.id == Version.anchor_id, ~prepared
         )
         waiting = session.execute(anchors).all()
         if not waiting:
-            return []  # as at nearly every poll: what methods need is not even read
+            return []  # the usual case at a poll: skip reading what methods need
         known = methods.announced(session)
         return [
             (model_id, anchor_id)
@@ -148,7 +148,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
             timeout_seconds=runtime.settings.training_timeout_seconds,
         )
     except (ComputeFailed, ComputeDied, Stopping, OSError) as error:
-        # The first batch prepares what it needs; nothing waits for this.
+        # The first batch will prepare the anchor itself.
         log.warning("version %d was not prepared: %s", anchor_id, error)
         runtime.rest(f"prepare:{anchor_id}")
         return False
@@ -159,7 +159,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         leases.hold(session, held)
         version = session.get_one(Version, anchor_id, with_for_update={"key_share": True})
         if version.status == VersionStatus.PURGED:
-            return False  # without an entry, the sweep takes the file
+            return False  # the file was not registered, so the sweep removes it
         if versions.artifact(session, anchor_id, "caches") is None:
             pipeline.attach(session, version, answer.artifacts, now=runtime.now())
             version.timings = version.timings | answer.timings

@@ -1,4 +1,4 @@
-"""Destroy what still carries erased data once its time has come, and sweep orphaned files."""
+"""Destroy versions and internal state that hold erased data once due; sweep orphaned files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from workers.runtime import Runtime
 log = logging.getLogger(__name__)
 
 SWEEP_LEASE = "sweep"
-#: How long the same Idempotency-Key gives the same answer: no client retries for longer.
+#: How long an Idempotency-Key gives the same answer: clients retry within a shorter time.
 IDEMPOTENCY_MEMORY = timedelta(days=30)
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Purge the versions whose time has come, and the withdrawn models that have none left."""
+    """Purge versions that are due, and withdrawn models that have no versions left."""
     done = False
     with runtime.session() as session:
         due = purges.due(session, now=runtime.now())
@@ -41,13 +41,13 @@ def run_due(runtime: Runtime) -> bool:
 
 
 def sweep(runtime: Runtime) -> None:
-    """Remove what nobody refers to any more, at most once per quarter of the grace."""
+    """Remove files without a reference, at most once per quarter of the grace period."""
     grace = runtime.settings.orphan_grace_seconds
     with runtime.session() as session:
         if not leases.is_free(db.read_only(session), SWEEP_LEASE, now=runtime.now()):
             return
     with runtime.session() as session:
-        # Never released: the lease running out is the clock of the next sweep.
+        # Never released: the next sweep is due when the lease expires.
         held = leases.acquire(
             session, SWEEP_LEASE, owner=runtime.owner, seconds=grace / 4, now=runtime.now()
         )
@@ -63,7 +63,7 @@ def sweep(runtime: Runtime) -> None:
 
 
 def _destroy_superseded(runtime: Runtime) -> bool:
-    """Destroy internal state that no batch needs any more; the versions keep their weights."""
+    """Destroy internal state that no batch needs any more; versions keep their weights."""
     with runtime.session() as session:
         found = [
             version_id
@@ -83,7 +83,7 @@ def _destroy_state(runtime: Runtime, version_id: int, held: leases.Held) -> bool
         model = session.get_one(Model, session.get_one(Version, version_id).model_id)
         going = purges.superseded(session, model).get(version_id)
     if not going:
-        return False  # another worker was quicker, before this one got the lease
+        return False  # another worker did it before this one got the lease
     destroy_artifacts(runtime, version_id, going, held)
     return True
 
@@ -101,7 +101,7 @@ def destroy_artifacts(
 def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     with runtime.session() as session:
         if version_id not in purges.due(session, now=runtime.now()):
-            return False  # another worker was quicker, before this one got the lease
+            return False  # another worker did it before this one got the lease
         doomed = purges.doomed(session, session.get_one(Version, version_id))
     _destroy(runtime, version_id, doomed, held, purges.record)
     return True
@@ -115,7 +115,7 @@ def _destroy(
     record: Callable[..., None],
     **said: bool,
 ) -> None:
-    """Files first, then the ledger: a crash between the two destroys nothing twice."""
+    """Destroy files, then update the ledger: a crash in between is repeated without harm."""
     for kind, digest in doomed:
         runtime.store.blobs.delete(kind, digest)
     reach("purge.destroyed")
@@ -160,7 +160,7 @@ def _receipt(
     doomed: Sequence[tuple[purges.Kind, str]],
     **said: bool,
 ) -> dict[str, Any]:
-    """What was destroyed, signed: proof to keep after the weights are gone."""
+    """Return a signed receipt of what was destroyed."""
     dataset = session.get_one(Dataset, model.dataset_id)
     return _signed(
         runtime,

@@ -1,4 +1,4 @@
-"""Look at what has changed for promises that are broken, and have them kept."""
+"""Find completed deletions that do not hold any more, and open them again."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LEASE = "reconcile"
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Look at what is new, and at the next part of everything; True if something was repaired.
+    """Check what changed, and the next part of everything; True if something was repaired.
 
-    New is looked at at once after a promotion and else each minute, everything once a day.
+    Changes are checked at once after a promotion and otherwise each minute, everything once a day.
     """
     with runtime.session() as session:
         if not reconciler.is_due(db.read_only(session), now=runtime.now()):
@@ -51,7 +51,7 @@ def _look(runtime: Runtime, held: leases.Held) -> bool:
 
 
 def _prove_more(runtime: Runtime, held: leases.Held) -> bool:
-    """One step of the full proof: between two of them the lane does what else is due."""
+    """Do one step of the full check; the lane does other due work between two steps."""
     with runtime.session() as session:
         step = reconciler.prove_more(db.read_only(session), now=runtime.now())
     if step is None:
@@ -73,9 +73,9 @@ def _repair(runtime: Runtime, held: leases.Held, broken: Iterable[Finding]) -> b
 
 
 def rows_in_files(session: Session, stored: Rows) -> dict[str, list[int]]:
-    """Rows that count as erased and still stand in their array, by dataset.
+    """Return by dataset the rows that count as erased but are still readable in their array.
 
-    Raises a ``StoreError`` for a dataset whose array is not in the store.
+    Raise a ``StoreError`` for a dataset whose array is not in the store.
     """
     found: dict[str, list[int]] = {}
     ready = select(Dataset).where(Dataset.status == DatasetStatus.READY).order_by(Dataset.id)
@@ -92,9 +92,9 @@ def rows_in_files(session: Session, stored: Rows) -> dict[str, list[int]]:
 
 
 def erase(stored: Rows, rows: Mapping[str, Sequence[int]], keys: Mapping[str, str]) -> None:
-    """Erase those rows again: the file was put back, or never reached the disk.
+    """Erase these rows again: their file was restored, or the first erasure never reached the disk.
 
-    ``keys`` are those of the datasets' arrays. To be called outside of a transaction: a store may
+    ``keys`` are those of the datasets' arrays. Call it outside of a transaction: a store may
     keep its own keys in the same database.
     """
     for name, its in rows.items():
@@ -103,6 +103,6 @@ def erase(stored: Rows, rows: Mapping[str, Sequence[int]], keys: Mapping[str, st
 
 
 def array_keys(session: Session) -> dict[str, str]:
-    """Keys of the arrays in the store, by dataset."""
+    """Return the keys of the arrays in the store, by dataset."""
     found = select(Dataset.name, Dataset.array_key).where(Dataset.array_key.is_not(None))
     return {name: str(key) for name, key in session.execute(found)}

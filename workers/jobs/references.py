@@ -1,11 +1,11 @@
-"""Train models that never saw a part of the rows, so that attacks can be calibrated row by row.
+"""Train reference models, each without half of the rows, to calibrate attacks per row.
 
 Nobody knows beforehand which records will be forgotten. So every training row is drawn out of half
-of the models: whatever is forgotten later, half of the models never saw it, and no training has to
-wait for a deletion. The rows of one subject are drawn together: a model that saw the others of them
-is no example of one that saw none.
+of the models: whichever rows are forgotten later, half of the models never saw them, and no
+training has to wait for a deletion. The rows of one subject are drawn together, because a model
+that was trained on a subject's other rows is no example of one that never saw the subject.
 
-The models are internal state of the anchor: they have learned what the anchor has, are never
+The models are internal state of the anchor: they contain what the anchor has learned, are never
 served and are destroyed with it.
 """
 
@@ -29,14 +29,14 @@ from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-#: After a training failed, the next one waits this long.
+#: Pause after a failed training.
 PAUSE_SECONDS = 3600.0
 
 
 def run_due(runtime: Runtime) -> bool:
     """Train one model for a live anchor that has too few; True when one was trained.
 
-    One at a time: between two of them, whatever else is due has its turn.
+    One at a time, so that other due work is done in between.
     """
     for anchor_id in _wanting(runtime):
         if _pausing(runtime, anchor_id):
@@ -50,7 +50,7 @@ def run_due(runtime: Runtime) -> bool:
 
 
 def _wanting(runtime: Runtime) -> list[int]:
-    """Anchors of live versions whose policy asks for more models than there are."""
+    """Return the anchors of live versions whose policy asks for more models than there are."""
     with runtime.session() as session:
         wanted = {
             live_id: policy
@@ -83,7 +83,7 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
             watch=lambda: _give_way(runtime),
         )
     except (ComputeFailed, ComputeDied, OSError) as error:
-        # Deletions do not need it: they are judged without a calibrated attack until it is there.
+        # Deletions do not wait for it: without it they are judged without the calibrated attack.
         log.warning("no reference model for version %d: %s", anchor_id, error)
         _pause(runtime, anchor_id)
         return False
@@ -94,7 +94,7 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
 
 
 def _give_way(runtime: Runtime) -> None:
-    """Stop for a batch that has to be trained: it has a deadline, and this has none."""
+    """Raise ``Stopping`` if a batch waits for a training: it has a deadline, this has none."""
     with runtime.session() as session:
         if claims.training_waits(session):
             raise Stopping("a batch has precedence")
@@ -113,7 +113,7 @@ def _request(runtime: Runtime, anchor_id: int) -> Request | None:
             data=plans.view(
                 runtime.store,
                 dataset,
-                # Rows excluded since the anchor are left out: no model has to forget them again.
+                # Rows excluded since the anchor are left out, so that no model need forget them.
                 excluded=plans.excluded_rows(session, dataset.id),
                 trained_on=plans.trained_on(session, version),
             ),
@@ -132,7 +132,7 @@ def _record(runtime: Runtime, anchor_id: int, held: leases.Held, answer: Answer)
             select(Version).where(Version.id == anchor_id).with_for_update()
         ).one()
         if version.status == VersionStatus.PURGED:
-            # Its anchor is gone and so must it be: without an entry, the sweep takes the file.
+            # The anchor is gone. The model's file is not registered, so the sweep removes it.
             return False
         pipeline.attach(session, version, answer.artifacts, now=runtime.now())
     return True
@@ -144,7 +144,7 @@ def _pausing(runtime: Runtime, anchor_id: int) -> bool:
 
 
 def _pause(runtime: Runtime, anchor_id: int) -> None:
-    """Never released: the lease running out ends the pause."""
+    """Take a lease that is never released: the pause ends when the lease expires."""
     with runtime.session() as session:
         leases.acquire(
             session,

@@ -1,4 +1,4 @@
-"""After restoring a backup: hold ledger and store against a tombstone list, and replay it."""
+"""After restoring a backup: compare ledger and store with a tombstone list, and replay it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workers.jobs import reconcile
 
 
 def export(settings: Settings, engine: Engine, file: Path) -> Tombstones:
-    """Write the tombstone list into ``file``, which appears only when it is complete."""
+    """Write the tombstone list into ``file``, which only appears when it is complete."""
     with db.session_factory(engine)() as session:
         document = tombstones.export(
             session,
@@ -40,7 +40,7 @@ def export(settings: Settings, engine: Engine, file: Path) -> Tombstones:
 
 
 def check(settings: Settings, engine: Engine, file: Path) -> Found:
-    """What of the list came back with the backup; changes nothing."""
+    """Return what of the list came back with the backup; change nothing."""
     listed = tombstones.read(file.read_bytes(), keys=_keys(settings))
     store = stores.open_for(settings, engine)
     with db.session_factory(engine)() as session:
@@ -48,14 +48,14 @@ def check(settings: Settings, engine: Engine, file: Path) -> Found:
 
 
 def apply(settings: Settings, engine: Engine, file: Path, *, actor: str) -> Replayed:
-    """Replay the list, so that the workers forget again. May be repeated."""
+    """Replay the list, so that the workers forget it all again; may be repeated."""
     listed = tombstones.read(file.read_bytes(), keys=_keys(settings))
     store = stores.open_for(settings, engine)
     sessions = db.session_factory(engine)
     with sessions() as session:
         found = _compare(session, settings, store, listed)
         keys = reconcile.array_keys(session)
-    # These the ledger calls overwritten: no model needs them, and no worker would look again.
+    # The ledger counts these as erased and no model needs them, so no worker would erase them.
     reconcile.erase(store.rows, found.raw_again, keys)
     with sessions() as session, session.begin():
         return replay.replay(
@@ -69,7 +69,7 @@ def apply(settings: Settings, engine: Engine, file: Path, *, actor: str) -> Repl
 
 
 def lines(found: Found) -> list[str]:
-    """The findings in words."""
+    """Return the findings in words, a line each."""
     counted = {
         "deletion requests that the database has lost": len(found.lost),
         "deletion requests that were further on": len(found.behind),

@@ -1,7 +1,7 @@
-"""A batch that trains: kept after its epochs, gone on with by whoever takes the batch over.
+"""Batches that train: their state is kept after epochs, and resumed if another worker takes over.
 
-Which methods train they say themselves. One that tells nobody of its epochs (``Context.kept``)
-begins anew.
+A method's announcement says whether it trains. One that does not report its epochs
+(``Context.kept``) starts again from the beginning.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from workers.runtime import Runtime
 
 
 def begin(runtime: Runtime, held: leases.Held, batch_id: str, request: Request) -> Request:
-    """The request of a training with what it needs to keep its state, or to go on from one.
+    """Return the request of a training with what it needs to keep its state, or to resume one.
 
-    A state goes on with the seed and the rows that it began with: rows that other models' batches
-    excluded meanwhile are asked of this model, too, and forgotten by its next batch. One that
-    cannot be gone on from is destroyed.
+    A resumed training has the seed and the rows that it began with: rows that other models' batches
+    excluded meanwhile are owed by this model, too, and forgotten by its next batch. A state that
+    cannot be resumed is destroyed.
     """
     training = Resumable(
         owner=batch_id, keep_seconds=runtime.settings.training_state_seconds, resume=None
@@ -53,14 +53,14 @@ def begin(runtime: Runtime, held: leases.Held, batch_id: str, request: Request) 
 
 
 def end(runtime: Runtime, batch_id: str) -> None:
-    """The training is over, whatever became of it: destroy its state."""
+    """Destroy the training's state, once it has ended in any way."""
     with runtime.session() as session:
         batch_states.give_up(session, batch_id=batch_id)
     destroy_left(runtime, batch_id)
 
 
 def destroy_left(runtime: Runtime, batch_id: str) -> None:
-    """Destroy states that nothing goes on from, and those of the batch that nobody noted."""
+    """Destroy states that will not be resumed, and the batch's states that were never recorded."""
     kept_states.destroy_left(runtime)
     with runtime.session() as session:
         noted = batch_states.of(session, batch_id)
@@ -69,7 +69,7 @@ def destroy_left(runtime: Runtime, batch_id: str) -> None:
 
 @dataclass
 class Keeping:
-    """Notes the states that a batch's training keeps while it computes."""
+    """Records the states that a batch's training keeps while it computes."""
 
     runtime: Runtime
     held: leases.Held
@@ -77,7 +77,7 @@ class Keeping:
     request: Request
 
     def seen(self, told: Progress) -> None:
-        """Note a state; ``Stopping`` when the worker is to stop, now that the work is safe."""
+        """Record a state; raise ``Stopping`` if the worker stops, as the work is now kept."""
         if not isinstance(told, Kept):
             return
         with self.runtime.session() as session:

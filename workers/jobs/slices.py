@@ -1,7 +1,7 @@
-"""The records of an ingest, in slices: written, made a ready dataset, or removed again.
+"""The records of an ingest, in slices: write them, make the dataset ready, or remove them.
 
-Each slice is a transaction under the ingest's lease, so that whoever waits to write comes in
-between, and an attempt that was overtaken or withdrawn writes nothing more.
+Each slice is a transaction under the ingest's lease, so that other writers get their turn in
+between, and an attempt whose lease was lost or whose dataset was withdrawn writes nothing more.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from workers.jobs.suppression import Sieve
 from workers.runtime import Runtime
 from workers.sources.reading import Ingested
 
-#: How long a slice is to take, most of it with SQLite's only writer, for whom others wait.
+#: Target duration of a slice; most of it holds SQLite's only write lock, for which others wait.
 SLICE_SECONDS = 0.4
 
-#: Rows of the first slice, before anything is known of the disk; later ones have no fewer.
+#: Rows of the first slice, before the speed is known; later ones have no fewer.
 FIRST_ROWS = 2_000
 
 
 class Pace:
-    """How many rows the next slice has: as many as take ``SLICE_SECONDS``, within limits."""
+    """The size of the next slice: as many rows as take ``SLICE_SECONDS``, within limits."""
 
     def __init__(self) -> None:
         self.rows = self._least = min(FIRST_ROWS, records.SLICE)
 
     def took(self, seconds: float) -> None:
-        """Learn from a slice of ``rows`` rows; the next has at most twice as many."""
+        """Adapt to the duration of a slice of ``rows`` rows; the next has at most twice as many."""
         wanted = int(self.rows * min(2.0, SLICE_SECONDS / max(seconds, 1e-9)))
         self.rows = max(self._least, min(records.SLICE, wanted))
 
@@ -61,11 +61,11 @@ def write(runtime: Runtime, dataset_id: int, found: Ingested, *, held: leases.He
 def complete(
     runtime: Runtime, dataset_id: int, found: Ingested, sieve: Sieve, *, held: leases.Held
 ) -> bool:
-    """Make the dataset ready; False when it holds somebody who was forgotten meanwhile."""
+    """Make the dataset ready; False when it holds a subject suppressed meanwhile."""
     with _slice(runtime, held, Pace()) as session:
         dataset = session.get_one(Dataset, dataset_id)
         datasets.complete(session, dataset, _facts(found), actor=runtime.actor, now=runtime.now())
-        # Last, because requests about a subject wait from here to the commit.
+        # As late as possible: requests about a subject wait from here to the commit.
         suppressions.hold(session)
         if sieve.missed(session, dataset, found.subject_ids):
             session.rollback()
@@ -74,7 +74,7 @@ def complete(
 
 
 def remove(runtime: Runtime, dataset_id: int, *, held: leases.Held) -> None:
-    """Remove the records that an attempt has left, while the lease is held."""
+    """Remove the records that an attempt has left, under the lease."""
     free_since, more, pace = time.monotonic(), True, Pace()
     while more:
         db.give_way(runtime.engine, since=free_since)
@@ -85,18 +85,18 @@ def remove(runtime: Runtime, dataset_id: int, *, held: leases.Held) -> None:
 
 @contextmanager
 def _slice(runtime: Runtime, held: leases.Held, pace: Pace) -> Iterator[Session]:
-    """A transaction that ends with an error where the lease is lost."""
+    """Open a transaction that ends with an error if the lease is lost."""
     with runtime.session() as session:
         seconds = runtime.settings.lease_seconds
         leases.renew(session, held, seconds=seconds, now=runtime.now())
-        # From here on, and not before: until then it may have waited for another writer.
+        # Timed from here on: before it may have waited for another writer.
         began = time.monotonic()
         yield session
     pace.took(time.monotonic() - began)
 
 
 def _rows(found: Ingested, first: int, count: int, digester: Digester) -> Sequence[records.Row]:
-    """Rows of a slice; this is where subject ids become digests and end."""
+    """Return the rows of a slice; subject ids become digests here and are kept nowhere else."""
     here = slice(first, first + count)
     names = found.record_ids[here]
     subjects = [None] * len(names) if found.subject_ids is None else found.subject_ids[here]

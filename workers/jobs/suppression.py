@@ -1,4 +1,4 @@
-"""Leaving rows of whoever was forgotten out of an ingest."""
+"""Keep suppressed rows and subjects out of an ingest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers.readers import Chunk
 
 @dataclass
 class Sieve:
-    """Tells which rows of a source are suppressed; asked chunk after chunk, from the first on.
+    """Marks the suppressed rows of a source; called chunk after chunk, from the first on.
 
     ``fold_case``: the source's subject ids come with their case folded.
     """
@@ -32,17 +32,17 @@ class Sieve:
     _read: int = 0
 
     def __call__(self, chunk: Chunk) -> npt.NDArray[np.bool_]:
-        """Which rows of the next chunk are to be left out, (k,) bool."""
+        """Return which rows of the next chunk are suppressed, (k,) bool."""
         first = self._read
         self._read += len(chunk)
         left_out = self._of_rows(chunk, first)
-        # What was suppressed before ids had their present form has digests of the former one.
+        # Suppressions from before ids had their present form have digests of the former one.
         for subject_ids in (chunk.subject_ids, chunk.subject_ids_before):
             left_out |= self._of_subjects(subject_ids, len(chunk))
         return left_out
 
     def missed(self, session: Session, dataset: Dataset, subject_ids: Sequence[str] | None) -> bool:
-        """Whether records of the dataset are of a subject suppressed after this sieve was made.
+        """Return whether the dataset has records of a subject suppressed after this was made.
 
         ``subject_ids`` are those of the records.
         """
@@ -52,7 +52,7 @@ class Sieve:
             return False
         if suppressions.holds(session, dataset, digests):
             return True
-        # Requests may still be recorded under the previous key, which no record is kept under.
+        # Requests may still be recorded under an earlier key, under which no record is kept.
         others = Digester(self.digester.keys[1:])
         return bool(others.keys) and any(
             not digests.isdisjoint(others.subjects(one)) for one in subject_ids
@@ -92,10 +92,10 @@ class Sieve:
 
 
 def _as_stored(x: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
-    """Rows as each dtype stores them that holds them, and their places in ``x`` (k, *shape).
+    """Yield the rows in each dtype that can hold them, with their places in ``x`` (k, *shape).
 
-    A file is stored as bytes or as float32 by what else stands in it, so that one more row may
-    change the bytes of all others; or by the kind of input that the source says.
+    A file is stored as bytes or as float32 depending on its other rows, or on the kind of input
+    that the source declares; so the same row may have been stored as other bytes before.
     """
     yield np.arange(len(x)), x
     for dtype in map(np.dtype, DTYPES):
@@ -110,7 +110,7 @@ def _as_stored(x: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], npt
 
 
 def load(session: Session, stored: Rows, digester: Digester) -> Suppressed:
-    """What is suppressed now, with the rows that open requests are about to overwrite."""
+    """Return what is suppressed now, with the rows that open requests are about to erase."""
     found = suppressions.in_force(session)
     going = {
         digest
@@ -126,18 +126,18 @@ def load(session: Session, stored: Rows, digester: Digester) -> Suppressed:
 def of_rows(
     session: Session, stored: Rows, dataset: Dataset, rows: Sequence[int], digester: Digester
 ) -> dict[int, str]:
-    """Digests of rows that still stand in the array and are not suppressed yet, by row."""
+    """Return digests of rows that are not erased and not suppressed yet, by row."""
     return digests(stored, dataset, suppressions.unkept(session, dataset, rows), digester)
 
 
 def digests(
     stored: Rows, dataset: Dataset, names: Mapping[int, str], digester: Digester
 ) -> dict[int, str]:
-    """Digests of those of the rows named that still stand in the array, by row."""
+    """Return digests of those of the named rows that are not erased, by row."""
     if not names or dataset.array_key is None:
         return {}
     if dataset.withdrawn_at is not None and not stored.exists(dataset.array_key):
-        return {}  # its removal has begun: what was asked for was kept before
+        return {}  # its removal has begun, and the requested rows were suppressed before
     contents = stored.digests(dataset.array_key, list(names))
     return {
         row: digester.row(name, content.tobytes())

@@ -1,9 +1,9 @@
-"""How a training run becomes a version.
+"""Run a training run and register its version.
 
 The run's rows are fixed when it starts: every training row of the dataset that is not excluded at
 that revision. Deletions that are completed while it trains are owed by the new anchor, which stays
-a candidate until a batch has applied them (``claims.claim`` sees to it); without such a debt it
-is promoted at once.
+a candidate until a batch has applied them (``claims.claim``); an anchor that owes nothing is
+promoted at once.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-#: How often a training looks whether it was cancelled or a batch waits for its lane.
+#: Seconds between two checks whether a training was cancelled or a batch waits for its lane.
 WATCH_SECONDS = 1.0
 
 
 class Ended(IllegalMove):
-    """Somebody cancelled the run, or withdrew its model, while it trained."""
+    """The run was cancelled, or its model withdrawn, while it trained."""
 
 
 class Yielding(Exception):
-    """A batch that has to be trained has precedence over a training run."""
+    """A batch that must be trained takes precedence over a training run."""
 
 
 def consolidate_due(runtime: Runtime) -> bool:
-    """Queue retrains of models whose anchor has become too old; the rest is seen at each batch."""
+    """Queue retrains of models whose anchor is too old; other reasons are checked at each batch."""
     now, queued = runtime.now(), False
     with runtime.session() as session:
         for model, live in consolidation.aged(session, now=now):
@@ -60,9 +60,9 @@ def consolidate_due(runtime: Runtime) -> bool:
 
 
 def run_due(runtime: Runtime) -> bool:
-    """Run the oldest waiting training run that nobody is at; True when one was run.
+    """Run the oldest waiting training run that no other worker runs; True when one was run.
 
-    One at a time: between two of them, whatever else is due has its turn.
+    One at a time, so that other due work is done in between.
     """
     with runtime.session() as session:
         waiting = session.scalars(
@@ -83,7 +83,7 @@ def run_due(runtime: Runtime) -> bool:
 
 
 def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
-    """One attempt of one run, under its lease; False when it no longer waits."""
+    """Make one attempt of one run, under its lease; False when it no longer waits."""
     request = _start(runtime, run_id, held)
     if request is None:
         return False
@@ -122,7 +122,7 @@ def _destroy_left(runtime: Runtime, run_id: str) -> None:
 
 @transactions.repeated
 def _start(runtime: Runtime, run_id: str, held: leases.Held) -> messages.Request | None:
-    """Begin an attempt; its request, or None when the run no longer waits."""
+    """Begin an attempt; return its request, or None when the run no longer waits."""
     with runtime.session() as session:
         outdated = session.get_one(TrainingRun, run_id).state_digest
         request = _begun(runtime, session, run_id, held)
@@ -143,8 +143,8 @@ def _begun(
         runs.fail(session, run, error=error, actor=runtime.actor, now=runtime.now())
         return None
     model = session.get_one(Model, run.model_id)
-    # Locked, so that no row is excluded between the revision and the list of rows, and no request
-    # recorded that does not know of this training.
+    # Locked, so that no row is excluded between reading the revision and the list of rows, and no
+    # request is recorded that misses this training.
     dataset = locks.dataset(session, model.dataset_id, locks.Hold.PUBLICATION)
     resume = run.state_digest if runs.can_resume(session, run) else None
     revision = dataset.revision
@@ -178,7 +178,7 @@ def _begun(
 
 
 def _approximate(session: Session, model: Model) -> messages.Approximate | None:
-    """The live approximate version, to be compared with the exact one that replaces it."""
+    """Return the live approximate version, to compare with the exact one that replaces it."""
     if model.production_id is None:
         return None
     live = session.get_one(Version, model.production_id)
@@ -197,7 +197,7 @@ def _record(
     request: messages.Request,
     answer: messages.Answer,
 ) -> None:
-    """Register the version; promote it unless it owes deletions or nobody asked for a worse one."""
+    """Register the version; promote it unless it owes deletions or is held for lost accuracy."""
     with _model_lease(runtime, run_id, held) as of_model, runtime.session() as session:
         leases.hold(session, held)
         leases.hold(session, of_model)
@@ -244,7 +244,7 @@ def _record(
             )
         runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())
         if model.production_id is None:
-            # Requests that are still open are worked on once the version is live.
+            # Open requests are applied once the version is live.
             revision = version.data_revision
             shares.join(session, model, data_revision=revision, now=runtime.now())
         owes = versions.holds_forgotten(session, model, version)
@@ -268,7 +268,7 @@ def _record(
 
 
 def _is_to_wait(model: Model, run: TrainingRun) -> bool:
-    """Whether a version that lost accuracy waits for a person: nobody asked for this training."""
+    """Return whether a version that lost accuracy is held: only if the training was automatic."""
     policy = Policy.model_validate(model.policy)
     return run.reason == "consolidate" and policy.on_accuracy_drop == "hold"
 
@@ -308,7 +308,7 @@ class _model_lease:  # noqa: N801  # used as a context manager, reads like the f
 
 @dataclass
 class _Watch:
-    """Looks after a training while it computes: who else wants what, and how far it is."""
+    """Watches a training: its lease, cancellation, waiting batches and progress."""
 
     runtime: Runtime
     run_id: str
@@ -318,7 +318,7 @@ class _Watch:
     batch_waits: bool = False
 
     def __call__(self) -> None:
-        """Raise ``Ended`` when somebody ended the run."""
+        """Raise ``Ended`` when the run was ended from outside."""
         if time.monotonic() < self.due:
             return
         self.due = time.monotonic() + WATCH_SECONDS
@@ -328,7 +328,7 @@ class _Watch:
             self.batch_waits = claims.training_waits(session)
 
     def seen(self, told: messages.Progress) -> None:
-        """Write down how far the training is, and the state that it kept."""
+        """Record the training's progress, and the state that it kept."""
         if not isinstance(told, Kept):
             with self.runtime.session() as session:
                 runs.progress(session, self.run_id, asdict(told))
@@ -370,12 +370,12 @@ def _fail(runtime: Runtime, run_id: str, held: leases.Held, error: Exception) ->
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether the same training would fail again: the fault is the model's, not the machine's."""
+    """Return whether the same training would fail again: the model is at fault, not the machine."""
     return isinstance(error, ComputeFailed) and error.kind not in MACHINE_FAULTS
 
 
 def _why(error: Exception) -> str:
-    """What to tell; an error that nobody foresaw begins with its name."""
+    """Return the error as text; an unexpected one begins with its class name."""
     if isinstance(error, ComputeFailed) and error.kind not in (
         pipeline.METHOD_REFUSALS | MACHINE_FAULTS
     ):

@@ -1,4 +1,4 @@
-"""Readers of dataset files, one file per format. No pickle in any disguise is ever read."""
+"""Readers of dataset files, one module per format. Pickle is never read, in whatever container."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def open_source(
 
     ``format`` is a name of ``FORMATS`` (default: ``detect``); ``classes`` bounds the labels
     (default: what the format says); ``resize`` (height, width) brings decoded images to one size.
-    ``input`` says what the rows are: the ``name`` and ``options`` of an installed kind (default:
-    images, where they have three axes, or a table).
-    Ids come out normalised; different ones that become one are refused, and those that differ by
-    case unless ``id_case`` says what that means.
+    ``input`` gives the kind of the rows: the ``name`` and ``options`` of an installed kind
+    (default: images if the rows have three axes, else a table).
+    Ids are normalised. Different ids with one normalised form are refused, and so are ids that
+    differ by case alone, unless ``id_case`` says whether they are the same.
     """
     path = Path(path)
     name = format or detect(path)
@@ -77,7 +77,7 @@ def open_source(
 
 
 def detect(path: Path) -> str:
-    """The format's name, by the file's name and first bytes."""
+    """Return the format's name, by the file's name and first bytes."""
     path = Path(path)
     if not path.exists():
         raise ReadError("there is no such file")
@@ -100,7 +100,7 @@ def detect(path: Path) -> str:
 
 
 def _kind_of_csv(path: Path) -> str:
-    """Without a header, all fields of the first line are numbers."""
+    """Return the CSV format's name: without a header, all fields of the first line are numbers."""
     with _Foreign("csv"), path.open(encoding="utf-8-sig") as stream:
         fields = stream.readline(1 << 20).replace('"', "").strip().split(",")
     numbers = all(field.strip().replace(".", "", 1).isdigit() for field in fields)
@@ -108,7 +108,7 @@ def _kind_of_csv(path: Path) -> str:
 
 
 def _refuse_unreadable(path: Path) -> None:
-    """Pickle runs code when it is read, so it is refused before a format's reader sees it."""
+    """Refuse pickles before a reader opens the file, because reading one runs code."""
     try:
         pickles.refuse(path)
         if path.is_file() and not path.stat().st_size:
@@ -118,7 +118,7 @@ def _refuse_unreadable(path: Path) -> None:
 
 
 def _checked(source: Source, options: Options, id_case: Case | None) -> Iterator[Chunk]:
-    """The chunks of ``source``, each checked against the ones before, with normalised ids."""
+    """Yield the chunks of ``source``, checked against earlier ones, with normalised ids."""
     records = Ids(
         "record",
         column=source.record_column,
@@ -189,7 +189,7 @@ def _kind(given: Mapping[str, Any]) -> Kind:
 
 
 def _facts(chunk: Chunk, options: Options) -> dict[str, Any]:
-    """What follows from the kind of the rows, which are of one shape and type."""
+    """Return the facts of the rows' kind, given that they have one shape and dtype."""
     shape = chunk.x.shape[1:]
     kind = options.kind or inputs.kind(inputs.of_rows(shape), {})
     return inputs.facts(kind, shape, str(chunk.x.dtype))
@@ -217,13 +217,13 @@ def _check_kind(chunk: Chunk, source: Source, options: Options, first: int) -> N
 
 
 def _feature(source: Source, position: int) -> str:
-    """The name of a feature, by its position within a row."""
+    """Return the name of a feature, by its position within a row."""
     names = source.feature_names
     return names[position] if names else f"{source.rows_column}[{position}]"
 
 
 class _Foreign:
-    """Turns whatever a format's parser raises on damaged bytes into a ``ReadError``.
+    """Turns any exception of a format's parser on damaged bytes into a ``ReadError``.
 
     Parsers quote the data in their messages, so only the kind of their error is passed on.
     """

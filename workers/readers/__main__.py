@@ -1,7 +1,7 @@
-"""The reading process: a source to read on each line of standard input, frames on standard output.
+"""The reading process: each line of standard input names a source; frames go to standard output.
 
-Parsers of foreign bytes run here, apart from the worker: one that crashes ends this process and
-nothing else. It knows neither the database nor a secret.
+Parsers of foreign bytes run here, apart from the worker: a crash ends this process and nothing
+else. It has access neither to the database nor to secrets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workers.readers.contract import Columns, ReadError
 
 
 def main() -> None:
-    """Serve until standard input ends, which it also does when the worker is killed."""
+    """Serve until standard input ends, which also happens when the worker is killed."""
     # Standard output carries the frames: whatever a library prints goes to standard error.
     output = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
     os.dup2(2, 1)
@@ -51,7 +51,7 @@ def _serve(line: str, output: IO[bytes]) -> None:
         frames.write(output, frames.Frame("refused", place))
     except BrokenPipeError:
         raise
-    except Exception as error:  # its words may quote the data; only its kind is passed on
+    except Exception as error:  # its message may quote the data; only its class is passed on
         frames.write(output, frames.Frame("failed", {"name": type(error).__name__}))
 
 

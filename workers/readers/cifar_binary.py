@@ -29,7 +29,7 @@ _CHUNK_ROWS = 4096
 
 @dataclass(frozen=True)
 class _Variant:
-    """``labels`` bytes stand before the pixels of a record; the one at ``position`` is read.
+    """``labels`` bytes precede the pixels of a record; the one at ``position`` is read.
 
     The authors' file ``names`` beside the records has the classes' names, a line each.
     """
@@ -48,7 +48,7 @@ _FINE = _Variant("cifar100_binary", "fine_label", 2, 1, 100, "fine_label_names.t
 
 
 def open_cifar10(path: Path, options: Options) -> Source:
-    """One ``.bin`` file, or the directory with ``data_batch_1.bin`` to ``data_batch_5.bin``.
+    """Open one ``.bin`` file, or the directory of ``data_batch_1.bin`` to ``data_batch_5.bin``.
 
     A directory stands for the training files; ``test_batch.bin`` is read by its own path.
     """
@@ -56,7 +56,7 @@ def open_cifar10(path: Path, options: Options) -> Source:
 
 
 def open_cifar100(path: Path, options: Options) -> Source:
-    """``train.bin``, ``test.bin``, or the directory, which stands for ``train.bin``.
+    """Open ``train.bin``, ``test.bin``, or the directory, which stands for ``train.bin``.
 
     The label column is ``fine_label`` (100 classes, the default) or ``coarse_label`` (20).
     """

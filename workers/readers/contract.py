@@ -1,4 +1,4 @@
-"""What every reader takes and gives: the columns' roles, chunks of rows, and one kind of error."""
+"""The interface of every reader: options with columns' parts, chunks of rows, one error class."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unlearning.inputs import Kind
 
 
 class ReadError(Exception):
-    """A dataset that cannot be read; ``row`` counts from 1 and leaves a header line out.
+    """A dataset that cannot be read; ``row`` counts from 1, without a header line.
 
-    The message names the place and never quotes what stands there: it may be personal data.
+    The message names the place and never quotes its content, which may be personal data.
     """
 
     def __init__(self, reason: str, *, row: int | None = None, column: str | None = None) -> None:
@@ -31,7 +31,7 @@ class ReadError(Exception):
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column plays which part; None looks for the usual names (``parts.assign``).
+    """Which column plays which part; None finds it by the usual names (``parts.assign``).
 
     ``features`` lists the numeric columns to read (default: all that play no other part);
     ``image`` names a column of encoded images instead; ``ignored`` are left out.
@@ -47,7 +47,7 @@ class Columns:
 
 
 class Part(StrEnum):
-    """What a column is read as."""
+    """The part that a column plays."""
 
     RECORD_ID = "record_id"
     SUBJECT_ID = "subject_id"
@@ -77,11 +77,11 @@ class Column:
 
 @dataclass
 class Notes:
-    """How the rows were read: what reading has changed, counted chunk by chunk, and the layout."""
+    """How the rows were read: what reading changed, counted chunk by chunk, and the layout."""
 
     record_ids_normalised: int = 0
     subject_ids_normalised: int = 0
-    #: What the axes of an NPZ array were taken for (``images.Layout``).
+    #: How the axes of an NPZ array were read (``images.Layout``).
     layout: str | None = None
     images_turned: int = 0
     images_coloured: int = 0
@@ -89,9 +89,9 @@ class Notes:
 
 @dataclass(frozen=True)
 class Options:
-    """``resize`` (height, width) brings decoded images to one size; None leaves them alone.
+    """``resize`` (height, width) brings decoded images to one size; None leaves them unchanged.
 
-    ``kind`` is that of the rows where the client says it.
+    ``kind`` is the kind of input of the rows if the client gives it.
     """
 
     columns: Columns = Columns()
@@ -101,7 +101,7 @@ class Options:
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The type that rows are stored in; None: bytes where all fit, else float32."""
+        """Return the dtype that rows are stored in; None: uint8 if all values fit, else float32."""
         dtypes = () if self.kind is None else self.kind.input.dtypes
         return np.dtype(dtypes[0]) if len(dtypes) == 1 else None
 
@@ -117,11 +117,11 @@ class Options:
             )
 
     def watched(self, names: Sequence[str]) -> Sequence[str]:
-        """Return those of the features that may number the rows: none where their kind is said."""
+        """Return the features to check for row numbers: none if the kind of the rows is given."""
         return names if self.kind is None else ()
 
     def check_axes(self, shape: Sequence[int], *, column: str | None) -> None:
-        """Refuse rows of another ``shape`` than their kind has."""
+        """Refuse rows whose ``shape`` does not have the axes of their kind."""
         if self.kind is not None and len(shape) != len(self.kind.input.axes):
             axes = ", ".join(self.kind.input.axes)
             raise ReadError(
@@ -133,11 +133,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some consecutive rows: ``x`` (k, *shape) as it is stored, ``labels`` (k,) int64.
+    """Some consecutive rows: ``x`` (k, *shape) as stored, ``labels`` (k,) int64.
 
     ``splits`` (k,) uint8 holds 0 train, 1 validation, 2 audit. ``record_ids_before`` and
-    ``subject_ids_before`` are the ids in the form in which they were kept before
-    (``identifiers.composed``), where any differs from the present one.
+    ``subject_ids_before`` are the ids in the form that earlier versions kept
+    (``identifiers.composed``), if any of them differs from the present form.
     """
 
     x: npt.NDArray[Any] = field(repr=False)
@@ -172,8 +172,9 @@ class Chunk:
 class Source:
     """An opened file. ``rows`` is known when ``exact``, otherwise estimated for a progress bar.
 
-    ``columns`` are all that the source has, in its order. ``classes`` and ``class_names`` are what
-    the format says, if it does. ``feature_names`` serve messages. ``chunks`` can be read once.
+    ``columns`` are all columns of the source, in its order. ``classes`` and ``class_names`` are
+    what the format says, if it does. ``feature_names`` are for messages. ``chunks`` can be read
+    once.
     """
 
     path: Path
@@ -188,16 +189,16 @@ class Source:
     record_column: str | None = None
     subject_column: str | None = None
     feature_names: Sequence[str] | None = field(default=None, repr=False)
-    #: What holds all rows, where features have no names of their own.
+    #: Name of the whole of the rows, where features have no names of their own.
     rows_column: str = "x"
     notes: Notes = field(default_factory=Notes, repr=False)
-    #: What its rows are (``inputs.facts``), once the chunks were read.
+    #: Facts of the rows' kind (``inputs.facts``), once the chunks were read.
     input: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The columns beside the features, by their names in the file, and why they are these."""
+    """The columns beside the features, by their names in the file, and why they play their part."""
 
     label: str
     record_id: str | None
@@ -207,6 +208,6 @@ class Parts:
 
     @property
     def names(self) -> list[str]:
-        """Those that the file has."""
+        """Return the names of those that the file has."""
         found = (self.label, self.record_id, self.subject_id, self.split)
         return [name for name in found if name is not None]

@@ -24,12 +24,12 @@ from workers.readers.contract import (
 )
 
 #: Each block costs some work per column, so wide tables get larger ones. A record longer than a
-#: block makes it grow, up to the most that Arrow takes.
+#: block makes it grow, up to the largest block that Arrow accepts.
 _BLOCK_BYTES, _COLUMN_BYTES, _LARGEST_BLOCK_BYTES = 4 << 20, 1 << 10, (1 << 31) - 1
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Numbers written as integers 0..255 throughout become uint8, anything else float32."""
+    """Open a CSV file; if all features are integers 0..255 they become uint8, else float32."""
     header = _header(path)
     columns = options.columns
     found = parts.assign(header, columns)
@@ -57,7 +57,7 @@ def read_batches(
     types: dict[str, pa.DataType],
     header: bool = True,
 ) -> Iterator[pa.RecordBatch]:
-    """The columns ``wanted`` of ``types``, in blocks; only an empty field is a missing value."""
+    """Yield the columns ``wanted`` of ``types`` in blocks; only an empty field is missing."""
     options = arrow_csv.ConvertOptions(
         column_types=types,
         include_columns=list(wanted),
@@ -86,7 +86,7 @@ def _from(
     header: bool,
     options: arrow_csv.ConvertOptions,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows after the first ``done``, in blocks of ``block`` bytes."""
+    """Yield the rows after the first ``done``, in blocks of ``block`` bytes."""
     with arrow_csv.open_csv(
         path,
         read_options=arrow_csv.ReadOptions(
@@ -109,7 +109,7 @@ def matrix(
     first: int,
     watch: numbers.Watch,
 ) -> np.ndarray[Any, Any]:
-    """Feature columns as (k, d) of ``dtype``; a missing value is an error."""
+    """Return feature columns as (k, d) of ``dtype``; a missing value is an error."""
     x = np.empty((batch.num_rows, len(features)), dtype)
     position_of = {name: position for position, name in enumerate(batch.schema.names)}
     columns = batch.columns
@@ -131,7 +131,7 @@ def _same(name: str, _position: int) -> str:
 
 
 def texts(batch: pa.RecordBatch) -> Callable[[str], list[Any]]:
-    """Values of a column of ``batch`` by its name."""
+    """Return a function from a column's name to its values in ``batch``."""
 
     def pull(name: str) -> list[Any]:
         found: list[Any] = batch.column(name).to_pylist()
@@ -141,7 +141,7 @@ def texts(batch: pa.RecordBatch) -> Callable[[str], list[Any]]:
 
 
 def estimate_rows(path: Path) -> int:
-    """Number of lines, judged by the length of the first ones."""
+    """Return the number of lines, estimated from the length of the first ones."""
     with path.open("rb") as stream:
         start = stream.read(1 << 16)
     return max(1, round(path.stat().st_size * max(1, start.count(b"\n")) / max(1, len(start))))
@@ -150,8 +150,8 @@ def estimate_rows(path: Path) -> int:
 def find_wrong_field(
     path: Path, names: Sequence[str], numeric: Sequence[str], *, header: bool = True
 ) -> ReadError | None:
-    """Look for the field that the fast parser refused, to name its row and column."""
-    # The module's own limit of 128 KiB would end the search at a long note.
+    """Return an error that names row and column of the field that the fast parser refused."""
+    # The csv module's own limit of 128 KiB would stop at a long text field.
     csv.field_size_limit(_LARGEST_BLOCK_BYTES)
     with path.open(encoding="utf-8-sig", newline="") as stream:
         lines = (line for line in csv.reader(stream) if line)
@@ -204,7 +204,7 @@ def _chunks(
             yield values.chunk(x, found, texts(batch), first=first)
             first += batch.num_rows
     except pa.ArrowInvalid:
-        # Its message quotes the row; ours names the place only.
+        # Arrow's message quotes the row; ours names only the place.
         raise find_wrong_field(path, header, features) or ReadError(
             "the file is not well-formed CSV in UTF-8"
         ) from None
@@ -212,7 +212,7 @@ def _chunks(
 
 
 def _are_bytes(path: Path, header: list[str], features: list[str]) -> bool:
-    """Whether every feature is written as an integer 0..255; stops at the first that is not."""
+    """Return whether every feature is an integer 0..255; stop at the first that is not."""
     types = dict.fromkeys(features, pa.int64())
     try:
         return all(
@@ -231,4 +231,4 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return text.isascii() and "_" not in text  # Python reads more than CSV has
+    return text.isascii() and "_" not in text  # Python's float() accepts more than CSV numbers

@@ -1,4 +1,4 @@
-"""What a reading process writes: frames, each a line of JSON and then the bytes of its arrays."""
+"""The output of a reading process: frames, each a line of JSON and then the bytes of its arrays."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FACTS = (
 
 
 class BadFrame(Exception):
-    """The stream ended in mid-frame, or holds something else."""
+    """The stream ended in mid-frame, or holds something other than a frame."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """``kind``: source, chunk, end, refused (the file is wrong) or failed (the reader is)."""
+    """``kind``: source, chunk, end, refused (the file is wrong) or failed (the reader raised)."""
 
     kind: str
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -61,7 +61,7 @@ def read(stream: IO[bytes]) -> Frame | None:
 
 
 def of_source(source: Source) -> Frame:
-    """Return the frame that tells what a source is, before its first chunk."""
+    """Return the frame that describes a source, before its first chunk."""
     facts = {name: getattr(source, name) for name in _FACTS}
     columns = [[one.name, one.part, one.recognised] for one in source.columns]
     return Frame("source", {**facts, "columns": columns})
@@ -92,7 +92,7 @@ def chunk(frame: Frame) -> Chunk:
 
 
 def of_end(source: Source) -> Frame:
-    """Return the last frame of a source: what reading it has changed, and what its rows are."""
+    """Return the last frame of a source: what reading it changed, and the facts of its rows."""
     return Frame("end", {"notes": dict(vars(source.notes)), "input": source.input})
 
 

@@ -1,4 +1,4 @@
-"""Record and subject ids as they are kept: in one form, none missing, none like another's."""
+"""Record and subject ids as they are kept: in one form, none missing, no two alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Case
 from workers.readers.contract import ReadError
 
-#: How programs write that there is no id; whoever has none would become one person.
+#: Texts with which programs mark a missing id; rows with one would become a single person.
 _MISSING = frozenset(
     (
         *("NA", "N/A", "n/a", "N.A.", "n.a.", "#N/A", "<NA>", "nan", "NaN", "NAN", "-nan", "NaT"),
@@ -23,34 +23,35 @@ _MISSING = frozenset(
         *("#NULL!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#DIV/0!"),  # of a spreadsheet
     )
 )
-#: Whole numbers as spreadsheets and data frames write them once they are floats.
+#: Whole numbers as spreadsheets and data frames write them after a conversion to float.
 _FLOAT = re.compile(r"[+-]?\d+[.,]0+|[+-]?\d+[.,]\d+[eE][+-]?\d+|[+-]?\d+[eE][+-]\d+")
 
-#: Of a million ids, two different ones are taken for one with a probability of 3e-8.
+#: With a million ids, the probability that two different ones share a digest is 3e-8.
 _KEY_BYTES = 8
 
 
 class Ids:
-    """The ids of one kind, taken chunk after chunk; ``refuse_alike`` looks at them all.
+    """The ids of one kind, taken chunk after chunk; ``refuse_alike`` compares them all.
 
-    ``kind`` is record or subject. Of every id a digest is kept in place of its text, or two.
+    ``kind`` is record or subject. Of every id one or two digests are kept in place of its text.
     """
 
     def __init__(self, kind: str, *, column: str | None, longest: int, case: Case | None) -> None:
         self._kind, self._column, self._longest, self._case = kind, column, longest, case
         self._unique = kind == "record"
         self._keys = bytearray()
-        #: Digests of the forms that others share and that differ from their ids, and their places.
+        #: Digests of lookalike forms that differ from their ids, and the places of these ids.
         self._others, self._places = bytearray(), array.array("q")
-        #: Of subjects; every row has a record id.
+        #: Rows of subject ids; every row has a record id.
         self._rows = array.array("q")
-        #: How many were changed by being normalised.
+        #: Number of ids that normalising changed.
         self.normalised = 0
 
     def take(self, found: Sequence[str], *, first: int) -> tuple[list[str], list[str] | None]:
         """Return the ids in the form in which they are kept; ``first`` is the row of [0].
 
-        And in the form in which ids were kept before, for what remembers them by it; None where
+        Also return them in the form in which ids were kept before, for suppressions that used it;
+        None where the two are the same.
         the two are the same.
         """
         fold = self._case == Case.IGNORED
@@ -66,7 +67,7 @@ class Ids:
         return kept, before if before != kept else None
 
     def refuse_alike(self) -> None:
-        """Raise ``ReadError`` for two records of one id, or two ids that only look different."""
+        """Raise ``ReadError`` for two records with one id, or two ids that only look different."""
         if not self._keys:
             return
         keys = _numbers(self._keys)
@@ -77,13 +78,13 @@ class Ids:
         equal = keys[order[same]] == keys[order[same + 1]]
         wrong = np.flatnonzero(~equal | self._unique)
         if len(wrong):
-            # Ids are in the order of their rows: the later place is the later row.
+            # Ids are in the order of their rows, so the later place is the later row.
             found = wrong[np.argmin(order[same[wrong] + 1])]
             earlier, later = map(self._row, order[same[found] : same[found] + 2].tolist())
             raise self._error(self._too_alike(bool(equal[found]), earlier), later)
 
     def _lookalikes(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        """Digests (n,) of the lookalike forms, which are the ids themselves in most files."""
+        """Return digests (n,) of the lookalike forms; in most files they equal the ids."""
         if not self._others:
             return keys
         alike = keys.copy()
@@ -113,9 +114,10 @@ class Ids:
             )
 
     def _remember(self, text: str, before: str, row: int) -> None:
-        """Note an id as the source tells it from others, and the form that another must not have.
+        """Note an id's own form, and the lookalike form that no other id may share.
 
-        Of the first the form of before is taken: what it does not fold may be two people.
+        The own form is the former one: ids that only the present form makes equal may be two
+        people.
         """
         try:
             key = _digest(before)

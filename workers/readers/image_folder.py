@@ -28,7 +28,7 @@ _CHUNK_ROWS = 256
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Images (channels, height, width) uint8, all of one size unless ``resize`` makes them so."""
+    """Open the folder; images are (channels, height, width) uint8, of one size or ``resize``."""
     names = _list_images(path)
     identities = sorted({name.split("/")[0] for name in names})
     return Source(
@@ -69,7 +69,7 @@ def _list_images(path: Path) -> list[str]:
 
 
 def _refuse_link(entry: os.DirEntry[str]) -> None:
-    """A link could lead out of the directory that the operator has allowed."""
+    """Refuse a link, which could lead out of the directory that the operator allowed."""
     if entry.is_symlink():
         raise ReadError("the folder holds a symbolic link; put the files themselves there")
 

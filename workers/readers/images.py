@@ -1,4 +1,4 @@
-"""Encoded images to pixels."""
+"""Decode encoded images to pixels, and tell the layout of arrays of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GRAY, _COLOUR = ("1", "L", "LA", "La"), ("RGB", "RGBA", "RGBX", "P", "PA", "CMY
 
 
 class Decoder:
-    """Decodes one dataset's images, all of one size; the first image says which.
+    """Decodes one dataset's images, all of the first image's size.
 
     Images are turned as their EXIF orientation says. A gray image among colour ones becomes
     colour; a colour image among gray ones is refused, and so is a transparent one.
@@ -33,7 +33,7 @@ class Decoder:
     def decode(
         self, encoded: Sequence[bytes | memoryview | None], *, first: int
     ) -> npt.NDArray[np.uint8]:
-        """Pixels (k, channels, height, width) uint8; ``first`` is the row number of [0]."""
+        """Return pixels (k, channels, height, width) uint8; ``first`` is the row number of [0]."""
         pixels = np.empty((0, 0, 0, 0), np.uint8)
         for position, content in enumerate(encoded):
             image = self._one(content, first + position)
@@ -50,7 +50,7 @@ class Decoder:
                 return self._pixels(image, row)
         except ReadError:
             raise
-        # The decoders raise whatever their parsers stumble over when bytes are damaged.
+        # With damaged bytes the decoders raise exceptions of many classes.
         except Exception as error:
             raise self._error(
                 f"the image cannot be decoded ({type(error).__name__}); "
@@ -91,14 +91,14 @@ class Decoder:
         return image if image.mode == mode else image.convert(mode)
 
     def _upright(self, image: Image.Image) -> Image.Image:
-        """The image as it is meant to be seen: cameras store it turned, and say how."""
+        """Return the image upright: cameras store it turned, with its orientation in EXIF."""
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return image
         self._notes.images_turned += 1
         return ImageOps.exif_transpose(image)
 
     def _opaque(self, image: Image.Image, row: int) -> Image.Image:
-        """The image without its alpha channel, which must not say anything."""
+        """Return the image without its alpha channel, which must be fully opaque."""
         if not image.has_transparency_data:
             return image
         with_alpha = image.convert("LA" if image.mode in _GRAY else "RGBA")
@@ -116,7 +116,7 @@ class Decoder:
 
 
 class Layout(StrEnum):
-    """What the axes of an array of rows mean, behind the one of the rows."""
+    """Meaning of the axes of an array of rows, after the axis of rows."""
 
     TABLE = "table"  # (n, d)
     GRAY = "gray"  # (n, height, width)
@@ -125,10 +125,10 @@ class Layout(StrEnum):
 
 
 def layout(shape: Sequence[int], column: str) -> Layout:
-    """Return what the axes of an array (n, d), (n, h, w) or of four axes mean.
+    """Return the meaning of the axes of an array (n, d), (n, h, w) or of four axes.
 
-    Raise ``ReadError`` where it cannot be told which axis of images holds the channels, and where
-    the last one may be alpha.
+    Raise ``ReadError`` if it is ambiguous which axis of images holds the channels, or if the last
+    channel may be alpha.
     """
     if len(shape) < 4:
         return Layout.TABLE if len(shape) == 2 else Layout.GRAY
@@ -155,7 +155,7 @@ def layout(shape: Sequence[int], column: str) -> Layout:
 
 
 def channels_first(x: npt.NDArray[Any], found: Layout) -> npt.NDArray[Any]:
-    """Return images of this layout as (k, channels, height, width), and a table as it is."""
+    """Return images of this layout as (k, channels, height, width), and a table unchanged."""
     if found == Layout.GRAY:
         return x[:, None]
     return np.moveaxis(x, 3, 1) if found == Layout.CHANNELS_LAST else x

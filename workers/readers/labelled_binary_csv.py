@@ -1,6 +1,6 @@
 """The tables of the membership-inference papers (Purchase100, Location30, Texas100).
 
-No header; in every line the class first, numbered from 1, then attributes that are 0 or 1.
+There is no header; every line has the class, numbered from 1, then attributes that are 0 or 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LABEL = "label"
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Rows (d,) uint8 of zeros and ones; labels are moved to start at 0."""
+    """Open the table: rows (d,) uint8 of zeros and ones, labels shifted to start at 0."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         width = len(next(csv.reader(stream), []))
     if width < 2:
@@ -58,7 +58,7 @@ def _chunks(path: Path, features: list[str]) -> Iterator[Chunk]:
             yield _chunk(batch, features, first)
             first += batch.num_rows
     except pa.ArrowInvalid:
-        # Its message quotes the row; ours names the place only.
+        # Arrow's message quotes the row; ours names only the place.
         raise find_wrong_field(path, names, features, header=False) or ReadError(
             "the file is not well-formed CSV in UTF-8"
         ) from None

@@ -34,7 +34,7 @@ _IMAGE_AXES = 3
 
 @dataclass(frozen=True)
 class _Member:
-    """One array of the archive, by what its header says."""
+    """One array of the archive, as its header describes it."""
 
     name: str
     shape: tuple[int, ...]
@@ -47,7 +47,9 @@ class _Member:
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Rows in C order, (n, d) or images (n, h, w), (n, h, w, c), (n, c, h, w); see ``layout``.
+    """Open an archive: rows in C order, (n, d) or images (n, h, w), (n, h, w, c), (n, c, h, w).
+
+    ``layout`` says which axis of images is which.
 
     Integers 0..255 throughout become uint8, other numbers float32.
     """
@@ -123,7 +125,7 @@ def _feature_member(members: dict[str, _Member], columns: Columns) -> tuple[_Mem
 
 
 def _layout(x: _Member, options: Options) -> Layout | None:
-    """What the axes mean; None for rows of a kind that has axes of its own."""
+    """Return the layout of the axes; None for rows of a kind that defines its own axes."""
     options.check_type(x.dtype.kind, column=x.name)
     if options.kind is None or len(options.kind.input.axes) == _IMAGE_AXES:
         return images.layout(x.shape, x.name)
@@ -167,7 +169,7 @@ def _smallest(archive: zipfile.ZipFile, x: _Member) -> np.dtype[Any]:
 
 
 def _pieces(archive: zipfile.ZipFile, member: _Member) -> Iterator[npt.NDArray[Any]]:
-    """Consecutive rows of an array, a few megabytes at a time."""
+    """Yield consecutive rows of an array, a few megabytes at a time."""
     step = max(1, _CHUNK_BYTES // member.row_bytes)
     with archive.open(f"{member.name}.npy") as stream:
         stream.read(member.data_offset)
@@ -184,7 +186,7 @@ def _whole(archive: zipfile.ZipFile, member: _Member) -> npt.NDArray[Any]:
 
 
 def _texts(columns: dict[str, npt.NDArray[Any]], here: slice) -> Callable[[str], list[Any]]:
-    """Values of some rows of a column by its name."""
+    """Return a function from a column's name to its values in the rows ``here``."""
 
     def pull(name: str) -> list[Any]:
         found = columns[name][here]

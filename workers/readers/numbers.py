@@ -1,4 +1,4 @@
-"""Feature columns as they are stored: exactly, or refused; those that number the rows too."""
+"""Convert feature columns to the stored dtype, without loss or not at all; refuse row numbers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy.typing as npt
 from workers.readers import parts
 from workers.readers.contract import ReadError
 
-#: Whole numbers up to here are exact in float32, and below this in float64, where the next one is
-#: read as this.
+#: Whole numbers up to the first are exact in float32; below the second they are exact in float64,
+#: to which the next whole number is rounded.
 _EXACT, _EXACT_DOUBLE = 1 << 24, 1 << 53
 
-#: From so many rows on, distinct whole numbers are taken for record ids; consecutive ones earlier.
+#: Least rows for which distinct whole numbers count as record ids; and consecutive whole numbers.
 _DISTINCT_ROWS, _CONSECUTIVE_ROWS = 20, 5
 
 
 def stored(
     values: npt.NDArray[Any], dtype: np.dtype[Any], *, first: int, name: Callable[[int], str]
 ) -> npt.NDArray[Any]:
-    """Return ``values`` (k, …) in the dtype of the store; what float32 cannot hold is infinite.
+    """Return ``values`` (k, …) in the stored dtype; too large for float32 becomes infinite.
 
     ``first`` is the row number of [0], ``name`` gives the column of a position within a row.
-    Raise ``ReadError`` for a number that would become another one.
+    Raise ``ReadError`` for a number that would be changed.
     """
     if dtype.kind == "i":
         return _integers(values, dtype, first=first, name=name)
@@ -78,14 +78,14 @@ def _changed(values: npt.NDArray[Any], found: npt.NDArray[Any]) -> npt.NDArray[n
 
 
 def are_bytes(values: npt.NDArray[Any]) -> bool:
-    """Whether these are integers that all fit uint8."""
+    """Return whether these are integers that all fit uint8."""
     if values.dtype.kind == "b" or values.dtype == np.uint8 or not values.size:
         return values.dtype.kind in "iub"
     return values.dtype.kind in "iu" and bool(values.min() >= 0 and values.max() <= 255)
 
 
 class Watch:
-    """Looks for columns that number the rows: distinct whole numbers from first to last."""
+    """Detects columns that number the rows: distinct whole numbers in every row."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
         self._open: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in names}

@@ -31,23 +31,23 @@ _BUFFER_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class _Layout:
-    """The parts that the columns play; either ``image`` or ``features`` is given."""
+    """The parts that columns play; either ``image`` or ``features`` is given."""
 
     parts: Parts
     image: str | None
     features: list[str]
     recognised: Recognised
     columns: list[Column]
-    #: The one feature is a column of lists: a row of the array each.
+    #: The only feature is a column of lists, each a row of the array.
     lists: bool = False
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Images give (channels, height, width) uint8; integers 0..255 uint8, other numbers float32.
+    """Open a file: images (channels, height, width) uint8; integers 0..255 uint8, else float32.
 
     An identifier may be a field of a struct, written with a dot: ``img.path``.
     """
-    # Otherwise it keeps all that it has read of the file.
+    # With other settings the file object keeps all that it has read.
     file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     layout = _layout(file.schema_arrow, options)
     return Source(
@@ -89,13 +89,13 @@ def _layout(schema: pa.Schema, options: Options) -> _Layout:
 
 
 def _pandas_index(schema: pa.Schema) -> list[str]:
-    """Columns of the file that were the index of a pandas data frame."""
+    """Return the columns of the file that were the index of a pandas data frame."""
     index = (schema.pandas_metadata or {}).get("index_columns", [])
     return [name for name in index if isinstance(name, str) and name in schema.names]
 
 
 def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    """The classes' names as the Hugging Face hub writes them into the file."""
+    """Return the classes' names as the Hugging Face hub writes them into the file."""
     try:
         described = json.loads((schema.metadata or {})[b"huggingface"])
         names = described["info"]["features"][label]["names"]
@@ -182,7 +182,7 @@ def _smallest(file: pq.ParquetFile, layout: _Layout) -> np.dtype[Any]:
 def _rows(
     batch: pa.RecordBatch, name: str, dtype: np.dtype[Any], *, first: int
 ) -> np.ndarray[Any, Any]:
-    """Lists of a column, all as long as the first one, as (k, length) of ``dtype``."""
+    """Return lists of a column, all as long as the first one, as (k, length) of ``dtype``."""
     column = batch.column(name)
     if column.null_count:
         row = first + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
@@ -208,27 +208,30 @@ def _rows(
 
 
 def _batches(file: pq.ParquetFile, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Batches of these columns, in as little memory as they can be read in."""
+    """Yield batches of these columns, with as little memory as possible."""
     pool = pa.default_memory_pool()
     # Each thread would keep some memory of its own.
     for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
         yield batch
-        pool.release_unused()  # what is freed is kept otherwise, and some more taken each time
+        pool.release_unused()  # otherwise freed memory is kept and more is allocated each time
     pool.release_unused()
 
 
 def _encoded(column: pa.Array) -> list[bytes | None]:
-    """The images' bytes. A path beside them is never followed."""
+    """Return the images' bytes; a path beside them is never opened."""
     found: list[bytes | None]
     if pa.types.is_struct(column.type):
-        # flatten() carries the struct's own nulls down to its fields, field() does not.
+        # flatten() passes the struct's own nulls on to its fields, field() does not.
         column = column.flatten()[column.type.get_field_index("bytes")]
     found = column.to_pylist()
     return found
 
 
 def _values(batch: pa.RecordBatch) -> Callable[[str], Sequence[Any]]:
-    """Values of a column, or of a struct's field, by name: an array when they are integers."""
+    """Return a function from the name of a column or a struct's field to its values.
+
+    Integer values come as an array.
+    """
 
     def pull(name: str) -> Sequence[Any]:
         column = _column(batch, name)
@@ -250,7 +253,7 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _are_bytes(file: pq.ParquetFile, features: list[str]) -> bool:
-    """Whether all are integers 0..255; stops at the first that is not."""
+    """Return whether all features are integers 0..255; stop at the first that is not."""
     schema = file.schema_arrow
     wanted = set(features)
     if any(pa.types.is_floating(field.type) for field in schema if field.name in wanted):

@@ -1,8 +1,7 @@
-"""Which column plays which part: the declared one, or the one whose name says it.
+"""Decide which column plays which part: the declared one, or the one with a usual name.
 
 Names match without regard to case and separators: ``PatientID``, ``patient-id`` and ``patientid``
-are one.
-Where two columns may play a part, or one may number the rows, the client has to say which.
+are equal. If two columns may play a part, or one may number the rows, the client must say which.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _PEOPLE = frozenset(
         "owner", "respondent", "donor", "driver", "citizen",
     )
 )  # fmt: skip
-#: Names that are a part by themselves.
+#: Names that mean a part without another word beside them.
 _ALONE = {
     "record_id": frozenset(("id", "ids", "identifier", "uuid", "guid")),
     "subject_id": frozenset(
@@ -48,12 +47,12 @@ _SAY = {
     "split": "the splits",
     "image": "the images",
 }
-#: What pandas calls an index that it writes as a column.
+#: Names under which pandas writes an index as a column.
 _PANDAS_INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
 
 
 def assign(names: Sequence[str], columns: Columns, *, nested: Collection[str] = ()) -> Parts:
-    """Return which of ``names`` is the label (there must be one), the ids and the split.
+    """Return which of ``names`` is the label (required), the ids and the split.
 
     Fields of structs, ``nested``, play a part only when they are declared.
     """
@@ -80,13 +79,13 @@ def assign(names: Sequence[str], columns: Columns, *, nested: Collection[str] = 
 def image(
     names: Sequence[str], columns: Columns, *, nested: Collection[str] = ()
 ) -> tuple[str, Recognised] | None:
-    """Return the column of images, if there is one by its name, and why it is this one."""
+    """Return the column of images by its name, and why it is this one; None if there is none."""
     declared = _declared(names, nested, columns, "image")
     return declared or _recognised(_by_part(names, columns), "image")
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse two columns of one name."""
+    """Refuse two columns with one name."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -97,7 +96,7 @@ def check_names(names: Sequence[str]) -> None:
 def features(names: Sequence[str], columns: Columns, parts: Parts) -> tuple[list[str], Recognised]:
     """Return the feature columns, declared or remaining, and which of the two they are.
 
-    A column by which pandas numbered the rows is refused unless it is declared as something.
+    A column with which pandas numbered the rows is refused unless a part is declared for it.
     """
     known = set(names)
     for name in (*(columns.features or ()), *columns.ignored):
@@ -115,9 +114,10 @@ def features(names: Sequence[str], columns: Columns, parts: Parts) -> tuple[list
 
 
 def watched(features: Sequence[str], how: Recognised) -> Sequence[str]:
-    """Return the features that may be ids: all, unless the client lists them.
+    """Return the features that may be ids: all of them, unless the client lists the features.
 
-    Beside known record ids as well: it may be those of the people, or the ones that are asked for.
+    They are checked even if record ids are known: a feature may hold the subjects' ids, or the
+    ids that deletion requests will name.
     """
     return features if how != Recognised.DECLARED else ()
 
@@ -158,7 +158,7 @@ def describe(
 
 
 def missing(column: str, count: int) -> ReadError:
-    """The error for a column that was asked for and is not there."""
+    """Return the error for a declared column that does not exist."""
     return ReadError(
         f"there is no such column among the {count} of this file; check the spelling, and that the "
         "file has a header where its format has one",
@@ -167,7 +167,7 @@ def missing(column: str, count: int) -> ReadError:
 
 
 def numbers_rows(column: str) -> ReadError:
-    """The error for a column that seems to number the rows and that nobody has spoken for."""
+    """Return the error for a column that seems to number the rows and has no declared part."""
     return ReadError(
         "the column numbers the rows (an index, or distinct whole numbers throughout), so it may "
         "be what deletion requests will name: declare it as an id (columns.record_id, "
@@ -189,7 +189,7 @@ def _declared(
 
 
 def _recognised(free: Mapping[str, Sequence[str]], part: str) -> tuple[str, Recognised] | None:
-    """The one column whose name says that it plays ``part``."""
+    """Return the one column whose name means ``part``."""
     found = free.get(part, ())
     if len(found) > 1:
         raise ReadError(
@@ -200,7 +200,7 @@ def _recognised(free: Mapping[str, Sequence[str]], part: str) -> tuple[str, Reco
 
 
 def _by_part(names: Sequence[str], columns: Columns) -> dict[str, list[str]]:
-    """Columns that the client does not speak of, by the part that their names say."""
+    """Return columns without a declared part, by the part that their names mean."""
     declared = {
         *(columns.features or ()),
         *columns.ignored,
@@ -230,14 +230,14 @@ def _part_of(name: str) -> str | None:
 
 
 def _words(name: str) -> list[str]:
-    """``PatientID`` → patient, id."""
+    """Split ``PatientID`` into patient, id."""
     plain = unicodedata.normalize("NFKC", name)
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", " ", plain)
     return re.findall(r"[^\W_]+", apart.casefold())
 
 
 def _apart(word: str) -> list[str]:
-    """``patientid`` → patient, id."""
+    """Split ``patientid`` into patient, id."""
     for ending in ("ids", "id"):
         if word.endswith(ending):
             return [word.removesuffix(ending), ending]

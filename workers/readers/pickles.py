@@ -1,4 +1,4 @@
-"""Pickles in any disguise, told by their names and first bytes. Nothing here ever loads one."""
+"""Detect pickles in any container by their names and first bytes. Nothing here loads one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers.readers.contract import ReadError
 _SUFFIXES = frozenset((".pkl", ".pickle", ".pt", ".pth", ".joblib", ".ckpt", ".npy"))
 _COMPRESSED = frozenset((".gz", ".bz2", ".xz", ".lzma", ".zst", ".lz4", ".z"))
 
-#: Protocols 2 to 5 announce themselves; below, a dict, a list or an object of a known module.
+#: Start of a pickle: protocols 2 to 5 have a mark; below, a dict, a list or a known module.
 _START = re.compile(
     rb"\x80[\x01-\x05]"
     rb"|\((?:dp|lp)\d+\n"
@@ -22,15 +22,15 @@ _START = re.compile(
 _ZIP_START = b"PK\x03\x04"
 _LONGEST_START = 64
 
-#: Files of a directory that are looked at; its reader refuses a flat one of more than a few anyway.
+#: Most files of a directory that are checked; readers refuse larger flat directories anyway.
 _MOST_FILES = 64
 
-#: Files of the Python versions of CIFAR-10 and CIFAR-100, whatever protocol wrote them.
+#: Files of the Python versions of CIFAR-10 and CIFAR-100, in any protocol.
 _PYTHON_CIFAR = (("batches.meta",), ("meta", "train"), ("meta", "test"))
 
 
 def refuse(path: Path) -> None:
-    """Raise ``ReadError`` for a pickle, or a directory of them, with what to convert it to."""
+    """Raise ``ReadError`` for a pickle, or a directory of them; say what to convert it to."""
     if _are_in(path) if path.is_dir() else is_one(path):
         raise ReadError(
             "pickle files (.pkl, .pt, .pth, .npy, the Python version of CIFAR) are not read, "
@@ -40,7 +40,7 @@ def refuse(path: Path) -> None:
 
 
 def is_one(path: Path) -> bool:
-    """Whether a file is a pickle by its name, compressed or not, or by its content."""
+    """Return whether a file is a pickle by its name, compressed or not, or by its content."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in _COMPRESSED:
         suffixes.pop()
@@ -52,17 +52,17 @@ def is_one(path: Path) -> bool:
 
 
 def _is_torch_zip(path: Path) -> bool:
-    """Since version 1.6 ``torch.save`` writes a zip archive whose member ``data.pkl`` is one."""
+    """Return whether it is a zip archive of ``torch.save`` (since 1.6), with a ``data.pkl``."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        return False  # damaged: its reader will say so
+        return False  # damaged: its reader will report it
     return any(name.endswith(".pkl") for name in names)
 
 
 def _are_in(directory: Path) -> bool:
-    """Of the files directly inside; where there are binary CIFAR files, only those are read."""
+    """Return whether files directly inside are pickles; with ``.bin`` files, only check these."""
     with os.scandir(directory) as entries:
         names = {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
     binary = {name for name in names if name.endswith(".bin")}

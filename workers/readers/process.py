@@ -1,4 +1,4 @@
-"""Sources read by a process of their own, so that a parser that crashes takes no worker with it."""
+"""Read sources in a process of their own, so that a parser's crash does not end the worker."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from workers.readers.contract import Chunk, Columns, Notes, ReadError, Source
 
 #: How often ``waiting`` is called while the process is silent.
 WATCH_SECONDS = 1.0
-#: A process that gives no rows for so long hangs.
+#: A process that sends nothing for this long counts as hung.
 SILENT_SECONDS = 600.0
-#: A process that has read more than this ends with its source, and gives its memory back.
+#: A process that has read more than this ends with its source, to free its memory.
 _KEEP_BYTES = 64 << 20
-#: Secrets and places of the service are none of a parser's business.
+#: Environment variables, by prefix, that a parser has no use for: secrets and places.
 _WITHHELD = ("UNLEARN_", "AWS_")
 
 
@@ -43,7 +43,7 @@ def opened(
     input: Mapping[str, Any] | None = None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Source]:
-    """Open a source as ``readers.open_source`` does, read by another process until this is left.
+    """Open a source as ``readers.open_source`` does; another process reads it within the block.
 
     ``waiting`` is called about once a second while nothing comes; what it raises ends the process
     and is raised from here. ``ReadError``: the file is refused, or its parser crashed or hangs.
@@ -75,7 +75,7 @@ def _chunks(told: Iterator[frames.Frame], notes: Notes, kept: dict[str, Any]) ->
 def _told(
     asked: dict[str, Any], waiting: Callable[[], None]
 ) -> Generator[frames.Frame, None, None]:
-    """Yield the frames of a source up to its end; give the process back, or end it."""
+    """Yield the frames of a source up to its end; then keep the process, or end it."""
     process = _take()
     try:
         process.ask(asked)
@@ -99,7 +99,7 @@ def _told(
 
 
 class _Process:
-    """One reading process, with a thread that takes its frames off the pipe."""
+    """One reading process, with a thread that reads its frames from the pipe."""
 
     def __init__(self) -> None:
         environment = {
@@ -113,7 +113,7 @@ class _Process:
             start_new_session=True,  # a Ctrl-C at the terminal is for the worker
         )
         assert self._process.stdout is not None
-        # One frame waits here at most: a source is not read faster than it is stored.
+        # At most one frame waits here: a source is not read faster than it is stored.
         self._frames: queue.Queue[frames.Frame | Exception | None] = queue.Queue(maxsize=1)
         self._free = False
         self._ended = threading.Event()
@@ -125,7 +125,7 @@ class _Process:
 
     def ask(self, asked: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died; ``next`` says of what
+        with contextlib.suppress(BrokenPipeError):  # it died; ``next`` raises the reason
             self._process.stdin.write(json.dumps(asked).encode() + b"\n")
             self._process.stdin.flush()
 
@@ -144,11 +144,11 @@ class _Process:
             raise ReadError(self._why_it_ended())
 
     def keep(self) -> None:
-        """Leave it running when the source that it read is let go of."""
+        """Keep the process running when the source that it read is closed."""
         self._free = True
 
     def close(self) -> None:
-        """End it, unless it is kept."""
+        """End the process, unless it is kept."""
         if self._free:
             self._free = False
             return
@@ -160,7 +160,7 @@ class _Process:
         self._process.wait()
 
     def _why_it_ended(self) -> str:
-        self._process.kill()  # where it lives and sent what is no frame
+        self._process.kill()  # in case it runs but sent something other than a frame
         code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return (

@@ -29,7 +29,7 @@ _CHUNK_ROWS = 4096
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Images (channels, height, width) uint8, labels 0..9 equal to the digit."""
+    """Open a file: images (channels, height, width) uint8, labels 0..9 equal to the digit."""
     x, y = _variables(path)
     if x.ndim != 4 or x.dtype != np.uint8:
         raise ReadError("expected images (height, width, channels, n) in uint8", column="X")

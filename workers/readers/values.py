@@ -1,6 +1,6 @@
-"""Columns of values that came from outside, turned into labels, splits and identifiers.
+"""Turn columns of a source into labels, splits and identifiers.
 
-Each function says which row and column is wrong, and never what stands there.
+Errors name the row and column and never quote the value.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _LABEL_LIMIT = 1 << 31
 def chunk(
     x: npt.NDArray[Any], parts: Parts, pull: Callable[[str], Sequence[Any]], *, first: int
 ) -> Chunk:
-    """Rows ``x`` with their labels, ids and splits; ``pull`` gives a column's values by name."""
+    """Return rows ``x`` with their labels, ids and splits; ``pull`` maps a name to its values."""
 
     def ids(column: str | None) -> list[str] | None:
-        # A column's name may be empty: so pandas calls the index that it writes.
+        # A column's name may be empty: pandas writes an unnamed index so.
         return None if column is None else texts(pull(column), first=first, column=column)
 
     split = parts.split
@@ -39,8 +39,8 @@ def chunk(
 def labels(
     found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str
 ) -> npt.NDArray[np.int64]:
-    """Labels (k,) int64 from integers, whole floats or their text; ``first`` is the row of [0]."""
-    # A list stays one: an array of text is as wide as its longest element in every row.
+    """Return labels (k,) int64 of integers, whole floats or text; ``first`` is the row of [0]."""
+    # A list is not converted: in an array of text every element is as wide as the longest.
     values = found if isinstance(found, np.ndarray) else np.empty(0, object)
     if values.dtype.kind in "iub":
         # Compared before the cast: a large unsigned number must not turn negative.
@@ -60,7 +60,7 @@ def labels(
 
 
 def splits(found: Sequence[Any], *, first: int, column: str) -> npt.NDArray[np.uint8]:
-    """Codes (k,) uint8 of split names."""
+    """Return codes (k,) uint8 of split names."""
     codes = np.empty(len(found), np.uint8)
     for position, name in enumerate(found):
         if name not in SPLITS:
@@ -74,7 +74,7 @@ def splits(found: Sequence[Any], *, first: int, column: str) -> npt.NDArray[np.u
 
 
 def texts(found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str) -> list[str]:
-    """Identifiers as text; numbers and text are taken, anything else and emptiness is not."""
+    """Return identifiers as text; only numbers and non-empty text are accepted."""
     texts = []
     values = found.tolist() if isinstance(found, np.ndarray) else found
     for position, value in enumerate(values):
@@ -89,7 +89,7 @@ def texts(found: Sequence[Any] | npt.NDArray[Any], *, first: int, column: str) -
 
 
 def _whole(value: object) -> int:
-    """A label's text as an integer, -1 where it is none."""
+    """Return a label's text as an integer, -1 if it is none."""
     try:
         number = float(str(value))
         return int(number) if number == int(number) and 0 <= number <= _LABEL_LIMIT else -1

@@ -1,1 +1,1 @@
-"""Which job a worker does when, and how it says that it lives."""
+"""Schedule jobs in lanes, announce capabilities, write heartbeats."""

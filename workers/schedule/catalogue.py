@@ -1,4 +1,4 @@
-"""Tell the ledger what the workers can do."""
+"""Announce in the ledger what the workers can do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def announce(runtime: Runtime) -> None:
-    """Write down the installed methods, architectures, recipe and gates with their schemas."""
+    """Record the installed methods, architectures, recipe and gates with their schemas."""
     answer = runtime.compute.call(
         CATALOGUE, Request(), timeout_seconds=runtime.settings.batch_timeout_seconds
     )
@@ -33,7 +33,7 @@ def announce(runtime: Runtime) -> None:
 
 
 def announcing_once(then: Callable[[], None]) -> Callable[[Runtime], None]:
-    """A recipe that announces and calls ``then``; it does nothing more once that has succeeded.
+    """Return a job that announces, calls ``then``, and does nothing once both have succeeded.
 
     A worker may start before its database answers.
     """

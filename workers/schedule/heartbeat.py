@@ -1,7 +1,7 @@
-"""A worker's sign of life, written by a thread of its own.
+"""A worker's heartbeat, written by a thread of its own.
 
-A busy lane does not keep it from beating; a process whose database is away does not beat, nor one
-whose lanes all hang.
+A busy lane does not delay it. There is none while the database is unreachable, nor when all lanes
+of the worker hang.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Heartbeat:
         self._busy_since = busy_since
         self._goes_on = goes_on
         self._started_at = db.now()
-        # Its own connection, with short limits: the lanes' may all be waiting for an answer.
+        # A connection of its own, with short time limits: the lanes' may all be waiting.
         self._engine = db.engine(
             settings.database, pool_size=1, limits=Limits.of_requests(settings)
         )
@@ -48,16 +48,16 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Beat, now and from now on."""
+        """Write the first heartbeat and start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Beat no more, and take the row away."""
+        """Stop the thread and remove the worker's row."""
         self._closed.set()
         started = self._thread.ident is not None
         if started:
             self._thread.join(timeout=self._seconds)
-        # Otherwise the row is taken for dead after a while: a stop does not wait for a database.
+        # Otherwise the row expires by itself: stopping must not wait for a database.
         if started and not self._thread.is_alive() and not self._missed:
             with suppress(SQLAlchemyError), self._sessions.begin() as session:
                 heartbeats.leave(session, self._name)

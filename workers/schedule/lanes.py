@@ -1,8 +1,8 @@
-"""Three lanes of work in one worker, by what the work costs: no step waits behind a training.
+"""Three lanes of work in one worker, by cost, so that no step waits behind a training.
 
-Each lane has its own compute process, started when it first computes, and does one thing at a time.
-A Celery message starts it; so does its own poll of the database, which finds whatever a lost
-message failed to announce.
+Each lane has its own compute process, started when it first computes, and does one job at a time.
+A Celery message wakes it; so does its own poll of the database, which also finds work whose
+message was lost.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-#: A busy lane that has neither turned to the database nor looked after its computation for so long
-#: hangs. Ten times what a statement may take.
+#: A busy lane that has used neither the database nor its computation for this long counts as hung.
+#: Ten times the limit of a statement.
 HUNG_SECONDS = 600.0
 
 Recipe = Callable[[Runtime], object]
 
-#: In the order in which a lane looks for work.
+#: Jobs in the order in which a lane looks for work.
 DELETIONS: Sequence[Recipe] = (
     prepare.describe_due,
     measure.run_due,
     pipeline.run_steps_due,
-    reconcile.run_due,  # in two lanes: one may be busy for long
+    reconcile.run_due,  # in two lanes, because one may be busy for long
 )
-#: In order of precedence: after each that did something the lane begins again with the first. A
-#: batch that waits for its anchor finds it prepared; a training run comes after every batch.
+#: In order of precedence: after each job that did something the lane begins again with the first. A
+#: batch whose anchor is being prepared finds it prepared; a training run comes after every batch.
 TRAININGS: Sequence[Recipe] = (
     prepare.run_due,
     pipeline.run_trainings_due,
@@ -68,7 +68,7 @@ BACKGROUND: Sequence[Recipe] = (
 
 
 def make(name: str, runtime: Runtime) -> Lane:
-    """The lane that a queue wakes, by the queue's name."""
+    """Return the lane that a queue wakes, by the queue's name."""
     recipes = {
         broker.DELETIONS: DELETIONS,
         broker.TRAININGS: TRAININGS,
@@ -79,16 +79,16 @@ def make(name: str, runtime: Runtime) -> Lane:
 
 @dataclass
 class Lane:
-    """Recipes that are run one after the other, by one thread at a time."""
+    """Jobs that are run one after the other, by one thread at a time."""
 
     runtime: Runtime
     recipes: Sequence[Recipe]
-    #: Begin again with the first recipe after each that did something.
+    #: Begin again with the first job after each that did something.
     by_precedence: bool = False
     _busy: threading.Lock = field(default_factory=threading.Lock)
     _again: threading.Event = field(default_factory=threading.Event)
     _poll: threading.Thread | None = None
-    #: Since when a recipe has been working, by this machine's clock.
+    #: When the running job began, by this machine's clock.
     busy_since: datetime | None = None
 
     def run(self) -> None:
@@ -102,9 +102,9 @@ class Lane:
                 self._busy.release()
 
     def hangs(self) -> bool:
-        """Whether it is busy and has shown no sign of going on for ``HUNG_SECONDS``.
+        """Return whether the lane is busy and has made no progress for ``HUNG_SECONDS``.
 
-        A long training is looked after every half second; a lane without work does not hang.
+        A long training is checked on every half second; an idle lane does not hang.
         """
         idle = self.busy_since is None
         return not idle and time.monotonic() - self.runtime.moved_at > HUNG_SECONDS
@@ -115,7 +115,7 @@ class Lane:
         self._poll.start()
 
     def close(self) -> None:
-        """Wait for the work in hand, which ends or is handed back within the grace period."""
+        """Wait for the running job, which ends or is handed back within the grace period."""
         if self._poll is not None:
             self._poll.join()
         with self._busy:
@@ -128,7 +128,7 @@ class Lane:
 
     def _run_recipes(self) -> None:
         if not self.runtime.store_answers():
-            return  # everything in hand is still in the ledger: look again later
+            return  # work in progress is recorded in the ledger and will be found again
         waiting = list(reversed(self.recipes))
         while waiting:
             if self.runtime.stop.is_set():
@@ -140,7 +140,7 @@ class Lane:
                 if recipe(self.runtime) and self.by_precedence:
                     waiting = list(reversed(self.recipes))
             except SQLAlchemyError as error:
-                # The database is away. Everything in hand is still in the ledger: look again later.
+                # The database is unreachable; the ledger still has the work, so poll again later.
                 log.warning("the database does not answer: %s", type(error).__name__)
                 time.sleep(min(1.0, self.runtime.settings.poll_seconds))
                 return
@@ -148,7 +148,7 @@ class Lane:
                 log.warning("%s", self.runtime.store_away(str(error)))
                 return
             except Exception:
-                # One recipe's fault must not keep the others from their work.
+                # An error of one job must not keep the others from running.
                 log.exception("%s failed", getattr(recipe, "__module__", recipe))
             finally:
                 self.busy_since = None

@@ -1,4 +1,4 @@
-"""From a file to an array in the store, and what the ledger has to know of its rows."""
+"""Read a file into an array in the store, and collect what the ledger records of its rows."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Progress = Callable[[int, int], None]
 
 _PIECE = 1 << 16
 
-#: Which rows (k,) of a chunk are not to be kept.
+#: Returns which rows (k,) of a chunk are not kept.
 LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """A stored array and what the database has to know of every row, in the array's order.
+    """A stored array and what the database records of every row, in the array's order.
 
-    ``subject_ids`` are the plain identities: digest them and let go of them; they are left out of
-    ``repr``, so that they cannot slip into a log.
+    ``subject_ids`` are the plain identities: turn them into digests and drop them. They are left
+    out of ``repr``, so that no log shows them.
     """
 
     key: str
@@ -48,7 +48,7 @@ class Ingested:
     format: str
     record_id_origin: Origin
     id_case: Case | None
-    #: The kind of the rows, and what follows from it (``inputs.facts``).
+    #: The kind of the rows, and its facts (``inputs.facts``).
     input: Mapping[str, Any]
     record_ids: Sequence[str] = field(repr=False)
     subject_ids: Sequence[str] | None = field(repr=False)
@@ -75,15 +75,15 @@ def read_into_store(
 ) -> Ingested:
     """Read and check a file and write its rows into ``rows``; on any error nothing is left.
 
-    ``input`` says what the rows are: the ``name`` and ``options`` of an installed kind (default:
-    images, where they have three axes, or a table).
+    ``input`` gives the kind of the rows: the ``name`` and ``options`` of an installed kind
+    (default: images if the rows have three axes, else a table).
     With None for ``rows`` nothing is stored, and the key is empty (``inspect``).
-    ``leave_out`` is asked for every chunk which of its rows (k,) are not to be kept; they are
-    counted in the report as suppressed.
+    ``leave_out`` is called for every chunk and returns which of its rows (k,) are not kept; the
+    report counts them as suppressed.
     Without a split column, ``fractions`` of train, validation and audit rows are drawn with
     ``seed``, the same share of every class. Without a record id column ids are generated from the
     row's position in the file. ``progress(done, expected)`` is called after every chunk.
-    Raises ``ReadError``, or a ``StoreError`` of the models store.
+    Raise ``ReadError``, or a ``StoreError`` of the models store.
     """
     _check_fractions(fractions)
     seen = _Seen()
@@ -158,7 +158,7 @@ def _writer(
 def _kept(
     source: readers.Source, seen: _Seen, leave_out: LeaveOut | None, shown: _Shown
 ) -> Iterator[readers.Chunk]:
-    """The chunks without the rows that are left out, noted in ``seen``."""
+    """Yield the chunks without the rows that are left out; note them in ``seen``."""
     for chunk in source.chunks:
         kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
         seen.add(chunk.only(kept), kept)
@@ -184,7 +184,7 @@ class _Shown:
 
 
 class _Nowhere:
-    """Takes rows and keeps none."""
+    """Accepts rows and keeps none."""
 
     def __init__(self) -> None:
         self._rows = self._bytes = 0
@@ -202,17 +202,17 @@ class _Nowhere:
 def stratify(
     labels: npt.NDArray[np.int64], fractions: tuple[float, float, float], seed: int
 ) -> npt.NDArray[np.uint8]:
-    """Splits (n,) uint8 in the given ``fractions``, within about one row for every class.
+    """Return splits (n,) uint8 in the given ``fractions``, within about one row for every class.
 
-    Rows lie shuffled within their classes, class after class, along a golden-ratio sequence: any
-    run of it covers [0, 1) evenly, so each class and the whole get their shares, also when classes
-    are smaller than 1/fraction. A class always keeps at least one training row.
+    Rows are shuffled within their classes and placed, class after class, along a golden-ratio
+    sequence: any run of it covers [0, 1) evenly, so each class and the whole get their shares,
+    also when classes are smaller than 1/fraction. A class always keeps at least one training row.
     """
     generator = np.random.default_rng(seed)
     order = np.lexsort((generator.random(len(labels)), labels))
     start, bounds = generator.random(), np.cumsum(fractions)[:-1]
     splits = np.empty(len(labels), np.uint8)
-    for first in range(0, len(labels), _PIECE):  # so that no more of it is in memory at once
+    for first in range(0, len(labels), _PIECE):  # in pieces, to bound the memory in use
         here = order[first : first + _PIECE]
         place = (np.arange(first, first + len(here)) * (np.sqrt(5) - 1) / 2 + start) % 1
         splits[here] = np.searchsorted(bounds, place, side="right")
@@ -249,13 +249,13 @@ class _Seen:
         return self.read - sum(int(kept.sum()) for kept in self._kept)
 
     def all_labels(self) -> npt.NDArray[np.int64]:
-        """Labels (n,) of the rows that were kept; to be called once, they are let go of here."""
+        """Return labels (n,) of the rows that were kept; call it once, as they are dropped here."""
         labels = np.concatenate(self.labels)
         self.labels.clear()
         return labels
 
     def generated_ids(self) -> Texts:
-        """Ids by the rows' positions in the source, whatever was left out of it."""
+        """Return ids by the rows' positions in the source, counting rows that were left out."""
         positions = np.flatnonzero(np.concatenate(self._kept))
         return Texts(identifiers.generated(int(row), self.read) for row in positions)
 
@@ -268,7 +268,7 @@ def _check_fractions(fractions: tuple[float, float, float]) -> None:
 
 
 def _infer_classes(labels: npt.NDArray[np.int64], column: str) -> int:
-    """One more than the largest label; far more classes than rows are a mistake, not labels."""
+    """Return one more than the largest label; more classes than rows are taken for an error."""
     largest = int(labels.argmax())
     classes = int(labels[largest]) + 1
     if classes > max(2, len(labels)):
@@ -284,7 +284,7 @@ def _infer_classes(labels: npt.NDArray[np.int64], column: str) -> int:
 def _describe(
     source: readers.Source, seed: int, fractions: tuple[float, float, float], seen: _Seen
 ) -> dict[str, Any]:
-    """Where the rows came from; the file's name only, as directories may tell more than needed."""
+    """Return the source's provenance; only the file's name, as directories may be confidential."""
     described: dict[str, Any] = {"file": source.path.name, "format": source.format}
     if not seen.splits:
         described |= {"split_seed": seed, "fractions": list(fractions)}

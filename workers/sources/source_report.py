@@ -1,4 +1,4 @@
-"""What a dataset's view tells of how its source was read."""
+"""The report of how a dataset's source was read."""
 
 from __future__ import annotations
 

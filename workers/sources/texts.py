@@ -16,7 +16,7 @@ class Texts(Sequence[str]):
         self.extend(found)
 
     def extend(self, found: Iterable[str]) -> None:
-        """Add texts in the end."""
+        """Append texts."""
         for text in found:
             self._bytes += text.encode()
             self._ends.append(len(self._bytes))

@@ -15,7 +15,7 @@ BENCHMARKS := .venv/.benchmarks
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-rounding test-faults bucket-check check lint format types imports faults \
+.PHONY: help demo serve test test-rounding test-faults bucket-check mutants check lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-memorised bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
@@ -61,6 +61,9 @@ test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, an
 
 bucket-check: $(INSTALLED) ## Run the demo, and faults, on buckets of an S3 server that it starts itself (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py tests/faults/test_bucket.py $(OPTIONS)
+
+mutants: $(INSTALLED) ## Change the program in 200 small ways and see whether a test notices each (an hour or more)
+	nice $(BIN)/python -m tests.mutants $(OPTIONS)
 
 faults: $(INSTALLED) ## Break things on purpose for some minutes and check that nothing is lost (SEED=)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(OPTIONS)

@@ -1,0 +1,204 @@
+"""Change the program in many small ways, one at a time, and see whether a test notices.
+
+    python -m tests.mutants --sample 200 --seed 1
+
+Each change is made in a copy of the checkout. There the tests that name the changed module run
+until one fails; where none does, those of its folder. Changes that no test noticed are listed: each
+is a missing test, or changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from tests.mutants import changes
+from tests.mutants.changes import Change
+
+ROOT = Path(__file__).parents[2]
+#: Where a change that nobody notices would cost somebody their right.
+AREAS = ("service/ledger", "unlearning/verification", "unlearning/anchored", "models_store")
+#: What the tables are is checked by the migrations, not by behaviour.
+DECLARATIONS = ROOT / "service/ledger/database/tables"
+#: A change that makes a test wait without end is noticed.
+SECONDS = 240
+#: Test files for one change, those first that name the module most often.
+MOST_FILES = 6
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A change, whether tests killed it or it survived, and the seconds that this took."""
+
+    change: str
+    outcome: str
+    seconds: float
+
+
+def main() -> None:
+    """Run from the command line; exit with 1 where too many changes survive."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sample", type=int, default=200, help="how many changes (200)")
+    parser.add_argument("--seed", type=int, default=1, help="which ones (1)")
+    parser.add_argument("--areas", nargs="*", default=AREAS, help="folders to change files of")
+    parser.add_argument("--processes", type=int, default=2, help="changes judged at once (2)")
+    parser.add_argument("--least", type=float, default=0.9, help="share to be noticed (0.9)")
+    parser.add_argument("--json", type=Path, help="write what became of each change to this file")
+    asked = parser.parse_args()
+    chosen = sample(asked.areas, asked.sample, seed=asked.seed)
+    judged = judge(chosen, processes=asked.processes)
+    survived = [one for one in judged if one.outcome != "killed"]
+    for one in survived:
+        console.print(f"{one.outcome}: {one.change}", markup=False, highlight=False)
+    noticed = 1 - len(survived) / max(1, len(judged))
+    console.print(f"{noticed:.1%} of {len(judged)} changes noticed (at least {asked.least:.0%})")
+    if asked.json:
+        asked.json.write_text(json.dumps([asdict(one) for one in judged], indent=1) + "\n")
+    sys.exit(noticed < asked.least)
+
+
+def sample(areas: Sequence[str], count: int, *, seed: int) -> list[Change]:
+    """Return changes drawn from all of these folders' files, each equally likely."""
+    found = [
+        change
+        for area in areas
+        for path in sorted((ROOT / area).rglob("*.py"))
+        if DECLARATIONS not in path.parents
+        for change in changes.of(path.relative_to(ROOT), path.read_bytes())
+    ]
+    return random.Random(seed).sample(found, min(count, len(found)))
+
+
+def judge(chosen: Sequence[Change], *, processes: int) -> list[Judged]:
+    """Judge each change in one of ``processes`` copies of the checkout."""
+    waiting: queue.SimpleQueue[Change] = queue.SimpleQueue()
+    for change in chosen:
+        waiting.put(change)
+    judged: list[Judged] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="unlearn-mutants-") as place,
+        Progress(console=console) as bar,
+    ):
+        task = bar.add_task("changes", total=len(chosen))
+
+        def work(copy: Path) -> None:
+            _copy(copy)
+            while True:
+                try:
+                    change = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                judged.append(_judge(copy, change))
+                bar.advance(task)
+
+        copies = [Path(place) / str(number) for number in range(processes)]
+        threads = [threading.Thread(target=work, args=(copy,)) for copy in copies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return judged
+
+
+def _copy(to: Path) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+
+
+def _judge(copy: Path, change: Change) -> Judged:
+    tests = naming(change.path) or of_folder(change.path)
+    target, began = copy / change.path, time.monotonic()
+    whole = target.read_bytes()
+    target.write_bytes(change.apply(whole))
+    try:
+        outcome = "survived" if _pass(copy, tests) else "killed"
+    finally:
+        target.write_bytes(whole)
+    return Judged(str(change), outcome, round(time.monotonic() - began, 1))
+
+
+def _pass(copy: Path, tests: Sequence[Path]) -> bool:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-m",
+        "not slow",
+        "-p",
+        "no:cacheprovider",
+    ]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(copy),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    try:
+        done = subprocess.run(
+            [*command, *map(str, tests)],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def naming(path: Path) -> list[Path]:
+    """Return the test files that name a module, those first that do so most often."""
+    package, module = ".".join(path.parent.parts), path.stem
+    if module == "__init__":
+        package, _, module = package.rpartition(".")
+    names = re.compile(
+        rf"{re.escape(package)}\.{module}\b|from {re.escape(package)} import[^)]*?\b{module}\b"
+    )
+    uses = re.compile(rf"\b{module}\.")
+    found: list[tuple[bool, int, Path]] = []
+    for test in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = test.read_text()
+        if names.search(text):
+            own = test.stem == f"test_{module}"
+            found.append((own, len(uses.findall(text)), test.relative_to(ROOT)))
+    found.sort(key=lambda one: (not one[0], -one[1], one[2]))
+    return [test for _, _, test in found[:MOST_FILES]]
+
+
+def of_folder(path: Path) -> list[Path]:
+    """Return the tests of the nearest folder that has some and stands for the module's."""
+    for folder in path.parents:
+        found = sorted((ROOT / "tests" / folder).glob("test_*.py"))
+        if found:
+            return [test.relative_to(ROOT) for test in found]
+    return [Path("tests")]
+
+
+if __name__ == "__main__":
+    main()

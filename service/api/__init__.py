@@ -1,1 +1,1 @@
-"""The HTTP door: parse, call one ledger function, commit, wake, answer. No queries, no rules."""
+"""The HTTP API: parse, call one ledger function, commit, wake, answer. No queries, no rules."""

@@ -1,7 +1,7 @@
-"""The outermost layer: size limits, security headers, the access log and the last resort.
+"""The outermost ASGI layer: size limits, security headers, the access log, unexpected errors.
 
-A log line names the method, the path's template, the status and the time: URLs, headers and
-bodies stay out of it.
+A log line names the method, the path's template, the status and the time; URLs, headers and bodies
+are never logged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api import problems
 from service.errors import NotFound, ServiceError, TooLarge, Unprocessable
 
-#: Status in the access log of a request whose client hung up before it was read.
+#: Status in the access log of a request whose client disconnected before it was read.
 CLIENT_GONE = 499
 
 log = logging.getLogger("service.access")
@@ -32,7 +32,7 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 
 class BrokenResponseError(RuntimeError):
-    """A response that failed half-way; the connection is cut so that the client notices."""
+    """A response failed half-way; the connection is closed so that the client notices."""
 
 
 class Access:
@@ -58,18 +58,18 @@ class Access:
             else:
                 await self._app(scope, _limited(receive, limit), answer)
         except ClientDisconnect:
-            # Nobody is there to be answered, and nothing went wrong here.
+            # The client has disconnected, which is no error of the service.
             answer.status = CLIENT_GONE
         except ServiceError as error:
             await _respond(problems.render(error), scope, receive, answer)
-        except Exception as error:  # the last resort, whatever went wrong
+        except Exception as error:  # last resort for any unexpected error
             await _respond(problems.unexpected(error), scope, receive, answer)
         finally:
             took = (time.perf_counter() - started) * 1000
             log.info("%s %s %d %.1fms", scope["method"], _template(scope), answer.status, took)
 
     def _limit(self, scope: Scope) -> int:
-        # Routes that read JSON refuse every other type unread; what is left are uploads.
+        # JSON routes refuse every other type before reading; bodies of other types are uploads.
         kind = _header(scope, b"content-type")
         is_json = not kind or b"json" in kind.lower()
         return self._max_body_bytes if is_json else self._max_upload_bytes
@@ -105,7 +105,7 @@ def _too_large(limit: int) -> TooLarge:
 
 @dataclass
 class _Answer:
-    """Passes messages on to the server, with the headers that every response has."""
+    """Passes messages on to the server, and adds the headers that every response has."""
 
     send: Send
     status: int = 500
@@ -130,7 +130,7 @@ async def _respond(response: Response, scope: Scope, receive: Receive, answer: _
 
 
 def _closing(response: Response) -> Response:
-    # The body was not read: the connection cannot be used for another request.
+    # The body was not read, so the connection cannot be used for another request.
     response.headers["Connection"] = "close"
     return response
 

@@ -1,8 +1,8 @@
-"""Who is calling and what they may do.
+"""Authentication by API key, and authorization by the key's scopes.
 
-A key's row is kept in memory for a second, so that a busy client costs one look-up per second and
-a revoked key stops working within that second in every API process. The secret itself is compared
-on every request, in constant time.
+A key's row is cached for a second, so that a busy client costs one look-up per second and a revoked
+key stops working within that second in every API process. The secret itself is compared on every
+request, in constant time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MAX_AGE_SECONDS = 1.0
 MAX_CACHED = 4096
 
 
-#: Threads that look for keys shown here before, and for others: somebody who shows one made-up key
-#: after the other waits for himself alone.
+#: Threads that look up keys seen here before, and threads for other keys: a client that sends one
+#: invented key after another delays only itself.
 THREADS = {True: 8, False: 4}
 
-#: Where a request keeps who is calling.
+#: Attribute of a request that holds its principal.
 _ADMITTED = "unlearn.principal"
 
 _Place = tuple[asyncio.AbstractEventLoop, str]
@@ -48,16 +48,16 @@ class Principal:
 
     @property
     def actor(self) -> str:
-        """How the audit chain names it."""
+        """Return the name of the key in the audit chain."""
         return f"key:{self.key_id}"
 
     def may(self, scope: str) -> bool:
-        """Whether the key has this scope; ``admin`` has every one."""
+        """Return whether the key has this scope; ``admin`` includes every scope."""
         return scope in self.scopes or keys.Scope.ADMIN in self.scopes
 
 
 class KeyCache:
-    """Rows of recently shown keys, none older than a second."""
+    """Rows of recently used keys, none older than a second."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
@@ -68,7 +68,7 @@ class KeyCache:
         ] = WeakKeyDictionary()
 
     async def principal(self, token: str) -> Principal | None:
-        """The principal of a token in force, or None."""
+        """Return the principal of a valid token, or None."""
         presented = keys.parse(token)
         if presented is None:
             return None
@@ -97,7 +97,7 @@ class KeyCache:
     def _end(self, place: _Place, done: asyncio.Task[ApiKey | None]) -> None:
         self._reading.pop(place, None)
         if not done.cancelled():
-            done.exception()  # seen: whoever waits for it raises it, and nobody else need
+            done.exception()  # mark it as retrieved; the callers that await the task raise it
 
     async def _reread(self, key_id: str) -> ApiKey | None:
         started = time.monotonic()
@@ -123,7 +123,7 @@ class KeyCache:
             return keys.find(db.read_only(session), key_id)
 
 
-#: How a key is shown; an endpoint that depends on it is not open.
+#: OpenAPI security scheme; an endpoint that depends on it requires a key.
 scheme = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
@@ -133,14 +133,17 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]
 
 
 def require(scope: str) -> Any:
-    """A dependency that lets in keys with this scope: ``Annotated[Principal, auth.require(…)]``."""
+    """Return a dependency that requires a key with this scope.
+
+    Use it as ``Annotated[Principal, auth.require(…)]``.
+    """
     return Depends(_checker(keys.Scope(scope)))
 
 
 async def admit(request: Request) -> Principal:
-    """Return who is calling, by the headers alone; 401 where no key in force is shown.
+    """Return the caller's principal, by the headers alone; 401 without a valid key.
 
-    Looked up once in a request: a route asks before it reads the body, its endpoint after.
+    Looked up once per request: a route asks before it reads the body, its endpoint after.
     """
     admitted: Principal | None = request.scope.get(_ADMITTED)
     if admitted is not None:
@@ -155,7 +158,7 @@ async def admit(request: Request) -> Principal:
 
 
 def unauthorized() -> Unauthorized:
-    """The refusal of a call without a valid key."""
+    """Return the error for a call without a valid key."""
     return Unauthorized(
         "send a valid API key as 'Authorization: Bearer unl_…'; "
         "an operator makes one with: unlearn keys create"
@@ -163,7 +166,7 @@ def unauthorized() -> Unauthorized:
 
 
 def lacks(scope: keys.Scope) -> Forbidden:
-    """Return the refusal of a call whose key may not do this."""
+    """Return the error for a call whose key lacks this scope."""
     return Forbidden(f"this API key lacks the scope {scope}; ask for a key that has it")
 
 

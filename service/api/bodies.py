@@ -1,4 +1,4 @@
-"""JSON bodies in and out: right content type, right size, nothing in it that cannot be stored."""
+"""JSON bodies in and out: right content type, right size, only values that can be stored."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ class UnreadableBody(ServiceError):
 
 
 class JsonRequest(Request):
-    """A request whose JSON is read strictly.
+    """A request whose JSON is parsed strictly.
 
-    RFC 8259 without NaN, NUL, half characters, or two members of one name.
+    RFC 8259 without NaN, NUL, unpaired surrogates, or two members with one name.
     """
 
     async def json(self) -> Any:
-        """The parsed body."""
+        """Return the parsed body."""
         if not hasattr(self, "_json"):
             self._json = parse(await self.body())
         return self._json
 
 
 class JsonRoute(APIRoute):
-    """A route that reads nothing it does not know.
+    """A route that refuses everything it does not know.
 
-    It says 415 to a body of another type, before reading it; where every field of it may be left
-    out, there need not be one. It refuses unknown query parameters and repeated headers. Its
-    endpoint is called once more after a deadlock.
+    It answers 415 to a body of another content type, before reading it; if every field may be left
+    out, so may the body. It refuses unknown query parameters and repeated headers. Its endpoint is
+    called once more after a deadlock.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, repeats.once(endpoint), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of FastAPI behind the stricter reading."""
+        """Return FastAPI's handler behind the stricter checks."""
         handle = super().get_route_handler()
         known = parameters.Parameters.of(self.dependant)
         secured = parameters.depends_on(self.dependant, auth.scheme)
@@ -56,7 +56,7 @@ class JsonRoute(APIRoute):
         optional = self.body_field is not None and not self.body_field.field_info.is_required()
 
         async def read(request: Request) -> Response:
-            # Nothing is read from somebody without a key.
+            # Without a valid key nothing of the body is read.
             if secured:
                 await auth.admit(request)
             known.check(request)
@@ -73,20 +73,20 @@ class JsonRoute(APIRoute):
 
 
 def router(prefix: str = "", *, tag: str) -> APIRouter:
-    """A router of JSON endpoints."""
+    """Return a router of JSON endpoints."""
     return APIRouter(prefix=prefix, tags=[tag], route_class=JsonRoute)
 
 
 def answer(
     body: Mapping[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A JSON response of values that are plain already."""
+    """Return a JSON response of values that need no conversion."""
     content = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
     return Response(content, status, dict(headers or {}), "application/json")
 
 
 def parse(body: bytes) -> Any:
-    """JSON from ``body``; raises a 400 or 422 that does not repeat it."""
+    """Return the JSON value of ``body``; the 400 or 422 for a bad one does not quote it."""
     try:
         parsed = json.loads(
             body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique
@@ -112,7 +112,7 @@ def _check(value: Any, depth: int, escapes: bool) -> None:
 
 
 def _check_text(text: str, escapes: bool) -> None:
-    # Only an escape can bring in a NUL or half of a surrogate pair.
+    # Only an escape can produce a NUL or an unpaired surrogate.
     if escapes and ("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)):
         raise Unprocessable("a text holds a NUL or an unpaired surrogate; neither can be stored")
 
@@ -129,7 +129,7 @@ def _refuse_constant(_name: str) -> float:
 
 
 def _is_sent(request: Request) -> bool:
-    """Whether a body comes with the request, as HTTP/1.1 says it (RFC 9112, section 6.3)."""
+    """Return whether the request has a body by HTTP/1.1's rules (RFC 9112, section 6.3)."""
     if "transfer-encoding" in request.headers:
         return True
     return request.headers.get("content-length", "0").strip() != "0"

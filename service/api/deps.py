@@ -1,4 +1,4 @@
-"""What endpoints are handed. Commit inside the endpoint, then wake, then answer."""
+"""Dependencies of endpoints. An endpoint commits itself, then wakes workers, then answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.settings import Settings as AllSettings
 
 
 class _Segment(Convertor[str]):
-    """A parameter that leaves ``:verb`` at the end of a path to the path with that verb."""
+    """A path parameter that stops before ``:verb``, so that paths with a verb match first."""
 
     regex = "[^/:]+"
 
@@ -39,7 +39,7 @@ Number = Annotated[int, Path(ge=1, le=2**31 - 1, description="number of the vers
 
 
 def _session(request: Request) -> Iterator[DatabaseSession]:
-    # Closing rolls back whatever the endpoint did not commit.
+    # Closing rolls back what the endpoint did not commit.
     with request.app.state.sessions() as session:
         yield session
 

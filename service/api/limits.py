@@ -1,7 +1,7 @@
 """Rate limits: calls per API key and minute, counted by the library ``limits``.
 
-Where the broker is Redis, the API processes count together, in that Redis. Otherwise, and while
-Redis does not answer, each process counts for itself.
+If the broker is Redis, all API processes share the counts in it. Otherwise, and while Redis does
+not answer, each process counts for itself.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 Counter = strategies.SlidingWindowCounterRateLimiter
 _REDIS = ("redis:", "rediss:")
-#: After a failure Redis is left alone for so long: a dead one would delay every call.
+#: Pause after a failure of Redis: one that does not answer would delay every call.
 _PAUSE_SECONDS = 10.0
 
 
 class Limiter:
-    """At most so many calls of one kind per key and minute, by a sliding window; 0: no limit."""
+    """A limit of calls of one kind per key and minute, by a sliding window; 0: no limit."""
 
     def __init__(self, per_minute: int, settings: Settings, *, what: str = "calls") -> None:
         self._what = what
@@ -36,7 +36,7 @@ class Limiter:
         self._shared_from = -math.inf
 
     async def admit(self, key: str) -> None:
-        """Count one call as ``take`` does, without holding up the event loop."""
+        """Count one call as ``take`` does, without blocking the event loop."""
         if self._shared is None:
             self.take(key)
         else:
@@ -59,7 +59,7 @@ class Limiter:
         if self._shared is not None and time.monotonic() >= self._shared_from:
             try:
                 return _hit(self._shared, limit, self._what, key)
-            except Exception as error:  # whatever a Redis does, calls are still counted
+            except Exception as error:  # calls are counted even if Redis fails in any way
                 log.warning("counting calls in this process alone: %s", type(error).__name__)
                 self._shared_from = time.monotonic() + _PAUSE_SECONDS
         return _hit(self._own, limit, self._what, key)

@@ -65,7 +65,7 @@ def _shapes(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def methods(document: dict[str, Any], path: str) -> list[str]:
-    """The methods that a document knows for a path, upper case."""
+    """Return the methods that a document has for a path, in upper case."""
     for template, item in document["paths"].items():
         if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/:]+", re.escape(template)), path):
             return sorted(method.upper() for method in item)

@@ -1,4 +1,4 @@
-"""Lists in pages: an opaque cursor that says after which row the next page begins."""
+"""Lists in pages: an opaque cursor names the row after which the next page begins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Key = TypeVar("Key", int, str)
 
 
 class BadCursor(Unprocessable):
-    """A cursor that this service did not give out."""
+    """The cursor was not issued by this service for this list."""
 
     code = "bad-cursor"
 
@@ -39,22 +39,22 @@ class Page(BaseModel, Generic[Item]):
 
 @dataclass(frozen=True)
 class Paging:
-    """Which page is asked for."""
+    """The requested page."""
 
     limit: int
     cursor: str | None
 
     @property
     def fetch(self) -> int:
-        """Rows to read: one more than fits tells whether there is a next page."""
+        """Return the number of rows to read: one extra row shows that there is a next page."""
         return self.limit + 1
 
     def after(self, kind: type[Key]) -> Key | None:
-        """Key of the last row of the page before, of the type that the list is ordered by."""
+        """Return the key of the previous page's last row, of the type that orders the list."""
         return None if self.cursor is None else _decode(self.cursor, kind)
 
     def page(self, rows: Sequence[Row], key: Callable[[Row], int | str]) -> dict[str, Any]:
-        """The page of up to ``fetch`` rows that were read in the order of ``key``."""
+        """Return the page of up to ``fetch`` rows that were read in the order of ``key``."""
         shown = list(rows[: self.limit])
         more = len(rows) > self.limit
         return {"items": shown, "next_cursor": encode(key(shown[-1])) if more else None}
@@ -74,7 +74,7 @@ Asked = Annotated[Paging, Depends(_paging)]
 
 
 def encode(key: int | str) -> str:
-    """The cursor after the row with this key."""
+    """Return the cursor after the row with this key."""
     return base64.urlsafe_b64encode(json.dumps([key]).encode()).decode().rstrip("=")
 
 

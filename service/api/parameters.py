@@ -1,6 +1,7 @@
-"""Query parameters and headers: only what an endpoint knows, and each of it once.
+"""Query parameters and headers: each must be known to the endpoint and be given once.
 
-A parameter that is ignored, or the last of two, answers another question than the one asked.
+If an unknown parameter were ignored, or the last of two used, the answer would be to another
+question.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fastapi.dependencies.models import Dependant
 
 from service.errors import ServiceError, Unprocessable
 
-#: Headers that decide about a call, whether or not the endpoint declares them.
+#: Headers that affect every call, whether or not the endpoint declares them.
 SINGLE = ("authorization", "content-length", "content-type", "host", "idempotency-key")
 
 MAX_NAMED = 20
@@ -24,7 +25,7 @@ Name = TypeVar("Name", str, bytes)
 
 
 class RepeatedHeader(ServiceError):
-    """A header that has one value came twice."""
+    """A header with a single value was sent twice."""
 
     status: ClassVar[int] = 400
     code: ClassVar[str] = "repeated-header"
@@ -33,14 +34,14 @@ class RepeatedHeader(ServiceError):
 
 @dataclass(frozen=True)
 class Parameters:
-    """What one endpoint reads of a request beside its path and body."""
+    """What one endpoint reads of a request besides its path and body."""
 
     queries: frozenset[str]
     headers: frozenset[str]
 
     @classmethod
     def of(cls, dependant: Dependant) -> Self:
-        """The parameters of an endpoint and of everything that it depends on."""
+        """Return the parameters of an endpoint and of all its dependencies."""
         parts = list(_parts(dependant))
         queries = {field.alias for part in parts for field in part.query_params}
         headers = {field.alias.lower() for part in parts for field in part.header_params}
@@ -62,7 +63,7 @@ class Parameters:
         if reasons:
             raise Unprocessable(
                 "some query parameters do not make sense; correct those that `fields` names",
-                # What is unknown here may be a person's identity: it is not repeated.
+                # An unknown name may be a person's identity, so it is not quoted.
                 fields=[
                     {"field": f"query.{name if name in self.queries else '(…)'}", "reason": reason}
                     for name, reason in list(reasons.items())[:MAX_NAMED]
@@ -75,7 +76,7 @@ _REPEATED = "give it once"
 
 
 def depends_on(dependant: Dependant, call: Callable[..., Any]) -> bool:
-    """Whether an endpoint depends on ``call``, directly or not."""
+    """Return whether an endpoint depends on ``call``, directly or indirectly."""
     return any(part.call is call for part in _parts(dependant))
 
 

@@ -1,7 +1,7 @@
 """Every error as ``application/problem+json`` (RFC 9457): what is wrong and what to do next.
 
-A problem never repeats what the client sent: a body may hold a subject's identity, and problems
-end up in logs and tickets.
+A problem never quotes what the client sent: a body may hold a subject's identity, and problems
+are copied into logs and tickets.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from service.ledger.database import storage, transactions
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
-#: A full disk is not emptied within seconds.
+#: Retry-After for a full disk, which is not freed within seconds.
 STORAGE_RETRY_SECONDS = 60
 MAX_FIELDS = 20
 
@@ -104,12 +104,12 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 
-#: What every endpoint behind an API key may answer.
+#: Problems that every endpoint behind an API key may answer.
 SECURED = responses(400, 401, 403, 422, 429, 500, 503)
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of ``app`` leave as a problem."""
+    """Make every error of ``app`` a problem response."""
     app.add_exception_handler(ServiceError, _of_service)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(HTTPException, _of_http)
@@ -118,7 +118,7 @@ def install(app: FastAPI) -> None:
 
 
 def render(error: ServiceError) -> Response:
-    """The response of one service error."""
+    """Return the response of a service error."""
     body = describe(error)
     headers = _retry_after(error)
     if error.status == 401:
@@ -127,7 +127,7 @@ def render(error: ServiceError) -> Response:
 
 
 def describe(error: ServiceError) -> dict[str, Any]:
-    """The members of one service error's problem."""
+    """Return the members of a service error's problem."""
     return {
         "type": "about:blank",
         "title": error.title,
@@ -139,7 +139,7 @@ def describe(error: ServiceError) -> dict[str, Any]:
 
 
 def of(error: Exception) -> ServiceError:
-    """Return what is told of an error of any kind; one of the inside is written to the log."""
+    """Return the service error that the client gets for any error; log an internal one."""
     if isinstance(error, ServiceError):
         return error
     fault = storage.fault(error)
@@ -172,13 +172,13 @@ def of(error: Exception) -> ServiceError:
 
 
 def unexpected(error: BaseException) -> Response:
-    """A 500 that shows nothing of the inside, and a log line that shows nothing of the data."""
+    """Return a 500 without internal details; log the error without any data."""
     return render(_internal(error))
 
 
 def _internal(error: BaseException) -> ServiceError:
     reference = secrets.token_hex(8)
-    # The message of an exception may quote what a client sent; type and place are enough.
+    # An exception's message may quote what a client sent; its class and traceback suffice.
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error("internal error %s: %s\n%s", reference, type(error).__qualname__, frames)
     return ServiceError(
@@ -188,7 +188,7 @@ def _internal(error: BaseException) -> ServiceError:
 
 
 def fields(errors: Sequence[Any]) -> list[dict[str, str]]:
-    """Where and why, without the values that pydantic was given."""
+    """Return each field and what is wrong with it, without pydantic's copy of the value."""
     return [
         {"field": _place(error["loc"]), "reason": _reason(error)} for error in errors[:MAX_FIELDS]
     ]
@@ -199,11 +199,11 @@ def _place(location: Sequence[Any]) -> str:
 
 
 def _step(part: Any) -> str:
-    # The name of an unknown field comes from the client and could be anything.
+    # The name of an unknown field comes from the client and may be anything.
     return str(part) if isinstance(part, int) or _NAME.fullmatch(str(part)) else "(…)"
 
 
-#: Kinds of error whose message quotes what was sent.
+#: Kinds of pydantic error whose message quotes the input.
 _QUOTING = frozenset({"union_tag_invalid"})
 
 
@@ -255,7 +255,7 @@ async def _of_http(request: Request, error: Exception) -> Response:
     }
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        # Of several routes with this path, the router names the methods of the first only.
+        # If several routes have this path, the router only names the methods of the first.
         headers["Allow"] = ", ".join(openapi.methods(request.app.openapi(), request.url.path))
     return _answer(error.status_code, body, headers)
 

@@ -1,6 +1,6 @@
-"""Looks at what requests and deletions need, within a few seconds whatever is silent.
+"""Checks of what requests and deletions need, within a few seconds even if a part hangs.
 
-With threads and a database connection of its own: those of the requests may all be waiting.
+They have threads and a database connection of their own: those of the requests may all be waiting.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.ledger.database.connections import Limits
 from service.ledger.registry import heartbeats
 from service.settings import Settings
 
-#: After which a part that says nothing is called unreachable.
+#: Time after which a part that does not answer counts as unreachable.
 LOOK_SECONDS = 4.0
 
 log = logging.getLogger("service.readiness")
@@ -38,21 +38,21 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Seen:
-    """What each part answered."""
+    """The state of each part."""
 
     database: Database
     broker: Broker
-    #: Unknown while the database, in which workers say that they live, tells or takes nothing.
+    #: Unknown if the database, which holds the workers' heartbeats, cannot be read or written.
     worker: Worker
-    #: A bucket may be away or let nobody in, a directory may lack permissions.
+    #: A bucket may be unreachable or refuse access; a directory may lack permissions.
     store: StoreState
 
 
 class Checks:
-    """One look at a time per part; whoever asks meanwhile waits for the same one."""
+    """One check of each part at a time; concurrent callers share its result."""
 
     def __init__(self, settings: Settings, store: Store, engine: Engine) -> None:
-        """Look at what these settings name; ``engine`` is the one of the requests."""
+        """Check what these settings name; ``engine`` is the one of the requests."""
         self._settings, self._store = settings, store
         self._disk = storage.Watch(engine)
         limits = replace(Limits.of_requests(settings), statement_seconds=2.0, lock_seconds=2.0)
@@ -63,7 +63,7 @@ class Checks:
         self._looking: dict[str, Future[Any]] = {}
 
     async def look(self) -> Seen:
-        """Look at everything at once."""
+        """Check everything at once."""
         of_the_ledger, reached, store = await asyncio.gather(
             self._answer(self._look_at_the_database),
             self._answer(self._look_at_the_broker),
@@ -73,12 +73,12 @@ class Checks:
         return Seen(database, reached or "unreachable", worker, store or "unreachable")
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
 
     async def _answer(self, look: Callable[[], Found]) -> Found | None:
-        """What the look found; None when it takes too long."""
+        """Return the result of a check; None if it takes too long."""
         with self._lock:
             running = self._looking.get(look.__name__)
             if running is None or running.done():
@@ -96,7 +96,7 @@ class Checks:
                 if not schema.is_current(db.read_only(session)):
                     return "not_migrated", "unknown"
                 fault = self._disk.seen()
-                if fault is not None:  # workers cannot say that they live
+                if fault is not None:  # workers cannot write their heartbeats
                     return fault.value, "unknown"
                 beat_seconds = self._settings.heartbeat_seconds
                 alive = heartbeats.living(session, beat_seconds=beat_seconds)
@@ -120,6 +120,6 @@ class Checks:
     def _look_at_the_broker(self) -> Broker:
         try:
             return "reachable" if broker.answers(self._settings) else "unreachable"
-        except Exception as error:  # whatever the broker's library raises
+        except Exception as error:  # the broker's library may raise anything
             log.warning("the broker does not answer: %s", type(error).__name__)
             return "unreachable"

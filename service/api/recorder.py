@@ -1,4 +1,4 @@
-"""Threads that record deletion requests: those that arrive together share a transaction.
+"""Threads that record deletion requests: requests that arrive together share a transaction.
 
 A commit waits for the disk and for the lock of the audit chain. Requests that arrive during one
 commit are recorded together by the next, so the rate does not depend on how long a commit takes,
@@ -27,20 +27,20 @@ from service.ledger.requests import lifecycle, outlook
 from service.ledger.selection.digests import Digester
 from service.wake import Wake
 
-#: Submissions taken together, unless a single call brings more. They are one transaction, or as
-#: many as ``intake.ROWS_AT_ONCE`` asks for.
+#: Largest number of submissions taken together, unless a single call has more. They are one
+#: transaction, or as many as ``intake.ROWS_AT_ONCE`` requires.
 GROUP = 128
 MAX_WAITING = 4096
-#: How old the count of open requests may be while the queue is under half full, and above.
+#: Largest age of the count of open requests, in seconds, while the queue is under half full; above.
 RECOUNT_SECONDS = (10.0, 1.0)
 
-#: How old the estimate of when a request will be done may be.
+#: Largest age of the estimate of when a request will be done.
 OUTLOOK_SECONDS = 1.0
 
 #: Threads by database: SQLite has one writer at a time.
 THREADS = {"postgresql": 2, "sqlite": 1}
 
-#: How long an unknown outcome is looked for, and the pause between two looks.
+#: How long to look for an unknown outcome; the pause between two looks.
 PATIENCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.25
 
@@ -72,46 +72,46 @@ def _in_doubt(ids: Sequence[str]) -> OutcomeUnknown:
 
 
 class _InDoubt(Exception):
-    """Whether the rest was recorded is not known."""
+    """It is unknown whether the remaining submissions were recorded."""
 
 
 @dataclass(eq=False)
 class _Group:
-    """How far a thread is with the calls that it took."""
+    """Progress of a thread with the calls that it took."""
 
     #: Held by the one thread that waits for calls or prepares them.
     turn: threading.Lock
-    #: Outcomes of transactions that are committed, by the submissions' ids.
+    #: Outcomes of committed transactions, by the submissions' ids.
     known: dict[str, Outcome] = field(default_factory=dict)
     has_turn: bool = True
-    #: Whether a COMMIT may have been sent to which no answer has come.
+    #: Whether a COMMIT may have been sent and not been answered.
     committing: bool = False
 
     def left(self, submissions: Iterable[lifecycle.Submission]) -> list[lifecycle.Submission]:
-        """Those of the submissions that have no outcome yet."""
+        """Return the submissions that have no outcome yet."""
         return [one for one in submissions if one.id not in self.known]
 
     def end_turn(self) -> None:
-        """Let the other thread take the next calls; again: nothing."""
+        """Let the other thread take the next calls; a second call does nothing."""
         if self.has_turn:
             self.has_turn = False
             self.turn.release()
 
 
 class _Room:
-    """How many more open requests the queue takes, counted by the database once in a while."""
+    """How many more open requests the queue accepts; the database counts them now and then."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._open = 0
-        #: Prepared by another thread, but not known to be recorded.
+        #: Prepared by another thread and not known to be recorded.
         self._pending = 0
         self._counted_at = -max(RECOUNT_SECONDS)
         self._lock = threading.Lock()
 
     def left(self, session: Session) -> int:
-        """What is left now."""
-        # Its own additions are counted as they come; only those of other processes are missed.
+        """Return how many more requests the queue accepts now."""
+        # This process' own requests are counted at once; only other processes' may be missing.
         nearly_full = 2 * self._open > self._most
         if time.monotonic() - self._counted_at > RECOUNT_SECONDS[nearly_full]:
             with self._lock:
@@ -121,13 +121,13 @@ class _Room:
             return max(0, self._most - self._open - self._pending)
 
     def add(self, count: int) -> None:
-        """Count requests that are recorded."""
+        """Count requests that were recorded."""
         with self._lock:
             self._open += count
 
     @contextmanager
     def reserved(self, count: int) -> Iterator[None]:
-        """Keep room for requests while they are committed; count them if that succeeds."""
+        """Reserve room for requests while they are committed; count them if that succeeds."""
         with self._lock:
             self._pending += count
         try:
@@ -167,20 +167,20 @@ class Recorder:
         self._threads: list[threading.Thread] = []
 
     async def record(self, submissions: Sequence[lifecycle.Submission]) -> list[Outcome]:
-        """A receipt or refusal for each submission, once they are committed."""
+        """Return a receipt or refusal for each submission, once they are committed."""
         loop = asyncio.get_running_loop()
         call = _Call(submissions, loop, loop.create_future())
         with self._changed:
             if self._closed or len(self._calls) >= MAX_WAITING:
                 raise Unavailable("the service is busy or stopping; try again")
             self._calls.append(call)
-        # Once all requests that have arrived were read: they go together, and neither they nor
-        # the threads wait for each other's turn at the interpreter.
+        # Notify after all requests that have arrived were read: they then share a transaction, and
+        # neither they nor the threads compete for the interpreter lock.
         loop.call_soon(self._notify)
         return await call.answered
 
     def close(self) -> None:
-        """Record what waits, then stop."""
+        """Record what is queued, then stop."""
         with self._changed:
             self._closed = True
         self._notify()
@@ -224,9 +224,9 @@ class Recorder:
     def _answer(self, calls: Sequence[_Call], group: _Group) -> None:
         try:
             self._record([one for call in calls for one in call.submissions], group)
-        except Exception as error:  # whatever it was, each caller waits for an answer
+        except Exception as error:  # each caller must get an answer, whatever the error
             if len(calls) > 1 and not _concerns_all(error):
-                for call in calls:  # one call's trouble is not the others'
+                for call in calls:  # one call's error must not fail the others
                     self._answer([call], group)
             else:
                 for call in calls:
@@ -235,7 +235,7 @@ class Recorder:
             _settle(calls, [[group.known[one.id] for one in call.submissions] for call in calls])
 
     def _record(self, submissions: Sequence[lifecycle.Submission], group: _Group) -> None:
-        """Record each submission once, also where the answer to a commit is lost.
+        """Record each submission exactly once, even if the answer to a commit is lost.
 
         What may have been committed is looked up before the rest is written again under the same
         ids, and again until the database answers or the callers have waited long enough.
@@ -262,7 +262,7 @@ class Recorder:
     def _write(
         self, submissions: Sequence[lifecycle.Submission], group: _Group
     ) -> dict[str, Outcome]:
-        """Record those submissions that fit in one transaction; their outcomes by id."""
+        """Record the submissions that fit in one transaction; return their outcomes by id."""
         group.committing = False
         with self._engine.connect() as connection, self._sessions(bind=connection) as session:
             gathered = lifecycle.gather(
@@ -289,7 +289,7 @@ class Recorder:
     def _look_up(
         self, submissions: Sequence[lifecycle.Submission], group: _Group
     ) -> Mapping[str, Outcome]:
-        """Those submissions that an earlier attempt recorded, on a connection of its own."""
+        """Look up submissions that an earlier attempt recorded, on a connection of its own."""
         group.committing = False
         with self._sessions() as session:
             found = lifecycle.recorded(db.read_only(session), submissions)
@@ -303,20 +303,20 @@ class Recorder:
 
 
 def _worth_repeating(error: DBAPIError) -> bool:
-    # Another process may have recorded the same idempotency key at the same moment: its answer is
-    # found on the second try.
+    # Another process may have recorded the same idempotency key at the same moment: the second try
+    # finds its answer.
     return isinstance(error, IntegrityError) or transactions.is_victim(error)
 
 
 def _concerns_all(error: Exception) -> bool:
     if isinstance(error, DBAPIError) and not transactions.is_victim(error):
-        # A server that is away, or a lock not had in time: the next call would wait for it, too.
+        # The database is unreachable or a lock timed out: the next call would wait as well.
         return isinstance(error, OperationalError) or transactions.is_lost(error)
     return isinstance(error, ServiceError)
 
 
 def _told(call: _Call, group: _Group, error: Exception) -> list[list[Outcome]] | Exception:
-    """What a call is told after an error: of what is committed already, the outcome."""
+    """Return what a call gets after an error: outcomes if all is committed, else the error."""
     lost = [one.id for one in group.left(call.submissions)]
     if len(lost) == len(call.submissions):
         return _in_doubt(lost) if isinstance(error, _InDoubt) else error
@@ -325,7 +325,7 @@ def _told(call: _Call, group: _Group, error: Exception) -> list[list[Outcome]] |
 
 
 def _settle(calls: Sequence[_Call], result: list[list[Outcome]] | Exception) -> None:
-    """Hand results to the event loops: one call of each loop for the whole group."""
+    """Deliver results to the event loops, with one callback per loop for the whole group."""
     by_loop: dict[asyncio.AbstractEventLoop, list[int]] = {}
     for place, call in enumerate(calls):
         by_loop.setdefault(call.loop, []).append(place)
@@ -333,7 +333,7 @@ def _settle(calls: Sequence[_Call], result: list[list[Outcome]] | Exception) -> 
     def deliver(places: list[int]) -> None:
         for place in places:
             future = calls[place].answered
-            if future.done():  # its client went away
+            if future.done():  # its client disconnected
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)

@@ -1,4 +1,4 @@
-"""Endpoints whose transaction was given up for another one's sake are called once more."""
+"""Repeat endpoints whose transaction the database aborted because of a deadlock."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MARK = "__repeated_once__"
 
 
 def once(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an endpoint that is repeated on its session, rolled back, after a deadlock.
+    """Return an endpoint that is called once more, on its rolled-back session, after a deadlock.
 
-    An endpoint without a session, and one that waits for others (``async``), is returned as it is.
-    All that an endpoint does before its commit must stand being repeated.
+    An endpoint without a session, or an ``async`` one, is returned unchanged. What an endpoint does
+    before its commit must be safe to repeat.
     """
     if inspect.iscoroutinefunction(endpoint) or hasattr(endpoint, _MARK):
         return endpoint

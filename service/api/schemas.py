@@ -1,4 +1,4 @@
-"""Shapes of bodies that more than one noun shares."""
+"""Schemas of bodies that several nouns share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DatasetName = Annotated[str, StringConstraints(pattern=deps.NAME_PATTERN)]
 
 
 class Body(BaseModel):
-    """A request body: unknown fields are refused and nothing is changed on the way in."""
+    """A request body: unknown fields are refused and values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""Uploads: streamed to the store's waiting room, never held in memory."""
+"""Uploads: streamed to the store's upload area, never held in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.errors import TooLarge, Unavailable, Unprocessable, UnsupportedMedi
 
 MEDIA_TYPES = ("application/octet-stream", "application/vnd.safetensors")
 
-#: Bytes gathered before they are written: one hop to a thread per piece, not per packet.
+#: Bytes gathered before they are written: one call to a thread per piece, not per packet.
 PIECE_BYTES = 1 << 20
 
 
@@ -30,9 +30,9 @@ async def received(
     media_types: Sequence[str] = MEDIA_TYPES,
     what: str = "the safetensors file itself",
 ) -> AsyncIterator[Upload]:
-    """The request's body; afterwards it is destroyed unless it was kept.
+    """Receive the request's body for the block, and destroy at its end what was not stored.
 
-    Whether the upload was refused, broke off or went into the store.
+    This holds whether the upload was refused, was interrupted or went into the store.
     """
     _check_headers(request, max_bytes, media_types, what)
     with _writing():
@@ -42,7 +42,7 @@ async def received(
             await _write(request, upload, max_bytes)
         yield upload
     finally:
-        # A caller who hung up cancels this task: what was received is destroyed all the same.
+        # A client that disconnects cancels this task: what was received must still be destroyed.
         with anyio.CancelScope(shield=True):
             await run_in_threadpool(upload.discard)
 

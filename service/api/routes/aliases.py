@@ -1,4 +1,4 @@
-"""The alias ``production`` over HTTP: where it points, where it pointed, and moving it."""
+"""The alias ``production`` over HTTP: its present version, its history, and moving it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class MoveGiven(schemas.Body):
-    """Where the alias shall point."""
+    """The version to which the alias moves."""
 
     version: VersionNumber
     expected: VersionNumber | None = Field(
@@ -59,6 +59,7 @@ class AliasView(BaseModel):
     summary="Show which version is live, and which were",
 )
 def show(model: deps.Name, _: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return the live version and a page of the alias' history, newest first."""
     return _view(session, models.get(session, model), paging)
 
 
@@ -71,6 +72,7 @@ def show(model: deps.Name, _: Reading, session: deps.Reader, paging: pagination.
 def move(
     model: deps.Name, given: MoveGiven, caller: Promoting, session: deps.Session, wake: deps.Wake
 ) -> Any:
+    """Move the alias. Refused if `expected` is given and is not the live version."""
     row = models.get(session, model)
     version = versions.get(session, row, given.version)
     live = models.production(session, row)

@@ -70,7 +70,7 @@ def events(
     ] = None,
     action: Annotated[chain.Action | None, Query()] = None,
 ) -> Response:
-    """Lines of the append-only chain; each holds the hash of the one before."""
+    """Return lines of the append-only chain; each holds the hash of the previous line."""
     lines = chain.page(
         session, limit=paging.fetch, before=paging.after(int), subject=subject, action=action
     )
@@ -81,7 +81,7 @@ def events(
 
 @router.get("/v1/audit/checkpoint", response_model=Signed, summary="The signed head of the chain")
 def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> Response:
-    """Keep it: against it a later cut or rewrite of the chain shows."""
+    """Return the head to keep: compared with it, a cut or rewritten chain is detected."""
     signer: signing.Signer = request.app.state.signer
     return _canonical(chain.checkpoint(session, signer, now=db.now()))
 
@@ -100,8 +100,11 @@ def report_of_version(
     model: deps.Name,
     number: deps.Number,
 ) -> Response:
-    """What was asked, what was done, what was measured, what still carries the erased rows, and
-    what the report does not prove. `unlearn audit verify` checks a saved one."""
+    """Return the signed report.
+
+    It tells what was requested, what was done, what was measured, what still holds the erased rows,
+    and what the report does not prove. `unlearn audit verify` checks a saved report.
+    """
     version = versions.get(session, models.get(session, model), number)
     signer: signing.Signer = request.app.state.signer
     return _canonical(
@@ -116,10 +119,10 @@ def report_of_version(
     summary="The public keys of the signatures",
 )
 async def public_keys(settings: deps.Settings) -> dict[str, Any]:
-    """A JSON Web Key set; `unlearn audit verify --keys` reads it."""
+    """Return a JSON Web Key set; `unlearn audit verify --keys` reads it."""
     return signing.public_keys(settings)
 
 
 def _canonical(document: dict[str, Any]) -> Response:
-    # The very bytes that were signed: whoever saves them can check them as they are.
+    # The exact bytes that were signed, so that a saved copy can be checked as it is.
     return Response(canonical.encode(document), media_type="application/json")

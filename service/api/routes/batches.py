@@ -55,6 +55,7 @@ class BatchDetail(BatchView):
     summary="List the model's batches, newest first",
 )
 def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return a page of the model's batches."""
     row = models.get(session, model)
     found = history.batches(session, row, before=paging.after(str), limit=paging.fetch)
     page = paging.page(found, key=lambda batch: batch.id)
@@ -68,6 +69,7 @@ def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: paginati
     summary="Show a batch",
 )
 def show(model: deps.Name, batch: BatchId, _: Reading, session: deps.Reader) -> Any:
+    """Return a batch with its deletion requests."""
     row = models.get(session, model)
     found = history.batch(session, row, batch)
     shown = _views(session, row, [found])[0]

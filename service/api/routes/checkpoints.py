@@ -30,7 +30,7 @@ _FILE = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary
 
 
 class OutOfRange(ServiceError):  # named like its kin in service.errors
-    """The bytes asked for do not lie in the file."""
+    """The requested bytes do not lie in the file."""
 
     status: ClassVar[int] = 416
     code: ClassVar[str] = "out-of-range"
@@ -69,10 +69,11 @@ def download(
     if_range: Annotated[str | None, Header(max_length=200)] = None,
     if_none_match: Annotated[str | None, Header(max_length=4000)] = None,
 ) -> Any:
+    """Return the file, the requested range of it, or 304 if the client has it."""
     row = models.get(session, model)
     version = versions.get(session, row, number)
     imports.refuse_download(session, row, version)
-    session.close()  # the file may take long; no transaction waits for it
+    session.close()  # the transfer may take long; hold no transaction open
     etag = f'"{version.digest}"'
     headers = {
         "ETag": etag,
@@ -125,9 +126,9 @@ def _read(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _span(wanted: str | None, size: int) -> Span | None:
-    """The one range asked for; None for the whole file, also when the header is not understood.
+    """Return the requested range; None for the whole file, also if the header is not understood.
 
-    RFC 9110, section 14.2, lets a server pass over what it does not support: several ranges.
+    RFC 9110, section 14.2, lets a server ignore ranges that it does not support: several at once.
     """
     found = None if wanted is None else _RANGE.fullmatch(wanted.strip())
     if found is None or found.groups() == ("", ""):
@@ -150,5 +151,5 @@ def _matches(if_none_match: str, etag: str) -> bool:
 
 
 def _digest_field(digest: str) -> str:
-    """RFC 9530: the sha256 in base64 between colons."""
+    """Format a sha256 as RFC 9530 requires: base64 between colons."""
     return f"sha-256=:{base64.b64encode(bytes.fromhex(digest)).decode()}:"

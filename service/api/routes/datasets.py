@@ -1,4 +1,4 @@
-"""Datasets over HTTP: asked for here, ingested by a worker."""
+"""Datasets over HTTP: created here, ingested by a worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Writing = Annotated[auth.Principal, auth.require("models:write")]
 
 RETRY_AFTER_SECONDS = 2
 
-#: May be empty: so pandas calls the index that it writes.
+#: May be empty: pandas writes an unnamed index so.
 ColumnName = Annotated[str, Field(max_length=255)]
 FeatureName = Annotated[str, Field(min_length=1, max_length=255)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -47,7 +47,7 @@ class SourceGiven(schemas.Body):
 
 
 class ColumnsGiven(schemas.Body):
-    """Which column plays which part; left out: looked for under the usual names."""
+    """Which column plays which part; parts left out are found by the usual names."""
 
     record_id: ColumnName | None = None
     subject_id: ColumnName | None = None
@@ -61,7 +61,7 @@ class ColumnsGiven(schemas.Body):
 
 
 class InputGiven(schemas.Body):
-    """What the rows are, where they are neither images nor a table."""
+    """The kind of input of the rows, if they are neither images nor a table."""
 
     name: str = Field(max_length=64, pattern=r"^[a-z][a-z0-9_]*$", examples=["table"])
     options: dict[str, Any] = Field(
@@ -158,6 +158,7 @@ def create(
     wake: deps.Wake,
     response: Response,
 ) -> Any:
+    """Queue the source for ingest, or for an inspection with `dry_run`."""
     sources.locate(settings.sources, given.source.path)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if given.dry_run:
@@ -182,6 +183,7 @@ def create(
     summary="List the datasets",
 )
 def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return a page of the datasets."""
     rows = datasets.page(session, after=paging.after(str), limit=paging.fetch)
     return paging.page(rows, key=lambda row: row.name)
 
@@ -193,6 +195,7 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     summary="Show a dataset, how far its ingest is, and its counts",
 )
 def show(dataset: deps.Name, _: Reading, session: deps.Reader) -> Any:
+    """Return a dataset, the progress of its ingest, and its counts."""
     return datasets.describe(session, datasets.get(session, dataset))
 
 

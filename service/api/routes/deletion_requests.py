@@ -1,4 +1,4 @@
-"""Deletion requests: asked, followed, cancelled, approved, tried again."""
+"""Deletion requests over HTTP: create, preview, follow, cancel, approve, deny, retry."""
 
 from __future__ import annotations
 
@@ -68,8 +68,10 @@ async def create(
     digester: deps.Digests,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Records the request and answers once it is safely stored. The work itself is done by
-    workers in batches; follow it at `Location`."""
+    """Record the request and answer once it is stored durably.
+
+    Workers carry it out in batches; follow it at `Location`.
+    """
     submission = _submission(body, idempotency_key, principal, digester, settings)
     recorder: Recorder = request.app.state.recorder
     [outcome] = await recorder.record([submission])
@@ -92,9 +94,11 @@ async def create_batch(
     digester: deps.Digests,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """Each item is accepted or refused on its own; `items` has the results in the same order.
+    """Accept or refuse each item on its own; `items` has the results in the same order.
+
     Items that name more than 10,000 records together are recorded in several transactions. An
-    `Idempotency-Key` of the call covers every item that has none of its own."""
+    `Idempotency-Key` of the call covers every item that has none of its own.
+    """
     outcomes: list[Outcome] = []
     submissions: list[lifecycle.Submission] = []
     places: list[int] = []
@@ -138,8 +142,10 @@ def preview(
     settings: deps.Settings,
     digester: deps.Digests,
 ) -> Response:
-    """The body is that of a request. Nothing is recorded but that this key looked; how often it
-    may look is limited."""
+    """Return what a request with this body would meet.
+
+    Nothing is recorded except that this key asked; the number of previews is limited.
+    """
     limiter: limits.Limiter = request.app.state.previews
     limiter.take(principal.key_id)
     _check_size(body, settings)
@@ -151,7 +157,7 @@ def preview(
 
 
 def _moment(text: object) -> object:
-    # Left alone, pydantic also takes seconds since 1970, and years that no database stores.
+    # By default pydantic also accepts seconds since 1970, and years that no database stores.
     if isinstance(text, str) and not _MOMENT.match(text):
         raise ValueError("give a moment as RFC 3339 has it, such as 2026-05-25T00:00:00Z")
     return text
@@ -176,7 +182,7 @@ def listing(
         Query(examples=["2026-05-25T00:00:00Z"]),
     ] = None,
 ) -> Response:
-    """One page; pass `next_cursor` as `cursor` for the next one."""
+    """Return one page; pass `next_cursor` as `cursor` for the next one."""
     chosen = lifecycle.Filter(status, dataset, model, due_before)
     rows = lifecycle.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
     return bodies.answer(paging.page(rows, key=lambda row: row["id"]))
@@ -189,7 +195,7 @@ def listing(
     summary="One deletion request",
 )
 def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Response:
-    """With what became of it on each model."""
+    """Return the request with its state on each model."""
     return bodies.answer(lifecycle.detail(session, lifecycle.get(session, request_id)))
 
 
@@ -202,7 +208,7 @@ def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Res
 def events(
     session: deps.Reader, _principal: Reader, request_id: RequestId, paging: pagination.Asked
 ) -> Response:
-    """Its lines of the audit chain, and the state of its erasure on each model."""
+    """Return its lines of the audit chain, and the state of its erasure on each model."""
     found = lifecycle.detail(session, lifecycle.get(session, request_id))
     lines = lifecycle.events(session, request_id, after=paging.after(int), limit=paging.fetch)
     page = paging.page(lines, key=lambda line: line.seq)
@@ -217,7 +223,7 @@ def events(
     summary="Cancel a deletion request",
 )
 def cancel(session: deps.Session, principal: Writer, request_id: RequestId) -> Response:
-    """Possible until a worker begins with it."""
+    """Cancel the request, which is possible until a worker begins with it."""
     row = lifecycle.cancel(session, request_id, actor=principal.actor)
     return _committed(session, row)
 
@@ -231,7 +237,7 @@ def cancel(session: deps.Session, principal: Writer, request_id: RequestId) -> R
 def retry(
     session: deps.Session, principal: Writer, wake: deps.Wake, request_id: RequestId
 ) -> Response:
-    """It gets a fresh set of attempts, apart from other requests."""
+    """Give the request a new set of attempts, in batches apart from other requests."""
     row = lifecycle.retry(session, request_id, actor=principal.actor)
     answer = _committed(session, row)
     wake.deletions()
@@ -247,7 +253,7 @@ def retry(
 def approve(
     session: deps.Session, principal: Approver, wake: deps.Wake, request_id: RequestId
 ) -> Response:
-    """For a request that the policy's approval limits hold back."""
+    """Approve a request that the policy's approval limits hold back."""
     row = lifecycle.approve(session, request_id, actor=principal.actor, now=db.now())
     answer = _committed(session, row)
     wake.deletions()
@@ -264,15 +270,15 @@ def deny(
     session: deps.Session,
     principal: Approver,
     request_id: RequestId,
-    # No body is the same as an empty object.
+    # No body means the same as an empty object.
     body: Annotated[schemas.Denial, Body(default_factory=schemas.Denial)],
 ) -> Response:
-    """For a request that the policy's approval limits hold back. It ends here."""
+    """Deny a request that the policy's approval limits hold back. It ends here."""
     row = lifecycle.deny(session, request_id, because=body.reason, actor=principal.actor)
     return _committed(session, row)
 
 
-#: Stands in the place of an item whose outcome is not known yet.
+#: Placeholder for an item whose outcome is not known yet.
 _PENDING = ServiceError("not recorded")
 
 

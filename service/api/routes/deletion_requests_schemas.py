@@ -52,7 +52,7 @@ class NewDeletionRequest(schemas.Body):
         }
     )
 
-    # Defaults by factory: they mark a field as absent and do not show in the document.
+    # Defaults by factory mark a field as absent and do not appear in the document.
     dataset: schemas.DatasetName = Field(
         default_factory=str,
         description="left out, with `subject_id`: every dataset that has subject ids",
@@ -80,7 +80,7 @@ class NewDeletionRequest(schemas.Body):
         return self
 
     def ask(self) -> Ask:
-        """The ledger's form of it."""
+        """Return the request in the ledger's form."""
         given = self.model_fields_set
         return Ask(
             dataset=self.dataset if "dataset" in given else None,
@@ -100,7 +100,7 @@ class NewDeletionRequest(schemas.Body):
 
 
 class NewBatchItem(NewDeletionRequest):
-    """A deletion request in a batch, with an idempotency key of its own."""
+    """A deletion request in a batch, with its own idempotency key."""
 
     idempotency_key: Annotated[str, StringConstraints(pattern=KEY_PATTERN)] | None = None
 
@@ -108,7 +108,7 @@ class NewBatchItem(NewDeletionRequest):
 class NewBatch(schemas.Body):
     """Up to 1,000 deletion requests; each is accepted or refused on its own."""
 
-    # Items are checked one by one, so that a wrong one does not hold up the others.
+    # Items are validated one by one, so that an invalid one does not fail the others.
     items: list[Any] = Field(
         min_length=1,
         max_length=MAX_BATCH,
@@ -123,7 +123,7 @@ class Denial(schemas.Body):
 
 
 class Erasure(BaseModel):
-    """What became of a request on one model."""
+    """The state of a request on one model."""
 
     model: str
     status: ErasureStatus
@@ -138,7 +138,7 @@ class Erasure(BaseModel):
 
 
 class DeletionRequest(BaseModel):
-    """A recorded deletion request; what identified the person is not in it."""
+    """A recorded deletion request, without what identified the person."""
 
     id: str = Field(examples=["dr_01k0c9m2vq8f4t6x3z5b7n1r9d"])
     dataset: str | None = Field(description="null: every dataset that has subject ids")
@@ -171,14 +171,14 @@ class InDataset(BaseModel):
 
 
 class DeletionRequestDetail(DeletionRequest):
-    """A deletion request with what it met in each dataset and what became of it on each model."""
+    """A deletion request with what it met in each dataset and its state on each model."""
 
     datasets: list[InDataset]
     erasures: list[Erasure]
 
 
 class Splits(BaseModel):
-    """Records by what they are used for."""
+    """Numbers of records by split."""
 
     train: int
     validation: int
@@ -186,7 +186,7 @@ class Splits(BaseModel):
 
 
 class OnModel(BaseModel):
-    """What a model's live version holds of the records."""
+    """How many of the records a model's live version holds."""
 
     model: str
     version: int | None = Field(description="the live version; null: its first training runs")
@@ -203,7 +203,7 @@ class PreviewInDataset(InDataset):
 
 
 class Preview(BaseModel):
-    """What a request would meet and how it would begin, now; nothing was recorded."""
+    """What a request would meet now and in which state it would begin; nothing is recorded."""
 
     dataset: str | None = Field(description="null: every dataset that has subject ids")
     kind: Literal["records", "subject", "class"]
@@ -220,7 +220,7 @@ class Preview(BaseModel):
 
 
 class BatchResult(BaseModel):
-    """What became of one item of a batch."""
+    """The result of one item of a batch."""
 
     status: int = Field(description="the HTTP status that it would have had alone", examples=[202])
     request: DeletionRequest | None = None
@@ -228,7 +228,7 @@ class BatchResult(BaseModel):
 
 
 class BatchResults(BaseModel):
-    """A result for every item, in order."""
+    """The result of every item, in order."""
 
     items: list[BatchResult]
     accepted: int
@@ -236,7 +236,7 @@ class BatchResults(BaseModel):
 
 
 class Events(BaseModel):
-    """What happened to a request so far."""
+    """The events of a request so far."""
 
     items: list[schemas.AuditEvent]
     next_cursor: str | None

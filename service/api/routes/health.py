@@ -1,4 +1,4 @@
-"""Is the process up, and can it serve? Open to everyone; they tell nothing about the data."""
+"""Liveness and readiness of the process, without authentication and without any data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Everything that a deletion needs is there."""
+    """Everything that a deletion needs is available."""
 
     status: Literal["ready"] = "ready"
     database: Literal["reachable"] = "reachable"
@@ -36,7 +36,7 @@ class Readiness(BaseModel):
     )
 
 
-#: What is wrong, what still works and what to do, by what was seen.
+#: What is wrong, what still works and what to do, by the state of each part.
 _DATABASE = {
     "unreachable": "the database does not answer: nothing can be recorded or looked up now, and "
     "what was accepted before is safe; try again",
@@ -61,7 +61,7 @@ _WORKER = (
 
 @router.get("/healthz", response_model=Health, summary="The process is up")
 async def healthz() -> Health:
-    """Looks at nothing else."""
+    """Answer without checking anything else."""
     return Health()
 
 
@@ -72,11 +72,11 @@ async def healthz() -> Health:
     summary="Deletions can be recorded and carried out",
 )
 async def readyz(request: Request) -> Readiness:
-    """Looks at the database and its schema, at broker and store, and for a worker that lives.
+    """Check the database and its schema, the broker, the store, and that a worker is live.
 
-    503 where a deletion lacks something: `database`, `worker` and `store` in the problem say what,
-    and the detail what still works. A broker that is away is shown and does no harm. Answers within
-    five seconds.
+    503 if a deletion lacks something: `database`, `worker` and `store` in the problem say what, and
+    the detail says what still works. An unreachable broker is shown and does no harm. It answers
+    within five seconds.
     """
     checks: readiness.Checks = request.app.state.checks
     seen = await checks.look()

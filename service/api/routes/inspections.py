@@ -28,7 +28,7 @@ class ColumnView(BaseModel):
 
 
 class IdsView(BaseModel):
-    """Where the ids come from: by generated or absent ones nobody can ask for a record."""
+    """Where the ids come from: if they are generated or absent, no client can name a record."""
 
     record_id: Literal["source", "generated"] | None
     subject_id: Literal["source", "absent"] | None
@@ -58,7 +58,7 @@ class NotesView(BaseModel):
 
 
 class InputView(BaseModel):
-    """What the rows are."""
+    """The kind of input of the rows."""
 
     name: str = Field(description="image, table or an installed kind: GET /v1/inputs")
     options: dict[str, Any] = Field(description="what the source stated about them")
@@ -92,7 +92,7 @@ class FoundView(ReportView):
 
 
 class InspectionView(BaseModel):
-    """A dry run of an ingest. It can be looked at for an hour."""
+    """A dry run of an ingest. It is kept for an hour."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -105,7 +105,7 @@ class InspectionView(BaseModel):
 
 
 def ask(session: deps.Session, source: Mapping[str, Any]) -> InspectionView:
-    """Have a worker look at a source."""
+    """Queue an inspection of a source for a worker."""
     asked = ledger.create(session, source=source, now=db.now())
     return InspectionView.model_validate(asked)
 
@@ -121,4 +121,5 @@ def show(
     _: Reading,
     session: deps.Reader,
 ) -> Any:
+    """Return the state of an inspection, and its result once a worker has made it."""
     return ledger.get(session, inspection, now=db.now())

@@ -18,7 +18,7 @@ Reading = Annotated[auth.Principal, auth.require("models:read")]
 
 
 class CapabilityView(BaseModel):
-    """One thing that a worker can do, with the JSON schema of its options."""
+    """One capability of a worker, with the JSON schema of its options."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -89,6 +89,7 @@ class GateView(CapabilityView):
     summary="List the unlearning methods with the schema of their options",
 )
 def list_methods(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return a page of the methods that workers announced."""
     rows = capabilities.page(session, "method", after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.name)
     return {**page, "items": [_method(row) for row in page["items"]]}
@@ -100,6 +101,7 @@ def list_methods(_: Reading, session: deps.Reader, paging: pagination.Asked) -> 
     summary="List the architectures with the schema of their parameters",
 )
 def list_architectures(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return a page of the architectures that workers announced."""
     return _page(session, "architecture", paging)
 
 
@@ -109,6 +111,7 @@ def list_architectures(_: Reading, session: deps.Reader, paging: pagination.Aske
     summary="Show the schema of the training recipe",
 )
 def list_recipes(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return the recipes that workers announced."""
     return _page(session, "recipe", paging)
 
 
@@ -118,6 +121,7 @@ def list_recipes(_: Reading, session: deps.Reader, paging: pagination.Asked) -> 
     summary="List the gates of the verification with the schema of their limits",
 )
 def list_gates(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return a page of the gates that workers announced."""
     rows = capabilities.page(session, "gate", after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.name)
     return {**page, "items": [_with_details(row) for row in page["items"]]}
@@ -129,6 +133,7 @@ def list_gates(_: Reading, session: deps.Reader, paging: pagination.Asked) -> An
     summary="List the kinds of input with the schema of what a source states about its rows",
 )
 def list_inputs(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return a page of the kinds of input that workers announced."""
     rows = capabilities.page(session, "input", after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.name)
     return {**page, "items": [_with_details(row) for row in page["items"]]}
@@ -140,6 +145,7 @@ def list_inputs(_: Reading, session: deps.Reader, paging: pagination.Asked) -> A
     summary="Show the JSON schema of a policy, with the limits of every announced gate",
 )
 def show_policy_schema(_: Reading, session: deps.Reader) -> Any:
+    """Return the schema against which a model's policy is checked."""
     return choices.policy_schema(session)
 
 

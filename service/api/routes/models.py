@@ -1,4 +1,4 @@
-"""Models over HTTP: created, shown, their policy changed, their next batch closed at once."""
+"""Models over HTTP: create, show, change the policy, close the next batch at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ArchitectureGiven(schemas.Body):
 
 
 class TransformGiven(schemas.Body):
-    """From stored rows to input: (x · scale − mean) / std, per channel or feature."""
+    """From stored values to the input: (x · scale − mean) / std, per channel or feature."""
 
     scale: float | None = Field(
         None, description="left out: 1/255 for images of bytes, 1 for tables and floats"
@@ -63,7 +63,7 @@ class PolicyChange(schemas.Body):
 
 
 class RunNowGiven(schemas.Body):
-    """What to use for the next batch instead of the policy's method."""
+    """The method of the next batch, in place of the policy's."""
 
     method: str | None = Field(None, max_length=64, pattern=r"^[a-z][a-z0-9_]*$")
     options: dict[str, Any] = Field(default_factory=dict)
@@ -75,7 +75,7 @@ class RunNowGiven(schemas.Body):
         return self
 
 
-#: No body is the same as an empty object.
+#: No body means the same as an empty object.
 RunNow = Annotated[RunNowGiven, Body(default_factory=RunNowGiven)]
 
 
@@ -117,7 +117,7 @@ class ModelView(BaseModel):
 
 
 class ModelDetail(ModelView):
-    """A model with what it is doing."""
+    """A model with its current work."""
 
     parameters: dict[str, Any] | None = Field(
         description="tensors of a checkpoint: {name: [shape, dtype]}; null while preparing"
@@ -153,6 +153,7 @@ class RunNowView(BaseModel):
 def create(
     given: ModelGiven, caller: Writing, session: deps.Session, wake: deps.Wake, response: Response
 ) -> Any:
+    """Create the model; a worker then checks that its architecture fits the dataset."""
     model = models.create(
         session,
         given.name,
@@ -178,6 +179,7 @@ def create(
     summary="List the models",
 )
 def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return a page of the models."""
     rows = models.page(session, after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.name)
     return {**page, "items": _views(session, page["items"])}
@@ -190,6 +192,7 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     summary="Show a model",
 )
 def show(model: deps.Name, _: Reading, session: deps.Reader) -> Any:
+    """Return a model with its current work."""
     return detail(session, models.get(session, model))
 
 
@@ -202,6 +205,7 @@ def show(model: deps.Name, _: Reading, session: deps.Reader) -> Any:
 def change(
     model: deps.Name, given: PolicyChange, caller: Writing, session: deps.Session, wake: deps.Wake
 ) -> Any:
+    """Change the given fields of the policy; other fields stay as they are."""
     changes = given.policy.model_dump(mode="json", exclude_unset=True)
     changed = next_batch.change_policy(
         session, models.get(session, model), changes, actor=caller.actor, now=db.now()
@@ -222,6 +226,7 @@ def change(
 def run_now(
     model: deps.Name, given: RunNow, caller: Writing, session: deps.Session, wake: deps.Wake
 ) -> Any:
+    """Close the batch now, with the given method in place of the policy's."""
     row, now = models.get(session, model), db.now()
     method, pending = next_batch.run_now(
         session, row, method=given.method, options=given.options, actor=caller.actor, now=now
@@ -255,7 +260,7 @@ def _views(session: deps.Session, rows: list[Model]) -> list[dict[str, Any]]:
 
 
 def detail(session: deps.Session, model: Model) -> dict[str, Any]:
-    """A model in its public form, with what it is doing."""
+    """Return a model in its public form, with its current work."""
     production = models.production(session, model)
     active = runs.active(session, model)
     drift = None if production is None else lineage.drift(session, production, now=db.now())

@@ -1,8 +1,8 @@
-"""Record ids over HTTP: those of a split, to train on, and lists of those that were trained on.
+"""Record ids over HTTP: download those of a split, upload lists of those trained on elsewhere.
 
 Both directions use one form, a JSON string on each line, so that a download can be sent back.
-Reading them needs ``models:write``, as importing does: a record's id may say whose record it is,
-and whoever only looks at models has no use for it.
+Reading them needs ``models:write``, as importing does: a record's id may tell whose record it is,
+and clients that only read models have no use for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Writing = Annotated[auth.Principal, auth.require("models:write")]
 ListId = Annotated[str, InPath(pattern=r"^rl_[0-9a-z]{26}$", description="id of the list")]
 
 MEDIA_TYPE = "application/x-ndjson"
-#: What many tools call lines of any kind is taken as well.
+#: Also accepted, because many tools send text under this type.
 SENT_AS = (MEDIA_TYPE, "text/plain")
 REVISION_HEADER = "Data-Revision"
 MAX_LINE_BYTES = 16_384
@@ -52,7 +52,7 @@ class RecordListView(BaseModel):
 
 async def _received(
     dataset: deps.Name,
-    caller: Writing,  # first of all the key, before a byte is read
+    caller: Writing,  # checks the key before a byte is read
     request: Request,
     settings: deps.Settings,
     store: deps.Store,
@@ -93,8 +93,9 @@ def list_ids(
     request: Request,
     split: Annotated[Literal["train", "validation", "audit"], Query()] = "train",
 ) -> Response:
+    """Stream the ids; those of rows excluded after the revision in the header may be missing."""
     row = datasets.get_ready(session, dataset)
-    # The revision first: what is excluded from here on is missing, and the import says so.
+    # The revision first: rows excluded from here on are missing, and the import will notice.
     headers = {REVISION_HEADER: str(row.revision)}
     return StreamingResponse(_lines(request, row.id, split), 200, headers, MEDIA_TYPE)
 
@@ -116,6 +117,7 @@ def create(
     session: deps.Session,
     response: Response,
 ) -> Any:
+    """Store the list, or return the stored list of the same records."""
     row = datasets.get_ready(session, dataset)
     made = record_lists.create(session, row, _ids(upload), actor=caller.actor, now=db.now())
     shown = _view(session, row, made)
@@ -136,12 +138,13 @@ def show(
     _: Annotated[auth.Principal, auth.require("models:read")],
     session: deps.Reader,
 ) -> Any:
+    """Return a record list with its counts, without its ids."""
     row = datasets.get(session, dataset)
     return _view(session, row, record_lists.get(session, row, list_id))
 
 
 def _lines(request: Request, dataset_id: int, split: str) -> Iterator[str]:
-    # A session of its own: the endpoint's is closed when the first line is sent.
+    # A session of its own: the endpoint's is closed before the first line is sent.
     with request.app.state.sessions() as opened:
         session = db.read_only(opened)
         row = session.get_one(Dataset, dataset_id)
@@ -150,7 +153,7 @@ def _lines(request: Request, dataset_id: int, split: str) -> Iterator[str]:
 
 
 def _ids(upload: Upload) -> Iterator[str]:
-    """The ids in an upload; an error names the line and quotes nothing."""
+    """Yield the ids of an upload; an error names the line and quotes nothing."""
     with upload.open() as lines:
         number = 0
         while line := lines.readline(MAX_LINE_BYTES):

@@ -1,4 +1,4 @@
-"""Suppressions: whoever was forgotten stays out of later ingests, unless readmitted here."""
+"""Suppressions over HTTP: readmit forgotten subjects or records to later ingests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Approver = Annotated[auth.Principal, auth.require("requests:approve")]
 
 
 class Readmission(schemas.Body):
-    """Who may come back: one subject in every dataset, or records of one dataset."""
+    """What to readmit: one subject in every dataset, or records of one dataset."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -29,7 +29,7 @@ class Readmission(schemas.Body):
         }
     )
 
-    # Defaults by factory: they mark a field as absent and do not show in the document.
+    # Defaults by factory mark a field as absent and do not appear in the document.
     subject_id: SubjectId = Field(default_factory=str, repr=False)
     dataset: schemas.DatasetName = Field(
         default_factory=str, description="the one in which the records were forgotten"
@@ -44,7 +44,7 @@ class Readmission(schemas.Body):
 
 
 class Readmitted(BaseModel):
-    """What was lifted."""
+    """The suppressions that were lifted."""
 
     lifted: int = Field(description="suppressions that were in force; 0: there were none")
 
@@ -62,8 +62,11 @@ def readmit(
     settings: deps.Settings,
     digester: deps.Digests,
 ) -> Response:
-    """What was forgotten stays forgotten; only later ingests may hold it again. A later deletion
-    keeps it out again. May be repeated."""
+    """Lift suppressions.
+
+    What was forgotten stays forgotten; only later ingests may contain it again. A later deletion
+    suppresses it again. May be repeated.
+    """
     if len(given.record_ids) > settings.max_records_per_request:
         raise TooLarge(
             f"at most {settings.max_records_per_request} records may be readmitted at once; "

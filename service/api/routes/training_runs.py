@@ -36,7 +36,7 @@ class RunGiven(schemas.Body):
     )
 
 
-#: No body is the same as an empty object.
+#: No body means the same as an empty object.
 Run = Annotated[RunGiven, Body(default_factory=RunGiven)]
 
 
@@ -73,6 +73,7 @@ def create(
     wake: deps.Wake,
     response: Response,
 ) -> Any:
+    """Queue a training run on the records that are allowed when it starts."""
     row = models.get(session, model)
     run = runs.create(
         session, row, reason=given.reason, seed=given.seed, actor=caller.actor, now=db.now()
@@ -91,6 +92,7 @@ def create(
     summary="List the model's training runs, newest first",
 )
 def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
+    """Return a page of the model's training runs."""
     row = models.get(session, model)
     found = runs.page(session, row, before=paging.after(str), limit=paging.fetch)
     page = paging.page(found, key=lambda run: run.id)
@@ -105,6 +107,7 @@ def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: paginati
     summary="Show a training run and how far it is",
 )
 def show(model: deps.Name, run: RunId, _: Reading, session: deps.Reader) -> Any:
+    """Return a training run with its progress."""
     row = models.get(session, model)
     found = runs.get(session, row, run)
     return _view(row, found, runs.version_numbers(session, [found]))
@@ -119,7 +122,7 @@ def show(model: deps.Name, run: RunId, _: Reading, session: deps.Reader) -> Any:
 def cancel(
     model: deps.Name, run: RunId, caller: Writing, session: deps.Session, wake: deps.Wake
 ) -> Any:
-    """A worker that trains stops within seconds; what the run had reached is destroyed."""
+    """Cancel the run; a training stops within seconds and its kept state is destroyed."""
     row = models.get(session, model)
     found = runs.get(session, row, run)
     runs.cancel(session, found, actor=caller.actor, now=db.now())

@@ -1,4 +1,4 @@
-"""Versions over HTTP: imported, listed, with their lineage and what was measured of them."""
+"""Versions over HTTP: import, list, show lineage and measurements, approve."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Promoting = Annotated[auth.Principal, auth.require("models:promote")]
 
 RETRY_AFTER_SECONDS = 2
 
-#: What a verification comes to, in the words of its schema.
+#: Verdicts, as schemas describe them.
 VERDICTS = (
     "passed, failed or no_power of a version that forgot records; exact of one that was trained: "
     "nothing was asked of it, so its figures are told and not judged; imported or failed of one "
@@ -101,7 +101,7 @@ class LinkView(BaseModel):
 
 
 class VerificationView(BaseModel):
-    """What was measured of a version."""
+    """The measurements of a version."""
 
     model: str
     version: int
@@ -115,7 +115,7 @@ class VerificationView(BaseModel):
 
 @dataclass
 class Upload:
-    """A checkpoint that was received and fits the model."""
+    """A received checkpoint that fits the model."""
 
     received: Received
     data_revision: int
@@ -155,13 +155,13 @@ Promote = Annotated[
 ]
 
 
-#: Parameters that say which rows an import was trained on.
+#: Parameters that say which rows an imported version was trained on.
 _ROWS = ("data_revision", "trained_on")
 
 
 async def _upload(
     model: deps.Name,
-    caller: Writing,  # first of all the key, before a byte is read
+    caller: Writing,  # checks the key before a byte is read
     request: Request,
     settings: deps.Settings,
     store: deps.Store,
@@ -183,7 +183,7 @@ async def _upload(
         leftover_seconds=settings.orphan_grace_seconds,
     ) as received:
         await run_in_threadpool(_check, received, spec, tied, settings.max_upload_bytes)
-        # Known weights that hold forgotten records must not even reach the store.
+        # Known weights that hold forgotten records must not reach the store at all.
         digest = await run_in_threadpool(received.sha256)
         await run_in_threadpool(_refuse_early, request, model, stated, digest)
         yield Upload(received, data_revision or 0, trained_on, promote if may_promote else False)
@@ -202,9 +202,9 @@ def _says_both() -> Unprocessable:
 def _refuse_early(
     request: Request, model: str, stated: Mapping[str, Any], digest: str | None = None
 ) -> tuple[safetensors_check.Spec, safetensors_check.Ties]:
-    """Return what the file must hold; refuse what can be refused before it is stored.
+    """Return what the file must contain; refuse what can be refused before it is stored.
 
-    In a transaction of its own: none may wait for an upload.
+    Uses a transaction of its own, because none may stay open during an upload.
     """
     with request.app.state.sessions() as session:
         row = models.get(session, model)
@@ -256,6 +256,7 @@ def create(
     wake: deps.Wake,
     response: Response,
 ) -> Any:
+    """Register the checkpoint as a candidate; a worker measures it and decides."""
     saved = _kept(upload, model)
     row = models.get(session, model)
     version = imports.register(
@@ -279,7 +280,7 @@ def create(
 
 
 def _kept(upload: Upload, model: str) -> Saved:
-    """The upload in the store; it is put there once, however often this is called."""
+    """Return the upload as stored; it is stored once, however often this is called."""
     if upload.saved is None:
         try:
             upload.saved = upload.received.keep(
@@ -305,6 +306,7 @@ def listing(
     paging: pagination.Asked,
     status: Annotated[VersionStatus | None, Query(description="only those in this state")] = None,
 ) -> Any:
+    """Return a page of the model's versions."""
     row = models.get(session, model)
     found = history.versions(
         session, row, status=status, before=paging.after(int), limit=paging.fetch
@@ -320,6 +322,7 @@ def listing(
     summary="Show a version",
 )
 def show(model: deps.Name, number: deps.Number, _: Reading, session: deps.Reader) -> Any:
+    """Return a version."""
     row = models.get(session, model)
     return views(session, row, [versions.get(session, row, number)])[0]
 
@@ -337,6 +340,7 @@ def show_lineage(
     session: deps.Reader,
     paging: pagination.Asked,
 ) -> Any:
+    """Return a page of the version's ancestors up to its anchor."""
     row = models.get(session, model)
     version = versions.get(session, row, number)
     chain = lineage.chain(session, version, before=paging.after(int), limit=paging.fetch)
@@ -353,6 +357,7 @@ def show_lineage(
 def show_verification(
     model: deps.Name, number: deps.Number, caller: Reading, session: deps.Reader
 ) -> Any:
+    """Return the measurements, without those that the key may not read."""
     row = models.get(session, model)
     found = history.verification(session, row, versions.get(session, row, number))
     everything = caller.may(Scope.AUDIT_READ)
@@ -383,6 +388,7 @@ def approve(
     session: deps.Session,
     wake: deps.Wake,
 ) -> Any:
+    """Promote the held version."""
     row = models.get(session, model)
     version = versions.get(session, row, number)
     holds.approve(session, row, version, actor=caller.actor, now=db.now())
@@ -394,7 +400,7 @@ def approve(
 
 
 def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list[dict[str, Any]]:
-    """Versions of one model in their public form."""
+    """Return versions of one model in their public form."""
     known = history.numbers(
         session, [one for row in found for one in (row.parent_id, row.anchor_id)]
     )

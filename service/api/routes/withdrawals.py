@@ -1,6 +1,6 @@
-"""Withdrawals over HTTP: a version, a model or a dataset is taken back for good, then destroyed.
+"""Withdrawals over HTTP: take a version, a model or a dataset out of service for good.
 
-All of it may be repeated: the answer is then what is there.
+Each call may be repeated: it then returns the present state.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ WhenQuery = Annotated[Purge, Query(description=_PURGE)]
 
 
 class ModelWithdrawal(schemas.Body):
-    """How a model is withdrawn."""
+    """How to withdraw a model."""
 
     purge: Purge = Field("after_window", description=_PURGE)
 
 
 class VersionWithdrawal(ModelWithdrawal):
-    """How a version is withdrawn."""
+    """How to withdraw a version."""
 
     promote: int | None = Field(
         None,
@@ -50,7 +50,7 @@ class VersionWithdrawal(ModelWithdrawal):
     )
 
 
-#: No body is the same as an empty object.
+#: No body means the same as an empty object.
 OfModel = Annotated[ModelWithdrawal, Body(default_factory=ModelWithdrawal)]
 OfVersion = Annotated[VersionWithdrawal, Body(default_factory=VersionWithdrawal)]
 
@@ -72,6 +72,7 @@ def withdraw_model(
     session: deps.Session,
     wake: deps.Wake,
 ) -> Any:
+    """Withdraw a model."""
     return _model(session, wake, caller, model, given.purge)
 
 
@@ -91,6 +92,7 @@ def delete_model(
     wake: deps.Wake,
     purge: WhenQuery = "after_window",
 ) -> Any:
+    """Withdraw a model."""
     return _model(session, wake, caller, model, purge)
 
 
@@ -111,6 +113,7 @@ def withdraw_version(
     session: deps.Session,
     wake: deps.Wake,
 ) -> Any:
+    """Withdraw a version."""
     row = ledger_models.get(session, model)
     successor = given.promote
     withdrawals.withdraw_version(
@@ -149,6 +152,7 @@ def delete_dataset(
     ] = "keep",
     purge: WhenQuery = "after_window",
 ) -> Any:
+    """Withdraw a dataset."""
     row = ledger_datasets.get(session, dataset)
     if models == "withdraw" and withdrawals.anything_live(session, row):
         _require_promote(caller)
@@ -176,6 +180,6 @@ def _model(
 
 
 def _require_promote(caller: auth.Principal) -> None:
-    """Taking away what is live needs the scope that says what is live."""
+    """Require the scope that decides what is live, because a withdrawal changes it."""
     if not caller.may(Scope.MODELS_PROMOTE):
         raise auth.lacks(Scope.MODELS_PROMOTE)

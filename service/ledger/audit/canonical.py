@@ -13,12 +13,12 @@ from typing import Any
 
 import rfc8785
 
-#: Integers beyond this have no exact form in RFC 8785 and travel as strings of digits.
+#: Larger integers have no exact form in RFC 8785 and are written as strings of digits.
 LARGEST_INTEGER = 2**53 - 1
 
 
 def encode(value: Any) -> bytes:
-    """Return the canonical bytes of a value of JSON types; raise ``ValueError`` without any."""
+    """Return the canonical bytes of a value of JSON types; raise ``ValueError`` if it has none."""
     try:
         if _is_common(value):
             return _common.encode(value).encode()
@@ -73,10 +73,10 @@ def decode(text: bytes) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` with everything that canonical JSON cannot hold put into words.
+    """Return ``value`` with everything that canonical JSON cannot hold converted to text.
 
-    Moments become RFC 3339 text, integers beyond 2^53 and non-finite numbers become strings:
-    what is stored, hashed and reported is the same on every path.
+    Moments become RFC 3339 text; integers beyond 2^53 and non-finite numbers become strings. What
+    is stored, hashed and reported is then identical.
     """
     if isinstance(value, Enum):
         return plain(value.value)

@@ -1,10 +1,10 @@
-"""The audit chain: append-only lines, each bound to the one before by its hash.
+"""The audit chain: append-only lines, each bound to the previous one by its hash.
 
 ``append`` only queues a line; the lines of a transaction are written together at its commit,
-because the chain's head is one row that every writer locks. Taken last, with everything but the
-hashes made before, it costs little throughput and cannot be part of a deadlock. PostgreSQL locks
-it, chains the lines and writes them in one statement (``triggers``). A query for audit events in
-the same session writes the queue first, as autoflush does for other rows.
+because every writer locks the one row of the chain's head. Since that lock is taken last, with
+everything but the hashes prepared, it costs little throughput and cannot be part of a deadlock. On
+PostgreSQL one statement locks the head, chains the lines and writes them (``triggers``). A query
+for audit events in the same session writes the queue first, as autoflush does for other rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _QUEUE = "audit_queue"
 
 
 class Action(StrEnum):
-    """What an audit line says happened: ``noun:verb``."""
+    """What happened, according to an audit line: ``noun:verb``."""
 
     DATASET_CREATED = "dataset:created"
     DATASET_INGESTED = "dataset:ingested"
@@ -101,7 +101,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Line:
-    """What a caller says of one event; the chain adds the number, the time and the hashes."""
+    """A caller's part of an audit line; the chain adds the number, the time and the hashes."""
 
     action: Action
     subject: str
@@ -110,7 +110,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Queued:
-    """A line with who acted, its ``data`` as plain values."""
+    """A line with its actor, and its ``data`` as plain values."""
 
     actor: str
     action: str
@@ -122,7 +122,7 @@ class _Queued:
 class _Queue:
     events: list[_Queued] = field(default_factory=list)
     written: int = 0
-    #: Per savepoint: how many lines there were, and how many were written, when it began.
+    #: Per savepoint: the numbers of queued and of written lines when it began.
     marks: dict[SessionTransaction, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -160,7 +160,7 @@ def write(session: Session) -> None:
     queue: _Queue | None = session.info.get(_QUEUE)
     if queue is None or queue.written == len(queue.events):
         return
-    session.flush()  # everything else first: the lock comes last
+    session.flush()  # everything else first: the chain's lock comes last
     events = queue.events[queue.written :]
     prepared = [hash_chain.Prepared.of(**vars(one)) for one in events]
     if session.get_bind().dialect.name == "postgresql":
@@ -179,7 +179,7 @@ def page(
     subject: str | None = None,
     action: Action | None = None,
 ) -> list[AuditEvent]:
-    """Return the newest lines first, at most ``limit``, before line ``before``, of one subject."""
+    """Return at most ``limit`` lines, newest first, before line ``before``; filter if asked to."""
     wanted = select(AuditEvent)
     if before is not None:
         wanted = wanted.where(AuditEvent.seq < before)
@@ -192,7 +192,7 @@ def page(
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of checking the chain: the last good line, and the first bad one if any."""
+    """The result of checking the chain: the last good line, and the first bad one if any."""
 
     lines: int
     seq: int
@@ -202,7 +202,7 @@ class Checked:
 
     @property
     def sound(self) -> bool:
-        """Whether every line is as it was written and none is missing in between."""
+        """Return whether no line was changed and none is missing in between."""
         return self.problem is None
 
     def to_json(self) -> dict[str, Any]:
@@ -213,11 +213,11 @@ class Checked:
 def verify(session: Session, *, since: int = 0) -> Checked:
     """Recompute the chain from the line after ``since`` to the head; a million lines fit.
 
-    The line ``since`` itself is trusted: it is one whose hash a signed checkpoint holds. A tail
-    that was cut together with the head shows only against such a checkpoint: see ``holds``.
+    The line ``since`` itself is trusted: a signed checkpoint holds its hash. If the tail and the
+    head were cut together, only such a checkpoint shows it: see ``holds``.
     """
     write(session)
-    # The head first: lines appended while this reads are then not missed but left for later.
+    # Read the head first: lines appended meanwhile are then not reported as missing.
     head = session.execute(select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)).one()
     at = Checked(0, since, _hash_of(session, since) if since else GENESIS)
     at = _walk(session, at, until=head.seq, chunk=1000)
@@ -238,7 +238,7 @@ def holds(session: Session, *, seq: int, hash: str) -> bool:
 
 
 def checkpoint(session: Session, signer: signing.Signer, *, now: datetime) -> dict[str, Any]:
-    """Return the chain's signed head: whoever keeps it can show that no line before was changed."""
+    """Return the chain's signed head; a saved copy proves later whether earlier lines changed."""
     write(session)
     head = session.execute(select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)).one()
     return signer.sign(
@@ -252,7 +252,7 @@ def checkpoint(session: Session, signer: signing.Signer, *, now: datetime) -> di
 
 
 def describe(line: AuditEvent | Row[Any]) -> dict[str, Any]:
-    """Return a line in its public form: the members that its hash covers, and the hash."""
+    """Return a line in its public form: the members covered by its hash, and the hash."""
     return {
         "seq": line.seq,
         "at": canonical.moment(line.at),
@@ -281,7 +281,7 @@ def _walk(session: Session, at: Checked, *, until: int, chunk: int) -> Checked:
             if problem is not None:
                 return replace(at, bad_seq=at.seq + 1, problem=problem)
             at = Checked(at.lines + 1, line["seq"], line["hash"])
-    except ValueError:  # a column holds what was never written; look again, one by one
+    except ValueError:  # a column holds an impossible value; read again, line by line
         if chunk > 1:
             return _walk(session, at, until=until, chunk=1)
         return replace(at, bad_seq=at.seq + 1, problem="the line cannot be read")
@@ -353,6 +353,6 @@ def _forget_rolled_back(session: Session, transaction: SessionTransaction) -> No
 
 @event.listens_for(Session, "after_transaction_end")
 def _forget_ended(session: Session, transaction: SessionTransaction) -> None:
-    # A savepoint's mark stays: its rollback is told after its end.
+    # A savepoint's mark stays: SQLAlchemy reports its rollback after its end.
     if transaction.parent is None:
         session.info.pop(_QUEUE, None)

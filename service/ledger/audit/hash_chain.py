@@ -1,4 +1,4 @@
-"""The hash chain itself, without any database: what a line's hash covers and what must fit."""
+"""The hash chain, without a database: what a line's hash covers, and how a line is checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GENESIS = "0" * 64
 
 
 def line_hash(line: Mapping[str, Any]) -> str:
-    """Return SHA-256 over the canonical form of everything in a line but its own hash.
+    """Return SHA-256 over the canonical form of a line without its own hash.
 
     A line has ``seq``, ``at``, ``actor``, ``action``, ``subject``, ``data`` and ``previous_hash``.
     """
@@ -23,20 +23,20 @@ def line_hash(line: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The canonical form of a line without what its place in the chain adds.
+    """The canonical form of a line without the parts that depend on its place in the chain.
 
-    Made before the chain is locked, so that the lock is held for the hashes alone.
+    It is made before the chain is locked, so that the lock is only held for the hashes.
     """
 
-    #: Up to the moment, from there to the hash before, and after the number.
+    #: Text up to the moment; from there to the previous hash; after the number.
     opening: str
     middle: str
     ending: str
 
     @classmethod
     def of(cls, *, actor: str, action: str, subject: str, data: Mapping[str, Any]) -> Prepared:
-        """Return what is known of a line before it has a place."""
-        # Members in the order of their names, as the canonical form has them.
+        """Return the prepared form of a line that has no place in the chain yet."""
+        # Members in the order of their names, as in the canonical form.
         return cls(
             f'{{"action":{_text(action)},"actor":{_text(actor)},"at":"',
             f'","data":{_text(data)},"previous_hash":"',
@@ -59,7 +59,7 @@ def problem(line: Mapping[str, Any], *, seq: int, previous_hash: str) -> str | N
 
 
 def own_problem(line: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a line looked at alone."""
+    """Return what is wrong with a line regardless of its neighbours."""
     try:
         right = line["hash"] == line_hash(line)
     except ValueError:

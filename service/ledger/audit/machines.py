@@ -1,9 +1,9 @@
-"""Moves between states: the only place where the state of a row that is there is assigned.
+"""State machines: the only place where the state of an existing row is assigned.
 
-A machine per kind of row knows which moves are allowed. A transaction in which a state moves and
-that adds no line to the audit chain cannot be committed: whoever follows the chain, by the numbers
-of its lines, learns of every move, in order, once it is committed and not before. So the chain is
-the outbox of the ledger; a second table would hold the same again.
+A machine per kind of row knows its allowed moves. A transaction that moves a state without adding a
+line to the audit chain cannot be committed. So a reader that follows the chain by line numbers
+learns of every move, in order, once it is committed and not before: the chain serves as the
+ledger's outbox, and a second table would only duplicate it.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ _MOVED = "moved"
 
 
 class UntoldMove(RuntimeError):
-    """A transaction moved a state and adds no line to the audit chain: an error of the program."""
+    """A transaction moved a state without a line in the audit chain: a programming error."""
 
 
 class Machine(Generic[Row, State]):
-    """The states of one kind of row. ``told``: each move belongs to a line of the audit chain."""
+    """The states of one kind of row. ``told``: each move requires a line of the audit chain."""
 
     def __init__(
         self, kind: type[Row], moves: Mapping[State, frozenset[State]], *, told: bool = True
@@ -65,7 +65,7 @@ class Machine(Generic[Row, State]):
         self._moves, self._told = moves, told
 
     def move(self, row: Row, new: State) -> None:
-        """Give the row a new state; raise ``IllegalMove`` where it may not follow."""
+        """Give the row a new state; raise ``IllegalMove`` if the move is not allowed."""
         known: Any = row  # whose column holds these states
         check_move(self._moves, known.status, new)
         known.status = new
@@ -74,7 +74,7 @@ class Machine(Generic[Row, State]):
             self._note(session)
 
     def update(self, session: Session, new: State, **values: Any) -> Update:
-        """Return the UPDATE that gives all rows that may become ``new`` this state; narrow it."""
+        """Return the UPDATE that moves all rows that may become ``new``; callers add conditions."""
         self._note(session)
         before = [old for old, nexts in self._moves.items() if new in nexts]
         return update(self._kind).where(self._kind.status.in_(before)).values(status=new, **values)
@@ -90,12 +90,12 @@ erasures: Machine[Erasure, ErasureStatus] = Machine(Erasure, ERASURE_MOVES)
 requests: Machine[DeletionRequest, RequestStatus] = Machine(DeletionRequest, REQUEST_MOVES)
 runs: Machine[TrainingRun, RunStatus] = Machine(TrainingRun, RUN_MOVES)
 versions: Machine[Version, VersionStatus] = Machine(Version, VERSION_MOVES)
-#: Dry runs: kept for an hour, and no part of what was asked and done.
+#: Dry runs, which are removed after an hour and change nothing else, so they need no audit line.
 inspections: Machine[DatasetInspection, InspectionStatus] = Machine(
     DatasetInspection, INSPECTION_MOVES, told=False
 )
 
-#: What a check found not forgotten is opened again, by the reconciler and by nobody else.
+#: Moves by which the reconciler, and nothing else, opens erasures that a check found not done.
 reopened_erasures: Machine[Erasure, ErasureStatus] = Machine(Erasure, REOPENED_ERASURES)
 reopened_requests: Machine[DeletionRequest, RequestStatus] = Machine(
     DeletionRequest, REOPENED_REQUESTS

@@ -1,4 +1,4 @@
-"""Ed25519 signatures under documents, and the public keys by which anyone checks them.
+"""Ed25519 signatures under documents, and the public keys that check them.
 
 A signed document carries ``signature``: algorithm, key id, public key and value. The value signs
 the canonical JSON of the whole document, ``signature`` without ``value`` included.
@@ -21,11 +21,11 @@ from service.settings import DEVELOPMENT_SIGNING_KEY, Settings
 
 ALGORITHM = "Ed25519"
 
-#: Order of the field over which the curve lies (RFC 8032, section 5.1).
+#: Order of the field of the curve (RFC 8032, section 5.1).
 _P = 2**255 - 19
 
-#: y coordinates of the eight points whose order divides 8. Under such a public key there are
-#: signatures that hold for every document.
+#: y coordinates of the eight points whose order divides 8. For such a public key there are
+#: signatures that are valid for every document.
 _LOW_ORDER = frozenset(
     {
         0,
@@ -41,18 +41,18 @@ Keys = Mapping[str, bytes]
 
 
 class BadSignature(ValueError):
-    """The signature under a document does not hold; the message says why."""
+    """The signature under a document is not valid; the message says why."""
 
 
 @dataclass(frozen=True)
 class Signer:
-    """The private key in force."""
+    """The current private key."""
 
     private_key: Ed25519PrivateKey = field(repr=False)
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Self:
-        """Return the key that 32 random bytes stand for."""
+        """Return the key of a seed of 32 random bytes."""
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
@@ -83,7 +83,7 @@ class Signer:
 
 
 def check(document: Mapping[str, Any], keys: Keys) -> str:
-    """Raise ``BadSignature`` unless one of ``keys`` signed the document; the id of the key."""
+    """Raise ``BadSignature`` unless one of ``keys`` signed the document; return the key's id."""
     signature = document.get("signature")
     if not isinstance(signature, dict):
         raise BadSignature("the document is not signed")
@@ -110,7 +110,7 @@ def check(document: Mapping[str, Any], keys: Keys) -> str:
 
 
 def embedded(document: Mapping[str, Any]) -> Keys:
-    """Return the public key that a document itself names: it shows wholeness, not whose it is."""
+    """Return the public key in the document: it proves integrity, not who signed."""
     signature = document.get("signature")
     if not isinstance(signature, dict):
         raise BadSignature("the document is not signed")
@@ -150,7 +150,7 @@ def pinned_key(text: str) -> Keys:
 def read_public_key(text: Any) -> bytes:
     """Return the 32 bytes of a public key in base64.
 
-    ``ValueError`` where it is none, or one under which anybody can sign (a point of low order).
+    Raise ``ValueError`` if it is none, or has low order, so that anybody can sign under it.
     """
     public_key = _to_bytes(text, length=32)
     y = int.from_bytes(public_key, "little") & (2**255 - 1)
@@ -162,7 +162,7 @@ def read_public_key(text: Any) -> bytes:
 
 
 def development_key_id() -> str:
-    """Return the id of the built-in development key, which everybody has."""
+    """Return the id of the built-in development key, which is public."""
     return Signer.from_seed(base64.b64decode(DEVELOPMENT_SIGNING_KEY)).key_id
 
 

@@ -1,12 +1,12 @@
-"""Triggers: the database itself keeps the audit chain append-only, and ``exclusions`` up to date.
+"""Database triggers that keep the audit chain append-only and ``exclusions`` up to date.
 
-On PostgreSQL a function appends audit lines as well: a client that chained them itself would hold
-the chain's head while it waits for answers.
+On PostgreSQL a function appends audit lines as well: a client that computed the hashes itself would
+lock the chain's head during its round trips.
 
-The migrations make them; tables made directly from the models get the same ones. Those of the chain
-stop mistakes and a stolen application password, not a database owner: for that there is
-``chain.verify`` and the signed head. Those on ``records`` keep what ``exclusions`` says of them, as
-the database keeps an index.
+The migrations create them; tables created directly from the models get the same ones. Those of the
+chain stop mistakes and a stolen application password, but not a database owner; against that there
+is ``chain.verify`` and the signed head. Those on ``records`` maintain ``exclusions`` as a database
+maintains an index.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Erasures that are unlearned together: claimed, run under a lease, ended."""
+"""Batches: claim erasures, run them together under a lease, complete or hold or fail."""

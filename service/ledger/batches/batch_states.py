@@ -1,9 +1,9 @@
-"""Kept states of retrains inside batches: what the next worker goes on from.
+"""Kept states of retrains in batches, from which the next worker resumes.
 
-As the state of a training run it has seen every row that was not excluded at its revision, so rows
-that are excluded meanwhile stand until the batch has ended (``erasures.erasable``); their
-erasures on this model are open. A state ends with its batch, whichever way, or before, when another
-method is asked for or a backup was restored. Workers destroy it then.
+Like the state of a training run, such a state has seen every row that was not excluded at its
+revision. Rows excluded since are therefore not erased until the batch has ended
+(``erasures.erasable``); their erasures on this model are open. A state ends with its batch, or
+before, when another method is requested or a backup was restored. Workers then destroy it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.ledger.selection import exclusions
 
 
 def resumable(session: Session, batch: Batch, method: Mapping[str, Any]) -> BatchState | None:
-    """Return the batch's state, if this method left it and all rows that it saw still stand."""
+    """Return the batch's state if this method left it and no row that it saw is erased."""
     state = session.get(BatchState, batch.id)
     if state is None or state.given_up or state.method != dict(method):
         return None
@@ -41,10 +41,10 @@ def keep(
     seed: int,
     data_revision: int,
 ) -> str | None:
-    """Record the state after an epoch; return the digest of the one before, to be destroyed.
+    """Record the state after an epoch; return the digest of the previous one, to be destroyed.
 
-    Attempts are counted from here again: what stopped an earlier one has not stopped this.
-    Not an audit event.
+    Attempts are counted from zero again, because the training has made progress. Not an audit
+    event.
     """
     execution.lock(session, batch, held=held)
     state = session.get(BatchState, batch.id)
@@ -68,7 +68,7 @@ def of(session: Session, batch_id: str) -> str | None:
 
 
 def left(session: Session) -> list[tuple[str, str]]:
-    """Return (batch, digest) of the states that nothing goes on from any more: to be destroyed."""
+    """Return (batch, digest) of states that will not be resumed and are to be destroyed."""
     rows = session.execute(
         select(BatchState.batch_id, BatchState.digest)
         .join(Batch, Batch.id == BatchState.batch_id)
@@ -94,7 +94,7 @@ def destroyed(session: Session, batch_id: str, *, digest: str, actor: str) -> No
 
 
 def give_up(session: Session, *, batch_id: str | None = None) -> None:
-    """Have nothing go on from the state of a batch, or of any batch."""
+    """Mark the state of a batch, or of all batches, as not to be resumed."""
     theirs = () if batch_id is None else (BatchState.batch_id == batch_id,)
     session.execute(
         update(BatchState)
@@ -105,7 +105,7 @@ def give_up(session: Session, *, batch_id: str | None = None) -> None:
 
 
 def that_saw_forgotten(session: Session, model: Model) -> Sequence[BatchState]:
-    """Return states of the model's running batch that have seen rows which were excluded since."""
+    """Return states of the model's running batch that have seen rows excluded since."""
     since = exclusions.rows(model.dataset_id, after=BatchState.data_revision).exists()
     return session.scalars(
         select(BatchState)

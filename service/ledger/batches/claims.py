@@ -1,8 +1,8 @@
 """Claims: which erasures of a model are unlearned together next, and how.
 
 At most one batch of a model runs at a time. The worker that runs it holds the model's lease
-(``leases``); a batch whose worker died is taken over by the next holder, as it stands. What
-becomes of a running batch is in ``execution``.
+(``leases``); if it dies, the next holder takes the batch over as it is. How a running batch ends is
+in ``execution``.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from service.ledger.registry import lineage, methods, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.selection import naming
 
-#: Erasures in one batch, at most: a statement takes a limited number of values.
+#: Largest number of erasures in one batch: a statement takes a limited number of values.
 MAX_ERASURES = 10_000
 
-#: Requests that a model still has to forget for. One that needs review does for another model, and
-#: waits here like any other; nothing is carried out of one that was cancelled or denied.
+#: States of requests whose erasures may be claimed. A request that needs review because of another
+#: model is claimed like any other; a cancelled or denied one never is.
 _WANTED = (RequestStatus.ACCEPTED, RequestStatus.PROCESSING, RequestStatus.NEEDS_REVIEW)
 
 
 def training_models(session: Session) -> list[int]:
-    """Return ids of the models whose running batch is left to the trainings lane, oldest first."""
+    """Return ids of models whose running batch was left to the trainings lane, oldest first."""
     return list(
         session.scalars(
             select(Batch.model_id)
@@ -75,7 +75,7 @@ def training_waits(session: Session) -> bool:
 
 @dataclass(frozen=True)
 class Due:
-    """Ids of models that have something to unlearn now, by the lane, longest waiting first."""
+    """Ids of models that have something to unlearn now, per lane, longest waiting first."""
 
     steps: list[int]
     #: Their running batch is left to the trainings lane (``training_models``).
@@ -83,7 +83,7 @@ class Due:
 
 
 def due(session: Session, *, now: datetime) -> Due:
-    """Look in one statement which models have something to unlearn now."""
+    """Return, in one statement, which models have something to unlearn now."""
     running = select(_word("running"), Batch.model_id, Batch.created_at, Batch.trains).where(
         db.among(Batch.status, BatchStatus.RUNNING)
     )
@@ -117,7 +117,7 @@ def due(session: Session, *, now: datetime) -> Due:
 
 
 def _word(kind: str) -> ColumnElement[str]:
-    """Return SQL: a word of our own, written out: what is asked at each poll is planned once."""
+    """Return a constant as literal SQL, so that the statement of each poll is planned once."""
     return literal_column(f"'{kind}'")
 
 
@@ -129,9 +129,9 @@ def due_models(session: Session, *, now: datetime) -> list[int]:
 def claim(
     session: Session, model: Model, *, held: leases.Held, now: datetime, trains: bool = False
 ) -> Batch | None:
-    """Claim the model's next batch, a left one or a new one; None when nothing is due.
+    """Claim the model's next batch, taken over or new; return None when nothing is due.
 
-    ``trains``: the trainings lane asks, which takes what was left to it and nothing else.
+    ``trains``: the trainings lane claims; it takes batches left to it and nothing else.
     """
     leases.hold(session, held)
     _lock(session, model)
@@ -146,7 +146,7 @@ def claim(
     }
     left = under_way.get(BatchStatus.RUNNING)
     if left is not None and left.trains != trains:
-        return None  # the other lane's, and the model's next one waits for it
+        return None  # it belongs to the other lane, and the model's next batch waits for it
     if left is not None:
         return _take_over(session, left, held=held)
     if trains:
@@ -159,10 +159,10 @@ def claim(
 
 
 def must_be_exact(session: Session, model: Model) -> bool:
-    """Return whether the next batch must be retrained since the live version forgot a class.
+    """Return whether the next batch must be exact because the live version forgot a class.
 
-    An approximate step may bring the class back, and its rows are overwritten in every split:
-    nothing could tell.
+    An approximate step may bring the class back, and its rows are overwritten in every split, so no
+    measurement could show it.
     """
     if model.production_id is None:
         return False
@@ -171,17 +171,17 @@ def must_be_exact(session: Session, model: Model) -> bool:
 
 
 def _lock(session: Session, model: Model) -> None:
-    """Lock the dataset before any request or erasure, as promoting a first anchor needs it."""
+    """Lock the dataset before requests and erasures, as promoting a first anchor requires."""
     hold = locks.Hold.PUBLICATION if model.production_id is None else locks.Hold.REVISION
     locks.dataset(session, model.dataset_id, hold)
     locks.models(session, [model.id])
 
 
 def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
-    if batch.fence == execution.NOBODYS_FENCE:  # handed on in order: no attempt has failed
+    if batch.fence == execution.NOBODYS_FENCE:  # handed over as planned: no attempt has failed
         batch.fence = held.fence
         session.flush()
-    elif batch.fence != held.fence:  # a new holder: the one before died or was stopped
+    elif batch.fence != held.fence:  # a new holder: the previous one died or was stopped
         batch.attempts += 1
         batch.fence = held.fence
         session.flush()
@@ -213,11 +213,11 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     whole, others = _whole_classes(session, base, rows)
     method = model.run_now_method
     if kind == "records" and whole and not others:
-        # All that is left of its class is forgotten as a class, however it was asked for: single
-        # records are judged by other rows of their class, and there would be none.
+        # Rows that are all that is left of their classes are forgotten as a class, however they
+        # were named: single records are judged by other rows of their class.
         kind = "class"
         method = method if _leaves_classes(session, model) else _exact(session, model, kind)
-    # See must_be_exact, and _catch_up; and no step can be taken from rows that are zeros.
+    # See must_be_exact and _catch_up; and no step can be computed from rows that are erased.
     if base.whole_classes or (whole and others) or erased:
         method = _exact(session, model, kind)
     batch = _open(
@@ -264,7 +264,7 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
         .where(Erasure.model_id == model.id, *_waits(now))
         .order_by(Erasure.id)
         .limit(min(policy.max_records, MAX_ERASURES))
-        # Whoever changes one of the erasures has locked its request, or the model, before.
+        # Whoever changes one of the erasures locks its request, or the model, first.
         .with_for_update(of=DeletionRequest, key_share=True, skip_locked=True)
         .execution_options(populate_existing=True)
     ).all()
@@ -279,13 +279,13 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
     for erasure, request in waiting:
         if erasure.cohort != first[0].cohort or _kind_of(request) != _kind_of(first[1]):
             continue
-        # Whoever asks for the same class, or the same list, adds nothing to it.
+        # A further request for the same class or the same list adds no records.
         what = (request.listed_by, request.label)
         more = 0 if what in asked else request.matched
         if members and records + more > policy.max_records:
             break
         asked.add(what)
-        # The relationship refuses lazy loads; here the row is already at hand.
+        # The relationship refuses lazy loads; here the row is already loaded.
         erasure.request = request
         members.append(erasure)
         records += more
@@ -299,9 +299,9 @@ def _rows(
     asked: Sequence[DeletionRequest],
     excluded: erasures.Excluded,
 ) -> tuple[dict[int, int], bool]:
-    """Return {row: label} of the base's training rows that are named; whether raw data is gone.
+    """Return {row: label} of the base's training rows that are named, and whether any is erased.
 
-    Mostly they are what was excluded just now, and nothing has to be read again.
+    Most of them were excluded in this transaction and need not be read again.
     """
     if base.record_list_id is None and len(excluded.records) == _listed(asked):
         trained = [one for one in excluded.records if one.split == lineage.TRAIN_SPLIT]
@@ -320,9 +320,9 @@ def _rows(
 
 
 def _listed(asked: Iterable[DeletionRequest]) -> int | None:
-    """Return how many records the requests list; None where the requests do not say it.
+    """Return how many records the requests list; None if the requests do not say it.
 
-    Records that are on two of the lists count twice.
+    A record on two of the lists counts twice.
     """
     if any(one.kind == "class" or one.dataset_id is None for one in asked):
         return None
@@ -332,7 +332,7 @@ def _listed(asked: Iterable[DeletionRequest]) -> int | None:
 def _whole_classes(
     session: Session, base: Version, rows: Mapping[int, int]
 ) -> tuple[set[int], set[int]]:
-    """Return the classes of these rows of which the base has no others, and the rest."""
+    """Return the classes of these rows of which the base has no others, and the other classes."""
     if not rows:
         return set(), set()
     left = lineage.left_of_classes(session, base)
@@ -342,14 +342,14 @@ def _whole_classes(
 
 
 def _leaves_classes(session: Session, model: Model) -> bool:
-    """Return whether the method that the model's next batch would use can forget a class."""
+    """Return whether the method of the model's next batch can forget a class."""
     chosen = model.run_now_method or {"method": Policy.model_validate(model.policy).method}
     found = methods.get(session, chosen["method"])
     return found is not None and found.installed and "class" in found.forgets
 
 
 def _exact(session: Session, model: Model, kind: str) -> dict[str, Any]:
-    """Return the method of a batch that has to be exact: the one asked for, if it is, or the first.
+    """Return the method of a batch that must be exact: the requested one if exact, or the first.
 
     See ``methods.exact`` for the order.
     """
@@ -374,7 +374,7 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
     owed = versions.owed(session, model, candidate).add_columns(Record.label)
     rows: dict[int, int] = dict(session.execute(owed).all())
     if not rows:
-        # Its debts are open requests again; the next batch works on them, on this anchor.
+        # Its owed erasures are open requests again; the next batch does them, on this anchor.
         versions.promote(
             session,
             model,
@@ -393,8 +393,8 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
         batch_id=ids.new("b"),
         rows=list(rows),
         kind="records",
-        # All debts are paid in one batch, and single records and a class have different targets;
-        # a training without any of them meets both.
+        # All owed rows go into one batch; single records and a class have different targets, and
+        # only a training without any of them reaches both.
         method=_exact(session, model, "records") if whole else model.run_now_method,
         held=held,
         now=now,

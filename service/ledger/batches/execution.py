@@ -1,7 +1,7 @@
-"""Batches: what a running one holds, and how it ends.
+"""Running batches: what they hold, and how they end.
 
-It completes with a version, is handed back as it was, or fails: tried again, split, put aside.
-Every end is written under the lease that the batch was claimed with (``claims``).
+A batch completes with a version, is handed back unchanged, or fails and is retried, split or put
+aside. Every end is written under the lease that the batch was claimed with (``claims``).
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from service.ledger.database.tables import Batch, BatchRecord, Erasure, Model, V
 from service.ledger.obligations import erasures
 from service.ledger.registry import versions
 
-#: Fence of a batch that is left to the trainings lane; leases begin at 1.
+#: Fence of a batch that was left to the trainings lane; fences of leases begin at 1.
 NOBODYS_FENCE = 0
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and after which pause a failing batch is tried again."""
+    """How often a failing batch is retried, and after which pause."""
 
     max_attempts: int
     backoff_seconds: float
 
     def pause(self, attempts: int) -> timedelta:
-        """Pause after that many failed attempts: doubled each time, ten minutes at most."""
+        """Return the pause after that many failed attempts: doubled each time, up to 10 minutes."""
         return timedelta(seconds=min(self.backoff_seconds * 2 ** max(0, attempts - 1), 600.0))
 
 
 def rows(session: Session, batch: Batch) -> list[int]:
-    """Return rows of the base version's training data that the batch forgets, ascending."""
+    """Return the rows of the base version's training data that the batch forgets, ascending."""
     known: list[int] | None = taken.find(session, _rows_key(batch))
     if known is not None:
         return known
@@ -53,7 +53,7 @@ def rows(session: Session, batch: Batch) -> list[int]:
 
 
 def keep_rows(session: Session, batch: Batch, found: Iterable[int]) -> None:
-    """Keep the rows of a batch that this transaction opens."""
+    """Cache the rows of a batch that this transaction opens."""
     taken.keep(session, _rows_key(batch), sorted(found))
 
 
@@ -64,10 +64,10 @@ def erasures_of(session: Session, batch: Batch) -> list[Erasure]:
 
 
 def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
-    """Return the batch that is run under this lease, which is locked from here on.
+    """Lock the batch that runs under this lease, and return it.
 
-    ``LeaseLost`` when it was taken over. Its model, its base version and the anchor are read with
-    it, and kept.
+    Raise ``LeaseLost`` when it was taken over. Its model, its base version and the anchor are read
+    with it and cached.
     """
     leases.hold(session, held)
     known: tuple[Any, ...] | None = taken.find(session, ("running batch", batch_id))
@@ -79,7 +79,7 @@ def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
             .join(Version, Version.id == Batch.base_version_id)
             .outerjoin(anchor, anchor.id == Version.anchor_id)
             .where(Batch.id == batch_id)
-            # Only whoever holds or revokes the lease changes a running batch.
+            # A running batch is only changed by the holder of the lease or whoever revokes it.
             .execution_options(populate_existing=True)
         )
         known = tuple(session.execute(wanted).one())
@@ -91,7 +91,7 @@ def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
 
 
 def lock(session: Session, batch: Batch, *, held: leases.Held) -> list[Erasure]:
-    """Lock a running batch's erasures and return them; ``LeaseLost`` when it was taken over."""
+    """Lock and return a running batch's erasures; raise ``LeaseLost`` when it was taken over."""
     running(session, batch.id, held=held)
     known: list[Erasure] | None = taken.find(session, _erasures_key(batch.id))
     if known is not None:
@@ -112,7 +112,7 @@ def complete(
 ) -> list[str]:
     """Complete the batch and its erasures with the version that is about to go live.
 
-    Called in the transaction that promotes the version, before the promotion. Returns the ids of
+    Call it in the transaction that promotes the version, before the promotion. Return the ids of
     the requests that had an erasure in it.
     """
     lock(session, batch, held=held)
@@ -173,8 +173,8 @@ def leave_to_training(
 ) -> None:
     """Leave the running batch to the trainings lane, with the methods that were tried already.
 
-    It stays the model's running batch, so no second one is formed beside it. Its fence is nobody's
-    until that lane claims it: what the present holder writes later is refused.
+    It stays the model's running batch, so no second one is formed beside it. Until that lane claims
+    it, its fence belongs to nobody, so later writes of the present holder are refused.
     """
     lock(session, batch, held=held)
     batch.trains = True
@@ -191,7 +191,7 @@ def leave_to_training(
 
 
 def is_last_attempt(session: Session, batch: Batch, *, retry: Retry) -> bool:
-    """Return whether the batch is put aside, or split, should it fail once more."""
+    """Return whether one more failure puts the batch aside or splits it."""
     return _attempts(batch, erasures_of(session, batch)) >= retry.max_attempts
 
 
@@ -206,14 +206,13 @@ def fail(
     lasting: bool = False,
     hopeless: bool = False,
 ) -> None:
-    """Record a failed attempt: pause and try again; after the last one split, or put aside.
+    """Record a failed attempt: retry after a pause; after the last one split, or put aside.
 
     ``lasting``: another attempt would end the same way, so this one is the last. ``hopeless``: so
     would one with fewer requests; all are put aside at once.
-
     A batch of several erasures that keeps failing is halved into two cohorts that are batched
-    apart from then on, so that in the end the poisonous one stands alone and is put aside for
-    review while the others complete.
+    separately from then on, so that finally the erasure that causes the failure is alone and is put
+    aside for review while the others complete.
     """
     # Before the erasures: one that is put aside changes its request too.
     leases.hold(session, held)
@@ -250,12 +249,12 @@ def fail(
 
 
 def _attempts(batch: Batch, members: Sequence[Erasure]) -> int:
-    """Return the attempts of the batch, plus the most that one of its erasures had before it."""
+    """Return the batch's attempts plus the largest number of its erasures' earlier attempts."""
     return batch.attempts + max((erasure.attempts for erasure in members), default=0)
 
 
 def _give_up_candidate(session: Session, batch: Batch, *, attempts: int, actor: str) -> None:
-    """Give up a new anchor that cannot catch up in that many attempts: the old version goes on."""
+    """Reject a new anchor after too many failed attempts; the old version stays live."""
     failed = session.scalar(
         select(func.count())
         .select_from(Batch)

@@ -1,17 +1,17 @@
-"""Holds: an exact version that lost too much accuracy waits for a person, or for the due date.
+"""Holds: an exact version that lost too much accuracy waits for approval, or for the due date.
 
-It was trained without the records, so nothing better can be had for them, and the deletion is due
-only later. Until then the version stays a candidate, its batch is ``held``, the version before it
-stays live, and no other batch of the model is formed. The hold ends
+It was trained without the records, so no method gives a better one, and the deletion is not due
+yet. Until then the version stays a candidate, its batch is ``held``, the previous version stays
+live, and no other batch of the model is formed. The hold ends
 
-- when somebody approves the version;
-- by itself, a margin before the first of the requests is due, or at once when the policy is changed
-  to hold nothing any more;
-- when another version that holds none of the records goes live: the batch is completed with it;
-- when production moved to a version that does hold them, or another method is asked for: the
+- when an operator approves the version;
+- by itself, a margin before the first of the requests is due, or at once when the policy no longer
+  holds such versions;
+- when another version without the records goes live: the batch is completed with it;
+- when production moved to a version that does hold them, or another method is requested: the
   erasures wait for the next batch again.
 
-All but the approval are seen at the next claim, under the model's lease; each is one transaction.
+All but the approval are checked at the next claim, under the model's lease; each is a transaction.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MARK = "accuracy_drop"
 
 
 class NotHeld(Conflict):
-    """There is nothing to approve about this version."""
+    """The version is not held, so it cannot be approved."""
 
     code = "not-held"
 
@@ -52,7 +52,7 @@ class NotHeld(Conflict):
 def until(session: Session, batch: Batch, policy: Policy) -> datetime | None:
     """Return when a hold of the batch would end by itself; None when it is not to be held.
 
-    A batch without requests of its own, of an anchor that catches up, has nobody to wait for.
+    A batch without requests of its own, of an anchor that catches up, has no due date to wait for.
     """
     if policy.on_accuracy_drop != "hold":
         return None
@@ -73,7 +73,7 @@ def hold(
     until: datetime,
     held: leases.Held,
 ) -> None:
-    """Keep the batch and its version as they are until somebody decides, or ``until``."""
+    """Hold the batch and its version until it is approved, or ``until``."""
     leases.hold(session, held)
     theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
     locks.requests(session, session.scalars(theirs).all())
@@ -86,7 +86,7 @@ def hold(
 
 
 def review(session: Session, model: Model, *, actor: str, now: datetime) -> None:
-    """Move the end of the model's hold to where its policy, which was changed, has it now."""
+    """Move the end of the model's hold to where its changed policy puts it."""
     batch = locked(session, model)
     if batch is None:
         return
@@ -105,7 +105,7 @@ def of(session: Session, model: Model) -> Batch | None:
 
 
 def due(now: datetime) -> Select[int, datetime]:
-    """Select of (model id, creation) of held batches that can be decided on."""
+    """Select (model id, creation) of held batches whose hold can end."""
     return (
         select(Batch.model_id, Batch.created_at)
         .join(Model, Model.id == Batch.model_id)
@@ -122,9 +122,9 @@ def due(now: datetime) -> Select[int, datetime]:
 
 
 def settle(session: Session, model: Model, *, held: leases.Held, now: datetime) -> bool:
-    """End the model's hold if it is time; whether a batch is still held.
+    """End the model's hold if it is time; return whether a batch is still held.
 
-    Called under the model's lease, before another batch is formed.
+    Call it under the model's lease, before another batch is formed.
     """
     batch = locked(session, model)
     if batch is None:
@@ -151,7 +151,7 @@ def settle(session: Session, model: Model, *, held: leases.Held, now: datetime) 
 def approve(
     session: Session, model: Model, version: Version, *, actor: str, now: datetime
 ) -> Version:
-    """Let a held version go live now; approving the live version again changes nothing."""
+    """Promote a held version now; approving the live version again changes nothing."""
     batch = locked(session, model)
     if batch is None or batch.version_id != version.id:
         if model.production_id == version.id:
@@ -185,10 +185,10 @@ def approve(
 def set_aside(
     session: Session, model: Model, version: Version, *, owes: bool, actor: str, now: datetime
 ) -> None:
-    """Leave a retrain that nobody asked for, and that lost accuracy, for somebody to approve.
+    """Leave an automatic retrain that lost accuracy for an operator to approve.
 
-    The live version is without everything that was to be forgotten: there is no date to keep. One
-    that owes deletions itself is not worth catching up and is rejected.
+    The live version holds no forgotten records, so there is no due date. A retrain that owes
+    deletions itself is rejected, since catching up would take another batch.
     """
     version.mark = MARK
     if owes:
@@ -207,7 +207,7 @@ def set_aside(
 def waits_aside(session: Session, model: Model, version: Version) -> bool:
     """Return whether the version is a retrain that was set aside, and nothing newer is live.
 
-    What steps from a later training than it is no worse, and nobody has to decide any more.
+    A version that steps from a later training replaces it, so no decision is needed any more.
     """
     return version.status == VersionStatus.PUBLISHED and was_set_aside(session, model, version)
 
@@ -215,7 +215,7 @@ def waits_aside(session: Session, model: Model, version: Version) -> bool:
 def was_set_aside(session: Session, model: Model, version: Version) -> bool:
     """Return whether the version is a retrain that was set aside, later than what is live.
 
-    Also when a deletion that came afterwards has retired it.
+    Also true when a later deletion has retired it.
     """
     if version.mark != MARK or version.training_run_id is None:
         return False
@@ -228,7 +228,7 @@ def was_set_aside(session: Session, model: Model, version: Version) -> bool:
 def release(
     session: Session, model: Model, batch: Batch, *, because: str, actor: str, now: datetime
 ) -> None:
-    """Give the held version up; the erasures wait for the next batch."""
+    """Give the held version up; its erasures wait for the next batch."""
     _say_why(session, batch, None)
     version = session.get_one(Version, batch.version_id)
     if version.status == VersionStatus.CANDIDATE:
@@ -237,7 +237,7 @@ def release(
 
 
 def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[int, str]:
-    """Return why versions of a model that lost accuracy wait, by their ids."""
+    """Return, by id, why versions of a model that lost accuracy wait."""
     aside = {
         version.id: "lost more accuracy than the policy allows and was not made live; approve it "
         "(POST …:approve), or improve the model's recipe"
@@ -259,7 +259,7 @@ def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[in
 
 
 def locked(session: Session, model: Model) -> Batch | None:
-    """Lock the model and, in the order of ``locks``, its held batch; return it, or None."""
+    """Lock the model and, in the order of ``locks``, its held batch; return it or None."""
     if of(session, model) is None:
         return None
     versions.lock(session, model)

@@ -1,8 +1,8 @@
-"""Leases: who may work on what, until when.
+"""Leases: the right of one worker to work on something until a time.
 
-A lease ends by itself when its holder stops renewing it. Each new holder gets a higher *fence*; a
-holder that was overtaken finds its fence outdated when it tries to write, so a slow worker can
-never undo or repeat the work of the one that replaced it, whatever the clocks say.
+A lease expires when its holder stops renewing it. Each new holder gets a higher *fence*; a former
+holder finds its fence outdated when it tries to write, so a slow worker can never undo or repeat
+the work of its successor, whatever the clocks say.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from service.ledger.database.tables import Lease
 
 
 class LeaseLost(Conflict):
-    """Another worker took over; whatever was computed under this lease must be dropped."""
+    """Another worker took over; results computed under this lease must be dropped."""
 
     code = "lease-lost"
 
 
 @dataclass(frozen=True)
 class Held:
-    """Proof of holding a lease: all that a write under it needs."""
+    """A held lease: everything that a write under it needs."""
 
     key: str
     owner: str
@@ -52,7 +52,7 @@ def of_ingest(dataset_id: int) -> str:
 def acquire(
     session: Session, key: str, *, owner: str, seconds: float, now: datetime
 ) -> Held | None:
-    """Take the lease if it is free or has run out; None while somebody else holds it."""
+    """Take the lease if it is free or expired; return None while another worker holds it."""
     until = now + timedelta(seconds=seconds)
     statement = inserts.upsert(session, Lease).values(key=key, owner=owner, until=until, fence=1)
     taking = statement.on_conflict_do_update(
@@ -69,7 +69,7 @@ def acquire(
 
 
 def is_free(session: Session, key: str, *, now: datetime) -> bool:
-    """Return whether the lease could be taken now; writes nothing, and promises nothing."""
+    """Return whether the lease could be taken now, without taking it."""
     taken_until = select(Lease.until).where(Lease.key == key, Lease.owner.is_not(None))
     until = session.scalar(taken_until)
     return until is None or until <= now
@@ -81,16 +81,16 @@ def renew(session: Session, held: Held, *, seconds: float, now: datetime) -> Non
 
 
 def hold(session: Session, held: Held) -> None:
-    """Lock the lease for the rest of the transaction; ``LeaseLost`` when it has a new holder.
+    """Lock the lease for the rest of the transaction; raise ``LeaseLost`` if it has a new holder.
 
-    Called first in every transaction that writes a result, so that two holders cannot both write.
+    Call it first in every transaction that writes a result, so that two holders cannot both write.
     """
     if taken.find(session, _key(held.key)) != held:
         _change(session, held, owner=held.owner)
 
 
 def release(session: Session, held: Held, *, now: datetime) -> None:
-    """Give the lease back; nothing happens when somebody else already has it."""
+    """Release the lease; do nothing if another worker has it."""
     taken.drop(session, _key(held.key))
     session.execute(
         update(Lease)
@@ -100,10 +100,10 @@ def release(session: Session, held: Held, *, now: datetime) -> None:
 
 
 def revoke(session: Session, key: str, *, now: datetime) -> None:
-    """Take the lease from whoever holds it: its holder can write nothing more.
+    """End a lease, so that its holder can write nothing more.
 
-    What it computes is killed when it next renews the lease. Nothing happens to a lease that nobody
-    ever took.
+    The holder's computation is killed when it next renews the lease. Do nothing if the lease was
+    never taken.
     """
     taken.drop(session, _key(key))
     session.execute(

@@ -1,4 +1,4 @@
-"""A model's next batch: the policy by which it closes, and closing it at once."""
+"""A model's next batch: change the policy by which it closes, or close it at once."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from service.ledger.registry.policy import MethodChoice, Policy
 def change_policy(
     session: Session, model: Model, changes: Mapping[str, Any], *, actor: str, now: datetime
 ) -> Model:
-    """Change fields of the policy; a batch that runs keeps what it began with.
+    """Change fields of the policy; a running batch keeps what it began with.
 
-    A batch that is held is held for as long as the new policy says.
-
-    Another method without options of its own starts from that method's defaults. It must be able
-    to do every kind of forgetting that was asked for already.
+    A held batch is held for as long as the new policy says. Another method without options of its
+    own starts from that method's defaults. It must be able to do every kind of forgetting that was
+    requested already.
     """
     standing.require_model(model)
     before = Policy.model_validate(model.policy).model_dump(mode="json")
@@ -35,7 +34,7 @@ def change_policy(
     if changes.get("method", merged["method"]) != merged["method"]:
         merged["options"] = {}
     for field, given in changes.items():
-        # These two have parts, and a part that is left out stays as it is as well.
+        # These two fields have parts; a part that is left out stays as it is as well.
         parts = field in ("drift", "approval")
         merged[field] = {**merged[field], **given} if parts else given
     kinds = _expected(session, model) if merged["method"] != before["method"] else set()
@@ -71,9 +70,9 @@ def run_now(
 ) -> tuple[str | None, dict[str, int]]:
     """Close the model's next batch without waiting.
 
-    Returns the method that it will use in place of the policy's, and what waits for it, per kind.
-    A method given here is used for that batch instead of the policy's, unless the batch has to be
-    exact: then only an exact one can be asked for.
+    Return the method that it will use in place of the policy's, and what waits for it, per kind. A
+    method given here is used for that batch instead of the policy's; if the batch must be exact,
+    only an exact method is accepted.
     """
     standing.require_model(model)
     if model.production_id is None:
@@ -112,7 +111,7 @@ def run_now(
 def _end_hold(
     session: Session, model: Model, *, method: str | None, actor: str, now: datetime
 ) -> None:
-    """Give up a held version for another method; refuse to hurry it without one."""
+    """Give up a held version for another method; raise ``Conflict`` if no method is given."""
     batch = holds.locked(session, model)
     if batch is None:
         return
@@ -130,9 +129,9 @@ def _end_hold(
 
 
 def _expected(session: Session, model: Model) -> set[str]:
-    """Return the kinds of forgetting that next batches must do, of unapproved requests too.
+    """Return the kinds of forgetting that next batches must do, also of unapproved requests.
 
-    A batch that runs counts: it may be handed back.
+    A running batch counts: it may be handed back.
     """
     unfinished = (
         select(DeletionRequest.kind)
@@ -152,7 +151,7 @@ def _expected(session: Session, model: Model) -> set[str]:
 
 
 def _require_log(session: Session, model: Model, method: str) -> None:
-    """Refuse a method that needs a log which was never kept, or is destroyed."""
+    """Refuse a method that needs an update log which was never kept, or is destroyed."""
     found = methods.get(session, method)
     if found is None or not found.requires("update_log"):
         return

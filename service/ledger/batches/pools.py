@@ -1,7 +1,7 @@
 """Pools: scores of earlier batches with which a small one is judged.
 
-They are those of the latest batches since the anchor, as many as hold the rows that a pool is to
-have. What lies further back is of use to nobody, until somebody rolls back.
+A pool has the latest batches since the anchor, as many as are needed for its number of rows. Older
+scores are not needed again unless production is moved back.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from service.ledger.database.tables import Artifact, Batch, Version
 from service.ledger.registry import lineage
 from service.ledger.registry.policy import Policy
 
-#: Forgotten rows that a pool is to have, or as many as the policy's gates ask for if that is more.
+#: Least number of forgotten rows in a pool; a policy's gates may require more.
 ROWS = 100
-#: Earlier batches that a pool takes them from, at most: the scores of each are a file to read.
+#: Largest number of earlier batches in a pool: the scores of each are a file to read.
 BATCHES = 400
 
 
 def rows_wanted(policy: Policy) -> int:
-    """Return the number of forgotten rows below which a batch is judged with earlier ones."""
+    """Return the number of forgotten rows below which a batch is pooled with earlier ones."""
     return max(ROWS, int(policy.gates.get("pool_below_rows", 0)))
 
 
 def scores(session: Session, version: Version, *, rows: int) -> Sequence[Artifact]:
     """Return scores of the batches up to ``version``, newest first, until they hold ``rows`` rows.
 
-    A class is forgotten towards another target: its rows say nothing about single records.
+    Batches that forgot a class are left out: their target differs from that of single records.
     """
     if rows <= 0 or not version.batches_since_anchor:
         return []
@@ -44,7 +44,7 @@ def scores(session: Session, version: Version, *, rows: int) -> Sequence[Artifac
             Artifact.destroyed_at.is_(None),
         )
         .order_by(Version.number.desc(), Artifact.id.desc())
-        # Each batch has a row at least.
+        # Each batch has at least one row.
         .limit(min(rows, BATCHES))
     )
     found: list[Artifact] = []

@@ -1,9 +1,9 @@
-"""Connections to PostgreSQL that do not wait for ever.
+"""Connections to PostgreSQL with a time limit on every wait.
 
-A network can go silent: it takes every byte and brings no answer, and no error either. The server
-cannot end a statement whose connection is lost, nor can TCP where something in between still
+A network can go silent: it accepts every byte and returns neither an answer nor an error. The
+server cannot end a statement whose connection is lost, nor can TCP if a middlebox still
 acknowledges. So each side has limits of its own: the server for statements, locks and idle
-transactions; TCP for packets that nobody acknowledges; and the client for every answer.
+transactions; TCP for unacknowledged packets; and the client for every answer.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from psycopg.errors import _WaitTimeout
 
 from service.settings import Settings
 
-#: What a client waits for an answer beyond the server's own limit of the statement.
+#: How much longer than the server's own limit of a statement a client waits for the answer.
 MARGIN_SECONDS = 1.0
 
-#: How long a pooled connection may take to show that it is still there.
+#: Time limit of the check that a pooled connection still answers.
 PING_SECONDS = 2.0
 
-#: A connection that answered so lately is not asked whether it is there.
+#: A connection that answered this recently is not checked.
 FRESH_SECONDS = 1.0
 
-#: For so long after a failed try the next ones fail at once: a server that is away is not waited
-#: for by one request after the other.
+#: Time after a failed attempt during which further attempts fail at once, so that requests do not
+#: wait for an unreachable server one after the other.
 CLOSED_SECONDS = 0.5
 
-#: Probes of an idle connection, this many seconds apart, before TCP gives it up.
+#: Number of probes of an idle connection, and seconds between them, before TCP gives it up.
 _PROBES, _PROBE_SECONDS = 3, 2
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to wait for what, in seconds; None: without limit."""
+    """Time limits in seconds; None: no limit."""
 
     connect_seconds: float = 5.0
     statement_seconds: float | None = 60.0
     lock_seconds: float | None = 60.0
-    #: After which PostgreSQL ends a transaction whose client says nothing.
+    #: After which PostgreSQL ends a transaction whose client is idle.
     idle_seconds: float = 60.0
-    #: After which a silent connection is probed, and unacknowledged bytes end it.
+    #: After which a silent connection is probed; unacknowledged bytes then end it.
     keepalive_seconds: float = 10.0
-    #: For a connection of the pool, when all are in use.
+    #: Wait for a pooled connection when all are in use.
     pool_seconds: float = 15.0
 
     @classmethod
     def of_requests(cls, settings: Settings) -> Self:
-        """Return what a request may wait for: together less than 15 seconds by default."""
+        """Return the limits of a request: together less than 15 seconds by default."""
         return cls(
             connect_seconds=settings.database_connect_seconds,
             statement_seconds=settings.database_statement_seconds,
@@ -67,7 +67,7 @@ class Limits:
 
     @classmethod
     def of_work(cls, settings: Settings) -> Self:
-        """Return what a worker may wait for."""
+        """Return the limits of a worker."""
         seconds = settings.database_work_seconds
         return cls(
             connect_seconds=settings.database_connect_seconds,
@@ -78,13 +78,13 @@ class Limits:
 
     @classmethod
     def of_bulk(cls, settings: Settings) -> Self:
-        """Return what a command may wait for that reads or moves everything there is."""
+        """Return the limits of a command that reads or moves whole tables."""
         seconds = settings.database_bulk_seconds
         return replace(cls.of_work(settings), statement_seconds=seconds, lock_seconds=seconds)
 
     @property
     def parameters(self) -> dict[str, int]:
-        """The parameters of libpq for a new connection."""
+        """Return libpq's parameters for a new connection."""
         return {
             "connect_timeout": max(2, round(self.connect_seconds)),
             "keepalives": 1,
@@ -96,7 +96,7 @@ class Limits:
 
     @property
     def settings(self) -> str:
-        """SQL that sets the server's own limits for the session."""
+        """Return SQL that sets the server's own limits for the session."""
         return "; ".join(
             f"SET {name} = {_milliseconds(seconds)}"
             for name, seconds in (
@@ -108,17 +108,17 @@ class Limits:
 
     @property
     def answer_seconds(self) -> float | None:
-        """What the client itself waits for an answer."""
+        """Return how long the client itself waits for an answer."""
         return None if self.statement_seconds is None else self.statement_seconds + MARGIN_SECONDS
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection that gives up waiting for the server's answer."""
+    """A connection that waits a limited time for the server's answer."""
 
-    #: What it waits for an answer, and goes back to when the pool takes it back.
+    #: Limit of a wait for an answer; restored when the connection returns to the pool.
     answer_seconds: float | None = None
     usual_answer_seconds: float | None = None
-    #: When it last did, on the monotonic clock.
+    #: When the server last answered, on the monotonic clock.
     answered_at = -math.inf
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
@@ -135,7 +135,7 @@ class Connection(psycopg.Connection[Any]):
 
     @contextmanager
     def answering_within(self, seconds: float | None) -> Iterator[Self]:
-        """Wait that long at most for each answer within the block."""
+        """Limit each wait for an answer within the block to ``seconds``."""
         before, self.answer_seconds = self.answer_seconds, seconds
         try:
             yield self
@@ -144,7 +144,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 class Door:
-    """Makes the connections of one engine; closed for a moment after a failed try."""
+    """Makes the connections of one engine; refuses for a moment after a failed attempt."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -164,7 +164,7 @@ class Door:
             raise
 
     def _connect(self, arguments: list[Any], parameters: dict[str, Any]) -> Connection:
-        # What the URL says of these outranks the limits.
+        # Parameters in the URL take precedence over the limits.
         made = Connection.connect(*arguments, **(self._limits.parameters | parameters))
         made.answer_seconds = self._limits.connect_seconds
         with made.cursor() as cursor:
@@ -177,7 +177,7 @@ class Door:
 def ping(connection: Any) -> bool:
     """Return whether a pooled connection still answers; raise the driver's error if it does not.
 
-    One that did a moment ago is taken to: asking would cost a busy process a round trip each time.
+    One that answered a moment ago is assumed to: checking would cost a round trip each time.
     """
     if time.monotonic() - connection.answered_at < FRESH_SECONDS:
         return True
@@ -194,5 +194,5 @@ def ping(connection: Any) -> bool:
 
 
 def _milliseconds(seconds: float | None) -> int:
-    # For PostgreSQL 0 is no limit at all.
+    # For PostgreSQL 0 means no limit.
     return 0 if seconds is None else max(1, round(seconds * 1000))

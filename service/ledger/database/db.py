@@ -28,11 +28,11 @@ from sqlalchemy.types import TypeDecorator
 from service.ledger.database import connections
 from service.ledger.database.connections import Limits
 
-#: How long a writer on SQLite waits for another one (milliseconds).
+#: How long a writer on SQLite waits for another writer (milliseconds).
 BUSY_TIMEOUT_MS = 15_000
 
-#: SQLite looks every tenth of a second, at the slowest, whether the other writer is done; twice
-#: that is enough also where the machine is busy.
+#: SQLite checks at least every tenth of a second whether the other writer is done; twice that is
+#: enough even on a busy machine.
 LOOK_SECONDS = 0.2
 
 #: Execution option that lets a read-only transaction on SQLite skip the write lock.
@@ -54,7 +54,7 @@ class Base(DeclarativeBase):
 
 
 class Instant(TypeDecorator[datetime]):
-    """A moment in UTC, time-zone aware on both databases (SQLite itself keeps no zone)."""
+    """A moment in UTC, time-zone aware on both databases (SQLite itself stores no zone)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -73,15 +73,15 @@ class Instant(TypeDecorator[datetime]):
 
 
 def now() -> datetime:
-    """Return this moment in UTC."""
+    """Return the present moment in UTC."""
     return datetime.now(UTC)
 
 
 def engine(url: str, *, pool_size: int = 20, limits: Limits | None = None) -> Engine:
     """Return an engine for ``url``; on SQLite with WAL and immediate write transactions.
 
-    On PostgreSQL nothing is waited for beyond the ``limits``. Errors of the engine do not quote the
-    values of a statement: they may identify a person.
+    On PostgreSQL every wait has one of the ``limits``. Errors of the engine do not quote the values
+    of a statement, which may identify a person.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -110,7 +110,7 @@ def engine(url: str, *, pool_size: int = 20, limits: Limits | None = None) -> En
 
     event.listen(made, "do_connect", connect)
     event.listen(made, "reset", _reset_limit)
-    # The dialect's own would wait for an answer as long as for any other statement.
+    # The dialect's own check would wait as long as for any other statement.
     made.dialect.do_ping = connections.ping  # type: ignore[assignment]  # the driver's own type
     return made
 
@@ -121,9 +121,9 @@ def session_factory(bound: Engine) -> sessionmaker[Session]:
 
 
 def among(column: Any, *values: str) -> ColumnElement[bool]:
-    """Return SQL: ``column IN (...)`` with the words written out, so that a partial index is used.
+    """Return SQL ``column IN (...)`` with literal values, so that a partial index can be used.
 
-    A statement that a connection has prepared is planned for whatever value may come.
+    A prepared statement is planned for any value of its parameters.
     """
     found: ColumnElement[bool] = column.in_([literal_column(f"'{value}'") for value in values])
     return found
@@ -137,9 +137,10 @@ def read_only(session: Session) -> Session:
 
 @contextmanager
 def together(session: Session) -> Iterator[None]:
-    """Wait once for all that a session bound to a connection writes in the block, and its commit.
+    """Wait once for everything that a session bound to a connection writes in the block.
 
-    On PostgreSQL the statements are sent one after the other, and what goes wrong is raised at the
+    On PostgreSQL the statements are sent in a pipeline, and errors are raised at the commit, with
+    which the block ends. Nothing can be read in the block. On SQLite there is nothing to wait for.
     commit, with which the block ends. Nothing can be read in it. On SQLite there is no waiting.
     """
     if session.get_bind().dialect.name != "postgresql":
@@ -150,17 +151,17 @@ def together(session: Session) -> Iterator[None]:
         with driver.pipeline():
             yield
     except BaseException:
-        # A commit that failed ends a transaction for SQLAlchemy, but not for the server, which
-        # stopped before it.
+        # After a failed commit SQLAlchemy considers the transaction ended, but the server, which
+        # stopped before the COMMIT, does not.
         if not driver.closed:
             driver.rollback()
         raise
 
 
 def take_time(connection: Connection, seconds: float | None) -> None:
-    """Let each statement of the running transaction take that long; None: without limit.
+    """Set the time limit of each statement in the running transaction; None: no limit.
 
-    For the few that may, such as migrations. Nothing happens on SQLite.
+    For the few statements that may take long, such as migrations. Does nothing on SQLite.
     """
     if connection.dialect.name != "postgresql":
         return
@@ -173,10 +174,10 @@ def take_time(connection: Connection, seconds: float | None) -> None:
 
 
 def give_way(bound: Engine, *, since: float) -> None:
-    """Let others write between two of many transactions; ``since`` (monotonic) they could.
+    """Let other writers in between two of many transactions; ``since`` (monotonic) they could.
 
-    SQLite wakes nobody: whoever waits for its one writer looks again every so often, and would
-    never find it free between transactions that follow at once.
+    SQLite does not wake waiting writers: they poll for the write lock, and would never find it free
+    between transactions that follow each other at once.
     """
     if bound.dialect.name == "sqlite":
         time.sleep(max(0.0, since + LOOK_SECONDS - time.monotonic()))
@@ -187,13 +188,13 @@ def _reset_limit(connection: Any, _record: Any, _state: Any) -> None:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    # The driver must not begin transactions on its own: a deferred BEGIN that later writes fails
-    # with "database is locked" under contention, whatever the busy timeout.
+    # The driver must not begin transactions itself: a deferred BEGIN that later writes fails with
+    # "database is locked" under contention, whatever the busy timeout.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     _write_ahead(cursor)
-    cursor.execute("PRAGMA synchronous = FULL")  # a 202 must survive the power going out
+    cursor.execute("PRAGMA synchronous = FULL")  # an accepted request must survive a power cut
     cursor.execute("PRAGMA foreign_keys = ON")
     # Overwrite deleted content inside the database file as well.
     cursor.execute("PRAGMA secure_delete = ON")
@@ -201,10 +202,10 @@ def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry)
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:
-    """Switch the file to its write-ahead log, which it remembers.
+    """Switch the file to its write-ahead log, which is a persistent setting.
 
-    Of several that open a new file at once one switches it; for the others SQLite does not wait as
-    it does for any other lock, so that they have to ask again.
+    If several processes open a new file at once, one switches it; SQLite's busy timeout does not
+    apply to the others, so that they have to retry.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":

@@ -1,7 +1,7 @@
-"""Rows of several tables inserted together: on PostgreSQL with one statement for all of them.
+"""Insert rows of several tables together: on PostgreSQL with one statement for all of them.
 
 The statement is the same for one row and for a thousand, so that the server and SQLAlchemy prepare
-it once, and the client waits for one answer: a group of requests spends its time waiting for them.
+it once, and there is one round trip: recording a group of requests is limited by round trips.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def write(session: Session, rows: Mapping[type[Base], Rows]) -> None:
-    """Insert rows into tables that refer to those before them only; empty ones are left out."""
+    """Insert rows; each table may only refer to earlier ones. Tables without rows are skipped."""
     given = {_table(kind): its for kind, its in rows.items() if its}
     if not given:
         return
@@ -38,14 +38,14 @@ def write(session: Session, rows: Mapping[type[Base], Rows]) -> None:
 
 
 def upsert(session: Session, kind: type[Base]) -> postgresql.Insert | sqlite.Insert:
-    """Return an ``INSERT`` that can say what becomes of a row whose key is there already."""
+    """Return an ``INSERT`` that supports an ``ON CONFLICT`` clause."""
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(kind)
     return sqlite.insert(kind)
 
 
 def values(row: Base) -> dict[str, Any]:
-    """Return an object's columns, to be inserted without the session's knowing the object."""
+    """Return an object's columns for an insert that bypasses the session's identity map."""
     return {name: getattr(row, name) for name in _names(type(row))}
 
 

@@ -1,4 +1,4 @@
-"""In which order a transaction locks rows. Whoever keeps to it can be part of no deadlock.
+"""The order in which a transaction locks rows. Transactions that keep to it cannot deadlock.
 
 1. leases
 2. datasets, by ascending id, in one of the ways of ``Hold``
@@ -9,19 +9,19 @@
 7. batches, versions, records and what belongs to them
 8. the head of the audit chain, at the commit (``audit.chain``)
 
-A transaction may leave steps out but takes what it needs in this order, and takes a row in the
-strongest way that it will need before anything that comes later: a lock is never strengthened.
-A foreign key is checked under a key-share lock on the row that it names, which every lock here
-but ``Hold.PUBLICATION`` lets pass.
+A transaction may leave steps out but must lock in this order, and must lock a row in the strongest
+mode that it will need before it locks anything later: a lock is never strengthened. A foreign key
+is checked under a key-share lock on the row that it names, which is compatible with every lock here
+but ``Hold.PUBLICATION``.
 
-Beside these there is the table of suppressions: ``suppressions.share`` comes before everything and
-waits for nobody but ``suppressions.hold``, which comes last before the head. Whoever holds it has
-locked one dataset in the way of ``REVISION`` at most, which nobody with a share waits for.
+There is also the lock on the table of suppressions: ``suppressions.share`` comes before everything
+and waits only for ``suppressions.hold``, which comes last before the head. Its holder has locked at
+most one dataset in the mode ``REVISION``, for which nobody with a share waits.
 
 What the transaction has locked already (``taken``) is neither locked nor read again, except under
 ``Hold.INTAKE``, which lets others change the row.
 
-On SQLite nothing is locked here: a writer already has the whole database.
+On SQLite nothing is locked here: a writer has locked the whole database.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from service.ledger.database.tables import Dataset, DeletionRequest, Model, Trai
 
 
 class Hold(StrEnum):
-    """What a transaction is safe from, on a dataset that it has locked in this way."""
+    """Modes of a lock on a dataset, and what they keep other transactions from doing."""
 
-    #: No other model of the dataset begins to hold records: who records requests. Beside others
-    #: of its kind and beside ``REVISION``.
+    #: For recording requests: no other model of the dataset begins to hold records. Compatible with
+    #: itself and with ``REVISION``.
     INTAKE = "FOR KEY SHARE"
-    #: Nobody else excludes records from training: who claims, or reads what is excluded. Beside
-    #: ``INTAKE``.
+    #: For claims, and for reading what is excluded: nobody else excludes records from training.
+    #: Compatible with ``INTAKE``.
     REVISION = "FOR NO KEY UPDATE"
-    #: Both: who starts a training, imports, or makes a model live that was not. Beside nobody.
+    #: For starting a training, importing, a model's first promotion: both. Compatible with nothing.
     PUBLICATION = "FOR UPDATE"
 
 
@@ -55,7 +55,7 @@ _OPTIONS: Mapping[Hold, dict[str, Any]] = {
     Hold.REVISION: {"key_share": True},
     Hold.PUBLICATION: {},
 }
-#: The ways that a lock stands for. Under ``INTAKE`` others may change the row: it is read again.
+#: Modes that a lock includes. Under ``INTAKE`` others may change the row, so it is read again.
 _STANDS_FOR: Mapping[Hold, Sequence[Hold]] = {
     Hold.INTAKE: (),
     Hold.REVISION: (Hold.INTAKE, Hold.REVISION),
@@ -64,23 +64,23 @@ _STANDS_FOR: Mapping[Hold, Sequence[Hold]] = {
 
 
 def datasets(session: Session, ids: Iterable[int], hold: Hold) -> Sequence[Dataset]:
-    """Lock datasets by ascending id and return them as they are then."""
+    """Lock datasets by ascending id and return them as they are under the lock."""
     return _rows(session, Dataset, Dataset.id, sorted(set(ids)), hold)
 
 
 def dataset(session: Session, dataset_id: int, hold: Hold) -> Dataset:
-    """Lock one dataset and return it as it is then."""
+    """Lock one dataset and return it as it is under the lock."""
     return datasets(session, [dataset_id], hold)[0]
 
 
 def named_datasets(session: Session, names: Iterable[str], hold: Hold) -> dict[str, Dataset]:
-    """Lock the datasets of these names that exist, by ascending id; by name."""
+    """Lock the datasets of these names that exist, by ascending id; return them by name."""
     wanted = select(Dataset).where(Dataset.name.in_(sorted(set(names)))).order_by(Dataset.id)
     return {found.name: found for found in session.scalars(_locked(wanted, hold))}
 
 
 def models(session: Session, ids: Iterable[int]) -> Sequence[Model]:
-    """Lock models by ascending id, so that policy and production stay, and return them."""
+    """Lock models by ascending id, so that policy and production cannot change; return them."""
     return _rows(session, Model, Model.id, sorted(set(ids)), Hold.REVISION)
 
 
@@ -92,12 +92,12 @@ def training_run(session: Session, run_id: str) -> TrainingRun:
 
 
 def requests(session: Session, ids: Iterable[str]) -> Sequence[DeletionRequest]:
-    """Lock deletion requests by ascending id, so that their states stay, and return them."""
+    """Lock deletion requests by ascending id, so that their states cannot change; return them."""
     return _rows(session, DeletionRequest, DeletionRequest.id, sorted(set(ids)), Hold.REVISION)
 
 
 def locked_dataset(session: Session, dataset_id: int) -> Dataset | None:
-    """Return the dataset if this transaction keeps others from excluding its records."""
+    """Return the dataset if this transaction has locked it against exclusions by others."""
     found: Dataset | None = taken.find(session, _key(Dataset, dataset_id, Hold.REVISION))
     return found
 

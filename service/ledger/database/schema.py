@@ -1,4 +1,4 @@
-"""The tables in the database, brought up to date by the migrations."""
+"""The database schema, brought up to date by the migrations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from service.errors import Unavailable
 from service.ledger.database import db
 
-#: Beside the packages, in a checkout and in an installation alike.
+#: Beside the packages, both in a checkout and in an installation.
 MIGRATIONS = Path(__file__).resolve().parents[3] / "migrations"
 
 #: Key of the advisory lock under which PostgreSQL is migrated ("unlearn" in ASCII).
@@ -40,13 +40,13 @@ def downgrade(database: Engine | str, *, revision: str) -> None:
 
 
 class NotMigrated(Unavailable):
-    """The database has no tables yet, or those of another version of this program."""
+    """The database has no tables yet, or those of another version of the program."""
 
     code = "not-migrated"
 
 
 def require(engine: Engine) -> None:
-    """Raise ``NotMigrated`` unless there is a database with the tables that this code knows."""
+    """Raise ``NotMigrated`` unless the database exists and has exactly this code's schema."""
     found = require_any(engine)
     if not found <= known_revisions():
         raise NotMigrated(
@@ -57,9 +57,9 @@ def require(engine: Engine) -> None:
 
 
 def require_any(engine: Engine) -> frozenset[str]:
-    """Raise ``NotMigrated`` unless there is a database of some version; its newest migrations."""
+    """Raise ``NotMigrated`` unless the database has some schema; return its newest migrations."""
     path = _file(engine.url)
-    if path is not None and not path.exists():  # to connect would make an empty one
+    if path is not None and not path.exists():  # connecting would create an empty file
         raise NotMigrated(
             f"there is no database at {path}; set UNLEARN_STATE_DIR to where it is, or make one "
             "with: unlearn migrate"
@@ -96,7 +96,7 @@ def known_heads() -> frozenset[str]:
 
 
 def lock(connection: Connection) -> None:
-    """Keep other migrations out until the connection's transaction ends, however long that is.
+    """Keep other migrations out until the connection's transaction ends, without a time limit.
 
     On SQLite nothing is needed: BEGIN IMMEDIATE already keeps every other writer out.
     """
@@ -107,14 +107,14 @@ def lock(connection: Connection) -> None:
 
 @contextmanager
 def begun(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in the transaction of a migration, which may rebuild tables.
+    """Yield a connection in a transaction for migrations, which may rebuild tables.
 
-    SQLite cannot change a column: a migration makes the table anew, copies the rows and drops the
-    old one, and the rows of other tables must not follow it. Keys are checked before the commit.
+    SQLite cannot change a column: a migration creates the table anew, copies the rows and drops the
+    old one, and must not cascade to other tables. Foreign keys are checked before the commit.
     """
     with engine.connect() as connection:
         sqlite = connection.dialect.name == "sqlite"
-        if sqlite:  # on the driver's own connection: within a transaction it would do nothing
+        if sqlite:  # on the driver's own connection: within a transaction it has no effect
             _on_driver(connection, "PRAGMA foreign_keys = OFF")
         try:
             with connection.begin():
@@ -132,7 +132,7 @@ def _on_driver(connection: Connection, statement: str) -> None:
 
 
 def make_directory(url: str) -> None:
-    """Make the directory of a SQLite file, so that the first start needs no set-up."""
+    """Create the directory of a SQLite file, so that the first start needs no setup."""
     path = _file(make_url(url))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

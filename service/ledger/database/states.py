@@ -1,4 +1,4 @@
-"""The states of everything that has a life, a sentence each, and the moves allowed between them."""
+"""The states of every kind of row, explained in a line each, and the allowed moves between them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class IllegalMove(Conflict):
 
 
 class DatasetStatus(StrEnum):
-    """A dataset from the first byte to use."""
+    """A dataset, from accepted to destroyed."""
 
     INGESTING = "ingesting"  # accepted; a worker reads the source
     READY = "ready"  # every row is in the store and has a record
-    FAILED = "failed"  # the source was refused; nothing of it was kept
-    WITHDRAWN = "withdrawn"  # taken back; nothing is served, its rows are being overwritten
+    FAILED = "failed"  # the source was refused; nothing of it is stored
+    WITHDRAWN = "withdrawn"  # out of service for good; its rows are being overwritten
     PURGED = "purged"  # every row is overwritten and removed; the name remains as history
 
 
 class ModelStatus(StrEnum):
-    """A model as its owner sees it; worked out from its row."""
+    """A model as its owner sees it; derived from its row."""
 
     PREPARING = "preparing"  # a worker has not built the network yet
-    READY = "ready"  # it can be trained and forgotten from
+    READY = "ready"  # it can be trained and unlearned
     INVALID = "invalid"  # the network cannot be built; the error says why
-    WITHDRAWN = "withdrawn"  # taken back by an operator; nothing is served, trained or imported
+    WITHDRAWN = "withdrawn"  # out of service for good; never served, trained or imported again
     PURGED = "purged"  # all its versions are destroyed; the rows remain as history
 
 
@@ -50,7 +50,7 @@ class RunStatus(StrEnum):
     RUNNING = "running"  # a worker holds its lease
     COMPLETED = "completed"  # its version is registered
     FAILED = "failed"  # gave up after its last attempt; the error says why
-    CANCELLED = "cancelled"  # stopped because nobody wants it; what it had reached is destroyed
+    CANCELLED = "cancelled"  # stopped on request; its kept state is destroyed
 
 
 class VersionStatus(StrEnum):
@@ -60,7 +60,7 @@ class VersionStatus(StrEnum):
     PUBLISHED = "published"  # is, or may become again, the production version
     REJECTED = "rejected"  # verification failed, or the import was refused; never promoted
     RETIRED = "retired"  # carries erased data; no longer served
-    WITHDRAWN = "withdrawn"  # taken back by an operator; no longer served
+    WITHDRAWN = "withdrawn"  # out of service for good, by an operator
     PURGED = "purged"  # the weights are destroyed; the row remains as history
 
 
@@ -72,9 +72,9 @@ class RequestStatus(StrEnum):
     PROCESSING = "processing"  # at least one erasure was claimed; can no longer be cancelled
     COMPLETED = "completed"  # no live model and no stored row holds the records any more
     NO_MATCH = "no_match"  # nothing in the dataset matched; nothing to do
-    CANCELLED = "cancelled"  # taken back by its client before it was claimed
+    CANCELLED = "cancelled"  # by its client, before it was claimed
     DENIED = "denied"  # refused by the person asked to approve
-    NEEDS_REVIEW = "needs_review"  # kept failing on its own; to be retried, or its model withdrawn
+    NEEDS_REVIEW = "needs_review"  # failed repeatedly, alone; retry it, or withdraw its model
 
 
 class ErasureStatus(StrEnum):
@@ -104,7 +104,7 @@ REQUEST_MOVES: Mapping[RequestStatus, frozenset[RequestStatus]] = {
             RequestStatus.ACCEPTED,
             RequestStatus.DENIED,
             RequestStatus.CANCELLED,
-            RequestStatus.PROCESSING,  # its dataset is withdrawn: the rows go in any case
+            RequestStatus.PROCESSING,  # its dataset is withdrawn: the rows are destroyed anyway
         }
     ),
     RequestStatus.ACCEPTED: frozenset(
@@ -153,7 +153,7 @@ DATASET_MOVES: Mapping[DatasetStatus, frozenset[DatasetStatus]] = {
         {DatasetStatus.READY, DatasetStatus.FAILED, DatasetStatus.WITHDRAWN}
     ),
     DatasetStatus.READY: frozenset({DatasetStatus.WITHDRAWN}),
-    # Added again under its name; nothing of what was refused is kept.
+    # Created again under its name; nothing of the refused source is kept.
     DatasetStatus.FAILED: frozenset({DatasetStatus.INGESTING, DatasetStatus.WITHDRAWN}),
     DatasetStatus.WITHDRAWN: frozenset({DatasetStatus.PURGED}),
     DatasetStatus.PURGED: frozenset(),
@@ -168,7 +168,7 @@ BATCH_MOVES: Mapping[BatchStatus, frozenset[BatchStatus]] = {
 
 RUN_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
-    # Running again: the worker before did not come back.
+    # Running again: the previous worker did not return.
     RunStatus.RUNNING: frozenset(
         {
             RunStatus.RUNNING,
@@ -189,7 +189,7 @@ INSPECTION_MOVES: Mapping[InspectionStatus, frozenset[InspectionStatus]] = {
     InspectionStatus.REFUSED: frozenset(),
 }
 
-#: The moves of what a check found not forgotten (``reconciler``), and of nobody else.
+#: Moves of requests that a check found not done; only the reconciler makes them.
 REOPENED_REQUESTS: Mapping[RequestStatus, frozenset[RequestStatus]] = {
     RequestStatus.COMPLETED: frozenset({RequestStatus.PROCESSING})
 }
@@ -197,7 +197,7 @@ REOPENED_ERASURES: Mapping[ErasureStatus, frozenset[ErasureStatus]] = {
     ErasureStatus.COMPLETED: frozenset({ErasureStatus.PENDING})
 }
 
-#: Requests in these states will not change any more, unless they are opened again.
+#: States in which requests do not change any more, unless the reconciler opens them again.
 REQUEST_ENDS = frozenset(status for status, nexts in REQUEST_MOVES.items() if not nexts)
 
 

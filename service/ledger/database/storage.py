@@ -1,4 +1,4 @@
-"""Faults of the disk that the database lies on, told apart from a database that does not answer."""
+"""Faults of the database's disk, distinguished from a database that does not answer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
 
-#: Free bytes below which a SQLite file's disk counts as full: a commit may need that much.
+#: Free bytes below which the disk of a SQLite file counts as full: a commit may need that much.
 LEAST_FREE_BYTES = 1 << 20
 
-#: How long a fault that a statement met is remembered: the next one may be a while off.
+#: How long a fault of a statement is remembered: the next statement may come much later.
 REMEMBERED_SECONDS = 30.0
 
 
@@ -23,7 +23,7 @@ class Fault(StrEnum):
 
     FULL = "full"
     READ_ONLY = "read_only"
-    FAULTY = "faulty"  # it answers with errors of its own
+    FAULTY = "faulty"  # it reports input/output errors
 
 
 #: What happened, what still works and what to do.
@@ -45,7 +45,7 @@ _CODES = {13: Fault.FULL, 8: Fault.READ_ONLY, 10: Fault.FAULTY}
 
 
 def fault(error: BaseException | None) -> Fault | None:
-    """Return what is wrong with the disk, if it is that which an error of the database says."""
+    """Return the disk's fault if the database error reports one, else None."""
     said: Any = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(said, "sqlstate", None)
     if state is not None:
@@ -63,7 +63,7 @@ class Watch:
         event.listen(engine, "handle_error", self._notice)
 
     def seen(self) -> Fault | None:
-        """Return the fault that was met lately, or that the disk shows now."""
+        """Return the fault that was met recently, or that the disk shows now."""
         met = self._met
         if met is not None and time.monotonic() - met[1] < REMEMBERED_SECONDS:
             return met[0]
@@ -76,7 +76,7 @@ class Watch:
 
 
 def _of_file(engine: Engine) -> Fault | None:
-    """Return what the file system of a SQLite file says of itself."""
+    """Return the fault that the file system of a SQLite file shows, or None."""
     name = engine.url.database
     if engine.dialect.name != "sqlite" or not name or not Path(name).exists():
         return None

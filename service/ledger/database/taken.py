@@ -1,9 +1,9 @@
-"""What a session's transaction has locked or made, so that it locks and reads nothing twice.
+"""A cache of what a session's transaction has locked or made, so that nothing is read twice.
 
-What is kept here is true until the transaction ends, because nobody else can change it: a row
-under a lock that lets no writer pass, a row that no other transaction sees yet, a lease that is
-held. Everything is forgotten at the end of the transaction, and when a savepoint is rolled back,
-which gives up the locks that were taken within it.
+Cached objects stay valid until the transaction ends, because nobody else can change them: a row
+under a lock that excludes writers, a row that no other transaction sees yet, a held lease. The
+cache is cleared at the end of the transaction, and when a savepoint is rolled back, which releases
+the locks that were taken within it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Key = tuple[Hashable, ...]
 
 
 def keep(session: Session, key: Key, thing: Any) -> None:
-    """Keep a thing until the transaction ends, in place of what was kept under the key."""
+    """Cache an object until the transaction ends; replace what the key had."""
     session.info.setdefault(_TAKEN, {})[key] = thing
 
 
 def find(session: Session, key: Key) -> Any:
-    """Return what was kept under the key, or None; no row that has left the session."""
+    """Return the object cached under the key, or None; never a row that has left the session."""
     thing = session.info.get(_TAKEN, {}).get(key)
     if thing is None:
         return None
@@ -35,7 +35,7 @@ def find(session: Session, key: Key) -> Any:
 
 
 def drop(session: Session, key: Key) -> None:
-    """Forget what was kept under the key."""
+    """Remove the object cached under the key."""
     session.info.get(_TAKEN, {}).pop(key, None)
 
 

@@ -1,1 +1,1 @@
-"""Withdrawals and purges: what is destroyed for good."""
+"""Withdrawals and purges: destroy for good."""

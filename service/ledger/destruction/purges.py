@@ -1,8 +1,8 @@
-"""Purges of weights: which versions are to be destroyed, with all that was kept beside them.
+"""Purges: which versions are to be destroyed, with all their internal state.
 
-The weights of an anchor are internal state while a live version still steps from them: they stay
-until the chain ends with the next training, or is withdrawn. A withdrawn model is purged with its
-last version. How a dataset goes is in ``removals``.
+The weights of an anchor are internal state while a live version still steps from them: they are
+kept until the chain ends with the next training, or is withdrawn. A withdrawn model is purged with
+its last version. Datasets are removed in ``removals``.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from service.ledger.registry.policy import Policy
 Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-#: States of a version that no batch starts from any more.
+#: States of a version from which no batch starts any more.
 _OVER = (VersionStatus.RETIRED, VersionStatus.REJECTED, VersionStatus.WITHDRAWN)
 
 
 def due(session: Session, *, now: datetime) -> list[int]:
-    """Return ids of the versions to destroy: their window is over and nothing live needs them.
+    """Return ids of the versions to destroy: their time is over and nothing live needs them.
 
-    Withdrawn and retired ones, those that a batch made and its verification rejected, and imports
-    that were refused: they may still carry what they were to forget, and are never promoted.
+    Withdrawn and retired versions, those that a batch made and its verification rejected, and
+    refused imports: they may still contain what they were to forget, and are never promoted.
     """
     models = session.execute(select(Model.id, Model.policy, Model.production_id)).all()
     windows: dict[timedelta, list[int]] = {}
@@ -52,7 +52,7 @@ def due(session: Session, *, now: datetime) -> list[int]:
     wanted = [
         select(Version.id).where(which, Version.model_id.in_(model_ids))
         for window, model_ids in windows.items()
-        # Apart: of the retired ones an index has those whose time has come.
+        # Two queries: for the retired versions an index has those that are due.
         for which in (_retired(until=now - window), _given_up(now=now, until=now - window))
     ]
     over = session.scalars(union_all(*wanted)).all()
@@ -69,7 +69,7 @@ def _retired(*, until: datetime) -> ColumnElement[bool]:
 
 
 def _given_up(*, now: datetime, until: datetime) -> ColumnElement[bool]:
-    """Return SQL: ``Version`` was made and rejected, or withdrawn, by then; or is to go now."""
+    """Return SQL: ``Version`` was rejected, or withdrawn, by then; or is to be purged now."""
     withdrawn = and_(
         db.among(Version.status, VersionStatus.WITHDRAWN),
         or_(
@@ -90,7 +90,7 @@ def _given_up(*, now: datetime, until: datetime) -> ColumnElement[bool]:
 
 
 def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:
-    """Return (kind, digest) of the files that the version alone has."""
+    """Return (kind, digest) of the files that belong to this version alone."""
     files: list[tuple[Kind, str]] = []
     shared = session.scalar(
         select(Version.id)
@@ -115,7 +115,7 @@ def record(
     actor: str,
     now: datetime,
 ) -> None:
-    """Record that the files are gone: the row stays, with the signed receipt in the chain."""
+    """Record that the files are destroyed: the row stays, with the signed receipt in the chain."""
     machines.versions.move(version, VersionStatus.PURGED)
     version.purged_at = now
     _destroyed(session, _artifacts(session, version), now=now)
@@ -124,9 +124,9 @@ def record(
 
 
 def models_with_superseded(session: Session) -> list[int]:
-    """Return ids of the models with running sums that no batch starts from any more.
+    """Return ids of models with running sums from which no batch starts any more.
 
-    Scores that no pool takes any more are looked for with them: each batch leaves both.
+    Scores that no pool uses any more are found with them: each batch leaves both.
     """
     return list(session.scalars(_old_sums().with_only_columns(Version.model_id).distinct()))
 
@@ -134,9 +134,9 @@ def models_with_superseded(session: Session) -> list[int]:
 def superseded(session: Session, model: Model) -> dict[int, list[int]]:
     """Return ids of the model's artifacts that no batch needs any more, by version.
 
-    Running sums of versions that were withdrawn or rejected: the next batch has its own of the
-    live version, or of one that somebody rolled back to. And the scores that lie before the pool
-    of every version that a batch may start from.
+    Running sums of withdrawn or rejected versions: the next batch uses those of the live version,
+    or of one to which production was moved back. And scores that are older than the pool of every
+    version from which a batch may start.
     """
     sums = session.scalars(_old_sums().where(Version.model_id == model.id).order_by(Artifact.id))
     found: dict[int, list[int]] = {}
@@ -162,7 +162,7 @@ def _old_sums() -> Select[Any]:
 
 
 def files_of(session: Session, artifact_ids: Sequence[int]) -> list[tuple[Kind, str]]:
-    """Return (kind, digest) of these artifacts' files, but for those that another one shares."""
+    """Return (kind, digest) of these artifacts' files, without those that others share."""
     going = session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids))).all()
     return _unshared(session, going)
 
@@ -185,7 +185,7 @@ def record_state(
 
 
 def finished_models(session: Session) -> Sequence[Model]:
-    """Return withdrawn models, not yet marked as purged, of which every version is destroyed."""
+    """Return withdrawn models, not yet marked as purged, all of whose versions are destroyed."""
     standing = exists().where(Version.model_id == Model.id, Version.status != VersionStatus.PURGED)
     return session.scalars(
         select(Model)
@@ -195,7 +195,7 @@ def finished_models(session: Session) -> Sequence[Model]:
 
 
 def versions_of(session: Session, model: Model) -> list[dict[str, Any]]:
-    """Return numbers, digests and ends of the model's versions, for its receipt."""
+    """Return numbers, digests and purge times of the model's versions, for its receipt."""
     rows = session.scalars(
         select(Version).where(Version.model_id == model.id).order_by(Version.number)
     )
@@ -210,7 +210,7 @@ def record_model(
     """Mark the model as purged; put the signed receipt into the chain."""
     [model] = locks.models(session, [model.id])
     if model.purged_at is not None:
-        return  # another worker was quicker
+        return  # another worker did it first
     model.purged_at = now
     session.flush()
     _say(session, chain.Action.MODEL_PURGED, f"model:{model.name}", receipt, actor=actor)
@@ -250,7 +250,7 @@ def _say(
 
 
 def _unshared(session: Session, going: Sequence[Artifact]) -> list[tuple[Kind, str]]:
-    """Return (kind, digest) of the files that no artifact but these has."""
+    """Return (kind, digest) of the files that only these artifacts refer to."""
     shared = session.scalars(
         select(Artifact.digest).where(
             Artifact.digest.in_([one.digest for one in going]),
@@ -262,7 +262,7 @@ def _unshared(session: Session, going: Sequence[Artifact]) -> list[tuple[Kind, s
 
 
 def _old_scores(session: Session, model: Model) -> list[Artifact]:
-    """Return scores of withdrawn versions of the model that no pool takes any more."""
+    """Return scores of withdrawn versions of the model that no pool uses any more."""
     rows = pools.rows_wanted(Policy.model_validate(model.policy))
     usable = session.scalars(
         select(Version).where(
@@ -288,8 +288,8 @@ def _old_scores(session: Session, model: Model) -> list[Artifact]:
 def _artifacts(session: Session, version: Version) -> Sequence[Artifact]:
     theirs = Version.id == version.id
     if version.id == version.anchor_id:
-        # With the anchor goes what its purged successors had to leave behind, and, once another
-        # chain is live, what published ones keep: sums over forgotten rows, of use to nobody.
+        # With the anchor go what its purged successors had to leave behind and, once another chain
+        # is live, the running sums of published versions, which nothing needs any more.
         left = Version.anchor_id == version.id
         if _chain_lives(session, version):
             left = and_(left, Version.status == VersionStatus.PURGED)
@@ -299,7 +299,7 @@ def _artifacts(session: Session, version: Version) -> Sequence[Artifact]:
         Artifact.destroyed_at.is_(None),
     )
     if _chain_lives(session, version):
-        # Small batches are judged together with earlier ones: their scores go with the chain.
+        # Small batches are pooled with earlier ones, so scores go with the chain.
         wanted = wanted.where(Artifact.kind != "scores")
     return session.scalars(wanted).all()
 
@@ -322,7 +322,7 @@ def _is_base(session: Session, version_id: int) -> bool:
 
 
 def _kind(artifact: Artifact) -> Kind:
-    # References are weights like any other, stored among the checkpoints.
+    # References are weights, stored among the checkpoints.
     return "checkpoints" if artifact.kind == "references" else artifact.kind  # type: ignore[return-value]  # the table's kinds are the store's
 
 

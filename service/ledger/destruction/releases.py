@@ -1,4 +1,4 @@
-"""Deletion requests whose holder was withdrawn: nothing is left that could be unlearned.
+"""Complete deletion requests whose model or dataset was withdrawn: nothing is left to unlearn.
 
 The caller has locked dataset and models (``locks``), and no batch of the models runs.
 """
@@ -19,7 +19,7 @@ from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, Mo
 from service.ledger.obligations import erasures
 from service.ledger.selection import naming
 
-#: Requests that have not ended.
+#: States of requests that have not ended.
 OPEN = (
     RequestStatus.AWAITING_APPROVAL,
     RequestStatus.ACCEPTED,
@@ -31,9 +31,9 @@ _Thing = TypeVar("_Thing")
 
 
 def lock(session: Session, models: Sequence[int], *, dataset: Dataset | None = None) -> None:
-    """Lock the requests that still ask something of the models, or of the dataset's rows.
+    """Lock the requests with open erasures on the models, or on the dataset's rows.
 
-    Before any of their erasures.
+    Call it before any of their erasures is locked.
     """
     wanted = select(Erasure.request_id).where(
         Erasure.model_id.in_(models), Erasure.status.in_(erasures.OPEN)
@@ -53,9 +53,9 @@ def lock(session: Session, models: Sequence[int], *, dataset: Dataset | None = N
 
 
 def of_model(session: Session, model: Model, *, actor: str, now: datetime) -> int:
-    """Complete the open erasures of a model of which nothing is live; how many there were.
+    """Complete the open erasures of a model of which nothing is live; return how many there were.
 
-    What a request still asks of other models goes on, and can be cancelled as long as no worker has
+    A request's erasures on other models go on, and it can be cancelled as long as no worker has
     begun with it.
     """
     left = session.scalars(
@@ -71,9 +71,9 @@ def of_model(session: Session, model: Model, *, actor: str, now: datetime) -> in
 
 
 def of_dataset(session: Session, dataset: Dataset, *, actor: str) -> int:
-    """Begin every open request that waits for nothing but the dataset's rows; how many there were.
+    """Begin every open request that only waits for the dataset's rows; return how many there were.
 
-    They complete once these are overwritten. The dataset is marked as withdrawn already.
+    They complete once these are overwritten. The dataset is already marked as withdrawn.
     """
     waiting = sorted(
         session.scalars(
@@ -91,7 +91,7 @@ def of_dataset(session: Session, dataset: Dataset, *, actor: str) -> int:
 
 
 def _ends_with(dataset: Dataset) -> ColumnElement[bool]:
-    """Return SQL: ``DeletionRequest`` is over every dataset, and this was the last that stands."""
+    """Return SQL: ``DeletionRequest`` is over every dataset, and this was the last in service."""
     standing = exists().where(
         RequestDataset.request_id == DeletionRequest.id,
         Dataset.id == RequestDataset.dataset_id,
@@ -101,7 +101,7 @@ def _ends_with(dataset: Dataset) -> ColumnElement[bool]:
 
 
 def _everywhere(dataset: Dataset) -> ColumnElement[bool]:
-    """Return SQL: ``DeletionRequest`` is over every dataset and met something in this one."""
+    """Return SQL: ``DeletionRequest`` is over every dataset and matched records in this one."""
     return exists().where(
         RequestDataset.request_id == DeletionRequest.id, RequestDataset.dataset_id == dataset.id
     )
@@ -118,7 +118,7 @@ def _complete(session: Session, model: Model, shares: Sequence[Erasure], *, now:
     for share in shares:
         request, rest = requests[share.request_id], elsewhere.get(share.request_id, set())
         if request.status == RequestStatus.ACCEPTED and rest:
-            session.delete(share)  # nobody has begun with it: it is asked of the others alone
+            session.delete(share)  # not begun: the request now concerns the other models alone
             continue
         erasures.complete(share, version_id=None, now=now)
         completed.append(request.id)
@@ -148,7 +148,7 @@ def _elsewhere(
 
 
 def _begin(requests: Iterable[DeletionRequest]) -> None:
-    """Let them be cancelled no longer."""
+    """Mark the requests as processing, so that they cannot be cancelled any more."""
     for request in requests:
         if request.status != RequestStatus.PROCESSING:
             machines.requests.move(request, RequestStatus.PROCESSING)

@@ -1,7 +1,7 @@
-"""Removals: how the rows of a withdrawn dataset go, from the files and from the ledger.
+"""Removals: destroy the rows of a withdrawn dataset in the files and in the ledger.
 
-The array is destroyed first; then every record loses what identified it and counts as overwritten,
-which ends the requests that waited for it; then the dataset is purged, with a signed receipt.
+The array is destroyed first; then every record loses its identifiers and counts as overwritten,
+which completes the requests that waited for it; then the dataset is purged, with a signed receipt.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ROWS_AT_ONCE = 10_000
 
 
 def blank(session: Session, dataset_id: int, *, first: int, marker: str, now: datetime) -> bool:
-    """Take from ``ROWS_AT_ONCE`` records what identified them; whether there were any.
+    """Remove the identifiers of ``ROWS_AT_ONCE`` records; return whether there were any.
 
-    Their raw rows are destroyed. The new record ids begin with ``marker``, which nobody can have
-    used as an id of their own; doing it again with another marker is harmless.
+    Their raw rows are destroyed. The new record ids begin with ``marker``, which no client can have
+    used as an id; repeating it with another marker is harmless.
     """
     changed = session.execute(
         update(Record)
@@ -51,7 +51,7 @@ def record(
     """Mark the dataset as purged; put the signed receipt into the chain."""
     dataset = locks.dataset(session, dataset_id, locks.Hold.REVISION)
     if dataset.status != DatasetStatus.WITHDRAWN:
-        return  # another worker was quicker
+        return  # another worker did it first
     machines.datasets.move(dataset, DatasetStatus.PURGED)
     dataset.purged_at = now
     dataset.array_key = None

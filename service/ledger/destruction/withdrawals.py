@@ -1,11 +1,11 @@
-"""Withdrawals: an operator takes back a version, a model or a dataset for good.
+"""Withdrawals: an operator takes a version, a model or a dataset out of service for good.
 
-From that transaction on nothing of it is served, trained or imported, and nothing brings it back.
-Workers destroy it later (``purges``). Whoever computes on it is stopped by taking its leases away:
-its computation is killed at the next renewal, and what it wants to write is refused.
+From that transaction on it is never served, trained or imported, and this cannot be undone. Workers
+destroy it later (``purges``). Workers that compute on it are stopped by revoking their leases: the
+computation is killed at the next renewal, and its writes are refused.
 
-A model of which nothing is live holds nothing that could be asked for: its open erasures are
-complete, and versions that still carry the records are retired as after any other erasure.
+A model of which nothing is live holds nothing that could be deleted: its open erasures are
+complete, and versions that still contain the records are retired as after any other erasure.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
 from service.ledger.training import runs
 
-#: When the weights are destroyed: after the policy's window, or as soon as a worker comes to it.
+#: When the weights are destroyed: after the policy's window, or as soon as possible.
 Purge = Literal["after_window", "now"]
 
-#: What becomes of models that are not withdrawn when their dataset is.
+#: What happens to models in service when their dataset is withdrawn.
 Models = Literal["keep", "withdraw"]
 
 _GONE = (VersionStatus.WITHDRAWN, VersionStatus.PURGED)
@@ -57,9 +57,9 @@ def withdraw_version(
     actor: str,
     now: datetime,
 ) -> None:
-    """Take a version back; the model goes on with ``successor``, or with nothing, if it was live.
+    """Withdraw a version; if it was live, ``successor`` goes live, or nothing.
 
-    Of a version that is withdrawn already only the purge is brought forward.
+    If it is withdrawn already, only its purge is brought forward.
     """
     in_use = _in_use(session, model, version)
     if in_use:
@@ -89,9 +89,9 @@ def withdraw_version(
 def withdraw_model(
     session: Session, model: Model, *, purge: Purge = "after_window", actor: str, now: datetime
 ) -> None:
-    """Take a model back with all its versions; what runs on it is stopped.
+    """Withdraw a model with all its versions, and stop what runs on it.
 
-    Of a model that is withdrawn already only the purge is brought forward.
+    If it is withdrawn already, only its purge is brought forward.
     """
     _revoke(session, [model], now=now)
     _lock(session, model)
@@ -109,10 +109,10 @@ def withdraw_dataset(
     actor: str,
     now: datetime,
 ) -> None:
-    """Take a dataset back, and with it, if asked, its models; workers overwrite every row.
+    """Withdraw a dataset and, if requested, its models; workers overwrite every row.
 
-    Its open requests need nothing else any more. ``ModelsInUse`` names the models that are in the
-    way. Of a dataset that is withdrawn already only the purge of its models is brought forward.
+    Its open requests then only wait for that. Raise ``ModelsInUse`` with the names of models in
+    service. If it is withdrawn already, only the purge of its models is brought forward.
     """
     leases.revoke(session, leases.of_ingest(dataset.id), now=now)
     if models == "withdraw":
@@ -198,14 +198,14 @@ def _models(session: Session, dataset: Dataset) -> Sequence[Model]:
 
 
 def _revoke(session: Session, models: Sequence[Model], *, now: datetime) -> None:
-    """Stop whoever works on the models; first of all, for leases come before other locks."""
+    """Revoke the leases on the models; call it first, as leases come before other locks."""
     ids = [model.id for model in models]
     running = session.scalars(
         select(TrainingRun.id)
         .where(TrainingRun.model_id.in_(ids), TrainingRun.status.in_(runs.ACTIVE))
         .order_by(TrainingRun.id)
     ).all()
-    # In the order in which a finished training takes the two.
+    # In the order in which a finished training takes the two leases.
     for run_id in running:
         leases.revoke(session, leases.of_run(run_id), now=now)
     for model_id in ids:
@@ -302,7 +302,7 @@ def _take_back(
 
 
 def _bring_forward(going: Sequence[Version], model: Model, purge: Purge, *, now: datetime) -> None:
-    """Set when the versions are destroyed, never later than was said before."""
+    """Set when the versions are destroyed, never later than was set before."""
     window = timedelta(seconds=Policy.model_validate(model.policy).purge_after_seconds)
     for version in going:
         if version.status != VersionStatus.WITHDRAWN:

@@ -1,1 +1,1 @@
-"""What each model, and each dataset, has still to forget."""
+"""What each model and each dataset still has to forget."""

@@ -1,4 +1,4 @@
-"""Erasures: one request's share of the work on one model, and the request's own end."""
+"""Erasures, one request's share of the work on one model, and the completion of requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> Non
     ).all()
     if len(claimed) != len(members):
         raise IllegalMove("an erasure of this batch does not wait for one any more")
-    # One that needs review for another model stays so: only its retry may change that.
+    # A request that needs review because of another model keeps that state until it is retried.
     accepted = [one.request for one in members if one.request.status == RequestStatus.ACCEPTED]
     session.execute(
         machines.requests.update(session, RequestStatus.PROCESSING)
@@ -83,7 +83,7 @@ def release(
     cohort: str | None = None,
     error: str | None = None,
 ) -> None:
-    """Return the erasure to the queue, with what its last batch taught."""
+    """Return the erasure to the queue, with the attempts and the error of its last batch."""
     machines.erasures.move(erasure, ErasureStatus.PENDING)
     erasure.batch_id = None
     erasure.attempts = attempts
@@ -120,10 +120,10 @@ def _ways_out(session: Session, erasure: Erasure) -> str:
 
 
 def datasets_without_work(session: Session) -> Sequence[int]:
-    """Return datasets in which no model has to forget what a request names, ascending.
+    """Return datasets with requests that no model has to do, ascending.
 
-    No batch will exclude the records. A request over every dataset counts in each that has no
-    model, whatever the others have.
+    No batch will exclude their records. A request over every dataset counts in each one that has no
+    model, whether or not others have one.
     """
     of_one = select(DeletionRequest.dataset_id).where(_without_models())
     of_every = (
@@ -140,9 +140,9 @@ def datasets_without_work(session: Session) -> Sequence[int]:
 
 
 def exclude_without_models(session: Session, dataset_id: int, *, actor: str) -> list[str]:
-    """Have the records of requests that concern no model of a dataset left out of all training.
+    """Exclude the records of requests that concern no model of a dataset from all training.
 
-    Returns the requests' ids.
+    Return the requests' ids.
     """
     locks.dataset(session, dataset_id, locks.Hold.REVISION)
     shares.drop_needless(session, dataset_id)
@@ -155,7 +155,7 @@ def exclude_without_models(session: Session, dataset_id: int, *, actor: str) -> 
         select(DeletionRequest)
         .where(or_(and_(DeletionRequest.dataset_id == dataset_id, _without_models()), here))
         .order_by(DeletionRequest.id)
-        # Whoever cancels one must come before or after, not between.
+        # A cancellation must come before or after, not in between.
         .with_for_update(key_share=True, skip_locked=True)
         .execution_options(populate_existing=True)
     ).all()
@@ -200,7 +200,7 @@ def _without_models_here() -> ColumnElement[bool]:
         Record.row == RequestRecord.row,
         Record.excluded_revision.is_(None),
     )
-    # Other requests may have excluded them all: this one must still move on.
+    # Other requests may have excluded all its records: it must still complete.
     stuck = and_(
         db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
         ~exists().where(Erasure.request_id == DeletionRequest.id),
@@ -221,7 +221,7 @@ class Excluded:
 
 
 def exclude(session: Session, dataset_id: int, names: Names) -> Excluded:
-    """Take the named records out of all training from now on; those that were not out already."""
+    """Exclude the named records from all training from now on; return those newly excluded."""
     revision = session.execute(
         update(Dataset)
         .where(Dataset.id == dataset_id)
@@ -258,12 +258,12 @@ def just_excluded(
 
 
 def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
-    """Return datasets with excluded rows that still stand in the array, and withdrawn ones.
+    """Return datasets with excluded rows that are not erased, and withdrawn datasets.
 
-    Each with whether such rows stand in it.
+    Each comes with whether it has such rows.
     """
-    # The first of them, not whether there are any: by old statistics any row might be one, and all
-    # would be gone through.
+    # Select the first such row instead of EXISTS: with old statistics the planner may expect any
+    # row to match, and would scan them all.
     first = exclusions.standing(Dataset.id).order_by(Exclusion.row).limit(literal_column("1"))
     some = first.scalar_subquery().is_not(None)
     withdrawn = db.among(Dataset.status, DatasetStatus.WITHDRAWN)
@@ -275,14 +275,14 @@ def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
 def erasable(dataset: Dataset) -> ColumnElement[bool]:
     """Return SQL: ``Record`` stands in the dataset's array, and no model needs its raw data."""
     still_needed = naming.asked(shares.is_open_of_request())
-    # A model that is being trained, or was and still owes deletions, has seen the row: its
-    # gradient at the new weights is needed to forget it.
+    # A model that is being trained, or was and still owes deletions, has seen the row: to
+    # forget it, its gradient at the new weights is needed.
     in_training = exists().where(
         TrainingRun.model_id == Model.id,
         Model.dataset_id == Record.dataset_id,
         or_(
             TrainingRun.status == RunStatus.RUNNING,
-            # Interrupted: it goes on from a state that has seen the row.
+            # Interrupted: it will resume from a state that has seen the row.
             and_(TrainingRun.status == RunStatus.QUEUED, TrainingRun.state_digest.is_not(None)),
         ),
         TrainingRun.data_revision < Record.excluded_revision,
@@ -313,7 +313,7 @@ def erasable(dataset: Dataset) -> ColumnElement[bool]:
 
 
 def erased_since(session: Session, dataset_id: int, revision: int) -> bool:
-    """Return whether a row that was excluded after this revision of a dataset is overwritten.
+    """Return whether a row that was excluded after this revision of a dataset is erased.
 
     A training on the rows of that revision would read zeros in its place.
     """
@@ -326,7 +326,7 @@ def mark_erased(
 ) -> None:
     """Record that the rows were overwritten in the array and the file was flushed.
 
-    Of two workers that overwrote the same rows the first one says so.
+    If two workers overwrote the same rows, the first one writes the audit line.
     """
     marked = 0
     for first in range(0, len(rows), ROWS_AT_ONCE):
@@ -364,9 +364,9 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
         Exclusion.row == Record.row,
         Exclusion.standing,
     )
-    # The rows that still stand are gone through for each request for a class, and for no other.
+    # Rows that are not erased are scanned only for requests for a class.
     gone = or_(DeletionRequest.kind != literal_column("'class'"), ~of_class)
-    # Asked at each look for work: without values of its own it is planned once.
+    # Run at each poll; without bound values it is planned once.
     processing = db.among(DeletionRequest.status, RequestStatus.PROCESSING)
     ready = (processing, ~unfinished, ~listed, gone)
     seen = session.execute(
@@ -376,7 +376,7 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     ).all()
     if not seen:
         return []
-    # A model that goes live meanwhile would give an ended request a share.
+    # A first promotion meanwhile would give a completed request an erasure.
     locks.datasets(session, _datasets_of(session, seen), locks.Hold.INTAKE)
     locked = (
         select(DeletionRequest.id)
@@ -390,7 +390,7 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
         )
         .where(DeletionRequest.id.in_(locked))
         .returning(DeletionRequest)
-        # Those that the session knows are to say so too.
+        # Refresh the rows that the session has loaded.
         .execution_options(synchronize_session=False, populate_existing=True)
     ).all()
     done = sorted(request.id for request in ended)
@@ -409,7 +409,7 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
 
 
 def _datasets_of(session: Session, requests: Sequence[Row[str, int | None]]) -> set[int]:
-    """Return ids of datasets with records of these requests (id, dataset or None for every one)."""
+    """Return ids of datasets with records of these requests (id, dataset or None for all)."""
     found = {dataset_id for _, dataset_id in requests if dataset_id is not None}
     everywhere = [request_id for request_id, dataset_id in requests if dataset_id is None]
     if everywhere:

@@ -1,10 +1,10 @@
 """Shares: which models must forget what a request names, each with an erasure of its own.
 
 A model that was never trained holds nothing and gets no share: its first training leaves out what
-is excluded by then. A training that runs has seen what is not excluded yet. So shares are given
-out at three moments, each under a lock on the dataset (``locks.Hold``) that keeps the other two
-away: when a request is recorded or approved, when a training starts, and when a model goes live
-for the first time.
+is excluded by then. A running training has seen what is not excluded yet. So shares are given out
+at three moments: when a request is recorded or approved, when a training starts, and when a model
+goes live for the first time. Each takes a lock on the dataset (``locks.Hold``) that excludes the
+other two.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from service.ledger.database.tables import (
 )
 from service.ledger.selection import naming
 
-#: States in which a model has still to forget the records.
+#: States of erasures that are still to be done.
 OPEN = (ErasureStatus.PENDING, ErasureStatus.CLAIMED, ErasureStatus.NEEDS_REVIEW)
 #: All the others.
 CLOSED = (ErasureStatus.COMPLETED, ErasureStatus.CANCELLED)
 
-#: States of requests that a model which comes later has to forget for.
+#: States of requests for which a model that starts later gets a share.
 _WANTING = (RequestStatus.ACCEPTED, RequestStatus.PROCESSING)
 
 #: Requests in one statement, which takes a limited number of values.
@@ -42,22 +42,22 @@ REQUESTS_AT_ONCE = 10_000
 
 
 def is_open() -> ColumnElement[bool]:
-    """Return SQL: the erasure's model has still to forget the records."""
+    """Return SQL: the erasure is still to be done."""
     return db.among(Erasure.status, *OPEN)
 
 
 def is_open_of_request() -> ColumnElement[bool]:
-    """Return SQL: the same, where the erasure is looked up by its request.
+    """Return SQL: the same, for erasures that are looked up by their request.
 
-    Said the other way round, so that the index on what is open cannot be used. By the planner's
-    statistics that index is nearly empty, and when they are old it may hold all that was closed
-    since: to go through it for each of many requests has taken a minute where a second was enough.
+    It is written as a negation, so that the index on open erasures cannot be used. The planner's
+    statistics call that index nearly empty, but when they are old it may hold all that was closed
+    since: scanning it for each of many requests has taken a minute instead of a second.
     """
     return ~db.among(Erasure.status, *CLOSED)
 
 
 def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
-    """Return the dataset's models that hold records or are learning them, by id.
+    """Return the dataset's models that hold records or are being trained on them, by id.
 
     The caller has locked the dataset.
     """
@@ -65,7 +65,7 @@ def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
 
 
 def rows(request_id: str, models: Iterable[Model], *, now: datetime) -> list[dict[str, Any]]:
-    """Return the request's share of the work on each model, to be inserted."""
+    """Return the request's erasure on each model as a row to insert."""
     return [
         {
             "request_id": request_id,
@@ -79,17 +79,17 @@ def rows(request_id: str, models: Iterable[Model], *, now: datetime) -> list[dic
 
 
 def give(session: Session, request_id: str, models: Iterable[Model], *, now: datetime) -> None:
-    """Insert the request's share of the work on each model."""
+    """Insert the request's erasure on each model."""
     made = rows(request_id, models, now=now)
     if made:
         session.execute(insert(Erasure), made)
 
 
 def join(session: Session, model: Model, *, data_revision: int, now: datetime) -> int:
-    """Give the model its share of each open request for what it holds; how many were missing.
+    """Give the model an erasure for each open request for what it holds; return how many.
 
-    It was trained, or is being trained, on what was not excluded at this revision of the dataset,
-    which the caller has locked for publication, and no erasure yet.
+    It was trained, or is being trained, on what was not excluded at this revision of the dataset.
+    The caller has locked the dataset for publication, and no erasure yet.
     """
     inside = and_(
         Record.dataset_id == model.dataset_id,
@@ -114,7 +114,7 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
     ).all()
     given = 0
     for first in range(0, len(missing), REQUESTS_AT_ONCE):
-        # Locked, since a request that is being cancelled would not see the share it is given.
+        # Locked, since a concurrent cancellation would not see the new erasure.
         some = locks.requests(session, missing[first : first + REQUESTS_AT_ONCE])
         made = [
             share
@@ -137,9 +137,10 @@ def about(dataset_id: int) -> ColumnElement[bool]:
 
 
 def needless(dataset_id: int | None = None) -> ColumnElement[bool]:
-    """Return SQL: ``Erasure`` waits for a model that holds nothing and is not learning.
+    """Return SQL: ``Erasure`` waits for a model that holds nothing and is not being trained.
 
-    Its training failed or was put off. When it is trained again it starts without the records, or
+    Its training failed or was cancelled. A later training starts without the records, or the model
+    gets an erasure again (``join``).
     gets its share again (``join``).
     """
     idle = aliased(Model)
@@ -151,7 +152,7 @@ def needless(dataset_id: int | None = None) -> ColumnElement[bool]:
 
 
 def drop_needless(session: Session, dataset_id: int) -> None:
-    """Take needless shares of the dataset's requests away; the caller has locked the dataset."""
+    """Delete needless erasures of the dataset's requests; the caller has locked the dataset."""
     session.execute(
         delete(Erasure).where(needless(dataset_id)).execution_options(synchronize_session=False)
     )
@@ -170,7 +171,7 @@ def _holds_records(model: type[Model]) -> ColumnElement[bool]:
     return or_(model.production_id.is_not(None), learning, catching_up)
 
 
-# Every group of requests asks it: to build it each time would cost more than its answer.
+# Built once: every group of requests uses it, and building it takes longer than running it.
 _CONCERNED = (
     select(Model)
     .where(Model.dataset_id == bindparam("dataset_id"), _holds_records(Model))

@@ -1,1 +1,1 @@
-"""Whether what was forgotten is gone, and its repair."""
+"""Check that what was forgotten is gone, and repair what is not."""

@@ -1,8 +1,8 @@
-"""Broken promises: what the tables say of completed deletion requests, whoever wrote it there.
+"""Findings: violations of what completed deletion requests guarantee, according to the tables.
 
-- No published version holds a record of one.
-- None is completed while a model that was live with its records has not forgotten them for it.
-- No raw row of one stands.
+- No published version holds a record of a completed request.
+- No request is completed while a model that was live with its records has not forgotten them.
+- No raw row of a completed request is still stored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VALUES = 1_000
 
 
 class Kind(StrEnum):
-    """Which promise is broken."""
+    """Which guarantee is violated."""
 
     HELD = "held"  # a published version holds records of a completed request
     NOT_FORGOTTEN = "not_forgotten"  # a model was live with them and has no completed erasure
@@ -45,13 +45,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """A broken promise: the request, and the model or version that it concerns."""
+    """A violation: the request, and the model or version that it concerns."""
 
     kind: Kind
     request: str
     model_id: int = 0
     version_id: int = 0
-    #: The model's or version's name, for who reads it.
+    #: The model's or version's name, for people.
     name: str | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Finding:
 
 
 def everything(session: Session) -> list[Finding]:
-    """Return broken promises anywhere in the ledger."""
+    """Return all violations in the ledger."""
     broken: set[Finding] = set()
     after = 0
     while (version := next_published(session, after)) is not None:
@@ -80,7 +80,7 @@ def next_published(session: Session, after: int) -> Version | None:
 
 
 def next_completed(session: Session, past: str) -> Sequence[str]:
-    """Return the ids of the first completed requests after ``past``, as a statement takes them."""
+    """Return the ids of the next completed requests after ``past``, for one statement."""
     wanted = select(DeletionRequest.id).where(
         DeletionRequest.status == RequestStatus.COMPLETED, DeletionRequest.id > past
     )
@@ -88,12 +88,12 @@ def next_completed(session: Session, past: str) -> Sequence[str]:
 
 
 def of_version(session: Session, version: Version) -> set[Finding]:
-    """Broken promises about a published version, whatever it says that it is clean of."""
+    """Return violations by a published version, without relying on its ``clean_revision``."""
     return held(session, version, since=version.data_revision)
 
 
 def of_models(session: Session, names: Iterable[str]) -> set[Finding]:
-    """Return broken promises about the published versions of these models."""
+    """Return violations by the published versions of these models."""
     found: set[Finding] = set()
     for some in pieces(names):
         for version in _versions(session, Model.name.in_(some), _published()):
@@ -102,7 +102,7 @@ def of_models(session: Session, names: Iterable[str]) -> set[Finding]:
 
 
 def of_requests(session: Session, names: Iterable[str]) -> set[Finding]:
-    """Return broken promises about these requests; as many statements for a thousand as for one."""
+    """Return violations of these requests, in a constant number of statements per thousand."""
     found: set[Finding] = set()
     for some in pieces(names):
         found |= _of_requests(session, some)
@@ -123,7 +123,7 @@ def _published() -> ColumnElement[bool]:
 def _completed_of(
     session: Session, version: Version, model: Model, since: int | None
 ) -> Select[Any]:
-    """Select of the completed requests, each once, of whose records the version holds one."""
+    """Select the completed requests, each once, of whose records the version holds at least one."""
     naming_one = naming.naming(
         Record.dataset_id == model.dataset_id,
         lineage.contained_and_excluded(session, version, since=since),
@@ -140,9 +140,9 @@ def held(
     requests: Sequence[str] | None = None,
     since: int | None = None,
 ) -> set[Finding]:
-    """Return the completed requests, or which of these, of whose records the version holds one.
+    """Return completed requests (of those given) of whose records the version holds at least one.
 
-    Of records excluded after the version's ``clean_revision``, or after the revision ``since``.
+    Only records excluded after the version's ``clean_revision``, or after the revision ``since``.
     """
     model = session.get_one(Model, version.model_id)
     wanted = _completed_of(session, version, model, since)
@@ -155,7 +155,7 @@ def held(
 
 
 def _of_requests(session: Session, names: Sequence[str]) -> set[Finding]:
-    """Return broken promises about these requests, with as many statements for many as for one."""
+    """Return violations of these requests, with as many statements for many as for one."""
     named = naming.records(
         Record.dataset_id, Record.row, Record.erased_at, Record.excluded_revision, requests=names
     ).subquery()
@@ -177,7 +177,7 @@ def _of_requests(session: Session, names: Sequence[str]) -> set[Finding]:
     )
     found = {Finding(Kind.STANDING, one) for one in standing}
     found |= {Finding(Kind.UNFINISHED, one) for one in unfinished}
-    # A version whose anchor was trained after the last of the records was excluded has none.
+    # A version whose anchor was trained after the last record was excluded holds none.
     excluded = session.execute(
         select(named.c.dataset_id, func.max(named.c.excluded_revision))
         .where(named.c.excluded_revision.is_not(None))
@@ -216,7 +216,7 @@ def _was_live() -> ColumnElement[bool]:
 def _not_forgotten(
     session: Session, names: Sequence[str], dataset_id: int
 ) -> dict[int, dict[str, datetime]]:
-    """Return when requests without a completed erasure came, by live model and id."""
+    """Return when requests without a completed erasure arrived, by live model and id."""
     forgotten = exists().where(
         Erasure.request_id == DeletionRequest.id,
         Erasure.model_id == Model.id,

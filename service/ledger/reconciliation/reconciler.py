@@ -1,11 +1,11 @@
-"""The check behind everybody's back that what was forgotten is gone, and its repair.
+"""The reconciler: a background check that what was forgotten is gone, and its repair.
 
-Whoever changes the ledger keeps its promises; this proves from the tables that they are kept
-(``findings``), without trusting anybody. It reads the audit chain from where it stopped and looks
-at what the new lines touch, so that it costs nothing while nothing happens. What leaves no line in
-the chain, such as a row that was changed by hand, is found by the *full proof* (``steps``): once a
-day, in small steps, it goes through every published version and every completed request. What is
-broken is repaired by opening the missing work: the request is processed again.
+Every change of the ledger should keep the guarantees of completed requests; this checks them from
+the tables (``findings``) independently of the code that changed them. It reads the audit chain from
+where it stopped and checks what the new lines touch, so it costs nothing while nothing happens.
+Changes without a line in the chain, such as a row changed by hand, are found by the *full check*
+(``steps``): once a day, in small steps, it covers every published version and every completed
+request. A violation is repaired by opening the missing work: the request is processed again.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from service.ledger.reconciliation.findings import Finding, Kind
 from service.ledger.registry import lineage, versions
 from service.ledger.selection import naming
 
-#: Audit lines that one look takes in, at most; the next look goes on from there.
+#: Largest number of audit lines in one check; the next check continues from there.
 LINES_AT_ONCE = 2_000
-#: How long changes that make nothing live may wait for a look.
+#: Longest delay of the check of changes that make nothing live.
 EVERY = timedelta(seconds=60)
-#: From the beginning of one full proof to the beginning of the next.
+#: Time between the beginnings of two full checks.
 FULL_EVERY = timedelta(days=1)
 
 _PUBLISHING = frozenset({chain.Action.VERSION_PROMOTED, chain.Action.VERSION_IMPORTED})
@@ -54,7 +54,7 @@ _PUBLISHING = frozenset({chain.Action.VERSION_PROMOTED, chain.Action.VERSION_IMP
 
 @dataclass(frozen=True)
 class Changes:
-    """What audit lines up to one of them touch: models with a new version, ended requests."""
+    """What audit lines touch, up to one of them: models with a new version, ended requests."""
 
     until: int
     lines: int = 0
@@ -76,9 +76,9 @@ class _Touched:
 
 
 def is_due(session: Session, *, now: datetime) -> bool:
-    """Return whether there is something to look at, by one small row and the head of the chain.
+    """Return whether there is something to check, from one small row and the head of the chain.
 
-    What is new: at once after a promotion, else each minute. And the next step of a full proof.
+    New lines: at once after a promotion, else each minute. Also the next step of a full check.
     """
     seen = _seen(session)
     head = session.scalar(select(AuditHead.seq).where(AuditHead.id == 1)) or 0
@@ -102,13 +102,13 @@ def _seen(session: Session) -> Reconciliation | None:
 
 
 def _proving(seen: Reconciliation, *, now: datetime) -> bool:
-    """Whether a full proof is under way, or to be begun."""
+    """Return whether a full check is under way, or is due."""
     under_way = seen.full_version is not None or seen.full_request is not None
     return under_way or seen.full_at is None or now - seen.full_at >= FULL_EVERY
 
 
 def changes(session: Session) -> Changes:
-    """Return what happened since the last look, as far as one look goes."""
+    """Return what happened since the last check, up to ``LINES_AT_ONCE`` lines."""
     since = session.scalar(select(Reconciliation.seq)) or 0
     lines = session.execute(
         select(AuditEvent.seq, AuditEvent.action, AuditEvent.subject)
@@ -124,10 +124,10 @@ def changes(session: Session) -> Changes:
 
 
 def looked(session: Session, until: int, *, now: datetime) -> None:
-    """Record how far the audit chain was looked at."""
+    """Record how far the audit chain was checked."""
     row = session.get(Reconciliation, 1)
     if row is None:
-        # The first look begins with the first line: it proves all that a full proof would.
+        # The first check begins with the first line, so it covers all that a full check would.
         session.add(Reconciliation(id=1, seq=until, at=now, full_at=now))
     else:
         row.seq, row.at = until, now
@@ -136,19 +136,19 @@ def looked(session: Session, until: int, *, now: datetime) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a full proof: what it found, and where the proof stands after it."""
+    """A part of a full check: its findings, and the position after it."""
 
     broken: Sequence[Finding]
-    #: Versions are proven up to this id; None: all of them.
+    #: Versions are checked up to this id; None: all of them.
     full_version: int | None
-    #: Requests are proven up to this id; None: all of them, or none yet.
+    #: Requests are checked up to this id; None: all of them, or none yet.
     full_request: str | None
 
 
 def prove_more(session: Session, *, now: datetime) -> Step | None:
-    """Return the next step of a full proof, for ``proven``; None while none is due.
+    """Return the next step of a full check, to pass to ``proven``; None while none is due.
 
-    One published version, or as many completed requests as a statement takes.
+    A step is one published version, or as many completed requests as a statement takes.
     """
     seen = _seen(session)
     if seen is None or not _proving(seen, now=now):
@@ -163,7 +163,7 @@ def prove_more(session: Session, *, now: datetime) -> Step | None:
 
 
 def proven(session: Session, step: Step, *, now: datetime) -> None:
-    """Remember how far the full proof has come."""
+    """Record how far the full check has come."""
     row = session.get_one(Reconciliation, 1)
     if row.full_version is None and row.full_request is None:
         row.full_at = now
@@ -172,7 +172,7 @@ def proven(session: Session, step: Step, *, now: datetime) -> None:
 
 
 def broken_by(session: Session, found: Changes) -> list[Finding]:
-    """Return broken promises about what was touched."""
+    """Return violations by what was touched."""
     of_models = findings.of_models(session, found.models)
     return sorted(of_models | findings.of_requests(session, found.requests))
 
@@ -180,10 +180,10 @@ def broken_by(session: Session, found: Changes) -> list[Finding]:
 def repair(
     session: Session, found: Iterable[Finding], *, actor: str, now: datetime
 ) -> list[Finding]:
-    """Open the work that is missing; what was still broken once everything was locked.
+    """Open the missing work; return the findings that were still true once everything was locked.
 
-    A version that is not live is withdrawn. For the rest the request is processed again: a model
-    gets its erasure back, and the workers do what they do for any other.
+    A version that is not live is withdrawn. Otherwise the request is processed again: the model
+    gets its erasure back, and workers handle it like any other.
     """
     wanted = list(found)
     _lock(session, wanted)
@@ -206,7 +206,7 @@ def repair(
 
 
 def overwritten(session: Session, dataset: str, rows: int, *, actor: str) -> None:
-    """Record that raw rows which counted as erased stood in the file and were overwritten again."""
+    """Record that raw rows which counted as erased were found and overwritten again."""
     chain.append(
         session,
         actor=actor,
@@ -217,7 +217,7 @@ def overwritten(session: Session, dataset: str, rows: int, *, actor: str) -> Non
 
 
 def _lock(session: Session, found: Sequence[Finding]) -> None:
-    """Lock what is repaired, in the stated order, so that nothing of it changes meanwhile."""
+    """Lock what is repaired, in the order of ``locks``, so that it cannot change meanwhile."""
     requests = sorted({one.request for one in found})
     datasets = {
         dataset_id
@@ -230,14 +230,14 @@ def _lock(session: Session, found: Sequence[Finding]) -> None:
         )
         if dataset_id is not None
     }
-    # A model that goes live, or a claim, would change what is missing.
+    # A first promotion, or a claim, would change what is missing.
     locks.datasets(session, datasets, locks.Hold.PUBLICATION)
     locks.models(session, {one.model_id for one in found if one.model_id})
     locks.requests(session, requests)
 
 
 def _stands(session: Session, one: Finding) -> bool:
-    """Return whether the promise is still broken."""
+    """Return whether the guarantee is still violated."""
     if one.kind == Kind.HELD:
         version = session.get_one(Version, one.version_id)
         session.refresh(version)
@@ -257,7 +257,7 @@ def _withdraw(session: Session, broken: Sequence[Finding], *, actor: str, now: d
 
 
 def _to_reopen(session: Session, broken: Sequence[Finding]) -> dict[str, list[Finding]]:
-    """Return requests to be processed again, with why; others end with the version withdrawn."""
+    """Return requests to process again, with their findings; a withdrawal settles the others."""
     found: dict[str, list[Finding]] = {}
     for one in broken:
         live = one.kind == Kind.HELD and (

@@ -1,7 +1,7 @@
-"""What the installed workers can do, as they announced it; options are checked against it.
+"""Capabilities of the installed workers, as they announced them; options are checked against them.
 
-The API process never loads torch: methods, architectures, recipes and gates reach it only as what
-is written here: JSON schemas, and what each says of itself.
+The API process never loads torch. It knows methods, architectures, recipes and gates only by the
+announcements stored here: JSON schemas, and a description of each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from service.ledger.database import inserts
 from service.ledger.database.tables import Capability
 from service.messages.catalogue import Announcement, Kind
 
-#: Name under which the criteria that hold for every gate are announced.
+#: Name under which the criteria that apply to every gate are announced.
 CRITERIA = "default"
 
 _KEY = ("kind", "name")
@@ -30,23 +30,23 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 class UnknownCapability(Unprocessable):
-    """No worker has announced a thing of this name."""
+    """No worker has announced a capability of this name."""
 
     code = "unknown-capability"
 
 
 class WrongOptions(Unprocessable):
-    """Options that the announced schema refuses."""
+    """The announced schema refuses the options."""
 
     code = "wrong-options"
 
 
 def announce(session: Session, announcements: Iterable[Announcement], *, now: datetime) -> None:
-    """Write down what a worker can do, in place of what was known under the same names.
+    """Store what a worker can do, in place of what was stored under the same names.
 
     Workers that start together announce the same: each row is inserted or replaced in one step.
     """
-    # Always in the same order, so that two of them do not wait for each other.
+    # Always in the same order, so that two workers cannot deadlock.
     rows = [
         asdict(made) | {"announced_at": now, "removed_at": None}
         for made in sorted(announcements, key=lambda one: (one.kind, one.name))
@@ -57,7 +57,7 @@ def announce(session: Session, announcements: Iterable[Announcement], *, now: da
     replaced = {name: statement.excluded[name] for name in rows[0] if name not in _KEY}
     session.execute(
         statement.on_conflict_do_update(index_elements=_KEY, set_=replaced).returning(Capability),
-        # What the session has read before is to be as it is now.
+        # Refresh rows that the session has read before.
         execution_options={"populate_existing": True},
     ).all()
 
@@ -65,7 +65,7 @@ def announce(session: Session, announcements: Iterable[Announcement], *, now: da
 def remove_others(
     session: Session, announcements: Iterable[Announcement], *, now: datetime
 ) -> Sequence[Capability]:
-    """Offer no more what a worker does not have that has announced itself; return what went.
+    """Mark everything as removed that this worker does not announce; return what was marked.
 
     The worker that announced itself last decides. The rows stay: versions and policies name them.
     """
@@ -93,7 +93,7 @@ def page(
 
 
 def get(session: Session, kind: Kind, name: str) -> Capability:
-    """Return one announced thing; raise ``UnknownCapability`` with what there is."""
+    """Return an installed capability; raise ``UnknownCapability`` that lists those installed."""
     found = session.get(Capability, (_known_kind(kind), name))
     if found is not None and found.removed_at is None:
         return found
@@ -121,7 +121,7 @@ def check(
 
 
 def check_gates(session: Session, given: Mapping[str, Any], *, field: str) -> dict[str, Any]:
-    """Return a policy's ``gates`` as given; raise ``WrongOptions`` for a limit of no known gate."""
+    """Return a policy's ``gates`` unchanged; raise ``WrongOptions`` for an unknown limit."""
     return _checked(gates_schema(session), given, at=field)
 
 
@@ -140,9 +140,9 @@ def gates_schema(session: Session) -> dict[str, Any]:
 
 
 def _checked(schema: Mapping[str, Any], options: Mapping[str, Any], *, at: str) -> dict[str, Any]:
-    """Return ``options`` once the schema has accepted them; raise ``WrongOptions``."""
+    """Return ``options`` if the schema accepts them; else raise ``WrongOptions``."""
     _check_plain(options, at=at, depth=0)
-    # Dataclass schemas leave this open, but a misspelt option must not be ignored.
+    # Schemas of dataclasses allow further fields, but a misspelt option must not be ignored.
     closed = {"additionalProperties": False, **schema}
     error = jsonschema.exceptions.best_match(
         jsonschema.Draft202012Validator(closed).iter_errors(dict(options))
@@ -156,7 +156,7 @@ def _checked(schema: Mapping[str, Any], options: Mapping[str, Any], *, at: str) 
 def filled(session: Session, kind: Kind, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``options`` with the schema's defaults for what they leave out.
 
-    A model keeps the values it was made with, whatever later releases default to.
+    A model keeps the values that it was created with, whatever later releases default to.
     """
     properties = get(session, kind, name).options_schema.get("properties", {})
     defaults = {key: given["default"] for key, given in properties.items() if "default" in given}
@@ -169,7 +169,7 @@ def _known_kind(kind: str) -> str:
 
 
 def _reason(error: jsonschema.ValidationError) -> str:
-    """Return what the schema wants, without the value that it was given."""
+    """Return what the schema requires, without quoting the given value."""
     wanted = error.validator_value
     if error.validator == "additionalProperties":
         schema: Any = error.schema
@@ -194,7 +194,7 @@ def _reason(error: jsonschema.ValidationError) -> str:
 
 
 def _check_plain(value: object, *, at: str, depth: int) -> None:
-    """Refuse what a JSON parser lets through and a database or a schema does not catch."""
+    """Refuse values that a JSON parser accepts but a database or a schema cannot handle."""
     if depth > _DEEPEST:
         raise WrongOptions(f"{at} is nested too deeply", field=at)
     if isinstance(value, float) and not math.isfinite(value):

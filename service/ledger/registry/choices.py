@@ -1,4 +1,4 @@
-"""What somebody chose for a model: checked against the announced schemas, and completed."""
+"""A client's choices for a model: checked against the announced schemas, and completed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from service.ledger.database.tables import Capability, Dataset
 from service.ledger.registry import capabilities, methods
 from service.ledger.registry.policy import MethodChoice, Policy
 
-#: Name under which the one recipe is announced.
+#: Name under which the only recipe is announced.
 RECIPE = "default"
 
 
 def architecture(
     session: Session, name: str, parameters: Mapping[str, Any], *, dataset: Dataset
 ) -> dict[str, Any]:
-    """Return the architecture with every parameter; those that the dataset decides come from it."""
+    """Return the architecture with all parameters; the dataset decides some of them."""
     schema = capabilities.get(session, "architecture", name).options_schema
     decided = _decided(session, name, schema.get("properties", {}), dataset)
     given = capabilities.check(
@@ -40,9 +40,9 @@ def architecture(
 
 
 def transform(given: Mapping[str, Any], *, dataset: Dataset) -> dict[str, Any]:
-    """Return scale, mean and std, without a scale that of the dataset's kind of input.
+    """Return scale, mean and std; the default scale is that of the dataset's kind of input.
 
-    Nothing where its rows are no quantities.
+    Return {} for kinds whose rows are not quantities.
     """
     kind = _kind(dataset)
     scale = given.get("scale")
@@ -85,7 +85,7 @@ def check_input(session: Session, given: Mapping[str, Any] | None) -> None:
 
 
 def _kind(dataset: Dataset) -> dict[str, Any]:
-    assert dataset.input is not None  # a model is of a dataset that is ready
+    assert dataset.input is not None  # a model's dataset is ready
     return dataset.input
 
 
@@ -96,9 +96,9 @@ def recipe(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def policy(session: Session, given: Policy, *, kinds: Collection[str] = ()) -> dict[str, Any]:
-    """Return the policy as it is stored, its methods, options and gates checked.
+    """Return the policy as it is stored, with methods, options and gates checked.
 
-    ``kinds`` of forgetting wait for the method already.
+    ``kinds`` are those of forgetting that wait for the method already.
     """
     first, *others = given.choices()
     method(session, first, field="policy", kinds=kinds)

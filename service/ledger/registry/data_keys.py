@@ -1,6 +1,6 @@
 """Data keys of the shards in which a bucket keeps rows; destroying a key erases what it encrypted.
 
-``array`` is the key of a dataset's rows, or, while they are being written, a name of its own.
+``array`` is the key of a dataset's rows, or a temporary name while they are being written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger.database.tables import DataKey
 
-#: Names of arrays that are being written begin with it; no key of an array does.
+#: Prefix of the names of arrays that are being written; no key of an array begins with it.
 UNFINISHED = "new-"
 
 
@@ -33,7 +33,7 @@ def add(
     secret: bytes,
     now: datetime,
 ) -> None:
-    """Keep the key of a shard that was just written."""
+    """Store the key of a new shard."""
     session.add(
         DataKey(array=array, number=number, digest=digest, rows=rows, secret=secret, created_at=now)
     )
@@ -41,7 +41,7 @@ def add(
 
 
 def rename(session: Session, array: str, to: str) -> bool:
-    """Name a written array by its key; False, changing nothing, where that has shards already."""
+    """Name a written array by its key; return False, unchanged, if that key has shards already."""
     if session.scalar(select(DataKey.number).where(DataKey.array == to).limit(1)) is not None:
         return False
     session.execute(update(DataKey).where(DataKey.array == array).values(array=to))
@@ -58,9 +58,9 @@ def replace(
     secret: bytes,
     now: datetime,
 ) -> bool:
-    """Put a rewritten shard in the place of ``old``, whose key is overwritten.
+    """Replace the shard ``old`` by its rewritten form; the old key is overwritten.
 
-    False, changing nothing, where another shard stands there by now.
+    Return False, unchanged, if the shard has been replaced meanwhile.
     """
     changed = session.execute(
         update(DataKey)
@@ -78,7 +78,7 @@ def destroy(session: Session, array: str) -> Sequence[str]:
 
 
 def unfinished(session: Session, *, before: datetime) -> Sequence[str]:
-    """Return the arrays that were being written and have got no shard since ``before``."""
+    """Return the arrays that are being written and got no shard since ``before``."""
     return session.scalars(
         select(DataKey.array)
         .where(DataKey.array.startswith(UNFINISHED))

@@ -39,13 +39,13 @@ class Ingested:
 
     array_key: str
     splits: Mapping[str, int]
-    #: Of one row.
+    #: Shape of one row.
     shape: tuple[int, ...]
     dtype: str
     classes: int
     record_id_origin: Origin
     subject_id_origin: Origin
-    #: The kind of its rows: ``name``, ``options``, ``parameters`` that they decide, ``scale``.
+    #: The kind of input: ``name``, ``options``, ``parameters`` that it decides, ``scale``.
     input: Mapping[str, Any]
     id_case: Case | None = None
     report: Report = field(default_factory=Report)
@@ -63,9 +63,9 @@ class Counts:
 def create(
     session: Session, name: str, *, source: dict[str, Any], actor: str, now: datetime
 ) -> Dataset:
-    """Accept a dataset for ingesting; the name of one that failed may be used again.
+    """Accept a dataset for ingest; the name of a failed one may be used again.
 
-    ``source`` says where from and how: path, format, columns, classes, seed, fractions.
+    ``source`` describes the source: path, format, columns, classes, seed, fractions.
     """
     choices.check_input(session, source.get("input"))
     known = find(session, name)
@@ -79,7 +79,7 @@ def create(
         with session.begin_nested():
             session.add(dataset)
             session.flush()
-    except IntegrityError as error:  # somebody took the name at the same moment
+    except IntegrityError as error:  # another transaction took the name at the same moment
         raise _taken(name) from error
     _write(session, dataset, chain.Action.DATASET_CREATED, actor, format=source.get("format"))
     return dataset
@@ -123,8 +123,8 @@ def page(session: Session, *, after: str | None, limit: int) -> Sequence[Dataset
 def counts(session: Session, dataset: Dataset) -> Counts:
     """Return how many rows lie in each split and how many are forgotten.
 
-    Reads the forgotten records only: every row that is overwritten was forgotten before, unless
-    its dataset was withdrawn.
+    Reads the forgotten records only: every overwritten row was forgotten before, unless its dataset
+    was withdrawn.
     """
     if dataset.withdrawn_at is None:
         forgotten, erased = session.execute(
@@ -143,7 +143,7 @@ def counts(session: Session, dataset: Dataset) -> Counts:
 
 
 def report(session: Session, dataset: Dataset) -> Report | None:
-    """Return how the source was read; None until then, and for datasets of before."""
+    """Return how the source was read; None before that, and for datasets of earlier releases."""
     row = session.get(DatasetReport, dataset.id)
     return None if row is None else Report(row.columns, row.class_names, row.notes)
 
@@ -197,7 +197,7 @@ def waiting(session: Session) -> Sequence[Dataset]:
 
 
 def progress(session: Session, dataset_id: int, fraction: float) -> None:
-    """Show how far an ingest is, 0 to 1; not an audit event."""
+    """Store the progress of an ingest, 0 to 1; not an audit event."""
     session.execute(
         update(Dataset)
         .where(Dataset.id == dataset_id, Dataset.status == DatasetStatus.INGESTING)
@@ -255,7 +255,7 @@ def complete(
 def fail(session: Session, dataset: Dataset, *, error: str, actor: str, now: datetime) -> None:
     """Refuse the source; ``error`` names row and column and says what to correct.
 
-    What was written of its records has been removed before.
+    Records written from it must have been removed before.
     """
     records.require_ingesting(session, dataset)
     if records.written(session, dataset.id):

@@ -1,7 +1,7 @@
-"""Heartbeats: which worker processes live, as they say themselves.
+"""Heartbeats: which worker processes are live.
 
-A row tells nothing about leases or work in hand: a worker that is not seen any more may still hold
-a lease until it runs out.
+A row says nothing about leases or work in progress: a worker whose heartbeats ended may still hold
+a lease until it expires.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from service.ledger.audit import canonical
 from service.ledger.database import db, inserts
 from service.ledger.database.tables import Worker
 
-#: A worker that was not seen for so many heartbeats is taken for dead.
+#: Number of missed heartbeats after which a worker counts as dead.
 MISSED_BEATS = 4
 
-#: How long the row of a worker that is gone is kept, for an operator to see.
+#: How long the row of a dead worker is kept, for operators to see.
 KEPT = timedelta(hours=1)
 
 
@@ -31,7 +31,7 @@ def beat(
     busy_since: Mapping[str, datetime | None],
     code_version: str,
 ) -> None:
-    """Record that the worker lives; remove rows of workers gone for an hour."""
+    """Record a heartbeat; remove rows of workers dead for an hour."""
     now = server_time(session)
     told = {
         "seen_at": now,
@@ -48,7 +48,7 @@ def beat(
 
 
 def leave(session: Session, name: str) -> None:
-    """Remove the row of a worker that ended in order."""
+    """Remove the row of a worker that shut down cleanly."""
     session.execute(delete(Worker).where(Worker.name == name))
 
 
@@ -60,7 +60,7 @@ def living(session: Session, *, beat_seconds: float) -> Sequence[Worker]:
 
 
 def server_time(session: Session) -> datetime:
-    """Return the database server's time, by which all processes agree; on SQLite this machine's."""
+    """Return the database server's time, which all processes share; on SQLite local time."""
     if session.get_bind().dialect.name != "postgresql":
         return db.now()
     answered: datetime = session.execute(select(func.clock_timestamp())).scalar_one()

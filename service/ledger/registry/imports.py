@@ -1,4 +1,4 @@
-"""Versions trained elsewhere: let in only when they were trained without forgotten records."""
+"""Versions trained elsewhere: accepted only if they were trained without forgotten records."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def check(
     digest: str | None = None,
     hold: locks.Hold = locks.Hold.INTAKE,
 ) -> tuple[int, RecordList | None]:
-    """Raise unless weights trained on these rows hold nothing forgotten.
+    """Raise unless weights trained on these rows hold no forgotten record.
 
     ``trained_on`` is ``SPLIT`` for the train split at ``data_revision``, or the id of a record
-    list, which says everything itself. Returns the revision that the version is to be registered
-    with, and the list.
+    list, which needs no revision. Return the revision with which to register the version, and the
+    list.
 
-    Stricter than for promoting: a record that a running batch has claimed counts as well, since
-    the batch would be finished on a version that is no longer in production. With the ``digest``
-    of the file, weights that are known here to hold forgotten records are refused, whatever
-    revision they are said to be of; weights from elsewhere have only their sender's word.
+    Stricter than for promotion: a record that a running batch has claimed counts as well, since
+    the batch would end on a version that is no longer in production. With the ``digest`` of the
+    file, weights that are known to hold forgotten records are refused, whatever revision is
+    claimed for them; for unknown weights the service relies on the client's statement.
     """
     dataset = locks.dataset(session, model.dataset_id, hold)
     standing.require_model(model)
@@ -61,7 +61,7 @@ def check(
     stated = None
     if trained_on != SPLIT:
         stated = record_lists.get(session, dataset, trained_on)
-        data_revision = 0  # whatever of the list was forgotten, and whenever, the weights saw it
+        data_revision = 0  # the weights saw everything of the list that was ever forgotten
     blocking = _deletions_after(session, dataset, data_revision, stated)
     if blocking:
         raise versions.Resurrection(
@@ -88,11 +88,11 @@ def register(
     actor: str,
     now: datetime,
 ) -> Version:
-    """Register a candidate, an anchor of itself, that a worker is to measure (``measurements``).
+    """Register a candidate, its own anchor, which a worker then measures (``measurements``).
 
-    ``promote`` says whether it goes live then; None: if nothing else is live by then.
+    ``promote`` says whether it goes live after that; None: if nothing else is live by then.
     """
-    # Until the end nothing may be excluded, and no request be recorded that misses the version.
+    # Until the end no row may be excluded, and no request recorded that misses the version.
     data_revision, stated = check(
         session,
         model,
@@ -126,7 +126,7 @@ def register(
     session.add(Import(version_id=version.id, promote=promote))
     session.flush()
     if model.production_id is None:
-        # Requests that came before the model had anything to forget from now concern it too.
+        # Requests from before the model held anything now concern it too.
         shares.join(session, model, data_revision=data_revision, now=now)
     return version
 
@@ -181,7 +181,7 @@ def _refuse_known(session: Session, model: Model, digest: str) -> None:
 def _deletions_after(
     session: Session, dataset: Dataset, data_revision: int, stated: RecordList | None
 ) -> list[str]:
-    """Return ids of the requests by which training rows were excluded after the revision."""
+    """Return ids of the requests that excluded training rows after the revision."""
     wanted = naming.naming(
         exclusions.between(dataset.id, after=data_revision),
         lineage.of_training(None if stated is None else stated.id),

@@ -1,6 +1,6 @@
-"""Dry runs of an ingest: a worker reads the source and tells what it found; nothing of it stays.
+"""Inspections, the dry runs of an ingest: a worker reads the source and reports what it found.
 
-No dataset, record or name comes of one, so the audit chain has no line about it.
+They create no dataset, record or name, so the audit chain has no line about them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from service.ledger.database.states import InspectionStatus
 from service.ledger.database.tables import DatasetInspection
 from service.ledger.registry import choices
 
-#: How long an inspection can be looked at.
+#: How long an inspection is kept.
 KEPT = timedelta(hours=1)
 
 _LONGEST_ERROR = 2_000
 
 
 def create(session: Session, *, source: Mapping[str, Any], now: datetime) -> DatasetInspection:
-    """Ask for a dry run of ``source`` (see ``datasets.create``), and remove old ones."""
+    """Queue an inspection of ``source`` (see ``datasets.create``), and remove old ones."""
     choices.check_input(session, source.get("input"))
     session.execute(delete(DatasetInspection).where(DatasetInspection.created_at < now - KEPT))
     made = DatasetInspection(
@@ -38,7 +38,7 @@ def create(session: Session, *, source: Mapping[str, Any], now: datetime) -> Dat
 
 
 def get(session: Session, inspection_id: str, *, now: datetime) -> DatasetInspection:
-    """Return the inspection of this id, for an hour after it was asked for."""
+    """Return the inspection of this id, up to an hour after it was requested."""
     found = session.get(DatasetInspection, inspection_id)
     if found is None or found.created_at < now - KEPT:
         raise NotFound(
@@ -58,7 +58,7 @@ def waiting(session: Session) -> Sequence[DatasetInspection]:
 
 
 def finish(session: Session, inspection_id: str, found: Mapping[str, Any]) -> None:
-    """Finish an inspection whose source could be ingested; keep what was found."""
+    """Finish an inspection whose source could be ingested; store what was found."""
     _end(session, inspection_id, InspectionStatus.DONE, found=dict(found))
 
 

@@ -1,7 +1,7 @@
-"""API keys: made once, shown once, kept as a hash.
+"""API keys: created once, shown once, stored as a hash.
 
-A secret is 256 random bits, so a single SHA-256 is as strong as it gets: slow password hashes
-exist for secrets that people choose and an attacker can guess, and would only slow every request.
+A secret is 256 random bits, so a single SHA-256 is enough: slow password hashes protect secrets
+that people choose and an attacker can guess, and here would only slow every request.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Scope(StrEnum):
     REQUESTS_APPROVE = "requests:approve"  # approve or deny large ones, readmit
     MODELS_WRITE = "models:write"  # datasets, models, training, imports
     MODELS_READ = "models:read"  # see them, download checkpoints
-    MODELS_PROMOTE = "models:promote"  # say what is live: move the alias, import as production
+    MODELS_PROMOTE = "models:promote"  # decide what is live: move the alias, import as production
     AUDIT_READ = "audit:read"  # audit events, reports, per-record scores
     ADMIN = "admin"  # everything
 
 
 @dataclass(frozen=True)
 class Presented:
-    """A key as a client shows it, its secret already hashed."""
+    """A key as a client sends it, with its secret already hashed."""
 
     id: str
     secret_hash: bytes
@@ -55,7 +55,7 @@ def create(
     actor: str,
     now: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Create a key; return its row and its token, which nobody can show a second time."""
+    """Create a key; return its row and its token, which cannot be recovered later."""
     row_id = ids.new("key")
     secret = secrets.token_urlsafe(32)
     row = ApiKey(
@@ -81,7 +81,7 @@ def create(
 
 
 def revoke(session: Session, key_id: str, *, actor: str, now: datetime | None = None) -> ApiKey:
-    """Make a key useless from now on; doing it twice changes nothing."""
+    """Revoke a key; revoking it again changes nothing."""
     row = get(session, key_id)
     if row.revoked_at is None:
         row.revoked_at = now or db.now()
@@ -125,7 +125,7 @@ def parse(token: str) -> Presented | None:
 
 
 def opens(row: ApiKey, presented: Presented, *, now: datetime) -> bool:
-    """Return whether the secret fits and the key is still in force."""
+    """Return whether the secret matches and the key is valid."""
     fits = hmac.compare_digest(row.secret_hash, presented.secret_hash)
     expired = row.expires_at is not None and row.expires_at <= now
     return fits and not expired and row.revoked_at is None

@@ -1,12 +1,11 @@
-"""How a version came about: its chain back to the anchor, and what was forgotten along it.
+"""Lineage: a version's chain back to its anchor, and what was forgotten along it.
 
 Versions lie on *lines*. An anchor begins a line; a version unlearned from the newest one of a line
 continues it, one from an earlier version (after a rollback) begins another, and so does one that
 is rejected: nothing follows it. A version's chain is then the part of its line up to its number,
-before it the part of the line that its own branched off, and so on: mostly one range of numbers,
-however many versions there are.
-
-What adds up along the chain is kept with each version (``place``), so that nobody adds it up again.
+before that the part of the line from which its own branched off, and so on: in most cases one range
+of numbers, however many versions there are.
+Sums along the chain are stored with each version (``place``), so that they need not be recomputed.
 """
 
 from __future__ import annotations
@@ -36,28 +35,28 @@ TRAIN_SPLIT = 0
 
 @dataclass(frozen=True)
 class Drift:
-    """What was forgotten since the anchor: approximate versions drift with it."""
+    """What was forgotten since the anchor, which limits how far approximate versions may drift."""
 
     anchor: int
     batches: int
     forgotten: int
     #: Training rows that the anchor saw.
     anchor_rows: int
-    #: Largest share of one class's rows that was forgotten, of classes not forgotten as such.
+    #: Largest forgotten share of one class's rows, of classes not forgotten as a class.
     class_share: float
     age_days: float
-    #: How many of the forgotten rows are of classes that were forgotten as a class.
+    #: Number of forgotten rows in classes that were forgotten as a class.
     of_whole_classes: int = 0
 
     @property
     def share(self) -> float:
-        """Share of the anchor's rows; a class is meant to go whole, and does not count."""
+        """Return the share of the anchor's rows, without classes that were forgotten as a class."""
         counted = self.forgotten - self.of_whole_classes
         return counted / self.anchor_rows if self.anchor_rows else 0.0
 
 
 def read(session: Session, version_id: int) -> Version:
-    """Return a version, read together with its anchor; both are kept until the transaction ends."""
+    """Return a version, read together with its anchor; both are cached for the transaction."""
     anchor = aliased(Version)
     version, start = session.execute(
         select(Version, anchor)
@@ -72,7 +71,7 @@ def read(session: Session, version_id: int) -> Version:
 def chain(
     session: Session, version: Version, *, before: int | None = None, limit: int | None = None
 ) -> Sequence[Version]:
-    """Return the version, its parent, and so on to its anchor; those numbered below ``before``."""
+    """Return the version, its parent, and so on to its anchor; only those below ``before``."""
     wanted = select(Version).where(on_chain(session, version, Version))
     if before is not None:
         wanted = wanted.where(Version.number < before)
@@ -92,7 +91,7 @@ def batch_chain(session: Session, version: Version) -> list[str]:
 def on_chain(session: Session, version: Version, made: Any) -> ColumnElement[bool]:
     """Return SQL: ``made`` (``Version`` or an alias) is the version, an ancestor or the anchor.
 
-    Reads as many versions as lines were branched off along the chain: none, mostly.
+    Reads as many versions as there are branches along the chain, in most cases none.
     """
     parts, end = [], version
     while True:
@@ -104,17 +103,17 @@ def on_chain(session: Session, version: Version, made: Any) -> ColumnElement[boo
 
 
 def since_anchor(session: Session, version: Version, made: Any) -> ColumnElement[bool]:
-    """Return SQL: as ``on_chain``, the anchor left out.
+    """Return SQL: as ``on_chain``, without the anchor.
 
-    An anchor made by a batch (a retrain) contains none of that batch's rows to begin with.
+    An anchor made by a batch (a retrain) contains none of that batch's rows from the start.
     """
     return and_(on_chain(session, version, made), made.id != version.anchor_id)
 
 
 def of_training(record_list_id: str | None) -> ColumnElement[bool]:
-    """Return SQL: ``Record`` is of a training's rows, whatever was excluded by then.
+    """Return SQL: ``Record`` is one of a training's rows, regardless of exclusions.
 
-    These are the rows of the list that a version was imported with, or without one those of the
+    These are the rows of the record list that a version was imported with, or else those of the
     train split.
     """
     if record_list_id is None:
@@ -125,7 +124,7 @@ def of_training(record_list_id: str | None) -> ColumnElement[bool]:
 def contained(session: Session, version: Version) -> ColumnElement[bool]:
     """Return SQL: ``Record`` is training data that the version still contains.
 
-    The caller restricts the dataset. Of the excluded records only those excluded after the
+    The caller restricts the dataset. Of the excluded records, only those excluded after the
     version's ``clean_revision`` can be in it.
     """
     still = Record.excluded_revision > version.clean_revision
@@ -140,8 +139,8 @@ def contained_and_excluded(
 ) -> ColumnElement[bool]:
     """Return SQL: ``Record`` is excluded from training, and the version still contains it.
 
-    Reads no more than what was excluded after the version's ``clean_revision``, or after the
-    revision ``since`` where that one is not to be trusted.
+    Reads only what was excluded after the version's ``clean_revision``, or after the revision
+    ``since`` if that one is not to be trusted.
     """
     dataset_id = session.get_one(Model, version.model_id).dataset_id
     after = version.clean_revision if since is None else since
@@ -162,10 +161,10 @@ def _forgotten(session: Session, version: Version) -> ColumnElement[bool]:
 
 
 def place(session: Session, model: Model, version: Version, parent: Version | None) -> None:
-    """Give a version its line and all that adds up along its chain.
+    """Set a version's line and the sums along its chain.
 
-    ``parent`` is the version whose weights it was made from; None for an anchor. A version that is
-    not in the database yet and begins a line gets that line with its id: see ``begin_line``.
+    ``parent`` is the version whose weights it was made from; None for an anchor. A new version that
+    begins a line gets the line once it has an id: see ``begin_line``.
     """
     if parent is None:
         version.line_id = version.id
@@ -185,24 +184,24 @@ def place(session: Session, model: Model, version: Version, parent: Version | No
 
 
 def begin_line(version: Version) -> None:
-    """Begin a line with a version that has its id and no line yet."""
+    """Begin a line with a version that has an id and no line yet."""
     if version.line_id is None:
         version.line_id = version.id
 
 
 def leave_line(version: Version) -> None:
-    """Take the version off its line: the next one from its parent continues the parent's."""
+    """Take the version off its line, so that its parent's next version continues that line."""
     if version.id != version.anchor_id:
         version.line_id = version.id
 
 
 def doubt(version: Version) -> None:
-    """Have all since the version's anchor looked at again: it holds what it was said not to."""
+    """Distrust the version's ``clean_revision``, because the version holds what it should not."""
     version.clean_revision = version.data_revision
 
 
 def drift(session: Session, version: Version, *, now: datetime) -> Drift:
-    """Return how far ``version`` is from its anchor."""
+    """Return how much was forgotten between the anchor and ``version``."""
     anchor = session.get_one(Version, version.anchor_id)
     seen, gone = anchor.trained_classes or {}, version.forgotten_classes
     whole = {str(label) for label in version.whole_classes}
@@ -227,7 +226,7 @@ def left_of_classes(session: Session, version: Version) -> dict[int, int]:
 
 
 def _continued(session: Session, version: Version, parent: Version) -> bool:
-    """Return whether the parent's line goes on after it already."""
+    """Return whether the parent's line already continues after it."""
     if version.number == parent.number + 1:
         return False  # nothing came between
     later = select(Version.id).where(
@@ -262,7 +261,7 @@ def _classes(session: Session, model: Model, batch_id: str) -> dict[str, int]:
 
 
 def _trained(session: Session, model: Model, anchor: Version) -> dict[str, int]:
-    """Return the anchor's training rows of each class; read once where it was trained on all."""
+    """Return the anchor's training rows per class; read once if it was trained on all rows."""
     rows = session.execute(
         select(Record.label, func.count())
         .where(Record.dataset_id == model.dataset_id, contained(session, anchor))
@@ -278,7 +277,7 @@ def _in_batch(batch_id: str) -> ColumnElement[bool]:
 def _clean(session: Session, model: Model, held: ColumnElement[bool]) -> int:
     """Return the last revision up to which no excluded record is one of ``held``.
 
-    One statement, so that no exclusion comes between the revision and the records.
+    One statement, so that no exclusion comes between reading the revision and the records.
     """
     first = (
         select(func.min(Record.excluded_revision))

@@ -1,8 +1,8 @@
-"""What the workers say of their unlearning methods, and which method an exact batch takes.
+"""Announcements of unlearning methods, and which method an exact batch uses.
 
-Nobody compares names: what a method can do, needs and guarantees is in its own file, and comes
-here with its announcement (``capabilities``). It stays known when no worker has it any more, since
-versions that it made are still to be understood.
+No code compares methods' names: what a method can do, needs and guarantees is declared in its own
+file and announced (``capabilities``). It stays known when no worker has it any more, since versions
+that it made remain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.ledger.registry.policy import LAST_RESORT, MethodChoice, Policy
 
 @dataclass(frozen=True)
 class Announced:
-    """One method as its workers announced it."""
+    """A method as its workers announced it."""
 
     name: str
     #: Kinds of forgetting: records, class.
@@ -30,12 +30,12 @@ class Announced:
     cost: str
     #: {anchor or update_log: the kinds of forgetting that need it}.
     needs: Mapping[str, frozenset[str]]
-    #: A worker that announced itself after it has it still.
+    #: Whether the worker that announced itself last has it.
     installed: bool
 
     @property
     def exact(self) -> bool:
-        """Return whether its result cannot depend on what it forgets."""
+        """Return whether its result cannot depend on the forgotten rows."""
         return self.guarantee == "exact"
 
     @property
@@ -50,7 +50,7 @@ class Announced:
 
 
 def of(row: Capability) -> Announced:
-    """Return what an announcement says; workers of old say less."""
+    """Return an announcement as read from its row; those of old workers have fewer fields."""
     said = row.details
     guarantee = str(said.get("guarantee", "empirical"))
     return Announced(
@@ -70,7 +70,7 @@ def announced(session: Session) -> dict[str, Announced]:
 
 
 def get(session: Session, name: str) -> Announced | None:
-    """Return a method; None where no worker has ever announced it."""
+    """Return a method; None if no worker has ever announced it."""
     row = session.get(Capability, ("method", name))
     return None if row is None else of(row)
 
@@ -78,11 +78,11 @@ def get(session: Session, name: str) -> Announced | None:
 def exact(
     known: Mapping[str, Announced], policy: Policy, kinds: Collection[str]
 ) -> list[MethodChoice]:
-    """Return the methods of a batch that has to be exact, in the order in which they are tried.
+    """Return the methods of a batch that must be exact, in the order in which they are tried.
 
-    Those of the policy that are announced as exact and can do these kinds of forgetting, in the
-    policy's order and with its options; the default's ``LAST_RESORT`` comes last, if it is not
-    among them.
+    These are the policy's methods that are announced as exact and can do these kinds of forgetting,
+    in the policy's order and with its options; the default's ``LAST_RESORT`` comes last, unless it
+    is among them.
     """
     chosen = [
         choice
@@ -97,5 +97,5 @@ def exact(
 
 
 def first_exact(session: Session, model: Model, kinds: Collection[str]) -> MethodChoice:
-    """Return the method that a batch of the model takes which has to be exact."""
+    """Return the method that the model uses for a batch that must be exact."""
     return exact(announced(session), Policy.model_validate(model.policy), kinds)[0]

@@ -36,7 +36,7 @@ def create(
     now: datetime,
 ) -> Model:
     """Create a model; check its choices against the announced schemas, and fill in the rest."""
-    locks.named_datasets(session, [dataset], locks.Hold.INTAKE)  # not to be withdrawn meanwhile
+    locks.named_datasets(session, [dataset], locks.Hold.INTAKE)  # it may not be withdrawn meanwhile
     on = datasets.get_ready(session, dataset)
     known = find(session, name)
     if known is not None:
@@ -55,7 +55,7 @@ def create(
         with session.begin_nested():
             session.add(made)
             session.flush()
-    except IntegrityError as error:  # somebody took the name at the same moment
+    except IntegrityError as error:  # another transaction took the name at the same moment
         raise _taken(name) from error
     made.dataset = on
     data = {"dataset": dataset, "architecture": architecture, "method": policy.method}
@@ -85,7 +85,7 @@ def page(session: Session, *, after: str | None, limit: int) -> Sequence[Model]:
 
 
 def status(model: Model) -> ModelStatus:
-    """Return where the model is, from no network yet to destroyed."""
+    """Return the model's status, derived from its row."""
     if model.withdrawn_at is not None:
         return ModelStatus.WITHDRAWN if model.purged_at is None else ModelStatus.PURGED
     if model.error is not None:
@@ -132,7 +132,7 @@ def pending(session: Session, model: Model) -> dict[str, int]:
 
 
 def naming_methods(session: Session, names: Collection[str]) -> list[tuple[str, str]]:
-    """Return (model, method) of the models that stand whose policy names one of these methods."""
+    """Return (model, method) of models in service whose policy names one of these methods."""
     if not names:
         return []
     rows = session.scalars(select(Model).where(Model.withdrawn_at.is_(None)).order_by(Model.name))
@@ -152,9 +152,9 @@ def prepared(
     tied: Sequence[Sequence[str]] = (),
     actor: str,
 ) -> None:
-    """Write down what a worker built: {name: (shape, dtype)} of a checkpoint's tensors.
+    """Store what a worker found: {name: (shape, dtype)} of a checkpoint's tensors.
 
-    ``tied`` are groups of these names that stand for one tensor.
+    ``tied`` are groups of these names that are one tensor.
     """
     model.parameters = {name: [list(shape), dtype] for name, (shape, dtype) in parameters.items()}
     model.tied = [list(names) for names in tied]
@@ -164,7 +164,7 @@ def prepared(
 
 
 def invalid(session: Session, model: Model, *, error: str, actor: str) -> None:
-    """Write down that a worker could not build the network; ``error`` says why."""
+    """Record that a worker could not build the network; ``error`` says why."""
     model.error = error.replace("\0", "")[:_LONGEST_ERROR]
     session.flush()
     _write(session, model, chain.Action.MODEL_FAILED, actor, {})
@@ -173,7 +173,7 @@ def invalid(session: Session, model: Model, *, error: str, actor: str) -> None:
 def live_policies(session: Session) -> list[tuple[int, Policy]]:
     """Return the live version's id and the policy of each model that has one, by the model's id.
 
-    Looks that depend on the policy begin here: mostly it asks for nothing, and no version is read.
+    Jobs that depend on the policy begin here: if no policy asks for them, no version is read.
     """
     rows = session.execute(
         select(Model.production_id, Model.policy)
@@ -186,7 +186,7 @@ def live_policies(session: Session) -> list[tuple[int, Policy]]:
 
 
 def unprepared(session: Session) -> Sequence[Model]:
-    """Return models that no worker of this release has looked at, oldest first."""
+    """Return models that no worker of this release has described, oldest first."""
     return session.scalars(
         select(Model)
         .where(
@@ -199,7 +199,7 @@ def unprepared(session: Session) -> Sequence[Model]:
 
 
 def require_parameters(model: Model) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return {name: (shape, dtype)} of a checkpoint; raise ``Conflict`` while it is not known."""
+    """Return {name: (shape, dtype)} of a checkpoint; raise ``Conflict`` while it is unknown."""
     standing.require_model(model)
     if model.error is not None:
         raise Conflict(f"model {model.name} cannot be built: {model.error}; create a new model")

@@ -1,4 +1,4 @@
-"""A model's unlearning policy: which method, when a batch closes, what must hold, who approves."""
+"""A model's unlearning policy: methods, when a batch closes, gates, approvals, deadlines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
-#: The method of a policy that names none, and the last one of such a policy: an exact one. It also
-#: takes the batches that have to be exact where the policy has no exact method that can.
+#: The default method of a policy, and the last method that the default policy tries: an exact one.
+#: The latter also does batches that must be exact if the policy names no suitable method.
 DEFAULT, LAST_RESORT = "iau", "retrain"
 
 
@@ -33,7 +33,7 @@ class Drift(_Frozen):
 
 
 class Approval(_Frozen):
-    """Above which size a request waits for a person. None: never."""
+    """Sizes above which a request waits for approval. None: never."""
 
     max_records_per_request: int | None = Field(default=None, ge=0, le=2**31 - 1)
     max_share_per_request: Share | None = Field(
@@ -44,7 +44,7 @@ class Approval(_Frozen):
 
 
 class Policy(_Frozen):
-    """Everything a model's owner decides about its unlearning."""
+    """Everything that a model's owner decides about its unlearning."""
 
     method: str = Field(
         DEFAULT, max_length=64, pattern=r"^[a-z][a-z0-9_]*$", description="the unlearning method"
@@ -97,5 +97,5 @@ class Policy(_Frozen):
     approval: Approval = Field(default_factory=Approval)
 
     def choices(self) -> list[MethodChoice]:
-        """Return its methods in the order in which they are tried, each with its options."""
+        """Return its methods in the order in which they are tried, with their options."""
         return [MethodChoice(method=self.method, options=self.options), *self.fallbacks]

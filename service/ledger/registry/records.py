@@ -1,7 +1,7 @@
 """Records of a dataset that is being ingested: written in slices, or removed again.
 
-A slice is one transaction, so that other writers come in between. Nothing reads the records of a
-dataset before it is ready: until then they are what an attempt has written so far.
+A slice is one transaction, so that other writers get their turn. The records of a dataset that is
+not ready are what an attempt has written so far; nothing else reads them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from service.errors import Unprocessable
 from service.ledger.database.states import DatasetStatus, IllegalMove
 from service.ledger.database.tables import Dataset, Record
 
-#: Records written, or removed, in one transaction, at most.
+#: Largest number of records written, or removed, in one transaction.
 SLICE = 10_000
 
 _LONGEST_RECORD_ID = 255
@@ -26,7 +26,7 @@ _COLUMNS = ("dataset_id", "row", "record_id", "subject_digest", "label", "split"
 
 
 class Row(NamedTuple):
-    """What the ledger keeps of one row; its place in the sequence is the row's number."""
+    """What the ledger records of one row; its position in the sequence is the row's number."""
 
     record_id: str
     subject_digest: str | None
@@ -36,8 +36,8 @@ class Row(NamedTuple):
 
 def require_ingesting(session: Session, dataset: Dataset) -> None:
     """Lock the dataset for the transaction; ``IllegalMove`` unless it is being ingested."""
-    # Of two workers that ingested the same dataset the second must find it done. Whoever only
-    # refers to the dataset need not wait.
+    # If two workers ingest the same dataset, the second must find it done. Transactions that only
+    # refer to the dataset need not wait.
     session.refresh(dataset, with_for_update={"key_share": True})
     if dataset.status != DatasetStatus.INGESTING:
         raise IllegalMove(f"dataset {dataset.name} is {dataset.status}; it is not being ingested")
@@ -46,7 +46,7 @@ def require_ingesting(session: Session, dataset: Dataset) -> None:
 def write(session: Session, dataset: Dataset, rows: Sequence[Row], *, first: int) -> None:
     """Write the records of ``rows``, of which [0] is row ``first``, after those written before.
 
-    A record id that cannot be stored or repeats is ``Unprocessable`` by its row, from 1.
+    Raise ``Unprocessable`` with the row, from 1, for a record id that is invalid or repeated.
     """
     require_ingesting(session, dataset)
     before = written(session, dataset.id)
@@ -60,7 +60,7 @@ def write(session: Session, dataset: Dataset, rows: Sequence[Row], *, first: int
             values = [dict(zip(_COLUMNS, row, strict=True)) for row in numbered]
             session.execute(insert(cast(Table, Record.__table__)), values)
     except (IntegrityError, UniqueViolation):
-        # Its message quotes the record id.
+        # The database's message quotes the record id.
         raise Unprocessable(
             "A record id is that of another row, far apart from it; make them unique"
         ) from None
@@ -73,9 +73,9 @@ def written(session: Session, dataset_id: int) -> int:
 
 
 def remove(session: Session, dataset_id: int, rows: int) -> bool:
-    """Remove the last ``rows`` records of a dataset that was never ready; whether some are left.
+    """Remove the last ``rows`` records of a dataset that was never ready; True if some are left.
 
-    From the end, so that what is left still has no gap.
+    From the end, so that the numbers of the remaining ones have no gap.
     """
     first = max(written(session, dataset_id) - rows, 0)
     session.execute(
@@ -87,8 +87,8 @@ def remove(session: Session, dataset_id: int, rows: int) -> bool:
 
 
 def _numbered(dataset_id: int, rows: Sequence[Row], first: int) -> Iterator[tuple[Any, ...]]:
-    # Checked here, because a database's own message would quote the record id. Ids far apart are
-    # left to the database: all of them at once would take much memory.
+    # Checked here, because the database's own message would quote the record id. Repeated ids that
+    # are far apart are left to the database: keeping all ids here would take much memory.
     seen: set[str] = set()
     for number, row in enumerate(rows, start=first):
         if not 0 < len(row.record_id) <= _LONGEST_RECORD_ID or "\0" in row.record_id:
@@ -106,7 +106,7 @@ def _numbered(dataset_id: int, rows: Sequence[Row], first: int) -> Iterator[tupl
 
 
 def _copy(session: Session, numbered: Iterator[tuple[Any, ...]]) -> None:
-    """Write rows by COPY, which PostgreSQL takes ten times faster than INSERT."""
+    """Write rows by COPY, which is ten times faster than INSERT on PostgreSQL."""
     driver: Any = session.connection().connection.driver_connection
     statement = (
         'COPY records (dataset_id, "row", record_id, subject_digest, label, split) FROM STDIN'

@@ -1,6 +1,6 @@
-"""Refusals of what an operator has withdrawn: 410, with what can be done instead.
+"""Refuse the use of what was withdrawn: 410, with what to do instead.
 
-Whoever writes has the row locked, or reads it again under a lock before anything is served.
+Callers that write have locked the row, or read it again under a lock before serving anything.
 """
 
 from __future__ import annotations

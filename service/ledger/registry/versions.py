@@ -1,8 +1,7 @@
-"""Versions of a model: registered, promoted, retired; and which records each still contains.
+"""Versions of a model: register, promote, retire; and which records each still contains.
 
-A version contains a record when the record was training data of the version's anchor and no
-batch between the anchor and the version forgot it. Nothing else decides whether a version may
-go live.
+A version contains a record if the record was training data of the version's anchor and no batch
+between the anchor and the version forgot it. This alone decides whether a version may go live.
 """
 
 from __future__ import annotations
@@ -43,25 +42,25 @@ from service.ledger.selection import naming
 
 TRAIN_SPLIT = lineage.TRAIN_SPLIT
 
-#: Versions that one statement asks about.
+#: Number of versions that one statement checks.
 _ASKED_AT_ONCE = 20
 
 
 class Resurrection(Conflict):
-    """Going live with, or handing out, weights that still carry a forgotten record."""
+    """The weights still contain a forgotten record, so they may not go live or be handed out."""
 
     code = "would-resurrect"
     title = "This version still contains forgotten records"
 
 
 class ProductionMoved(Conflict):
-    """The alias ``production`` moved since it was read."""
+    """The alias ``production`` moved after it was read."""
 
     code = "production-moved"
 
 
 def get(session: Session, model: Model, number: int) -> Version:
-    """Return version ``number`` of the model; raise ``NotFound`` with what there is."""
+    """Return version ``number`` of the model; raise ``NotFound`` that names the latest one."""
     found = session.scalar(
         select(Version).where(Version.model_id == model.id, Version.number == number)
     )
@@ -142,10 +141,10 @@ def register(
 
 
 def lock(session: Session, model: Model) -> None:
-    """Keep the model's versions and production as they are for the rest of the transaction.
+    """Lock the model, so that its versions and production cannot change in the transaction.
 
-    Its dataset comes first if nothing is live yet: requests that are being recorded must find the
-    model live, or be found by the promotion.
+    Its dataset is locked first if nothing is live yet: requests that are being recorded must find
+    the model live, or be found by the promotion.
     """
     if model.production_id is None:
         locks.dataset(session, model.dataset_id, locks.Hold.PUBLICATION)
@@ -153,16 +152,16 @@ def lock(session: Session, model: Model) -> None:
 
 
 def subject(model: Model, version: Version) -> str:
-    """Return how the audit chain names a version."""
+    """Return the name of a version in the audit chain."""
     return f"version:{model.name}/{version.number}"
 
 
 def owed(session: Session, model: Model, version: Version) -> Select[Any]:
-    """Select of the ``Record`` rows that the version contains and must not.
+    """Select the ``Record`` rows that the version contains and must not.
 
-    Those that are excluded from training, unless all that this model was ever asked about them is
-    still open: open erasures are about to be worked on, on whatever version is live then. A record
-    that was forgotten once stays owed, even if a later request names it again.
+    These are excluded from training, unless every erasure of them on this model is still open: open
+    erasures will be done on whichever version is live then. A record that was forgotten once stays
+    owed, even if a later request names it again.
     """
     return select(Record.row).where(_owed(session, model, version))
 
@@ -196,12 +195,12 @@ def holding_forgotten(session: Session, model: Model, found: Sequence[Version]) 
 
 
 def contains_forgotten(session: Session, model: Model, version: Version) -> list[str]:
-    """Return ids of deletion requests whose records the version would bring back; [] if none."""
+    """Return ids of deletion requests whose records the version still contains; [] if none."""
     return list(session.scalars(naming.naming(_owed(session, model, version))))
 
 
 def refuse_resurrection(session: Session, model: Model, version: Version) -> None:
-    """Raise ``Resurrection`` when the version still contains a forgotten record."""
+    """Raise ``Resurrection`` if the version still contains a forgotten record."""
     if holds_forgotten(session, model, version):
         requests = contains_forgotten(session, model, version)
         raise Resurrection(
@@ -213,7 +212,7 @@ def refuse_resurrection(session: Session, model: Model, version: Version) -> Non
 
 
 def refuse_unmeasured(session: Session, model: Model, version: Version) -> None:
-    """Raise while a worker has not measured an imported version."""
+    """Raise ``Conflict`` while a worker has not measured an imported version."""
     waiting = session.get(Import, version.id) if version.origin == "imported" else None
     if waiting is not None and waiting.finished_at is None:
         raise Conflict(
@@ -224,7 +223,7 @@ def refuse_unmeasured(session: Session, model: Model, version: Version) -> None:
 
 
 def publish(session: Session, version: Version, *, now: datetime) -> None:
-    """Let the version be downloaded and promoted later; it does not go live."""
+    """Publish the version, to be downloaded and perhaps promoted later; it does not go live."""
     machines.versions.move(version, VersionStatus.PUBLISHED)
     version.published_at = now
     session.flush()
@@ -240,9 +239,9 @@ def promote(
     actor: str,
     now: datetime,
 ) -> None:
-    """Point ``production`` at the version, if it still is where the caller saw it.
+    """Point ``production`` at the version, if it is still what the caller read.
 
-    Refuses versions that contain forgotten records or are not measured yet, and retires every other
+    Refuse versions that contain forgotten records or are not measured yet, and retire every other
     version that contains forgotten records. A model that goes live for the first time gets its
     share of every open request.
     """
@@ -288,9 +287,9 @@ def promote(
 
 
 def require_production(session: Session, version: Version) -> Model:
-    """Raise ``ProductionMoved`` unless the version is live, and keep it so for the transaction.
+    """Raise ``ProductionMoved`` unless the version is live; keep it live for the transaction.
 
-    Returns its model.
+    Return its model.
     """
     [model] = locks.models(session, [version.model_id])
     if model.production_id != version.id:
@@ -303,10 +302,10 @@ def retire_tainted(
 ) -> list[Version]:
     """Retire every version but ``keep`` that contains forgotten records.
 
-    ``keep`` is live, or about to be. A candidate that was trained, or imported, after the anchor
-    from which it steps stays: it takes the place of that anchor once a batch has applied what it
-    owes. One that is older is superseded, by its own successor, or by a retrain that never saw the
-    records. With nothing live (None) no batch is left to apply anything.
+    ``keep`` is live, or about to be. A candidate that was trained or imported later than the anchor
+    of ``keep`` stays: it replaces that anchor once a batch has applied what it owes. An older one
+    is superseded by its own successor, or by a retrain that never saw the records. If nothing is
+    live (None), no batch is left to apply anything.
     """
     others = _at_hand(session, model, keep=keep)
     holding = holding_forgotten(session, model, others)
@@ -316,14 +315,14 @@ def retire_tainted(
 def _at_hand(session: Session, model: Model, *, keep: Version | None) -> Sequence[Version]:
     """Return versions but ``keep`` that are served, may become live, or are kept after a refusal.
 
-    Without candidates that catch up and are later than the anchor of ``keep``.
+    Candidates that catch up and are later than the anchor of ``keep`` are left out.
     """
     wanted = select(Version).where(
         Version.model_id == model.id,
         Version.status.in_(
             [VersionStatus.PUBLISHED, VersionStatus.REJECTED, VersionStatus.CANDIDATE]
         ),
-        # What is still to be measured owes deletions as a version in training does.
+        # A version that is still to be measured owes deletions, as a training does.
         ~exists().where(Import.version_id == Version.id, Import.finished_at.is_(None)),
     )
     if keep is not None:
@@ -351,7 +350,7 @@ def _retire_those(
 def catching_up() -> ColumnElement[bool]:
     """Return SQL: ``Version`` was trained or imported and could not go live at once.
 
-    It owes deletions that were made meanwhile.
+    It owes deletions that were completed meanwhile.
     """
     measured = exists().where(Import.version_id == Version.id, Import.finished_at.is_not(None))
     return and_(
@@ -362,7 +361,7 @@ def catching_up() -> ColumnElement[bool]:
 
 
 def retire(session: Session, model: Model, version: Version, *, actor: str, now: datetime) -> None:
-    """Withdraw a version that contains forgotten records."""
+    """Take a version that contains forgotten records out of use."""
     machines.versions.move(version, VersionStatus.RETIRED)
     version.retired_at = now
     chain.append(
@@ -392,7 +391,7 @@ def attach(
 ) -> None:
     """Register internal state of a version; the same content twice is one artifact.
 
-    ``made`` are dictionaries of ``kind``, ``digest``, ``size_bytes`` and perhaps ``notes``.
+    Each of ``made`` has ``kind``, ``digest``, ``size_bytes`` and perhaps ``notes``.
     """
     known = set() if _made_here(session, version) else _attached(session, version, made)
     session.add_all(
@@ -424,7 +423,7 @@ def _attached(
 
 
 def artifacts(session: Session, version_ids: Collection[int]) -> dict[tuple[int, str], Artifact]:
-    """Return the newest artifact of each of the versions and kinds that still exists."""
+    """Return the newest existing artifact per version and kind."""
     wanted = select(Artifact).where(
         Artifact.version_id.in_(version_ids), Artifact.destroyed_at.is_(None)
     )
@@ -435,7 +434,7 @@ def artifacts(session: Session, version_ids: Collection[int]) -> dict[tuple[int,
 def artifact(
     session: Session, version_id: int, kind: str, *, digest: str | None = None
 ) -> Artifact | None:
-    """Return the newest artifact of a kind that still exists."""
+    """Return the newest existing artifact of a kind."""
     wanted = select(Artifact).where(
         Artifact.version_id == version_id, Artifact.kind == kind, Artifact.destroyed_at.is_(None)
     )
@@ -449,7 +448,7 @@ def _latest_number(session: Session, model_id: int) -> int:
 
 
 def _made_here(session: Session, version: Version) -> bool:
-    """Return whether this transaction registered the version: nobody else has seen it."""
+    """Return whether this transaction registered the version, so that no other one has seen it."""
     return taken.find(session, _made_key(version)) is not None
 
 

@@ -1,1 +1,1 @@
-"""What was measured of a version, and what may be read by whom."""
+"""Measurements of versions, audit reports, and who may read which of their figures."""

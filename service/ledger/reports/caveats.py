@@ -1,4 +1,4 @@
-"""What an audit report does not prove, in sentences, depending on how the version came about."""
+"""What an audit report does not prove, in sentences that depend on the version's origin."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ OF_VERDICT: dict[str, str] = {
     "none": "No verification of this version is stored: nothing was measured.",
 }
 
-#: Marks of a version that say more than its verdict.
+#: Marks of a version that replace its verdict in the report.
 OF_MARK = frozenset({"accuracy_drop", "unconfirmed_rows"})
 
 CARRIES = (
@@ -94,7 +94,7 @@ def sentences(
     imported: bool,
     not_found: int,
 ) -> list[str]:
-    """Return all that a reader must not conclude from the report; ``not_found`` counts ids."""
+    """Return the limitations that the report must state; ``not_found`` counts ids."""
     return [
         *([CARRIES] if carries else []),
         *([NOT_FOUND.format(count=not_found)] if not_found else []),

@@ -12,7 +12,7 @@ from service.ledger.database.tables import Model, Version
 from service.ledger.registry import versions
 from service.ledger.reports import disclosure
 
-#: Its place among a version's notes.
+#: Key of the comparison among a version's notes.
 NOTE = "comparison"
 
 
@@ -25,7 +25,7 @@ def store(
     set_changes: dict[str, Any] | None,
     actor: str,
 ) -> None:
-    """Store what the training of the exact ``version`` measured beside the one live before.
+    """Store the comparison of the exact ``version`` with the version that was live before.
 
     ``set_changes`` are those of the exact version's verification, measured on the same rows.
     """
@@ -43,9 +43,9 @@ def store(
 
 
 def of(session: Session, version: Version) -> dict[str, Any] | None:
-    """Return the version's own; for an approximate one, that of the first exact version after it.
+    """Return a version's comparison; for an approximate one, that of the first exact version after.
 
-    The exact one was compared with whatever version of the chain was live then. Figures of sets
+    The exact one was compared with whichever version of the chain was live then. Figures of sets
     that a few rows left shortly before are withheld.
     """
     found = _stored(session, version)

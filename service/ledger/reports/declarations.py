@@ -1,8 +1,8 @@
-"""What a stored verification says of itself: who may read which of its figures.
+"""The disclosure rules of a stored verification: who may read which of its figures.
 
-Gates and metrics say it where they are computed (``unlearning.verification``), and the answer is
-stored beside the figures, so that whoever shows them needs to know no gate by its name. Nobody but
-an auditor reads what says nothing of itself.
+Gates and metrics declare them where they are computed (``unlearning.verification``), and they are
+stored beside the figures, so that code that shows figures need not know gates by name. Figures
+without a declaration are for auditors only.
 """
 
 from __future__ import annotations
@@ -12,63 +12,63 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-#: The member of a verification that holds what it says of itself.
+#: Member of a verification that holds its declarations.
 MEMBER = "disclosure"
-#: Members that tell about single records.
+#: Members with figures of single records.
 PER_RECORD = frozenset({"worst_records", "scores", "per_record", "record_scores"})
 #: Members of every metric; all others are notes.
 FIGURES = frozenset({"value", "interval", "control", "reference", "rows", "never_seen_rows"})
 
 
 class Disclosure(StrEnum):
-    """Who may read a figure; the words of ``unlearning.verification.Disclosure``."""
+    """Who may read a figure; equal to ``unlearning.verification.Disclosure``."""
 
-    #: Everybody.
+    #: All readers.
     PUBLIC = "public"
-    #: Everybody, unless it is of few rows or of a set that few rows left.
+    #: All readers, unless it is about few rows or a set that few rows left.
     FEW_ROWS = "few_rows"
-    #: Keys with ``audit:read``.
+    #: Only keys with ``audit:read``.
     SCORES = "scores"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What a metric says of itself; by default nothing, so that only auditors read it."""
+    """A metric's declaration; the default lets only auditors read it."""
 
     disclosure: Disclosure = Disclosure.SCORES
-    #: The set whose rows it is about.
+    #: The set of rows that it is about.
     rows_of: str = "forget"
-    #: Members beside the figures that may be read with them.
+    #: Further members that may be read with the figures.
     notes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Reason:
-    """What a gate says of the sentence that it gives."""
+    """A gate's declaration about its reason, a sentence that may quote metrics."""
 
     disclosure: Disclosure = Disclosure.SCORES
-    #: Metrics that the sentence quotes.
+    #: Metrics that the reason quotes.
     metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What a verification says of its metrics and gates, by their names."""
+    """A verification's declarations of metrics and gates, by name."""
 
     metrics: Mapping[str, Figure]
     gates: Mapping[str, Reason]
 
     def metric(self, name: str) -> Figure:
-        """Return what a metric says of itself."""
+        """Return a metric's declaration."""
         return self.metrics.get(name, Figure())
 
     def gate(self, name: str) -> Reason:
-        """Return what a gate says of itself."""
+        """Return a gate's declaration."""
         return self.gates.get(name, Reason())
 
 
 def of(document: Mapping[str, Any]) -> Declared:
-    """Return what a stored verification says of itself, or what is known of an old one."""
+    """Return a stored verification's declarations, or those known for an old one."""
     said = document.get(MEMBER)
     if said is None:
         return _before(document)
@@ -92,15 +92,15 @@ def _reason(about: Mapping[str, Any]) -> Reason:
 
 
 def _word(word: str) -> Disclosure:
-    """Return the disclosure; a word of a later release is read as the strictest."""
+    """Return the disclosure; one of a later release is read as the strictest."""
     return Disclosure(word) if word in list(Disclosure) else Disclosure.SCORES
 
 
-# --- verifications stored before they said this themselves
+# --- verifications stored before they had declarations
 
 #: Accuracy lost from one version to the next on the same rows of a set.
 _PAIRED_BEFORE = {"audit_accuracy_drop": "audit", "retain_accuracy_drop": "retain"}
-#: Metrics of a whole set, by the set; all others were of the forgotten rows.
+#: Metrics of a whole set, with the set; all others are about forgotten rows.
 _SETS_BEFORE = {
     **_PAIRED_BEFORE,
     "audit_accuracy_drop_since_anchor": "audit",
@@ -128,7 +128,7 @@ def _figure_before(name: str, metric: Any) -> Figure:
 
 
 def _reason_before(gate: Mapping[str, Any], metrics: Mapping[str, Any]) -> Reason:
-    """Return what a gate's sentence quoted: metrics were named for gates, or by what drops."""
+    """Return which metrics a gate's reason quoted: those named for the gate, or what it drops."""
     if gate["concern"] == "integrity":
         return Reason(Disclosure.PUBLIC)
     name = gate["gate"]

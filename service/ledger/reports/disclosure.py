@@ -1,17 +1,17 @@
-"""What of a measurement may be read by whom.
+"""Redaction: what of a measurement may be read by whom.
 
-Averages over many forgotten rows say something about the model. Over one row they are that row: its
-label, its loss before and after, its rank in an attack. So are the differences of two tables over
-sets that one row lies between. For keys that may not read the audit, and in signed reports, which
-are handed on:
+Averages over many forgotten rows describe the model. An average over one row is that row: its
+label, its loss before and after, its rank in an attack. So is the difference of two tables over
+sets that differ by one row. Therefore, for keys without the audit scope, and in signed reports,
+which may be passed on:
 
-- of a batch of fewer than ``LEAST_ROWS`` rows, what says of itself that it is public is kept, and
-  nothing else; nor are figures of a pool shown that such a batch is part of;
-- figures of a whole set (retained, audit, calibration rows) are shown only where the set is one
-  that was shown of the dataset before, or ``LEAST_ROWS`` rows from each of those (``shown_sets``);
-- figures of forgotten rows are not shown where another batch that began with the same version
-  differs by fewer rows (``shown_batches``);
-- lists of single records, and what says nothing of itself (``declarations``), are left out.
+- of a batch of fewer than ``LEAST_ROWS`` rows only what is declared public is kept; figures of a
+  pool that such a batch is part of are withheld, too;
+- figures of a whole set (retained, audit, validation rows) are shown only if the set was shown of
+  the dataset before, or differs by ``LEAST_ROWS`` rows from each that was (``shown_sets``);
+- figures of forgotten rows are withheld if another batch from the same base version differs by
+  fewer rows (``shown_batches``);
+- lists of single records, and what has no declaration (``declarations``), are left out.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Any
 from service.ledger.reports import declarations
 from service.ledger.reports.declarations import PER_RECORD, Declared, Disclosure, Figure
 
-#: Fewest rows whose figures anybody may read.
+#: Fewest rows whose figures are shown without the audit scope.
 LEAST_ROWS = 10
-#: Steps in which the largest share of one class that was forgotten is told.
+#: Step to which the largest forgotten share of one class is rounded up.
 CLASS_SHARE_STEP = 0.05
 
-#: Members of a verification that may be shown; figures in them have rules of their own.
+#: Members of a verification that may be shown; rules for the figures in them are separate.
 _SHOWN = frozenset(
     {
         "kind",
@@ -49,8 +49,8 @@ _SHOWN = frozenset(
         "does_not_show",
     }
 )
-#: What a version's notes keep where its batch had fewer than ``LEAST_ROWS`` rows: words and
-#: settings that do not follow from the rows.
+#: What is kept of a version's notes if its batch had fewer than ``LEAST_ROWS`` rows: words and
+#: settings that do not depend on the rows.
 NOTES_OF_FEW = frozenset(
     {
         "rows",
@@ -66,13 +66,13 @@ NOTES_OF_FEW = frozenset(
         "passed_over",
     }
 )
-#: What a verification's drift keeps of such a batch.
+#: What is kept of the drift of such a batch's verification.
 _DRIFT_OF_FEW = frozenset({"forgotten_rows", "anchor_rows", "of_whole_classes", "forgotten_share"})
-#: What a figure keeps when it is withheld.
+#: What is kept of a withheld figure.
 _COUNTS = frozenset({"rows", "never_seen_rows"})
-#: What a public figure is: its control and references are figures of other models.
+#: Parts of a public figure; its control and references are figures of other models.
 _PUBLIC = frozenset({"value", "interval", *_COUNTS})
-#: Figures of an import that are of whole sets.
+#: Figures of an import that are about whole sets.
 _OF_AN_IMPORT = ("chance", "training_less_audit")
 _WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
 _WHY_POOLED = (
@@ -84,16 +84,16 @@ _WHY_CHANGED = (
     f"this set differs by fewer than {LEAST_ROWS} rows from one whose figures were shown, and "
     "their difference would tell of these rows: shown to keys with audit:read"
 )
-#: The set whose rows the metrics about removal are of: the batch's, and those pooled with them.
+#: The set that removal metrics are about: the batch's rows, and those pooled with them.
 FORGOTTEN = "forget"
-#: What stands for all classes that have too few rows to be named.
+#: Name of the sum over all classes with too few rows to be named.
 _OTHER = "other"
 
 
 def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a stored verification less what tells about single records or very few of them.
+    """Return a stored verification without what describes single records or very few of them.
 
-    ``set_changes`` is the verification's member of that name; None withholds every whole set.
+    ``set_changes`` is the verification's column of that name; None withholds every whole set.
     """
     declared = declarations.of(document)
     found: dict[str, Any] = _without_records(
@@ -135,7 +135,7 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
 
 
 def notes(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a version's notes for everybody; ``rows`` says how many rows its batch forgot."""
+    """Return the public part of a version's notes; ``rows`` is the size of its batch."""
     found: dict[str, Any] = _without_records(document)
     if "comparison" in found:
         found["comparison"] = comparison(found["comparison"])
@@ -147,7 +147,7 @@ def notes(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def comparison(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the comparison of an approximate with an exact version for everybody."""
+    """Return the public part of the comparison of an approximate with an exact version."""
     found: dict[str, Any] = _without_records(document)
     changed = _changed(found.pop("set_changes", None))
     found["sets"] = {
@@ -160,7 +160,7 @@ def comparison(document: Mapping[str, Any]) -> dict[str, Any]:
 def class_share(share: float, *, forgotten: int) -> float | None:
     """Return the largest forgotten share of one class in coarse steps; None for very few rows.
 
-    One row's share of its class tells how large the class is, and so which one it is.
+    The exact share of one row would reveal the size of its class, and so the class.
     """
     if forgotten < LEAST_ROWS:
         return None
@@ -168,7 +168,7 @@ def class_share(share: float, *, forgotten: int) -> float | None:
 
 
 def _import(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the rules of an import without their figures, which are of whole sets."""
+    """Return the rules of an import without their figures, which are about whole sets."""
     return {
         **{name: _withheld(found.get(name), _WHY_CHANGED) for name in _OF_AN_IMPORT},
         "rules": [rule | {"reason": _WHY_CHANGED} for rule in found.get("rules", [])],
@@ -177,22 +177,22 @@ def _import(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_of_few(found: Mapping[str, Any]) -> bool:
-    """Return whether the batch itself forgot very few rows, however many its pool has."""
+    """Return whether the batch itself forgot very few rows, whatever the size of its pool."""
     own = found.get("sets", {}).get("unlearned", {}) if isinstance(found.get("sets"), dict) else {}
     return _few(own.get("forget")) if isinstance(own, dict) else False
 
 
 def _changed(set_changes: Mapping[str, Any] | None) -> frozenset[str]:
-    """Return names of the sets whose figures are withheld."""
+    """Return the names of the sets whose figures are withheld."""
     if set_changes is None:
         return frozenset({"retain", "audit", "calibration"})
     return frozenset(name for name, rows in set_changes["rows"].items() if rows)
 
 
 def _is_mixed(pooled: Any) -> bool:
-    """Return whether figures of the pool, less those of whole batches, would be of very few rows.
+    """Return whether a pool's figures minus those of whole batches would be about very few rows.
 
-    A pool that does not say how small its batches are may have very small ones.
+    A pool that does not state the sizes of its batches may have very small ones.
     """
     if not isinstance(pooled, Mapping):
         return False
@@ -204,7 +204,7 @@ def _is_mixed(pooled: Any) -> bool:
 def _metric(
     says: Figure, metric: Any, *, few: bool, changed: frozenset[str], mixed: bool
 ) -> dict[str, Any]:
-    """Return what everybody may read of a metric, with the reason where its value is withheld."""
+    """Return the public part of a metric, with the reason if its value is withheld."""
     figures = metric if isinstance(metric, dict) else {}
     if says.disclosure is Disclosure.SCORES:
         why = _WHY_RECORDS
@@ -222,7 +222,7 @@ def _metric(
 
 
 def _why_silent(gate: str, declared: Declared, found: Mapping[str, Any], few: bool) -> str | None:
-    """Return why a gate's reason, which quotes figures, is withheld; None where it is shown."""
+    """Return why a gate's reason, which quotes figures, is withheld; None if it is shown."""
     says = declared.gate(gate)
     if says.disclosure is Disclosure.PUBLIC:
         return None
@@ -243,7 +243,7 @@ def _drift(drift: Mapping[str, Any], *, few: bool, changed: frozenset[str]) -> d
 
 
 def _sets(sets: Mapping[str, Any], changed: frozenset[str]) -> dict[str, Any]:
-    """Return figures by model and set, or by set alone as an exact version has them."""
+    """Return figures by model and set, or by set alone as in an exact version's verification."""
     if not any(name in sets for name in ("retain", "audit", "calibration")):
         return {
             who: _sets_of_a_model(of, changed) if isinstance(of, dict) else of
@@ -264,17 +264,17 @@ def _set(name: str, figures: Any, changed: frozenset[str]) -> Any:
     if not isinstance(figures, dict) or not isinstance(figures.get("classes"), dict):
         return figures
     if name != "forget":
-        # How many rows of each class are left tells, from one version to the next, which went.
+        # The rows left per class would reveal, from one version to the next, which class lost some.
         return {member: value for member, value in figures.items() if member != "classes"}
     return figures | {"classes": _classes(figures["classes"])}
 
 
 def _classes(classes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the classes with enough rows by their names, the others as one count."""
+    """Return classes with enough rows by name, the others as one count."""
     shown = {label: of for label, of in classes.items() if not _few(of)}
     rows = sum(of["rows"] for label, of in classes.items() if label not in shown)
     if 0 < rows < LEAST_ROWS:
-        # All less those shown would be the figures of these few rows.
+        # The total minus the shown ones would give the figures of these few rows.
         rows += sum(of["rows"] for of in shown.values())
         shown = {}
     return shown | ({_OTHER: {"rows": rows, "withheld": _WHY}} if rows else {})

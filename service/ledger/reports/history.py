@@ -1,4 +1,4 @@
-"""What happened to a model: its versions, its batches and the moves of its alias, newest first."""
+"""The history of a model: its versions, its batches and the moves of its alias, newest first."""
 
 from __future__ import annotations
 

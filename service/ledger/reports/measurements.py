@@ -1,9 +1,9 @@
 """Measurements: an imported version is measured by a worker, then published, promoted or refused.
 
-Nobody here saw its training. So before it may go live it is scored on rows that it was trained on
-and on rows that it never saw; the rules are in ``unlearning.verification.imported``. Deletions that
-come in between are owed by the version, as by one in training, and no raw row that it saw is
-overwritten before it is decided on.
+The service did not see its training. So before it may go live it is scored on rows that it was
+trained on and on rows that it never saw; the rules are in ``unlearning.verification.imported``.
+Deletions completed in between are owed by the version, as by one in training, and no raw row that
+it saw is overwritten before the decision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from service.ledger.reports import disclosure, shown_sets, verifications
 
 #: The verdict on an import that no rule refuses.
 ACCEPTED = "imported"
-#: Mark of a version whose statement about its rows is neither confirmed nor contradicted.
+#: Mark of a version whose stated training rows are neither confirmed nor contradicted.
 UNCONFIRMED = "unconfirmed_rows"
 
 _LONGEST_ERROR = 500
@@ -32,7 +32,7 @@ _LONGEST_ERROR = 500
 def due(session: Session, *, now: datetime) -> list[tuple[int, int]]:
     """Return (version id, model id) of the imports that wait to be measured, oldest first.
 
-    Not while a batch of the model runs: what it is about to forget the version would owe.
+    Imports wait while a batch of the model runs: they would owe what it is about to forget.
     """
     rows = session.execute(
         select(Import.version_id, Version.model_id)
@@ -49,7 +49,7 @@ def due(session: Session, *, now: datetime) -> list[tuple[int, int]]:
 
 
 def start(session: Session, version: Version) -> Import | None:
-    """Begin an attempt; None when the import is decided on, or a batch of the model runs."""
+    """Begin an attempt; None when the import is decided, or a batch of the model runs."""
     waiting = session.scalars(
         select(Import).where(Import.version_id == version.id).with_for_update()
     ).one()
@@ -64,7 +64,7 @@ def start(session: Session, version: Version) -> Import | None:
 
 
 def progress(session: Session, version_id: int, fraction: float) -> None:
-    """Show how far the measurement is; not an audit event."""
+    """Store the progress of the measurement; not an audit event."""
     session.execute(
         update(Import)
         .where(Import.version_id == version_id, Import.finished_at.is_(None))
@@ -85,8 +85,8 @@ def decide(
 ) -> None:
     """Store what was measured at ``data_revision`` and refuse, publish or promote the version.
 
-    One that is to go live and owes deletions stays a candidate: the next claim has them forgotten
-    first. One that is not to go live and contains forgotten records is of no use and is retired.
+    A version that is to go live but owes deletions stays a candidate: the next claim has them
+    forgotten first. One that is not to go live and contains forgotten records is retired.
     """
     versions.lock(session, model)
     shown_sets.hold(session, model.dataset_id)
@@ -126,7 +126,7 @@ def decide(
 
 
 def put_off(session: Session, version: Version, *, error: str, not_before: datetime) -> None:
-    """Record a failed attempt; the next one comes not before ``not_before``."""
+    """Record a failed attempt; the next one begins at ``not_before`` or later."""
     waiting = session.get_one(Import, version.id)
     waiting.error = error[:_LONGEST_ERROR]
     waiting.not_before = not_before
@@ -146,7 +146,7 @@ def give_up(
 
 
 def reasons(session: Session, found: Iterable[Version]) -> dict[int, str]:
-    """Return why imported versions are in their state, by id, where the state does not say."""
+    """Return, by id, why imported versions are in their state, if the state does not say it."""
     rows = session.execute(
         select(Import, Version.status, Verification)
         .join(Version, Version.id == Import.version_id)
@@ -158,7 +158,7 @@ def reasons(session: Session, found: Iterable[Version]) -> dict[int, str]:
 
 
 def _running() -> ColumnElement[bool]:
-    """Return SQL: a batch of the model of ``Version`` runs, or is left to the trainings lane."""
+    """Return SQL: a batch of ``Version``'s model runs, or is left to the trainings lane."""
     return exists().where(
         Batch.model_id == Version.model_id, db.among(Batch.status, BatchStatus.RUNNING)
     )
@@ -183,7 +183,7 @@ def _reason(waiting: Import, status: VersionStatus, found: Verification | None) 
 
 
 def _finish(session: Session, version: Version, *, now: datetime) -> Import | None:
-    """Close the import; None when somebody else did."""
+    """Close the import; None when another worker did."""
     waiting = session.scalars(
         select(Import).where(Import.version_id == version.id).with_for_update()
     ).one()

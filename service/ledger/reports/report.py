@@ -1,8 +1,8 @@
-"""The audit report: the signed story of one version, for a reader who trusts nobody here.
+"""The audit report: a signed account of one version that can be checked without trusting anyone.
 
-It names records by keyed digests and requests by their ids; no subject, no record id, no row
-number, no per-record score and no figure of very few records is in it. ``service.audit_file``
-checks a saved one without any database.
+It names records by keyed digests and requests by their ids. It contains no subject, record id, row
+number, per-record score or figure of very few records. ``service.audit_file`` checks a saved one
+without a database.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from service.ledger.training import runs
 TYPE = "audit-report"
 FORMAT = 1
 
-#: Audit lines that hold the receipt of something destroyed.
+#: Actions of audit lines that hold the receipt of something destroyed.
 _DESTROYED = (chain.Action.VERSION_PURGED.value, chain.Action.VERSION_STATE_DESTROYED.value)
 
-#: Kinds of artifacts that a batch makes from the very rows it forgets.
+#: Kinds of artifacts that a batch computes from the rows that it forgets.
 OF_FORGOTTEN = frozenset({"scores", "states"})
 
 
 @dataclass(frozen=True)
 class _Story:
-    """The rows that a report is about, loaded once."""
+    """The rows that a report needs, loaded once."""
 
     model: Model
     dataset: Dataset
@@ -89,15 +89,15 @@ def report(
                 else disclosure.measured(verification.measured, verification.set_changes)
             ),
             "lineage": _lineage(session, story),
-            # Requests whose records the version itself still holds: none, if it is live.
+            # Requests whose records the version itself still contains: none, if it is live.
             "carries_forgotten": carried,
             "remaining": remaining,
             "purges": _purges(session, story),
             "comparison": comparisons.of(session, version),
             "does_not_prove": caveats.sentences(
                 guarantee=guarantee,
-                # A drop of accuracy is a failed verification that was no reason to wait.
-                # Nor is a statement that the figures do not confirm one that they contradict.
+                # An accuracy drop is a failed verification that did not prevent promotion, and
+                # an unconfirmed statement is not a contradicted one.
                 verdict=version.mark if version.mark in caveats.OF_MARK else verdict,
                 carries=bool(carried),
                 remaining=bool(remaining),
@@ -123,14 +123,14 @@ def _load(session: Session, version: Version) -> _Story:
 
 
 def _requests(session: Session, model: Model, batch: Batch) -> Sequence[DeletionRequest]:
-    """Return the requests whose erasures the batch did, else those that its rows were named by."""
+    """Return the requests whose erasures the batch did, or else those that named its rows."""
     wanted = select(DeletionRequest).order_by(DeletionRequest.id)
     theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
     found = session.scalars(wanted.where(DeletionRequest.id.in_(theirs))).all()
     if found:
         return found
-    # A fresh anchor that catches up forgets what earlier batches did on the anchor before it; a
-    # batch that failed has given its erasures back.
+    # A new anchor that catches up forgets what earlier batches did on the anchor before it, and a
+    # failed batch has handed its erasures back.
     forgotten = exists().where(BatchRecord.batch_id == batch.id, BatchRecord.row == Record.row)
     named = session.scalars(naming.naming(Record.dataset_id == model.dataset_id, forgotten)).all()
     return session.scalars(wanted.where(DeletionRequest.id.in_(named))).all()
@@ -144,7 +144,7 @@ def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any
             Record.row,
             Record.erased_at,
             requests=ids,
-            # Of a request over every dataset, only what it met in this one.
+            # Of a request over every dataset, only its records in this one.
             dataset_id=story.dataset.id,
         )
     ).all()
@@ -170,7 +170,7 @@ def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any
 
 
 def _forgotten_before(session: Session, story: _Story) -> dict[str, int]:
-    """Return, of requests over every dataset, how many records here were forgotten before."""
+    """Return, per request over every dataset, how many records here were forgotten before."""
     rows = session.execute(
         select(RequestDataset.request_id, RequestDataset.already_forgotten).where(
             RequestDataset.request_id.in_([request.id for request in story.requests]),
@@ -183,7 +183,7 @@ def _forgotten_before(session: Session, story: _Story) -> dict[str, int]:
 def _request(
     request: DeletionRequest, records: list[str], forgotten_before: int | None
 ) -> dict[str, Any]:
-    """Return what was asked of this dataset; ``forgotten_before`` None: nothing else was asked."""
+    """Return a request's part in this dataset; ``forgotten_before`` None: it has no other part."""
     alone = forgotten_before is None
     return {
         "id": request.id,
@@ -252,7 +252,7 @@ def _batch(session: Session, story: _Story, digester: Digester) -> dict[str, Any
         "attempts": batch.attempts,
         "created_at": batch.created_at,
         "finished_at": batch.finished_at,
-        # Training rows of the base only: a request may also name rows that it never saw.
+        # Only training rows of the base: a request may also name rows that it never saw.
         "count": len(records),
         "records": records,
     }
@@ -287,7 +287,7 @@ def _excluded(
 
 
 def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
-    """Return the version's chain, newest first, with how many records each step forgot."""
+    """Return the version's chain, newest first, with the number of records each step forgot."""
     steps = [version.batch_id for version in story.chain if version.batch_id is not None]
     forgotten = history.records(session, steps)
     return [
@@ -305,14 +305,14 @@ def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
 
 
 def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
-    """Return weights and internal state of the model that still carry forgotten records."""
+    """Return weights and internal state of the model that still contain forgotten records."""
     standing = session.scalars(
         select(Version)
         .where(Version.model_id == story.model.id, Version.status != VersionStatus.PURGED)
         .order_by(Version.number)
     ).all()
-    # What was retired carries forgotten records: that is why. There may be thousands. What was
-    # withdrawn may have been retired or rejected before.
+    # Retired versions contain forgotten records by definition. There may be thousands. Withdrawn
+    # ones may have been retired or rejected before.
     tainted = [
         version
         for version in standing
@@ -340,7 +340,7 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
 
 
 def _kept_states(session: Session, story: _Story) -> list[dict[str, Any]]:
-    """Return states of trainings that have seen records which were forgotten since they began."""
+    """Return states of trainings that have seen records forgotten since they began."""
     of_runs = [
         {"kind": "trainings", "training_run": run.id, "digest": run.state_digest}
         for run in runs.that_saw_forgotten(session, story.model)
@@ -354,7 +354,7 @@ def _kept_states(session: Session, story: _Story) -> list[dict[str, Any]]:
 
 
 def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[str, Any]]:
-    """Return artifacts of tainted versions, and what was made from forgotten rows on purpose."""
+    """Return artifacts of tainted versions, and those computed from forgotten rows on purpose."""
     rows = session.execute(
         select(Artifact, Version)
         .join(Version, Version.id == Artifact.version_id)

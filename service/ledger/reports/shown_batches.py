@@ -1,9 +1,9 @@
-"""Whether figures of a batch's forgotten rows may be shown beside those of another batch.
+"""Decide whether figures of a batch's forgotten rows may be shown beside those of another batch.
 
-A batch that did not come to its end leaves a version that was rejected, and its requests are
-claimed again: by halves, or with others that came meanwhile. Both batches begin with the same
-version, whose figures on either one's rows are told as those of the control. Where the two differ
-by a few rows, one less the other would be the figures of these rows.
+A batch that fails leaves a rejected version, and its requests are claimed again: in halves, or with
+others that came meanwhile. Both batches begin with the same version, the control, whose figures on
+either batch's rows are shown. If the two batches differ by a few rows, the difference of the two
+tables is the figures of these rows.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from service.ledger.reports.disclosure import LEAST_ROWS
 
 
 def apart(session: Session, version: Version) -> int:
-    """Return by how few rows the version's batch differs from one of the same base; 0: by enough.
+    """Return by how few rows the batch differs from one of the same base; 0: by enough or nothing.
 
-    So it is with a batch that has too few rows to be shown at all, and with the same rows again.
+    It is 0, too, for a batch with too few rows to be shown at all, and for the same rows again.
     """
     batch = None if version.batch_id is None else session.get_one(Batch, version.batch_id)
     if batch is None or batch.records < LEAST_ROWS:
@@ -32,7 +32,7 @@ def apart(session: Session, version: Version) -> int:
 
 
 def _others(session: Session, batch: Batch, version: Version) -> list[tuple[str, int]]:
-    """Return other batches that a version was made by from the same base: id and rows."""
+    """Return (id, rows) of other batches that made a version from the same base."""
     base = session.get_one(Version, batch.base_version_id)
     made = (
         select(Version.batch_id)

@@ -1,13 +1,13 @@
-"""Which whole sets of a dataset have had their figures shown, and whether another may be.
+"""Record which whole sets of a dataset had figures shown, and whether another may be shown.
 
-A set is the retained, calibration or audit rows of a version at a revision of the dataset. Two
-tables over sets that differ by a few rows give, subtracted, the figures of these rows, if the
-weights are the same: and whoever imports weights, or trains with a seed, has the same ones in as
-many models of the dataset as they like. So a set is shown only if it is one of those shown before,
-of whichever model of the dataset, or differs from each of them by at least ``LEAST_ROWS`` rows.
+A set is the retained, validation or audit rows of a version at a revision of the dataset. If the
+weights are the same, two tables over sets that differ by a few rows give, subtracted, the figures
+of these rows; and a client that imports weights, or trains with a seed, can have the same weights
+in any number of models. So a set is shown only if it was shown before, for whichever model of the
+dataset, or differs from each shown one by at least ``LEAST_ROWS`` rows.
 
-Rows leave a set and never return, so of the sets of one record list only the nearest shown ones,
-by revision, need to be counted. Sets of different lists are counted row by row.
+Rows leave a set and never return, so of the sets of one record list only the nearest shown ones, by
+revision, need to be compared. Sets of different lists are compared row by row.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from service.ledger.registry import lineage
 from service.ledger.reports.disclosure import LEAST_ROWS
 from service.ledger.selection import exclusions
 
-#: The sets that figures are given of, by the split that their rows are drawn from.
+#: Sets with figures, by the split that their rows are drawn from.
 SETS = ("retain", "calibration", "audit")
 
-#: Stands for the train split, where a version has no record list.
+#: In place of a record list's id, for the train split.
 _SPLIT = ""
 
 #: First half of the key of PostgreSQL's advisory lock; the second is the dataset's id.
@@ -33,9 +33,9 @@ _LOCK = 0x5E75
 
 
 def hold(session: Session, dataset_id: int) -> None:
-    """Let nobody else show sets of the dataset until the transaction ends.
+    """Keep other transactions from showing sets of the dataset until this one ends.
 
-    Comes after models and before training runs in the order of locks.
+    In the order of locks it comes after models and before training runs.
     """
     # SQLite has one writer at a time.
     if session.get_bind().dialect.name == "postgresql":
@@ -48,7 +48,7 @@ def hold(session: Session, dataset_id: int) -> None:
 def show(
     session: Session, dataset_id: int, record_list_id: str | None, revision: int
 ) -> dict[str, int]:
-    """Return, for each set, by how few rows it differs from one shown before; 0: it is shown now.
+    """Return, for each set, by how few rows it differs from a shown one; 0: it is shown now.
 
     The caller has called ``hold`` in this transaction.
     """
@@ -69,7 +69,7 @@ def show(
         if name not in same:
             session.add(ShownSet(dataset_id=dataset_id, name=name, list_id=mine, revision=revision))
         elif same[name].revision < revision:
-            # The same rows: what is excluded later is counted from here.
+            # The same rows, so later exclusions are counted from here.
             same[name].revision = revision
     session.flush()
     return found
@@ -81,7 +81,7 @@ def _keep_least(found: dict[str, int], name: str, rows: int) -> None:
 
 
 def _nearest(session: Session, dataset_id: int, list_id: str, revision: int) -> Sequence[ShownSet]:
-    """Return, for each name, the last set shown up to the revision, and the first one after it."""
+    """Return, for each name, the last set shown up to the revision, and the first after it."""
     nearest = []
     for name in SETS:
         here = select(ShownSet.id).where(
@@ -94,7 +94,7 @@ def _nearest(session: Session, dataset_id: int, list_id: str, revision: int) -> 
 
 
 def _left(session: Session, points: Sequence[ShownSet], revision: int) -> Sequence[int]:
-    """Return how many rows left each set from its revision to this one, or ``LEAST_ROWS``."""
+    """Return how many rows left each set from its revision to this one, up to ``LEAST_ROWS``."""
     counts = []
     for point in points:
         low, high = sorted((point.revision, revision))
@@ -115,13 +115,13 @@ def _other_lists(session: Session, dataset_id: int, mine: str) -> Iterable[str]:
 def _between_lists(
     session: Session, dataset_id: int, mine: str, other: str, revision: int
 ) -> Mapping[str, int]:
-    """Return, for each set, by how few rows it differs from one shown of another list."""
+    """Return, for each set, by how few rows it differs from a shown one of another list."""
     points = session.scalars(
         select(ShownSet).where(ShownSet.dataset_id == dataset_id, ShownSet.list_id == other)
     ).all()
     found = dict.fromkeys(SETS, 0)
     for name in sorted({point.name for point in points}):
-        # Rows that are excluded nowhere tell the lists apart at any revision.
+        # Rows that are never excluded distinguish the lists at any revision.
         if _differing(session, dataset_id, name, mine, other) >= LEAST_ROWS:
             continue
         for point in points:
@@ -142,7 +142,7 @@ def _differing(
     *,
     at: tuple[int, int] | None = None,
 ) -> int:
-    """Return by how many rows two sets differ, up to ``LEAST_ROWS``; ``at`` their revisions."""
+    """Return by how many rows two sets differ, up to ``LEAST_ROWS``; ``at``: their revisions."""
     if at is None:
         a, b = _in_set(name, mine), _in_set(name, other)
         among: ColumnElement[bool] = Record.excluded_revision.is_(None)
@@ -163,7 +163,7 @@ def _stays(revision: int) -> ColumnElement[bool]:
 
 
 def _in_set(name: str, list_id: str) -> ColumnElement[bool]:
-    """Return SQL: ``Record`` is of the set, whatever was excluded by then."""
+    """Return SQL: ``Record`` is of the set, regardless of exclusions."""
     trained = lineage.of_training(list_id or None)
     if name == SETS[0]:
         return trained

@@ -1,4 +1,4 @@
-"""Verifications: what was measured of a version, stored once."""
+"""Verifications: the measurements of a version, stored once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletion requests in their public form: what identified the person is not in it."""
+"""Deletion requests in their public form, without what identified the person."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.ledger.database.tables import Batch, DeletionRequest, Erasure, Mode
 def describe(
     request: DeletionRequest, dataset: str | None, waits_for: str | None = None
 ) -> dict[str, Any]:
-    """Return a request in its public form; without ``dataset`` it is about every one."""
+    """Return a request in its public form; ``dataset`` None: it is about every dataset."""
     return {
         "id": request.id,
         "dataset": dataset,
@@ -39,7 +39,7 @@ def describe(
 
 
 def waits_for(session: Session, request: DeletionRequest) -> str | None:
-    """Return what the request waits for where a model holds an earlier batch; None: nothing."""
+    """Return what the request waits for if a model holds an earlier batch; None: nothing."""
     held = session.execute(
         select(Model.name, Version.number, Batch.held_until)
         .join(Erasure, Erasure.model_id == Model.id)
@@ -62,12 +62,12 @@ def waits_for(session: Session, request: DeletionRequest) -> str | None:
 
 
 def complete_match(request: DeletionRequest) -> bool:
-    """Return whether everything that was asked for was found: False is a reason to look again."""
+    """Return whether everything that was requested was found; if not, the ids should be checked."""
     return request.not_found == 0 and request.matched + request.already_forgotten > 0
 
 
 def _reason(request: DeletionRequest) -> str | None:
-    """Return why a request is in its state; what was not found stays said to its end and after."""
+    """Return why a request is in its state; also what was not found, in every state."""
     found = request.matched + request.already_forgotten
     if found == 0 or request.not_found == 0:
         return request.status_reason

@@ -1,6 +1,6 @@
-"""Idempotency keys: the answer already given to one principal for one key.
+"""Idempotency keys: the answer that was given to one principal for one key.
 
-The body is kept only as a keyed digest, because it may name a person.
+Of the body only a keyed digest is kept, because it may name a person.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from service.ledger.database.tables import IdempotencyKey
 
 
 class KeyReused(Unprocessable):
-    """The same key came with another body."""
+    """The key was used with another body."""
 
     code = "idempotency-key-reused"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A principal's key and the digests of the body that came with it, the current one first."""
+    """A principal's key and the digests of its body, the current digest key's first."""
 
     principal: str
     key: str
@@ -33,7 +33,7 @@ class Claim:
 
 
 def answers(session: Session, claims: Iterable[Claim]) -> dict[tuple[str, str], IdempotencyKey]:
-    """Return the rows of those claims that were answered before, by (principal, key)."""
+    """Return the rows of claims that were answered before, by (principal, key)."""
     wanted = {(claim.principal, claim.key) for claim in claims}
     if not wanted:
         return {}
@@ -46,7 +46,7 @@ def answers(session: Session, claims: Iterable[Claim]) -> dict[tuple[str, str], 
 
 
 def replay(row: IdempotencyKey, claim: Claim) -> Mapping[str, Any]:
-    """Return the answer given before; raise ``KeyReused`` when the body was another one."""
+    """Return the earlier answer; raise ``KeyReused`` if the body was another one."""
     if row.body_digest not in claim.bodies:
         raise KeyReused(
             "this Idempotency-Key was used with another body; take a new key for a new request"
@@ -55,7 +55,7 @@ def replay(row: IdempotencyKey, claim: Claim) -> Mapping[str, Any]:
 
 
 def remember(claim: Claim, answer: Mapping[str, Any], *, now: datetime) -> IdempotencyKey:
-    """Return the row that keeps an answer; the caller adds it in the answer's transaction."""
+    """Return the row that stores an answer; the caller adds it in the answer's transaction."""
     return IdempotencyKey(
         principal=claim.principal,
         key=claim.key,
@@ -66,7 +66,7 @@ def remember(claim: Claim, answer: Mapping[str, Any], *, now: datetime) -> Idemp
 
 
 def prune(session: Session, *, before: datetime) -> int:
-    """Forget answers given before a moment; how many."""
+    """Delete answers given before a moment; return how many."""
     gone = session.execute(
         delete(IdempotencyKey)
         .where(IdempotencyKey.created_at < before)

@@ -1,4 +1,4 @@
-"""How deletion requests are recorded: many at once, with a handful of statements in all."""
+"""Record deletion requests: many at once, in a constant number of statements."""
 
 from __future__ import annotations
 
@@ -36,35 +36,35 @@ from service.ledger.selection.matching import Ask, Match
 
 QUEUE_RETRY_SECONDS = 30
 
-#: Rows that a transaction lists, at most, unless one request alone lists more; such a one is a
-#: transaction of its own, and writes so many with a statement.
+#: Most rows that a transaction lists, unless a single request has more; such a request has a
+#: transaction of its own, with as many rows per statement.
 ROWS_AT_ONCE = 10_000
 
 
 class DatasetNotReady(Conflict):
-    """Its records are not known yet, or never will be."""
+    """The dataset's records are not known yet, or never will be."""
 
     code = "dataset-not-ready"
 
 
 class CannotForgetClasses(Unprocessable):
-    """The policy's method forgets records only."""
+    """The policy's method cannot forget a class."""
 
     code = "method-cannot-forget-classes"
 
 
 class QueueFull(TooManyRequests):
-    """Too many requests are open already."""
+    """Too many requests are open."""
 
     code = "queue-full"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An ask with the key that sends it and, where there is one, its idempotency claim.
+    """A request to record, with the principal and, if there is one, its idempotency claim.
 
-    Its request's id is made before the transaction that records it: who does not hear how that
-    ended finds out by the id, and what is sent again under it cannot be recorded twice.
+    The id is chosen before the transaction: a sender that does not learn the outcome can look it up
+    by the id, and sending it again under the id cannot record it twice.
     """
 
     ask: Ask
@@ -75,7 +75,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What the sender is told; ``repeated`` when it was told before."""
+    """The answer to the sender; ``repeated`` if it was given before."""
 
     answer: Mapping[str, Any]
     repeated: bool = False
@@ -107,7 +107,7 @@ def record_many(
     now: datetime,
     room: int | None = None,
 ) -> list[Receipt | ServiceError]:
-    """Record as many of these requests as a transaction takes; see ``gather``."""
+    """Record as many of these requests as fit in a transaction; see ``gather``."""
     gathered = gather(session, submissions, digester=digester, now=now, room=room)
     gathered.write()
     return gathered.outcomes
@@ -122,17 +122,17 @@ def gather(
     room: int | None = None,
     outlooks: outlook.Outlooks | None = None,
 ) -> Gathered:
-    """Prepare as many of these requests, from the first on, as a transaction takes (at least one).
+    """Prepare as many of these requests, from the first on, as fit in a transaction (at least one).
 
-    For each of those, in order, there is a receipt or the refusal: the caller writes what was
-    gathered, commits, and comes again with the rest. A transaction lists ``ROWS_AT_ONCE`` records;
-    requests that match the very same ones share their list.
+    For each of those, in order, return a receipt or the refusal; the caller writes what was
+    gathered, commits, and calls again with the rest. A transaction lists ``ROWS_AT_ONCE`` records;
+    requests that match exactly the same records share their list.
 
-    A refused one changes nothing and does not hold up the others. A recorded one gets an erasure
+    A refused request changes nothing and does not affect the others. A recorded one gets an erasure
     for every model of its datasets that may hold its records (``shares``), unless it waits for
-    approval. ``room`` is how many more open requests the queue takes. Two transactions that record
-    the same idempotency key at the same moment collide on its primary key: the loser rolls back
-    and comes again.
+    approval. ``room`` is how many more open requests the queue accepts. If two transactions record
+    the same idempotency key at the same moment, they collide on its primary key; the loser rolls
+    back and is repeated.
     """
     claims = [one.claim for one in submissions if one.claim is not None]
     answered = idempotency.answers(session, claims)
@@ -154,7 +154,7 @@ def gather(
 
 
 def recorded(session: Session, submissions: Iterable[Submission]) -> dict[str, Receipt]:
-    """Return receipts of those submissions that are recorded, by id."""
+    """Return receipts of the submissions that are recorded, by id."""
     rows = session.execute(
         select(DeletionRequest, Dataset.name)
         .outerjoin(Dataset, Dataset.id == DeletionRequest.dataset_id)
@@ -164,10 +164,10 @@ def recorded(session: Session, submissions: Iterable[Submission]) -> dict[str, R
 
 
 def check_methods(session: Session, models: Iterable[Model]) -> None:
-    """Refuse to forget a class with ``CannotForgetClasses`` where a policy's method cannot."""
+    """Raise ``CannotForgetClasses`` if a model's policy has a method that cannot forget a class."""
     for model in models:
         method = Policy.model_validate(model.policy).method
-        # One that went with an upgrade says still what it could: the next one takes its place.
+        # A removed method still has its announcement; the policy's next method replaces it.
         known = methods.get(session, method)
         if known is None:
             known = methods.of(capabilities.get(session, "method", method))
@@ -182,19 +182,19 @@ def check_methods(session: Session, models: Iterable[Model]) -> None:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What is to be written for requests, and what their senders are told once it is committed."""
+    """Rows to write for requests, and the answers to their senders once committed."""
 
     outcomes: list[Receipt | ServiceError]
     page: _Page
 
     def write(self) -> None:
-        """Insert all of it; nothing is read."""
+        """Insert everything, without reading."""
         self.page.write()
 
 
 @dataclass
 class _Circle:
-    """A dataset with everything that a request of it touches."""
+    """A dataset with everything that a request on it touches."""
 
     dataset: Dataset
     models: Sequence[Model]
@@ -204,7 +204,7 @@ class _Circle:
 
 @dataclass(frozen=True)
 class Part:
-    """What an ask met in one dataset."""
+    """A request's match in one dataset."""
 
     circle: _Circle
     match: Match
@@ -218,12 +218,12 @@ def parts_of(
     now: datetime,
     outlooks: outlook.Outlooks | None = None,
 ) -> list[list[Part] | ServiceError]:
-    """Return, for every ask, what it met in each dataset, or its refusal.
+    """Return, for every ask, its match in each dataset, or its refusal.
 
     ``outlooks`` keeps estimates from one transaction to the next.
 
-    An ask that names a dataset has one part, one about a subject everywhere as many as datasets
-    hold records of it.
+    An ask that names a dataset has one part; one about a subject everywhere has one for each
+    dataset that holds its records.
     """
     wide = [place for place, ask in enumerate(asks) if ask.dataset is None]
     found = _everywhere(session, [asks[place] for place in wide], digester)
@@ -241,12 +241,12 @@ def parts_of(
 
 
 def _named(asks: Sequence[Ask], parts: Sequence[list[Part] | ServiceError]) -> list[listing.Named]:
-    """Return the records that each ask would list; a class lists none, its label says which."""
+    """Return the records that each ask would list; none for a class, which its label names."""
     made: dict[tuple[int, ...], listing.Named] = {}
     found: list[listing.Named] = []
     for ask, its in zip(asks, parts, strict=True):
         met = [] if isinstance(its, ServiceError) or ask.kind == "class" else its
-        # Asks for the same have the same match, which is looked through once.
+        # Equal asks share one match, which is processed once.
         same = tuple(id(part.match) for part in met)
         if same not in made:
             made[same] = listing.Named.of({part.circle.dataset.id: part.match.rows for part in met})
@@ -269,7 +269,7 @@ def _everywhere(
         found = matching.everywhere(session, asks, digester=digester)
     except ServiceError as refusal:
         return [unknown or refusal] * len(asks)
-    # Whoever was met somewhere stays out of what is being read; nobody would keep the others out.
+    # A subject that was found somewhere is suppressed in datasets being ingested; others are not.
     return [one or unknown or one for one in found]
 
 
@@ -297,7 +297,7 @@ def _circles(
     names = dict.fromkeys(names)
     locked = locks.named_datasets(session, names, locks.Hold.INTAKE)
     models = {name: shares.concerned(session, dataset.id) for name, dataset in locked.items()}
-    # What was asked for today is counted and added to by one transaction at a time.
+    # If a policy limits requests per day, one transaction at a time counts and adds to them.
     limited = [one.id for some in models.values() for one in some if outlook.is_limited(one)]
     if limited:
         locks.models(session, limited)
@@ -333,7 +333,7 @@ def _ready(dataset: Dataset | None) -> Dataset:
 
 @dataclass
 class _Page:
-    """Rows gathered from many submissions and written together."""
+    """Rows gathered from many submissions, to be written together."""
 
     session: Session
     digester: Digester
@@ -342,7 +342,7 @@ class _Page:
     lists: listing.Lists
     requests: list[DeletionRequest] = field(default_factory=list)
     datasets: list[dict[str, Any]] = field(default_factory=list)
-    #: By the request that lists them.
+    #: By the id of the request that lists them.
     records: dict[str, listing.Named] = field(default_factory=dict)
     listed: int = 0
     erasures: list[dict[str, Any]] = field(default_factory=list)
@@ -351,7 +351,7 @@ class _Page:
     lines: dict[str, list[chain.Line]] = field(default_factory=dict)
 
     def is_full(self, named: listing.Named) -> bool:
-        """Return whether a request of these records has to wait for the next transaction."""
+        """Return whether a request with these records must wait for the next transaction."""
         if not self.listed or self.lists.under(named) is not None:
             return False
         return self.listed + named.count > ROWS_AT_ONCE
@@ -363,7 +363,7 @@ class _Page:
         named: listing.Named,
         answered: Mapping[tuple[str, str], IdempotencyKey],
     ) -> Receipt:
-        """Record one more submission; raise its refusal."""
+        """Add one more submission; raise its refusal."""
         claim = submission.claim
         if claim is not None:
             name = (claim.principal, claim.key)
@@ -388,7 +388,7 @@ class _Page:
 
     def write(self) -> None:
         """Insert everything gathered; the audit lines follow at the commit."""
-        # Of two transactions with the same keys, both come to the first one first.
+        # Sorted, so that two transactions with the same keys cannot deadlock.
         answers = [self.answers[name] for name in sorted(self.answers)]
         records = _in_pieces(self.records)
         inserts.write(
@@ -483,12 +483,12 @@ def _in_pieces(lists: Mapping[str, listing.Named]) -> Iterator[list[dict[str, An
 
 
 def models_of(parts: Iterable[Part]) -> list[Model]:
-    """Return the models that have to forget what the ask met."""
+    """Return the models that must forget what the ask matched."""
     return [model for part in parts for model in part.circle.models]
 
 
 def first_status(parts: Sequence[Part]) -> RequestStatus:
-    """Return the state in which a request begins; one dataset's limits let all of it wait."""
+    """Return the first state of a request; if one dataset's limits require approval, all waits."""
     if all(part.match.nothing for part in parts):
         return RequestStatus.NO_MATCH
     if not any(part.match.rows for part in parts):
@@ -499,7 +499,7 @@ def first_status(parts: Sequence[Part]) -> RequestStatus:
 
 
 def expected_by(parts: Sequence[Part], *, now: datetime) -> datetime:
-    """Estimate of the moment at which the last model has forgotten what the ask met."""
+    """Return the estimated moment at which the last model will have forgotten the records."""
     seconds = max((part.circle.seconds for part in parts), default=0.0)
     return min(now + timedelta(seconds=seconds), outlook.due(now))
 

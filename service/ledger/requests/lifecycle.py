@@ -1,7 +1,7 @@
-"""Deletion requests after they were recorded: read, cancelled, approved, denied, tried again.
+"""Deletion requests after recording: read, cancel, approve, deny, retry.
 
-How they are recorded is in ``intake``; what workers change (claimed, completed, put aside) is in
-``erasures`` and ``execution``.
+Recording is in ``intake``; what workers change (claimed, completed, put aside) is in ``erasures``
+and ``execution``.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ __all__ = [
     "recorded",
 ]
 
-#: States in which a request still takes up room in the queue.
+#: States in which a request counts towards the queue's limit.
 OPEN = tuple(status for status in RequestStatus if status not in REQUEST_ENDS)
 
 
 class AlreadyClaimed(Conflict):
-    """A worker has begun; what is begun is finished."""
+    """A worker has begun with the request, so it will be completed."""
 
     code = "already-claimed"
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which requests a list shows; None: no condition."""
+    """Conditions of a list of requests; None: no condition."""
 
     status: RequestStatus | None = None
     dataset: str | None = None
@@ -88,7 +88,7 @@ def get(session: Session, request_id: str) -> DeletionRequest:
 
 
 def detail(session: Session, request: DeletionRequest) -> dict[str, Any]:
-    """Return a request in its public form, with what became of it on each model."""
+    """Return a request in its public form, with its state on each model."""
     by_dataset = _by_dataset(session, request)
     named = None if request.dataset_id is None else by_dataset[0]["dataset"]
     return {
@@ -145,7 +145,7 @@ def count_open(session: Session, *, up_to: int) -> int:
 
 
 def cancel(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
-    """Withdraw a request of which no worker has claimed anything."""
+    """Cancel a request of which no worker has claimed anything."""
     request = _locked(session, request_id)
     _require(
         request,
@@ -158,14 +158,14 @@ def cancel(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
 
 
 def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> DeletionRequest:
-    """Let a large request go ahead: from now on it is like any other."""
+    """Approve a large request: from now on it is handled like any other."""
     # The dataset first: no other model may begin to hold the records meanwhile.
     datasets = _datasets(session, get(session, request_id))
     locks.datasets(session, [one.id for one in datasets], locks.Hold.INTAKE)
     request = _locked(session, request_id)
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
     models = [model for one in datasets for model in shares.concerned(session, one.id)]
-    if request.kind == "class":  # policies may have changed, and models come, since it was asked
+    if request.kind == "class":  # policies or models may have changed since it was recorded
         intake.check_methods(session, models)
     expected = now + timedelta(seconds=outlook.seconds_needed(session, models))
     _swap(session, request, RequestStatus.ACCEPTED, status_reason=None, expected_by=expected)
@@ -175,18 +175,18 @@ def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> 
 
 
 def deny(session: Session, request_id: str, *, because: str | None, actor: str) -> DeletionRequest:
-    """Refuse a large request for good."""
+    """Deny a large request; it ends."""
     request = _locked(session, request_id)
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
     return _end(session, request, RequestStatus.DENIED, because or "not approved", actor=actor)
 
 
 def retry(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
-    """Give a request that was put aside a fresh set of attempts."""
+    """Give a request that was put aside a new set of attempts."""
     request = _locked(session, request_id)
     _require(request, RequestStatus.NEEDS_REVIEW, rule="only one that needs review is tried again")
     _swap(session, request, RequestStatus.PROCESSING, status_reason=None)
-    # It stays apart from the others, so that it cannot make their batch fail.
+    # It keeps a cohort of its own, so that it cannot make other requests' batch fail.
     alone = func.coalesce(Erasure.cohort, ids.new("c"))
     session.execute(
         machines.erasures.update(
@@ -221,7 +221,7 @@ def _datasets(session: Session, request: DeletionRequest) -> Sequence[Dataset]:
 
 
 def _by_dataset(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
-    """Return what the request met in each dataset."""
+    """Return the request's match in each dataset."""
     if request.dataset_id is not None:
         name = session.get_one(Dataset, request.dataset_id).name
         counts = [(name, request.matched, request.already_forgotten)]
@@ -266,7 +266,7 @@ def _shares(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
 
 
 def _locked(session: Session, request_id: str) -> DeletionRequest:
-    """Lock one request, in its present state, until this transaction ends."""
+    """Lock one request until this transaction ends, and return its present state."""
     found = locks.requests(session, [request_id])
     return found[0] if found else get(session, request_id)
 
@@ -291,7 +291,7 @@ def _require(request: DeletionRequest, *states: RequestStatus, rule: str) -> Non
 
 
 def _drop_erasures(session: Session, request: DeletionRequest) -> None:
-    """Cancel every share, or refuse when a worker was quicker with one of them."""
+    """Cancel every erasure; raise ``AlreadyClaimed`` if a worker has claimed one."""
     session.execute(
         machines.erasures.update(session, ErasureStatus.CANCELLED)
         .where(Erasure.request_id == request.id)
@@ -325,7 +325,7 @@ def _end(
 
 
 def _swap(session: Session, request: DeletionRequest, new: RequestStatus, **values: Any) -> None:
-    """Change the state unless somebody else did since it was read."""
+    """Change the state; raise ``AlreadyClaimed`` if it has changed since it was read."""
     check_move(REQUEST_MOVES, request.status, new)
     changed = session.execute(
         machines.requests.update(session, new, **values)

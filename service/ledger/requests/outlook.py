@@ -1,4 +1,4 @@
-"""What a request must expect: by when it is due, by when it is likely done, whether it waits."""
+"""Due date, completion estimate and approval limits of a request."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from service.ledger.database.tables import (
 )
 from service.ledger.registry.policy import Policy
 
-#: How long a batch is thought to take before the first one has been measured.
+#: Assumed duration of a batch before one has been measured.
 UNKNOWN_BATCH_SECONDS = 60.0
 RECENT_BATCHES = 20
 
-#: Estimates in memory, at most.
+#: Largest number of cached estimates.
 MOST_KEPT = 1_000
 
-#: Requests that use up nothing of a day's allowance.
+#: States of requests that do not count towards a day's allowance.
 _UNCOUNTED = (
     RequestStatus.AWAITING_APPROVAL,
     RequestStatus.DENIED,
@@ -43,14 +43,14 @@ _UNCOUNTED = (
 
 
 def due(asked: datetime) -> datetime:
-    """Return the moment one calendar month later, on its last day where the day does not exist."""
+    """Return the moment one calendar month later; on the month's last day if it is shorter."""
     year, month = divmod(asked.year * 12 + asked.month, 12)
     day = min(asked.day, calendar.monthrange(year, month + 1)[1])
     return asked.replace(year=year, month=month + 1, day=day)
 
 
 def seconds_needed(session: Session, models: Sequence[Model]) -> float:
-    """Estimate from a request to its end: the longest wait for a batch, then two batches' time.
+    """Estimate the seconds to a request's end: the longest wait for a batch, then two batches.
 
     Two, because a request that arrives while a batch runs goes to the next one.
     """
@@ -65,7 +65,7 @@ def seconds_needed(session: Session, models: Sequence[Model]) -> float:
 
 
 class Outlooks:
-    """Estimates of ``seconds_needed`` that are kept for a while: batches end far more seldom."""
+    """Cached estimates of ``seconds_needed``, because batches end far less often than requests."""
 
     def __init__(self, age_seconds: float) -> None:
         self._age_seconds = age_seconds
@@ -85,22 +85,22 @@ class Outlooks:
 
 @dataclass
 class Allowance:
-    """How many records requests of one dataset may have without a person's approval."""
+    """How many records the requests of one dataset may have without approval."""
 
     per_request: float
     left_today: float
 
     def covers(self, records: int) -> bool:
-        """Return whether a request of so many records may go ahead."""
+        """Return whether a request for this many records needs no approval."""
         return records <= min(self.per_request, self.left_today)
 
     def take(self, records: int) -> None:
-        """Count the records of a request that goes ahead."""
+        """Count the records of a request that needs no approval."""
         self.left_today -= records
 
 
 def is_limited(model: Model) -> bool:
-    """Return whether the model's policy limits what may be asked for in a day without approval."""
+    """Return whether the model's policy limits the records of a day without approval."""
     limits = Policy.model_validate(model.policy).approval
     return limits.max_records_per_day is not None or limits.max_share_per_day is not None
 
@@ -110,8 +110,8 @@ def allowance(
 ) -> Allowance:
     """Return the strictest limits of the policies of the dataset's models.
 
-    The caller has locked those that have a limit per day, and keeps them until what it lets
-    through is committed.
+    The caller has locked the models with a limit per day, and keeps the locks until the requests
+    that the limits allow are committed.
     """
     limits = [Policy.model_validate(model.policy).approval for model in models]
     rows = dataset.rows or 0
@@ -175,7 +175,7 @@ def _batch_seconds(session: Session, model: Model, recent: Sequence[Any]) -> flo
 
 
 def _training_seconds(session: Session, model: Model) -> float:
-    """Return the seconds of the model's latest training; a guess where it was trained elsewhere."""
+    """Return the seconds of the model's latest training; a guess if it was trained elsewhere."""
     latest = session.execute(
         select(TrainingRun.started_at, TrainingRun.finished_at)
         .where(TrainingRun.model_id == model.id, TrainingRun.status == RunStatus.COMPLETED)

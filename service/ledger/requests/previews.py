@@ -1,4 +1,4 @@
-"""What a deletion request would meet, without asking for it."""
+"""Previews: what a deletion request would match, without recording it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from service.ledger.selection.matching import Ask
 def preview(
     session: Session, ask: Ask, *, principal: str, digester: Digester, now: datetime
 ) -> dict[str, Any]:
-    """Return what the ask would meet and in which state it would begin.
+    """Return what the ask would match and in which state it would begin.
 
-    Nothing is recorded but an audit line that the key looked: whose records it looked for is not
-    in it. Raises what the request itself would be refused with.
+    Only an audit line is recorded: that this key asked, but not about whose records. Raise what the
+    request itself would be refused with.
     """
     [parts] = intake.parts_of(session, [ask], digester=digester, now=now)
     if isinstance(parts, ServiceError):
@@ -85,7 +85,7 @@ def _by_split(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[s
 
 
 def _of_model(session: Session, model: Model, rows: Sequence[int]) -> dict[str, Any]:
-    """Return how many of the rows the model's live version was trained on and has not forgotten."""
+    """Return how many of the rows the model's live version was trained on and still contains."""
     if model.production_id is None:
         return {"model": model.name, "version": None, "trained_on": 0}
     live = session.get_one(Version, model.production_id)

@@ -1,10 +1,11 @@
-"""Suppressions: whoever was forgotten stays out of every later ingest, until readmitted.
+"""Suppressions: forgotten subjects and rows stay out of every later ingest, until readmitted.
 
-A subject is suppressed in every dataset from the moment a request about it is recorded, unless that
-is cancelled or denied. A row is suppressed from the moment its raw data are overwritten, by a keyed
-digest of its record id and content: the same file under another name does not bring it back, nor
-does it once the dataset itself is removed. Within its own dataset a record id stays taken for ever.
-Whose a row was is known from its record, and from then on from digests beside the suppression.
+A subject is suppressed in every dataset from the moment a request about it is recorded, unless the
+request is cancelled or denied. A row is suppressed from the moment its raw data are overwritten, by
+a keyed digest of its record id and content: ingesting the same file under another name does not
+bring it back, even after the dataset was removed. Within its own dataset a record id is never used
+again. The subject of a row is known from its record and, once that is removed, from digests beside
+the suppression.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _OPEN = tuple(status for status in RequestStatus if status not in REQUEST_ENDS)
 
 
 class Entry(BaseModel):
-    """A suppression as a tombstone list has it."""
+    """A suppression as an entry of a tombstone list."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,7 +51,7 @@ class Entry(BaseModel):
     #: Of a row: its dataset's name, and its number there.
     dataset: str | None
     row: int | None
-    #: Of a row whose dataset is removed; lists of earlier releases have none.
+    #: Of a row whose dataset was removed; lists of earlier releases have none.
     subject: str | None = None
     record: str | None = None
     created_at: AwareDatetime
@@ -58,12 +59,12 @@ class Entry(BaseModel):
 
     @property
     def name(self) -> tuple[str, str, str | None, str | None, int | None]:
-        """What tells it from every other one."""
+        """Return what identifies the entry."""
         return (self.kind, self.digest, self.request, self.dataset, self.row)
 
 
 class Kind(StrEnum):
-    """What a suppression's digest is of."""
+    """What a suppression's digest is computed from."""
 
     SUBJECT = "subject"  # a subject id, in its normalised form
     FOLDED = "folded"  # the same with its case folded, for sources that ignore case
@@ -72,7 +73,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Suppressed:
-    """Digests in force, by kind, and the number of the newest suppression that was looked at."""
+    """Digests in force, by kind, and the number of the newest suppression that was read."""
 
     digests: Mapping[Kind, frozenset[str]]
     newest: int
@@ -97,22 +98,22 @@ def of_subject(
 
 
 def share(session: Session) -> None:
-    """Wait for datasets that are about to become ready, before the ready ones are looked at."""
+    """Wait for datasets that are about to become ready, before the ready ones are searched."""
     _lock(session, "ROW EXCLUSIVE")
 
 
 def hold(session: Session) -> None:
-    """Keep new suppressions out until this transaction, which makes a dataset ready, ends."""
+    """Keep out new suppressions until this transaction, which makes a dataset ready, ends."""
     _lock(session, "SHARE ROW EXCLUSIVE")
 
 
 def lift_request(session: Session, request_id: str, *, now: datetime) -> None:
-    """Lift what a request entered; the same subject may be suppressed by another one."""
+    """Lift a request's suppression; another request may still suppress the same subject."""
     _lift(session, Suppression.request_id == request_id, now=now)
 
 
 def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int, str]:
-    """Record ids, as ``row_key`` has them, of those rows that are not suppressed by content yet."""
+    """Return record ids, as ``row_key`` gives them, of rows not yet suppressed by content."""
     found: dict[int, str] = {}
     for here in _chunks(rows):
         wanted = select(Record.row, Record.record_id).where(
@@ -123,7 +124,7 @@ def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int,
 
 
 def about_to_be_erased(session: Session, dataset: Dataset) -> tuple[list[int], dict[int, str]]:
-    """Return rows of the dataset that can be erased, ascending, and ``unkept`` of these."""
+    """Return rows of the dataset that can be erased, ascending, and their ``unkept``."""
     wanted = select(Record.row, Record.record_id, _kept()).where(erasures.erasable(dataset))
     found = session.execute(wanted.order_by(Record.row)).all()
     names = {row: row_key(dataset, name) for row, name, is_kept in found if not is_kept}
@@ -160,7 +161,7 @@ def keep_rows(
 def keep_owners(
     session: Session, dataset: Dataset, *, first: int, rows: int, digester: Digester
 ) -> None:
-    """Keep whose the suppressed rows from ``first`` on were, since their records will not tell."""
+    """Keep the owners' digests of suppressed rows from ``first`` on, as records will lose them."""
     found = session.execute(
         select(Suppression.id, Record.record_id, Record.subject_digest)
         .join(
@@ -171,7 +172,7 @@ def keep_owners(
             Suppression.dataset_id == dataset.id,
             Suppression.row >= first,
             Suppression.row < first + rows,
-            # Another attempt: the record's id means nothing any more.
+            # On a repeated attempt the record's id is blank already.
             Suppression.record_digest.is_(None),
         )
     )
@@ -188,7 +189,7 @@ def keep_owners(
 
 
 def about_to_go(session: Session) -> dict[Dataset, list[int]]:
-    """Return rows by dataset that open requests name and whose raw data still stand."""
+    """Return rows by dataset that open requests name and that are not erased."""
     open_ones = session.scalars(
         select(DeletionRequest.id).where(DeletionRequest.status.in_(_OPEN))
     ).all()
@@ -203,14 +204,14 @@ def about_to_go(session: Session) -> dict[Dataset, list[int]]:
 
 
 def row_key(dataset: Dataset, record_id: str) -> str:
-    """Return the record id as a row's digest has it: the place in the source if generated."""
+    """Return the record id for a row's digest: its position in the source if generated."""
     digits = record_id.removeprefix(identifiers.GENERATED_PREFIX)
     generated = dataset.record_id_origin == Origin.GENERATED and digits.isdecimal()
     return place_key(int(digits)) if generated else record_id
 
 
 def place_key(place: int) -> str:
-    """Return the record id in a row's digest where the source has none: its place, from 0."""
+    """Return the record id for a row's digest if the source has none: its position, from 0."""
     return f"\x00{place}"
 
 
@@ -229,7 +230,7 @@ def in_force(session: Session, *, after: int = 0) -> Suppressed:
 
 
 def holds(session: Session, dataset: Dataset, digests: Iterable[str]) -> bool:
-    """Return whether a record of the dataset is kept under one of these digests of subjects."""
+    """Return whether the dataset has a record under one of these digests of subjects."""
     for here in _chunks(sorted(digests)):
         of_them = exists().where(Record.dataset_id == dataset.id, Record.subject_digest.in_(here))
         if session.scalar(select(of_them)):
@@ -238,7 +239,7 @@ def holds(session: Session, dataset: Dataset, digests: Iterable[str]) -> bool:
 
 
 def entries(session: Session) -> list[Entry]:
-    """Return every suppression, those lifted too, oldest first."""
+    """Return every suppression, also lifted ones, oldest first."""
     rows = session.execute(
         select(Suppression, Dataset.name)
         .outerjoin(Dataset, Dataset.id == Suppression.dataset_id)
@@ -261,7 +262,7 @@ def entries(session: Session) -> list[Entry]:
 
 
 def apart(session: Session, listed: Iterable[Entry]) -> list[Entry]:
-    """Return listed suppressions that the ledger lacks, and those lifted in the list alone."""
+    """Return listed suppressions that the ledger lacks, and those lifted only in the list."""
     ours = {one.name: one for one in entries(session)}
     return [
         one
@@ -271,7 +272,7 @@ def apart(session: Session, listed: Iterable[Entry]) -> list[Entry]:
 
 
 def restore(session: Session, listed: Iterable[Entry]) -> None:
-    """Enter, or lift, what ``apart`` found."""
+    """Add, or lift, what ``apart`` found."""
     numbers = {name: number for number, name in session.execute(select(Dataset.id, Dataset.name))}
     ours = {one.name for one in entries(session)}
     for one in _as_here(session, listed):
@@ -301,7 +302,7 @@ def restore(session: Session, listed: Iterable[Entry]) -> None:
 
 
 def _as_here(session: Session, listed: Iterable[Entry]) -> list[Entry]:
-    """Return the entries without the requests and datasets that the ledger does not know."""
+    """Return the entries without requests and datasets that the ledger does not know."""
     requests = set(session.scalars(select(DeletionRequest.id)))
     names = set(session.scalars(select(Dataset.name)))
     return [
@@ -318,7 +319,7 @@ def _as_here(session: Session, listed: Iterable[Entry]) -> list[Entry]:
 def readmit_subject(
     session: Session, subject_id: str, *, digester: Digester, actor: str, now: datetime
 ) -> int:
-    """Let a subject and its rows come back with later ingests; how many suppressions were lifted.
+    """Readmit a subject and its rows to later ingests; return how many suppressions were lifted.
 
     What was forgotten stays forgotten. A later deletion suppresses the subject again.
     """
@@ -342,7 +343,7 @@ def readmit_subject(
             Record.subject_digest.in_(here),
         )
         lifted += _lift(session, theirs.exists(), now=now)
-        # Of rows whose datasets are removed.
+        # Rows whose datasets were removed.
         lifted += _lift(session, Suppression.subject_digest.in_(here), now=now)
     digest = digester.subject(identifiers.normalise(subject_id))
     _say(session, f"suppression:{digest}", {"lifted": lifted}, actor=actor)
@@ -358,7 +359,7 @@ def readmit_records(
     actor: str,
     now: datetime,
 ) -> int:
-    """Let forgotten records of a dataset come back with later ingests; how many were lifted."""
+    """Readmit forgotten records of a dataset to later ingests; return how many were lifted."""
     dataset = datasets.get(session, dataset_name)
     rows = {row for row in matching.rows_of(session, dataset, record_ids) if row is not None}
     lifted = 0
@@ -371,7 +372,7 @@ def readmit_records(
         for form in matching.record_forms(dataset, one)
         for digest in digester.record_candidates(dataset.name, form)
     }
-    for here in _chunks(sorted(known)):  # where the dataset is removed
+    for here in _chunks(sorted(known)):  # if the dataset was removed
         of_removed = (Suppression.dataset_id == dataset.id) & Suppression.record_digest.in_(here)
         lifted += _lift(session, of_removed, now=now)
     records = sorted(digester.record(dataset.name, one) for one in set(record_ids))

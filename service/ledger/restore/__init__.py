@@ -1,1 +1,1 @@
-"""Tombstones, and their replay on a restored ledger."""
+"""Tombstone lists, and their replay on a restored ledger."""

@@ -1,8 +1,8 @@
-"""Replay of a tombstone list on a restored ledger: what was forgotten is asked for again.
+"""Replay a tombstone list on a restored ledger: what was forgotten is requested again.
 
-Raw rows may be gone from the files although the restored ledger takes them for whole, because the
-store is younger than the database. No step can be taken from rows that are zeros: the models that
-contain them are retrained.
+Raw rows may be erased in the files although the restored ledger counts them as present, because the
+store is newer than the database. No step can be computed from erased rows: the models that contain
+them are retrained.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from service.ledger.selection import exclusions, naming
 from service.ledger.selection.digests import Digester
 from service.ledger.training import runs
 
-#: In the place of the API key for requests that nobody sent: rows were found to be gone.
+#: Principal of requests that no client sent, because rows were found erased.
 PRINCIPAL = "restore"
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What was done."""
+    """What a replay did."""
 
     requests: int
     records: int
@@ -62,9 +62,9 @@ def replay(
     actor: str,
     now: datetime,
 ) -> Replayed:
-    """Put the ledger where the list says it was; workers do the rest. May be repeated.
+    """Bring the ledger to where the list has it; workers do the rest. May be repeated.
 
-    ``found`` is the comparison in the same transaction, after rows of ``found.raw_again`` were
+    ``found`` is the comparison in the same transaction, after the rows of ``found.raw_again`` were
     overwritten.
     """
     places = match(session, listed.requests, digester=digester)
@@ -80,7 +80,7 @@ def replay(
         for one in found.lost
         if _ask_again(session, one, places[one.id], actor=actor, now=now) is not None
     ]
-    # Of the list itself: requests that were lost are known by now.
+    # After the requests, so that suppressions can refer to those that were lost.
     suppressions.restore(session, suppressions.apart(session, listed.suppressions))
     orphans = [
         _ask_for_hollow(session, name, rows, actor=actor, now=now)
@@ -89,7 +89,7 @@ def replay(
     retrained = [
         model for name, rows in found.hollow.items() for model in _retrain(session, name, rows, now)
     ]
-    # Trainings begin anew: rows that they have seen may be overwritten, in files or here.
+    # Trainings start anew: rows that they have seen may be erased, in files or here.
     runs.give_up_states(session)
     batch_states.give_up(session)
     done = Replayed(
@@ -122,7 +122,7 @@ def _named(
 
 
 def _withdraw(session: Session, again: Withdrawals, *, actor: str, now: datetime) -> None:
-    """Withdraw once more what the backup brought back; its files go at once."""
+    """Withdraw again what the backup brought back; its files are destroyed at once."""
     for name in again.datasets:
         dataset = session.scalars(select(Dataset).where(Dataset.name == name)).one()
         withdrawals.withdraw_dataset(
@@ -142,7 +142,7 @@ def _withdraw(session: Session, again: Withdrawals, *, actor: str, now: datetime
 
 
 def _take_back(session: Session, one: Listed, *, actor: str) -> None:
-    """Cancel or deny the request as listed; too late where work began."""
+    """Cancel or deny the request as listed, unless work on it has begun."""
     request = session.get_one(DeletionRequest, one.id)
     if request.status == RequestStatus.AWAITING_APPROVAL and one.status == RequestStatus.DENIED:
         lifecycle.deny(session, one.id, because=None, actor=actor)
@@ -151,7 +151,7 @@ def _take_back(session: Session, one: Listed, *, actor: str) -> None:
 
 
 def _advance(session: Session, one: Listed, *, actor: str, now: datetime) -> None:
-    """Bring a request that the ledger knows to where the list has it."""
+    """Move a request that the ledger has to the state that the list gives."""
     request = session.get_one(DeletionRequest, one.id)
     if request.status == RequestStatus.AWAITING_APPROVAL:
         lifecycle.approve(session, one.id, actor=actor, now=now)
@@ -160,7 +160,7 @@ def _advance(session: Session, one: Listed, *, actor: str, now: datetime) -> Non
 
 
 def _begin(session: Session, request: DeletionRequest) -> None:
-    """Start processing the request: its records are out of every training from now on."""
+    """Start processing the request: its records are excluded from every training from now on."""
     if request.status != RequestStatus.PROCESSING:
         machines.requests.move(request, RequestStatus.PROCESSING)
     session.flush()
@@ -181,7 +181,7 @@ def _ask_again(
     actor: str,
     now: datetime,
 ) -> DeletionRequest | None:
-    """Return the request under its own id; None when its datasets are unknown here."""
+    """Record the request again under its id; None if its datasets are unknown here."""
     named = select(Dataset).where(Dataset.name.in_(list(places))).order_by(Dataset.id)
     datasets = session.scalars(named).all()
     if not datasets:
@@ -216,7 +216,7 @@ def _ask_again(
 
 
 def _standing(session: Session, dataset: Dataset, rows: Collection[int]) -> list[int]:
-    """Return those of the rows whose raw data were not overwritten, as the ledger has it."""
+    """Return those of the rows that are not erased according to the ledger."""
     standing = session.scalars(
         select(Record.row).where(Record.dataset_id == dataset.id, Record.erased_at.is_(None))
     )
@@ -232,7 +232,7 @@ def _first_status(one: Listed) -> RequestStatus:
 def _ask_for_hollow(
     session: Session, name: str, rows: Sequence[int], *, actor: str, now: datetime
 ) -> int:
-    """Ask for rows that are gone and that no request explains; return how many there were.
+    """Request rows that are erased without any request for them; return how many there were.
 
     They were forgotten after the list was made.
     """
@@ -276,7 +276,7 @@ def _record(
         status_reason="asked for again after a backup was restored",
         **columns,
     )
-    if request.matched and request.kind != "class":  # its label says which
+    if request.matched and request.kind != "class":  # a class is named by its label
         request.listed_by = request.id
     session.add(request)
     session.flush()
@@ -318,13 +318,13 @@ def _record(
 def _share_out(
     session: Session, datasets: Sequence[Dataset], request: DeletionRequest, *, now: datetime
 ) -> None:
-    """Give an erasure to every model that holds records or is learning them."""
+    """Add an erasure for every model that holds the records or is being trained on them."""
     models = [model for one in datasets for model in shares.concerned(session, one.id)]
     shares.give(session, request.id, models, now=now)
 
 
 def _retrain(session: Session, name: str, hollow: Collection[int], now: datetime) -> list[str]:
-    """Have the models retrained that contain rows which are gone: nothing can step from zeros."""
+    """Queue retrains of the models that contain erased rows, from which no step can be computed."""
     models = session.scalars(
         select(Model)
         .join(Dataset, Dataset.id == Model.dataset_id)
@@ -344,14 +344,14 @@ def _holds(session: Session, model: Model, hollow: Collection[int], now: datetim
     if not set(hollow).intersection(inside):
         return False
     held = holds.locked(session, model)
-    if held is not None:  # its end may be weeks away, and the live version is not to wait
+    if held is not None:  # its hold may last weeks, and the live version must not wait
         holds.release(
             session, model, held, because="a backup was restored", actor=PRINCIPAL, now=now
         )
     exact = methods.first_exact(session, model, ("records", "class")).model_dump()
     model.run_now_at, model.run_now_method = now, exact
     running = select(Batch).where(Batch.model_id == model.id, Batch.status == BatchStatus.RUNNING)
-    for batch in session.scalars(running):  # the backup was taken in the middle of it
+    for batch in session.scalars(running):  # the backup was taken while it ran
         batch.method = exact
     session.flush()
     return True

@@ -1,9 +1,9 @@
 """The tombstone list: what a restored backup must not bring back.
 
-A signed document with every deletion request and the keyed digests of its records, and with the
-names of all that was withdrawn. It is exported
-after each backup, or more often, and kept apart from the backups. After a restore it is held
-against ledger and store (``compare``) and replayed (``service.ledger.restore.replay``).
+A signed document with every deletion request, the keyed digests of its records, and the names of
+everything withdrawn. It is exported after each backup, or more often, and kept apart from the
+backups. After a restore, ledger and store are compared with it (``compare``) and it is replayed
+(``service.ledger.restore.replay``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from service.ledger.selection.digests import Digester
 TYPE = "tombstones"
 FORMAT = 1
 
-#: Requests whose records somebody is about to forget, or has forgotten.
+#: States of requests whose records are being, or were, forgotten.
 FORGETTING = frozenset(
     {
         RequestStatus.ACCEPTED,
@@ -54,12 +54,12 @@ FORGETTING = frozenset(
 #: Requests that ended without forgetting anything.
 WITHDRAWN = frozenset({RequestStatus.CANCELLED, RequestStatus.DENIED})
 
-#: File rows that were overwritten, by the dataset's name.
+#: Rows that are overwritten in the files, by the dataset's name.
 Overwritten = Mapping[str, Collection[int]]
 
 
 class Listed(BaseModel):
-    """A deletion request as the list has it."""
+    """A deletion request as an entry of the list."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,7 +76,7 @@ class Listed(BaseModel):
     due_at: AwareDatetime
     completed_at: AwareDatetime | None
     records: list[str]
-    #: Of a request over every dataset: the records by dataset, in the place of ``records``.
+    #: Of a request over every dataset: records by dataset, in place of ``records``.
     by_dataset: dict[str, list[str]] = {}
 
     def named(self) -> Mapping[str, list[str]]:
@@ -90,7 +90,7 @@ class _Head(BaseModel):
 
 
 class Tombstones(BaseModel):
-    """A list that was read and whose signature holds."""
+    """A list that was read and whose signature is valid."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -102,49 +102,49 @@ class Tombstones(BaseModel):
     requests: list[Listed]
     withdrawn: Withdrawals = withdrawal_lists.NONE
     revoked_keys: list[str]
-    #: Lists of before have none.
+    #: Lists of earlier releases have none.
     suppressions: list[Suppressed] = []
 
 
 class NotTombstones(ValueError):
-    """The document is no tombstone list of this service; the message says why."""
+    """The document is not a tombstone list of this service; the message says why."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the comparison of the list with ledger and files found; rows by dataset name."""
+    """Differences between the list and ledger and files; rows by dataset name."""
 
     #: Requests of the list that the ledger does not know.
     lost: tuple[Listed, ...] = ()
-    #: Requests withdrawn by the list and open again in the ledger.
+    #: Requests that ended in the list and are open again in the ledger.
     reopened: tuple[Listed, ...] = ()
-    #: Requests further on in the list than in the ledger.
+    #: Requests that the list has in a later state than the ledger.
     behind: tuple[Listed, ...] = ()
     #: Listed records that training would read again: nothing excludes them, no open request
     #: names them.
     in_training: Mapping[str, list[int]] = field(default_factory=dict)
-    #: Rows that the ledger or the list calls forgotten and whose raw bytes stand in the file.
+    #: Rows forgotten according to ledger or list whose raw bytes are in the file.
     raw: Mapping[str, list[int]] = field(default_factory=dict)
-    #: Of these, the rows that the ledger believes overwritten.
+    #: Of these, the rows that the ledger counts as erased.
     raw_again: Mapping[str, list[int]] = field(default_factory=dict)
-    #: Rows overwritten in the file that the ledger takes for whole.
+    #: Rows erased in the file that the ledger counts as present.
     hollow: Mapping[str, list[int]] = field(default_factory=dict)
     #: (model, version, records) of live versions that contain records of completed requests.
     live: tuple[tuple[str, int, int], ...] = ()
     #: Datasets of the list that the ledger does not have.
     unknown_datasets: tuple[str, ...] = ()
-    #: What the list has as withdrawn and the ledger has not.
+    #: Withdrawn in the list and not in the ledger.
     served_again: Withdrawals = withdrawal_lists.NONE
-    #: Keys revoked by the list and in force in the ledger.
+    #: API keys revoked in the list and valid in the ledger.
     keys: tuple[str, ...] = ()
     #: Suppressions that the ledger lacks, or that were lifted in the list.
     suppressions: tuple[Suppressed, ...] = ()
-    #: Whether the chain still holds the list's head, and how many lines it lacks.
+    #: Whether the chain still has the list's head; shorter: lines are missing at its end.
     chain: Literal["whole", "shorter", "another"] = "whole"
 
     @cached_property
     def clean(self) -> bool:
-        """Whether nothing came back."""
+        """Return whether nothing came back."""
         return not any(
             (
                 self.lost,
@@ -164,7 +164,7 @@ class Found:
 def export(
     session: Session, *, digester: Digester, signer: Signer, now: datetime
 ) -> dict[str, Any]:
-    """Return the signed list as things stand."""
+    """Return the signed list of the present state."""
     chain.write(session)
     head = session.execute(select(AuditHead.seq, AuditHead.hash).where(AuditHead.id == 1)).one()
     revoked = select(ApiKey.id).where(ApiKey.revoked_at.is_not(None)).order_by(ApiKey.id)
@@ -202,11 +202,11 @@ def read(content: bytes, *, keys: signing.Keys) -> Tombstones:
 def compare(
     session: Session, listed: Tombstones, *, digester: Digester, overwritten: Overwritten
 ) -> Found:
-    """Hold the list against the ledger and against the rows overwritten in the array files."""
+    """Compare the list with the ledger and with the rows overwritten in the array files."""
     ours = dict(session.execute(select(DeletionRequest.id, DeletionRequest.status)).all())
     lost, reopened, behind = _requests_apart(listed.requests, ours)
     places = match(session, listed.requests, digester=digester)
-    # Of a dataset that the list has as withdrawn every row goes once more.
+    # Of a dataset that the list has as withdrawn every row is destroyed again.
     whole = [name for name in _ready(session) if name not in listed.withdrawn.datasets]
     rows = {name: _Rows.load(session, name) for name in whole}
     done = {one.id for one in listed.requests if one.status == RequestStatus.COMPLETED}
@@ -268,7 +268,7 @@ def match(
 
 @dataclass(frozen=True)
 class _Rows:
-    """What the ledger says of a dataset's rows."""
+    """What the ledger records of a dataset's rows."""
 
     excluded: set[int]
     erased: set[int]
@@ -335,7 +335,7 @@ def _requests_apart(
     for one in listed:
         status = ours.get(one.id)
         if status is None:
-            # What was withdrawn and is unknown now stays withdrawn.
+            # A request that had ended and is unknown now needs nothing.
             if one.status not in WITHDRAWN:
                 lost.append(one)
         elif one.status in WITHDRAWN:
@@ -346,7 +346,7 @@ def _requests_apart(
     return tuple(lost), tuple(reopened), tuple(behind)
 
 
-#: How far a request is; only what lags behind the list's stage must be made good.
+#: Progress of a request; only one that is behind the list's must be repaired.
 _STAGE = {
     RequestStatus.AWAITING_APPROVAL: 0,
     RequestStatus.ACCEPTED: 1,

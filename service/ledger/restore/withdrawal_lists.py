@@ -1,4 +1,4 @@
-"""Names of all that is withdrawn: what a tombstone list keeps from being served again."""
+"""Lists of what is withdrawn, which a tombstone list keeps from being served again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.ledger.database.tables import Dataset, Model, Version
 
 
 class ListedVersion(BaseModel):
-    """A version that was withdrawn by itself; those of a withdrawn model go with it."""
+    """A version that was withdrawn by itself; those of a withdrawn model are not listed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,7 +20,7 @@ class ListedVersion(BaseModel):
 
 
 class Withdrawals(BaseModel):
-    """What was withdrawn; lists made before there were withdrawals name nothing."""
+    """What was withdrawn; empty in lists made before there were withdrawals."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ NONE = Withdrawals()
 
 
 def of_ledger(session: Session) -> Withdrawals:
-    """Return all that is withdrawn in the ledger."""
+    """Return what is withdrawn in the ledger."""
     datasets = select(Dataset.name).where(Dataset.withdrawn_at.is_not(None))
     models = select(Model.name).where(Model.withdrawn_at.is_not(None))
     versions = (
@@ -57,9 +57,9 @@ def of_ledger(session: Session) -> Withdrawals:
 
 
 def served_again(session: Session, listed: Withdrawals) -> Withdrawals:
-    """Return what of the list the ledger knows and does not have as withdrawn.
+    """Return what is withdrawn in the list and in service in the ledger.
 
-    Versions by their digests: after a backup was restored, numbers are given anew.
+    Versions are compared by digest: after a restore, numbers are assigned again.
     """
     datasets = select(Dataset.name).where(
         Dataset.name.in_(listed.datasets), Dataset.withdrawn_at.is_(None)

@@ -1,1 +1,1 @@
-"""Which records of a dataset a request or a list means."""
+"""Select the records of a dataset that a request or a list names."""

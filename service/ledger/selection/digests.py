@@ -34,7 +34,7 @@ class Digester:
     def subject_candidates(self, dataset: str, subject_id: str) -> list[str]:
         """Return digests under which a dataset may keep a subject, the present form first.
 
-        Datasets ingested before subjects had one digest per installation keep one of their own.
+        Earlier releases gave a subject another digest in each dataset.
         """
         own = [_digest(key, "subject", dataset, subject_id) for key in self.keys]
         return [*self.subjects(subject_id), *own]
@@ -60,7 +60,7 @@ class Digester:
         return tuple(_digest(key, "body", principal, body) for key in self.keys)
 
 
-#: In the place of a dataset's name; no dataset has it.
+#: In place of a dataset's name, for digests that hold in all; no dataset has it.
 _EVERYWHERE = ""
 
 

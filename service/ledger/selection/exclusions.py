@@ -1,10 +1,10 @@
-"""Exclusions: the records that are out of training, in the order in which they were taken out.
+"""Exclusions: the records that are excluded from training, in the order of their exclusion.
 
-``records`` says of each row whether it is excluded and overwritten. The table ``exclusions`` says
-which rows are, so that nobody looks for them among all; triggers on ``records`` keep it
-(``triggers``), also when a row is changed by hand. It is what indexes on these two columns would
-be, with one difference: a row that is in such an index is written to every other index of its table
-again when it changes, and ``records`` has the widest ones.
+``records`` says of each row whether it is excluded and erased. The table ``exclusions`` lists the
+excluded ones, so that they need not be searched for; triggers on ``records`` maintain it
+(``triggers``), also when a row is changed by hand. It replaces indexes on these two columns: with
+such an index, changing a row would write to every other index of its table again, and ``records``
+has the largest ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from service.ledger.database.tables import Exclusion, Record
 
 
 def rows(dataset_id: Any, *, after: Any = 0, until: int | None = None) -> Select[int]:
-    """Select of the rows of a dataset that were excluded after one revision and by another."""
+    """Select the rows of a dataset that were excluded after one revision and up to another."""
     wanted = select(Exclusion.row).where(
         Exclusion.dataset_id == dataset_id, Exclusion.revision > after
     )
@@ -25,7 +25,7 @@ def rows(dataset_id: Any, *, after: Any = 0, until: int | None = None) -> Select
 
 
 def standing(dataset_id: Any) -> Select[int]:
-    """Select of the excluded rows of a dataset that are still to be overwritten."""
+    """Select the excluded rows of a dataset that are still to be erased."""
     return select(Exclusion.row).where(Exclusion.dataset_id == dataset_id, Exclusion.standing)
 
 

@@ -1,9 +1,9 @@
-"""Lists of records: requests that matched the very same records share one.
+"""Lists of records: requests that matched exactly the same records share one.
 
-A list is what a request records per row (``RequestRecord``). It stands under the id of the request
-that was recorded first; the others refer to it (``DeletionRequest.listed_by``). It never changes
-and is kept when that request ends, so what becomes of one request is nothing to the others. Two
-transactions that do not see each other may each write a list of the same records: both are right.
+A list has a row per record of a request (``RequestRecord``). It is stored under the id of the
+request that was recorded first; the others refer to it (``DeletionRequest.listed_by``). It never
+changes and is kept when that request ends, so requests do not affect each other. Two concurrent
+transactions may each write a list of the same records; both lists are valid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger.database.tables import DeletionRequest
 
-#: Fewer rows cost less than to look for another list of them.
+#: With fewer rows, writing a list is cheaper than looking for an equal one.
 SHARED_FROM = 2
 
 
@@ -28,31 +28,31 @@ class Named:
     """The records that a request is to list: rows by the dataset's id."""
 
     rows: tuple[tuple[int, tuple[int, ...]], ...]
-    #: SHA-256 of them, 64 hex digits; None: they are too few to be shared.
+    #: SHA-256 of the rows, 64 hex digits; None: too few to be shared.
     digest: str | None
 
     @classmethod
     def of(cls, rows: Mapping[int, tuple[int, ...]]) -> Self:
-        """Return what lists these rows, ascending, by the dataset's id; without empty ones."""
+        """Return the rows, ascending, by the dataset's id; without datasets that have none."""
         given = tuple((dataset_id, its) for dataset_id, its in sorted(rows.items()) if its)
         shared = sum(len(its) for _, its in given) >= SHARED_FROM
         return cls(given, _digest(given) if shared else None)
 
     @property
     def count(self) -> int:
-        """How many rows they are."""
+        """Return the number of rows."""
         return sum(len(its) for _, its in self.rows)
 
 
 class Lists:
-    """Which request lists what, among those recorded and those about to be."""
+    """Which request lists which records, among recorded requests and those being recorded."""
 
     def __init__(self, session: Session, wanted: Iterable[Named]) -> None:
         digests = {one.digest for one in wanted if one.digest is not None}
         self._by_digest = _recorded(session, digests)
 
     def under(self, named: Named) -> str | None:
-        """Return the id under which these records are listed already; None when they are not."""
+        """Return the id under which these records are listed already, or None."""
         return None if named.digest is None else self._by_digest.get(named.digest)
 
     def add(self, request_id: str, named: Named) -> None:

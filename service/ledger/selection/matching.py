@@ -1,4 +1,4 @@
-"""Which records of a dataset a deletion request means, for many requests with few statements."""
+"""Match deletion requests to the records of a dataset, many requests with few statements."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ _GENERATED = re.compile(r"row-([0-9]{6,10})")
 
 
 class NoSuchIds(Conflict):
-    """The dataset has no ids of the kind that was asked with, so it cannot know what they mean."""
+    """The dataset has no ids of the requested kind, so it cannot match them."""
 
 
 class NoSubjectIds(NoSuchIds):
-    """The dataset does not know whose its records are."""
+    """The dataset does not know the subjects of its records."""
 
     code = "no-subject-ids"
 
 
 class NoRecordIds(NoSuchIds):
-    """The dataset's record ids were generated: no client has them."""
+    """The dataset's record ids were generated, so no client has them."""
 
     code = "no-record-ids"
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What one client asks to forget. What identifies a person stays out of its ``repr``."""
+    """What one client asks to forget. What identifies a person is left out of its ``repr``."""
 
     #: None: every dataset that has subject ids; only for a subject.
     dataset: str | None
@@ -59,13 +59,13 @@ class Ask:
 
     @property
     def what(self) -> _What:
-        """What two asks for the same have in common, in one dataset or in all."""
+        """Return what equal asks have in common, in one dataset or in all."""
         return (self.kind, self.record_ids, self.subject_id, self.label)
 
 
 @dataclass(frozen=True)
 class Match:
-    """What an ask met: rows still to forget, rows erased before, ids that name nothing."""
+    """The match of an ask: rows still to forget, rows erased before, ids that name nothing."""
 
     rows: tuple[int, ...]
     already_forgotten: int
@@ -73,14 +73,14 @@ class Match:
 
     @property
     def nothing(self) -> bool:
-        """Whether the dataset never held any of it."""
+        """Return whether the dataset never held any of it."""
         return not self.rows and not self.already_forgotten
 
 
 def match(
     session: Session, dataset: Dataset, asks: Sequence[Ask], *, digester: Digester
 ) -> list[Match]:
-    """Match every ask (all of one dataset), in order; asks for the same share one match.
+    """Match every ask (all of one dataset), in order; equal asks share one match.
 
     A record that another request is already forgetting counts as still to forget until its raw
     row is erased, so that this request does not end before that one.
@@ -109,7 +109,7 @@ def match(
 
 
 def rows_of(session: Session, dataset: Dataset, record_ids: Sequence[str]) -> list[int | None]:
-    """Return the row of every id, in order; None where it names no record of the dataset."""
+    """Return the row of every id, in order; None if it names no record of the dataset."""
     forms = [record_forms(dataset, one) for one in record_ids]
     by_id = _by_record_id(session, dataset, {form for given in forms for form in given})
     kept = (_kept(given, by_id) for given in forms)
@@ -121,7 +121,7 @@ def everywhere(
 ) -> list[dict[str, Match]]:
     """Return, for every ask about a subject in all datasets, its match in each that holds some.
 
-    Raises ``NoSubjectIds`` when no dataset knows whose its records are.
+    Raise ``NoSubjectIds`` when no dataset knows the subjects of its records.
     """
     known = session.scalars(
         select(Dataset)
@@ -146,14 +146,14 @@ def everywhere(
 
 
 def subject_digest(dataset: Dataset | None, subject_id: str, *, digester: Digester) -> str:
-    """Return the digest under which a request keeps its subject, 64 hex digits."""
+    """Return the digest under which a request stores its subject, 64 hex digits."""
     if dataset is None:
         return digester.subject(identifiers.normalise(subject_id))
     return digester.subject(_forms(dataset, subject_id)[0])
 
 
 def require_ids(dataset: Dataset, ask: Ask) -> None:
-    """Raise ``NoSuchIds`` when the dataset cannot know what the ask's ids mean."""
+    """Raise ``NoSuchIds`` when the dataset cannot match the ask's ids."""
     if ask.kind == "subject" and dataset.subject_id_origin == Origin.ABSENT:
         raise NoSubjectIds(
             f"dataset {dataset.name} has no subject ids and cannot tell whose its records are; "
@@ -198,7 +198,7 @@ _NAMED = select(Record.row, Record.erased_at, Record.record_id).where(
 
 
 def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[list[_Hit], int]:
-    """Return what the ask's record ids name, and how many of them name nothing."""
+    """Return what the ask's record ids match, and how many of them match nothing."""
     hits: dict[str, _Hit] = {}
     unknown: set[str] = set()
     for forms in (record_forms(dataset, one) for one in ask.record_ids):
@@ -211,9 +211,10 @@ def _of_records(by_id: dict[str, _Hit], dataset: Dataset, ask: Ask) -> tuple[lis
 
 
 def _kept(forms: Sequence[str], by_id: Container[str]) -> str | None:
-    """Return the form under which a record id is kept, if it is.
+    """Return the form under which a record id is kept, or None.
 
-    As given first: a dataset of before may hold ids that only what is normalised tells apart.
+    The unchanged form is tried first: a dataset of an earlier release may hold ids that differ only
+    in what is now normalised.
     """
     return next((form for form in reversed(forms) if form in by_id), None)
 
@@ -242,7 +243,7 @@ def _of_subject(
         for digests in _by_form(dataset, ask, digester)
     ]
     if dataset.id_case == identifiers.Case.DISTINCT:
-        # As given first, and it alone: in a dataset of before other forms are other people.
+        # Only the first form that matches: in old datasets other forms are other people.
         return next(filter(None, reversed(found)), [])
     return [hit for hits in found for hit in hits]
 
@@ -267,7 +268,7 @@ def record_forms(dataset: Dataset, text: str) -> tuple[str, ...]:
 
 
 def _numbered(text: str) -> re.Match[str] | None:
-    """Return the id as a generated one, of which [1] are the digits; None where it is none."""
+    """Match a generated id, with its digits as [1]; None if it is not a generated one."""
     return _GENERATED.fullmatch(identifiers.normalise(text))
 
 
@@ -278,7 +279,7 @@ def _forms(dataset: Dataset, text: str) -> tuple[str, ...]:
 def _by_label(
     session: Session, dataset: Dataset, labels: Collection[int | None]
 ) -> dict[int | None, Match]:
-    """Return what each of the classes meets, looked up once for all who ask for it."""
+    """Return the match of each of the classes, looked up once for all asks."""
     rows = select(Record.row, Record.erased_at).where(Record.dataset_id == dataset.id)
     return {
         label: _match(

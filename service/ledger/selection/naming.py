@@ -1,8 +1,8 @@
-"""Which records a deletion request names: those that were listed for it, or those of a class.
+"""Which records a deletion request names: those listed for it, or those of a class.
 
-Requests that matched the very same records share one list (``listing``), under the id of the first
-of them. A request for a class lists nothing. Its label says which records it names, and they cannot
-change: a dataset's records keep their labels, those of erased rows too.
+Requests that matched exactly the same records share one list (``listing``), under the id of the
+first of them. A request for a class lists nothing: its label determines the records, and cannot
+come to mean others, because records keep their labels, also those of erased rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from service.ledger.database.tables import DeletionRequest, Erasure, Record, Req
 
 @dataclass(frozen=True)
 class Names:
-    """What requests name, each thing once."""
+    """What requests name, without repetition."""
 
     #: Ids under which records are listed.
     lists: frozenset[str]
@@ -70,9 +70,9 @@ def lists(request: Any = DeletionRequest) -> ColumnElement[bool]:
 
 
 def of_class(request: Any = DeletionRequest) -> ColumnElement[bool]:
-    """Return SQL: the row of ``request`` (or an alias) is for the class of ``Record``."""
+    """Return SQL: ``request`` (or an alias) is for the class of ``Record``."""
     return and_(
-        # Written out, as the index on requests for classes has it.
+        # A literal, because the index on requests for classes has one.
         request.kind == literal_column("'class'"),
         request.dataset_id == Record.dataset_id,
         request.label == Record.label,
@@ -80,8 +80,8 @@ def of_class(request: Any = DeletionRequest) -> ColumnElement[bool]:
 
 
 def asked(*about: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return SQL: a request with an erasure of which ``about`` holds names ``Record``."""
-    # Under names of their own: any request may do, whichever a query around this one looks at.
+    """Return SQL: a request with an erasure that satisfies ``about`` names ``Record``."""
+    # Aliases: any request may match, independent of the one in the enclosing query.
     name, request = aliased(RequestRecord), aliased(DeletionRequest)
     listed = exists().where(
         name.dataset_id == Record.dataset_id,
@@ -95,7 +95,7 @@ def asked(*about: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 def naming(*rows: ColumnElement[bool]) -> Select[Any]:
-    """Select of the ids of all requests that name a ``Record`` of which ``rows`` holds, sorted."""
+    """Select the ids of all requests that name a ``Record`` that satisfies ``rows``, sorted."""
     listed = _listed(DeletionRequest.id).where(*rows)
     by_label = select(DeletionRequest.id).join(Record, of_class()).where(*rows)
     found = listed.union(by_label).subquery()
@@ -105,11 +105,11 @@ def naming(*rows: ColumnElement[bool]) -> Select[Any]:
 def records(
     *columns: Any, requests: Collection[str] | None = None, dataset_id: int | None = None
 ) -> CompoundSelect[Any]:
-    """Select of (request id, ``columns`` of ``Record``) of what requests matched.
+    """Select (request id, ``columns`` of ``Record``) of what requests matched.
 
-    ``requests`` and ``dataset_id`` say of which alone.
+    ``requests`` and ``dataset_id`` restrict it.
 
-    Records of a class that had been erased before it was asked for were not matched.
+    Records of a class that were erased before the request were not matched.
     """
     listed = _listed(DeletionRequest.id.label("request_id"), *columns)
     by_label = (
@@ -129,7 +129,7 @@ def records(
 def named(names: Names) -> list[ColumnElement[bool]]:
     """Return SQL: conditions of which one holds for each ``Record`` that is named.
 
-    Two conditions in the place of one: of a disjunction neither side can be looked up.
+    They are separate, because a disjunction of the two could use neither index.
     """
     found: list[ColumnElement[bool]] = []
     if names.lists:
@@ -146,7 +146,7 @@ def named(names: Names) -> list[ColumnElement[bool]]:
 
 
 def _listed(*columns: Any) -> Select[Any]:
-    """Select of ``columns`` of each request with each ``Record`` that is listed for it."""
+    """Select ``columns`` of each request with each ``Record`` that is listed for it."""
     return (
         select(*columns)
         .select_from(DeletionRequest)

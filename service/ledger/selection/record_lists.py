@@ -1,7 +1,7 @@
-"""Record lists: which records of a dataset somebody else's training used.
+"""Record lists: which records of a dataset a training elsewhere used.
 
-A dataset is split here, and whoever trains elsewhere may have split it differently. The list of an
-imported version takes the place of the train split wherever the rows of that version are meant.
+The dataset's splits are drawn here, and a training elsewhere may have used others. The record list
+of an imported version replaces the train split wherever that version's rows are meant.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from service.ledger.database import ids
 from service.ledger.database.tables import Dataset, Record, RecordList, RecordListRow
 from service.ledger.selection import matching
 
-#: Splits by number, as the array store has them.
+#: Splits by their number in the array store.
 SPLITS = ("train", "validation", "audit")
-#: Positions of unknown ids that a refusal names.
+#: Number of unknown ids whose positions an error names.
 SHOWN = 5
 _PAGE = 10_000
 
@@ -37,10 +37,10 @@ class UnknownRecords(Unprocessable):
 def create(
     session: Session, dataset: Dataset, record_ids: Iterable[str], *, actor: str, now: datetime
 ) -> RecordList:
-    """Keep a list of the dataset's records; the same records twice are one list.
+    """Store a list of the dataset's records; the same records twice are one list.
 
-    Ids are looked up as deletion requests look them up, and an id that is repeated counts once.
-    Raise ``UnknownRecords`` with the positions, not the ids, of those that name nothing.
+    Ids are looked up as for deletion requests, and a repeated id counts once. Raise
+    ``UnknownRecords`` with the positions, not the ids, of those that name nothing.
     """
     rows = _rows(session, dataset, record_ids)
     if not rows:
@@ -62,7 +62,7 @@ def create(
         with session.begin_nested():
             session.add(made)
             session.flush()
-    except IntegrityError:  # somebody sent the same list at the same moment
+    except IntegrityError:  # another transaction stored the same list at the same moment
         twin = _find(session, dataset, digest)
         if twin is None:
             raise

@@ -1,1 +1,1 @@
-"""Training runs, and when one is queued."""
+"""Training runs, and when to queue an automatic one."""

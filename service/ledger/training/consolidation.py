@@ -1,4 +1,4 @@
-"""When approximate versions have moved far enough from their anchor: an exact retrain is queued."""
+"""Consolidation: queue an exact retrain when approximate versions exceed their drift budget."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from service.ledger.registry import lineage, models
 from service.ledger.registry.policy import Policy
 from service.ledger.training import runs
 
-#: After a consolidation that failed or was cancelled; a budget that is spent stays spent, and would
-#: ask for the next one at once.
+#: Pause after a consolidation that failed or was cancelled; the exceeded budget would queue the
+#: next one at once.
 PAUSE_AFTER_FAILURE = timedelta(days=1)
 
 
@@ -38,7 +38,7 @@ def reasons(session: Session, model: Model, version: Version, *, now: datetime) 
             f"(limit {budget.max_class_share:.1%})"
         )
     if moved.of_whole_classes:
-        # The class itself spends no budget, but the batch after it cannot be a cheap one.
+        # The class itself uses no budget, but the batch after it must be exact.
         found.append(
             "class: a whole class was forgotten since the anchor, so what is forgotten next "
             "has to be retrained until there is a new one"
@@ -53,22 +53,22 @@ def reasons(session: Session, model: Model, version: Version, *, now: datetime) 
 def queue(
     session: Session, model: Model, *, because: Sequence[str], actor: str, now: datetime
 ) -> TrainingRun | None:
-    """Queue the retrain that these reasons ask for; None when the policy or another run forbids."""
+    """Queue the retrain that these reasons call for; None if the policy or another run forbids."""
     policy = Policy.model_validate(model.policy)
     if not because or not policy.auto_consolidate:
         return None
     if runs.active(session, model) or _ended_in_vain_lately(session, model, now=now):
         return None
     if policy.on_accuracy_drop == "hold" and _is_set_aside(session, model):
-        return None  # the next one would come out as the last: somebody has to look first
+        return None  # the next one would end like the last: an operator must decide first
     try:
         return runs.create(session, model, reason="consolidate", actor=actor, now=now)
-    except runs.RunActive:  # somebody else was quicker by a moment
+    except runs.RunActive:  # another process queued one at the same moment
         return None
 
 
 def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
-    """Return models with their live version where its anchor is older than the policy allows."""
+    """Return models with their live version if its anchor is older than the policy allows."""
     limits = {
         live_id: timedelta(days=policy.drift.max_age_days)
         for live_id, policy in models.live_policies(session)
@@ -88,7 +88,7 @@ def aged(session: Session, *, now: datetime) -> list[tuple[Model, Version]]:
 
 
 def _is_set_aside(session: Session, model: Model) -> bool:
-    """Return whether the last retrain of the live chain lost accuracy and nobody took it."""
+    """Return whether the last retrain of the live chain lost accuracy and was not approved."""
     last = _last(session, model)
     if last is None or model.production_id is None:
         return False

@@ -1,4 +1,4 @@
-"""Training runs: queued, worked on under a lease, completed, failed or cancelled."""
+"""Training runs: queue, run under a lease, complete, fail or cancel."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST_ERROR = 2_000
 
 
 class RunActive(Conflict):
-    """A model trains once at a time."""
+    """The model already has an unfinished run."""
 
     code = "training-run-active"
 
@@ -65,7 +65,7 @@ def create(
         with session.begin_nested():
             session.add(run)
             session.flush()
-    except IntegrityError as error:  # the unique index: somebody queued one at the same moment
+    except IntegrityError as error:  # the unique index: another was queued at the same moment
         raise _refused(model, None) from error
     _write(session, run, model, chain.Action.TRAINING_RUN_QUEUED, actor, reason=run.reason)
     return run
@@ -109,7 +109,7 @@ def version_numbers(session: Session, found: Sequence[TrainingRun]) -> dict[str,
 
 
 def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
-    """Return the model's unfinished runs that read rows which were forgotten since."""
+    """Return the model's unfinished runs that read rows forgotten since."""
     since = exclusions.rows(model.dataset_id, after=TrainingRun.data_revision).exists()
     return session.scalars(
         select(TrainingRun).where(
@@ -119,11 +119,10 @@ def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
 
 
 def can_resume(session: Session, run: TrainingRun) -> bool:
-    """Return whether a state was kept and every row that it has seen still stands.
+    """Return whether a state was kept and no row that it has seen is erased.
 
-    Rows that were excluded since stay in the array for the run's sake (``erasures.erasable``)
-    and are owed by its version; an epoch over rows that were erased all the same would train on
-    zeros.
+    Rows excluded since stay in the array for the run's sake (``erasures.erasable``) and are owed by
+    its version. If rows were erased nevertheless, an epoch over them would train on zeros.
     """
     if run.state_digest is None or run.data_revision is None:
         return False
@@ -139,10 +138,10 @@ def start(
     actor: str,
     now: datetime,
 ) -> None:
-    """Begin an attempt, anew on the rows of this revision or from the state kept.
+    """Begin an attempt, anew on the rows of this revision or from the kept state.
 
-    The caller has locked the dataset for publication (``locks``): open requests for rows that are
-    not excluded yet concern the model from now on.
+    The caller has locked the dataset for publication (``locks``): from now on open requests for
+    rows that are not excluded yet concern the model.
     """
     _move(session, run, RunStatus.RUNNING)
     run.attempts += 1
@@ -168,7 +167,7 @@ def start(
 
 
 def progress(session: Session, run_id: str, values: Mapping[str, Any]) -> None:
-    """Show how far a run is (``fraction``, ``epoch``, losses); not an audit event."""
+    """Store the progress of a run (``fraction``, ``epoch``, losses); not an audit event."""
     session.execute(
         update(TrainingRun)
         .where(TrainingRun.id == run_id, TrainingRun.status == RunStatus.RUNNING)
@@ -178,10 +177,10 @@ def progress(session: Session, run_id: str, values: Mapping[str, Any]) -> None:
 
 
 def keep(session: Session, run: TrainingRun, *, digest: str) -> str | None:
-    """Record the state after an epoch; return the digest of the one before, to be destroyed.
+    """Record the state after an epoch; return the digest of the previous one, to be destroyed.
 
-    Attempts are counted from here again: what stopped an earlier one has not stopped this.
-    Not an audit event.
+    Attempts are counted from zero again, because the training has made progress. Not an audit
+    event.
     """
     _require_running(session, run)
     before, run.state_digest = run.state_digest, digest
@@ -191,7 +190,7 @@ def keep(session: Session, run: TrainingRun, *, digest: str) -> str | None:
 
 
 def give_up_states(session: Session) -> None:
-    """Have no run go on from the state that it kept: each begins anew."""
+    """Mark all kept states as not to be resumed: each run starts anew."""
     session.execute(
         update(TrainingRun)
         .where(TrainingRun.state_digest.is_not(None), TrainingRun.status.in_(ACTIVE))
@@ -201,7 +200,7 @@ def give_up_states(session: Session) -> None:
 
 
 def left_states(session: Session) -> list[tuple[str, str]]:
-    """Return (run, digest) of the states of runs that have ended: they are to be destroyed."""
+    """Return (run, digest) of the states of ended runs, which are to be destroyed."""
     rows = session.execute(
         select(TrainingRun.id, TrainingRun.state_digest).where(
             TrainingRun.state_digest.is_not(None), TrainingRun.status.not_in(ACTIVE)
@@ -256,10 +255,10 @@ def fail(session: Session, run: TrainingRun, *, error: str, actor: str, now: dat
 
 
 def cancel(session: Session, run: TrainingRun, *, actor: str, now: datetime) -> None:
-    """Stop a run that nobody wants any more; one that is cancelled already stays so.
+    """Cancel a run; cancelling it again changes nothing.
 
-    The worker that trains sees it within seconds and ends its computation; what the run had reached
-    is destroyed.
+    The worker that trains notices within seconds and ends its computation; the kept state is
+    destroyed.
     """
     session.refresh(run, with_for_update=True)
     if run.status == RunStatus.CANCELLED:
@@ -273,7 +272,7 @@ def cancel(session: Session, run: TrainingRun, *, actor: str, now: datetime) -> 
 
 
 def has_ended(session: Session, run_id: str) -> bool:
-    """Return whether the run goes on no more: it was cancelled, or its model withdrawn."""
+    """Return whether the run has ended: it was cancelled, or its model withdrawn."""
     status = session.scalar(select(TrainingRun.status).where(TrainingRun.id == run_id))
     return status not in ACTIVE
 
@@ -287,7 +286,7 @@ def hand_back(
     error: str | None = None,
     because: str | None = None,
 ) -> None:
-    """Queue the run again, not before a moment.
+    """Queue the run again, to begin at ``not_before`` or later.
 
     ``because``: nothing failed, the worker had to stop; such an attempt does not count.
     """
@@ -340,7 +339,7 @@ def _require_running(session: Session, run: TrainingRun) -> None:
 
 
 def _move(session: Session, run: TrainingRun, new: RunStatus) -> None:
-    # Locked and read anew: it may have been cancelled since it was read.
+    # Locked and read again: it may have been cancelled since it was read.
     session.flush()
     session.refresh(run, with_for_update=True)
     machines.runs.move(run, new)

@@ -1,7 +1,7 @@
 """Every table of the ledger.
 
 Rows are numbers in a dataset's array; ``records`` gives each its public name. Which records a
-version was trained on is never guessed: an anchor (a trained or imported version) saw every row
+version was trained on is always recorded: an anchor (a trained or imported version) saw every row
 of the train split, or of the record list that it was imported with, that was not excluded at its
 ``data_revision``, and the batches between the anchor and a version list what was forgotten since.
 """

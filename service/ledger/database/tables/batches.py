@@ -28,7 +28,7 @@ class Batch(Base):
             sqlite_where=text(_RUNNING),
             postgresql_where=text(_RUNNING),
         ),
-        # The running ones and the held ones: what a claim and each poll look for.
+        # Running and held batches: what a claim and each poll look for.
         Index(
             "ix_batches_under_way",
             "model_id",
@@ -40,13 +40,13 @@ class Batch(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
     status: Mapped[BatchStatus] = mapped_column(state(BatchStatus))
-    #: records or class: the two kinds of forgetting are never mixed in one batch.
+    #: records or class: one batch never mixes the two kinds of forgetting.
     kind: Mapped[str] = mapped_column(String(16))
     #: How many rows it forgets.
     records: Mapped[int] = mapped_column(default=0, server_default="0")
     base_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
-    #: The method asked for by run-now; None: the policy's.
+    #: The method requested by run-now; None: the policy's.
     method: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     seed: Mapped[int] = mapped_column(BigInteger)
     #: Fence of the model's lease under which it was last claimed; 0: left to the trainings lane.
@@ -54,7 +54,7 @@ class Batch(Base):
     #: Its next method trains, so only the trainings lane takes it.
     trains: Mapped[bool] = mapped_column(default=False)
     #: Methods tried before it was left to that lane: ``[{"choice": …, "refusal": …,
-    #: "lasting": whether it would say so again}]``.
+    #: "lasting": whether another attempt would end the same way}]``.
     tried: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
     attempts: Mapped[int] = mapped_column(default=1)
     error: Mapped[str | None] = mapped_column(Text)
@@ -65,17 +65,17 @@ class Batch(Base):
 
 
 class BatchState(Base):
-    """The state that a batch's retrain kept: a worker that takes the batch over goes on from it."""
+    """The kept state of a batch's retrain; a worker that takes the batch over resumes from it."""
 
     __tablename__ = "batch_states"
 
     batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"), primary_key=True)
     digest: Mapped[str] = mapped_column(String(DIGEST_LENGTH))
-    #: The choice of method that left it, and what its training was begun with.
+    #: The choice of method that left it, and the settings that its training began with.
     method: Mapped[dict[str, Any]] = mapped_column(JSON)
     seed: Mapped[int] = mapped_column(BigInteger)
     data_revision: Mapped[int]
-    #: Nothing goes on from it any more: it is to be destroyed.
+    #: It will not be resumed and is to be destroyed.
     given_up: Mapped[bool] = mapped_column(default=False)
 
 
@@ -85,14 +85,14 @@ class BatchRecord(Base):
     __tablename__ = "batch_records"
     __table_args__ = (Index("ix_batch_records_row_batch_id", "row", "batch_id"),)
 
-    #: No key of the database, here and in ``erasures``: the batch is inserted by the same
-    #: transaction, none is ever deleted, and it would be looked up again for each row.
+    #: No foreign key, here and in ``erasures``: the batch is inserted by the same transaction and
+    #: never deleted, and the key would be checked for each row.
     batch_id: Mapped[str] = mapped_column(String(40), primary_key=True)
     row: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Lease(Base):
-    """Who may work on what, until when; the fence grows with every new holder."""
+    """The right to work on something until a time; the fence grows with every new holder."""
 
     __tablename__ = "leases"
 

@@ -12,7 +12,7 @@ DIGEST_LENGTH = 64
 
 def state(kind: type[StrEnum]) -> Enum:
     """Return the type of a column that holds a state."""
-    # Stored as its word and checked by the code's table of moves: a new state is no migration.
+    # Stored as text and checked by the code's table of moves: a new state needs no migration.
     return Enum(
         kind,
         native_enum=False,

@@ -28,17 +28,17 @@ class Dataset(Base):
     rows: Mapped[int | None]
     shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     dtype: Mapped[str | None] = mapped_column(String(16))
-    #: The kind of its rows once it is ready: ``name``, ``options`` as the source stated them,
-    #: ``parameters`` of an architecture that they decide, ``scale`` (NULL: they take no transform).
+    #: The kind of input of its rows once it is ready: ``name``, ``options`` as the source declares
+    #: them, the architecture ``parameters`` that they decide, ``scale`` (NULL: no transform).
     input: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     classes: Mapped[int | None]
-    #: Rows of each split, by its name: they never change, and counting them reads every record.
+    #: Rows of each split, by name: they never change, and counting them would read every record.
     split_rows: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
     #: Where the ids come from, set when the dataset becomes ready: a request by ids that the
-    #: source does not have cannot be answered.
+    #: source does not have must be refused.
     record_id_origin: Mapped[Origin | None] = mapped_column(state(Origin))
     subject_id_origin: Mapped[Origin | None] = mapped_column(state(Origin))
-    #: What the source says of ids that differ by case; None: it has none that do.
+    #: What the source declares about ids that differ by case; None: it has none.
     id_case: Mapped[Case | None] = mapped_column(state(Case))
     #: Grows by one each time records are excluded from training.
     revision: Mapped[int] = mapped_column(default=0)
@@ -51,7 +51,7 @@ class Dataset(Base):
 
 
 class DatasetReport(Base):
-    """How a dataset's source was read; apart from the dataset, which is loaded far more often."""
+    """How a dataset's source was read; a table of its own because it is rarely loaded."""
 
     __tablename__ = "dataset_reports"
 
@@ -82,8 +82,8 @@ class Record(Base):
     __tablename__ = "records"
     __table_args__ = (
         UniqueConstraint("dataset_id", "record_id"),
-        # No index has a column that changes, and pages have room: on PostgreSQL a row that is
-        # excluded or overwritten stays on its page, and no index is written (``exclusions``).
+        # No index covers a column that changes, and pages have free space: on PostgreSQL the new
+        # version of an excluded or overwritten row stays on its page, without index writes.
         Index("ix_records_dataset_id_subject_digest", "dataset_id", "subject_digest"),
         {"postgresql_with": {"fillfactor": 90}},
     )
@@ -96,18 +96,18 @@ class Record(Base):
     #: 0 train, 1 validation, 2 audit, as in the array store.
     split: Mapped[int]
     #: The dataset's revision at which a batch (or an erasure without a model) excluded it; never
-    #: reset. Training takes rows without one.
+    #: reset. Training uses rows without one.
     excluded_revision: Mapped[int | None]
     #: When the raw row was overwritten in the store.
     erased_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
 class Exclusion(Base):
-    """A record that is excluded, as ``records`` has it; kept by triggers (``exclusions``)."""
+    """An excluded record, as ``records`` says; maintained by triggers (``exclusions``)."""
 
     __tablename__ = "exclusions"
     __table_args__ = (
-        # Few, and none when nothing is due.
+        # Few rows, and none when nothing is due.
         Index(
             "ix_exclusions_standing",
             "dataset_id",
@@ -117,8 +117,8 @@ class Exclusion(Base):
         ),
     )
 
-    #: No key of the database: it would be checked again for each row, and no record is deleted
-    #: once it can be excluded.
+    #: No foreign key: it would be checked for each row, and no record is deleted once it can be
+    #: excluded.
     dataset_id: Mapped[int] = mapped_column(primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True)
     row: Mapped[int] = mapped_column(primary_key=True)
@@ -127,14 +127,14 @@ class Exclusion(Base):
 
 
 class DataKey(Base):
-    """The key of a shard: some thousand rows of a dataset, encrypted in a bucket.
+    """The key of a shard, some thousand rows of a dataset encrypted in a bucket.
 
     Stores in a directory have none. A row is erased by rewriting its shard under another key.
     """
 
     __tablename__ = "data_keys"
 
-    #: Key of the array; while it is being written, a name of its own.
+    #: Key of the array; while it is being written, a temporary name.
     array: Mapped[str] = mapped_column(String(DIGEST_LENGTH), primary_key=True)
     #: The shard's place in the array.
     number: Mapped[int] = mapped_column(primary_key=True)

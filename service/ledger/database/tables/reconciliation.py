@@ -1,4 +1,4 @@
-"""How far the check of completed requests has come."""
+"""Progress of the background check of completed requests."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from service.ledger.database.db import Base, Instant
 
 
 class Reconciliation(Base):
-    """How far the background check has looked at the audit chain, and at everything; one row."""
+    """Progress of the reconciler in the audit chain and in its full check; one row."""
 
     __tablename__ = "reconciliation"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    #: The last line whose change was looked at.
+    #: The last audit line whose change was checked.
     seq: Mapped[int] = mapped_column(BigInteger)
     at: Mapped[datetime] = mapped_column(Instant)
-    #: When the last full proof began; NULL: one is due.
+    #: When the last full check began; NULL: one is due.
     full_at: Mapped[datetime | None] = mapped_column(Instant)
-    #: The last version, and the last request, that it has looked at; NULL: it is not there (yet).
+    #: The last version, and the last request, that it has checked; NULL: none yet.
     full_version: Mapped[int | None]
     full_request: Mapped[str | None] = mapped_column(String(40))

@@ -1,4 +1,4 @@
-"""What else is registered: models and their versions, workers, API keys."""
+"""Registered models with their versions, workers, API keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GIVEN_UP = "status IN ('withdrawn', 'rejected')"
 
 
 class ApiKey(Base):
-    """A key that a client shows; only the hash of its secret is kept."""
+    """A key that a client presents; only the hash of its secret is kept."""
 
     __tablename__ = "api_keys"
 
@@ -42,9 +42,9 @@ class ApiKey(Base):
 
 
 class Capability(Base):
-    """What the installed workers can do: a method, an architecture, a recipe, a gate, criteria.
+    """A capability of the workers: a method, an architecture, a recipe, a gate, criteria.
 
-    Workers announce themselves here, so that the API can check options without loading torch.
+    Workers announce them here, so that the API can check options without loading torch.
     """
 
     __tablename__ = "capabilities"
@@ -56,7 +56,7 @@ class Capability(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
     code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
     announced_at: Mapped[datetime] = mapped_column(Instant)
-    #: When a worker announced itself that does not have it.
+    #: When a worker announced itself without it.
     removed_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
@@ -74,9 +74,9 @@ class Model(Base):
     transform: Mapped[dict[str, Any]] = mapped_column(JSON)
     recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
-    #: {parameter name: [shape, dtype]}, worked out by the first worker that sees the model.
+    #: {parameter name: [shape, dtype]}, found by the first worker that builds the model.
     parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    #: Names of ``parameters`` that are one tensor, in groups; NULL until a worker has looked.
+    #: Names of ``parameters`` that are one tensor, in groups; NULL until a worker has checked.
     tied: Mapped[list[list[str]] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[str | None] = mapped_column(Text)
     #: The alias ``production``.
@@ -85,10 +85,10 @@ class Model(Base):
     )
     #: Set by ``batches:run-now``: a batch closes without waiting.
     run_now_at: Mapped[datetime | None] = mapped_column(Instant)
-    #: What ``batches:run-now`` asked for instead of the policy's method.
+    #: The method that ``batches:run-now`` requested instead of the policy's.
     run_now_method: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Instant)
-    #: From then on nothing of it is served, trained or imported.
+    #: Since then it is never served, trained or imported.
     withdrawn_at: Mapped[datetime | None] = mapped_column(Instant)
     purged_at: Mapped[datetime | None] = mapped_column(Instant)
 
@@ -106,14 +106,14 @@ class Version(Base):
         UniqueConstraint("model_id", "number"),
         Index("ix_versions_line_id_number", "line_id", "number"),
         Index("ix_versions_status_retired_at", "status", "retired_at"),
-        # Those on which nothing is decided yet: looked for at each poll, few beside all the others.
+        # Candidates: looked for at each poll, few beside all the others.
         Index(
             "ix_versions_candidates",
             "model_id",
             sqlite_where=text(_CANDIDATE),
             postgresql_where=text(_CANDIDATE),
         ),
-        # Those that wait for their purge without having been retired.
+        # Versions that wait for their purge without having been retired.
         Index(
             "ix_versions_given_up",
             "model_id",
@@ -129,20 +129,20 @@ class Version(Base):
     #: trained, imported, unlearned or retrained.
     origin: Mapped[str] = mapped_column(String(16))
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
-    #: The trained, retrained or imported version that the chain starts from; itself for an anchor.
+    #: The trained, retrained or imported version that the chain starts from; an anchor's own id.
     anchor_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
-    #: The first version of the line that it lies on (``lineage``).
+    #: The first version of its line (``lineage``).
     line_id: Mapped[int | None]
     #: The anchor's training rows are those not excluded at this revision of the dataset ...
     data_revision: Mapped[int]
     #: ... of the records of this list; NULL: of the train split.
-    #: No key of the database: for one SQLite would make a table anew that others refer to.
+    #: No foreign key: to add one SQLite would have to rebuild a table that others refer to.
     record_list_id: Mapped[str | None] = mapped_column(String(40))
-    #: No record excluded at this revision of the dataset, or before, is in it.
+    #: It contains no record excluded at this revision of the dataset or before.
     clean_revision: Mapped[int] = mapped_column(default=0, server_default="0")
-    #: How many batches lie between the anchor and it.
+    #: Number of batches between the anchor and it.
     batches_since_anchor: Mapped[int] = mapped_column(default=0, server_default="0")
-    #: {label: rows} that these batches forgot, and the labels of those forgotten as a class.
+    #: {label: rows} that these batches forgot, and the labels forgotten as a class.
     forgotten_classes: Mapped[dict[str, int]] = mapped_column(JSON, default=dict, nullable=True)
     whole_classes: Mapped[list[int]] = mapped_column(JSON, default=list, nullable=True)
     #: Of an anchor: {label: rows} that it was trained on.
@@ -161,7 +161,7 @@ class Version(Base):
     notes: Mapped[dict[str, Any]] = mapped_column(JSON)
     #: Seconds per step.
     timings: Mapped[dict[str, Any]] = mapped_column(JSON)
-    #: A caution that travels with the version, such as ``no_power``.
+    #: A warning recorded with the version, such as ``no_power``.
     mark: Mapped[str | None] = mapped_column(String(24))
     created_at: Mapped[datetime] = mapped_column(Instant)
     published_at: Mapped[datetime | None] = mapped_column(Instant)
@@ -173,24 +173,24 @@ class Version(Base):
 
 
 class Import(Base):
-    """What became of an imported version: a worker measures it before it may go live."""
+    """The state of an import: a worker measures the version before it may go live."""
 
     __tablename__ = "imports"
 
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
-    #: Whether it is to go live; NULL: only if nothing is live yet when it was measured.
+    #: Whether it is to go live; NULL: only if nothing is live when it has been measured.
     promote: Mapped[bool | None]
     #: Share of the rows that were scored.
     progress: Mapped[float] = mapped_column(default=0.0)
     attempts: Mapped[int] = mapped_column(default=0)
     not_before: Mapped[datetime | None] = mapped_column(Instant)
     error: Mapped[str | None] = mapped_column(Text)
-    #: When it was decided on; NULL: it waits to be measured.
+    #: When it was decided; NULL: it waits to be measured.
     finished_at: Mapped[datetime | None] = mapped_column(Instant, index=True)
 
 
 class Artifact(Base):
-    """Internal state in the store that belongs to a version and may carry erased rows.
+    """Internal state in the store that belongs to a version and may contain erased rows.
 
     Kinds: ``caches`` (an anchor's prepared quantities), ``states`` (running sums since the
     anchor), ``logs`` (update log of the training), ``scores`` (per-record losses kept for
@@ -220,13 +220,13 @@ class Artifact(Base):
 
 
 class AliasMove(Base):
-    """One move of the alias ``production``; together they are its history."""
+    """One move of the alias ``production``; together the moves are its history."""
 
     __tablename__ = "alias_moves"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
-    #: None: the production version was withdrawn, and nothing took its place.
+    #: None: the production version was withdrawn without a successor.
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     previous_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     reason: Mapped[str] = mapped_column(String(40))
@@ -235,7 +235,7 @@ class AliasMove(Base):
 
 
 class Worker(Base):
-    """A worker process that lives, or did until ``seen_at``; it writes this every few seconds."""
+    """A worker process, live until some time after ``seen_at``, which it updates as heartbeat."""
 
     __tablename__ = "workers"
 

@@ -1,4 +1,4 @@
-"""What was measured of versions."""
+"""Measurements of versions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Verification(Base):
     verdict: Mapped[str] = mapped_column(String(16))
     measured: Mapped[dict[str, Any]] = mapped_column(JSON)
     #: {"revision": the dataset's revision that was measured on, "rows": {set, or forget: by how few
-    #: rows it differs from one that was shown; 0: it is shown here}}. None: no whole set is shown.
+    #: rows it differs from a shown one; 0: it is shown here}}. None: no whole set is shown.
     set_changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Instant)
 
 
 class ShownSet(Base):
-    """A whole set of rows of which figures were shown; by its dataset, record list and revision."""
+    """A whole set of rows whose figures were shown; by dataset, record list and revision."""
 
     __tablename__ = "shown_sets"
     __table_args__ = (UniqueConstraint("dataset_id", "name", "list_id", "revision"),)
@@ -38,5 +38,5 @@ class ShownSet(Base):
     name: Mapped[str] = mapped_column(String(16))
     #: The record list of the versions that it is a set of; empty: the train split.
     list_id: Mapped[str] = mapped_column(String(40))
-    #: The newest revision of the dataset at which it had these rows when its figures were shown.
+    #: The newest revision of the dataset at which it had these rows when figures were shown.
     revision: Mapped[int]

@@ -1,4 +1,4 @@
-"""Deletion requests: what they ask for, what they meet, what is owed to them."""
+"""Deletion requests, the records that they match, and their erasures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OPEN_ERASURES = "status IN ('pending', 'claimed', 'needs_review')"
 
 
 class IdempotencyKey(Base):
-    """The answer already given to one principal for one ``Idempotency-Key``."""
+    """The answer given to one principal for one ``Idempotency-Key``."""
 
     __tablename__ = "idempotency_keys"
 
@@ -37,7 +37,7 @@ class IdempotencyKey(Base):
 
 
 class DeletionRequest(Base):
-    """What a client asks to forget."""
+    """A client's request to forget something."""
 
     __tablename__ = "deletion_requests"
     __table_args__ = (
@@ -50,7 +50,7 @@ class DeletionRequest(Base):
             sqlite_where=text("kind = 'class'"),
             postgresql_where=text("kind = 'class'"),
         ),
-        # The requests that others may share the list of.
+        # Requests whose list others may share.
         Index(
             "ix_deletion_requests_rows_digest",
             "rows_digest",
@@ -72,9 +72,9 @@ class DeletionRequest(Base):
     client_reference: Mapped[str | None] = mapped_column(String(255))
     principal: Mapped[str] = mapped_column(String(40))
     #: The request under whose id its records are listed: itself, or an earlier one that matched
-    #: the very same; None: it lists none, because it matched none or is for a class.
+    #: exactly the same; None: it lists none, because it matched none or is for a class.
     listed_by: Mapped[str | None] = mapped_column(String(40), index=True)
-    #: What its own list is looked up by (``listing``); None: nobody shares it.
+    #: Digest by which its own list is found (``listing``); None: it is not shared.
     rows_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     matched: Mapped[int]
     already_forgotten: Mapped[int]
@@ -88,7 +88,7 @@ class DeletionRequest(Base):
 
 
 class RequestDataset(Base):
-    """What a request over every dataset met in one of them; datasets without a hit have no row."""
+    """What a request over every dataset met in one of them; no row for datasets without a match."""
 
     __tablename__ = "request_datasets"
 
@@ -99,7 +99,7 @@ class RequestDataset(Base):
 
 
 class Suppression(Base):
-    """Keeps a subject, or a row that was forgotten, out of later ingests; see ``suppressions``."""
+    """Keeps a subject, or a forgotten row, out of later ingests; see ``suppressions``."""
 
     __tablename__ = "suppressions"
     __table_args__ = (Index("ix_suppressions_dataset_id_row", "dataset_id", "row"),)
@@ -113,8 +113,8 @@ class Suppression(Base):
     #: Of a row: which one it was.
     dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.id"))
     row: Mapped[int | None]
-    #: Of a row: digests of its subject and record id, once its dataset is removed and its record
-    #: tells them no more; by them it can be readmitted.
+    #: Of a row: digests of its subject and record id, set when its dataset is removed and its
+    #: record no longer has them; needed to readmit it.
     subject_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     record_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     created_at: Mapped[datetime] = mapped_column(Instant)
@@ -124,9 +124,9 @@ class Suppression(Base):
 class RequestRecord(Base):
     """A record that requests matched and that was not forgotten before.
 
-    Those that matched the very same share one list, under the id of the first of them
-    (``DeletionRequest.listed_by``); it never changes and outlives that one's end. A request for a
-    class has none: it names the records of its label (``naming``).
+    Requests that matched exactly the same records share one list, under the id of the first of
+    them (``DeletionRequest.listed_by``); it never changes and outlives that request. A request for
+    a class has none: its label names the records (``naming``).
     """
 
     __tablename__ = "request_records"
@@ -146,7 +146,7 @@ class Erasure(Base):
     __tablename__ = "erasures"
     __table_args__ = (
         UniqueConstraint("request_id", "model_id"),
-        # What is still to be done; history grows, this does not.
+        # Open erasures: their number does not grow with history.
         Index(
             "ix_erasures_open",
             "model_id",
@@ -164,7 +164,7 @@ class Erasure(Base):
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"))
     #: Failed batches in a row; a batch that keeps failing is split into cohorts.
     attempts: Mapped[int] = mapped_column(default=0)
-    #: Erasures of one cohort are batched together and with nobody else; None: with everybody.
+    #: Erasures of one cohort are batched together and with no others; None: with all others.
     cohort: Mapped[str | None] = mapped_column(String(40))
     not_before: Mapped[datetime | None] = mapped_column(Instant)
     error: Mapped[str | None] = mapped_column(Text)

@@ -12,7 +12,7 @@ from service.ledger.database.tables.columns import DIGEST_LENGTH
 
 
 class RecordList(Base):
-    """Records of a dataset on which somebody trained elsewhere; immutable."""
+    """Records of a dataset that a training elsewhere used; immutable."""
 
     __tablename__ = "record_lists"
     __table_args__ = (UniqueConstraint("dataset_id", "digest"),)

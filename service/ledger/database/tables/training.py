@@ -35,12 +35,12 @@ class TrainingRun(Base):
     #: initial, consolidate or request.
     reason: Mapped[str] = mapped_column(String(24))
     seed: Mapped[int] = mapped_column(BigInteger)
-    #: The dataset's revision when its rows were drawn; an attempt that goes on from a kept state
-    #: keeps it, any other sets it anew.
+    #: The dataset's revision when its rows were read; an attempt that resumes a kept state keeps
+    #: it, any other sets it anew.
     data_revision: Mapped[int | None]
     progress: Mapped[dict[str, Any]] = mapped_column(JSON)
-    #: The state after its last finished epoch, in the store under ``trainings``; it tells of rows,
-    #: is never served and is destroyed when the run ends.
+    #: The state after its last finished epoch, in the store under ``trainings``; it contains
+    #: information about rows, is never served and is destroyed when the run ends.
     state_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     attempts: Mapped[int] = mapped_column(default=0)
     not_before: Mapped[datetime | None] = mapped_column(Instant)

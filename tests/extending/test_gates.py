@@ -60,13 +60,16 @@ def operator(town: Place) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def judged(town: Place, operator: TestClient) -> dict[str, int]:
-    """Numbers of a version that forgot one row and of one that forgot many, after each other."""
+    """Numbers of a version that forgot many rows and of the next one, which forgot one more.
+
+    In this order: a pool with a batch of few rows is not shown either.
+    """
     answer = operator.patch("/v1/models/m", json={"policy": {"gates": {LIMIT: 0.25}}})
     assert answer.status_code == 200, answer.text
     town.change_policy(auto_consolidate=False)
     rows = town.training_rows()
     numbers = {}
-    for name, some in (("few", rows[:1]), ("many", rows[10 : 10 + LEAST_ROWS])):
+    for name, some in (("many", rows[10 : 10 + LEAST_ROWS]), ("few", rows[:1])):
         town.ask(*some)
         town.work()
         numbers[name] = town.live().number

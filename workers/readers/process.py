@@ -48,6 +48,7 @@ def opened(
     ``waiting`` is called about once a second while nothing comes; what it raises ends the process
     and is raised from here. ``ReadError``: the file is refused, or its parser crashed or hangs.
     """
+    path = Path(path)
     asked = {
         "path": str(path.absolute()),
         "format": format,

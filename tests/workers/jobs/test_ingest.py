@@ -226,7 +226,8 @@ def test_a_file_whose_records_were_erased_cannot_be_stored_again(tmp_path, digit
 def test_cifar10_from_the_hub_is_stored_within_its_memory(tmp_path):
     source = Path(os.environ["UNLEARN_CIFAR"]) / "cifar10-train.parquet"
     program = (
-        "import resource, sys; from models_store import open_store; from workers import reading; "
+        "import resource, sys; from models_store import open_store; "
+        "from workers.sources import reading; "
         "stored = open_store(sys.argv[2]).rows; "
         "found = reading.read_into_store(sys.argv[1], rows=stored, name='c'); "
         "print(found.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

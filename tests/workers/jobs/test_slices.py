@@ -127,8 +127,8 @@ def test_a_worker_killed_between_two_slices_leaves_nothing_that_the_next_one_stu
         source = {"path": path}
         made = datasets.create(session, "visits", source=source, actor="k", now=shop.runtime.now())
     program = (
-        "import sys; from pathlib import Path; from service.ledger import records; "
-        "from service.settings import Settings; from workers import ingest; "
+        "import sys; from pathlib import Path; from service.ledger.registry import records; "
+        "from service.settings import Settings; from workers.jobs import ingest; "
         "from workers.runtime import Runtime; records.SLICE = 5; "
         "state, database = sys.argv[1:]; "
         "ingest.run_due(Runtime.make(Settings(_env_file=None, mode='development', "

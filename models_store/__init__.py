@@ -1,7 +1,7 @@
 """The store: checkpoints and internal state as safetensors files, and the rows of datasets.
 
-``protocols`` says what a store does; ``local`` keeps it in a directory. Nothing is pickled, and no
-path leaves this package.
+``protocols`` defines what a store does; ``local`` keeps it in a directory, ``object_store`` in a
+bucket. Nothing is pickled, and no path leaves this package.
 """
 
 from __future__ import annotations

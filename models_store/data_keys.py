@@ -1,4 +1,4 @@
-"""The data keys of shards: where they are kept is not this package's business."""
+"""Data keys of encrypted shards; where they are stored is decided outside this package."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ class DataKeys(Protocol):
         """Return the shards of an array in the order of its rows; empty when there are none."""
 
     def add(self, array: str, number: int, shard: Shard) -> None:
-        """Keep the shard ``number`` of an array that is being written."""
+        """Add the shard ``number`` of an array that is being written."""
 
     def rename(self, array: str, to: str) -> bool:
-        """Name a written array by its key; False, changing nothing, where that has shards."""
+        """Name a written array by its key; False, unchanged, if that key has shards already."""
 
     def replace(self, array: str, number: int, old: str, new: Shard) -> bool:
-        """Put ``new`` in the place of the shard with digest ``old``, whose key is destroyed.
+        """Replace the shard with digest ``old`` by ``new``, and destroy the old key.
 
-        False, changing nothing, where another one stands there by now.
+        Return False, unchanged, if the shard has been replaced meanwhile.
         """
 
     def destroy(self, array: str) -> Sequence[str]:
         """Destroy the keys of an array; return the digests of its shards."""
 
     def unfinished(self, *, older_than_seconds: float) -> Sequence[str]:
-        """Return the names of arrays that were being written and got no shard for so long."""
+        """Return the names of unfinished arrays that got no shard for this long."""
 
     def digests(self) -> set[str]:
         """Return the digests of all shards that have a key."""
 
 
 class TicketKeys:
-    """The shards of the arrays that a ticket names; nothing of them can be changed."""
+    """The shards of the arrays in a ticket, read-only."""
 
     def __init__(self, shards: Mapping[str, Sequence[Shard]]) -> None:
         self._shards = shards
@@ -79,7 +79,7 @@ class TicketKeys:
 
 
 def to_json(shards: Sequence[Shard]) -> list[dict[str, Any]]:
-    """Return shards with their keys as JSON, for another process and for nothing else."""
+    """Return shards with their keys as JSON, only for another process of ours."""
     return [
         {"digest": one.digest, "rows": one.rows, "key": base64.b64encode(one.key).decode()}
         for one in shards
@@ -87,7 +87,7 @@ def to_json(shards: Sequence[Shard]) -> list[dict[str, Any]]:
 
 
 def from_json(found: Sequence[Mapping[str, Any]]) -> list[Shard]:
-    """Return what ``to_json`` was given."""
+    """Return the shards from which ``to_json`` made this."""
     return [Shard(one["digest"], one["rows"], base64.b64decode(one["key"])) for one in found]
 
 

@@ -1,10 +1,10 @@
-"""What can go wrong in the store; every message says what to do next."""
+"""Errors of the store; every message says what to do next."""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """Base of everything that the store raises on purpose."""
+    """Base of all expected errors of the store."""
 
 
 class NotStored(StoreError):
@@ -12,7 +12,7 @@ class NotStored(StoreError):
 
 
 class Corrupt(StoreError):
-    """The stored bytes are not the bytes that were written."""
+    """The stored bytes differ from those that were written."""
 
 
 class CorruptCheckpoint(Corrupt):
@@ -28,15 +28,15 @@ class Unavailable(StoreError):
 
 
 class BucketUnavailable(Unavailable):
-    """Base of what keeps a bucket from being read and written now."""
+    """Base of errors because of which a bucket cannot be read or written now."""
 
 
 class Unreachable(BucketUnavailable):
-    """A bucket does not answer, takes too long, or answers with an error of its own."""
+    """A bucket does not answer, takes too long, or answers with a server error."""
 
 
 class Refused(BucketUnavailable):
-    """A bucket does not exist, or its owner does not let this process in."""
+    """A bucket does not exist, or refuses access to this process."""
 
 
 class Unreadable(Unavailable):
@@ -78,7 +78,7 @@ class UploadMismatch(UploadError):
 
 
 def damaged_blob(kind: str, digest: str) -> CorruptCheckpoint:
-    """Return the error for a blob whose bytes or manifest are not what was stored."""
+    """Return the error for a blob whose bytes or manifest differ from what was stored."""
     return CorruptCheckpoint(
         f"{kind}/{digest} is damaged: its bytes do not fit its digest. "
         "Restore it from a backup, or retrain to get a new version."

@@ -1,4 +1,4 @@
-"""Names of stored things, and manifests that carry their own digest."""
+"""Names of stored objects, and manifests that contain their own digest."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def is_digest(name: str) -> bool:
 
 
 def check_digest(name: str) -> str:
-    """Return ``name``; a name that came from outside can never lead out of the store."""
+    """Return ``name`` if it is a digest, so that an external name cannot lead out of the store."""
     if not isinstance(name, str) or not is_digest(name):
         raise errors.NotStored("Not a digest: expected 64 lower-case hexadecimal digits.")
     return name
 
 
 def check_kind(kind: str) -> str:
-    """Return ``kind``; raise ``ValueError`` for another than those of ``Kind``."""
+    """Return ``kind``; raise ``ValueError`` unless it is one of ``Kind``."""
     if kind not in get_args(Kind):
         raise ValueError(f"Unknown kind {kind!r}; use one of {', '.join(get_args(Kind))}.")
     return kind
@@ -52,7 +52,7 @@ def sealed(content: dict[str, Any]) -> bytes:
 
 
 def unsealed(record: bytes) -> dict[str, Any] | None:
-    """Return the content of a manifest's bytes; None where its digest does not fit."""
+    """Return the content of a manifest's bytes; None if its digest does not match."""
     try:
         found = json.loads(record)
         content, digest = found["content"], found["sha256"]
@@ -67,7 +67,7 @@ def unsealed(record: bytes) -> dict[str, Any] | None:
 
 
 def damaged_manifest(where: str, name: str) -> str:
-    """Return the message for a manifest whose digest does not fit, or that is missing."""
+    """Return the message for a manifest that is missing or whose digest does not match."""
     return (
         f"The manifest of {where}/{name} is damaged or missing. "
         "Restore it from a backup, or make the version or dataset anew."

@@ -1,4 +1,4 @@
-"""Open the store that a location names."""
+"""Open the store at a location."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def open_store(
 ) -> Store:
     """Return the store at ``location``, a directory or ``s3://bucket/prefix``; nothing is read yet.
 
-    Of a bucket, endpoint and credentials come from the environment (``AWS_ENDPOINT_URL``,
-    ``AWS_ACCESS_KEY_ID``, ...); ``data_keys`` keeps the keys of its rows (without, none is read or
-    written), ``scratch`` is where uploads wait, and an operation ends after ``timeout_seconds``.
-    Raise ``ValueError`` where the location is of no known form.
+    For a bucket, endpoint and credentials come from the environment (``AWS_ENDPOINT_URL``,
+    ``AWS_ACCESS_KEY_ID``, ...); ``data_keys`` holds the keys of its rows (without it, no rows can
+    be read or written), ``scratch`` is the directory of uploads, and an operation ends after
+    ``timeout_seconds``. Raise ``ValueError`` for a location of another form.
     """
     if not str(location).startswith(SCHEME):
         return LocalStore(Path(location))
-    # Not needed, and not loaded, where the store is a directory.
+    # Imported here, because a store in a directory does not need it.
     from models_store.data_keys import TicketKeys
     from models_store.object_store.store import ObjectStore
 
@@ -45,10 +45,10 @@ def open_store(
 
 
 def open_ticket(ticket: dict[str, Any], *, earlier: Store | None = None) -> Store:
-    """Return the store that ``Store.ticket`` of another process speaks of.
+    """Return the store of another process' ``Store.ticket``.
 
-    ``earlier`` is what an earlier ticket was answered with: of the same store it is used again,
-    with what it has in memory.
+    ``earlier`` is the store of an earlier ticket; if it is the same store, it is used again, with
+    what it has in memory.
     """
     location = ticket["location"]
     if not location.startswith(SCHEME):

@@ -1,4 +1,4 @@
-"""What a store does, whatever it keeps its bytes in.
+"""Protocols of a store, whatever it keeps its bytes in.
 
 A store has two parts. *Blobs* are immutable and named by the SHA-256 of their bytes: checkpoints,
 caches, running sums, logs, scores, states of trainings. *Rows* are the datasets: written once, then
@@ -21,7 +21,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 SPLITS = ("train", "validation", "audit")
 DIGEST_BYTES = 16
 
-#: Types in which rows are kept.
+#: Dtypes in which rows are stored.
 DTYPES = ("uint8", "float32", "int32")
 
 Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -29,14 +29,14 @@ Numbers = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Saved:
-    """``digest`` is the SHA-256 of the bytes and the name to read them by."""
+    """``digest`` is the SHA-256 of the bytes and their name in the store."""
 
     digest: str
     size_bytes: int
 
 
 class Content(Protocol):
-    """Bytes to store; ``pieces`` may be asked for more than once and gives the same bytes."""
+    """Bytes to store; ``pieces`` may be called more than once and gives the same bytes."""
 
     @property
     def size_bytes(self) -> int: ...
@@ -45,49 +45,49 @@ class Content(Protocol):
 
 
 class Blobs(Protocol):
-    """Immutable bytes by kind and digest, each with a manifest (anything that JSON can say)."""
+    """Immutable bytes by kind and digest, each with a manifest (any JSON)."""
 
     def put(self, kind: Kind, content: Content, manifest: dict[str, Any]) -> Saved:
-        """Store ``content`` under its digest; it appears whole or not at all.
+        """Store ``content`` under its digest; it appears complete or not at all.
 
-        Storing the same bytes again is harmless: what was stored first keeps its manifest, and a
-        damaged copy is replaced. Raise ``Unavailable`` when the store cannot take it now.
+        Storing the same bytes again is harmless: the first manifest is kept, and a damaged copy is
+        replaced. Raise ``Unavailable`` when the store cannot be written now.
         """
 
     def open(self, kind: Kind, digest: str, start: int = 0, stop: int | None = None) -> BinaryIO:
         """Open the bytes from ``start`` to before ``stop`` for reading; they are not checked here.
 
-        Raise ``NotStored`` when nothing complete has this name, ``Corrupt`` when it is damaged.
+        Raise ``NotStored`` if nothing complete has this name, ``Corrupt`` if it is damaged.
         """
 
     def size(self, kind: Kind, digest: str) -> int:
-        """Return how many bytes the blob has."""
+        """Return the blob's size in bytes."""
 
     def manifest(self, kind: Kind, digest: str) -> dict[str, Any]:
-        """Return what was said of the blob when it was first stored."""
+        """Return the manifest with which the blob was first stored."""
 
     def verify(self, kind: Kind, digest: str) -> None:
-        """Raise ``CorruptCheckpoint`` unless manifest and bytes are what was stored."""
+        """Raise ``CorruptCheckpoint`` unless manifest and bytes are those stored."""
 
     def exists(self, kind: Kind, digest: str) -> bool:
-        """Return whether something complete is stored under the digest."""
+        """Return whether a complete blob is stored under the digest."""
 
     def digests(self, kind: Kind) -> list[str]:
-        """Return everything complete of this kind, sorted."""
+        """Return the digests of all complete blobs of this kind, sorted."""
 
     def delete(self, kind: Kind, digest: str) -> bool:
-        """Destroy the blob; False when nothing was there. May be repeated."""
+        """Destroy the blob; False if there was none. May be repeated."""
 
     def sweep(self, kind: Kind, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
-        """Destroy what interrupted puts left and blobs not in ``keep``, once they are old enough.
+        """Destroy leftovers of interrupted puts and blobs not in ``keep``, if they are old enough.
 
-        Age counts from the last ``put``, also of bytes that were there already. Return their names.
+        Age counts from the last ``put``, also of bytes that were stored already. Return the names.
         """
 
 
 @dataclass(frozen=True)
 class Array:
-    """The rows of a dataset; private to the reader: what is written into them is never stored.
+    """The rows of a dataset, private to the reader: changes to them are never stored.
 
     ``rows`` (n, *shape) of one of ``DTYPES``, ``labels`` (n,) int64, ``splits`` (n,) uint8 with the
     positions in ``SPLITS``.
@@ -105,7 +105,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Written:
-    """What ``RowWriter.finish`` stored."""
+    """The array that ``RowWriter.finish`` stored."""
 
     key: str
     rows: int
@@ -123,8 +123,8 @@ class RowWriter(Protocol):
     ) -> Written:
         """Store what was appended under its key; ``splits`` (n,) uint8, ``source`` is JSON.
 
-        The same dataset stored twice is one array. Raise ``ErasedContent`` when rows of the stored
-        one have been erased since: they would come back.
+        The same dataset stored twice is one array. Raise ``ErasedContent`` if rows of the stored
+        one have been erased since, because they would come back.
         """
 
 
@@ -134,7 +134,7 @@ class Rows(Protocol):
     def writer(
         self, *, name: str, dtype: npt.DTypeLike, shape: Sequence[int]
     ) -> AbstractContextManager[RowWriter]:
-        """Write a dataset chunk by chunk; without ``finish`` nothing of it stays.
+        """Write a dataset chunk by chunk; without ``finish`` nothing is kept.
 
         ``dtype`` is one of ``DTYPES``, ``shape`` that of one row.
         """
@@ -149,14 +149,14 @@ class Rows(Protocol):
         """Return the digests of ``rows`` as ingested, (k, 16) uint8; zeros where erased."""
 
     def erase(self, key: str, rows: Numbers) -> None:
-        """Erase the bytes, labels and digests of ``rows`` for good; their split stays.
+        """Erase the bytes, labels and digests of ``rows`` for good; their splits stay.
 
         May be repeated, and must be after an interruption. Raise ``InvalidRows``, and erase
-        nothing, where one of them does not exist.
+        nothing, if one of them does not exist.
         """
 
     def verify(self, key: str) -> None:
-        """Raise ``CorruptArray`` unless every row is as ingested or erased. Read them all."""
+        """Raise ``CorruptArray`` unless every row is as ingested or erased. Reads all rows."""
 
     def exists(self, key: str) -> bool:
         """Return whether a complete dataset is stored under ``key``."""
@@ -165,21 +165,21 @@ class Rows(Protocol):
         """Return the keys of all complete datasets, sorted."""
 
     def delete(self, key: str) -> bool:
-        """Destroy a dataset's rows; False when nothing was there. May be repeated."""
+        """Destroy a dataset's rows; False if there were none. May be repeated."""
 
     def sweep(self, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
-        """Destroy what interrupted writers left and keys not in ``keep``, once old enough."""
+        """Destroy leftovers of interrupted writers and keys not in ``keep``, once old enough."""
 
 
 class Upload(Protocol):
-    """Bytes from outside, received piece by piece; not part of the store before ``keep``."""
+    """Bytes received piece by piece; not part of the store before ``keep``."""
 
     @property
     def size_bytes(self) -> int:
         """Return how many bytes were received."""
 
     def write(self, piece: bytes) -> None:
-        """Add a piece. Raise ``Unwritable`` when there is no room."""
+        """Add a piece; raise ``Unwritable`` when there is no space."""
 
     def open(self) -> BinaryIO:
         """Open what was received for reading, from its beginning."""
@@ -188,7 +188,7 @@ class Upload(Protocol):
         """Return the digest of what was received."""
 
     def keep(self, kind: Kind, manifest: dict[str, Any]) -> Saved:
-        """Make it a blob, as ``Blobs.put`` does; its bytes stay as they are."""
+        """Store it as a blob, like ``Blobs.put``."""
 
     def discard(self) -> None:
         """Destroy it unless it was kept; may be repeated."""
@@ -199,7 +199,7 @@ class Store(Protocol):
 
     @property
     def location(self) -> str:
-        """Return where the store is; it holds no secret."""
+        """Return where the store is; contains no secret."""
 
     @property
     def blobs(self) -> Blobs: ...
@@ -208,12 +208,12 @@ class Store(Protocol):
     def rows(self) -> Rows: ...
 
     def receive(self, *, leftover_seconds: float) -> Upload:
-        """Begin an upload; what killed processes left of older ones is destroyed."""
+        """Begin an upload; leftovers of killed processes are destroyed."""
 
     def ticket(self, key: str | None = None) -> dict[str, Any]:
         """Return, as JSON, what another process needs to open the store and the rows of ``key``.
 
-        It may hold secrets: it is for that process alone, never for a log or a disk.
+        It may hold secrets: pass it to that process only, and never log or store it.
         """
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What is true of a dataset's rows wherever they are kept: their digests, key, and checks."""
+"""Properties of a dataset's rows in every store: their digests, key, and checks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 
 def check_positions(rows: Numbers, count: int) -> list[int]:
-    """Return ``rows`` sorted, each once; raise ``InvalidRows`` where one is not below ``count``."""
+    """Return ``rows`` sorted, each once; raise ``InvalidRows`` unless all are below ``count``."""
     positions = sorted({int(row) for row in rows})
     if positions and not 0 <= positions[0] <= positions[-1] < count:
         raise errors.InvalidRows(
@@ -43,7 +43,7 @@ def check_positions(rows: Numbers, count: int) -> list[int]:
 
 
 class Notes:
-    """What a writer keeps of the chunks beside their rows: labels and digests."""
+    """Labels and digests of the rows that a writer has received."""
 
     def __init__(self, *, name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
         self.name, self.dtype, self.shape = name, dtype, tuple(int(size) for size in shape)
@@ -53,7 +53,7 @@ class Notes:
     def add(
         self, rows: npt.NDArray[Any], labels: npt.NDArray[np.integer[Any]]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-        """Return rows and labels as they are stored; raise ``InvalidRows`` where they do not fit.
+        """Return rows and labels as they are stored; raise ``InvalidRows`` if they do not fit.
 
         Rows are row-major, labels int64.
         """
@@ -68,7 +68,7 @@ class Notes:
         return raw, numbers
 
     def labels(self, splits: npt.NDArray[np.uint8], classes: int) -> npt.NDArray[np.int64]:
-        """Return all labels (n,), checked together with ``splits``; to be called once."""
+        """Return all labels (n,), checked together with ``splits``; call it once."""
         labels = np.concatenate([np.empty(0, np.int64), *self._labels])
         self._labels.clear()
         if not len(labels):
@@ -86,7 +86,7 @@ class Notes:
     def manifest(
         self, splits: npt.NDArray[np.uint8], classes: int, source: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the manifest; its ``key`` covers all of it but the source, and every row."""
+        """Return the manifest; its ``key`` covers every row and all facts but the source."""
         digests = self.digests()
         facts = {
             "name": self.name,
@@ -128,7 +128,7 @@ class Checker:
 
 
 def refuse_erased(count: int) -> None:
-    """Raise ``ErasedContent`` where rows of the dataset that is stored already were erased."""
+    """Raise ``ErasedContent`` if rows of the dataset that is stored already were erased."""
     if count:
         raise errors.ErasedContent(
             f"This dataset is stored already and {count} of its rows have been erased since; "
@@ -138,7 +138,7 @@ def refuse_erased(count: int) -> None:
 
 
 def damaged(key: str, reason: str) -> errors.CorruptArray:
-    """Return the error for a dataset whose stored rows are not what was written."""
+    """Return the error for a dataset whose stored rows differ from what was written."""
     return errors.CorruptArray(
         f"arrays/{key} is damaged: {reason}. "
         "Restore it from a backup, or ingest the dataset under a new name."

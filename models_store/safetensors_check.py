@@ -1,8 +1,8 @@
-"""Check a safetensors file that came from outside, before anything of it is believed.
+"""Check a safetensors file from outside before using any of it.
 
 The format: eight bytes (little endian) with the length of a JSON header, the header
 ``{name: {"dtype", "shape", "data_offsets": [begin, end]}}``, then the tensors' bytes without gaps.
-The check reads the header and walks over the data in pieces, so that a large file costs no memory.
+The check reads the header and the data in pieces, so that memory use does not depend on the size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from models_store import errors
 
 Spec = Mapping[str, tuple[Sequence[int], Any]]
-#: Groups of names that stand for one tensor of the network.
+#: Groups of names that are one tensor of the network.
 Ties = Sequence[Sequence[str]]
 
 _MAX_HEADER_BYTES = 16 << 20
@@ -66,7 +66,7 @@ class Entry:
 
 
 class Readable(Protocol):
-    """What bytes are read from, one piece after the other."""
+    """Anything from which bytes are read sequentially."""
 
     def read(self, size: int) -> bytes: ...
 
@@ -96,7 +96,7 @@ def check(stream: BinaryIO, size: int, spec: Spec, max_bytes: int, *, tied: Ties
 def read_header(stream: Readable, size: int) -> tuple[dict[str, Entry], int]:
     """Return the entries by name and the position at which the data starts.
 
-    Raise ``NotSafetensors`` where the header does not describe a file of ``size`` bytes.
+    Raise ``NotSafetensors`` if the header does not describe a file of ``size`` bytes.
     """
     prefix = stream.read(8)
     if len(prefix) < 8:
@@ -143,7 +143,7 @@ def _entry(name: str, fields: object) -> Entry:
 
 
 def _counts(values: object) -> bool:
-    """Return whether this is a short list of integers from 0 up; JSON's true is none."""
+    """Return whether this is a short list of integers from 0 up; booleans do not count."""
     return (
         isinstance(values, list)
         and len(values) <= 64
@@ -152,7 +152,7 @@ def _counts(values: object) -> bool:
 
 
 def _check_layout(entries: dict[str, Entry], data_bytes: int) -> None:
-    """Raise unless tensors cover the data without gap, overlap or rest: no bytes can hide."""
+    """Raise unless the tensors cover the data without gap, overlap or unused bytes."""
     position = 0
     for entry in sorted(entries.values(), key=lambda e: (e.begin, e.end)):
         if entry.begin != position:
@@ -195,7 +195,7 @@ def _non_finite(stream: BinaryIO, entries: dict[str, Entry], data_start: int) ->
 
 
 def _untied(stream: BinaryIO, entries: dict[str, Entry], data_start: int, tied: Ties) -> list[str]:
-    """Return names that are one tensor in the network and hold different values in the file."""
+    """Return names that are one tensor in the network but have different values in the file."""
     reasons = []
     for names in tied:
         held = [name for name in names if name in entries]
@@ -241,7 +241,7 @@ def _is_finite(stream: BinaryIO, entry: Entry, data_start: int) -> bool:
 
 
 def _short(name: str) -> str:
-    """Return a name that came from outside, safe and short enough for a message."""
+    """Return an external name, made safe and short enough for a message."""
     return repr(name if len(name) <= 80 else name[:77] + "...")
 
 

@@ -13,7 +13,7 @@ PIECE_BYTES = 1 << 20
 
 
 class Part(io.RawIOBase):
-    """The next ``size`` bytes of a stream, and no more; closing it closes the stream."""
+    """The next ``size`` bytes of a stream; closing it closes the stream."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream, self._left = stream, size
@@ -34,7 +34,7 @@ class Part(io.RawIOBase):
 
 
 class File:
-    """A file on the disk as ``Content``."""
+    """A file on disk as ``Content``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,6 +52,6 @@ def part(stream: BinaryIO, size: int) -> BinaryIO:
 
 
 def pieces(stream: BinaryIO) -> Iterator[memoryview]:
-    """Yield what is left of ``stream`` piece by piece."""
+    """Yield the rest of ``stream`` piece by piece."""
     while piece := stream.read(PIECE_BYTES):
         yield memoryview(piece)

@@ -1,4 +1,4 @@
-"""Named tensors as safetensors blobs, written and read without a second copy of them in memory."""
+"""Named tensors as safetensors blobs, written and read without a second copy in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORMAT_NAMES = {
     "float64": "F64",
 }
 _DTYPES = {name: np.dtype(dtype) for dtype, name in _FORMAT_NAMES.items()}
-#: In the order in which the safetensors library lays tensors out: widest first.
+#: Order in which the safetensors library lays out tensors: widest dtype first.
 _WIDEST_FIRST = ("U64", "I64", "F64", "F32", "U32", "I32", "F16", "U16", "I16", "I8", "U8", "BOOL")
 _HEADER_ALIGNMENT = 8
 
@@ -41,7 +41,7 @@ def save(
 
 
 def load(blobs: Blobs, digest: str, *, kind: Kind) -> dict[str, npt.NDArray[Any]]:
-    """Return the tensors of ``digest`` by name, each in memory of its own.
+    """Return the tensors of ``digest`` by name, each with its own memory.
 
     Raise ``CorruptCheckpoint`` unless manifest and bytes are what was stored.
     """
@@ -56,12 +56,12 @@ def load(blobs: Blobs, digest: str, *, kind: Kind) -> dict[str, npt.NDArray[Any]
 
 
 class Serialized:
-    """Tensors as the bytes of the file that the safetensors library would write; a ``Content``."""
+    """Tensors as the file that the safetensors library would write; a ``Content``."""
 
     def __init__(self, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
         described = [(_format_name(name, tensor), name) for name, tensor in tensors.items()]
         described.sort(key=lambda one: (_WIDEST_FIRST.index(one[0]), one[1]))
-        # Row-major: a view or a transposed array would be scrambled.
+        # Row-major copies, because the bytes of a view or a transposed array have another order.
         self._tensors = [np.asarray(tensors[name], order="C") for _, name in described]
         header, position = {}, 0
         for (dtype, name), tensor in zip(described, self._tensors, strict=True):
@@ -86,7 +86,7 @@ class Serialized:
 
 
 class _Hashing:
-    """Reads a stream and hashes all that it reads."""
+    """Reads a stream and hashes what it reads."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -98,7 +98,7 @@ class _Hashing:
         return piece
 
     def readinto(self, buffer: memoryview) -> None:
-        """Fill the buffer; raise ``NotSafetensors`` where the stream ends before."""
+        """Fill the buffer; raise ``NotSafetensors`` if the stream ends before."""
         while buffer:
             count = self._stream.readinto(buffer[: 1 << 20])  # type: ignore[attr-defined]  # both kinds of stream have it
             if not count:
@@ -113,7 +113,7 @@ class _Hashing:
 
 
 class _WrongDigest(Exception):
-    """The bytes are not those of the digest."""
+    """The bytes have another digest."""
 
 
 def _read(stream: _Hashing, size: int, digest: str) -> dict[str, npt.NDArray[Any]]:

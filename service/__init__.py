@@ -1,1 +1,1 @@
-"""What was asked, what is true, and the HTTP door to it."""
+"""The service's HTTP API, its ledger, and the messages to compute processes."""

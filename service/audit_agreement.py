@@ -1,4 +1,4 @@
-"""What one part of an audit report says, another must not deny.
+"""Check that the parts of an audit report do not contradict each other.
 
 Every problem is one sentence for the reader of the report.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from service.audit_shape import Gate, Line, Report
 
-#: Kinds of files of which receipts did not say at first that the version's weights stay.
+#: Kinds of files whose early receipts did not state that the version's weights stay.
 _BESIDE_THE_WEIGHTS = frozenset({"states", "scores"})
 
 
@@ -77,7 +77,7 @@ def _verdict(report: Report) -> Iterator[str]:
     measured = report.measured
     if measured is None:
         return
-    # Of a version that was trained nothing was asked, so no gate judged it.
+    # A version that was trained has nothing to judge, so no gate judged it.
     judged = measured.gates is not None and (measured.verdict != "exact" or measured.gates)
     if judged and measured.verdict != _overall(measured.gates or []):
         yield f"the verdict {measured.verdict} is not what the outcomes of the gates come to"
@@ -101,7 +101,7 @@ def _overall(gates: Sequence[Gate]) -> str:
 
 
 def _destroyed(report: Report) -> Iterator[str]:
-    """Yield what is said to be destroyed without a receipt, or stands although it has one."""
+    """Yield what is called destroyed without a receipt, or remains although it has one."""
     received = {one.subject for one in report.purges if not _of_state_alone(one.receipt)}
     for step in report.lineage:
         if step.status == "purged" and _version(report, step.version) not in received:
@@ -114,7 +114,7 @@ def _destroyed(report: Report) -> Iterator[str]:
 
 
 def _of_state_alone(receipt: Mapping[str, Any]) -> bool:
-    """Return whether the weights were left, and only what was kept beside them destroyed."""
+    """Return whether the weights were kept, and only other internal state was destroyed."""
     if receipt.get("weights_kept") is True:
         return True
     destroyed = receipt.get("destroyed") or []
@@ -123,7 +123,7 @@ def _of_state_alone(receipt: Mapping[str, Any]) -> bool:
 
 
 def _told_by_the_lines(report: Report) -> Iterator[str]:
-    """Yield where the audit lines, whose hashes hold, tell another story or of another version."""
+    """Yield audit lines, whose hashes are valid, that contradict the report."""
     own = _version(report, report.version)
     subjects = {own, *(f"deletion_request:{request.id}" for request in report.asked.requests)}
     if report.done.batch is not None:
@@ -149,7 +149,7 @@ def _of_the_training(report: Report, line: Line) -> bool:
     )
 
 
-#: Lines that a state cannot come about without; one of them is enough.
+#: Lines of which at least one must exist for a request in this state.
 _REQUEST_LINES: Mapping[str, tuple[str, ...]] = {
     "completed": ("deletion_request:completed",),
     "cancelled": ("deletion_request:cancelled",),
@@ -159,7 +159,7 @@ _REQUEST_LINES: Mapping[str, tuple[str, ...]] = {
 }
 _BATCH_LINES: Mapping[str, tuple[str, ...]] = {
     "completed": ("batch:completed",),
-    # One that was handed back has failed, and the line says that it was nobody's fault.
+    # A batch that was handed back counts as failed, and its line says that no attempt failed.
     "failed": ("batch:failed", "batch:handed_back"),
 }
 _VERSION_LINES: Mapping[str, tuple[str, ...]] = {
@@ -171,7 +171,7 @@ _VERSION_LINES: Mapping[str, tuple[str, ...]] = {
 
 
 def _lines_left_out(report: Report) -> Iterator[str]:
-    """Yield lines that are missing although the report says what happened."""
+    """Yield lines that are missing although the report says that the event happened."""
     told: dict[str, set[str]] = {}
     for line in report.chain.lines:
         told.setdefault(line.subject, set()).add(line.action)

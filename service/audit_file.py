@@ -1,7 +1,7 @@
-"""Check a saved audit report with nothing but the file and, better, the service's public keys.
+"""Check a saved audit report with only the file and, preferably, the service's public keys.
 
-No database, no network and no settings are used. Whatever the file holds, the answer is a list of
-findings: a file that cannot be read, or is no report, is a bad finding too, never an exception.
+It uses no database, network or settings. The result is always a list of findings: a file that
+cannot be read, or is not a report, is a bad finding, too, never an exception.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Level = Literal["ok", "note", "bad"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked. Only ``bad`` speaks against the file."""
+    """One thing that was checked. Only ``bad`` makes the file unsound."""
 
     level: Level
     text: str
-    #: Whether the signature is shown to be worth nothing.
+    #: Whether the signature proves nothing, because anybody could have made it.
     anyone: bool = False
 
 
@@ -45,7 +45,7 @@ class Findings:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against the file."""
+        """Return whether no finding is bad."""
         return all(finding.level != "bad" for finding in self.found)
 
     def lines(self) -> list[str]:
@@ -64,7 +64,7 @@ def verify_file(path: Path, *, keys: Path | None = None) -> Findings:
     """Check a saved report, chain head or purge receipt.
 
     ``keys`` is a saved ``unlearning-keys.json``, or a file with one public key in base64. Without
-    it the key inside the document is used, which shows only that the document is whole.
+    it the key inside the document is used, which only proves the document's integrity.
     """
     try:
         content = _read(path)
@@ -140,7 +140,7 @@ def _signed(document: Mapping[str, Any], keys: signing.Keys | None) -> Iterator[
 
 
 def _lines(report: Report, lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Check every line alone and after the one before; other lines may lie in between."""
+    """Check every line alone and after its predecessor; other lines may lie in between."""
     problems = [
         _bad(f"audit line {line['seq']}: {problem}")
         for line in lines
@@ -221,7 +221,7 @@ def _read(path: Path) -> bytes:
 
 
 def _printable(text: str) -> str:
-    # The words may come from the file: they must not steer the terminal.
+    # Text from the file must not send control codes to the terminal.
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )

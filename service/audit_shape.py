@@ -1,4 +1,4 @@
-"""The shape of an audit report: what the offline check reads of it, by name and type."""
+"""The parts of an audit report that the offline check reads, by name and type."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Shape(BaseModel):
-    """Anything of a report; members that are not named here may be there too."""
+    """Base of all parts of a report; further members are allowed."""
 
     model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
@@ -53,21 +53,21 @@ class Request(Shape):
 
 
 class AskedCounts(Shape):
-    """How much was asked for."""
+    """Numbers of what was requested."""
 
     requests: int
     records: int
 
 
 class RawRows(Shape):
-    """What became of the raw rows."""
+    """The state of the raw rows."""
 
     records: int
     overwritten: int
 
 
 class Asked(Shape):
-    """What was asked for."""
+    """What was requested."""
 
     requests: list[Request]
     counts: AskedCounts
@@ -104,7 +104,7 @@ class Done(Shape):
     training_run: Run | None
     published_at: str | None
     retired_at: str | None
-    #: Not there in reports from before versions could be withdrawn.
+    #: Absent in reports from before versions could be withdrawn.
     withdrawn_at: str | None = None
     base: Name | None
     anchor: Name
@@ -137,10 +137,10 @@ class Step(Name):
 
 
 class Left(Shape):
-    """Weights or internal state that still carry forgotten records."""
+    """Weights or internal state that still contain forgotten records."""
 
     kind: str
-    #: The version it belongs to; the kept state of a training run belongs to none.
+    #: Its version; the kept state of a training run has none.
     version: int | None = None
 
 

@@ -1,4 +1,4 @@
-"""Where Celery's messages go. They only wake workers up; losing one loses no work."""
+"""Celery's broker. Its messages only wake workers up; losing one loses no work."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ QUEUES = {DELETIONS: RUN_BATCHES, TRAININGS: RUN_TRAININGS, BACKGROUND: RUN_BACK
 
 @dataclass(frozen=True)
 class Broker:
-    """The two settings of Celery that say how to reach the broker."""
+    """Celery's settings for reaching the broker."""
 
     url: str
     transport_options: dict[str, Any]
-    #: Whether ``celery inspect`` can ask workers over it.
+    #: Whether ``celery inspect`` works over it.
     remote_control: bool
 
 
 def configure(settings: Settings) -> Broker:
-    """Return the broker of the settings; without one, files in the state directory, made here."""
+    """Return the broker of the settings; the default is files in the state directory, made here."""
     if settings.broker_url:
         return Broker(settings.broker_url, _network_options(settings), remote_control=True)
     folder = settings.state_dir.resolve() / "broker"
@@ -48,11 +48,11 @@ def configure(settings: Settings) -> Broker:
     return Broker(
         f"{message_files.SCHEME}://localhost",
         {
-            # Readers and writers share one folder, or messages would never arrive.
+            # Readers and writers must share one folder for messages to arrive.
             "data_folder_in": folders["messages"],
             "data_folder_out": folders["messages"],
             "processed_folder": folders["processed"],
-            # Seconds between two looks at the folder; a deletion should not wait for the default 1.
+            # Seconds between two reads of the folder; the default of 1 would delay deletions.
             "polling_interval": 0.2,
         },
         remote_control=False,
@@ -60,13 +60,13 @@ def configure(settings: Settings) -> Broker:
 
 
 def answers(settings: Settings) -> bool:
-    """Return whether a message could be left with the broker now."""
+    """Return whether the broker accepts messages now."""
     reached = configure(settings)
     if not settings.broker_url:
         return os.access(reached.transport_options["data_folder_out"], os.W_OK | os.X_OK)
     seconds = settings.broker_timeout_seconds
     if reached.url.startswith(("redis:", "rediss:")):
-        # Over kombu a silent server would be waited for several times.
+        # Not over kombu, which would wait for a silent server several times.
         with redis.Redis.from_url(
             reached.url,
             socket_timeout=seconds,
@@ -81,10 +81,10 @@ def answers(settings: Settings) -> bool:
 
 
 def _network_options(settings: Settings) -> dict[str, Any]:
-    # Redis hands a message to a second worker after this long; a batch must be over by then.
+    # Redis redelivers a message to another worker after this long; a batch must be over by then.
     return {
         "visibility_timeout": int(2 * settings.batch_timeout_seconds),
-        # A silent connection must not keep a worker from the others, nor a request's process.
+        # A silent connection must block neither a worker nor an API process.
         "socket_timeout": settings.broker_timeout_seconds,
         "socket_connect_timeout": settings.broker_timeout_seconds,
         "socket_keepalive": True,

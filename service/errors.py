@@ -1,4 +1,4 @@
-"""The one base of every error that a client may see.
+"""The base of every error that a client may see.
 
 Subclasses live beside the code that raises them; ``service.api.problems`` turns each into
 ``application/problem+json``. A message says what to do next and never holds a subject's identity.
@@ -26,7 +26,7 @@ class ServiceError(Exception):
 
 
 class NotFound(ServiceError):
-    """The thing named in the URL or body does not exist."""
+    """The resource named in the URL or body does not exist."""
 
     status = 404
     code = "not-found"
@@ -34,7 +34,7 @@ class NotFound(ServiceError):
 
 
 class Conflict(ServiceError):
-    """The thing exists but its state does not allow this now."""
+    """The resource exists but its state does not allow this now."""
 
     status = 409
     code = "conflict"
@@ -42,7 +42,7 @@ class Conflict(ServiceError):
 
 
 class Withdrawn(ServiceError):
-    """It was there and an operator took it back; nothing of it is served any more."""
+    """The resource was withdrawn by an operator and is not served any more."""
 
     status = 410
     code = "withdrawn"
@@ -50,7 +50,7 @@ class Withdrawn(ServiceError):
 
 
 class Unprocessable(ServiceError):
-    """The body was read and does not make sense."""
+    """The body was read but its content is invalid."""
 
     status = 422
     code = "unprocessable"
@@ -58,7 +58,7 @@ class Unprocessable(ServiceError):
 
 
 class TooLarge(ServiceError):
-    """A body, an upload or a list is over its limit."""
+    """A body, an upload or a list exceeds its limit."""
 
     status = 413
     code = "too-large"
@@ -66,7 +66,7 @@ class TooLarge(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is not of a content type that this endpoint reads."""
+    """This endpoint does not read bodies of this content type."""
 
     status = 415
     code = "unsupported-media-type"
@@ -74,7 +74,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 class Unauthorized(ServiceError):
-    """No API key, or one that is unknown, expired or revoked."""
+    """There is no API key, or it is unknown, expired or revoked."""
 
     status = 401
     code = "unauthorized"
@@ -98,7 +98,7 @@ class TooManyRequests(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """A part that this needs does not answer now."""
+    """A part that the request needs does not answer now."""
 
     status = 503
     code = "unavailable"
@@ -106,28 +106,28 @@ class Unavailable(ServiceError):
 
 
 class Busy(Unavailable):
-    """Others were changing the same for longer than is waited for."""
+    """Others held a lock for longer than the request may wait."""
 
     code = "busy"
     title = "Others are changing the same at this moment"
 
 
 class StorageFull(Unavailable):
-    """The disk that the database lies on is full."""
+    """The disk of the database is full."""
 
     code = "storage-full"
     title = "The storage is full"
 
 
 class StorageReadOnly(Unavailable):
-    """The database takes no writes."""
+    """The database accepts no writes."""
 
     code = "storage-read-only"
     title = "The storage can only be read"
 
 
 class StorageFaulty(Unavailable):
-    """The disk that the database lies on answers with errors."""
+    """The disk of the database reports errors."""
 
     code = "storage-faulty"
     title = "The storage answers with errors"

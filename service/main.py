@@ -58,14 +58,14 @@ SECURED = (
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the application for these settings; without any, for those of the environment."""
+    """Return the application for these settings, by default those of the environment."""
     settings = settings or Settings()
     _log_without_urls()
     app = FastAPI(
         title="Unlearning service",
         version=metadata.version("unlearn"),
         lifespan=_lifespan,
-        # The usual pages load scripts from elsewhere; any OpenAPI viewer reads /openapi.json.
+        # The usual pages load scripts from other hosts; any OpenAPI viewer reads /openapi.json.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -109,8 +109,8 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # For what was recorded just before an earlier process died; it also loads the transport now
-    # rather than during somebody's request.
+    # For what was recorded just before an earlier process died. It also loads the transport now
+    # rather than during a request.
     app.state.wake.deletions()
     yield
     app.state.recorder.close()
@@ -120,7 +120,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _log_without_urls() -> None:
-    # uvicorn's access log prints whole URLs; ``access`` writes one that does not.
+    # uvicorn's access log prints whole URLs; ``access`` writes one without them.
     logging.getLogger("uvicorn.access").disabled = True
     ours = logging.getLogger("service")
     if not ours.handlers:

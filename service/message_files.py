@@ -1,8 +1,8 @@
 """Celery's messages as files of the state directory, for the embedded form.
 
-A transport of kombu. Messages are hints, so a file that cannot be read as a message (empty, cut
-off, or none at all) is removed and never ends a worker. Which queue an exchange leads to is kept in
-the memory of each process, which declares what it uses: no file of exchanges can be damaged.
+A transport of kombu. Messages are hints, so a file that is not a valid message (empty, cut off, of
+another kind) is removed and never ends a worker. Each process keeps its exchanges in memory and
+declares what it uses, so that no file of exchanges can be damaged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES, filesystem, virtual
 from kombu.utils.json import dumps, loads
 
-#: The scheme of a broker URL that leads here.
+#: The scheme of a broker URL for this transport.
 SCHEME = "messagefiles"
 
 #: kombu's functions have no types.
@@ -31,19 +31,19 @@ log = logging.getLogger(__name__)
 
 
 def register() -> None:
-    """Make the scheme known to kombu in this process."""
+    """Register the scheme with kombu in this process."""
     TRANSPORT_ALIASES[SCHEME] = f"{__name__}:Transport"
 
 
 class Channel(filesystem.Channel):
-    """Messages in ``data_folder_out`` and ``data_folder_in``, which are one folder here."""
+    """Messages in ``data_folder_out`` and ``data_folder_in``, which are the same folder here."""
 
     supports_fanout = False
     get_table = virtual.Channel.get_table
     _delete = virtual.Channel._delete
 
     def _put(self, queue: Any, payload: Any, **_: Any) -> None:  # type: ignore[override]  # kombu's own differ
-        """Write a message; it appears under its name whole or not at all."""
+        """Write a message; it appears under its name complete or not at all."""
         name = f"{time.time_ns():020}_{uuid.uuid4()}.{queue}.msg"
         path = Path(self.data_folder_out) / name
         unfinished = path.with_suffix(".tmp")
@@ -56,7 +56,7 @@ class Channel(filesystem.Channel):
             raise ChannelError(f"a message cannot be written: {error.strerror}") from error
 
     def _get(self, queue: Any, timeout: Any = None) -> Any:
-        """Take the oldest message of the queue that can be read; remove those that cannot."""
+        """Take the oldest valid message of the queue; remove invalid ones."""
         for name in sorted(path.name for path in Path(self.data_folder_in).iterdir()):
             if name.partition(".")[2] != f"{queue}.msg":
                 continue
@@ -66,7 +66,7 @@ class Channel(filesystem.Channel):
         raise Empty
 
     def _take(self, path: Path) -> Any:
-        """Return what the file holds and remove it; None if another was quicker, or it is none."""
+        """Return the file's message and remove the file; None if it is gone or invalid."""
         claimed = Path(self.processed_folder) / path.name
         try:
             path.replace(claimed)
@@ -78,7 +78,7 @@ class Channel(filesystem.Channel):
             payload = _loads(content.decode())
             read_as: Any = self.Message
             read_as(payload, channel=self)
-        except Exception as error:  # whatever it is, it is no message
+        except Exception as error:  # any error means that it is not a message
             log.warning("a file that is no message was removed (%s)", type(error).__name__)
             return None
         return payload
@@ -89,5 +89,5 @@ class Transport(filesystem.Transport):
 
     Channel = Channel
     implements = virtual.Transport.implements.extend(exchange_type=frozenset(["direct", "topic"]))
-    #: Of this transport alone.
+    #: Separate from the state of kombu's own transport.
     global_state: Any = _BrokerState()

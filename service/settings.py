@@ -1,7 +1,7 @@
 """Every setting of the service, read from the environment with the prefix ``UNLEARN_``.
 
 Only ``service.main``, ``workers.app``, ``workers.cli`` and the migrations read it; everything
-else is handed what it needs. Nothing is read at import.
+else receives what it needs as arguments. Nothing is read at import.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, computed_field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-#: Well-known secrets, so that a laptop needs no set-up. Refused outside development mode.
+#: Public secrets, so that development needs no setup. Refused outside development mode.
 DEVELOPMENT_SUBJECT_KEY = "development-only-subject-digest-key"
 DEVELOPMENT_SIGNING_KEY = base64.b64encode(b"development-only-signing-key-32b").decode()
 
@@ -139,29 +139,29 @@ class Settings(BaseSettings):
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it
     @property
     def database(self) -> str:
-        """The SQLAlchemy URL in force."""
+        """Return the SQLAlchemy URL in force."""
         return self.database_url or f"sqlite:///{self.state_dir.resolve()}/ledger.db"
 
     @property
     def store(self) -> Path:
-        """Directory of checkpoints and arrays, where they are kept in one."""
+        """Return the directory of checkpoints and arrays, if the store is a directory."""
         if self.store_url and not self.store_url.startswith("s3://"):
             return Path(self.store_url)
         return self.store_dir or self.state_dir / "store"
 
     @property
     def store_location(self) -> str:
-        """Where checkpoints and arrays are kept, for ``models_store.open_store``."""
+        """Return the store's location for ``models_store.open_store``."""
         return self.store_url or str(self.store)
 
     @property
     def scratch(self) -> Path:
-        """Directory in which uploads wait, where the store is not a directory itself."""
+        """Return the directory of uploads, if the store is not a directory itself."""
         return self.state_dir / "uploads"
 
     @property
     def sources(self) -> Path:
-        """Directory under which server-side data sources must lie."""
+        """Return the directory under which server-side data sources must lie."""
         return self.data_root or self.state_dir / "data"
 
     @model_validator(mode="after")
@@ -191,7 +191,7 @@ class Settings(BaseSettings):
 
     @property
     def signing_seed(self) -> bytes:
-        """The 32 bytes of the Ed25519 private key."""
+        """Return the 32 bytes of the Ed25519 private key."""
         return _signing_seed(self.signing_key.get_secret_value())
 
 

@@ -1,4 +1,4 @@
-"""Server-side data sources: a client names a file, but never one outside the data root."""
+"""Server-side data sources: a client names a file, which must lie under the data root."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.errors import Unprocessable
 
 
 class OutsideDataRoot(Unprocessable):
-    """A path that leads, or could lead, out of the data root."""
+    """The path leads, or could lead, out of the data root."""
 
     code = "outside-data-root"
 
@@ -16,7 +16,7 @@ class OutsideDataRoot(Unprocessable):
 def locate(root: Path, path: str) -> Path:
     """Return the file at ``path``, relative to the data root; refuse links out of it.
 
-    Whether it exists is for the reader to say: the process that asks may not have it mounted.
+    Whether it exists is checked by the reader: this process may not have it mounted.
     """
     parts = PurePosixPath(path).parts
     if "\0" in path or "\\" in path or path.startswith("/") or ".." in parts or not parts:
@@ -24,7 +24,7 @@ def locate(root: Path, path: str) -> Path:
     home = root.resolve()
     try:
         found = (home / path).resolve()
-    except (OSError, RuntimeError) as error:  # a circle of links, a name that is too long
+    except (OSError, RuntimeError) as error:  # a cycle of links, a name that is too long
         raise _refused() from error
     if home not in found.parents:
         raise _refused()

@@ -1,7 +1,7 @@
-"""Tell the workers that there is something to do: a Celery task sent by name, after the commit.
+"""Wake the workers: send a Celery task by name, after the commit.
 
-A message is a hint. Workers look at the database on their own as well, so a message that is
-never sent or never arrives costs seconds, not work.
+A message is a hint. Workers poll the database as well, so a message that is never sent or never
+arrives costs seconds, not work.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ log = logging.getLogger("service.wake")
 class Wake:
     """Sends at most one message per kind and pause; a burst of calls becomes one message.
 
-    The sending is done by a thread of its own, so that neither a slow nor a dead broker is felt
-    by a request.
+    A thread of its own sends them, so that a slow or dead broker does not delay a request.
     """
 
     def __init__(self, send: Callable[[str, str], None]) -> None:
@@ -40,21 +39,21 @@ class Wake:
         self._complained_at = -QUIET_SECONDS
 
     def deletions(self, model_id: int | None = None) -> None:
-        """Say that deletion requests wait (of one model or of any)."""
-        # Every message makes a worker look at all models: the id would only defeat coalescing.
+        """Announce that deletion requests wait (of one model or of any)."""
+        # Every message makes a worker check all models: the id would only prevent coalescing.
         del model_id
         self._want(broker.RUN_BATCHES, broker.DELETIONS)
 
     def trainings(self) -> None:
-        """Say that something waits that trains or prepares: a training run, a new live anchor."""
+        """Announce work that trains or prepares: a training run, a new live anchor."""
         self._want(broker.RUN_TRAININGS, broker.TRAININGS)
 
     def background(self) -> None:
-        """Say that something else waits: an ingest, a purge."""
+        """Announce other work: an ingest, a purge."""
         self._want(broker.RUN_BACKGROUND, broker.BACKGROUND)
 
     def close(self) -> None:
-        """Send what is still wanted and stop."""
+        """Send pending messages and stop."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -84,7 +83,7 @@ class Wake:
     def _try(self, task: str, queue: str) -> None:
         try:
             self._send(task, queue)
-        except Exception as error:  # whatever a broker does, the request was recorded
+        except Exception as error:  # the request is recorded, whatever the broker does
             if time.monotonic() - self._complained_at > QUIET_SECONDS:
                 self._complained_at = time.monotonic()
                 log.warning(
@@ -102,7 +101,7 @@ def _celery_send(settings: Settings) -> Callable[[str, str], None]:
     reached = broker.configure(settings)
     app = Celery("unlearn", broker=reached.url, set_as_current=False)
     app.conf.update(
-        # Left alone, the transport tries to connect for ever; the next call tries again anyway.
+        # By default the transport retries for ever; the next call tries again anyway.
         broker_transport_options={**reached.transport_options, **_ONE_TRY},
         broker_connection_timeout=settings.broker_timeout_seconds,
         task_ignore_result=True,

@@ -33,7 +33,7 @@ class LocalBlobs:
             return self._publish(kind, new, saved, manifest)
 
     def adopt(self, kind: Kind, file: Path, manifest: dict[str, Any]) -> Saved:
-        """Store a file that lies in the store's file system; it is moved, its bytes stay."""
+        """Store a file that lies in the store's file system by moving it."""
         home = self._home(kind)
         with directories.building(home) as new, directories.writing(home):
             file.rename(new / TENSORS)
@@ -92,7 +92,7 @@ class LocalBlobs:
         return directories.find(self._home(kind), digest) / TENSORS
 
     def _publish(self, kind: Kind, new: Path, saved: Saved, manifest: dict[str, Any]) -> Saved:
-        """Give a directory that holds the bytes its manifest and its final name."""
+        """Write the manifest into a directory that holds the bytes, and rename it."""
         content = {"digest": saved.digest, "size_bytes": saved.size_bytes, "manifest": manifest}
         directories.write_manifest(new, content)
         if not directories.publish(new, saved.digest):

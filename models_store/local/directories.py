@@ -1,10 +1,10 @@
-"""Directories that appear whole or not at all, and that are overwritten before they disappear.
+"""Directories that appear complete or not at all, and are overwritten before they disappear.
 
-Every stored thing is a directory whose name is its digest. It is filled under a temporary name
+Every stored object is a directory whose name is its digest. It is filled under a temporary name
 (``.new-``), flushed to the disk and renamed; it is destroyed by renaming it (``.gone-``),
-overwriting its files and removing them. So is one that is given up before it is complete: half a
-dataset is people's data too. A crash at any moment therefore leaves a complete thing or a directory
-with a dotted name, which ``sweep`` removes.
+overwriting its files and removing them. An incomplete one is destroyed the same way, because part
+of a dataset is personal data, too. A crash at any moment therefore leaves a complete object or a
+directory with a dotted name, which ``sweep`` removes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def building(home: Path) -> Iterator[Path]:
             new.mkdir()
         yield new
     finally:
-        # What the disk refuses to overwrite keeps its dotted name, and the sweep tries again.
+        # A directory that cannot be overwritten keeps its dotted name, and the sweep tries again.
         with contextlib.suppress(OSError):
             discard(new)
 
@@ -53,7 +53,7 @@ def writing(home: Path) -> Iterator[None]:
 
 
 def publish(new: Path, name: str) -> bool:
-    """Give the filled directory its final name; False when that name is taken already."""
+    """Give the filled directory its final name; False if that name is taken already."""
     for file in new.iterdir():
         sync(file)
     sync(new)
@@ -61,7 +61,7 @@ def publish(new: Path, name: str) -> bool:
     try:
         new.rename(home / name)
     except OSError:
-        # A rename onto a directory that is not empty fails: somebody stored the same bytes first.
+        # A rename onto a non-empty directory fails: the same bytes were stored meanwhile.
         if not (home / name).is_dir():
             raise
         return False
@@ -70,13 +70,13 @@ def publish(new: Path, name: str) -> bool:
 
 
 def set_aside(thing: Path) -> None:
-    """Take a damaged directory out of the way; its bytes stay until they are swept."""
+    """Rename a damaged directory; its bytes stay until they are swept."""
     thing.rename(thing.parent / f"{_GONE}{thing.name}-{uuid.uuid4().hex}")
     sync(thing.parent)
 
 
 def destroy(home: Path, name: str) -> bool:
-    """Overwrite and remove a directory and what an interrupted destroy left; False if none was."""
+    """Overwrite and remove a directory and leftovers of interrupted calls; False if none exists."""
     names.check_digest(name)
     found = False
     with contextlib.suppress(FileNotFoundError):
@@ -84,7 +84,7 @@ def destroy(home: Path, name: str) -> bool:
         found = True
         sync(home)
     for gone in sorted(home.glob(f"{_GONE}{name}-*")):
-        with contextlib.suppress(FileNotFoundError):  # somebody else is destroying it too
+        with contextlib.suppress(FileNotFoundError):  # another process destroys it, too
             discard(gone)
         found = True
     if found:
@@ -95,8 +95,8 @@ def destroy(home: Path, name: str) -> bool:
 def discard(path: Path) -> None:
     """Overwrite a file, or every file of a directory, with zeros, flush it and remove it.
 
-    Everything that held rows or weights goes this way, so that freed blocks do not hold the old
-    bytes. Nothing happens when nothing is there; may be repeated after an interruption.
+    Everything that held rows or weights is removed this way, so that freed blocks do not hold the
+    old bytes. Does nothing if there is no file; may be repeated after an interruption.
     """
     with contextlib.suppress(FileNotFoundError):
         if path.is_dir():
@@ -109,10 +109,10 @@ def discard(path: Path) -> None:
 
 
 def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
-    """Remove old unfinished directories and old things not in ``keep``; return their names.
+    """Remove old unfinished directories and old objects not in ``keep``; return their names.
 
-    Age is counted from the last write or ``touch``: a slow writer keeps its directory, and so does
-    a thing that has just been stored again but is not yet written down by the caller.
+    Age is counted from the last write or ``touch``: a slow writer keeps its directory, and an
+    object that was just stored again is kept until its caller has recorded it.
     """
     removed = []
     for thing in sorted(home.iterdir()) if home.is_dir() else []:
@@ -126,7 +126,7 @@ def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> li
             else:
                 discard(thing)
         except FileNotFoundError:
-            continue  # another sweep was faster
+            continue  # another sweep removed it
         removed.append(thing.name)
     if removed:
         sync(home)
@@ -134,14 +134,14 @@ def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> li
 
 
 def names_in(home: Path) -> list[str]:
-    """Return the names of the complete things under ``home``, sorted."""
+    """Return the names of the complete objects under ``home``, sorted."""
     if not home.is_dir():
         return []
     return sorted(thing.name for thing in home.iterdir() if names.is_digest(thing.name))
 
 
 def find(home: Path, name: str) -> Path:
-    """Return the directory of a complete thing."""
+    """Return the directory of a complete object."""
     thing = home / names.check_digest(name)
     try:
         found = thing.is_dir()
@@ -156,7 +156,7 @@ def find(home: Path, name: str) -> Path:
 
 
 def touch(thing: Path) -> None:
-    """Make ``thing`` young again for ``sweep``."""
+    """Reset the age of ``thing`` for ``sweep``."""
     with contextlib.suppress(OSError):
         os.utime(thing)
 
@@ -167,7 +167,7 @@ def write_manifest(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read_manifest(directory: Path, *, corrupt: type[errors.Corrupt]) -> dict[str, Any]:
-    """Return the content of a manifest whose own digest fits; raise ``corrupt`` otherwise."""
+    """Return the content of a manifest whose own digest matches; raise ``corrupt`` otherwise."""
     try:
         content = names.unsealed((directory / MANIFEST).read_bytes())
     except OSError:

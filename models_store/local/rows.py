@@ -1,17 +1,17 @@
-"""Rows as files that can be memory-mapped, and erased in place.
+"""Rows as files that can be memory-mapped and erased in place.
 
 ``<root>/arrays/<key>/`` holds
 
-- ``rows.npy``    (n, *shape) uint8, float32 or int32, raw as it came;
+- ``rows.npy``    (n, *shape) uint8, float32 or int32, unchanged from the source;
 - ``labels.npy``  (n,) int64;
 - ``splits.npy``  (n,) uint8: 0 train, 1 validation, 2 audit;
 - ``digests.npy`` (n, 16) uint8: the start of sha256(row, label) of every row;
 - ``manifest.json``: name, dtype, shape, classes, number of rows, where they came from.
 
-The key is the sha256 of the manifest's facts, the split and the row digests, as they were when the
-dataset was ingested; it covers the dataset's name, so two datasets never share rows. Erasing a row
-zeroes its digest first (a digest would let a guess of the row be confirmed) and then the row and
-its label: an interrupted erasure is visible to ``verify`` and finished by repeating it. Opening
+The key is the SHA-256 of the manifest's facts, the splits and the row digests, as they were when
+the dataset was ingested; it covers the dataset's name, so two datasets never share rows. Erasing a
+row zeroes its digest first (a digest would let a guess of the row be confirmed) and then the row
+and its label: an interrupted erasure is visible to ``verify`` and finished by repeating it. Opening
 reads no rows; ``verify`` reads them all.
 """
 
@@ -52,11 +52,11 @@ class LocalRows:
             try:
                 yield LocalWriter(new, stream, notes)
             finally:
-                with contextlib.suppress(OSError):  # a full disk was reported by the write itself
+                with contextlib.suppress(OSError):  # the write itself has reported a full disk
                     stream.close()
 
     def open(self, key: str) -> Array:
-        """Memory-map the rows, copy-on-write; it costs the same for any number of rows."""
+        """Memory-map the rows, copy-on-write; constant time in the number of rows."""
         return _open(directories.find(self._home, key))
 
     def erased(self, key: str) -> npt.NDArray[np.int64]:
@@ -72,7 +72,7 @@ class LocalRows:
         positions = row_facts.check_positions(rows, len(array))
         row_bytes = math.prod(array.rows.shape[1:]) * array.rows.dtype.itemsize
         with directories.writing(directory):
-            # The digest goes first: from then on the row counts as erased, whatever happens.
+            # The digest first: from then on the row counts as erased, even after a crash.
             _zero(directory / _DIGESTS, positions, DIGEST_BYTES)
             _zero(directory / _ROWS, positions, row_bytes)
             _zero(directory / _LABELS, positions, np.dtype(np.int64).itemsize)
@@ -149,7 +149,7 @@ def _rows_file(directory: Path, notes: row_facts.Notes) -> BinaryIO:
 
 
 def _header(dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
-    """Return a npy header; numpy pads it so that another number of rows takes the same space."""
+    """Return an npy header; numpy pads it so that another number of rows needs the same space."""
     buffer = io.BytesIO()
     described = {
         "descr": np.lib.format.dtype_to_descr(dtype),
@@ -161,7 +161,7 @@ def _header(dtype: np.dtype[Any], shape: Sequence[int]) -> bytes:
 
 
 def _publish(new: Path, key: str, *, n: int) -> None:
-    """Give a written array its name, or leave it when a sound one has that name already."""
+    """Rename a written array to its key, unless an intact one has that name already."""
     if directories.publish(new, key):
         return
     present = new.parent / key
@@ -182,9 +182,9 @@ def _manifest(directory: Path) -> dict[str, Any]:
 
 
 def _map(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    """Map a file whose header and size are what the manifest promises.
+    """Map a file whose header and size agree with the manifest.
 
-    Copy-on-write: a stray write stays in the reader's memory and never reaches the file.
+    Copy-on-write: an accidental write stays in the reader's memory and never reaches the file.
     """
     header = _header(dtype, shape)
     try:

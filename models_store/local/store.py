@@ -41,7 +41,7 @@ class LocalStore:
         return {"location": self.location}
 
     def check(self) -> None:
-        # What does not exist yet is made by the first write.
+        # A directory that does not exist yet is created by the first write.
         there = next(part for part in (self._root, *self._root.absolute().parents) if part.exists())
         if not there.is_dir() or not os.access(there, os.R_OK | os.W_OK | os.X_OK):
             raise errors.Unwritable(

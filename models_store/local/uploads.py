@@ -1,4 +1,4 @@
-"""Uploads as files in a directory: what is not kept is overwritten before it is removed."""
+"""Uploads as files in a directory; an upload that is not kept is overwritten before removal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Keep = Callable[[Kind, Path, dict[str, Any]], Saved]
 
 
 class LocalUpload:
-    """See ``models_store.protocols.Upload``; ``keep`` is handed the file, which it may move."""
+    """See ``models_store.protocols.Upload``; ``keep`` receives the file, which it may move."""
 
     def __init__(self, file: Path, keep: Keep) -> None:
         self._file, self._keep = file, keep
@@ -43,13 +43,13 @@ class LocalUpload:
         return self._keep(kind, self._file, manifest)
 
     def discard(self) -> None:
-        with contextlib.suppress(OSError):  # left for the next upload
+        with contextlib.suppress(OSError):  # the next upload removes it
             self._stream.close()
             directories.discard(self._file)
 
 
 def receive(directory: Path, *, keep: Keep, leftover_seconds: float) -> LocalUpload:
-    """Begin an upload in ``directory``, and remove what killed processes left in it."""
+    """Begin an upload in ``directory``, and remove leftovers of killed processes."""
     with directories.writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         for file in directory.glob("*.part"):

@@ -1,7 +1,7 @@
-"""Blobs as objects: parts of some megabytes, and a manifest that makes them count.
+"""Blobs as objects: parts of some megabytes, and a manifest that makes the blob complete.
 
-Parts keep memory small: a create-only put takes its bytes at once. The manifest is written last and
-goes first when a blob is destroyed.
+Parts bound the memory in use, because a create-only put takes its bytes at once. The manifest is
+written last, and deleted first when a blob is destroyed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ObjectBlobs:
         )
         for number, part in enumerate(_parts(content)):
             name = _part(where, number)
-            # One that is there was left by an interrupted put, or is being put by somebody else.
+            # An existing part was left by an interrupted put, or is of a concurrent one.
             if not self._bucket.create(name, part) and self._bucket.read(name) != bytes(part):
                 self._bucket.replace(name, part)
         self._bucket.create(f"{where}/{_MANIFEST}", record)
@@ -86,7 +86,7 @@ class ObjectBlobs:
     def delete(self, kind: Kind, digest: str) -> bool:
         where = _folder(kind, digest)
         found = [one.name for one in self._bucket.list(where)]
-        # Without its manifest the blob counts for nothing, whatever happens next.
+        # Without its manifest the blob is incomplete, even if the deletion is interrupted.
         self._bucket.delete([f"{where}/{name}" for name in found if name == _MANIFEST])
         self._bucket.delete([f"{where}/{name}" for name in found if name != _MANIFEST])
         return bool(found)
@@ -98,7 +98,7 @@ class ObjectBlobs:
                 is_older(one.modified_at, older_than_seconds) for one in objects
             ):
                 continue
-            # Looked at again: it may have been put once more since it was listed.
+            # Checked again: it may have been stored once more since it was listed.
             renewed_at = self._bucket.modified_at(f"{_folder(kind, digest)}/{_MANIFEST}")
             if renewed_at is not None and not is_older(renewed_at, older_than_seconds):
                 continue
@@ -107,7 +107,7 @@ class ObjectBlobs:
         return removed
 
     def _listed(self, kind: Kind) -> dict[str, list[Found]]:
-        """Objects by the digest whose folder they lie in."""
+        """Return objects by the digest whose folder they lie in."""
         found: dict[str, list[Found]] = defaultdict(list)
         for one in self._bucket.list(names.check_kind(kind)):
             digest = one.name.partition("/")[0]
@@ -116,7 +116,7 @@ class ObjectBlobs:
         return found
 
     def _is_renewed(self, kind: Kind, digest: str) -> bool:
-        """Whether a sound blob is there already; it is made young again for ``sweep``."""
+        """Return whether an intact blob exists; its age for ``sweep`` is then reset."""
         name = f"{_folder(kind, digest)}/{_MANIFEST}"
         record = self._bucket.read(name)
         if record is None:
@@ -164,7 +164,7 @@ class _Parts(io.RawIOBase):
         return count
 
     def _next(self) -> memoryview:
-        """Return what follows, up to the end of its part; empty at the end."""
+        """Return the bytes up to the end of the present part; empty at the end of the blob."""
         if self._position >= self._stop:
             return memoryview(b"")
         number, offset = divmod(self._position, self._part_bytes)
@@ -178,7 +178,7 @@ class _Parts(io.RawIOBase):
 
 
 def _parts(content: Content) -> Iterator[bytearray]:
-    """Yield the content in parts; each is used up before the next one is made."""
+    """Yield the content in parts; each must be used before the next one is made."""
     part = bytearray()
     for piece in content.pieces():
         while piece:

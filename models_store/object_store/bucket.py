@@ -1,4 +1,4 @@
-"""A bucket: its few operations, with typed errors, and time limits on each."""
+"""The few operations on a bucket, with typed errors and a time limit on each."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _LOCATION = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?
 _CONNECT = timedelta(seconds=3)
 _MAX_RETRIES = 3
 
-#: How a server says no to whoever asks, where the library does not tell it from other errors.
+#: Texts by which a refusal is recognised, as the library does not distinguish it from other errors.
 _REFUSALS = ("403 Forbidden", "401 Unauthorized", "AccessDenied", "InvalidAccessKeyId")
-#: An object that says nothing; written when the bucket is looked at.
+#: An empty object, written to check the bucket.
 _CHECK = "check"
 _NO_BUCKET = "NoSuchBucket"
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
@@ -45,7 +45,7 @@ class Found:
 
 
 def is_older(modified_at: datetime, seconds: float) -> bool:
-    """Return whether an object was written at least so long ago."""
+    """Return whether an object was written at least that many seconds ago."""
     return (datetime.now(UTC) - modified_at).total_seconds() >= seconds
 
 
@@ -61,8 +61,8 @@ def split_location(location: str) -> tuple[str, str]:
 class Bucket:
     """One prefix of a bucket. Endpoint and credentials come from the environment (``AWS_...``).
 
-    A name that is not there is None or empty; everything else that goes wrong is ``Unreachable`` or
-    ``Refused``.
+    A name that does not exist gives None or an empty result; every other error is ``Unreachable``
+    or ``Refused``.
     """
 
     def __init__(self, location: str, *, timeout_seconds: float) -> None:
@@ -74,7 +74,7 @@ class Bucket:
                 name,
                 prefix=prefix or None,
                 client_options={
-                    "allow_http": True,  # what the endpoint says is what is meant
+                    "allow_http": True,  # the endpoint's scheme decides
                     "timeout": limit,
                     "connect_timeout": min(_CONNECT, limit),
                 },
@@ -90,7 +90,7 @@ class Bucket:
             )
 
     def create(self, name: str, content: bytes | bytearray | memoryview) -> bool:
-        """Write a new object; False where there is one already, which stays as it is."""
+        """Write a new object; False, unchanged, if it exists already."""
         with self._translated():
             try:
                 obstore.put(
@@ -101,14 +101,14 @@ class Bucket:
         return True
 
     def replace(self, name: str, content: bytes | bytearray | memoryview) -> None:
-        """Write an object whatever was there, to repair it or to renew its age."""
+        """Write an object, whether or not it exists, to repair it or to reset its age."""
         with self._translated():
             obstore.put(
                 self._store, name, memoryview(content), mode="overwrite", use_multipart=False
             )
 
     def read(self, name: str) -> bytes | None:
-        """Return an object's bytes; None when there is none."""
+        """Return an object's bytes; None if it does not exist."""
         with self._translated():
             try:
                 return bytes(obstore.get(self._store, name).bytes())
@@ -117,7 +117,7 @@ class Bucket:
                 return None
 
     def read_range(self, name: str, start: int, size: int) -> memoryview | None:
-        """Return bytes of an object, fewer than ``size`` where it ends before; None without it."""
+        """Return up to ``size`` bytes of an object, fewer at its end; None if it does not exist."""
         with self._translated():
             try:
                 return memoryview(obstore.get_range(self._store, name, start=start, length=size))
@@ -126,7 +126,7 @@ class Bucket:
                 return None
 
     def modified_at(self, name: str) -> datetime | None:
-        """Return when an object was written; None when there is none."""
+        """Return when an object was written; None if it does not exist."""
         with self._translated():
             try:
                 modified_at: datetime = obstore.head(self._store, name)["last_modified"]
@@ -135,13 +135,13 @@ class Bucket:
                 return None
 
     def delete(self, names: Sequence[str]) -> None:
-        """Remove objects; nothing happens where one is gone already."""
+        """Remove objects; those that do not exist are ignored."""
         if names:
             with self._translated():
                 obstore.delete(self._store, list(names))
 
     def list(self, under: str) -> Iterator[Found]:
-        """Yield every object below a folder, in no order."""
+        """Yield every object below a folder, in any order."""
         pages = obstore.list(self._store, under)
         while True:
             with self._translated():
@@ -155,11 +155,11 @@ class Bucket:
     def check(self) -> None:
         """Raise ``Unreachable`` or ``Refused`` unless the bucket can be listed and written now.
 
-        Refused is also a server that does not know create-only puts: it would overwrite.
+        A server that ignores create-only puts is ``Refused`` as well, because it would overwrite.
         """
         with self._translated():
             obstore.list_with_delimiter(self._store, "checkpoints")
-        # Written once; from then on it is refused because it is there, after rights were looked at.
+        # Written once. Later puts fail because it exists, after the server has checked permissions.
         if self.create(_CHECK, b"") and self.create(_CHECK, b""):
             raise errors.Refused(
                 f"The server of {self._location} overwrites objects that were to be created only "
@@ -167,7 +167,7 @@ class Bucket:
             )
 
     def _require_bucket(self, error: FileNotFoundError) -> None:
-        """Raise ``Refused`` for a missing bucket; the library tells it by its words alone."""
+        """Raise ``Refused`` for a missing bucket, which the library's message alone shows."""
         if _NO_BUCKET in str(error):
             raise self._no_bucket() from None
 
@@ -178,7 +178,7 @@ class Bucket:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        # The library's texts are left out: they quote whatever the server answered.
+        # The library's messages are not passed on: they quote the server's answer.
         try:
             yield
         except errors.StoreError:

@@ -1,10 +1,9 @@
 """Rows as encrypted shards.
 
-``arrays/<key>/manifest`` and ``arrays/<key>/splits`` say what is not secret of a dataset, as the
-files of the same names in a directory do; ``shards/<digest>`` are its rows. Which shards an array
-consists of, and their keys, ``DataKeys`` knows. A shard that has no key any more cannot be read by
-anybody; it stays until the sweep, so that a process that was given the key a moment ago can still
-read it.
+``arrays/<key>/manifest`` and ``arrays/<key>/splits`` hold the facts of a dataset that are not
+secret, like the files of these names in a directory; ``shards/<digest>`` are its rows. ``DataKeys``
+has the list of an array's shards and their keys. A shard without a key cannot be read by anybody;
+it stays until the sweep, so that a process that just received the key can still read it.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _MANIFEST, _SPLITS = "manifest", "splits"
 
 @dataclass(frozen=True)
 class _Form:
-    """What every shard of an array has in common."""
+    """Properties that all shards of an array share."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -44,7 +43,7 @@ class ObjectRows:
 
     def __init__(self, bucket: Bucket, keys: DataKeys) -> None:
         self._bucket, self._keys = bucket, keys
-        #: The array opened last, with the digests of the shards that it was read from.
+        #: The array opened last, with the digests of its shards at that time.
         self._opened: tuple[Array, list[str]] | None = None
 
     def read_with(self, keys: DataKeys) -> None:
@@ -63,13 +62,13 @@ class ObjectRows:
             writer.discard()
 
     def open(self, key: str) -> Array:
-        """Decrypt the rows into memory; what was opened before is brought up to date instead."""
+        """Decrypt the rows into memory; an array opened before is updated in place."""
         manifest, parts = self._manifest(key), self._shards(key)
         before: list[str] | None = None
         if self._opened is not None and self._opened[0].key == key:
             array, before = self._opened
         else:
-            self._opened = None  # let go of it first: two may be too much
+            self._opened = None  # free it first: two arrays may need too much memory
             array = _empty(key, manifest, self._splits(key, manifest))
         form, start = _Form(array.rows.dtype, array.rows.shape[1:]), 0
         for number, part in enumerate(parts):
@@ -122,7 +121,7 @@ class ObjectRows:
         return sorted(key for key, complete in self._listed() if complete)
 
     def delete(self, key: str) -> bool:
-        """Destroy the keys first, then what they encrypted."""
+        """Destroy the keys first, then the objects that they encrypted."""
         names.check_digest(key)
         digests = self._keys.destroy(key)
         found = [one.name for one in self._bucket.list(f"{_ARRAYS}/{key}")]
@@ -144,7 +143,7 @@ class ObjectRows:
         return removed
 
     def _sweep_shards(self, older_than_seconds: float) -> None:
-        # Listed before the keys are asked for: whatever is written meanwhile is too young.
+        # Listed before the keys are read: what is written meanwhile is too young to be swept.
         listed = self._bucket.list(_SHARDS)
         old = [one.name for one in listed if is_older(one.modified_at, older_than_seconds)]
         if old:
@@ -180,10 +179,10 @@ class ObjectRows:
             new = self.put_shard(changed)
             if self._keys.replace(key, number, part.digest, new):
                 return
-            # Somebody else has rewritten it meanwhile: what was put here has no key, and is swept.
+            # Another process has replaced it: the shard put here has no key and will be swept.
 
     def put_shard(self, plain: Plain) -> Shard:
-        """Encrypt rows under a key of their own and put them into the bucket."""
+        """Encrypt rows under a new key and put them into the bucket."""
         key = shards.new_key()
         content = shards.encrypt(plain, key)
         shard = Shard(hashlib.sha256(content).hexdigest(), len(plain.labels), key)
@@ -191,7 +190,7 @@ class ObjectRows:
         return shard
 
     def put_array(self, manifest: dict[str, Any], splits: npt.NDArray[np.uint8]) -> None:
-        """Put what is not secret of an array; from then on it is complete."""
+        """Put the facts of an array that are not secret; from then on it is complete."""
         where = f"{_ARRAYS}/{manifest['key']}"
         if not self._bucket.create(f"{where}/{_SPLITS}", splits.tobytes()):
             self._bucket.replace(f"{where}/{_SPLITS}", splits.tobytes())
@@ -199,12 +198,12 @@ class ObjectRows:
             self._bucket.replace(f"{where}/{_MANIFEST}", names.sealed(manifest))
 
     def is_sound(self, key: str) -> bool:
-        """Return whether a whole array is there already; damaged, it is destroyed.
+        """Return whether a complete array exists; a damaged one is destroyed.
 
-        Raise ``ErasedContent`` where rows of it were erased.
+        Raise ``ErasedContent`` if rows of it were erased.
         """
         if not self.exists(key):
-            self.delete(key)  # keys of an attempt that was interrupted between them and the rest
+            self.delete(key)  # keys of an attempt that was interrupted before its manifest
             return False
         try:
             row_facts.refuse_erased(len(self.erased(key)))
@@ -251,7 +250,7 @@ class ObjectRows:
             raise _not_under_its_key(key, part) from None
 
     def _facts(self, key: str, part: Shard) -> npt.NDArray[np.uint8]:
-        """Return the digests of a shard's rows; its rows are not fetched."""
+        """Return the digests of a shard's rows without fetching the rows."""
         name, size = _shard_name(part.digest), shards.facts_bytes(part.rows)
         beginning = self._bucket.read_range(name, 0, size)
         if beginning is None:
@@ -273,7 +272,7 @@ class ObjectWriter:
         self, rows: ObjectRows, bucket: Bucket, keys: DataKeys, notes: row_facts.Notes
     ) -> None:
         self._rows, self._bucket, self._keys, self._notes = rows, bucket, keys, notes
-        #: The name of the array until its key is known.
+        #: A temporary name until the array's key is known.
         self._name: str | None = f"new-{uuid.uuid4().hex}"
         self._per_shard = shards.rows_of(notes.dtype, notes.shape)
         self._waiting: list[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]] = []
@@ -283,7 +282,7 @@ class ObjectWriter:
         raw, numbers = self._notes.add(rows, labels)
         for start in range(0, len(raw), self._per_shard):
             here = slice(start, start + self._per_shard)
-            # Copies: the caller may use its buffers again.
+            # Copies, because the caller may reuse its buffers.
             self._waiting.append((raw[here].copy(), numbers[here].copy()))
             self._count += len(numbers[here])
             if self._count >= self._per_shard:
@@ -304,14 +303,14 @@ class ObjectWriter:
         return Written(key=key, rows=len(labels), size_bytes=self._size + len(splits))
 
     def discard(self) -> None:
-        """Destroy the keys of what was written, unless it was finished, and the shards too."""
+        """Destroy keys and shards of what was written, unless it was finished."""
         name, self._name = self._name, None
         if name is not None and self._number:
-            with contextlib.suppress(errors.Unavailable):  # without keys the rest is swept
+            with contextlib.suppress(errors.Unavailable):  # shards without keys will be swept
                 self._bucket.delete([_shard_name(one) for one in self._keys.destroy(name)])
 
     def _put(self, count: int) -> None:
-        """Put the next ``count`` of the rows that wait as a shard."""
+        """Put the next ``count`` waiting rows as a shard."""
         rows = np.concatenate([rows for rows, _ in self._waiting])
         labels = np.concatenate([labels for _, labels in self._waiting])
         self._waiting = [(rows[count:], labels[count:])] if len(rows) > count else []

@@ -1,8 +1,8 @@
 """A shard: some thousand rows of a dataset, encrypted under a key that is used once.
 
-Its bytes are a fixed beginning, the length of the first message, and two AES-256-GCM messages: the
-digests (m, 16) uint8 and labels (m,) int64 of its rows, and the rows themselves. They are apart so
-that digests can be read without the rows. Nonces are fixed, because every key encrypts one shard.
+It has a fixed beginning, the length of the first message, and two AES-256-GCM messages: the digests
+(m, 16) uint8 and labels (m,) int64 of its rows, and the rows themselves. They are separate so that
+digests can be read without the rows. Nonces are fixed, because every key encrypts one shard.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Plain:
 
 
 def new_key() -> bytes:
-    """Return a fresh key of 32 bytes."""
+    """Return a new random key of 32 bytes."""
     return AESGCM.generate_key(bit_length=256)
 
 
@@ -53,7 +53,7 @@ def rows_of(dtype: np.dtype[Any], shape: Sequence[int]) -> int:
 
 
 def facts_bytes(rows: int) -> int:
-    """Return how long the beginning of a shard is that ``read_digests`` needs."""
+    """Return the length of a shard's beginning that ``decrypt_facts`` needs."""
     return HEAD_BYTES + rows * (DIGEST_BYTES + 8) + _TAG_BYTES
 
 
@@ -70,7 +70,7 @@ def encrypt(plain: Plain, key: bytes) -> bytes:
 def decrypt(
     shard: bytes, key: bytes, *, rows: int, dtype: np.dtype[Any], shape: Sequence[int]
 ) -> Plain:
-    """Return what a shard holds, read-only; raise ``WrongShard`` where the key does not fit."""
+    """Return a shard's content, read-only; raise ``WrongShard`` if the key does not match."""
     digests, labels = decrypt_facts(shard, key, rows=rows)
     raw = _decrypted(key, _ROWS, memoryview(shard)[facts_bytes(rows) :], rows)
     if len(raw) != rows * dtype.itemsize * math.prod(shape):

@@ -13,7 +13,7 @@ Kind = Literal["method", "architecture", "recipe", "criteria", "gate", "input"]
 
 @dataclass(frozen=True)
 class Announcement(Struct):
-    """One thing that a worker can do; ``options_schema`` is the JSON schema of its options.
+    """A capability of a worker; ``options_schema`` is the JSON schema of its options.
 
     ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``,
     ``certified``, ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor`` or
@@ -32,15 +32,15 @@ class Announcement(Struct):
 
 @dataclass(frozen=True)
 class Request(Struct):
-    """Nothing needs to be said."""
+    """An empty request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Struct):
     """Everything that is installed.
 
-    ``refused`` says of each method, architecture and kind of input of an installed package that
-    cannot be used why not.
+    ``refused`` gives the reason for each installed method, architecture and kind of input that
+    cannot be used.
     """
 
     announcements: list[Announcement]

@@ -1,4 +1,4 @@
-"""Ask whether an architecture builds on its data, and which weights it has."""
+"""Ask whether an architecture accepts its data, and which weights it has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.messages.parts import Fraction, Model, View
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Struct):
-    """``features`` are the names of the columns of a table; [] where they are not known."""
+    """``features`` are the names of a table's columns; [] if they are not known."""
 
     data: View
     model: Model
@@ -20,7 +20,7 @@ class Request(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Weight(Struct):
-    """The shape and the type of a tensor, such as ``float32``."""
+    """The shape and the dtype of a tensor, such as ``float32``."""
 
     shape: list[int]
     dtype: str
@@ -28,7 +28,7 @@ class Weight(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Struct):
-    """Weights by name; ``tied`` are groups of names that stand for one tensor."""
+    """Weights by name; ``tied`` are groups of names that are one tensor."""
 
     parameters: dict[str, Weight]
     tied: list[list[str]]

@@ -1,7 +1,7 @@
-"""What went wrong in a computation, and whose fault it is.
+"""Failures of a computation, by cause.
 
-The machine's faults may be gone at the next attempt. Everything else is the model's, its recipe's
-or its rows': the same computation would end the same way each time.
+Faults of the machine may be gone at the next attempt. All others are due to the model, its recipe
+or its rows: the same computation would end the same way each time.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from service.messages.operation import Struct
 
 
 class FailureKind(StrEnum):
-    """What a worker tells failures apart by."""
+    """Kinds of failure that a worker handles differently."""
 
-    # The machine's.
+    # Of the machine.
     OUT_OF_MEMORY = "OutOfMemory"
     DEVICE_FAULT = "DeviceFault"
     SYSTEM = "System"
     STORE_UNREADABLE = "Unreadable"
-    #: The request is none that this process knows: its code is of another version.
+    #: The process does not know such a request: its code is of another version.
     BAD_REQUEST = "BadRequest"
-    # The bucket's.
+    # Of the bucket.
     BUCKET_UNREACHABLE = "Unreachable"
     BUCKET_REFUSED = "Refused"
-    # The store's contents'.
+    # Of the store's contents.
     CORRUPT_CHECKPOINT = "CorruptCheckpoint"
     NOT_STORED = "NotStored"
     DAMAGED_CACHE = "DamagedCache"
-    # The method's.
+    # Of the method.
     NEEDS_RETRAIN = "NeedsRetrain"
     UNUSABLE_DIRECTION = "UnusableDirection"
     WRONG_OPTIONS = "WrongOptions"
     UNKNOWN_NAME = "UnknownName"
     DIVERGED = "Diverged"
     NOTHING_RETAINED = "NothingRetained"
-    #: The request counts on something that this process was not told, or remembers no more.
+    #: The request relies on data that this process never received or no longer keeps.
     NOT_KNOWN = "NotKnown"
-    #: Any other error, such as one that a network or a method of somebody's own raises.
+    #: Any other error, such as one raised by a custom network or method.
     UNFORESEEN = "Unforeseen"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure(Struct):
-    """What is said in place of an answer.
+    """The reply in place of an answer.
 
-    ``name`` is what people know the error by: its class, or the kind where that says more.
+    ``name`` identifies the error to people: its class, or the kind if that is clearer.
     """
 
     kind: FailureKind
@@ -64,5 +64,5 @@ MACHINE_FAULTS = frozenset(
     }
 )
 
-#: The same computation goes on once the bucket answers.
+#: The same computation continues once the bucket answers.
 STORE_AWAY = frozenset({FailureKind.BUCKET_UNREACHABLE, FailureKind.BUCKET_REFUSED})

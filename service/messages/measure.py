@@ -1,4 +1,4 @@
-"""Ask how an imported version scores, and whether that agrees with what was said of it."""
+"""Ask for the scores of an imported version, and whether they contradict its stated rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.messages.parts import Fraction, Model, View
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Struct):
-    """The checkpoint ``digest`` is measured; ``data_revision`` is the one that ``data`` is of."""
+    """Measure the checkpoint ``digest``; ``data`` is as of the revision ``data_revision``."""
 
     data: View
     data_revision: int

@@ -1,4 +1,4 @@
-"""What every message has in common."""
+"""Base classes of all messages."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Progress = TypeVar("Progress")
 
 
 class Struct:
-    """Base of the parts of a message: read with every field that it has, and no other.
+    """Base of the parts of a message; parsing requires every field and allows no other.
 
     Subclasses are frozen dataclasses whose fields are given by name.
     """
 
-    #: Of pydantic, which reads it in ``wire``.
+    #: Read by pydantic in ``wire``.
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
 class Operation(Generic[Request, Answer, Progress]):
-    """Something that a compute process does: its name, and the types of what is said about it."""
+    """An operation of a compute process: its name, and the types of its messages."""
 
     name: str
     request: type[Request]

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from service.messages.operation import Struct
 
-#: What a store gives away so that another process can open it (``models_store.Store.ticket``). It
-#: is carried, and looked into by the store alone.
+#: What another process needs to open a store (``models_store.Store.ticket``); only the store reads
+#: its contents.
 Ticket = dict[str, Any]
 
 #: Kinds of internal state.
@@ -17,7 +17,7 @@ Internal = Literal["caches", "states", "scores", "logs", "references"]
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Struct):
-    """The name of an installed architecture, and its parameters as it announced them."""
+    """The name of an installed architecture, and its parameters as announced."""
 
     name: str
     parameters: dict[str, Any]
@@ -25,7 +25,7 @@ class Architecture(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Input(Struct):
-    """The name of an installed kind of input, and what the source stated about its rows."""
+    """The name of an installed kind of input, and its options from the source."""
 
     name: str
     options: dict[str, Any]
@@ -33,9 +33,9 @@ class Input(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Struct):
-    """What a network is built and trained by; ``transform`` and ``recipe`` as announced.
+    """What is needed to build and train a network; ``transform`` and ``recipe`` as announced.
 
-    ``transform`` is empty where its kind of input takes none.
+    ``transform`` is empty if its kind of input takes none.
     """
 
     architecture: Architecture
@@ -48,7 +48,7 @@ class Model(Struct):
 class View(Struct):
     """The array of a dataset, and which of its rows may be read.
 
-    ``excluded`` rows may not; ``trained_on`` take the place of the train split, None: the split.
+    ``excluded`` rows may not; ``trained_on`` replace the train split, None: the split itself.
     """
 
     store: Ticket
@@ -67,9 +67,9 @@ class Saved(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Made(Saved):
-    """Internal state that was stored: of the version that is made, or ``of_anchor``.
+    """Stored internal state, of the version that is made, or ``of_anchor``.
 
-    ``notes`` are shown beside it.
+    ``notes`` are shown with it.
     """
 
     kind: Internal
@@ -79,7 +79,7 @@ class Made(Saved):
 
 @dataclass(frozen=True, kw_only=True)
 class Kept(Struct):
-    """The state after ``epoch`` epochs of a training was stored; the worker is told at once."""
+    """The state after ``epoch`` epochs of a training was stored; sent at once."""
 
     digest: str
     epoch: int
@@ -87,6 +87,6 @@ class Kept(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Fraction(Struct):
-    """How much of a computation is done, from 0 to 1."""
+    """The completed share of a computation, from 0 to 1."""
 
     fraction: float

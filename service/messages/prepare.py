@@ -1,4 +1,4 @@
-"""Ask for what steps from an anchor need: its gradients, its curvature, the law of its steps."""
+"""Ask for the preparation of an anchor: its gradients, its curvature, the law of its steps."""
 
 from __future__ import annotations
 

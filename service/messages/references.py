@@ -1,4 +1,4 @@
-"""Ask for a reference model, trained without the rows that it was drawn out for."""
+"""Ask for a reference model, trained without the rows that were drawn out of it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from service.messages.parts import Fraction, Kept, Made, Model, Saved, View
 
 @dataclass(frozen=True, kw_only=True)
 class Approximate(Struct):
-    """The live approximate version, to be compared with the exact one that replaces it.
+    """The live approximate version, to compare with the exact one that replaces it.
 
     ``trained_on`` are the rows that its anchor was imported with; None: the train split.
     """
@@ -23,10 +23,10 @@ class Approximate(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Struct):
-    """Training run ``run``, from the kept state ``resume`` on or from its beginning.
+    """Training run ``run``, resumed from the kept state ``resume`` or from the beginning.
 
     Its state is kept about every ``keep_seconds``; a log of the updates of up to
-    ``update_log_bytes`` is stored, 0: none. ``data_revision`` is the one that ``data`` is of.
+    ``update_log_bytes`` is stored, 0: none. ``data`` is as of the revision ``data_revision``.
     """
 
     data: View
@@ -43,7 +43,7 @@ class Request(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Epochs(Fraction):
-    """How far a training is that has ended its epoch number ``epoch``, counted from 1."""
+    """Progress of a training after its epoch number ``epoch``, counted from 1."""
 
     epoch: int
     epochs: int
@@ -56,7 +56,7 @@ class Epochs(Fraction):
 class Answer(Struct):
     """The checkpoint, its history in ``notes``, seconds by step, and what was measured.
 
-    ``comparison`` is that with the approximate version, None where there is none to compare with;
+    ``comparison`` is that with the approximate version, None if there is none to compare with;
     ``accuracy_drop``: the new version is less accurate than the gates allow.
     """
 

@@ -24,7 +24,7 @@ class Excluded(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class RecordList(Struct):
-    """The rows of a record list; None where they were sent before."""
+    """The rows of a record list; None if they were sent before."""
 
     list_id: str
     rows: list[int] | None
@@ -32,9 +32,9 @@ class RecordList(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Told(Struct):
-    """What a compute process is told of a dataset: no more than it was not told before.
+    """Facts of a dataset for a compute process, without those that it was sent before.
 
-    ``trained_on`` takes the place of the train split; None: the split itself.
+    ``trained_on`` replaces the train split; None: the split itself.
     """
 
     excluded: Excluded
@@ -51,10 +51,10 @@ class Version(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor(Struct):
-    """Where the base's chain began, and the digests of the internal state kept for it.
+    """The anchor of the base's chain, and the digests of its internal state.
 
     ``cache`` of the anchor, ``state`` of the base (the running sums), ``log`` of the anchor's
-    training, each None where there is none. ``earlier`` are the rows forgotten since, [] as soon as
+    training, each None if there is none. ``earlier`` are the rows forgotten since, [] as soon as
     one of them is overwritten; ``forgot_before``: there were such rows; ``taken_back`` are those
     whose training steps are no longer in the weights.
     """
@@ -70,7 +70,7 @@ class Anchor(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits(Struct):
-    """The policy's drift budget, for the methods that watch their own drift."""
+    """The policy's drift budget, for methods that limit their own drift."""
 
     max_forgotten_share: float
     max_class_share: float
@@ -86,7 +86,7 @@ class Choice(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumable(Struct):
-    """How a training keeps its state, and from which it goes on; ``owner`` is the batch's id."""
+    """How a training keeps its state, and where it resumes; ``owner`` is the batch's id."""
 
     owner: str
     keep_seconds: float
@@ -98,9 +98,9 @@ class Request(Struct):
     """Unlearn the rows ``forget``; ``never_seen`` are audit rows of a class that is forgotten.
 
     ``data_revision`` is the one at which rows are excluded. ``lineage_clean``: the base holds no
-    more that was forgotten than this batch takes out. ``earlier_scores`` are the digests of the
-    scores that it is judged with, ``references`` those of the anchor's reference models.
-    ``training`` is given where the method trains and keeps its state.
+    forgotten row except those of this batch. ``earlier_scores`` are the digests of the scores that
+    it is pooled with, ``references`` those of the anchor's reference models. ``training`` is given
+    if the method trains and keeps its state.
     """
 
     store: Ticket
@@ -126,7 +126,7 @@ class Request(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Struct):
-    """The checkpoint, what was stored beside it, and its verification.
+    """The checkpoint, its internal state, and its verification.
 
     ``is_anchor``: it was trained anew on the retained rows. ``retrain_because`` are reasons to
     retrain soon although nothing failed. ``timings`` are seconds by step.

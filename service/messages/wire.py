@@ -35,24 +35,24 @@ _ALL: list[Operation[Any, Any, Any]] = [
 ]
 OPERATIONS: dict[str, Operation[Any, Any, Any]] = {one.name: one for one in _ALL}
 
-#: A line that is no message may be wrong in each of many places.
+#: Largest number of faults that an error about an invalid line lists.
 _MOST_FAULTS = 5
 
 
 class BadMessage(ValueError):
-    """A line that is no message; what stands in it is not told: it may be a person's."""
+    """The line is not a valid message; its content, which may be personal, is not quoted."""
 
 
 @dataclass(frozen=True)
 class Answered(Generic[Answer]):
-    """The last reply: the computation is done."""
+    """The last reply: the answer."""
 
     answer: Answer
 
 
 @dataclass(frozen=True)
 class Progressed(Generic[Progress]):
-    """One of the replies before the last."""
+    """A reply before the last: progress."""
 
     progress: Progress
 
@@ -63,7 +63,7 @@ def write_request(operation: Operation[Request, Answer, Progress], request: Requ
 
 
 def read_request(line: str) -> tuple[Operation[Any, Any, Any], Any]:
-    """Return the operation that a line asks for, and its request; ``BadMessage``: none."""
+    """Return the operation that a line requests, and its request; raise ``BadMessage``."""
     message = _object(line, {"operation", "request"})
     operation = OPERATIONS.get(str(message["operation"]))
     if operation is None:
@@ -72,28 +72,28 @@ def read_request(line: str) -> tuple[Operation[Any, Any, Any], Any]:
 
 
 def write_progress(operation: Operation[Request, Answer, Progress], progress: Progress) -> str:
-    """Return the line that says how far ``operation`` is."""
+    """Return the line that reports progress of ``operation``."""
     return _line({"progress": _plain(operation.progress, progress)})
 
 
 def write_answer(operation: Operation[Request, Answer, Progress], answer: Answer) -> str:
-    """Return the line that answers.
+    """Return the line of an answer.
 
-    ``TypeError``: it has a value of another type than it says; ``ValueError``: it holds a number
-    that JSON has no word for.
+    ``TypeError``: a value has another type than declared; ``ValueError``: a number cannot be
+    expressed in JSON.
     """
     return _line({"answer": _plain(operation.answer, answer)})
 
 
 def write_failure(failure: Failure) -> str:
-    """Return the line that takes the place of an answer."""
+    """Return the line of a failure."""
     return _line({"failure": _plain(Failure, failure)})
 
 
 def read_reply(
     operation: Operation[Request, Answer, Progress], line: str
 ) -> Answered[Answer] | Progressed[Progress] | Failure:
-    """Return what a line of a compute process says about ``operation``; ``BadMessage``: nothing."""
+    """Return a compute process' reply about ``operation``; raise ``BadMessage`` if it is none."""
     message = _object(line)
     [(kind, content)] = message.items() if len(message) == 1 else [("", None)]
     if kind == "progress":
@@ -125,7 +125,7 @@ def _line(message: dict[str, Any]) -> str:
 def _plain(kind: Any, value: Any) -> Any:
     try:
         return _adapter(kind).dump_python(value, warnings="error")
-    except PydanticSerializationError:  # its text has the value
+    except PydanticSerializationError:  # its message quotes the value
         raise TypeError(f"what was to be sent does not have the types of {kind}") from None
 
 

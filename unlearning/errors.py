@@ -1,4 +1,4 @@
-"""What can go wrong in the mathematics. Nothing here knows HTTP or a database."""
+"""Errors of the algorithms, independent of HTTP and database."""
 
 
 class UnlearningError(Exception):
@@ -6,31 +6,31 @@ class UnlearningError(Exception):
 
 
 class UnknownName(UnlearningError):
-    """A method or an architecture that is not installed."""
+    """No method, architecture or other plug-in of this name is installed."""
 
 
 class BadDeclaration(UnknownName):
-    """An installed package declares a method that cannot be used as it stands."""
+    """An installed package declares a plug-in that cannot be used as it is."""
 
 
 class WrongOptions(UnlearningError):
-    """Options that do not fit the method, the architecture or the data."""
+    """The options do not fit the method, the architecture or the data."""
 
 
 class NothingRetained(WrongOptions):
-    """All rows are to be forgotten: no method can, and no attempt will; nothing is left to keep."""
+    """All rows are to be forgotten, so no row would be retained; no method or attempt can help."""
 
     def __init__(self) -> None:
         super().__init__("no row is retained, so there is nothing to train on: withdraw the model")
 
 
 class UnusableDirection(UnlearningError):
-    """The update's direction is zero or not finite, so no step along it means anything."""
+    """The update's direction is zero or not finite, so no step along it is possible."""
 
 
 class Diverged(UnlearningError):
-    """A training whose loss is no number any more: the same recipe ends so each time."""
+    """The loss of a training is not finite any more; the same recipe ends so each time."""
 
 
 class NeedsRetrain(UnlearningError):
-    """The method cannot do what is asked within its guarantees; retraining can."""
+    """The method cannot do what is requested within its guarantees; retraining can."""

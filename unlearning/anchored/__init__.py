@@ -1,1 +1,1 @@
-"""Steps from an anchor: what is prepared once, and how far a step goes."""
+"""Steps from an anchor: their one-time preparation, their direction and their length."""

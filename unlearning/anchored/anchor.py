@@ -1,12 +1,12 @@
-"""The anchor: weights θ₀ from training, with all that an unlearning step from there needs.
+"""The anchor: the weights θ₀ of a training, with the quantities that a step from them needs.
 
 A chain of unlearned versions always steps from its anchor with everything forgotten since, so the
-result does not depend on the order or the grouping of the batches. With the gradients of all
-training rows summed once, a batch costs the gradient of its own rows and one solve: the retained
-rows' gradient is what is left of the sum.
+result does not depend on the order or the grouping of the batches. The gradients of all training
+rows are summed once; then a batch costs the gradient of its own rows and one solve, because the
+retained rows' gradient is the sum minus that of the forgotten rows.
 
-An anchor and its running sums carry the forgotten rows' influence. They are internal state, to be
-destroyed with the next retraining, and never to be served. ``preparation`` makes them.
+An anchor and its running sums contain the forgotten rows' influence. They are internal state, to be
+destroyed at the next retraining, and never served. ``preparation`` computes them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from unlearning.curvature import kfac
 from unlearning.curvature.kfac import Kfac
 from unlearning.errors import UnusableDirection, WrongOptions
 
-#: Below this 1 − p a gradient in single precision says little that deserves more weight.
+#: In single precision a gradient with a smaller 1 − p is mostly rounding; its weight is bounded.
 _LEAST_DOUBT = 1e-4
-#: How much more a step of natural length is damped than one whose length is searched.
+#: Damping of a Newton step of natural length, relative to that of a step of searched length.
 _NEWTON_DAMPING = 10
 
 
@@ -38,13 +38,13 @@ class Anchor:
     ``theta`` (p,), ``gradient_sum`` Σ_D ∇ℓ(θ₀) (p,) float64, ``preconditioned_sum`` P·Σ (p,)
     float64, ``class_counts`` (classes,) int64 on the CPU, ``count`` = |D|, mean losses at θ₀.
 
-    ``evenness`` γ in [0, 1] says how evenly a step is pushed by the rows that it forgets: a row
-    weighs (1 − p)^−γ, p the probability that θ₀ gives its label. A row's gradient is in proportion
-    to 1 − p. With 0 those count most that were hardly memorised, and a row known by heart is left
-    where it is; with 1 all count alike, those too that would be easy had they never been seen.
+    ``evenness`` γ in [0, 1] says how evenly the forgotten rows push a step: a row has the weight
+    (1 − p)^−γ, p the probability that θ₀ gives its label. A row's gradient is proportional to
+    1 − p. With γ = 0 rows that were hardly memorised dominate, and memorised ones stay where they
+    are; with γ = 1 all rows count the same, also those that would be easy had they never been seen.
 
     ``unstepped`` (name → tensor) is the rest of the model's state at θ₀, such as batch-norm
-    statistics: other methods move it, and the same weights beside another rest are another model.
+    statistics: other methods change it, and the same weights with another rest are another model.
     """
 
     theta: Tensor
@@ -90,8 +90,8 @@ def from_tensors(
 ) -> Anchor:
     """Return the anchor that :meth:`Anchor.to_tensors` wrote; on ``device`` when it is given.
 
-    Anchors written before the state beside the step parameters was kept lack it; what no step
-    moves then comes from the model at hand. Those written before rows were weighted weigh all 1.
+    Old anchors lack the state besides the step parameters, which is then that of the present model.
+    Older ones lack weights of rows, which are then all 1.
     """
     if missing := {*_TENSORS, "numbers"} - set(tensors):
         raise WrongOptions(f"not an anchor: {', '.join(sorted(missing))} missing")
@@ -120,7 +120,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Running sums over all rows F forgotten since the anchor, all taken at θ₀.
+    """Running sums over all rows F forgotten since the anchor, all computed at θ₀.
 
     ``gradient_sum`` S_F and ``preconditioned_sum`` P·S_F (p,) float64, ``class_counts``
     (classes,) int64 on the CPU, ``count`` = |F|, ``loss_sum`` of the rows' losses at θ₀.
@@ -207,9 +207,9 @@ def forget(
 ) -> Forgotten:
     """Return ``forgotten`` with ``examples`` added, by one gradient of the new rows and one solve.
 
-    ``model`` may have any weights; the sums are taken at the anchor's. Whichever method removes
-    rows from a version of this chain, they belong here: an anchored step starts from θ₀ again, and
-    what it does not know of would come back.
+    ``model`` may have any weights; the sums are computed at the anchor's. Rows must be added
+    whichever method removes them from a version of this chain: an anchored step starts from θ₀
+    again, and rows that it does not know of would come back.
     """
     base = at(anchor, model)
 
@@ -241,7 +241,7 @@ def forget(
 
 
 def retain_gradient(anchor: Anchor, forgotten: Forgotten | None) -> Tensor:
-    """Return the mean gradient of the retained rows at θ₀, (p,) float64, without reading any."""
+    """Return the mean gradient of the retained rows at θ₀, (p,) float64, without reading them."""
     if forgotten is None:
         return anchor.gradient_sum / anchor.count
     _check_count(anchor, forgotten)
@@ -253,9 +253,9 @@ def direction(
 ) -> Direction:
     """Return the unit vector δ ∝ P(g_w − c·g_r), c = max(0, g_w·g_r/‖g_r‖²).
 
-    g_w is the mean gradient of the forgotten rows, weighted as ``Anchor.evenness`` says, or, not
-    ``evenly``, g_f itself. c takes the part that they have in common with the retained rows out of
-    the step; a constant c would let g_r dominate for single rows whose own gradient is tiny. Where
+    g_w is the mean gradient of the forgotten rows, weighted by ``Anchor.evenness``, or, not
+    ``evenly``, g_f itself. c removes from the step the component that g_w shares with the retained
+    rows' gradient; with a constant c, g_r would dominate for single rows with a tiny gradient. If
     the step would not raise the mean forget loss (g_f·δ ≤ 0), c is 0, or every weight 1, or both.
     """
     _check_count(anchor, forgotten)
@@ -292,10 +292,10 @@ def direction(
 
 
 def newton(anchor: Anchor, forgotten: Forgotten) -> Direction:
-    """Return the influence itself, taken at its natural length: damped more, and unweighted.
+    """Return the unweighted influence step with its natural length, under more damping.
 
-    A searched length takes from the curvature only which way to go. Where its length is taken from
-    it too, directions in which it sees next to nothing would make the step far too long.
+    A step of searched length only takes its direction from the curvature. If it also took its
+    length from there, directions with almost no curvature would make the step far too long.
     """
     if anchor.curvature is None:
         return direction(anchor, forgotten, preconditioned=False, evenly=False)
@@ -312,14 +312,14 @@ def _length(vector: Tensor) -> float:
 
 
 def at(anchor: Anchor, model: nn.Module) -> nn.Module:
-    """Return a copy of ``model`` with the anchor's weights, whatever has moved it since."""
+    """Return a copy of ``model`` with the anchor's weights, whatever changed them since."""
     base = objective.at(model, anchor.theta)
     objective.restore(base, anchor.unstepped)
     return base
 
 
 def has_gap(anchor: Anchor) -> bool:
-    """Return whether the loss tells training rows apart: the gap is above 1 % of the loss."""
+    """Return whether training rows have a lower loss: the gap is above 1 % of the loss."""
     return anchor.gap > 0.01 * anchor.validation_loss
 
 

@@ -1,7 +1,7 @@
-"""The strength of an unlearning step: searched until a target is met, never past a guard.
+"""Search the strength of a step: until a target is met, and only while a guard holds.
 
-Any method that gives a family of models, one for each strength, can have its strength found here,
-so that nobody has to know a learning rate. Strength 0 is the model before the step.
+It works for any method that gives a model for each strength, so that no learning rate needs to be
+chosen. Strength 0 is the model before the step.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Apply = Callable[[float], nn.Module]
 class Goal:
     """What the step must reach: ``measure(model)`` grows with the strength up to ``target``.
 
-    A continuous measure is done within ``tolerance`` of the target. For a measure that moves in
-    jumps ``tolerance`` is None: the smallest strength that reaches the target is then found to a
+    A continuous measure is done within ``tolerance`` of the target. For a measure that changes in
+    jumps ``tolerance`` is None: then the smallest strength that reaches the target is found to a
     tenth of itself.
     """
 
@@ -42,7 +42,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Strength:
-    """The strength found, what it reaches, and what finding it took."""
+    """The strength found, what it reaches, and the cost of finding it."""
 
     value: float
     reached: float | None
@@ -66,8 +66,8 @@ def loss_goal(
     """Return the goal for records as if never seen: mean loss raised by the generalisation gap.
 
     The target is L_F(θ₀) + gap with gap = L_validation − L_train of the model that saw them. The
-    plain validation loss would undershoot on hard records and overshoot on easy ones.
-    ``tolerance`` is relative to the gap. At most ``rows`` rows are looked at.
+    plain validation loss would be too low for hard records and too high for easy ones.
+    ``tolerance`` is relative to the gap. At most ``rows`` rows are used.
     """
     sample = forget.sample(rows, generator=generator)
     base = float(objective.losses(model, sample).double().mean())
@@ -99,9 +99,10 @@ def class_goal(
 class Guard:
     """Holds while the mean loss on held-out rows rises by at most ``limit`` over ``base``.
 
-    Cheap by pairing: the rise of each row is looked at, not the two means, so a small step has a
-    small variance. Rows are read in growing portions until the mean rise is ``certainty`` standard
-    errors away from the limit, at most ``rows`` of them; the last portion decides by its mean.
+    Paired differences make it cheap: each row's rise is used, not the two means, so a small step
+    has a small variance. Rows are read in growing portions until the mean rise is ``certainty``
+    standard errors away from the limit, at most ``rows`` of them; the last portion decides by its
+    mean.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Guard:
         portion: int = 128,
         certainty: float = 3.0,
     ) -> None:
-        # The same rows in the same order for every check, whatever order they are stored in.
+        # The same rows in the same order for every check, independent of how they are stored.
         order = torch.Generator().manual_seed(0)
         self.examples = examples.subset(torch.randperm(len(examples), generator=order)[:rows])
         self.base = base
@@ -159,11 +160,11 @@ def search(
     ceiling: float = math.inf,
     passes: int = 40,
 ) -> Strength:
-    """Find the smallest strength that meets ``goal``, made smaller where ``guard`` does not hold.
+    """Find the smallest strength that meets ``goal``, reduced if ``guard`` does not hold there.
 
     Doubles ``start`` until the target is bracketed, then takes false positions with the Illinois
-    correction (Dowell & Jarratt 1971). A continuous measure that has its summit below the
-    target ends the search before it, as ``unreachable``.
+    correction (Dowell & Jarratt 1971). If a continuous measure has its maximum below the target,
+    the search ends before it, as ``unreachable``.
     """
     value, reached, used = _meet(apply, goal, min(start, ceiling), ceiling, passes)
     met = reached >= goal.target - (goal.tolerance or 0.0)
@@ -197,11 +198,11 @@ def _hold(apply: Apply, found: Strength, guard: Guard) -> Strength:
         low, high = low / 2, low
         rise, rows = guard.rise(apply(low))
     else:
-        # Nothing but standing still holds.
+        # The guard holds at no strength above 0.
         return replace(found, value=0.0, status="guarded", guard_rise=0.0, guard_rows=rows)
     if low == found.value:
         return replace(found, guard_rise=rise, guard_rows=rows)
-    # Halving alone could throw away half of the forgetting that the guard allows.
+    # Halving alone could discard half of the forgetting that the guard allows.
     for _ in range(3):
         middle = (low + high) / 2
         middle_rise, looked = guard.rise(apply(middle))
@@ -228,7 +229,7 @@ def _meet(
         if excess >= 0:
             break
         if goal.tolerance is not None and excess < low_excess - goal.tolerance and used < passes:
-            # Past a summit: further on there is less, and more of the model is lost.
+            # Past a maximum: a longer step would reach less and damage the model more.
             if low > 0:
                 return low, low_excess + goal.target, used
             summit, high = high, high / 2
@@ -250,11 +251,11 @@ def _narrow(
 ) -> tuple[float, float, int]:
     (low, low_excess), (high, high_excess) = lower, upper
     reached, side = high_excess + goal.target, 0
-    # ``high`` keeps meeting the target; Illinois halves the excess of an end that stays twice.
+    # ``high`` always meets the target; Illinois halves the excess of an end that stays twice.
     while used < passes and high - low > (0.1 if goal.tolerance is None else 1e-6) * high:
         middle = (low + high) / 2
         if goal.tolerance is not None:
-            # An end far beyond the target (or blown up) would hold the secant at the other end.
+            # An end far beyond the target (or not finite) would keep the secant at the other end.
             capped = min(high_excess, -8 * low_excess)
             middle = (low * capped - high * low_excess) / (capped - low_excess)
         value, used = _finite(goal.measure(apply(middle))), used + 1
@@ -273,5 +274,5 @@ def _narrow(
 
 
 def _finite(value: float) -> float:
-    """Return ``value``, or infinity where it is no number: a diverged model is past any target."""
+    """Return ``value``, or infinity if it is NaN: a diverged model is past any target."""
     return value if math.isfinite(value) else math.inf

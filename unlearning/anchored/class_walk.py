@@ -1,19 +1,19 @@
-"""Leaving a class: a few Newton steps from the present weights, each on new gradients.
+"""Forget a class: a few Newton steps from the present weights, each with new gradients.
 
-Forgetting records takes one short step, along which the loss is nearly linear. A whole class lies
-further away: on one straight line the other classes pay for it, or the class comes back where the
-line bends. So the way is walked in pieces. At each point, with g_f and g_r the mean gradients of a
-sample of the class and of a sample of the retained rows,
+Forgetting records takes one short step, along which the loss is nearly linear. Forgetting a whole
+class takes a longer way: along one straight line the other classes lose accuracy, or the class
+comes back where the loss is no longer linear. So the way is taken in several steps. At each point,
+with g_f and g_r the mean gradients of a sample of the class and of a sample of the retained rows,
 
     δ = P_r (g_f − g_r), normalised
 
-is followed until the mean loss of the class has doubled. The retained rows are in the step twice,
-as the correction g_r and as the curvature P_r = (K_r + λI)⁻¹, which is theirs alone: the curvature
-of all training rows would hold the class in place. K_r is the *empirical* K-FAC. Taken over labels
-that the model draws instead, it would count what the model still gives to the class among the
-things to preserve.
+is followed until the mean loss of the class has doubled. The retained rows enter the step twice, as
+the correction g_r and as the curvature P_r = (K_r + λI)⁻¹, which is computed from them alone: the
+curvature of all training rows would resist forgetting the class. K_r is the *empirical* K-FAC. Over
+labels that the model draws, the curvature would also preserve what the model still assigns to the
+class.
 
-The target follows from what a model without the class would know of it: an outcome that was never
+The target follows from what a model without the class would predict: an outcome that was never
 seen in n trials has probability 1/(n + 2) by Laplace's rule of succession, so the mean loss of the
 class's rows is to reach log(n + 2), n the number of retained rows.
 
@@ -38,31 +38,31 @@ from unlearning.core.examples import Examples
 from unlearning.curvature import kfac
 from unlearning.errors import UnusableDirection
 
-#: An aim within this share of the target is the target: no step is spent on a small rest.
+#: A goal within this share of the target becomes the target, to save a last short step.
 _LAST = 0.75
 
 
 @dataclass(frozen=True)
 class Walk:
-    """How to go; the defaults served on every network tried."""
+    """Settings of the walk; the defaults worked on every network tried."""
 
-    #: Rows of the class and retained rows that a step looks at, at most.
+    #: Largest number of rows of the class, and of retained rows, that a step uses.
     rows: int = 1000
-    #: λ as a share of the curvature's mean diagonal; three times more or less serves too.
+    #: λ as a share of the curvature's mean diagonal; a factor of three either way works as well.
     damping: float = 0.003
-    #: By how much one step multiplies the mean loss of the class.
+    #: Factor by which one step multiplies the mean loss of the class.
     growth: float = 2.0
     #: Longest step, as a share of the weights' norm.
     stride: float = 0.125
     most_steps: int = 12
-    #: How near its aim a step must come, as a share of it.
+    #: Largest distance of a step from its goal, as a share of the goal.
     tolerance: float = 0.05
     preconditioner: Literal["kfac", "none"] = "kfac"
 
 
 @dataclass(frozen=True)
 class Walked:
-    """Where the walk ended; ``strength.value`` is the length of the whole way."""
+    """The result of the walk; ``strength.value`` is the length of the whole way."""
 
     model: nn.Module
     strength: Strength
@@ -82,9 +82,9 @@ def leave(
 ) -> Walked:
     """Return a copy of ``model`` that expects the class of ``forget`` as little as an unseen one.
 
-    Ends where the mean loss of the class is log(n + 2) and at most the share ``accuracy`` of its
-    rows is recognised (``reached``); where ``guard`` lets it go no further (``guarded``); or where
-    no direction leads further up (``unreachable``).
+    Ends when the mean loss of the class is log(n + 2) and at most the share ``accuracy`` of its
+    rows is recognised (``reached``); when ``guard`` allows no further step (``guarded``); or when
+    no direction raises the loss any more (``unreachable``).
     """
     walk = walk or Walk()
     network = copy.deepcopy(model).eval()
@@ -150,7 +150,7 @@ def _step(
     walk: Walk,
     guard: Guard | None,
 ) -> Strength:
-    """Move ``network`` along ``delta`` until the loss of ``rows`` is where this step is to end."""
+    """Move ``network`` along ``delta`` until the loss of ``rows`` reaches this step's goal."""
     start = objective.flatten(network)
     norm = float(torch.linalg.vector_norm(start))
     change = delta.to(start.dtype)
@@ -179,7 +179,7 @@ def _aim(network: nn.Module, rows: Examples, before: float, way: Strength, walk:
     """Return the mean loss at which a step is to end."""
     assert way.target is not None
     classes = objective.logits(network, rows.subset(torch.arange(1))).shape[1]
-    # Where the class is still recognised, the first piece ends where the model guesses at random.
+    # While the class is recognised, the first step ends where the model guesses at random.
     aim = max(math.log(classes), walk.growth * before)
     if before < way.target and aim > _LAST * way.target:
         return way.target

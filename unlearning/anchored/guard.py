@@ -1,4 +1,4 @@
-"""The guard of a step that starts from moved weights: paired accuracy and loss on held-out rows."""
+"""The guard of a step from moved weights: paired accuracy and loss on held-out rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unlearning.core.examples import Examples
 
 @dataclass(frozen=True)
 class Look:
-    """Mean rise of the loss and mean drop of the accuracy, from how many rows, and the verdict."""
+    """Mean rise of the loss and mean drop of the accuracy, the rows used, and the verdict."""
 
     loss_rise: float
     accuracy_drop: float
@@ -24,12 +24,11 @@ class Look:
 
 
 class PairedGuard:
-    """Holds while held-out rows lose neither accuracy nor loss beyond a limit.
+    """Holds while neither accuracy nor loss of held-out rows worsens beyond a limit.
 
-    Both are differences row by row to ``base``, so that what does not change has no variance. Rows
-    are read in growing portions until each mean is ``certainty`` standard errors away from its
-    limit. When all ``rows`` are read, a mean breaks its limit where it lies more than a standard
-    error above.
+    Both are differences to ``base`` row by row, so that unchanged rows add no variance. Rows are
+    read in growing portions until each mean is ``certainty`` standard errors away from its limit.
+    When all ``rows`` are read, a mean breaks its limit if it lies more than a standard error above.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class PairedGuard:
         portion: int = 128,
         certainty: float = 3.0,
     ) -> None:
-        # The same rows in the same order for every look, whatever order they are stored in.
+        # The same rows in the same order for every look, independent of how they are stored.
         order = torch.Generator().manual_seed(0)
         self.examples = examples.subset(torch.randperm(len(examples), generator=order)[:rows])
         self.base = base
@@ -54,7 +53,7 @@ class PairedGuard:
         self._known: list[tuple[Tensor, Tensor]] = []
 
     def look(self, model: nn.Module) -> Look:
-        """Compare ``model`` with the base on as many rows as it takes."""
+        """Compare ``model`` with the base on as many rows as needed."""
         rises = drops = torch.zeros(0, dtype=torch.float64)
         start, size, look = 0, self.portion, 0
         while start < len(self.examples):
@@ -110,8 +109,8 @@ def last_that_holds(
 ) -> tuple[Tensor, Look, bool]:
     """Return the last point of a path of weights at which the guard holds.
 
-    ``path`` are flat weights (p,), of which the first is known to hold; a point between two of them
-    is taken by bisection. Also returned: what was seen there, and whether the path's end held.
+    ``path`` are flat weights (p,); the guard is known to hold at the first. A point between two of
+    them is found by bisection. Also return the differences there, and whether the path's end held.
     """
     seen = guard.look(load(path[-1]))
     if seen.holds:

@@ -1,7 +1,7 @@
-"""Products with the Jacobian J of the margins, and its rows.
+"""The Jacobian J of the margins: products with it, and its rows.
 
 J (n, p) has a row for each example: the gradient of its margin with respect to the step parameters,
-in evaluation mode. Products never form it.
+in evaluation mode. Products do not form J.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Weights = dict[str, Tensor]
 
 
 class Jacobian:
-    """J at the present weights of ``network``, which has to be in evaluation mode.
+    """J at the present weights of ``network``, which must be in evaluation mode.
 
-    The network may be moved between calls. Vectorised per-example gradients and forward-mode
-    derivatives are used where the network's operators have them. Otherwise rows are taken one by
-    one, and J·v is a central difference.
+    The network's weights may change between calls. Vectorised per-example gradients and
+    forward-mode derivatives are used if the network's operators have them. Otherwise rows are
+    computed one by one, and J·v is a central difference.
     """
 
     def __init__(self, network: nn.Module, examples: Examples, *, batch_size: int) -> None:
@@ -73,7 +73,7 @@ class Jacobian:
     def times(self, vector: Tensor) -> Tensor:
         """Return J·``vector`` (n,) float64 on the CPU; ``vector`` (p,).
 
-        Parameters that no gradient reaches have no column in J, although moving them may change the
+        Parameters without a gradient have no column in J, even if changing them would change the
         margins (a layer that is called without a gradient).
         """
         if self._used is None:
@@ -103,7 +103,7 @@ class Jacobian:
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError):
                     raise
-                # Not every operator of a user's network can be vectorised: row by row then.
+                # An operator of a custom network may not be vectorisable: go row by row.
                 self._vectorised = False
         parameters = list(self.parameters.values())
         rows = []
@@ -166,7 +166,7 @@ class Jacobian:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Let attention take its plain form: the fused ones have no forward-mode derivative."""
+    """Make attention use its plain form: the fused ones have no forward-mode derivative."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -181,7 +181,7 @@ def _flat(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
 
 
 def _used(grads: tuple[Tensor | None, ...], parameters: list[nn.Parameter]) -> Tensor:
-    """Return which entries of the flat vector a gradient reaches, (p,) bool."""
+    """Return which entries of the flat vector have a gradient, (p,) bool."""
     return _flat(
         [
             torch.full_like(p, g is not None, dtype=torch.bool)

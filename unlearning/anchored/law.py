@@ -1,8 +1,9 @@
-"""A law for the strength of a step when the forgotten rows are no longer there to search on.
+"""A law for the strength of a step when forgotten rows are no longer available to search on.
 
 log η = a + b·log|F| + c·log s, with s = g_f·δ the slope of the mean forget loss along the step. It
-is fitted at publish on pseudo-forget sets of training rows, for which the exact search can still
-be run. A law in |F| alone is off by factors on sets that are all easy, all hard or of one class.
+is fitted when a version is published, on pseudo-forget sets of training rows, for which the exact
+search is still possible. A law in |F| alone is wrong by factors on sets that are all easy, all hard
+or of one class.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Fewer points than this do not hold three coefficients.
+#: Fewer points do not determine three coefficients.
 LEAST_POINTS = 8
 
 
@@ -77,7 +78,7 @@ def fit(points: Sequence[Point]) -> Law | None:
     )
     strengths = torch.tensor([math.log(p.strength) for p in points], dtype=torch.float64)
     roots = torch.tensor([math.sqrt(p.weight) for p in points], dtype=torch.float64)
-    # gelsd takes the smallest solution when all sets happen to have one size.
+    # gelsd gives the smallest solution if all sets have the same size.
     solution = torch.linalg.lstsq(
         features * roots[:, None], (strengths * roots)[:, None], driver="gelsd"
     ).solution[:, 0]
@@ -96,8 +97,8 @@ def pseudo_sets(
     """Return row positions (m,) int64 and the weight of each pseudo-forget set.
 
     Sizes 1, 4, 16, 64 and 256 (up to a tenth of the rows), each at random, of one class, of the
-    hardest 30 % and of the easiest 30 %, ``repeats`` times. Random sets are what most batches
-    look like and count 1.5.
+    hardest 30 % and of the easiest 30 %, ``repeats`` times. Random sets resemble most batches and
+    have the weight 1.5.
     """
     count = len(labels)
     order = losses.cpu().argsort()

@@ -4,16 +4,16 @@ The margin of an example is the log-odds of its label,
 
     φ(z, y) = z_y − log Σ_{c≠y} exp z_c = log p_y − log(1 − p_y).
 
-Its gradient, unlike the loss's, does not vanish as p_y → 1, so it measures how far a row that a
-network knows by heart is from being unknown.
+Its gradient, unlike the loss's, does not vanish as p_y → 1, so it measures how far a memorised row
+is from being unknown.
 
 An *out-of-fold* margin of a training row is its margin under a model of the same recipe whose
 training rows did not include it. One split of the rows into k folds trains k models, each without
-one fold, and gives every row one such margin. Rows of one subject share a fold: near-copies of a
-row would otherwise vouch for it.
+one fold, and gives every row one such margin. Rows of one subject share a fold: a near-copy of a
+row in the training would otherwise raise its margin.
 
-The values tell of single rows. They are internal state: a row's values are erased with the row, all
-of them when the model is trained anew.
+The values describe single rows. They are internal state: a row's values are erased with the row,
+all of them when the model is retrained.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def of_examples(
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Out-of-fold margins of n training rows, complete or on the way there.
+    """Out-of-fold margins of n training rows, complete or in progress.
 
     ``values`` (splits, n) float64, NaN until the model of the row's fold is trained. ``fold``
-    (splits, n) int64. ``held_out`` (splits, folds, m) float64: the m validation rows under each
-    model, by which the models are brought to one scale. ``epochs`` (splits, folds) int64: how many
-    epochs each training took, 0 before it.
+    (splits, n) int64. ``held_out`` (splits, folds, m) float64: margins of the m validation rows
+    under each model, with which the models are brought to one scale. ``epochs`` (splits, folds)
+    int64: the number of epochs of each training, 0 before it.
     """
 
     values: Tensor
@@ -94,7 +94,7 @@ class OutOfFold:
         return total / rows
 
     def only(self, splits: Sequence[int]) -> OutOfFold:
-        """Return the margins of some of the splits: those that aim, or those that judge."""
+        """Return the margins of some of the splits, such as those that set targets."""
         where = list(splits)
         return OutOfFold(
             self.values[where], self.fold[where], self.held_out[where], self.epochs[where]
@@ -115,7 +115,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> OutOfFold:
     return OutOfFold(**{name: tensors[name] for name in _TENSORS})
 
 
-#: Train a fresh model in place on the rows given, with the generator; return the epochs it took.
+#: Trains an untrained model in place on the rows, with the generator; returns the epochs it took.
 Trainer = Callable[[nn.Module, Examples, torch.Generator, Callable[[float], None]], int]
 
 
@@ -154,10 +154,10 @@ def prepare(
     ``fresh`` returns the untrained network for a seed. ``groups`` (n,) int64 numbers the subject of
     each row; None puts each row in a group of its own.
 
-    ``kept`` is told the state after each model; a preparation that goes on from it with the same
-    arguments (``done``) ends with the same values bit for bit as one that was not interrupted. To
-    cancel, raise from ``progress`` or ``kept``: what was kept stays valid. Every (split, fold) has
-    a seed of its own, which does not depend on how many splits are asked for.
+    ``kept`` receives the state after each model; a preparation that resumes from it with the same
+    arguments (``done``) gives the same values bit for bit as an uninterrupted one. To cancel, raise
+    from ``progress`` or ``kept``: kept states stay valid. Every (split, fold) has its own seed,
+    which does not depend on the number of splits.
     """
     options = options or Splits()
     table = _seeds(seed)
@@ -233,7 +233,7 @@ def assign_folds(groups: Tensor, folds: int, *, generator: torch.Generator) -> T
 
 
 def _seeds(seed: int) -> list[list[int]]:
-    """Return a seed for each split's folds (first), and for the model of each of them."""
+    """Return for each split the seed of its folds (first), and of the model of each fold."""
     generator = torch.Generator().manual_seed(seed)
     table: list[list[int]] = torch.randint(
         2**62, (MOST_SPLITS, 1 + MOST_FOLDS), generator=generator

@@ -11,8 +11,8 @@ kinds of rows,
 
     (J P Jᵀ + μI) α = r,   δ = P Jᵀ α.
 
-The Jacobian is taken anew a few times on the way, each time for a share of what is left.
-Nothing looks at more than |F| + |S| rows.
+The Jacobian is recomputed a few times on the way, each time for a share of the remaining distance.
+No more than |F| + |S| rows are used.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from unlearning.core.examples import Examples, concatenate
 from unlearning.curvature.kfac import Kfac
 from unlearning.errors import UnusableDirection
 
-#: Copies of a chunk of rows that exist at once while it is whitened.
+#: Copies of a chunk of rows that exist at once while the chunk is whitened.
 _TEMPORARIES = 4
-#: Rows whose gradients are formed at once, at most.
+#: Largest number of rows whose gradients are formed at once.
 _CHUNK = 64
 #: The kernel, its copy in double precision and its factor.
 _KERNELS = 3
-#: Above so many rows products are cheaper than the kernel, whatever memory there is.
+#: With more rows, products are cheaper than the kernel, whatever memory there is.
 _KERNEL_ROWS = 96
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the step is taken."""
+    """Settings of the step."""
 
-    #: μ: how far a row may stay from its target, against the curvature.
+    #: μ: how much a row may miss its target, relative to the curvature.
     noise: float = 0.1
-    #: How often the Jacobian is taken.
+    #: Number of times the Jacobian is computed.
     steps: int = 4
-    #: How far a retained row is moved at most, at one Jacobian.
+    #: Largest change of a retained row's margin per Jacobian.
     clip: float = 3.0
-    #: Bytes of per-row gradients that may be formed; beyond, products alone are used.
+    #: Bytes of per-row gradients that may be formed; above, only products are used.
     memory: int = 512 * 2**20
     #: Relative residual at which conjugate gradients stop, and the most iterations.
     tolerance: float = 1e-2
@@ -64,7 +64,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rows:
-    """Examples and what their margins are to become, (n,) float64."""
+    """Examples with the margins that they should have, (n,) float64."""
 
     examples: Examples
     targets: Tensor
@@ -72,22 +72,22 @@ class Rows:
 
 @dataclass
 class Report:
-    """What the step took and reached."""
+    """Cost and result of the step."""
 
     solver: str = "none"
-    #: Iterations of conjugate gradients, all steps together.
+    #: Iterations of conjugate gradients over all steps.
     iterations: int = 0
     steps: int = 0
-    #: Bytes of per-row gradients and of the kernel at their peak.
+    #: Largest number of bytes of per-row gradients and of the kernel.
     bytes_formed: int = 0
     #: Seconds by phase: gradients, kernel, products, margins.
     seconds: dict[str, float] = field(default_factory=dict)
-    #: Root mean square of what the forgotten rows are away from their targets.
+    #: Root mean square distance of the forgotten rows from their targets.
     before: float = 0.0
     after: float = 0.0
     #: The same for the retained rows, after the step.
     retained: float = 0.0
-    #: Rows without a finite margin or target, which are left out.
+    #: Rows without a finite margin or target, which are ignored.
     undefined: int = 0
 
 
@@ -102,9 +102,9 @@ def move(
 ) -> tuple[nn.Module, list[Tensor], Report]:
     """Return a moved copy of ``model``, the weights (p,) on the way to it, and the report.
 
-    The copy is in evaluation mode and in float32 where ``model`` is narrower. The way begins with
-    the present weights and has one entry more for each Jacobian. ``UnusableDirection`` where a
-    Jacobian is zero or not finite, or where the step leads to margins that are not finite.
+    The copy is in evaluation mode, and in float32 if ``model`` is narrower. The way begins with
+    the present weights and has one more entry for each Jacobian. Raise ``UnusableDirection`` if a
+    Jacobian is zero or not finite, or if the step leads to margins that are not finite.
     """
     step = _Step(model, forget, retain, curvature, settings or Settings())
     way = step.run(progress)
@@ -181,7 +181,7 @@ class _Step:
         return self._by_kernel(aim, max(1, chunk)) if solver == "kernel" else self._by_products(aim)
 
     def _chunk(self, rows: int) -> int:
-        """Return how many rows may be formed at once beside what is kept; 0 where none may."""
+        """Return how many rows may be formed at once beside those kept; 0 if none may."""
         row = self.jacobian.columns * self._size
         spare = self.settings.memory - rows * row - _KERNELS * 8 * rows * rows
         return max(0, min(_CHUNK, spare // (_TEMPORARIES * row)))
@@ -210,7 +210,7 @@ class _Step:
             kernel.diagonal().add_(self.settings.noise)
             factor, failed = torch.linalg.cholesky_ex(kernel)
             if bool(failed):
-                # Rounding of the products, where rows are alike: products alone have none to form.
+                # Rounding errors with rows that are alike; products need no kernel.
                 return self._by_products(aim)
             alpha = torch.cholesky_solve(aim.to(kernel)[:, None], factor)[:, 0]
             pulled = (white.T @ alpha.to(white.dtype)).double()
@@ -275,7 +275,7 @@ def conjugate_gradients(
 
 
 def _require(values: Tensor) -> None:
-    """Raise ``UnusableDirection`` where a product with the Jacobian is zero or not finite."""
+    """Raise ``UnusableDirection`` if a product with the Jacobian is zero or not finite."""
     if not bool(values.isfinite().all()) or not bool(values.any()):
         raise UnusableDirection(
             "the gradients of the rows' margins are zero or not finite, so there is no direction "

@@ -1,8 +1,8 @@
-"""Preparing an anchor: once after a training, what each later step would have to work out anew.
+"""Prepare an anchor: compute once, after a training, what each later step needs.
 
-The gradient of all training rows and the losses at θ₀, the curvature there, how the rows of a step
-are weighted, and a law for its length. The last two are measured on *pseudo-forget sets*: training
-rows that are brought to their target, although nobody asked to forget them.
+These are the gradient of all training rows and the losses at θ₀, the curvature there, the weights
+of rows in a step, and a law for its length. The last two are measured on *pseudo-forget sets*:
+training rows that are moved to their target, although nobody asked to forget them.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from unlearning.core.examples import Examples
 from unlearning.curvature import kfac
 from unlearning.errors import UnusableDirection, WrongOptions
 
-#: Sets of training rows, and rows of each at most, on which it is settled how evenly they push.
+#: Number of pseudo-forget sets, and largest number of rows of each, that determine the evenness.
 _PSEUDO_SETS = 3
 _PSEUDO_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an anchor is prepared."""
+    """Settings of the preparation."""
 
     preconditioner: Literal["kfac", "none"] = "kfac"
     fisher: kfac.Fisher = "type2"
@@ -59,8 +59,8 @@ def prepare(
 ) -> Anchor:
     """Compute the anchor at the model's present weights, which ``train`` gave it.
 
-    ``validation`` is the validation split and only that: rows that judge the result later must
-    not set its target. The model is left as it was.
+    ``validation`` must be the validation split only: rows that later judge the result must not set
+    its target. The model is not changed.
     """
     options = options or Preparation()
     if not len(train) or not len(validation):
@@ -122,8 +122,8 @@ def fit_law(
 ) -> Law | None:
     """Fit the law from size and slope to strength on pseudo-forget sets of training rows.
 
-    ``losses`` (n,) are those of ``train`` at θ₀. None when there is no gap to close, or when too
-    few sets could be brought to their target.
+    ``losses`` (n,) are those of ``train`` at θ₀. None if there is no gap to close, or if too few
+    sets could be moved to their target.
     """
     if len(train) < 2 or not anchors.has_gap(anchor):
         return None
@@ -146,8 +146,8 @@ def _evenness(
 ) -> float:
     """Find γ with which an attack on the losses cannot tell pseudo-forgotten from held-out rows.
 
-    The AUC of that attack is measured on sets of training rows brought to their target with γ = 0
-    and, if that leaves rows which can be told for certain, with 1; it is nearly linear between.
+    The AUC of that attack is measured on sets of training rows moved to their target with γ = 0
+    and, if it can clearly tell them apart, with γ = 1; in between it is nearly linear.
     """
     if len(train) < 2 or not anchors.has_gap(anchor):
         return 0.0
@@ -179,7 +179,7 @@ def _auc(
     held_out: Examples,
     generator: torch.Generator,
 ) -> float:
-    """Return P(loss of a held-out row > loss of one of ``rows``) once these are at their target."""
+    """Return P(loss of a held-out row > loss of one of ``rows``) with these at their target."""
     step, found = _brought(anchor, model, walker, rows, most=len(rows), generator=generator)
     moved = anchors.along(anchor, step, walker)(found.value)
     theirs = objective.losses(moved, held_out).sort().values
@@ -196,7 +196,7 @@ def _law_point(
     weight: float,
     generator: torch.Generator,
 ) -> law.Point | None:
-    """Search the strength for one pseudo-forget set exactly; None where there is none."""
+    """Search the strength for one pseudo-forget set exactly; None if none is found."""
     try:
         step, found = _brought(anchor, model, walker, rows, most=128, generator=generator)
     except UnusableDirection:
@@ -215,9 +215,9 @@ def _brought(
     most: int,
     generator: torch.Generator,
 ) -> tuple[Direction, Strength]:
-    """Return the step for a pseudo-forget set, and the strength that brings it to its target.
+    """Return the step for a pseudo-forget set, and the strength that moves it to its target.
 
-    ``model`` is at the anchor and stays there; at most ``most`` of the rows are looked at.
+    ``model`` is at the anchor and stays there; at most ``most`` of the rows are used.
     """
     step = anchors.direction(anchor, anchors.forget(anchor, None, model, rows))
     goal = calibration.loss_goal(model, rows, gap=anchor.gap, rows=most, generator=generator)

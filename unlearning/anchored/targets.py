@@ -1,32 +1,32 @@
-"""Targets of forgetting: the margin that each row would have, had the model never seen it.
+"""Targets of forgetting: the margin that each row would have if the model had never seen it.
 
 Out-of-fold margins come from models that saw fewer rows, each from a single training. Two
-corrections make targets of them.
+corrections turn them into targets.
 
-*Calibration.* A model trained on half of the rows is less sure of itself, and the scale of any
-training is itself random. Each fold's model is brought to the scale of the full one by the
-validation rows, which neither of them was trained on. Above zero, mean and spread are mapped onto
-the full model's. Below zero, margins are multiplied by the ratio of root mean squares: a shift
-would move the decision boundary, and bring rows that no model recognises nearer to it. Between the
-two the weight of the first map is the logistic function of the margin.
+*Calibration.* A model trained on half of the rows is less confident, and the scale of any training
+is itself random. Each fold's model is brought to the scale of the full one with the validation
+rows, which neither of them was trained on. Above zero, mean and spread are mapped onto the full
+model's. Below zero, margins are multiplied by the ratio of root mean squares: a shift would move
+the decision boundary, and bring rows that no model recognises nearer to it. Between the two the
+weight of the first map is the logistic function of the margin.
 
 *Shrinkage.* With y_is the calibrated margin of row i in split s of S, ȳ_i its mean and φ_i the
 margin under the full model,
 
     y_is = τ_i + ε_is,   τ_i = β·(1, φ_i) + η_i,   d_i = ȳ_i − β·(1, φ_i)
 
-Most rows are ordinary: other rows with the same φ are a good guess for them. A few were memorised,
-and only their own margins tell. So d is modelled as a mixture of two normal distributions around
+Most rows are ordinary: other rows with the same φ predict them well. A few were memorised, and only
+their own margins are informative. So d is modelled as a mixture of two normal distributions around
 zero, a narrow and a wide one, fitted together with β by expectation-maximisation. Let a_i be the
 probability that row i belongs to the narrow one, σ² the variance of ε there, measured between
-splits, and ω² what the narrow variance has beyond σ²/S. Then
+splits, and ω² the part of the narrow variance beyond σ²/S. Then
 
     t_i = ȳ_i − clip(a_i·(1 − ρ)·d_i, ±σ/(2√S)),   ρ = ω²/(ω² + σ²/S)
 
 ρ is the measured reliability. For ordinary rows this is the least-squares prediction of one split's
 margin from φ and the other's, corrected for the mean of S splits having less noise than one
 (Spearman-Brown). A memorised row keeps its own mean: shrinkage would move a group of them towards
-the rest as a whole. The clip limits what a row can lose by being taken for another kind (the
+the rest as a whole. The clip limits the error of a row that is assigned to the wrong component (the
 limited translation of Efron & Morris, JASA 66, 1971 and 67, 1972).
 """
 
@@ -42,17 +42,17 @@ from torch import Tensor
 from unlearning.anchored.margins import OutOfFold
 from unlearning.errors import WrongOptions
 
-#: How far shrinkage moves a row at most, in standard errors of its mean over the splits.
+#: Largest shift of a row by shrinkage, in standard errors of its mean over the splits.
 _TRANSLATION = 0.5
-#: Rounds of expectation-maximisation; it settles in some tens.
+#: Iterations of expectation-maximisation, which converges within some tens.
 _ITERATIONS = 100
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of n rows: ``value`` and ``variance`` (n,) float64, and how they came about.
+    """Targets of n rows: ``value`` and ``variance`` (n,) float64, and how they were fitted.
 
-    ``variance`` is what one does not know of a target, for the noise of the trainings behind it.
+    ``variance`` is the uncertainty of a target due to the noise of the trainings behind it.
     ``reliability`` ρ, 0 to 1, and ``spread`` σ: see the module. A row without a finite margin has
     the value NaN.
     """
@@ -81,10 +81,10 @@ class Targets:
 
 @dataclass(frozen=True)
 class BatchMargins:
-    """What is known of the margins of one batch's rows: the input of a matched step.
+    """The known margins of one batch's rows: the input of a matched step.
 
     ``forget``: targets of the rows to forget, in their order. ``retained`` (r,) float64: margins of
-    the retained rows under the anchor, in their order; None takes those of the sampled rows from
+    the retained rows under the anchor, in their order; None computes those of the sampled rows with
     the anchor's weights, by a forward pass.
     """
 
@@ -187,7 +187,7 @@ def _mixture(y: Tensor, own: Tensor) -> _Mixture:
     features = torch.stack([torch.ones_like(own), own], 1)
     ordinary = torch.ones_like(y)
     residual = y - _regression(features, y, ordinary)
-    # Begin with the fifth of the rows that lies furthest out in the wide one.
+    # Start with the fifth of the rows with the largest residuals in the wide component.
     far = residual.abs().argsort(descending=True)[: len(y) // 5]
     ordinary = torch.full_like(y, 0.95).index_fill(0, far, 0.05)
     prior, narrow = y, 0.0
@@ -196,7 +196,7 @@ def _mixture(y: Tensor, own: Tensor) -> _Mixture:
         squares = (y - prior).square()
         narrow, wide = _mean(squares, ordinary), _mean(squares, 1 - ordinary)
         if not wide > narrow > 0:
-            # Nothing stands out: one distribution is enough.
+            # There are no outliers: one distribution is enough.
             return _Mixture(prior, torch.ones_like(y), float(squares.mean()) if len(y) else 0.0)
         odds = (
             math.log(float(ordinary.sum()) / float((1 - ordinary).sum()))

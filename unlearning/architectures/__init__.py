@@ -5,11 +5,11 @@ An architecture file defines
 - ``Parameters``: a frozen dataclass, constrained with ``annotated_types``;
 - ``build(parameters) -> nn.Module``: the untrained network. It is called with what the kind of
   input of its dataset makes of the stored rows (``unlearning.inputs``): images and tables come as
-  transformed floats. Parameters of the names that a kind decides are filled in by the service.
+  transformed floats. The service fills in parameters whose names a kind of input decides.
 
 A package of your own adds an architecture by declaring an entry point in the group
-``unlearning.architectures`` whose value is such a module. Only installed packages are looked at:
-an import path never comes from a request.
+``unlearning.architectures`` whose value is such a module. Only installed packages are searched: an
+import path never comes from a request.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Transform:
 
 
 class Classifier(nn.Module):
-    """A network with its input transform; takes raw rows, gives logits (n, classes).
+    """A network with its input transform; takes stored rows, returns logits (n, classes).
 
     The transform runs on the device. It is configuration, not weights: the checkpoint of a model
     is ``classifier.network.state_dict()``. Without a ``kind`` of input the network is called with
-    the transformed rows; without a ``transform`` the kind gets them as they are stored.
+    the transformed rows; without a ``transform`` the kind receives them as stored.
     """
 
     factor: Tensor
@@ -103,7 +103,7 @@ def classifier(
     architecture = get(name)
     parsed = options.parse(architecture.parameters, parameters)
     seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator))
-    # torch.nn.init draws from the global generator: borrow it and give it back untouched.
+    # torch.nn.init draws from the global generator, which is restored afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = architecture.build(parsed)
@@ -122,7 +122,7 @@ def parameter_spec(
 
 
 def ties(network: nn.Module) -> list[list[str]]:
-    """Return names of ``network``'s state that stand for one tensor, grouped and sorted."""
+    """Return names of ``network``'s state that are one tensor, grouped and sorted."""
     shared: dict[int, list[str]] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         shared.setdefault(id(tensor), []).append(name)

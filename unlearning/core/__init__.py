@@ -1,1 +1,1 @@
-"""What everything computes with: examples, objective, options and training."""
+"""The basis of all algorithms: examples, task, objective, options and training."""

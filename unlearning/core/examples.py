@@ -27,12 +27,12 @@ class Examples:
 
     @property
     def labels(self) -> Tensor:
-        """Labels of this set, (n,) int64."""
+        """Return the labels of this set, (n,) int64."""
         return self.y if self.rows is None else self.y[self.rows]
 
     @property
     def positions(self) -> Tensor:
-        """Where this set's examples lie in ``x`` and ``y``, (n,) int64."""
+        """Return the positions of this set's examples in ``x`` and ``y``, (n,) int64."""
         return torch.arange(len(self.y)) if self.rows is None else self.rows
 
     def subset(self, positions: Tensor) -> Examples:
@@ -54,7 +54,7 @@ class Examples:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield mini-batches (x, y) on ``device``; shuffled with ``generator`` when one is given.
 
-        They are cut by :func:`pieces`: no row is dropped, and none is left alone.
+        They are cut by :func:`pieces`: no row is dropped, and no batch has a single row.
         """
         order = None if generator is None else torch.randperm(len(self), generator=generator)
         for here in pieces(len(self), size):
@@ -69,10 +69,10 @@ class Examples:
 
 
 def pieces(count: int, size: int) -> list[slice]:
-    """Cut ``count`` rows into mini-batches of ``size``; a row left over joins the last batch.
+    """Cut ``count`` rows into mini-batches of ``size``; a single last row joins the batch before.
 
     One row has no variance, so batch normalisation refuses a batch of one in train mode. Batches of
-    one are made only where ``size`` is 1 or there is a single row.
+    one are only made if ``size`` is 1 or there is a single row.
     """
     if not count:
         return []
@@ -83,7 +83,7 @@ def pieces(count: int, size: int) -> list[slice]:
 
 
 def concatenate(first: Examples, second: Examples) -> Examples:
-    """Concatenate two sets; over the same storage only their positions are joined."""
+    """Concatenate two sets; if they share their storage, only positions are concatenated."""
     if first.x is second.x and first.y is second.y:
         ours = first.rows if first.rows is not None else torch.arange(len(first))
         theirs = second.rows if second.rows is not None else torch.arange(len(second))

@@ -1,8 +1,8 @@
 """Per-example loss, its gradients summed over a stream of data, and the parameters of a step.
 
-Everything is measured in evaluation mode: batch-norm statistics are frozen, dropout is off. In
-train mode the gradients of a batch-norm network are other ones (its examples see each other) and
-computing them would move the running statistics.
+Everything is computed in evaluation mode: batch-norm statistics are frozen, dropout is off. In
+train mode the gradients of a batch-norm network differ (its examples influence each other), and
+computing them would change the running statistics.
 
 The *step parameters* are what an unlearning step may move: every trainable parameter except the
 affine parameters of batch and instance normalisation. A step is one flat vector (p,) over them, in
@@ -23,7 +23,7 @@ from unlearning.core import task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
-#: Examples per pass. On a CPU the activations of more no longer fit its cache: 1,024 took 1.6 times
+#: Examples per pass. The activations of more no longer fit into a CPU's cache: 1,024 took 1.6 times
 #: as long per example as 256 (LeNet-5, CIFAR-10).
 BATCH = 256
 
@@ -37,7 +37,7 @@ def summed_gradient(
     batch_size: int = BATCH,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Tensor:
-    """Return Σᵢ ∇ℓ(zᵢ, θ) over the step parameters, (p,) float64; the model is left as it was."""
+    """Return Σᵢ ∇ℓ(zᵢ, θ) over the step parameters, (p,) float64; the model is not changed."""
     return summed_gradient_and_losses(model, examples, batch_size=batch_size, progress=progress)[0]
 
 
@@ -50,8 +50,8 @@ def summed_gradient_and_losses(
 ) -> tuple[Tensor, Tensor]:
     """Return the summed gradient (p,) float64 and the losses it comes from (n,), in one pass.
 
-    Sums are kept in float64: a mean over 45,000 examples of a float32 running sum would lose the
-    digits that tell one forgotten example from none.
+    Sums are kept in float64: a float32 running sum over 45,000 examples would lose the digits in
+    which one forgotten example shows.
     """
     (total,), losses = _sums(model, examples, (torch.ones_like,), batch_size, progress)
     return total, losses
@@ -110,7 +110,7 @@ def losses(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> 
 
 
 def correct(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
-    """Return whether each example is classified rightly, (n,) bool."""
+    """Return whether each example is classified correctly, (n,) bool."""
     return _evaluate(model, examples, task.correct, batch_size)
 
 
@@ -219,7 +219,7 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode for a while; restore each module's own mode afterwards."""
+    """Switch to evaluation mode for the block; restore each module's own mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -236,11 +236,11 @@ def recalibrate_batch_norm(
     """Set the running statistics of batch and instance normalisation to those of ``examples``.
 
     In place. The mean is that over all rows. The variance is the mean, over all rows, of the
-    unbiased variances within the batches; what the batches' means differ by is not in it. Fewer
-    than two rows leave the statistics as they were.
+    unbiased variances within the batches; differences between the batches' means are not included.
+    Fewer than two rows leave the statistics unchanged.
 
-    To be called at publish with the retained rows only, so that the statistics carry nothing of
-    rows that were forgotten. Other layers stay in evaluation mode.
+    Call it when a version is published, with the retained rows only, so that the statistics contain
+    nothing of forgotten rows. Other layers stay in evaluation mode.
     """
     layers = [
         m
@@ -259,7 +259,7 @@ def recalibrate_batch_norm(
         for x, _ in examples.batches(batch_size, device=device):
             seen += len(x)
             for layer in layers:
-                # Every row counts alike; an average over batches would favour a short one's.
+                # Every row has the same weight; averaging over batches would favour a short one.
                 layer.momentum = len(x) / seen
             model(x)
         for layer, momentum in zip(layers, momenta, strict=True):

@@ -1,4 +1,4 @@
-"""Options and parameters: from plain JSON values to a frozen dataclass, and its JSON schema."""
+"""Options and parameters: plain JSON values to a frozen dataclass, and its JSON schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 def parse(kind: type[T], values: Mapping[str, Any] | T) -> T:
     """Return ``values`` as a ``kind``, checked against its ``annotated_types`` constraints.
 
-    ``WrongOptions`` names the field and what it may be.
+    Raise ``WrongOptions`` that names the field and its allowed values.
     """
     if isinstance(values, kind):
         values = dataclasses.asdict(values)  # type: ignore[call-overload]
@@ -47,7 +47,7 @@ def schema(kind: type[Any]) -> dict[str, Any]:
 
 
 def _descriptions(kind: type[Any]) -> dict[str, str]:
-    """Return field → the comment above it, of the class and of those that it extends."""
+    """Return field → the comment above it, of the class and its base classes."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if dataclasses.is_dataclass(base):
@@ -59,7 +59,7 @@ def _source(kind: type[Any]) -> str:
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):
-        return ""  # installed without its source: the schema goes without the words
+        return ""  # installed without its source: the schema has no descriptions
 
 
 def _comments(source: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Modules of one kind: the files of a package of ours, and what installed packages add to them."""
+"""Plug-in modules of one kind: files of a package of ours, and entry points of other packages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Installed(Generic[T]):
-    """What can be used, by name in alphabetical order, and for every other one why it cannot."""
+    """Usable plug-ins by name in alphabetical order, and for each other one why it is not."""
 
     found: dict[str, T]
     refused: tuple[str, ...]
@@ -28,16 +28,16 @@ class Installed(Generic[T]):
 class Group(Generic[T]):
     """The modules of ``package``, and those declared as entry points of the group of that name.
 
-    Our own come first: an installed package may add a name, never replace one. Only installed
-    packages are looked at: an import path never comes from a request.
+    Our own take precedence: an installed package may add a name, never replace one. Only installed
+    packages are searched: an import path never comes from a request.
     """
 
     package: str
-    #: What one of them is called in messages.
+    #: The kind of plug-in, for messages.
     word: str
-    #: From a name and its module to what it declares; raises ``BadDeclaration`` with what is wrong.
+    #: Reads the declaration of a named module; raises ``BadDeclaration`` if it is wrong.
     read: Callable[[str, ModuleType], T]
-    #: What the names of installed packages look like.
+    #: Form of the names in installed packages.
     spelling: str = r"[a-z][a-z0-9_]{0,63}"
 
     def names(self) -> list[str]:
@@ -45,9 +45,9 @@ class Group(Generic[T]):
         return sorted({*self._ours(), *self._others()})
 
     def get(self, name: str) -> T:
-        """Return the one called ``name``.
+        """Return the plug-in called ``name``.
 
-        ``UnknownName`` names those that there are; ``BadDeclaration`` says what is wrong with it.
+        Raise ``UnknownName`` with the names that exist, or ``BadDeclaration`` if it is wrong.
         """
         if name in self._ours():
             return self.read(name, importlib.import_module(f"{self.package}.{name}"))
@@ -57,7 +57,7 @@ class Group(Generic[T]):
         return self._theirs(name, others[name])
 
     def installed(self) -> Installed[T]:
-        """Return all that can be used, and why the others are left out."""
+        """Return all that can be used, and why the others cannot."""
         found = {name: self.get(name) for name in self._ours()}
         refused = []
         for name, points in sorted(self._others().items()):
@@ -97,7 +97,7 @@ class Group(Generic[T]):
 def _load(point: metadata.EntryPoint) -> ModuleType:
     try:
         found = point.load()
-    except Exception as error:  # whatever somebody's module raises while it is imported
+    except Exception as error:  # importing a module of another package may raise anything
         raise BadDeclaration(
             f"its module cannot be imported ({type(error).__name__}: {error})"
         ) from error

@@ -1,7 +1,7 @@
-"""The task that the networks learn, classification: what is a loss, what is right, what a margin.
+"""The task of the networks, classification: its loss, correctness and margin.
 
-Nobody else in this package computes a loss from logits. Every function takes logits (n, classes)
-and labels ``y`` (n,) int64 and gives one number for each example, in float32 or wider.
+No other module of this package computes a loss from logits. Every function takes logits
+(n, classes) and labels ``y`` (n,) int64 and returns one number per example, in float32 or wider.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def correct(logits: Tensor, y: Tensor) -> Tensor:
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return the log-odds φ = z_y − log Σ_{c≠y} exp z_c of each label, (n,) float64.
 
-    Its gradient does not vanish where p(y) → 1, as the loss's does. −inf where only the label's
-    logit is −inf (the model rules the label out), +inf where all others are −inf or there is a
-    single class. NaN where the odds are undefined: a logit is NaN, all logits are −inf, or the
-    label's and another are +inf.
+    Unlike the loss's, its gradient does not vanish as p(y) → 1. −inf if only the label's logit is
+    −inf (the model rules the label out), +inf if all others are −inf or there is a single class.
+    NaN if the odds are undefined: a logit is NaN, all logits are −inf, or the label's and another
+    are +inf.
     """
     z = logits.double()
     label = y[:, None]

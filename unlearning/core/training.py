@@ -1,8 +1,7 @@
-"""One plain training loop, with the gradient-restriction loss.
+"""The training loop, with the gradient-restriction loss.
 
 The restricted loss is ℓ + α·‖∇ℓ‖ over the mini-batch's gradient (gradient restriction,
-arXiv 2507.23257): points whose gradient is small leave less to undo
-when they must be forgotten.
+arXiv 2507.23257): examples with a small gradient leave less to undo when they must be forgotten.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch reached."""
+    """Results of one epoch."""
 
     training_loss: float
     validation_loss: float
@@ -83,14 +82,13 @@ def fit(
     """Train ``model`` in place and leave it with its best weights on the validation rows.
 
     The same generator state and initial weights give the same weights bit for bit on one machine
-    with one number of threads. ``ended`` is told of every epoch (counted from 0) and what it
-    reached. ``log``, when given, receives the weight difference of each batch.
+    with one number of threads. ``ended`` receives every epoch (counted from 0) and its results.
+    ``log``, when given, receives the weight difference of each batch.
 
-    ``kept`` is told the state after every epoch that another one follows. With ``resume``, such a
-    state, a model and a generator as they were at the beginning, the training goes on there and
-    ends with the same weights and history as one that was never interrupted.
-
-    ``Diverged`` as soon as the loss is no finite number.
+    ``kept`` receives the state after every epoch but the last. With ``resume``, such a state, and a
+    model and a generator as at the beginning, the training resumes there and ends with the same
+    weights and history as an uninterrupted one.
+    Raise ``Diverged`` as soon as the loss is not finite.
     """
     if not len(train) or not len(validation):
         raise WrongOptions("training needs at least one training and one validation row")
@@ -171,7 +169,7 @@ def _require_finite(name: str, loss: float, epoch: int) -> None:
 
 
 def _check_batches_of_one(model: nn.Module, train: Examples, batches: list[slice]) -> None:
-    """Raise ``WrongOptions`` where a batch is one row and the network takes no batch of one."""
+    """Raise ``WrongOptions`` if a batch is one row and the network does not accept it."""
     if all(here.stop - here.start > 1 for here in batches):
         return
     ((x, _),) = train.subset(torch.zeros(1, dtype=torch.int64)).batches(
@@ -179,7 +177,7 @@ def _check_batches_of_one(model: nn.Module, train: Examples, batches: list[slice
     )
     trial = copy.deepcopy(model).train()
     try:
-        # Dropout draws here too: what it draws is not to change the training.
+        # Dropout draws here, too, which must not change the training.
         with torch.random.fork_rng(), torch.no_grad():
             trial(x)
     except ValueError as error:
@@ -245,14 +243,14 @@ def _by_finite_difference(
     norms = torch.stack(torch._foreach_norm(grads))
     if recipe.norm == "joint":
         norms = torch.linalg.vector_norm(norms).expand(len(grads))
-    # A zero gradient has no direction: dividing by infinity gives it none.
+    # A zero gradient has no direction: dividing by infinity gives zero.
     scales = torch.where(norms > 0, norms, torch.inf).reciprocal()
     direction = torch._foreach_mul(grads, list(scales.unbind()))
     kept = [p.detach().clone() for p in parameters]
     with torch.no_grad():
         torch._foreach_add_(parameters, direction, alpha=recipe.radius)
     try:
-        # Both passes must drop the same units, or the difference measures the dropout.
+        # Both passes must drop the same units, or the difference would measure the dropout.
         for restore, state in states:
             restore(state)
         with _statistics_kept(model):
@@ -269,7 +267,7 @@ def _by_finite_difference(
 
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Let a forward pass in train mode leave the running batch-norm statistics alone."""
+    """Keep running batch-norm statistics unchanged by forward passes in train mode."""
     layers = [
         m
         for m in model.modules()
@@ -291,7 +289,7 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _reproducible(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global generators, which dropout draws from, and give them back untouched."""
+    """Seed the global generators, from which dropout draws, and restore them afterwards."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with (
         torch.random.fork_rng(),
@@ -302,7 +300,7 @@ def _reproducible(generator: torch.Generator) -> Iterator[None]:
 
 
 def _random_states(model: nn.Module, x: Tensor) -> list[tuple[Callable[[Tensor], None], Tensor]]:
-    """Return the states of the generators that dropout draws from; empty without dropout."""
+    """Return the states of the generators from which dropout draws; empty without dropout."""
     if not any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
         return []
     states: list[tuple[Callable[[Tensor], None], Tensor]] = [

@@ -1,4 +1,4 @@
-"""A training at the end of an epoch: all that the next epoch depends on, as named tensors."""
+"""A training at the end of an epoch: everything the next epoch depends on, as named tensors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PARTS = ("weights", "best", "optimiser")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state after ``len(history)`` epochs; a training that goes on from it ends the same way.
+    """The state after ``len(history)`` epochs; a training that resumes from it ends the same way.
 
     ``weights`` and ``best`` are state dicts, ``optimiser`` is ``{"<parameter>.<name>": tensor}``,
     ``history`` (epochs, 3) float64, ``generator`` and ``random`` (n,) uint8 the states of the
-    caller's generator and of torch's global ones (the device's, where it has one, is
-    ``device_random``). The tensors are the training's own: copy them before it goes on.
+    caller's generator and of torch's global ones (``device_random`` is the device's, if it has
+    one). The tensors are the training's own: copy them before it continues.
     """
 
     weights: Mapping[str, Tensor]
@@ -112,7 +112,7 @@ def restore(
     generator: torch.Generator,
     log: UpdateLog | None,
 ) -> None:
-    """Put model, optimiser, generators and log where the state left them."""
+    """Restore model, optimiser, generators and log to the state."""
     device = next(model.parameters()).device
     try:
         model.load_state_dict(state.weights)

@@ -1,4 +1,4 @@
-"""What each training batch did to the weights, kept for methods that take it back."""
+"""The change of the weights by each training batch, kept for methods that undo it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class UpdateLog:
 
     ``rows[i]`` (b,) int64 are positions in the storage (``Examples.positions``) and ``deltas[i]``
     (p,) float32 the change of the step parameters. When the next entry would exceed
-    ``max_bytes`` the log ends there and ``complete`` is False: taking back a part of what a row
-    did is not taking it back.
+    ``max_bytes`` the log ends there and ``complete`` is False: a part of a row's updates is not
+    enough to undo them.
     """
 
     max_bytes: int
     rows: list[Tensor] = field(default_factory=list)
     deltas: list[Tensor] = field(default_factory=list)
     complete: bool = True
-    #: Bytes held so far; counted on, since to count them anew for every batch is quadratic.
+    #: Bytes held so far; kept up to date, since recounting for every batch would be quadratic.
     size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class UpdateLog:
         return len(self.rows)
 
     def append(self, rows: Tensor, delta: Tensor) -> None:
-        """Add a batch, unless the log has reached its size."""
+        """Add a batch, unless the log has reached its size limit."""
         rows, delta = rows.detach().cpu().clone(), delta.detach().float().cpu()
         needed = _bytes(rows, delta)
         if not self.complete or self.size_bytes + needed > self.max_bytes:
@@ -52,9 +52,9 @@ class UpdateLog:
         self.size_bytes = earlier.size_bytes
 
     def keep(self, count: int) -> None:
-        """Drop the entries after the first ``count``: training went back to earlier weights."""
+        """Drop the entries after the first ``count``: training returned to earlier weights."""
         if len(self) >= count:
-            # Whatever overflowed came later than the weights that are kept.
+            # Entries that did not fit came after the weights that are kept.
             self.complete = True
         self.size_bytes -= _bytes(*self.rows[count:], *self.deltas[count:])
         del self.rows[count:], self.deltas[count:]

@@ -1,17 +1,17 @@
-"""Kronecker-factored curvature (K-FAC) with its eigenbasis kept, so that a solve is a few products.
+"""Kronecker-factored curvature (K-FAC) with its eigenbasis, so that a solve is a few products.
 
 For a layer with inputs a (bias: a with a one appended) and loss gradients g at its outputs, the
 Gauss-Newton block is taken as E[Σ g gᵀ] ⊗ E[a aᵀ] (Martens & Grosse 2015; for convolutions over
 patches, Grosse & Martens 2016). It is exact for one linear layer when a and g are independent, for
 instance on a single example.
 
-A factor with more than ``LARGEST_FACTOR`` rows is replaced by its diagonal, for its eigenvectors
-would take minutes and hundreds of megabytes: the layer's block is then the product of a whole
-factor and a diagonal one (or of two), exact where the entries of the large side are uncorrelated.
+A factor with more than ``LARGEST_FACTOR`` rows is replaced by its diagonal, because its
+eigenvectors would take minutes and hundreds of megabytes: the layer's block is then the product of
+a full and a diagonal factor (or of two), exact if the entries of the large side are uncorrelated.
 
 A grouped convolution has one independent block per group. Every other parameter of a step
 (embeddings, layer-norm affine, weights used by two layers or outside a Linear or Conv2d call) gets
-the diagonal of the same Gauss-Newton matrix instead; nothing is dropped.
+the diagonal of the same Gauss-Newton matrix instead; no parameter is left out.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from unlearning.errors import UnusableDirection
 
 Fisher = Literal["type2", "empirical"]
 
-#: Rows of a factor beyond which only its diagonal is kept.
+#: Number of rows of a factor above which only its diagonal is kept.
 LARGEST_FACTOR = 5120
-#: Classes up to which the expectation over labels is taken in full, a backward pass each. With more
-#: of them, so many passes are made: the most probable labels of each row and one draw of the rest.
+#: Number of classes up to which the expectation over labels is exact, one backward pass each. With
+#: more classes this many passes use the most probable labels of each row and one draw of the rest.
 EXACT_CLASSES = 64
 
 
@@ -43,9 +43,9 @@ class Block:
     """One layer's factors E[a aᵀ] and E[Σ g gᵀ] as eigenvalues and eigenvectors, per group.
 
     ``weight`` and ``bias`` are where the layer's parameters start in the flat vector; ``bias`` is
-    -1 where there is none. Shapes: input_values (groups, i), input_vectors (groups, i, i),
+    -1 if there is none. Shapes: input_values (groups, i), input_vectors (groups, i, i),
     output_values (groups, o), output_vectors (groups, o, o), i counting the bias. Vectors of shape
-    (groups, 0, 0) stand for the identity: the factor is diagonal.
+    (groups, 0, 0) mean the identity: the factor is diagonal.
     """
 
     weight: int
@@ -88,7 +88,7 @@ class Kfac:
         return white
 
     def unwhiten(self, vector: Tensor) -> Tensor:
-        """Return U(Λ + λ)^(−1/2)·``vector`` (p,): of Wᵀα it makes (K + λI)⁻¹Jᵀα."""
+        """Return U(Λ + λ)^(−1/2)·``vector`` (p,); applied to Wᵀα it gives (K + λI)⁻¹Jᵀα."""
         found = torch.empty_like(vector)[None]
         for block in self.blocks:
             u, v = _bases(block)
@@ -197,7 +197,7 @@ class _Layer:
 
 
 def _moments(rows: Tensor, total: Tensor) -> Tensor:
-    """Return Σ r rᵀ of rows (groups, n, k), float64, or its diagonal where ``total`` is one."""
+    """Return Σ r rᵀ of rows (groups, n, k), float64, or its diagonal if ``total`` is one."""
     if total.dim() == 2:
         return rows.square().sum(1).double()
     return (rows.mT @ rows).double()
@@ -218,8 +218,8 @@ def _accumulate(
     count, signals = _signals(logits.detach(), y, fisher, generator)
     targets: list[Tensor] = [layer.module.weight for layer in layers] + list(rest)
     for k, signal in enumerate(signals):
-        # Independent signs leave every per-example product g gᵀ alone, and make the expected
-        # square of a sum over the batch the sum of the squares, which is the diagonal we want.
+        # Independent signs leave every per-example product g gᵀ unchanged and make the expected
+        # square of a sum over the batch the sum of the squares, which is the diagonal.
         signs = torch.randint(2, (len(x), 1), generator=generator).to(signal) * 2 - 1
         grads = torch.autograd.grad(
             logits,
@@ -238,8 +238,8 @@ def _signals(
 ) -> tuple[int, Iterator[Tensor]]:
     """Return vectors v at the logits (n, classes) with E Σ v vᵀ = diag(p) − p pᵀ, and how many.
 
-    That is ∂²ℓ/∂logits². They are made one at a time. Without randomness where the expectation
-    over labels is taken in full.
+    That is ∂²ℓ/∂logits². They are made one at a time, without randomness if the expectation over
+    labels is exact.
     """
     p = logits.softmax(1)
     classes = p.shape[1]
@@ -252,16 +252,16 @@ def _signals(
 
 
 def _most_probable(p: Tensor, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield √p_c·(p − e_c) of each row's ``count`` likeliest classes c, and of one of the rest.
+    """Yield √p_c·(p − e_c) of each row's ``count`` most probable classes c, and of one other.
 
-    The last one's class is drawn with the probabilities of the rest, and weighs their whole mass.
+    The other class is drawn with the probabilities of the rest, and has their total weight.
     """
     likeliest = p.topk(count, dim=1)
     for c, probability in zip(likeliest.indices.unbind(1), likeliest.values.unbind(1), strict=True):
         yield _signal(p, c, probability)
     rest = p.scatter(1, likeliest.indices, 0.0).double()
     mass = rest.sum(1)
-    rest[mass == 0] = 1.0  # nothing is left to draw from: any class, with a weight of 0
+    rest[mass == 0] = 1.0  # no class is left to draw: any class, with weight 0
     drawn = torch.multinomial(rest.cpu(), 1, generator=generator)[:, 0].to(p.device)
     yield _signal(p, drawn, mass.to(p.dtype))
 
@@ -332,12 +332,12 @@ def _recording(layers: list[_Layer]) -> Iterator[None]:
         def after(
             _module: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
         ) -> None:
-            # A call under no_grad takes no part in the gradient, so there is no factor of it.
+            # A call under no_grad has no part in the gradient and so no factor.
             if not output.requires_grad:
                 return
             layer.see((inputs[0] if inputs else named["input"]).detach())
 
-            # A hook set before an in-place ReLU still hears the gradient at this output.
+            # A hook set before an in-place ReLU still receives the gradient at this output.
             def hear(grad: Tensor) -> None:
                 layer.hear(grad.detach())
 
@@ -430,7 +430,7 @@ def _eigen(factor: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def _solve_block(block: Block, vector: Tensor, solved: Tensor, damping: float) -> None:
     u, v = _bases(block)
     products = torch.einsum("go,gi->goi", block.output_values, block.input_values)
-    # In the factors' own precision: turning them into float64 costs more than the products.
+    # In the factors' own precision: converting them to float64 costs more than the products.
     inside = _turn(u.mT, _gather(block, vector[None])[0], v) / (products + damping)
     _scatter(block, _turn(u, inside, v.mT)[None], solved[None])
 

@@ -1,8 +1,8 @@
 """Every file beside this one is a kind of input; the file's name is the kind's name.
 
 A file defines ``INPUT``, an object of a class derived from ``Input``: how rows are stored and
-checked, which transform they take, and what a network is called with. A source that names no kind
-holds images, where its rows have three axes, or a table.
+checked, which transform they take, and what a network is called with. If a source names no kind,
+its rows are images if they have three axes, else a table.
 
 A package of your own adds a kind by declaring an entry point in the group ``unlearning.inputs``
 whose value is such a module. It is imported where rows are ingested as well as where networks are
@@ -44,7 +44,7 @@ names, get, installed = _GROUP.names, _GROUP.get, _GROUP.installed
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of input with what a source stated about its rows."""
+    """A kind of input with the options from a dataset's source."""
 
     name: str
     input: Input[Any]
@@ -52,15 +52,15 @@ class Kind:
 
 
 def kind(name: str, stated: Mapping[str, Any]) -> Kind:
-    """Return the kind ``name`` with these options; ``UnknownName`` or ``WrongOptions``."""
+    """Return the kind ``name`` with these options; raise ``UnknownName`` or ``WrongOptions``."""
     found = get(name).input
     return Kind(name, found, parsing.parse(found.options, stated))
 
 
 def facts(kind: Kind, shape: Sequence[int], dtype: str) -> dict[str, Any]:
-    """Return what a dataset keeps of its kind of input, as JSON.
+    """Return the facts of its kind of input that a dataset keeps, as JSON.
 
-    Its ``name`` and ``options``, the ``parameters`` of an architecture that its rows of this
+    These are its ``name`` and ``options``, the ``parameters`` of an architecture that rows of this
     ``shape`` decide, and the ``scale`` by which models multiply them unless their transform says
     otherwise; None: they take no transform.
     """
@@ -73,5 +73,5 @@ def facts(kind: Kind, shape: Sequence[int], dtype: str) -> dict[str, Any]:
 
 
 def of_rows(shape: Sequence[int]) -> str:
-    """Return the kind of rows of this ``shape`` whose source names none."""
+    """Return the default kind of rows of this ``shape``."""
     return "image" if len(shape) == 3 else "table"

@@ -1,4 +1,4 @@
-"""What a kind of input says of itself, and how its rows become what a network is called with."""
+"""The interface of a kind of input: its declaration, and how rows become a network's input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class BadRow(Exception):
-    """A row that is no input of its kind; ``row`` and ``position`` count from 0 within the chunk.
+    """A row that is not valid for its kind; ``row`` and ``position`` count from 0 in the chunk.
 
     The reason says what to correct and never quotes the value: it may be personal data.
     """
@@ -27,28 +27,28 @@ class BadRow(Exception):
 
 @dataclass(frozen=True)
 class Plain:
-    """No options: the rows say everything."""
+    """No options."""
 
 
 Options = TypeVar("Options")
 
 
 class Input(ABC, Generic[Options]):
-    """One kind of input: how its rows are stored and checked, and what a network gets of them.
+    """One kind of input: how its rows are stored and checked, and what a network receives of them.
 
-    ``options`` of every method are those that the source of a dataset states.
+    ``options`` of every method are those that the dataset's source gives.
     """
 
-    #: Frozen dataclass of what a source states about its rows.
+    #: Frozen dataclass of the options that a source gives.
     options: type[Options]
-    #: Axes of one row, in words, such as ``("channels", "height", "width")``.
+    #: Names of the axes of one row, such as ``("channels", "height", "width")``.
     axes: tuple[str, ...]
-    #: Types in the store; whole numbers from 0 to 255 throughout take uint8 where it is among them.
+    #: Dtypes in the store; integers 0..255 throughout are stored as uint8 if it is among them.
     dtypes: tuple[str, ...]
-    #: By the type in the store, what rows are multiplied by unless a model's transform says
-    #: otherwise; empty where rows are no quantities and take no transform.
+    #: By stored dtype, the factor of rows unless a model's transform says otherwise; empty for rows
+    #: that are not quantities and take no transform.
     scales: Mapping[str, float] = {}
-    #: Parameters of an architecture that its datasets decide.
+    #: Parameters of an architecture that datasets of this kind decide.
     decides: tuple[str, ...] = ()
 
     @abstractmethod
@@ -56,18 +56,18 @@ class Input(ABC, Generic[Options]):
         """Return the value of each of ``decides`` for rows of this ``shape``."""
 
     def check(self, rows: NDArray[Any], options: Options) -> None:
-        """Raise ``BadRow`` for the first of ``rows`` (k, *shape), as stored, that is none."""
+        """Raise ``BadRow`` for the first of ``rows`` (k, *shape), as stored, that is not valid."""
         return
 
     def collate(self, x: Tensor, options: Options) -> tuple[Tensor, ...]:
         """Return what a network is called with for stored rows ``x`` (n, *shape) on the device.
 
-        Rows of quantities come transformed, as floats. Padding is marked here, by a mask.
+        Rows that are quantities come transformed, as floats. A mask for padding is made here.
         """
         return (x,)
 
 
 def first(wrong: NDArray[np.bool_]) -> tuple[int, int] | None:
-    """Return row and position within it of the first true value of (k, *shape), or None."""
+    """Return row, and position within it, of the first true value of (k, *shape), or None."""
     found = np.argwhere(wrong.reshape(len(wrong), -1))
     return (int(found[0, 0]), int(found[0, 1])) if len(found) else None

@@ -1,4 +1,4 @@
-"""What a file of this package, or of an installed one, declares; checked before it is used."""
+"""The declaration of a kind of input, checked before it is used."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from unlearning.core import options
 from unlearning.errors import BadDeclaration
 from unlearning.inputs._contract import Input
 
-#: Types that a store keeps rows in.
+#: Dtypes in which a store keeps rows.
 STORED = ("uint8", "float32", "int32")
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A kind of input, and the first line of what its file says of it."""
+    """A kind of input, and its summary: the first line of its module's docstring."""
 
     input: Input[Any]
     summary: str
 
 
 def read(name: str, module: ModuleType) -> Declared:
-    """Return what ``module`` declares; ``BadDeclaration`` says what is wrong with it."""
+    """Return what ``module`` declares; raise ``BadDeclaration`` if it is wrong."""
     found = getattr(module, "INPUT", None)
     if not isinstance(found, Input):
         raise BadDeclaration("it must define INPUT, an object of a class derived from Input")

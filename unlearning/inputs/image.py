@@ -9,7 +9,7 @@ from unlearning.inputs._contract import Input, Plain
 
 
 class Image(Input[Plain]):
-    """Bytes are taken to [0, 1], floats as they are."""
+    """Bytes are scaled to [0, 1], floats are unchanged."""
 
     options = Plain
     axes = ("channels", "height", "width")

@@ -8,7 +8,7 @@ from unlearning.inputs._contract import Input, Plain
 
 
 class Table(Input[Plain]):
-    """Numbers are taken as they are: a byte in a table means what it says."""
+    """Numbers are unchanged: a byte in a table is a quantity like any other."""
 
     options = Plain
     axes = ("features",)

@@ -1,19 +1,19 @@
 """Every file beside this one is an unlearning method; the file's name is the method's name.
 
-A method says what it is in its own file, and nobody else knows it by its name:
+A method declares its properties in its own file; no other code refers to it by name:
 
 - ``FORGETS``: the kinds of forgetting that it can do, out of ``records`` and ``class``;
 - ``GUARANTEE``: ``exact`` (the weights are those of a training on the retained rows alone, and
   ``Update.is_anchor`` is set), ``certified`` (within a proven bound of them) or ``empirical``;
-- ``COST``: ``training`` where it makes epochs over retained rows, else ``step``: batches of a
-  method that trains never stand before another model's step;
-- ``NEEDS``, left out where there is nothing: {need: kinds of forgetting that need it}, out of
+- ``COST``: ``training`` if it makes epochs over retained rows, else ``step``; a batch whose method
+  trains never delays another model's step;
+- ``NEEDS``, omitted if empty: {need: kinds of forgetting that need it}, out of
   ``anchor`` (its prepared cache) and ``update_log`` (kept while the anchor was trained);
 - ``Options``: a frozen dataclass of its settings, constrained with ``annotated_types``;
 - ``unlearn(model, forget, retain, *, options, context, generator) -> Update``.
 
 A package of your own adds a method by declaring an entry point in the group ``unlearning.methods``
-whose value is such a module. Only installed packages are looked at: an import path never comes from
+whose value is such a module. Only installed packages are searched: an import path never comes from
 a request.
 """
 

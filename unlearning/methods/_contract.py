@@ -1,4 +1,4 @@
-"""What every method is given beside the data, and what it gives back."""
+"""The interface of every method: its context and its result."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def _silent(_fraction: float) -> None:
 
 
 def _not_kept(_state: TrainingState) -> None:
-    """Let go of a state that nobody keeps."""
+    """Drop a state that is not kept."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may use beside the model, the forget and the retain data.
+    """What a method may use besides the model, the forget and the retain data.
 
-    A method takes what it needs and raises ``WrongOptions`` or ``NeedsRetrain`` when something it
-    cannot do without is missing.
+    A method takes what it needs and raises ``WrongOptions`` or ``NeedsRetrain`` if something that
+    it requires is missing.
     """
 
     kind: Literal["records", "class"] = "records"
@@ -39,23 +39,23 @@ class Context:
     calibration: Examples | None = None
     #: The anchor θ₀ of the model's chain with its cached quantities.
     anchor: Anchor | None = None
-    #: What was forgotten since the anchor (running sums), before this batch.
+    #: Running sums of what was forgotten since the anchor, before this batch.
     forgotten: Forgotten | None = None
-    #: Whether earlier batches have moved the model away from the weights its chain began with.
+    #: Whether earlier batches have moved the model from the weights its chain began with.
     moved: bool = False
-    #: The earlier forgotten rows, while they have not been erased yet.
+    #: The earlier forgotten rows, as long as none has been erased.
     earlier: Examples | None = None
-    #: What models that never saw the batch's rows say of them; None where there is nothing.
+    #: Margins of the batch's rows under models that never saw them; None if there are none.
     margins: BatchMargins | None = None
-    #: A fresh, untrained copy of the architecture, seeded by the caller.
+    #: Returns an untrained model of the architecture, seeded by the caller.
     fresh: Callable[[], nn.Module] | None = None
     #: How the model was trained, for methods that train.
     recipe: Recipe | None = None
     #: Per-batch weight differences kept while training.
     update_log: UpdateLog | None = None
-    #: Of a training that was interrupted: the state to go on from.
+    #: The state from which an interrupted training resumes.
     resume: TrainingState | None = None
-    #: Told the state of a training after each of its epochs.
+    #: Receives the state of a training after each of its epochs.
     kept: Keep = _not_kept
     #: Called with the fraction done, 0 to 1.
     progress: Callable[[float], None] = _silent
@@ -63,21 +63,21 @@ class Context:
 
 @dataclass(frozen=True)
 class Update:
-    """A new model and how it came about."""
+    """A new model, and data about how it was made."""
 
     model: nn.Module
     #: Running sums since the anchor including this batch; None when the result is a new anchor.
     forgotten: Forgotten | None = None
-    #: The anchor that was prepared on the way because the context had none; worth storing.
+    #: The anchor that was prepared here because the context had none; worth storing.
     anchor: Anchor | None = None
-    #: The log of the training that gave the new weights, where one was kept.
+    #: The log of the training that gave the new weights, if one was kept.
     update_log: UpdateLog | None = None
-    #: True of an exact method, and of no other: the weights are those of a training on the retained
-    #: rows alone, all of them, so that a new chain begins with them.
+    #: True for an exact method and no other: the weights are those of a training on all retained
+    #: rows and nothing else, so that a new chain begins with them.
     is_anchor: bool = False
-    #: Plain numbers and words about the update, JSON-able: step length, target, passes, ...
+    #: Plain numbers and words about the update, as JSON: step length, target, passes, ...
     notes: Mapping[str, Any] = field(default_factory=dict)
-    #: Reasons to retrain soon or at once; empty when the update stands on its own.
+    #: Reasons to retrain soon or at once; empty if there are none.
     retrain_because: tuple[str, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""What a method says of itself in its own file, checked before anybody relies on it."""
+"""The declaration of a method in its own file, checked before it is used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Method:
     forgets: frozenset[str]
     guarantee: str
     cost: str
-    #: What it cannot do without, by the kinds of forgetting for which it cannot.
+    #: What it requires, with the kinds of forgetting for which it does.
     needs: Mapping[str, frozenset[str]]
     options: type[Any]
     unlearn: Callable[..., Update]
@@ -44,12 +44,12 @@ class Method:
         return self.guarantee == "exact"
 
     def requires(self, need: str, kind: str) -> bool:
-        """Return whether it needs this to do that kind of forgetting."""
+        """Return whether it needs this for that kind of forgetting."""
         return kind in self.needs.get(need, ())
 
 
 def read(name: str, module: ModuleType) -> Method:
-    """Return the method that ``module`` declares; ``BadDeclaration`` says what is wrong with it."""
+    """Return the method that ``module`` declares; raise ``BadDeclaration`` if it is wrong."""
     wanted = ("FORGETS", "GUARANTEE", "COST", "Options", "unlearn")
     if missing := [one for one in wanted if not hasattr(module, one)]:
         raise BadDeclaration(f"it does not define {', '.join(missing)}")

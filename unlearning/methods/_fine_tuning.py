@@ -1,13 +1,13 @@
-"""What the methods have in common that go on training a copy of the model.
+"""Common parts of the methods that continue training a copy of the model.
 
-A method gives a stream of losses; each loss is followed by one step of SGD. Two rules hold for all
-of them:
+A method gives a stream of losses; each loss is followed by one step of SGD. All of them follow two
+rules:
 
-- Rows to forget pass the network in evaluation mode: in train mode they would move the batch-norm
-  statistics towards themselves. Passes over retained rows alone run in train mode, as the authors'
-  programs do, and end with the statistics taken afresh from retained rows.
-- Dropout draws from PyTorch's global generator; it is borrowed, seeded from the caller's generator,
-  and given back untouched.
+- Rows to forget pass through the network in evaluation mode: in train mode they would change the
+  batch-norm statistics. Passes over retained rows alone run in train mode, as in the authors'
+  programs, and end with the statistics recomputed from retained rows.
+- Dropout draws from PyTorch's global generator, which is seeded from the caller's generator and
+  restored afterwards.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from unlearning.errors import WrongOptions
 from unlearning.methods import _strength
 from unlearning.methods._contract import Context, Update
 
-#: Retained rows that batch-norm statistics are taken from.
+#: Retained rows from which batch-norm statistics are computed.
 STATISTICS_ROWS = 2048
 
-#: Losses of one epoch, in order; the network moves between them.
+#: Losses of one epoch, in order; the network changes between them.
 Losses = Callable[[nn.Module, int], Iterator[Tensor]]
 
 
@@ -66,11 +66,11 @@ def run(
     ``finish`` makes the result out of the trained network. ``rates``: name → factor on the
     learning rate of each weight, floating point in the parameter's shape; 0 keeps the weight.
 
-    Calibrated strength: the epochs end at the first whose weights are past the target; then the
-    point on the line from θ₀ to those weights is searched that meets it. That costs a few forward
-    passes beyond the training and never extrapolates. The learning rate need not have been made
-    for this network: when the target stays out of reach all starts over with ten times the rate,
-    when the guard fires with a tenth of it, at most ``attempts`` times in all.
+    Calibrated strength: training ends after the first epoch whose weights are past the target; then
+    the point that meets it is searched on the line from θ₀ to those weights. That costs a few
+    forward passes beyond the training and never extrapolates. The learning rate need not suit this
+    network: if the target is not reached, training starts again with ten times the rate, if the
+    guard fires with a tenth of it, at most ``attempts`` times in all.
     """
     course = Course(start or model, losses, finish, rates or {})
     with seeded_dropout(model, generator):
@@ -91,7 +91,7 @@ def run(
 
 @dataclass(frozen=True)
 class Course:
-    """From where, along which losses, to what."""
+    """Start, losses and end of a fine-tuning."""
 
     start: nn.Module
     losses: Losses
@@ -125,7 +125,7 @@ class Course:
 def forgotten(
     network: nn.Module, forget: Examples, batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield shuffled mini-batches of the rows to forget, the network in evaluation mode."""
+    """Yield shuffled mini-batches of the rows to forget, with the network in evaluation mode."""
     network.eval()
     yield from forget.batches(batch_size, device=device_of(network), generator=generator)
 
@@ -133,13 +133,13 @@ def forgotten(
 def retained(
     network: nn.Module, retain: Examples, batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield shuffled mini-batches of retained rows, the network in train mode."""
+    """Yield shuffled mini-batches of retained rows, with the network in train mode."""
     for x, y in retain.batches(batch_size, device=device_of(network), generator=generator):
-        # One row has no variance: batch norm would refuse it.
+        # One row has no variance, which batch norm refuses.
         network.train(len(x) > 1)
         yield x, y
     network.eval()
-    # The running averages lag behind the weights; left so, a short pass ends in a broken network.
+    # Running averages lag behind the weights; after a short pass they would break the network.
     sample = retain.sample(STATISTICS_ROWS, generator=generator)
     objective.recalibrate_batch_norm(network, sample)
 
@@ -154,10 +154,10 @@ def relabelled(examples: Examples, labels: Tensor) -> Examples:
 
 
 def retained_classes(forget: Examples, retain: Examples) -> Tensor:
-    """Return the classes in ``retain``, (k,) int64 ascending: no other label may be taught.
+    """Return the classes in ``retain``, (k,) int64 ascending; only these may be taught as labels.
 
-    A class that was forgotten earlier occurs in no retained row any more. Given out as a wrong
-    label, it would come back.
+    A class that was forgotten earlier has no retained rows. If it were used as a wrong label, it
+    would come back.
     """
     classes = retain.labels.cpu().bincount().nonzero()[:, 0]
     if len(classes) == 1 and bool((forget.labels == classes[0]).any()):
@@ -171,7 +171,7 @@ def retained_classes(forget: Examples, retain: Examples) -> Tensor:
 def wrong_labels(labels: Tensor, *, classes: Tensor, generator: torch.Generator) -> Tensor:
     """Draw another label for each of (n,) int64, uniform over the wrong ones among ``classes``.
 
-    ``classes`` (k,) int64, ascending; a label may be none of them.
+    ``classes`` (k,) int64, ascending; a label need not be among them.
     """
     labels, k = labels.cpu(), len(classes)
     offsets = torch.randint(1, max(k, 2), labels.shape, generator=generator)
@@ -199,7 +199,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def seeded_dropout(network: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """Draw from PyTorch's global generators as ``generator`` seeds them, then restore them."""
+    """Seed PyTorch's global generators from ``generator`` for the block, then restore them."""
     device = device_of(network)
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -216,7 +216,7 @@ def _calibrated(
     sample: Examples,
     attempts: int,
 ) -> Update:
-    """Return the update of the learning rate that meets the aim, or that comes nearest to it."""
+    """Return the update of the learning rate that meets the aim, or comes nearest to it."""
     tried: dict[int, Update] = {}
     power = 0
     while power not in tried and len(tried) < attempts:
@@ -236,10 +236,10 @@ def _calibrated(
 def _past_target(
     course: Course, goal: calibration.Goal | None, options: Options, context: Context
 ) -> tuple[nn.Module, int, bool]:
-    """Return the first weights past the target or the last finite ones, epochs, diverged or not."""
+    """Return the first weights past the target or the last finite ones, epochs, and divergence."""
     moved, done = course.finish(course.start), 0
     for network in course.epochs(options, context.progress):
-        # A copy: the next epoch may be the one that diverges.
+        # A copy, because the next epoch may diverge.
         finished = copy.deepcopy(course.finish(network))
         if not _strength.finite(finished):
             return moved, done, True
@@ -251,6 +251,6 @@ def _past_target(
 
 @torch.no_grad()
 def _shorten(rated: list[tuple[nn.Parameter, Tensor]], before: list[Tensor]) -> None:
-    # Scaling the gradient alone would still let weight decay move the weight at full rate.
+    # Scaling the gradient alone would still let weight decay act at full rate.
     for (parameter, rate), start in zip(rated, before, strict=True):
         parameter.copy_(torch.lerp(start, parameter, rate))

@@ -21,18 +21,18 @@ from unlearning.core import objective
 from unlearning.core.examples import Examples
 from unlearning.errors import NothingRetained, WrongOptions
 
-#: Retained rows that are held for each forgotten one, and the fewest.
+#: Retained rows that are held per forgotten row, and at least.
 _HELD_PER_ROW = 4
 _LEAST_HELD = 128
-#: Rise of the mean validation loss that the guard lets pass in any case.
+#: Rise of the mean validation loss that the guard always allows.
 _ALWAYS_ALLOWED = 0.02
-#: A batch whose rows stay further from their targets than this share of the way falls short.
+#: A batch is short of its target if its rows keep more than this share of their distance.
 _SHORT = 0.25
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the guard lets pass, and how many rows are looked at."""
+    """Limits of the guard, and numbers of rows."""
 
     loss_rise: float
     accuracy_drop: float
@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Moved:
-    """The model after the step and how it came about."""
+    """The model after the step, and data about the step."""
 
     model: nn.Module
     forgotten: Forgotten
@@ -91,7 +91,7 @@ def step(
     weights, seen, held = _guarded(base, validation, network, way, anchor, limits)
     moved = copy.deepcopy(model).eval()
     objective.load(moved, weights)
-    # As rounded to the model's own precision.
+    # After rounding to the model's own precision.
     after = margins.of_examples(objective.widened(moved).eval(), forget) - targets
     return Moved(
         moved,
@@ -106,8 +106,7 @@ def _filled(
 ) -> tuple[Tensor, int]:
     """Return a target for every row, and how many had none.
 
-    A row without one goes to the mean margin of the validation rows: what an average row has that
-    was never seen.
+    A row without one gets the mean margin of the validation rows, that of an average unseen row.
     """
     value = known.forget.value.double().cpu()
     missing = ~value.isfinite()

@@ -14,7 +14,7 @@ from torch.nn import functional
 from unlearning.core import task
 from unlearning.core.examples import Examples
 
-# Numbers in the per-example gradients that are held at once (256 MB of float32).
+# Largest number of per-example gradient entries that are held at once (256 MB of float32).
 _NUMBERS = 2**26
 
 Weights = dict[str, Tensor]
@@ -58,7 +58,7 @@ def _mean(model: nn.Module, terms: Terms, examples: Examples) -> Weights:
         try:
             rows = many(parameters, x, y)
         except RuntimeError:
-            # Not every operator of a user's network can be vectorised: row by row then.
+            # An operator of a custom network may not be vectorisable: go row by row.
             many = partial(_row_by_row, network, terms)
             rows = many(parameters, x, y)
         for name, row in rows.items():
@@ -69,12 +69,12 @@ def _mean(model: nn.Module, terms: Terms, examples: Examples) -> Weights:
 def _squares(
     network: nn.Module, terms: Terms, parameters: Weights, x: Tensor, y: Tensor
 ) -> Weights:
-    """Return the squares of one example, by transformations that vectorise over examples."""
+    """Return the squares of one example, with transforms that vectorise over examples."""
 
     def forward(at: Weights) -> tuple[Tensor, Tensor]:
         return terms(_logits(network, at, x), y)
 
-    # torch's annotation knows nothing of the third.
+    # torch's annotation lacks the third value.
     values, pull, weights = vjp(forward, parameters, has_aux=True)  # type: ignore[misc]
     total = {name: torch.zeros_like(t) for name, t in parameters.items()}
     for one, weight in zip(torch.eye(len(values)).to(values), weights.unbind(), strict=True):
@@ -86,7 +86,7 @@ def _squares(
 def _row_by_row(
     network: nn.Module, terms: Terms, parameters: Weights, x: Tensor, y: Tensor
 ) -> Weights:
-    """Return the same over a batch by plain backward passes, which every network takes."""
+    """Return the same over a batch by plain backward passes, which work for every network."""
     at = {name: t.detach().requires_grad_() for name, t in parameters.items()}
     total = {name: torch.zeros_like(t) for name, t in parameters.items()}
     for row, label in zip(x, y, strict=True):

@@ -1,10 +1,10 @@
-"""How far a method goes: as its authors set it, or searched against the target of forgetting.
+"""The strength of a method: as its authors set it, or searched against the target of forgetting.
 
 The target is that of the default method. Records: the mean loss on the rows to forget rises by the
 gap between held-out and training rows. A class: the accuracy on its rows falls to about zero. A
-guard lowers the strength while the mean loss on held-out rows (of the classes that stay) rises by
-more than a share of what it was. Where training rows cannot be told by their loss
-there is no gap to search for, and the authors' setting is taken, under the guard.
+guard lowers the strength while the mean loss on held-out rows (of the other classes) rises by more
+than a share of its value. If training rows do not differ in their loss there is no gap to search
+for, and the authors' setting is used, under the guard.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from unlearning.core.examples import Examples, concatenate
 from unlearning.errors import NeedsRetrain, NothingRetained, WrongOptions
 from unlearning.methods._contract import Context, Update
 
-# Rows that the training loss is estimated from.
+# Number of rows from which the training loss is estimated.
 _TRAINING_ROWS = 2048
-# Below this share of the held-out loss the gap is noise.
+# A gap below this share of the held-out loss is noise.
 _SMALLEST_GAP = 0.01
 
-# Rise of the mean held-out loss that is always allowed: a share of a loss that is nearly zero
-# would be noise.
+# Rise of the mean held-out loss that is always allowed, because a share of a loss near zero would
+# be noise.
 _ALLOWED = {"records": 0.01, "class": 0.05}
 
 _BECAUSE = {
@@ -52,7 +52,7 @@ class Options:
 
 
 def check(forget: Examples, retain: Examples) -> None:
-    """Raise ``WrongOptions`` where there are no rows to forget or none to keep."""
+    """Raise ``WrongOptions`` if there are no rows to forget or none to retain."""
     if not len(forget):
         raise WrongOptions("there are no rows to forget")
     if not len(retain):
@@ -61,7 +61,7 @@ def check(forget: Examples, retain: Examples) -> None:
 
 @dataclass(frozen=True)
 class Aim:
-    """What a calibrated step must reach, None when that says nothing, and what must not break."""
+    """The target of a calibrated step, or None, and its guard."""
 
     goal: calibration.Goal | None
     guard: calibration.Guard
@@ -76,7 +76,7 @@ def aim(
     context: Context,
     generator: torch.Generator,
 ) -> Aim:
-    """Measure target and guard for forgetting ``forget`` on the model as it is."""
+    """Measure target and guard for forgetting ``forget`` on the present model."""
     held_out = context.calibration
     if held_out is None or not len(held_out):
         raise WrongOptions("strength='calibrated' needs held-out calibration rows; there are none")
@@ -134,8 +134,8 @@ def chord(
 ) -> calibration.Apply:
     """Return the function s ↦ the network with θ₀ + s·(θ − θ₀).
 
-    Batch-norm statistics that differ at the two ends belong to neither point between them; they
-    are taken afresh from ``retained``.
+    Batch-norm statistics that differ at the two ends fit no point between them and are recomputed
+    from ``retained``.
 
     The straight line from a model to a fine-tuned copy of itself is known to stay in a region of
     low loss (Wortsman et al., Robust fine-tuning of zero-shot models, 2022, section 3).
@@ -186,7 +186,7 @@ def _training_loss(
 
 
 def _others(held_out: Examples, forget: Examples) -> Examples:
-    """Return the held-out rows of the classes that stay."""
+    """Return the held-out rows of the other classes."""
     stay = torch.isin(held_out.labels, forget.labels, invert=True).nonzero()[:, 0]
     if not len(stay):
         raise WrongOptions("the calibration rows hold no class but the one to forget")

@@ -6,18 +6,18 @@ with Δ_b (p,) the change of the step parameters that training batch b made, kep
 ``x`` (n, *shape), ``y`` (n,) int64, logits (n, classes). Graves et al., Amnesiac Machine Learning
 (2021), section 3.2.
 
-Needs a model that was trained with its update log, and rows that are addressed as they were then.
+Needs a model that was trained with its update log, and rows with the same numbers as then.
 Batch-norm parameters are not in the log and stay.
 
-The steps are taken back whole at either strength: a part of Δ_b left in the weights would be a part
-of D_f that no later batch could take back, as a step leaves the log only once. What the calibrated
-strength searches is the healing. It goes on until the guard holds and the loss on D_f is down to
-its target, for at most ten times ``epochs``; where that leaves the loss below the target, the point
-that meets it is searched on the line back to the weights before the healing.
+The updates are undone whole at either strength: a part of Δ_b left in the weights would be a part
+of D_f that no later batch could undo, as an update leaves the log only once. The calibrated
+strength searches the length of the healing instead. It continues until the guard holds and the loss
+on D_f is down to its target, for at most ten times ``epochs``; if that leaves the loss below the
+target, the point that meets it is searched on the line back to the weights before the healing.
 
-Guarantee: empirical. The step itself is gone, but the later steps were taken from weights that
-held it. When most batches held a forgotten row (about 1 − (1 − share)^batch of them do) little
-training is left, and retraining costs no more; the update says so.
+Guarantee: empirical. The update itself is undone, but later updates were computed from weights that
+contained it. If most batches held a forgotten row (about 1 − (1 − share)^batch of them do) little
+training is left, and retraining costs no more; the update's notes say so.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ GUARANTEE = "empirical"
 COST = "training"
 NEEDS = {"update_log": FORGETS}
 
-# Share of the batches beyond which healing is most of a training.
+# Share of the batches above which healing is most of a training.
 _MOST = 0.5
 
-# A calibrated healing may last this many times as long.
+# A calibrated healing may take up to this many times the epochs.
 _LONGER = 10
 
 
@@ -109,7 +109,7 @@ def _healed(
     context: Context,
     retained: Examples,
 ) -> Update:
-    """Return the update whose healing is as long as target and guard ask for."""
+    """Return the update with as much healing as target and guard require."""
     settings = replace(options, epochs=_LONGER * options.epochs)
     network, epochs = course.start, 0
     rise, rows = aim.guard.rise(network)
@@ -138,7 +138,7 @@ def _healed(
 
 
 def _above(goal: Goal | None, network: nn.Module) -> bool:
-    """Return whether the rows to forget have a higher loss than rows never seen."""
+    """Return whether the rows to forget have a higher loss than never-seen rows."""
     if goal is None or goal.tolerance is None:
         return False
     return goal.measure(network) > goal.target + goal.tolerance
@@ -150,13 +150,13 @@ def holding(log: UpdateLog, positions: Tensor) -> list[int]:
 
 
 def _without(log: UpdateLog, batches: list[int]) -> UpdateLog:
-    """Return the log of the steps still in the weights, so that none is taken back twice."""
+    """Return the log of the updates still in the weights, so that none is undone twice."""
     kept = sorted(set(range(len(log))) - set(batches))
     return UpdateLog(log.max_bytes, [log.rows[i] for i in kept], [log.deltas[i] for i in kept])
 
 
 def _sum(log: UpdateLog, batches: list[int], model: nn.Module) -> Tensor:
-    """Return Σ Δ_b over ``batches`` (p,), in float64: rounding would stay in the weights."""
+    """Return Σ Δ_b over ``batches`` (p,), in float64, so that no rounding stays in the weights."""
     start = objective.flatten(model)
     total = torch.zeros_like(start, dtype=torch.float64, device="cpu")
     for i in batches:

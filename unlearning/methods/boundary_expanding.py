@@ -12,8 +12,8 @@ Batch-norm statistics stay frozen. Needs to find the head: the network must end 
 with a weight of its own, neither parametrised (weight norm) nor shared with another layer.
 
 Guarantee: empirical, and made for forgetting a class. The extra row draws the rows away from their
-own class, and what the other rows make of them once it is gone is left to chance; retained rows are
-not looked at, so it assumes few steps.
+own class, but how the other rows classify them once it is gone is not controlled; retained rows are
+not used, so it assumes few steps.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """Return a copy of the model whose head once had a class for ``forget`` and lost it again."""
+    """Return a copy of the model whose head had an extra class for ``forget`` and lost it again."""
     _strength.check(forget, retain)
     name = head(model, forget)
     classes = _fine_tuning.class_count(model, forget)
@@ -124,7 +124,7 @@ def _shared(network: nn.Module) -> set[int]:
 
 
 def _with_head(model: nn.Module, name: str, rows: int, generator: torch.Generator) -> nn.Module:
-    """Return a copy of the model whose head has ``rows`` rows: cut, or filled up with new ones."""
+    """Return a copy of the model whose head has ``rows`` rows: cut, or extended by new ones."""
     network = copy.deepcopy(model)
     old = network.get_submodule(name)
     assert isinstance(old, nn.Linear)

@@ -10,13 +10,13 @@ and a copy is fine-tuned with CE(f(x), y′) on D_f alone. ``x`` (n, *shape), ``
 int64, logits (n, classes). Chen et al., Boundary Unlearning: Rapid Forgetting of Deep Networks via
 Shifting the Decision Boundary (2023), section 3.2, equations 3 and 4.
 
-``epsilon`` and ``pgd_step`` are fractions of the input's range: stored rows are brought to about
+``epsilon`` and ``pgd_step`` are fractions of the input's range: stored rows are scaled to about
 0..1 by the model's own scale (1/255 for images of bytes). Batch-norm statistics stay frozen.
 
-Guarantee: empirical. Made for forgetting a class: its region is handed to its neighbours. On single
-records, the authors' setting teaches wrong labels, which is not what a model that never saw them
-would say; there ``strength="calibrated"`` stops at the loss of unseen rows. Retained rows are not
-looked at, so it assumes few steps.
+Guarantee: empirical. Made for forgetting a class: its region is divided among its neighbours. On
+single records, the authors' setting teaches wrong labels, unlike a model that never saw them; there
+``strength="calibrated"`` stops at the loss of unseen rows. Retained rows are not used, so it
+assumes few steps.
 """
 
 from __future__ import annotations

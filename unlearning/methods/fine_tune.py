@@ -6,9 +6,9 @@
 Sunshine of the Spotless Net (2020), section 5, and of Chen et al., Boundary Unlearning (2023),
 section 4.1.
 
-Guarantee: empirical. The forgotten rows are no longer trained on, but nothing removes what they
-left in the weights; it assumes that enough steps overwrite it, which a network at a flat minimum
-of D_r does not show.
+Guarantee: empirical. The forgotten rows are no longer trained on, but nothing removes their effect
+from the weights; it assumes that enough steps overwrite it, which does not hold for a network at a
+flat minimum of D_r.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ program's special treatment of the head's row when a class is forgotten is left 
 The calibrated family keeps one draw of the noise and scales it: strength s has variance s²·α.
 
 Guarantee: empirical. The paper bounds the information left about D_f for a quadratic loss with the
-exact F of the optimum on D_r; a diagonal F at θ, far from a quadratic, keeps nothing of the bound.
+exact F of the optimum on D_r; for a diagonal F at θ, far from a quadratic, the bound does not hold.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """Return a copy of the model with noise where ``retain`` leaves room for it."""
+    """Return a copy of the model with noise in directions that hardly affect ``retain``."""
     _strength.check(forget, retain)
     rows = retain.sample(options.fisher_rows, generator=generator)
     information = _squared_gradients.expected(model, rows)

@@ -7,24 +7,24 @@ rows' gradient (gradient correction), of a model that was trained to have small 
 restriction, in ``unlearning.core.training``). Four forms of the step:
 
 - ``matched``: each row is moved as far as *it* was memorised. Models of the same recipe that never
-  saw a row say what its margin would be (``unlearning.anchored.margins``, ``.targets``); one step
-  from the present weights brings the rows there, weighted by the anchor's curvature, while a
-  sample of retained rows stays where it was (``unlearning.anchored.matched``). The opposite points
-  are the rows with their targets, the correction is the held rows and the curvature; new are
-  targets per row, and that earlier forgotten rows need not be there. Without margins of the
-  batch's rows ``calibrated`` is taken at once, and the notes say so (``instead_of``).
+  saw a row give the margin that it should have (``unlearning.anchored.margins``, ``.targets``); one
+  step from the present weights moves the rows there, weighted by the anchor's curvature, while a
+  sample of retained rows is held (``unlearning.anchored.matched``). The opposite points are the
+  rows with their targets, the correction is the held rows and the curvature. New are the targets
+  per row, and that earlier forgotten rows are not needed. Without margins of the batch's rows
+  ``calibrated`` is used instead, and the notes say so (``instead_of``).
 
 - ``calibrated``: θ = θ₀ + η·δ, δ = P(g_w − c·g_r)/‖·‖ from the anchor θ₀ with all rows F forgotten
-  since, P the damped K-FAC inverse, g_w the mean of their gradients, weighted so that rows known
-  by heart count where there are such rows (``Anchor.evenness``). η is searched until the mean
-  forget loss has risen by the generalisation gap, or, once earlier forgotten rows are erased,
-  taken from a law fitted at publish; it is halved while the validation loss rises too far.
-  A class is left in several such steps from the present weights, each with a new gradient and the
-  curvature of retained rows (``unlearning.anchored.class_walk``).
+  since, P the damped K-FAC inverse, g_w the mean of their gradients, weighted so that memorised
+  rows count if there are any (``Anchor.evenness``). η is searched until the mean forget loss has
+  risen by the generalisation gap, or, once earlier forgotten rows are erased, computed from a law
+  fitted when the anchor was prepared; it is halved while the validation loss rises too far.
+  A class is forgotten in several such steps from the present weights, each with a new gradient and
+  the curvature of retained rows (``unlearning.anchored.class_walk``).
 - ``sgd``: the same direction unweighted and unnormalised, times the learning rate.
-- ``adam1``: the authors' released update: one step of a fresh Adam on
-  ∇mean ℓ(D_r) − ∇mean ℓ(D_f), full batches, from the model given. A fresh Adam step is
-  lr·sign(g), so it forgets its size; preconditioner and guard play no part.
+- ``adam1``: the authors' released update: one step of a new Adam optimiser on
+  ∇mean ℓ(D_r) − ∇mean ℓ(D_f), full batches, from the given model. The first Adam step is
+  lr·sign(g), independent of the gradient's size; preconditioner and guard are not used.
 
 Guarantee: empirical. The direction is an influence estimate under a quadratic loss around θ₀; the
 strength matches a statistic (the mean loss), not a distribution.
@@ -53,11 +53,11 @@ from unlearning.methods._contract import Context, Update
 FORGETS = frozenset({"records", "class"})
 GUARANTEE = "empirical"
 COST = "step"
-# A class is left from the present weights.
+# A class is forgotten from the present weights and needs no anchor.
 NEEDS = {"anchor": {"records"}}
 
-#: Rise of the mean validation loss that the guard lets pass in any case: a share of a loss that is
-#: nearly zero would be noise.
+#: Rise of the mean validation loss that the guard always allows, because a share of a loss near
+#: zero would be noise.
 _ALWAYS_ALLOWED = {"records": 0.01, "class": 0.05}
 
 
@@ -112,11 +112,11 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """Return a copy of ``model`` with ``forget`` unlearned; ``model`` is left as it was.
+    """Return a copy of ``model`` with ``forget`` unlearned; ``model`` is not changed.
 
     Records: with a prepared anchor ``retain`` is not read (except by ``adam1``); without one,
-    ``model`` is taken as the anchor, prepared here, and handed back in the update. A class: a
-    sample of ``retain`` is read and no anchor is needed.
+    ``model`` becomes the anchor, is prepared here, and is returned in the update. A class: a sample
+    of ``retain`` is read and no anchor is needed.
     """
     if not len(forget):
         raise WrongOptions("there are no rows to forget")
@@ -151,7 +151,7 @@ def unlearn(
 
 @dataclass(frozen=True)
 class _Task:
-    """What the search for a strength needs: the anchor's model, the direction, the guard."""
+    """Inputs of the search for a strength: the anchor's model, the direction, the guard."""
 
     base: nn.Module
     forget: Examples
@@ -198,7 +198,7 @@ def _anchor(
     context: Context,
     generator: torch.Generator,
 ) -> tuple[Anchor, Anchor | None]:
-    """Return the anchor to step from, and the same again if it was prepared here."""
+    """Return the anchor to step from, and again if it was prepared here, else None."""
     given = context.anchor
     if given is not None:
         if options.preconditioner == "kfac" and given.curvature is None:
@@ -256,7 +256,7 @@ def _guard(
 def _class_guard(
     base: nn.Module, forget: Examples, options: Options, context: Context
 ) -> Guard | None:
-    """Return the guard on held-out rows of the classes that stay; the other is to get worse."""
+    """Return the guard on held-out rows of the other classes; the forgotten one must get worse."""
     held_out = context.calibration
     assert held_out is not None
     others = torch.isin(held_out.labels, forget.labels, invert=True).nonzero()[:, 0]
@@ -280,7 +280,7 @@ def _strength(
         return "fixed", _fixed(task, options.learning_rate * task.direction.length)
     anchor, step = task.anchor, task.direction
     if not anchors.has_gap(anchor):
-        # Nothing tells training rows by their loss: no gap to close, so the influence as it is.
+        # Training rows do not differ in their loss, so there is no gap; use the influence step.
         return "natural", _fixed(task, step.natural)
     law = anchor.law if options.preconditioner == "kfac" else None
     expected = law.strength(task.forgotten.count, step.slope) if law is not None else None
@@ -304,7 +304,7 @@ def _strength(
 
 
 def _searchable(forget: Examples, context: Context) -> Examples | None:
-    """Return all rows forgotten since the anchor, if every one of them is still there."""
+    """Return all rows forgotten since the anchor, if none of them has been erased."""
     if context.forgotten is None or not context.forgotten.count:
         return forget
     earlier = context.earlier
@@ -336,7 +336,7 @@ def _reasons(task: _Task, options: Options, context: Context, found: Strength) -
 
 
 def _drift(anchor: Anchor, forgotten: Forgotten, most: float, options: Options) -> tuple[str, ...]:
-    """Return the reasons to retrain that lie in how much was forgotten since the anchor."""
+    """Return reasons to retrain because of how much was forgotten since the anchor."""
     reasons = []
     share = forgotten.count / anchor.count
     if share > most:
@@ -393,7 +393,7 @@ def _to_targets(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """Take the matched step; the model given may have moved from its anchor."""
+    """Take the matched step; the given model may have moved from its anchor."""
     _check_calibration(context)
     assert context.calibration is not None
     assert context.margins is not None
@@ -446,7 +446,7 @@ def _leave_class(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """Forget a class from the present weights, in which what was forgotten before stays so."""
+    """Forget a class from the present weights; what was forgotten before stays forgotten."""
     _check_calibration(context)
     _check_no_class_is_gone(context.anchor, context)
     if not len(retain):

@@ -40,7 +40,7 @@ FORGETS = frozenset({"records"})
 GUARANTEE = "empirical"
 COST = "step"
 
-# What PyTorch says of an operator whose backward pass has no derivative.
+# Parts of PyTorch's messages about an operator whose backward pass has no derivative.
 _ONLY_ONCE = ("derivative", "differentiate", "require grad", "not have been used in the graph")
 _ADVICE = (
     "influence differentiates the network twice, and an operator in it can be differentiated only "
@@ -191,13 +191,13 @@ def _pushed(outputs: Tensor, parameters: list[nn.Parameter], v: list[Tensor]) ->
     u = torch.zeros_like(outputs, requires_grad=True)
     try:
         pulled = torch.autograd.grad(outputs, parameters, u, create_graph=True, allow_unused=True)
-        # Parameters without a part in the outputs have no curvature.
+        # Parameters that do not affect the outputs have no curvature.
         used = [(p, v_p) for p, v_p in zip(pulled, v, strict=True) if p is not None]
         pushed = torch.autograd.grad(
             [p for p, _ in used], u, [v_p for _, v_p in used], retain_graph=True
         )
     except RuntimeError as error:
-        # Running out of memory is a RuntimeError too, and no other option would mend it.
+        # Running out of memory is a RuntimeError, too, and other options would not help.
         if not any(said in str(error) for said in _ONLY_ONCE):
             raise
         raise WrongOptions(_ADVICE) from error
@@ -205,11 +205,11 @@ def _pushed(outputs: Tensor, parameters: list[nn.Parameter], v: list[Tensor]) ->
 
 
 def _check(network: nn.Module, examples: Examples, loss: Loss, batch_size: int) -> None:
-    """Refuse a network whose J·v leaves parameters out.
+    """Raise ``WrongOptions`` for a network whose J·v leaves parameters out.
 
-    An operator that may be differentiated only once need not raise: its part of J·v is then
-    silently missing. Along the gradient g of the loss, with s its slope at the outputs, it shows:
-    ⟨J·g, s⟩ = ⟨g, Jᵀs⟩ = ‖g‖².
+    An operator that can be differentiated only once need not raise: its part of J·v is then
+    silently missing. It is detected along the gradient g of the loss, with s its slope at the
+    outputs: ⟨J·g, s⟩ = ⟨g, Jᵀs⟩ = ‖g‖².
     """
     parameters = list(objective.step_parameters(network).values())
     x, y = next(examples.batches(batch_size, device=parameters[0].device))

@@ -10,8 +10,8 @@ al., Deep Unlearn: Benchmarking Machine Unlearning (2024), section 4.
 
 New weights come from PyTorch's default initialisation, drawn from the generator.
 
-Guarantee: empirical. A weight with a small score is taken for one that serves both sets alike, a
-place where the network may have memorised; nothing is proven about the weights that stay.
+Guarantee: empirical. A weight with a small score is assumed to serve both sets alike, so that the
+network may have memorised there; nothing is proven about the weights that stay.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Spotless Net (2020), section 5 (plain); Kurmanji et al., Towards Unbounded Machi
 Batch-norm statistics stay frozen in both forms: rows to forget are in every step.
 
 Guarantee: empirical. −ℓ has no lower bound and its gradient nearly coincides with that of D_r at a
-well-trained point, so the plain form destroys the model when it is followed far; the stop is a
-matter of rate and epochs, or of ``strength="calibrated"``.
+well-trained point, so the plain form destroys the model if it is followed far; rate and epochs, or
+``strength="calibrated"``, decide where it stops.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _pairs(
     batch_size: int,
     generator: torch.Generator,
 ) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """Yield every batch of ``retain`` beside one of ``forget``, which starts over when used up."""
+    """Yield every batch of ``retain`` beside one of ``forget``, which restarts when exhausted."""
     device = _fine_tuning.device_of(network)
     ours = forget.batches(batch_size, device=device, generator=generator)
     for theirs in retain.batches(batch_size, device=device, generator=generator):

@@ -3,8 +3,8 @@
 A fresh model of the same architecture is trained with the same recipe on the retained rows D_r
 alone.
 
-Guarantee: exact. The forgotten rows are not read at all; what is left of them is only what the
-recipe itself (its hyper-parameters) was once chosen on.
+Guarantee: exact. The forgotten rows are not read at all; they can only have influenced the choice
+of the recipe's hyper-parameters.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def unlearn(
 ) -> Update:
     """Train a model that never saw ``forget``; its weights start a new anchor.
 
-    An interrupted training goes on from ``context.resume`` and ends with the same weights.
+    An interrupted training resumes from ``context.resume`` and ends with the same weights.
 
-    The validation rows choose the best epoch, as in the first training. When a class is forgotten
+    The validation rows choose the best epoch, as in the first training. If a class is forgotten,
     its validation rows are left out of that choice.
     """
     if context.fresh is None or context.recipe is None or context.calibration is None:
@@ -61,7 +61,7 @@ def unlearn(
     recipe = context.recipe
     if options.epochs is not None:
         recipe = replace(recipe, epochs=options.epochs)
-    # The old log tells about the old weights; the new weights need one of their own.
+    # The old log describes the old weights; the new weights need a log of their own.
     old = context.update_log
     log = None if old is None else UpdateLog(max_bytes=old.max_bytes)
     fit = training.fit(

@@ -8,8 +8,8 @@
 al., SalUn: Empowering Machine Unlearning via Gradient-based Weight Saliency (2024), equations 3
 to 5. Parameters of batch normalisation carry no saliency here and do not move.
 
-Guarantee: empirical. The mask spares the weights that D_f hardly touches, which keeps the rest of
-the model; on what is left it is random labelling, with the same weakness on single records.
+Guarantee: empirical. The mask spares the weights that D_f hardly affects, which preserves the rest
+of the model; on the others it is random labelling, with the same weakness on single records.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A student that disagrees with the original model on the rows to forget and agrees elsewhere.
 
-The original θ₀ is the teacher, a copy of it the student. While it lasts (``max_epochs``), an epoch
-begins with a pass that moves away from the teacher on D_f; each ends with one that stays near it on
-D_r:
+The original θ₀ is the teacher, a copy of it the student. During the first ``max_epochs`` epochs, an
+epoch begins with a pass that moves away from the teacher on D_f; each ends with one that stays near
+it on D_r:
 
     max:  L = −KL(p_T(x; θ₀) ‖ p_T(x; θ)),                           x ∈ D_f
     min:  L = α · KL(p_T(x; θ₀) ‖ p_T(x; θ)) + γ · CE(f(x; θ), y),   x ∈ D_r

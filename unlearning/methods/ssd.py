@@ -11,8 +11,8 @@ sample of D; the authors' program squares the gradients of mini-batches.
 The calibrated family multiplies F_f by the strength: more weights are chosen, and chosen ones are
 dampened more. The line from θ₀ to the dampened weights would not reach beyond them.
 
-Guarantee: empirical. It assumes that what D_f left sits in weights of its own; rows like the
-retained ones have none, and then nothing, or too much, is dampened.
+Guarantee: empirical. It assumes that D_f affected weights of its own; rows that resemble retained
+ones have none, and then nothing, or too much, is dampened.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def unlearn(
     context: Context,
     generator: torch.Generator,
 ) -> Update:
-    """Return a copy of the model with the weights dampened that ``forget`` needs most."""
+    """Return a copy of the model with those weights dampened that matter most to ``forget``."""
     _strength.check(forget, retain)
     rows = options.importance_rows
     everything = concatenate(retain, forget).sample(rows, generator=generator)
@@ -80,7 +80,7 @@ def unlearn(
 def factor(to_all: Tensor, to_forget: Tensor, *, options: Options) -> Tensor:
     """Return what each weight is multiplied by, in its shape: below 1 where it is dampened."""
     chosen = to_forget > options.alpha * to_all
-    # Only chosen entries are divided, and F_f is above zero there.
+    # Only chosen entries are divided, and their F_f is above zero.
     dampened = options.dampening * to_all / torch.where(chosen, to_forget, 1.0)
     return torch.where(chosen, dampened.clamp(max=1.0), 1.0)
 

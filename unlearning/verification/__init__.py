@@ -1,4 +1,4 @@
-"""Verify that something was removed, that the model still works, and that we could tell.
+"""Verify that rows were removed and the model still works, and whether the rows suffice to tell.
 
 A worker scores models on rows, stores the scores, and asks for a verdict::
 

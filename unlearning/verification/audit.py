@@ -43,18 +43,18 @@ def verify(
     ``earlier`` holds the stored evidence of earlier promoted batches of the same anchor; a batch
     smaller than ``criteria.pool_below_rows`` is judged on removal together with them, the
     calibrated attacks on those batches that have references.
-    ``anchor_audit``, the anchor's scores on its audit rows, adds a gate against losses that creep
-    in over many batches, each within its own limit.
+    ``anchor_audit``, the anchor's scores on its audit rows, adds a gate against losses that
+    accumulate over many batches, each within its own limit.
 
     ``changed``: the weights differ from the control's. ``lineage_clean``: neither the training rows
-    nor any parent of the version still holds records whose deletion was completed, other than
-    through the update under test. ``exact``: trained on the retained rows alone; a gate about
-    records then never fails on statistics, because the lineage says more.
+    nor any parent of the version still holds records whose deletion was completed, except for the
+    update under test. ``exact``: trained on the retained rows alone; a gate about records then
+    never fails on statistics, because the lineage is stronger evidence.
 
-    ``reference_share``: how much of the retained rows each reference was trained on; with less
-    than all of them their accuracy and divergence are those of weaker models, and a note says so.
+    ``reference_share``: share of the retained rows that each reference was trained on; below 1
+    their accuracy and divergence are those of weaker models, and a note says so.
 
-    Raise ``WrongOptions`` where there are no forget rows.
+    Raise ``WrongOptions`` if there are no forget rows.
     """
     criteria = criteria or Criteria()
     if len(unlearned.forget) == 0:
@@ -88,7 +88,7 @@ def verify(
 
 
 def _pooled(subject: Subject, batches: Sequence[Evidence]) -> dict[str, int]:
-    """Return how many batches and rows the gates about removal look at."""
+    """Return the numbers of batches and rows that the removal gates use."""
     sizes = [len(batch.unlearned.forget) for batch in batches]
     if subject.kind == "class":
         return {"batches": 1, "rows": sizes[0], "unmatched_rows": 0, "smallest_batch": sizes[0]}

@@ -1,4 +1,4 @@
-"""Two models on the same rows, side by side: an approximate version and the exact one after it."""
+"""Compare two models on the same rows: an approximate version and the exact one after it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def compare(
 def loses_accuracy(compared: Mapping[str, Any], criteria: Criteria) -> bool:
     """Return whether the exact model is less accurate than gates about utility allow.
 
-    ``compared`` is what ``compare`` gave. The loss counts where its whole interval lies above the
+    ``compared`` is the result of ``compare``. A loss counts if its whole interval lies above the
     limit of the gate that judges this set.
     """
     return any(
@@ -49,7 +49,7 @@ def loses_accuracy(compared: Mapping[str, Any], criteria: Criteria) -> bool:
 def _set(approximate: Scores, exact: Scores, confidence: float) -> dict[str, Any]:
     if not np.array_equal(approximate.rows, exact.rows):
         raise WrongOptions("models are compared on the same rows in the same order")
-    # ``drop`` from the exact one to the approximate one is what the exact one has more.
+    # ``drop`` from the exact to the approximate one is the exact one's advantage.
     accuracies = accuracy.drop(exact, approximate)
     losses = accuracy.mean(exact.loss - approximate.loss, bounds=(-np.inf, np.inf))
     return {

@@ -1,4 +1,4 @@
-"""Criteria of a verification: what holds for every gate, and the limits that a policy has set."""
+"""Criteria of a verification: settings of every gate, and the limits that a policy has set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Confidence = Annotated[float, Ge(0.5), Lt(1)]
 class Limit:
     """A number that a policy may set for a gate, from ``low`` to ``high`` inclusive.
 
-    Gates that are judged by one limit share the object.
+    Gates that share a limit share the object.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Metrics that no gate judges: they are told, and decide nothing."""
+"""Metrics that no gate judges: they are reported and decide nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unlearning.verification.measures import Metric
 
 
 def metrics(subject: Subject) -> list[Metric]:
-    """Return what is measured of a batch besides what gates judge."""
+    """Return the metrics of a batch that no gate judges."""
     evidence = subject.evidence
     found = [
         measures.retain_membership(evidence),
@@ -22,10 +22,10 @@ def metrics(subject: Subject) -> list[Metric]:
 
 
 def _attacks(subject: Subject) -> Sequence[Metric]:
-    """Return what attacks find that are not judged.
+    """Return the results of attacks that are not judged.
 
-    Rows of a forgotten class are not meant to look like rows never seen, so that membership is not
-    judged there either.
+    Rows of a forgotten class need not look like rows never seen, so membership is not judged for
+    them either.
     """
     comparison = subject.comparison
     shared = [

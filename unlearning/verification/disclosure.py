@@ -1,7 +1,6 @@
-"""Who may read a figure, said where the figure is computed.
+"""Who may read a figure; declared where the figure is computed.
 
-The service withholds everything else: a figure that says nothing about itself is shown to nobody
-but auditors.
+The service withholds everything else: only auditors may read a figure without a declaration.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from enum import StrEnum
 
 
 class Disclosure(StrEnum):
-    """Who may read a figure, and the sentence of a gate that quotes it."""
+    """Who may read a figure, and the reason of a gate that quotes it."""
 
-    #: Everybody: it does not follow from single rows.
+    #: All readers: it does not depend on single rows.
     PUBLIC = "public"
-    #: Everybody, unless it is of few rows, or of a set that few rows have left since it was last
-    #: shown; auditors always.
+    #: All readers, unless it is about few rows, or about a set that few rows have left since it was
+    #: last shown; auditors always.
     FEW_ROWS = "few_rows"
-    #: Auditors alone: it tells of single records.
+    #: Only auditors: it describes single records.
     SCORES = "scores"

@@ -1,4 +1,4 @@
-"""How far a version has moved from its anchor, and whether the policy's budget is spent."""
+"""How far a version has moved from its anchor, and whether that exceeds the policy's budget."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ class Drift:
     #: Rows forgotten since the anchor, of how many it was trained on.
     forgotten_rows: int
     anchor_rows: int
-    #: Largest share of one class forgotten since the anchor, of classes not forgotten as such.
+    #: Largest share of one class forgotten since the anchor, of classes not forgotten as a class.
     largest_class_share: float
-    #: Mean validation loss now and at the anchor; None where it was not measured.
+    #: Mean validation loss now and at the anchor; None if it was not measured.
     validation_loss: float | None = None
     anchor_validation_loss: float | None = None
-    #: How many of the forgotten rows are of classes that were forgotten as a class.
+    #: Number of forgotten rows in classes that were forgotten as a class.
     of_whole_classes: int = 0
 
     @property
     def forgotten_share(self) -> float:
-        """Share of the anchor's rows; a class is meant to go whole, and does not count."""
+        """Return the share of the anchor's rows, without classes that were forgotten as a class."""
         counted = self.forgotten_rows - self.of_whole_classes
         return counted / self.anchor_rows if self.anchor_rows else 0.0
 
     @property
     def validation_loss_rise(self) -> float | None:
-        """Relative rise of the validation loss since the anchor."""
+        """Return the relative rise of the validation loss since the anchor."""
         if self.validation_loss is None or not self.anchor_validation_loss:
             return None
         return self.validation_loss / self.anchor_validation_loss - 1
 
     def over_budget(self, criteria: Criteria) -> tuple[str, ...]:
-        """Return why a retrain is advised, in words; empty while the budget lasts."""
+        """Return why a retrain is advised, as sentences; empty within the budget."""
         reasons = []
         if self.forgotten_share > criteria.forgotten_share:
             share, limit = self.forgotten_share, criteria.forgotten_share

@@ -1,18 +1,18 @@
 """Whether what a version was said to be trained on agrees with how it scores.
 
 A network knows its own training rows at least as well as rows it never saw. Both rules compare the
-probability given to the right class, exp(-loss): bounded, so that a few mislabelled rows decide
-nothing. Classes are weighted alike on both sides: a split with more of an easy class is no sign of
-anything.
+probability of the correct class, exp(-loss), which is bounded, so that a few mislabelled rows do
+not decide. Classes have the same weights on both sides, because a split with more of an easy class
+is no evidence.
 
 1. *Chance*: the mean over the classes of the accuracy on training rows lies above 1 / classes,
-   by a 99 % one-sided interval. A network that is fed other inputs than it was trained on (another
-   transform, classes in another order) does not.
+   by a 99 % one-sided interval. It does not for a network with other inputs than in its training
+   (another transform, classes in another order).
 2. *Own rows*: audit rows are not known better than training rows, by a 99.9 % one-sided interval.
-   A network for which they are was trained on other rows than was said.
+   A network for which they are was trained on other rows than stated.
 
-Where training rows are known better than audit rows by a 95 % one-sided interval, the statement is
-confirmed; where neither can be told, the version is marked ``unconfirmed_rows``.
+If training rows are known better than audit rows by a 95 % one-sided interval, the statement is
+confirmed; if neither can be shown, the version is marked ``unconfirmed_rows``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHANCE_CONFIDENCE = 0.99
 WORSE_CONFIDENCE = 0.999
 CONFIRMED_CONFIDENCE = 0.95
 
-#: Rows of a set below which nothing is judged.
+#: A set with fewer rows is not judged.
 LEAST_ROWS = 10
 
 
@@ -122,7 +122,7 @@ def _known_better(training: Scores, audit: Scores) -> _Difference:
     shared = np.intersect1d(training.label, audit.label)
     sides = [s.take(np.isin(s.label, shared)) for s in (training, audit)]
     counts = [np.array([np.sum(s.label == label) for label in shared]) for s in sides]
-    # Weights that make the variance small: the harmonic mean of both sides' rows of a class.
+    # Weights of small variance: the harmonic mean of both sides' rows of a class.
     weights = counts[0] * counts[1] / (counts[0] + counts[1])
     weights = weights / weights.sum()
     means, variances = zip(*(_stratified(s, shared, weights) for s in sides), strict=True)
@@ -141,7 +141,7 @@ def _stratified(scores: Scores, labels: Any, weights: Floats) -> tuple[float, fl
         counts.append(len(here))
     pooled = squares / max(len(known) - len(counts), 1)
     variance = float(np.sum(weights**2 * pooled / np.array(counts)))
-    # Rows that happen to agree are no certainty: at least the error of half a row (Agresti & Min).
+    # Rows that agree are not certainty: at least the error of half a row (Agresti & Min).
     return float(mean), max(variance, (0.5 / (len(known) + 2)) ** 2)
 
 

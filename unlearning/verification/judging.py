@@ -25,8 +25,8 @@ Asked = tuple[list[Metric], list[Question]]
 def judge(subject: Subject, *, own: Subject | None, criteria: Criteria, exact: bool) -> Judged:
     """Return the metrics that the gates judge and their outcomes: facts, utility, removal.
 
-    ``own`` is the current batch alone where ``subject`` pools others with it. A gate that lacks
-    what it needs is left out. ``exact``: trained on the retained rows alone.
+    ``own`` is the current batch alone if ``subject`` pools others with it. A gate that lacks what
+    it needs is left out. ``exact``: trained on the retained rows alone.
     """
     found = gates.installed()
     facts = [
@@ -77,8 +77,8 @@ def _asked(
 ) -> Asked:
     """Return what each gate judges and asks.
 
-    No lineage excuses a failure on a class: a model trained without it does not recognise it, so
-    one that does was not trained without it.
+    Lineage does not excuse a failure on a class: a model trained without the class does not
+    recognise it.
     """
     metrics, questions = [], []
     for gate in found:

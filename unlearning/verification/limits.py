@@ -1,4 +1,4 @@
-"""Between a policy's ``gates``, one flat object of numbers, and the criteria of a verification."""
+"""Convert between a policy's ``gates``, a flat object of numbers, and the criteria."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unlearning.errors import WrongOptions
 from unlearning.verification import gates
 from unlearning.verification.criteria import Criteria, Limit
 
-#: The member of ``Criteria`` that holds what gates declare.
+#: The member of ``Criteria`` with the limits that gates declare.
 _LIMITS = "limits"
 
 
@@ -29,7 +29,7 @@ def known() -> dict[str, Limit]:
 
 
 def parse(values: Mapping[str, Any]) -> Criteria:
-    """Return the criteria that a policy's ``gates`` asks for.
+    """Return the criteria of a policy's ``gates``.
 
     Raise ``WrongOptions`` for a name that neither the criteria nor an installed gate has, and for
     a value out of range.
@@ -54,7 +54,7 @@ def values(criteria: Criteria) -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of the criteria that hold for every gate, without limits."""
+    """Return the JSON schema of the criteria that apply to every gate, without limits."""
     made = options.schema(Criteria)
     del made["properties"][_LIMITS]
     return made

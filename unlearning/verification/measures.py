@@ -1,4 +1,4 @@
-"""Every metric that compares forget rows with never-seen rows, for each model that was scored."""
+"""Metrics that compare forget rows with never-seen rows, for each scored model."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from unlearning.verification.statistics.estimates import Estimate, average, exac
 from unlearning.verification.statistics.matching import Comparison, Evidence, Side
 from unlearning.verification.statistics.scores import Floats, ModelScores, Scores
 
-#: False positive rates at which the true positive rate is given; the first one is judged.
+#: False positive rates at which the true positive rate is reported; the first one is judged.
 COMMON, RARE = 0.01, 0.001
-#: How many records the calibrated attack names.
+#: Number of records that the calibrated attack names.
 WORST_RECORDS = 10
-#: How many it tells the scores of.
+#: Largest number of records whose scores it reports.
 MOST_RECORDS = 1000
-#: Most values of a note.
+#: Largest number of values of a note.
 _PAIR = 2
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One quantity for the updated model, its do-nothing control and the references' mean."""
+    """One quantity for the updated model, the unchanged control and the references' mean."""
 
     name: str
     unlearned: Estimate
@@ -37,17 +37,17 @@ class Metric:
     rows: int = 0
     never_seen_rows: int = 0
     #: Who may read the value and its interval. Those of the control and the references, and the
-    #: notes, are figures of few rows wherever the rows are few.
+    #: notes, count as figures of few rows if the rows are few.
     disclosure: Disclosure = Disclosure.FEW_ROWS
     #: The set whose rows the value is about: forget, retain, audit or calibration.
     rows_of: str = "forget"
-    #: What else belongs to the value: a number, a word, or a pair of numbers each.
+    #: Further facts about the value: each a number, a word, or a pair of numbers.
     notes: Mapping[str, Any] = field(default_factory=dict)
-    #: Lists with an item for each of some rows, which auditors alone may read.
+    #: Lists with an item per row, which only auditors may read.
     records: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise ``WrongOptions`` for a note that may tell of single rows."""
+        """Raise ``WrongOptions`` for a note that may describe single rows."""
         for name, note in self.notes.items():
             if isinstance(note, list | tuple | dict | np.ndarray) and len(note) > _PAIR:
                 raise WrongOptions(
@@ -57,7 +57,7 @@ class Metric:
 
 
 def membership_auc(comparison: Comparison) -> Metric:
-    """Measure the AUC of the loss attack; .5 when forgotten rows look like never-seen ones."""
+    """Measure the AUC of the loss attack; .5 if forgotten rows look like never-seen ones."""
 
     def on(side: Side) -> Estimate:
         return membership.auc(_losses(comparison, side), comparison.weights, comparison.classes)
@@ -100,11 +100,11 @@ def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
 
 
 def version_difference_auc(comparison: Comparison) -> Metric:
-    """Measure the AUC of loss_new - loss_old, the attack of somebody who kept the version before.
+    """Measure the AUC of loss_new - loss_old, an attack by someone who kept the previous version.
 
     Chen et al., "When machine unlearning jeopardizes privacy" (CCS 2021). Even a perfect removal
-    shows here: retraining moves exactly these rows. It is reported and not judged. Doing nothing
-    changes no loss and shows .5 by definition.
+    shows here, because retraining changes exactly these rows. It is reported and not judged. An
+    unchanged model shows .5 by definition.
     """
 
     def on(side: Side) -> Estimate:
@@ -123,8 +123,8 @@ def version_difference_auc(comparison: Comparison) -> Metric:
 def calibrated_membership_auc(comparison: Comparison) -> Metric:
     """Measure the AUC of the offline likelihood-ratio attack; references never saw the rows.
 
-    The notes name the ten rows that look most like members, and, with two references or more, the
-    band that the attack gives when each reference in turn is attacked with the others.
+    The notes name the ten rows that look most like members and, with at least two references, the
+    range of the attack's AUC when each reference in turn is attacked with the others.
     """
 
     def on(side: Side) -> Estimate:
@@ -150,10 +150,10 @@ def calibrated_membership_auc(comparison: Comparison) -> Metric:
 
 
 def rmia_auc(comparison: Comparison) -> Metric:
-    """Measure the AUC of the robust membership attack, the never-seen rows being its population.
+    """Measure the AUC of the robust membership attack, with never-seen rows as its population.
 
-    A second calibrated attack, because a removal tuned against one may show in the other. With two
-    references or more, each in turn is attacked with the others, as for the first.
+    It is a second calibrated attack, because a removal tuned against one may be visible to the
+    other. With at least two references, each in turn is attacked with the others, as in the first.
     """
 
     def on(side: Side, *, without: int | None = None) -> Estimate:
@@ -183,8 +183,8 @@ def retain_membership(evidence: Evidence) -> Metric | None:
 
     Above 0 the update exposed them more.
 
-    The control is 0 by definition. The references' value is how far models trained anew expose
-    the retained rows, where they were scored on them.
+    The control is 0 by definition. The references' value is how much retrained models expose the
+    retained rows, if they were scored on them.
     """
     models = (evidence.unlearned, evidence.control, *evidence.references)
     new, old, *others = [_retained_as_forgotten(model) for model in models]
@@ -220,7 +220,7 @@ def accuracy_drop(
     """Measure the accuracy lost from ``before`` to each model on the same rows, a share.
 
     ``before`` is the control itself, whose own loss is then 0 by definition, or the anchor;
-    ``rows_of`` names the set of rows. None where there are no rows.
+    ``rows_of`` names the set of rows. None if there are no rows.
     """
     if len(unlearned) == 0:
         return None
@@ -238,9 +238,9 @@ def accuracy_drop(
 def prediction_divergence(evidence: Evidence, which: str) -> Metric | None:
     """Measure the mean Jensen-Shannon divergence (bits) to the references on the rows of one set.
 
-    ``reference`` is the mean between two references and the band in the notes the smallest and
-    largest between any two, the yardstick: the distance to a single retrain proves nothing. None
-    where no probabilities were kept.
+    ``reference`` is the mean between two references, and the band in the notes the smallest and
+    largest between any two: the distance to a single retrain proves nothing without them. None if
+    no probabilities were kept.
     """
     named = [m.sets().get(which) for m in (evidence.unlearned, evidence.control)]
     kept = [m.sets().get(which) for m in evidence.references]
@@ -288,12 +288,12 @@ def control(batch: Evidence) -> ModelScores:
 
 
 def reference(k: int) -> Side:
-    """Return the function that takes the k-th reference's scores of a batch."""
+    """Return the function that selects the k-th reference's scores of a batch."""
     return lambda batch: batch.references[k]
 
 
 def for_each_model(comparison: Comparison, name: str, on: Callable[[Side], Estimate]) -> Metric:
-    """Return the metric ``name``: what ``on`` estimates for the updated model and all others."""
+    """Return the metric ``name``: the estimates of ``on`` for the updated and all other models."""
     references = [on(reference(k)) for k in range(comparison.references)]
     return Metric(
         name=name,
@@ -306,7 +306,7 @@ def for_each_model(comparison: Comparison, name: str, on: Callable[[Side], Estim
 
 
 def _losses(comparison: Comparison, side: Side) -> list[membership.Pair]:
-    """Return the loss attack's scores: a small loss speaks for membership."""
+    """Return the loss attack's scores: a small loss is evidence of membership."""
     return [(-f.loss, -u.loss) for f, u in comparison.pairs(side)]
 
 
@@ -328,7 +328,7 @@ def _batch_scores(batch: Evidence, side: Side, references: Sequence[Side]) -> me
         return lira.offline(lira.log_odds(pick(side(batch)).loss), outside, deviation=1.0)
 
     forget, never_seen = distances(lambda m: m.forget), distances(lambda m: m.audit)
-    # The never-seen rows show how far a model without the row strays from the references.
+    # Never-seen rows show how far a model without the row deviates from the references.
     deviation = float(np.std(never_seen)) or 1.0
     return forget / deviation, never_seen / deviation
 
@@ -348,7 +348,7 @@ def _attacked_reference(comparison: Comparison, k: int) -> Estimate:
 
 
 def _per_record(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return rows with their score before and after the update, those most like members first."""
+    """Return rows with their scores before and after the update, most member-like first."""
     after = np.concatenate([f for f, _ in _calibrated(comparison, unlearned)])
     before = np.concatenate([f for f, _ in _calibrated(comparison, control)])
     rows = np.concatenate([f.rows for f, _ in comparison.pairs(unlearned)])
@@ -359,14 +359,14 @@ def _per_record(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _retained_as_forgotten(model: ModelScores) -> ModelScores | None:
-    """Return scores with retained rows in the place of the forgotten ones; None without them."""
+    """Return scores with retained rows in place of the forgotten ones; None without them."""
     if model.retain is None:
         return None
     return ModelScores(forget=model.retain, audit=model.audit)
 
 
 def _band(values: Sequence[float]) -> list[float] | None:
-    """Return the smallest and the largest value; None where there are none."""
+    """Return the smallest and the largest value; None if there are none."""
     return [min(values), max(values)] if values else None
 
 

@@ -1,8 +1,8 @@
-"""A pass that earlier batches have earned is not the current batch's: what its own rows say to it.
+"""Correct a pool's outcomes by what the current batch's own rows show.
 
 Rows forgotten well dilute rows not forgotten at all, so a pool can pass although nothing was done
-for the batch under test. Its rows are therefore asked as well, where they are enough: whether alone
-they fail, and whether they show that they did not move.
+for the batch under test. Its own rows are therefore judged as well, if there are enough: whether
+they fail alone, and whether they show that the excess was not removed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def settle(
 ) -> list[Outcome]:
     """Return the pool's outcome of each gate, corrected by what the batch's own ``rows`` rows show.
 
-    What fails alone fails. A pass of the pool stands where the batch's own rows do not speak
-    against it, and says whose pass it is where they are fewer than ``criteria.least_rows``.
+    What fails alone fails. A pass of the pool stands unless the batch's own rows contradict it, and
+    its reason says that it is the pool's if they are fewer than ``criteria.least_rows``.
     """
     own = {question.gate: question for question in alone}
     outcomes = [question.answer(criteria) for question in pooled]
@@ -64,10 +64,10 @@ def _gates_that_stood_still(
 ) -> list[str]:
     """Return the gates on which this batch alone improves less than the pool requires.
 
-    The control's excess is taken from the pool; the current batch shows, by the paired difference
-    on its own rows, that less than ``criteria.removed`` of it went. For a model that is its control
-    that difference is zero without error, however few the rows and faint the memory. One such gate
-    speaks for all: a coarser metric that cannot tell must not pass on other batches' credit.
+    The control's excess is taken from the pool; by the paired difference on its own rows the batch
+    shows that less than ``criteria.removed`` of it was removed. For a model that equals its control
+    that difference is exactly zero, however few the rows. One such gate decides for all: a coarser
+    metric that cannot tell must not pass because of other batches.
     """
     found = []
     for question in pooled:
@@ -81,6 +81,6 @@ def _gates_that_stood_still(
 
 
 def _nothing_shown_gone(excess: Excess, criteria: Criteria) -> bool:
-    """Return whether the batch's control misses the target for certain, and no change is shown."""
+    """Return whether the batch's control surely misses the target and no change is shown."""
     there = excess.control.interval(criteria.miss_confidence)[0] > 0
     return there and excess.gone(criteria)[0] <= 0

@@ -1,4 +1,4 @@
-"""A finished verification in a form that can be stored, signed and read."""
+"""The result of a verification in a form that can be stored, signed and read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DOES_NOT_SHOW = (
     "a differential-privacy or indistinguishability bound: every figure is an estimate",
 )
 
-#: What must not be concluded besides where a class was to be forgotten.
+#: Further limitations of a verification of a forgotten class.
 CLASS_DOES_NOT_SHOW = (
     "that what was learned about the class is gone from the weights: a model that only keeps the"
     " class out of its answers satisfies the gates as well",
@@ -33,7 +33,7 @@ CLASS_DOES_NOT_SHOW = (
 
 @dataclass(frozen=True)
 class Verification:
-    """What was measured and what it comes to."""
+    """Measurements and verdict."""
 
     kind: Kind
     verdict: Verdict
@@ -41,7 +41,7 @@ class Verification:
     metrics: tuple[Metric, ...]
     #: Accuracy and loss of every model on every set, overall and per class.
     sets: Mapping[str, Any]
-    #: How many batches and rows the gates about removal looked at.
+    #: Numbers of batches and rows that the removal gates used.
     pooled: Mapping[str, Any]
     criteria: Criteria
     drift: Drift | None = None
@@ -58,7 +58,7 @@ class Verification:
         return next(m for m in self.metrics if m.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dicts, lists, words and finite numbers; None where there is no value."""
+        """Return JSON with finite numbers only; None if there is no value."""
         document = {
             "kind": self.kind,
             "verdict": str(self.verdict),

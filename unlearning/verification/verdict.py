@@ -1,11 +1,10 @@
-"""From measured values to an outcome per gate and one verdict.
+"""Outcomes of gates from measured values, and the verdict from the outcomes.
 
-A gate about removal compares a model's *excess*, its distance from what a model that never saw the
-rows would show. It may speak only where it can tell: either the updated model's interval lies
-outside the limits, or the do-nothing control misses the target for certain. A model that is shown
-to keep a limit which its control breaks has passed. Where the rows are too few to show that, the
-paired difference to the control decides: more than a share of the control's excess must be shown
-to be gone.
+A removal gate compares a model's *excess*, its distance from what a model that never saw the rows
+would show. It decides only if it can tell: either the updated model's interval lies outside the
+limits, or the control surely misses the target. A model that is shown to keep a limit which its
+control breaks has passed. If the rows are too few to show that, the paired difference to the
+control decides: more than a share of the control's excess must be shown to be removed.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Kind = Literal["records", "class"]
 
 
 class Verdict(StrEnum):
-    """What a verification comes to."""
+    """The result of a verification."""
 
     #: No gate failed and at least one gate about removal could tell and passed.
     PASSED = "passed"
@@ -36,19 +35,19 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one gate says, and why in words."""
+    """The outcome of one gate, with its reason in words."""
 
     gate: str
     concern: Concern
     outcome: Verdict
     reason: str
-    #: Who may read the reason, and the metric that it quotes, as the gate says.
+    #: Who may read the reason and the metric that it quotes; declared by the gate.
     disclosure: Disclosure = Disclosure.FEW_ROWS
     metric: str | None = None
 
 
 def overall(outcomes: Sequence[Outcome]) -> Verdict:
-    """Return failed if any gate failed, no power if no gate about removal passed, else passed."""
+    """Return failed if any gate failed, no power if no removal gate passed, else passed."""
     if any(o.outcome is Verdict.FAILED for o in outcomes):
         return Verdict.FAILED
     removal = [o for o in outcomes if o.concern == "removal"]
@@ -58,7 +57,7 @@ def overall(outcomes: Sequence[Outcome]) -> Verdict:
 
 
 def fact(gate: str, holds: bool, *, otherwise: str, reason: str) -> Outcome:
-    """Judge something that is known, not estimated."""
+    """Judge a fact, which is known and not estimated."""
     outcome = Verdict.PASSED if holds else Verdict.FAILED
     return Outcome(gate, "integrity", outcome, reason if holds else otherwise)
 
@@ -88,19 +87,19 @@ class Excess:
     what: str
     #: The target in words.
     target: str
-    #: False where falling short of the target is no fault.
+    #: False if falling short of the target is no fault.
     two_sided: bool = True
-    #: Trained on the retained rows alone: an excess then says something about the rows.
+    #: Trained on the retained rows alone: an excess is then a property of the rows.
     exact: bool = False
 
     def gone(self, criteria: Criteria) -> Interval:
-        """Return the interval of what the control had more, by the paired difference."""
+        """Return the interval of the control's additional excess, by the paired difference."""
         return self.control.minus(self.unlearned).interval(criteria.confidence)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a gate about removal asks; without an ``excess`` it cannot, and says why."""
+    """The question of a removal gate; without an ``excess`` it has no power, and says why."""
 
     gate: str
     excess: Excess | None
@@ -114,7 +113,7 @@ class Question:
 
 
 def removal(gate: str, excess: Excess, *, criteria: Criteria) -> Outcome:
-    """Judge whether the excess is gone, is not, or cannot be told."""
+    """Judge whether the excess is removed, is not, or cannot be told."""
     outcome, reason = _judge(excess, criteria)
     if excess.exact and outcome is Verdict.FAILED:
         outcome = Verdict.NO_POWER
@@ -154,11 +153,11 @@ def _judge(excess: Excess, criteria: Criteria) -> tuple[Verdict, str]:
 def _against_control(
     excess: Excess, criteria: Criteria, *, found: str, inside: bool
 ) -> tuple[Verdict, str]:
-    """Judge by the paired differences where the control misses the target for certain.
+    """Judge by the paired differences when the control surely misses the target.
 
-    Without any change what is left is the control's own excess times a constant, so a model that
-    is its control fails where its control can be told from the target; and it cannot lie within a
-    limit that its control breaks.
+    For an unchanged model the remainder is the control's own excess times a constant, so it fails
+    if its control can be told from the target, and it cannot lie within a limit that its control
+    breaks.
     """
     gone_low, gone_high = excess.gone(criteria)
     left = excess.unlearned.minus(excess.control, share=1 - criteria.removed)
@@ -179,7 +178,7 @@ def _against_control(
 
 
 def _may_be_on_target(excess: Excess, criteria: Criteria) -> bool:
-    """Return whether the value keeps the limit, or its interval holds the target."""
+    """Return whether the value keeps the limit, or its interval contains the target."""
     low, high = excess.unlearned.interval(criteria.confidence)
     value = excess.unlearned.value
     if excess.two_sided:

@@ -1,4 +1,4 @@
-"""Limits of the door, each with the right status."""
+"""Limits of the API, each with the right status."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Membership attacks calibrated row by row with models that never saw the rows.
+"""Membership attacks calibrated per row with models that never saw the rows.
 
-A hard row has a large loss under every model; what speaks for membership is a loss smaller than
-that of reference models. Carlini et al., "Membership inference attacks from first principles"
+A hard row has a large loss under every model; evidence of membership is a loss smaller than that of
+reference models. Carlini et al., "Membership inference attacks from first principles"
 (S&P 2022), sections V and VI; Zarifzadeh, Liu & Shokri, "Low-cost high-power membership inference
 attacks" (ICML 2024), section 3.
 """
@@ -12,16 +12,16 @@ import numpy as np
 
 from unlearning.verification.statistics.scores import Floats
 
-#: No loss is taken to be smaller: 1 - p and its logarithm stay finite at p = 1.
+#: Smaller losses are raised to this, so that 1 - p and its logarithm stay finite at p = 1.
 SMALLEST_LOSS = 1e-15
-#: No loss is taken to be larger, so that one hopeless row does not rule a mean.
+#: Larger losses are lowered to this, so that one row does not dominate a mean.
 LARGEST_LOSS = 1e3
 
 
 def log_odds(loss: Floats) -> Floats:
     """Return log(p / (1 - p)) of the label from the loss -log p, same shape.
 
-    Over models it is close to normally distributed.
+    Over models it is approximately normally distributed.
     """
     bounded = np.clip(loss, SMALLEST_LOSS, LARGEST_LOSS)
     return np.asarray(-bounded - np.log(-np.expm1(-bounded)))
@@ -49,8 +49,8 @@ def rmia(
 
     Pr_z[(p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ] where p(·) is the mean over the references. All are
     losses -log p: ``target`` (n,), ``references`` (models, n), ``population_*`` likewise with
-    (m,) and (models, m). Equality counts half: a population row that is scored too would else
-    dominate itself, which no other row can, and the AUC come out 1 / (2m) too small.
+    (m,) and (models, m). Equality counts half: a population row that is scored, too, would
+    otherwise dominate itself, which no other row can, and make the AUC 1 / (2m) too small.
     """
     ours = _log_ratio(target, references)
     theirs = np.sort(_log_ratio(population_target, population_references))

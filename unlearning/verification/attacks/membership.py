@@ -18,15 +18,15 @@ from unlearning.verification.statistics.estimates import (
 )
 from unlearning.verification.statistics.scores import Floats, Integers
 
-#: (scores of forget rows, scores of never-seen rows); a higher score speaks for membership.
+#: (scores of forget rows, scores of never-seen rows); a higher score is evidence of membership.
 Pair = tuple[Floats, Floats]
 #: (classes of all forget rows, in the order of the pairs; classes of the never-seen rows).
 Classes = tuple[Integers, Integers]
 
-#: Variance of a uniform standing: that of a row among others like it.
+#: Variance of a uniformly distributed rank: that of a row among others like it.
 UNIFORM_VARIANCE = 1 / 12
 
-#: Sums of weights that should be equal differ by less.
+#: Sums of weights that should be equal differ by less than this.
 ROUNDING = 1e-9
 
 
@@ -38,7 +38,7 @@ def auc(
     Each pair holds (n_b,) and (n_u,) float64 scores of one batch; never-seen rows are the same in
     every pair and weighted by ``weights`` (n_u,). The rows' contributions are DeLong's structural
     components V10 and V01. The floor is the standard error without any signal,
-    sqrt((n_f + n_u + 1) / (12 n_f n_u)), so that three rows that agree do not pass for certainty.
+    sqrt((n_f + n_u + 1) / (12 n_f n_u)), so that three rows that agree are not taken for certainty.
 
     ``classes`` belong to weights that match the never-seen rows to the forget rows' classes: the
     components are then centred, and the floor taken, within the classes.
@@ -76,7 +76,7 @@ def true_positive_rate(
     """
     w = _weights(pairs, weights)
     n_f = sum(len(f) for f, _ in pairs)
-    # A row lies above the threshold when the never-seen rows at or above it weigh at most `at`.
+    # A row is above the threshold if the never-seen rows at or above it have at most weight `at`.
     weight = np.concatenate([1 - _placements(f, u, w).below for f, u in pairs])
     hits = (weight <= at + ROUNDING).astype(np.float64)
     alarms = np.sum([_alarms(u, w, at) * (len(f) / n_f) for f, u in pairs], axis=0)
@@ -104,8 +104,8 @@ def _error_without_signal(never_seen: Floats, weights: Floats, classes: Classes)
     """Return the standard error of the AUC if forget rows were never-seen rows of their classes.
 
     sqrt(sum_g W_g² s_g² (1/n_g + 1/m_g)) over classes g with n_g forget and m_g never-seen rows,
-    s_g² being the variance of the never-seen rows' standing among all never-seen rows. Without
-    classes s² is 1/12, up to the correction for small samples. The first batch's scores stand for
+    s_g² being the variance of the never-seen rows' ranks among all never-seen rows. Without
+    classes s² is 1/12, up to the correction for small samples. The first batch's scores represent
     all: versions of one anchor rank never-seen rows much alike.
     """
     forget, own = classes
@@ -119,7 +119,7 @@ def _error_without_signal(never_seen: Floats, weights: Floats, classes: Classes)
 
 @dataclass(frozen=True)
 class _Placements:
-    """Where the rows of one batch stand among those of the other kind."""
+    """Ranks of the rows of one batch among those of the other kind."""
 
     #: Weight of the never-seen rows below, and at or below, each forget row, (n_b,).
     below: Floats
@@ -129,7 +129,7 @@ class _Placements:
 
 
 def _placements(forget: Floats, never_seen: Floats, weights: Floats) -> _Placements:
-    """Sort the forget rows only: many small batches against many never-seen rows stay cheap."""
+    """Sort only the forget rows, which is cheap for many small batches and many never-seen rows."""
     n = len(forget)
     order = np.argsort(forget)
     ranked = forget[order]
@@ -144,7 +144,7 @@ def _placements(forget: Floats, never_seen: Floats, weights: Floats) -> _Placeme
 def _alarms(never_seen: Floats, weights: Floats, at: float) -> Floats:
     """Return 1 for never-seen rows where those at or above weigh at most ``at``, else 0, (n_u,)."""
     n = len(never_seen)
-    # No more rows than this can weigh so little together, so the others need no sorting.
+    # No more rows than this can have so little total weight, so the others need no sorting.
     most = min(n, int((at + ROUNDING) / weights.min()) + 1)
     top = np.argpartition(-never_seen, most - 1)[:most]
     top = top[np.argsort(-never_seen[top])]

@@ -1,4 +1,4 @@
-"""Relearn time: rows that left traces are learned again faster than rows never seen."""
+"""Relearn time: rows that left traces are relearned faster than rows never seen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unlearning.core.examples import Examples
 
 @dataclass(frozen=True)
 class Options:
-    """How the rows are learned again."""
+    """Settings of relearning."""
 
     learning_rate: Annotated[float, Gt(0)] = 1e-3
     #: Give up after this many steps.
@@ -28,11 +28,11 @@ class Options:
 
 @dataclass(frozen=True)
 class RelearnTime:
-    """Steps until the mean loss falls to the base version's forget loss; None when it never did."""
+    """Steps until the mean loss falls to the base version's forget loss; None if it never does."""
 
     forget_steps: int | None
     never_seen_steps: int | None
-    #: Rows learned on either side, the same number of each class.
+    #: Rows relearned on either side, the same number of each class.
     rows: int = 0
     #: The same for the base version, which still holds the rows, and models trained without them.
     control: RelearnTime | None = None
@@ -40,7 +40,7 @@ class RelearnTime:
 
     @property
     def ratio(self) -> float | None:
-        """About 1 when the forgotten rows are learned as slowly as rows never seen."""
+        """Return the ratio of both times; about 1 if forgotten rows are like rows never seen."""
         if self.forget_steps is None or self.never_seen_steps is None:
             return None
         return (self.forget_steps + 1) / (self.never_seen_steps + 1)
@@ -56,11 +56,11 @@ def measure(
     options: Options | None = None,
     generator: torch.Generator,
 ) -> RelearnTime:
-    """Learn each set on its own from ``model`` until its mean loss is at most the base's.
+    """Train each set on its own from ``model`` until its mean loss is at most the base's.
 
     The target is the mean loss of ``control``, the base version, on the forget rows that are
-    learned. Fewer rows are learned in fewer steps whatever was seen of them, so both sides have
-    the same number of each class: what the scarcer side has. No model is changed.
+    relearned. Fewer rows are learned in fewer steps, independent of what was seen, so both sides
+    have the same number of rows of each class: that of the smaller side. No model is changed.
     """
     options = options or Options()
     sampled = forget.sample(options.rows, generator=generator)
@@ -81,7 +81,7 @@ def measure(
 
 @torch.no_grad()
 def _mean_loss(model: nn.Module, examples: Examples) -> float:
-    """Return the mean loss as the steps compute it, so that the base version is there at step 0."""
+    """Return the mean loss as the steps compute it, so that the base version needs 0 steps."""
     if len(examples) == 0:
         return 0.0
     learner = copy.deepcopy(model).eval()
@@ -91,7 +91,7 @@ def _mean_loss(model: nn.Module, examples: Examples) -> float:
 
 
 def _steps(model: nn.Module, examples: Examples, target: float, options: Options) -> int | None:
-    """Count full-batch Adam steps to the target, in eval mode; None where it is not reached."""
+    """Count full-batch Adam steps to the target, in eval mode; None if it is not reached."""
     if len(examples) == 0:
         return None
     learner = copy.deepcopy(model).eval()

@@ -1,11 +1,11 @@
 """Every file beside this one is a gate; the file's name is the gate's name.
 
-A gate file defines ``GATE``, an ``IntegrityGate``, a ``UtilityGate`` or a ``RemovalGate``. It says
-what the gate asks, which figure it judges by which limits, what it needs to be asked at all, and
-who may read what it found; nobody else knows a gate by its name.
+A gate file defines ``GATE``, an ``IntegrityGate``, a ``UtilityGate`` or a ``RemovalGate``. It
+declares the gate's question, the figure and the limits by which it is judged, what it needs, and
+who may read the result; no other code refers to a gate by name.
 
 A package of your own adds a gate by declaring an entry point in the group ``unlearning.gates``
-whose value is such a module. From then on every verification on that worker asks it.
+whose value is such a module. From then on every verification on that worker includes it.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ GROUP = "unlearning.gates"
 
 
 def names() -> list[str]:
-    """Return the names of the gates that are installed, in alphabetical order."""
+    """Return the names of the installed gates, in alphabetical order."""
     return sorted({*_ours(), *_others()})
 
 
 def get(name: str) -> Gate:
-    """Return the gate called ``name``; raise ``UnknownName`` with the names that there are."""
-    # Our own files come first: an installed package may add a name, never replace one.
+    """Return the gate called ``name``; raise ``UnknownName`` with the names that exist."""
+    # Our own files take precedence: an installed package may add a name, never replace one.
     if name in _ours():
         module: Any = importlib.import_module(f"{__name__}.{name}")
     elif name in (others := _others()):
@@ -74,10 +74,10 @@ def get(name: str) -> Gate:
 
 @functools.cache
 def installed() -> tuple[Gate, ...]:
-    """Return every gate, by name; raise ``WrongOptions`` where two disagree on a name they share.
+    """Return every gate, by name; raise ``WrongOptions`` if two conflict.
 
     Gates may share a limit. A metric belongs to one gate, whose disclosure decides who reads it.
-    Looked up once in a process: reading what is installed takes tens of milliseconds.
+    Cached per process: reading what is installed takes tens of milliseconds.
     """
     found = tuple(get(name) for name in names())
     judged = [gate.metric for gate in found if gate.metric is not None]

@@ -1,4 +1,4 @@
-"""What a gate says of itself, and what it is given to look at."""
+"""The interface of a gate: its declaration, and the subject that it examines."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ NO_ROWS_ALIKE = "no forgotten row has never-seen rows of its class to be compare
 
 
 class Need(StrEnum):
-    """What there must be, for a gate to be asked at all."""
+    """What must exist for a gate to be included."""
 
-    #: Records are forgotten, and not a class.
+    #: Records, and not a class, are forgotten.
     RECORDS = "records"
     #: A class is forgotten.
     CLASS = "class"
@@ -41,26 +41,26 @@ class Need(StrEnum):
 
 
 class Direction(StrEnum):
-    """On which side of its target a figure is at fault."""
+    """On which side of its target a figure fails."""
 
     #: Above the limit.
     AT_MOST = "at_most"
     #: Farther from the target than the limit, on either side.
     WITHIN = "within"
-    #: There is no figure: something holds or does not.
+    #: There is no figure, only a fact.
     HOLDS = "holds"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The batch under test, as a gate may look at it."""
+    """The batch under test, as a gate sees it."""
 
     kind: Kind
     #: Scores of the updated model, its control and the references, of this batch alone.
     evidence: Evidence
-    #: Forget rows, pooled with those of earlier batches, beside never-seen rows of their classes.
+    #: Forget rows, pooled with those of earlier batches, with never-seen rows of their classes.
     comparison: Comparison
-    #: The anchor's scores on its never-seen rows; None where they are not known.
+    #: The anchor's scores on its never-seen rows; None if they are not known.
     anchor_audit: Scores | None = None
     #: The weights differ from the control's.
     changed: bool = True
@@ -69,14 +69,14 @@ class Subject:
 
     @property
     def judged(self) -> Booleans:
-        """Mask (n_u,) of the never-seen rows that utility is judged on: not a forgotten class."""
+        """Return which never-seen rows judge utility, (n_u,) bool: none of a forgotten class."""
         audit, forget = self.evidence.unlearned.audit, self.evidence.unlearned.forget
         if self.kind == "class":
             return ~np.isin(audit.label, np.unique(forget.label))
         return np.ones(len(audit), dtype=np.bool_)
 
     def missing(self, needs: frozenset[Need]) -> frozenset[Need]:
-        """Return those of ``needs`` that are not there."""
+        """Return those of ``needs`` that are missing."""
         scored = (self.evidence.unlearned.retain, self.evidence.control.retain)
         there = {
             Need.RECORDS: self.kind == "records",
@@ -90,7 +90,7 @@ class Subject:
         return frozenset(need for need in needs if not there[need])
 
     def narrowed(self, needs: frozenset[Need]) -> Subject | None:
-        """Return the subject with what a gate of these needs may look at; None if it lacks some.
+        """Return the subject that a gate with these needs may see; None if it lacks some.
 
         Of pooled batches, a gate that needs references sees those that have some.
         """
@@ -104,16 +104,16 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate(ABC):
-    """One condition of a promotion: what it asks, of which figure, and who may read the answer."""
+    """One condition of a promotion: its question, its figure, and who may read the answer."""
 
     concern: ClassVar[Concern]
 
     name: str
-    #: One sentence that the gate answers.
+    #: The question, in one sentence.
     question: str
     #: Limits that a policy may set; a gate about a fact has none.
     limits: tuple[Limit, ...] = ()
-    #: Name of the metric that it judges; None where it judges a fact.
+    #: Name of the metric that it judges; None if it judges a fact.
     metric: str | None = None
     needs: frozenset[Need] = frozenset()
     direction: Direction = Direction.HOLDS
@@ -122,10 +122,10 @@ class Gate(ABC):
 
     @abstractmethod
     def measured(self, subject: Subject) -> Metric | None:
-        """Return the figure that the gate judges; None where there is nothing to judge."""
+        """Return the figure that the gate judges; None if there is nothing to judge."""
 
     def _checked(self, metric: Metric | None) -> Metric | None:
-        """Return the metric with the gate's disclosure; raise ``WrongOptions`` on another name."""
+        """Return the metric with the gate's disclosure; raise ``WrongOptions`` for another name."""
         if metric is None:
             return None
         if metric.name != self.metric:
@@ -137,12 +137,12 @@ class Gate(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class IntegrityGate(Gate):
-    """Judge something that is known, not estimated."""
+    """A gate about a fact, which is known and not estimated."""
 
     concern: ClassVar[Concern] = "integrity"
 
     holds: Callable[[Subject], bool]
-    #: Why, where it holds and where it does not.
+    #: The reasons if the fact holds, and if it does not.
     reason: str
     otherwise: str
     disclosure: Disclosure = Disclosure.PUBLIC
@@ -152,7 +152,7 @@ class IntegrityGate(Gate):
         return None
 
     def outcome(self, subject: Subject) -> Outcome:
-        """Return passed where the fact holds, else failed."""
+        """Return passed if the fact holds, else failed."""
         return verdict.fact(
             self.name, self.holds(subject), reason=self.reason, otherwise=self.otherwise
         )
@@ -160,34 +160,34 @@ class IntegrityGate(Gate):
 
 @dataclass(frozen=True, kw_only=True)
 class UtilityGate(Gate):
-    """A gate about accuracy lost, judged by the first of its limits."""
+    """A gate about lost accuracy, judged by the first of its limits."""
 
     concern: ClassVar[Concern] = "utility"
 
     #: Accuracy lost on the same rows, a share.
     measure: Callable[[Subject], Metric | None]
     direction: Direction = Direction.AT_MOST
-    #: Set of rows on which a version trained anew is compared with the live one by this limit.
+    #: Set of rows on which a retrained version is compared with the live one by this limit.
     compares: str | None = None
 
     def measured(self, subject: Subject) -> Metric | None:
-        """Return the accuracy lost; None where there are no rows to measure it on."""
+        """Return the accuracy lost; None if there are no rows to measure it on."""
         return self._checked(self.measure(subject))
 
     def outcome(self, metric: Metric, criteria: Criteria) -> Outcome:
-        """Return passed or failed where the interval of the loss lies on one side of the limit."""
+        """Return passed or failed if the interval of the loss lies on one side of the limit."""
         limit = criteria.limit(self.limits[0])
         return verdict.utility(self.name, metric.unlearned, limit=limit, criteria=criteria)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalGate(Gate):
-    """A gate about traces of the forgotten rows, judged by what is left of the control's excess."""
+    """A gate about traces of forgotten rows, judged by what remains of the control's excess."""
 
     concern: ClassVar[Concern] = "removal"
 
     measure: Callable[[Subject], Metric | None]
-    #: The excess of both models over the target; or why this metric can say nothing of it.
+    #: The excess of both models over the target; or why this metric cannot tell.
     excess: Callable[[Metric, Criteria], Excess | str]
 
     def measured(self, subject: Subject) -> Metric | None:
@@ -203,7 +203,7 @@ class RemovalGate(Gate):
         return Question(self.name, replace(found, two_sided=two_sided, exact=exact))
 
     def unanswerable(self) -> Question:
-        """Return the question where no never-seen row is of a forgotten row's class."""
+        """Return the question when no never-seen row has a forgotten row's class."""
         return Question(self.name, None, NO_ROWS_ALIKE)
 
 
@@ -228,7 +228,7 @@ def excess_over(
 def excess_over_references(
     metric: Metric, target: float, *, limit: float, what: str, words: str = ""
 ) -> Excess:
-    """Return the distance from the references' mean where there is one, else from ``target``."""
+    """Return the distance from the references' mean if there is one, else from ``target``."""
     reference = metric.reference
     if reference is None:
         return excess_over(metric, target, limit=limit, what=what, words=words)
@@ -244,7 +244,7 @@ def excess_over_references(
 
 
 def audited(subject: Subject, model: ModelScores) -> Scores:
-    """Return a model's scores on the never-seen rows that utility is judged on."""
+    """Return a model's scores on the never-seen rows that judge utility."""
     return model.audit.take(subject.judged)
 
 

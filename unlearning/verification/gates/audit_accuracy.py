@@ -12,7 +12,7 @@ METRIC = "audit_accuracy_drop"
 
 
 def measure(subject: Subject) -> Metric | None:
-    """Return the accuracy lost on never-seen rows; None where there are none."""
+    """Return the accuracy lost on never-seen rows; None if there are none."""
     evidence = subject.evidence
     before = audited(subject, evidence.control)
     return measures.accuracy_drop(
@@ -36,7 +36,7 @@ GATE = UtilityGate(
         ),
     ),
     metric=METRIC,
-    # No other table has this pair of versions: there is nothing to subtract it from.
+    # No other table has this pair of versions, so there is nothing to subtract it from.
     disclosure=Disclosure.PUBLIC,
     measure=measure,
     compares="audit",

@@ -13,8 +13,8 @@ from unlearning.verification.verdict import Excess
 def excess(metric: Metric, criteria: Criteria) -> Excess:
     """Return the distance of the AUC from .5.
 
-    A model without the rows shows .5 here whatever the rows: the references took their difficulty
-    out, so no reference is subtracted once more.
+    A model without the rows shows .5 whatever the rows are, because the references account for
+    their difficulty; so the references' AUC is not subtracted as well.
     """
     what = "the calibrated membership AUC"
     return excess_over(metric, 0.5, limit=criteria.limit(LIMIT), what=what)

@@ -40,7 +40,7 @@ GATE = UtilityGate(
     ),
     metric=METRIC,
     needs=frozenset({Need.RETAINED_ROWS}),
-    # No other table has this pair of versions: there is nothing to subtract it from.
+    # No other table has this pair of versions, so there is nothing to subtract it from.
     disclosure=Disclosure.PUBLIC,
     measure=measure,
     compares="retain",

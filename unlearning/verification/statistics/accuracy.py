@@ -57,8 +57,8 @@ def drop(before: Scores, after: Scores) -> Estimate:
     """Return the accuracy lost from ``before`` to ``after`` on the same rows, a share.
 
     The paired standard error of McNemar's table with half a row added to each of its four cells
-    (Agresti & Min, Statistics in Medicine 24, 2005), so that two models which never disagree are
-    not compared with certainty.
+    (Agresti & Min, Statistics in Medicine 24, 2005), so that two models which never disagree still
+    have an error.
     """
     n = len(before)
     lost = float(np.sum(before.correct & ~after.correct)) + 0.5

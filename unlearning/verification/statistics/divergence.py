@@ -1,4 +1,4 @@
-"""How differently two models answer."""
+"""The divergence of two models' predictions."""
 
 from __future__ import annotations
 

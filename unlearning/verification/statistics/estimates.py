@@ -1,9 +1,9 @@
-"""An estimate over forget and never-seen rows that remembers what each row contributed.
+"""Estimates over forget and never-seen rows that keep the contribution of each row.
 
-Two estimates on the same rows subtract row by row, so a difference between two models is judged by
-its own paired standard error, in which the luck of the drawn rows cancels. For the Mann-Whitney
-AUC this is DeLong's method (DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988); for an accuracy
-on one set it is McNemar's.
+Two estimates on the same rows are subtracted row by row, so a difference between two models has a
+paired standard error, in which the sampling of the rows cancels. For the Mann-Whitney AUC this is
+DeLong's method (DeLong, DeLong & Clarke-Pearson, Biometrics 44, 1988); for an accuracy on one set
+it is McNemar's.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Estimate:
 
     ``forget`` (n_f,) and ``never_seen`` (n_u,) float64 are scaled so that the sum of their squares
     is the sampling variance. ``floor`` is the smallest standard error that the number of rows
-    allows: a handful of rows that happen to agree are no certainty. ``paired_floor`` is that of a
-    difference between two models on these rows. ``bounds`` are the values the quantity can take.
+    allows: a few rows that agree are not certainty. ``paired_floor`` is that of a difference
+    between two models on these rows. ``bounds`` are the values the quantity can take.
     """
 
     value: float
@@ -37,12 +37,12 @@ class Estimate:
 
     @property
     def standard_error(self) -> float:
-        """Square root of the sampling variance, at least ``floor``."""
+        """Return the square root of the sampling variance, at least ``floor``."""
         variance = np.sum(self.forget**2) + np.sum(self.never_seen**2)
         return max(float(np.sqrt(variance)), self.floor)
 
     def interval(self, confidence: float) -> Interval:
-        """Return the two-sided normal interval, cut to the possible values."""
+        """Return the two-sided normal interval, clipped to the possible values."""
         reach = NormalDist().inv_cdf(0.5 + confidence / 2) * self.standard_error
         low, high = self.bounds
         return max(low, self.value - reach), min(high, self.value + reach)
@@ -67,7 +67,7 @@ class Estimate:
 def average(estimates: list[Estimate]) -> Estimate:
     """Return the mean of estimates over the same rows.
 
-    More models bring no more rows, so floors stay.
+    More models do not add rows, so floors stay.
     """
     return Estimate(
         value=float(np.mean([e.value for e in estimates])),
@@ -93,10 +93,10 @@ def contributions(
     replaced by the effective number of rows 1 / sum(w²).
 
     With ``groups`` (n,) every row is centred on its own group, sum_g W_g² s_g² / n_g: the variance
-    of a stratified mean (Cochran, Sampling Techniques, 1977, section 5.3). It is the right one
-    where the shares W_g of the groups are given and not drawn, as those of the classes are when
-    never-seen rows are matched to the forget rows: that one class is harder than another is then
-    no noise. Rows of one group have equal weights. See ``strata`` for groups of one row.
+    of a stratified mean (Cochran, Sampling Techniques, 1977, section 5.3). It applies if the shares
+    W_g of the groups are given and not drawn, as those of the classes are when never-seen rows are
+    matched to the forget rows: differences between classes are then no noise. Rows of one group
+    have equal weights. See ``strata`` for groups of one row.
     """
     if len(values) == 0:
         return np.zeros(0)
@@ -113,9 +113,9 @@ def contributions(
 def strata(groups: Integers) -> Integers:
     """Return groups (n,) numbered from zero; those of one row are joined with others.
 
-    A group of one shows no variance of its own, so all such groups count as one together, and a
-    lone one joins the smallest other group (collapsed strata: Cochran, section 5A.12). Differences
-    between the joined classes then count as noise: the interval errs on the wide side.
+    A group of one shows no variance of its own, so all such groups are joined, and a single one
+    joins the smallest other group (collapsed strata: Cochran, section 5A.12). Differences between
+    the joined classes then count as noise, which makes the interval wider.
     """
     _, number, count = np.unique(groups, return_inverse=True, return_counts=True)
     alone = np.flatnonzero(count == 1)
@@ -141,7 +141,7 @@ def proportion_floor(
     """Return the standard error of a proportion with two hits and misses added (Agresti & Coull).
 
     Keeps the interval of 0 or of all hits from having no width. ``hits`` (n,) are 0 or 1, or shares
-    of several models' hits. With ``groups`` the four rows are shared out over the groups and the
+    of several models' hits. With ``groups`` the four rows are distributed over the groups and the
     variance is that within them.
     """
     w = np.full(len(hits), 1 / len(hits)) if weights is None else weights
@@ -175,5 +175,5 @@ def _group_means(values: Floats, groups: Integers) -> Floats:
 
 
 def effective_rows(weights: Floats) -> float:
-    """Return 1 / sum(w²): how many equally weighted rows tell as much."""
+    """Return 1 / sum(w²), the number of equally weighted rows with the same variance."""
     return float(1 / np.sum(weights**2))

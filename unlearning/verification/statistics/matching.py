@@ -16,7 +16,7 @@ Side = Callable[["Evidence"], ModelScores]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Scores of one batch: the updated model, its do-nothing control and the references.
+    """Scores of one batch: the updated model, its unchanged control and the references.
 
     The control is the version that the batch started from; a reference is a model trained without
     the forget rows. All were scored on the same rows.
@@ -38,7 +38,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Batches whose forget rows have never-seen rows of their class, and those rows' weights.
+    """Batches whose forget rows have never-seen rows of their class, with those rows' weights.
 
     ``weights`` (n_u,) float64 sum to one and give the never-seen rows the class mix of the pooled
     forget rows. Every forget row is compared within its own batch, with the scores that the same
@@ -52,27 +52,27 @@ class Comparison:
 
     @property
     def forget_rows(self) -> int:
-        """Number of forget rows, over all batches."""
+        """Return the number of forget rows, over all batches."""
         return sum(len(b.unlearned.forget) for b in self.batches)
 
     @property
     def never_seen_rows(self) -> int:
-        """Number of never-seen rows that they are compared with."""
+        """Return the number of never-seen rows that they are compared with."""
         return len(self.weights)
 
     def with_references(self) -> Comparison | None:
-        """Return the batches that have references, matched by themselves; None if none has."""
+        """Return the batches that have references, matched on their own; None if none has."""
         known = [b for b in self.batches if b.references]
         return match(known) if known else None
 
     @property
     def references(self) -> int:
-        """References that every batch has: the fewest that one has."""
+        """Return the number of references that every batch has."""
         return min((len(b.references) for b in self.batches), default=0)
 
     @property
     def classes(self) -> tuple[Integers, Integers]:
-        """Labels of all forget rows, batch after batch, and of the never-seen rows."""
+        """Return the labels of all forget rows, batch after batch, and of the never-seen rows."""
         own = [b.unlearned.forget.label for b in self.batches]
         return np.concatenate(own), self.batches[0].unlearned.audit.label
 
@@ -82,7 +82,7 @@ class Comparison:
 
 
 def match(batches: Sequence[Evidence]) -> Comparison:
-    """Align the batches on their common never-seen rows and weight these to the forget classes."""
+    """Align the batches on their common never-seen rows; weight these to the forget classes."""
     common = reduce(_common, [b.unlearned.audit.rows for b in batches])
     first = batches[0].unlearned.audit
     label = first.label[_positions(first.rows, common)]

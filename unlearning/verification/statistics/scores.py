@@ -1,7 +1,7 @@
-"""What one model says about the rows of one set: all that verification ever looks at.
+"""Scores of one model on the rows of one set: the only input of a verification.
 
-Scores are small and hold no features, so those of the base version can be cached and those of
-earlier batches kept after their raw rows are overwritten.
+Scores are small and contain no features, so those of the base version can be cached and those of
+earlier batches kept after their raw rows are erased.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-#: Stands for a loss that is not a number or infinite: worse than any finite loss, yet comparable.
+#: In place of a loss that is NaN or infinite: worse than any finite loss, yet comparable.
 WORST_LOSS = 1e30
 
 
@@ -47,7 +47,7 @@ class Scores:
 
     @property
     def finite(self) -> bool:
-        """Whether the model gave a finite loss for every row."""
+        """Return whether the model gave a finite loss for every row."""
         return bool(np.all(self.loss < WORST_LOSS))
 
     def take(self, positions: NDArray[np.int64] | NDArray[np.bool_]) -> Scores:
@@ -68,7 +68,7 @@ class Scores:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Scores:
-        """Return the scores that ``to_arrays`` gave arrays of."""
+        """Return the scores from which ``to_arrays`` made these arrays."""
         kept = arrays.get("probabilities")
         return cls(
             loss=np.asarray(arrays["loss"], dtype=np.float64),
@@ -86,7 +86,7 @@ class ModelScores:
     ``forget`` holds rows that the model's chain was trained on and that are to be forgotten (rows
     of another split were never learned and do not belong here); ``audit`` holds never-seen rows,
     which alone judge removal; ``retain`` a sample of the rows still allowed; ``calibration`` the
-    rows that set step lengths: they are described and never judge.
+    validation rows, which set step lengths and never judge.
     """
 
     forget: Scores
@@ -95,7 +95,7 @@ class ModelScores:
     calibration: Scores | None = None
 
     def sets(self) -> dict[str, Scores]:
-        """Return the sets that are there, by name."""
+        """Return the sets that are not empty, by name."""
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: scores for name, scores in named.items() if scores is not None}
 
@@ -109,7 +109,7 @@ class ModelScores:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> ModelScores:
-        """Return the scores that ``to_arrays`` gave arrays of."""
+        """Return the scores from which ``to_arrays`` made these arrays."""
         grouped: dict[str, dict[str, NDArray[np.generic]]] = {}
         for key, array in arrays.items():
             name, _, field = key.partition(".")
@@ -125,11 +125,11 @@ def score(
     rows: Integers | None = None,
     keep_probabilities: bool = False,
 ) -> Scores:
-    """Score ``model`` in eval mode on ``examples``; the model is left as it was.
+    """Score ``model`` in eval mode on ``examples``; the model is not changed.
 
-    Losses are taken in float64, where a confident row keeps a positive loss instead of the 0.0 or
+    Losses are computed in float64, where a confident row has a positive loss instead of the 0.0 or
     -0.0 of float32. ``rows`` names the rows; by default they are the positions in the examples'
-    storage, which fits sets that are views of one dataset.
+    storage, which suits sets that are views of one dataset.
     """
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-# Every target makes the environment it needs; the second time that costs nothing.
+# Every target installs the environment that it needs; later runs reuse it.
 # pip's own variables (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) choose where packages come from.
 
 PYTHON ?= python3
@@ -19,33 +19,33 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 	bench-deletion bench-service bench-growth bench-memorised bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
-help: ## Say what each target does
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  OPTIONS='...' is handed on to the command behind demo, test, faults and bench-*;"
+	@echo "  OPTIONS='...' is passed to the command of demo, test, faults and bench-*;"
 	@echo "  PYTHON=... names the interpreter that makes .venv (3.11 or newer)."
 
-demo: $(INSTALLED) ## Run the whole main job on real data, print what was measured (under a minute)
+demo: $(INSTALLED) ## Train, forget over HTTP and verify on real data; print the results (about a minute)
 	$(BIN)/unlearn demo $(OPTIONS)
 
 serve: $(INSTALLED) ## Start API, worker and beat on this machine; state is kept in ./state (HOST=, PORT=)
 	$(BIN)/unlearn serve --host $(HOST) --port $(PORT) $(OPTIONS)
 
-test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used where they answer
+test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used if they answer
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" $(OPTIONS)
 
-# The last digits of float32 differ between processors. Tests hold under any of them.
-test-rounding: $(INSTALLED) ## Run the tests of the mathematics as processors without AVX and with AVX2 round
+# The last digits of float32 differ between processors; the tests must pass with any of them.
+test-rounding: $(INSTALLED) ## Run the tests of the algorithms with the rounding of CPUs without AVX and with AVX2
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m "not slow" tests/unlearning $(OPTIONS)
 	ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m "not slow" tests/unlearning $(OPTIONS)
 
-check: lint types imports test ## What CI runs: lint, format, types, import rules, tests
+check: lint types imports test ## Run what CI runs: lint, format, types, import rules, tests
 
 lint: $(INSTALLED) ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(INSTALLED) ## Put style and format right
+format: $(INSTALLED) ## Correct style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -55,41 +55,41 @@ types: $(INSTALLED) ## Check the types (mypy, strict)
 imports: $(INSTALLED) ## Check which package may import which
 	$(BIN)/lint-imports
 
-test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, and the faults below in short (some minutes)
+test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, and a short fault run (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py \
 		tests/workers/jobs tests/workers/embedded $(OPTIONS)
 
-bucket-check: $(INSTALLED) ## Run the demo, and faults, on buckets of an S3 server that it starts itself (two minutes)
+bucket-check: $(INSTALLED) ## Run the demo and a fault run on an S3 server that is started for it (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py tests/faults/test_bucket.py $(OPTIONS)
 
-mutants: $(INSTALLED) ## Change the program in 200 small ways and see whether a test notices each (an hour or more)
+mutants: $(INSTALLED) ## Make 200 small changes of the program, one at a time, and list those that no test notices (an hour or more)
 	nice $(BIN)/python -m tests.mutants $(OPTIONS)
 
-faults: $(INSTALLED) ## Break things on purpose for some minutes and check that nothing is lost (SEED=)
+faults: $(INSTALLED) ## Inject faults for some minutes and check that no request is lost (SEED=)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(OPTIONS)
 
-bench-deletion: $(BENCHMARKS) ## Measure the update against retraining, on CIFAR-10
+bench-deletion: $(BENCHMARKS) ## Compare the update with retraining, on CIFAR-10
 	$(BIN)/python -m benchmarks.deletion $(OPTIONS)
 
 bench-service: $(BENCHMARKS) ## Measure seconds from request to promotion, and requests per second
 	$(BIN)/python -m benchmarks.service $(OPTIONS)
 
-bench-growth: $(BENCHMARKS) ## Count what a deletion costs by what there is already (OPTIONS=--quick: minutes)
+bench-growth: $(BENCHMARKS) ## Count how the cost of a deletion grows with data and history (OPTIONS=--quick: minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth $(OPTIONS)
 
-bench-memorised: $(BENCHMARKS) ## Measure forgetting what a network knows by heart (OPTIONS=--quick: minutes)
+bench-memorised: $(BENCHMARKS) ## Measure forgetting of memorised rows (OPTIONS=--quick: minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memorised $(OPTIONS)
 
-bench-methods: $(BENCHMARKS) ## Measure every method against retraining, with plots (OPTIONS=--quick: minutes)
+bench-methods: $(BENCHMARKS) ## Compare every method with retraining, with plots (OPTIONS=--quick: minutes)
 	$(BIN)/python -m benchmarks.methods $(OPTIONS)
 
-gpu-check: $(BENCHMARKS) ## Check results and speed on a graphics card (OPTIONS='--device cpu --tiny': on a processor)
+gpu-check: $(BENCHMARKS) ## Check results and speed on a GPU (OPTIONS='--device cpu --tiny': on a CPU)
 	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
 
-compose-check: $(INSTALLED) ## Prove the compose deployment from a clean start (COMPOSE='docker compose')
+compose-check: $(INSTALLED) ## Check the compose deployment from a clean start (COMPOSE='docker compose')
 	$(BIN)/python -m tests.deployment.prove --compose "$(COMPOSE)" $(OPTIONS)
 
-compose-bucket-check: $(INSTALLED) ## The same with the store in a bucket, and two workers (OPTIONS='--store moto': no MinIO image)
+compose-bucket-check: $(INSTALLED) ## Check it with the store in a bucket and two workers (OPTIONS='--store moto': without MinIO's image)
 	$(BIN)/python -m tests.deployment.prove --compose "$(COMPOSE)" --store minio $(OPTIONS)
 
 clean: ## Remove the environment and every cache; ./state stays
@@ -102,7 +102,7 @@ clean: ## Remove the environment and every cache; ./state stays
 			"Name one: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
-# setuptools first and no build isolation: what builds the package is pinned too.
+# setuptools first and no build isolation, so that the build dependencies are pinned, too.
 $(INSTALLED): pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing into .venv (the first time takes some minutes) ..."
 	@$(PIP_INSTALL) setuptools

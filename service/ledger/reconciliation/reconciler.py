@@ -4,7 +4,7 @@ Every change of the ledger should keep the guarantees of completed requests; thi
 the tables (``findings``) independently of the code that changed them. It reads the audit chain from
 where it stopped and checks what the new lines touch, so it costs nothing while nothing happens.
 Changes without a line in the chain, such as a row changed by hand, are found by the *full check*
-(``steps``): once a day, in small steps, it covers every published version and every completed
+(``prove_more``): once a day, in small steps, it covers every published version and every completed
 request. A violation is repaired by opening the missing work: the request is processed again.
 """
 
@@ -182,7 +182,7 @@ def repair(
 ) -> list[Finding]:
     """Open the missing work; return the findings that were still true once everything was locked.
 
-    A version that is not live is withdrawn. Otherwise the request is processed again: the model
+    A version that is not live is retired. Otherwise the request is processed again: the model
     gets its erasure back, and workers handle it like any other.
     """
     wanted = list(found)

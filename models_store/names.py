@@ -70,5 +70,5 @@ def damaged_manifest(where: str, name: str) -> str:
     """Return the message for a manifest that is missing or whose digest does not match."""
     return (
         f"The manifest of {where}/{name} is damaged or missing. "
-        "Restore it from a backup, or make the version or dataset anew."
+        "Restore it from a backup, or create the version or dataset again."
     )

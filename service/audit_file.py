@@ -82,7 +82,7 @@ def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Finding
     except ValueError as error:
         return Findings((_bad(f"this is not JSON of the kind that can be signed: {error}"),))
     if not isinstance(document, dict):
-        return Findings((_bad("this is no document"),))
+        return Findings((_bad("this is not a document"),))
     return Findings((_canonical(same), *_signed(document, keys), *_contents(document, keys)))
 
 
@@ -116,7 +116,7 @@ def _agreement(report: Report) -> Iterator[Finding]:
 def _canonical(same: bool) -> Finding:
     if same:
         return _ok("the file is in canonical form (RFC 8785)")
-    return _note("the file was formatted anew; it was checked in its canonical form")
+    return _note("the file was reformatted; it was checked in its canonical form")
 
 
 def _signed(document: Mapping[str, Any], keys: signing.Keys | None) -> Iterator[Finding]:

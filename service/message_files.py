@@ -79,7 +79,7 @@ class Channel(filesystem.Channel):
             read_as: Any = self.Message
             read_as(payload, channel=self)
         except Exception as error:  # any error means that it is not a message
-            log.warning("a file that is no message was removed (%s)", type(error).__name__)
+            log.warning("a file that is not a message was removed (%s)", type(error).__name__)
             return None
         return payload
 

@@ -54,7 +54,7 @@ def split_location(location: str) -> tuple[str, str]:
     found = _LOCATION.fullmatch(location)
     prefix = "" if found is None else (found["prefix"] or "").strip("/")
     if found is None or any(part in ("", ".", "..") for part in prefix.split("/") if prefix):
-        raise ValueError(f"{location!r} is no store: write s3://bucket or s3://bucket/prefix")
+        raise ValueError(f"{location!r} is not a store: write s3://bucket or s3://bucket/prefix")
     return found["bucket"], prefix
 
 

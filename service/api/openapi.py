@@ -19,13 +19,13 @@ Every path but health and the public keys needs an API key. Every error is
 """
 
 TAGS = (
-    ("deletion requests", "what is to be forgotten, and what became of it"),
+    ("deletion requests", "what is to be forgotten, and its progress"),
     ("audit", "the chain of events, its signed head and the report of a version"),
     ("datasets", "ingested training data"),
     ("models", "an architecture on a dataset, with a recipe and an unlearning policy"),
     ("training runs", "training of a model from the records that may be used"),
     ("versions", "immutable weights, their lineage and the alias production"),
-    ("withdrawals", "versions, models and datasets taken back for good, then destroyed"),
+    ("withdrawals", "versions, models and datasets taken out of service for good, then destroyed"),
     ("methods", "what the installed workers can do"),
     ("health", "for supervisors and load balancers"),
 )

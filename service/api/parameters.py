@@ -62,7 +62,7 @@ class Parameters:
         reasons |= {name: _UNKNOWN for name in asked if name not in self.queries}
         if reasons:
             raise Unprocessable(
-                "some query parameters do not make sense; correct those that `fields` names",
+                "some query parameters are invalid; correct those that `fields` names",
                 # An unknown name may be a person's identity, so it is not quoted.
                 fields=[
                     {"field": f"query.{name if name in self.queries else '(…)'}", "reason": reason}

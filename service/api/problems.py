@@ -67,7 +67,7 @@ class Problem(BaseModel):
     status: int = Field(examples=[404])
     code: str = Field(description="stable word for programs", examples=["not-found"])
     detail: str = Field(description="what happened and what to do next")
-    fields: list[FieldProblem] | None = Field(None, description="which fields do not make sense")
+    fields: list[FieldProblem] | None = Field(None, description="which fields are invalid")
     reference: str | None = Field(None, description="names the log line of an internal error")
 
 
@@ -76,17 +76,17 @@ DESCRIPTIONS: Mapping[int, str] = {
     401: "No API key, or one that is unknown, expired or revoked.",
     403: "The API key lacks the scope.",
     404: "There is no such thing.",
-    405: "This path does not know the method.",
+    405: "This path does not have the method.",
     409: "The present state does not allow this; the detail says what to do.",
     410: "It was withdrawn or destroyed.",
     412: "A precondition does not hold.",
     413: "The body or a list in it is over its limit.",
-    415: "The body has a content type that is not read here.",
+    415: "The endpoint does not read this content type.",
     416: "The requested range does not lie in the file.",
-    422: "The request was read and does not make sense; `fields` says where.",
+    422: "The request was read and is invalid; `fields` says where.",
     429: "A rate or a queue is at its limit; see `Retry-After`.",
     500: "An internal error; `reference` names its log line.",
-    503: "A part that this needs does not answer, or its storage is full; see `Retry-After`.",
+    503: "A part that is needed does not answer, or its storage is full; see `Retry-After`.",
 }
 
 
@@ -151,7 +151,7 @@ def of(error: Exception) -> ServiceError:
             retry_after_seconds=STORAGE_RETRY_SECONDS,
         )
     if isinstance(error, sql.DBAPIError) and transactions.is_kept_waiting(error):
-        log.warning("a lock was not had in time: others are writing to the same dataset or model")
+        log.warning("a lock was not granted in time: others write to the same dataset or model")
         return Busy(
             "others were changing the same dataset or model for too long, so that nothing was "
             "recorded; try again, with the same Idempotency-Key where you gave one",
@@ -224,7 +224,7 @@ async def _of_validation(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return render(
         Unprocessable(
-            "some fields do not make sense; correct those that `fields` names",
+            "some fields are invalid; correct those that `fields` names",
             fields=fields(error.errors()),
         )
     )

@@ -99,7 +99,7 @@ def test_a_reformatted_file_is_checked_in_its_canonical_form(
     path.write_text(json.dumps(sound, indent=2))
     found = audit_file.verify_file(path)
     assert found.ok
-    assert any("formatted anew" in line for line in found.lines())
+    assert any("reformatted" in line for line in found.lines())
 
 
 def test_a_report_under_the_development_key_says_what_that_signature_is_worth(

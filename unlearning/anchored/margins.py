@@ -265,8 +265,8 @@ def _check(state: OutOfFold, train: Examples, validation: Examples, options: Spl
     found = (*state.epochs.shape, state.fold.shape[1], state.held_out.shape[2])
     if found != expected:
         raise WrongOptions(
-            f"the margins to go on from are of (splits, folds, rows, validation rows) {found}, "
-            f"not {expected}: begin anew"
+            f"the margins to resume from are of (splits, folds, rows, validation rows) {found}, "
+            f"not {expected}: start again"
         )
     if not len(validation):
         raise WrongOptions("out-of-fold margins need validation rows to bring models to one scale")

@@ -49,5 +49,5 @@ def load(store: Store, digest: str | None) -> TrainingState | None:
     try:
         return training_state.from_tensors(workspace.load(store, "trainings", digest))
     except (errors.CorruptCheckpoint, errors.NotStored, WrongOptions) as damage:
-        log.warning("the training begins anew: %s", damage)
+        log.warning("the training starts again: %s", damage)
         return None

@@ -285,7 +285,7 @@ def _unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: b
             hopeless |= failed.kind is FailureKind.DIVERGED
             lasting = failed.kind in LASTING_REFUSALS
             tried.append(_tried(choice, _refusal(failed, choice), lasting=lasting))
-            log.warning("batch %s goes on without %s", claimed.batch_id, tried[-1]["refusal"])
+            log.warning("batch %s continues without %s", claimed.batch_id, tried[-1]["refusal"])
             continue
         reach("batch.computed")
         if refusals:

@@ -94,4 +94,4 @@ class Keeping:
             kept_states.destroy(self.runtime, before)
         reach("batch.kept")
         if self.runtime.stop.is_set():
-            raise Stopping("the worker is stopping; the batch goes on where it is")
+            raise Stopping("the worker is stopping; the batch will be resumed")

@@ -341,9 +341,9 @@ class _Watch:
             kept_states.destroy(self.runtime, before)
         reach("train.kept")
         if self.runtime.stop.is_set():
-            raise Stopping("the worker is stopping; the training goes on where it is")
+            raise Stopping("the worker is stopping; the training will be resumed")
         if self.batch_waits:
-            raise Yielding("a batch has precedence; the training goes on afterwards")
+            raise Yielding("a batch has precedence; the training is resumed afterwards")
 
 
 @transactions.repeated

@@ -31,7 +31,7 @@ class BatchView(BaseModel):
     records: int = Field(description="records of the base version that it forgets")
     base_version: int | None
     version: int | None = Field(description="number of the version that it made")
-    method: dict[str, Any] | None = Field(description="asked for by run-now; null: the policy's")
+    method: dict[str, Any] | None = Field(description="requested by run-now; null: the policy's")
     seed: int
     attempts: int
     error: str | None

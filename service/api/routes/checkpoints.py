@@ -51,7 +51,7 @@ class Span:
     responses={
         **problems.responses(404, 409, 410),
         200: {"description": "The whole safetensors file.", **_FILE},
-        206: {"description": "The bytes asked for.", **_FILE},
+        206: {"description": "The requested bytes.", **_FILE},
         304: {"description": "The client has it already."},
         **problems.responses(416),
     },

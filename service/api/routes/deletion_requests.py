@@ -43,7 +43,7 @@ _MOMENT = re.compile(r"(19[7-9]|[2-8]\d\d)\d-\d\d-\d\d[Tt ]")
 
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
-        "description": "Recorded; workers will see to it.",
+        "description": "Recorded; workers will carry it out.",
         "headers": {
             "Location": {"schema": {"type": "string"}, "description": "where to follow it"},
             "Retry-After": {"schema": {"type": "integer"}, "description": "seconds"},
@@ -58,7 +58,7 @@ _REFUSED = problems.responses(404, 409, 410, 413, 415)
     status_code=202,
     response_model=schemas.DeletionRequest,
     responses={**_ACCEPTED, **_REFUSED},
-    summary="Ask to forget records, a subject or a class",
+    summary="Request that records, a subject or a class be forgotten",
 )
 async def create(
     request: Request,
@@ -124,7 +124,7 @@ verb_router.add_api_route(
     status_code=202,
     response_model=schemas.BatchResults,
     responses={**problems.responses(413, 415)},
-    summary="Ask for up to 1,000 deletions at once",
+    summary="Send up to 1,000 deletion requests at once",
 )
 
 
@@ -132,7 +132,7 @@ verb_router.add_api_route(
     "/v1/deletion-requests:preview",
     response_model=schemas.Preview,
     responses=problems.responses(404, 409, 410, 413, 415),
-    summary="See what a deletion request would meet",
+    summary="Preview what a deletion request would match",
 )
 def preview(
     request: Request,
@@ -203,7 +203,7 @@ def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Res
     "/{request_id:segment}/events",
     response_model=schemas.Events,
     responses=problems.responses(404),
-    summary="What happened to a deletion request",
+    summary="The events of a deletion request",
 )
 def events(
     session: deps.Reader, _principal: Reader, request_id: RequestId, paging: pagination.Asked
@@ -248,7 +248,7 @@ def retry(
     "/{request_id:segment}:approve",
     response_model=schemas.DeletionRequestDetail,
     responses=problems.responses(404, 409),
-    summary="Let a large request go ahead",
+    summary="Approve a large request",
 )
 def approve(
     session: deps.Session, principal: Approver, wake: deps.Wake, request_id: RequestId
@@ -264,7 +264,7 @@ def approve(
     "/{request_id:segment}:deny",
     response_model=schemas.DeletionRequestDetail,
     responses=problems.responses(404, 409, 413, 415),
-    summary="Refuse a large request",
+    summary="Deny a large request",
 )
 def deny(
     session: deps.Session,
@@ -318,7 +318,7 @@ def _item(
         body = schemas.NewBatchItem.model_validate(item)
     except ValidationError as error:
         raise Unprocessable(
-            "some fields of this item do not make sense; correct those that `fields` names",
+            "some fields of this item are invalid; correct those that `fields` names",
             fields=problems.fields(error.errors(include_input=False, include_url=False)),
         ) from None
     own = body.idempotency_key or (None if key is None else f"{key}/{place}")

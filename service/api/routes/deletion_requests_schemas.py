@@ -26,7 +26,7 @@ KEY_PATTERN = r"^[!-~]{1,200}$"
 
 def _shows(text: str) -> str:
     if not identifiers.normalise(text):
-        raise ValueError("an id of white space or unseen characters alone names nobody; correct it")
+        raise ValueError("an id needs a visible character; correct it")
     return text
 
 
@@ -76,7 +76,7 @@ class NewDeletionRequest(schemas.Body):
         if len(self.model_fields_set.intersection(_WAYS)) != 1:
             raise ValueError("give exactly one of record_ids, subject_id and label")
         if not self.model_fields_set.intersection(("dataset", "subject_id")):
-            raise ValueError("name the dataset; only subject_id may be asked for in all of them")
+            raise ValueError("name the dataset; only subject_id may be requested in all of them")
         return self
 
     def ask(self) -> Ask:
@@ -154,10 +154,10 @@ class DeletionRequest(BaseModel):
     already_forgotten: int = Field(description="records forgotten before")
     not_found: int = Field(description="record ids that name nothing in the dataset")
     complete_match: bool = Field(
-        description="false: not everything that was asked for was found, so look at the ids again"
+        description="false: not everything that was requested was found, so check the ids"
     )
     created_at: datetime
-    due_at: datetime = Field(description="one calendar month after it was asked")
+    due_at: datetime = Field(description="one calendar month after it was recorded")
     expected_by: datetime = Field(description="an estimate, not a promise")
     completed_at: datetime | None
 
@@ -213,7 +213,7 @@ class Preview(BaseModel):
     matched: int = Field(description="records to forget")
     already_forgotten: int = Field(description="records forgotten before")
     not_found: int = Field(description="record ids that name nothing in the dataset")
-    complete_match: bool = Field(description="false: not everything that was asked for was found")
+    complete_match: bool = Field(description="false: not everything that was requested was found")
     due_at: datetime = Field(description="one calendar month from now")
     expected_by: datetime = Field(description="an estimate, not a promise")
     datasets: list[PreviewInDataset]

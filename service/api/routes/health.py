@@ -29,7 +29,7 @@ class Readiness(BaseModel):
         description="not needed: without a broker workers find their work a little later"
     )
     worker: Literal["alive"] = Field(
-        "alive", description="a worker said within the last seconds that it lives"
+        "alive", description="a worker wrote a heartbeat within the last seconds"
     )
     store: Literal["usable"] = Field(
         "usable", description="checkpoints and rows can be read and written"

@@ -74,11 +74,11 @@ class GateView(CapabilityView):
         "never_seen_rows, references, retained_rows, anchor"
     )
     direction: Literal["at_most", "within", "holds"] = Field(
-        description="at_most: a metric above the limit is at fault; within: one farther from its "
+        description="at_most: a metric above the limit fails; within: one farther from its "
         "target on either side; holds: there is no metric"
     )
     disclosure: Literal["public", "few_rows", "scores"] = Field(
-        description="who may read its figures and reason: public: everybody; few_rows: everybody, "
+        description="who may read its figures and reason: public: all keys; few_rows: all keys, "
         "unless they are of few rows; scores: keys with audit:read"
     )
 

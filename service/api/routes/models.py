@@ -90,7 +90,7 @@ class DriftView(BaseModel):
     class_share: float | None = Field(
         description="largest share of one class, rounded up to steps of "
         f"{disclosure.CLASS_SHARE_STEP:g}; of classes forgotten whole, and of fewer than "
-        f"{disclosure.LEAST_ROWS} forgotten rows, it is not told"
+        f"{disclosure.LEAST_ROWS} forgotten rows, it is not shown"
     )
     age_days: float
 
@@ -137,8 +137,8 @@ class RunNowView(BaseModel):
     model: str
     run_now_at: datetime
     method: str | None = Field(
-        description="null: the policy's; an exact one, unasked: the live version left out a class "
-        "after its training, and only training anew is sure not to bring it back"
+        description="null: the policy's; an exact one without a request for it: the live version "
+        "forgot a class, which only a retraining is sure not to bring back"
     )
     pending: dict[str, int] = Field(description="erasures that wait for it, per kind")
 

@@ -53,7 +53,7 @@ class Readmitted(BaseModel):
     "/suppressions:readmit",
     response_model=Readmitted,
     responses=problems.responses(404, 413, 415),
-    summary="Let somebody who was forgotten come back with later ingests",
+    summary="Readmit forgotten subjects or records to later ingests",
 )
 def readmit(
     given: Readmission,

@@ -63,7 +63,7 @@ class RunView(BaseModel):
     status_code=202,
     response_model=RunView,
     responses=problems.responses(404, 409, 410, 413, 415),
-    summary="Train the model anew; a worker runs it",
+    summary="Queue a new training of the model; a worker runs it",
 )
 def create(
     model: deps.Name,

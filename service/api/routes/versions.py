@@ -36,8 +36,8 @@ RETRY_AFTER_SECONDS = 2
 #: Verdicts, as schemas describe them.
 VERDICTS = (
     "passed, failed or no_power of a version that forgot records; exact of one that was trained: "
-    "nothing was asked of it, so its figures are told and not judged; imported or failed of one "
-    "that was imported, by the rules told with its figures"
+    "it forgot nothing, so its figures are shown and not judged; imported or failed of one that "
+    "was imported, by the rules shown with its figures"
 )
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -72,7 +72,7 @@ class VersionView(BaseModel):
     code_version: str
     notes: dict[str, Any]
     timings: dict[str, Any] = Field(description="seconds per step")
-    mark: str | None = Field(description="a caution that travels with it, such as no_power")
+    mark: str | None = Field(description="a warning recorded with it, such as no_power")
     verdict: str | None = Field(
         description=f"of its verification: {VERDICTS}; null when it has none"
     )
@@ -107,7 +107,7 @@ class VerificationView(BaseModel):
     version: int
     verdict: str = Field(description=VERDICTS)
     measured: dict[str, Any] = Field(
-        description="metrics, controls, gates; what speaks of single records, or of fewer than "
+        description="metrics, controls, gates; what is about single records, or about fewer than "
         f"{disclosure.LEAST_ROWS} rows, needs audit:read"
     )
     created_at: datetime
@@ -238,7 +238,7 @@ def _check(
     summary="Import a checkpoint that was trained elsewhere",
     description="The body is a safetensors file with exactly the tensors that the model's "
     "`parameters` name. It becomes an anchor of its own. A worker measures it "
-    "first, in seconds to minutes: ask `Location` until its status is no longer `candidate`; "
+    "first, in seconds to minutes: poll `Location` until its status is no longer `candidate`; "
     "`status_reason` says how far it is and why it was refused. Give the `data_revision` of the "
     "dataset that it was trained on: weights that saw records forgotten since are refused.",
     openapi_extra={
@@ -376,7 +376,7 @@ def show_verification(
     "/{number}:approve",
     response_model=VersionView,
     responses=problems.responses(404, 409),
-    summary="Let a version go live that is held since it lost accuracy",
+    summary="Approve a version that is held because it lost accuracy",
     description="For a retrained version whose batch is `held`: it goes live now, and its deletion "
     "requests go on. Without approval it does so by itself, `hold_margin_days` of the policy "
     "before the first of them is due.",

@@ -132,7 +132,7 @@ def read_keys(document: Any) -> Keys:
     """Return the keys of a saved ``unlearning-keys.json``; raise ``ValueError`` if it is none."""
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise ValueError("this is no key set: it has no list named keys")
+        raise ValueError("this is not a key set: it has no list named keys")
     keys: dict[str, bytes] = {}
     for identifier, public_key in map(_read_jwk, entries):
         if identifier in keys:
@@ -155,7 +155,7 @@ def read_public_key(text: Any) -> bytes:
     public_key = _to_bytes(text, length=32)
     y = int.from_bytes(public_key, "little") & (2**255 - 1)
     if y >= _P:
-        raise ValueError("this is no Ed25519 public key in its canonical form")
+        raise ValueError("this is not an Ed25519 public key in canonical form")
     if y in _LOW_ORDER:
         raise ValueError("this public key has low order: anybody can sign under it")
     return public_key

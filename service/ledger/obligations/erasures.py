@@ -114,7 +114,7 @@ def _ways_out(session: Session, erasure: Erasure) -> str:
     model = session.get_one(Model, erasure.model_id)
     return (
         f"try it again (POST /v1/deletion-requests/{erasure.request_id}:retry) once the cause is "
-        "mended; where nothing of the model can remain, withdraw it "
+        "fixed; if nothing of the model can be retained, withdraw it "
         f"(POST /v1/models/{model.name}:withdraw), which completes the request"
     )
 

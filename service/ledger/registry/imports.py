@@ -160,7 +160,7 @@ def _refuse_known(session: Session, model: Model, digest: str) -> None:
     )
     if withdrawn is not None:
         raise Conflict(
-            "this file is a version that was withdrawn; it is not taken back under any name; "
+            "this file is a version that was withdrawn; it is not accepted under any name; "
             "import other weights, or start a training run"
         )
     twins = session.execute(

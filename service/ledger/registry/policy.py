@@ -70,7 +70,7 @@ class Policy(_Frozen):
     on_accuracy_drop: Literal["hold", "promote"] = Field(
         "hold",
         description="what becomes of a retrained version that lost more accuracy than the gates "
-        "allow and is at fault in nothing else: hold waits for approval until hold_margin_days "
+        "allow and fails nothing else: hold waits for approval until hold_margin_days "
         "before the first of its requests is due, then it goes live; promote does not wait",
     )
     hold_margin_days: float = Field(

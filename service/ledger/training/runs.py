@@ -264,7 +264,7 @@ def cancel(session: Session, run: TrainingRun, *, actor: str, now: datetime) -> 
     if run.status == RunStatus.CANCELLED:
         return
     if run.status not in ACTIVE:
-        raise Conflict(f"this training run is {run.status}; only one that goes on can be cancelled")
+        raise Conflict(f"this training run is {run.status}; only an open one can be cancelled")
     _move(session, run, RunStatus.CANCELLED)
     run.finished_at = now
     session.flush()
@@ -313,7 +313,7 @@ def _reason(session: Session, model: Model, reason: Reason | None) -> Reason:
         return "request" if has_version else "initial"
     if reason == "initial" and has_version:
         raise Conflict(
-            f"model {model.name} has versions already; train it anew with the reason `request`"
+            f"model {model.name} has versions already; train it again with the reason `request`"
         )
     if reason == "consolidate" and model.production_id is None:
         raise Conflict(

@@ -42,7 +42,7 @@ def test_an_id_that_does_not_show_is_refused(client: TestClient, url: str, empty
         by_subject.append({"subject_id": empty, "dataset": "faces"})
     for body in (*by_subject, {"dataset": "faces", "record_ids": ["r0", empty]}):
         answer = client.post(url, json=body)
-        assert_problem(answer, 422, "names nobody")
+        assert_problem(answer, 422, "needs a visible character")
         [field] = answer.json()["fields"]
         assert field["field"] in ("body.subject_id", "body.record_ids.1")
     assert client.get(URL).json()["items"] == []

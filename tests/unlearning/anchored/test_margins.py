@@ -231,5 +231,5 @@ def test_no_splits_cost_nothing():
 
 def test_a_state_of_other_rows_is_refused():
     state = _prepare(_examples(24))
-    with pytest.raises(WrongOptions, match="begin anew"):
+    with pytest.raises(WrongOptions, match="start again"):
         _prepare(_examples(25), done=state)

@@ -1,8 +1,8 @@
 """Protocols of a store, whatever it keeps its bytes in.
 
 A store has two parts. *Blobs* are immutable and named by the SHA-256 of their bytes: checkpoints,
-caches, running sums, logs, scores, states of trainings. *Rows* are the datasets: written once, then
-only read, or erased row by row. Errors are those of ``models_store.errors``.
+caches, running sums, logs, scores, margins, states of trainings. *Rows* are the datasets: written
+once, then only read, or erased row by row. Errors are those of ``models_store.errors``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
+Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "margins", "trainings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SPLITS = ("train", "validation", "audit")

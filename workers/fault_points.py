@@ -41,6 +41,8 @@ POINTS = (
     "train.recorded",
     "prepare.computed",
     "references.computed",
+    "margins.computed",
+    "margins.recorded",
     "purge.destroyed",
     "ingest.stored",
     "ingest.sliced",

@@ -12,7 +12,7 @@ from service.messages.operation import Struct
 Ticket = dict[str, Any]
 
 #: Kinds of internal state.
-Internal = Literal["caches", "states", "scores", "logs", "references"]
+Internal = Literal["caches", "states", "scores", "logs", "references", "margins"]
 
 
 @dataclass(frozen=True, kw_only=True)

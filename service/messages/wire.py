@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 from service.messages.catalogue import CATALOGUE
 from service.messages.describe import DESCRIBE
 from service.messages.failures import Failure
+from service.messages.margins import MARGINS
 from service.messages.measure import MEASURE
 from service.messages.operation import Answer, Operation, Progress, Request
 from service.messages.prepare import PREPARE
@@ -27,6 +28,7 @@ from service.messages.unlearn import UNLEARN
 _ALL: list[Operation[Any, Any, Any]] = [
     CATALOGUE,
     DESCRIBE,
+    MARGINS,
     MEASURE,
     PREPARE,
     REFERENCES,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlalchemy import select
@@ -150,11 +152,26 @@ class Place:
         self.runtime.engine.dispose()
 
 
-def found(home: Path, compute: ComputeProcess, **changed: object) -> Place:
-    """Ingest the digits, train ``m`` for a few epochs, prepare its anchor."""
+#: A small network that is trained quickly.
+SMALL: Mapping[str, Any] = {
+    "parameters": {"hidden": [16]},
+    "transform": {"scale": 1 / 16},
+    "recipe": {"epochs": 12, "learning_rate": 0.01, "alpha": 0},
+}
+
+
+def found(
+    home: Path,
+    compute: ComputeProcess,
+    *,
+    digits: demo_digits.Digits | None = None,
+    network: Mapping[str, Any] = SMALL,
+    **changed: object,
+) -> Place:
+    """Ingest the digits, train ``m`` on them, prepare its anchor."""
     settings = Settings(_env_file=None, state_dir=home, **{**SETTINGS, **changed})
     settings.sources.mkdir(parents=True)
-    demo_digits.load().write(settings.sources / demo_digits.FILE)
+    (digits or demo_digits.load()).write(settings.sources / demo_digits.FILE)
     engine = db.engine(settings.database)
     schema.upgrade(engine)
     runtime = Runtime(settings, engine, compute, owner="w0")
@@ -169,7 +186,7 @@ def found(home: Path, compute: ComputeProcess, **changed: object) -> Place:
         )
     ingest.run_due(runtime)
     with runtime.session() as session:
-        _create_model(session, runtime)
+        _create_model(session, runtime, network)
     prepare.describe_due(runtime)
     with runtime.session() as session:
         model = session.scalars(select(Model)).one()
@@ -179,15 +196,15 @@ def found(home: Path, compute: ComputeProcess, **changed: object) -> Place:
     return Place(settings, runtime, home)
 
 
-def _create_model(session: Session, runtime: Runtime) -> None:
+def _create_model(session: Session, runtime: Runtime, network: Mapping[str, Any]) -> None:
     models.create(
         session,
         "m",
         dataset="digits",
         architecture="mlp",
-        parameters={"hidden": [16]},
-        transform={"scale": 1 / 16},
-        recipe={"epochs": 12, "learning_rate": 0.01, "alpha": 0},
+        parameters=network["parameters"],
+        transform=network["transform"],
+        recipe=network["recipe"],
         # What a retrain's seed costs it is held in the tests of that alone.
         policy=Policy(max_wait_seconds=0, purge_after_seconds=0, on_accuracy_drop="promote"),
         actor="key:test",

@@ -30,6 +30,7 @@ from workers.compute import (
     data,
     keeping,
     logs,
+    margins,
     measuring,
     prepare,
     references,
@@ -74,7 +75,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         # damage there must not stop it.
         begins_anew = method.exact and not method.needs
         base, damaged = _base(request, place, store, needed=not begins_anew)
-        context = _context(request, place, store, rows, progress, method)
+        context = _context(request, place, store, rows, forget, progress, method)
     reach("compute.loaded")
     with clock.step("update"):
         update = method.unlearn(
@@ -202,6 +203,7 @@ def _context(
     place: Workspace,
     store: Store,
     rows: Data,
+    forget: Examples,
     progress: Callable[[Progress], None],
     method: Method,
 ) -> Context:
@@ -214,6 +216,12 @@ def _context(
         forgotten=None if chain is None else _forgotten(place, store, chain.state),
         moved=chain is not None and chain.forgot_before,
         earlier=rows.rows(chain.earlier) if chain is not None and chain.earlier else None,
+        # A class has targets of its own.
+        margins=(
+            None
+            if chain is None or request.kind == "class"
+            else margins.of_batch(store, chain.margins, forget)
+        ),
         fresh=lambda: place.fresh(
             request.model, generator=torch.Generator().manual_seed(request.seed)
         ),

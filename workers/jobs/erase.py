@@ -15,9 +15,10 @@ from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
 from service.ledger.destruction import removals
 from service.ledger.obligations import erasures
+from service.ledger.obligations.erasures import ToErase
 from service.ledger.requests import suppressions
 from workers.fault_points import reach
-from workers.jobs import slices, suppression
+from workers.jobs import margins, slices, suppression
 from workers.runtime import Runtime
 
 
@@ -26,8 +27,8 @@ def run_due(runtime: Runtime) -> bool:
     _exclude_without_models(runtime)
     with runtime.session() as session:
         found = erasures.to_erase(session)
-    withdrawn = [dataset.id for dataset, _ in found if dataset.status == DatasetStatus.WITHDRAWN]
-    erased = [_erase(runtime, dataset) for dataset, stands in found if stands]
+    withdrawn = [one.dataset.id for one in found if one.dataset.status == DatasetStatus.WITHDRAWN]
+    erased = [_erase(runtime, one) for one in found if one.stands]
     # Requested deletions first, row by row as always, then withdrawn datasets.
     erased += [_remove(runtime, dataset_id) for dataset_id in withdrawn]
     if any(erased) and not withdrawn:
@@ -37,8 +38,9 @@ def run_due(runtime: Runtime) -> bool:
     return any(erased) or bool(settled)
 
 
-def _erase(runtime: Runtime, dataset: Dataset) -> bool:
+def _erase(runtime: Runtime, found: ToErase) -> bool:
     """Overwrite files first, then update the ledger: a crash in between repeats the overwrite."""
+    dataset = found.dataset
     try:
         with runtime.session() as session:
             # Suppress them while their content can still be read.
@@ -54,6 +56,8 @@ def _erase(runtime: Runtime, dataset: Dataset) -> bool:
             return False  # the dataset was withdrawn and destroyed meanwhile
         raise
     reach("erase.overwritten")
+    if found.has_margins and not margins.forget(runtime, dataset.id, rows):
+        return False  # another worker is at them: this is done again at the next look
     with runtime.session() as session:
         erasures.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
         erasures.settle(session, now=runtime.now(), actor=runtime.actor)

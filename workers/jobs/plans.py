@@ -25,7 +25,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import erasures
-from service.ledger.registry import datasets, lineage, methods, versions
+from service.ledger.registry import datasets, lineage, margins, methods, versions
 from service.ledger.registry.policy import MethodChoice, Policy
 from service.ledger.selection import exclusions, naming
 from service.messages import parts, unlearn
@@ -144,11 +144,13 @@ def anchor(session: Session, version: Version) -> unlearn.Anchor:
     start = session.get_one(Version, version.anchor_id)
     kept = versions.artifacts(session, {start.id, version.id})
     log = kept.get((start.id, "logs"))
+    targets = kept.get((start.id, margins.KIND))
     return unlearn.Anchor(
         digest=start.digest,
         cache=_digest(kept.get((start.id, "caches"))),
         state=_digest(kept.get((version.id, "states"))),
         log=_digest(log),
+        margins=targets.digest if targets is not None and targets.notes["complete"] else None,
         # The line search may read earlier rows only while all of them are still stored.
         earlier=_earlier_rows(session, version),
         forgot_before=version.batches_since_anchor > 0,

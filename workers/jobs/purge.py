@@ -33,11 +33,16 @@ def run_due(runtime: Runtime) -> bool:
     with runtime.session() as session:
         due = purges.due(session, now=runtime.now())
     for version_id in due:
-        with runtime.lease(f"purge:{version_id}") as held:
+        with runtime.lease(key(version_id)) as held:
             if held is not None:
                 done |= _purge(runtime, version_id, held)
     done |= _destroy_superseded(runtime)
     return _purge_models(runtime) or done
+
+
+def key(version_id: int) -> str:
+    """Return the lease under which files of a version are destroyed."""
+    return f"purge:{version_id}"
 
 
 def sweep(runtime: Runtime) -> None:
@@ -72,7 +77,7 @@ def _destroy_superseded(runtime: Runtime) -> bool:
         ]
     done = False
     for version_id in found:
-        with runtime.lease(f"purge:{version_id}") as held:
+        with runtime.lease(key(version_id)) as held:
             if held is not None:
                 done |= _destroy_state(runtime, version_id, held)
     return done

@@ -12,36 +12,32 @@ served and are destroyed with it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from sqlalchemy import select
 
 from service.ledger.batches import claims, leases
-from service.ledger.database import db
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
-from service.ledger.registry import models
 from service.ledger.registry.policy import Policy
 from service.messages.references import REFERENCES, Answer, Request
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import pipeline, plans
+from workers.jobs import pauses, pipeline, plans
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-#: Pause after a failed training.
-PAUSE_SECONDS = 3600.0
 
-
-def run_due(runtime: Runtime) -> bool:
+def run_wanted(runtime: Runtime, policies: Mapping[int, Policy]) -> bool:
     """Train one model for a live anchor that has too few; True when one was trained.
 
-    One at a time, so that other due work is done in between.
+    ``policies`` are those of the live versions, by their ids.
     """
-    for anchor_id in _wanting(runtime):
-        if _pausing(runtime, anchor_id):
+    for anchor_id in _wanting(runtime, policies):
+        if pauses.pausing(runtime, _key(anchor_id)):
             continue
-        with runtime.lease(f"references:{anchor_id}") as held:
+        with runtime.lease(_key(anchor_id)) as held:
             if held is None or runtime.stop.is_set():
                 continue
             if _train(runtime, anchor_id, held):
@@ -49,16 +45,16 @@ def run_due(runtime: Runtime) -> bool:
     return False
 
 
-def _wanting(runtime: Runtime) -> list[int]:
+def _key(anchor_id: int) -> str:
+    return f"references:{anchor_id}"
+
+
+def _wanting(runtime: Runtime, policies: Mapping[int, Policy]) -> list[int]:
     """Return the anchors of live versions whose policy asks for more models than there are."""
+    wanted = {live_id: one for live_id, one in policies.items() if plans.reference_count(one)}
+    if not wanted:
+        return []
     with runtime.session() as session:
-        wanted = {
-            live_id: policy
-            for live_id, policy in models.live_policies(db.read_only(session))
-            if plans.reference_count(policy)
-        }
-        if not wanted:
-            return []
         anchors = session.execute(
             select(Version.anchor_id, Version.id).where(Version.id.in_(wanted))
         ).all()
@@ -85,7 +81,7 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
     except (ComputeFailed, ComputeDied, OSError) as error:
         # Deletions do not wait for it: without it they are judged without the calibrated attack.
         log.warning("no reference model for version %d: %s", anchor_id, error)
-        _pause(runtime, anchor_id)
+        pauses.pause(runtime, _key(anchor_id))
         return False
     except (Stopping, leases.LeaseLost):
         return False
@@ -136,24 +132,3 @@ def _record(runtime: Runtime, anchor_id: int, held: leases.Held, answer: Answer)
             return False
         pipeline.attach(session, version, answer.artifacts, now=runtime.now())
     return True
-
-
-def _pausing(runtime: Runtime, anchor_id: int) -> bool:
-    with runtime.lease(_pause_key(anchor_id)) as free:
-        return free is None
-
-
-def _pause(runtime: Runtime, anchor_id: int) -> None:
-    """Take a lease that is never released: the pause ends when the lease expires."""
-    with runtime.session() as session:
-        leases.acquire(
-            session,
-            _pause_key(anchor_id),
-            owner=runtime.owner,
-            seconds=PAUSE_SECONDS,
-            now=runtime.now(),
-        )
-
-
-def _pause_key(anchor_id: int) -> str:
-    return f"references-pause:{anchor_id}"

@@ -28,7 +28,7 @@ from workers.jobs import (
     prepare,
     purge,
     reconcile,
-    references,
+    spare,
     train,
 )
 from workers.runtime import Runtime
@@ -55,7 +55,7 @@ TRAININGS: Sequence[Recipe] = (
     pipeline.run_trainings_due,
     train.consolidate_due,
     train.run_due,
-    references.run_due,
+    spare.run_due,
 )
 BACKGROUND: Sequence[Recipe] = (
     inspections.run_due,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Body, Response
 from pydantic import BaseModel, Field, model_validator
@@ -13,7 +13,7 @@ from service.ledger.batches import next_batch
 from service.ledger.database import db
 from service.ledger.database.states import ModelStatus
 from service.ledger.database.tables import Model
-from service.ledger.registry import lineage, models
+from service.ledger.registry import lineage, margins, models
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import disclosure
 from service.ledger.training import runs
@@ -95,6 +95,20 @@ class DriftView(BaseModel):
     age_days: float
 
 
+class MarginsView(BaseModel):
+    """How far the margins are that the policy asks for; their values are never shown."""
+
+    state: Literal["waiting", "partial", "ready", "unavailable"] = Field(
+        description="ready: the next batch moves each row to a target of its own; until then, and "
+        "where they are unavailable, the calibrated step is taken"
+    )
+    reason: str | None
+    models: int = Field(description="models to train: splits times folds")
+    trained: int
+    epochs: float = Field(description="epochs trained so far, counted over all training rows")
+    rows: int = Field(description="training rows that have margins, or will have them")
+
+
 class ModelView(BaseModel):
     """A model."""
 
@@ -129,6 +143,9 @@ class ModelDetail(ModelView):
     pending: dict[str, int] = Field(description="erasures that wait for a batch, per kind")
     active_training_run: str | None
     drift: DriftView | None = Field(description="null without a production version")
+    margins: MarginsView | None = Field(
+        description="of the production version's anchor; null where the policy asks for none"
+    )
 
 
 class RunNowView(BaseModel):
@@ -271,6 +288,7 @@ def detail(session: deps.Session, model: Model) -> dict[str, Any]:
         "pending": models.pending(session, model),
         "active_training_run": None if active is None else active.id,
         "drift": None if drift is None else _drift(drift),
+        "margins": margins.describe(session, model, production),
     }
 
 

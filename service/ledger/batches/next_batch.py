@@ -34,8 +34,8 @@ def change_policy(
     if changes.get("method", merged["method"]) != merged["method"]:
         merged["options"] = {}
     for field, given in changes.items():
-        # These two fields have parts; a part that is left out stays as it is as well.
-        parts = field in ("drift", "approval")
+        # These fields have parts; a part that is left out stays as it is as well.
+        parts = field in ("drift", "approval", "margins")
         merged[field] = {**merged[field], **given} if parts else given
     kinds = _expected(session, model) if merged["method"] != before["method"] else set()
     checked = choices.policy(session, Policy.model_validate(merged), kinds=kinds)

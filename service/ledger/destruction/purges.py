@@ -11,8 +11,19 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, union_all
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    union,
+    union_all,
+)
+from sqlalchemy.orm import Session, aliased
 
 from service.ledger.audit import chain, machines
 from service.ledger.batches import pools
@@ -30,7 +41,7 @@ from service.ledger.database.tables import (
 from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
 
-Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "trainings"]
+Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "margins", "trainings"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: States of a version from which no batch starts any more.
@@ -124,23 +135,26 @@ def record(
 
 
 def models_with_superseded(session: Session) -> list[int]:
-    """Return ids of models with running sums from which no batch starts any more.
+    """Return ids of models with running sums, or margins, that no batch needs any more.
 
     Scores that no pool uses any more are found with them: each batch leaves both.
     """
-    return list(session.scalars(_old_sums().with_only_columns(Version.model_id).distinct()))
+    old = (one.with_only_columns(Version.model_id) for one in (_old_sums(), _old_margins()))
+    return list(session.scalars(union(*old)))
 
 
 def superseded(session: Session, model: Model) -> dict[int, list[int]]:
     """Return ids of the model's artifacts that no batch needs any more, by version.
 
     Running sums of withdrawn or rejected versions: the next batch uses those of the live version,
-    or of one to which production was moved back. And scores that are older than the pool of every
-    version from which a batch may start.
+    or of one to which production was moved back. Scores that are older than the pool of every
+    version from which a batch may start. And margins of another anchor than the live version's,
+    those that the policy does not ask for any more, and all of a withdrawn dataset.
     """
     sums = session.scalars(_old_sums().where(Version.model_id == model.id).order_by(Artifact.id))
     found: dict[int, list[int]] = {}
-    for artifact in (*sums, *_old_scores(session, model)):
+    old_margins = session.scalars(_old_margins().where(Version.model_id == model.id))
+    for artifact in (*sums, *_old_scores(session, model), *old_margins):
         found.setdefault(artifact.version_id, []).append(artifact.id)
     return found
 
@@ -158,6 +172,35 @@ def _old_sums() -> Select[Any]:
             Version.status.in_(_OVER),
             ~is_base,
         )
+    )
+
+
+def _old_margins() -> Select[Any]:
+    live = aliased(Version)
+    newer = aliased(Artifact)
+    of_live_anchor = exists().where(live.id == Model.production_id, live.anchor_id == Version.id)
+    replaced = exists().where(
+        newer.version_id == Artifact.version_id,
+        newer.kind == Artifact.kind,
+        newer.destroyed_at.is_(None),
+        newer.id > Artifact.id,
+    )
+    return (
+        select(Artifact)
+        .join(Version, Version.id == Artifact.version_id)
+        .join(Model, Model.id == Version.model_id)
+        .join(Dataset, Dataset.id == Model.dataset_id)
+        .where(
+            db.among(Artifact.kind, "margins"),
+            Artifact.destroyed_at.is_(None),
+            or_(
+                ~of_live_anchor,
+                replaced,
+                Model.policy["margins"]["splits"].as_integer() == literal_column("0"),
+                Dataset.withdrawn_at.is_not(None),
+            ),
+        )
+        .order_by(Artifact.id)
     )
 
 

@@ -22,6 +22,7 @@ from service.ledger.database.states import (
     VersionStatus,
 )
 from service.ledger.database.tables import (
+    Artifact,
     Batch,
     BatchState,
     Dataset,
@@ -257,19 +258,38 @@ def just_excluded(
     return kept[1] if kept is not None and kept[0] == revision == after + 1 else None
 
 
-def to_erase(session: Session) -> list[tuple[Dataset, bool]]:
-    """Return datasets with excluded rows that are not erased, and withdrawn datasets.
+@dataclass(frozen=True)
+class ToErase:
+    """A dataset in which something may have to be erased.
 
-    Each comes with whether it has such rows.
+    ``stands``: it has excluded rows that are not erased. ``has_margins``: margins of its rows are
+    stored.
     """
+
+    dataset: Dataset
+    stands: bool
+    has_margins: bool
+
+
+def to_erase(session: Session) -> list[ToErase]:
+    """Return datasets with excluded rows that are not erased, and withdrawn datasets."""
     # Select the first such row instead of EXISTS: with old statistics the planner may expect any
     # row to match, and would scan them all.
     first = exclusions.standing(Dataset.id).order_by(Exclusion.row).limit(literal_column("1"))
     some = first.scalar_subquery().is_not(None)
     withdrawn = db.among(Dataset.status, DatasetStatus.WITHDRAWN)
     ready = and_(db.among(Dataset.status, DatasetStatus.READY), some)
-    found = session.execute(select(Dataset, some).where(or_(ready, withdrawn)).order_by(Dataset.id))
-    return [(dataset, stands) for dataset, stands in found]
+    has_margins = exists().where(
+        db.among(Artifact.kind, "margins"),
+        Artifact.destroyed_at.is_(None),
+        Version.id == Artifact.version_id,
+        Model.id == Version.model_id,
+        Model.dataset_id == Dataset.id,
+    )
+    found = session.execute(
+        select(Dataset, some, has_margins).where(or_(ready, withdrawn)).order_by(Dataset.id)
+    )
+    return [ToErase(*one) for one in found]
 
 
 def erasable(dataset: Dataset) -> ColumnElement[bool]:

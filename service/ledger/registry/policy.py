@@ -43,6 +43,16 @@ class Approval(_Frozen):
     max_share_per_day: Share | None = Field(default=None, description="share of the dataset's rows")
 
 
+class Margins(_Frozen):
+    """How often the training rows are split to learn what a model that never saw a row says of it.
+
+    A split of k folds costs about k - 1 trainings. 0 splits: never.
+    """
+
+    splits: int = Field(default=0, ge=0, le=4, description="0: no margins are computed")
+    folds: int = Field(default=2, ge=2, le=8, description="models trained for each split")
+
+
 class Policy(_Frozen):
     """Everything that a model's owner decides about its unlearning."""
 
@@ -89,6 +99,12 @@ class Policy(_Frozen):
         le=64,
         description="models trained in the background to calibrate attacks; 1 counts as 2, since "
         "each of them leaves out half of the rows",
+    )
+    margins: Margins = Field(
+        default_factory=Margins,
+        description="margins of training rows under models that never saw them, computed in the "
+        "background: a split of k folds costs about k - 1 trainings, and lets iau forget what the "
+        "model knows by heart",
     )
     keep_update_log: bool = Field(
         False, description="training keeps the log of updates that some methods need"

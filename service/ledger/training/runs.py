@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -86,6 +86,15 @@ def active(session: Session, model: Model) -> TrainingRun | None:
     return session.scalar(
         select(TrainingRun).where(TrainingRun.model_id == model.id, TrainingRun.status.in_(ACTIVE))
     )
+
+
+def one_waits(session: Session, *, now: datetime) -> bool:
+    """Return whether a run may be started that nobody has started, or that gave way."""
+    waiting = exists().where(
+        TrainingRun.status == RunStatus.QUEUED,
+        or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
+    )
+    return bool(session.scalar(select(waiting)))
 
 
 def page(

@@ -19,11 +19,11 @@ from tests.workers.place import Place
 from unlearning.verification.attacks import lira
 from workers.compute.references import DRAWN_OUT, WEIGHTS, draw
 from workers.compute.workspace import Workspace
-from workers.jobs import plans, purge, references
+from workers.jobs import plans, purge, spare
 
 
 def train_all(town: Place) -> list[Artifact]:
-    while references.run_due(town.runtime):
+    while spare.run_due(town.runtime):
         pass
     return kept(town)
 
@@ -67,12 +67,12 @@ def test_rows_of_one_subject_are_drawn_together() -> None:
 
 
 def test_models_are_trained_one_at_a_time_until_the_policy_has_its_number(town: Place) -> None:
-    assert not references.run_due(town.runtime)
+    assert not spare.run_due(town.runtime)
     town.change_policy(reference_models=3)
     for trained in (1, 2, 3):
-        assert references.run_due(town.runtime)
+        assert spare.run_due(town.runtime)
         assert len(kept(town)) == trained
-    assert not references.run_due(town.runtime)
+    assert not spare.run_due(town.runtime)
     assert {one.version_id for one in kept(town)} == {town.live().id}
     assert len({one.digest for one in kept(town)}) == 3
 
@@ -211,14 +211,14 @@ def test_training_that_fails_is_not_tried_again_at_once(town: Place) -> None:
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
         model.recipe = {**model.recipe, "epochs": -1}
-    assert not references.run_due(town.runtime)
+    assert not spare.run_due(town.runtime)
     key = f"references-pause:{town.live().id}"
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
         model.recipe = {**model.recipe, "epochs": 1}
         pause = session.get_one(Lease, key)
     assert pause.until > town.runtime.now()
-    assert not references.run_due(town.runtime)
+    assert not spare.run_due(town.runtime)
     with town.runtime.session() as session:
         session.delete(session.get_one(Lease, key))
-    assert references.run_due(town.runtime)
+    assert spare.run_due(town.runtime)

@@ -1,0 +1,99 @@
+"""Margins of an anchor's training rows: whether a policy asks for them, and what is there.
+
+One artifact of the anchor at a time: margins so far, while models are still trained, then the
+targets made of them. Its notes say which (``service.messages.margins``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.ledger.database.tables import Artifact, Model, Version
+from service.ledger.registry.policy import Margins, Policy
+
+KIND = "margins"
+
+#: Origins of versions that were trained here, by the model's recipe.
+TRAINED_HERE = ("trained", "retrained")
+
+
+def kept(session: Session, anchor_id: int) -> Sequence[Artifact]:
+    """Return what is kept of an anchor, oldest first; the newest counts."""
+    return session.scalars(
+        select(Artifact)
+        .where(
+            Artifact.version_id == anchor_id,
+            Artifact.kind == KIND,
+            Artifact.destroyed_at.is_(None),
+        )
+        .order_by(Artifact.id)
+    ).all()
+
+
+def kept_on_dataset(session: Session, dataset_id: int) -> dict[int, list[Artifact]]:
+    """Return what is kept of rows of a dataset by anchor, oldest first."""
+    rows = session.scalars(
+        select(Artifact)
+        .join(Version, Version.id == Artifact.version_id)
+        .join(Model, Model.id == Version.model_id)
+        .where(
+            Model.dataset_id == dataset_id,
+            Artifact.kind == KIND,
+            Artifact.destroyed_at.is_(None),
+        )
+        .order_by(Artifact.id)
+    )
+    found: dict[int, list[Artifact]] = {}
+    for artifact in rows:
+        found.setdefault(artifact.version_id, []).append(artifact)
+    return found
+
+
+def is_of(artifact: Artifact | None, asked: Margins) -> bool:
+    """Return whether an artifact is of as many splits and folds as the policy asks for."""
+    if artifact is None:
+        return False
+    return (artifact.notes["splits"], artifact.notes["folds"]) == (asked.splits, asked.folds)
+
+
+def is_missing(session: Session, anchor: Version, asked: Margins) -> bool:
+    """Return whether models are still to be trained for an anchor."""
+    if not asked.splits or anchor.origin not in TRAINED_HERE:
+        return False
+    newest = next(reversed(kept(session, anchor.id)), None)
+    return newest is None or not is_of(newest, asked) or not newest.notes["complete"]
+
+
+def describe(session: Session, model: Model, live: Version | None) -> dict[str, Any] | None:
+    """Return how far the margins of the live version's anchor are; None: nobody asks for any."""
+    asked = Policy.model_validate(model.policy).margins
+    if not asked.splits:
+        return None
+    told = {"state": "waiting", "reason": None, "models": asked.splits * asked.folds}
+    if live is None:
+        return {**told, **_NOTHING, "reason": "no version is live"}
+    anchor = session.get_one(Version, live.anchor_id)
+    if anchor.origin not in TRAINED_HERE:
+        why = (
+            f"version {anchor.number} was imported, and how it was trained is not known; "
+            "train the model here"
+        )
+        return {**told, **_NOTHING, "state": "unavailable", "reason": why}
+    newest = next(reversed(kept(session, anchor.id)), None)
+    if newest is None or not is_of(newest, asked):
+        return {**told, **_NOTHING}
+    notes = newest.notes
+    return {
+        **told,
+        "state": "ready" if notes["complete"] else "partial",
+        "trained": notes["trained"],
+        "epochs": notes["epochs"],
+        "rows": notes["rows"],
+    }
+
+
+_NOTHING: dict[str, Any] = {"trained": 0, "epochs": 0.0, "rows": 0}

@@ -1,0 +1,293 @@
+"""Learn what models that never saw a training row say of it, so that ``iau`` has a target for it.
+
+A model is trained at a time, without one fold of the rows, and what it says is kept: a worker that
+dies, or gives way, loses one model's training. Then targets are made of all that was said, and only
+these are kept. They tell of single rows. So they are destroyed with their anchor, when another one
+is live and when the policy asks for none, and a row's values when the row is overwritten.
+
+Where rows were excluded since the training, no value of theirs is made, and none is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store import errors, tensors
+from service.ledger.batches import claims, leases
+from service.ledger.database import locks
+from service.ledger.database.states import DatasetStatus, VersionStatus
+from service.ledger.database.tables import Artifact, Dataset, Model, Version
+from service.ledger.registry import margins, versions
+from service.ledger.registry.policy import Policy
+from service.ledger.training import runs
+from service.messages.margins import MARGINS, Request
+from service.messages.parts import Made
+from workers.compute import margin_files
+from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.fault_points import reach
+from workers.jobs import pauses, plans, purge
+from workers.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+def run_wanted(runtime: Runtime, policies: Mapping[int, Policy]) -> bool:
+    """Train one model for a live anchor that lacks margins; True when one was trained.
+
+    ``policies`` are those of the live versions, by their ids.
+    """
+    for anchor_id in _wanting(runtime, policies):
+        if pauses.pausing(runtime, _key(anchor_id)):
+            continue
+        with runtime.lease(_key(anchor_id)) as held:
+            if held is None or runtime.stop.is_set():
+                continue
+            if _train(runtime, anchor_id, held):
+                return True
+    return False
+
+
+def _key(anchor_id: int) -> str:
+    return f"margins:{anchor_id}"
+
+
+def _wanting(runtime: Runtime, policies: Mapping[int, Policy]) -> list[int]:
+    wanted = {live_id: one.margins for live_id, one in policies.items() if one.margins.splits}
+    if not wanted:
+        return []
+    with runtime.session() as session:
+        lives = session.scalars(
+            select(Version).where(Version.id.in_(wanted)).order_by(Version.id)
+        ).all()
+        anchors = [(session.get_one(Version, one.anchor_id), wanted[one.id]) for one in lives]
+        return [one.id for one, asked in anchors if margins.is_missing(session, one, asked)]
+
+
+def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
+    found = _request(runtime, anchor_id)
+    if found is None:
+        return False
+    request, revision = found
+    try:
+        answer = runtime.ask(
+            MARGINS,
+            request,
+            held=held,
+            timeout_seconds=runtime.settings.training_timeout_seconds,
+            watch=lambda: _go_on(runtime, anchor_id),
+        )
+    except (ComputeFailed, ComputeDied, OSError) as error:
+        # Deletions do not need it: they take the calibrated step until it is there.
+        log.warning("no margins for version %d: %s", anchor_id, error)
+        pauses.pause(runtime, _key(anchor_id))
+        return False
+    except (Stopping, leases.LeaseLost):
+        return False
+    reach("margins.computed")
+    return _record(runtime, anchor_id, held, answer.made, revision)
+
+
+def _go_on(runtime: Runtime, anchor_id: int) -> None:
+    """Stop for whoever has precedence, and when the anchor is not the live one any more."""
+    with runtime.session() as session:
+        if claims.training_waits(session) or runs.one_waits(session, now=runtime.now()):
+            raise Stopping("a batch or a training has precedence")
+        if not _is_wanted(session, session.get_one(Version, anchor_id)):
+            raise Stopping("its margins are not asked for any more")
+
+
+def _is_wanted(session: Session, anchor: Version) -> bool:
+    """Return whether the anchor's margins are missing and the live version steps from it."""
+    model = session.get_one(Model, anchor.model_id)
+    if model.production_id is None:
+        return False
+    live = session.get_one(Version, model.production_id)
+    asked = Policy.model_validate(model.policy).margins
+    standing = session.get_one(Dataset, model.dataset_id).status == DatasetStatus.READY
+    return live.anchor_id == anchor.id and standing and margins.is_missing(session, anchor, asked)
+
+
+def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:
+    """Return the request for the next model, and the dataset's revision that it is of."""
+    with runtime.session() as session:
+        anchor = session.get_one(Version, anchor_id)
+        model = session.get_one(Model, anchor.model_id)
+        # Locked, so that no row is excluded between the revision and the list of excluded rows.
+        dataset = locks.dataset(session, model.dataset_id, locks.Hold.REVISION)
+        if not _is_wanted(session, anchor):
+            return None
+        asked = Policy.model_validate(model.policy).margins
+        newest = next(reversed(margins.kept(session, anchor_id)), None)
+        resume = newest if newest is not None and margins.is_of(newest, asked) else None
+        request = Request(
+            data=plans.view(
+                runtime.store, dataset, excluded=plans.excluded_rows(session, dataset.id)
+            ),
+            model=plans.model(model),
+            anchor=anchor.digest,
+            # Who shares a fold with whom is in what the models before left.
+            together=[] if resume is not None else plans.subjects(session, dataset.id),
+            seed=anchor.seed,
+            splits=asked.splits,
+            folds=asked.folds,
+            resume=None if resume is None else resume.digest,
+        )
+        return request, dataset.revision
+
+
+def _record(runtime: Runtime, anchor_id: int, held: leases.Held, made: Made, revision: int) -> bool:
+    """Register what was made, less the rows that were excluded meanwhile; destroy what was before.
+
+    A row is overwritten after it was excluded: whoever overwrites it finds what was registered
+    before it was, and what is registered later does not tell of it.
+    """
+    registered: bool | None = None
+    while registered is None:
+        with runtime.session() as session:
+            dataset_id = _dataset_id(session, anchor_id)
+            now = session.get_one(Dataset, dataset_id).revision
+            gone = plans.excluded_rows(session, dataset_id, after=revision, revision=now)
+        less, revision = _without(runtime, made, gone), now
+        if less is not None:
+            _drop(runtime, made)
+            made = less
+        registered = _register(runtime, anchor_id, held, made, dataset_id, revision)
+    if not registered:
+        _drop(runtime, made)
+        return False
+    reach("margins.recorded")
+    _destroy_older(runtime, anchor_id)
+    return True
+
+
+def _register(
+    runtime: Runtime,
+    anchor_id: int,
+    held: leases.Held,
+    made: Made,
+    dataset_id: int,
+    revision: int,
+) -> bool | None:
+    """Return whether it was registered; None: rows were excluded after ``revision``."""
+    with runtime.session() as session:
+        leases.hold(session, held)
+        if locks.dataset(session, dataset_id, locks.Hold.REVISION).revision != revision:
+            return None
+        anchor = _locked(session, anchor_id)
+        if anchor.status == VersionStatus.PURGED or not _is_wanted(session, anchor):
+            return False
+        _attach(runtime, session, anchor, made)
+    return True
+
+
+def forget(runtime: Runtime, dataset_id: int, rows: Collection[int]) -> bool:
+    """Destroy what is told of rows that were overwritten; False: it is to be tried again.
+
+    A file is written anew without them: it costs 24 bytes for each row that stands.
+    """
+    with runtime.session() as session:
+        found = margins.kept_on_dataset(session, dataset_id)
+    done = [_forget(runtime, anchor_id, one[-1], rows) for anchor_id, one in found.items()]
+    return all(done)
+
+
+def _forget(runtime: Runtime, anchor_id: int, newest: Artifact, rows: Collection[int]) -> bool:
+    try:
+        less = _without(runtime, _made(newest), rows)
+    except (errors.CorruptCheckpoint, errors.NotStored) as damage:
+        log.warning("margins of version %d are given up: %s", anchor_id, damage)
+        return _destroy(runtime, anchor_id, [newest.id])
+    if less is not None and not _replace(runtime, anchor_id, newest, less):
+        _drop(runtime, less)
+        return False
+    return _destroy_older(runtime, anchor_id)
+
+
+def _replace(runtime: Runtime, anchor_id: int, newest: Artifact, less: Made) -> bool:
+    """Register what takes the place of the newest; False: it is not the newest any more."""
+    with runtime.session() as session:
+        anchor = _locked(session, anchor_id)
+        kept = [one.id for one in margins.kept(session, anchor_id)]
+        if kept[-1:] != [newest.id]:
+            return False
+        _attach(runtime, session, anchor, less)
+    return True
+
+
+def _without(runtime: Runtime, made: Made, gone: Collection[int]) -> Made | None:
+    """Store what was made without some rows; None: it tells of none of them."""
+    if not gone:
+        return None
+    blobs = runtime.store.blobs
+    left = margin_files.without(tensors.load(blobs, made.digest, kind="margins"), gone)
+    if left is None:
+        return None
+    saved = tensors.save(blobs, left, blobs.manifest("margins", made.digest), kind="margins")
+    return Made(
+        digest=saved.digest,
+        size_bytes=saved.size_bytes,
+        kind="margins",
+        notes=made.notes | {"rows": len(left["rows"])},
+        of_anchor=False,
+    )
+
+
+def _drop(runtime: Runtime, made: Made) -> None:
+    """Remove a file that was not registered, unless another worker has registered the same."""
+    with runtime.session() as session:
+        known = session.scalar(
+            select(Artifact.id)
+            .where(Artifact.digest == made.digest, Artifact.destroyed_at.is_(None))
+            .limit(1)
+        )
+    if known is None:
+        runtime.store.blobs.delete("margins", made.digest)
+
+
+def _made(artifact: Artifact) -> Made:
+    return Made(
+        digest=artifact.digest,
+        size_bytes=artifact.size_bytes,
+        kind="margins",
+        notes=artifact.notes,
+        of_anchor=False,
+    )
+
+
+def _destroy_older(runtime: Runtime, anchor_id: int) -> bool:
+    with runtime.session() as session:
+        older = [one.id for one in margins.kept(session, anchor_id)[:-1]]
+    return not older or _destroy(runtime, anchor_id, older)
+
+
+def _destroy(runtime: Runtime, anchor_id: int, artifact_ids: Sequence[int]) -> bool:
+    """Destroy artifacts of an anchor; False: another worker is about to destroy some of its state.
+
+    What is left is destroyed with what no batch needs any more (``purges.superseded``).
+    """
+    with runtime.lease(purge.key(anchor_id)) as held:
+        if held is None:
+            return False
+        with runtime.session() as session:
+            there = {one.id for one in margins.kept(session, anchor_id)}
+        if going := [one for one in artifact_ids if one in there]:
+            purge.destroy_artifacts(runtime, anchor_id, going, held)
+    return True
+
+
+def _attach(runtime: Runtime, session: Session, anchor: Version, made: Made) -> None:
+    said = {"kind": made.kind, "digest": made.digest, "size_bytes": made.size_bytes}
+    versions.attach(session, anchor, [said | {"notes": made.notes}], now=runtime.now())
+
+
+def _locked(session: Session, anchor_id: int) -> Version:
+    return session.scalars(select(Version).where(Version.id == anchor_id).with_for_update()).one()
+
+
+def _dataset_id(session: Session, anchor_id: int) -> int:
+    anchor = session.get_one(Version, anchor_id)
+    return session.get_one(Model, anchor.model_id).dataset_id

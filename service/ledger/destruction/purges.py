@@ -196,11 +196,10 @@ def _old_margins() -> Select[Any]:
             or_(
                 ~of_live_anchor,
                 replaced,
-                Model.policy["margins"]["splits"].as_integer() == literal_column("0"),
+                Model.policy["margins", "splits"].as_integer() == literal_column("0"),
                 Dataset.withdrawn_at.is_not(None),
             ),
         )
-        .order_by(Artifact.id)
     )
 
 

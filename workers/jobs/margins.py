@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from models_store import errors, tensors
 from service.ledger.batches import claims, leases
 from service.ledger.database import locks
-from service.ledger.database.states import DatasetStatus, VersionStatus
+from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Version
 from service.ledger.registry import margins, versions
 from service.ledger.registry.policy import Policy
@@ -107,8 +107,7 @@ def _is_wanted(session: Session, anchor: Version) -> bool:
         return False
     live = session.get_one(Version, model.production_id)
     asked = Policy.model_validate(model.policy).margins
-    standing = session.get_one(Dataset, model.dataset_id).status == DatasetStatus.READY
-    return live.anchor_id == anchor.id and standing and margins.is_missing(session, anchor, asked)
+    return live.anchor_id == anchor.id and margins.is_missing(session, anchor, asked)
 
 
 def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:

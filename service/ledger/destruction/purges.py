@@ -149,7 +149,7 @@ def superseded(session: Session, model: Model) -> dict[int, list[int]]:
     Running sums of withdrawn or rejected versions: the next batch uses those of the live version,
     or of one to which production was moved back. Scores that are older than the pool of every
     version from which a batch may start. And margins of another anchor than the live version's,
-    those that the policy does not ask for any more, and all of a withdrawn dataset.
+    and those that the policy does not ask for any more.
     """
     sums = session.scalars(_old_sums().where(Version.model_id == model.id).order_by(Artifact.id))
     found: dict[int, list[int]] = {}
@@ -189,7 +189,6 @@ def _old_margins() -> Select[Any]:
         select(Artifact)
         .join(Version, Version.id == Artifact.version_id)
         .join(Model, Model.id == Version.model_id)
-        .join(Dataset, Dataset.id == Model.dataset_id)
         .where(
             db.among(Artifact.kind, "margins"),
             Artifact.destroyed_at.is_(None),
@@ -197,7 +196,6 @@ def _old_margins() -> Select[Any]:
                 ~of_live_anchor,
                 replaced,
                 Model.policy["margins", "splits"].as_integer() == literal_column("0"),
-                Dataset.withdrawn_at.is_not(None),
             ),
         )
     )

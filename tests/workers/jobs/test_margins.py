@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
 from models_store import open_store
 from service.ledger.audit.signing import Signer
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Lease, Model, Version
+from service.ledger.destruction import withdrawals
 from service.ledger.registry import margins as ledger
 from service.ledger.reports import report
 from service.settings import Settings
@@ -26,7 +27,7 @@ from tests.workers import place
 from tests.workers.jobs.test_interrupted_training import in_a_thread, train_for_long
 from tests.workers.jobs.test_train import queue
 from tests.workers.place import Place
-from tests.workers.schedule.test_lanes import DEADLINE_SECONDS, until
+from tests.workers.schedule.test_lanes import DEADLINE_SECONDS, running, until
 from unlearning.anchored import margins as anchored
 from unlearning.anchored import targets
 from unlearning.core import training
@@ -394,6 +395,67 @@ def test_damaged_margins_are_no_reason_to_wait(town: Place) -> None:
     assert "no out-of-fold margins" in town.live().notes["instead_of"]
     assert (kept(town), files(town)) == ([], [])
     assert compute_all(town).notes["complete"]
+
+
+@pytest.mark.postgres
+def test_margins_on_postgres(
+    postgres_database: Engine, compute: ComputeProcess, faults: Path, tmp_path: Path
+) -> None:
+    """Computed, a row's values destroyed with its raw data, all when the policy is changed."""
+    url = postgres_database.url.render_as_string(hide_password=False)
+    town = replace(place.found(tmp_path, compute, database_url=url), faults=faults)
+    town.change_policy(margins=ONE_SPLIT, auto_consolidate=False)
+    assert compute_all(town).notes["complete"]
+    row = town.training_rows()[0]
+    request = town.ask(row)
+    town.work()
+    assert town.request(request).status == RequestStatus.COMPLETED
+    assert town.live().notes["step"] == "matched"
+    [one] = kept(town)
+    assert files(town) == [one.digest]
+    assert row not in told(town, one)["rows"]
+    assert not purge.run_due(town.runtime)
+    town.change_policy(margins={"splits": 0, "folds": 2})
+    assert purge.run_due(town.runtime)
+    assert (kept(town), files(town)) == ([], [])
+    town.close()
+
+
+@pytest.mark.parametrize("what", ["version", "model"])
+def test_margins_go_when_they_are_withdrawn(town: Place, what: str) -> None:
+    town.change_policy(margins=ONE_SPLIT, purge_after_seconds=86_400)
+    compute_all(town)
+    live = town.live()
+    with town.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        said = {"actor": "key:test", "now": town.runtime.now()}
+        if what == "model":
+            withdrawals.withdraw_model(session, model, **said)
+        else:
+            version = session.get_one(Version, live.id)
+            withdrawals.withdraw_version(session, model, version, **said)
+    assert not spare.run_due(town.runtime)
+    # At once: the window is for weights.
+    assert purge.run_due(town.runtime)
+    assert (kept(town), files(town)) == ([], [])
+
+
+@pytest.mark.slow
+def test_margins_of_a_real_worker_survive_its_end(town: Place, tmp_path: Path) -> None:
+    town.change_policy(margins={"splits": 1, "folds": 3})
+    whole = compute_all(town).digest
+    town.change_policy(margins={"splits": 0, "folds": 3})
+    purge.run_due(town.runtime)
+    town.arm("margins.recorded", "kill")
+    settings = town.settings.model_copy(
+        update={"poll_seconds": 0.1, "grace_seconds": 5.0, "lease_seconds": 1.0}
+    )
+    with running(settings, tmp_path / "first.log") as worker:
+        town.change_policy(margins={"splits": 1, "folds": 3})
+        worker.wait(DEADLINE_SECONDS)
+    assert kept(town)[-1].notes["trained"] == 1
+    with running(settings, tmp_path / "second.log"):
+        until(lambda: [one.digest for one in kept(town)] == [whole], "the end of the last model")
 
 
 def test_margins_are_listed_as_internal_state_after_a_deletion(town: Place) -> None:

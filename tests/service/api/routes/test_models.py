@@ -160,6 +160,41 @@ def test_a_policy_changes_field_by_field_and_the_change_is_audited(app: FastAPI)
     assert client.get(f"/v1/models/{name}").json()["policy"] == other["policy"]
 
 
+def test_margins_are_asked_for_part_by_part_and_their_state_is_shown(app: FastAPI) -> None:
+    name = _published(app)
+    client = callers.client(app, "models:write", "models:read")
+    assert client.get(f"/v1/models/{name}").json()["margins"] is None
+    shown = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"splits": 2}}}).json()
+    assert shown["policy"]["margins"] == {"splits": 2, "folds": 2}
+    assert shown["margins"] == {
+        "state": "waiting",
+        "reason": None,
+        "models": 4,
+        "trained": 0,
+        "epochs": 0.0,
+        "rows": 0,
+    }
+    more = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"folds": 3}}}).json()
+    assert more["policy"]["margins"] == {"splits": 2, "folds": 3}
+    for wrong in ({"splits": 5}, {"splits": -1}, {"folds": 1}, {"folds": 9}, {"models": 2}):
+        change = {"policy": {"margins": wrong}}
+        assert_problem(client.patch(f"/v1/models/{name}", json=change), 422)
+    off = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"splits": 0}}}).json()
+    assert off["margins"] is None
+
+
+def test_margins_of_an_imported_version_are_unavailable(app: FastAPI) -> None:
+    with app.state.sessions() as session:
+        data = factories.dataset(session, name="live-data")
+        policy = {"method": "iau", "options": {}, "margins": {"splits": 1}}
+        made = factories.model(session, data, name="live", policy=policy)
+        factories.version(session, made, origin="imported")
+        session.commit()
+    seen = callers.client(app, "models:read").get("/v1/models/live").json()["margins"]
+    assert seen["state"] == "unavailable"
+    assert "train the model here" in seen["reason"]
+
+
 def test_a_change_of_nothing_changes_nothing(app: FastAPI) -> None:
     with app.state.sessions() as session:
         # Made by an older release: its policy lacks what came later.

@@ -12,9 +12,8 @@ from service.messages.parts import Fraction, Made, Model, View
 class Request(Struct):
     """Train the model of the next fold, of ``splits`` times ``folds``.
 
-    ``anchor`` is the digest of the checkpoint whose rows ``data`` has. ``resume`` is the digest of
-    what the models before gave, None: this is the first, and the rows of each group of ``together``
-    share their folds.
+    ``anchor`` is the digest of the anchor's checkpoint. The rows of each group of ``together``
+    share a fold. ``resume`` is the digest of the margins so far, None for the first model.
     """
 
     data: View
@@ -29,10 +28,10 @@ class Request(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Struct):
-    """What was stored: margins so far, or, after the last model, the targets made of them.
+    """The stored file: the margins so far, or the targets after the last model.
 
-    Its notes are ``splits``, ``folds``, how many models were ``trained``, the ``epochs`` that they
-    took over all training rows, the ``rows``, and whether it is ``complete``.
+    Its notes are ``splits``, ``folds``, the number of models ``trained``, the ``epochs`` trained
+    (over all training rows), the number of ``rows``, and ``complete``: it has targets.
     """
 
     made: Made

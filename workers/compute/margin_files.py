@@ -1,7 +1,7 @@
-"""Files of margins: which rows they tell of, and the same without some of these.
+"""Files of margins, and how rows are removed from them.
 
-``rows`` are numbers of rows in the dataset's array, as are ``held_out_rows``. While models are
-still trained a file holds margins by split and row; the finished one holds targets by row.
+``rows`` and ``held_out_rows`` are row numbers of the dataset's array. While models are trained a
+file has margins by split and row; afterwards it has targets by row.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ OF_HELD_OUT = {"held_out_rows": 0, "held_out": 2}
 
 
 def without(named: Arrays, gone: Collection[int]) -> dict[str, npt.NDArray[Any]] | None:
-    """Return the tensors without what they tell of the rows ``gone``; None: they tell nothing."""
+    """Return the tensors without the values of rows in ``gone``; None: they have none of them."""
     left = dict(named)
-    told = False
+    changed = False
     for numbers, axes in (("rows", OF_ROWS), ("held_out_rows", OF_HELD_OUT)):
         if numbers not in named:
             continue
         stays = ~np.isin(named[numbers], np.fromiter(gone, dtype=np.int64, count=len(gone)))
-        told |= not stays.all()
+        changed |= not stays.all()
         for name in axes.keys() & named.keys():
             left[name] = np.ascontiguousarray(np.compress(stays, named[name], axis=axes[name]))
-    return left if told else None
+    return left if changed else None

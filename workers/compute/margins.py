@@ -1,4 +1,4 @@
-"""Margins of training rows under models that never saw them, one model at a time."""
+"""Out-of-fold margins of training rows, one model at a time, and the targets of a batch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 KIND: Final = "margins"
 
 
-class _Enough(Exception):
-    """One model more is trained: the rest is for another request."""
+class _OneTrained(Exception):
+    """One more model is trained; the others are left to later requests."""
 
     def __init__(self, state: OutOfFold) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Enough(Exception):
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
-    """Train the next model; after the last one, make targets of all margins and keep only these."""
+    """Train the next model and store the margins so far, or the targets after the last model."""
     store, rows = place.open(request.data)
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
     state = _next(
@@ -60,9 +60,9 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
 
 
 def of_batch(store: Store, digest: str | None, forget: Examples) -> BatchMargins | None:
-    """Return the targets of the rows to forget; None where there are none that can be read.
+    """Return the targets of the rows to forget; None if there is no readable file of them.
 
-    It is read for each batch and not remembered: what is destroyed in the store is gone then.
+    The file is read for each batch and not cached, so that destroying it in the store is enough.
     """
     if digest is None:
         return None
@@ -75,7 +75,7 @@ def of_batch(store: Store, digest: str | None, forget: Examples) -> BatchMargins
     found = targets.from_tensors(named)
     at = torch.searchsorted(known, wanted).clamp(max=max(len(known) - 1, 0))
     there = known[at] == wanted if len(known) else torch.zeros(len(wanted), dtype=torch.bool)
-    # A retained row's margin at the anchor is taken when it is drawn: few are.
+    # The margins of retained rows are computed for the sampled rows alone.
     return BatchMargins(
         Targets(
             _where(there, found.value, at),
@@ -88,7 +88,7 @@ def of_batch(store: Store, digest: str | None, forget: Examples) -> BatchMargins
 
 
 def _where(there: Tensor, values: Tensor, at: Tensor) -> Tensor:
-    """Return the values at these places, NaN where there is none."""
+    """Return ``values`` at the indices ``at``, NaN where ``there`` is False."""
     found = torch.full((len(at),), torch.nan, dtype=torch.float64)
     found[there] = values[at[there]]
     return found
@@ -97,7 +97,7 @@ def _where(there: Tensor, values: Tensor, at: Tensor) -> Tensor:
 def _earlier(
     request: Request, store: Store, train: Examples, validation: Examples
 ) -> OutOfFold | None:
-    """Return what the models before gave, of the rows that still stand; None: begin anew."""
+    """Return the margins so far, without rows excluded since; None: start from the beginning."""
     if request.resume is None:
         return None
     try:
@@ -112,7 +112,7 @@ def _earlier(
             raise WrongOptions("they are of other rows")
         return margins.from_tensors({name: torch.from_numpy(t) for name, t in named.items()})
     except (errors.CorruptCheckpoint, errors.NotStored, KeyError, WrongOptions) as damage:
-        log.warning("margins are begun anew: %s", damage)
+        log.warning("margins are computed from the beginning: %s", damage)
         return None
 
 
@@ -124,8 +124,8 @@ def _next(
     done: OutOfFold | None,
     progress: Callable[[Fraction], None],
 ) -> OutOfFold:
-    def enough(state: OutOfFold) -> None:
-        raise _Enough(state)
+    def stop(state: OutOfFold) -> None:
+        raise _OneTrained(state)
 
     try:
         return margins.prepare(
@@ -137,15 +137,15 @@ def _next(
             options=Splits(request.splits, request.folds),
             seed=request.seed,
             done=done,
-            kept=enough,
+            kept=stop,
             progress=lambda fraction: progress(Fraction(fraction=fraction)),
         )
-    except _Enough as one:
+    except _OneTrained as one:
         return one.state
 
 
 def _trainer(request: Request, validation: Examples) -> margins.Trainer:
-    """Return what trains as the anchor was: by its recipe, statistics of its rows measured anew."""
+    """Return a trainer that follows the anchor's recipe and recalibrates batch normalisation."""
     by_recipe = margins.by_recipe(options.parse(training.Recipe, request.model.recipe), validation)
 
     def train(
@@ -162,7 +162,7 @@ def _trainer(request: Request, validation: Examples) -> margins.Trainer:
 
 
 def _groups(train: Examples, together: list[list[int]]) -> Tensor:
-    """Return a number for each training row, (n,) int64, the same within a group."""
+    """Return the group of each training row, (n,) int64."""
     of_row = {int(row): place for place, row in enumerate(train.positions)}
     groups = torch.arange(len(train))
     for rows in together:

@@ -1,11 +1,12 @@
-"""Learn what models that never saw a training row say of it, so that ``iau`` has a target for it.
+"""Compute out-of-fold margins of an anchor's training rows, so that ``iau`` has a target for each.
 
-A model is trained at a time, without one fold of the rows, and what it says is kept: a worker that
-dies, or gives way, loses one model's training. Then targets are made of all that was said, and only
-these are kept. They tell of single rows. So they are destroyed with their anchor, when another one
-is live and when the policy asks for none, and a row's values when the row is overwritten.
+One model is trained at a time, without one fold of the rows, and the margins so far are stored: a
+worker that dies or gives way loses the training of one model. After the last model the targets are
+computed, and only these are kept.
 
-Where rows were excluded since the training, no value of theirs is made, and none is kept.
+The values describe single rows. They are destroyed with their anchor, when another anchor is live
+or the policy asks for none; a row's values are destroyed when the row is overwritten. Rows that
+were excluded since the anchor's training get no values.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from models_store import errors, tensors
 from service.ledger.batches import claims, leases
-from service.ledger.database import locks
+from service.ledger.database import db, locks
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Version
 from service.ledger.registry import margins, versions
@@ -60,6 +61,7 @@ def _wanting(runtime: Runtime, policies: Mapping[int, Policy]) -> list[int]:
     if not wanted:
         return []
     with runtime.session() as session:
+        db.read_only(session)
         lives = session.scalars(
             select(Version).where(Version.id.in_(wanted)).order_by(Version.id)
         ).all()
@@ -92,8 +94,9 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
 
 
 def _go_on(runtime: Runtime, anchor_id: int) -> None:
-    """Stop for whoever has precedence, and when the anchor is not the live one any more."""
+    """Raise ``Stopping`` for work with precedence, and when the margins are not wanted any more."""
     with runtime.session() as session:
+        db.read_only(session)
         if claims.training_waits(session) or runs.one_waits(session, now=runtime.now()):
             raise Stopping("a batch or a training has precedence")
         if not _is_wanted(session, session.get_one(Version, anchor_id)):
@@ -111,7 +114,7 @@ def _is_wanted(session: Session, anchor: Version) -> bool:
 
 
 def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:
-    """Return the request for the next model, and the dataset's revision that it is of."""
+    """Return the request for the next model, and the dataset's revision; None: it is not wanted."""
     with runtime.session() as session:
         anchor = session.get_one(Version, anchor_id)
         model = session.get_one(Model, anchor.model_id)
@@ -128,8 +131,7 @@ def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:
             ),
             model=plans.model(model),
             anchor=anchor.digest,
-            # Who shares a fold with whom is in what the models before left.
-            together=[] if resume is not None else plans.subjects(session, dataset.id),
+            together=plans.subjects(session, dataset.id),
             seed=anchor.seed,
             splits=asked.splits,
             folds=asked.folds,
@@ -139,10 +141,10 @@ def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:
 
 
 def _record(runtime: Runtime, anchor_id: int, held: leases.Held, made: Made, revision: int) -> bool:
-    """Register what was made, less the rows that were excluded meanwhile; destroy what was before.
+    """Register the new file, without rows excluded meanwhile, and destroy the one before.
 
-    A row is overwritten after it was excluded: whoever overwrites it finds what was registered
-    before it was, and what is registered later does not tell of it.
+    A row is overwritten only after it was excluded. A file that is registered before the exclusion
+    is found when the row is overwritten; one that is registered later does not have the row.
     """
     registered: bool | None = None
     while registered is None:
@@ -171,7 +173,7 @@ def _register(
     dataset_id: int,
     revision: int,
 ) -> bool | None:
-    """Return whether it was registered; None: rows were excluded after ``revision``."""
+    """Return whether the file was registered; None: rows were excluded after ``revision``."""
     with runtime.session() as session:
         leases.hold(session, held)
         if locks.dataset(session, dataset_id, locks.Hold.REVISION).revision != revision:
@@ -184,9 +186,9 @@ def _register(
 
 
 def forget(runtime: Runtime, dataset_id: int, rows: Collection[int]) -> bool:
-    """Destroy what is told of rows that were overwritten; False: it is to be tried again.
+    """Destroy the values of rows that are being overwritten; False: it has to be tried again.
 
-    A file is written anew without them: it costs 24 bytes for each row that stands.
+    Files that have them are written again without them: 24 bytes for each other row.
     """
     with runtime.session() as session:
         found = margins.kept_on_dataset(session, dataset_id)
@@ -207,7 +209,7 @@ def _forget(runtime: Runtime, anchor_id: int, newest: Artifact, rows: Collection
 
 
 def _replace(runtime: Runtime, anchor_id: int, newest: Artifact, less: Made) -> bool:
-    """Register what takes the place of the newest; False: it is not the newest any more."""
+    """Register ``less`` in place of ``newest``; False: that is not the newest any more."""
     with runtime.session() as session:
         anchor = _locked(session, anchor_id)
         kept = [one.id for one in margins.kept(session, anchor_id)]
@@ -218,7 +220,7 @@ def _replace(runtime: Runtime, anchor_id: int, newest: Artifact, less: Made) -> 
 
 
 def _without(runtime: Runtime, made: Made, gone: Collection[int]) -> Made | None:
-    """Store what was made without some rows; None: it tells of none of them."""
+    """Store a copy of a file without the rows ``gone``; None: it has none of them."""
     if not gone:
         return None
     blobs = runtime.store.blobs
@@ -236,7 +238,7 @@ def _without(runtime: Runtime, made: Made, gone: Collection[int]) -> Made | None
 
 
 def _drop(runtime: Runtime, made: Made) -> None:
-    """Remove a file that was not registered, unless another worker has registered the same."""
+    """Delete an unregistered file, unless another worker has registered the same content."""
     with runtime.session() as session:
         known = session.scalar(
             select(Artifact.id)
@@ -264,9 +266,9 @@ def _destroy_older(runtime: Runtime, anchor_id: int) -> bool:
 
 
 def _destroy(runtime: Runtime, anchor_id: int, artifact_ids: Sequence[int]) -> bool:
-    """Destroy artifacts of an anchor; False: another worker is about to destroy some of its state.
+    """Destroy artifacts of an anchor; False: another worker is destroying some of its state.
 
-    What is left is destroyed with what no batch needs any more (``purges.superseded``).
+    ``purges.superseded`` finds what is left then.
     """
     with runtime.lease(purge.key(anchor_id)) as held:
         if held is None:

@@ -1,7 +1,7 @@
-"""Margins of an anchor's training rows: whether a policy asks for them, and what is there.
+"""Margins of an anchor's training rows: what the policy asks for, and what is stored.
 
-One artifact of the anchor at a time: margins so far, while models are still trained, then the
-targets made of them. Its notes say which (``service.messages.margins``).
+An anchor has one artifact of them: the margins so far while models are trained, then the targets.
+Its notes are described in ``service.messages.margins``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRAINED_HERE = ("trained", "retrained")
 
 
 def kept(session: Session, anchor_id: int) -> Sequence[Artifact]:
-    """Return what is kept of an anchor, oldest first; the newest counts."""
+    """Return an anchor's artifacts, oldest first; the newest one is used."""
     return session.scalars(
         select(Artifact)
         .where(
@@ -35,7 +35,7 @@ def kept(session: Session, anchor_id: int) -> Sequence[Artifact]:
 
 
 def kept_on_dataset(session: Session, dataset_id: int) -> dict[int, list[Artifact]]:
-    """Return what is kept of rows of a dataset by anchor, oldest first."""
+    """Return the artifacts about rows of a dataset by anchor, oldest first."""
     rows = session.scalars(
         select(Artifact)
         .join(Version, Version.id == Artifact.version_id)
@@ -69,7 +69,7 @@ def is_missing(session: Session, anchor: Version, asked: Margins) -> bool:
 
 
 def describe(session: Session, model: Model, live: Version | None) -> dict[str, Any] | None:
-    """Return how far the margins of the live version's anchor are; None: nobody asks for any."""
+    """Return the state of the margins of the live version's anchor; None: the policy has none."""
     asked = Policy.model_validate(model.policy).margins
     if not asked.splits:
         return None

@@ -241,6 +241,19 @@ def test_what_a_worker_that_died_had_trained_is_gone_on_from(town: Place, point:
     assert [one.digest for one in kept(town)] == [whole]
 
 
+def test_damaged_margins_are_computed_from_the_beginning(town: Place) -> None:
+    town.change_policy(margins=ONE_SPLIT)
+    whole = compute_all(town).digest
+    town.change_policy(margins={"splits": 0, "folds": 2})
+    purge.run_due(town.runtime)
+    town.change_policy(margins=ONE_SPLIT)
+    assert spare.run_due(town.runtime)
+    town.damage("margins", kept(town)[0].digest)
+    assert spare.run_due(town.runtime)
+    assert kept(town)[0].notes["trained"] == 1
+    assert compute_all(town).digest == whole  # the same folds, by subject
+
+
 def left_batch(town: Place) -> None:
     """Leave a batch to the trainings lane."""
     town.arm("compute.updated", "fault")

@@ -18,9 +18,7 @@ def _right(count: int) -> Scores:
 @pytest.mark.parametrize(
     ("name", "limit"), [("audit", "audit_accuracy_drop"), ("retain", "retain_accuracy_drop")]
 )
-def test_lost_accuracy_counts_beyond_the_limit_of_the_gate_that_judges_the_set(
-    name: str, limit: str
-) -> None:
+def test_accuracy_loss_counts_beyond_the_limit_of_the_set(name: str, limit: str) -> None:
     compared = compare({name: _right(400)}, {name: _right(360)})
     assert compared[name]["accuracy"]["difference"]["value"] == pytest.approx(-0.1)
     assert loses_accuracy(compared, parse_criteria({}))

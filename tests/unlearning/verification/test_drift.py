@@ -8,7 +8,7 @@ from unlearning.verification.criteria import Criteria
 from unlearning.verification.drift import Drift
 
 
-def test_relative_distance_is_the_norm_of_the_difference_over_that_of_the_anchor() -> None:
+def test_relative_distance_is_norm_of_difference_over_norm_of_anchor() -> None:
     anchor = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[4.0]])}
     moved = {"a": torch.tensor([3.0, 0.3]), "b": torch.tensor([[4.4]])}
     assert drift.relative_distance(moved, anchor) == pytest.approx(0.1)

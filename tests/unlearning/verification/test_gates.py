@@ -154,7 +154,7 @@ def _criteria() -> set[str]:
     return {field.name for field in fields(Criteria)} - {"limits"}
 
 
-def test_a_gate_that_measures_another_metric_than_it_says_is_refused() -> None:
+def test_gate_that_measures_another_metric_is_refused() -> None:
     membership = gates.get("membership")
     assert isinstance(membership, RemovalGate)
     wrong = replace(membership, metric="another")

@@ -39,13 +39,13 @@ def test_rows_that_cannot_be_told_apart_are_accepted_and_marked() -> None:
     assert _outcomes(judged)["own_rows"] == "no_power"
 
 
-def test_a_network_that_knows_audit_rows_better_than_its_own_is_refused() -> None:
+def test_network_that_knows_audit_rows_better_is_refused() -> None:
     judged = imported.judge(_scores(0.8), _scores(0.95, rows=100, seed=1))
     assert (judged["verdict"], judged["mark"]) == ("failed", None)
     assert "trained on others" in judged["reasons"][0]
 
 
-def test_a_network_no_better_than_chance_is_refused_also_where_one_class_is_common() -> None:
+def test_network_at_chance_is_refused_with_unbalanced_classes() -> None:
     generator = np.random.default_rng(2)
     label = (generator.random(1000) < 0.05).astype(np.int64)
     always_the_common_one = Scores(
@@ -57,7 +57,7 @@ def test_a_network_no_better_than_chance_is_refused_also_where_one_class_is_comm
     assert "transform" in judged["reasons"][0]
 
 
-def test_a_split_with_more_of_an_easy_class_is_no_sign_of_anything() -> None:
+def test_class_mix_of_splits_does_not_affect_import_rules() -> None:
     """Audit rows are mostly of the class that the network knows well; training rows are not."""
     generator = np.random.default_rng(3)
 
@@ -72,7 +72,7 @@ def test_a_split_with_more_of_an_easy_class_is_no_sign_of_anything() -> None:
     assert imported.judge(training, audit)["verdict"] == "imported"
 
 
-def test_the_standard_error_is_that_of_the_plain_difference_for_one_class() -> None:
+def test_standard_error_for_one_class_is_that_of_plain_difference() -> None:
     training = _scores(0.8, rows=300, classes=1)
     audit = _scores(0.7, rows=50, classes=1, seed=1)
     found = imported.judge(training, audit)["training_less_audit"]

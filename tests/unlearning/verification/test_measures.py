@@ -58,7 +58,7 @@ def test_version_difference_of_a_reference_is_taken_from_the_control() -> None:
     assert found.unlearned.value == 0.5
 
 
-def test_retained_rows_that_stand_out_more_than_before_raise_the_change() -> None:
+def test_retain_membership_rises_when_retained_rows_are_exposed() -> None:
     audit = [1.0, 1.1, 1.2, 1.3]
     old = model([0.1], audit, retain=[1.05, 1.15])  # AUC (3 + 2) / 8
     new = model([0.1], audit, retain=[0.9, 1.15])  # AUC (4 + 2) / 8
@@ -74,7 +74,7 @@ def test_retained_rows_that_stand_out_more_than_before_raise_the_change() -> Non
     assert back.reference is None
 
 
-def test_robust_attack_finds_rows_that_are_likelier_than_the_references_say() -> None:
+def test_rmia_finds_rows_more_likely_than_under_references() -> None:
     outside = model([1.0, 1.0], [1.0, 1.0, 1.0])
     member = model([0.1, 0.1], [1.0, 1.1, 1.2])
     stranger = model([2.0, 2.0], [1.0, 1.1, 1.2])

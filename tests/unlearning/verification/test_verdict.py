@@ -41,7 +41,7 @@ def test_what_the_control_cannot_show_is_no_power() -> None:
     assert "cannot tell" in found.outcome("membership").reason
 
 
-def test_a_small_part_removed_fails_and_a_half_is_not_passed_with_few_rows() -> None:
+def test_small_removal_fails_and_half_does_not_pass_with_few_rows() -> None:
     control = drawn(3, forget=400, audit=1000, memory=1.0)
     little = judge(drawn(3, forget=400, audit=1000, memory=0.85), control)
     assert little.outcome("membership").outcome is Verdict.FAILED
@@ -52,14 +52,14 @@ def test_a_small_part_removed_fails_and_a_half_is_not_passed_with_few_rows() -> 
     assert half.outcome("membership").outcome is not Verdict.PASSED
 
 
-def test_forgetting_too_much_fails_even_where_the_control_looks_clean() -> None:
+def test_forgetting_too_much_fails_with_control_on_target() -> None:
     control = drawn(0, forget=300, audit=800, memory=0.0)
     found = judge(drawn(0, forget=300, audit=800, memory=-2.0), control)
     assert found.outcome("membership").outcome is Verdict.FAILED
     assert "too much" in found.outcome("membership").reason
 
 
-def test_rows_that_are_hard_for_the_control_too_are_not_called_forgotten_too_much() -> None:
+def test_no_power_when_rows_are_hard_for_the_control_too() -> None:
     hard = drawn(0, forget=300, audit=800, memory=-1.0)
     found = judge(drawn(0, forget=300, audit=800, memory=-1.1), hard)
     assert found.outcome("membership").outcome is Verdict.NO_POWER
@@ -138,9 +138,7 @@ def pool(seeds: range, **sizes: int) -> list[Evidence]:
 
 @pytest.mark.parametrize("memory", [0.3, 0.6, 1.2], ids=["faint", "marginal", "plain"])
 @pytest.mark.parametrize("rows", [30, 50, 80])
-def test_doing_nothing_does_not_pass_on_what_earlier_batches_removed(
-    rows: int, memory: float
-) -> None:
+def test_unchanged_batch_does_not_pass_by_earlier_batches(rows: int, memory: float) -> None:
     earlier = [
         Evidence(
             drawn(seed, forget=60, audit=800, memory=0.0),
@@ -161,7 +159,7 @@ def test_what_fails_alone_fails_in_the_pool() -> None:
     assert found.outcome("membership").reason.startswith("this batch's 90 rows alone")
 
 
-def test_a_batch_with_faint_memory_removed_well_keeps_the_pass_of_the_pool() -> None:
+def test_weakly_memorised_batch_keeps_the_pools_pass() -> None:
     passed = 0
     for seed in range(100, 120):
         sizes = {"forget": 40, "audit": 800}
@@ -206,7 +204,7 @@ def test_batches_without_references_do_not_silence_the_calibrated_gate() -> None
     assert found.metric("calibrated_membership_auc").notes["batches"] == 1
 
 
-def test_what_is_shown_to_keep_the_limit_has_passed_however_little_the_base_showed() -> None:
+def test_gate_passes_when_interval_within_limit() -> None:
     """Many rows, base .05 from the target, .027 left: more than half, and within .03."""
     found = asked(0.027, 0.05)
     assert found.outcome is Verdict.PASSED
@@ -214,7 +212,7 @@ def test_what_is_shown_to_keep_the_limit_has_passed_however_little_the_base_show
 
 
 @pytest.mark.parametrize("control", [0.0285, 0.031, 0.05])
-def test_doing_nothing_is_never_within_a_limit_that_the_base_breaks(control: float) -> None:
+def test_unchanged_model_is_not_within_a_limit_its_base_breaks(control: float) -> None:
     assert asked(control, control).outcome is not Verdict.PASSED
 
 
@@ -268,7 +266,7 @@ def test_a_destroyed_model_fails_utility_on_any_number_of_rows(rows: int) -> Non
     assert judge(destroyed, good).outcome("audit_accuracy").outcome is Verdict.FAILED
 
 
-def test_losses_that_creep_in_over_batches_fail_against_the_anchor() -> None:
+def test_accumulated_losses_fail_against_the_anchor() -> None:
     n = 2000
     forget = scores(np.full(5, 0.1))
 
@@ -282,7 +280,7 @@ def test_losses_that_creep_in_over_batches_fail_against_the_anchor() -> None:
     assert found.outcome("audit_accuracy_since_anchor").outcome is Verdict.FAILED
 
 
-def test_one_failed_gate_fails_and_no_judgement_on_removal_is_no_power() -> None:
+def test_one_failed_gate_fails_and_no_removal_pass_is_no_power() -> None:
     def outcome(concern: str, verdict: Verdict) -> Outcome:
         return Outcome("gate", concern, verdict, "because")
 

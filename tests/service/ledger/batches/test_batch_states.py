@@ -81,7 +81,7 @@ def test_state_of_other_options_is_not_gone_on_from(session: Session, story: Sto
     assert batch_states.resumable(session, story.batch, other) is None
 
 
-def test_row_excluded_since_stands_and_its_erasure_ends_the_state(
+def test_row_excluded_since_is_kept_and_its_erasure_ends_the_state(
     session: Session, story: Story
 ) -> None:
     story.keep(session, "a")

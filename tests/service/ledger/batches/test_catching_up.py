@@ -40,7 +40,7 @@ def trained_meanwhile(session: Session, model: Model) -> Version:
 
 
 @pytest.mark.parametrize("method", ["step", "retrain"])
-def test_candidate_outlives_the_batch_that_ran_when_it_came_unless_that_retrained(
+def test_candidate_stays_after_a_running_batch_unless_it_retrained(
     session: Session, data: Dataset, model: Model, method: str
 ) -> None:
     ask(session, data, model, rows=[2])
@@ -99,7 +99,7 @@ def test_older_candidate_is_superseded_by_a_newer_one_that_caught_up(
     assert claims.due_models(session, now=LATER) == []
 
 
-def test_candidate_goes_when_the_live_version_is_withdrawn_and_nothing_follows(
+def test_candidate_is_retired_when_live_version_is_withdrawn_without_successor(
     session: Session, data: Dataset, model: Model
 ) -> None:
     ask(session, data, model, rows=[2])

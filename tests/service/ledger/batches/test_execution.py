@@ -156,7 +156,7 @@ def test_closes_at_once_when_full(session: Session, data: Dataset, model: Model)
 
 
 @pytest.mark.parametrize("ended", [RequestStatus.CANCELLED, RequestStatus.DENIED])
-def test_what_a_request_asked_for_that_has_ended_is_neither_waited_for_nor_carried_out(
+def test_erasure_of_an_ended_request_is_not_claimed(
     session: Session, data: Dataset, model: Model, ended: RequestStatus
 ) -> None:
     old = [ask(session, data, model, rows=[row], at=NOW) for row in range(10)]
@@ -176,7 +176,7 @@ def test_what_a_request_asked_for_that_has_ended_is_neither_waited_for_nor_carri
     assert {status(session, request)[1][0] for request in old} == {ErasureStatus.PENDING}
 
 
-def test_a_request_that_needs_review_for_one_model_is_carried_out_on_the_other(
+def test_request_under_review_for_one_model_is_claimed_on_another(
     session: Session, data: Dataset, model: Model
 ) -> None:
     other = factories.model(session, data, name="other", policy={"max_wait_seconds": 10})
@@ -467,7 +467,7 @@ def test_retried_request_stays_apart_and_gets_fresh_attempts(
     assert status(session, bad)[1] == [ErasureStatus.COMPLETED]
 
 
-def test_handed_back_batch_holds_nothing_new_against_its_erasures(
+def test_handing_back_a_batch_counts_no_attempt(
     session: Session, data: Dataset, model: Model
 ) -> None:
     request = ask(session, data, model)
@@ -483,7 +483,7 @@ def test_handed_back_batch_holds_nothing_new_against_its_erasures(
     assert again.id != batch.id
 
 
-def test_request_under_review_for_one_model_stays_so_when_another_begins(
+def test_request_under_review_keeps_state_when_another_model_claims(
     session: Session, data: Dataset
 ) -> None:
     """Otherwise nobody could ever retry it."""
@@ -538,7 +538,7 @@ def test_fresh_anchor_catches_up_before_it_goes_live(
     assert claims.due_models(session, now=LATER) == []
 
 
-def test_anchor_that_cannot_catch_up_is_rejected_and_the_old_version_goes_on(
+def test_anchor_that_cannot_catch_up_is_rejected_and_old_version_stays_live(
     session: Session, data: Dataset, model: Model
 ) -> None:
     run = factories.training_run(session, model)

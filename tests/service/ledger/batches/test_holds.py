@@ -95,9 +95,7 @@ def test_a_held_batch_is_due_only_when_there_is_something_to_decide(
     assert claims.due_models(session, now=story.batch.held_until) == [story.model.id]
 
 
-def test_its_end_makes_the_version_live_and_completes_the_erasure(
-    session: Session, story: Story
-) -> None:
+def test_end_of_hold_promotes_version_and_completes_erasure(session: Session, story: Story) -> None:
     then = story.request.due_at
     assert claims.claim(session, story.model, held=story.held, now=then) is None
     session.commit()
@@ -126,7 +124,7 @@ def test_newer_erasures_wait_for_the_end(session: Session, story: Story) -> None
     assert lifecycle.detail(session, newer)["status_reason"] is None
 
 
-def test_an_import_without_the_records_that_goes_live_completes_the_batch(
+def test_live_import_without_the_records_completes_the_batch(
     session: Session, story: Story
 ) -> None:
     other = factories.version(
@@ -304,7 +302,7 @@ def aside(session: Session, story: Story) -> Version:
     )
 
 
-def test_retrain_that_was_set_aside_waits_for_nobody_once_a_later_one_is_live(
+def test_set_aside_retrain_needs_no_approval_once_a_later_one_is_live(
     session: Session, story: Story, aside: Version
 ) -> None:
     assert set(holds.reasons(session, story.model, [aside])) == {aside.id}
@@ -325,7 +323,7 @@ def test_retrain_that_was_set_aside_waits_for_nobody_once_a_later_one_is_live(
         holds.approve(session, story.model, aside, actor="key:k", now=NOW)
 
 
-def test_retrain_that_was_set_aside_keeps_no_other_away_from_a_policy_that_holds_nothing(
+def test_set_aside_retrain_blocks_the_next_only_while_the_policy_holds(
     session: Session, story: Story, aside: Version
 ) -> None:
     def queued() -> bool:

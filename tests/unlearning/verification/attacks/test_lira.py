@@ -45,7 +45,7 @@ def test_rmia_counts_the_dominated_population(gamma: float) -> None:
         assert scores[i] == pytest.approx(dominated / 40)
 
 
-def test_rmia_of_a_population_row_is_between_those_of_the_rows_beside_it() -> None:
+def test_rmia_of_population_row_lies_between_neighbours() -> None:
     """It neither dominates itself nor is dominated: the order is that of the likelihood ratios."""
     target, references = losses(30, seed=2), losses(3, 30, seed=3)
     found = lira.rmia(target, references, target, references)

@@ -74,7 +74,7 @@ def test_paired_difference_has_the_bootstraps_standard_error() -> None:
     assert difference.standard_error < 0.5 * np.hypot(one.standard_error, two.standard_error)
 
 
-def test_without_signal_the_interval_covers_one_half_as_often_as_it_says() -> None:
+def test_interval_without_signal_covers_one_half_at_nominal_rate() -> None:
     rng = np.random.default_rng(4)
     covered = 0
     for _ in range(1000):
@@ -92,7 +92,7 @@ def of_classes(
     return pair, (forget / forget.sum() / never_seen)[theirs], (ours, theirs)
 
 
-def test_standard_error_under_class_matching_is_that_of_a_stratified_bootstrap() -> None:
+def test_class_matched_standard_error_equals_stratified_bootstrap() -> None:
     rng = np.random.default_rng(7)
     pair, weights, classes = of_classes(rng, np.array([40, 70, 50]), np.array([90, 60, 120]))
 

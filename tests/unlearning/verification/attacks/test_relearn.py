@@ -34,7 +34,7 @@ def digits() -> Examples:
     return Examples(x, y)
 
 
-def test_rows_still_known_are_relearned_at_once_and_unknown_ones_are_not(digits: Examples) -> None:
+def test_known_rows_relearn_at_once_and_unknown_rows_do_not(digits: Examples) -> None:
     forget = digits.subset(torch.arange(100))
     never_seen = digits.subset(torch.arange(100, 400))
     model = trained(forget, 100)

@@ -7,7 +7,7 @@ from tests.unlearning.verification.evidence import scores
 from unlearning.verification.statistics import accuracy, estimates
 
 
-def test_contributions_within_groups_have_the_variance_of_a_stratified_mean() -> None:
+def test_grouped_contributions_have_variance_of_stratified_mean() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat([4, 7, 9], [5, 12, 30])
     values = rng.normal(groups, 1.0)
@@ -31,7 +31,7 @@ def test_one_group_is_as_good_as_none() -> None:
     )
 
 
-def test_floor_of_a_proportion_is_that_of_two_more_hits_and_misses() -> None:
+def test_proportion_floor_adds_two_hits_and_two_misses() -> None:
     hits = np.r_[np.ones(36), np.zeros(4)]
     adjusted = 38 / 44
     expected = np.sqrt(adjusted * (1 - adjusted) / 44)
@@ -60,7 +60,7 @@ def test_single_rows_do_not_hide_the_variance() -> None:
     np.testing.assert_allclose(single, estimates.contributions(values))
 
 
-def test_models_that_agree_on_every_row_are_not_known_to_be_equal() -> None:
+def test_agreement_on_every_row_has_nonzero_error() -> None:
     same = accuracy.accuracy(scores(np.full(50, 0.1)))
     assert same.minus(same).standard_error == pytest.approx(1 / 52)
     left = same.minus(same, share=0.5).minus(same, share=0.5)
@@ -71,7 +71,7 @@ def test_models_that_agree_on_every_row_are_not_known_to_be_equal() -> None:
     assert gap.minus(gap).standard_error == pytest.approx(np.hypot(1 / 52, 1 / 202))
 
 
-def test_average_of_models_that_all_hit_every_row_keeps_its_width() -> None:
+def test_average_of_perfect_models_keeps_interval_width() -> None:
     one = accuracy.accuracy(scores(np.full(50, 0.1)))
     mean = estimates.average([one, one, one])
     assert mean.standard_error == pytest.approx(one.standard_error)

@@ -26,7 +26,7 @@ def test_never_seen_rows_get_the_class_mix_of_the_forget_rows() -> None:
     assert len(np.unique(found.weights[label == 1])) == 1
 
 
-def test_forget_rows_of_a_class_nobody_else_has_are_left_out_and_counted() -> None:
+def test_forget_rows_without_never_seen_class_are_left_out_and_counted() -> None:
     found = matching.match([batch([0, 7, 7], [0, 1], [1, 2])])
     assert found.unmatched == 2
     assert found.forget_rows == 1

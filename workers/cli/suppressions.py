@@ -28,7 +28,7 @@ def readmit(
         str | None, typer.Option(help="Readmit records that were forgotten in this dataset.")
     ] = None,
 ) -> None:
-    """Let somebody who was forgotten come back with later ingests.
+    """Readmit a forgotten subject, or records, to later ingests.
 
     The subject's id (with --dataset: record ids, one per line) is read from standard input, so that
     it does not stay in the shell's history.

@@ -1,4 +1,4 @@
-"""What the installed workers can do: methods, architectures, recipes, gates, policies."""
+"""Capabilities of the installed workers over HTTP, and the schema of policies."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class ModelDetail(ModelView):
 
 
 class RunNowView(BaseModel):
-    """What the next batch will do."""
+    """The method of the next batch, and the erasures that wait for it."""
 
     model: str
     run_now_at: datetime

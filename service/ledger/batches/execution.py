@@ -79,7 +79,7 @@ def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
             .join(Version, Version.id == Batch.base_version_id)
             .outerjoin(anchor, anchor.id == Version.anchor_id)
             .where(Batch.id == batch_id)
-            # A running batch is only changed by the holder of the lease or whoever revokes it.
+            # A running batch is changed only under its lease, or by a transaction that revokes it.
             .execution_options(populate_existing=True)
         )
         known = tuple(session.execute(wanted).one())

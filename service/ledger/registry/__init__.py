@@ -1,1 +1,1 @@
-"""What is registered: datasets, models, versions, workers, API keys."""
+"""Registered objects: datasets, models, versions, workers, API keys."""

@@ -169,7 +169,8 @@ def test_training_of_a_real_worker_survives_its_end(
     with running(settings, tmp_path / "second.log"):
         until(lambda: get(keeping, run_id).status == RunStatus.COMPLETED, "the end of the run")
     first, second = keeping.versions()
-    assert second.notes["resumed_after_epochs"] == 1
+    # More than one where the next epoch was quicker than the end.
+    assert second.notes["resumed_after_epochs"] >= 1
     assert second.digest == first.digest
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -73,7 +74,7 @@ def install(directory: Path) -> None:
     (info / "entry_points.txt").write_text("[unlearning.architectures]\nfused = fused_network\n")
 
 
-def create_model(session: Session, runtime: Runtime) -> None:
+def create_model(session: Session, runtime: Runtime, _network: Mapping[str, Any]) -> None:
     models.create(
         session,
         "m",

@@ -37,7 +37,7 @@ test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used if they answe
 # The last digits of float32 differ between processors; the tests must pass with any of them.
 test-rounding: $(INSTALLED) ## Run the tests of the algorithms with the rounding of CPUs without AVX and with AVX2
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m "not slow" tests/unlearning $(OPTIONS)
-	ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m "not slow" tests/unlearning $(OPTIONS)
+	ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m "not slow" tests/unlearning $(OPTIONS)
 
 check: lint types imports test ## Run what CI runs: lint, format, types, import rules, tests
 

@@ -36,9 +36,9 @@ class _Link:
 
     client: socket.socket
     server: socket.socket
-    #: What becomes of the next answer to COMMIT: lost with the connection, or lost in silence.
-    losing: Literal["", "cut", "silence"] = ""
-    #: Whether it was.
+    #: Whether its client has sent a COMMIT that the server has not yet confirmed.
+    committing: bool = False
+    #: Whether an answer to COMMIT was lost on it: nothing that follows arrives either.
     lost: bool = False
     #: Whether the server behind it was left for another one: nothing comes from it any more.
     abandoned: bool = False
@@ -221,16 +221,21 @@ class Proxy:
                     self._commits_to_lose -= 1
                     self._lose(link, "cut")
                     return False
-                if self._answers_to_lose:
-                    self._answers_to_lose -= 1
-                    link.losing = "silence" if self._silently else "cut"
-            elif direction == "answer" and link.losing and (link.lost or _COMMITTED in piece):
-                link.lost = True
-                self._lose(link, link.losing)
-                return False
+                # It may fail and be answered with ROLLBACK: only what is lost counts.
+                link.committing = True
+            elif direction == "answer":
+                if link.lost:
+                    return False
+                if link.committing and _COMMITTED in piece:
+                    link.committing = False
+                    if self._answers_to_lose:
+                        self._answers_to_lose -= 1
+                        link.lost = True
+                        self._lose(link, "silence" if self._silently else "cut")
+                        return False
         return True
 
-    def _lose(self, link: _Link, how: str) -> None:
+    def _lose(self, link: _Link, how: Literal["cut", "silence"]) -> None:
         if how == "cut":
             link.cut()
         self.lost += 1

@@ -162,3 +162,18 @@ def test_lost_commit_is_done_exactly_if_it_reached_the_server(
     with postgres_database.connect() as connection:
         found = connection.exec_driver_sql("SELECT count(*) FROM leases").scalar_one()
     assert found == (1 if lost == "answer" else 0)
+
+
+@pytest.mark.postgres
+def test_a_commit_that_fails_uses_up_no_loss(postgres_url: URL, postgres_database: Engine) -> None:
+    with proxy.to(postgres_url) as between:
+        through = between.through(postgres_url).replace("postgresql+psycopg", "postgresql")
+        with psycopg.connect(through) as failing, psycopg.connect(through) as other:
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                failing.execute("SELECT * FROM no_such_table")
+            other.execute("SELECT 1")
+            between.lose_answers_to_commit()
+            failing.commit()  # answered with ROLLBACK
+            with pytest.raises(psycopg.OperationalError):
+                other.commit()
+        between.await_lost(seconds=5)

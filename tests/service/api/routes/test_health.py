@@ -89,7 +89,7 @@ def test_a_folder_of_messages_that_cannot_be_made_is_a_broker_that_is_away(
     settings = callers.settings_on(sqlite_database, tmp_path / "state")
     with callers.application(settings) as app:
         folder = tmp_path / "state" / "broker" / "messages"
-        # In one step: the application may write a message between removing the files and the folder.
+        # In one step: the application may write a message while files are being removed.
         folder.rename(tmp_path / "moved")
         folder.touch()
         callers.beat(app)

@@ -26,7 +26,7 @@ from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.settings import Settings
 from unlearning import inputs
-from workers.jobs import pipeline, prepare
+from workers.jobs import claiming, pipeline, prepare
 from workers.jobs import train as training
 from workers.runtime import Runtime
 from workers.schedule import catalogue
@@ -197,7 +197,7 @@ def delete(town: Ledger, row: int) -> None:
 
 def claim(town: Ledger) -> None:
     """Make a batch of what waits, with all that its computation would be sent."""
-    with pipeline.begun(town.runtime, 1, trains=False) as found:
+    with claiming.begun(town.runtime, 1, trains=False) as found:
         assert found is not None
 
 

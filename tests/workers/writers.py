@@ -34,7 +34,7 @@ from service.settings import Settings
 from tests import factories
 from tests.service import announcements
 from workers.compute.process import ComputeProcess
-from workers.jobs import erase, pipeline, train
+from workers.jobs import claiming, erase, pipeline, recording, train
 from workers.runtime import Runtime
 
 ROWS = 120
@@ -303,18 +303,18 @@ class Writer:
 
     def batch(self, model_id: int, *, fails: bool = False) -> bool:
         """The model's next batch; False when nothing is due or somebody else is at it."""
-        with pipeline.begun(self.runtime, model_id, trains=False) as found:
+        with claiming.begun(self.runtime, model_id, trains=False) as found:
             if found is None:
                 return False
             held, claimed = found
             if fails:
                 pipeline._fail(self.runtime, held, claimed, ServiceError("on purpose"))
             elif not claimed.request.forget:
-                pipeline._complete_without_update(self.runtime, held, claimed)
+                recording.complete_without_update(self.runtime, held, claimed)
             else:
                 [attempt, *_] = claimed.methods
                 answer = _answer(exact=attempt.exact)
-                pipeline._record(
+                recording.record(
                     self.runtime, held, claimed, attempt.choice, claimed.request, answer
                 )
             return True

@@ -16,7 +16,7 @@ from service.messages import prepare as messages
 from service.messages.failures import MACHINE_FAULTS
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import pipeline, plans
+from workers.jobs import artifacts, plans
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -161,6 +161,6 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         if version.status == VersionStatus.PURGED:
             return False  # the file was not registered, so the sweep removes it
         if versions.artifact(session, anchor_id, "caches") is None:
-            pipeline.attach(session, version, answer.artifacts, now=runtime.now())
+            artifacts.attach(session, version, answer.artifacts, now=runtime.now())
             version.timings = version.timings | answer.timings
     return True

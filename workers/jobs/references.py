@@ -23,7 +23,7 @@ from service.ledger.registry.policy import Policy
 from service.messages.references import REFERENCES, Answer, Request
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import pauses, pipeline, plans
+from workers.jobs import artifacts, pauses, plans
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -130,5 +130,5 @@ def _record(runtime: Runtime, anchor_id: int, held: leases.Held, answer: Answer)
         if version.status == VersionStatus.PURGED:
             # The anchor is gone. The model's file is not registered, so the sweep removes it.
             return False
-        pipeline.attach(session, version, answer.artifacts, now=runtime.now())
+        artifacts.attach(session, version, answer.artifacts, now=runtime.now())
     return True

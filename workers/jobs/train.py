@@ -31,7 +31,7 @@ from service.messages.failures import MACHINE_FAULTS
 from service.messages.parts import Kept
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import kept_states, pipeline, plans
+from workers.jobs import artifacts, kept_states, plans, refusals
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ def _record(
             now=runtime.now(),
             actor=runtime.actor,
         )
-        pipeline.attach(session, version, answer.artifacts, now=runtime.now())
+        artifacts.attach(session, version, answer.artifacts, now=runtime.now())
         verification = verifications.store(
             session,
             model,
@@ -377,7 +377,7 @@ def _is_final(error: Exception) -> bool:
 def _why(error: Exception) -> str:
     """Return the error as text; an unexpected one begins with its class name."""
     if isinstance(error, ComputeFailed) and error.kind not in (
-        pipeline.METHOD_REFUSALS | MACHINE_FAULTS
+        refusals.METHOD_REFUSALS | MACHINE_FAULTS
     ):
         return f"{error.name}: {error.detail}"
     return str(error)

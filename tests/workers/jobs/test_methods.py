@@ -37,8 +37,8 @@ from unlearning import methods
 from workers.compute.process import ComputeProcess
 from workers.demo import digits
 from workers.demo.digits import Digits
-from workers.jobs import ingest, pipeline, prepare, train
-from workers.jobs.pipeline import Claimed
+from workers.jobs import ingest, prepare, recording, train
+from workers.jobs.claiming import Claimed
 from workers.runtime import Runtime
 
 #: What a test of the wiring needs, so as not to depend on how well a method does on a tiny network.
@@ -233,7 +233,7 @@ def test_only_accuracy_is_forgiven_and_only_to_an_exact_version(
     found: Answer, expected: tuple[bool, str | None]
 ) -> None:
     strict = Claimed(batch_id="b", request={}, methods=[], promote_without_power=False)
-    assert pipeline._may_go_live(found, strict) == expected
+    assert recording.may_go_live(found, strict) == expected
 
 
 # The log of a training's updates.

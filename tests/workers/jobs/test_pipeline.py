@@ -17,7 +17,7 @@ from tests.stored import load
 from tests.workers.place import Place
 from workers.compute.process import Stopping
 from workers.fault_points import InjectedFault
-from workers.jobs import erase, pipeline
+from workers.jobs import claiming, computing, erase, pipeline, recording
 
 
 def work_through(town: Place, *, rounds: int = 30) -> None:
@@ -252,15 +252,15 @@ def test_overtaken_worker_drops_its_work(town: Place, monkeypatch: pytest.Monkey
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+    with claiming.begun(town.runtime, model_id, trains=False) as found:
         assert found is not None
         held, claimed = found
         monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
         pipeline.run_due(town.second())
         monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
         assert town.live().number == 2
-        with pytest.raises(pipeline.leases.LeaseLost):
-            pipeline._unlearn(town.runtime, held, claimed, trains=False)
+        with pytest.raises(leases.LeaseLost):
+            computing.unlearn(town.runtime, held, claimed, trains=False)
         pipeline._hand_back(town.runtime, held, claimed, because="late")
         pipeline._fail(town.runtime, held, claimed, RuntimeError("late"))
     assert_forgotten_once(town, request, rows)
@@ -291,7 +291,7 @@ def test_stopping_worker_hands_its_batch_back_uncounted(town: Place) -> None:
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+    with claiming.begun(town.runtime, model_id, trains=False) as found:
         assert found is not None
         held, claimed = found
         town.runtime.stopped_at = 0.0
@@ -325,7 +325,7 @@ def test_production_moved_by_hand_in_the_middle_is_respected(town: Place) -> Non
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
     model_id = town.model().id
-    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+    with claiming.begun(town.runtime, model_id, trains=False) as found:
         assert found is not None
         held, claimed = found
         with town.runtime.session() as session:
@@ -339,7 +339,7 @@ def test_production_moved_by_hand_in_the_middle_is_respected(town: Place) -> Non
                 now=town.runtime.now(),
             )
         with pytest.raises(versions.ProductionMoved):
-            pipeline._unlearn(town.runtime, held, claimed, trains=False)
+            computing.unlearn(town.runtime, held, claimed, trains=False)
         pipeline._hand_back(town.runtime, held, claimed, because="production was moved by hand")
     work_through(town)
     assert_forgotten_once(town, request, rows)
@@ -356,14 +356,14 @@ def test_batch_without_rows_is_not_completed_on_a_version_that_is_no_longer_live
     assert key is not None
     request = town.ask(town.training_rows()[-1])
     model_id = town.model().id
-    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+    with claiming.begun(town.runtime, model_id, trains=False) as found:
         assert found is not None
         held, claimed = found
         with town.runtime.session() as session:
             model = session.get_one(Model, model_id)
             model.production_id = model.production_id - 1 if model.production_id else None
         with pytest.raises(versions.ProductionMoved):
-            pipeline._complete_without_update(town.runtime, held, claimed)
+            recording.complete_without_update(town.runtime, held, claimed)
     assert town.share(request).status == ErasureStatus.CLAIMED
     assert open_store(town.settings.store).rows.erased(key).tolist() == earlier
 
@@ -403,7 +403,7 @@ def test_error_of_a_batch_does_not_tell_the_figures_of_its_one_record() -> None:
         "gates": [{"gate": "membership", "concern": "removal", "reason": reason}],
         "metrics": {"membership_auc": {"rows": 1, "value": 0.821}},
     }
-    told = pipeline._reasons(found)
+    told = recording._reasons(found)
     assert told.startswith("failed: membership: ")
     assert "0.321" not in told
     assert "-9 points" in told

@@ -17,7 +17,7 @@ from service.ledger.registry.policy import Policy
 from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess
-from workers.jobs import pipeline
+from workers.jobs import claiming, pipeline
 from workers.runtime import Runtime
 
 EXACT = {"method": "retrain", "options": {}}
@@ -166,7 +166,7 @@ def test_batch_that_must_be_exact_has_no_second_choice(town: Place) -> None:
         session.scalars(select(Model)).one().run_now_method = EXACT
     model_id = town.model().id
     town.ask(*town.training_rows()[:3])
-    with pipeline.begun(town.runtime, model_id, trains=False) as found:
+    with claiming.begun(town.runtime, model_id, trains=False) as found:
         assert found is not None
     assert [attempt.choice.method for attempt in found[1].methods] == ["retrain"]
 

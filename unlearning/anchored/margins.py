@@ -68,13 +68,16 @@ class OutOfFold:
 
     ``values`` (splits, n) float64, NaN until the model of the row's fold is trained. ``fold``
     (splits, n) int64. ``held_out`` (splits, folds, m) float64: margins of the m validation rows
-    under each model, with which the models are brought to one scale. ``epochs`` (splits, folds)
-    int64: the number of epochs of each training, 0 before it.
+    under each model, with which the models are brought to one scale. ``never_seen``
+    (splits, folds, u) float64: margins of u audit rows under each model, with which a verification
+    compares those of forgotten rows. ``epochs`` (splits, folds) int64: the number of epochs of each
+    training, 0 before it.
     """
 
     values: Tensor
     fold: Tensor
     held_out: Tensor
+    never_seen: Tensor
     epochs: Tensor
 
     @property
@@ -96,16 +99,14 @@ class OutOfFold:
     def only(self, splits: Sequence[int]) -> OutOfFold:
         """Return the margins of some of the splits, such as those that set targets."""
         where = list(splits)
-        return OutOfFold(
-            self.values[where], self.fold[where], self.held_out[where], self.epochs[where]
-        )
+        return OutOfFold(**{name: getattr(self, name)[where] for name in _TENSORS})
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
         return {name: getattr(self, name).contiguous() for name in _TENSORS}
 
 
-_TENSORS = ("values", "fold", "held_out", "epochs")
+_TENSORS = ("values", "fold", "held_out", "never_seen", "epochs")
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> OutOfFold:
@@ -142,6 +143,7 @@ def prepare(
     validation: Examples,
     *,
     trainer: Trainer,
+    never_seen: Examples | None = None,
     groups: Tensor | None = None,
     options: Splits | None = None,
     seed: int,
@@ -152,7 +154,8 @@ def prepare(
     """Train the models of every fold and return the out-of-fold margins of ``train``.
 
     ``fresh`` returns the untrained network for a seed. ``groups`` (n,) int64 numbers the subject of
-    each row; None puts each row in a group of its own.
+    each row; None puts each row in a group of its own. ``never_seen`` are audit rows, which nothing
+    but a verification may use.
 
     ``kept`` receives the state after each model; a preparation that resumes from it with the same
     arguments (``done``) gives the same values bit for bit as an uninterrupted one. To cancel, raise
@@ -161,8 +164,9 @@ def prepare(
     """
     options = options or Splits()
     table = _seeds(seed)
-    state = done or _empty(len(train), len(validation), groups, options, table)
-    _check(state, train, validation, options)
+    judging = train.subset(torch.arange(0)) if never_seen is None else never_seen
+    state = done or _empty(len(train), len(validation), len(judging), groups, options, table)
+    _check(state, train, validation, judging, options)
     models = options.splits * options.folds
     for split in range(options.splits):
         for fold in range(options.folds):
@@ -176,7 +180,7 @@ def prepare(
                 fold,
                 fresh,
                 train,
-                validation,
+                (validation, judging),
                 trainer,
                 table[split][1 + fold],
                 lambda f, before=before: progress((before + f) / models),  # type: ignore[misc]
@@ -192,21 +196,25 @@ def _one_model(
     fold: int,
     fresh: Callable[[int], nn.Module],
     train: Examples,
-    validation: Examples,
+    others: tuple[Examples, Examples],
     trainer: Trainer,
     seed: int,
     progress: Callable[[float], None],
 ) -> OutOfFold:
-    """Return the state with the model of one fold trained and its margins filled in."""
+    """Return the state with the model of one fold trained and its margins filled in.
+
+    ``others`` are the validation and the never-seen rows.
+    """
     inside = state.fold[split] == fold
     out, rest = inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]
     model = fresh(seed)
     epochs = trainer(model, train.subset(rest), torch.Generator().manual_seed(seed), progress)
-    values, held_out, trained = (t.clone() for t in (state.values, state.held_out, state.epochs))
-    values[split, out] = of_examples(model, train.subset(out))
-    held_out[split, fold] = of_examples(model, validation)
-    trained[split, fold] = max(1, epochs)
-    return replace(state, values=values, held_out=held_out, epochs=trained)
+    named = {name: getattr(state, name).clone() for name in _TENSORS if name != "fold"}
+    named["values"][split, out] = of_examples(model, train.subset(out))
+    for name, examples in zip(("held_out", "never_seen"), others, strict=True):
+        named[name][split, fold] = of_examples(model, examples)
+    named["epochs"][split, fold] = max(1, epochs)
+    return replace(state, **named)
 
 
 def assign_folds(groups: Tensor, folds: int, *, generator: torch.Generator) -> Tensor:
@@ -242,7 +250,12 @@ def _seeds(seed: int) -> list[list[int]]:
 
 
 def _empty(
-    rows: int, held_out: int, groups: Tensor | None, options: Splits, table: list[list[int]]
+    rows: int,
+    held_out: int,
+    never_seen: int,
+    groups: Tensor | None,
+    options: Splits,
+    table: list[list[int]],
 ) -> OutOfFold:
     groups = torch.arange(rows) if groups is None else groups
     if len(groups) != rows:
@@ -256,17 +269,25 @@ def _empty(
         values=torch.full((splits, rows), torch.nan, dtype=torch.float64),
         fold=torch.stack(assigned) if assigned else torch.zeros(0, rows, dtype=torch.int64),
         held_out=torch.full((splits, folds, held_out), torch.nan, dtype=torch.float64),
+        never_seen=torch.full((splits, folds, never_seen), torch.nan, dtype=torch.float64),
         epochs=torch.zeros(splits, folds, dtype=torch.int64),
     )
 
 
-def _check(state: OutOfFold, train: Examples, validation: Examples, options: Splits) -> None:
-    expected = (options.splits, options.folds, len(train), len(validation))
-    found = (*state.epochs.shape, state.fold.shape[1], state.held_out.shape[2])
+def _check(
+    state: OutOfFold,
+    train: Examples,
+    validation: Examples,
+    never_seen: Examples,
+    options: Splits,
+) -> None:
+    expected = (options.splits, options.folds, len(train), len(validation), len(never_seen))
+    rows = (state.fold.shape[1], state.held_out.shape[2], state.never_seen.shape[2])
+    found = (*state.epochs.shape, *rows)
     if found != expected:
         raise WrongOptions(
-            f"the margins to resume from are of (splits, folds, rows, validation rows) {found}, "
-            f"not {expected}: start again"
+            "the margins to resume from are of (splits, folds, rows, validation rows, never-seen "
+            f"rows) {found}, not {expected}: start again"
         )
     if not len(validation):
         raise WrongOptions("out-of-fold margins need validation rows to bring models to one scale")

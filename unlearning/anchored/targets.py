@@ -111,7 +111,7 @@ def calibrate(out: OutOfFold, held_out: Tensor) -> Tensor:
     for s in range(splits):
         for k in range(folds):
             here = out.fold[s] == k
-            values[s, here] = _mapped(values[s, here], out.held_out[s, k], held_out)
+            values[s, here] = mapped(values[s, here], out.held_out[s, k], held_out)
     return values
 
 
@@ -146,7 +146,7 @@ def fit(
     return Targets(value, variance, reliability, (noise * splits) ** 0.5, splits)
 
 
-def _mapped(values: Tensor, theirs: Tensor, ours: Tensor) -> Tensor:
+def mapped(values: Tensor, theirs: Tensor, ours: Tensor) -> Tensor:
     """Return ``values`` of a fold's model on the full model's scale, by validation margins (m,)."""
     both = theirs.isfinite() & ours.isfinite()
     if int(both.sum()) < 2:
@@ -167,7 +167,7 @@ def _noise(out: OutOfFold, values: Tensor, held_out: Tensor) -> Tensor:
     """
     if len(values) > 1:
         return values.var(0)
-    models = torch.stack([_mapped(h, h, held_out) for h in out.held_out[0]])
+    models = torch.stack([mapped(h, h, held_out) for h in out.held_out[0]])
     models = models[:, models.isfinite().all(0)]
     noise = float(models.var(0).mean()) if models.shape[1] else 0.0
     return torch.full_like(values[0], noise)

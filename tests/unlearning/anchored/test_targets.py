@@ -19,7 +19,13 @@ def _out(values, held_out, folds=2):
     """Return complete margins whose rows lie in the folds in turn."""
     splits, rows = values.shape
     fold = (torch.arange(rows) % folds).expand(splits, rows).clone()
-    return OutOfFold(values, fold, held_out, torch.ones(splits, folds, dtype=torch.int64))
+    return OutOfFold(
+        values=values,
+        fold=fold,
+        held_out=held_out,
+        never_seen=held_out[:, :, :0],
+        epochs=torch.ones(splits, folds, dtype=torch.int64),
+    )
 
 
 def _simulated(splits, *, wide=0.0, tail=0, noise=1.0, own=1.0):

@@ -16,6 +16,7 @@ from unlearning.verification.measures import Metric
 from unlearning.verification.report import Verification
 from unlearning.verification.statistics import accuracy, matching
 from unlearning.verification.statistics.matching import Evidence
+from unlearning.verification.statistics.outside import Outside
 from unlearning.verification.statistics.scores import ModelScores, Scores
 from unlearning.verification.verdict import Kind
 
@@ -35,6 +36,7 @@ def verify(
     drift: Drift | None = None,
     relearn: RelearnTime | None = None,
     reference_share: float = 1.0,
+    outside: Outside | None = None,
 ) -> Verification:
     """Measure one batch's updated model against its control and let the installed gates judge it.
 
@@ -54,12 +56,14 @@ def verify(
     ``reference_share``: share of the retained rows that each reference was trained on; below 1
     their accuracy and divergence are those of weaker models, and a note says so.
 
+    ``outside``: margins of the rows under models that were not trained on them.
+
     Raise ``WrongOptions`` if there are no forget rows.
     """
     criteria = criteria or Criteria()
     if len(unlearned.forget) == 0:
         raise WrongOptions("there are no forget rows to verify; a batch needs at least one")
-    current = Evidence(unlearned, control, tuple(references))
+    current = Evidence(unlearned, control, tuple(references), outside)
     small = kind == "records" and len(unlearned.forget) < criteria.pool_below_rows
     batches = [current, *(earlier if small else ())]
     subject = Subject(

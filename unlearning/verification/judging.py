@@ -8,6 +8,7 @@ from dataclasses import replace
 from unlearning.verification import gates, pooling
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.gates import (
+    BatchGate,
     Gate,
     IntegrityGate,
     Need,
@@ -37,13 +38,19 @@ def judge(subject: Subject, *, own: Subject | None, criteria: Criteria, exact: b
     metrics, useful = _utility([g for g in found if isinstance(g, UtilityGate)], subject, criteria)
     about_removal = [g for g in found if isinstance(g, RemovalGate)]
     measured, removed = _removal(about_removal, subject, own, criteria, exact)
+    tests = [g for g in found if isinstance(g, BatchGate)]
+    figures, tested = _tested(tests, subject, criteria, exact and subject.kind == "records")
     by_name = {gate.name: gate for gate in found}
-    outcomes = [_disclosed(one, by_name[one.gate]) for one in facts + useful + removed]
-    return metrics + measured, outcomes
+    outcomes = [_declared(one, by_name[one.gate]) for one in facts + useful + removed + tested]
+    return metrics + measured + figures, outcomes
 
 
-def _disclosed(outcome: Outcome, gate: Gate) -> Outcome:
-    return replace(outcome, disclosure=gate.disclosure, metric=gate.metric)
+def _declared(outcome: Outcome, gate: Gate) -> Outcome:
+    """Return the outcome with what its gate declares."""
+    outcome = replace(outcome, disclosure=gate.disclosure, metric=gate.metric)
+    if isinstance(gate, RemovalGate | BatchGate):
+        return replace(outcome, counts=gate.counts, precedence=gate.precedence)
+    return outcome
 
 
 def _utility(found: Sequence[UtilityGate], subject: Subject, criteria: Criteria) -> Judged:
@@ -54,6 +61,18 @@ def _utility(found: Sequence[UtilityGate], subject: Subject, criteria: Criteria)
         if metric is not None:
             metrics.append(metric)
             outcomes.append(gate.outcome(metric, criteria))
+    return metrics, outcomes
+
+
+def _tested(
+    found: Sequence[BatchGate], subject: Subject, criteria: Criteria, exact: bool
+) -> Judged:
+    metrics, outcomes = [], []
+    for gate in found:
+        metric = None if subject.missing(gate.needs) else gate.measured(subject)
+        if metric is not None:
+            metrics.append(metric)
+            outcomes.append(gate.outcome(metric, criteria, exact=exact))
     return metrics, outcomes
 
 

@@ -43,6 +43,8 @@ class Metric:
     rows_of: str = "forget"
     #: Further facts about the value: each a number, a word, or a pair of numbers.
     notes: Mapping[str, Any] = field(default_factory=dict)
+    #: What a test of the gate needs beside the figure; never reported.
+    sample: Any = None
     #: Lists with an item per row, which only auditors may read.
     records: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 

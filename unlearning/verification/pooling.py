@@ -19,8 +19,8 @@ def settle(
 ) -> list[Outcome]:
     """Return the pool's outcome of each gate, corrected by what the batch's own ``rows`` rows show.
 
-    What fails alone fails. A pass of the pool stands unless the batch's own rows contradict it, and
-    its reason says that it is the pool's if they are fewer than ``criteria.least_rows``.
+    What fails alone fails. A pass of the pool stands unless the batch's own rows contradict it. If
+    they are fewer than ``criteria.least_rows``, a pass is the pool's and not theirs: no power.
     """
     own = {question.gate: question for question in alone}
     outcomes = [question.answer(criteria) for question in pooled]
@@ -35,8 +35,10 @@ def settle(
 def _of_the_pool(outcome: Outcome, rows: int) -> Outcome:
     if outcome.outcome is not Verdict.PASSED:
         return outcome
-    few = f"the pass is that of the pool: this batch's own rows, {rows}, are too few to tell"
-    return replace(outcome, reason=f"{outcome.reason}; {few}")
+    few = f"that is the pool's pass: this batch's own rows, {rows}, are too few to share it"
+    return replace(
+        outcome, outcome=Verdict.NO_POWER, tells=False, reason=f"{outcome.reason}; but {few}"
+    )
 
 
 def _with_own(

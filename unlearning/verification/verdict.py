@@ -25,12 +25,27 @@ Kind = Literal["records", "class"]
 class Verdict(StrEnum):
     """The result of a verification."""
 
-    #: No gate failed and at least one gate about removal could tell and passed.
+    #: No gate failed, and the gates about removal that decide (``overall``) passed.
     PASSED = "passed"
     #: At least one gate failed.
     FAILED = "failed"
-    #: Nothing failed, but no gate about removal could have told the difference.
+    #: Nothing failed, but the rows do not show that they were removed.
     NO_POWER = "no_power"
+
+
+class Counts(StrEnum):
+    """What a pass of a gate about removal counts for."""
+
+    #: It decides: no version passes without it if it can tell.
+    MEMBERSHIP = "membership"
+    #: Where no membership gate can tell, all of these that can must pass.
+    SUPPORT = "support"
+    #: Nothing: it excludes one way of not forgetting, and can only fail.
+    CHECK = "check"
+
+
+#: The outcome, its reason, and whether the metric tells the control from the target.
+Finding = tuple[Verdict, str, bool]
 
 
 @dataclass(frozen=True)
@@ -44,14 +59,30 @@ class Outcome:
     #: Who may read the reason and the metric that it quotes; declared by the gate.
     disclosure: Disclosure = Disclosure.FEW_ROWS
     metric: str | None = None
+    #: About removal: whether the gate tells the control from the target on these rows. One that
+    #: does and yet has no power has too few rows to show that enough is gone.
+    tells: bool = False
+    counts: Counts = Counts.SUPPORT
+    #: Of the membership gates that can tell, those with the largest precedence decide.
+    precedence: int = 0
 
 
 def overall(outcomes: Sequence[Outcome]) -> Verdict:
-    """Return failed if any gate failed, no power if no removal gate passed, else passed."""
+    """Return failed if any gate failed; passed if the gates that decide passed; else no power.
+
+    The membership gate of the largest precedence that can tell decides, or gates, if there are
+    several. If none can tell, every supporting gate that can must have passed.
+    """
     if any(o.outcome is Verdict.FAILED for o in outcomes):
         return Verdict.FAILED
-    removal = [o for o in outcomes if o.concern == "removal"]
-    if any(o.outcome is Verdict.PASSED for o in removal):
+    tell = [o for o in outcomes if o.concern == "removal" and o.tells]
+    decide = [o for o in tell if o.counts is Counts.MEMBERSHIP]
+    if decide:
+        first = max(o.precedence for o in decide)
+        decide = [o for o in decide if o.precedence == first]
+    else:
+        decide = [o for o in tell if o.counts is Counts.SUPPORT]
+    if decide and all(o.outcome is Verdict.PASSED for o in decide):
         return Verdict.PASSED
     return Verdict.NO_POWER
 
@@ -114,17 +145,22 @@ class Question:
 
 def removal(gate: str, excess: Excess, *, criteria: Criteria) -> Outcome:
     """Judge whether the excess is removed, is not, or cannot be told."""
-    outcome, reason = _judge(excess, criteria)
-    if excess.exact and outcome is Verdict.FAILED:
-        outcome = Verdict.NO_POWER
+    return about_removal(gate, _judge(excess, criteria), exact=excess.exact)
+
+
+def about_removal(gate: str, finding: Finding, *, exact: bool) -> Outcome:
+    """Return the outcome of a gate about removal; lineage excuses the failure of an exact one."""
+    outcome, reason, tells = finding
+    if exact and outcome is Verdict.FAILED:
+        outcome, tells = Verdict.NO_POWER, False
         reason += (
             "; but the version was trained without these rows, so this is not memory of them: they"
             " are unlike the never-seen rows, or rows much like them were retained"
         )
-    return Outcome(gate, "removal", outcome, reason)
+    return Outcome(gate, "removal", outcome, reason, tells=tells)
 
 
-def _judge(excess: Excess, criteria: Criteria) -> tuple[Verdict, str]:
+def _judge(excess: Excess, criteria: Criteria) -> Finding:
     low, high = excess.unlearned.interval(criteria.confidence)
     what, limit = excess.what, excess.limit
     found = (
@@ -132,27 +168,26 @@ def _judge(excess: Excess, criteria: Criteria) -> tuple[Verdict, str]:
     )
     if excess.rows < criteria.least_rows:
         few = f"{excess.rows} forgotten rows are fewer than {criteria.least_rows}"
-        return Verdict.NO_POWER, f"{few}; pool them with other batches or wait for more"
+        return Verdict.NO_POWER, f"{few}; pool them with other batches or wait for more", False
     least, most = excess.unlearned.interval(criteria.miss_confidence)
     c_low, c_high = excess.control.interval(criteria.miss_confidence)
     if least > limit:
-        return Verdict.FAILED, f"{found}: above the limit of {limit:.3f}"
+        return Verdict.FAILED, f"{found}: above the limit of {limit:.3f}", True
     if excess.two_sided and most < -limit:
         if c_high < 0:
             harder = "the rows are harder than never-seen ones even for the base version"
-            return Verdict.NO_POWER, f"{found}, but {harder}; a reference model could tell"
-        return Verdict.FAILED, f"{found}: forgotten too much, which gives the rows away as well"
+            return Verdict.NO_POWER, f"{found}, but {harder}; a reference model could tell", False
+        too_much = "forgotten too much, which gives the rows away as well"
+        return Verdict.FAILED, f"{found}: {too_much}", True
     if c_low <= 0 or c_high <= limit:
         same = f"the base version, which still holds the rows, shows {excess.control.value:+.3f}"
         told = f"[{c_low:+.3f}, {c_high:+.3f}]: the metric cannot tell it from the target"
-        return Verdict.NO_POWER, f"{found}; {same} {told}"
+        return Verdict.NO_POWER, f"{found}; {same} {told}", False
     inside = high <= limit and (low >= -limit or not excess.two_sided)
     return _against_control(excess, criteria, found=found, inside=inside)
 
 
-def _against_control(
-    excess: Excess, criteria: Criteria, *, found: str, inside: bool
-) -> tuple[Verdict, str]:
+def _against_control(excess: Excess, criteria: Criteria, *, found: str, inside: bool) -> Finding:
     """Judge by the paired differences when the control surely misses the target.
 
     For an unchanged model the remainder is the control's own excess times a constant, so it fails
@@ -165,16 +200,17 @@ def _against_control(
     was = f"the base version showed {excess.control.value:+.3f}"
     removed = f"[{gone_low:+.3f}, {gone_high:+.3f}] of it is gone"
     story = f"{found}; {was}, {removed}"
-    kept = Verdict.PASSED, f"{story}, within the limit of {excess.limit:.3f}"
+    kept = Verdict.PASSED, f"{story}, within the limit of {excess.limit:.3f}", True
     if inside and gone_low > 0 and excess.control.value > excess.limit:
         return kept
     if left_low > 0:
-        return Verdict.FAILED, f"{story}: the rows are still remembered"
+        return Verdict.FAILED, f"{story}: the rows are still remembered", True
     if inside and gone_low > 0:
         return kept
     if left_high < 0 and _may_be_on_target(excess, criteria):
-        return Verdict.PASSED, f"{story}: no excess can be shown any more"
-    return Verdict.NO_POWER, f"{story}: too few rows to tell whether enough of it is gone"
+        return Verdict.PASSED, f"{story}: no excess can be shown any more", True
+    few = "too few rows to tell whether enough of it is gone"
+    return Verdict.NO_POWER, f"{story}: {few}", True
 
 
 def _may_be_on_target(excess: Excess, criteria: Criteria) -> bool:

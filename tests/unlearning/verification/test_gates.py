@@ -20,7 +20,14 @@ from unlearning.verification import (
     limits,
     verify,
 )
-from unlearning.verification.gates import Direction, IntegrityGate, Need, RemovalGate, Subject
+from unlearning.verification.gates import (
+    BatchGate,
+    Direction,
+    IntegrityGate,
+    Need,
+    RemovalGate,
+    Subject,
+)
 from unlearning.verification.statistics import matching
 
 from .evidence import drawn, scores
@@ -39,7 +46,7 @@ def test_every_gate_says_what_it_asks_and_what_of(name: str) -> None:
     assert gate.limits
     assert gate.direction is not Direction.HOLDS
     assert all(limit.low <= limit.default <= limit.high for limit in gate.limits)
-    if isinstance(gate, RemovalGate):
+    if isinstance(gate, RemovalGate | BatchGate):
         # Something of forgotten rows: never to be read where they are few.
         assert gate.disclosure is not Disclosure.PUBLIC
         assert gate.needs & {Need.RECORDS, Need.CLASS}
@@ -50,7 +57,7 @@ def test_every_gate_that_has_what_it_needs_is_asked_once_and_no_other() -> None:
     for kind in ("records", "class"):
         facts = {"changed": True, "lineage_clean": True, "kind": kind}
         found = verify(new, old, anchor_audit=anchor.audit, **facts)
-        lacking = {Need.REFERENCES, Need.RETAINED_ROWS}
+        lacking = {Need.REFERENCES, Need.RETAINED_ROWS, Need.MARGINS}
         lacking.add(Need.CLASS if kind == "records" else Need.RECORDS)
         expected = [gate.name for gate in gates.installed() if not gate.needs & lacking]
         assert sorted(outcome.gate for outcome in found.outcomes) == expected

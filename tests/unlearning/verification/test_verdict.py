@@ -7,7 +7,14 @@ from unlearning.verification import Criteria, Evidence, ModelScores, Verdict, ve
 from unlearning.verification.report import Verification
 from unlearning.verification.statistics import matching
 from unlearning.verification.statistics.estimates import Estimate
-from unlearning.verification.verdict import Excess, Outcome, overall, removal, utility
+from unlearning.verification.verdict import (
+    Counts,
+    Excess,
+    Outcome,
+    overall,
+    removal,
+    utility,
+)
 
 from .evidence import drawn, scores
 
@@ -110,7 +117,9 @@ def test_small_batches_are_pooled_with_the_earlier_ones() -> None:
     small = drawn(0, forget=3, audit=800), drawn(0, forget=3, audit=800, memory=1.2)
     assert judge(*small).verdict is Verdict.NO_POWER
     found = judge(*small, earlier=earlier)
-    assert found.verdict is Verdict.PASSED
+    # Three rows do not share in a pass of 223.
+    assert found.verdict is Verdict.NO_POWER
+    assert "the pool's pass" in found.outcome("membership").reason
     assert found.pooled == {
         "batches": 12,
         "rows": 223,
@@ -175,12 +184,13 @@ def test_weakly_memorised_batch_keeps_the_pools_pass() -> None:
     assert passed >= 16
 
 
-def test_a_pass_that_is_the_pools_is_called_so() -> None:
+def test_a_pool_lends_no_pass_to_fewer_rows_than_a_gate_judges() -> None:
     control = drawn(0, forget=29, audit=800, memory=1.2)
     removed = drawn(0, forget=29, audit=800)
     found = judge(removed, control, earlier=pool(range(1, 12), forget=29, audit=800))
-    assert found.outcome("membership").outcome is Verdict.PASSED
-    assert "the pass is that of the pool" in found.outcome("membership").reason
+    assert found.outcome("membership").outcome is Verdict.NO_POWER
+    assert "that is the pool's pass" in found.outcome("membership").reason
+    assert found.verdict is Verdict.NO_POWER
     enough = judge(
         drawn(0, forget=60, audit=800),
         drawn(0, forget=60, audit=800, memory=1.2),
@@ -280,15 +290,34 @@ def test_accumulated_losses_fail_against_the_anchor() -> None:
     assert found.outcome("audit_accuracy_since_anchor").outcome is Verdict.FAILED
 
 
-def test_one_failed_gate_fails_and_no_removal_pass_is_no_power() -> None:
-    def outcome(concern: str, verdict: Verdict) -> Outcome:
-        return Outcome("gate", concern, verdict, "because")
+def outcome(concern: str, verdict: Verdict, **more: object) -> Outcome:
+    tells = verdict is not Verdict.NO_POWER
+    return Outcome("gate", concern, verdict, "because", **{"tells": tells, **more})
 
+
+def test_one_failed_gate_fails_and_no_removal_pass_is_no_power() -> None:
     useful = outcome("utility", Verdict.PASSED)
     assert overall([useful, outcome("removal", Verdict.NO_POWER)]) is Verdict.NO_POWER
     assert overall([useful, outcome("removal", Verdict.PASSED)]) is Verdict.PASSED
     failed = outcome("utility", Verdict.FAILED)
     assert overall([failed, outcome("removal", Verdict.PASSED)]) is Verdict.FAILED
+
+
+def test_a_version_passes_by_the_membership_gate_that_can_tell_or_by_all_others() -> None:
+    passed, unsure = Verdict.PASSED, Verdict.NO_POWER
+    support = [outcome("removal", passed)]
+    membership = {"counts": Counts.MEMBERSHIP}
+    # It tells the base version from the target, and has too few rows to show that enough is gone.
+    undecided = outcome("removal", unsure, tells=True, precedence=2, **membership)
+    silent = outcome("removal", unsure, precedence=2, **membership)
+    weaker = outcome("removal", passed, precedence=1, **membership)
+    assert overall([*support, undecided]) is unsure
+    assert overall([*support, undecided, weaker]) is unsure
+    assert overall([silent, weaker]) is passed
+    assert overall([*support, silent]) is passed
+    assert overall([*support, outcome("removal", unsure, tells=True), silent]) is unsure
+    check = outcome("removal", passed, counts=Counts.CHECK)
+    assert overall([check, silent]) is unsure
 
 
 @pytest.mark.parametrize(

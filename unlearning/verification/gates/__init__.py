@@ -1,6 +1,7 @@
 """Every file beside this one is a gate; the file's name is the gate's name.
 
-A gate file defines ``GATE``, an ``IntegrityGate``, a ``UtilityGate`` or a ``RemovalGate``. It
+A gate file defines ``GATE``, an ``IntegrityGate``, a ``UtilityGate``, a ``RemovalGate`` (an
+excess that batches can be pooled for) or a ``BatchGate`` (a test of the batch's own rows). It
 declares the gate's question, the figure and the limits by which it is judged, what it needs, and
 who may read the result; no other code refers to a gate by name.
 
@@ -18,6 +19,7 @@ from typing import Any
 
 from unlearning.errors import UnknownName, WrongOptions
 from unlearning.verification.gates._contract import (
+    BatchGate,
     Direction,
     Gate,
     IntegrityGate,
@@ -32,6 +34,7 @@ from unlearning.verification.gates._contract import (
 
 __all__ = [
     "GROUP",
+    "BatchGate",
     "Direction",
     "Gate",
     "IntegrityGate",
@@ -48,6 +51,7 @@ __all__ = [
 ]
 
 GROUP = "unlearning.gates"
+KINDS = (IntegrityGate, UtilityGate, RemovalGate, BatchGate)
 
 
 def names() -> list[str]:
@@ -65,7 +69,7 @@ def get(name: str) -> Gate:
     else:
         raise UnknownName(f"no gate is called {name!r}; there are: {', '.join(names())}")
     gate = getattr(module, "GATE", None)
-    if not isinstance(gate, IntegrityGate | UtilityGate | RemovalGate) or gate.name != name:
+    if not isinstance(gate, KINDS) or gate.name != name:
         raise UnknownName(
             f"the entry point {name!r} must be a module that defines GATE, a gate of that name"
         )

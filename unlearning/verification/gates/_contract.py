@@ -18,7 +18,15 @@ from unlearning.verification.measures import Metric
 from unlearning.verification.statistics.estimates import Estimate
 from unlearning.verification.statistics.matching import Comparison, Evidence
 from unlearning.verification.statistics.scores import Booleans, ModelScores, Scores
-from unlearning.verification.verdict import Concern, Excess, Kind, Outcome, Question
+from unlearning.verification.verdict import (
+    Concern,
+    Counts,
+    Excess,
+    Finding,
+    Kind,
+    Outcome,
+    Question,
+)
 
 NO_ROWS_ALIKE = "no forgotten row has never-seen rows of its class to be compared with"
 
@@ -38,6 +46,8 @@ class Need(StrEnum):
     RETAINED_ROWS = "retained_rows"
     #: The anchor's scores on never-seen rows.
     ANCHOR = "anchor"
+    #: Margins of the rows under models that were not trained on them.
+    MARGINS = "margins"
 
 
 class Direction(StrEnum):
@@ -86,6 +96,7 @@ class Subject:
             or any(batch.references for batch in self.comparison.batches),
             Need.RETAINED_ROWS: None not in scored,
             Need.ANCHOR: self.anchor_audit is not None,
+            Need.MARGINS: self.evidence.outside is not None,
         }
         return frozenset(need for need in needs if not there[need])
 
@@ -189,6 +200,9 @@ class RemovalGate(Gate):
     measure: Callable[[Subject], Metric | None]
     #: The excess of both models over the target; or why this metric cannot tell.
     excess: Callable[[Metric, Criteria], Excess | str]
+    #: What a pass counts for, and which membership gate decides where several can tell.
+    counts: Counts = Counts.SUPPORT
+    precedence: int = 0
 
     def measured(self, subject: Subject) -> Metric | None:
         """Return the figure for the updated model, its control and the references."""
@@ -205,6 +219,29 @@ class RemovalGate(Gate):
     def unanswerable(self) -> Question:
         """Return the question when no never-seen row has a forgotten row's class."""
         return Question(self.name, None, NO_ROWS_ALIKE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchGate(Gate):
+    """A gate about traces of the batch's own rows, judged by a test with its own error rate.
+
+    It is never pooled, and may be asked about any number of rows.
+    """
+
+    concern: ClassVar[Concern] = "removal"
+
+    measure: Callable[[Subject], Metric | None]
+    judge: Callable[[Metric, Criteria], Finding]
+    counts: Counts = Counts.CHECK
+    precedence: int = 0
+
+    def measured(self, subject: Subject) -> Metric | None:
+        """Return the figure for the updated model and its control; None: nothing to judge."""
+        return self._checked(self.measure(subject))
+
+    def outcome(self, metric: Metric, criteria: Criteria, *, exact: bool) -> Outcome:
+        """Return the gate's outcome; ``exact``: trained on the retained rows alone."""
+        return verdict.about_removal(self.name, self.judge(metric, criteria), exact=exact)
 
 
 def excess_over(

@@ -7,7 +7,7 @@ from unlearning.verification.criteria import Criteria
 from unlearning.verification.gates import Direction, Need, RemovalGate, excess_over
 from unlearning.verification.gates.membership import LIMIT
 from unlearning.verification.measures import Metric
-from unlearning.verification.verdict import Excess
+from unlearning.verification.verdict import Counts, Excess
 
 
 def excess(metric: Metric, criteria: Criteria) -> Excess:
@@ -29,4 +29,6 @@ GATE = RemovalGate(
     direction=Direction.WITHIN,
     measure=lambda subject: measures.calibrated_membership_auc(subject.comparison),
     excess=excess,
+    counts=Counts.MEMBERSHIP,
+    precedence=2,
 )

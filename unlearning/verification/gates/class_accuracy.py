@@ -12,7 +12,7 @@ from unlearning.verification.gates import (
     excess_over_references,
 )
 from unlearning.verification.measures import Metric
-from unlearning.verification.verdict import Excess
+from unlearning.verification.verdict import Counts, Excess
 
 LIMIT = Limit("class_accuracy", "Largest accuracy on a forgotten class.", default=0.03)
 
@@ -42,4 +42,6 @@ GATE = RemovalGate(
     direction=Direction.AT_MOST,
     measure=measure,
     excess=excess,
+    counts=Counts.MEMBERSHIP,
+    precedence=1,
 )

@@ -9,6 +9,7 @@ from unlearning.verification.gates import Direction, Need, RemovalGate, Subject
 from unlearning.verification.gates.class_accuracy import LIMIT, excess
 from unlearning.verification.measures import Metric
 from unlearning.verification.statistics.scores import ModelScores, Scores
+from unlearning.verification.verdict import Counts
 
 METRIC = "class_accuracy_never_seen"
 
@@ -34,4 +35,6 @@ GATE = RemovalGate(
     direction=Direction.AT_MOST,
     measure=measure,
     excess=excess,
+    counts=Counts.MEMBERSHIP,
+    precedence=1,
 )

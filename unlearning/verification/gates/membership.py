@@ -6,7 +6,7 @@ from unlearning.verification import measures
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.gates import Direction, Need, RemovalGate, excess_over_references
 from unlearning.verification.measures import Metric
-from unlearning.verification.verdict import Excess
+from unlearning.verification.verdict import Counts, Excess
 
 LIMIT = Limit("membership_auc", "Largest distance of the membership AUC from .5.", default=0.03)
 TO_REFERENCE = Limit(
@@ -33,4 +33,6 @@ GATE = RemovalGate(
     direction=Direction.WITHIN,
     measure=lambda subject: measures.membership_auc(subject.comparison),
     excess=excess,
+    counts=Counts.MEMBERSHIP,
+    precedence=1,
 )

@@ -9,6 +9,7 @@ from functools import reduce
 import numpy as np
 
 from unlearning.errors import WrongOptions
+from unlearning.verification.statistics.outside import Outside
 from unlearning.verification.statistics.scores import Floats, Integers, ModelScores, Scores
 
 Side = Callable[["Evidence"], ModelScores]
@@ -25,8 +26,11 @@ class Evidence:
     unlearned: ModelScores
     control: ModelScores
     references: tuple[ModelScores, ...] = ()
+    #: Margins of these rows under models that were not trained on them, where they are known.
+    outside: Outside | None = None
 
     def __post_init__(self) -> None:
+        self._check_outside()
         for other in (self.control, *self.references):
             for name, scores in other.sets().items():
                 ours = self.unlearned.sets().get(name)
@@ -34,6 +38,17 @@ class Evidence:
                     raise WrongOptions(
                         f"the models were scored on different {name} rows; score the same ones"
                     )
+
+    def _check_outside(self) -> None:
+        """Raise ``WrongOptions`` unless there is a margin, or NaN, for each scored row."""
+        if self.outside is None:
+            return
+        for name, scores in self.unlearned.sets().items():
+            values = getattr(self.outside, name, None)
+            if values is not None and len(values) != len(scores):
+                raise WrongOptions(
+                    f"there are margins of {len(values)} {name} rows, and {len(scores)} are scored"
+                )
 
 
 @dataclass(frozen=True)

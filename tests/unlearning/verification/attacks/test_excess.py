@@ -1,0 +1,162 @@
+"""The calibrated excess on made-up margins, whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unlearning.verification import Criteria, ModelScores, Verdict, verify
+from unlearning.verification.attacks import excess
+from unlearning.verification.report import Verification
+from unlearning.verification.statistics.outside import Outside
+
+from ..evidence import scores
+
+ROWS, NEVER_SEEN, RETAINED = 400, 600, 500
+
+
+def made(
+    seed: int, kept: float, *, rows: int = ROWS, easier: float = 0.0
+) -> tuple[ModelScores, Outside]:
+    """Margins 5 + 4 z of rows; what a model was trained on it answers with 8 ± 1, or above.
+
+    ``kept``: share of the way to that margin which the forgotten rows still have. ``easier``: how
+    much easier the forgotten rows are than the others, under every model.
+    """
+    random = np.random.default_rng(seed)
+    truth = 5 + 4 * random.normal(size=rows) + easier
+    never_seen, retained = 5 + 4 * random.normal(size=(2, 600))
+    sets = [truth, never_seen, retained[:RETAINED]]
+    outside = [one + 1.5 * random.normal(size=len(one)) for one in sets]
+    own = [one + 1.5 * random.normal(size=len(one)) for one in sets]
+
+    def learned(values: np.ndarray) -> np.ndarray:
+        return np.maximum(values, 8) + random.normal(size=len(values))
+
+    own[0] = own[0] + kept * (learned(truth) - own[0])
+    own[2] = learned(sets[2])
+    named = zip(("forget", "audit", "retain"), own, strict=True)
+    found = {name: scores(np.log1p(np.exp(-margin))) for name, margin in named}
+    return ModelScores(**found), Outside(*outside)
+
+
+def judged(seed: int, kept: float, **options: object) -> Verification:
+    """The verdict on an update that keeps ``kept``, of a base that keeps all."""
+    control, outside = made(seed, 1.0, **options)
+    new, _ = made(seed, kept, **options)
+    return verify(new, control, changed=True, lineage_clean=True, outside=outside)
+
+
+def test_the_excess_is_the_margin_less_that_of_models_that_did_not_see_the_row() -> None:
+    model, outside = made(0, 1.0)
+    found = excess.sample(model, outside)
+    assert found is not None
+    margin = -np.log(np.expm1(model.forget.loss))
+    assert found.excess == pytest.approx(margin - outside.forget, abs=1e-6)
+    near = np.argsort(np.abs(outside.audit - outside.forget[0]), kind="stable")[:60]
+    own = -np.log(np.expm1(model.audit.loss)) - outside.audit
+    assert found.excess_rank[0] == pytest.approx(np.mean(own[near] < found.excess[0]), abs=0.15)
+
+
+def test_five_rows_left_as_they_were_are_failed_and_forgotten_ones_are_not() -> None:
+    left = [judged(seed, 1.0, rows=5).outcome("calibrated_excess") for seed in range(20)]
+    gone = [judged(seed, 0.0, rows=5).outcome("calibrated_excess") for seed in range(20)]
+    assert sum(one.outcome is Verdict.FAILED for one in left) >= 12
+    assert sum(one.outcome is Verdict.FAILED for one in gone) <= 1
+    assert not any(one.outcome is Verdict.PASSED for one in left)
+
+
+def test_thirty_forgotten_rows_pass_and_half_forgotten_ones_do_not() -> None:
+    gone = judged(1, 0.0, rows=30)
+    assert gone.outcome("calibrated_excess").outcome is Verdict.PASSED
+    assert gone.verdict is Verdict.PASSED
+    half = judged(1, 0.7, rows=30)
+    assert half.outcome("calibrated_excess").outcome is not Verdict.PASSED
+    assert half.verdict is not Verdict.PASSED
+
+
+def test_rows_that_are_easy_for_every_model_are_not_remembered() -> None:
+    """Easier by two standard deviations: the plain attack calls that membership."""
+    found = judged(2, 0.0, easier=4.0)
+    assert found.outcome("membership").outcome is Verdict.FAILED
+    assert found.outcome("calibrated_excess").outcome is not Verdict.FAILED
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+def test_some_rows_kept_and_the_others_forgotten_do_not_pass(share: float) -> None:
+    control, outside = made(3, 1.0)
+    new, _ = made(3, 0.0)
+    kept = np.arange(ROWS) < share * ROWS
+    loss = np.where(kept, control.forget.loss, new.forget.loss)
+    mixed = replace(new, forget=scores(loss))
+    found = verify(mixed, control, changed=True, lineage_clean=True, outside=outside)
+    told = found.outcome("calibrated_excess").outcome
+    assert found.verdict is not Verdict.PASSED
+    assert told is Verdict.FAILED or (share < 0.25 and told is Verdict.NO_POWER)
+
+
+@pytest.mark.parametrize("low", [-8.0, -4.0])
+def test_half_kept_and_half_forgotten_too_much_shows_in_the_spread(low: float) -> None:
+    control, outside = made(4, 1.0)
+    new, _ = made(4, 0.0)
+    kept = np.arange(ROWS) < ROWS // 2
+    margin = -np.log(np.expm1(new.forget.loss)) + low
+    loss = np.where(kept, control.forget.loss, np.log1p(np.exp(-margin)))
+    mixed = replace(new, forget=scores(loss))
+    found = verify(mixed, control, changed=True, lineage_clean=True, outside=outside)
+    assert found.outcome("excess_spread").outcome is Verdict.FAILED
+
+
+def test_margins_that_set_the_targets_can_fail_and_cannot_pass() -> None:
+    for kept, expected in ((1.0, Verdict.FAILED), (0.0, Verdict.NO_POWER)):
+        control, outside = made(5, 1.0)
+        new, _ = made(5, kept)
+        found = verify(
+            new,
+            control,
+            changed=True,
+            lineage_clean=True,
+            outside=replace(outside, circular=True),
+        )
+        assert found.outcome("calibrated_excess").outcome is expected
+
+
+def test_rows_without_a_margin_are_left_out_and_counted() -> None:
+    control, outside = made(6, 1.0, rows=40)
+    unknown = replace(outside, forget=np.where(np.arange(40) < 10, np.nan, outside.forget))
+    found = verify(control, control, changed=True, lineage_clean=True, outside=unknown)
+    metric = found.metric("calibrated_excess_auc")
+    assert (metric.rows, metric.notes["unknown_rows"]) == (30, 10)
+    none = replace(outside, forget=np.full(40, np.nan))
+    found = verify(control, control, changed=True, lineage_clean=True, outside=none)
+    assert "calibrated_excess" not in {one.gate for one in found.outcomes}
+
+
+def test_scores_of_single_rows_are_for_auditors() -> None:
+    found = judged(7, 1.0, rows=40)
+    metric = found.metric("calibrated_excess_auc")
+    assert len(metric.records["per_record"]) == 40
+    told = found.to_json()
+    assert "sample" not in told["metrics"]["calibrated_excess_auc"]
+    assert "per_record" not in told["disclosure"]["metrics"]["calibrated_excess_auc"]["notes"]
+
+
+def test_margins_survive_a_file() -> None:
+    _, outside = made(8, 1.0, rows=5)
+    for one in (outside, replace(outside, retain=None, circular=True)):
+        again = Outside.from_arrays(one.to_arrays())
+        assert np.array_equal(again.forget, one.forget)
+        assert np.array_equal(again.audit, one.audit)
+        assert again.circular is one.circular
+        assert (again.retain is None) == (one.retain is None)
+
+
+def test_a_retrained_version_is_not_failed_by_statistics() -> None:
+    control, outside = made(9, 1.0)
+    found = verify(
+        control, control, changed=True, lineage_clean=True, outside=outside, exact=True,
+        criteria=Criteria(),
+    )  # fmt: skip
+    assert found.outcome("calibrated_excess").outcome is Verdict.NO_POWER

@@ -1,0 +1,177 @@
+"""Calibrated excess: membership with each row's difficulty taken out, on any number of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unlearning.verification.attacks import excess
+from unlearning.verification.attacks.excess import Sample
+from unlearning.verification.criteria import Criteria, Limit
+from unlearning.verification.gates import BatchGate, Direction, Need, Subject
+from unlearning.verification.measures import MOST_RECORDS, WORST_RECORDS, Metric
+from unlearning.verification.statistics import local
+from unlearning.verification.statistics.estimates import Estimate, contributions
+from unlearning.verification.statistics.scores import Floats
+from unlearning.verification.verdict import Counts, Finding, Verdict
+
+METRIC = "calibrated_excess_auc"
+LIMIT = Limit(
+    "calibrated_excess",
+    "Largest distance from .5 of the probability that a forgotten row's calibrated score exceeds"
+    " that of a never-seen row alike.",
+    default=0.03,
+    high=0.5,
+)
+ALARMS = Limit(
+    "calibrated_excess_alarms",
+    "Probability with which a model that never saw the rows is failed for knowing them.",
+    default=0.01,
+    low=0.0005,
+    high=0.1,
+)
+#: The same for knowing them less than never-seen rows: with few rows that is rarely a harm.
+_LOW_ALARMS = 0.0025
+#: A pass needs a p-value above the first, or a distance from .5 below the second, which is less
+#: than a tenth of the rows left as they were would show.
+_NOTHING_SHOWN, _NEARLY_NOTHING = 0.05, 0.01
+
+
+def measure(subject: Subject) -> Metric | None:
+    """Return the rank of the forgotten rows' scores among those of never-seen rows alike.
+
+    None if fewer than ``excess.LEAST_NEVER_SEEN`` never-seen rows, or no forgotten row, has a
+    margin under models that saw neither.
+    """
+    evidence = subject.evidence
+    assert evidence.outside is not None
+    after = excess.sample(evidence.unlearned, evidence.outside)
+    before = excess.sample(evidence.control, evidence.outside)
+    if after is None or before is None:
+        return None
+    records = _records(after, before)
+    return Metric(
+        name=METRIC,
+        unlearned=_mean(after.rank, after.never_seen),
+        control=_mean(before.rank, before.never_seen),
+        rows=len(after),
+        never_seen_rows=after.never_seen,
+        notes={
+            "remembered_p": _remembered(after),
+            "control_remembered_p": _remembered(before),
+            "forgotten_too_much_p": _too_low(after),
+            "mean_excess": float(np.mean(after.deviation)),
+            "control_mean_excess": float(np.mean(before.deviation)),
+            "circular": evidence.outside.circular,
+            "unknown_rows": len(evidence.unlearned.forget) - len(after),
+        },
+        records={"worst_records": records[:WORST_RECORDS], "per_record": records},
+        sample=(after, before),
+    )
+
+
+def judge(metric: Metric, criteria: Criteria) -> Finding:
+    """Fail what is remembered; pass what the control shows and the update shows to be gone.
+
+    The rows are remembered if their scores are too large by the permutation test, and by more than
+    the limit. More than ``removed`` of the control's mean excess is shown to be gone if never-seen
+    rows, raised by what would be left of it, rarely lie so low.
+    """
+    after, before = metric.sample
+    notes, limit = metric.notes, criteria.limit(LIMIT)
+    alarms = criteria.limit(ALARMS)
+    distance = metric.unlearned.value - 0.5
+    found = (
+        f"the calibrated excess of {metric.rows} rows has AUC {metric.unlearned.value:.3f}"
+        f" (p = {notes['remembered_p']:.4f}), under the base version {_value(metric):.3f}"
+        f" (p = {notes['control_remembered_p']:.4f})"
+    )
+    if notes["remembered_p"] <= alarms and distance > limit:
+        return Verdict.FAILED, f"{found}: the rows are still remembered", True
+    if notes["circular"]:
+        circular = "the margins set the targets of the update, so they cannot show that it is gone"
+        return Verdict.NO_POWER, f"{found}; {circular}", False
+    low = float(np.mean(after.excess_rank)) - 0.5
+    if notes["forgotten_too_much_p"] <= _LOW_ALARMS and low < -limit:
+        too_much = "forgotten too much, which gives the rows away as well"
+        return Verdict.FAILED, f"{found}: {too_much} ({low:+.3f} from .5)", True
+    if notes["control_remembered_p"] > alarms or _value(metric) - 0.5 <= limit:
+        same = "the rows do not show that even the base version knows them"
+        return Verdict.NO_POWER, f"{found}: {same}", False
+    left = _left_p(after, before, share=1 - criteria.removed)
+    story = f"{found}; p = {left:.4f} that {1 - criteria.removed:.0%} of the excess is left"
+    quiet = notes["remembered_p"] > _NOTHING_SHOWN or distance <= min(limit, _NEARLY_NOTHING)
+    if left <= (1 - criteria.confidence) / 2 and quiet:
+        return Verdict.PASSED, f"{story}: it is gone", True
+    return Verdict.NO_POWER, f"{story}: too few rows to tell whether enough of it is gone", True
+
+
+def _remembered(sample: Sample) -> float:
+    return local.upper_p(sample.score, sample.others_score, never_seen=sample.never_seen)
+
+
+def _too_low(sample: Sample) -> float:
+    """Return the p-value of low excesses, as ranks so that a single outlier does not decide."""
+    ranks = -sample.excess_rank
+    return local.upper_p(ranks, _uniform(sample), never_seen=sample.never_seen)
+
+
+def _uniform(sample: Sample) -> Floats:
+    """Return the ranks that a row like its neighbours may have, negated, (n, k)."""
+    count = sample.others_score.shape[1]
+    ranks = -(np.arange(count) + 0.5) / count
+    return np.broadcast_to(ranks, (len(sample), count))
+
+
+def _left_p(after: Sample, before: Sample, *, share: float) -> float:
+    """Return the probability of excesses so low if ``share`` of the control's mean were left."""
+    left = share * float(np.mean(before.deviation))
+    if left <= 0:
+        return 1.0
+    return local.upper_p(
+        -after.deviation, -after.others_deviation, never_seen=after.never_seen, shift=-left
+    )
+
+
+def _mean(ranks: Floats, never_seen: int) -> Estimate:
+    n = len(ranks)
+    return Estimate(
+        value=float(np.mean(ranks)),
+        forget=contributions(ranks),
+        never_seen=np.zeros(0),
+        floor=float(np.sqrt((1 / n + 1 / never_seen) / 12)),
+        bounds=(0.0, 1.0),
+    )
+
+
+def _value(metric: Metric) -> float:
+    assert metric.control is not None
+    return metric.control.value
+
+
+def _records(after: Sample, before: Sample) -> list[dict[str, float | int]]:
+    """Return rows with excess and rank before and after the update, most member-like first."""
+    order = np.argsort(-after.score)[:MOST_RECORDS]
+    return [
+        {
+            "row": int(after.rows[i]),
+            "score": float(after.rank[i]),
+            "control": float(before.rank[i]),
+            "excess": float(after.excess[i]),
+            "control_excess": float(before.excess[i]),
+        }
+        for i in order
+    ]
+
+
+GATE = BatchGate(
+    name="calibrated_excess",
+    question="Does the model know forgotten rows better than models that never saw them would?",
+    limits=(LIMIT, ALARMS),
+    metric=METRIC,
+    needs=frozenset({Need.RECORDS, Need.MARGINS}),
+    direction=Direction.WITHIN,
+    measure=measure,
+    judge=judge,
+    counts=Counts.MEMBERSHIP,
+    precedence=3,
+)

@@ -1,0 +1,1 @@
+"""The auditor audited: attacks that must fail, honest retrains that must not, and power."""

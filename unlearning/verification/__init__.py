@@ -19,6 +19,7 @@ A worker scores models on rows, stores the scores, and asks for a verdict::
         references=(),                           # scores of retrained models, if any
         earlier=stored,                          # Evidence of earlier promoted batches
         exact=False,                             # True for a retrain on the retained rows
+        outside=verification.Outside(...),       # margins under models without the rows, if known
         drift=verification.Drift(...),
     )
     found.verdict                                # "passed" | "failed" | "no_power"
@@ -39,6 +40,7 @@ from unlearning.verification.limits import parse as parse_criteria
 from unlearning.verification.measures import Metric
 from unlearning.verification.report import Verification
 from unlearning.verification.statistics.matching import Evidence
+from unlearning.verification.statistics.outside import Outside
 from unlearning.verification.statistics.scores import ModelScores, Scores, score
 from unlearning.verification.verdict import Outcome, Verdict
 
@@ -50,6 +52,7 @@ __all__ = [
     "Metric",
     "ModelScores",
     "Outcome",
+    "Outside",
     "Scores",
     "Verdict",
     "Verification",

@@ -24,7 +24,7 @@ from unlearning.core.examples import Examples
 from unlearning.core.update_log import UpdateLog
 from unlearning.errors import BadDeclaration, NothingRetained, UnusableDirection, WrongOptions
 from unlearning.methods import Context, Method, Update
-from unlearning.verification import Evidence, ModelScores, Scores
+from unlearning.verification import Evidence, ModelScores, Outside, Scores
 from unlearning.verification.attacks import relearn
 from workers.compute import (
     data,
@@ -75,7 +75,8 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         # damage there must not stop it.
         begins_anew = method.exact and not method.needs
         base, damaged = _base(request, place, store, needed=not begins_anew)
-        context = _context(request, place, store, rows, forget, progress, method)
+        known = None if request.kind == "class" else margins.known(store, request.anchor.margins)
+        context = _context(request, place, store, rows, forget, progress, method, known)
     reach("compute.loaded")
     with clock.step("update"):
         update = method.unlearn(
@@ -126,6 +127,8 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
                 request, store, updated, context.anchor or update.anchor, forgotten, unlearned
             ),
             relearn=_relearn(request, criteria, updated, forget, fixed["audit"], base),
+            # A method that is not exact may have aimed at the targets.
+            outside=_outside(known, unlearned, aimed=not method.exact),
         )
         evidence = _store_evidence(store, checkpoint.digest, unlearned, control, outside)
     reach("compute.verified")
@@ -206,6 +209,7 @@ def _context(
     forget: Examples,
     progress: Callable[[Progress], None],
     method: Method,
+    known: margins.Known | None,
 ) -> Context:
     anchored = not method.exact or method.requires("anchor", request.kind)
     chain = request.anchor if anchored else None
@@ -217,11 +221,7 @@ def _context(
         moved=chain is not None and chain.forgot_before,
         earlier=rows.rows(chain.earlier) if chain is not None and chain.earlier else None,
         # A class has targets of its own.
-        margins=(
-            None
-            if chain is None or request.kind == "class"
-            else margins.of_batch(store, chain.margins, forget)
-        ),
+        margins=None if chain is None or known is None else known.of_batch(forget),
         fresh=lambda: place.fresh(
             request.model, generator=torch.Generator().manual_seed(request.seed)
         ),
@@ -376,6 +376,15 @@ def _anchor_audit(
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         log.warning("losses since the anchor are not judged: %s", damage)
         return None
+
+
+def _outside(known: margins.Known | None, scored: ModelScores, *, aimed: bool) -> Outside | None:
+    """Return margins of the scored rows under models that were not trained on them."""
+    if known is None or scored.retain is None:
+        return None
+    sets = (scored.forget, scored.audit, scored.retain)
+    forget, audit, retain = (torch.from_numpy(one.rows) for one in sets)
+    return known.outside(forget, audit, retain, aimed=aimed)
 
 
 def _relearn(

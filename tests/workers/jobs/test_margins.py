@@ -150,7 +150,7 @@ def test_the_same_policy_without_margins_leaves_most_of_them(
     assert share_recognised(town, rows, images, labels) > 0.5
 
 
-def test_models_are_trained_one_at_a_time_and_only_targets_stay(town: Place) -> None:
+def test_models_are_trained_one_at_a_time_and_what_aims_and_judges_stays(town: Place) -> None:
     town.change_policy(margins={"splits": 2, "folds": 2})
     assert shown(town) == {
         "state": "waiting",
@@ -173,7 +173,9 @@ def test_models_are_trained_one_at_a_time_and_only_targets_stay(town: Place) -> 
         # Half of the rows, at most as often as the recipe says.
         assert trained / 2 <= seen["epochs"] <= 12 * trained / 2
     assert not spare.run_due(town.runtime)
-    assert set(told(town, one)) == {"rows", "value", "variance", "numbers"}
+    aims, judges = {"value", "variance", "numbers"}, {"values", "judge", "never_seen"}
+    numbers = {"rows", "never_seen_rows", "never_seen_judge"}
+    assert set(told(town, one)) == aims | judges | numbers
     assert told(town, one)["rows"].tolist() == town.training_rows()
     with town.runtime.session() as session:
         lines = session.scalars(select(AuditEvent).filter_by(action="version:state_destroyed"))
@@ -325,7 +327,8 @@ def test_values_of_a_row_go_with_its_raw_data(town: Place) -> None:
     before = compute_all(town)
     at_first = told(town, before)
     gone = town.training_rows()[3:6]
-    values = at_first["value"][np.isin(at_first["rows"], gone)]
+    these = np.isin(at_first["rows"], gone)
+    values = [*at_first["value"][these], *at_first["values"][:, these].ravel()]
     file = town.settings.store / "margins" / before.digest / "tensors.safetensors"
     assert all(value.tobytes() in file.read_bytes() for value in values)
     request = town.ask(*gone)
@@ -525,6 +528,8 @@ def test_file_without_rows_keeps_all_others() -> None:
         "fold": seeded.integers(0, 2, (2, 3)),
         "held_out_rows": np.array([1, 7]),
         "held_out": seeded.random((2, 2, 2)),
+        "never_seen_rows": np.array([5, 6]),
+        "never_seen": seeded.random((2, 2)),
         "epochs": np.ones((2, 2), dtype=np.int64),
     }
     left = margin_files.without(named, {5, 7, 100})
@@ -535,6 +540,8 @@ def test_file_without_rows_keeps_all_others() -> None:
         "fold": named["fold"][:, [0, 2]],
         "held_out_rows": named["held_out_rows"][[0]],
         "held_out": named["held_out"][:, :, [0]],
+        "never_seen_rows": np.array([6]),
+        "never_seen": named["never_seen"][:, [1]],
         "epochs": named["epochs"],
     }.items():
         assert np.array_equal(left[name], array), name

@@ -30,7 +30,9 @@ LEAST_NEVER_SEEN = 50
 _LEAST_RETAINED = 50
 _QUARTILES = (0.1, 0.25, 0.5, 0.75)
 _UPPER = (0.75, 0.9, 0.97)
-_RIDGE, _ITERATIONS, _LARGEST_LOGIT = 1.0, 12, 30.0
+_RIDGE, _ITERATIONS, _LARGEST_LOGIT = 1.0, 8, 30.0
+#: Rows of either kind that the regression is fitted to, at most.
+_FITTED = 1000
 _SEED = 20_260_702
 
 
@@ -115,14 +117,15 @@ def _scores(forget: _Pairs, audit: _Pairs, retained: _Pairs | None) -> tuple[Flo
     knots = _knots(audit)
     known, ours, theirs = (_features(rows, knots) for rows in (retained, forget, audit))
     random = np.random.default_rng(_SEED)
+    known = known[random.permutation(len(known))[:_FITTED]]
     own_part = random.permutation(len(ours)) % _PARTS
     their_part = random.permutation(len(theirs)) % _PARTS
     score, others = np.zeros(len(ours)), np.zeros(len(theirs))
     for part in range(_PARTS):
-        kept = their_part != part
-        weights = _fit(known, theirs[kept])
+        kept = np.flatnonzero(their_part != part)
+        weights = _fit(known, theirs[random.permutation(kept)[:_FITTED]])
         score[own_part == part] = ours[own_part == part] @ weights
-        others[~kept] = theirs[~kept] @ weights
+        others[their_part == part] = theirs[their_part == part] @ weights
     return score, others
 
 

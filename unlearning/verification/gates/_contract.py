@@ -6,12 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from unlearning.errors import WrongOptions
 from unlearning.verification import verdict
+from unlearning.verification.attacks import excess
+from unlearning.verification.attacks.excess import Sample
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.disclosure import Disclosure
 from unlearning.verification.measures import Metric
@@ -84,6 +87,21 @@ class Subject:
         if self.kind == "class":
             return ~np.isin(audit.label, np.unique(forget.label))
         return np.ones(len(audit), dtype=np.bool_)
+
+    @cached_property
+    def excess(self) -> tuple[Sample, Sample] | None:
+        """Return the calibrated excess of the batch's own rows under the updated model and control.
+
+        None where too few margins are known.
+        """
+        evidence = self.evidence
+        if evidence.outside is None:
+            return None
+        after, before = (
+            excess.sample(model, evidence.outside)
+            for model in (evidence.unlearned, evidence.control)
+        )
+        return None if after is None or before is None else (after, before)
 
     def missing(self, needs: frozenset[Need]) -> frozenset[Need]:
         """Return those of ``needs`` that are missing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from unlearning.verification.attacks import excess
 from unlearning.verification.attacks.excess import Sample
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.gates import BatchGate, Direction, Need, Subject
@@ -39,15 +38,12 @@ _NOTHING_SHOWN, _NEARLY_NOTHING = 0.05, 0.01
 def measure(subject: Subject) -> Metric | None:
     """Return the rank of the forgotten rows' scores among those of never-seen rows alike.
 
-    None if fewer than ``excess.LEAST_NEVER_SEEN`` never-seen rows, or no forgotten row, has a
-    margin under models that saw neither.
+    None if too few never-seen rows, or no forgotten one, have a margin under models without them.
     """
-    evidence = subject.evidence
-    assert evidence.outside is not None
-    after = excess.sample(evidence.unlearned, evidence.outside)
-    before = excess.sample(evidence.control, evidence.outside)
-    if after is None or before is None:
+    evidence, samples = subject.evidence, subject.excess
+    if samples is None or evidence.outside is None:
         return None
+    after, before = samples
     records = _records(after, before)
     return Metric(
         name=METRIC,

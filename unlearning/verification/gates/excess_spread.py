@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from unlearning.verification.attacks import excess
 from unlearning.verification.attacks.excess import Sample
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.gates import BatchGate, Direction, Need, Subject
@@ -31,11 +30,11 @@ _LEAST_ROWS = 10
 
 def measure(subject: Subject) -> Metric | None:
     """Return the share of forgotten rows in both tails; None for few rows."""
-    evidence = subject.evidence
-    assert evidence.outside is not None
-    after = excess.sample(evidence.unlearned, evidence.outside)
-    before = excess.sample(evidence.control, evidence.outside)
-    if after is None or before is None or len(after) < _LEAST_ROWS:
+    evidence, samples = subject.evidence, subject.excess
+    if samples is None or evidence.outside is None:
+        return None
+    after, before = samples
+    if len(after) < _LEAST_ROWS:
         return None
     ranks = after.excess_rank
     return Metric(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,26 @@ AUDIT_SAMPLE = 5000
 CALIBRATION_SAMPLE = 1000
 
 
-def sets(rows: Data, forget: list[int], *, never_seen: Sequence[int] = ()) -> dict[str, Examples]:
+def sets(
+    rows: Data, forget: list[int], *, never_seen: Sequence[int] = (), portion: float = 1.0
+) -> dict[str, Examples]:
     """Return the sets that stay the same from batch to batch, except for rows forgotten since.
 
     ``never_seen`` are audit rows of a class that is being forgotten: they are excluded like its
     other rows, and until they are erased only they can show that the class was forgotten.
+    ``portion``: the share of each sample to take; a smaller one is part of a larger one.
     """
-    audit = rows.sample(data.AUDIT, AUDIT_SAMPLE)
+
+    def size(most: int) -> int:
+        return round(portion * most)
+
+    audit = rows.sample(data.AUDIT, size(AUDIT_SAMPLE))
     if never_seen:
         audit = concatenate(audit, rows.first(never_seen, AUDIT_SAMPLE))
     return {
         "audit": audit,
-        "retain": rows.sample(data.TRAIN, RETAIN_SAMPLE, without=forget),
-        "calibration": rows.sample(data.VALIDATION, CALIBRATION_SAMPLE),
+        "retain": rows.sample(data.TRAIN, size(RETAIN_SAMPLE), without=forget),
+        "calibration": rows.sample(data.VALIDATION, size(CALIBRATION_SAMPLE)),
     }
 
 
@@ -55,13 +62,34 @@ def scores(
     Scores on the fixed sets are cached: the version that a batch makes is the control of the next
     batch, which then scores only the rows that were not scored before.
     """
-    scored = {}
-    for name, examples in fixed.items():
-        whole = keep_probabilities and name == "audit"
-        key = ("scores", *identity, name, "whole" if whole else "")
-        scored[name] = _completed(model, examples, place.find(key), whole=whole)
-        place.keep(key, scored[name])
+    scored = {
+        name: on_set(
+            place,
+            identity,
+            name,
+            lambda: model,
+            examples,
+            keep_probabilities=keep_probabilities and name == "audit",
+        )
+        for name, examples in fixed.items()
+    }
     return ModelScores(forget=_forget(model, forget, forget_rows, keep_probabilities), **scored)
+
+
+def on_set(
+    place: Workspace,
+    identity: tuple[str, str],
+    name: str,
+    model: Callable[[], Classifier],
+    examples: Examples,
+    *,
+    keep_probabilities: bool = False,
+) -> Scores:
+    """Score a model on one fixed set and cache the scores; ``model`` is called only if needed."""
+    key = ("scores", *identity, name, "whole" if keep_probabilities else "")
+    found = _completed(model, examples, place.find(key), whole=keep_probabilities)
+    place.keep(key, found)
+    return found
 
 
 def describe(model: Classifier, rows: Data) -> dict[str, Any]:
@@ -96,15 +124,15 @@ def _forget(
 
 
 def _completed(
-    model: Classifier, examples: Examples, known: Scores | None, *, whole: bool
+    model: Callable[[], Classifier], examples: Examples, known: Scores | None, *, whole: bool
 ) -> Scores:
     """Return scores of ``examples``, taken from ``known`` for the rows that it has."""
     if known is None or examples.rows is None:
-        return verification.score(model, examples, keep_probabilities=whole)
+        return verification.score(model(), examples, keep_probabilities=whole)
     rows = examples.rows.numpy()
     missing = examples.subset(torch.from_numpy(~np.isin(rows, known.rows)).nonzero()[:, 0])
     if len(missing):
-        added = verification.score(model, missing, keep_probabilities=whole).to_arrays()
+        added = verification.score(model(), missing, keep_probabilities=whole).to_arrays()
         known = Scores.from_arrays(
             {name: np.concatenate([a, added[name]]) for name, a in known.to_arrays().items()}
         )

@@ -24,7 +24,7 @@ from unlearning.core.examples import Examples
 from unlearning.core.update_log import UpdateLog
 from unlearning.errors import BadDeclaration, NothingRetained, UnusableDirection, WrongOptions
 from unlearning.methods import Context, Method, Update
-from unlearning.verification import Evidence, ModelScores, Outside, Scores
+from unlearning.verification import Evidence, ModelScores, Outside, Scores, looks
 from unlearning.verification.attacks import relearn
 from workers.compute import (
     data,
@@ -104,32 +104,52 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         artifacts = _internal_state(request, store, place, update, context, forgotten)
         reach("compute.stored")
     with clock.step("verify"):
-        fixed = measuring.sets(rows, request.forget, never_seen=request.never_seen)
-        unlearned, control, outside = _scored(
-            request, place, rows, forget, fixed, updated, checkpoint.digest, base
+        chain = context.anchor or update.anchor
+        earlier = _earlier_evidence(store, request)
+        relearned = _relearn(
+            request,
+            criteria,
+            updated,
+            forget,
+            measuring.sets(rows, request.forget, never_seen=request.never_seen)["audit"],
+            base,
         )
-        found = verification.verify(
-            unlearned,
-            control,
-            references=outside,
-            reference_share=_reference_share(request),
-            anchor_audit=None
-            if method.exact
-            else _anchor_audit(request, place, store, fixed["audit"], control),
-            changed=checkpoint.digest != request.base.digest,
-            # An exact method has read neither the base nor an excluded row.
-            lineage_clean=method.exact or request.lineage_clean,
-            criteria=criteria,
-            kind=request.kind,
-            earlier=_earlier_evidence(store, request),
-            exact=method.exact,
-            drift=_drift(
-                request, store, updated, context.anchor or update.anchor, forgotten, unlearned
-            ),
-            relearn=_relearn(request, criteria, updated, forget, fixed["audit"], base),
-            # A method that is not exact may have aimed at the targets.
-            outside=_outside(known, unlearned, aimed=not method.exact),
-        )
+        for portion in looks.portions(len(forget), criteria, kind=request.kind):
+            fixed = measuring.sets(
+                rows, request.forget, never_seen=request.never_seen, portion=portion
+            )
+            unlearned, control, outside = _scored(
+                request, place, rows, forget, fixed, updated, checkpoint.digest, base
+            )
+            at_anchor = {} if method.exact else _at_anchor(request, place, store, fixed)
+            found = verification.verify(
+                unlearned,
+                control,
+                references=outside,
+                reference_share=_reference_share(request),
+                anchor_audit=at_anchor.get("audit"),
+                changed=checkpoint.digest != request.base.digest,
+                # An exact method has read neither the base nor an excluded row.
+                lineage_clean=method.exact or request.lineage_clean,
+                criteria=criteria,
+                kind=request.kind,
+                earlier=earlier,
+                exact=method.exact,
+                drift=_drift(
+                    request,
+                    store,
+                    updated,
+                    chain,
+                    forgotten,
+                    unlearned,
+                    at_anchor.get("calibration"),
+                ),
+                relearn=relearned,
+                # A method that is not exact may have aimed at the targets.
+                outside=_outside(known, unlearned, aimed=not method.exact),
+            )
+            if looks.settled(found, unlearned):
+                break
         evidence = _store_evidence(store, checkpoint.digest, unlearned, control, outside)
     reach("compute.verified")
     return Answer(
@@ -357,25 +377,24 @@ def _reference_share(request: Request) -> float:
     return 1 - (count // 2) / count if count else 1.0
 
 
-def _anchor_audit(
-    request: Request, place: Workspace, store: Store, audit: Examples, control: ModelScores
-) -> Scores | None:
-    """Return the anchor's scores on its audit rows, measured once and cached.
-
-    The gate leaves out rows forgotten since.
-    """
+def _at_anchor(
+    request: Request, place: Workspace, store: Store, fixed: dict[str, Examples]
+) -> dict[str, Scores]:
+    """Return the anchor's scores on the audit and validation rows; empty if it cannot be read."""
     digest = request.anchor.digest
-    key = ("anchor audit", request.array, digest)
-    if request.base.digest == digest:
-        place.keep(key, control.audit)
+    found: dict[str, Scores] = {}
     try:
-        return place.kept(
-            key,
-            lambda: verification.score(place.load(store, request.model, digest), audit),
-        )
+        for name in ("audit", "calibration"):
+            found[name] = measuring.on_set(
+                place,
+                (request.array, digest),
+                name,
+                lambda: place.load(store, request.model, digest),
+                fixed[name],
+            )
     except (errors.CorruptCheckpoint, errors.NotStored) as damage:
         log.warning("losses since the anchor are not judged: %s", damage)
-        return None
+    return found
 
 
 def _outside(known: margins.Known | None, scored: ModelScores, *, aimed: bool) -> Outside | None:
@@ -455,7 +474,9 @@ def _drift(
     anchor: Anchor | None,
     forgotten: Forgotten | None,
     unlearned: ModelScores,
+    at_anchor: Scores | None,
 ) -> verification.Drift | None:
+    """Return the movement since the anchor; ``at_anchor``: its scores on the validation rows."""
     if anchor is None or forgotten is None:
         return None
     origin = workspace.with_ties(
@@ -472,7 +493,10 @@ def _drift(
         anchor_rows=anchor.count,
         largest_class_share=float(shares.masked_fill(whole, 0.0).max()),
         validation_loss=float(unlearned.calibration.loss.mean()) if unlearned.calibration else None,
-        anchor_validation_loss=anchor.validation_loss,
+        # On the same rows, so that which rows were drawn is no part of the rise.
+        anchor_validation_loss=float(at_anchor.loss.mean())
+        if at_anchor
+        else anchor.validation_loss,
         of_whole_classes=int(forgotten.class_counts[whole].sum()),
     )
 

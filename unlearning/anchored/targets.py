@@ -34,10 +34,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from unlearning.anchored.margins import OutOfFold
 from unlearning.errors import WrongOptions
@@ -46,6 +47,24 @@ from unlearning.errors import WrongOptions
 _TRANSLATION = 0.5
 #: Iterations of expectation-maximisation, which converges within some tens.
 _ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a training loses on validation rows if a share of its rows is left out, at least 0."""
+
+    share: float = 0.0
+    loss_rise: float = 0.0
+    accuracy_drop: float = 0.0
+
+    def at(self, share: float) -> tuple[float, float]:
+        """Return rise of the loss and drop of the accuracy if ``share`` of the rows is left out.
+
+        Linear between nothing and the measured share. Learning curves are convex, so this is too
+        much rather than too little.
+        """
+        part = min(share / self.share, 1.0) if self.share > 0 else 0.0
+        return part * self.loss_rise, part * self.accuracy_drop
 
 
 @dataclass(frozen=True)
@@ -62,16 +81,15 @@ class Targets:
     reliability: float
     spread: float
     splits: int
+    left_out: LeftOut = LeftOut()
 
     def of(self, rows: Tensor) -> Targets:
         """Return the targets of ``rows`` (m,) int64."""
-        return Targets(
-            self.value[rows], self.variance[rows], self.reliability, self.spread, self.splits
-        )
+        return replace(self, value=self.value[rows], variance=self.variance[rows])
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
-        numbers = [self.reliability, self.spread, float(self.splits)]
+        numbers = [self.reliability, self.spread, float(self.splits), *astuple(self.left_out)]
         return {
             "value": self.value,
             "variance": self.variance,
@@ -96,8 +114,10 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Targets:
     """Return the targets that :meth:`Targets.to_tensors` wrote."""
     if missing := {"value", "variance", "numbers"} - set(tensors):
         raise WrongOptions(f"not targets of forgetting: {', '.join(sorted(missing))} missing")
-    reliability, spread, splits = tensors["numbers"].tolist()
-    return Targets(tensors["value"], tensors["variance"], reliability, spread, int(splits))
+    reliability, spread, splits, *left_out = tensors["numbers"].tolist()
+    return Targets(
+        tensors["value"], tensors["variance"], reliability, spread, int(splits), LeftOut(*left_out)
+    )
 
 
 def calibrate(out: OutOfFold, held_out: Tensor) -> Tensor:
@@ -143,7 +163,24 @@ def fit(
     value[usable] = mean[usable] - shrunk.clamp(-limit, limit)
     variance = torch.full_like(mean, torch.nan)
     variance[usable] = ordinary * reliability * noise + tail * _mean(variances, tail) / splits
-    return Targets(value, variance, reliability, (noise * splits) ** 0.5, splits)
+    spread = (noise * splits) ** 0.5
+    return Targets(value, variance, reliability, spread, splits, _left_out(out, held_out))
+
+
+def _left_out(out: OutOfFold, held_out: Tensor) -> LeftOut:
+    """Compare the folds' models with the full one, whose validation margins are ``held_out`` (m,).
+
+    The cross entropy of a row is log(1 + exp(−φ)), and its prediction is right if φ > 0 (with more
+    than two classes it may be right below, for all models alike).
+    """
+    both = out.held_out.isfinite().all(0).all(0) & held_out.isfinite()
+    if not bool(both.any()):
+        return LeftOut()
+    theirs, ours = out.held_out[..., both], held_out[both]
+    rise = functional.softplus(-theirs).mean() - functional.softplus(-ours).mean()
+    drop = (ours > 0).double().mean() - (theirs > 0).double().mean()
+    folds = out.epochs.shape[1]
+    return LeftOut(1 / folds, max(0.0, float(rise)), max(0.0, float(drop)))
 
 
 def mapped(values: Tensor, theirs: Tensor, ours: Tensor) -> Tensor:

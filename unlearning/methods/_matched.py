@@ -88,7 +88,9 @@ def step(
         curvature=anchor.curvature,
         settings=settings,
     )
-    weights, seen, held = _guarded(base, validation, network, way, anchor, limits)
+    before = 0 if forgotten is None else forgotten.count
+    left_out = known.forget.left_out.at((before + len(forget)) / anchor.count)
+    weights, seen, held = _guarded(base, validation, network, way, anchor, limits, left_out)
     moved = copy.deepcopy(model).eval()
     objective.load(moved, weights)
     # After rounding to the model's own precision.
@@ -145,13 +147,19 @@ def _guarded(
     way: list[Tensor],
     anchor: Anchor,
     limits: Limits,
+    left_out: tuple[float, float],
 ) -> tuple[Tensor, Look, bool]:
-    """Return the last weights on the way at which the guard holds, against the anchor's."""
+    """Return the last weights on the way at which the guard holds, against the anchor's.
+
+    ``left_out``: rise of the loss and drop of the accuracy of a training without the rows, which
+    the step may cost as well.
+    """
+    rise, drop = left_out
     guard = PairedGuard(
         base,
         validation,
-        loss_limit=max(limits.loss_rise * anchor.validation_loss, _ALWAYS_ALLOWED),
-        accuracy_limit=limits.accuracy_drop,
+        loss_limit=rise + max(limits.loss_rise * anchor.validation_loss, _ALWAYS_ALLOWED),
+        accuracy_limit=drop + limits.accuracy_drop,
         rows=limits.guard_rows,
     )
 

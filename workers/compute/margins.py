@@ -85,7 +85,7 @@ class Known:
         value, variance = (
             _at(self.rows, values, forget.positions) for values in (found.value, found.variance)
         )
-        return BatchMargins(Targets(value, variance, found.reliability, found.spread, found.splits))
+        return BatchMargins(replace(found, value=value, variance=variance))
 
     def outside(
         self, forget: Tensor, audit: Tensor, retain: Tensor, *, aimed: bool

@@ -13,10 +13,10 @@ from unlearning.anchored import anchor as anchors
 from unlearning.anchored import margins, preparation, targets
 from unlearning.anchored.margins import Splits
 from unlearning.anchored.preparation import Preparation
-from unlearning.anchored.targets import BatchMargins
+from unlearning.anchored.targets import BatchMargins, LeftOut
 from unlearning.architectures import Transform
 from unlearning.core import objective
-from unlearning.core.examples import Examples
+from unlearning.core.examples import Examples, concatenate
 from unlearning.errors import WrongOptions
 from unlearning.methods import Context, iau
 
@@ -207,6 +207,23 @@ def test_the_guard_shortens_the_step(place):
     assert update.notes["guard_rise"] < 3.5
     assert 0 < update.notes["rms_after"] < update.notes["rms_before"]
     assert [r.partition(":")[0] for r in update.retrain_because] == ["guard", "target"]
+
+
+def test_the_guard_allows_what_a_training_without_the_rows_would_lose(place):
+    """A fifth of the rows costs accuracy however it is forgotten."""
+    rows = torch.arange(80)
+    options = iau.Options(matched_guard_rise=1e-6, matched_guard_drop=1e-6)
+    known = place.targets.of(rows)
+    # The rows to forget are held out as well, so that forgetting them surely costs something.
+    held_out = concatenate(place.train.subset(rows), place.train.subset(rows))
+
+    def status(left_out):
+        given = BatchMargins(replace(known, left_out=left_out))
+        made = place.unlearn(rows, options=options, margins=given, calibration=held_out)
+        return made.notes["status"]
+
+    assert status(LeftOut()) == "guarded"
+    assert status(LeftOut(share=0.5, loss_rise=100.0, accuracy_drop=2.5)) == "reached"
 
 
 def test_rows_without_a_target_go_to_the_mean_of_never_seen_rows(place):

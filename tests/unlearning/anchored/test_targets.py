@@ -144,6 +144,7 @@ def test_targets_survive_a_file():
         found.spread,
         found.splits,
     )
+    assert again.left_out == found.left_out
     with pytest.raises(WrongOptions, match="variance missing"):
         targets.from_tensors({"value": found.value, "numbers": found.value})
 
@@ -153,3 +154,29 @@ def test_only_some_splits_aim():
     first = targets.fit(out.only([0]), own=own, held_out=held_out)
     out.values[1:] += 100
     assert torch.equal(first.value, targets.fit(out.only([0]), own=own, held_out=held_out).value)
+
+
+def test_what_leaving_a_fold_out_costs_is_counted_row_by_row():
+    held_out = 3 * _normal(200, seed=1)
+    theirs = held_out - 0.5 + _normal(1, 4, 200, seed=2)
+    found = targets.fit(
+        _out(_normal(1, 40, seed=3), theirs, folds=4), own=_normal(40, seed=4), held_out=held_out
+    ).left_out
+    losses, hits = [], []
+    for model in theirs[0]:
+        for ours, other in zip(held_out.tolist(), model.tolist(), strict=True):
+            losses.append(math.log1p(math.exp(-other)) - math.log1p(math.exp(-ours)))
+            hits.append((ours > 0) - (other > 0))
+    assert found.share == 0.25
+    assert found.loss_rise == pytest.approx(sum(losses) / len(losses))
+    assert found.accuracy_drop == pytest.approx(sum(hits) / len(hits))
+    rise, drop = found.at(0.05)
+    assert (rise, drop) == pytest.approx((found.loss_rise / 5, found.accuracy_drop / 5))
+    assert found.at(0.5) == (found.loss_rise, found.accuracy_drop)
+
+
+def test_models_that_lose_nothing_without_a_fold_allow_nothing():
+    held_out = _normal(50, seed=1)
+    better = held_out.expand(1, 2, 50) + 2.0
+    found = targets.fit(_out(_normal(1, 20), better), own=_normal(20, seed=4), held_out=held_out)
+    assert found.left_out.at(0.2) == (0.0, 0.0)

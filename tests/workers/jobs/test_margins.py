@@ -193,10 +193,9 @@ def test_targets_are_those_of_models_trained_as_the_anchor_was(town: Place) -> N
         Examples(x, y, torch.from_numpy(np.flatnonzero(np.asarray(array.splits) == split)))
         for split in (0, 1)
     ]
-    by_subject = {name: n for n, name in enumerate(dict.fromkeys(demo_digits.load().subject_ids))}
-    groups = torch.tensor(
-        [by_subject[demo_digits.load().subject_ids[row]] for row in sets[0].positions]
-    )
+    subject_ids = demo_digits.load().subject_ids
+    by_subject = {name: n for n, name in enumerate(dict.fromkeys(subject_ids))}
+    groups = torch.tensor([by_subject[subject_ids[row]] for row in sets[0].positions])
     workspace = Workspace(device="cpu", threads=1)
     recipe = training.Recipe(**model.recipe)
     out = anchored.prepare(

@@ -50,12 +50,22 @@ def kept(town: Place) -> list[str]:
     return open_store(town.settings.store).blobs.digests("trainings")
 
 
+def sweep(town: Place, noted: str) -> None:
+    """Remove the state, if any, that the killed process stored last and nobody noted."""
+    blobs = open_store(town.settings.store).blobs
+    for digest in set(kept(town)) - {noted}:
+        assert blobs.delete("trainings", digest)
+
+
 def interrupt(town: Place, *, seed: int = 1) -> str:
     """A run whose worker died after its first epoch; its id."""
     run_id = queue(town, seed=seed)
     town.arm("train.kept", "fault")
     with pytest.raises(InjectedFault):
         train.run_due(town.runtime)
+    digest = get(town, run_id).state_digest
+    assert digest is not None
+    sweep(town, digest)
     return run_id
 
 

@@ -15,8 +15,8 @@ Kind = Literal["method", "architecture", "recipe", "criteria", "gate", "input"]
 class Announcement(Struct):
     """A capability of a worker; ``options_schema`` is the JSON schema of its options.
 
-    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``,
-    ``certified``, ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor`` or
+    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``
+    or ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor`` or
     ``update_log``: the kinds of forgetting that need it}); of a gate: ``concern``, ``metric``,
     ``needs``, ``direction`` and ``disclosure``; of a kind of input: ``axes`` of a row, ``dtypes``
     in the store, ``scales`` (by dtype) and the parameters of an architecture that it ``decides``.
@@ -39,8 +39,8 @@ class Request(Struct):
 class Answer(Struct):
     """Everything that is installed.
 
-    ``refused`` gives the reason for each installed method, architecture and kind of input that
-    cannot be used.
+    ``refused`` gives the reason for each installed method, architecture, kind of input and gate
+    that cannot be used.
     """
 
     announcements: list[Announcement]

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from service import audit_file
 from service.ledger.reports.disclosure import LEAST_ROWS
+from service.messages.catalogue import CATALOGUE, Request
 from tests.extending import packages
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
@@ -30,6 +31,13 @@ SECRET = {
     "Disclosure.FEW_ROWS": "Disclosure.SCORES",
 }
 SECRET_GATE, SECRET_METRIC = "sure_scores", "sure_scores_gap"
+#: A package whose gate cannot be imported.
+BROKEN = {
+    "my-gates": "broken-gates",
+    "my_gates": "broken_gates",
+    "sure_rows": "broken_rows",
+    "import numpy as np": "import numpy as np\n\nnp.no_such_function()",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     installed = (
         packages.install(DOCUMENT, "my-gates", home / "gates"),
         packages.install(DOCUMENT, "my-scores", home / "scores", changed=SECRET),
+        packages.install(DOCUMENT, "broken-gates", home / "broken", changed=BROKEN),
     )
     with pytest.MonkeyPatch.context() as patch:
         path = [*map(str, installed), os.environ.get("PYTHONPATH", "")]
@@ -93,6 +102,18 @@ def test_it_is_listed_with_what_it_says_of_itself(operator: TestClient) -> None:
     assert (shown["concern"], shown["metric"]) == ("removal", METRIC)
     assert (shown["direction"], shown["disclosure"]) == ("within", "few_rows")
     assert shown["options_schema"]["properties"][LIMIT]["maximum"] == 1
+
+
+def test_a_gate_that_cannot_be_imported_is_named_and_stops_no_announcement(
+    town: Place, operator: TestClient
+) -> None:
+    answer = town.runtime.compute.call(CATALOGUE, Request(), timeout_seconds=60)
+    [why] = answer.refused
+    assert "the gate 'broken_rows' of broken-gates 1.0 is left out" in why
+    assert "no_such_function" in why
+    listed = {one["name"] for one in operator.get("/v1/gates").json()["items"]}
+    assert {GATE, SECRET_GATE} <= listed
+    assert "broken_rows" not in listed
 
 
 def test_its_limit_is_in_the_schema_of_policies_and_checked(operator: TestClient) -> None:

@@ -30,6 +30,10 @@ CHOICE = {"method": METHOD, "options": {"trainings": 2}}
 #: The package under another name, by what is changed in it, and a part of what is said then.
 FAULTY = {
     "unheard_of": ({'"exact"': '"exakt"'}, "GUARANTEE is 'exakt' and must be one of exact"),
+    "has_a_bound": (
+        {'"exact"': '"certified"'},
+        "GUARANTEE is 'certified' and must be one of exact",
+    ),
     "wants_more": (
         {'COST = "training"': 'COST = "training"\nNEEDS = {"oracle": FORGETS}'},
         "NEEDS is 'oracle' and must be one of anchor, update_log",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
@@ -26,7 +26,7 @@ class Installed(Generic[T]):
 
 @dataclass(frozen=True)
 class Group(Generic[T]):
-    """The modules of ``package``, and those declared as entry points of the group of that name.
+    """The modules of ``package``, and those declared as entry points of a group.
 
     Our own take precedence: an installed package may add a name, never replace one. Only installed
     packages are searched: an import path never comes from a request.
@@ -37,8 +37,12 @@ class Group(Generic[T]):
     word: str
     #: Reads the declaration of a named module; raises ``BadDeclaration`` if it is wrong.
     read: Callable[[str, ModuleType], T]
+    #: Raises ``BadDeclaration`` if a plug-in of another package conflicts with those before it.
+    fits: Callable[[T, Collection[T]], None] = lambda _made, _beside: None
     #: Form of the names in installed packages.
     spelling: str = r"[a-z][a-z0-9_]{0,63}"
+    #: Name of the group of entry points; empty: that of the package.
+    entry_points: str = ""
 
     def names(self) -> list[str]:
         """Return all names in alphabetical order, without importing a module."""
@@ -62,12 +66,14 @@ class Group(Generic[T]):
         refused = []
         for name, points in sorted(self._others().items()):
             try:
-                found[name] = self._theirs(name, points)
+                found[name] = self._theirs(name, points, beside=found.values())
             except BadDeclaration as error:
                 refused.append(str(error))
         return Installed(dict(sorted(found.items())), tuple(refused))
 
-    def _theirs(self, name: str, points: Sequence[metadata.EntryPoint]) -> T:
+    def _theirs(
+        self, name: str, points: Sequence[metadata.EntryPoint], *, beside: Collection[T] = ()
+    ) -> T:
         try:
             if name in self._ours():
                 raise BadDeclaration("the service has one of this name: give it another")
@@ -75,7 +81,9 @@ class Group(Generic[T]):
                 raise BadDeclaration("each of these packages declares it: keep one of them")
             if not re.fullmatch(self.spelling, name):
                 raise BadDeclaration(f"its name must be of the form {self.spelling}")
-            return self.read(name, _load(points[0]))
+            made = self.read(name, _load(points[0]))
+            self.fits(made, beside)
+            return made
         except BadDeclaration as error:
             packages = ", ".join(sorted(_package(point) for point in points))
             raise BadDeclaration(
@@ -88,7 +96,7 @@ class Group(Generic[T]):
 
     def _others(self) -> dict[str, list[metadata.EntryPoint]]:
         found: dict[str, list[metadata.EntryPoint]] = {}
-        for point in metadata.entry_points(group=self.package):
+        for point in metadata.entry_points(group=self.entry_points or self.package):
             if point.value != f"{self.package}.{point.name}":
                 found.setdefault(point.name, []).append(point)
         return found

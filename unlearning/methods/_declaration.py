@@ -15,9 +15,9 @@ from unlearning.methods._contract import Update
 
 #: Kinds of forgetting.
 KINDS = ("records", "class")
-#: ``exact``: the weights are those of a training on the retained rows alone; ``certified``: within
-#: a proven bound of them; ``empirical``: measured, not proven.
-GUARANTEES = ("exact", "certified", "empirical")
+#: ``exact``: the weights are those of a training on the retained rows alone; ``empirical``:
+#: measured, not proven. A proven bound is no guarantee here: nothing checks its proof.
+GUARANTEES = ("exact", "empirical")
 #: ``training``: makes epochs over retained rows, or takes as long; ``step``: anything else.
 COSTS = ("step", "training")
 #: What the service keeps for methods: the prepared cache of the anchor; the log of its training.

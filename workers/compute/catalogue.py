@@ -15,13 +15,14 @@ from unlearning.verification import gates, limits
 def run(request: Request, place: object, progress: Callable[[Fraction], None]) -> Answer:
     """Return the announcements of everything installed, and why any of it cannot be used."""
     version = workers.code_version()
-    known = methods.installed(), architectures.installed(), inputs.installed()
-    of_methods, of_architectures, of_inputs = known
+    known = methods.installed(), architectures.installed(), inputs.installed(), gates.loaded()
+    of_methods, of_architectures, of_inputs, of_gates = known
     made = [
         *_of_the_service(version),
         *(of_method(one, version) for one in of_methods.found.values()),
         *(of_architecture(one, version) for one in of_architectures.found.values()),
         *(of_input(name, one, version) for name, one in of_inputs.found.items()),
+        *(announcement(one, version) for one in of_gates.found.values()),
     ]
     return Answer(announcements=made, refused=[why for group in known for why in group.refused])
 
@@ -42,7 +43,6 @@ def _of_the_service(version: str) -> list[Announcement]:
             options_schema=limits.schema(),
             code_version=version,
         ),
-        *(announcement(gate, version) for gate in gates.installed()),
     ]
 
 

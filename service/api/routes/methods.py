@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -33,9 +34,9 @@ class MethodView(CapabilityView):
     """An unlearning method."""
 
     forgets: list[str] = Field(description="kinds of forgetting: records, class")
-    guarantee: Literal["exact", "certified", "empirical"] = Field(
-        description="exact: the weights are those of a training without the records; certified: "
-        "within a proven bound of them; empirical: measured, not proven"
+    guarantee: Literal["exact", "empirical"] = Field(
+        description="exact: the weights are those of a training without the records; empirical: "
+        "measured, not proven"
     )
     cost: Literal["step", "training"] = Field(
         description="training: makes epochs over retained rows; runs in the lane for trainings"
@@ -90,9 +91,7 @@ class GateView(CapabilityView):
 )
 def list_methods(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return a page of the methods that workers announced."""
-    rows = capabilities.page(session, "method", after=paging.after(str), limit=paging.fetch)
-    page = paging.page(rows, key=lambda row: row.name)
-    return {**page, "items": [_method(row) for row in page["items"]]}
+    return _page(session, "method", paging, _method)
 
 
 @router.get(
@@ -102,7 +101,7 @@ def list_methods(_: Reading, session: deps.Reader, paging: pagination.Asked) -> 
 )
 def list_architectures(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return a page of the architectures that workers announced."""
-    return _page(session, "architecture", paging)
+    return _page(session, "architecture", paging, _plain)
 
 
 @router.get(
@@ -112,7 +111,7 @@ def list_architectures(_: Reading, session: deps.Reader, paging: pagination.Aske
 )
 def list_recipes(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return the recipes that workers announced."""
-    return _page(session, "recipe", paging)
+    return _page(session, "recipe", paging, _plain)
 
 
 @router.get(
@@ -122,9 +121,7 @@ def list_recipes(_: Reading, session: deps.Reader, paging: pagination.Asked) -> 
 )
 def list_gates(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return a page of the gates that workers announced."""
-    rows = capabilities.page(session, "gate", after=paging.after(str), limit=paging.fetch)
-    page = paging.page(rows, key=lambda row: row.name)
-    return {**page, "items": [_with_details(row) for row in page["items"]]}
+    return _page(session, "gate", paging, _with_details)
 
 
 @router.get(
@@ -134,9 +131,7 @@ def list_gates(_: Reading, session: deps.Reader, paging: pagination.Asked) -> An
 )
 def list_inputs(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return a page of the kinds of input that workers announced."""
-    rows = capabilities.page(session, "input", after=paging.after(str), limit=paging.fetch)
-    page = paging.page(rows, key=lambda row: row.name)
-    return {**page, "items": [_with_details(row) for row in page["items"]]}
+    return _page(session, "input", paging, _with_details)
 
 
 @router.get(
@@ -149,23 +144,32 @@ def show_policy_schema(_: Reading, session: deps.Reader) -> Any:
     return choices.policy_schema(session)
 
 
-def _page(session: deps.Reader, kind: Kind, paging: pagination.Paging) -> Any:
+def _page(
+    session: deps.Reader,
+    kind: Kind,
+    paging: pagination.Paging,
+    show: Callable[[Capability], dict[str, Any]],
+) -> Any:
     rows = capabilities.page(session, kind, after=paging.after(str), limit=paging.fetch)
-    return paging.page(rows, key=lambda row: row.name)
+    page = paging.page(rows, key=lambda row: row.name)
+    return {**page, "items": [show(row) for row in page["items"]]}
+
+
+def _plain(row: Capability) -> dict[str, Any]:
+    return CapabilityView.model_validate(row).model_dump()
+
+
+def _with_details(row: Capability) -> dict[str, Any]:
+    return {**_plain(row), **row.details}
 
 
 def _method(row: Capability) -> dict[str, Any]:
-    shown = CapabilityView.model_validate(row).model_dump()
+    """Show a method with defaults for what an announcement of an old worker lacks."""
     said = methods.of(row)
     return {
-        **shown,
+        **_plain(row),
         "forgets": sorted(said.forgets),
         "guarantee": said.guarantee,
         "cost": said.cost,
         "needs": {need: sorted(kinds) for need, kinds in said.needs.items()},
     }
-
-
-def _with_details(row: Capability) -> dict[str, Any]:
-    shown = CapabilityView.model_validate(row).model_dump()
-    return {**shown, **row.details}

@@ -12,12 +12,9 @@ whose value is such a module. From then on every verification on that worker inc
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
-from importlib import metadata
-from typing import Any
 
-from unlearning.errors import UnknownName, WrongOptions
+from unlearning.core.plugins import Group, Installed
+from unlearning.verification.gates import _declaration
 from unlearning.verification.gates._contract import (
     BatchGate,
     Direction,
@@ -47,62 +44,26 @@ __all__ = [
     "excess_over_references",
     "get",
     "installed",
+    "loaded",
     "names",
 ]
 
 GROUP = "unlearning.gates"
-KINDS = (IntegrityGate, UtilityGate, RemovalGate, BatchGate)
 
+_GROUP = Group(__name__, "gate", _declaration.read, fits=_declaration.fits, entry_points=GROUP)
 
-def names() -> list[str]:
-    """Return the names of the installed gates, in alphabetical order."""
-    return sorted({*_ours(), *_others()})
-
-
-def get(name: str) -> Gate:
-    """Return the gate called ``name``; raise ``UnknownName`` with the names that exist."""
-    # Our own files take precedence: an installed package may add a name, never replace one.
-    if name in _ours():
-        module: Any = importlib.import_module(f"{__name__}.{name}")
-    elif name in (others := _others()):
-        module = others[name].load()
-    else:
-        raise UnknownName(f"no gate is called {name!r}; there are: {', '.join(names())}")
-    gate = getattr(module, "GATE", None)
-    if not isinstance(gate, KINDS) or gate.name != name:
-        raise UnknownName(
-            f"the entry point {name!r} must be a module that defines GATE, a gate of that name"
-        )
-    return gate
+names, get = _GROUP.names, _GROUP.get
 
 
 @functools.cache
-def installed() -> tuple[Gate, ...]:
-    """Return every gate, by name; raise ``WrongOptions`` if two conflict.
+def loaded() -> Installed[Gate]:
+    """Return the gates that can be used, and why the others cannot.
 
-    Gates may share a limit. A metric belongs to one gate, whose disclosure decides who reads it.
     Cached per process: reading what is installed takes tens of milliseconds.
     """
-    found = tuple(get(name) for name in names())
-    judged = [gate.metric for gate in found if gate.metric is not None]
-    twice = sorted({name for name in judged if judged.count(name) > 1})
-    limits = [limit for gate in found for limit in gate.limits]
-    unlike = sorted({one.name for one in limits for other in limits if _differ(one, other)})
-    if twice or unlike:
-        raise WrongOptions(
-            f"two gates judge the metric or differ in the limit {', '.join(twice + unlike)};"
-            " rename it in the one that was installed last"
-        )
-    return found
+    return _GROUP.installed()
 
 
-def _differ(one: Any, other: Any) -> bool:
-    return bool(one.name == other.name and one != other)
-
-
-def _ours() -> set[str]:
-    return {m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")}
-
-
-def _others() -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+def installed() -> tuple[Gate, ...]:
+    """Return the gates that can be used, by name."""
+    return tuple(loaded().found.values())

@@ -30,7 +30,7 @@ KNOWN = {
         announced("shards"),
         announced("heads", cost="step", forgets=frozenset({"records"})),
         announced("gone", installed=False),
-        announced("bounded", guarantee="certified"),
+        announced("bounded", guarantee="empirical"),
         announced("iau", guarantee="empirical"),
     )
 }

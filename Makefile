@@ -15,7 +15,7 @@ BENCHMARKS := .venv/.benchmarks
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-rounding test-faults bucket-check mutants check lint format types imports faults \
+.PHONY: help demo serve test test-fast test-rounding test-faults bucket-check mutants check lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-memorised bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
@@ -33,6 +33,10 @@ serve: $(INSTALLED) ## Start API, worker and beat on this machine; state is kept
 
 test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used if they answer
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" $(OPTIONS)
+
+# Which tests these are is decided while they run (tests/fast.py): there is no list to keep.
+test-fast: $(INSTALLED) ## Run the tests that need no server, no further process and no training (under a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rfE -n $(TEST_PROCESSES) -p tests.fast -m "not slow and not postgres and not redis" $(OPTIONS)
 
 # The last digits of float32 differ between processors; the tests must pass with any of them.
 test-rounding: $(INSTALLED) ## Run the tests of the algorithms with the rounding of CPUs without AVX and with AVX2

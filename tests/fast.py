@@ -1,0 +1,96 @@
+"""The fast tests: a pytest plugin that skips a test as soon as it needs more than this process.
+
+Used by ``make test-fast`` (``pytest -p tests.fast``). No list says which tests are fast: a test is
+skipped at the moment it connects to a server, starts a process or a server, trains (takes an
+optimiser's step), or has used ``CPU_SECONDS``. A new test belongs to the fast ones as long as it
+does none of these.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from torch.optim import optimizer
+
+#: Processor time of a test and of the fixtures that it is the first to need.
+CPU_SECONDS = 1.0
+#: Events of the interpreter (``sys.audit``) that a fast test does not cause.
+LEFT_OUT = {
+    "os.fork": "starts a process",
+    "os.posix_spawn": "starts a process",
+    "subprocess.Popen": "starts a process",
+    "socket.bind": "starts a server",
+    "socket.connect": "connects to a server",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the tests of this process."""
+    config.pluginmanager.register(_Watch(), "fast")
+
+
+class _Watch:
+    """Skips the running test when it does something slow, in whichever thread."""
+
+    def __init__(self) -> None:
+        self._watching = False
+        self._why = ""
+        signal.signal(signal.SIGUSR1, self._called)
+        signal.signal(signal.SIGVTALRM, self._late)
+        sys.addaudithook(self._seen)
+        optimizer.register_optimizer_step_pre_hook(lambda *_: self._leave_out("trains"))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self) -> Iterator[None]:
+        """Watch the fixtures of a test."""
+        with self._watched():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Iterator[None]:
+        """Watch a test."""
+        with self._watched():
+            return (yield)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Skip what needs PostgreSQL: the interpreter has no event of its library's connections."""
+        if fixturedef.argname == "postgres_server":
+            self._leave_out("connects to a server")
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self._watching = True
+        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+        try:
+            yield
+        finally:
+            self._watching = False
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+    def _seen(self, event: str, _arguments: tuple[Any, ...]) -> None:
+        if event in LEFT_OUT:
+            self._leave_out(LEFT_OUT[event])
+
+    def _late(self, *_: Any) -> None:
+        self._leave_out(f"takes more than {CPU_SECONDS:g} s")
+
+    def _called(self, *_: Any) -> None:
+        self._leave_out(self._why)
+
+    def _leave_out(self, why: str) -> None:
+        if not self._watching:
+            return
+        main = threading.main_thread()
+        if threading.current_thread() is main:
+            self._watching = False  # nothing more is left out while the skip unwinds
+        else:
+            self._why = why
+            signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+        pytest.skip(f"fast: {why}")  # in another thread it ends that thread

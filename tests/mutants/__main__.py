@@ -4,7 +4,8 @@
 
 Each change is made in a copy of the checkout. There the tests that name the changed module run
 until one fails; where none does, those of its folder. Changes that no test noticed are listed: each
-is a missing test, or changes nothing.
+is a missing test, or changes nothing. With ``--json`` an interrupted run continues: what the file
+holds is not judged again.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.progress import Progress
 
@@ -46,7 +48,7 @@ console = Console()
 
 @dataclass(frozen=True)
 class Judged:
-    """A change, whether tests killed it or it survived, and the seconds that this took."""
+    """A change, whether it was killed, timed out or survived, and the seconds that this took."""
 
     change: str
     outcome: str
@@ -61,17 +63,26 @@ def main() -> None:
     parser.add_argument("--areas", nargs="*", default=AREAS, help="folders to change files of")
     parser.add_argument("--processes", type=int, default=2, help="changes judged at once (2)")
     parser.add_argument("--least", type=float, default=0.9, help="share to be noticed (0.9)")
-    parser.add_argument("--json", type=Path, help="write what became of each change to this file")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help=f"limit of each ({SECONDS})")
+    parser.add_argument("--json", type=Path, help="keep what became of each change in this file")
     asked = parser.parse_args()
     chosen = sample(asked.areas, asked.sample, seed=asked.seed)
-    judged = judge(chosen, processes=asked.processes)
-    survived = [one for one in judged if one.outcome != "killed"]
+    judged = _kept(asked.json, chosen)
+    done = {one.change for one in judged}
+    left = [one for one in chosen if str(one) not in done]
+    for one in judge(left, processes=asked.processes, seconds=asked.seconds):
+        judged.append(one)
+        if asked.json:
+            asked.json.write_text(json.dumps([asdict(each) for each in judged], indent=1) + "\n")
+    survived = [one for one in judged if one.outcome == "survived"]
     for one in survived:
         console.print(f"{one.outcome}: {one.change}", markup=False, highlight=False)
     noticed = 1 - len(survived) / max(1, len(judged))
-    console.print(f"{noticed:.1%} of {len(judged)} changes noticed (at least {asked.least:.0%})")
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(one) for one in judged], indent=1) + "\n")
+    late = sum(one.outcome == "timed out" for one in judged)
+    console.print(
+        f"{noticed:.1%} of {len(judged)} changes noticed (at least {asked.least:.0%}), "
+        f"{late} of them only by the limit of {asked.seconds} s"
+    )
     sys.exit(noticed < asked.least)
 
 
@@ -87,35 +98,45 @@ def sample(areas: Sequence[str], count: int, *, seed: int) -> list[Change]:
     return random.Random(seed).sample(found, min(count, len(found)))
 
 
-def judge(chosen: Sequence[Change], *, processes: int) -> list[Judged]:
-    """Judge each change in one of ``processes`` copies of the checkout."""
+def _kept(file: Path | None, chosen: Sequence[Change]) -> list[Judged]:
+    """Return what an earlier run has found of these changes."""
+    if file is None or not file.exists():
+        return []
+    wanted = {str(one) for one in chosen}
+    return [Judged(**one) for one in json.loads(file.read_text()) if one["change"] in wanted]
+
+
+def judge(chosen: Sequence[Change], *, processes: int, seconds: int) -> Iterator[Judged]:
+    """Judge each change in one of ``processes`` copies of the checkout, as they are done."""
     waiting: queue.SimpleQueue[Change] = queue.SimpleQueue()
     for change in chosen:
         waiting.put(change)
-    judged: list[Judged] = []
+    judged: queue.SimpleQueue[Judged | Exception] = queue.SimpleQueue()
+
+    def work(copy: Path) -> None:
+        try:
+            _copy(copy)
+            while True:
+                judged.put(_judge(copy, waiting.get_nowait(), seconds))
+        except queue.Empty:
+            pass
+        except Exception as error:  # told by the thread that waits
+            judged.put(error)
+
     with (
         tempfile.TemporaryDirectory(prefix="unlearn-mutants-") as place,
         Progress(console=console) as bar,
     ):
         task = bar.add_task("changes", total=len(chosen))
-
-        def work(copy: Path) -> None:
-            _copy(copy)
-            while True:
-                try:
-                    change = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                judged.append(_judge(copy, change))
-                bar.advance(task)
-
-        copies = [Path(place) / str(number) for number in range(processes)]
-        threads = [threading.Thread(target=work, args=(copy,)) for copy in copies]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    return judged
+        for number in range(processes):
+            copy = Path(place) / str(number)
+            threading.Thread(target=work, args=(copy,), daemon=True).start()
+        for _ in chosen:
+            one = judged.get()
+            if isinstance(one, Exception):
+                raise one
+            yield one
+            bar.advance(task)
 
 
 def _copy(to: Path) -> None:
@@ -128,48 +149,42 @@ def _copy(to: Path) -> None:
             shutil.copy2(ROOT / name, to / name)
 
 
-def _judge(copy: Path, change: Change) -> Judged:
+def _judge(copy: Path, change: Change, seconds: int) -> Judged:
     tests = naming(change.path) or of_folder(change.path)
     target, began = copy / change.path, time.monotonic()
     whole = target.read_bytes()
     target.write_bytes(change.apply(whole))
     try:
-        outcome = "survived" if _pass(copy, tests) else "killed"
+        outcome = _outcome(copy, tests, seconds)
     finally:
         target.write_bytes(whole)
     return Judged(str(change), outcome, round(time.monotonic() - began, 1))
 
 
-def _pass(copy: Path, tests: Sequence[Path]) -> bool:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-m",
-        "not slow",
-        "-p",
-        "no:cacheprovider",
-    ]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(copy),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    try:
-        done = subprocess.run(
-            [*command, *map(str, tests)],
-            cwd=copy,
-            env=environment,
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+def _outcome(copy: Path, tests: Sequence[Path], seconds: int) -> str:
+    """Return killed, timed out or survived: first without PostgreSQL, which is slower."""
+    for marks in ("not slow and not postgres", "not slow and postgres"):
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", marks]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(copy),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        try:
+            done = subprocess.run(
+                [*command, "-p", "no:cacheprovider", *map(str, tests)],
+                cwd=copy,
+                env=environment,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "timed out"
+        if done.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            return "killed"
+    return "survived"
 
 
 def naming(path: Path) -> list[Path]:

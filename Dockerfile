@@ -1,5 +1,5 @@
 # Two images from one file:
-#   docker build --target api    .    the HTTP door, migrations, beat and the CLI; no torch
+#   docker build --target api    .    the HTTP API, migrations, beat and the CLI; no torch
 #   docker build --target worker .    what reads data files and computes
 # Dependencies come before the source, so that a change of code rebuilds only the last layers.
 

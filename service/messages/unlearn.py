@@ -31,7 +31,7 @@ class RecordList(Struct):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told(Struct):
+class RowSets(Struct):
     """Facts of a dataset for a compute process, without those that it was sent before.
 
     ``trained_on`` replaces the train split; None: the split itself.
@@ -107,7 +107,7 @@ class Request(Struct):
 
     store: Ticket
     array: str
-    told: Told
+    row_sets: RowSets
     data_revision: int
     model: Model
     kind: Literal["records", "class"]

@@ -17,33 +17,33 @@ from workers.compute.failures import NotKnown
 from workers.compute.workspace import Workspace
 
 
-def excluded(place: Workspace, location: str, array: str, told: Excluded, rows: int) -> Tensor:
+def excluded(place: Workspace, location: str, array: str, asked: Excluded, rows: int) -> Tensor:
     """Return which of the dataset's ``rows`` are excluded at the request's revision, (rows,) bool.
 
     ``location`` is that of the store that has the dataset's ``array``.
     """
-    key = ("excluded", location, array, str(told.dataset))
+    key = ("excluded", location, array, str(asked.dataset))
     revision, mask = place.find(key) or (0, None)
-    if told.since == 0:
+    if asked.since == 0:
         mask = torch.zeros(rows, dtype=torch.bool)
-    elif mask is None or not told.since <= revision <= told.until:
-        raise NotKnown(f"the rows excluded up to revision {told.since}")
+    elif mask is None or not asked.since <= revision <= asked.until:
+        raise NotKnown(f"the rows excluded up to revision {asked.since}")
     # In place: the rows stay excluded at this revision even if the request fails later.
-    mask[torch.as_tensor(told.rows, dtype=torch.int64)] = True
-    place.keep(key, (told.until, mask))
+    mask[torch.as_tensor(asked.rows, dtype=torch.int64)] = True
+    place.keep(key, (asked.until, mask))
     return mask
 
 
 def trained_on(
-    place: Workspace, location: str, told: RecordList | None
+    place: Workspace, location: str, asked: RecordList | None
 ) -> NDArray[np.int64] | None:
     """Return the rows that replace the train split, (k,); None: the split itself."""
-    if told is None:
+    if asked is None:
         return None
-    key = ("record list", location, told.list_id)
-    if told.rows is not None:
-        place.keep(key, np.asarray(told.rows, dtype=np.int64))
+    key = ("record list", location, asked.list_id)
+    if asked.rows is not None:
+        place.keep(key, np.asarray(asked.rows, dtype=np.int64))
     known: NDArray[np.int64] | None = place.find(key)
     if known is None:
-        raise NotKnown(f"the rows of the record list {told.list_id}")
+        raise NotKnown(f"the rows of the record list {asked.list_id}")
     return known

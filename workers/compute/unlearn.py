@@ -34,7 +34,7 @@ from workers.compute import (
     measuring,
     prepare,
     references,
-    told,
+    row_sets,
     workspace,
 )
 from workers.compute.data import Data
@@ -60,10 +60,10 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         rows = data.open_array(
             store,
             request.array,
-            excluded=lambda count: told.excluded(
-                place, store.location, request.array, request.told.excluded, count
+            excluded=lambda count: row_sets.excluded(
+                place, store.location, request.array, request.row_sets.excluded, count
             ),
-            trained_on=told.trained_on(place, store.location, request.told.trained_on),
+            trained_on=row_sets.trained_on(place, store.location, request.row_sets.trained_on),
             remember=place.kept,
         )
         forget = rows.rows(request.forget)

@@ -144,9 +144,9 @@ def _compute(
             raise
         # The process was restarted or has dropped what it was sent, as it may at any time.
         with runtime.session() as session:
-            request = replace(request, told=plans.everything(session, request.told))
+            request = replace(request, row_sets=plans.everything(session, request.row_sets))
         answer = ask()
-    runtime.compute.knows |= plans.known(request.told)
+    runtime.compute.knows |= plans.known(request.row_sets)
     return answer
 
 

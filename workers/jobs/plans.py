@@ -83,7 +83,7 @@ def for_batch(
 ) -> unlearn.Request:
     """Return the request to unlearn a batch with the method ``choice``.
 
-    ``knows`` is what the compute process was sent before (``told``).
+    ``knows`` is what the compute process was sent before (``row_sets``).
     """
     found = session.get_one(Model, batch.model_id)
     # Locked, so that no row is excluded between reading the revision and the excluded rows.
@@ -96,7 +96,7 @@ def for_batch(
     return unlearn.Request(
         store=store.ticket(dataset.array_key),
         array=dataset.array_key,
-        told=told(
+        row_sets=row_sets(
             session,
             dataset.id,
             revision=dataset.revision,
@@ -162,14 +162,14 @@ def _digest(artifact: Artifact | None) -> str | None:
     return None if artifact is None else artifact.digest
 
 
-def told(
+def row_sets(
     session: Session,
     dataset_id: int,
     *,
     revision: int,
     record_list_id: str | None,
     knows: Mapping[Known, int] = EVERYTHING,
-) -> unlearn.Told:
+) -> unlearn.RowSets:
     """Return what a compute process must know of a dataset, without what it was sent before.
 
     ``knows``: the revision up to which it knows the dataset's excluded rows, and the record lists
@@ -181,7 +181,7 @@ def told(
     rows = erasures.just_excluded(session, dataset_id, after=since, revision=revision)
     if rows is None:
         rows = excluded_rows(session, dataset_id, after=since, revision=revision)
-    return unlearn.Told(
+    return unlearn.RowSets(
         excluded=unlearn.Excluded(dataset=dataset_id, since=since, until=revision, rows=rows),
         trained_on=None
         if record_list_id is None
@@ -192,10 +192,10 @@ def told(
     )
 
 
-def everything(session: Session, before: unlearn.Told) -> unlearn.Told:
+def everything(session: Session, before: unlearn.RowSets) -> unlearn.RowSets:
     """Return the full data in place of ``before``, for a compute process that knows nothing."""
     excluded, trained = before.excluded, before.trained_on
-    return told(
+    return row_sets(
         session,
         excluded.dataset,
         revision=excluded.until,
@@ -203,7 +203,7 @@ def everything(session: Session, before: unlearn.Told) -> unlearn.Told:
     )
 
 
-def known(answered: unlearn.Told) -> dict[Known, int]:
+def known(answered: unlearn.RowSets) -> dict[Known, int]:
     """Return what a compute process knows after it has answered a request."""
     excluded, trained = answered.excluded, answered.trained_on
     found: dict[Known, int] = {("dataset", excluded.dataset): excluded.until}

@@ -131,7 +131,9 @@ def complete_without_update(runtime: Runtime, held: leases.Held, claimed: Claime
         model = versions.require_production(session, base)
         execution.complete(session, batch, base, held=held, now=runtime.now())
         # An older version to which production could be moved back may hold the records.
-        versions.retire_tainted(session, model, keep=base, actor=runtime.actor, now=runtime.now())
+        versions.retire_containing(
+            session, model, keep=base, actor=runtime.actor, now=runtime.now()
+        )
 
 
 def _expected_production(model: Model, base: Version) -> int | None:

@@ -76,7 +76,7 @@ def lines(found: Found) -> list[str]:
         "cancelled or denied deletion requests that are open again": len(found.reopened),
         "forgotten records that training would read again": _count(found.in_training),
         "forgotten rows whose raw bytes are back": _count(found.raw),
-        "overwritten rows that the database takes for whole": _count(found.hollow),
+        "overwritten rows that the database takes for whole": _count(found.erased_in_file),
         "suppressions that later ingests would not heed, or that were lifted": len(
             found.suppressions
         ),

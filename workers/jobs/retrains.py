@@ -41,7 +41,7 @@ def begin(runtime: Runtime, held: leases.Held, batch_id: str, request: Request) 
                 training=replace(training, resume=state.digest),
                 seed=state.seed,
                 data_revision=state.data_revision,
-                told=plans.told(
+                row_sets=plans.row_sets(
                     session,
                     session.get_one(Model, batch.model_id).dataset_id,
                     revision=state.data_revision,
@@ -76,16 +76,16 @@ class Keeping:
     batch_id: str
     request: Request
 
-    def seen(self, told: Progress) -> None:
+    def seen(self, progress: Progress) -> None:
         """Record a state; raise ``Stopping`` if the worker stops, as the work is now kept."""
-        if not isinstance(told, Kept):
+        if not isinstance(progress, Kept):
             return
         with self.runtime.session() as session:
             before = batch_states.keep(
                 session,
                 session.get_one(Batch, self.batch_id),
                 held=self.held,
-                digest=told.digest,
+                digest=progress.digest,
                 method=asdict(self.request.choice),
                 seed=self.request.seed,
                 data_revision=self.request.data_revision,

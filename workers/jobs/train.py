@@ -327,16 +327,16 @@ class _Watch:
                 raise Ended("ended from outside; its computation was stopped")
             self.batch_waits = claims.training_waits(session)
 
-    def seen(self, told: messages.Progress) -> None:
+    def seen(self, progress: messages.Progress) -> None:
         """Record the training's progress, and the state that it kept."""
-        if not isinstance(told, Kept):
+        if not isinstance(progress, Kept):
             with self.runtime.session() as session:
-                runs.progress(session, self.run_id, asdict(told))
+                runs.progress(session, self.run_id, asdict(progress))
             return
         with self.runtime.session() as session:
             leases.hold(session, self.held)
             run = session.get_one(TrainingRun, self.run_id)
-            before = runs.keep(session, run, digest=told.digest)
+            before = runs.keep(session, run, digest=progress.digest)
         if before is not None:
             kept_states.destroy(self.runtime, before)
         reach("train.kept")

@@ -51,18 +51,18 @@ Row = TypeVar("Row", bound=db.Base)
 _MOVED = "moved"
 
 
-class UntoldMove(RuntimeError):
+class UnauditedMove(RuntimeError):
     """A transaction moved a state without a line in the audit chain: a programming error."""
 
 
 class Machine(Generic[Row, State]):
-    """The states of one kind of row. ``told``: each move requires a line of the audit chain."""
+    """The states of one kind of row. ``audited``: each move requires a line of the audit chain."""
 
     def __init__(
-        self, kind: type[Row], moves: Mapping[State, frozenset[State]], *, told: bool = True
+        self, kind: type[Row], moves: Mapping[State, frozenset[State]], *, audited: bool = True
     ) -> None:
         self._kind: Any = kind
-        self._moves, self._told = moves, told
+        self._moves, self._audited = moves, audited
 
     def move(self, row: Row, new: State) -> None:
         """Give the row a new state; raise ``IllegalMove`` if the move is not allowed."""
@@ -80,7 +80,7 @@ class Machine(Generic[Row, State]):
         return update(self._kind).where(self._kind.status.in_(before)).values(status=new, **values)
 
     def _note(self, session: Session) -> None:
-        if self._told:
+        if self._audited:
             session.info[_MOVED] = True
 
 
@@ -92,7 +92,7 @@ runs: Machine[TrainingRun, RunStatus] = Machine(TrainingRun, RUN_MOVES)
 versions: Machine[Version, VersionStatus] = Machine(Version, VERSION_MOVES)
 #: Dry runs, which are removed after an hour and change nothing else, so they need no audit line.
 inspections: Machine[DatasetInspection, InspectionStatus] = Machine(
-    DatasetInspection, INSPECTION_MOVES, told=False
+    DatasetInspection, INSPECTION_MOVES, audited=False
 )
 
 #: Moves by which the reconciler, and nothing else, opens erasures that a check found not done.
@@ -103,9 +103,9 @@ reopened_requests: Machine[DeletionRequest, RequestStatus] = Machine(
 
 
 @event.listens_for(Session, "before_commit")
-def _refuse_untold(session: Session) -> None:
+def _refuse_unaudited(session: Session) -> None:
     if session.info.get(_MOVED) and not session.in_nested_transaction() and not chain.adds(session):
-        raise UntoldMove("a state moved in this transaction without a line in the audit chain")
+        raise UnauditedMove("a state moved in this transaction without a line in the audit chain")
 
 
 @event.listens_for(Session, "after_transaction_end")

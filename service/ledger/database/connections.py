@@ -143,7 +143,7 @@ class Connection(psycopg.Connection[Any]):
             self.answer_seconds = before
 
 
-class Door:
+class Connector:
     """Makes the connections of one engine; refuses for a moment after a failed attempt."""
 
     def __init__(self, limits: Limits) -> None:

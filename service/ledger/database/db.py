@@ -103,10 +103,10 @@ def engine(url: str, *, pool_size: int = 20, limits: Limits | None = None) -> En
         pool_timeout=limits.pool_seconds,
         hide_parameters=True,
     )
-    door = connections.Door(limits)
+    connector = connections.Connector(limits)
 
     def connect(_dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
-        return door.connect(arguments, parameters)
+        return connector.connect(arguments, parameters)
 
     event.listen(made, "do_connect", connect)
     event.listen(made, "reset", _reset_limit)

@@ -82,7 +82,7 @@ def withdraw_version(
     _take_back(session, model, [version], purge, actor=actor, now=now)
     if ends:
         _point_nowhere(session, model, version, actor=actor, now=now)
-        versions.retire_tainted(session, model, keep=None, actor=actor, now=now)
+        versions.retire_containing(session, model, keep=None, actor=actor, now=now)
     session.flush()
 
 

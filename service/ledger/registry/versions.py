@@ -297,7 +297,7 @@ def require_production(session: Session, version: Version) -> Model:
     return model
 
 
-def retire_tainted(
+def retire_containing(
     session: Session, model: Model, *, keep: Version | None, actor: str, now: datetime
 ) -> list[Version]:
     """Retire every version but ``keep`` that contains forgotten records.
@@ -341,10 +341,10 @@ def _retire_those(
     actor: str,
     now: datetime,
 ) -> list[Version]:
-    tainted = [other for other in others if other.id in holding]
-    for version in tainted:
+    containing = [other for other in others if other.id in holding]
+    for version in containing:
         retire(session, model, version, actor=actor, now=now)
-    return tainted
+    return containing
 
 
 def catching_up() -> ColumnElement[bool]:

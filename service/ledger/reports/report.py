@@ -50,7 +50,7 @@ OF_FORGOTTEN = frozenset({"scores", "states"})
 
 
 @dataclass(frozen=True)
-class _Story:
+class _Loaded:
     """The rows that a report needs, loaded once."""
 
     model: Model
@@ -65,34 +65,34 @@ def report(
     session: Session, version: Version, *, digester: Digester, signer: Signer, now: datetime
 ) -> dict[str, Any]:
     """Return the signed report of a version as things stand ``now``."""
-    story = _load(session, version)
+    loaded = _load(session, version)
     verification = verifications.of(session, version)
     verdict = None if verification is None else verification.verdict
-    remaining = _remaining(session, story)
-    carried = versions.contains_forgotten(session, story.model, version)
+    remaining = _remaining(session, loaded)
+    carried = versions.contains_forgotten(session, loaded.model, version)
     guarantee = _guarantee(version)
     return signer.sign(
         {
             "type": TYPE,
             "format": FORMAT,
             "at": now,
-            "model": story.model.name,
-            "dataset": story.dataset.name,
+            "model": loaded.model.name,
+            "dataset": loaded.dataset.name,
             "version": version.number,
             "status": version.status,
-            "production": story.model.production_id == version.id,
-            "asked": _asked(session, story, digester),
-            "done": _done(session, story, digester, guarantee),
+            "production": loaded.model.production_id == version.id,
+            "asked": _asked(session, loaded, digester),
+            "done": _done(session, loaded, digester, guarantee),
             "measured": (
                 None
                 if verification is None
                 else disclosure.measured(verification.measured, verification.set_changes)
             ),
-            "lineage": _lineage(session, story),
+            "lineage": _lineage(session, loaded),
             # Requests whose records the version itself still contains: none, if it is live.
             "carries_forgotten": carried,
             "remaining": remaining,
-            "purges": _purges(session, story),
+            "purges": _purges(session, loaded),
             "comparison": comparisons.of(session, version),
             "does_not_prove": caveats.sentences(
                 guarantee=guarantee,
@@ -101,18 +101,18 @@ def report(
                 verdict=version.mark if version.mark in caveats.OF_MARK else verdict,
                 carries=bool(carried),
                 remaining=bool(remaining),
-                imported=story.chain[-1].origin == "imported",
-                not_found=sum(request.not_found for request in story.requests),
+                imported=loaded.chain[-1].origin == "imported",
+                not_found=sum(request.not_found for request in loaded.requests),
             ),
-            "chain": _chain(session, story, signer, now),
+            "chain": _chain(session, loaded, signer, now),
         }
     )
 
 
-def _load(session: Session, version: Version) -> _Story:
+def _load(session: Session, version: Version) -> _Loaded:
     model = session.get_one(Model, version.model_id)
     batch = None if version.batch_id is None else session.get_one(Batch, version.batch_id)
-    return _Story(
+    return _Loaded(
         model=model,
         dataset=session.get_one(Dataset, model.dataset_id),
         version=version,
@@ -136,8 +136,8 @@ def _requests(session: Session, model: Model, batch: Batch) -> Sequence[Deletion
     return session.scalars(wanted.where(DeletionRequest.id.in_(named))).all()
 
 
-def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any]:
-    ids = [request.id for request in story.requests]
+def _asked(session: Session, loaded: _Loaded, digester: Digester) -> dict[str, Any]:
+    ids = [request.id for request in loaded.requests]
     rows = session.execute(
         naming.records(
             Record.record_id,
@@ -145,20 +145,20 @@ def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any
             Record.erased_at,
             requests=ids,
             # Of a request over every dataset, only its records in this one.
-            dataset_id=story.dataset.id,
+            dataset_id=loaded.dataset.id,
         )
     ).all()
-    forgotten_before = _forgotten_before(session, story)
+    forgotten_before = _forgotten_before(session, loaded)
     named: dict[str, list[str]] = {request_id: [] for request_id in ids}
     overwritten: dict[int, datetime | None] = {}
     for request_id, record_id, row, erased_at in rows:
-        named[request_id].append(digester.record(story.dataset.name, record_id))
+        named[request_id].append(digester.record(loaded.dataset.name, record_id))
         overwritten[row] = erased_at
     moments = [moment for moment in overwritten.values() if moment is not None]
     return {
         "requests": [
             _request(item, sorted(named[item.id]), forgotten_before.get(item.id))
-            for item in story.requests
+            for item in loaded.requests
         ],
         "counts": {"requests": len(ids), "records": len(overwritten)},
         "raw_rows": {
@@ -169,12 +169,12 @@ def _asked(session: Session, story: _Story, digester: Digester) -> dict[str, Any
     }
 
 
-def _forgotten_before(session: Session, story: _Story) -> dict[str, int]:
+def _forgotten_before(session: Session, loaded: _Loaded) -> dict[str, int]:
     """Return, per request over every dataset, how many records here were forgotten before."""
     rows = session.execute(
         select(RequestDataset.request_id, RequestDataset.already_forgotten).where(
-            RequestDataset.request_id.in_([request.id for request in story.requests]),
-            RequestDataset.dataset_id == story.dataset.id,
+            RequestDataset.request_id.in_([request.id for request in loaded.requests]),
+            RequestDataset.dataset_id == loaded.dataset.id,
         )
     )
     return dict(rows.all())
@@ -201,9 +201,9 @@ def _request(
 
 
 def _done(
-    session: Session, story: _Story, digester: Digester, guarantee: caveats.Guarantee
+    session: Session, loaded: _Loaded, digester: Digester, guarantee: caveats.Guarantee
 ) -> dict[str, Any]:
-    version, base = story.version, story.chain[1] if len(story.chain) > 1 else None
+    version, base = loaded.version, loaded.chain[1] if len(loaded.chain) > 1 else None
     if base is None and version.parent_id is not None:  # an anchor made by a batch: a retrain
         base = session.get_one(Version, version.parent_id)
     anchor = session.get_one(Version, version.anchor_id)
@@ -229,22 +229,22 @@ def _done(
         "retired_at": version.retired_at,
         "withdrawn_at": version.withdrawn_at,
         "purged_at": version.purged_at,
-        "batch": _batch(session, story, digester),
+        "batch": _batch(session, loaded, digester),
         "training_run": _training_run(session, version),
-        "never_trained_on": _excluded(session, story, anchor, digester),
+        "never_trained_on": _excluded(session, loaded, anchor, digester),
     }
 
 
-def _batch(session: Session, story: _Story, digester: Digester) -> dict[str, Any] | None:
-    batch = story.batch
+def _batch(session: Session, loaded: _Loaded, digester: Digester) -> dict[str, Any] | None:
+    batch = loaded.batch
     if batch is None:
         return None
     wanted = (
         select(Record.record_id)
         .join(BatchRecord, BatchRecord.row == Record.row)
-        .where(Record.dataset_id == story.dataset.id, BatchRecord.batch_id == batch.id)
+        .where(Record.dataset_id == loaded.dataset.id, BatchRecord.batch_id == batch.id)
     )
-    records = _digests(session.scalars(wanted), story, digester)
+    records = _digests(session.scalars(wanted), loaded, digester)
     return {
         "id": batch.id,
         "kind": batch.kind,
@@ -272,13 +272,13 @@ def _training_run(session: Session, version: Version) -> dict[str, Any] | None:
 
 
 def _excluded(
-    session: Session, story: _Story, anchor: Version, digester: Digester
+    session: Session, loaded: _Loaded, anchor: Version, digester: Digester
 ) -> dict[str, Any]:
     """Return the records forgotten before the anchor was trained."""
     wanted = select(Record.record_id).where(
-        exclusions.between(story.dataset.id, until=anchor.data_revision)
+        exclusions.between(loaded.dataset.id, until=anchor.data_revision)
     )
-    records = _digests(session.scalars(wanted), story, digester)
+    records = _digests(session.scalars(wanted), loaded, digester)
     return {
         "data_revision": anchor.data_revision,
         "count": len(records),
@@ -286,9 +286,9 @@ def _excluded(
     }
 
 
-def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
+def _lineage(session: Session, loaded: _Loaded) -> list[dict[str, Any]]:
     """Return the version's chain, newest first, with the number of records each step forgot."""
-    steps = [version.batch_id for version in story.chain if version.batch_id is not None]
+    steps = [version.batch_id for version in loaded.chain if version.batch_id is not None]
     forgotten = history.records(session, steps)
     return [
         {
@@ -300,26 +300,26 @@ def _lineage(session: Session, story: _Story) -> list[dict[str, Any]]:
             "forgotten": forgotten.get(version.batch_id or "", 0),
             "created_at": version.created_at,
         }
-        for version in story.chain
+        for version in loaded.chain
     ]
 
 
-def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
+def _remaining(session: Session, loaded: _Loaded) -> list[dict[str, Any]]:
     """Return weights and internal state of the model that still contain forgotten records."""
     standing = session.scalars(
         select(Version)
-        .where(Version.model_id == story.model.id, Version.status != VersionStatus.PURGED)
+        .where(Version.model_id == loaded.model.id, Version.status != VersionStatus.PURGED)
         .order_by(Version.number)
     ).all()
     # Retired versions contain forgotten records by definition. There may be thousands. Withdrawn
     # ones may have been retired or rejected before.
-    tainted = [
+    containing = [
         version
         for version in standing
         if version.status in (VersionStatus.RETIRED, VersionStatus.WITHDRAWN)
         # Its verification did not show that it forgot.
         or (version.status == VersionStatus.REJECTED and version.batch_id is not None)
-        or versions.holds_forgotten(session, story.model, version)
+        or versions.holds_forgotten(session, loaded.model, version)
     ]
     weights = [
         {
@@ -330,35 +330,35 @@ def _remaining(session: Session, story: _Story) -> list[dict[str, Any]]:
             "status": version.status,
             "retired_at": version.retired_at,
         }
-        for version in tainted
+        for version in containing
     ]
     return [
         *weights,
-        *_artifacts(session, story, {version.id for version in tainted}),
-        *_kept_states(session, story),
+        *_artifacts(session, loaded, {version.id for version in containing}),
+        *_kept_states(session, loaded),
     ]
 
 
-def _kept_states(session: Session, story: _Story) -> list[dict[str, Any]]:
+def _kept_states(session: Session, loaded: _Loaded) -> list[dict[str, Any]]:
     """Return states of trainings that have seen records forgotten since they began."""
     of_runs = [
         {"kind": "trainings", "training_run": run.id, "digest": run.state_digest}
-        for run in runs.that_saw_forgotten(session, story.model)
+        for run in runs.that_saw_forgotten(session, loaded.model)
         if run.state_digest is not None
     ]
     of_batches = [
         {"kind": "trainings", "batch": state.batch_id, "digest": state.digest}
-        for state in batch_states.that_saw_forgotten(session, story.model)
+        for state in batch_states.that_saw_forgotten(session, loaded.model)
     ]
     return of_runs + of_batches
 
 
-def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[str, Any]]:
-    """Return artifacts of tainted versions, and those computed from forgotten rows on purpose."""
+def _artifacts(session: Session, loaded: _Loaded, containing: set[int]) -> list[dict[str, Any]]:
+    """Return artifacts of versions in ``containing``, and those computed from forgotten rows."""
     rows = session.execute(
         select(Artifact, Version)
         .join(Version, Version.id == Artifact.version_id)
-        .where(Version.model_id == story.model.id, Artifact.destroyed_at.is_(None))
+        .where(Version.model_id == loaded.model.id, Artifact.destroyed_at.is_(None))
         .order_by(Artifact.id)
     )
     return [
@@ -370,18 +370,18 @@ def _artifacts(session: Session, story: _Story, tainted: set[int]) -> list[dict[
             "created_at": artifact.created_at,
         }
         for artifact, owner in rows
-        if owner.id in tainted or (owner.batch_id is not None and artifact.kind in OF_FORGOTTEN)
+        if owner.id in containing or (owner.batch_id is not None and artifact.kind in OF_FORGOTTEN)
     ]
 
 
-def _purges(session: Session, story: _Story) -> list[dict[str, Any]]:
+def _purges(session: Session, loaded: _Loaded) -> list[dict[str, Any]]:
     """Return signed receipts of what was destroyed of this model."""
-    purged = session.scalars(select(Version).where(Version.model_id == story.model.id))
+    purged = session.scalars(select(Version).where(Version.model_id == loaded.model.id))
     lines = session.scalars(
         select(AuditEvent)
         .where(
             AuditEvent.action.in_(_DESTROYED),
-            AuditEvent.subject.in_([versions.subject(story.model, item) for item in purged]),
+            AuditEvent.subject.in_([versions.subject(loaded.model, item) for item in purged]),
         )
         .order_by(AuditEvent.seq)
     )
@@ -391,14 +391,14 @@ def _purges(session: Session, story: _Story) -> list[dict[str, Any]]:
     ]
 
 
-def _chain(session: Session, story: _Story, signer: Signer, now: datetime) -> dict[str, Any]:
+def _chain(session: Session, loaded: _Loaded, signer: Signer, now: datetime) -> dict[str, Any]:
     """Return the audit lines about the version, its batch and its requests, and the signed head."""
-    subjects = [versions.subject(story.model, story.version)]
-    subjects += [f"deletion_request:{request.id}" for request in story.requests]
-    if story.batch is not None:
-        subjects.append(f"batch:{story.batch.id}")
-    run = story.version.training_run_id
-    of_the_model = [] if run is None else [f"model:{story.model.name}"]
+    subjects = [versions.subject(loaded.model, loaded.version)]
+    subjects += [f"deletion_request:{request.id}" for request in loaded.requests]
+    if loaded.batch is not None:
+        subjects.append(f"batch:{loaded.batch.id}")
+    run = loaded.version.training_run_id
+    of_the_model = [] if run is None else [f"model:{loaded.model.name}"]
     found = session.scalars(
         select(AuditEvent)
         .where(AuditEvent.subject.in_(subjects + of_the_model))
@@ -422,5 +422,5 @@ def _name(version: Version) -> dict[str, Any]:
     return {"version": version.number, "digest": version.digest}
 
 
-def _digests(record_ids: Any, story: _Story, digester: Digester) -> list[str]:
-    return sorted(digester.record(story.dataset.name, record_id) for record_id in record_ids)
+def _digests(record_ids: Any, loaded: _Loaded, digester: Digester) -> list[str]:
+    return sorted(digester.record(loaded.dataset.name, record_id) for record_id in record_ids)

@@ -83,11 +83,13 @@ def replay(
     # After the requests, so that suppressions can refer to those that were lost.
     suppressions.restore(session, suppressions.apart(session, listed.suppressions))
     orphans = [
-        _ask_for_hollow(session, name, rows, actor=actor, now=now)
-        for name, rows in found.hollow.items()
+        _ask_for_erased(session, name, rows, actor=actor, now=now)
+        for name, rows in found.erased_in_file.items()
     ]
     retrained = [
-        model for name, rows in found.hollow.items() for model in _retrain(session, name, rows, now)
+        model
+        for name, rows in found.erased_in_file.items()
+        for model in _retrain(session, name, rows, now)
     ]
     # Trainings start anew: rows that they have seen may be erased, in files or here.
     runs.give_up_states(session)
@@ -229,7 +231,7 @@ def _first_status(one: Listed) -> RequestStatus:
     return RequestStatus.PROCESSING
 
 
-def _ask_for_hollow(
+def _ask_for_erased(
     session: Session, name: str, rows: Sequence[int], *, actor: str, now: datetime
 ) -> int:
     """Request rows that are erased without any request for them; return how many there were.
@@ -323,7 +325,9 @@ def _share_out(
     shares.give(session, request.id, models, now=now)
 
 
-def _retrain(session: Session, name: str, hollow: Collection[int], now: datetime) -> list[str]:
+def _retrain(
+    session: Session, name: str, erased_in_file: Collection[int], now: datetime
+) -> list[str]:
     """Queue retrains of the models that contain erased rows, from which no step can be computed."""
     models = session.scalars(
         select(Model)
@@ -331,17 +335,17 @@ def _retrain(session: Session, name: str, hollow: Collection[int], now: datetime
         .where(Dataset.name == name, Model.production_id.is_not(None))
         .order_by(Model.name)
     ).all()
-    return [model.name for model in models if _holds(session, model, hollow, now)]
+    return [model.name for model in models if _holds(session, model, erased_in_file, now)]
 
 
-def _holds(session: Session, model: Model, hollow: Collection[int], now: datetime) -> bool:
+def _holds(session: Session, model: Model, erased_in_file: Collection[int], now: datetime) -> bool:
     live = session.get_one(Version, model.production_id)
     inside = session.scalars(
         select(Record.row).where(
             Record.dataset_id == model.dataset_id, lineage.contained(session, live)
         )
     )
-    if not set(hollow).intersection(inside):
+    if not set(erased_in_file).intersection(inside):
         return False
     held = holds.locked(session, model)
     if held is not None:  # its hold may last weeks, and the live version must not wait

@@ -128,7 +128,7 @@ class Found:
     #: Of these, the rows that the ledger counts as erased.
     raw_again: Mapping[str, list[int]] = field(default_factory=dict)
     #: Rows erased in the file that the ledger counts as present.
-    hollow: Mapping[str, list[int]] = field(default_factory=dict)
+    erased_in_file: Mapping[str, list[int]] = field(default_factory=dict)
     #: (model, version, records) of live versions that contain records of completed requests.
     live: tuple[tuple[str, int, int], ...] = ()
     #: Datasets of the list that the ledger does not have.
@@ -152,7 +152,7 @@ class Found:
                 self.behind,
                 any(self.in_training.values()),
                 any(self.raw.values()),
-                any(self.hollow.values()),
+                any(self.erased_in_file.values()),
                 self.live,
                 self.served_again,
                 self.keys,
@@ -230,7 +230,7 @@ def compare(
             name: sorted((finished[name] | own.erased) - flat[name]) for name, own in rows.items()
         },
         raw_again={name: sorted(own.erased - flat[name]) for name, own in rows.items()},
-        hollow={name: sorted(flat[name] - own.erased) for name, own in rows.items()},
+        erased_in_file={name: sorted(flat[name] - own.erased) for name, own in rows.items()},
         live=_live(session, finished),
         unknown_datasets=_unknown(session, listed.requests),
         served_again=withdrawal_lists.served_again(session, listed.withdrawn),

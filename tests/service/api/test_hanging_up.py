@@ -29,7 +29,7 @@ HANGING_UP, AT_ONCE = 5000, 200
 
 
 @dataclass
-class Door:
+class Server:
     port: int
     secret: str
 
@@ -45,7 +45,7 @@ class Door:
 
 
 @pytest.fixture
-def door(sqlite_database: Engine, tmp_path: Path) -> Iterator[Door]:
+def server(sqlite_database: Engine, tmp_path: Path) -> Iterator[Server]:
     url = sqlite_database.url.render_as_string()
     app = create_app(Settings(_env_file=None, state_dir=tmp_path, database_url=url))
     with app.state.sessions() as session:
@@ -53,27 +53,27 @@ def door(sqlite_database: Engine, tmp_path: Path) -> Iterator[Door]:
         session.commit()
     config = uvicorn.Config(app, port=0, log_level="warning", log_config=None)
     with _running(uvicorn.Server(config)) as port:
-        yield Door(port, secret)
+        yield Server(port, secret)
 
 
 @pytest.mark.parametrize("kind", ["no key at all", "a made-up key", "another made-up key each"])
 def test_thousands_that_hang_up_with_a_wrong_key_leave_no_error_and_block_nobody(
-    kind: str, door: Door, caplog: pytest.LogCaptureFixture
+    kind: str, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     shown = {
         "no key at all": lambda _number: "nonsense",
-        "a made-up key": lambda _number: _made_up(door.secret, 0),
-        "another made-up key each": lambda number: _made_up(door.secret, number),
+        "a made-up key": lambda _number: _made_up(server.secret, 0),
+        "another made-up key each": lambda number: _made_up(server.secret, number),
     }[kind]
     answered = 0
     with (
         ThreadPoolExecutor(1) as attacker,
-        httpx.Client(base_url=f"http://127.0.0.1:{door.port}", timeout=10) as honest,
+        httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=10) as honest,
     ):
-        attack = attacker.submit(_hang_up, door, shown)
+        attack = attacker.submit(_hang_up, server, shown)
         while not attack.done():
-            answer = honest.get("/v1/audit/events", headers=_bearer(door.secret))
+            answer = honest.get("/v1/audit/events", headers=_bearer(server.secret))
             answered += answer.status_code == 200
             assert answer.status_code == 200
         assert attack.result() == HANGING_UP
@@ -81,26 +81,26 @@ def test_thousands_that_hang_up_with_a_wrong_key_leave_no_error_and_block_nobody
     assert [line.getMessage() for line in caplog.records if line.levelno >= logging.ERROR] == []
 
 
-def test_a_wrong_key_is_refused_before_the_body_came(door: Door) -> None:
-    for wrong in ("nonsense", _made_up(door.secret, 0), door.secret[:-1] + "x"):
-        with door.begin(wrong) as connection:
+def test_a_wrong_key_is_refused_before_the_body_came(server: Server) -> None:
+    for wrong in ("nonsense", _made_up(server.secret, 0), server.secret[:-1] + "x"):
+        with server.begin(wrong) as connection:
             assert connection.recv(12) == b"HTTP/1.1 401"
 
 
 def test_hanging_up_with_a_right_key_is_no_error(
-    door: Door, caplog: pytest.LogCaptureFixture
+    server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     for _ in range(20):
-        door.begin(door.secret).close()
+        server.begin(server.secret).close()
     _until(lambda: sum("499" in line.getMessage() for line in caplog.records) == 20)
     assert [line.getMessage() for line in caplog.records if line.levelno >= logging.ERROR] == []
 
 
-def _hang_up(door: Door, shown: Callable[[int], str]) -> int:
+def _hang_up(server: Server, shown: Callable[[int], str]) -> int:
     done = 0
     while done < HANGING_UP:
-        open_ones = [door.begin(shown(done + number)) for number in range(AT_ONCE)]
+        open_ones = [server.begin(shown(done + number)) for number in range(AT_ONCE)]
         for connection in open_ones:
             connection.close()
         done += AT_ONCE

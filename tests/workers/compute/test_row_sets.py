@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.messages.unlearn import Excluded, RecordList
-from workers.compute import told, workspace
+from workers.compute import row_sets, workspace
 from workers.compute.failures import NotKnown
 from workers.compute.workspace import Workspace
 
@@ -24,7 +24,7 @@ def request(since: int, until: int, rows: list[int], *, dataset: int = 1) -> Exc
 
 
 def excluded(place: Workspace, *asked: Any, **more: Any) -> list[int]:
-    mask = told.excluded(place, "/store", "a", request(*asked, **more), ROWS)
+    mask = row_sets.excluded(place, "/store", "a", request(*asked, **more), ROWS)
     assert mask.shape == (ROWS,)
     return mask.nonzero()[:, 0].tolist()
 
@@ -81,7 +81,7 @@ def test_a_record_list_is_sent_once(place: Workspace) -> None:
         return RecordList(list_id="rl_1", rows=rows)
 
     def rows(asked: Any) -> list[int]:
-        found = told.trained_on(place, "/store", asked)
+        found = row_sets.trained_on(place, "/store", asked)
         assert found is not None
         return found.tolist()
 
@@ -89,4 +89,4 @@ def test_a_record_list_is_sent_once(place: Workspace) -> None:
         rows(listed(None))
     assert rows(listed([2, 5])) == [2, 5]
     assert rows(listed(None)) == [2, 5]
-    assert told.trained_on(place, "/store", None) is None
+    assert row_sets.trained_on(place, "/store", None) is None

@@ -37,7 +37,7 @@ def on_postgres(
 
 
 @pytest.fixture
-def told(town: Place, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def sent(town: Place, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Every request to unlearn that the compute process is sent."""
     seen: list[dict[str, Any]] = []
     send = town.runtime.compute._send
@@ -72,26 +72,26 @@ def test_one_deletion_takes_a_bounded_number_of_statements(on_postgres: Place) -
 
 
 def test_what_the_compute_process_is_sent_does_not_grow_with_what_was_excluded_before(
-    town: Place, told: list[dict[str, Any]]
+    town: Place, sent: list[dict[str, Any]]
 ) -> None:
     rows = town.training_rows()
     town.ask(rows[0])
     town.work()
-    before = len(told)
+    before = len(sent)
     town.ask(rows[1])
     town.work()
-    few = len(json.dumps(told[before]))
+    few = len(json.dumps(sent[before]))
     town.ask(*rows[2:402])
     town.work()
-    before = len(told)
+    before = len(sent)
     town.ask(rows[402])
     town.work()
-    assert told[before]["told"]["excluded"]["rows"] == [rows[402]]
-    assert len(json.dumps(told[before])) < few + 400  # a digit for each row that was excluded
+    assert sent[before]["row_sets"]["excluded"]["rows"] == [rows[402]]
+    assert len(json.dumps(sent[before])) < few + 400  # a digit for each row that was excluded
 
 
 def test_a_compute_process_that_was_replaced_is_told_everything(
-    town: Place, told: list[dict[str, Any]]
+    town: Place, sent: list[dict[str, Any]]
 ) -> None:
     rows = town.training_rows()[:5]
     town.ask(*rows[:4])
@@ -99,7 +99,7 @@ def test_a_compute_process_that_was_replaced_is_told_everything(
     request = town.ask(rows[4])
     with claiming.begun(town.runtime, town.model().id, trains=False) as found:
         assert found is not None
-        told.clear()
+        sent.clear()
         pid = town.runtime.compute.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -111,5 +111,5 @@ def test_a_compute_process_that_was_replaced_is_told_everything(
         excluded = session.scalars(
             select(Record.row).where(Record.excluded_revision.is_not(None)).order_by(Record.row)
         ).all()
-    assert [one["told"]["excluded"]["rows"] for one in told] == [[rows[4]], list(excluded)]
-    assert [one["told"]["excluded"]["since"] for one in told] == [1, 0]
+    assert [one["row_sets"]["excluded"]["rows"] for one in sent] == [[rows[4]], list(excluded)]
+    assert [one["row_sets"]["excluded"]["since"] for one in sent] == [1, 0]

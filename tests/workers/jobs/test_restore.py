@@ -154,7 +154,7 @@ def test_database_older_than_the_files_is_retrained_because_rows_are_gone(
     backups.command("export", str(backups.list))
     backups.restore(store=False)
     assert not town.array().rows[rows].any()
-    assert backups.found().hollow == {"digits": rows}
+    assert backups.found().erased_in_file == {"digits": rows}
     applied = backups.command("check", str(backups.list), "--apply")
     assert "Model m will be retrained" in applied.output
     town.work()

@@ -79,7 +79,7 @@ def stored(session: Session, run: TrainingRun) -> str:
 
 def test_a_move_without_a_line_is_not_committed(session: Session, run: TrainingRun) -> None:
     machines.runs.move(run, RunStatus.CANCELLED)
-    with pytest.raises(machines.UntoldMove):
+    with pytest.raises(machines.UnauditedMove):
         session.commit()
     assert stored(session, run) == RunStatus.QUEUED
 
@@ -87,7 +87,7 @@ def test_a_move_without_a_line_is_not_committed(session: Session, run: TrainingR
 def test_moves_of_many_without_a_line_are_not_committed(session: Session, run: TrainingRun) -> None:
     changed = session.execute(machines.runs.update(session, RunStatus.CANCELLED))
     assert changed.rowcount == 1  # type: ignore[attr-defined]
-    with pytest.raises(machines.UntoldMove):
+    with pytest.raises(machines.UnauditedMove):
         session.commit()
     assert stored(session, run) == RunStatus.QUEUED
 
@@ -111,7 +111,7 @@ def test_move_and_line_are_committed_together(session: Session, run: TrainingRun
 def test_a_savepoint_is_not_the_commit(session: Session, run: TrainingRun) -> None:
     with session.begin_nested():
         machines.runs.move(run, RunStatus.CANCELLED)
-    with pytest.raises(machines.UntoldMove):
+    with pytest.raises(machines.UnauditedMove):
         session.commit()
 
 

@@ -80,7 +80,7 @@ def test_candidate_outlives_a_batch_without_rows_of_its_own(
     held, first = claim(session, model)
     live = unlearn(session, model, held, first)
     candidate = trained_meanwhile(session, model)
-    assert versions.retire_tainted(session, model, keep=live, actor="worker:w", now=LATER) == []
+    assert versions.retire_containing(session, model, keep=live, actor="worker:w", now=LATER) == []
     assert candidate.status == VersionStatus.CANDIDATE
 
 

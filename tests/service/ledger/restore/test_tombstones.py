@@ -137,7 +137,7 @@ def test_ledger_that_the_list_was_made_from_is_clean(session: Session, data: Dat
         in_training={"letters": []},
         raw={"letters": []},
         raw_again={"letters": []},
-        hollow={"letters": []},
+        erased_in_file={"letters": []},
     )
 
 

@@ -172,19 +172,21 @@ _VERSION_LINES: Mapping[str, tuple[str, ...]] = {
 
 def _lines_left_out(report: Report) -> Iterator[str]:
     """Yield lines that are missing although the report says that the event happened."""
-    told: dict[str, set[str]] = {}
+    actions_of: dict[str, set[str]] = {}
     for line in report.chain.lines:
-        told.setdefault(line.subject, set()).add(line.action)
-    yield from _version_lines_left_out(report, told.get(_version(report, report.version), set()))
+        actions_of.setdefault(line.subject, set()).add(line.action)
+    yield from _version_lines_left_out(
+        report, actions_of.get(_version(report, report.version), set())
+    )
     batch = report.done.batch
     if batch is not None:
-        actions = told.get(f"batch:{batch.id}", set())
+        actions = actions_of.get(f"batch:{batch.id}", set())
         yield from _left_out(("batch:claimed",), actions, f"that {batch.id} began")
         yield from _left_out(
             _BATCH_LINES.get(batch.status, ()), actions, f"that {batch.id} is {batch.status}"
         )
     for request in report.asked.requests:
-        actions = told.get(f"deletion_request:{request.id}", set())
+        actions = actions_of.get(f"deletion_request:{request.id}", set())
         if not actions:
             yield f"no audit line mentions {request.id}"
             continue

@@ -99,8 +99,8 @@ def read_reply(
     message = _object(line)
     [(kind, content)] = message.items() if len(message) == 1 else [("", None)]
     if kind == "progress":
-        told: Progress = _read(operation.progress, content, f"progress of {operation.name}")
-        return Progressed(told)
+        progress: Progress = _read(operation.progress, content, f"progress of {operation.name}")
+        return Progressed(progress)
     if kind == "answer":
         answer: Answer = _read(operation.answer, content, f"answer of {operation.name}")
         return Answered(answer)
@@ -137,8 +137,8 @@ def _read(kind: Any, value: Any, what: str) -> Any:
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False, include_url=False)
         found = found[:_MOST_FAULTS]
-        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in found)
-        raise BadMessage(f"{what}: {told}") from None
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in found)
+        raise BadMessage(f"{what}: {problems}") from None
 
 
 @cache

@@ -162,11 +162,11 @@ def _evenness(
         return sum(found) / len(found) - 0.5
 
     try:
-        told = excess(0.0)
+        memory = excess(0.0)
         error = math.sqrt((1 / (size * len(sets)) + 1 / len(held_out)) / 12)
-        if told <= 2 * error:
+        if memory <= 2 * error:
             return 0.0
-        return min(1.0, told / max(told - excess(1.0), 1e-9))
+        return min(1.0, memory / max(memory - excess(1.0), 1e-9))
     except UnusableDirection:
         return 0.0
 

@@ -82,25 +82,25 @@ def lines(found: Found) -> list[str]:
         ),
         "revoked API keys that are in force again": len(found.keys),
     }
-    told = [f"{count} {what}" for what, count in counted.items() if count]
-    told += [f"dataset {name} was withdrawn and is back" for name in found.served_again.datasets]
-    told += [f"model {name} was withdrawn and is back" for name in found.served_again.models]
-    told += [
+    lines = [f"{count} {what}" for what, count in counted.items() if count]
+    lines += [f"dataset {name} was withdrawn and is back" for name in found.served_again.datasets]
+    lines += [f"model {name} was withdrawn and is back" for name in found.served_again.models]
+    lines += [
         f"version {one.number} of {one.model} was withdrawn and is back"
         for one in found.served_again.versions
     ]
-    told += [
+    lines += [
         f"version {number} of {model} is live and contains {count} forgotten records"
         for model, number, count in found.live
     ]
-    told += [
+    lines += [
         f"dataset {name} of the list is not in the database" for name in found.unknown_datasets
     ]
     if found.chain == "shorter":
-        told.append("the audit chain ends before the list was made: later lines are lost")
+        lines.append("the audit chain ends before the list was made: later lines are lost")
     if found.chain == "another":
-        told.append("the audit chain is not the one that the list was made from")
-    return told
+        lines.append("the audit chain is not the one that the list was made from")
+    return lines
 
 
 def _compare(session: Session, settings: Settings, store: Store, listed: Tombstones) -> Found:

@@ -59,13 +59,17 @@ def opened(
         "input": None if input is None else dict(input),
     }
     notes, kept = Notes(), dict[str, Any]()
-    with contextlib.closing(_told(asked, waiting)) as told:
-        facts = frames.source_facts(next(told))
-        yield Source(path=path, chunks=_chunks(told, notes, kept), notes=notes, input=kept, **facts)
+    with contextlib.closing(_received(asked, waiting)) as received:
+        facts = frames.source_facts(next(received))
+        yield Source(
+            path=path, chunks=_chunks(received, notes, kept), notes=notes, input=kept, **facts
+        )
 
 
-def _chunks(told: Iterator[frames.Frame], notes: Notes, kept: dict[str, Any]) -> Iterator[Chunk]:
-    for frame in told:
+def _chunks(
+    received: Iterator[frames.Frame], notes: Notes, kept: dict[str, Any]
+) -> Iterator[Chunk]:
+    for frame in received:
         if frame.kind == "end":
             vars(notes).update(frame.facts["notes"])
             kept.update(frame.facts["input"])
@@ -73,7 +77,7 @@ def _chunks(told: Iterator[frames.Frame], notes: Notes, kept: dict[str, Any]) ->
             yield frames.chunk(frame)
 
 
-def _told(
+def _received(
     asked: dict[str, Any], waiting: Callable[[], None]
 ) -> Generator[frames.Frame, None, None]:
     """Yield the frames of a source up to its end; then keep the process, or end it."""

@@ -33,15 +33,15 @@ def beat(
 ) -> None:
     """Record a heartbeat; remove rows of workers dead for an hour."""
     now = server_time(session)
-    told = {
+    values = {
         "seen_at": now,
         "busy_since": canonical.plain(dict(busy_since)),
         "code_version": code_version,
     }
-    statement = inserts.upsert(session, Worker).values(name=name, started_at=started_at, **told)
+    statement = inserts.upsert(session, Worker).values(name=name, started_at=started_at, **values)
     session.execute(
         statement.on_conflict_do_update(
-            index_elements=[Worker.name], set_={"started_at": started_at, **told}
+            index_elements=[Worker.name], set_={"started_at": started_at, **values}
         )
     )
     session.execute(delete(Worker).where(Worker.seen_at < now - KEPT))

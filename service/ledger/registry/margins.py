@@ -73,22 +73,22 @@ def describe(session: Session, model: Model, live: Version | None) -> dict[str, 
     asked = Policy.model_validate(model.policy).margins
     if not asked.splits:
         return None
-    told = {"state": "waiting", "reason": None, "models": asked.splits * asked.folds}
+    described = {"state": "waiting", "reason": None, "models": asked.splits * asked.folds}
     if live is None:
-        return {**told, **_NOTHING, "reason": "no version is live"}
+        return {**described, **_NOTHING, "reason": "no version is live"}
     anchor = session.get_one(Version, live.anchor_id)
     if anchor.origin not in TRAINED_HERE:
         why = (
             f"version {anchor.number} was imported, and how it was trained is not known; "
             "train the model here"
         )
-        return {**told, **_NOTHING, "state": "unavailable", "reason": why}
+        return {**described, **_NOTHING, "state": "unavailable", "reason": why}
     newest = next(reversed(kept(session, anchor.id)), None)
     if newest is None or not is_of(newest, asked):
-        return {**told, **_NOTHING}
+        return {**described, **_NOTHING}
     notes = newest.notes
     return {
-        **told,
+        **described,
         "state": "ready" if notes["complete"] else "partial",
         "trained": notes["trained"],
         "epochs": notes["epochs"],

@@ -153,8 +153,8 @@ def reasons(session: Session, found: Iterable[Version]) -> dict[int, str]:
         .outerjoin(Verification, Verification.version_id == Import.version_id)
         .where(Import.version_id.in_([version.id for version in found]))
     ).all()
-    told = {waiting.version_id: _reason(waiting, status, of) for waiting, status, of in rows}
-    return {version_id: reason for version_id, reason in told.items() if reason is not None}
+    reasons = {waiting.version_id: _reason(waiting, status, of) for waiting, status, of in rows}
+    return {version_id: reason for version_id, reason in reasons.items() if reason is not None}
 
 
 def _running() -> ColumnElement[bool]:

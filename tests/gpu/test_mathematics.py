@@ -22,7 +22,7 @@ from unlearning import methods, verification
 from unlearning.anchored import anchor as anchors
 from unlearning.anchored import preparation
 from unlearning.core import objective, options, training
-from unlearning.curvature import kfac
+from unlearning.curvature import estimation
 from unlearning.methods import Update
 from unlearning.verification import ModelScores
 
@@ -102,9 +102,9 @@ def test_curvature_solves_as_the_processors(twins: Twins) -> None:
     forget, _ = twins.processor.records(30)
     vector = objective.summed_gradient(twins.processor.model, forget)
     solved = [
-        kfac.estimate(task.model, task.train, relative_damping=0.1, generator=generator()).solve(
-            vector.to(next(task.model.parameters()).device)
-        )
+        estimation.estimate(
+            task.model, task.train, relative_damping=0.1, generator=generator()
+        ).solve(vector.to(next(task.model.parameters()).device))
         for task in (twins.device, twins.processor)
     ]
     assert _apart(*solved) < SOLVES

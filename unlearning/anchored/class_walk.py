@@ -35,7 +35,7 @@ from unlearning.anchored import calibration
 from unlearning.anchored.calibration import Guard, Strength
 from unlearning.core import objective
 from unlearning.core.examples import Examples
-from unlearning.curvature import kfac
+from unlearning.curvature import estimation
 from unlearning.errors import UnusableDirection
 
 #: A goal within this share of the target becomes the target, to save a last short step.
@@ -123,7 +123,7 @@ def _direction(
     kept = retain.sample(walk.rows, generator=generator)
     step = pull - objective.summed_gradient(network, kept) / len(kept)
     if walk.preconditioner == "kfac":
-        curvature = kfac.estimate(
+        curvature = estimation.estimate(
             network,
             kept,
             fisher="empirical",

@@ -23,7 +23,7 @@ from unlearning.anchored.calibration import Strength
 from unlearning.anchored.law import Law
 from unlearning.core import objective
 from unlearning.core.examples import Examples
-from unlearning.curvature import kfac
+from unlearning.curvature import estimation
 from unlearning.errors import UnusableDirection, WrongOptions
 
 #: Number of pseudo-forget sets, and largest number of rows of each, that determine the evenness.
@@ -36,7 +36,7 @@ class Preparation:
     """Settings of the preparation."""
 
     preconditioner: Literal["kfac", "none"] = "kfac"
-    fisher: kfac.Fisher = "type2"
+    fisher: estimation.Fisher = "type2"
     #: Rows that the curvature is estimated on; more changes little.
     curvature_rows: Annotated[int, Ge(1), Le(1_000_000)] = 1000
     #: λ as a share of the curvature's mean diagonal. 1e-3 to 1e-1 serve LeNet-5 alike, below 1e-4
@@ -74,7 +74,7 @@ def prepare(
     progress(0.55)
     curvature = None
     if options.preconditioner == "kfac":
-        curvature = kfac.estimate(
+        curvature = estimation.estimate(
             model,
             train.sample(options.curvature_rows, generator=generator),
             fisher=options.fisher,

@@ -13,7 +13,7 @@ from unlearning.anchored.class_walk import Walk
 from unlearning.architectures import Transform
 from unlearning.core import objective, training
 from unlearning.core.examples import Examples
-from unlearning.curvature import kfac
+from unlearning.curvature import estimation
 
 LABEL = 3
 TRAIN = 700
@@ -140,7 +140,7 @@ def test_first_step_follows_its_definition(model, forget, retain, preconditioner
 
     expected = mean_gradient(forget) - mean_gradient(retain)
     if preconditioner == "kfac":
-        curvature = kfac.estimate(
+        curvature = estimation.estimate(
             model, retain, fisher="empirical", relative_damping=walk.damping, generator=_generator()
         )
         expected = curvature.solve(expected)
@@ -170,9 +170,11 @@ def test_class_that_is_gone_already_takes_no_step(model, forget, retain):
 
 def test_cost_is_that_of_a_sample(model, forget, retain, monkeypatch):
     read = []
-    estimate, summed = kfac.estimate, objective.summed_gradient_and_losses
+    estimate, summed = estimation.estimate, objective.summed_gradient_and_losses
     monkeypatch.setattr(
-        kfac, "estimate", lambda m, rows, **o: read.append(len(rows)) or estimate(m, rows, **o)
+        estimation,
+        "estimate",
+        lambda m, rows, **o: read.append(len(rows)) or estimate(m, rows, **o),
     )
     monkeypatch.setattr(
         objective,

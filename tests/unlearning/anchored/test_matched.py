@@ -11,7 +11,7 @@ from unlearning.anchored.jacobian import Jacobian
 from unlearning.anchored.matched import Rows, Settings
 from unlearning.core import objective
 from unlearning.core.examples import Examples
-from unlearning.curvature import kfac
+from unlearning.curvature import estimation, kfac
 from unlearning.errors import UnusableDirection
 
 
@@ -37,7 +37,7 @@ def _convolution():
 
 
 def _curvature(model, examples):
-    return kfac.estimate(model, examples, generator=_generator(), relative_damping=0.1)
+    return estimation.estimate(model, examples, generator=_generator(), relative_damping=0.1)
 
 
 def _jacobian(model, examples):

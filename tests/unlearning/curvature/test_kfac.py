@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from unlearning.core import objective
 from unlearning.core.examples import Examples
-from unlearning.curvature import kfac
+from unlearning.curvature import estimation, kfac
 from unlearning.errors import UnusableDirection
 
 
@@ -40,7 +40,7 @@ def _dense(curvature, size):
 
 
 def _kfac(model, examples, **more):
-    return kfac.estimate(model, examples, generator=_generator(), **more)
+    return estimation.estimate(model, examples, generator=_generator(), **more)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -268,7 +268,7 @@ def test_a_factor_beyond_the_largest_keeps_its_diagonal(monkeypatch, largest):
     torch.manual_seed(0)
     model, examples = nn.Linear(4, 3).double(), _examples(20, (4,))
     whole = _kfac(model, examples).blocks[0]
-    monkeypatch.setattr(kfac, "LARGEST_FACTOR", largest)
+    monkeypatch.setattr(estimation, "LARGEST_FACTOR", largest)
     curvature = _kfac(model, examples)
     block = curvature.blocks[0]
     if largest == 5:
@@ -294,9 +294,9 @@ def test_a_factor_beyond_the_largest_keeps_its_diagonal(monkeypatch, largest):
 def test_many_classes_are_sampled_without_bias_and_with_fewer_passes(monkeypatch):
     torch.manual_seed(0)
     model, examples = nn.Linear(3, 12).double(), _examples(8, (3,), classes=12)
-    monkeypatch.setattr(kfac, "EXACT_CLASSES", 4)
+    monkeypatch.setattr(estimation, "EXACT_CLASSES", 4)
     signals, passes = [], []
-    original = kfac._signals
+    original = estimation._signals
 
     def counted(*args):
         count, found = original(*args)
@@ -305,11 +305,11 @@ def test_many_classes_are_sampled_without_bias_and_with_fewer_passes(monkeypatch
         passes.append(count)
         return count, iter(kept)
 
-    monkeypatch.setattr(kfac, "_signals", counted)
+    monkeypatch.setattr(estimation, "_signals", counted)
     generator = _generator(3)
     total = 0
     for _ in range(400):
-        kfac.estimate(model, examples, generator=generator)
+        estimation.estimate(model, examples, generator=generator)
         total = total + sum(v[:, :, None] * v[:, None, :] for v in signals.pop())
     assert set(passes) == {4}
     p = model(examples.x).detach().softmax(1)
@@ -318,10 +318,10 @@ def test_many_classes_are_sampled_without_bias_and_with_fewer_passes(monkeypatch
 
 
 def test_labels_without_probability_are_never_drawn(monkeypatch):
-    monkeypatch.setattr(kfac, "EXACT_CLASSES", 3)
+    monkeypatch.setattr(estimation, "EXACT_CLASSES", 3)
     logits = torch.full((2, 6), -torch.inf, dtype=torch.float64)
     logits[:, :2] = 0.0
-    count, found = kfac._signals(logits, torch.tensor([0, 1]), "type2", _generator())
+    count, found = estimation._signals(logits, torch.tensor([0, 1]), "type2", _generator())
     outer = sum(v[:, :, None] * v[:, None, :] for v in found)
     p = logits.softmax(1)
     assert count == 3

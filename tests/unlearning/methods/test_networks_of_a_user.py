@@ -11,7 +11,7 @@ from unlearning import methods
 from unlearning.core import objective, training
 from unlearning.core.examples import Examples
 from unlearning.core.update_log import UpdateLog
-from unlearning.curvature import kfac
+from unlearning.curvature import estimation
 from unlearning.errors import WrongOptions
 from unlearning.methods import Context, msg
 
@@ -193,7 +193,7 @@ def test_curvature_of_a_layer_does_not_depend_on_how_it_is_called(network):
     plain = nn.Sequential(nn.Flatten(), model.body, nn.ReLU(), model.head)
     scaled = Examples(rows.x / 16, rows.y, rows.rows)
     found, expected = (
-        kfac.estimate(m, e, generator=torch.Generator().manual_seed(0))
+        estimation.estimate(m, e, generator=torch.Generator().manual_seed(0))
         for m, e in ((model, rows), (plain, scaled))
     )
     # The last block is the head's in either; of a layer without a gradient there is none.

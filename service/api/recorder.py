@@ -28,7 +28,7 @@ from service.ledger.selection.digests import Digester
 from service.wake import Wake
 
 #: Largest number of submissions taken together, unless a single call has more. They are one
-#: transaction, or as many as ``intake.ROWS_AT_ONCE`` requires.
+#: transaction, or as many as ``page.ROWS_AT_ONCE`` requires.
 GROUP = 128
 MAX_WAITING = 4096
 #: Largest age of the count of open requests, in seconds, while the queue is under half full; above.

@@ -121,7 +121,7 @@ class Writer:
         with self.world.transaction() as session:
             intake.record_many(
                 session,
-                [intake.Submission(ask, "key_test") for ask in asks],
+                [lifecycle.Submission(ask, "key_test") for ask in asks],
                 digester=factories.DIGESTER,
                 now=db.now(),
             )

@@ -35,16 +35,10 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import shares
-from service.ledger.requests import intake, outlook, suppressions
+from service.ledger.requests import outlook, parts, suppressions
 from service.ledger.requests.descriptions import describe, waits_for
-from service.ledger.requests.intake import (
-    Receipt,
-    Submission,
-    gather,
-    record,
-    record_many,
-    recorded,
-)
+from service.ledger.requests.intake import gather, record, record_many, recorded
+from service.ledger.requests.page import Receipt, Submission
 from service.ledger.selection import naming
 from service.ledger.selection.matching import Ask
 
@@ -166,7 +160,7 @@ def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> 
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
     models = [model for one in datasets for model in shares.concerned(session, one.id)]
     if request.kind == "class":  # policies or models may have changed since it was recorded
-        intake.check_methods(session, models)
+        parts.check_methods(session, models)
     expected = now + timedelta(seconds=outlook.seconds_needed(session, models))
     _swap(session, request, RequestStatus.ACCEPTED, status_reason=None, expected_by=expected)
     shares.give(session, request.id, models, now=now)

@@ -15,7 +15,7 @@ from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Dataset, Model, Record, Version
 from service.ledger.registry import lineage
 from service.ledger.registry.datasets import SPLITS
-from service.ledger.requests import intake, outlook
+from service.ledger.requests import outlook, parts
 from service.ledger.selection import matching
 from service.ledger.selection.digests import Digester
 from service.ledger.selection.matching import Ask
@@ -29,12 +29,12 @@ def preview(
     Only an audit line is recorded: that this key asked, but not about whose records. Raise what the
     request itself would be refused with.
     """
-    [parts] = intake.parts_of(session, [ask], digester=digester, now=now)
-    if isinstance(parts, ServiceError):
-        raise parts
+    [found] = parts.parts_of(session, [ask], digester=digester, now=now)
+    if isinstance(found, ServiceError):
+        raise found
     if ask.kind == "class":
-        intake.check_methods(session, intake.models_of(parts))
-    status = intake.first_status(parts)
+        parts.check_methods(session, parts.models_of(found))
+    status = parts.first_status(found)
     chain.append(
         session,
         actor=f"key:{principal}",
@@ -42,9 +42,9 @@ def preview(
         subject=f"key:{principal}",
         data={"kind": ask.kind, "dataset": ask.dataset},
     )
-    matched = sum(len(part.match.rows) for part in parts)
-    forgotten = sum(part.match.already_forgotten for part in parts)
-    not_found = sum(part.match.not_found for part in parts)
+    matched = sum(len(part.match.rows) for part in found)
+    forgotten = sum(part.match.already_forgotten for part in found)
+    not_found = sum(part.match.not_found for part in found)
     ended = status in (RequestStatus.NO_MATCH, RequestStatus.COMPLETED)
     return {
         "dataset": ask.dataset,
@@ -55,19 +55,19 @@ def preview(
         "not_found": not_found,
         "complete_match": not_found == 0 and matched + forgotten > 0,
         "due_at": canonical.moment(outlook.due(now)),
-        "expected_by": canonical.moment(now if ended else intake.expected_by(parts, now=now)),
-        "datasets": [_of_dataset(session, part) for part in parts],
+        "expected_by": canonical.moment(now if ended else parts.expected_by(found, now=now)),
+        "datasets": [_of_dataset(session, part) for part in found],
     }
 
 
-def _of_dataset(session: Session, part: intake.Part) -> dict[str, Any]:
-    dataset, rows = part.circle.dataset, part.match.rows
+def _of_dataset(session: Session, part: parts.Part) -> dict[str, Any]:
+    dataset, rows = part.affected.dataset, part.match.rows
     return {
         "dataset": dataset.name,
         "matched": len(rows),
         "already_forgotten": part.match.already_forgotten,
         "splits": _by_split(session, dataset, rows),
-        "models": [_of_model(session, model, rows) for model in part.circle.models],
+        "models": [_of_model(session, model, rows) for model in part.affected.models],
     }
 
 

@@ -16,8 +16,8 @@ from service.errors import NotFound, ServiceError, Unavailable
 from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.tables import AuditEvent, Dataset, DeletionRequest
-from service.ledger.requests import idempotency, intake, lifecycle, outlook
-from service.ledger.requests.intake import QueueFull
+from service.ledger.requests import idempotency, lifecycle, outlook, page
+from service.ledger.requests.page import QueueFull
 from service.ledger.selection.matching import Ask
 from tests import factories
 
@@ -257,7 +257,7 @@ def _counted_transactions(database: Engine) -> int:
 def test_calls_that_list_many_rows_are_split_into_transactions(
     made: recorder.Recorder, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(page, "ROWS_AT_ONCE", 10)
 
     async def call_all() -> list[list[recorder.Outcome]]:
         few = [[_submission(f"r{row}")] for row in range(5)]
@@ -276,7 +276,7 @@ def test_calls_that_list_many_rows_are_split_into_transactions(
 def test_a_call_whose_later_transaction_fails_is_told_which_requests_stand(
     made: recorder.Recorder, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(page, "ROWS_AT_ONCE", 2)
     call = [_submission("r0"), _submission("r1"), _submission("r2", reason="a\0b")]
     *stands, lost = asyncio.run(made.record(call))
     assert [one.answer["id"] for one in stands if isinstance(one, lifecycle.Receipt)] == [

@@ -16,7 +16,7 @@ from service.ledger.database.tables import AuditEvent, DeletionRequest, Suppress
 from service.ledger.destruction import withdrawals
 from service.ledger.registry import datasets, records
 from service.ledger.requests import previews
-from service.ledger.requests.intake import DatasetNotReady
+from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.selection.matching import Ask
 from tests.workers.shop import ROWS, Shop
 from workers.jobs import erase, ingest, slices

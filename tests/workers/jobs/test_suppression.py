@@ -17,7 +17,7 @@ from service.ledger.database.tables import Dataset, DeletionRequest, Suppression
 from service.ledger.destruction import removals, withdrawals
 from service.ledger.registry import datasets, records
 from service.ledger.requests import lifecycle, suppressions
-from service.ledger.requests.intake import DatasetNotReady
+from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.selection.matching import Ask
 from tests.service.api import callers
 from tests.workers.shop import ROWS, Shop

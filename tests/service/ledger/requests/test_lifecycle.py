@@ -36,7 +36,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.obligations import erasures, shares
 from service.ledger.registry import capabilities, versions
-from service.ledger.requests import intake, lifecycle, outlook
+from service.ledger.requests import lifecycle, outlook, page, parts
 from service.ledger.selection import naming
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
@@ -279,7 +279,7 @@ def test_a_class_request_needs_a_method_that_forgets_classes(
     if allowed:
         assert _record(session, ask)[0].status == RequestStatus.ACCEPTED
     else:
-        assert isinstance(_refusal(session, ask), intake.CannotForgetClasses)
+        assert isinstance(_refusal(session, ask), parts.CannotForgetClasses)
 
 
 def test_erased_records_are_counted_and_not_forgotten_twice(session: Session) -> None:
@@ -360,7 +360,7 @@ def test_an_unknown_dataset_is_refused(session: Session) -> None:
 def test_a_dataset_that_is_not_ready_is_refused(session: Session, status: DatasetStatus) -> None:
     data = factories.dataset(session, status=status)
     refusal = _refusal(session, _records(data, "r0"))
-    assert isinstance(refusal, intake.DatasetNotReady)
+    assert isinstance(refusal, parts.DatasetNotReady)
 
 
 def _concerned(session: Session, request: DeletionRequest) -> set[int]:
@@ -421,7 +421,7 @@ def test_a_full_queue_refuses_only_what_it_has_no_room_for(session: Session) -> 
     outcomes = lifecycle.record_many(
         session, submissions, digester=factories.DIGESTER, now=NOW, room=2
     )
-    assert [isinstance(outcome, intake.QueueFull) for outcome in outcomes] == [False, False, True]
+    assert [isinstance(outcome, page.QueueFull) for outcome in outcomes] == [False, False, True]
     assert lifecycle.count_open(session, up_to=10) == 2
     assert lifecycle.count_open(session, up_to=1) == 1
 

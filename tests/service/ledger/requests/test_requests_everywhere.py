@@ -32,7 +32,9 @@ from service.ledger.obligations import erasures, shares
 from service.ledger.registry import capabilities, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import report
-from service.ledger.requests import intake, lifecycle
+from service.ledger.requests import lifecycle
+from service.ledger.requests.page import Receipt
+from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.restore import replay, tombstones
 from service.ledger.selection import naming
 from service.ledger.selection.matching import Ask
@@ -59,12 +61,12 @@ def _model(session: Session, data: Dataset, **columns: Any) -> Model:
 def _record(session: Session, *subjects: str) -> list[DeletionRequest]:
     made = []
     for outcome in _outcomes(session, *subjects):
-        assert isinstance(outcome, intake.Receipt), outcome
+        assert isinstance(outcome, Receipt), outcome
         made.append(lifecycle.get(session, outcome.answer["id"]))
     return made
 
 
-def _outcomes(session: Session, *subjects: str) -> list[intake.Receipt | ServiceError]:
+def _outcomes(session: Session, *subjects: str) -> list[Receipt | ServiceError]:
     asks = [Ask(None, "subject", subject_id=one) for one in subjects]
     submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
     return lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
@@ -198,7 +200,7 @@ def test_a_refused_whole_uses_up_nothing_of_any_day(session: Session) -> None:
     asks = [Ask(None, "subject", subject_id="ann"), Ask("one", "records", ("r3", "r4", "r5"))]
     submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
     outcomes = lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
-    states = [one.answer["status"] for one in outcomes if isinstance(one, intake.Receipt)]
+    states = [one.answer["status"] for one in outcomes if isinstance(one, Receipt)]
     assert states == ["awaiting_approval", "accepted"]
 
 
@@ -344,7 +346,7 @@ def test_a_group_costs_no_more_statements_than_one(session: Session) -> None:
         event.listen(bound, "before_cursor_execute", note)
         made = _outcomes(session, *["ann"] * group)
         event.remove(bound, "before_cursor_execute", note)
-        assert all(isinstance(one, intake.Receipt) for one in made)
+        assert all(isinstance(one, Receipt) for one in made)
         counts.append(len(seen))
     listing, sharing = counts  # the second group finds the list of the first
     assert sharing <= listing
@@ -372,8 +374,8 @@ def test_subject_that_only_a_dataset_being_read_may_hold_is_asked_for_again(
     _dataset(session, "one", 1)
     reading = factories.dataset(session, name="late", rows=6, status=DatasetStatus.INGESTING)
     held, unknown = _outcomes(session, "ann", "nobody")
-    assert isinstance(held, intake.Receipt)
-    assert isinstance(unknown, intake.DatasetNotReady)
+    assert isinstance(held, Receipt)
+    assert isinstance(unknown, DatasetNotReady)
     assert "late" in str(unknown)
     reading.status = DatasetStatus.READY
     session.flush()

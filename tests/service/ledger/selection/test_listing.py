@@ -23,7 +23,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.obligations import erasures
 from service.ledger.registry import versions
-from service.ledger.requests import idempotency, intake, lifecycle, suppressions
+from service.ledger.requests import idempotency, lifecycle, page, suppressions
 from service.ledger.restore import tombstones
 from service.ledger.selection import naming
 from service.ledger.selection.matching import Ask
@@ -254,7 +254,7 @@ def test_a_tombstone_list_has_the_records_of_each(
 def test_a_transaction_lists_no_more_rows_than_its_limit(
     session: Session, data: Dataset, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(page, "ROWS_AT_ONCE", 5)
     asks = [Ask("faces", "records", (f"r{n}", f"r{n + 1}")) for n in range(6)]
     left = [lifecycle.Submission(one, "key_test") for one in asks]
     taken = []
@@ -270,7 +270,7 @@ def test_a_transaction_lists_no_more_rows_than_its_limit(
 def test_shared_lists_and_refusals_do_not_count_against_the_limit(
     session: Session, data: Dataset, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "ROWS_AT_ONCE", len(HERS))
+    monkeypatch.setattr(page, "ROWS_AT_ONCE", len(HERS))
     asks = [*[PERSON] * 5, Ask("nowhere", "records", ("r0",)), Ask("faces", "class", label=1)]
     submissions = [lifecycle.Submission(one, "key_test") for one in asks]
     outcomes = lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
@@ -280,7 +280,7 @@ def test_shared_lists_and_refusals_do_not_count_against_the_limit(
 def test_a_request_of_more_rows_than_the_limit_is_alone_and_whole(
     session: Session, data: Dataset, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(page, "ROWS_AT_ONCE", 3)
     one, large = Ask("faces", "records", ("r9",)), Ask("faces", "subject", subject_id="bob")
     left = [lifecycle.Submission(given, "key_test") for given in (one, large, one)]
     assert len(lifecycle.record_many(session, left, digester=DIGESTER, now=NOW)) == 1

@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearning.anchored import margins
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 
 #: Length of the central difference's step, relative to the weights' norm.
@@ -58,7 +58,7 @@ class Jacobian:
             here = weights[start : start + len(y)].to(total.device)
             start += len(y)
             with torch.enable_grad():
-                phi = margins.of_logits(self.network(x), y)
+                phi = task.margin(self.network(x), y)
                 grads = torch.autograd.grad(phi, parameters, grad_outputs=here, allow_unused=True)
             if self._used is None:
                 self._used = _used(grads, parameters)
@@ -109,7 +109,7 @@ class Jacobian:
         rows = []
         for i in range(len(y)):
             with torch.enable_grad():
-                phi = margins.of_logits(self.network(x[i : i + 1]), y[i : i + 1])
+                phi = task.margin(self.network(x[i : i + 1]), y[i : i + 1])
                 rows.append(
                     _flat(
                         torch.autograd.grad(
@@ -121,7 +121,7 @@ class Jacobian:
 
     def _margin(self, weights: Weights, x: Tensor, y: Tensor) -> Tensor:
         logits = functional_call(self.network, weights, (x[None],))
-        return margins.of_logits(logits, y[None])[0]
+        return task.margin(logits, y[None])[0]
 
     def _by_forward_mode(self, vector: Tensor) -> Tensor:
         tangents = {
@@ -133,7 +133,7 @@ class Jacobian:
         for x, y in self._batches():
 
             def phi(at: Weights, x: Tensor = x, y: Tensor = y) -> Tensor:
-                return margins.of_logits(functional_call(self.network, at, (x,)), y)
+                return task.margin(functional_call(self.network, at, (x,)), y)
 
             with _plain_attention():
                 pushed = jvp(phi, (weights,), (tangents,))[1]

@@ -46,10 +46,6 @@ class Splits:
     folds: Annotated[int, Ge(2), Le(MOST_FOLDS)] = 2
 
 
-#: φ of each example, (n,) float64, from logits (n, classes) and labels (n,) int64.
-of_logits = task.margin
-
-
 def of_examples(
     model: nn.Module, examples: Examples, *, batch_size: int = objective.BATCH
 ) -> Tensor:
@@ -57,7 +53,7 @@ def of_examples(
     device = next(model.parameters()).device
     with objective.evaluating(model), torch.no_grad():
         parts = [
-            of_logits(model(x), y).cpu() for x, y in examples.batches(batch_size, device=device)
+            task.margin(model(x), y).cpu() for x, y in examples.batches(batch_size, device=device)
         ]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 

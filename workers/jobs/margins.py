@@ -28,9 +28,9 @@ from service.ledger.training import runs
 from service.messages.margins import MARGINS, Request
 from service.messages.parts import Made
 from workers.compute import margin_files
-from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import pauses, plans, purge
+from workers.jobs import extra_models, plans, purge
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -41,19 +41,7 @@ def run_wanted(runtime: Runtime, policies: Mapping[int, Policy]) -> bool:
 
     ``policies`` are those of the live versions, by their ids.
     """
-    for anchor_id in _wanting(runtime, policies):
-        if pauses.pausing(runtime, _key(anchor_id)):
-            continue
-        with runtime.lease(_key(anchor_id)) as held:
-            if held is None or runtime.stop.is_set():
-                continue
-            if _train(runtime, anchor_id, held):
-                return True
-    return False
-
-
-def _key(anchor_id: int) -> str:
-    return f"margins:{anchor_id}"
+    return extra_models.train_one(runtime, "margins", _wanting(runtime, policies), _train)
 
 
 def _wanting(runtime: Runtime, policies: Mapping[int, Policy]) -> list[int]:
@@ -74,20 +62,16 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
     if found is None:
         return False
     request, revision = found
-    try:
-        answer = runtime.ask(
-            MARGINS,
-            request,
-            held=held,
-            timeout_seconds=runtime.settings.training_timeout_seconds,
-            watch=lambda: _go_on(runtime, anchor_id),
-        )
-    except (ComputeFailed, ComputeDied, OSError) as error:
-        # Deletions do not need it: they take the calibrated step until it is there.
-        log.warning("no margins for version %d: %s", anchor_id, error)
-        pauses.pause(runtime, _key(anchor_id))
-        return False
-    except (Stopping, leases.LeaseLost):
+    answer = extra_models.ask(
+        runtime,
+        "margins",
+        anchor_id,
+        MARGINS,
+        request,
+        held=held,
+        watch=lambda: _go_on(runtime, anchor_id),
+    )
+    if answer is None:
         return False
     reach("margins.computed")
     return _record(runtime, anchor_id, held, answer.made, revision)

@@ -11,7 +11,6 @@ served and are destroyed with it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 from sqlalchemy import select
@@ -21,12 +20,10 @@ from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.registry.policy import Policy
 from service.messages.references import REFERENCES, Answer, Request
-from workers.compute.process import ComputeDied, ComputeFailed, Stopping
+from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import artifacts, pauses, plans
+from workers.jobs import artifacts, extra_models, plans
 from workers.runtime import Runtime
-
-log = logging.getLogger(__name__)
 
 
 def run_wanted(runtime: Runtime, policies: Mapping[int, Policy]) -> bool:
@@ -34,19 +31,7 @@ def run_wanted(runtime: Runtime, policies: Mapping[int, Policy]) -> bool:
 
     ``policies`` are those of the live versions, by their ids.
     """
-    for anchor_id in _wanting(runtime, policies):
-        if pauses.pausing(runtime, _key(anchor_id)):
-            continue
-        with runtime.lease(_key(anchor_id)) as held:
-            if held is None or runtime.stop.is_set():
-                continue
-            if _train(runtime, anchor_id, held):
-                return True
-    return False
-
-
-def _key(anchor_id: int) -> str:
-    return f"references:{anchor_id}"
+    return extra_models.train_one(runtime, "references", _wanting(runtime, policies), _train)
 
 
 def _wanting(runtime: Runtime, policies: Mapping[int, Policy]) -> list[int]:
@@ -70,20 +55,16 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
     request = _request(runtime, anchor_id)
     if request is None:
         return False
-    try:
-        answer = runtime.ask(
-            REFERENCES,
-            request,
-            held=held,
-            timeout_seconds=runtime.settings.training_timeout_seconds,
-            watch=lambda: _give_way(runtime),
-        )
-    except (ComputeFailed, ComputeDied, OSError) as error:
-        # Deletions do not wait for it: without it they are judged without the calibrated attack.
-        log.warning("no reference model for version %d: %s", anchor_id, error)
-        pauses.pause(runtime, _key(anchor_id))
-        return False
-    except (Stopping, leases.LeaseLost):
+    answer = extra_models.ask(
+        runtime,
+        "references",
+        anchor_id,
+        REFERENCES,
+        request,
+        held=held,
+        watch=lambda: _give_way(runtime),
+    )
+    if answer is None:
         return False
     reach("references.computed")
     return _record(runtime, anchor_id, held, answer)

@@ -6,7 +6,7 @@ from torch import nn
 
 from unlearning.anchored import margins
 from unlearning.anchored.margins import Splits
-from unlearning.core import training
+from unlearning.core import task, training
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
@@ -56,7 +56,7 @@ def _seeing(seen):
 def test_margin_is_the_log_odds_of_the_label_row_by_row():
     logits = 3 * torch.randn(40, 5, generator=_generator())
     labels = torch.randint(5, (40,), generator=_generator(1))
-    found = margins.of_logits(logits, labels)
+    found = task.margin(logits, labels)
     assert found.dtype == torch.float64
     for i, (z, y) in enumerate(zip(logits.double().tolist(), labels.tolist(), strict=True)):
         others = math.fsum(math.exp(v) for c, v in enumerate(z) if c != y)
@@ -65,7 +65,7 @@ def test_margin_is_the_log_odds_of_the_label_row_by_row():
 
 def test_margin_stays_exact_where_the_loss_is_zero_in_single_precision():
     logits = torch.tensor([[60.0, 0.0, 0.0]])
-    assert float(margins.of_logits(logits, torch.tensor([0]))) == pytest.approx(60 - math.log(2))
+    assert float(task.margin(logits, torch.tensor([0]))) == pytest.approx(60 - math.log(2))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_margin_stays_exact_where_the_loss_is_zero_in_single_precision():
     ],
 )
 def test_margin_of_infinite_logits(logits, expected):
-    found = float(margins.of_logits(torch.tensor([logits]), torch.tensor([0])))
+    found = float(task.margin(torch.tensor([logits]), torch.tensor([0])))
     assert found == pytest.approx(expected, nan_ok=True)
 
 
@@ -92,7 +92,7 @@ def test_margins_of_examples_are_taken_in_evaluation_mode_and_leave_the_mode_alo
     examples = _examples(30)
     found = margins.of_examples(model, examples, batch_size=7)
     assert model.training
-    expected = margins.of_logits(model.eval()(examples.x), examples.y)
+    expected = task.margin(model.eval()(examples.x), examples.y)
     torch.testing.assert_close(found, expected.detach())
 
 

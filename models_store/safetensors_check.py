@@ -3,6 +3,11 @@
 The format: eight bytes (little endian) with the length of a JSON header, the header
 ``{name: {"dtype", "shape", "data_offsets": [begin, end]}}``, then the tensors' bytes without gaps.
 The check reads the header and the data in pieces, so that memory use does not depend on the size.
+
+The library checks the header of a file that it has in memory or under a path: JSON, dtypes,
+offsets, gaps and size. An upload is neither, so these checks are made here as well; tests compare
+them with the library's. It does not check at all: repeated names, a large header, further fields of
+a tensor, values that are not finite, tied tensors that differ, and what the architecture expects.
 """
 
 from __future__ import annotations

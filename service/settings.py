@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
 
@@ -51,7 +52,8 @@ class Settings(BaseSettings):
     store_url: str = Field(
         "",
         description="instead of UNLEARN_STORE_DIR: a directory, or s3://bucket/prefix, with "
-        "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set",
+        "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY set, or a "
+        "location of a scheme that an installed package adds",
     )
     store_timeout_seconds: float = Field(
         30.0, gt=0, description="a bucket's answer that takes longer is given up"
@@ -145,7 +147,7 @@ class Settings(BaseSettings):
     @property
     def store(self) -> Path:
         """Return the directory of checkpoints and arrays, if the store is a directory."""
-        if self.store_url and not self.store_url.startswith("s3://"):
+        if self.store_url and "://" not in self.store_url:
             return Path(self.store_url)
         return self.store_dir or self.state_dir / "store"
 
@@ -169,8 +171,11 @@ class Settings(BaseSettings):
         if self.store_url and self.store_dir is not None:
             raise ValueError("UNLEARN_STORE_URL and UNLEARN_STORE_DIR are both set; set one")
         scheme, separator, rest = self.store_url.partition("://")
-        if separator and (scheme != "s3" or not _BUCKET.fullmatch(rest)):
-            raise ValueError("UNLEARN_STORE_URL must be a directory, or s3://bucket/prefix")
+        if separator and not (_BUCKET.fullmatch(rest) if scheme == "s3" else _opens(scheme)):
+            raise ValueError(
+                "UNLEARN_STORE_URL must be a directory, or s3://bucket/prefix, or a location of a "
+                "scheme that an installed package adds"
+            )
         return self
 
     @model_validator(mode="after")
@@ -193,6 +198,11 @@ class Settings(BaseSettings):
     def signing_seed(self) -> bytes:
         """Return the 32 bytes of the Ed25519 private key."""
         return _signing_seed(self.signing_key.get_secret_value())
+
+
+def _opens(scheme: str) -> bool:
+    """Return whether an installed package opens such stores (``models_store.opening``)."""
+    return bool(metadata.entry_points(group="models_store.stores", name=scheme))
 
 
 def _signing_seed(text: str) -> bytes:

@@ -1,4 +1,10 @@
-"""The weights of a version over HTTP: streamed from the store, whole or a range of bytes."""
+"""The weights of a version over HTTP: streamed from the store, whole or a range of bytes.
+
+Not by Starlette's ``FileResponse``, which takes a path: no path leaves the store, and a bucket has
+none. It also opens the file after the answer has begun, so that weights destroyed in between would
+be a 200 without a body instead of a 503, and it answers a malformed range with 400, not as RFC 9110
+lets a server ignore it.
+"""
 
 from __future__ import annotations
 

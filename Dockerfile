@@ -7,10 +7,12 @@
 FROM python:3.11-slim AS requirements
 COPY pyproject.toml /
 RUN python -c "import tomllib; p = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
-print(*p['dependencies'], *p['optional-dependencies']['s3'], sep='\n', file=open('/api.txt', 'w')); \
-print(*p['optional-dependencies']['worker'], sep='\n', file=open('/worker.txt', 'w'))"
+extra = p['optional-dependencies']; \
+print(*p['dependencies'], *extra['s3'], sep='\n', file=open('/both.txt', 'w')); \
+print(*extra['api'], sep='\n', file=open('/api.txt', 'w')); \
+print(*extra['worker'], sep='\n', file=open('/worker.txt', 'w'))"
 
-FROM python:3.11-slim AS api-dependencies
+FROM python:3.11-slim AS dependencies
 # Where pip finds packages beyond its ordinary index, e.g. the index with torch's CPU builds.
 # Empty: the ordinary index alone, whose torch for Linux brings CUDA along.
 ARG PIP_EXTRA_INDEX_URL=""
@@ -21,10 +23,14 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_ROOT_USER_ACTION=ignore
 WORKDIR /app
 COPY constraints.txt ./
-COPY --from=requirements /api.txt /opt/
-RUN pip install --constraint constraints.txt setuptools --requirement /opt/api.txt
+COPY --from=requirements /both.txt /opt/
+RUN pip install --constraint constraints.txt setuptools --requirement /opt/both.txt
 
-FROM api-dependencies AS worker-dependencies
+FROM dependencies AS api-dependencies
+COPY --from=requirements /api.txt /opt/
+RUN pip install --constraint constraints.txt --requirement /opt/api.txt
+
+FROM dependencies AS worker-dependencies
 COPY --from=requirements /worker.txt /opt/
 RUN pip install --constraint constraints.txt --requirement /opt/worker.txt
 

@@ -110,7 +110,7 @@ clean: ## Remove the environment and every cache; ./state stays
 $(INSTALLED): pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing into .venv (the first time takes some minutes) ..."
 	@$(PIP_INSTALL) setuptools
-	@$(PIP_INSTALL) --no-build-isolation --editable '.[worker,demo,dev]'
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[api,worker,demo,dev]'
 	@touch $@
 
 $(BENCHMARKS): $(INSTALLED)

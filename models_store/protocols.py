@@ -1,8 +1,9 @@
 """Protocols of a store, whatever it keeps its bytes in.
 
 A store has two parts. *Blobs* are immutable and named by the SHA-256 of their bytes: checkpoints,
-caches, running sums, logs, scores, margins, states of trainings. *Rows* are the datasets: written
-once, then only read, or erased row by row. Errors are those of ``models_store.errors``.
+caches, running sums, logs, scores, margins, statistics, states of trainings. *Rows* are the
+datasets: written once, then only read, or erased row by row. Errors are those of
+``models_store.errors``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any, BinaryIO, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "margins", "trainings"]
+Kind = Literal[
+    "checkpoints", "caches", "states", "logs", "scores", "margins", "statistics", "trainings"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SPLITS = ("train", "validation", "audit")

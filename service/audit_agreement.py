@@ -11,6 +11,8 @@ from typing import Any
 
 from service.audit_shape import Gate, Line, Report
 
+#: Largest residual of weights that count as solved; that of ``unlearning.heads.certificate``.
+_MOST_RESIDUAL = 1e-10
 #: Kinds of files whose early receipts did not state that the version's weights stay.
 _BESIDE_THE_WEIGHTS = frozenset({"states", "scores"})
 
@@ -20,6 +22,7 @@ def problems(report: Report) -> Iterator[str]:
     yield from _counts(report)
     yield from _digests(report)
     yield from _verdict(report)
+    yield from _certificate(report)
     yield from _destroyed(report)
     yield from _told_by_the_lines(report)
     yield from _lines_left_out(report)
@@ -84,6 +87,30 @@ def _verdict(report: Report) -> Iterator[str]:
     live = report.production or report.status == "published"
     if measured.verdict == "failed" and live and not _only_accuracy(report):
         yield "the version is live although its verification failed"
+
+
+def _certificate(report: Report) -> Iterator[str]:
+    """Yield what does not add up in a certificate; the rows themselves are not needed."""
+    measured = report.measured
+    if measured is None:
+        return
+    said = measured.certificate
+    if said is None:
+        if any(gate.gate == "certificate" for gate in measured.gates or []):
+            yield "a certificate decided the verdict and is missing"
+        return
+    if said.rows_before - said.rows_deleted + said.rows_added != said.rows_after:
+        yield "the certificate's rows did not fall by those deleted"
+    if report.done.batch is not None and said.rows_deleted < report.done.batch.count:
+        yield "the certificate deleted fewer rows than the batch forgot"
+    if said.digest_before == said.digest_after:
+        yield "the certificate's sums did not change"
+    if not 0 <= said.residual <= _MOST_RESIDUAL:
+        yield "the certificate's weights do not solve its sums"
+    if said.headroom_bits < 0:
+        yield "the certificate's sums are not exact"
+    if report.done.guarantee != "exact":
+        yield "the version has a certificate and is not called exact"
 
 
 def _only_accuracy(report: Report) -> bool:

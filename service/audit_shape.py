@@ -121,11 +121,25 @@ class Gate(Shape):
     outcome: str
 
 
+class Certificate(Shape):
+    """What proves that the weights are those of a fit on the retained rows."""
+
+    digest_before: str
+    digest_after: str
+    rows_before: int
+    rows_deleted: int
+    rows_added: int
+    rows_after: int
+    residual: float
+    headroom_bits: int
+
+
 class Measured(Shape):
     """The stored verification."""
 
     verdict: str
     gates: list[Gate] | None = None
+    certificate: Certificate | None = None
 
 
 class Step(Name):

@@ -159,6 +159,8 @@ def entries(kind: str) -> list[Entry]:
         method = methods.get(name)
         if name in (YARDSTICK, DEFAULT) or kind not in method.forgets:
             continue
+        if method.requires("statistics", kind):
+            continue  # for heads that are fitted in closed form, not for these networks
         has_strength = "strength" in {f.name for f in dataclasses.fields(method.options)}
         for form, options in _FORMS.get(name, [("", {})]):
             found.append(Entry(name, form, "authors", options))

@@ -16,8 +16,9 @@ class Announcement(Struct):
     """A capability of a worker; ``options_schema`` is the JSON schema of its options.
 
     ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``
-    or ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor`` or
-    ``update_log``: the kinds of forgetting that need it}); of a gate: ``concern``, ``metric``,
+    or ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor``,
+    ``update_log`` or ``statistics``: the kinds of forgetting that need it}); of an architecture:
+    ``default_method``, if it has one; of a gate: ``concern``, ``metric``,
     ``needs``, ``direction`` and ``disclosure``; of a kind of input: ``axes`` of a row, ``dtypes``
     in the store, ``scales`` (by dtype) and the parameters of an architecture that it ``decides``.
     """

@@ -12,7 +12,7 @@ from service.messages.operation import Struct
 Ticket = dict[str, Any]
 
 #: Kinds of internal state.
-Internal = Literal["caches", "states", "scores", "logs", "references", "margins"]
+Internal = Literal["caches", "states", "scores", "logs", "references", "margins", "statistics"]
 
 
 @dataclass(frozen=True, kw_only=True)

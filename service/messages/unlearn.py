@@ -53,8 +53,9 @@ class Version(Struct):
 class Anchor(Struct):
     """The anchor of the base's chain, and the digests of its internal state.
 
-    ``cache`` of the anchor, ``state`` of the base (the running sums), ``log`` of the anchor's
-    training, ``margins`` the targets of its training rows, each None if there is none.
+    ``cache`` of the anchor, ``state`` of the base (the running sums), ``statistics`` of the base
+    (the sums from which it was solved), ``log`` of the anchor's training, ``margins`` the targets
+    of its training rows, each None if there is none.
     ``earlier`` are the rows forgotten since, [] as soon as one of them is overwritten;
     ``forgot_before``: there were such rows; ``taken_back`` are those whose training steps are no
     longer in the weights.
@@ -63,6 +64,7 @@ class Anchor(Struct):
     digest: str
     cache: str | None
     state: str | None
+    statistics: str | None
     log: str | None
     margins: str | None
     earlier: list[int]

@@ -35,7 +35,9 @@ SOLVES = 2e-2
 LOSSES = 5e-3
 ACCURACIES = 0.06
 
-KINDS = [(name, kind) for name in methods.names() for kind in sorted(methods.get(name).forgets)]
+#: Methods for any network; the others need one that is fitted in closed form.
+GENERAL = [name for name in methods.names() if "statistics" not in methods.get(name).needs]
+KINDS = [(name, kind) for name in GENERAL for kind in sorted(methods.get(name).forgets)]
 RECIPE = training.Recipe(epochs=2, patience=2, batch_size=32, learning_rate=1e-2, alpha=5e-3)
 
 
@@ -143,7 +145,7 @@ def test_method_works_on_the_device_as_on_the_processor(
     )
 
 
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize("name", GENERAL)
 def test_one_seed_unlearns_to_the_same_weights_twice(twins: Twins, name: str) -> None:
     kind = max(methods.get(name).forgets)
     first, second = (_unlearn(twins.device, name, kind) for _ in range(2))

@@ -154,6 +154,7 @@ class Place:
 
 #: A small network that is trained quickly.
 SMALL: Mapping[str, Any] = {
+    "architecture": "mlp",
     "parameters": {"hidden": [16]},
     "transform": {"scale": 1 / 16},
     "recipe": {"epochs": 12, "learning_rate": 0.01, "alpha": 0},
@@ -201,7 +202,7 @@ def _create_model(session: Session, runtime: Runtime, network: Mapping[str, Any]
         session,
         "m",
         dataset="digits",
-        architecture="mlp",
+        architecture=network["architecture"],
         parameters=network["parameters"],
         transform=network["transform"],
         recipe=network["recipe"],

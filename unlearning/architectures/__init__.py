@@ -5,7 +5,11 @@ An architecture file defines
 - ``Parameters``: a frozen dataclass, constrained with ``annotated_types``;
 - ``build(parameters) -> nn.Module``: the untrained network. It is called with what the kind of
   input of its dataset makes of the stored rows (``unlearning.inputs``): images and tables come as
-  transformed floats. The service fills in parameters whose names a kind of input decides.
+  transformed floats. The service fills in parameters whose names a kind of input decides;
+- ``DEFAULT_METHOD``, omitted if there is none: the unlearning method of models whose policy names
+  no other.
+
+A network that is a ``RidgeHead`` is fitted in closed form; all others are trained by gradients.
 
 A package of your own adds an architecture by declaring an entry point in the group
 ``unlearning.architectures`` whose value is such a module. Only installed packages are searched: an
@@ -20,12 +24,28 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from unlearning.architectures._classifier import Classifier, Transform
+from unlearning.architectures._heads import HeadClassifier
 from unlearning.core import options
 from unlearning.core.plugins import Group
-from unlearning.errors import BadDeclaration, WrongOptions
+from unlearning.errors import BadDeclaration
+from unlearning.heads.ridge import RidgeHead
 from unlearning.inputs import Kind
+
+__all__ = [
+    "Architecture",
+    "Classifier",
+    "HeadClassifier",
+    "Transform",
+    "classifier",
+    "get",
+    "installed",
+    "names",
+    "parameter_spec",
+    "ties",
+]
 
 
 @dataclass(frozen=True)
@@ -36,59 +56,8 @@ class Architecture:
     summary: str
     parameters: type[Any]
     build: Callable[[Any], nn.Module]
-
-
-@dataclass(frozen=True)
-class Transform:
-    """From stored rows to network input: (x · scale − mean) / std, per channel or feature.
-
-    ``mean`` and ``std`` hold one number, or one per channel (per feature of a table).
-    """
-
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-
-class Classifier(nn.Module):
-    """A network with its input transform; takes stored rows, returns logits (n, classes).
-
-    The transform runs on the device. It is configuration, not weights: the checkpoint of a model
-    is ``classifier.network.state_dict()``. Without a ``kind`` of input the network is called with
-    the transformed rows; without a ``transform`` the kind receives them as stored.
-    """
-
-    factor: Tensor
-    shift: Tensor
-
-    def __init__(
-        self, network: nn.Module, transform: Transform | None, kind: Kind | None = None
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.transform = transform
-        self.kind = kind
-        if transform is None:
-            return
-        _check(transform)
-        std = torch.tensor(transform.std, dtype=torch.float64)
-        mean = torch.tensor(transform.mean, dtype=torch.float64)
-        # One multiplication and one subtraction: x·(scale/std) − mean/std.
-        self.register_buffer("factor", (transform.scale / std).float(), persistent=False)
-        self.register_buffer("shift", (mean / std).float(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits (n, classes) of ``x`` (n, *shape), as it is stored or floating.
-
-        Channels, or features, are in dimension 1.
-        """
-        if self.transform is not None:
-            shape = (1, -1) + (1,) * (x.dim() - 2)
-            x = x.to(self.factor.dtype) if not x.is_floating_point() else x
-            x = x * self.factor.view(shape) - self.shift.view(shape)
-        given = (x,) if self.kind is None else self.kind.input.collate(x, self.kind.options)
-        logits: Tensor = self.network(*given)
-        return logits
+    #: The method that its models use unless their policy names another.
+    default_method: str | None = None
 
 
 def classifier(
@@ -107,6 +76,8 @@ def classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = architecture.build(parsed)
+    if isinstance(network, RidgeHead):
+        return HeadClassifier(network, transform, kind)
     return Classifier(network, transform, kind)
 
 
@@ -137,6 +108,7 @@ def _read(name: str, module: ModuleType) -> Architecture:
         summary=(module.__doc__ or "").strip().partition("\n")[0],
         parameters=module.Parameters,
         build=module.build,
+        default_method=getattr(module, "DEFAULT_METHOD", None),
     )
 
 
@@ -145,11 +117,3 @@ _GROUP = Group(
 )
 
 names, get, installed = _GROUP.names, _GROUP.get, _GROUP.installed
-
-
-def _check(transform: Transform) -> None:
-    if min(transform.std, default=0.0) <= 0:
-        raise WrongOptions("every std of the input transform must be above zero")
-    sizes = {len(transform.mean), len(transform.std)} - {1}
-    if len(sizes) > 1 or not transform.mean:
-        raise WrongOptions("mean and std of the input transform need one number per channel")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -22,6 +22,7 @@ from unlearning.core.examples import Examples, pieces
 from unlearning.core.training_state import TrainingState
 from unlearning.core.update_log import UpdateLog
 from unlearning.errors import Diverged, WrongOptions
+from unlearning.heads.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,18 @@ class Fit:
     model: nn.Module
     history: tuple[Epoch, ...]
     best_epoch: int
+    #: The sums of the training rows, if the weights were solved from them.
+    statistics: Statistics | None = None
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """A model that is fitted in closed form; of the recipe it needs nothing."""
+
+    def fit_in_closed_form(
+        self, train: Examples, validation: Examples, progress: Callable[[float], None]
+    ) -> Statistics:
+        """Fit in place; return the statistics of ``train``."""
 
 
 def fit(
@@ -89,9 +102,13 @@ def fit(
     model and a generator as at the beginning, the training resumes there and ends with the same
     weights and history as an uninterrupted one.
     Raise ``Diverged`` as soon as the loss is not finite.
+
+    A model that is fitted in closed form has a history of one epoch; it keeps no state and no log.
     """
     if not len(train) or not len(validation):
         raise WrongOptions("training needs at least one training and one validation row")
+    if isinstance(model, ClosedForm):
+        return _in_closed_form(model, train, validation, progress, ended, log)
     batches = pieces(len(train), recipe.batch_size)
     _check_batches_of_one(model, train, batches)
     optimiser = _optimiser(model, recipe)
@@ -156,6 +173,26 @@ def restricted_gradients(
     if recipe.restriction == "double_backward":
         return _by_double_backward(model, x, y, parameters, recipe)
     return _by_finite_difference(model, x, y, parameters, recipe)
+
+
+def _in_closed_form(
+    model: ClosedForm,
+    train: Examples,
+    validation: Examples,
+    progress: Callable[[float], None],
+    ended: Callable[[int, Epoch], None],
+    log: UpdateLog | None,
+) -> Fit:
+    assert isinstance(model, nn.Module)
+    found = model.fit_in_closed_form(train, validation, progress)
+    model.eval()
+    reached = _measure(model, validation, float(objective.losses(model, train).double().mean()))
+    _require_finite("validation loss", reached.validation_loss, 0)
+    ended(0, reached)
+    if log is not None:
+        log.complete = False  # there are no updates to take back
+    progress(1.0)
+    return Fit(model, (reached,), 0, statistics=found)
 
 
 def _require_finite(name: str, loss: float, epoch: int) -> None:

@@ -8,7 +8,8 @@ A method declares its properties in its own file; no other code refers to it by 
 - ``COST``: ``training`` if it makes epochs over retained rows, else ``step``; a batch whose method
   trains never delays another model's step;
 - ``NEEDS``, omitted if empty: {need: kinds of forgetting that need it}, out of
-  ``anchor`` (its prepared cache) and ``update_log`` (kept while the anchor was trained);
+  ``anchor`` (its prepared cache), ``update_log`` (kept while the anchor was trained) and
+  ``statistics`` (the sums from which the base version was solved, unlearning.heads);
 - ``Options``: a frozen dataclass of its settings, constrained with ``annotated_types``;
 - ``unlearn(model, forget, retain, *, options, context, generator) -> Update``.
 

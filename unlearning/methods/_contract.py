@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unlearning.core.training import Recipe
     from unlearning.core.training_state import Keep, TrainingState
     from unlearning.core.update_log import UpdateLog
+    from unlearning.heads.statistics import Statistics
 
 
 def _silent(_fraction: float) -> None:
@@ -53,6 +54,8 @@ class Context:
     recipe: Recipe | None = None
     #: Per-batch weight differences kept while training.
     update_log: UpdateLog | None = None
+    #: The sums of the base version's training rows, if it was fitted in closed form.
+    statistics: Statistics | None = None
     #: The state from which an interrupted training resumes.
     resume: TrainingState | None = None
     #: Receives the state of a training after each of its epochs.
@@ -72,6 +75,11 @@ class Update:
     anchor: Anchor | None = None
     #: The log of the training that gave the new weights, if one was kept.
     update_log: UpdateLog | None = None
+    #: The sums of the retained rows, if the new weights were solved from them.
+    statistics: Statistics | None = None
+    #: What shows that the weights are those of a fit on the retained rows, as JSON; None unless the
+    #: method proves it with each update. It decides the verdict.
+    certificate: Mapping[str, Any] | None = None
     #: True for an exact method and no other: the weights are those of a training on all retained
     #: rows and nothing else, so that a new chain begins with them.
     is_anchor: bool = False

@@ -20,8 +20,9 @@ KINDS = ("records", "class")
 GUARANTEES = ("exact", "empirical")
 #: ``training``: makes epochs over retained rows, or takes as long; ``step``: anything else.
 COSTS = ("step", "training")
-#: What the service keeps for methods: the prepared cache of the anchor; the log of its training.
-NEEDS = ("anchor", "update_log")
+#: What the service keeps for methods: the prepared cache of the anchor; the log of its training;
+#: the sums from which the base version was solved.
+NEEDS = ("anchor", "update_log", "statistics")
 
 
 @dataclass(frozen=True)

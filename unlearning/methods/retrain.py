@@ -86,4 +86,6 @@ def unlearn(
     }
     if context.resume is not None:
         notes["resumed_after_epochs"] = len(context.resume.history)
-    return Update(model=fit.model, is_anchor=True, update_log=log, notes=notes)
+    return Update(
+        model=fit.model, is_anchor=True, update_log=log, statistics=fit.statistics, notes=notes
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,7 @@ def verify(
     relearn: RelearnTime | None = None,
     reference_share: float = 1.0,
     outside: Outside | None = None,
+    certificate: Mapping[str, Any] | None = None,
 ) -> Verification:
     """Measure one batch's updated model against its control and let the installed gates judge it.
 
@@ -58,6 +59,9 @@ def verify(
 
     ``outside``: margins of the rows under models that were not trained on them.
 
+    ``certificate``: what the method gave to prove that its weights are those of a fit without the
+    rows. It decides about removal in place of every statistic.
+
     Raise ``WrongOptions`` if there are no forget rows.
     """
     criteria = criteria or Criteria()
@@ -73,6 +77,7 @@ def verify(
         anchor_audit=anchor_audit,
         changed=changed,
         lineage_clean=lineage_clean,
+        certificate=certificate,
     )
     own = replace(subject, comparison=matching.match([current])) if len(batches) > 1 else None
     metrics, outcomes = judging.judge(subject, own=own, criteria=criteria, exact=exact)
@@ -87,6 +92,7 @@ def verify(
         criteria=criteria,
         drift=drift,
         relearn=relearn,
+        certificate=certificate,
         retrain_because=() if drift is None else drift.over_budget(criteria),
     )
 

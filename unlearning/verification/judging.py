@@ -27,7 +27,8 @@ def judge(subject: Subject, *, own: Subject | None, criteria: Criteria, exact: b
     """Return the metrics that the gates judge and their outcomes: facts, utility, removal.
 
     ``own`` is the current batch alone if ``subject`` pools others with it. A gate that lacks what
-    it needs is left out. ``exact``: trained on the retained rows alone.
+    it needs is left out. ``exact``: trained on the retained rows alone. If there is a proof of
+    removal, the gates about removal only measure.
     """
     found = gates.installed()
     facts = [
@@ -40,6 +41,8 @@ def judge(subject: Subject, *, own: Subject | None, criteria: Criteria, exact: b
     measured, removed = _removal(about_removal, subject, own, criteria, exact)
     tests = [g for g in found if isinstance(g, BatchGate)]
     figures, tested = _tested(tests, subject, criteria, exact and subject.kind == "records")
+    if any(one.concern == "removal" for one in facts):
+        removed, tested = [], []  # a proof decides, and the figures are reported only
     by_name = {gate.name: gate for gate in found}
     outcomes = [_declared(one, by_name[one.gate]) for one in facts + useful + removed + tested]
     return metrics + measured + figures, outcomes

@@ -46,6 +46,8 @@ class Verification:
     criteria: Criteria
     drift: Drift | None = None
     relearn: RelearnTime | None = None
+    #: The proof of removal, if the method gave one.
+    certificate: Mapping[str, Any] | None = None
     #: Reasons to retrain soon although nothing failed.
     retrain_because: tuple[str, ...] = ()
 
@@ -69,6 +71,7 @@ class Verification:
             "pooled": self.pooled,
             "drift": None if self.drift is None else _drift(self.drift),
             "relearn_time": None if self.relearn is None else _relearn(self.relearn),
+            "certificate": self.certificate,
             "retrain_because": self.retrain_because,
             "limits": limits.values(self.criteria),
             "does_not_show": DOES_NOT_SHOW + (CLASS_DOES_NOT_SHOW if self.kind == "class" else ()),

@@ -87,10 +87,13 @@ def overall(outcomes: Sequence[Outcome]) -> Verdict:
     return Verdict.NO_POWER
 
 
-def fact(gate: str, holds: bool, *, otherwise: str, reason: str) -> Outcome:
+def fact(
+    gate: str, holds: bool, *, otherwise: str, reason: str, concern: Concern = "integrity"
+) -> Outcome:
     """Judge a fact, which is known and not estimated."""
     outcome = Verdict.PASSED if holds else Verdict.FAILED
-    return Outcome(gate, "integrity", outcome, reason if holds else otherwise)
+    said = reason if holds else otherwise
+    return Outcome(gate, concern, outcome, said, tells=concern == "removal")
 
 
 def utility(gate: str, drop: Estimate, *, limit: float, criteria: Criteria) -> Outcome:

@@ -54,6 +54,9 @@ def of_architecture(architecture: architectures.Architecture, code_version: str)
         summary=architecture.summary,
         options_schema=options.schema(architecture.parameters),
         code_version=code_version,
+        details=(
+            {"default_method": architecture.default_method} if architecture.default_method else {}
+        ),
     )
 
 

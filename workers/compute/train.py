@@ -17,7 +17,7 @@ from unlearning import verification
 from unlearning.architectures import Classifier
 from unlearning.core import objective, options, training
 from unlearning.core.update_log import UpdateLog
-from workers.compute import data, keeping, logs, measuring, workspace
+from workers.compute import data, heads, keeping, logs, measuring, workspace
 from workers.compute.data import Data
 from workers.compute.keeping import Keeper
 from workers.compute.workspace import Workspace
@@ -81,13 +81,14 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
     lost = comparison is not None and verification.loses_accuracy(comparison["sets"], criteria)
     return Answer(
         checkpoint=checkpoint,
-        artifacts=logs.keep(store, kept),
+        artifacts=[*logs.keep(store, kept), *heads.keep(store, fitted.statistics)],
         notes={
             "history": [asdict(epoch) for epoch in fitted.history],
             "best_epoch": fitted.best_epoch,
             "training_rows": len(train),
             **({} if resumed is None else {"resumed_after_epochs": len(resumed.history)}),
             **logs.describe(kept),
+            **heads.describe(fitted.statistics),
         },
         comparison=comparison,
         accuracy_drop=lost,

@@ -28,6 +28,7 @@ from unlearning.verification import Evidence, ModelScores, Outside, Scores, look
 from unlearning.verification.attacks import relearn
 from workers.compute import (
     data,
+    heads,
     keeping,
     logs,
     margins,
@@ -147,6 +148,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
                 relearn=relearned,
                 # A method that is not exact may have aimed at the targets.
                 outside=_outside(known, unlearned, aimed=not method.exact),
+                certificate=update.certificate,
             )
             if looks.settled(found, unlearned):
                 break
@@ -161,6 +163,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
             **update.notes,
             **({"base_damaged": damaged} if damaged else {}),
             **(logs.describe(update.update_log) if update.is_anchor else {}),
+            **heads.describe(update.statistics),
         },
         retrain_because=[*update.retrain_because, *found.retrain_because],
         timings=clock.seconds,
@@ -247,6 +250,11 @@ def _context(
         ),
         recipe=options.parse(training.Recipe, request.model.recipe),
         update_log=_update_log(store, request, method),
+        statistics=(
+            heads.load(store, request.anchor.statistics)
+            if method.requires("statistics", request.kind)
+            else None
+        ),
         progress=lambda fraction: progress(Fraction(fraction=fraction)),
         **_keeping(request, store, progress),
     )
@@ -328,7 +336,7 @@ def _internal_state(
 ) -> list[Made]:
     """Return the anchor's cache if it was made here, and the running sums for the next batch."""
     if update.is_anchor:
-        return logs.keep(store, update.update_log)
+        return [*logs.keep(store, update.update_log), *heads.keep(store, update.statistics)]
     made: list[Made] = []
     if update.anchor is not None and context.anchor is None:
         cache = prepare.keep(store, request.anchor.digest, update.anchor, of_anchor=True)

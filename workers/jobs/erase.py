@@ -18,7 +18,7 @@ from service.ledger.obligations import erasures
 from service.ledger.obligations.erasures import ToErase
 from service.ledger.requests import suppressions
 from workers.fault_points import reach
-from workers.jobs import margins, slices, suppression
+from workers.jobs import margins, slices, statistics, suppression
 from workers.runtime import Runtime
 
 
@@ -58,6 +58,8 @@ def _erase(runtime: Runtime, found: ToErase) -> bool:
     reach("erase.overwritten")
     if found.has_margins and not margins.forget(runtime, dataset.id, rows):
         return False  # another worker is at them: this is done again at the next look
+    if found.has_statistics and not statistics.destroy_outdated(runtime, dataset.id):
+        return False
     with runtime.session() as session:
         erasures.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
         erasures.settle(session, now=runtime.now(), actor=runtime.actor)

@@ -149,6 +149,7 @@ def anchor(session: Session, version: Version) -> unlearn.Anchor:
         digest=start.digest,
         cache=_digest(kept.get((start.id, "caches"))),
         state=_digest(kept.get((version.id, "states"))),
+        statistics=_digest(kept.get((version.id, "statistics"))),
         log=_digest(log),
         margins=targets.digest if targets is not None and targets.notes["complete"] else None,
         # The line search may read earlier rows only while all of them are still stored.

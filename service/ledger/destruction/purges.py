@@ -41,7 +41,9 @@ from service.ledger.database.tables import (
 from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
 
-Kind = Literal["checkpoints", "caches", "states", "logs", "scores", "margins", "trainings"]
+Kind = Literal[
+    "checkpoints", "caches", "states", "logs", "scores", "margins", "statistics", "trainings"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: States of a version from which no batch starts any more.
@@ -135,7 +137,7 @@ def record(
 
 
 def models_with_superseded(session: Session) -> list[int]:
-    """Return ids of models with running sums, or margins, that no batch needs any more.
+    """Return ids of models with running sums, statistics or margins that no batch needs any more.
 
     Scores that no pool uses any more are found with them: each batch leaves both.
     """
@@ -146,10 +148,10 @@ def models_with_superseded(session: Session) -> list[int]:
 def superseded(session: Session, model: Model) -> dict[int, list[int]]:
     """Return ids of the model's artifacts that no batch needs any more, by version.
 
-    Running sums of withdrawn or rejected versions: the next batch uses those of the live version,
-    or of one to which production was moved back. Scores that are older than the pool of every
-    version from which a batch may start. And margins of another anchor than the live version's,
-    and those that the policy does not ask for any more.
+    Running sums and statistics of versions that were retired, rejected or withdrawn: the next batch
+    uses those of the live version, or of one to which production was moved back. Scores that are
+    older than the pool of every version from which a batch may start. And margins of another anchor
+    than the live version's, and those that the policy does not ask for any more.
     """
     sums = session.scalars(_old_sums().where(Version.model_id == model.id).order_by(Artifact.id))
     found: dict[int, list[int]] = {}
@@ -167,7 +169,7 @@ def _old_sums() -> Select[Any]:
         select(Artifact)
         .join(Version, Version.id == Artifact.version_id)
         .where(
-            Artifact.kind == "states",
+            db.among(Artifact.kind, "states", "statistics"),
             Artifact.destroyed_at.is_(None),
             Version.status.in_(_OVER),
             ~is_base,

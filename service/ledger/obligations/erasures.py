@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Row, and_, exists, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    and_,
+    exists,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -263,12 +273,14 @@ class ToErase:
     """A dataset in which something may have to be erased.
 
     ``stands``: it has excluded rows that are not erased. ``has_margins``: margins of its rows are
-    stored.
+    stored. ``has_statistics``: so are sums over its rows of versions from which no batch starts
+    any more.
     """
 
     dataset: Dataset
     stands: bool
     has_margins: bool
+    has_statistics: bool
 
 
 def to_erase(session: Session) -> list[ToErase]:
@@ -286,10 +298,38 @@ def to_erase(session: Session) -> list[ToErase]:
         Model.id == Version.model_id,
         Model.dataset_id == Dataset.id,
     )
+    has_statistics = outdated_statistics().where(Model.dataset_id == Dataset.id).exists()
     found = session.execute(
-        select(Dataset, some, has_margins).where(or_(ready, withdrawn)).order_by(Dataset.id)
+        select(Dataset, some, has_margins, has_statistics)
+        .where(or_(ready, withdrawn))
+        .order_by(Dataset.id)
     )
     return [ToErase(*one) for one in found]
+
+
+def outdated_statistics() -> Select[Artifact]:
+    """Select stored statistics of versions from which no batch starts any more.
+
+    They are sums over the rows: less those of the version that followed, they are the rows that
+    this one forgot.
+    """
+    over = (VersionStatus.RETIRED, VersionStatus.REJECTED, VersionStatus.WITHDRAWN)
+    return (
+        select(Artifact)
+        .join(Version, Version.id == Artifact.version_id)
+        .join(Model, Model.id == Version.model_id)
+        .where(
+            db.among(Artifact.kind, "statistics"),
+            Artifact.destroyed_at.is_(None),
+            db.among(Version.status, *over),
+        )
+    )
+
+
+def outdated_statistics_of(session: Session, version_id: int) -> list[int]:
+    """Return ids of the outdated statistics of one version."""
+    wanted = outdated_statistics().where(Version.id == version_id)
+    return [one.id for one in session.scalars(wanted)]
 
 
 def erasable(dataset: Dataset) -> ColumnElement[bool]:

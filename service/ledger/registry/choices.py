@@ -111,6 +111,17 @@ def policy(session: Session, given: Policy, *, kinds: Collection[str] = ()) -> d
     return given.model_dump(mode="json")
 
 
+def with_default_method(session: Session, given: Policy, *, architecture: str) -> Policy:
+    """Return a new model's policy; one that names no method has the architecture's, if any.
+
+    Without a word about fallbacks, those of the default policy follow.
+    """
+    default = capabilities.get(session, "architecture", architecture).details.get("default_method")
+    if default is None or "method" in given.model_fields_set:
+        return given
+    return given.model_copy(update={"method": default})
+
+
 def policy_schema(session: Session) -> dict[str, Any]:
     """Return the JSON schema of a policy, with the limits of every announced gate."""
     schema = Policy.model_json_schema()

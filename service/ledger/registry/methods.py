@@ -28,7 +28,7 @@ class Announced:
     guarantee: str
     #: step or training.
     cost: str
-    #: {anchor or update_log: the kinds of forgetting that need it}.
+    #: {anchor, update_log or statistics: the kinds of forgetting that need it}.
     needs: Mapping[str, frozenset[str]]
     #: Whether the worker that announced itself last has it.
     installed: bool

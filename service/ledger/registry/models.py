@@ -41,6 +41,7 @@ def create(
     known = find(session, name)
     if known is not None:
         raise _taken(name, withdrawn=known.withdrawn_at is not None)
+    policy = choices.with_default_method(session, policy, architecture=architecture)
     made = Model(
         name=name,
         dataset_id=on.id,

@@ -44,6 +44,7 @@ _SHOWN = frozenset(
         "pooled",
         "drift",
         "relearn_time",
+        "certificate",
         "retrain_because",
         "limits",
         "does_not_show",
@@ -61,6 +62,10 @@ NOTES_OF_FEW = frozenset(
         "forgotten_since_anchor",
         "batches_logged",
         "epochs",
+        "features",
+        "penalty",
+        "grid_bits",
+        "statistics",
         "update_log",
         "base_damaged",
         "passed_over",
@@ -68,6 +73,22 @@ NOTES_OF_FEW = frozenset(
 )
 #: What is kept of the drift of such a batch's verification.
 _DRIFT_OF_FEW = frozenset({"forgotten_rows", "anchor_rows", "of_whole_classes", "forgotten_share"})
+#: What is shown of a certificate. Its rows per class would tell the class of a single row.
+_CERTIFICATE = frozenset(
+    {
+        "digest_before",
+        "digest_after",
+        "rows_before",
+        "rows_deleted",
+        "rows_added",
+        "rows_after",
+        "penalty",
+        "residual",
+        "headroom_bits",
+        "grid_bits",
+        "features",
+    }
+)
 #: What is kept of a withheld figure.
 _COUNTS = frozenset({"rows", "never_seen_rows"})
 #: Parts of a public figure; its control and references are figures of other models.
@@ -127,6 +148,8 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
     if few or FORGOTTEN in changed or _few(found.get("relearn_time")):
         why = _WHY_CHANGED if FORGOTTEN in changed and not few else _WHY
         found["relearn_time"] = _withheld(found.get("relearn_time"), why)
+    if isinstance(found.get("certificate"), dict):
+        found["certificate"] = _only(found["certificate"], _CERTIFICATE)
     if isinstance(found.get("sets"), dict):
         found["sets"] = _sets(found["sets"], changed)
     if found.get("kind") == "import" and changed:

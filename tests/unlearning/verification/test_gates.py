@@ -58,7 +58,7 @@ def test_every_gate_that_has_what_it_needs_is_asked_once_and_no_other() -> None:
     for kind in ("records", "class"):
         facts = {"changed": True, "lineage_clean": True, "kind": kind}
         found = verify(new, old, anchor_audit=anchor.audit, **facts)
-        lacking = {Need.REFERENCES, Need.RETAINED_ROWS, Need.MARGINS}
+        lacking = {Need.CERTIFICATE, Need.REFERENCES, Need.RETAINED_ROWS, Need.MARGINS}
         lacking.add(Need.CLASS if kind == "records" else Need.RECORDS)
         expected = [gate.name for gate in gates.installed() if not gate.needs & lacking]
         assert sorted(outcome.gate for outcome in found.outcomes) == expected

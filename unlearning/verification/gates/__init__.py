@@ -1,9 +1,9 @@
 """Every file beside this one is a gate; the file's name is the gate's name.
 
-A gate file defines ``GATE``, an ``IntegrityGate``, a ``UtilityGate``, a ``RemovalGate`` (an
-excess that batches can be pooled for) or a ``BatchGate`` (a test of the batch's own rows). It
-declares the gate's question, the figure and the limits by which it is judged, what it needs, and
-who may read the result; no other code refers to a gate by name.
+A gate file defines ``GATE``, an ``IntegrityGate``, a ``ProofGate`` (one of those, about removal), a
+``UtilityGate``, a ``RemovalGate`` (an excess that batches can be pooled for) or a ``BatchGate`` (a
+test of the batch's own rows). It declares the gate's question, the figure and the limits by which
+it is judged, what it needs, and who may read the result; no other code refers to a gate by name.
 
 A package of your own adds a gate by declaring an entry point in the group ``unlearning.gates``
 whose value is such a module. From then on every verification on that worker includes it.
@@ -21,6 +21,7 @@ from unlearning.verification.gates._contract import (
     Gate,
     IntegrityGate,
     Need,
+    ProofGate,
     RemovalGate,
     Subject,
     UtilityGate,
@@ -36,6 +37,7 @@ __all__ = [
     "Gate",
     "IntegrityGate",
     "Need",
+    "ProofGate",
     "RemovalGate",
     "Subject",
     "UtilityGate",

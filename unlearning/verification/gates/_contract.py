@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,6 +51,8 @@ class Need(StrEnum):
     ANCHOR = "anchor"
     #: Margins of the rows under models that were not trained on them.
     MARGINS = "margins"
+    #: A proof that the weights are those of a fit without the rows.
+    CERTIFICATE = "certificate"
 
 
 class Direction(StrEnum):
@@ -79,6 +81,8 @@ class Subject:
     changed: bool = True
     #: No parent and no training row still holds records that were forgotten before.
     lineage_clean: bool = True
+    #: What the method gave to prove that its weights are those of a fit without the rows.
+    certificate: Mapping[str, Any] | None = None
 
     @property
     def judged(self) -> Booleans:
@@ -115,6 +119,7 @@ class Subject:
             Need.RETAINED_ROWS: None not in scored,
             Need.ANCHOR: self.anchor_audit is not None,
             Need.MARGINS: self.evidence.outside is not None,
+            Need.CERTIFICATE: self.certificate is not None,
         }
         return frozenset(need for need in needs if not there[need])
 
@@ -183,8 +188,19 @@ class IntegrityGate(Gate):
     def outcome(self, subject: Subject) -> Outcome:
         """Return passed if the fact holds, else failed."""
         return verdict.fact(
-            self.name, self.holds(subject), reason=self.reason, otherwise=self.otherwise
+            self.name,
+            self.holds(subject),
+            reason=self.reason,
+            otherwise=self.otherwise,
+            concern=self.concern,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofGate(IntegrityGate):
+    """A gate about a proof of removal; where it has one, no statistic decides about removal."""
+
+    concern: ClassVar[Concern] = "removal"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -195,7 +195,8 @@ class Artifact(Base):
     Kinds: ``caches`` (an anchor's prepared quantities), ``states`` (running sums since the
     anchor), ``logs`` (update log of the training), ``scores`` (per-record losses kept for
     pooling), ``references`` (models trained to calibrate attacks), ``margins`` (of training rows
-    under models that never saw them, or the targets made of these). Never served.
+    under models that never saw them, or the targets made of these), ``statistics`` (sums from which
+    a head was solved). Never served.
     """
 
     __tablename__ = "artifacts"

@@ -1,0 +1,210 @@
+"""Sums of rows: whatever the order of additions and deletions, those of an independent refit."""
+
+import dataclasses
+from fractions import Fraction
+
+import pytest
+import torch
+
+from unlearning.errors import WrongOptions
+from unlearning.heads import certificate, grid, ridge, statistics
+from unlearning.heads.statistics import BadStatistics
+
+BITS = 16
+FEATURES, CLASSES, ROWS = 12, 4, 600
+
+
+def _rows(count=ROWS, seed=0):
+    """Unit rows on the grid with the bias, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, FEATURES, generator=generator)
+    q = grid.rounded(x / x.norm(dim=1, keepdim=True), BITS)
+    y = torch.randint(0, CLASSES, (count,), generator=generator)
+    return torch.cat([q, torch.ones(count, 1, dtype=torch.float64)], 1), y
+
+
+def _empty(count=ROWS, bits=BITS):
+    return statistics.empty(features=FEATURES + 1, classes=CLASSES, storage_rows=count, bits=bits)
+
+
+def _sums(q, y, positions, *, piece=97):
+    found = _empty(len(y))
+    for chosen in torch.split(positions, piece):
+        found = statistics.added(found, q[chosen], y[chosen], chosen)
+    return found
+
+
+def _wandered(q, y, steps, seed=1):
+    """Statistics after ``steps`` random deletions and additions, up to 200 rows at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    found = _sums(q, y, torch.arange(0, len(y), 2))
+    moved = 0
+    while moved < steps:
+        count = int(torch.randint(1, 201, (), generator=generator))
+        chosen = torch.randperm(len(y), generator=generator)[:count]
+        going, coming = chosen[found.held[chosen]], chosen[~found.held[chosen]]
+        found = statistics.deleted(found, q[going], y[going], going)
+        found = statistics.added(found, q[coming], y[coming], coming)
+        moved += count
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ten_thousand_deletions_and_additions_end_with_the_bits_of_a_refit(threads):
+    q, y = _rows()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = _wandered(q, y, 10_000)
+        weights = ridge.solve(found, 0.1)
+    finally:
+        torch.set_num_threads(before)
+    left = found.held.nonzero()[:, 0].flip(0)
+    refit = _sums(q, y, left, piece=13)
+    assert found.digest() == refit.digest()
+    assert torch.equal(found.marks, refit.marks)
+    assert torch.equal(weights, ridge.solve(refit, 0.1))
+
+
+def test_sums_are_those_of_a_loop_in_exact_fractions():
+    q, y = _rows(40)
+    found = _sums(q, y, torch.arange(40))
+    gram = [[Fraction(0)] * (FEATURES + 1) for _ in range(FEATURES + 1)]
+    moments = [[Fraction(0)] * CLASSES for _ in range(FEATURES + 1)]
+    for row, label in zip(q.tolist(), y.tolist(), strict=True):
+        exact = [Fraction(value) for value in row]
+        for i, one in enumerate(exact):
+            moments[i][label] += one
+            for j, other in enumerate(exact):
+                gram[i][j] += one * other
+    assert [[Fraction(value) for value in row] for row in found.gram.tolist()] == gram
+    assert [[Fraction(value) for value in row] for row in found.moments.tolist()] == moments
+
+
+def test_weights_minimise_the_penalised_squares():
+    q, y = _rows()
+    penalty = 0.3
+    weights = ridge.solve(_sums(q, y, torch.arange(ROWS)), penalty).requires_grad_()
+    indicators = torch.nn.functional.one_hot(y, CLASSES).double()
+    loss = ((q @ weights - indicators) ** 2).sum() + penalty * (weights**2).sum()
+    (slope,) = torch.autograd.grad(loss, weights)
+    assert float(slope.abs().max()) < 1e-10
+    assert ridge.residual(_sums(q, y, torch.arange(ROWS)), weights.detach(), penalty) < 1e-12
+
+
+def test_row_cannot_be_deleted_twice_nor_added_twice():
+    q, y = _rows()
+    row = torch.tensor([5])
+    found = _sums(q, y, torch.arange(ROWS))
+    with pytest.raises(WrongOptions, match="held already"):
+        statistics.added(found, q[row], y[row], row)
+    less = statistics.deleted(found, q[row], y[row], row)
+    with pytest.raises(WrongOptions, match="deleted before"):
+        statistics.deleted(less, q[row], y[row], row)
+    both = torch.tensor([7, 7])
+    with pytest.raises(WrongOptions, match="named twice"):
+        statistics.deleted(found, q[both], y[both], both)
+
+
+@pytest.mark.parametrize("change", ["a step of the grid", "another label", "overwritten"])
+def test_row_that_is_not_as_it_was_added_cannot_be_deleted(change):
+    q, y = _rows()
+    row = torch.tensor([5])
+    features, label = q[row].clone(), y[row].clone()
+    if change == "a step of the grid":
+        features[0, 3] += 2.0**-BITS
+    elif change == "another label":
+        label = (label + 1) % CLASSES
+    else:
+        features[0, :-1] = 0
+    found = _sums(q, y, torch.arange(ROWS))
+    with pytest.raises(WrongOptions, match="not as it was"):
+        statistics.deleted(found, features, label, row)
+
+
+@pytest.mark.parametrize("name", ["gram", "moments"])
+@pytest.mark.parametrize("bit", [0, 31, 52, 62])
+def test_flipped_bit_in_the_sums_is_seen(name, bit):
+    q, y = _rows()
+    found = _sums(q, y, torch.arange(ROWS))
+    damaged = getattr(found, name).clone()
+    damaged.view(torch.int64)[2, 1] ^= 1 << bit
+    wrong = dataclasses.replace(found, **{name: damaged})
+    assert wrong.digest() != found.digest()
+    with pytest.raises(BadStatistics, match="damaged"):
+        statistics.from_tensors(wrong.to_tensors())
+
+
+def test_sums_that_float64_cannot_hold_exactly_are_refused():
+    q, y = _rows(8)
+    large = q.clone()
+    large[:, 0] = 2.0**8
+    found = _empty(8, bits=20)
+    with pytest.raises(WrongOptions, match="grid_bits lower"):
+        statistics.added(found, large, y, torch.arange(8))
+    enough = statistics.added(_empty(8), large, y, torch.arange(8))
+    assert enough.headroom == grid.EXACT / (float(enough.gram.diagonal().max()) * 4.0**BITS) > 1
+
+
+def test_rows_off_the_grid_or_without_the_bias_are_refused():
+    q, y = _rows(8)
+    every = torch.arange(8)
+    for wrong in (q + 2.0 ** -(BITS + 1), torch.cat([q[:, :-1], 0 * q[:, -1:]], 1)):
+        with pytest.raises(WrongOptions, match="grid"):
+            statistics.added(_empty(8), wrong, y, every)
+    with pytest.raises(WrongOptions, match="label"):
+        statistics.added(_empty(8), q, y + CLASSES, every)
+
+
+def test_statistics_are_read_as_they_were_written_and_follow_a_storage_that_grows():
+    q, y = _rows()
+    found = _wandered(q, y, 100)
+    read = statistics.from_tensors(found.to_tensors())
+    assert read.digest() == found.digest()
+    assert torch.equal(read.marks, found.marks)
+    more = statistics.grown(read, ROWS + 3)
+    assert more.rows == found.rows
+    assert len(more.held) == len(more.marks) == ROWS + 3
+    with pytest.raises(BadStatistics, match="fewer rows"):
+        statistics.grown(read, ROWS - 1)
+
+
+def test_certificate_of_a_deletion_holds_and_no_changed_count_passes():
+    q, y = _rows()
+    before = _sums(q, y, torch.arange(ROWS))
+    going = torch.arange(0, ROWS, 7)
+    after = statistics.deleted(before, q[going], y[going], going)
+    said = certificate.of(
+        before,
+        after,
+        deleted=y[going],
+        added=y[:0],
+        weights=ridge.solve(after, 0.1),
+        penalty=0.1,
+    ).to_json()
+    assert certificate.faults(said) == []
+    assert said["rows_before"] - said["rows_after"] == len(going)
+    assert said["digest_after"] == _sums(q, y, after.held.nonzero()[:, 0]).digest()
+    counts = said["class_counts_after"]
+    for changed in (
+        {"rows_after": said["rows_after"] + 1},
+        {"rows_deleted": said["rows_deleted"] - 1},
+        {"class_counts_after": [counts[0] + 1, counts[1] - 1, *counts[2:]]},
+        {"residual": 1e-9},
+        {"headroom_bits": -1},
+        {"penalty": 0.0},
+    ):
+        assert certificate.faults(said | changed)
+
+
+def test_temperature_is_where_the_loss_is_least():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(0, CLASSES, (500,), generator=generator)
+    scores = torch.nn.functional.one_hot(y, CLASSES).double()
+    scores = scores + torch.randn(500, CLASSES, generator=generator, dtype=torch.float64)
+    found = ridge.chosen_temperature(scores, y)
+
+    def loss(temperature):
+        return float(torch.nn.functional.cross_entropy(scores / temperature, y))
+
+    assert loss(found) <= min(loss(found * factor) for factor in (0.9, 0.99, 1.01, 1.1))

@@ -122,7 +122,7 @@ def _decided_on(session: Session, version_id: int) -> bool:
     Such a one goes live when somebody approves it, or when its hold ends (``promises_operators``).
     """
     version = session.get_one(Version, version_id)
-    return version.origin == "retrained" and version.mark == holds.MARK
+    return version.origin == "retrained" and version.mark == holds.ACCURACY
 
 
 def _weights(fleet: Fleet, session: Session) -> list[str]:

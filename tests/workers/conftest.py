@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
-from service.ledger.database import db
 from service.settings import Settings
 from tests.workers import place
 from tests.workers.place import Place
 from tests.workers.shop import Shop
 from workers.compute.process import ComputeProcess
-from workers.runtime import Runtime
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -
 @pytest.fixture
 def town(trained: Path, tmp_path: Path, compute: ComputeProcess, faults: Path) -> Iterator[Place]:
     """A copy of ``trained``, to be worked on and broken."""
-    home = tmp_path / "state"
-    shutil.copytree(trained, home)
-    settings = Settings(_env_file=None, state_dir=home, **place.SETTINGS)
-    runtime = Runtime(settings, db.engine(settings.database), compute, owner="w1")
-    made = Place(settings, runtime, faults)
+    made = place.copied(trained, tmp_path / "state", compute, faults)
     yield made
     made.close()
     for left in faults.iterdir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,14 @@ def found(
     train.run_due(runtime)
     prepare.run_due(runtime)
     return Place(settings, runtime, home)
+
+
+def copied(home: Path, copy: Path, compute: ComputeProcess, faults: Path) -> Place:
+    """A copy of the service in ``home``, to be worked on and broken."""
+    shutil.copytree(home, copy)
+    settings = Settings(_env_file=None, state_dir=copy, **SETTINGS)
+    runtime = Runtime(settings, db.engine(settings.database), compute, owner="w1")
+    return Place(settings, runtime, faults)
 
 
 def _create_model(session: Session, runtime: Runtime, network: Mapping[str, Any]) -> None:

@@ -87,6 +87,15 @@ class Targets:
         """Return the targets of ``rows`` (m,) int64."""
         return replace(self, value=self.value[rows], variance=self.variance[rows])
 
+    def positive(self) -> Tensor:
+        """Return the probability that a training without the row gives a margin above 0, (n,).
+
+        The margin of one training is taken as normal around the target. NaN without a target.
+        """
+        deviation = (self.variance + self.spread**2).sqrt()
+        shares: Tensor = torch.special.ndtr(self.value / deviation)
+        return shares
+
     def to_tensors(self) -> dict[str, Tensor]:
         """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
         numbers = [self.reliability, self.spread, float(self.splits), *astuple(self.left_out)]

@@ -62,6 +62,10 @@ class Criteria:
     forgotten_class_share: Share = 0.25
     #: Relative rise of the validation loss against the anchor above which a retrain is advised.
     validation_loss_rise: Annotated[float, Ge(0)] = 0.05
+    #: Forgotten rows count as memorised if the base version's share of right answers on them
+    #: exceeds that of a model that never saw them by more than this. It decides about versions
+    #: whose verification has no power.
+    memorised_gap: Share = 0.1
     #: Relearn time is measured up to this many steps, and reported; 0: not at all, as it is slow.
     relearn_steps: Annotated[int, Ge(0), Le(10_000)] = 0
     #: Limits that the policy has set, by name; the others have their defaults.

@@ -24,7 +24,7 @@ from unlearning.core.examples import Examples
 from unlearning.core.update_log import UpdateLog
 from unlearning.errors import BadDeclaration, NothingRetained, UnusableDirection, WrongOptions
 from unlearning.methods import Context, Method, Update
-from unlearning.verification import Evidence, ModelScores, Outside, Scores, looks
+from unlearning.verification import Evidence, ModelScores, Outside, Scores, looks, memorised
 from unlearning.verification.attacks import relearn
 from workers.compute import (
     data,
@@ -120,7 +120,14 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
                 rows, request.forget, never_seen=request.never_seen, portion=portion
             )
             unlearned, control, outside = _scored(
-                request, place, rows, forget, fixed, updated, checkpoint.digest, base
+                request,
+                place,
+                rows,
+                forget,
+                fixed,
+                (checkpoint.digest, updated),
+                # Never the scores of the damaged version, should it be repaired.
+                (f"untrained {request.seed}" if damaged else request.base.digest, base),
             )
             at_anchor = {} if method.exact else _at_anchor(request, place, store, fixed)
             found = verification.verify(
@@ -153,6 +160,9 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
             if looks.settled(found, unlearned):
                 break
         evidence = _store_evidence(store, checkpoint.digest, unlearned, control, outside)
+        verified = found.to_json() | _memorised(
+            request, criteria, method, context, unlearned, control
+        )
     reach("compute.verified")
     return Answer(
         checkpoint=checkpoint,
@@ -167,7 +177,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         },
         retrain_because=[*update.retrain_because, *found.retrain_because],
         timings=clock.seconds,
-        verification=found.to_json(),
+        verification=verified,
     )
 
 
@@ -355,11 +365,13 @@ def _scored(
     rows: Data,
     forget: Examples,
     fixed: dict[str, Examples],
-    updated: Classifier,
-    digest: str,
-    base: Classifier,
+    updated: tuple[str, Classifier],
+    base: tuple[str, Classifier],
 ) -> tuple[ModelScores, ModelScores, tuple[ModelScores, ...]]:
-    """Score the updated model, its control and the references on the same rows."""
+    """Score the updated model, its control and the references on the same rows.
+
+    ``updated`` and ``base`` are the names under which their scores are cached, and the models.
+    """
     # Class probabilities are only compared with references, and take much memory.
     numbers = len(fixed["audit"]) * rows.classes
     whole = bool(request.references) and numbers <= MOST_PROBABILITIES
@@ -373,7 +385,7 @@ def _scored(
             request.forget,
             keep_probabilities=whole,
         )
-        for which, model in ((digest, updated), (request.base.digest, base))
+        for which, model in (updated, base)
     )
     outside = references.outsiders(request, place, forget, fixed["audit"], keep_probabilities=whole)
     return unlearned, control, outside
@@ -412,6 +424,31 @@ def _outside(known: margins.Known | None, scored: ModelScores, *, aimed: bool) -
     sets = (scored.forget, scored.audit, scored.retain)
     forget, audit, retain = (torch.from_numpy(one.rows) for one in sets)
     return known.outside(forget, audit, retain, aimed=aimed)
+
+
+def _memorised(
+    request: Request,
+    criteria: verification.Criteria,
+    method: Method,
+    context: Context,
+    unlearned: ModelScores,
+    control: ModelScores,
+) -> dict[str, Any]:
+    """Return whether what the base version has memorised is left, as a member to add.
+
+    Without power such an update does not go live by default. An exact one does.
+    """
+    if method.exact or request.kind == "class":
+        return {}
+    known = context.margins
+    found = memorised.measure(
+        control.forget,
+        control.audit,
+        updated=unlearned.forget,
+        criteria=criteria,
+        expected=None if known is None else known.forget.positive().numpy(),
+    )
+    return {"memorised": found.to_json()}
 
 
 def _relearn(

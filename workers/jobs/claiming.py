@@ -29,7 +29,7 @@ class Claimed:
     request: Request
     #: Still to be tried, in order.
     methods: list[Attempt]
-    promote_without_power: bool
+    policy: Policy
     #: Tried before: ``[{"choice": …, "refusal": …, "lasting": …}]``.
     tried: list[dict[str, Any]] = field(default_factory=list)
 
@@ -90,5 +90,5 @@ def _claim(
         request=request,
         methods=attempts.of(known, request, left),
         tried=batch.tried,
-        promote_without_power=policy.promote_without_power,
+        policy=policy,
     )

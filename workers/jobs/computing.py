@@ -91,9 +91,12 @@ def unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bo
         reach("batch.computed")
         if passed_over:
             answer = replace(answer, notes=answer.notes | {"passed_over": passed_over})
-        promoted, why = recording.record(runtime, held, claimed, choice, request, answer)
+        following = waiting[0].choice.method if waiting else None
+        done, why = recording.record(
+            runtime, held, claimed, choice, request, answer, following=following
+        )
         reach("batch.recorded")
-        if promoted:
+        if done:
             return True
         if attempt.trains:
             retrains.end(runtime, claimed.batch_id)

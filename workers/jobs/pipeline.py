@@ -5,8 +5,8 @@
    whose next method trains is handed to the trainings lane first, so that no other model's batch
    waits for it.
 3. record (``recording``): one transaction registers the version, stores what was measured, and
-   promotes or rejects it. A rejected version is followed by the policy's next method; an exact one
-   that lost accuracy may be held (``holds``).
+   promotes or rejects it. A rejected version is followed by the policy's next method; one
+   that lost accuracy, or of which memorised records may be left, may be held (``holds``).
 4. erase (``erase``): raw rows that no model needs any more are overwritten, and finished requests
    completed.
 

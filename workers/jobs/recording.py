@@ -33,13 +33,16 @@ def record(
     choice: MethodChoice,
     request: Request,
     answer: Answer,
+    *,
+    following: str | None,
 ) -> tuple[bool, str]:
     """Register, judge, and promote, hold or reject, in one transaction.
 
+    ``following`` is the method that a rejected version is followed by, None if there is none.
     Return whether the batch needs no other method, and if it does, why.
     """
     verdict = answer.verification["verdict"]
-    allowed, mark = may_go_live(answer, claimed)
+    allowed, mark = may_go_live(answer, claimed.policy, last=following is None)
     with runtime.session() as session:
         batch = execution.running(session, claimed.batch_id, held=held)
         model = session.get_one(Model, batch.model_id)
@@ -79,12 +82,15 @@ def record(
             now=runtime.now(),
         )
         if not allowed:
+            if mark == holds.MEMORISED and following is not None:
+                holds.say_next(session, batch, version, method=following)
             versions.reject(session, model, version, verdict=verdict, actor=runtime.actor)
             return False, _reasons(answer.verification)
-        if mark == holds.MARK:
-            until = holds.until(session, batch, Policy.model_validate(model.policy))
+        if mark in holds.MARKS:
+            policy = Policy.model_validate(model.policy)
+            until = holds.until(session, batch, policy, mark=mark)
             if until is not None and until > runtime.now():
-                holds.hold(session, model, batch, version, until=until, held=held)
+                holds.hold(session, model, batch, version, until=until, held=held, mark=mark)
                 reach("batch.recording")
                 log.info("batch %s is held with version %d", batch.id, version.number)
                 return True, ""
@@ -104,8 +110,11 @@ def record(
     return True, ""
 
 
-def may_go_live(answer: Answer, claimed: Claimed) -> tuple[bool, str | None]:
+def may_go_live(answer: Answer, policy: Policy, *, last: bool) -> tuple[bool, str | None]:
     """Return whether the version may be promoted, and the warning recorded with it if so.
+
+    ``last``: no other method follows. A version without power of which memorised records may be
+    left is not promoted while the policy has another method; the last one may be held (``holds``).
 
     A version trained on the retained rows alone is the last resort: the deletion is due, it needs
     no statistics to show that the rows are gone, and no method gives a better one. Lost accuracy
@@ -114,10 +123,16 @@ def may_go_live(answer: Answer, claimed: Claimed) -> tuple[bool, str | None]:
     """
     found = answer.verification
     if found["verdict"] == "no_power":
-        return claimed.promote_without_power or answer.is_anchor, "no_power"
+        if answer.is_anchor:
+            return True, "no_power"
+        if not policy.promote_without_power:
+            return False, "no_power"
+        if not found.get("memorised", {}).get("left") or policy.on_memorised == "promote":
+            return True, "no_power"
+        return last or policy.on_memorised == "hold", holds.MEMORISED
     if found["verdict"] == "failed" and answer.is_anchor:
         failed = {gate["concern"] for gate in found["gates"] if gate["outcome"] == "failed"}
-        return failed == {"utility"}, holds.MARK
+        return failed == {"utility"}, holds.ACCURACY
     return found["verdict"] == "passed", None
 
 

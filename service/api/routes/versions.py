@@ -51,7 +51,7 @@ class VersionView(BaseModel):
     status: VersionStatus
     status_reason: str | None = Field(
         description="why it is in its state, where the state does not say: how far the measurement "
-        "of an import is, why it was refused; until when one that lost accuracy waits for approval"
+        "of an import is, why it was refused; why and until when a held one waits for approval"
     )
     is_production: bool
     origin: str = Field(description="trained, imported, unlearned or retrained")
@@ -376,10 +376,11 @@ def show_verification(
     "/{number}:approve",
     response_model=VersionView,
     responses=problems.responses(404, 409),
-    summary="Approve a version that is held because it lost accuracy",
-    description="For a retrained version whose batch is `held`: it goes live now, and its deletion "
-    "requests go on. Without approval it does so by itself, `hold_margin_days` of the policy "
-    "before the first of them is due.",
+    summary="Approve a version that is held",
+    description="For a version whose batch is `held`, because it lost accuracy or because "
+    "memorised records may be left of it: it goes live now, and its deletion requests go on. "
+    "Without approval it does so by itself, `hold_margin_days` of the policy before the first of "
+    "them is due.",
 )
 def approve(
     model: deps.Name,

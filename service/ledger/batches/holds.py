@@ -1,12 +1,16 @@
-"""Holds: an exact version that lost too much accuracy waits for approval, or for the due date.
+"""Holds: a version that may go live, but need not yet, waits for approval, or for the due date.
 
-It was trained without the records, so no method gives a better one, and the deletion is not due
-yet. Until then the version stays a candidate, its batch is ``held``, the previous version stays
-live, and no other batch of the model is formed. The hold ends
+There are two kinds, by the version's mark. An exact version that lost too much accuracy
+(``ACCURACY``) was trained without the records, so no method gives a better one. A version of a few
+records that the base version has memorised (``MEMORISED``) cannot be shown to have forgotten them,
+and the policy has no other method. The version stays a candidate, its batch is ``held``, the
+previous version stays live, and no other batch of the model is formed. The hold ends
 
 - when an operator approves the version;
 - by itself, a margin before the first of the requests is due, or at once when the policy no longer
   holds such versions;
+- for memorised records, when newer requests are to be done: all of them make one batch, which has
+  more rows to judge by;
 - when another version without the records goes live: the batch is completed with it;
 - when production moved to a version that does hold them, or another method is requested: the
   erasures wait for the next batch again.
@@ -26,7 +30,12 @@ from service.errors import Conflict
 from service.ledger.audit import canonical, chain, machines
 from service.ledger.batches import execution, leases
 from service.ledger.database import db, locks
-from service.ledger.database.states import BatchStatus, RequestStatus, VersionStatus
+from service.ledger.database.states import (
+    BatchStatus,
+    ErasureStatus,
+    RequestStatus,
+    VersionStatus,
+)
 from service.ledger.database.tables import (
     Batch,
     BatchRecord,
@@ -36,11 +45,21 @@ from service.ledger.database.tables import (
     Record,
     Version,
 )
+from service.ledger.obligations import erasures
 from service.ledger.registry import lineage, versions
 from service.ledger.registry.policy import Policy
 
 #: Mark of an exact version that lost more accuracy than the policy allows.
-MARK = "accuracy_drop"
+ACCURACY = "accuracy_drop"
+#: Mark of a version that cannot be shown to have forgotten what its base version has memorised.
+MEMORISED = "memorised"
+MARKS = (ACCURACY, MEMORISED)
+
+_BECAUSE = {
+    ACCURACY: "it lost more accuracy than the policy allows",
+    MEMORISED: "the base version has memorised the records, and they are too few to show that "
+    "this one has forgotten them",
+}
 
 
 class NotHeld(Conflict):
@@ -49,12 +68,15 @@ class NotHeld(Conflict):
     code = "not-held"
 
 
-def until(session: Session, batch: Batch, policy: Policy) -> datetime | None:
+def until(
+    session: Session, batch: Batch, policy: Policy, *, mark: str | None = ACCURACY
+) -> datetime | None:
     """Return when a hold of the batch would end by itself; None when it is not to be held.
 
-    A batch without requests of its own, of an anchor that catches up, has no due date to wait for.
+    ``mark`` is that of its version. A batch without requests of its own, of an anchor that catches
+    up, has no due date to wait for.
     """
-    if policy.on_accuracy_drop != "hold":
+    if not _holds(policy, mark):
         return None
     first = session.scalar(
         select(func.min(DeletionRequest.due_at))
@@ -62,6 +84,13 @@ def until(session: Session, batch: Batch, policy: Policy) -> datetime | None:
         .where(Erasure.batch_id == batch.id)
     )
     return None if first is None else first - timedelta(days=policy.hold_margin_days)
+
+
+def _holds(policy: Policy, mark: str | None) -> bool:
+    """Return whether the policy holds versions with this mark."""
+    if mark == MEMORISED:
+        return policy.on_memorised != "promote"
+    return mark == ACCURACY and policy.on_accuracy_drop == "hold"
 
 
 def hold(
@@ -72,16 +101,17 @@ def hold(
     *,
     until: datetime,
     held: leases.Held,
+    mark: str = ACCURACY,
 ) -> None:
-    """Hold the batch and its version until it is approved, or ``until``."""
+    """Hold the batch and its version until it is approved, or ``until``; ``mark`` says why."""
     leases.hold(session, held)
     theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
     locks.requests(session, session.scalars(theirs).all())
     execution.lock(session, batch, held=held)
+    version.mark = mark
     _say_until(session, model, batch, version, until)
     machines.batches.move(batch, BatchStatus.HELD)
     batch.version_id = version.id
-    version.mark = MARK
     _set_end(session, batch, version, until, actor=f"worker:{held.owner}")
 
 
@@ -91,7 +121,8 @@ def review(session: Session, model: Model, *, actor: str, now: datetime) -> None
     if batch is None:
         return
     version = session.get_one(Version, batch.version_id)
-    ends = until(session, batch, Policy.model_validate(model.policy)) or now
+    policy = Policy.model_validate(model.policy)
+    ends = until(session, batch, policy, mark=version.mark) or now
     if ends != batch.held_until:
         _say_until(session, model, batch, version, ends)
         _set_end(session, batch, version, ends, actor=actor)
@@ -140,9 +171,14 @@ def settle(session: Session, model: Model, *, held: leases.Held, now: datetime) 
     if version.status != VersionStatus.CANDIDATE or model.production_id != batch.base_version_id:
         release(session, model, batch, because="another version went live", actor=actor, now=now)
         return False
+    policy = Policy.model_validate(model.policy)
     if batch.held_until is not None and batch.held_until > now:
-        return True
-    holds_on = Policy.model_validate(model.policy).on_accuracy_drop == "hold"
+        if version.mark != MEMORISED or not _others_wait(session, batch, policy, now=now):
+            return True
+        why = "newer requests are judged together with it"
+        release(session, model, batch, because=why, actor=actor, now=now)
+        return False
+    holds_on = _holds(policy, version.mark)
     reason = "held until it was due" if holds_on else "the policy holds nothing any more"
     _go_live(session, model, batch, version, reason=reason, actor=actor, now=now)
     return False
@@ -170,7 +206,7 @@ def approve(
             return version
         raise NotHeld(
             f"version {version.number} of {model.name} is {version.status} and is not held for "
-            "approval; only a version that lost accuracy waits for it"
+            "approval; its state says what it waits for"
         )
     if model.production_id != batch.base_version_id:
         raise versions.ProductionMoved(
@@ -190,9 +226,9 @@ def set_aside(
     The live version holds no forgotten records, so there is no due date. A retrain that owes
     deletions itself is rejected, since catching up would take another batch.
     """
-    version.mark = MARK
+    version.mark = ACCURACY
     if owes:
-        versions.reject(session, model, version, verdict=MARK, actor=actor)
+        versions.reject(session, model, version, verdict=ACCURACY, actor=actor)
         return
     versions.publish(session, version, now=now)
     chain.append(
@@ -200,7 +236,7 @@ def set_aside(
         actor=actor,
         action=chain.Action.VERSION_SET_ASIDE,
         subject=versions.subject(model, version),
-        data={"because": MARK},
+        data={"because": ACCURACY},
     )
 
 
@@ -217,7 +253,7 @@ def was_set_aside(session: Session, model: Model, version: Version) -> bool:
 
     Also true when a later deletion has retired it.
     """
-    if version.mark != MARK or version.training_run_id is None:
+    if version.mark != ACCURACY or version.training_run_id is None:
         return False
     if model.production_id is None:
         return True
@@ -237,7 +273,7 @@ def release(
 
 
 def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[int, str]:
-    """Return, by id, why versions of a model that lost accuracy wait."""
+    """Return, by id, why versions of a model that are held or set aside wait."""
     aside = {
         version.id: "lost more accuracy than the policy allows and was not made live; approve it "
         "(POST …:approve), or improve the model's recipe"
@@ -250,9 +286,10 @@ def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[in
             Batch.version_id.in_([version.id for version in found]),
         )
     )
+    marks = {version.id: version.mark or ACCURACY for version in found}
     return aside | {
-        version_id: "lost more accuracy than the policy allows and waits for approval "
-        "(POST …:approve); goes live by itself at " + canonical.moment(ends)
+        version_id: f"waits for approval (POST …:approve), since {_BECAUSE[marks[version_id]]}; "
+        f"goes live by itself at {canonical.moment(ends)}"
         for version_id, ends in rows
         if version_id is not None and ends is not None
     }
@@ -307,6 +344,35 @@ def _go_live(
     )
 
 
+def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetime) -> bool:
+    """Return whether newer requests are due that fit into one batch with those of a held one."""
+    ours = execution.erasures_of(session, batch)
+    newer = session.execute(
+        select(Erasure, DeletionRequest)
+        .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
+        .where(
+            Erasure.model_id == batch.model_id,
+            Erasure.id > max(erasure.id for erasure in ours),
+            erasures.is_open(),
+            db.among(Erasure.status, ErasureStatus.PENDING),
+            or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
+            DeletionRequest.kind != "class",
+            DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
+        )
+        .order_by(Erasure.id)
+        .limit(1)
+    ).first()
+    if newer is None or newer[0].cohort != ours[0].cohort:
+        return False
+    asked = [erasure.request_id for erasure in ours]
+    held = session.scalar(
+        select(func.sum(DeletionRequest.matched)).where(DeletionRequest.id.in_(asked))
+    )
+    fits = (held or 0) + newer[1].matched <= policy.max_records
+    waited = now - newer[0].created_at >= timedelta(seconds=policy.max_wait_seconds)
+    return fits and waited and len(ours) < policy.max_records
+
+
 def _contains_any(session: Session, model: Model, live: Version, batch: Batch) -> bool:
     found = session.scalar(
         select(Record.row)
@@ -341,9 +407,19 @@ def _say_until(
     _say_why(
         session,
         batch,
-        f"version {version.number} of model {model.name} is without the records and waits for "
-        "approval, since it lost more accuracy than the policy allows; it goes live by itself at "
-        f"{canonical.moment(ends)}",
+        f"version {version.number} of model {model.name} waits for approval, since "
+        f"{_BECAUSE[version.mark or ACCURACY]}; it goes live by itself at {canonical.moment(ends)}"
+        + ("; newer requests are judged together with it" if version.mark == MEMORISED else ""),
+    )
+
+
+def say_next(session: Session, batch: Batch, version: Version, *, method: str) -> None:
+    """Say in the batch's requests that ``method`` follows a version of memorised records."""
+    _say_why(
+        session,
+        batch,
+        f"version {version.number} does not go live, since {_BECAUSE[MEMORISED]}; {method} "
+        "is tried next",
     )
 
 

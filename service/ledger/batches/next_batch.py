@@ -118,8 +118,8 @@ def _end_hold(
     version = session.get_one(Version, batch.version_id)
     if method is None:
         raise Conflict(
-            f"version {version.number} of {model.name} is held since it lost accuracy, and the "
-            "next batch waits for it; let it go live "
+            f"version {version.number} of {model.name} is held ({version.mark}), and the next "
+            "batch waits for it; let it go live "
             f"(POST /v1/models/{model.name}/versions/{version.number}:approve), or ask for another "
             "method, which gives it up"
         )

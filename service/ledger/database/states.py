@@ -91,7 +91,7 @@ class BatchStatus(StrEnum):
     """Erasures of one model that are unlearned together."""
 
     RUNNING = "running"  # a worker holds the model's lease, or must take it over
-    HELD = "held"  # its version lost accuracy and waits for approval, or the due date
+    HELD = "held"  # its version waits for approval, or the due date (batches.holds)
     COMPLETED = "completed"  # its version was promoted
     FAILED = "failed"  # given up; its erasures were handed back
 

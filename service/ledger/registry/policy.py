@@ -77,6 +77,15 @@ class Policy(_Frozen):
     promote_without_power: bool = Field(
         True, description="promote, marked, a version whose batch is too small to judge"
     )
+    on_memorised: Literal["next_method", "hold", "promote"] = Field(
+        "next_method",
+        description="what becomes of a version whose batch is too small to judge, if the base "
+        "version answers the batch's records right far above never-seen ones "
+        "(gates.memorised_gap) and the version is not seen to have stopped: next_method tries the "
+        "next method, and holds the version if there is none; hold waits for further requests to "
+        "be judged with, or for approval, until hold_margin_days before the first of its requests "
+        "is due, then it goes live, marked; promote does not wait. An exact version goes live",
+    )
     on_accuracy_drop: Literal["hold", "promote"] = Field(
         "hold",
         description="what becomes of a retrained version that lost more accuracy than the gates "

@@ -54,6 +54,10 @@ OF_VERDICT: dict[str, str] = {
     "no_power": "The verification had no power: with so few records, or records that the base "
     "version hardly remembered, no test could tell a model that forgot them from one that did "
     "not. That no gate failed is no evidence of removal.",
+    "memorised": "The verification had no power, and the base version answered these records right "
+    "far more often than a model that never saw them would: it had memorised them, and nothing "
+    "shows that the version has forgotten them. It may go live all the same: the deletion is due, "
+    "or somebody approved it.",
     "exact": "Nothing was forgotten from these weights, so removal was not measured; the figures "
     "describe the version alone.",
     "imported": "The version was measured when it was imported: its accuracy lies above chance, "
@@ -66,7 +70,7 @@ OF_VERDICT: dict[str, str] = {
 }
 
 #: Marks of a version that replace its verdict in the report.
-OF_MARK = frozenset({"accuracy_drop", "unconfirmed_rows"})
+OF_MARK = frozenset({"accuracy_drop", "memorised", "unconfirmed_rows"})
 
 CARRIES = (
     "The version itself still carries records that were forgotten since. It is retired: the "

@@ -180,3 +180,15 @@ def test_models_that_lose_nothing_without_a_fold_allow_nothing():
     better = held_out.expand(1, 2, 50) + 2.0
     found = targets.fit(_out(_normal(1, 20), better), own=_normal(20, seed=4), held_out=held_out)
     assert found.left_out.at(0.2) == (0.0, 0.0)
+
+
+def test_probability_of_a_positive_margin_is_that_of_one_training():
+    value = torch.tensor([-2.0, 0.0, 1.5, math.nan], dtype=torch.float64)
+    variance = torch.tensor([0.5, 0.1, 0.0, math.nan], dtype=torch.float64)
+    found = targets.Targets(value, variance, reliability=0.5, spread=0.7, splits=2)
+    shares = found.positive()
+    for i in range(3):
+        deviation = math.sqrt(float(variance[i]) + 0.49)
+        drawn = value[i] + deviation * _normal(200_000, seed=i)
+        assert float(shares[i]) == pytest.approx(float((drawn > 0).double().mean()), abs=4e-3)
+    assert math.isnan(float(shares[3]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,11 @@ from sqlalchemy import Engine, select
 
 from models_store import open_store
 from service.ledger.audit.signing import Signer
-from service.ledger.database import db
-from service.ledger.database.states import RequestStatus
+from service.ledger.database.states import BatchStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Lease, Model, Version
 from service.ledger.destruction import withdrawals
 from service.ledger.registry import margins as ledger
-from service.ledger.reports import report
-from service.settings import Settings
+from service.ledger.reports import disclosure, report, verifications
 from tests.stored import load
 from tests.workers import place
 from tests.workers.jobs.test_interrupted_training import in_a_thread, train_for_long
@@ -42,6 +39,8 @@ from workers.runtime import Runtime
 
 ONE_SPLIT = {"splits": 1, "folds": 2}
 FLIPPED = 20
+#: With these the gates that use margins tell nothing.
+BLIND = {"calibrated_excess": 0.5, "excess_tails": 1.0}
 #: With large inputs, rows with wrong labels are known by heart at the epoch that validates best.
 LARGE = {
     "parameters": {"hidden": [256, 128]},
@@ -95,17 +94,34 @@ def known_by_heart(
     return home, rows.tolist()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def with_margins(
+    known_by_heart: tuple[Path, list[int]],
+    tmp_path_factory: pytest.TempPathFactory,
+    compute: ComputeProcess,
+    faults: Path,
+) -> Path:
+    """The same service with margins of one split."""
+    home = tmp_path_factory.mktemp("by-heart-with-margins") / "state"
+    town = place.copied(known_by_heart[0], home, compute, faults)
+    town.change_policy(margins=ONE_SPLIT, auto_consolidate=False)
+    assert compute_all(town).notes["complete"]
+    town.close()
+    return home
+
+
+@pytest.fixture(params=["margins"])
 def by_heart(
-    known_by_heart: tuple[Path, list[int]], tmp_path: Path, compute: ComputeProcess, faults: Path
+    request: pytest.FixtureRequest,
+    known_by_heart: tuple[Path, list[int]],
+    tmp_path: Path,
+    compute: ComputeProcess,
+    faults: Path,
 ) -> Iterator[tuple[Place, list[int]]]:
     home, rows = known_by_heart
-    copied = tmp_path / "state"
-    shutil.copytree(home, copied)
-    settings = Settings(_env_file=None, state_dir=copied, **place.SETTINGS)
-    made = Place(
-        settings, Runtime(settings, db.engine(settings.database), compute, owner="w1"), faults
-    )
+    if request.param == "margins":
+        home = request.getfixturevalue("with_margins")
+    made = place.copied(home, tmp_path / "state", compute, faults)
     yield made, rows
     made.close()
 
@@ -124,10 +140,8 @@ def test_model_with_margins_forgets_what_it_knows_by_heart(
     by_heart: tuple[Place, list[int]],
 ) -> None:
     town, rows = by_heart
-    town.change_policy(margins=ONE_SPLIT, auto_consolidate=False)
     images, labels = town.array().rows[rows].copy(), town.array().labels[rows].copy()
     assert share_recognised(town, rows, images, labels) > 0.9
-    assert compute_all(town).notes["complete"]
     town.ask(*rows)
     town.work()
     live = town.live()
@@ -136,6 +150,59 @@ def test_model_with_margins_forgets_what_it_knows_by_heart(
     assert share_recognised(town, rows, images, labels) < 0.1
 
 
+def test_what_is_left_of_memorised_rows_is_seen_on_ten_of_them(
+    by_heart: tuple[Place, list[int]],
+) -> None:
+    town, rows = by_heart
+    town.change_policy(options={"step": "calibrated"})
+    town.ask(*rows[:10])
+    town.work()
+    assert town.live().method == "retrain"
+    [passed_over] = town.live().notes["passed_over"]
+    assert passed_over.startswith("iau: failed")
+    assert town.versions()[1].status == VersionStatus.REJECTED
+
+
+def test_what_is_left_of_memorised_rows_does_not_go_live(
+    by_heart: tuple[Place, list[int]],
+) -> None:
+    """Where no gate can tell: held while there is no other method, else retrained."""
+    town, rows = by_heart
+    town.change_policy(options={"step": "calibrated"}, fallbacks=[], gates=BLIND)
+    images, labels = town.array().rows[rows].copy(), town.array().labels[rows].copy()
+    first = town.ask(*rows[:10])
+    town.work()
+    assert town.live().number == 1
+    [held] = town.batches()
+    assert (held.status, town.versions()[-1].mark) == (BatchStatus.HELD, "memorised")
+    told = town.request(first)
+    assert told.status == RequestStatus.PROCESSING
+    assert "memorised" in str(told.status_reason)
+    with town.runtime.session() as session:
+        found = verifications.of(session, session.get_one(Version, town.versions()[-1].id))
+    assert found is not None
+    assert found.verdict == "no_power"
+    memorised = found.measured["memorised"]
+    assert memorised["by_margins"] == memorised["rows"] == 10
+    assert memorised["right"] >= 9 > 1 > memorised["expected"]
+    assert "memorised" not in disclosure.measured(found.measured, {"rows": {}})
+    # More of them: all are judged together, and the next method follows.
+    town.change_policy(fallbacks=[{"method": "retrain"}])
+    second = town.ask(*rows[10:])
+    pipeline.run_steps_due(town.runtime)
+    assert town.live().number == 1
+    for request in (first, second):
+        assert "retrain is tried next" in str(town.request(request).status_reason)
+    town.work()
+    live = town.live()
+    assert live.method == "retrain"
+    assert share_recognised(town, rows, images, labels) < 0.1
+    for request in (first, second):
+        told = town.request(request)
+        assert (told.status, told.status_reason) == (RequestStatus.COMPLETED, None)
+
+
+@pytest.mark.parametrize("by_heart", ["none"], indirect=True)
 def test_the_same_policy_without_margins_leaves_most_of_them(
     by_heart: tuple[Place, list[int]],
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -38,7 +39,6 @@ from workers.compute.process import ComputeProcess
 from workers.demo import digits
 from workers.demo.digits import Digits
 from workers.jobs import ingest, prepare, recording, train
-from workers.jobs.claiming import Claimed
 from workers.runtime import Runtime
 
 #: What a test of the wiring needs, so as not to depend on how well a method does on a tiny network.
@@ -233,8 +233,30 @@ INTEGRITY = {"finite": "integrity"}
 def test_only_accuracy_is_forgiven_and_only_to_an_exact_version(
     found: Answer, expected: tuple[bool, str | None]
 ) -> None:
-    strict = Claimed(batch_id="b", request={}, methods=[], promote_without_power=False)
-    assert recording.may_go_live(found, strict) == expected
+    strict = Policy(promote_without_power=False)
+    assert recording.may_go_live(found, strict, last=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("choice", "last", "expected"),
+    [
+        ("next_method", False, (False, "memorised")),
+        ("next_method", True, (True, "memorised")),
+        ("hold", False, (True, "memorised")),
+        ("promote", False, (True, "no_power")),
+    ],
+)
+def test_what_is_left_of_memorised_records_goes_on_as_the_policy_says(
+    choice: Any, last: bool, expected: tuple[bool, str]
+) -> None:
+    policy = Policy(on_memorised=choice)
+    found = answer("no_power", is_anchor=False)
+    assert recording.may_go_live(found, policy, last=last) == (True, "no_power")
+    found.verification["memorised"] = {"left": True}
+    assert recording.may_go_live(found, policy, last=last) == expected
+    passed = answer("passed", is_anchor=False)
+    passed.verification["memorised"] = {"left": True}
+    assert recording.may_go_live(passed, policy, last=last) == (True, None)
 
 
 # The log of a training's updates.

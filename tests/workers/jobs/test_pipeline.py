@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sqlalchemy import select
@@ -12,10 +14,12 @@ from service.ledger.batches import claims, leases
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.registry import versions
+from service.ledger.reports import verifications
 from service.ledger.requests import lifecycle
 from tests.stored import load
+from tests.workers import place
 from tests.workers.place import Place
-from workers.compute.process import Stopping
+from workers.compute.process import ComputeProcess, Stopping
 from workers.fault_points import InjectedFault
 from workers.jobs import claiming, computing, erase, pipeline, recording
 
@@ -198,6 +202,24 @@ def test_damage_without_a_way_out_ends_in_review_and_may_be_retried_after_a_repa
         lifecycle.retry(session, request, actor="key:k")
     work_through(town)
     assert_forgotten_once(town, request, rows)
+
+
+def test_scores_of_an_untrained_stand_in_are_not_kept_for_the_damaged_version(
+    town: Place, trained: Path, tmp_path: Path, compute: ComputeProcess, faults: Path
+) -> None:
+    """The same version, intact in another service of the same compute process."""
+    broken = place.copied(trained, tmp_path / "broken", compute, faults)
+    broken.damage("checkpoints", broken.live().digest)
+    broken.ask(broken.training_rows()[0])
+    broken.work()
+    assert "base_damaged" in broken.live().notes
+    broken.close()
+    town.ask(town.training_rows()[0])
+    town.work()
+    with town.runtime.session() as session:
+        found = verifications.of(session, session.get_one(Version, town.live().id))
+    assert found is not None
+    assert found.measured["sets"]["control"]["audit"]["accuracy"] > 0.8
 
 
 def test_damaged_scores_of_an_earlier_batch_are_left_out_of_the_pooling(town: Place) -> None:

@@ -53,28 +53,41 @@ class Story:
 
 @pytest.fixture
 def story(session: Session) -> Story:
+    """An exact version that lost accuracy."""
+    return _held(session, mark=holds.ACCURACY)
+
+
+@pytest.fixture
+def memorised(session: Session) -> Story:
+    """A step whose few rows the base version has memorised; the policy has no other method."""
+    return _held(session, mark=holds.MEMORISED)
+
+
+def _held(session: Session, *, mark: str) -> Story:
     data = factories.dataset(session, rows=10, revision=1)
     session.get_one(Record, (data.id, 0)).excluded_revision = 1
-    policy = Policy(max_wait_seconds=0).model_dump(mode="json")
+    policy = Policy(max_wait_seconds=0, max_records=4).model_dump(mode="json")
     model = factories.model(session, data, name="own", policy=policy)
     base = factories.version(session, model)
     asked = factories.request(session, data, rows=[0], status=RequestStatus.PROCESSING)
     held = _lease(session, model)
     batch = factories.batch(session, model, base, rows=[0], fence=held.fence)
     factories.erasure(session, asked, model, status=ErasureStatus.CLAIMED, batch_id=batch.id)
+    exact = mark == holds.ACCURACY
     version = factories.version(
         session,
         model,
         production=False,
-        origin="retrained",
+        origin="retrained" if exact else "unlearned",
         status=VersionStatus.CANDIDATE,
-        data_revision=1,
+        data_revision=1 if exact else base.data_revision,
         batch_id=batch.id,
         published_at=None,
+        **({} if exact else {"parent_id": base.id, "anchor_id": base.id}),
     )
-    until = holds.until(session, batch, Policy.model_validate(model.policy))
+    until = holds.until(session, batch, Policy.model_validate(model.policy), mark=mark)
     assert until == asked.due_at - timedelta(days=3)
-    holds.hold(session, model, batch, version, until=until, held=held)
+    holds.hold(session, model, batch, version, until=until, held=held, mark=mark)
     session.commit()
     return Story(model, base, version, batch, asked, held)
 
@@ -178,6 +191,81 @@ def test_a_held_version_that_is_withdrawn_gives_the_hold_up(session: Session, st
     assert story.batch.status == BatchStatus.FAILED
     assert batch is not None
     assert batch.base_version_id == story.base.id
+
+
+# Records that the base version has memorised.
+
+
+def _newer(session: Session, story: Story, *, rows: list[int], **columns: object) -> Erasure:
+    data = session.get_one(Dataset, story.model.dataset_id)
+    asked = factories.request(session, data, rows=rows, **columns)
+    return factories.erasure(session, asked, story.model)
+
+
+def test_step_on_memorised_records_says_what_it_waits_for(
+    session: Session, memorised: Story
+) -> None:
+    reason = str(memorised.request.status_reason)
+    assert "memorised" in reason
+    assert canonical.moment(memorised.request.due_at - timedelta(days=3)) in reason
+    shown = holds.reasons(session, memorised.model, [memorised.version])[memorised.version.id]
+    assert "memorised" in shown
+    assert "accuracy" not in shown + reason
+    assert memorised.version.mark == "memorised"
+
+
+def test_newer_request_makes_one_batch_with_memorised_records(
+    session: Session, memorised: Story
+) -> None:
+    newer = _newer(session, memorised, rows=[4, 5])
+    assert claims.due_models(session, now=NOW) == [memorised.model.id]
+    batch = claims.claim(session, memorised.model, held=memorised.held, now=NOW)
+    session.commit()
+    assert batch is not None
+    assert batch.id != memorised.batch.id
+    assert (batch.base_version_id, execution.rows(session, batch)) == (
+        memorised.base.id,
+        [0, 4, 5],
+    )
+    assert memorised.batch.status == BatchStatus.FAILED
+    assert memorised.version.status == VersionStatus.REJECTED
+    assert memorised.request.status_reason is None
+    assert (newer.status, newer.batch_id) == (ErasureStatus.CLAIMED, batch.id)
+
+
+@pytest.mark.parametrize("why", ["not due yet", "too many", "a class"])
+def test_newer_request_that_cannot_join_leaves_memorised_records_held(
+    session: Session, memorised: Story, why: str
+) -> None:
+    if why == "not due yet":
+        memorised.model.policy = {**memorised.model.policy, "max_wait_seconds": 60.0}
+    rows = [4, 5, 6, 7] if why == "too many" else [4]
+    kind = "class" if why == "a class" else "records"
+    _newer(session, memorised, rows=rows, kind=kind, label=1 if why == "a class" else None)
+    assert claims.claim(session, memorised.model, held=memorised.held, now=NOW) is None
+    assert memorised.batch.status == BatchStatus.HELD
+
+
+@pytest.mark.parametrize("how", ["approved", "due", "policy"])
+def test_memorised_records_are_done_when_decided_or_due(
+    session: Session, memorised: Story, how: str
+) -> None:
+    now = NOW
+    if how == "approved":
+        holds.approve(session, memorised.model, memorised.version, actor="key:k", now=now)
+    else:
+        if how == "policy":
+            _change_policy(session, memorised, on_accuracy_drop="promote")
+            assert claims.due_models(session, now=now) == []
+            _change_policy(session, memorised, on_memorised="promote")
+        else:
+            now = memorised.request.due_at
+        assert claims.due_models(session, now=now) == [memorised.model.id]
+        assert claims.claim(session, memorised.model, held=memorised.held, now=now) is None
+    session.commit()
+    assert memorised.model.production_id == memorised.version.id
+    assert memorised.batch.status == BatchStatus.COMPLETED
+    assert memorised.version.mark == "memorised"
 
 
 # Holds whose reason goes while they last.
@@ -298,7 +386,7 @@ def aside(session: Session, story: Story) -> Version:
         origin="trained",
         data_revision=1,
         training_run_id=run.id,
-        mark=holds.MARK,
+        mark=holds.ACCURACY,
     )
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from models_store import open_store
 from service import wake
-from service.api import access, auth, limits, openapi, problems, readiness
+from service.api import access, auth, limits, metrics, openapi, problems, readiness
 from service.api.recorder import Recorder
 from service.api.routes import (
     aliases,
@@ -31,6 +31,7 @@ from service.api.routes import (
     versions,
     withdrawals,
 )
+from service.api.routes import metrics as metrics_route
 from service.ledger.audit import signing
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
@@ -54,6 +55,7 @@ SECURED = (
     withdrawals.router,
     methods.router,
     audit.router,
+    metrics_route.router,
 )
 
 
@@ -73,6 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _furnish(app, settings)
     app.add_middleware(
         access.Access,
+        answered=app.state.http_requests.answered,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
     )
@@ -90,6 +93,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     sessions = db.session_factory(engine)
     digester = Digester.from_settings(settings)
     app.state.settings = settings
+    app.state.http_requests = metrics.Requests()
     app.state.engine = engine
     app.state.store = open_store(
         settings.store_location,

@@ -36,10 +36,22 @@ class BrokenResponseError(RuntimeError):
 
 
 class Access:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application.
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_upload_bytes: int) -> None:
+    ``answered`` receives the method, the path's template, the status and the seconds of each
+    answer.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        max_upload_bytes: int,
+        answered: Callable[[str, str, int, float], None] = lambda *_: None,
+    ) -> None:
         self._app = app
+        self._answered = answered
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
 
@@ -65,8 +77,10 @@ class Access:
         except Exception as error:  # last resort for any unexpected error
             await _respond(problems.unexpected(error), scope, receive, answer)
         finally:
-            took = (time.perf_counter() - started) * 1000
-            log.info("%s %s %d %.1fms", scope["method"], _template(scope), answer.status, took)
+            took = time.perf_counter() - started
+            method, path = scope["method"], _template(scope)
+            log.info("%s %s %d %.1fms", method, path, answer.status, took * 1000)
+            self._answered(method, path, answer.status, took)
 
     def _limit(self, scope: Scope) -> int:
         # JSON routes refuse every other type before reading; bodies of other types are uploads.

@@ -27,6 +27,7 @@ TAGS = (
     ("versions", "immutable weights, their lineage and the alias production"),
     ("withdrawals", "versions, models and datasets taken out of service for good, then destroyed"),
     ("methods", "what the installed workers can do"),
+    ("operations", "numbers for a monitoring system"),
     ("health", "for supervisors and load balancers"),
 )
 

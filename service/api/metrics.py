@@ -1,0 +1,93 @@
+"""Numbers for a monitoring system, in the text format of OpenMetrics and Prometheus.
+
+The ledger's numbers are read at each scrape, so that every API process shows the same. HTTP
+requests are counted by each process for itself. No label names a client, a request, a record or a
+subject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from service.ledger.reports.operations import Operations
+
+PREFIX = "unlearn"
+
+
+class Requests:
+    """HTTP requests of this process, by method, path template and status."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._answered = Counter(
+            f"{PREFIX}_http_requests",
+            "HTTP requests answered by this process",
+            ("method", "path", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            f"{PREFIX}_http_request_seconds",
+            "time to answer an HTTP request, seconds",
+            ("method", "path"),
+            registry=self.registry,
+        )
+
+    def answered(self, method: str, path: str, status: int, seconds: float) -> None:
+        """Count one answer; ``path`` is the template, so the number of series is bounded."""
+        known = method if method in _METHODS else "other"
+        self._answered.labels(known, path, str(status)).inc()
+        self._seconds.labels(known, path).observe(seconds)
+
+
+#: A client may send any word as the method, and each would be a series of its own.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Ledger(Collector):
+    """The numbers of one look at the ledger."""
+
+    def __init__(self, seen: Operations) -> None:
+        self._seen = seen
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield a family for each kind of number."""
+        seen = self._seen
+        yield _states("deletion_requests", "deletion requests in each state", seen.requests)
+        yield _family(
+            "deletion_requests_due",
+            "open deletion requests due within so many days; 0: overdue",
+            "days",
+            {str(days): count for days, count in seen.due_within.items()},
+        )
+        yield _states(
+            "deletion_request_oldest_seconds",
+            "age of the oldest deletion request in each open state",
+            seen.oldest_seconds,
+        )
+        yield _states("erasures", "one request's share of the work on a model", seen.erasures)
+        yield _states("batches", "batches in each state", seen.batches)
+        yield _states("training_runs", "training runs in each state", seen.runs)
+        yield _states("versions", "model versions in each state", seen.versions)
+        yield _family("verifications", "verifications by verdict", "verdict", seen.verdicts)
+        yield _single("leases_held", "leases that a worker holds", seen.leases)
+        yield _single("workers_alive", "workers with a recent heartbeat", seen.workers)
+        yield _family("stored_bytes", "bytes of checkpoints and internal state", "kind", seen.bytes)
+
+
+def _states(name: str, words: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    return _family(name, words, "state", values)
+
+
+def _family(name: str, words: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", words, labels=(label,))
+    for key, value in sorted(values.items()):
+        family.add_metric((key,), value)
+    return family
+
+
+def _single(name: str, words: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", words, value=value)

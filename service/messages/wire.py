@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from service.messages.catalogue import CATALOGUE
+from service.messages.certify import CERTIFY
 from service.messages.describe import DESCRIBE
 from service.messages.failures import Failure
 from service.messages.margins import MARGINS
@@ -27,6 +28,7 @@ from service.messages.unlearn import UNLEARN
 
 _ALL: list[Operation[Any, Any, Any]] = [
     CATALOGUE,
+    CERTIFY,
     DESCRIBE,
     MARGINS,
     MEASURE,

@@ -40,19 +40,26 @@ class HeadClassifier(Classifier):
         Return the statistics of ``train``: they contain its rows and are never served.
         """
         head = self.network
-        start = statistics.empty(
-            features=head.width,
-            classes=head.classes,
-            storage_rows=len(train.y),
-            bits=head.bits,
-        )
-        found = self._moved(start, train, statistics.added, progress)
+        found = self.sums(train, progress)
         q, y = self._features(validation)
         penalty = head.given_penalty or ridge.chosen_penalty(found, q, y)
         weights = ridge.solve(found, penalty)
         head.set(weights, found.class_counts, penalty=penalty)
         head.temperature.fill_(ridge.chosen_temperature(q @ weights, y))
         return found
+
+    def sums(
+        self, train: Examples, progress: Callable[[float], None] = lambda _fraction: None
+    ) -> Statistics:
+        """Return the statistics of these rows; errors as in ``statistics.added``."""
+        head = self.network
+        start = statistics.empty(
+            features=head.width,
+            classes=head.classes,
+            storage_rows=len(train.y),
+            bits=head.bits,
+        )
+        return self._moved(start, train, statistics.added, progress)
 
     def refitted(self, found: Statistics) -> HeadClassifier:
         """Return a copy with the weights of these statistics, and λ and temperature as they are."""

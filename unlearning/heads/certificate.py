@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -47,8 +47,8 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """Return the certificate as JSON."""
-        made = asdict(self)
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in made.items()}
+        # Not ``asdict``, which copies every count: half of the time of a deletion of one row.
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in vars(self).items()}
 
 
 def of(

@@ -276,6 +276,27 @@ def check_ledger(
     raise typer.Exit(0 if checked.sound and (repair or not (broken or rows)) else 1)
 
 
+@audit_app.command("certificates")
+def check_certificates() -> None:
+    """Fit every live head again to its retained rows, and compare sums and weights bit for bit.
+
+    Of the models that are fitted in closed form. Exit 1 if one does not agree.
+
+    Example: unlearn audit certificates
+    """
+    from workers.jobs import certify
+    from workers.runtime import Runtime
+
+    settings = Settings()
+    runtime = Runtime.make(settings, engine=_bulk_engine(settings))
+    try:
+        found = certify.run(runtime)
+    finally:
+        runtime.compute.kill()
+    out.print_json(json.dumps({"heads": found}))
+    raise typer.Exit(1 if any(one["faults"] for one in found) else 0)
+
+
 @restore_app.command("export")
 def export_tombstones(
     file: Annotated[Path, typer.Argument(help="Where the list goes; an older one is replaced.")],

@@ -137,7 +137,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
                 reference_share=_reference_share(request),
                 anchor_audit=at_anchor.get("audit"),
                 changed=checkpoint.digest != request.base.digest,
-                # An exact method has read neither the base nor an excluded row.
+                # The weights of an exact method depend on no excluded row.
                 lineage_clean=method.exact or request.lineage_clean,
                 criteria=criteria,
                 kind=request.kind,

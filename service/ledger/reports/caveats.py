@@ -20,9 +20,9 @@ ALWAYS = (
 
 OF_GUARANTEE: dict[Guarantee, tuple[str, ...]] = {
     "exact": (
-        "The version was trained from the start on the rows not excluded by then. Its weights "
-        "cannot depend on the rows counted as never trained on, but near-duplicates of them among "
-        "the retained rows may still be learned; of any other row it shows nothing.",
+        "The version's weights are those of a training from the start on the rows not excluded by "
+        "then. They cannot depend on the rows counted as never trained on, but near-duplicates of "
+        "them among the retained rows may still be learned; of any other row it shows nothing.",
         "Choices made before, such as architecture and hyperparameters, may have been guided by "
         "records forgotten since and were kept.",
     ),
@@ -72,6 +72,12 @@ OF_VERDICT: dict[str, str] = {
 #: Marks of a version that replace its verdict in the report.
 OF_MARK = frozenset({"accuracy_drop", "memorised", "unconfirmed_rows"})
 
+CERTIFIED = (
+    "The certificate shows that the weights are those of a fit on the retained rows with the same "
+    "penalty and temperature, which were chosen while the records were there. If an encoder that "
+    "was trained on the records made their features, it is as it was."
+)
+
 CARRIES = (
     "The version itself still carries records that were forgotten since. It is retired: the "
     "report is its history, and no evidence that anything was removed from it."
@@ -97,12 +103,14 @@ def sentences(
     remaining: bool,
     imported: bool,
     not_found: int,
+    certified: bool = False,
 ) -> list[str]:
     """Return the limitations that the report must state; ``not_found`` counts ids."""
     return [
         *([CARRIES] if carries else []),
         *([NOT_FOUND.format(count=not_found)] if not_found else []),
         *OF_GUARANTEE[guarantee],
+        *([CERTIFIED] if certified else []),
         *([IMPORTED] if imported else []),
         OF_VERDICT.get(verdict or "none", OF_VERDICT["none"]),
         *([INTERNAL_STATE] if remaining else []),

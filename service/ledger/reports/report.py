@@ -103,6 +103,8 @@ def report(
                 remaining=bool(remaining),
                 imported=loaded.chain[-1].origin == "imported",
                 not_found=sum(request.not_found for request in loaded.requests),
+                certified=verification is not None
+                and verification.measured.get("certificate") is not None,
             ),
             "chain": _chain(session, loaded, signer, now),
         }

@@ -26,6 +26,7 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
     "keys list": [],
     "keys revoke": ["key_1"],
     "audit check": [],
+    "audit certificates": [],
     "restore export": ["tombstones.json"],
     "restore check": ["tombstones.json"],
     "suppressions readmit": [],

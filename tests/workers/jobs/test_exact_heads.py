@@ -28,7 +28,7 @@ from tests.workers.place import Place
 from unlearning.heads import statistics
 from workers.compute.process import ComputeProcess
 from workers.demo import digits as demo_digits
-from workers.jobs import erase, purge, train
+from workers.jobs import certify, erase, purge, train
 from workers.runtime import Runtime
 
 HEAD = {"architecture": "ridge", "parameters": {}, "transform": {"scale": 1 / 16}, "recipe": {}}
@@ -156,6 +156,7 @@ def test_report_shows_the_certificate_without_the_classes_of_the_rows(town: Plac
     assert sum(stored["class_counts_deleted"]) == 2
     assert not any("class" in name for name in said)
     assert shown["done"]["guarantee"] == "exact"
+    assert any("encoder" in sentence for sentence in shown["does_not_prove"])
     assert shown["done"]["notes"]["statistics"]["digest"] == said["digest_after"]
 
 
@@ -196,6 +197,32 @@ def test_model_is_fitted_anew_where_its_sums_cannot_be_used(town: Place, fault: 
     town.ask(*town.training_rows()[5:9])
     town.work()
     assert town.live().method == "downdate"
+
+
+def test_retained_rows_show_whether_sums_and_weights_are_theirs(town: Place) -> None:
+    town.ask(*town.training_rows()[:4])
+    town.work()
+    [sound] = certify.run(town.runtime)
+    assert sound == {
+        "model": "m",
+        "version": 2,
+        "rows": len(town.training_rows()) - 4,
+        "faults": [],
+    }
+    digest = kept(town)[2].digest
+    blobs = town.runtime.store.blobs
+    arrays = tensors.load(blobs, digest, kind="statistics")
+    # A row that is neither held nor forgotten: the sums of one grid step less in one feature.
+    arrays["gram"][3, 3] -= 2.0**-32
+    other = tensors.save(blobs, arrays, {}, kind="statistics")
+    with town.runtime.session() as session:
+        session.get_one(Artifact, kept(town)[2].id).digest = other.digest
+    [wrong] = certify.run(town.runtime)
+    assert wrong["faults"] == ["the statistics are not the sums of the retained rows"]
+    town.damage("statistics", other.digest)
+    [damaged] = certify.run(town.runtime)
+    assert len(damaged["faults"]) == 1
+    assert "cannot be used" in damaged["faults"][0]
 
 
 def test_class_that_is_forgotten_has_no_probability_left(town: Place) -> None:

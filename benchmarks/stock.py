@@ -19,7 +19,7 @@ from service.ledger.database import db, schema
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Record, Version
 from service.ledger.obligations import erasures
-from service.ledger.registry import models, versions
+from service.ledger.registry import internal_state, models, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.requests import lifecycle, suppressions
 from service.ledger.selection.matching import Ask
@@ -302,7 +302,7 @@ def _unlearn(town: Ledger, session: Session, held: leases.Held, kept: list[dict[
             batch_id=batch.id,
             method="iau",
         )
-        versions.attach(session, made, kept, now=db.now())
+        internal_state.attach(session, made, kept, now=db.now())
         execution.complete(session, batch, made, held=held, now=db.now())
         _promote(session, model, made)
         base = made

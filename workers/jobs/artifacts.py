@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.ledger.database.tables import Version
-from service.ledger.registry import versions
+from service.ledger.registry import internal_state
 from service.messages.parts import Made
 
 
@@ -16,9 +16,11 @@ def attach(session: Session, version: Version, artifacts: list[Made], *, now: da
     """Register stored internal state; an anchor's cache belongs to the anchor."""
     of_anchor = [_artifact(made) for made in artifacts if made.of_anchor]
     if of_anchor:
-        versions.attach(session, session.get_one(Version, version.anchor_id), of_anchor, now=now)
+        internal_state.attach(
+            session, session.get_one(Version, version.anchor_id), of_anchor, now=now
+        )
     of_version = [_artifact(made) for made in artifacts if not made.of_anchor]
-    versions.attach(session, version, of_version, now=now)
+    internal_state.attach(session, version, of_version, now=now)
 
 
 def _artifact(made: Made) -> dict[str, Any]:

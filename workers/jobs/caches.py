@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.ledger.batches import leases
 from service.ledger.database.tables import Batch, Version
-from service.ledger.registry import versions
+from service.ledger.registry import internal_state
 from workers.jobs import purge
 from workers.runtime import Runtime
 
@@ -15,6 +15,6 @@ def destroy_damaged(runtime: Runtime, held: leases.Held, batch_id: str) -> None:
         base = session.get_one(Version, session.get_one(Batch, batch_id).base_version_id)
         anchor_id = base.anchor_id
         assert anchor_id is not None
-        cache = versions.artifact(session, anchor_id, "caches")
+        cache = internal_state.newest(session, anchor_id, "caches")
     if cache is not None:
         purge.destroy_artifacts(runtime, anchor_id, [cache.id], held)

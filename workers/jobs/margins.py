@@ -22,7 +22,7 @@ from service.ledger.batches import claims, leases
 from service.ledger.database import db, locks
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Version
-from service.ledger.registry import margins, versions
+from service.ledger.registry import internal_state, margins
 from service.ledger.registry.policy import Policy
 from service.ledger.training import runs
 from service.messages.margins import MARGINS, Request
@@ -266,7 +266,7 @@ def _destroy(runtime: Runtime, anchor_id: int, artifact_ids: Sequence[int]) -> b
 
 def _attach(runtime: Runtime, session: Session, anchor: Version, made: Made) -> None:
     said = {"kind": made.kind, "digest": made.digest, "size_bytes": made.size_bytes}
-    versions.attach(session, anchor, [said | {"notes": made.notes}], now=runtime.now())
+    internal_state.attach(session, anchor, [said | {"notes": made.notes}], now=runtime.now())
 
 
 def _locked(session: Session, anchor_id: int) -> Version:

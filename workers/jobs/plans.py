@@ -25,7 +25,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import erasures
-from service.ledger.registry import datasets, lineage, margins, methods, versions
+from service.ledger.registry import datasets, internal_state, lineage, margins, methods, versions
 from service.ledger.registry.policy import MethodChoice, Policy
 from service.ledger.selection import exclusions, naming
 from service.messages import parts, unlearn
@@ -142,7 +142,7 @@ def _gates(policy: Policy) -> dict[str, Any]:
 def anchor(session: Session, version: Version) -> unlearn.Anchor:
     """Return the anchor of a version's chain, with the digests of its internal state."""
     start = session.get_one(Version, version.anchor_id)
-    kept = versions.artifacts(session, {start.id, version.id})
+    kept = internal_state.newest_by_kind(session, {start.id, version.id})
     log = kept.get((start.id, "logs"))
     targets = kept.get((start.id, margins.KIND))
     return unlearn.Anchor(

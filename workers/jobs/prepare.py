@@ -10,7 +10,7 @@ from service.ledger.batches import leases
 from service.ledger.database import db
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Version
-from service.ledger.registry import methods, models, versions
+from service.ledger.registry import internal_state, methods, models
 from service.messages import describe
 from service.messages import prepare as messages
 from service.messages.failures import MACHINE_FAULTS
@@ -127,7 +127,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         version = session.get_one(Version, anchor_id)
         model = session.get_one(Model, version.model_id)
         dataset = session.get_one(Dataset, model.dataset_id)
-        if versions.artifact(session, anchor_id, "caches") is not None:
+        if internal_state.newest(session, anchor_id, "caches") is not None:
             return False
         request = messages.Request(
             data=plans.view(
@@ -160,7 +160,7 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
         version = session.get_one(Version, anchor_id, with_for_update={"key_share": True})
         if version.status == VersionStatus.PURGED:
             return False  # the file was not registered, so the sweep removes it
-        if versions.artifact(session, anchor_id, "caches") is None:
+        if internal_state.newest(session, anchor_id, "caches") is None:
             artifacts.attach(session, version, answer.artifacts, now=runtime.now())
             version.timings = version.timings | answer.timings
     return True

@@ -15,7 +15,7 @@ from service.ledger.batches import claims, holds
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest, Erasure, Model, Version
 from service.ledger.obligations import erasures, shares
-from service.ledger.registry import choices, methods, models, standing, versions
+from service.ledger.registry import choices, internal_state, methods, models, standing
 from service.ledger.registry.policy import MethodChoice, Policy
 
 
@@ -156,7 +156,7 @@ def _require_log(session: Session, model: Model, method: str) -> None:
     if found is None or not found.requires("update_log"):
         return
     live = session.get_one(Version, model.production_id)
-    if versions.artifact(session, live.anchor_id or live.id, "logs") is None:
+    if internal_state.newest(session, live.anchor_id or live.id, "logs") is None:
         raise Unprocessable(
             f"the method {method} needs a log of the training, and none is stored for the live "
             "version; set keep_update_log in the policy and start a training run, or choose "

@@ -29,7 +29,6 @@ from service.ledger.database import db, locks, taken
 from service.ledger.database.states import ErasureStatus, VersionStatus
 from service.ledger.database.tables import (
     AliasMove,
-    Artifact,
     Erasure,
     Import,
     Model,
@@ -246,7 +245,7 @@ def promote(
     share of every open request.
     """
     lock(session, model)
-    if not _made_here(session, version):
+    if not made_here(session, version):
         session.refresh(version)
     standing.require_version(model, version)
     refuse_unmeasured(session, model, version)
@@ -386,68 +385,11 @@ def reject(session: Session, model: Model, version: Version, *, verdict: str, ac
     )
 
 
-def attach(
-    session: Session, version: Version, made: Sequence[dict[str, Any]], *, now: datetime
-) -> None:
-    """Register internal state of a version; the same content twice is one artifact.
-
-    Each of ``made`` has ``kind``, ``digest``, ``size_bytes`` and perhaps ``notes``.
-    """
-    known = set() if _made_here(session, version) else _attached(session, version, made)
-    session.add_all(
-        Artifact(
-            version_id=version.id,
-            kind=one["kind"],
-            digest=one["digest"],
-            size_bytes=one["size_bytes"],
-            notes=one.get("notes") or {},
-            created_at=now,
-        )
-        for one in made
-        if (one["kind"], one["digest"]) not in known
-    )
-    session.flush()
-
-
-def _attached(
-    session: Session, version: Version, made: Sequence[dict[str, Any]]
-) -> set[tuple[str, str]]:
-    rows = session.execute(
-        select(Artifact.kind, Artifact.digest).where(
-            Artifact.version_id == version.id,
-            Artifact.digest.in_([one["digest"] for one in made]),
-            Artifact.destroyed_at.is_(None),
-        )
-    )
-    return {(kind, digest) for kind, digest in rows}
-
-
-def artifacts(session: Session, version_ids: Collection[int]) -> dict[tuple[int, str], Artifact]:
-    """Return the newest existing artifact per version and kind."""
-    wanted = select(Artifact).where(
-        Artifact.version_id.in_(version_ids), Artifact.destroyed_at.is_(None)
-    )
-    found = session.scalars(wanted.order_by(Artifact.id))
-    return {(one.version_id, one.kind): one for one in found}
-
-
-def artifact(
-    session: Session, version_id: int, kind: str, *, digest: str | None = None
-) -> Artifact | None:
-    """Return the newest existing artifact of a kind."""
-    wanted = select(Artifact).where(
-        Artifact.version_id == version_id, Artifact.kind == kind, Artifact.destroyed_at.is_(None)
-    )
-    if digest is not None:
-        wanted = wanted.where(Artifact.digest == digest)
-    return session.scalar(wanted.order_by(Artifact.id.desc()).limit(1))
-
-
 def _latest_number(session: Session, model_id: int) -> int:
     return session.scalar(select(func.max(Version.number)).where(Version.model_id == model_id)) or 0
 
 
-def _made_here(session: Session, version: Version) -> bool:
+def made_here(session: Session, version: Version) -> bool:
     """Return whether this transaction registered the version, so that no other one has seen it."""
     return taken.find(session, _made_key(version)) is not None
 

@@ -13,7 +13,7 @@ from service.ledger.audit import chain
 from service.ledger.batches import claims, leases
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
-from service.ledger.registry import versions
+from service.ledger.registry import internal_state, versions
 from service.ledger.reports import verifications
 from service.ledger.requests import lifecycle
 from tests.stored import load
@@ -144,7 +144,7 @@ def first_deletion(town: Place) -> list[int]:
 
 def test_damaged_cache_of_a_fresh_anchor_is_made_again(town: Place) -> None:
     with town.runtime.session() as session:
-        cache = versions.artifact(session, town.live().id, "caches")
+        cache = internal_state.newest(session, town.live().id, "caches")
     assert cache is not None
     town.runtime.compute.kill()  # it remembers what it has read before
     town.damage("caches", cache.digest)
@@ -161,7 +161,7 @@ def test_damaged_state_of_a_chain_is_answered_with_a_retrain(town: Place, kind: 
     live = town.live()
     with town.runtime.session() as session:
         owner = live.anchor_id if kind == "caches" else live.id
-        artifact = versions.artifact(session, owner, kind)
+        artifact = internal_state.newest(session, owner, kind)
     assert artifact is not None
     town.runtime.compute.kill()
     town.damage(kind, artifact.digest)
@@ -225,7 +225,7 @@ def test_scores_of_an_untrained_stand_in_are_not_kept_for_the_damaged_version(
 def test_damaged_scores_of_an_earlier_batch_are_left_out_of_the_pooling(town: Place) -> None:
     first_deletion(town)
     with town.runtime.session() as session:
-        scores = versions.artifact(session, town.live().id, "scores")
+        scores = internal_state.newest(session, town.live().id, "scores")
     assert scores is not None
     town.damage("scores", scores.digest)
     request = town.ask(*town.training_rows()[3:6])
@@ -401,7 +401,7 @@ def test_withdrawn_versions_are_named_in_the_alias_history_only(town: Place) -> 
 def test_chain_begun_without_a_prepared_anchor_takes_no_other_weights_for_one(town: Place) -> None:
     with town.runtime.session() as session:
         live = town.live()
-        cache = versions.artifact(session, live.id, "caches")
+        cache = internal_state.newest(session, live.id, "caches")
         assert cache is not None
         cache.destroyed_at = town.runtime.now()
         model = session.get_one(Model, live.model_id)

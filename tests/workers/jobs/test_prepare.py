@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from service.ledger.registry import versions
+from service.ledger.registry import internal_state
 from tests.workers.place import Place
 from workers.jobs import prepare
 
 
 def forget_cache(town: Place) -> None:
     with town.runtime.session() as session:
-        cache = versions.artifact(session, town.live().id, "caches")
+        cache = internal_state.newest(session, town.live().id, "caches")
         assert cache is not None
         cache.destroyed_at = town.runtime.now()
 

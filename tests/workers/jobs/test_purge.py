@@ -16,7 +16,7 @@ from service.ledger.batches import pools
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Lease, Model, Version
 from service.ledger.destruction import purges
-from service.ledger.registry import versions
+from service.ledger.registry import internal_state
 from service.ledger.reports import report
 from tests.stored import load, save
 from tests.workers.place import Place
@@ -44,7 +44,7 @@ def test_retired_version_is_destroyed_and_its_anchor_kept_while_the_chain_lives(
 ) -> None:
     anchor, middle, live = delete_twice(town)
     with town.runtime.session() as session:
-        state = versions.artifact(session, middle.id, "states")
+        state = internal_state.newest(session, middle.id, "states")
     assert state is not None
     store = town.settings.store
     assert purge.run_due(town.runtime)

@@ -16,7 +16,7 @@ from service.ledger.audit.signing import Signer
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Model, Version
-from service.ledger.registry import versions
+from service.ledger.registry import internal_state, versions
 from service.ledger.reports import report
 from service.ledger.training import runs
 from tests.stored import save
@@ -77,7 +77,7 @@ def add_reference(town: Place, number: int) -> str:
             "size_bytes": saved.size_bytes,
             "notes": {"index": 0, "count": 1},
         }
-        versions.attach(session, version, [made], now=town.runtime.now())
+        internal_state.attach(session, version, [made], now=town.runtime.now())
     return saved.digest
 
 

@@ -13,7 +13,7 @@ from service.ledger.audit import canonical
 from service.ledger.audit.signing import Signer
 from service.ledger.database.states import BatchStatus, RequestStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Model, Version
-from service.ledger.registry import datasets, models, versions
+from service.ledger.registry import datasets, internal_state, models
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import report
 from service.ledger.requests import intake
@@ -183,7 +183,7 @@ def test_deletion_that_comes_before_its_anchor_is_prepared_waits_for_the_prepara
     first, second = town.versions()
     assert (second.method, second.notes["strength_from"]) == ("iau", "search")
     with town.runtime.session() as session:
-        assert versions.artifact(session, first.id, "caches") is not None
+        assert internal_state.newest(session, first.id, "caches") is not None
     # By the preparation and not by the batch on its way.
     assert "prepare" in first.timings
 
@@ -192,7 +192,7 @@ def test_anchor_whose_cache_is_damaged_is_prepared_again_in_the_trainings_lane(
     town: Place,
 ) -> None:
     with town.runtime.session() as session:
-        damaged = versions.artifact(session, live(town, "m").id, "caches")
+        damaged = internal_state.newest(session, live(town, "m").id, "caches")
     assert damaged is not None
     town.runtime.compute.kill()  # it remembers what it has read before
     town.damage("caches", damaged.digest)
@@ -231,7 +231,7 @@ def test_damaged_cache_does_not_keep_a_step_that_needs_none_waiting(town: Place)
     """A step that does not start from the anchor stays a step."""
     town.change_policy(method="ssd", fallbacks=[])
     with town.runtime.session() as session:
-        damaged = versions.artifact(session, live(town, "m").id, "caches")
+        damaged = internal_state.newest(session, live(town, "m").id, "caches")
     assert damaged is not None
     town.runtime.compute.kill()
     town.damage("caches", damaged.digest)

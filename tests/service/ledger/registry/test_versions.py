@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.ledger.database import db
 from service.ledger.database.states import ErasureStatus, IllegalMove, RequestStatus, VersionStatus
 from service.ledger.database.tables import AliasMove, Artifact, Dataset, Model, Record, Version
-from service.ledger.registry import imports, lineage, versions
+from service.ledger.registry import imports, internal_state, lineage, versions
 from service.ledger.selection import record_lists
 from tests import factories
 from tests.factories import NOW
@@ -311,12 +311,12 @@ def test_same_artifact_twice_is_one(session: Session, model: Model) -> None:
     version = factories.version(session, model)
     cache = {"kind": "caches", "digest": "c" * 64, "size_bytes": 1}
     for _ in range(2):
-        versions.attach(session, version, [cache], now=NOW)
+        internal_state.attach(session, version, [cache], now=NOW)
     made = session.query(Artifact).one()
-    assert versions.artifact(session, version.id, "caches") == made
+    assert internal_state.newest(session, version.id, "caches") == made
     made.destroyed_at = NOW
     session.flush()
-    assert versions.artifact(session, version.id, "caches") is None
+    assert internal_state.newest(session, version.id, "caches") is None
 
 
 def test_a_version_of_a_list_contains_its_rows_and_no_others(session: Session) -> None:

@@ -21,9 +21,9 @@ from service.ledger.database import db, schema
 from service.ledger.database.states import VersionStatus
 from service.ledger.reports import report
 from service.settings import Settings
-from tests import stories
+from tests import histories
 from tests.factories import DIGESTER, NOW
-from tests.stories import SIGNER
+from tests.histories import SIGNER
 
 STRANGER = signing.Signer.from_seed(bytes(range(50, 82)))
 
@@ -46,13 +46,13 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     engine = db.engine(f"sqlite:///{tmp_path_factory.mktemp('report')}/ledger.db")
     schema.upgrade(engine)
     with db.session_factory(engine)() as session:
-        told = stories.forgotten(session)
-        told.anchor.status = VersionStatus.PURGED
-        subject = f"version:{told.model.name}/1"
+        history = histories.forgotten(session)
+        history.anchor.status = VersionStatus.PURGED
+        subject = f"version:{history.model.name}/1"
         receipt = SIGNER.sign({"type": "purge-receipt", "version": subject, "destroyed": []})
-        stories.say(session, "version:purged", subject, {"receipt": receipt})
+        histories.say(session, "version:purged", subject, {"receipt": receipt})
         session.commit()
-        made = report.report(session, told.version, digester=DIGESTER, signer=SIGNER, now=NOW)
+        made = report.report(session, history.version, digester=DIGESTER, signer=SIGNER, now=NOW)
     engine.dispose()
     return made
 

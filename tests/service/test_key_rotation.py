@@ -20,7 +20,7 @@ from service.ledger.database.tables import Model, Record, Version
 from service.ledger.registry import keys, versions
 from service.ledger.selection.digests import Digester
 from service.settings import Settings
-from tests import factories, stories
+from tests import factories, histories
 from tests.service.api import callers
 
 OLD_SUBJECT_KEY, SUBJECT_KEY, THIRD_SUBJECT_KEY = (f"{one}-subject-key-" * 3 for one in "123")
@@ -37,9 +37,9 @@ def ledger(sqlite_database: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
         named = partial(getattr(factories, what), name=name)
         monkeypatch.setattr(factories, what, named)
     with db.session_factory(sqlite_database)() as session:
-        told = stories.forgotten(session)
+        history = histories.forgotten(session)
         for row in (5, 6):
-            session.get_one(Record, (told.data.id, row)).subject_digest = Digester(
+            session.get_one(Record, (history.data.id, row)).subject_digest = Digester(
                 (OLD_SUBJECT_KEY.encode(),)
             ).subject("eve@example.org")
         session.commit()
@@ -119,7 +119,7 @@ def test_receipt_signed_before_a_rotation_verifies_in_a_report_after_it(
         subject = versions.subject(model, anchor)
         old = signing.Signer.from_seed(base64.b64decode(seed(1)))
         receipt = old.sign({"type": "purge-receipt", "version": subject, "destroyed": []})
-        stories.say(session, "version:purged", subject, {"receipt": receipt})
+        histories.say(session, "version:purged", subject, {"receipt": receipt})
         session.commit()
     retired = base64.b64encode(old.public_key).decode()
     with service(ledger, tmp_path, signing_key=seed(50), retired=retired) as app:

@@ -98,30 +98,30 @@ def destroy_artifacts(
 ) -> None:
     """Destroy internal state of a version, which keeps its weights."""
     with runtime.session() as session:
-        doomed = purges.files_of(session, artifact_ids)
+        files = purges.files_of(session, artifact_ids)
     record = partial(purges.record_state, artifact_ids=artifact_ids)
-    _destroy(runtime, version_id, doomed, held, record, weights_kept=True)
+    _destroy(runtime, version_id, files, held, record, weights_kept=True)
 
 
 def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     with runtime.session() as session:
         if version_id not in purges.due(session, now=runtime.now()):
             return False  # another worker did it before this one got the lease
-        doomed = purges.doomed(session, session.get_one(Version, version_id))
-    _destroy(runtime, version_id, doomed, held, purges.record)
+        files = purges.files_of_version(session, session.get_one(Version, version_id))
+    _destroy(runtime, version_id, files, held, purges.record)
     return True
 
 
 def _destroy(
     runtime: Runtime,
     version_id: int,
-    doomed: Sequence[tuple[purges.Kind, str]],
+    files: Sequence[tuple[purges.Kind, str]],
     held: leases.Held,
     record: Callable[..., None],
     **said: bool,
 ) -> None:
     """Destroy files, then update the ledger: a crash in between is repeated without harm."""
-    for kind, digest in doomed:
+    for kind, digest in files:
         runtime.store.blobs.delete(kind, digest)
     reach("purge.destroyed")
     with runtime.session() as session:
@@ -132,7 +132,7 @@ def _destroy(
             session,
             model,
             version,
-            receipt=_receipt(runtime, session, model, version, doomed, **said),
+            receipt=_receipt(runtime, session, model, version, files, **said),
             actor=runtime.actor,
             now=runtime.now(),
         )
@@ -162,7 +162,7 @@ def _receipt(
     session: Session,
     model: Model,
     version: Version,
-    doomed: Sequence[tuple[purges.Kind, str]],
+    files: Sequence[tuple[purges.Kind, str]],
     **said: bool,
 ) -> dict[str, Any]:
     """Return a signed receipt of what was destroyed."""
@@ -172,7 +172,7 @@ def _receipt(
         {
             "version": versions.subject(model, version),
             "dataset": dataset.name,
-            "destroyed": [{"kind": kind, "digest": digest} for kind, digest in doomed],
+            "destroyed": [{"kind": kind, "digest": digest} for kind, digest in files],
             "retired_at": version.retired_at,
             "withdrawn_at": version.withdrawn_at,
             **said,

@@ -102,7 +102,7 @@ def _given_up(*, now: datetime, until: datetime) -> ColumnElement[bool]:
     return and_(either, or_(withdrawn, rejected))
 
 
-def doomed(session: Session, version: Version) -> list[tuple[Kind, str]]:
+def files_of_version(session: Session, version: Version) -> list[tuple[Kind, str]]:
     """Return (kind, digest) of the files that belong to this version alone."""
     files: list[tuple[Kind, str]] = []
     shared = session.scalar(

@@ -80,10 +80,10 @@ def test_published_versions_lose_their_sums_with_the_anchor_once_another_chain_l
     anchor = retired(session, model)
     step = factories.version(session, model, parent=anchor)
     state = factories.artifact(session, step, kind="states")
-    assert ("states", state.digest) not in purges.doomed(session, anchor)
+    assert ("states", state.digest) not in purges.files_of_version(session, anchor)
     factories.version(session, model)
-    assert ("states", state.digest) in purges.doomed(session, anchor)
-    assert ("checkpoints", step.digest) not in purges.doomed(session, anchor)
+    assert ("states", state.digest) in purges.files_of_version(session, anchor)
+    assert ("checkpoints", step.digest) not in purges.files_of_version(session, anchor)
 
 
 def test_anchor_is_kept_while_its_chain_lives(session: Session, model: Model) -> None:
@@ -112,10 +112,10 @@ def test_weights_that_another_version_shares_are_not_destroyed(
 ) -> None:
     old = retired(session, model)
     live = factories.version(session, model, digest=old.digest)
-    assert purges.doomed(session, old) == []
+    assert purges.files_of_version(session, old) == []
     live.status = VersionStatus.PURGED
     session.flush()
-    assert purges.doomed(session, old) == [("checkpoints", old.digest)]
+    assert purges.files_of_version(session, old) == [("checkpoints", old.digest)]
 
 
 def test_internal_state_goes_with_its_version_unless_shared(session: Session, model: Model) -> None:
@@ -124,7 +124,7 @@ def test_internal_state_goes_with_its_version_unless_shared(session: Session, mo
     state = factories.artifact(session, old, kind="states")
     shared = factories.artifact(session, old, kind="caches")
     factories.artifact(session, live, kind="caches", digest=shared.digest)
-    assert set(purges.doomed(session, old)) == {
+    assert set(purges.files_of_version(session, old)) == {
         ("checkpoints", old.digest),
         ("states", state.digest),
     }
@@ -137,11 +137,11 @@ def test_scores_are_kept_for_pooling_while_the_chain_lives_and_go_with_the_ancho
     middle = retired(session, model, parent=anchor)
     factories.version(session, model, parent=middle)
     scores = factories.artifact(session, middle, kind="scores")
-    assert ("scores", scores.digest) not in purges.doomed(session, middle)
+    assert ("scores", scores.digest) not in purges.files_of_version(session, middle)
     purge(session, model, middle)
     assert scores.destroyed_at is None
     factories.version(session, model)  # a new anchor is live
-    assert ("scores", scores.digest) in purges.doomed(session, anchor)
+    assert ("scores", scores.digest) in purges.files_of_version(session, anchor)
     purge(session, model, anchor)
     assert scores.destroyed_at == AFTER
 

@@ -13,84 +13,88 @@ from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import Record, RequestDataset, RequestRecord, Version
 from service.ledger.registry import versions
 from service.ledger.reports import report
-from tests import factories, stories
+from tests import factories, histories
 from tests.factories import DIGESTER, NOW
-from tests.stories import GATES, SIGNER, Told
+from tests.histories import GATES, SIGNER, History
 
 
 @pytest.fixture
-def told(session: Session) -> Told:
-    return stories.forgotten(session)
+def history(session: Session) -> History:
+    return histories.forgotten(session)
 
 
-def test_what_was_asked_is_told_by_ids_digests_and_counts(session: Session, told: Told) -> None:
-    asked = _report(session, told.version)["asked"]
-    assert [item["id"] for item in asked["requests"]] == [item.id for item in told.asked]
-    assert asked["requests"][0]["records"] == sorted(_digest(told, n) for n in (0, 1))
+def test_what_was_asked_is_told_by_ids_digests_and_counts(
+    session: Session, history: History
+) -> None:
+    asked = _report(session, history.version)["asked"]
+    assert [item["id"] for item in asked["requests"]] == [item.id for item in history.asked]
+    assert asked["requests"][0]["records"] == sorted(_digest(history, n) for n in (0, 1))
     assert asked["counts"] == {"requests": 2, "records": 3}
     assert asked["raw_rows"]["overwritten"] == 3
 
 
 def test_what_was_done_is_told_with_the_digests_before_and_after(
-    session: Session, told: Told
+    session: Session, history: History
 ) -> None:
-    done = _report(session, told.version)["done"]
-    assert done["digest_before"] == told.anchor.digest
-    assert done["digest_after"] == told.version.digest
-    assert done["batch"]["records"] == sorted(_digest(told, n) for n in (0, 1))
+    done = _report(session, history.version)["done"]
+    assert done["digest_before"] == history.anchor.digest
+    assert done["digest_after"] == history.version.digest
+    assert done["batch"]["records"] == sorted(_digest(history, n) for n in (0, 1))
     assert (done["method"], done["seed"], done["code_version"]) == ("iau", 7, "0.1.0")
     assert done["guarantee"] == "approximate"
     assert done["timings"] == {"update": 0.5}
 
 
-def test_what_was_measured_is_told_without_single_records(session: Session, told: Told) -> None:
-    measured = _report(session, told.version)["measured"]
+def test_what_was_measured_is_told_without_single_records(
+    session: Session, history: History
+) -> None:
+    measured = _report(session, history.version)["measured"]
     assert measured["gates"] == GATES
     assert measured["metrics"]["membership_auc"]["control"]["value"] == 0.7
     assert "worst_records" not in measured["metrics"]["membership_auc"]
 
 
 def test_internal_state_that_carries_the_rows_is_listed_until_it_is_gone(
-    session: Session, told: Told
+    session: Session, history: History
 ) -> None:
-    remaining = _report(session, told.version)["remaining"]
+    remaining = _report(session, history.version)["remaining"]
     assert [(item["kind"], item["version"]) for item in remaining] == [
         ("weights", 1),
         ("caches", 1),
         ("scores", 2),
     ]
-    told.anchor.status, told.anchor.purged_at = VersionStatus.PURGED, NOW
+    history.anchor.status, history.anchor.purged_at = VersionStatus.PURGED, NOW
     for artifact in session.query(factories.Artifact):
         artifact.destroyed_at = NOW
-    subject = versions.subject(told.model, told.anchor)
+    subject = versions.subject(history.model, history.anchor)
     receipt = SIGNER.sign({"type": "purge-receipt", "version": subject, "destroyed": []})
-    stories.say(session, "version:purged", subject, {"receipt": receipt})
+    histories.say(session, "version:purged", subject, {"receipt": receipt})
     session.commit()
-    after = _report(session, told.version)
+    after = _report(session, history.version)
     assert after["remaining"] == []
     assert [purge["receipt"] for purge in after["purges"]] == [receipt]
     assert "remaining" not in " ".join(after["does_not_prove"])
     assert _findings(after).ok
 
 
-def test_no_identity_is_in_the_report(session: Session, told: Told) -> None:
-    text = canonical.encode(_report(session, told.version)).decode()
-    record = session.get_one(Record, (told.data.id, 0))
+def test_no_identity_is_in_the_report(session: Session, history: History) -> None:
+    text = canonical.encode(_report(session, history.version)).decode()
+    record = session.get_one(Record, (history.data.id, 0))
     assert record.subject_digest is not None
     assert record.subject_digest not in text
     for secret in ("ada@example.org", '"r0"', '"r1"', "subject_digest"):
         assert secret not in text
 
 
-def test_the_lineage_goes_back_to_the_anchor(session: Session, told: Told) -> None:
-    lineage = _report(session, told.version)["lineage"]
+def test_the_lineage_goes_back_to_the_anchor(session: Session, history: History) -> None:
+    lineage = _report(session, history.version)["lineage"]
     assert [(step["version"], step["forgotten"]) for step in lineage] == [(2, 2), (1, 0)]
 
 
 def test_the_lines_of_version_batch_and_requests_come_with_the_signed_head(
-    session: Session, told: Told
+    session: Session, history: History
 ) -> None:
-    told_chain = _report(session, told.version)["chain"]
+    told_chain = _report(session, history.version)["chain"]
     assert [line["action"] for line in told_chain["lines"]] == [
         "version:registered",
         "version:verified",
@@ -106,26 +110,26 @@ def test_the_lines_of_version_batch_and_requests_come_with_the_signed_head(
     assert chain.holds(session, seq=told_chain["head"]["seq"], hash=told_chain["head"]["hash"])
 
 
-def test_an_offline_reader_finds_the_report_sound(session: Session, told: Told) -> None:
-    assert _findings(_report(session, told.version)).ok
+def test_an_offline_reader_finds_the_report_sound(session: Session, history: History) -> None:
+    assert _findings(_report(session, history.version)).ok
 
 
-def test_ids_that_named_nothing_are_told_to_the_reader(session: Session, told: Told) -> None:
-    assert "name nothing" not in " ".join(_report(session, told.version)["does_not_prove"])
-    told.asked[0].not_found = 3
+def test_ids_that_named_nothing_are_told_to_the_reader(session: Session, history: History) -> None:
+    assert "name nothing" not in " ".join(_report(session, history.version)["does_not_prove"])
+    history.asked[0].not_found = 3
     session.flush()
-    made = _report(session, told.version)
+    made = _report(session, history.version)
     assert any("3 name nothing in the dataset" in one for one in made["does_not_prove"])
     assert _findings(made).ok
 
 
 def test_a_request_over_every_dataset_is_told_for_this_one_alone(
-    session: Session, told: Told
+    session: Session, history: History
 ) -> None:
     other = factories.dataset(session, subjects=["ada@example.org"] * 12)
-    request = told.asked[1]
+    request = history.asked[1]
     request.dataset_id, request.matched, request.already_forgotten = None, 5, 1
-    for data, matched, before in ((told.data, 2, 0), (other, 3, 1)):
+    for data, matched, before in ((history.data, 2, 0), (other, 3, 1)):
         session.add(
             RequestDataset(
                 request_id=request.id,
@@ -137,16 +141,16 @@ def test_a_request_over_every_dataset_is_told_for_this_one_alone(
     for row in range(3):
         session.add(RequestRecord(request_id=request.id, dataset_id=other.id, row=row))
     session.flush()
-    made = _report(session, told.version)
+    made = _report(session, history.version)
     asked = made["asked"]["requests"][1]
-    assert asked["records"] == sorted(_digest(told, n) for n in (1, 10))
+    assert asked["records"] == sorted(_digest(history, n) for n in (1, 10))
     assert (asked["matched"], asked["already_forgotten"]) == (2, 0)
     assert made["asked"]["counts"] == {"requests": 2, "records": 3}
     assert _findings(made).ok
 
 
-def test_a_trained_anchor_has_a_report_too(session: Session, told: Told) -> None:
-    made = _report(session, told.anchor)
+def test_a_trained_anchor_has_a_report_too(session: Session, history: History) -> None:
+    made = _report(session, history.anchor)
     assert made["asked"]["counts"] == {"requests": 0, "records": 0}
     assert made["done"]["batch"] is None
     assert made["done"]["guarantee"] == "exact"
@@ -158,18 +162,18 @@ def test_a_trained_anchor_has_a_report_too(session: Session, told: Told) -> None
 
 
 def test_a_version_that_still_carries_the_records_says_so_first(
-    session: Session, told: Told
+    session: Session, history: History
 ) -> None:
-    made = _report(session, told.anchor)
-    assert made["carries_forgotten"] == [request.id for request in told.asked]
+    made = _report(session, history.anchor)
+    assert made["carries_forgotten"] == [request.id for request in history.asked]
     assert "itself still carries" in made["does_not_prove"][0]
-    assert _report(session, told.version)["carries_forgotten"] == []
+    assert _report(session, history.version)["carries_forgotten"] == []
 
 
 def test_an_imported_version_says_that_nobody_here_saw_its_training(session: Session) -> None:
     owner = factories.model(session, factories.dataset(session))
     version = factories.version(session, owner, origin="imported")
-    stories.lines(session, owner, version, data={}, verdict=None)
+    histories.lines(session, owner, version, data={}, verdict=None)
     session.commit()
     made = _report(session, version)
     assert made["done"]["guarantee"] == "unknown"
@@ -178,70 +182,70 @@ def test_an_imported_version_says_that_nobody_here_saw_its_training(session: Ses
 
 
 def test_a_version_stepped_from_an_imported_anchor_says_so_as_well(
-    session: Session, told: Told
+    session: Session, history: History
 ) -> None:
-    told.anchor.origin = "imported"
-    said = " ".join(_report(session, told.version)["does_not_prove"])
+    history.anchor.origin = "imported"
+    said = " ".join(_report(session, history.version)["does_not_prove"])
     assert "imported" in said
     assert "approximate update" in said
 
 
 def test_a_retrained_version_is_exact_and_names_the_version_before(
-    session: Session, told: Told
+    session: Session, history: History
 ) -> None:
-    asked = factories.request(session, told.data, rows=[2])
+    asked = factories.request(session, history.data, rows=[2])
     version = factories.unlearned(
         session,
-        told.model,
-        told.version,
+        history.model,
+        history.version,
         [asked],
         origin="retrained",
         method="retrain",
         anchor_id=None,
         data_revision=2,
     )
-    session.get_one(Record, (told.data.id, 2)).excluded_revision = 2
-    stories.lines(session, told.model, version, data={}, verdict=None)
-    stories.batch_lines(session, version)
-    stories.request_lines(session, asked)
+    session.get_one(Record, (history.data.id, 2)).excluded_revision = 2
+    histories.lines(session, history.model, version, data={}, verdict=None)
+    histories.batch_lines(session, version)
+    histories.request_lines(session, asked)
     session.commit()
     made = _report(session, version)
     assert made["done"]["guarantee"] == "exact"
-    assert made["done"]["digest_before"] == told.version.digest
+    assert made["done"]["digest_before"] == history.version.digest
     assert [step["version"] for step in made["lineage"]] == [3]
     assert made["done"]["never_trained_on"]["count"] == 4
-    everything = sorted(_digest(told, n) for n in (0, 1, 2, 10))
+    everything = sorted(_digest(history, n) for n in (0, 1, 2, 10))
     assert made["done"]["never_trained_on"]["digest"] == canonical.digest(everything)
     assert _findings(made).ok
 
 
 def test_a_batch_that_catches_up_names_the_requests_by_its_rows(
-    session: Session, told: Told
+    session: Session, history: History
 ) -> None:
-    fresh = factories.version(session, told.model, data_revision=0, production=False)
-    batch = factories.batch(session, told.model, fresh, rows=[0])
-    version = factories.version(session, told.model, parent=fresh, batch_id=batch.id)
+    fresh = factories.version(session, history.model, data_revision=0, production=False)
+    batch = factories.batch(session, history.model, fresh, rows=[0])
+    version = factories.version(session, history.model, parent=fresh, batch_id=batch.id)
     session.commit()
     asked = _report(session, version)["asked"]
-    assert [item["id"] for item in asked["requests"]] == [told.asked[0].id]
+    assert [item["id"] for item in asked["requests"]] == [history.asked[0].id]
 
 
 @pytest.mark.parametrize(("verdict", "word"), [("no_power", "no power"), ("failed", "no evidence")])
 def test_a_weak_verdict_is_named_for_what_it_is(
-    session: Session, told: Told, verdict: str, word: str
+    session: Session, history: History, verdict: str, word: str
 ) -> None:
     verification = session.query(factories.Verification).one()
     verification.verdict = verdict
     verification.measured = {"verdict": verdict, "gates": []}
-    assert any(word in said for said in _report(session, told.version)["does_not_prove"])
+    assert any(word in said for said in _report(session, history.version)["does_not_prove"])
 
 
-def test_a_later_exact_version_is_compared(session: Session, told: Told) -> None:
+def test_a_later_exact_version_is_compared(session: Session, history: History) -> None:
     figures = {"rows": 50, "accuracy": {"approximate": 0.9, "exact": 0.91}}
     found = {"exact": {"version": 3}, "sets": {"audit": figures, "retain": figures}}
     changes = {"revision": 1, "rows": {"retain": 2, "calibration": 0, "audit": 0}}
-    told.version.notes = {"comparison": found | {"set_changes": changes}, "step": 0.1}
-    made = _report(session, told.version)
+    history.version.notes = {"comparison": found | {"set_changes": changes}, "step": 0.1}
+    made = _report(session, history.version)
     assert made["comparison"]["exact"] == {"version": 3}
     assert made["comparison"]["sets"]["audit"] == figures
     # Two rows left this set since it was shown: its figures less those would be theirs.
@@ -249,9 +253,9 @@ def test_a_later_exact_version_is_compared(session: Session, told: Told) -> None
     assert made["done"]["notes"] == {"step": 0.1}
 
 
-def test_a_request_still_open_is_told_as_open(session: Session, told: Told) -> None:
-    told.asked[0].status, told.asked[0].completed_at = RequestStatus.PROCESSING, None
-    first = _report(session, told.version)["asked"]["requests"][0]
+def test_a_request_still_open_is_told_as_open(session: Session, history: History) -> None:
+    history.asked[0].status, history.asked[0].completed_at = RequestStatus.PROCESSING, None
+    first = _report(session, history.version)["asked"]["requests"][0]
     assert (first["status"], first["completed_at"]) == ("processing", None)
 
 
@@ -265,5 +269,5 @@ def _findings(document: dict[str, Any]) -> audit_file.Findings:
     return found
 
 
-def _digest(told: Told, row: int) -> str:
-    return DIGESTER.record(told.data.name, f"r{row}")
+def _digest(history: History, row: int) -> str:
+    return DIGESTER.record(history.data.name, f"r{row}")

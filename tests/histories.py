@@ -1,4 +1,4 @@
-"""A small history of a model, told in the rows and audit lines that the service would write."""
+"""A small history of a model: the rows and audit lines that the service would write."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MEASURED = {
 
 
 @dataclass
-class Told:
+class History:
     """A model with an anchor and one unlearned version, as the ledger tells it."""
 
     data: Dataset
@@ -53,7 +53,7 @@ class Told:
     asked: list[DeletionRequest]
 
 
-def forgotten(session: Session) -> Told:
+def forgotten(session: Session) -> History:
     """A trained anchor, and a version that forgot two rows of it for two requests."""
     data = factories.dataset(
         session, subjects=["ada@example.org", *[None] * 11], splits=[0] * 10 + [1, 2]
@@ -83,7 +83,7 @@ def forgotten(session: Session) -> Told:
     for item in asked:
         request_lines(session, item)
     session.commit()
-    return Told(data, owner, anchor, version, asked)
+    return History(data, owner, anchor, version, asked)
 
 
 def _leave_out(session: Session, version: Version, *, row: int) -> None:

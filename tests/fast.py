@@ -1,9 +1,8 @@
 """The fast tests: a pytest plugin that skips a test as soon as it needs more than this process.
 
 Used by ``make test-fast`` (``pytest -p tests.fast``). No list says which tests are fast: a test is
-skipped at the moment it connects to a server, starts a process or a server, trains (takes an
-optimiser's step), or has used ``CPU_SECONDS``. A new test belongs to the fast ones as long as it
-does none of these.
+skipped at the moment it connects to a server, opens a database, starts a process or a server, or
+trains (takes an optimiser's step). A new test is a fast one as long as it does none of these.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from typing import Any
 import pytest
 from torch.optim import optimizer
 
-#: Processor time of a test and of the fixtures that it is the first to need.
-CPU_SECONDS = 1.0
 #: Events of the interpreter (``sys.audit``) that a fast test does not cause.
 LEFT_OUT = {
     "os.fork": "starts a process",
     "os.posix_spawn": "starts a process",
     "subprocess.Popen": "starts a process",
     "socket.bind": "starts a server",
+    "sqlite3.connect": "opens a database",
     "socket.connect": "connects to a server",
 }
 
@@ -42,7 +40,6 @@ class _Watch:
         self._watching = False
         self._why = ""
         signal.signal(signal.SIGUSR1, self._called)
-        signal.signal(signal.SIGVTALRM, self._late)
         sys.addaudithook(self._seen)
         optimizer.register_optimizer_step_pre_hook(lambda *_: self._leave_out("trains"))
 
@@ -67,19 +64,14 @@ class _Watch:
     @contextmanager
     def _watched(self) -> Iterator[None]:
         self._watching = True
-        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
         try:
             yield
         finally:
             self._watching = False
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def _seen(self, event: str, _arguments: tuple[Any, ...]) -> None:
         if event in LEFT_OUT:
             self._leave_out(LEFT_OUT[event])
-
-    def _late(self, *_: Any) -> None:
-        self._leave_out(f"takes more than {CPU_SECONDS:g} s")
 
     def _called(self, *_: Any) -> None:
         self._leave_out(self._why)

@@ -1,4 +1,4 @@
-"""The README's tables from the stored results.
+"""The tables of README and documents from the stored results.
 
 python -m benchmarks.summary
 """
@@ -24,6 +24,7 @@ def main() -> None:
     print(reached(_read("deletion")))
     print(cost(_read("deletion")))
     print(service(_read("service")))
+    print(heads(_read("heads")))
 
 
 def reached(measured: dict[str, Any]) -> str:
@@ -68,6 +69,16 @@ def service(measured: dict[str, Any]) -> str:
             f"| {form} | {seen['promotion_p50']:.2f} s | {seen['promotion_p95']:.2f} s "
             f"| {seen['accepted_per_second']:.0f} | {1000 * seen['accept_p99']:.0f} ms |"
         )
+    return "\n".join(lines) + "\n"
+
+
+def heads(measured: dict[str, Any]) -> str:
+    """CPU seconds of a deletion from a head, and by what factor a fit takes longer."""
+    lines = ["| rows deleted | CPU seconds | fit / deletion |", "|---|---|---|"]
+    lines += [
+        f"| {one['rows']:,} | {one['seconds']:.3f} | {one['ratio']:,.0f} |"
+        for one in measured["deletions"]
+    ]
     return "\n".join(lines) + "\n"
 
 

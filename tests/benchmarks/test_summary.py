@@ -21,7 +21,12 @@ def test_readme_quotes_the_stored_results(table, name: str) -> None:
     assert table(measured) in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["deletion", "service"])
+def test_document_of_heads_quotes_the_stored_results() -> None:
+    measured = json.loads((ROOT / "benchmarks" / "results" / "heads.json").read_text())
+    assert summary.heads(measured) in (ROOT / "docs" / "exact-heads.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["deletion", "heads", "service"])
 def test_results_end_with_their_targets(name: str) -> None:
     measured = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     assert list(measured)[-1] == "targets"

@@ -102,6 +102,28 @@ def test_every_installed_method_may_be_the_policys(app: FastAPI, method: str) ->
     assert answer.json()["policy"]["method"] == method
 
 
+@pytest.mark.parametrize(
+    ("architecture", "policy", "method"),
+    [
+        ("ridge", {}, "downdate"),
+        ("ridge", {"method": "retrain"}, "retrain"),
+        ("mlp", {}, "iau"),
+    ],
+)
+def test_policy_without_a_method_has_the_one_of_the_architecture(
+    app: FastAPI, architecture: str, policy: dict[str, Any], method: str
+) -> None:
+    body = {
+        "name": "second",
+        "dataset": "d",
+        "architecture": {"name": architecture},
+        "policy": {"max_wait_seconds": 0, **policy},
+    }
+    answer = callers.client(app, "models:write").post("/v1/models", json=body)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["policy"]["method"] == method
+
+
 # Methods that forget records only.
 
 

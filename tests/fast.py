@@ -44,9 +44,13 @@ class _Watch:
         optimizer.register_optimizer_step_pre_hook(lambda *_: self._leave_out("trains"))
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self) -> Iterator[None]:
+    def pytest_runtest_setup(self, item: pytest.Function) -> Iterator[None]:
         """Watch the fixtures of a test."""
         with self._watched():
+            # The interpreter has no event of connections to PostgreSQL.
+            given = item.callspec.params.values() if hasattr(item, "callspec") else ()
+            if "postgres_server" in item.fixturenames or "postgresql" in given:
+                self._leave_out("connects to a server")
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -54,12 +58,6 @@ class _Watch:
         """Watch a test."""
         with self._watched():
             return (yield)
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Skip what needs PostgreSQL: the interpreter has no event of its library's connections."""
-        if fixturedef.argname == "postgres_server":
-            self._leave_out("connects to a server")
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.gpu.conftest import Twins
-from tests.unlearning.methods.conftest import Task, generator
-from unlearning import methods, verification
+from tests.unlearning.methods.conftest import Task, digits, generator
+from unlearning import architectures, methods, verification
 from unlearning.anchored import anchor as anchors
 from unlearning.anchored import preparation
+from unlearning.architectures import Transform
 from unlearning.core import objective, options, training
 from unlearning.curvature import estimation
-from unlearning.methods import Update
+from unlearning.methods import Context, Update
 from unlearning.verification import ModelScores
 
 pytestmark = pytest.mark.gpu
@@ -150,6 +151,36 @@ def test_one_seed_unlearns_to_the_same_weights_twice(twins: Twins, name: str) ->
     kind = max(methods.get(name).forgets)
     first, second = (_unlearn(twins.device, name, kind) for _ in range(2))
     assert _same(first.model, second.model)
+
+
+def test_head_has_the_bits_of_the_processor(device: torch.device) -> None:
+    rows = digits()
+    found = {}
+    for where in (torch.device("cpu"), device):
+        head = architectures.classifier("ridge", {}, Transform(scale=1 / 16)).to(where)
+        fit = training.fit(
+            head,
+            rows.subset(torch.arange(1000)),
+            rows.subset(torch.arange(1000, 1400)),
+            recipe=RECIPE,
+            generator=generator(3),
+        )
+        method = methods.get("downdate")
+        update = method.unlearn(
+            fit.model,
+            rows.subset(torch.arange(30)),
+            rows.subset(torch.arange(30, 1000)),
+            options=method.options(),
+            context=Context(statistics=fit.statistics),
+            generator=generator(5),
+        )
+        found[where.type] = update
+    one, other = found["cpu"], found[device.type]
+    assert one.certificate == other.certificate
+    assert all(
+        torch.equal(t, other.model.state_dict()[name].cpu())
+        for name, t in one.model.state_dict().items()
+    )
 
 
 def test_verification_measures_and_judges_as_on_the_processor(twins: Twins) -> None:

@@ -106,11 +106,19 @@ class RidgeHead(nn.Module):
 def solve(statistics: Statistics, penalty: float) -> Tensor:
     """Return W (d, classes) float64 for λ = ``penalty``.
 
-    On one thread, so that the same statistics give the same bits whatever the process uses.
+    On one thread, so that the same statistics give the same bits whatever the process uses. Raise
+    ``WrongOptions`` if the penalty is too small for features that depend on each other.
     """
+    penalised = _penalised(statistics, penalty)
     with _one_thread():
-        factor = torch.linalg.cholesky(_penalised(statistics, penalty))
-        return torch.cholesky_solve(statistics.moments, factor)
+        factor, failed = torch.linalg.cholesky_ex(penalised)
+        found = torch.cholesky_solve(statistics.moments, factor)
+    if int(failed) or not bool(torch.isfinite(found).all()):
+        raise WrongOptions(
+            f"a penalty of {penalty:g} is too small for these rows, whose features depend on each "
+            "other; set the architecture's penalty higher, or leave it out to have it chosen"
+        )
+    return found
 
 
 def residual(statistics: Statistics, weights: Tensor, penalty: float) -> float:

@@ -75,15 +75,15 @@ def unlearn(
         gone = _at(retain, before.held & ~wanted)
         come = _at(retain, wanted & ~before.held)
         after = model.with_rows(model.without_rows(before, gone), come)
+        updated = model.refitted(after)
     except WrongOptions as damage:
         raise NeedsRetrain(str(damage)) from damage
-    updated = model.refitted(after)
     shown = certificate.of(
         before,
         after,
         deleted=gone.labels,
         added=come.labels,
-        weights=updated.network.weight.detach().T,
+        weights=updated.network.weight.detach().cpu().T,
         penalty=float(updated.network.penalty),
     )
     _require_holds(shown, after, retain.labels, options)

@@ -92,6 +92,15 @@ def test_weights_minimise_the_penalised_squares():
     assert ridge.residual(_sums(q, y, torch.arange(ROWS)), weights.detach(), penalty) < 1e-12
 
 
+def test_penalty_too_small_for_dependent_features_is_refused():
+    q, y = _rows()
+    q[:, 1:-1] = q[:, :1]
+    found = _sums(q, y, torch.arange(ROWS))
+    assert ridge.residual(found, ridge.solve(found, 0.1), 0.1) < 1e-12
+    with pytest.raises(WrongOptions, match="penalty higher"):
+        ridge.solve(found, 1e-30)
+
+
 def test_row_cannot_be_deleted_twice_nor_added_twice():
     q, y = _rows()
     row = torch.tensor([5])

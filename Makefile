@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast test-rounding test-faults bucket-check mutants check lint format types imports faults \
-	bench-deletion bench-service bench-growth bench-heads bench-memorised bench-methods gpu-check compose-check \
+	bench-deletion bench-service bench-growth bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
 help: ## List the targets
@@ -86,6 +86,9 @@ bench-heads: $(BENCHMARKS) ## Time deletions from heads fitted in closed form (O
 
 bench-memorised: $(BENCHMARKS) ## Measure forgetting of memorised rows (OPTIONS=--quick: minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memorised $(OPTIONS)
+
+bench-auditor: $(BENCHMARKS) ## Judge attacks, honest retrains and small batches (OPTIONS=--quick: minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.auditor $(OPTIONS)
 
 bench-methods: $(BENCHMARKS) ## Compare every method with retraining, with plots (OPTIONS=--quick: minutes)
 	$(BIN)/python -m benchmarks.methods $(OPTIONS)

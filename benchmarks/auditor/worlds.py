@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks import cifar
 from benchmarks.memorised import stacked
@@ -26,7 +27,10 @@ from unlearning.architectures import Classifier, Transform
 from unlearning.core.examples import Examples
 
 CACHE = cifar.CACHE / "auditor"
-#: Seeds of honest retrains, of the models for margins, and of those trained with audit rows.
+#: Folder of CIFAR-10, and how many of its test images are used.
+DATA = Path("data")
+_IMAGES = 2500
+#: Seeds of honest retrains, and of the models for margins.
 _RETRAINED, _MARGINS = 5_000, 10_000
 
 
@@ -43,14 +47,14 @@ class Source:
     hidden: tuple[int, ...]
     #: Share of wrong labels in every split.
     wrong: float
-    transform: Callable[[Tensor], Transform]
+    transform: Transform
 
     def fresh(self, seed: int, x: Tensor, classes: int) -> Classifier:
         """Return the untrained network."""
         return architectures.classifier(
             "mlp",
             {"inputs": x.shape[1], "hidden": self.hidden, "classes": classes},
-            self.transform(x),
+            self.transform,
             generator=torch.Generator().manual_seed(seed),
         )
 
@@ -60,34 +64,28 @@ def _digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(found.data, dtype=torch.float32), torch.tensor(found.target)
 
 
-def _cancer() -> tuple[Tensor, Tensor]:
-    found = load_breast_cancer()
-    return torch.tensor(found.data, dtype=torch.float32), torch.tensor(found.target)
-
-
-def _standard(x: Tensor) -> Transform:
-    return Transform(1.0, tuple(x.mean(0).tolist()), tuple(x.std(0).tolist()))
-
-
-def _gray(_x: Tensor) -> Transform:
-    return Transform(1 / 16, (0.3,), (0.4,))
+def _cifar() -> tuple[Tensor, Tensor]:
+    """Return the first test images of CIFAR-10 at 8 × 8 pixels, as rows of 192 numbers."""
+    found = cifar.load(DATA).test
+    x = found.x[:_IMAGES].reshape(-1, 3, 32, 32).float()
+    return functional.avg_pool2d(x, 4).flatten(1), found.y[:_IMAGES]
 
 
 SOURCES = {
     "digits": Source(
         "digits",
         "digits, 20 % of the labels wrong, 1,000 training rows",
-        _digits, 1000, 250, 200, (256, 128), 0.2, _gray,
+        _digits, 1000, 250, 200, (256, 128), 0.2, Transform(1 / 16, (0.3,), (0.4,)),
     ),
     "flipped": Source(
         "flipped",
         "digits, 4 % of the labels wrong, 1,000 training rows",
-        _digits, 1000, 250, 200, (256, 128), 0.04, _gray,
+        _digits, 1000, 250, 200, (256, 128), 0.04, Transform(1 / 16, (0.3,), (0.4,)),
     ),
-    "cancer": Source(
-        "cancer",
-        "breast cancer, 10 % of the labels wrong, 320 training rows",
-        _cancer, 320, 80, 64, (256, 128), 0.1, _standard,
+    "cifar": Source(
+        "cifar",
+        "CIFAR-10 at 8 × 8 pixels, 1,000 training rows",
+        _cifar, 1000, 250, 200, (256, 128), 0.0, Transform(1 / 255, (0.47,), (0.2,)),
     ),
 }  # fmt: skip
 

@@ -27,8 +27,9 @@ A worker scores models on rows, stores the scores, and asks for a verdict::
 
 ``ModelScores.to_arrays()`` gives plain arrays (``forget.loss``, ``audit.correct``, ...) to store
 with each batch, ``ModelScores.from_arrays`` reads them; ``Evidence(unlearned, control)`` of earlier
-batches goes into ``earlier``. Give ``forget`` only rows that were trained on: a forgotten record of
-the validation or audit split was never learned. Take forgotten records out of every other set.
+batches goes into ``earlier``, newest first, with the verification's ``chain``. Give ``forget`` only
+rows that were trained on: a forgotten record of the validation or audit split was never learned.
+Take forgotten records out of every other set.
 """
 
 from unlearning.verification.audit import verify

@@ -8,6 +8,8 @@ from typing import Any
 
 from unlearning.errors import WrongOptions
 from unlearning.verification import described, judging, verdict
+from unlearning.verification.attacks.probe import ClassProbe
+from unlearning.verification.attacks.refit import Refit
 from unlearning.verification.attacks.relearn import RelearnTime
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.drift import Drift
@@ -35,6 +37,8 @@ def verify(
     exact: bool = False,
     drift: Drift | None = None,
     relearn: RelearnTime | None = None,
+    refit: Refit | None = None,
+    probe: ClassProbe | None = None,
     reference_share: float = 1.0,
     outside: Outside | None = None,
     certificate: Mapping[str, Any] | None = None,
@@ -43,7 +47,8 @@ def verify(
 
     ``unlearned`` and ``control`` (the version that the batch started from, which still holds the
     rows) and ``references`` (models trained without the rows) are scores on the same rows.
-    ``earlier`` holds the stored evidence of earlier promoted batches of the same anchor; a batch
+    ``earlier`` holds the stored evidence of earlier promoted batches of the same anchor, newest
+    first, with the ``chain`` of their verifications; a batch
     smaller than ``criteria.pool_below_rows`` is judged on removal together with them, the
     calibrated attacks on those batches that have references.
     ``anchor_audit``, the anchor's scores on its audit rows, adds a gate against losses that
@@ -56,6 +61,9 @@ def verify(
 
     ``reference_share``: share of the retained rows that each reference was trained on; below 1
     their accuracy and divergence are those of weaker models, and a note says so.
+
+    ``relearn``, ``refit`` and, of a forgotten class, ``probe`` are the results of attacks on the
+    two models, for which gates exist.
 
     ``outside``: margins of the rows under models that were not trained on them.
 
@@ -78,6 +86,10 @@ def verify(
         changed=changed,
         lineage_clean=lineage_clean,
         certificate=certificate,
+        refit=refit,
+        relearn=relearn,
+        probe=probe,
+        before=next((batch.chain for batch in earlier if batch.chain is not None), None),
     )
     own = replace(subject, comparison=matching.match([current])) if len(batches) > 1 else None
     metrics, outcomes = judging.judge(subject, own=own, criteria=criteria, exact=exact)
@@ -93,6 +105,7 @@ def verify(
         drift=drift,
         relearn=relearn,
         certificate=certificate,
+        chain=subject.chain if kind == "records" else None,
         retrain_because=() if drift is None else drift.over_budget(criteria),
     )
 

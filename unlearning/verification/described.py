@@ -29,6 +29,7 @@ def _attacks(subject: Subject) -> Sequence[Metric]:
     """
     comparison = subject.comparison
     shared = [
+        measures.true_positive_rate(comparison, at=measures.COMMON),
         measures.true_positive_rate(comparison, at=measures.RARE),
         measures.version_difference_auc(comparison),
     ]
@@ -36,7 +37,6 @@ def _attacks(subject: Subject) -> Sequence[Metric]:
         return [
             *shared,
             measures.membership_auc(comparison),
-            measures.true_positive_rate(comparison, at=measures.COMMON),
         ]
     known = comparison.with_references()
     return shared if known is None else [*shared, measures.rmia_auc(known)]

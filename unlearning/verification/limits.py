@@ -14,6 +14,8 @@ from unlearning.verification.criteria import Criteria, Limit
 
 #: The member of ``Criteria`` with the limits that gates declare.
 _LIMITS = "limits"
+#: Limits of gates that there were; a policy that still names them is not refused.
+_RETIRED = frozenset({"true_positive_rate"})
 
 
 def known() -> dict[str, Limit]:
@@ -29,6 +31,7 @@ def parse(values: Mapping[str, Any]) -> Criteria:
     """
     declared = known()
     own = {field.name for field in fields(Criteria)} - {_LIMITS}
+    values = {name: value for name, value in values.items() if name not in _RETIRED}
     if unknown := sorted(set(values) - own - set(declared)):
         raise WrongOptions(
             f"no installed gate has {', '.join(unknown)}; install the package that adds it on every"

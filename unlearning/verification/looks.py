@@ -21,8 +21,9 @@ from unlearning.verification.verdict import Verdict
 
 #: Shares of every set that are read at the looks.
 PORTIONS = (0.2, 0.5, 1.0)
-#: Never-seen rows of each forgotten class with which an early look may end.
-LEAST_NEVER_SEEN = 50
+#: Never-seen rows of each forgotten class with which an early look may end, and those with margins:
+#: the power of a test of few rows grows with them.
+LEAST_NEVER_SEEN, LEAST_WITH_MARGINS = 50, 1000
 
 
 def portions(forget_rows: int, criteria: Criteria, *, kind: str) -> tuple[float, ...]:
@@ -40,7 +41,7 @@ def settled(found: Verification, unlearned: ModelScores) -> bool:
 
     No gate failed and no drift budget is exceeded; accuracy that was lost is shown to be within
     its limit, at a confidence that accounts for all looks together (Bonferroni); and each forgotten
-    class has enough never-seen rows for the forgotten ones to be compared with.
+    class, and a test by margins, has enough never-seen rows to compare the forgotten ones with.
     """
     if any(one.outcome is Verdict.FAILED for one in found.outcomes) or found.retrain_because:
         return False
@@ -51,6 +52,9 @@ def settled(found: Verification, unlearned: ModelScores) -> bool:
     criteria = found.criteria
     each = replace(criteria, confidence=1 - (1 - criteria.confidence) / len(PORTIONS))
     judged = {gate.name: gate for gate in gates.installed() if isinstance(gate, UtilityGate)}
+    compared = [m for m in found.metrics if m.name == "calibrated_excess_auc"]
+    if any(metric.never_seen_rows < LEAST_WITH_MARGINS for metric in compared):
+        return False
     for one in found.outcomes:
         gate = judged.get(one.gate)
         if gate is None:

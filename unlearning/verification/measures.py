@@ -16,8 +16,10 @@ from unlearning.verification.statistics.estimates import Estimate, average, exac
 from unlearning.verification.statistics.matching import Comparison, Evidence, Side
 from unlearning.verification.statistics.scores import Floats, ModelScores, Scores
 
-#: False positive rates at which the true positive rate is reported; the first one is judged.
+#: False positive rates at which the true positive rate is reported.
 COMMON, RARE = 0.01, 0.001
+#: Share of never-seen rows whose losses count as large.
+LARGE = 0.1
 #: Number of records that the calibrated attack names.
 WORST_RECORDS = 10
 #: Largest number of records whose scores it reports.
@@ -99,6 +101,28 @@ def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
             "control_realised_false_positive_rate": control_realised,
         },
     )
+
+
+def large_loss_shortfall(comparison: Comparison) -> Metric:
+    """Measure the share of never-seen rows with the largest losses, less that of forget rows.
+
+    The threshold is the never-seen rows' quantile at 1 − ``LARGE``, of each batch's own model.
+    """
+    matched = comparison.weights, comparison.classes
+
+    def on(side: Side) -> Estimate:
+        pairs = [(f.loss, u.loss) for f, u in comparison.pairs(side)]
+        share, realised = membership.true_positive_rate(pairs, *matched, at=LARGE)
+        low, high = share.bounds
+        return replace(
+            share,
+            value=realised - share.value,
+            forget=-share.forget,
+            never_seen=-share.never_seen,
+            bounds=(realised - high, realised - low),
+        )
+
+    return for_each_model(comparison, "large_loss_shortfall", on)
 
 
 def version_difference_auc(comparison: Comparison) -> Metric:

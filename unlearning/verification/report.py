@@ -15,8 +15,9 @@ from unlearning.verification.attacks.relearn import RelearnTime
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.drift import Drift
 from unlearning.verification.measures import Metric
+from unlearning.verification.statistics.chain import Chain
 from unlearning.verification.statistics.estimates import Estimate
-from unlearning.verification.verdict import Kind, Outcome, Verdict
+from unlearning.verification.verdict import Counts, Kind, Outcome, Verdict
 
 DOES_NOT_SHOW = (
     "that no other attack would tell these rows from never-seen ones",
@@ -48,6 +49,8 @@ class Verification:
     relearn: RelearnTime | None = None
     #: The proof of removal, if the method gave one.
     certificate: Mapping[str, Any] | None = None
+    #: The evidence of the chain with this batch, to be stored for the next; never reported.
+    chain: Chain | None = None
     #: Reasons to retrain soon although nothing failed.
     retrain_because: tuple[str, ...] = ()
 
@@ -84,7 +87,9 @@ class Verification:
         """Return the reasons of the gates that decided the verdict."""
         decided = [o for o in self.outcomes if o.outcome is self.verdict]
         if self.verdict is not Verdict.FAILED:
-            decided = [o for o in decided if o.concern == "removal"]
+            decided = [
+                o for o in decided if o.concern == "removal" and o.counts is not Counts.CHECK
+            ]
         return [f"{o.gate}: {o.reason}" for o in decided]
 
     def _disclosure(self) -> dict[str, Any]:

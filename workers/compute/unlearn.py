@@ -25,7 +25,10 @@ from unlearning.core.update_log import UpdateLog
 from unlearning.errors import BadDeclaration, NothingRetained, UnusableDirection, WrongOptions
 from unlearning.methods import Context, Method, Update
 from unlearning.verification import Evidence, ModelScores, Outside, Scores, looks, memorised
-from unlearning.verification.attacks import relearn
+from unlearning.verification.attacks import probe, relearn
+from unlearning.verification.attacks.probe import ClassProbe
+from unlearning.verification.attacks.refit import Refit
+from unlearning.verification.statistics.chain import Chain
 from workers.compute import (
     data,
     heads,
@@ -49,6 +52,8 @@ log = logging.getLogger(__name__)
 MOST_PROBABILITIES = 10_000_000
 #: Number of forgotten, and of never-seen, rows that are relearned where the gates ask for it.
 RELEARN_ROWS = 128
+#: Fewer forgotten rows are not worth a refit of the last layer.
+REFIT_ROWS = 10
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Progress], None]) -> Answer:
@@ -107,14 +112,8 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
     with clock.step("verify"):
         chain = context.anchor or update.anchor
         earlier = _earlier_evidence(store, request)
-        relearned = _relearn(
-            request,
-            criteria,
-            updated,
-            forget,
-            measuring.sets(rows, request.forget, never_seen=request.never_seen)["audit"],
-            base,
-        )
+        whole = measuring.sets(rows, request.forget, never_seen=request.never_seen)["audit"]
+        relearned = _relearn(request, criteria, updated, forget, whole, base)
         for portion in looks.portions(len(forget), criteria, kind=request.kind):
             fixed = measuring.sets(
                 rows, request.forget, never_seen=request.never_seen, portion=portion
@@ -153,13 +152,17 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
                     at_anchor.get("calibration"),
                 ),
                 relearn=relearned,
+                refit=_refit(request, updated, forget, fixed, base, rows.classes),
+                probe=_probe(request, updated, forget, fixed["retain"], base),
                 # A method that is not exact may have aimed at the targets.
                 outside=_outside(known, unlearned, aimed=not method.exact),
                 certificate=update.certificate,
             )
             if looks.settled(found, unlearned):
                 break
-        evidence = _store_evidence(store, checkpoint.digest, unlearned, control, outside)
+        evidence = _store_evidence(
+            store, checkpoint.digest, unlearned, control, outside, found.chain
+        )
         verified = found.to_json() | _memorised(
             request, criteria, method, context, unlearned, control
         )
@@ -451,6 +454,29 @@ def _memorised(
     return {"memorised": found.to_json()}
 
 
+def _refit(
+    request: Request,
+    updated: Classifier,
+    forget: Examples,
+    fixed: dict[str, Examples],
+    base: Classifier,
+    classes: int,
+) -> Refit | None:
+    """Return the answers of a refitted last layer; None for a class and for few rows."""
+    if request.kind == "class" or len(forget) < REFIT_ROWS:
+        return None
+    return Refit.of(updated, base, forget, fixed["audit"], fixed["retain"], classes=classes)
+
+
+def _probe(
+    request: Request, updated: Classifier, forget: Examples, retain: Examples, base: Classifier
+) -> ClassProbe | None:
+    """Return how well hidden layers tell a forgotten class; None for records."""
+    if request.kind != "class":
+        return None
+    return probe.measure(updated, base, forget, retain)
+
+
 def _relearn(
     request: Request,
     criteria: verification.Criteria,
@@ -459,7 +485,10 @@ def _relearn(
     never_seen: Examples,
     base: Classifier,
 ) -> relearn.RelearnTime | None:
-    if not criteria.relearn_steps:
+    """Return the relearn time; None for few rows, a large network, or if it is not asked for."""
+    weights = sum(weight.numel() for weight in updated.parameters())
+    small = weights <= criteria.relearn_weights and len(forget) >= criteria.least_rows
+    if not (criteria.relearn_steps and small and request.kind == "records"):
         return None
     return relearn.measure(
         updated,
@@ -479,13 +508,16 @@ def _earlier_evidence(store: Store, request: Request) -> list[Evidence]:
         except (errors.CorruptCheckpoint, errors.NotStored) as damage:
             log.warning("scores of an earlier batch are left out: %s", damage)
             continue
+        chain = named.pop("chain", None)
         sides: dict[str, dict[str, Any]] = {}
         for name, array in named.items():
             side, _, rest = name.partition(".")
             sides.setdefault(side, {})[rest] = array
         scored = {side: ModelScores.from_arrays(arrays) for side, arrays in sides.items()}
         new, old = scored.pop("unlearned"), scored.pop("control")
-        found.append(Evidence(new, old, tuple(scored[side] for side in sorted(scored))))
+        references = tuple(scored[side] for side in sorted(scored))
+        before = None if chain is None else Chain.from_array(chain)
+        found.append(Evidence(new, old, references, chain=before))
     return found
 
 
@@ -495,8 +527,9 @@ def _store_evidence(
     unlearned: ModelScores,
     control: ModelScores,
     outside: Sequence[ModelScores],
+    chain: Chain | None,
 ) -> Made:
-    """Keep the scores with which later, small batches are pooled: forget and audit rows only."""
+    """Keep what later, small batches are judged with: scores of forget and audit rows, chain."""
     sides = {"unlearned": unlearned, "control": control}
     sides |= {f"reference_{k:02d}": scored for k, scored in enumerate(outside)}
     named: dict[str, Any] = {}
@@ -506,6 +539,8 @@ def _store_evidence(
             audit=replace(scored.audit, probabilities=None),
         )
         named |= {f"{side}.{name}": array for name, array in kept.to_arrays().items()}
+    if chain is not None:
+        named["chain"] = chain.to_array()
     saved = tensors.save(store.blobs, named, {"of": digest}, kind="scores")
     return workspace.made(
         "scores", Saved(digest=saved.digest, size_bytes=saved.size_bytes), notes={}

@@ -2,7 +2,7 @@
 
 One model is trained at a time, without one fold of the rows, and the margins so far are stored: a
 worker that dies or gives way loses the training of one model. After the last model the targets are
-computed, and only these are kept.
+computed; these are kept, and the margins with which a verification judges.
 
 The values describe single rows. They are destroyed with their anchor, when another anchor is live
 or the policy asks for none; a row's values are destroyed when the row is overwritten. Rows that
@@ -172,7 +172,7 @@ def _register(
 def forget(runtime: Runtime, dataset_id: int, rows: Collection[int]) -> bool:
     """Destroy the values of rows that are being overwritten; False: it has to be tried again.
 
-    Files that have them are written again without them: 24 bytes for each other row.
+    Files that have them are written again without them.
     """
     with runtime.session() as session:
         found = margins.kept_on_dataset(session, dataset_id)

@@ -48,9 +48,9 @@ def test_every_gate_says_what_it_asks_and_what_of(name: str) -> None:
     assert gate.direction is not Direction.HOLDS
     assert all(limit.low <= limit.default <= limit.high for limit in gate.limits)
     if isinstance(gate, RemovalGate | BatchGate):
-        # Something of forgotten rows: never to be read where they are few.
+        # Something of forgotten or audit rows: never to be read where they are few.
         assert gate.disclosure is not Disclosure.PUBLIC
-        assert gate.needs & {Need.RECORDS, Need.CLASS}
+        assert gate.needs & {Need.RECORDS, Need.CLASS, Need.VALIDATION_ROWS}
 
 
 def test_every_gate_that_has_what_it_needs_is_asked_once_and_no_other() -> None:
@@ -58,7 +58,8 @@ def test_every_gate_that_has_what_it_needs_is_asked_once_and_no_other() -> None:
     for kind in ("records", "class"):
         facts = {"changed": True, "lineage_clean": True, "kind": kind}
         found = verify(new, old, anchor_audit=anchor.audit, **facts)
-        lacking = {Need.CERTIFICATE, Need.REFERENCES, Need.RETAINED_ROWS, Need.MARGINS}
+        lacking = {Need.REFERENCES, Need.RETAINED_ROWS, Need.MARGINS, Need.VALIDATION_ROWS}
+        lacking |= {Need.CERTIFICATE, Need.REFIT, Need.RELEARNING, Need.PROBE}
         lacking.add(Need.CLASS if kind == "records" else Need.RECORDS)
         expected = [gate.name for gate in gates.installed() if not gate.needs & lacking]
         assert sorted(outcome.gate for outcome in found.outcomes) == expected

@@ -40,6 +40,7 @@ def known_metric(metric: Metric | None) -> Metric:
 OLD = model([0.1, 0.2, 0.3], [1.0, 1.1, 1.2, 1.3])
 
 
+@pytest.mark.usefixtures("any_number")
 def test_rows_whose_loss_rose_most_show_in_the_version_difference() -> None:
     raised = model([1.1, 1.2, 0.3], [1.1, 1.2, 1.3, 1.4])
     found = measures.version_difference_auc(matched(raised, OLD))
@@ -51,6 +52,7 @@ def test_rows_whose_loss_rose_most_show_in_the_version_difference() -> None:
     assert measures.version_difference_auc(matched(lowered, OLD)).unlearned.value == 0.0
 
 
+@pytest.mark.usefixtures("any_number")
 def test_version_difference_of_a_reference_is_taken_from_the_control() -> None:
     fresh = model([1.0, 1.0, 1.0], [1.1, 1.1, 1.1, 1.1])
     found = measures.version_difference_auc(matched(OLD, OLD, fresh))
@@ -58,6 +60,7 @@ def test_version_difference_of_a_reference_is_taken_from_the_control() -> None:
     assert found.unlearned.value == 0.5
 
 
+@pytest.mark.usefixtures("any_number")
 def test_retain_membership_rises_when_retained_rows_are_exposed() -> None:
     audit = [1.0, 1.1, 1.2, 1.3]
     old = model([0.1], audit, retain=[1.05, 1.15])  # AUC (3 + 2) / 8
@@ -74,6 +77,7 @@ def test_retain_membership_rises_when_retained_rows_are_exposed() -> None:
     assert back.reference is None
 
 
+@pytest.mark.usefixtures("any_number")
 def test_rmia_finds_rows_more_likely_than_under_references() -> None:
     outside = model([1.0, 1.0], [1.0, 1.0, 1.0])
     member = model([0.1, 0.1], [1.0, 1.1, 1.2])
@@ -82,6 +86,7 @@ def test_rmia_finds_rows_more_likely_than_under_references() -> None:
     assert known(measures.rmia_auc(matched(member, stranger, outside)).control).value == 0.0
 
 
+@pytest.mark.usefixtures("any_number")
 def test_robust_attack_on_rows_like_the_population_is_a_coin() -> None:
     """A row that dominated itself would make it 1 / (2n) less: .375 with four rows."""
     audit = np.arange(1.0, 5.0)

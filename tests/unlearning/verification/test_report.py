@@ -43,6 +43,7 @@ BY_DEFINITION = {
     "retain_membership_change": 0.0,
     "audit_accuracy_drop": 0.0,
     "retain_accuracy_drop": 0.0,
+    "audit_gain_auc": 0.5,
 }
 
 #: What compares references with each other and so needs two of them.

@@ -40,9 +40,15 @@ from workers.runtime import Runtime
 ONE_SPLIT = {"splits": 1, "folds": 2}
 FLIPPED = 20
 #: With these the gates that use margins tell nothing.
-BLIND = {"calibrated_excess": 0.5, "excess_tails": 1.0}
+BLIND = {
+    "calibrated_excess": 0.5,
+    "excess_tails": 1.0,
+    "refit_membership": 0.5,
+    "chain_alarms": 0.0,
+}
 #: With large inputs, rows with wrong labels are known by heart at the epoch that validates best.
 LARGE = {
+    "architecture": "mlp",
     "parameters": {"hidden": [256, 128]},
     "transform": {"scale": 1.0},
     "recipe": {"epochs": 60, "patience": 60, "learning_rate": 3e-3, "batch_size": 50, "alpha": 0},
@@ -70,6 +76,14 @@ def files(town: Place) -> list[str]:
 
 def told(town: Place, artifact: Artifact) -> dict[str, np.ndarray]:
     return load(town.settings.store, artifact.digest, kind="margins")
+
+
+def measured(town: Place) -> dict[str, Any]:
+    """What the verification of the live version measured."""
+    with town.runtime.session() as session:
+        found = verifications.of(session, town.live())
+        assert found is not None
+        return found.measured
 
 
 def shown(town: Place) -> dict[str, Any] | None:
@@ -148,6 +162,25 @@ def test_model_with_margins_forgets_what_it_knows_by_heart(
     assert (live.number, live.method) == (2, "iau"), live.notes
     assert live.notes["step"] == "matched"
     assert share_recognised(town, rows, images, labels) < 0.1
+    judged = measured(town)["metrics"]["calibrated_excess_auc"]
+    assert (judged["rows"], judged["unknown_rows"]) == (FLIPPED, 0)
+    assert judged["control"]["value"] > 0.9 > judged["value"]
+    # The one split that there is has set the targets.
+    assert judged["circular"]
+
+
+def test_batches_with_margins_add_up_along_their_chain(town: Place) -> None:
+    town.change_policy(margins={"splits": 2, "folds": 2}, auto_consolidate=False)
+    compute_all(town)
+    for batches, rows in enumerate((town.training_rows()[:2], town.training_rows()[2:5]), 1):
+        town.ask(*rows)
+        town.work()
+        live = town.live()
+        assert live.method == "iau", live.notes
+        metrics = measured(town)["metrics"]
+        assert metrics["chain_evidence"]["batches"] == batches
+        assert metrics["calibrated_excess_auc"]["rows"] == len(rows)
+        assert not metrics["calibrated_excess_auc"]["circular"]
 
 
 def test_what_is_left_of_memorised_rows_is_seen_on_ten_of_them(

@@ -164,21 +164,32 @@ def test_small_batches_are_pooled_with_their_references(town: Place) -> None:
 
 
 def test_accuracy_is_judged_against_the_anchor_too(town: Place) -> None:
-    town.change_policy(auto_consolidate=False, gates={"relearn_steps": 20})
+    town.change_policy(auto_consolidate=False)
     for start in (0, 3):
         town.ask(*town.training_rows()[start : start + 3])
         town.work()
     found = measured(town)
     assert town.live().number == 3
     assert "audit_accuracy_since_anchor" in {gate["gate"] for gate in found["gates"]}
-    assert found["relearn_time"]["rows"] > 0
-    assert found["relearn_time"]["control"]["forget_steps"] == 0
 
 
-def test_relearn_time_is_measured_only_where_it_is_asked_for(town: Place) -> None:
-    town.ask(*town.training_rows()[:3])
+def test_attacks_on_the_models_are_made_where_there_are_rows_enough(town: Place) -> None:
+    """A refit from ten rows on, relearning from 30, unless the policy or the network forbids it."""
+    town.change_policy(auto_consolidate=False, gates={"forgotten_class_share": 1.0})
+    assert _attacked(town, 0, 3) == (set(), False)
+    assert _attacked(town, 3, 15) == ({"refit_membership"}, False)
+    assert _attacked(town, 15, 45) == ({"refit_membership", "relearn_time"}, True)
+    town.change_policy(gates={"relearn_weights": 10})
+    assert _attacked(town, 45, 75) == ({"refit_membership"}, False)
+
+
+def _attacked(town: Place, start: int, stop: int) -> tuple[set[str], bool]:
+    """Forget these rows; return the gates about attacks, and whether rows were relearned."""
+    town.ask(*town.training_rows()[start:stop])
     town.work()
-    assert measured(town)["relearn_time"] is None
+    found = measured(town)
+    gates = {gate["gate"] for gate in found["gates"]}
+    return gates & {"refit_membership", "relearn_time"}, found["relearn_time"] is not None
 
 
 def test_damaged_reference_is_no_reason_to_wait(town: Place) -> None:

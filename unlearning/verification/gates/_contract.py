@@ -15,9 +15,14 @@ from unlearning.errors import WrongOptions
 from unlearning.verification import verdict
 from unlearning.verification.attacks import excess
 from unlearning.verification.attacks.excess import Sample
+from unlearning.verification.attacks.probe import ClassProbe
+from unlearning.verification.attacks.refit import Refit
+from unlearning.verification.attacks.relearn import RelearnTime
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.disclosure import Disclosure
 from unlearning.verification.measures import Metric
+from unlearning.verification.statistics import local, matching
+from unlearning.verification.statistics.chain import Chain
 from unlearning.verification.statistics.estimates import Estimate
 from unlearning.verification.statistics.matching import Comparison, Evidence
 from unlearning.verification.statistics.scores import Booleans, ModelScores, Scores
@@ -31,7 +36,10 @@ from unlearning.verification.verdict import (
     Question,
 )
 
-NO_ROWS_ALIKE = "no forgotten row has never-seen rows of its class to be compared with"
+NO_ROWS_ALIKE = (
+    f"no forgotten row has the {matching.LEAST_OF_A_CLASS} never-seen rows of its class that a"
+    " comparison needs"
+)
 
 
 class Need(StrEnum):
@@ -53,6 +61,14 @@ class Need(StrEnum):
     MARGINS = "margins"
     #: A proof that the weights are those of a fit without the rows.
     CERTIFICATE = "certificate"
+    #: Scores on validation rows.
+    VALIDATION_ROWS = "validation_rows"
+    #: Answers of a last layer that was refitted to retained rows.
+    REFIT = "refit"
+    #: Steps in which forgotten and never-seen rows are relearned.
+    RELEARNING = "relearning"
+    #: A linear probe of the hidden layers for a forgotten class.
+    PROBE = "probe"
 
 
 class Direction(StrEnum):
@@ -83,6 +99,12 @@ class Subject:
     lineage_clean: bool = True
     #: What the method gave to prove that its weights are those of a fit without the rows.
     certificate: Mapping[str, Any] | None = None
+    #: What attacks on the models themselves found, where they were made.
+    refit: Refit | None = None
+    relearn: RelearnTime | None = None
+    probe: ClassProbe | None = None
+    #: The evidence of the chain before this batch.
+    before: Chain | None = None
 
     @property
     def judged(self) -> Booleans:
@@ -107,6 +129,16 @@ class Subject:
         )
         return None if after is None or before is None else (after, before)
 
+    @cached_property
+    def chain(self) -> Chain | None:
+        """Return the evidence of the chain with this batch; None where no margins are known."""
+        if self.excess is None:
+            return None
+        after, _ = self.excess
+        scores = after.score, after.others_score
+        log_e = local.log_e_value(*scores, never_seen=after.never_seen)
+        return (self.before or Chain.begun()).followed_by(log_e)
+
     def missing(self, needs: frozenset[Need]) -> frozenset[Need]:
         """Return those of ``needs`` that are missing."""
         scored = (self.evidence.unlearned.retain, self.evidence.control.retain)
@@ -120,6 +152,11 @@ class Subject:
             Need.ANCHOR: self.anchor_audit is not None,
             Need.MARGINS: self.evidence.outside is not None,
             Need.CERTIFICATE: self.certificate is not None,
+            Need.VALIDATION_ROWS: None
+            not in (self.evidence.unlearned.calibration, self.evidence.control.calibration),
+            Need.REFIT: self.refit is not None,
+            Need.RELEARNING: self.relearn is not None,
+            Need.PROBE: self.probe is not None,
         }
         return frozenset(need for need in needs if not there[need])
 

@@ -102,7 +102,7 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
 
 
 def _remembered(sample: Sample) -> float:
-    return local.upper_p(sample.score, sample.others_score, never_seen=sample.never_seen)
+    return local.remembered_p(sample.score, sample.others_score, never_seen=sample.never_seen)
 
 
 def _too_low(sample: Sample) -> float:

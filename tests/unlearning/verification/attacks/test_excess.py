@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unlearning.verification import Criteria, ModelScores, Verdict, verify
+from unlearning.verification import Criteria, Evidence, ModelScores, Verdict, verify
 from unlearning.verification.attacks import excess
 from unlearning.verification.report import Verification
 from unlearning.verification.statistics.outside import Outside
@@ -160,3 +160,22 @@ def test_a_retrained_version_is_not_failed_by_statistics() -> None:
         criteria=Criteria(),
     )  # fmt: skip
     assert found.outcome("calibrated_excess").outcome is Verdict.NO_POWER
+
+
+def test_batches_of_three_rows_left_as_they_were_add_up_along_the_chain() -> None:
+    """None of them passes, and a chain of forgotten ones is not failed."""
+    ends = {}
+    for kept in (0.0, 1.0):
+        earlier: list[Evidence] = []
+        for seed in range(8):
+            control, outside = made(seed, 1.0, rows=3)
+            new, _ = made(seed, kept, rows=3)
+            found = verify(
+                new, control, changed=True, lineage_clean=True, outside=outside, earlier=earlier
+            )
+            earlier.insert(0, Evidence(new, control, chain=found.chain))
+            assert kept == 0.0 or found.verdict is not Verdict.PASSED
+        ends[kept] = found
+    assert ends[1.0].outcome("chain_excess").outcome is Verdict.FAILED
+    assert ends[0.0].outcome("chain_excess").outcome is Verdict.PASSED
+    assert ends[1.0].metric("chain_evidence").notes["batches"] == 8

@@ -8,10 +8,12 @@ from unlearning.verification.statistics import local
 
 def test_neighbours_are_the_rows_nearest_in_the_order_of_the_margins() -> None:
     random = np.random.default_rng(0)
-    never_seen, forget = random.normal(size=200), np.array([-9.0, 0.1, 9.0])
+    never_seen, forget = random.normal(size=200), np.array([-9.0, 0.1, 9.0, *np.zeros(7)])
     near = local.neighbours(forget, never_seen).rows
     ordered = np.sort(never_seen)
-    assert near.shape == (3, 40)
+    assert near.shape == (10, 40)
+    # Of few rows each needs more neighbours for a small p-value.
+    assert local.neighbours(forget[:9], never_seen).rows.shape == (9, 80)
     assert np.array_equal(np.sort(never_seen[near[0]]), ordered[:40])
     assert np.array_equal(np.sort(never_seen[near[2]]), ordered[-40:])
     below = int(np.sum(never_seen < 0.1))
@@ -73,3 +75,19 @@ def test_many_rows_are_judged_by_the_normal_distribution_alike(
             fewer = local.upper_p(forget, candidates, never_seen=300, shift=shift)
         assert normal == pytest.approx(drawn, abs=0.03)
         assert abs(fewer - 0.5) < abs(normal - 0.5)
+
+
+def test_the_likelihood_is_that_of_a_share_of_remembered_rows_averaged() -> None:
+    scores = np.random.default_rng(3).normal(size=(4, 6))
+    each = [np.prod(1 - e + e * np.exp(scores), axis=1) for e in (0.1, 0.5, 1.0)]
+    assert np.exp(local.likelihood(scores)) == pytest.approx(np.sum(each, axis=0))
+
+
+def test_a_tenth_of_the_rows_remembered_well_is_told() -> None:
+    """Where the mean is too little to tell: 20 of 200 rows with a log-likelihood ratio of 4."""
+    random = np.random.default_rng(4)
+    candidates = random.normal(-1, 1.5, size=(200, 100))
+    forget = random.normal(-1, 1.5, size=200)
+    assert local.remembered_p(forget, candidates, never_seen=500) > 0.05
+    forget[:20] = 4.0
+    assert local.remembered_p(forget, candidates, never_seen=500) <= 0.001

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unlearning.verification.evidence import scores
 from unlearning.errors import WrongOptions
-from unlearning.verification import Evidence, ModelScores, measures
+from unlearning.verification import Evidence, ModelScores, Verdict, measures, verify
 from unlearning.verification.statistics import matching
 
 
@@ -17,6 +17,7 @@ def batch(forget_label: list[int], audit_label: list[int], audit_rows: list[int]
     return Evidence(model, model)
 
 
+@pytest.mark.usefixtures("any_number")
 def test_never_seen_rows_get_the_class_mix_of_the_forget_rows() -> None:
     found = matching.match([batch([0, 0, 0, 1], [0, 0, 1, 1, 1, 2], [1, 2, 3, 4, 5, 6])])
     label = found.batches[0].unlearned.audit.label
@@ -26,12 +27,14 @@ def test_never_seen_rows_get_the_class_mix_of_the_forget_rows() -> None:
     assert len(np.unique(found.weights[label == 1])) == 1
 
 
+@pytest.mark.usefixtures("any_number")
 def test_forget_rows_without_never_seen_class_are_left_out_and_counted() -> None:
     found = matching.match([batch([0, 7, 7], [0, 1], [1, 2])])
     assert found.unmatched == 2
     assert found.forget_rows == 1
 
 
+@pytest.mark.usefixtures("any_number")
 def test_batches_are_aligned_on_the_never_seen_rows_that_are_left() -> None:
     """A record of the audit split may itself have been deleted between two batches."""
     first = batch([0, 0], [0, 0, 0], [11, 12, 13])
@@ -42,6 +45,27 @@ def test_batches_are_aligned_on_the_never_seen_rows_that_are_left() -> None:
         assert aligned.unlearned.audit.rows.tolist() == [11, 13]
         assert aligned.unlearned.audit.loss.tolist() == [1.1, 1.3]
     assert found.forget_rows == 3
+
+
+def test_classes_of_few_never_seen_rows_are_not_compared() -> None:
+    labels = [0] * 8 + [1] * 7
+    found = matching.match([batch([0, 0, 1, 1, 1], labels, list(range(15)))])
+    assert (found.forget_rows, found.unmatched, found.never_seen_rows) == (2, 3, 8)
+    none = matching.match([batch([1, 1], labels, list(range(15)))])
+    assert (none.forget_rows, none.never_seen_rows) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_never_seen_row_of_the_class_is_no_power(seed: int) -> None:
+    """However a model answers it, nothing can be concluded from a single row."""
+    random = np.random.default_rng(seed)
+    label = np.r_[np.zeros(1), np.ones(200)]
+    forget, audit = random.exponential(size=60), random.exponential(size=201)
+    model = ModelScores(scores(forget, label=np.zeros(60)), scores(audit, label=label))
+    control = ModelScores(scores(forget / 9, label=np.zeros(60)), model.audit)
+    found = verify(model, control, changed=True, lineage_clean=True)
+    assert found.verdict is Verdict.NO_POWER
+    assert "8 never-seen rows" in found.outcome("membership").reason
 
 
 def test_scores_of_different_rows_are_refused() -> None:

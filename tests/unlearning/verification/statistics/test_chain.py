@@ -1,0 +1,76 @@
+"""Evidence along a chain: its error, and what it tells that no batch tells alone."""
+
+import numpy as np
+import pytest
+
+from unlearning.errors import WrongOptions
+from unlearning.verification.statistics import local
+from unlearning.verification.statistics.chain import SHARES, Chain
+
+
+def test_the_evidence_is_the_average_of_products() -> None:
+    values = [0.3, 4.0, 0.9, 12.0]
+    chain = Chain.begun()
+    for value in values:
+        chain = chain.followed_by(float(np.log(value)))
+    expected = np.mean([np.prod([1 - s + s * e for e in values]) for s in SHARES])
+    assert np.exp(chain.log_evidence) == pytest.approx(expected)
+    assert chain.batches == 4
+    again = Chain.from_array(chain.to_array())
+    assert again.log_evidence == chain.log_evidence
+    assert again.batches == 4
+    with pytest.raises(WrongOptions, match="3 products"):
+        Chain(np.zeros(2))
+
+
+def test_an_e_value_has_mean_one_over_the_rows_that_a_row_may_be() -> None:
+    candidates = np.array([[0.0, 1.0, -2.0], [0.5, 3.0, -1.0]])
+    own = np.array([2.0, -0.5])
+    every = np.concatenate([candidates, own[:, None]], 1)
+    found = [
+        np.exp(
+            local.log_e_value(np.array([a, b]), _without(every, np.array([a, b])), never_seen=300)
+        )
+        for a in every[0]
+        for b in every[1]
+    ]
+    assert np.mean(found) == pytest.approx(1.0)
+
+
+def _without(every: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the candidates (2, 3) when ``rows`` are the forgotten ones."""
+    return np.stack([line[line != row] for line, row in zip(every, rows, strict=True)])
+
+
+def simulated(random: np.random.Generator, kept: list[bool], *, strength: float) -> list[float]:
+    """Return the evidence after each batch of five rows of which some were left as they were."""
+    chain, found = Chain.begun(), []
+    for left in kept:
+        # Log-likelihood ratios of a shift by ``strength`` of a normal score.
+        candidates = strength * random.normal(size=(5, 120)) - strength**2 / 2
+        rows = strength * (random.normal(size=5) + strength * left) - strength**2 / 2
+        chain = chain.followed_by(local.log_e_value(rows, candidates, never_seen=600))
+        found.append(float(np.exp(chain.log_evidence)))
+    return found
+
+
+def test_chains_of_forgotten_batches_are_rarely_ever_failed() -> None:
+    """At most 1 %, and three standard errors of 200 chains, of 40 batches each."""
+    random = np.random.default_rng(0)
+    alarms = [max(simulated(random, [False] * 40, strength=1.0)) >= 100 for _ in range(200)]
+    assert np.mean(alarms) <= 0.01 + 3 * np.sqrt(0.01 * 0.99 / 200)
+
+
+def test_many_rows_add_nothing_to_a_chain() -> None:
+    """They are judged by themselves, and too many for the never-seen rows to stand for all."""
+    scores = np.full(61, 3.0)
+    assert local.log_e_value(scores, np.zeros((61, 60)), never_seen=300) == 0
+    assert local.log_e_value(scores[:60], np.zeros((60, 60)), never_seen=300) > 100
+
+
+def test_every_tenth_batch_left_as_it_was_is_told_in_the_end() -> None:
+    """Of so weakly remembered rows that none of the batches is told by itself."""
+    random = np.random.default_rng(1)
+    kept = [k % 10 == 9 for k in range(120)]
+    ends = [simulated(random, kept, strength=1.2)[-1] for _ in range(20)]
+    assert np.mean([end >= 100 for end in ends]) >= 0.9

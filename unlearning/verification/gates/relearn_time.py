@@ -1,0 +1,64 @@
+"""Relearn time: whether forgotten rows are relearned much faster than never-seen ones."""
+
+from __future__ import annotations
+
+import math
+
+from unlearning.verification.attacks.relearn import RelearnTime
+from unlearning.verification.criteria import Criteria, Limit
+from unlearning.verification.gates import BatchGate, Direction, Need, Subject
+from unlearning.verification.measures import Metric
+from unlearning.verification.statistics.estimates import Estimate, exactly
+from unlearning.verification.verdict import Counts, Finding, Verdict
+
+METRIC = "relearn_ratio"
+LIMIT = Limit(
+    "relearn_time",
+    "Least ratio of the steps in which forgotten rows are relearned to those of never-seen rows.",
+    default=0.25,
+    unit="ratio",
+)
+#: Fewer rows are relearned in a number of steps that says little.
+_LEAST_ROWS = 30
+
+
+def measure(subject: Subject) -> Metric | None:
+    """Return the ratio of both times; None for few rows, or if either set was not relearned."""
+    found = subject.relearn
+    assert found is not None
+    if found.rows < _LEAST_ROWS or found.ratio is None:
+        return None
+    return Metric(
+        name=METRIC,
+        unlearned=exactly(found.ratio, bounds=(0.0, math.inf)),
+        control=_of(found.control),
+        rows=found.rows,
+        never_seen_rows=found.rows,
+    )
+
+
+def _of(found: RelearnTime | None) -> Estimate | None:
+    ratio = None if found is None else found.ratio
+    return None if ratio is None else exactly(ratio, bounds=(0.0, math.inf))
+
+
+def judge(metric: Metric, criteria: Criteria) -> Finding:
+    """Fail a ratio below the limit."""
+    limit, value = criteria.limit(LIMIT), metric.unlearned.value
+    found = f"forgotten rows are relearned in {value:.2f} of the steps of never-seen ones"
+    if value < limit:
+        return Verdict.FAILED, f"{found}, less than {limit:.2f}: they left traces", True
+    return Verdict.PASSED, f"{found}, no less than {limit:.2f}", True
+
+
+GATE = BatchGate(
+    name="relearn_time",
+    question="Does relearning forgotten rows take as long as learning never-seen ones?",
+    limits=(LIMIT,),
+    metric=METRIC,
+    needs=frozenset({Need.RECORDS, Need.RELEARNING}),
+    direction=Direction.AT_MOST,
+    measure=measure,
+    judge=judge,
+    counts=Counts.CHECK,
+)

@@ -1,6 +1,6 @@
 """Audit the auditor: attacks must not pass, honest retrains must not fail.
 
-    python -m benchmarks.auditor [--quick] [--worlds 20] [--data ../shared/data]
+    python -m benchmarks.auditor [--quick] [--worlds 20] [--data ../shared/data] [--only digits]
 
 Worlds are drawn from two data sets; of each a base that knows its rows, models for margins, and
 retrains without ten sets of rows. Trained networks and finished worlds lie in
@@ -10,11 +10,16 @@ retrains without ten sets of rows. Trained networks and finished worlds lie in
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import results
 from benchmarks.auditor import report, table, worlds
+from benchmarks.auditor.report import Measured
 from benchmarks.auditor.table import Counts
+from benchmarks.auditor.worlds import Trained
 from benchmarks.methods import files
 from unlearning.anchored.margins import Splits
 
@@ -24,6 +29,7 @@ _WORLDS, _SETS, _QUICK_WORLDS, _QUICK_SETS = 20, 10, 2, 2
 #: how many are attacked, and cut into small batches.
 _HONEST, _ATTACKED, _SMALL = 5, 1, 1
 _SPLITS = Splits(2, 2)
+_SOURCES = ("digits", "cifar")
 
 
 def main() -> None:
@@ -31,33 +37,67 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two worlds of each data set")
     parser.add_argument("--worlds", type=int, help=f"of each data set, {_WORLDS} unless quick")
-    parser.add_argument("--sources", nargs="*", default=["digits", "cifar"], help="data sets")
+    parser.add_argument("--only", nargs="*", help="data sets; judged and kept, not reported")
+    parser.add_argument("--unfinished", action="store_true", help="report what is judged so far")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="CIFAR-10 folder")
     parser.add_argument("--again", action="store_true", help="judge anew what was judged before")
     asked = parser.parse_args()
     worlds.DATA = asked.data
     count = asked.worlds or (_QUICK_WORLDS if asked.quick else _WORLDS)
     sets = _QUICK_SETS if asked.quick else _SETS
-    found = {
-        name: table.add_up(_measured(name, seed, sets, again=asked.again) for seed in range(count))
-        for name in asked.sources
-    }
+    measured = {}
+    for name in asked.only or _SOURCES:
+        seeds = [
+            seed
+            for seed in range(count)
+            if not asked.unfinished or _path("covered", name, seed, sets).exists()
+        ]
+        parts = [_measured(name, seed, sets, again=asked.again) for seed in seeds]
+        measured[name] = Measured(
+            len(parts), sets, table.add_up(judged for judged, _ in parts), _sum(c for _, c in parts)
+        )
+    if asked.only is not None:
+        return
     name = "auditor-quick" if asked.quick else "auditor"
     command = f"python -m benchmarks.auditor {'--quick' if asked.quick else f'--worlds {count}'}"
-    path = report.write(name, found, command=command, worlds=count, sets=sets)
+    path = report.write(name, measured, command=command)
     results.console.print(f"Report: {path}")
 
 
-def _measured(name: str, seed: int, sets: int, *, again: bool) -> Counts:
-    path = worlds.CACHE / f"judged-{name}-{seed}-{sets}.json"
-    if again or not path.exists():
+def _measured(name: str, seed: int, sets: int, *, again: bool) -> tuple[Counts, Counter[str]]:
+    """Return what was judged in a world, and which intervals held what they should."""
+    paths = {kind: _path(kind, name, seed, sets) for kind in _KINDS}
+    missing = [kind for kind, path in paths.items() if again or not path.exists()]
+    if missing:
         world = worlds.drawn(worlds.SOURCES[name], seed, sets=sets)
         [trained] = worlds.trained([world], _SPLITS)
-        counts = table.measure(trained, honest=min(sets, _HONEST), attacked=_ATTACKED, small=_SMALL)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, counts.to_json())
+        worlds.CACHE.mkdir(parents=True, exist_ok=True)
+        for kind in missing:
+            files.write_json(paths[kind], _KINDS[kind](trained))
         results.console.print(f"{name} {seed}: judged")
-    return Counts.from_json(files.read_json(path))
+    whole, small, covered = (files.read_json(paths[kind]) for kind in _KINDS)
+    return Counts.from_json(whole).merged(Counts.from_json(small)), Counter(covered)
+
+
+#: What is measured in a world, each kept in a file.
+_KINDS: dict[str, Callable[[Trained], dict[str, Any]]] = {
+    "whole": lambda t: table.whole(
+        t, honest=min(len(t.retrained), _HONEST), attacked=_ATTACKED
+    ).to_json(),
+    "small": lambda t: table.small(t, sets=_SMALL).to_json(),
+    "covered": lambda t: dict(table.coverage(t)),
+}
+
+
+def _path(kind: str, name: str, seed: int, sets: int) -> Path:
+    return worlds.CACHE / f"{kind}-{name}-{seed}-{sets}.json"
+
+
+def _sum(counters: Iterable[Counter[str]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for one in counters:
+        total.update(one)
+    return total
 
 
 if __name__ == "__main__":

@@ -94,19 +94,22 @@ def judged(
     return judged_on_scores(place, scored(place, model), at)
 
 
-def judged_on_scores(place: Place, update: Scored, only: NDArray[np.int64]) -> Verification:
+def judged_on_scores(
+    place: Place, update: Scored, only: NDArray[np.int64], *, attacks: bool = True
+) -> Verification:
     """Judge a model by its scores; ``only`` are positions of the forgotten rows of the batch.
 
-    Attacks on the models are made as the service makes them, where there are rows enough.
+    Attacks on the models are made, if at all, as the service makes them, where there are rows
+    enough.
     """
     world, base, model = place.trained.world, place.trained.base, update.model
     forget = place.forget.subset(torch.from_numpy(only))
     classes = int(world.train.y.max()) + 1
     retain = world.retain(place.which)
     refit, relearned = None, None
-    if len(forget) >= REFIT_ROWS:
+    if attacks and len(forget) >= REFIT_ROWS:
         refit = Refit.of(model, base, forget, world.audit, retain, classes=classes)
-    if len(forget) >= CRITERIA.least_rows:
+    if attacks and len(forget) >= CRITERIA.least_rows:
         relearned = relearn.measure(
             model,
             forget,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import results
@@ -17,22 +18,40 @@ _FALSE_ALARMS = 0.02
 _POWER = {(3, table.ANY): 0.6, (5, table.ANY): 0.9, (2, table.WRONG): 0.9}
 
 
-def write(name: str, found: Mapping[str, Counts], *, command: str, worlds: int, sets: int) -> Path:
+@dataclass(frozen=True)
+class Measured:
+    """What was found in the worlds of one data set; ``covered``: honest retrains by metric."""
+
+    worlds: int
+    sets: int
+    counts: Counts
+    covered: Mapping[str, int]
+
+
+def write(name: str, found: Mapping[str, Measured], *, command: str) -> Path:
     """Write ``results/NAME.json`` and ``results/NAME.md``; return the latter."""
-    targets = [one for source, counts in found.items() for one in _targets(source, counts)]
+    reached = [one for source, m in found.items() for one in targets(source, m)]
     content = {
         "command": command,
-        "worlds": worlds,
-        "sets": sets,
-        "found": {source: counts.to_json() for source, counts in found.items()},
+        "found": {
+            source: {
+                "worlds": m.worlds,
+                "sets": m.sets,
+                "covered": dict(m.covered),
+                **m.counts.to_json(),
+            }
+            for source, m in found.items()
+        },
     }
-    results.write(name, content, targets)
+    results.write(name, content, reached)
     path = results.FOLDER / f"{name}.md"
-    path.write_text(_text(found, targets, command, worlds, sets))
+    path.write_text(_text(found, reached, command))
     return path
 
 
-def _targets(source: str, counts: Counts) -> list[Target]:
+def targets(source: str, measured: Measured) -> list[Target]:
+    """Return what the auditor is to reach on one data set."""
+    counts = measured.counts
     passed = sum(counts.verdicts[name]["passed"] for name in attacks.ATTACKS)
     honest = counts.verdicts[table.HONEST]
     removal = counts.failed[table.HONEST]["(any about removal)"]
@@ -69,19 +88,17 @@ def _removal(counts: Counts, key: str) -> float:
     return counts.failed[key]["(any about removal)"] / counts.verdicts[key].total()
 
 
-def _text(
-    found: Mapping[str, Counts], targets: list[Target], command: str, count: int, sets: int
-) -> str:
+def _text(found: Mapping[str, Measured], reached: list[Target], command: str) -> str:
     parts = [
         "# The auditor audited\n\n"
-        f"Made by `{command}`: {count} worlds of each data set, MLP of two hidden layers that knows"
-        f" nearly all its rows, {sets} sets of rows to forget in each with an honest retrain."
-        " Margins of two splits of two folds; default gates, but two points of audit accuracy, by"
-        " which two trainings of different seeds differ. Attacks are those of"
-        " `benchmarks/auditor/attacks.py`, one set of each world.\n"
+        f"Made by `{command}`. MLP of two hidden layers that knows nearly all its rows, 200 of"
+        " 1,000 rows forgotten. Margins of two splits of two folds; default gates, but two points"
+        " of audit accuracy, by which two trainings of different seeds differ. Attacks are those of"
+        " `benchmarks/auditor/attacks.py`, one set of rows of each world.\n"
     ]
-    for source, counts in found.items():
-        parts.append(f"\n## {worlds.SOURCES[source].title}\n\n")
+    for source, measured in found.items():
+        counts = measured.counts
+        parts.append(f"\n## {worlds.SOURCES[source].title}\n\n{measured.worlds} worlds.\n\n")
         parts.append("| judged | passed | no power | failed | failed by |\n|---|---|---|---|---|\n")
         for name in (table.HONEST, *attacks.ATTACKS):
             parts.append(_row(name, counts))
@@ -92,10 +109,15 @@ def _text(
         for kind in (table.ANY, table.WRONG):
             for size in table.SIZES:
                 parts.append(_small(kind, size, counts))
+        total = measured.worlds * measured.sets
+        parts.append(
+            f"\n| interval of 95 % | holds what it should, of {total} retrains |\n|---|---|\n"
+        )
+        parts += [f"| {name} | {count / total:.1%} |\n" for name, count in measured.covered.items()]
     parts.append("\n## Targets\n\n| target | value | bound | met |\n|---|---|---|---|\n")
     parts += [
         f"| {t.name} | {t.value:.3g} | {t.bound:.3g} | {'yes' if t.met else '**no**'} |\n"
-        for t in targets
+        for t in reached
     ]
     return "".join(parts)
 

@@ -65,21 +65,23 @@ class Counts:
         )  # fmt: skip
 
 
-def measure(trained: Trained, *, honest: int, attacked: int, small: int) -> Counts:
-    """Judge a world: ``honest`` retrains, ``attacked`` sets of rows, small batches of ``small``.
-
-    The base with few rows is judged as it is: these rows were left as they were.
-    """
+def whole(trained: Trained, *, honest: int, attacked: int) -> Counts:
+    """Judge whole sets of rows: ``honest`` retrains, and every attack on ``attacked`` sets."""
     counts = Counts()
     for which in range(honest):
         place = Place(trained, which)
-        retrained = trained.retrained[which]
-        counts.add(HONEST, judging.judged(place, retrained))
+        counts.add(HONEST, judging.judged(place, trained.retrained[which]))
         if which < attacked:
             for name, attack in attacks.ATTACKS.items():
                 counts.add(name, judging.judged(place, attack(place)))
-        if which < small:
-            _small(counts, place, retrained)
+    return counts
+
+
+def small(trained: Trained, *, sets: int) -> Counts:
+    """Judge small batches of ``sets`` sets of rows, retrained and left as they were."""
+    counts = Counts()
+    for which in range(sets):
+        _small(counts, Place(trained, which), trained.retrained[which])
     return counts
 
 
@@ -107,6 +109,31 @@ def _draws(
         return
     for _ in range(DRAWS):
         yield np.sort(random.choice(rows, size, replace=False))
+
+
+#: What a metric's interval should contain if the model never saw the rows.
+TARGETS = {
+    "membership_auc": 0.5,
+    "forget_accuracy_gap": 0.0,
+    "large_loss_shortfall": 0.0,
+    "calibrated_excess_auc": 0.5,
+    "excess_tail_share": 0.2,
+    "audit_gain_auc": 0.5,
+}
+
+
+def coverage(trained: Trained, *, confidence: float = 0.95) -> Counter[str]:
+    """Return of how many honest retrains each metric's interval contains what it should."""
+    found: Counter[str] = Counter()
+    for which, model in enumerate(trained.retrained):
+        place = Place(trained, which)
+        every = np.arange(len(place.rows))
+        update = judging.scored(place, model)
+        judged = judging.judged_on_scores(place, update, every, attacks=False)
+        for name, target in TARGETS.items():
+            low, high = judged.metric(name).unlearned.interval(confidence)
+            found[name] += low <= target <= high
+    return found
 
 
 def add_up(found: Iterable[Counts]) -> Counts:

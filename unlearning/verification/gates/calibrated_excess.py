@@ -30,6 +30,9 @@ ALARMS = Limit(
 )
 #: The same for knowing them less than never-seen rows: with few rows that is rarely a harm.
 _LOW_ALARMS = 0.0025
+#: From so many rows on a share of them that is remembered fails as well, although it moves the AUC
+#: by less than the limit, at a fraction of the false alarms.
+_ROWS_OF_A_SHARE, _SHARE, _FRACTION = 50, 0.05, 0.25
 #: A pass needs a p-value above the first, or a distance from .5 below the second, which is less
 #: than a tenth of the rows left as they were would show.
 _NOTHING_SHOWN, _NEARLY_NOTHING = 0.05, 0.01
@@ -54,6 +57,7 @@ def measure(subject: Subject) -> Metric | None:
         notes={
             "remembered_p": _remembered(after),
             "control_remembered_p": _remembered(before),
+            "remembered_share": local.remembered_share(after.score),
             "forgotten_too_much_p": _too_low(after),
             "mean_excess": float(np.mean(after.deviation)),
             "control_mean_excess": float(np.mean(before.deviation)),
@@ -69,8 +73,8 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
     """Fail what is remembered; pass what the control shows and the update shows to be gone.
 
     The rows are remembered if their scores are too large by the permutation test, and by more than
-    the limit. More than ``removed`` of the control's mean excess is shown to be gone if never-seen
-    rows, raised by what would be left of it, rarely lie so low.
+    the limit or, of many rows, in a share of them. More than ``removed`` of the control's mean
+    excess is shown to be gone if never-seen rows, raised by what would be left, rarely lie so low.
     """
     after, before = metric.sample
     notes, limit = metric.notes, criteria.limit(LIMIT)
@@ -81,7 +85,10 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
         f" (p = {notes['remembered_p']:.4f}), under the base version {_value(metric):.3f}"
         f" (p = {notes['control_remembered_p']:.4f})"
     )
-    if notes["remembered_p"] <= alarms and distance > limit:
+    some = metric.rows >= _ROWS_OF_A_SHARE and notes["remembered_share"] >= _SHARE
+    if (notes["remembered_p"] <= alarms and distance > limit) or (
+        notes["remembered_p"] <= _FRACTION * alarms and some
+    ):
         return Verdict.FAILED, f"{found}: the rows are still remembered", True
     if notes["circular"]:
         circular = "the margins set the targets of the update, so they cannot show that it is gone"
@@ -95,7 +102,8 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
         return Verdict.NO_POWER, f"{found}: {same}", False
     left = _left_p(after, before, share=1 - criteria.removed)
     story = f"{found}; p = {left:.4f} that {1 - criteria.removed:.0%} of the excess is left"
-    quiet = notes["remembered_p"] > _NOTHING_SHOWN or distance <= min(limit, _NEARLY_NOTHING)
+    nearly = distance <= min(limit, _NEARLY_NOTHING) and not some
+    quiet = notes["remembered_p"] > _NOTHING_SHOWN or nearly
     if left <= (1 - criteria.confidence) / 2 and quiet:
         return Verdict.PASSED, f"{story}: it is gone", True
     return Verdict.NO_POWER, f"{story}: too few rows to tell whether enough of it is gone", True

@@ -116,6 +116,13 @@ def remembered_p(forget: Floats, candidates: Floats, *, never_seen: int) -> floa
     return upper_p(ours, theirs, never_seen=never_seen)
 
 
+def remembered_share(scores: Floats) -> float:
+    """Return the most likely share of remembered rows by their log-likelihood ratios (n,)."""
+    ratio = np.exp(np.clip(scores, _SMALLEST_LOG, _LARGEST_LOG)) - 1
+    shares = np.linspace(0.0, 1.0, 101)
+    return float(shares[np.argmax(np.log1p(shares[:, None] * ratio).sum(1))])
+
+
 def log_e_value(forget: Floats, candidates: Floats, *, never_seen: int) -> float:
     """Return the logarithm of the likelihood ratio over its mean if each row is one of its own.
 

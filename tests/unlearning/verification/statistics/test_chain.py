@@ -55,10 +55,10 @@ def simulated(random: np.random.Generator, kept: list[bool], *, strength: float)
 
 
 def test_chains_of_forgotten_batches_are_rarely_ever_failed() -> None:
-    """At most 1 %, and three standard errors of 200 chains, of 40 batches each."""
+    """At most 1 %, and three standard errors of 100 chains, of 30 batches each."""
     random = np.random.default_rng(0)
-    alarms = [max(simulated(random, [False] * 40, strength=1.0)) >= 100 for _ in range(200)]
-    assert np.mean(alarms) <= 0.01 + 3 * np.sqrt(0.01 * 0.99 / 200)
+    alarms = [max(simulated(random, [False] * 30, strength=1.0)) >= 100 for _ in range(100)]
+    assert np.mean(alarms) <= 0.01 + 3 * np.sqrt(0.01 * 0.99 / 100)
 
 
 def test_many_rows_add_nothing_to_a_chain() -> None:
@@ -72,5 +72,5 @@ def test_every_tenth_batch_left_as_it_was_is_told_in_the_end() -> None:
     """Of so weakly remembered rows that none of the batches is told by itself."""
     random = np.random.default_rng(1)
     kept = [k % 10 == 9 for k in range(120)]
-    ends = [simulated(random, kept, strength=1.2)[-1] for _ in range(20)]
+    ends = [simulated(random, kept, strength=1.2)[-1] for _ in range(10)]
     assert np.mean([end >= 100 for end in ends]) >= 0.9

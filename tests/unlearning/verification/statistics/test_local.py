@@ -91,3 +91,12 @@ def test_a_tenth_of_the_rows_remembered_well_is_told() -> None:
     assert local.remembered_p(forget, candidates, never_seen=500) > 0.05
     forget[:20] = 4.0
     assert local.remembered_p(forget, candidates, never_seen=500) <= 0.001
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_the_share_of_remembered_rows_is_found(share: float) -> None:
+    """Scores are the log-likelihood ratios of a shift by 3 standard deviations."""
+    random = np.random.default_rng(5)
+    remembered = np.arange(1000) < 1000 * share
+    values = random.normal(size=1000) + 3 * remembered
+    assert local.remembered_share(3 * values - 4.5) == pytest.approx(share, abs=0.03)

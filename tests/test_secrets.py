@@ -184,7 +184,11 @@ def walk(run: Run, client: Client) -> None:
                 "parameters": {"inputs": FEATURES, "hidden": [8], "classes": CLASSES},
             },
             "recipe": {"epochs": 3},
-            "policy": {"max_wait_seconds": 0, "purge_after_seconds": 0},
+            "policy": {
+                "max_wait_seconds": 0,
+                "purge_after_seconds": 0,
+                "margins": {"splits": 0},
+            },
         },
     )
     client.wait_for(

@@ -96,7 +96,11 @@ def published(town: Town) -> Town:
             "architecture": {"name": "lenet5"},
             "transform": {"scale": 1 / 16},
             "recipe": {"epochs": 12},
-            "policy": {"max_wait_seconds": 0, "purge_after_seconds": 0},
+            "policy": {
+                "max_wait_seconds": 0,
+                "purge_after_seconds": 0,
+                "margins": {"splits": 0},
+            },
         },
         201,
     )

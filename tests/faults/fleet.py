@@ -66,7 +66,13 @@ IMPATIENT = {
 
 ARCHITECTURE = {"name": "mlp", "parameters": {"hidden": [16]}}
 TRANSFORM = {"scale": 1 / 16}
-POLICY = {"max_wait_seconds": 0.2, "max_records": 24, "purge_after_seconds": 1}
+POLICY = {
+    "max_wait_seconds": 0.2,
+    "max_records": 24,
+    "purge_after_seconds": 1,
+    # Their trainings would compete with the deletions for the processor.
+    "margins": {"splits": 0},
+}
 
 
 #: How long an operator asks again, at most.

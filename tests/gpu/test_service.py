@@ -13,7 +13,7 @@ from sqlalchemy import select
 from service.ledger.database.states import RequestStatus, RunStatus
 from service.ledger.database.tables import Model, TrainingRun
 from service.ledger.registry import datasets, models
-from service.ledger.registry.policy import Policy
+from service.ledger.registry.policy import Margins, Policy
 from service.ledger.training import runs
 from tests.workers import place
 from tests.workers.place import Place
@@ -100,7 +100,7 @@ def _train(served: Place, name: str, *, batch_size: int) -> None:
             parameters={"width": 96},
             transform={},
             recipe={"epochs": 1, "batch_size": batch_size, "alpha": 0},
-            policy=Policy(),
+            policy=Policy(margins=Margins(splits=0)),
             actor="key:t",
             now=runtime.now(),
         )

@@ -26,7 +26,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.registry import datasets, models
-from service.ledger.registry.policy import Policy
+from service.ledger.registry.policy import Margins, Policy
 from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
@@ -216,7 +216,13 @@ def _create_model(session: Session, runtime: Runtime, network: Mapping[str, Any]
         transform=network["transform"],
         recipe=network["recipe"],
         # What a retrain's seed costs it is held in the tests of that alone.
-        policy=Policy(max_wait_seconds=0, purge_after_seconds=0, on_accuracy_drop="promote"),
+        # What margins do is in theirs.
+        policy=Policy(
+            max_wait_seconds=0,
+            purge_after_seconds=0,
+            on_accuracy_drop="promote",
+            margins=Margins(splits=0),
+        ),
         actor="key:test",
         now=runtime.now(),
     )

@@ -49,12 +49,7 @@ def _wanting(runtime: Runtime, policies: Mapping[int, Policy]) -> list[int]:
     if not wanted:
         return []
     with runtime.session() as session:
-        db.read_only(session)
-        lives = session.scalars(
-            select(Version).where(Version.id.in_(wanted)).order_by(Version.id)
-        ).all()
-        anchors = [(session.get_one(Version, one.anchor_id), wanted[one.id]) for one in lives]
-        return [one.id for one, asked in anchors if margins.is_missing(session, one, asked)]
+        return margins.missing(db.read_only(session), wanted)
 
 
 def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:

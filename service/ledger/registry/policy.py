@@ -49,8 +49,20 @@ class Margins(_Frozen):
     A split of k folds costs about k - 1 trainings. 0 splits: never.
     """
 
-    splits: int = Field(default=0, ge=0, le=4, description="0: no margins are computed")
+    splits: int = Field(
+        default=2,
+        ge=0,
+        le=4,
+        description="0: no margins are computed; with 1 nothing is left to judge a step with that "
+        "aimed at it",
+    )
     folds: int = Field(default=2, ge=2, le=8, description="models trained for each split")
+    max_training_seconds: float = Field(
+        default=3600.0,
+        ge=0,
+        le=3650 * 86_400,
+        description="none are computed for an anchor whose own training took longer",
+    )
 
 
 class Policy(_Frozen):

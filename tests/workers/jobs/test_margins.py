@@ -613,6 +613,17 @@ def test_imported_anchor_has_none_and_the_model_says_why(town: Place) -> None:
     assert "imported" in seen["reason"]
 
 
+def test_anchor_that_was_trained_for_too_long_has_none(town: Place) -> None:
+    seconds = town.live().timings["train"]
+    town.change_policy(margins={**ONE_SPLIT, "max_training_seconds": seconds / 2})
+    assert not spare.run_due(town.runtime)
+    seen = shown(town)
+    assert seen is not None
+    assert (seen["state"], kept(town)) == ("unavailable", [])
+    town.change_policy(margins={**ONE_SPLIT, "max_training_seconds": seconds})
+    assert spare.run_due(town.runtime)
+
+
 def test_without_the_policy_nothing_is_computed_or_shown(town: Place) -> None:
     assert not spare.run_due(town.runtime)
     assert kept(town) == []

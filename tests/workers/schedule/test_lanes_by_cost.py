@@ -14,7 +14,7 @@ from service.ledger.audit.signing import Signer
 from service.ledger.database.states import BatchStatus, RequestStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Model, Version
 from service.ledger.registry import datasets, internal_state, models
-from service.ledger.registry.policy import Policy
+from service.ledger.registry.policy import Margins, Policy
 from service.ledger.reports import report
 from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
@@ -50,7 +50,7 @@ def second_model(town: Place) -> None:
             parameters={"hidden": [16]},
             transform={"scale": 1 / 16},
             recipe={"epochs": 12, "learning_rate": 0.01, "alpha": 0},
-            policy=Policy(max_wait_seconds=0),
+            policy=Policy(max_wait_seconds=0, margins=Margins(splits=0)),
             actor="key:test",
             now=town.runtime.now(),
         )

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import select
 
 from service.ledger.database.states import BatchStatus, DatasetStatus
-from service.ledger.database.tables import AuditEvent, Model
+from service.ledger.database.tables import AuditEvent, Model, Version
 from service.ledger.registry import models
 from service.settings import Settings
 from tests import factories
@@ -163,9 +163,13 @@ def test_a_policy_changes_field_by_field_and_the_change_is_audited(app: FastAPI)
 def test_margins_are_asked_for_part_by_part_and_their_state_is_shown(app: FastAPI) -> None:
     name = _published(app)
     client = callers.client(app, "models:write", "models:read")
-    assert client.get(f"/v1/models/{name}").json()["margins"] is None
+    hour = {"max_training_seconds": 3600.0}
+    shown = client.get(f"/v1/models/{name}").json()
+    assert shown["margins"]["models"] == 4
+    off = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"splits": 0}}}).json()
+    assert off["margins"] is None
     shown = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"splits": 2}}}).json()
-    assert shown["policy"]["margins"] == {"splits": 2, "folds": 2}
+    assert shown["policy"]["margins"] == {"splits": 2, "folds": 2, **hour}
     assert shown["margins"] == {
         "state": "waiting",
         "reason": None,
@@ -175,12 +179,25 @@ def test_margins_are_asked_for_part_by_part_and_their_state_is_shown(app: FastAP
         "rows": 0,
     }
     more = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"folds": 3}}}).json()
-    assert more["policy"]["margins"] == {"splits": 2, "folds": 3}
+    assert more["policy"]["margins"] == {"splits": 2, "folds": 3, **hour}
     for wrong in ({"splits": 5}, {"splits": -1}, {"folds": 1}, {"folds": 9}, {"models": 2}):
         change = {"policy": {"margins": wrong}}
         assert_problem(client.patch(f"/v1/models/{name}", json=change), 422)
-    off = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"splits": 0}}}).json()
-    assert off["margins"] is None
+
+
+def test_margins_of_a_training_that_took_too_long_are_unavailable(app: FastAPI) -> None:
+    name = _published(app)
+    with app.state.sessions() as session:
+        version = session.scalars(select(Version)).one()
+        version.timings = {"train": 4000.0, "measure": 1.0}
+        session.commit()
+    client = callers.client(app, "models:write", "models:read")
+    seen = client.get(f"/v1/models/{name}").json()["margins"]
+    assert seen["state"] == "unavailable"
+    assert "4000 s" in seen["reason"]
+    change = {"policy": {"margins": {"max_training_seconds": 5000}}}
+    seen = client.patch(f"/v1/models/{name}", json=change).json()["margins"]
+    assert seen["state"] == "waiting"
 
 
 def test_margins_of_an_imported_version_are_unavailable(app: FastAPI) -> None:

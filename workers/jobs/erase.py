@@ -16,6 +16,7 @@ from service.ledger.database.tables import Dataset
 from service.ledger.destruction import removals
 from service.ledger.obligations import erasures
 from service.ledger.obligations.erasures import ToErase
+from service.ledger.reports import record_scores
 from service.ledger.requests import suppressions
 from workers.fault_points import reach
 from workers.jobs import margins, slices, statistics, suppression
@@ -61,6 +62,7 @@ def _erase(runtime: Runtime, found: ToErase) -> bool:
     if found.has_statistics and not statistics.destroy_outdated(runtime, dataset.id):
         return False
     with runtime.session() as session:
+        record_scores.forget(session, dataset.id, rows)
         erasures.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
         erasures.settle(session, now=runtime.now(), actor=runtime.actor)
     reach("erase.marked")
@@ -81,6 +83,7 @@ def _remove(runtime: Runtime, dataset_id: int) -> bool:
         reach("erase.blanked")
         with runtime.session() as session:
             leases.hold(session, held)
+            record_scores.forget(session, dataset_id)
             removals.record(
                 session,
                 dataset_id,

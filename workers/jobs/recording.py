@@ -80,6 +80,7 @@ def record(
             data_revision=request.data_revision,
             actor=runtime.actor,
             now=runtime.now(),
+            forgotten=request.forget,
         )
         if not allowed:
             if mark == holds.MEMORISED and following is not None:

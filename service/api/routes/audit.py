@@ -11,7 +11,7 @@ from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.ledger.audit import canonical, chain, signing
 from service.ledger.database import db
 from service.ledger.registry import models, versions
-from service.ledger.reports import report
+from service.ledger.reports import record_scores, report
 
 SUBJECT_PATTERN = r"^[a-z_]+:[A-Za-z0-9._/-]{1,110}$"
 
@@ -54,6 +54,17 @@ class PublicKeys(BaseModel):
     """The keys under which reports and checkpoints were or are signed."""
 
     keys: list[PublicKey]
+
+
+class RecordScores(BaseModel):
+    """What attacks say of one forgotten record."""
+
+    record_id: str
+    scores: dict[str, dict[str, float | int | None]] = Field(
+        description="by metric. Of `calibrated_excess_auc`: `excess`, how far the record's margin "
+        "lies above that of models that never saw it, `score`, the rank of its score among "
+        "never-seen records alike, and both of the base version (`control_excess`, `control`)"
+    )
 
 
 @router.get(
@@ -110,6 +121,38 @@ def report_of_version(
     return _canonical(
         report.report(session, version, digester=digester, signer=signer, now=db.now())
     )
+
+
+@router.get(
+    "/v1/models/{model}/versions/{number}/audit/records",
+    response_model=pagination.Page[RecordScores],
+    responses=problems.responses(404),
+    summary="What attacks say of a version's forgotten records, one by one",
+)
+def records_of_version(
+    session: deps.Reader,
+    _principal: Auditor,
+    paging: pagination.Asked,
+    model: deps.Name,
+    number: deps.Number,
+) -> Any:
+    """Return the scores of the version's batch, of the records whose raw rows still stand.
+
+    Scores are deleted with the raw rows, so a list of a completed deletion is empty. It is of use
+    while a version is held, or after one was rejected.
+    """
+    row = models.get(session, model)
+    version = versions.get(session, row, number)
+    first = paging.after(int) or 0
+    found = record_scores.page(
+        session, row.dataset_id, version, limit=paging.fetch, after=max(first, 0)
+    )
+    numbered = list(enumerate(found, start=max(first, 0) + 1))
+    page = paging.page(numbered, key=lambda one: one[0])
+    page["items"] = [
+        {"record_id": record_id, "scores": scores} for _, (record_id, scores) in page["items"]
+    ]
+    return page
 
 
 @open_router.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 from service.ledger.audit import chain
 from service.ledger.database.tables import Model, Verification, Version
 from service.ledger.registry import versions
-from service.ledger.reports import shown_batches, shown_sets
+from service.ledger.reports import record_scores, shown_batches, shown_sets
 from service.ledger.reports.disclosure import FORGOTTEN
 
 
@@ -24,18 +25,21 @@ def store(
     data_revision: int,
     actor: str,
     now: datetime,
+    forgotten: Collection[int] = (),
 ) -> Verification:
     """Store what was measured on the rows not excluded at ``data_revision``, with its verdict.
 
-    The caller has called ``shown_sets.hold`` for the model's dataset.
+    ``forgotten`` are the rows of the version's batch, of which scores may be stored. The caller has
+    called ``shown_sets.hold`` for the model's dataset.
     """
+    record_scores.keep(session, model.dataset_id, version, measured=measured, rows=forgotten)
     rows = shown_sets.show(session, model.dataset_id, version.record_list_id, data_revision)
     if apart := shown_batches.apart(session, version):
         rows[FORGOTTEN] = apart
     made = Verification(
         version_id=version.id,
         verdict=measured["verdict"],
-        measured=measured,
+        measured=record_scores.without(measured),
         set_changes={"revision": data_revision, "rows": rows},
         created_at=now,
     )

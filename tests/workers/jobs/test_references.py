@@ -12,13 +12,14 @@ from sqlalchemy import select
 
 from models_store import open_store
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import Artifact, Lease, Model
+from service.ledger.database.tables import Artifact, Lease, Model, RecordScore
 from service.ledger.reports import disclosure, verifications
 from tests.stored import load
 from tests.workers.place import Place
 from unlearning.verification.attacks import lira
 from workers.compute.references import DRAWN_OUT, WEIGHTS, draw
 from workers.compute.workspace import Workspace
+from workers.fault_points import InjectedFault
 from workers.jobs import plans, purge, spare
 
 
@@ -56,6 +57,21 @@ def test_every_row_is_drawn_out_of_half_of_the_models(count: int, outside: int) 
     assert (drawn.sum(0) == outside).all()
     share = drawn.double().mean(1)
     assert (share - outside / count).abs().max() < 5 * (0.25 / 500) ** 0.5
+
+
+def scores(town: Place) -> dict[int, dict[str, float]]:
+    """The calibrated attack's scores that are stored, by row."""
+    with town.runtime.session() as session:
+        stored = session.scalars(select(RecordScore)).all()
+        return {one.row: one.scores["calibrated_membership_auc"] for one in stored}
+
+
+def scores_before_erasing(town: Place) -> dict[int, dict[str, float]]:
+    """Unlearn what was asked for and stop before the raw rows are erased; their scores."""
+    town.arm("erase.overwritten", "fault")
+    with pytest.raises(InjectedFault):
+        town.work()
+    return scores(town)
 
 
 def test_rows_of_one_subject_are_drawn_together() -> None:
@@ -99,11 +115,10 @@ def test_attack_uses_only_models_that_never_saw_the_record(town: Place) -> None:
     raw = torch.from_numpy(np.array(array.rows))
     labels = np.array(array.labels)
     town.ask(*rows)
-    town.work()
+    told = {row: one["control"] for row, one in scores_before_erasing(town).items()}
     metric = measured(town)["metrics"]["calibrated_membership_auc"]
     assert metric["references"] == 2
     assert metric["rows"] == 40
-    told = {one["row"]: one["control"] for one in metric["per_record"]}
     assert sorted(told) == rows
     network = Workspace(device="cpu").fresh(plans.model(town.model())).eval()
 
@@ -129,14 +144,17 @@ def test_attack_uses_only_models_that_never_saw_the_record(town: Place) -> None:
 def test_scores_of_single_records_need_a_scope(town: Place) -> None:
     town.change_policy(reference_models=2, auto_consolidate=False)
     train_all(town)
-    town.ask(*town.training_rows()[:30])
-    town.work()
+    rows = town.training_rows()[:30]
+    town.ask(*rows)
+    assert sorted(scores_before_erasing(town)) == rows
     found = measured(town)
     metric = found["metrics"]["calibrated_membership_auc"]
-    assert metric["worst_records"] == metric["per_record"][:10]
+    assert not {"worst_records", "per_record"} & set(metric)
     shown = disclosure.measured(found, None)["metrics"]["calibrated_membership_auc"]
     assert shown["value"] == metric["value"]
-    assert not {"worst_records", "per_record"} & set(shown)
+    # They are erased with the rows.
+    town.work()
+    assert scores(town) == {}
 
 
 def test_predictions_are_compared_with_the_references(town: Place) -> None:

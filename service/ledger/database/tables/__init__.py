@@ -28,7 +28,7 @@ from service.ledger.database.tables.registry import (
     Version,
     Worker,
 )
-from service.ledger.database.tables.reports import ShownSet, Verification
+from service.ledger.database.tables.reports import RecordScore, ShownSet, Verification
 from service.ledger.database.tables.requests import (
     DeletionRequest,
     Erasure,
@@ -67,6 +67,7 @@ __all__ = [
     "Record",
     "RecordList",
     "RecordListRow",
+    "RecordScore",
     "RequestDataset",
     "RequestRecord",
     "ShownSet",

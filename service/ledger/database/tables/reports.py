@@ -26,6 +26,18 @@ class Verification(Base):
     created_at: Mapped[datetime] = mapped_column(Instant)
 
 
+class RecordScore(Base):
+    """What attacks say of one forgotten row of a version; destroyed with the raw row."""
+
+    __tablename__ = "record_scores"
+
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    row: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    #: By metric, its figures of the row.
+    scores: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
 class ShownSet(Base):
     """A whole set of rows whose figures were shown; by dataset, record list and revision."""
 

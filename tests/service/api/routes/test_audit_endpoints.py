@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from service.ledger.audit import canonical, hash_chain, signing
+from service.ledger.database.tables import RecordScore, Version
 from service.settings import Settings
 from tests import factories
 from tests.service.api import callers
@@ -64,6 +66,29 @@ def test_events_are_filtered_by_subject_and_action(auditor: TestClient) -> None:
     assert auditor.get("/v1/audit/events?subject=model:none").json()["items"] == []
     for wrong in ("subject=x", "action=key:lost", "cursor=nonsense"):
         assert_problem(auditor.get(f"/v1/audit/events?{wrong}"), 422)
+
+
+def test_scores_of_single_records_are_for_auditors_page_by_page(app: FastAPI) -> None:
+    path = "/v1/models/who/versions/2/audit/records"
+    with app.state.sessions() as session:
+        version = session.scalars(select(Version).where(Version.number == 2)).one()
+        session.add_all(
+            RecordScore(dataset_id=1, row=row, version_id=version.id, scores={"a": {"x": row / 2}})
+            for row in (5, 3)
+        )
+        session.commit()
+    reader = callers.client(app, "models:read", "requests:read")
+    assert_problem(reader.get(path), 403, "audit:read")
+    auditor = callers.client(app, "audit:read")
+    first = auditor.get(path, params={"limit": 1}).json()
+    assert first["items"] == [{"record_id": "r3", "scores": {"a": {"x": 1.5}}}]
+    rest = auditor.get(path, params={"cursor": first["next_cursor"]}).json()
+    assert rest == {
+        "items": [{"record_id": "r5", "scores": {"a": {"x": 2.5}}}],
+        "next_cursor": None,
+    }
+    assert auditor.get("/v1/models/who/versions/1/audit/records").json()["items"] == []
+    assert_problem(auditor.get("/v1/models/who/versions/9/audit/records"), 404)
 
 
 def test_the_checkpoint_signs_the_head(auditor: TestClient) -> None:

@@ -30,6 +30,7 @@ LEAST_NEVER_SEEN = 50
 _LEAST_RETAINED = 50
 _QUARTILES = (0.1, 0.25, 0.5, 0.75)
 _UPPER = (0.75, 0.9, 0.97)
+_EXTREMES = (0.005, 0.995)
 _RIDGE, _ITERATIONS, _LARGEST_LOGIT = 1.0, 8, 30.0
 #: Rows of either kind that the regression is fitted to, at most.
 _FITTED = 1000
@@ -114,8 +115,10 @@ def _scores(forget: _Pairs, audit: _Pairs, retained: _Pairs | None) -> tuple[Flo
     """Return the scores of forgotten (n,) and never-seen rows (m,)."""
     if retained is None:
         return forget.own - forget.outside, audit.own - audit.outside
-    knots = _knots(audit)
-    known, ours, theirs = (_features(rows, knots) for rows in (retained, forget, audit))
+    knots, within = _knots(audit), _Range.of(retained, audit)
+    known, ours, theirs = (
+        _features(within.clipped(rows), knots) for rows in (retained, forget, audit)
+    )
     random = np.random.default_rng(_SEED)
     known = known[random.permutation(len(known))[:_FITTED]]
     own_part = random.permutation(len(ours)) % _PARTS
@@ -126,7 +129,43 @@ def _scores(forget: _Pairs, audit: _Pairs, retained: _Pairs | None) -> tuple[Flo
         weights = _fit(known, theirs[random.permutation(kept)[:_FITTED]])
         score[own_part == part] = ours[own_part == part] @ weights
         others[their_part == part] = theirs[their_part == part] @ weights
-    return score, others
+    return score + within.beyond(forget), others + within.beyond(audit)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """The values that the regression was fitted to: beyond them a polynomial says nothing.
+
+    A wrong label that no other row has may have a margin of 10 here and of −10 there. Such a row is
+    scored as the nearest values that are known, plus what its excess lies beyond them.
+    """
+
+    own: tuple[float, float]
+    outside: tuple[float, float]
+    excess: tuple[float, float]
+
+    @classmethod
+    def of(cls, retained: _Pairs, audit: _Pairs) -> _Range:
+        """Return the range of all but the most extreme rows."""
+
+        def between(values: tuple[Floats, Floats]) -> tuple[float, float]:
+            low, high = np.quantile(np.concatenate(values), _EXTREMES)
+            return float(low), float(high)
+
+        return cls(
+            between((retained.own, audit.own)),
+            between((retained.outside, audit.outside)),
+            between((retained.own - retained.outside, audit.own - audit.outside)),
+        )
+
+    def clipped(self, rows: _Pairs) -> _Pairs:
+        """Return the rows with both margins within the range."""
+        return _Pairs(np.clip(rows.own, *self.own), np.clip(rows.outside, *self.outside), rows.at)
+
+    def beyond(self, rows: _Pairs) -> Floats:
+        """Return by how much the excess of each row lies beyond the range, (n,), half."""
+        excess = rows.own - rows.outside
+        return np.asarray((excess - np.clip(excess, *self.excess)) / 2)
 
 
 def _knots(audit: _Pairs) -> tuple[Floats, Floats, Floats]:

@@ -179,3 +179,15 @@ def test_batches_of_three_rows_left_as_they_were_add_up_along_the_chain() -> Non
     assert ends[1.0].outcome("chain_excess").outcome is Verdict.FAILED
     assert ends[0.0].outcome("chain_excess").outcome is Verdict.PASSED
     assert ends[1.0].metric("chain_evidence").notes["batches"] == 8
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+def test_wrong_labels_that_no_other_row_has_are_told(rows: int) -> None:
+    """Known by heart here, answered as their true label by models that did not see them."""
+    control, outside = made(10, 1.0, rows=rows)
+    wrong = replace(outside, forget=np.full(rows, -12.0))
+    found = verify(control, control, changed=True, lineage_clean=True, outside=wrong)
+    assert found.outcome("calibrated_excess").outcome is Verdict.FAILED
+    gone = replace(control, forget=scores(np.full(rows, 11.0)))
+    found = verify(gone, control, changed=True, lineage_clean=True, outside=wrong)
+    assert found.outcome("calibrated_excess").outcome is not Verdict.FAILED

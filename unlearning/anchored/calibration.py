@@ -9,17 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from unlearning.anchored import margins
+from unlearning.anchored.guard import Look
 from unlearning.core import objective
 from unlearning.core.examples import Examples
 
 #: ``reached``: the target is met; ``guarded``: the guard made the step shorter;
 #: ``unreachable``: no strength up to the ceiling met the target; ``given``: not searched.
 Status = Literal["reached", "guarded", "unreachable", "given"]
+
+#: How far below its target a row's margin counts.
+_FARTHEST_BELOW = 3.0
+#: Mean distance of margins from their targets that is no memory worth a step.
+_SMALLEST_FALL = 0.1
 
 #: The family of models: strength → model. It may return the same module every time.
 Apply = Callable[[float], nn.Module]
@@ -52,6 +59,8 @@ class Strength:
     #: Mean loss rise on the guard's rows at this strength; None without a guard.
     guard_rise: float | None = None
     guard_rows: int = 0
+    #: Drop of the accuracy on them; None for a guard that does not look at it.
+    guard_drop: float | None = None
 
 
 def loss_goal(
@@ -79,6 +88,39 @@ def loss_goal(
     )
 
 
+def margin_goal(
+    model: nn.Module,
+    forget: Examples,
+    *,
+    targets: Tensor,
+    tolerance: float = 0.04,
+    rows: int = 1024,
+    generator: torch.Generator,
+) -> Goal | None:
+    """Return the goal of rows with targets of their own: their mean margin falls to the targets'.
+
+    ``targets`` (n,) float64 are margins of models that never saw the rows
+    (``unlearning.anchored.targets``); a row without a finite one is left out. A row far below its
+    target counts as 3 below it, so that it cannot stand for rows that are still remembered.
+    ``tolerance`` is relative to the distance. None if no row has a target, or if the rows lie at
+    their targets already. At most ``rows`` rows are used.
+    """
+    known = targets.isfinite().nonzero()[:, 0]
+    known = known[torch.randperm(len(known), generator=generator)[:rows]].sort().values
+    if not len(known):
+        return None
+    sample, aimed = forget.subset(known), targets[known]
+
+    def fallen(moved: nn.Module) -> float:
+        found = margins.of_examples(moved, sample)
+        return -float(torch.maximum(found, aimed - _FARTHEST_BELOW).mean())
+
+    base, target = fallen(model), -float(aimed.mean())
+    if not target - base > _SMALLEST_FALL:
+        return None
+    return Goal(fallen, base=base, target=target, tolerance=tolerance * (target - base))
+
+
 def class_goal(
     model: nn.Module,
     forget: Examples,
@@ -94,6 +136,14 @@ def class_goal(
         return 1 - float(objective.correct(moved, sample).double().mean())
 
     return Goal(measure=error, base=error(model), target=1 - accuracy, tolerance=None)
+
+
+class Guards(Protocol):
+    """What a search asks of a guard."""
+
+    def look(self, model: nn.Module) -> Look:
+        """Return how far the model is worse on held-out rows, and whether that is allowed."""
+        ...
 
 
 class Guard:
@@ -123,6 +173,11 @@ class Guard:
         self.portion = portion
         self.certainty = certainty
         self._known: list[Tensor] = []
+
+    def look(self, model: nn.Module) -> Look:
+        """Return the mean loss rise, and whether it is allowed; the accuracy is not measured."""
+        rise, rows = self.rise(model)
+        return Look(rise, None, rows, rise <= self.limit)
 
     def rise(self, model: nn.Module) -> tuple[float, int]:
         """Return the mean loss rise of ``model`` and the number of rows needed to be sure of it."""
@@ -155,7 +210,7 @@ def search(
     apply: Apply,
     *,
     goal: Goal,
-    guard: Guard | None = None,
+    guard: Guards | None = None,
     start: float,
     ceiling: float = math.inf,
     passes: int = 40,
@@ -182,35 +237,45 @@ def guarded(
     apply: Apply,
     strength: float,
     *,
-    guard: Guard | None,
+    guard: Guards | None,
 ) -> Strength:
     """Reduce a given strength until ``guard`` holds."""
     found = Strength(strength, None, None, "given", 0)
     return found if guard is None else _hold(apply, found, guard)
 
 
-def _hold(apply: Apply, found: Strength, guard: Guard) -> Strength:
-    rise, rows = guard.rise(apply(found.value))
+def _hold(apply: Apply, found: Strength, guard: Guards) -> Strength:
+    seen = guard.look(apply(found.value))
     low = high = found.value
     for _ in range(30):
-        if rise <= guard.limit:
+        if seen.holds:
             break
         low, high = low / 2, low
-        rise, rows = guard.rise(apply(low))
+        seen = guard.look(apply(low))
     else:
         # The guard holds at no strength above 0.
-        return replace(found, value=0.0, status="guarded", guard_rise=0.0, guard_rows=rows)
+        return _at(replace(found, status="guarded"), 0.0, Look(0.0, 0.0, seen.rows, True))
     if low == found.value:
-        return replace(found, guard_rise=rise, guard_rows=rows)
+        return _at(found, low, seen)
     # Halving alone could discard half of the forgetting that the guard allows.
     for _ in range(3):
         middle = (low + high) / 2
-        middle_rise, looked = guard.rise(apply(middle))
-        if middle_rise <= guard.limit:
-            low, rise, rows = middle, middle_rise, looked
+        looked = guard.look(apply(middle))
+        if looked.holds:
+            low, seen = middle, looked
         else:
             high = middle
-    return replace(found, value=low, status="guarded", guard_rise=rise, guard_rows=rows)
+    return _at(replace(found, status="guarded"), low, seen)
+
+
+def _at(found: Strength, value: float, seen: Look) -> Strength:
+    return replace(
+        found,
+        value=value,
+        guard_rise=seen.loss_rise,
+        guard_drop=seen.accuracy_drop,
+        guard_rows=seen.rows,
+    )
 
 
 def _meet(

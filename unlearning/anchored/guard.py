@@ -15,10 +15,13 @@ from unlearning.core.examples import Examples
 
 @dataclass(frozen=True)
 class Look:
-    """Mean rise of the loss and mean drop of the accuracy, the rows used, and the verdict."""
+    """Mean rise of the loss and mean drop of the accuracy, the rows used, and the verdict.
+
+    The drop is None if the guard does not look at the accuracy.
+    """
 
     loss_rise: float
-    accuracy_drop: float
+    accuracy_drop: float | None
     rows: int
     holds: bool
 
@@ -28,7 +31,8 @@ class PairedGuard:
 
     Both are differences to ``base`` row by row, so that unchanged rows add no variance. Rows are
     read in growing portions until each mean is ``certainty`` standard errors away from its limit.
-    When all ``rows`` are read, a mean breaks its limit if it lies more than a standard error above.
+    When all ``rows`` are read, the mean drop of the accuracy breaks its limit if it lies more than
+    a standard error above, and the mean loss if it lies more than ``loss_errors`` of them above.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class PairedGuard:
         rows: int = 2000,
         portion: int = 128,
         certainty: float = 3.0,
+        loss_errors: float = 1.0,
     ) -> None:
         # The same rows in the same order for every look, independent of how they are stored.
         order = torch.Generator().manual_seed(0)
@@ -50,6 +55,7 @@ class PairedGuard:
         self.accuracy_limit = accuracy_limit
         self.portion = portion
         self.certainty = certainty
+        self.loss_errors = loss_errors
         self._known: list[tuple[Tensor, Tensor]] = []
 
     def look(self, model: nn.Module) -> Look:
@@ -69,14 +75,11 @@ class PairedGuard:
             if max(sure) < -self.certainty:
                 return self._seen(rises, drops, holds=True)
             start, size, look = start + len(here), max(size, start + len(here)), look + 1
-        beyond = max(
-            (self._distance(d, limit) for d, limit in self._limited(rises, drops)), default=0.0
-        )
-        return self._seen(rises, drops, holds=beyond <= 1)
-
-    def _limited(self, rises: Tensor, drops: Tensor) -> list[tuple[Tensor, float]]:
-        found = [(rises, self.loss_limit), (drops, self.accuracy_limit)]
-        return found if len(rises) else []
+        if not len(rises):
+            return self._seen(rises, drops, holds=True)
+        loss_holds = self._distance(rises, self.loss_limit) <= self.loss_errors
+        accuracy_holds = self._distance(drops, self.accuracy_limit) <= 1
+        return self._seen(rises, drops, holds=loss_holds and accuracy_holds)
 
     def _differences(self, model: nn.Module, rows: Examples, look: int) -> tuple[Tensor, Tensor]:
         if look == len(self._known):

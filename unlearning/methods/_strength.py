@@ -1,17 +1,20 @@
 """The strength of a method: as its authors set it, or searched against the target of forgetting.
 
-The target is that of the default method. Records: the mean loss on the rows to forget rises by the
-gap between held-out and training rows. A class: the accuracy on its rows falls to about zero. A
-guard lowers the strength while the mean loss on held-out rows (of the other classes) rises by more
-than a share of its value. If training rows do not differ in their loss there is no gap to search
-for, and the authors' setting is used, under the guard.
+The target is that of the default method. Records with out-of-fold margins: their mean margin falls
+to the mean of their targets, the margins of models that never saw them. Without margins: the mean
+loss on the rows to forget rises by the gap between held-out and training rows. A class: the
+accuracy on its rows falls to about zero. A guard lowers the strength while, row by row, held-out
+rows (of the other classes) get worse than allowed: the mean loss by a share of its value, the
+accuracy by some points beyond its standard error, and either by what a training without the rows
+would lose in addition. If nothing is to be forgotten, because the rows lie at their targets or
+training rows do not differ in their loss, the authors' setting is used, under the guard.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,6 +22,7 @@ from annotated_types import Gt, Le
 from torch import nn
 
 from unlearning.anchored import calibration
+from unlearning.anchored.guard import PairedGuard
 from unlearning.core import objective
 from unlearning.core.examples import Examples, concatenate
 from unlearning.errors import NeedsRetrain, NothingRetained, WrongOptions
@@ -49,6 +53,10 @@ class Options:
     guard_rise: Annotated[float, Gt(0), Le(1)] = 0.02
     #: The same when a class is forgotten: its region goes to its neighbours, at their cost.
     class_guard_rise: Annotated[float, Gt(0), Le(1)] = 0.15
+    #: Calibrated only: allowed drop of the accuracy on held-out rows, a share.
+    guard_drop: Annotated[float, Gt(0), Le(1)] = 0.01
+    #: The same when a class is forgotten.
+    class_guard_drop: Annotated[float, Gt(0), Le(1)] = 0.03
 
 
 def check(forget: Examples, retain: Examples) -> None:
@@ -64,7 +72,9 @@ class Aim:
     """The target of a calibrated step, or None, and its guard."""
 
     goal: calibration.Goal | None
-    guard: calibration.Guard
+    guard: PairedGuard
+    #: The goal is that of targets by row.
+    by_targets: bool = False
 
 
 def aim(
@@ -80,18 +90,51 @@ def aim(
     held_out = context.calibration
     if held_out is None or not len(held_out):
         raise WrongOptions("strength='calibrated' needs held-out calibration rows; there are none")
-    goal: calibration.Goal | None = None
+    goal: calibration.Goal | None
     if context.kind == "class":
         goal = calibration.class_goal(model, forget, generator=generator)
-        held_out = _others(held_out, forget)
-    unseen = float(objective.losses(model, held_out).double().mean())
-    if context.kind == "records":
-        gap = unseen - _training_loss(model, forget, retain, generator)
-        if gap > _SMALLEST_GAP * unseen:
-            goal = calibration.loss_goal(model, forget, gap=gap, generator=generator)
-    share = options.class_guard_rise if context.kind == "class" else options.guard_rise
-    limit = max(share * unseen, _ALLOWED[context.kind])
-    return Aim(goal, calibration.Guard(model, held_out, limit=limit))
+        others = _others(held_out, forget)
+        loss = _mean_loss(model, others)
+        limits = options.class_guard_rise * loss, options.class_guard_drop
+        return Aim(goal, _guard(model, others, limits, kind="class"))
+    loss = _mean_loss(model, held_out)
+    limits = options.guard_rise * loss, options.guard_drop
+    if context.margins is not None:
+        known = context.margins.forget
+        goal = calibration.margin_goal(model, forget, targets=known.value, generator=generator)
+        if bool(known.value.isfinite().any()):
+            share = len(forget) / (len(forget) + len(retain))
+            lost = known.left_out.at(share)
+            guard = _guard(model, held_out, limits, kind="records", lost=lost)
+            return Aim(goal, guard, by_targets=True)
+    gap = loss - _training_loss(model, forget, retain, generator)
+    goal = None
+    if gap > _SMALLEST_GAP * loss:
+        goal = calibration.loss_goal(model, forget, gap=gap, generator=generator)
+    return Aim(goal, _guard(model, held_out, limits, kind="records"))
+
+
+def _guard(
+    model: nn.Module,
+    held_out: Examples,
+    limits: tuple[float, float],
+    *,
+    kind: str,
+    lost: tuple[float, float] = (0.0, 0.0),
+) -> PairedGuard:
+    """Return the guard with these limits of loss and accuracy, each larger by what is ``lost``."""
+    (rise, drop), (more_rise, more_drop) = limits, lost
+    return PairedGuard(
+        model,
+        held_out,
+        loss_limit=max(rise, _ALLOWED[kind]) + more_rise,
+        accuracy_limit=drop + more_drop,
+        loss_errors=0.0,
+    )
+
+
+def _mean_loss(model: nn.Module, held_out: Examples) -> float:
+    return float(objective.losses(model, held_out).double().mean())
 
 
 def search(
@@ -104,7 +147,9 @@ def search(
         found = calibration.search(
             apply, goal=aim.goal, guard=aim.guard, start=start, ceiling=ceiling
         )
-    return update(apply(found.value), found)
+    made = update(apply(found.value), found)
+    source = {"strength_from": "targets"} if aim.by_targets else {}
+    return replace(made, notes={**made.notes, **source})
 
 
 def update(network: nn.Module, found: calibration.Strength) -> Update:
@@ -125,6 +170,7 @@ def _described(found: calibration.Strength) -> dict[str, Any]:
         "status": found.status,
         "search_passes": found.passes,
         "guard_rise": found.guard_rise,
+        "guard_drop": found.guard_drop,
         "guard_rows": found.guard_rows,
     }
 

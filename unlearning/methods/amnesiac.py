@@ -112,22 +112,31 @@ def _healed(
     """Return the update with as much healing as target and guard require."""
     settings = replace(options, epochs=_LONGER * options.epochs)
     network, epochs = course.start, 0
-    rise, rows = aim.guard.rise(network)
+    seen = aim.guard.look(network)
     for network in course.epochs(settings, context.progress):
         epochs += 1
-        rise, rows = aim.guard.rise(network)
-        if not rise > aim.guard.limit and not _above(aim.goal, network):
+        seen = aim.guard.look(network)
+        if seen.holds and not _above(aim.goal, network):
             break
     _strength.checked(network)
-    if rise > aim.guard.limit:
+    if not seen.holds:
         raise NeedsRetrain(
-            f"{epochs} epochs of healing leave the loss on held-out rows {rise:.3f} higher, of "
-            f"which {aim.guard.limit:.3f} are allowed: allow more epochs, or retrain"
+            f"{epochs} epochs of healing leave held-out rows worse than is allowed (the loss "
+            f"{seen.loss_rise:.3f} of {aim.guard.loss_limit:.3f}, the accuracy "
+            f"{seen.accuracy_drop:.3f} of {aim.guard.accuracy_limit:.3f}): allow more epochs, or "
+            "retrain"
         )
     notes: dict[str, Any] = {"learning_rate": options.learning_rate, "epochs": epochs}
     if aim.goal is not None and _above(aim.goal, network):
         found = Strength(
-            0.0, aim.goal.measure(network), aim.goal.target, "unreachable", epochs, rise, rows
+            value=0.0,
+            reached=aim.goal.measure(network),
+            target=aim.goal.target,
+            status="unreachable",
+            passes=epochs,
+            guard_rise=seen.loss_rise,
+            guard_rows=seen.rows,
+            guard_drop=seen.accuracy_drop,
         )
         update = _strength.update(network, found)
     else:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearning.anchored import calibration
+from unlearning.anchored import calibration, margins
 from unlearning.anchored.calibration import Goal, Guard
 from unlearning.core import objective
 from unlearning.core.examples import Examples
@@ -176,3 +176,54 @@ def test_class_goal_measures_the_error_on_the_forgotten_class():
     assert goal.target == pytest.approx(0.99)
     found = calibration.search(_apply, goal=goal, start=0.05)
     assert 1.0 < found.value <= 1.12
+
+
+# Targets by row.
+
+
+def _rows_and_targets():
+    rows = _held_out(200)
+    # Half of the rows should be unsure, the others stay as they are.
+    own = margins.of_examples(_linear(2.0), rows)
+    targets = torch.where(torch.arange(200) % 2 == 0, own / 2, own)
+    return rows, own, targets
+
+
+def test_margin_goal_is_met_where_the_mean_margin_is_that_of_the_targets():
+    rows, own, targets = _rows_and_targets()
+    goal = calibration.margin_goal(
+        _linear(2.0), rows, targets=targets, generator=torch.Generator().manual_seed(0)
+    )
+    found = calibration.search(lambda s: _linear(2.0 * (1 - s)), goal=goal, start=0.01)
+    # The margins of these models are proportional to their scale.
+    expected = 1 - float(targets.mean() / own.mean())
+    assert found.status == "reached"
+    assert found.value == pytest.approx(expected, rel=0.05)
+
+
+def test_row_far_below_its_target_does_not_stand_for_the_others():
+    rows, own, targets = _rows_and_targets()
+    goal = calibration.margin_goal(
+        _linear(2.0), rows, targets=targets, generator=torch.Generator().manual_seed(0)
+    )
+
+    class Sharper(nn.Linear):
+        """Rules out the label of the row with the largest input, and changes no other."""
+
+        def forward(self, x):
+            largest = (x == rows.x.max()).float()
+            return super().forward(x) * (1 - 1e6 * largest)
+
+    one_destroyed = Sharper(1, 2, bias=False)
+    one_destroyed.load_state_dict(_linear(2.0).state_dict())
+    one = goal.measure(one_destroyed) - goal.base
+    assert 0 < one < (4 + float(own.max())) / 200
+
+
+@pytest.mark.parametrize("targets", ["none", "reached"])
+def test_rows_at_their_targets_or_without_any_give_no_goal(targets):
+    rows, own, _ = _rows_and_targets()
+    known = torch.full_like(own, math.nan) if targets == "none" else own
+    generator = torch.Generator().manual_seed(0)
+    found = calibration.margin_goal(_linear(2.0), rows, targets=known, generator=generator)
+    assert found is None

@@ -101,3 +101,11 @@ def test_where_nothing_holds_the_path_does_not_begin(rows):
     path = [torch.tensor([1.0]), torch.tensor([-50.0])]
     weights, seen, held = guards.last_that_holds(guard, path, load)
     assert (float(weights), seen.loss_rise, held) == (1.0, 0.0, False)
+
+
+def test_mean_loss_may_lie_as_many_standard_errors_above_its_limit_as_is_said(rows):
+    moved = Line(0.5)
+    plain = _guard(rows, accuracy_limit=1.0, certainty=math.inf).look(moved)
+    errors = {"accuracy_limit": 1.0, "certainty": math.inf, "loss_limit": plain.loss_rise - 1e-6}
+    assert _guard(rows, **errors).look(moved).holds
+    assert not _guard(rows, **errors, loss_errors=0.0).look(moved).holds

@@ -10,6 +10,8 @@ import torch
 from pydantic import TypeAdapter
 
 from unlearning import methods
+from unlearning.anchored import margins
+from unlearning.anchored.targets import BatchMargins, Targets
 from unlearning.core import objective, options
 from unlearning.core.examples import Examples
 from unlearning.errors import NeedsRetrain, UnknownName, WrongOptions
@@ -198,3 +200,37 @@ def _given(task, method, forget: Examples, retain: Examples):
 
 def _fields(name):
     return {f.name for f in dataclasses.fields(methods.get(name).options)}
+
+
+@pytest.mark.parametrize("name", sorted({name for name, kind in CALIBRATED if kind == "records"}))
+def test_calibrated_strength_goes_to_the_targets_of_the_rows_where_there_are_some(digits_mlp, name):
+    """Half of the rows are to be forgotten as far as by six, the others not at all."""
+    if name == "amnesiac":
+        return  # what it takes back is whole batches
+    forget, retain, context = digits_mlp.given("records")
+    own = margins.of_examples(digits_mlp.model, forget)
+    value = own - 6 * (torch.arange(len(own)) % 2)
+    known = Targets(value, torch.zeros_like(value), reliability=1.0, spread=1.0, splits=1)
+    context = dataclasses.replace(context, update_log=None, margins=BatchMargins(known))
+    method = methods.get(name)
+    short = {"epochs": 3} if "epochs" in _fields(name) else {}
+    update = method.unlearn(
+        digits_mlp.model,
+        forget,
+        retain,
+        options=method.options(**LIGHT.get(name, {}) | {"strength": "calibrated"} | short),
+        context=context,
+        generator=torch.Generator().manual_seed(5),
+    )
+    notes = update.notes
+    assert notes["strength_from"] == "targets"
+    assert notes["target"] == pytest.approx(-float(value.mean()))
+    assert notes["guard_drop"] is not None
+    moved = margins.of_examples(update.model, forget)
+    reached = -float(torch.maximum(moved, value - 3).mean())
+    assert notes["reached"] == pytest.approx(reached, abs=1e-5)
+    assert bool(update.retrain_because) >= (notes["status"] != "reached")
+    if notes["status"] == "reached":
+        assert reached == pytest.approx(notes["target"], abs=0.5)
+    else:
+        assert reached <= notes["target"] + 0.5

@@ -16,8 +16,9 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, inspect, select, text
 
 from service.ledger.audit import chain
+from service.ledger.batches import execution
 from service.ledger.database import db, schema, tables
-from service.ledger.database.tables import Dataset
+from service.ledger.database.tables import Batch, Dataset
 from service.ledger.registry import methods
 from tests import factories
 from unlearning import inputs
@@ -355,3 +356,28 @@ def test_records_that_were_excluded_before_are_listed_by_the_migration(
     with bare_database.begin() as connection:
         kept = "SELECT row, excluded_revision FROM records ORDER BY row"
         assert [tuple(one) for one in connection.execute(text(kept))] == [(0, None), (1, 3), (2, 9)]
+
+
+def test_rows_and_members_of_batches_come_and_go_with_their_migration(
+    bare_database: Engine,
+) -> None:
+    schema.upgrade(bare_database)
+    with db.session_factory(bare_database).begin() as session:
+        data = factories.dataset(session)
+        model = factories.model(session, data)
+        base = factories.version(session, model)
+        batch = factories.batch(session, model, base, rows=[], members=[[2, 2], [4, 4]])
+        batch.rows = [1, 3]
+        for number, batch_id in ((2, batch.id), (3, None), (4, batch.id)):
+            request = factories.request(session, data, rows=[number])
+            factories.erasure(session, request, model, id=number, batch_id=batch_id)
+    schema.downgrade(bare_database, revision="0035")
+    with bare_database.connect() as connection:
+        listed = connection.execute(text("SELECT row FROM batch_records ORDER BY row"))
+        assert listed.scalars().all() == [1, 3]
+    schema.upgrade(bare_database)
+    with db.session_factory(bare_database)() as session:
+        batch = session.scalars(select(Batch)).one()
+        assert (batch.rows, batch.members) == (None, [[2, 4]])
+        assert execution.rows(session, batch) == [1, 3]
+        assert [one.id for one in execution.erasures_of(session, batch)] == [2, 4]

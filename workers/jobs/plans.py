@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Select, exists, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from models_store import Store
@@ -17,7 +17,6 @@ from service.ledger.database.tables import (
     Batch,
     BatchRecord,
     Dataset,
-    Erasure,
     Exclusion,
     Model,
     Record,
@@ -345,20 +344,18 @@ def _forgotten_since_anchor(session: Session, version: Version) -> Select[int]:
 
 def _never_seen(session: Session, batch: Batch, dataset_id: int) -> list[int]:
     """Return audit rows that the batch names, that the base never saw and that are not erased."""
-    forgotten = exists().where(BatchRecord.batch_id == batch.id, BatchRecord.row == Record.row)
-    return list(
-        session.scalars(
-            select(Record.row)
-            .where(
-                Record.dataset_id == dataset_id,
-                Record.split == AUDIT_SPLIT,
-                naming.asked(Erasure.batch_id == batch.id),
-                ~forgotten,
-                Record.erased_at.is_(None),
-            )
-            .order_by(Record.row)
+    named = session.scalars(
+        select(Record.row)
+        .where(
+            Record.dataset_id == dataset_id,
+            Record.split == AUDIT_SPLIT,
+            naming.asked(erasures.of_batch(batch)),
+            Record.erased_at.is_(None),
         )
+        .order_by(Record.row)
     )
+    seen = set(execution.rows(session, batch))
+    return [row for row in named if row not in seen]
 
 
 def _lineage_is_clean(session: Session, found: Model, base: Version, forget: list[int]) -> bool:

@@ -208,7 +208,10 @@ def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Res
 def events(
     session: deps.Reader, _principal: Reader, request_id: RequestId, paging: pagination.Asked
 ) -> Response:
-    """Return its lines of the audit chain, and the state of its erasure on each model."""
+    """Return its lines of the audit chain, and the state of its erasure on each model.
+
+    A batch is claimed with one line, `batch:claimed`, which names every request in it.
+    """
     found = lifecycle.detail(session, lifecycle.get(session, request_id))
     lines = lifecycle.events(session, request_id, after=paging.after(int), limit=paging.fetch)
     page = paging.page(lines, key=lambda line: line.seq)

@@ -72,6 +72,7 @@ class Action(StrEnum):
     DELETION_REQUEST_APPROVED = "deletion_request:approved"
     DELETION_REQUEST_DENIED = "deletion_request:denied"
     DELETION_REQUEST_NO_MATCH = "deletion_request:no_match"
+    #: Of ledgers of before; now ``batch:claimed`` names the requests.
     DELETION_REQUEST_CLAIMED = "deletion_request:claimed"
     #: Its records are left out of all training; no model has to forget them.
     DELETION_REQUEST_EXCLUDED = "deletion_request:excluded"

@@ -175,31 +175,36 @@ POSTGRESQL = (
     """
     CREATE OR REPLACE FUNCTION records_exclusion() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF OLD.excluded_revision = NEW.excluded_revision THEN
-            UPDATE exclusions SET standing = NEW.erased_at IS NULL
-            WHERE dataset_id = NEW.dataset_id AND revision = NEW.excluded_revision
-                AND exclusions.row = NEW.row;
-            RETURN NULL;
+        -- Planned each time: a plan that is kept would be one for the number of rows of the first
+        -- statement, and a plan for one row is quadratic for thousands.
+        IF EXISTS (SELECT FROM was WHERE excluded_revision IS NOT NULL) THEN
+            EXECUTE 'DELETE FROM exclusions USING was JOIN made USING (dataset_id, row)
+                WHERE was.excluded_revision IS NOT NULL
+                    AND was.excluded_revision IS DISTINCT FROM made.excluded_revision
+                    AND exclusions.dataset_id = was.dataset_id
+                    AND exclusions.revision = was.excluded_revision
+                    AND exclusions.row = was.row';
+            EXECUTE 'UPDATE exclusions SET standing = made.erased_at IS NULL
+                FROM made JOIN was USING (dataset_id, row)
+                WHERE was.excluded_revision = made.excluded_revision
+                    AND (was.erased_at IS NULL) <> (made.erased_at IS NULL)
+                    AND exclusions.dataset_id = made.dataset_id
+                    AND exclusions.revision = made.excluded_revision
+                    AND exclusions.row = made.row';
         END IF;
-        IF OLD.excluded_revision IS NOT NULL THEN
-            DELETE FROM exclusions
-            WHERE dataset_id = OLD.dataset_id AND revision = OLD.excluded_revision
-                AND exclusions.row = OLD.row;
-        END IF;
-        IF NEW.excluded_revision IS NOT NULL THEN
-            INSERT INTO exclusions (dataset_id, revision, row, standing)
-            VALUES (NEW.dataset_id, NEW.excluded_revision, NEW.row, NEW.erased_at IS NULL);
-        END IF;
+        EXECUTE 'INSERT INTO exclusions (dataset_id, revision, row, standing)
+            SELECT made.dataset_id, made.excluded_revision, made.row, made.erased_at IS NULL
+            FROM made JOIN was USING (dataset_id, row)
+            WHERE made.excluded_revision IS NOT NULL
+                AND was.excluded_revision IS DISTINCT FROM made.excluded_revision
+            ORDER BY made.dataset_id, made.excluded_revision, made.row';
         RETURN NULL;
     END $$
     """,
     """
-    CREATE TRIGGER records_exclusion AFTER UPDATE OF excluded_revision, erased_at ON records
-    FOR EACH ROW WHEN (
-        OLD.excluded_revision IS DISTINCT FROM NEW.excluded_revision
-        OR NEW.excluded_revision IS NOT NULL
-            AND (OLD.erased_at IS NULL) <> (NEW.erased_at IS NULL)
-    ) EXECUTE FUNCTION records_exclusion()
+    CREATE TRIGGER records_exclusion AFTER UPDATE ON records
+    REFERENCING OLD TABLE AS was NEW TABLE AS made
+    FOR EACH STATEMENT EXECUTE FUNCTION records_exclusion()
     """,
 )
 

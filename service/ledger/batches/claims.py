@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    and_,
     exists,
     false,
     func,
@@ -28,11 +29,10 @@ from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain
 from service.ledger.batches import execution, holds, leases
-from service.ledger.database import db, ids, inserts, locks
+from service.ledger.database import db, ids, locks
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus
 from service.ledger.database.tables import (
     Batch,
-    BatchRecord,
     DeletionRequest,
     Erasure,
     Model,
@@ -204,9 +204,8 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
         return None
     base = lineage.read(session, model.production_id)
     asked = [erasure.request for erasure in members]
-    requests = [request.id for request in asked]
     batch_id = ids.new("b")
-    erasures.claim(session, members, batch_id=batch_id)
+    erasures.claim(session, model, members, batch_id=batch_id)
     excluded = erasures.exclude(session, model.dataset_id, naming.Names.of(asked))
     rows, erased = _rows(session, model, base, asked, excluded)
     kind = _kind_of(asked[0])
@@ -225,6 +224,7 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
         model,
         base,
         batch_id=batch_id,
+        members=members,
         rows=list(rows),
         kind=kind,
         method=method,
@@ -234,40 +234,25 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     model.run_now_at = None
     model.run_now_method = None
     session.flush()
-    chain.append_many(
+    chain.append(
         session,
         actor=f"worker:{held.owner}",
-        lines=[
-            chain.Line(
-                chain.Action.BATCH_CLAIMED,
-                f"batch:{batch.id}",
-                {"model": model.name, "erasures": len(members), "base": base.number},
-            ),
-            *(
-                chain.Line(
-                    chain.Action.DELETION_REQUEST_CLAIMED,
-                    f"deletion_request:{request_id}",
-                    {"batch": batch.id, "model": model.name},
-                )
-                for request_id in requests
-            ),
-        ],
+        action=chain.Action.BATCH_CLAIMED,
+        subject=f"batch:{batch.id}",
+        data={
+            "model": model.name,
+            "erasures": len(members),
+            "base": base.number,
+            # All that begin with it, in one line: see ``lifecycle.events``.
+            "requests": [request.id for request in asked],
+        },
     )
     return batch
 
 
 def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasure]:
     policy = Policy.model_validate(model.policy)
-    waiting = session.execute(
-        select(Erasure, DeletionRequest)
-        .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
-        .where(Erasure.model_id == model.id, *_waits(now))
-        .order_by(Erasure.id)
-        .limit(min(policy.max_records, MAX_ERASURES))
-        # Whoever changes one of the erasures locks its request, or the model, first.
-        .with_for_update(of=DeletionRequest, key_share=True, skip_locked=True)
-        .execution_options(populate_existing=True)
-    ).all()
+    waiting = _lock_oldest(session, model, now=now, limit=min(policy.max_records, MAX_ERASURES))
     if not waiting:
         return []
     if not _closes(session, model, min(erasure.created_at for erasure, _ in waiting), now=now):
@@ -290,6 +275,39 @@ def _oldest_due(session: Session, model: Model, *, now: datetime) -> list[Erasur
         members.append(erasure)
         records += more
     return members
+
+
+def _lock_oldest(
+    session: Session, model: Model, *, now: datetime, limit: int
+) -> list[tuple[Erasure, DeletionRequest]]:
+    """Lock the requests of the oldest erasures that can be claimed; skip those others have locked.
+
+    Whoever changes one of the erasures locks its request, or the model, first.
+    """
+    found: list[tuple[Erasure, DeletionRequest]] = []
+    last = 0
+    while len(found) < limit:
+        oldest = session.scalars(
+            select(Erasure)
+            .where(Erasure.model_id == model.id, Erasure.id > last, *_pending(now))
+            .order_by(Erasure.id)
+            .limit(limit)
+            .execution_options(populate_existing=True)
+        ).all()
+        asked = {one.request_id for one in oldest}
+        locked = session.scalars(
+            select(DeletionRequest)
+            .where(*_wanted(), db.close_together(DeletionRequest.id, asked))
+            .order_by(DeletionRequest.id)
+            .with_for_update(key_share=True, skip_locked=True)
+            .execution_options(populate_existing=True)
+        )
+        requests = {request.id: request for request in locked}
+        found += [(one, requests[one.request_id]) for one in oldest if one.request_id in requests]
+        if len(oldest) < limit:
+            break
+        last = oldest[-1].id
+    return found[:limit]
 
 
 def _rows(
@@ -391,6 +409,7 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
         model,
         candidate,
         batch_id=ids.new("b"),
+        members=[],
         rows=list(rows),
         kind="records",
         # All owed rows go into one batch; single records and a class have different targets, and
@@ -415,6 +434,7 @@ def _open(
     base: Version,
     *,
     batch_id: str,
+    members: Sequence[Erasure],
     rows: list[int],
     kind: str,
     method: dict[str, Any] | None,
@@ -430,14 +450,14 @@ def _open(
         base_version_id=base.id,
         method=method,
         records=len(rows),
+        rows=sorted(rows),
+        members=erasures.ranges(members),
         seed=secrets.randbits(31),
         fence=held.fence,
         created_at=now,
     )
     session.add(batch)
     session.flush()
-    inserts.write(session, {BatchRecord: [{"batch_id": batch.id, "row": row} for row in rows]})
-    execution.keep_rows(session, batch, rows)
     return batch
 
 
@@ -463,12 +483,21 @@ def _closes(session: Session, model: Model, oldest: datetime, *, now: datetime) 
 
 def _waits(now: datetime) -> tuple[ColumnElement[bool], ...]:
     """Return SQL: the erasure can be claimed now, and its ``DeletionRequest`` still wants it."""
+    return (*_pending(now), *_wanted())
+
+
+def _pending(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Return SQL: the erasure can be claimed now."""
     return (
         erasures.is_open(),
         db.among(Erasure.status, ErasureStatus.PENDING),
         or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
-        db.among(DeletionRequest.status, *_WANTED),
     )
+
+
+def _wanted() -> tuple[ColumnElement[bool], ...]:
+    """Return SQL: ``DeletionRequest`` wants its erasures to be claimed."""
+    return and_(DeletionRequest.is_open), db.among(DeletionRequest.status, *_WANTED)
 
 
 def _kind_of(request: DeletionRequest) -> str:

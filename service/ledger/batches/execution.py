@@ -6,7 +6,7 @@ aside. Every end is written under the lease that the batch was claimed with (``c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,9 +40,8 @@ class Retry:
 
 def rows(session: Session, batch: Batch) -> list[int]:
     """Return the rows of the base version's training data that the batch forgets, ascending."""
-    known: list[int] | None = taken.find(session, _rows_key(batch))
-    if known is not None:
-        return known
+    if batch.rows is not None:
+        return batch.rows
     return list(
         session.scalars(
             select(BatchRecord.row)
@@ -52,15 +51,10 @@ def rows(session: Session, batch: Batch) -> list[int]:
     )
 
 
-def keep_rows(session: Session, batch: Batch, found: Iterable[int]) -> None:
-    """Cache the rows of a batch that this transaction opens."""
-    taken.keep(session, _rows_key(batch), sorted(found))
-
-
 def erasures_of(session: Session, batch: Batch) -> list[Erasure]:
     """Return the batch's erasures, oldest first."""
     locked: list[Erasure] | None = taken.find(session, _erasures_key(batch.id))
-    return list(session.scalars(_erasures(batch.id))) if locked is None else locked
+    return list(session.scalars(_erasures(batch))) if locked is None else locked
 
 
 def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
@@ -96,7 +90,7 @@ def lock(session: Session, batch: Batch, *, held: leases.Held) -> list[Erasure]:
     known: list[Erasure] | None = taken.find(session, _erasures_key(batch.id))
     if known is not None:
         return known
-    wanted = _erasures(batch.id).with_for_update(key_share=True)
+    wanted = _erasures(batch).with_for_update(key_share=True)
     members = list(session.scalars(wanted.execution_options(populate_existing=True)))
     taken.keep(session, _erasures_key(batch.id), members)
     return members
@@ -291,12 +285,8 @@ def _close(session: Session, batch: Batch, *, error: str, now: datetime) -> None
     batch.finished_at = now
 
 
-def _erasures(batch_id: str) -> Select[Erasure]:
-    return select(Erasure).where(Erasure.batch_id == batch_id).order_by(Erasure.id)
-
-
-def _rows_key(batch: Batch) -> taken.Key:
-    return ("rows of batch", batch.id)
+def _erasures(batch: Batch) -> Select[Erasure]:
+    return select(Erasure).where(erasures.of_batch(batch)).order_by(Erasure.id)
 
 
 def _erasures_key(batch_id: str) -> taken.Key:

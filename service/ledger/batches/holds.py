@@ -81,7 +81,7 @@ def until(
     first = session.scalar(
         select(func.min(DeletionRequest.due_at))
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
-        .where(Erasure.batch_id == batch.id)
+        .where(erasures.of_batch(batch))
     )
     return None if first is None else first - timedelta(days=policy.hold_margin_days)
 
@@ -105,7 +105,7 @@ def hold(
 ) -> None:
     """Hold the batch and its version until it is approved, or ``until``; ``mark`` says why."""
     leases.hold(session, held)
-    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    theirs = select(Erasure.request_id).where(erasures.of_batch(batch))
     locks.requests(session, session.scalars(theirs).all())
     execution.lock(session, batch, held=held)
     version.mark = mark
@@ -303,11 +303,11 @@ def locked(session: Session, model: Model) -> Batch | None:
     found = of(session, model)
     if found is None:
         return None
-    theirs = select(Erasure.request_id).where(Erasure.batch_id == found.id)
+    theirs = select(Erasure.request_id).where(erasures.of_batch(found))
     locks.requests(session, session.scalars(theirs).all())
     session.scalars(
         select(Erasure)
-        .where(Erasure.batch_id == found.id)
+        .where(erasures.of_batch(found))
         .order_by(Erasure.id)
         .with_for_update()
         .execution_options(populate_existing=True)
@@ -434,7 +434,7 @@ def _say_approved(session: Session, model: Model, version: Version, *, actor: st
 
 
 def _say_why(session: Session, batch: Batch, reason: str | None) -> None:
-    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    theirs = select(Erasure.request_id).where(erasures.of_batch(batch))
     session.execute(
         update(DeletionRequest)
         .where(DeletionRequest.id.in_(theirs), DeletionRequest.status == RequestStatus.PROCESSING)

@@ -144,6 +144,7 @@ def _expected(session: Session, model: Model) -> set[str]:
     )
     unapproved = select(DeletionRequest.kind).where(
         shares.about(model.dataset_id),
+        DeletionRequest.is_open,
         DeletionRequest.status == RequestStatus.AWAITING_APPROVAL,
     )
     kinds = session.scalars(unfinished.union(unapproved))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +15,11 @@ from sqlalchemy import (
     Dialect,
     Engine,
     MetaData,
+    and_,
     create_engine,
     event,
+    false,
+    func,
     literal_column,
 )
 from sqlalchemy.engine import Connection, make_url
@@ -127,6 +130,18 @@ def among(column: Any, *values: str) -> ColumnElement[bool]:
     """
     found: ColumnElement[bool] = column.in_([literal_column(f"'{value}'") for value in values])
     return found
+
+
+def close_together(column: Any, values: Collection[Any]) -> ColumnElement[bool]:
+    """Return SQL ``column IN (values)`` for values that lie close together in an index.
+
+    The index is read once from the smallest to the largest value, instead of being searched for
+    each of them. The list only filters what lies in between: of ``coalesce(…)``, no index is used.
+    """
+    if not values:
+        return false()
+    found: ColumnElement[bool] = func.coalesce(column, column).in_(values)
+    return and_(column.between(min(values), max(values)), found)
 
 
 def read_only(session: Session) -> Session:

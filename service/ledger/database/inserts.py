@@ -45,13 +45,16 @@ def upsert(session: Session, kind: type[Base]) -> postgresql.Insert | sqlite.Ins
 
 
 def values(row: Base) -> dict[str, Any]:
-    """Return an object's columns for an insert that bypasses the session's identity map."""
+    """Return an object's columns for an insert that bypasses the session's identity map.
+
+    Columns that the database computes are left out.
+    """
     return {name: getattr(row, name) for name in _names(type(row))}
 
 
 @functools.cache
 def _names(kind: type[Base]) -> tuple[str, ...]:
-    return tuple(column.name for column in _table(kind).columns)
+    return tuple(one.name for one in _table(kind).columns if one.computed is None)
 
 
 def _table(kind: type[Base]) -> Table:

@@ -19,14 +19,6 @@ from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, Mo
 from service.ledger.obligations import erasures
 from service.ledger.selection import naming
 
-#: States of requests that have not ended.
-OPEN = (
-    RequestStatus.AWAITING_APPROVAL,
-    RequestStatus.ACCEPTED,
-    RequestStatus.PROCESSING,
-    RequestStatus.NEEDS_REVIEW,
-)
-
 _Thing = TypeVar("_Thing")
 
 
@@ -35,15 +27,13 @@ def lock(session: Session, models: Sequence[int], *, dataset: Dataset | None = N
 
     Call it before any of their erasures is locked.
     """
-    wanted = select(Erasure.request_id).where(
-        Erasure.model_id.in_(models), Erasure.status.in_(erasures.OPEN)
-    )
+    wanted = select(Erasure.request_id).where(Erasure.model_id.in_(models), erasures.is_open())
     theirs = set(session.scalars(wanted))
     if dataset is not None:
         theirs |= set(
             session.scalars(
                 select(DeletionRequest.id).where(
-                    DeletionRequest.status.in_(OPEN),
+                    DeletionRequest.is_open,
                     or_(DeletionRequest.dataset_id == dataset.id, _everywhere(dataset)),
                 )
             )
@@ -60,7 +50,7 @@ def of_model(session: Session, model: Model, *, actor: str, now: datetime) -> in
     """
     left = session.scalars(
         select(Erasure)
-        .where(Erasure.model_id == model.id, Erasure.status.in_(erasures.OPEN))
+        .where(Erasure.model_id == model.id, erasures.is_open())
         .order_by(Erasure.id)
         .execution_options(populate_existing=True)
     ).all()
@@ -78,7 +68,7 @@ def of_dataset(session: Session, dataset: Dataset, *, actor: str) -> int:
     waiting = sorted(
         session.scalars(
             select(DeletionRequest.id).where(
-                DeletionRequest.status.in_(OPEN),
+                DeletionRequest.is_open,
                 or_(DeletionRequest.dataset_id == dataset.id, _ends_with(dataset)),
             )
         )
@@ -140,7 +130,7 @@ def _elsewhere(
         select(Erasure.request_id, Erasure.status).where(
             Erasure.request_id.in_(requests),
             Erasure.model_id != model.id,
-            Erasure.status.in_(erasures.OPEN),
+            erasures.is_open(),
         )
     ):
         found.setdefault(request_id, set()).add(status)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Select,
     and_,
     exists,
+    false,
     literal_column,
     or_,
     select,
@@ -56,26 +57,64 @@ OPEN, is_open = shares.OPEN, shares.is_open
 ROWS_AT_ONCE = 10_000
 
 
-def claim(session: Session, members: Sequence[Erasure], *, batch_id: str) -> None:
-    """Assign the erasures to a running batch; they and their requests can no longer be cancelled.
+#: Members of a batch whose ids differ by at most this much lie in one range.
+_GAP = 100
+
+
+def claim(session: Session, model: Model, members: Sequence[Erasure], *, batch_id: str) -> None:
+    """Assign the model's erasures to a running batch; their requests can no longer be cancelled.
 
     One statement for all erasures and one for all requests. The caller has loaded and locked these.
     """
     claimed = session.scalars(
         machines.erasures.update(session, ErasureStatus.CLAIMED, batch_id=batch_id)
-        .where(Erasure.id.in_([one.id for one in members]))
+        .where(
+            Erasure.model_id == model.id,
+            is_open(),
+            db.close_together(Erasure.id, [one.id for one in members]),
+        )
         .returning(Erasure.id)
-        .execution_options(synchronize_session="evaluate")
+        .execution_options(synchronize_session=False)
     ).all()
     if len(claimed) != len(members):
         raise IllegalMove("an erasure of this batch does not wait for one any more")
+    for one in members:
+        set_committed_value(one, "status", ErasureStatus.CLAIMED)
+        set_committed_value(one, "batch_id", batch_id)
     # A request that needs review because of another model keeps that state until it is retried.
     accepted = [one.request for one in members if one.request.status == RequestStatus.ACCEPTED]
+    if not accepted:
+        return
     session.execute(
         machines.requests.update(session, RequestStatus.PROCESSING)
-        .where(DeletionRequest.id.in_([one.id for one in accepted]))
-        .execution_options(synchronize_session="evaluate")
+        .where(
+            DeletionRequest.is_open,
+            db.close_together(DeletionRequest.id, [one.id for one in accepted]),
+        )
+        .execution_options(synchronize_session=False)
     )
+    for request in accepted:
+        set_committed_value(request, "status", RequestStatus.PROCESSING)
+
+
+def ranges(members: Iterable[Erasure]) -> list[list[int]]:
+    """Return ``[[first, last], …]``: ranges of ids that together include those of the members."""
+    found: list[list[int]] = []
+    for one in sorted(one.id for one in members):
+        if found and one - found[-1][1] <= _GAP:
+            found[-1][1] = one
+        else:
+            found.append([one, one])
+    return found
+
+
+def of_batch(batch: Batch) -> ColumnElement[bool]:
+    """Return SQL: ``Erasure`` belongs to the batch."""
+    belongs = Erasure.batch_id == batch.id
+    if batch.members is None:
+        return belongs
+    near = (Erasure.id.between(first, last) for first, last in batch.members)
+    return and_(belongs, or_(false(), *near))
 
 
 def complete(erasure: Erasure, *, version_id: int | None, now: datetime) -> None:
@@ -191,6 +230,7 @@ def exclude_without_models(session: Session, dataset_id: int, *, actor: str) -> 
 def _without_models() -> ColumnElement[bool]:
     """Return SQL: ``DeletionRequest`` is accepted, of one dataset, and concerns no model."""
     return and_(
+        DeletionRequest.is_open,
         db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
         DeletionRequest.dataset_id.is_not(None),
         ~exists().where(Erasure.request_id == DeletionRequest.id),
@@ -217,6 +257,7 @@ def _without_models_here() -> ColumnElement[bool]:
         ~exists().where(Erasure.request_id == DeletionRequest.id),
     )
     return and_(
+        DeletionRequest.is_open,
         db.among(DeletionRequest.status, RequestStatus.ACCEPTED, RequestStatus.PROCESSING),
         ~share_here,
         or_(not_excluded, stuck),
@@ -428,7 +469,7 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     gone = or_(DeletionRequest.kind != literal_column("'class'"), ~of_class)
     # Run at each poll; without bound values it is planned once.
     processing = db.among(DeletionRequest.status, RequestStatus.PROCESSING)
-    ready = (processing, ~unfinished, ~listed, gone)
+    ready = (DeletionRequest.is_open, processing, ~unfinished, ~listed, gone)
     seen = session.execute(
         select(DeletionRequest.id, DeletionRequest.dataset_id)
         .where(*ready)

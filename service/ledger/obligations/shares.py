@@ -43,7 +43,7 @@ REQUESTS_AT_ONCE = 10_000
 
 def is_open() -> ColumnElement[bool]:
     """Return SQL: the erasure is still to be done."""
-    return db.among(Erasure.status, *OPEN)
+    return and_(Erasure.is_open)
 
 
 def is_open_of_request() -> ColumnElement[bool]:
@@ -106,6 +106,7 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
         select(DeletionRequest.id)
         .where(
             about(model.dataset_id),
+            DeletionRequest.is_open,
             DeletionRequest.status.in_(_WANTING),
             ~has_share,
             held,

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger.database import taken
+from service.ledger.database import inserts, taken
 from service.ledger.database.tables import (
     Batch,
     BatchRecord,
@@ -166,6 +166,8 @@ def place(session: Session, model: Model, version: Version, parent: Version | No
     ``parent`` is the version whose weights it was made from; None for an anchor. A new version that
     begins a line gets the line once it has an id: see ``begin_line``.
     """
+    if version.batch_id is not None:
+        _list_rows(session, version.batch_id)
     if parent is None:
         version.line_id = version.id
         version.clean_revision = version.data_revision
@@ -181,6 +183,15 @@ def place(session: Session, model: Model, version: Version, parent: Version | No
         if version.batch_id is not None:
             held = and_(held, ~_in_batch(version.batch_id))
     version.clean_revision = max(version.clean_revision, _clean(session, model, held))
+
+
+def _list_rows(session: Session, batch_id: str) -> None:
+    """List the rows of a batch, as its version is registered: from now on they are looked up."""
+    batch = session.get_one(Batch, batch_id)
+    if batch.rows is not None:
+        listed = [{"batch_id": batch.id, "row": row} for row in batch.rows]
+        inserts.write(session, {BatchRecord: listed})
+        batch.rows = None
 
 
 def begin_line(version: Version) -> None:

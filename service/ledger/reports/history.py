@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from service.errors import NotFound
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import AliasMove, Batch, Erasure, Model, Verification, Version
+from service.ledger.obligations import erasures
 
 
 def versions(
@@ -89,10 +90,6 @@ def records(session: Session, batch_ids: Iterable[str]) -> dict[str, int]:
 
 def requests(session: Session, batch_id: str) -> list[str]:
     """Return ids of the deletion requests with an erasure in the batch."""
-    return list(
-        session.scalars(
-            select(Erasure.request_id)
-            .where(Erasure.batch_id == batch_id)
-            .order_by(Erasure.request_id)
-        )
-    )
+    batch = session.get_one(Batch, batch_id)
+    wanted = select(Erasure.request_id).where(erasures.of_batch(batch))
+    return list(session.scalars(wanted.order_by(Erasure.request_id)))

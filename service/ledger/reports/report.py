@@ -33,6 +33,7 @@ from service.ledger.database.tables import (
     TrainingRun,
     Version,
 )
+from service.ledger.obligations import erasures
 from service.ledger.registry import lineage, versions
 from service.ledger.reports import caveats, comparisons, disclosure, history, verifications
 from service.ledger.selection import exclusions, naming
@@ -127,7 +128,7 @@ def _load(session: Session, version: Version) -> _Loaded:
 def _requests(session: Session, model: Model, batch: Batch) -> Sequence[DeletionRequest]:
     """Return the requests whose erasures the batch did, or else those that named its rows."""
     wanted = select(DeletionRequest).order_by(DeletionRequest.id)
-    theirs = select(Erasure.request_id).where(Erasure.batch_id == batch.id)
+    theirs = select(Erasure.request_id).where(erasures.of_batch(batch))
     found = session.scalars(wanted.where(DeletionRequest.id.in_(theirs))).all()
     if found:
         return found

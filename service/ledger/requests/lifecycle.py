@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
@@ -52,9 +52,6 @@ __all__ = [
     "record_many",
     "recorded",
 ]
-
-#: States in which a request counts towards the queue's limit.
-OPEN = tuple(status for status in RequestStatus if status not in REQUEST_ENDS)
 
 
 class AlreadyClaimed(Conflict):
@@ -106,6 +103,8 @@ def listing(
         wanted = wanted.where(DeletionRequest.id > after)
     if chosen.status is not None:
         wanted = wanted.where(DeletionRequest.status == chosen.status)
+        if chosen.status not in REQUEST_ENDS:
+            wanted = wanted.where(DeletionRequest.is_open)  # few, with an index
     if chosen.due_before is not None:
         wanted = wanted.where(DeletionRequest.due_at < chosen.due_before)
     if chosen.dataset is not None:
@@ -121,12 +120,23 @@ def listing(
 def events(
     session: Session, request_id: str, *, after: int | None, limit: int
 ) -> Sequence[AuditEvent]:
-    """Return the audit lines about a request, oldest first, from after a number on."""
+    """Return the audit lines about a request, oldest first, from after a number on.
+
+    The claim of a batch is one line for all its requests; that of one which failed is not returned.
+    """
+    batches = session.scalars(
+        select(Erasure.batch_id).where(
+            Erasure.request_id == request_id, Erasure.batch_id.is_not(None)
+        )
+    ).all()
+    claimed = and_(
+        AuditEvent.subject.in_([f"batch:{batch_id}" for batch_id in batches]),
+        AuditEvent.action == chain.Action.BATCH_CLAIMED.value,
+    )
+    about = or_(AuditEvent.subject == f"deletion_request:{request_id}", claimed)
     return session.scalars(
         select(AuditEvent)
-        .where(
-            AuditEvent.subject == f"deletion_request:{request_id}", AuditEvent.seq > (after or 0)
-        )
+        .where(about, AuditEvent.seq > (after or 0))
         .order_by(AuditEvent.seq)
         .limit(limit)
     ).all()
@@ -134,7 +144,7 @@ def events(
 
 def count_open(session: Session, *, up_to: int) -> int:
     """Return how many requests are open; counting stops at ``up_to``."""
-    some = select(DeletionRequest.id).where(DeletionRequest.status.in_(OPEN)).limit(up_to)
+    some = select(DeletionRequest.id).where(DeletionRequest.is_open).limit(up_to)
     return int(session.scalar(select(func.count()).select_from(some.subquery())) or 0)
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from service.ledger.audit import canonical, chain
 from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Origin
-from service.ledger.database.states import REQUEST_ENDS, RequestStatus
+from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Record, Suppression
 from service.ledger.obligations import erasures
 from service.ledger.registry import datasets
@@ -36,8 +36,6 @@ SUPPRESSING = frozenset(RequestStatus) - {
     RequestStatus.CANCELLED,
     RequestStatus.DENIED,
 }
-
-_OPEN = tuple(status for status in RequestStatus if status not in REQUEST_ENDS)
 
 
 class Entry(BaseModel):
@@ -190,9 +188,7 @@ def keep_owners(
 
 def about_to_go(session: Session) -> dict[Dataset, list[int]]:
     """Return rows by dataset that open requests name and that are not erased."""
-    open_ones = session.scalars(
-        select(DeletionRequest.id).where(DeletionRequest.status.in_(_OPEN))
-    ).all()
+    open_ones = session.scalars(select(DeletionRequest.id).where(DeletionRequest.is_open)).all()
     named = session.execute(
         naming.records(Record.dataset_id, Record.row, Record.erased_at, requests=open_ones)
     )

@@ -41,7 +41,6 @@ from service.ledger.database.states import (
 )
 from service.ledger.database.tables import (
     Batch,
-    BatchRecord,
     Dataset,
     DeletionRequest,
     Erasure,
@@ -670,9 +669,7 @@ class Ledger(RuleBasedStateMachine):
         ends = {RequestStatus.COMPLETED, RequestStatus.CANCELLED}
         with self.sessions() as session:
             running = session.scalars(
-                select(BatchRecord.row)
-                .join(Batch, Batch.id == BatchRecord.batch_id)
-                .where(
+                select(Batch.id).where(
                     Batch.model_id.in_([known.id for known in self.models]),
                     Batch.status == BatchStatus.RUNNING,
                 )

@@ -44,6 +44,11 @@ class Batch(Base):
     kind: Mapped[str] = mapped_column(String(16))
     #: How many rows it forgets.
     records: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: These rows, ascending, until a version without them is registered: then they are listed in
+    #: ``batch_records`` and this is None.
+    rows: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
+    #: Ranges of ids, ``[[first, last], …]``, in which its erasures lie among others; None: unknown.
+    members: Mapped[list[list[int]] | None] = mapped_column(JSON(none_as_null=True))
     base_version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"))
     version_id: Mapped[int | None] = mapped_column(ForeignKey("versions.id"), index=True)
     #: The method requested by run-now; None: the policy's.
@@ -80,7 +85,7 @@ class BatchState(Base):
 
 
 class BatchRecord(Base):
-    """A row of the base version's training data that a batch forgets."""
+    """A row of the base version's training data that a batch with a version forgets."""
 
     __tablename__ = "batch_records"
     __table_args__ = (Index("ix_batch_records_row_batch_id", "row", "batch_id"),)

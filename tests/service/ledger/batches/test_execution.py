@@ -6,13 +6,13 @@ import threading
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
 from service.ledger.batches import claims, execution, leases
-from service.ledger.database import db
+from service.ledger.database import db, locks
 from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
@@ -23,6 +23,7 @@ from service.ledger.database.states import (
 from service.ledger.database.tables import (
     AuditEvent,
     Batch,
+    BatchRecord,
     Dataset,
     DeletionRequest,
     Erasure,
@@ -621,7 +622,6 @@ def test_every_step_leaves_its_line_in_the_audit_chain(
     actions = [row.action for row in session.query(AuditEvent).order_by(AuditEvent.seq)]
     for action in (
         "batch:claimed",
-        "deletion_request:claimed",
         "batch:failed",
         "batch:completed",
         "version:registered",
@@ -632,3 +632,66 @@ def test_every_step_leaves_its_line_in_the_audit_chain(
     ):
         assert action in actions
     assert status(session, request)[0] == RequestStatus.COMPLETED
+    about = lifecycle.events(session, request.id, after=None, limit=10)
+    assert [line.action for line in about] == ["batch:claimed", "deletion_request:completed"]
+    assert about[0].subject == f"batch:{batch.id}"
+    assert about[0].data["requests"] == [request.id]
+
+
+# What a claim costs.
+
+
+@pytest.mark.postgres
+def test_claim_changes_its_rows_in_place(postgres_database: Engine) -> None:
+    """No index is written for them, so their new versions are heap-only."""
+    with db.session_factory(postgres_database)() as session:
+        data = factories.dataset(session, rows=60)
+        model = factories.model(session, data, policy={"max_wait_seconds": 0})
+        factories.version(session, model)
+        for row in range(50):
+            ask(session, data, model, rows=[row])
+        session.commit()
+        _, batch = claim(session, model)
+        assert len(execution.erasures_of(session, batch)) == 50
+        written = {
+            name: tuple(counts)
+            for name, *counts in session.execute(
+                text(
+                    "SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_all_tables"
+                    " WHERE relname IN ('erasures', 'deletion_requests')"
+                )
+            )
+        }
+    assert written == {"erasures": (50, 50), "deletion_requests": (50, 50)}
+
+
+def test_rows_of_a_batch_are_listed_when_it_has_a_version(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    ask(session, data, model, rows=[3, 1])
+    held, batch = claim(session, model)
+    listed = select(BatchRecord.row).where(BatchRecord.batch_id == batch.id)
+    assert (batch.rows, session.scalars(listed).all()) == ([1, 3], [])
+    unlearn(session, model, held, batch)
+    assert (batch.rows, sorted(session.scalars(listed))) == (None, [1, 3])
+    assert execution.rows(session, batch) == [1, 3]
+
+
+@pytest.mark.postgres
+def test_requests_that_others_have_locked_are_left_to_the_next_batch(
+    postgres_database: Engine,
+) -> None:
+    sessions = db.session_factory(postgres_database)
+    with sessions.begin() as session:
+        data = factories.dataset(session, rows=12)
+        model = factories.model(session, data, policy={"max_wait_seconds": 0, "max_records": 4})
+        factories.version(session, model)
+        asked = [ask(session, data, model, rows=[row]).id for row in range(8)]
+        held = lease(session, model)
+        model_id = model.id
+    with sessions.begin() as other, sessions.begin() as session:
+        locks.requests(other, [*asked[:4], asked[5]])  # all of the oldest four
+        model = session.get_one(Model, model_id)
+        batch = claims.claim(session, model, held=held, now=LATER)
+        assert batch is not None
+        assert execution.rows(session, batch) == [4, 6, 7]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
 from service.ledger.database import db
 from service.ledger.database.states import (
+    REQUEST_ENDS,
+    BatchStatus,
     ErasureStatus,
     IllegalMove,
     RequestStatus,
@@ -220,4 +222,40 @@ def test_completed_share_never_moves_again(session: Session, data: Dataset, mode
     with pytest.raises(IllegalMove):
         erasures.release(share)
     with pytest.raises(IllegalMove):
-        erasures.claim(session, [share], batch_id="b_1")
+        erasures.claim(session, model, [share], batch_id="b_1")
+
+
+def test_erasures_of_a_batch_are_found_where_its_members_lie(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    base = factories.version(session, model)
+    made = [
+        factories.erasure(session, asked(session, data, row), model, id=id)
+        for row, id in enumerate((3, 4, 90, 1000, 1001, 5000))
+    ]
+    members = [made[n] for n in (0, 2, 3, 5)]
+    batch = factories.batch(session, model, base, members=erasures.ranges(members))
+    for share in members:
+        share.batch_id = batch.id
+    session.flush()
+    assert batch.members == [[3, 90], [1000, 1000], [5000, 5000]]
+    found = session.scalars(select(Erasure).where(erasures.of_batch(batch)).order_by(Erasure.id))
+    assert found.all() == members
+    nobodys = factories.batch(session, model, base, members=[], status=BatchStatus.FAILED)
+    assert session.scalars(select(Erasure).where(erasures.of_batch(nobodys))).all() == []
+
+
+@pytest.mark.parametrize("state", list(ErasureStatus))
+def test_database_knows_which_erasures_are_open(
+    session: Session, data: Dataset, model: Model, state: ErasureStatus
+) -> None:
+    factories.erasure(session, asked(session, data, 0), model, status=state)
+    assert session.scalar(select(Erasure.is_open)) == (state in erasures.OPEN)
+
+
+@pytest.mark.parametrize("state", list(RequestStatus))
+def test_database_knows_which_requests_are_open(
+    session: Session, data: Dataset, state: RequestStatus
+) -> None:
+    factories.request(session, data, status=state)
+    assert session.scalar(select(DeletionRequest.is_open)) == (state not in REQUEST_ENDS)

@@ -12,12 +12,11 @@ from sqlalchemy.orm import Session
 from service.errors import ServiceError
 from service.ledger.audit import canonical, chain
 from service.ledger.audit.signing import Signer
-from service.ledger.batches import claims, leases, next_batch
+from service.ledger.batches import claims, execution, leases, next_batch
 from service.ledger.database.states import DatasetStatus, ErasureStatus, RequestStatus
 from service.ledger.database.tables import (
     AuditEvent,
     Batch,
-    BatchRecord,
     Dataset,
     DeletionRequest,
     Erasure,
@@ -210,8 +209,7 @@ def test_a_batch_takes_only_the_rows_of_its_models_dataset(session: Session) -> 
     _model(session, other)
     [request] = _record(session, "ann")
     batch = _batch(session, model)
-    rows = select(BatchRecord.row).where(BatchRecord.batch_id == batch.id)
-    assert set(session.scalars(rows)) == {0, 2}
+    assert execution.rows(session, batch) == [0, 2]
     excluded = session.execute(
         select(Record.dataset_id, Record.row).where(Record.excluded_revision.is_not(None))
     )

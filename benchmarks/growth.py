@@ -1,6 +1,6 @@
 """What a deletion, a claim and an idle worker cost, by what there is already.
 
-    python -m benchmarks.growth [--quick]
+    python -m benchmarks.growth [--quick] [--only claim … [--replace]]
 
 The ledger on PostgreSQL, in a database made for the run and dropped after it, filled with as many
 rows, versions and old requests as each line says; the recipes of a worker and a real compute
@@ -44,6 +44,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows and requests")
     parser.add_argument("--only", nargs="*", choices=sorted(LINES), help="these lines alone")
+    parser.add_argument(
+        "--replace", action="store_true", help="put the lines of --only into the stored result"
+    )
     parser.add_argument("--postgres", default="postgresql://127.0.0.1:5432/postgres")
     asked = parser.parse_args()
     chosen = [name for name in LINES if not asked.only or name in asked.only]
@@ -56,10 +59,13 @@ def main() -> None:
             measured[name], reached = LINES[name](asked.postgres, 10 if asked.quick else 1)
             targets += reached
             bar.advance(task)
-    if asked.only:
+    name = "growth-quick" if asked.quick else "growth"
+    if not asked.only:
+        results.write(name, measured, targets)
+    elif asked.replace:
+        results.replace(name, measured, targets)
+    else:
         results.console.print_json(data=measured)
-        return
-    results.write("growth-quick" if asked.quick else "growth", measured, targets)
 
 
 _LANES = {

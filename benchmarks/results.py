@@ -75,6 +75,23 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     console.print(table)
 
 
+def replace(name: str, measured: dict[str, Any], targets: Sequence[Target]) -> Path:
+    """Put measured parts, and their targets, in the place of those in ``results/NAME.json``.
+
+    Raise ``SystemExit`` if there is no such result, or it was measured on another machine.
+    """
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        raise SystemExit(f"there is no {path}; measure everything first")
+    stored = json.loads(path.read_text())
+    if stored.pop("machine") != machine():
+        raise SystemExit(f"{path} was measured elsewhere; measure everything again")
+    new = {target.name: target for target in targets}
+    known = [Target(**one) for one in stored.pop("targets")]
+    kept = [new.pop(one.name, one) for one in known]
+    return write(name, stored | measured, [*kept, *new.values()])
+
+
 def write(name: str, measured: dict[str, Any], targets: Sequence[Target]) -> Path:
     """Write ``results/NAME.json``, which ends with the targets, and print these."""
     rows = [(t.name, t.value, t.bound, "yes" if t.met else "NO") for t in targets]

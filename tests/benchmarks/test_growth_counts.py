@@ -13,7 +13,7 @@ IDLE_BLOCKS = 50
 #: where it went through what was closed before, once for each request.
 BLOCKS_OF_AN_END = 150
 #: 256 requests of one record each, on 20,000 rows, by a worker that has claimed before.
-CLAIM_BLOCKS = 15_000
+CLAIM_BLOCKS = 5_000
 
 
 @pytest.fixture

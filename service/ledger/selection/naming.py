@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     and_,
     exists,
+    func,
     literal_column,
     or_,
     select,
@@ -133,10 +134,13 @@ def named(names: Names) -> list[ColumnElement[bool]]:
     """
     found: list[ColumnElement[bool]] = []
     if names.lists:
+        # Of an expression no index is used: with old statistics the planner would otherwise read
+        # all that was ever listed of the dataset, instead of these lists.
+        dataset_id = func.coalesce(RequestRecord.dataset_id, RequestRecord.dataset_id)
         found.append(
             exists().where(
                 RequestRecord.request_id.in_(names.lists),
-                RequestRecord.dataset_id == Record.dataset_id,
+                dataset_id == Record.dataset_id,
                 RequestRecord.row == Record.row,
             )
         )

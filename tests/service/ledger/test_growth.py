@@ -18,7 +18,7 @@ from service.ledger.database.tables import Batch, Dataset, Model, Record, Reques
 from service.ledger.obligations import erasures
 from service.ledger.registry import lineage, versions
 from service.ledger.requests import lifecycle, suppressions
-from service.ledger.selection import matching
+from service.ledger.selection import matching, naming
 from tests import factories
 from tests.service import announcements
 from workers.jobs import plans
@@ -122,6 +122,21 @@ def test_what_is_under_way_is_looked_for_without_reading_what_is_over(
         assert rows_read(session, holds.due(factories.NOW)) == 0
         catching_up = select(Version.model_id).where(versions.catching_up())
         assert rows_read(session, catching_up) == 0
+
+
+@pytest.mark.postgres
+def test_what_a_request_lists_is_found_without_reading_other_lists_also_with_old_statistics(
+    postgres_database: Engine,
+) -> None:
+    with db.session_factory(postgres_database)() as session:
+        data = factories.dataset(session, rows=300)
+        factories.request(session, data, rows=[0])
+        session.execute(text("ANALYZE"))
+        asked = [factories.request(session, data, rows=[row]) for row in range(1, 300)]
+        (theirs,) = naming.named(naming.Names.of(asked[-2:]))
+        session.execute(text("SET LOCAL enable_seqscan = off"))
+        wanted = select(Record.row).where(Record.dataset_id == data.id, theirs)
+        assert rows_read(session, wanted) <= 20
 
 
 @pytest.mark.postgres

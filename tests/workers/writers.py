@@ -315,7 +315,13 @@ class Writer:
                 [attempt, *_] = claimed.methods
                 answer = _answer(exact=attempt.exact)
                 recording.record(
-                    self.runtime, held, claimed, attempt.choice, claimed.request, answer
+                    self.runtime,
+                    held,
+                    claimed,
+                    attempt.choice,
+                    claimed.request,
+                    answer,
+                    following=None,
                 )
             return True
 

@@ -123,8 +123,19 @@ def _only_accuracy(report: Report) -> bool:
 def _overall(gates: Sequence[Gate]) -> str:
     if any(gate.outcome == "failed" for gate in gates):
         return "failed"
-    removal = [gate.outcome for gate in gates if gate.concern == "removal"]
-    return "passed" if "passed" in removal else "no_power"
+    removal = [gate for gate in gates if gate.concern == "removal"]
+    if any(gate.counts is None for gate in removal):
+        # A report of before gates said what their pass counts for.
+        return "passed" if any(gate.outcome == "passed" for gate in removal) else "no_power"
+    tell = [gate for gate in removal if gate.tells]
+    decide = [gate for gate in tell if gate.counts == "membership"]
+    if decide:
+        first = max(gate.precedence or 0 for gate in decide)
+        decide = [gate for gate in decide if (gate.precedence or 0) == first]
+    else:
+        decide = [gate for gate in tell if gate.counts == "support"]
+    passed = bool(decide) and all(gate.outcome == "passed" for gate in decide)
+    return "passed" if passed else "no_power"
 
 
 def _destroyed(report: Report) -> Iterator[str]:

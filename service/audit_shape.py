@@ -119,6 +119,10 @@ class Gate(Shape):
     gate: str
     concern: str
     outcome: str
+    #: Of reports since gates say what their pass counts for.
+    tells: bool | None = None
+    counts: str | None = None
+    precedence: int | None = None
 
 
 class Certificate(Shape):

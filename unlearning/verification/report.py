@@ -115,6 +115,10 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "concern": outcome.concern,
         "outcome": str(outcome.outcome),
         "reason": outcome.reason,
+        # From which the verdict follows; service/audit_agreement.py checks that it does.
+        "tells": outcome.tells,
+        "counts": str(outcome.counts),
+        "precedence": outcome.precedence,
     }
 
 

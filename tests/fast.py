@@ -49,7 +49,8 @@ class _Watch:
         with self._watched():
             # The interpreter has no event of connections to PostgreSQL.
             given = item.callspec.params.values() if hasattr(item, "callspec") else ()
-            if "postgres_server" in item.fixturenames or "postgresql" in given:
+            databases = [one for one in given if isinstance(one, str) and one == "postgresql"]
+            if databases or "postgres_server" in item.fixturenames:
                 self._leave_out("connects to a server")
             return (yield)
 

@@ -498,3 +498,15 @@ def test_a_server_that_overwrites_what_was_to_be_created_only_is_refused(
         with pytest.raises(errors.Refused, match="If-None-Match"):
             place.open(timeout_seconds=5).check()
     assert asked == ["*", "*"]
+
+
+def test_an_attempt_that_ended_before_its_manifest_leaves_no_key_to_the_next(place: Place) -> None:
+    key = place.write()
+    before = set(place.secrets())
+    (manifest,) = [name for name in place.names() if name.endswith(f"arrays/{key}/manifest")]
+    place.server.client.delete_object(Bucket=place.bucket, Key=manifest)
+    assert not place.store.rows.exists(key)
+    assert place.write() == key
+    assert before.isdisjoint(place.secrets())
+    assert len(place.secrets()) == len(before)
+    place.store.rows.verify(key)

@@ -15,7 +15,8 @@ BENCHMARKS := .venv/.benchmarks
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast test-rounding test-faults bucket-check mutants check lint format types imports faults \
+.PHONY: help demo serve test test-fast test-rounding test-faults test-packages bucket-check mutants \
+	check lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
@@ -62,6 +63,9 @@ imports: $(INSTALLED) ## Check which package may import which
 test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, and a short fault run (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py \
 		tests/workers/jobs tests/workers/embedded $(OPTIONS)
+
+test-packages: $(INSTALLED) ## Run the tests with packages installed from outside, and of what each image imports (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment $(OPTIONS)
 
 bucket-check: $(INSTALLED) ## Run the demo and a fault run on an S3 server that is started for it (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py tests/faults/test_bucket.py $(OPTIONS)

@@ -7,6 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+#: It starts a process without the packages that an image leaves out: `make test-packages`.
+pytestmark = pytest.mark.slow
+
 WITHOUT = """
 import sys
 class Absent:

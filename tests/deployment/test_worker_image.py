@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+#: It starts a process without the packages that an image leaves out: `make test-packages`.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]

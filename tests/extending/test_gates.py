@@ -21,6 +21,9 @@ from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess
 
+#: It installs packages: `make test-packages`.
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "extending" / "gates.md"
 GATE, METRIC, LIMIT = "sure_rows", "sure_rows_gap", "sure_rows"
 #: The same gate under another name, but that it says of its figures that they are scores.

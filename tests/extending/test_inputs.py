@@ -32,6 +32,9 @@ from workers.readers import process as reading
 from workers.runtime import Runtime
 from workers.schedule import catalogue
 
+#: It installs packages: `make test-packages`.
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "extending" / "inputs.md"
 ROWS, VOCABULARY, PAD, LENGTH, CLASSES = 900, 40, 0, 9, 3
 TOKENS = {"name": "tokens", "options": {"vocabulary": VOCABULARY, "pad": PAD}}

@@ -24,6 +24,9 @@ from workers.jobs import pipeline
 from workers.runtime import Runtime
 from workers.schedule import catalogue
 
+#: It installs packages: `make test-packages`.
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "extending" / "methods.md"
 METHOD = "best_of"
 CHOICE = {"method": METHOD, "options": {"trainings": 2}}

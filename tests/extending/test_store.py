@@ -20,6 +20,9 @@ from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess
 
+#: It installs packages: `make test-packages`.
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "extending" / "store.md"
 MEGABYTES = 200
 

@@ -15,7 +15,9 @@ METRIC = "relearn_ratio"
 LIMIT = Limit(
     "relearn_time",
     "Least ratio of the steps in which forgotten rows are relearned to those of never-seen rows.",
-    default=0.25,
+    # Unchanged models are at .02, retrained ones at .9 to 1.6. A ratio of a few steps is coarse:
+    # updates that leave nothing else to see were at .20 on the digits.
+    default=0.1,
     unit="ratio",
 )
 #: Fewer rows are relearned in a number of steps that says little.

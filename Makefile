@@ -40,9 +40,10 @@ test-fast: $(INSTALLED) ## Run the tests that need no server, database, further 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rfE -n $(TEST_PROCESSES) -p tests.fast -m "not slow and not postgres and not redis" $(OPTIONS)
 
 # The last digits of float32 differ between processors; the tests must pass with any of them.
-test-rounding: $(INSTALLED) ## Run the tests of the algorithms with the rounding of CPUs without AVX and with AVX2
+test-rounding: $(INSTALLED) ## Run the tests of the algorithms with the rounding of CPUs without AVX and with AVX2, and the long ones
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m "not slow" tests/unlearning $(OPTIONS)
 	ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m "not slow" tests/unlearning $(OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/unlearning $(OPTIONS)
 
 check: lint types imports test ## Run what CI runs: lint, format, types, import rules, tests
 
@@ -62,10 +63,12 @@ imports: $(INSTALLED) ## Check which package may import which
 
 test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, and a short fault run (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py \
-		tests/workers/jobs tests/workers/embedded $(OPTIONS)
+		tests/workers/jobs tests/workers/embedded tests/workers/schedule tests/workers/cli/test_waiting.py \
+		tests/service/api/test_silent_database.py $(OPTIONS)
 
-test-packages: $(INSTALLED) ## Run the tests with packages installed from outside, and of what each image imports (two minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment $(OPTIONS)
+test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages from outside, and those of what each image imports (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment \
+		tests/test_readme.py $(OPTIONS)
 
 bucket-check: $(INSTALLED) ## Run the demo and a fault run on an S3 server that is started for it (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py tests/faults/test_bucket.py $(OPTIONS)

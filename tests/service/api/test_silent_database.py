@@ -23,7 +23,8 @@ from tests import factories, proxy
 from tests.proxy import Proxy
 from tests.service.api import callers
 
-pytestmark = pytest.mark.postgres
+#: It waits for time limits: `make test-faults`.
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 URL = "/v1/deletion-requests"
 #: Whoever waits longer than this for an answer has given up: a test then fails.

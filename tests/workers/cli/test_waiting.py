@@ -17,6 +17,9 @@ from service.settings import Settings
 from tests import factories, proxy
 from workers import cli
 
+#: It waits for time limits: `make test-faults`.
+pytestmark = pytest.mark.slow
+
 #: Commands that somebody waits for, and the table that each of them reads.
 INTERACTIVE = [
     (["keys", "list"], "api_keys"),

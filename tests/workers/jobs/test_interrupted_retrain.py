@@ -37,6 +37,9 @@ from workers.fault_points import InjectedFault
 from workers.jobs import pipeline, plans, purge, restore
 from workers.schedule import lanes
 
+#: It kills real processes: `make test-faults`.
+pytestmark = pytest.mark.slow
+
 RETRAIN = MethodChoice(method="retrain")
 
 

@@ -28,6 +28,9 @@ from workers.jobs import pipeline, train
 from workers.runtime import Runtime
 from workers.schedule import lanes
 
+#: It kills real processes: `make test-faults`.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def keeping(town: Place) -> Place:

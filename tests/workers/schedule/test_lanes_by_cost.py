@@ -26,6 +26,9 @@ from workers.fault_points import InjectedFault
 from workers.jobs import ingest, pipeline, prepare, train
 from workers.schedule import lanes
 
+#: It races the lanes of real processes: `make test-faults`.
+pytestmark = pytest.mark.slow
+
 # A retrain whose seed costs it accuracy is not to be held here.
 RETRAINS = {"fallbacks": [{"method": "retrain"}], "on_accuracy_drop": "promote"}
 

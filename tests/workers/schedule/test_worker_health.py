@@ -25,6 +25,9 @@ from workers import cli, names
 from workers.jobs import train
 from workers.schedule import heartbeat, lanes
 
+#: It watches real processes for long: `make test-faults`.
+pytestmark = pytest.mark.slow
+
 
 def health(database: Engine, **settings: str) -> int:
     """Exit code of the check on a database."""

@@ -165,7 +165,7 @@ def _latency(client: Client, requests: int, advance: Any) -> dict[str, Any]:
         after = client.get(f"/v1/models/{MODEL}")["production"]
         if after != before:  # a record of the validation or audit split needs no new version
             version = client.get(f"/v1/models/{MODEL}/versions/{after}")
-            batch = client.get(f"/v1/batches/{version['batch']}")
+            batch = client.get(f"/v1/models/{MODEL}/batches/{version['batch']}")
             accepted, promoted = _moment(request["created_at"]), _moment(version["published_at"])
             whole = (promoted - accepted).total_seconds()
             steps = {

@@ -20,7 +20,7 @@ from unlearning.verification.attacks import relearn
 from unlearning.verification.attacks.refit import Refit
 from unlearning.verification.report import Verification
 from unlearning.verification.statistics.outside import Outside
-from workers.compute.unlearn import REFIT_ROWS, RELEARN_ROWS
+from workers.compute.verifying import REFIT_ROWS, RELEARN_ROWS
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,7 @@ def test_a_training_too_large_for_the_card_is_refused_and_the_next_one_runs(
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (LARGE_ROWS + 200, 32, 32, 3), dtype=np.uint8)
     labels = generator.integers(0, 10, len(images))
-    split = np.zeros(len(images), np.int64)
-    split[LARGE_ROWS:] = 1 + np.arange(200) % 2
+    split = np.array(["train"] * LARGE_ROWS + ["validation", "audit"] * 100)
     np.savez(served.settings.sources / "images.npz", x=images, y=labels, split=split)
     runtime = served.runtime
     with runtime.session() as session:

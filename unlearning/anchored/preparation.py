@@ -22,6 +22,7 @@ from unlearning.anchored.anchor import Anchor, Direction
 from unlearning.anchored.calibration import Strength
 from unlearning.anchored.law import Law
 from unlearning.core import objective
+from unlearning.core.determinism import deterministic
 from unlearning.core.examples import Examples
 from unlearning.curvature import estimation
 from unlearning.errors import UnusableDirection, WrongOptions
@@ -48,6 +49,7 @@ class Preparation:
     batch_size: Annotated[int, Ge(1), Le(65_536)] = objective.BATCH
 
 
+@deterministic()
 def prepare(
     model: nn.Module,
     train: Examples,

@@ -230,15 +230,14 @@ class _Mixture:
 
 def _mixture(y: Tensor, own: Tensor) -> _Mixture:
     """Fit y = β·(1, own) + d, d of a narrow and a wide normal distribution around zero."""
-    features = torch.stack([torch.ones_like(own), own], 1)
     ordinary = torch.ones_like(y)
-    residual = y - _regression(features, y, ordinary)
+    residual = y - _regression(own, y, ordinary)
     # Start with the fifth of the rows with the largest residuals in the wide component.
     far = residual.abs().argsort(descending=True)[: len(y) // 5]
     ordinary = torch.full_like(y, 0.95).index_fill(0, far, 0.05)
     prior, narrow = y, 0.0
     for _ in range(_ITERATIONS):
-        prior = _regression(features, y, ordinary)
+        prior = _regression(own, y, ordinary)
         squares = (y - prior).square()
         narrow, wide = _mean(squares, ordinary), _mean(squares, 1 - ordinary)
         if not wide > narrow > 0:
@@ -253,13 +252,12 @@ def _mixture(y: Tensor, own: Tensor) -> _Mixture:
     return _Mixture(prior, ordinary, narrow)
 
 
-def _regression(features: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted least-squares prediction of ``y`` (n,) from ``features`` (n, k)."""
-    roots = weights.sqrt()
-    solution: Tensor = torch.linalg.lstsq(
-        features * roots[:, None], (y * roots)[:, None], driver="gelsd"
-    ).solution
-    return (features @ solution)[:, 0]
+def _regression(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted least-squares prediction of ``y`` (n,) by a line in ``x`` (n,)."""
+    centre, mean = _mean(x, weights), _mean(y, weights)
+    spread = _mean((x - centre).square(), weights)
+    slope = _mean((x - centre) * (y - mean), weights) / spread if spread > 0 else 0.0
+    return mean + slope * (x - centre)
 
 
 def _mean(values: Tensor, weights: Tensor) -> float:

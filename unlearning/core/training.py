@@ -18,6 +18,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from unlearning.core import objective, task, training_state
+from unlearning.core.determinism import deterministic
 from unlearning.core.examples import Examples, pieces
 from unlearning.core.training_state import TrainingState
 from unlearning.core.update_log import UpdateLog
@@ -328,10 +329,7 @@ def _statistics_kept(model: nn.Module) -> Iterator[None]:
 def _reproducible(generator: torch.Generator) -> Iterator[None]:
     """Seed the global generators, from which dropout draws, and restore them afterwards."""
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with (
-        torch.random.fork_rng(),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
-    ):
+    with torch.random.fork_rng(), deterministic():
         torch.manual_seed(seed)
         yield
 

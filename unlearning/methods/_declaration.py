@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from unlearning.core import options
+from unlearning.core.determinism import deterministic
 from unlearning.errors import BadDeclaration, WrongOptions
 from unlearning.methods._contract import Update
 
@@ -67,7 +68,7 @@ def read(name: str, module: ModuleType) -> Method:
         cost=_word("COST", module.COST, COSTS),
         needs=_needs(module, forgets),
         options=module.Options,
-        unlearn=module.unlearn,
+        unlearn=deterministic()(module.unlearn),
     )
 
 

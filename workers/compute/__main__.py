@@ -27,14 +27,16 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     requests = _follow(sys.stdin)
+    from unlearning.core.determinism import deterministic
     from workers.compute import workspace
 
     place = workspace.Workspace(
         device=os.environ.get("UNLEARN_COMPUTE_DEVICE", "auto"),
         threads=int(os.environ.get("UNLEARN_COMPUTE_THREADS", "0")),
     )
-    while (line := requests.get()) is not None:
-        _serve(line, place, replies)
+    with deterministic():
+        while (line := requests.get()) is not None:
+            _serve(line, place, replies)
 
 
 def _serve(line: str, place: Any, replies: IO[str]) -> None:

@@ -130,10 +130,19 @@ def residual(statistics: Statistics, weights: Tensor, penalty: float) -> float:
 def chosen_penalty(statistics: Statistics, q: Tensor, y: Tensor) -> float:
     """Return the λ of ``LADDER`` with the best accuracy on rows ``q`` (m, d), ``y`` (m,).
 
-    Ties go to the larger λ.
+    Ties go to the larger λ. Those that are too small for the training rows are left out; raise
+    ``WrongOptions`` if all of them are.
     """
-    right = [int(((q @ solve(statistics, one)).argmax(1) == y).sum()) for one in reversed(LADDER)]
-    return LADDER[::-1][right.index(max(right))]
+    right: dict[float, int] = {}
+    for one in reversed(LADDER):
+        try:
+            weights = solve(statistics, one)
+        except WrongOptions:
+            if not right:
+                raise
+            break  # a smaller λ is too small as well
+        right[one] = int(((q @ weights).argmax(1) == y).sum())
+    return max(right, key=right.__getitem__)
 
 
 def chosen_temperature(scores: Tensor, y: Tensor) -> float:

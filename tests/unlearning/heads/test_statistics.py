@@ -101,6 +101,20 @@ def test_penalty_too_small_for_dependent_features_is_refused():
         ridge.solve(found, 1e-30)
 
 
+def test_chosen_penalty_is_one_that_is_large_enough_for_dependent_features():
+    # Whole numbers whose columns depend on each other, near the largest sums that are exact.
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randint(-8, 9, (2000, 5), generator=generator).double()
+    mixed = torch.randint(-3, 4, (5, 60), generator=generator).double()
+    q = torch.cat([few @ mixed * 2.0**11, torch.ones(2000, 1, dtype=torch.float64)], 1)
+    y = (few[:, 0] > 0).long()
+    found = statistics.empty(features=61, classes=2, storage_rows=2000, bits=4)
+    found = statistics.added(found, q, y, torch.arange(2000))
+    with pytest.raises(WrongOptions, match="too small"):
+        ridge.solve(found, ridge.LADDER[0])
+    assert ridge.chosen_penalty(found, q, y) in ridge.LADDER[1:]
+
+
 def test_row_cannot_be_deleted_twice_nor_added_twice():
     q, y = _rows()
     row = torch.tensor([5])

@@ -280,7 +280,7 @@ def check_ledger(
 def check_certificates() -> None:
     """Fit every live head again to its retained rows, and compare sums and weights bit for bit.
 
-    Of the models that are fitted in closed form. Exit 1 if one does not agree.
+    Of the models that the service fitted in closed form. Exit 1 if one does not agree.
 
     Example: unlearn audit certificates
     """

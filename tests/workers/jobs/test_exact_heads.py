@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +23,12 @@ from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Artifact, Model, Verification, Version
 from service.ledger.reports import report
 from service.ledger.training import runs
+from service.messages.certify import CERTIFY
 from service.settings import Settings
 from tests.workers import place
 from tests.workers.place import Place
 from unlearning.heads import statistics
-from workers.compute.process import ComputeProcess
+from workers.compute.process import ComputeDied, ComputeProcess
 from workers.demo import digits as demo_digits
 from workers.jobs import certify, erase, purge, train
 from workers.runtime import Runtime
@@ -223,6 +225,40 @@ def test_retained_rows_show_whether_sums_and_weights_are_theirs(town: Place) -> 
     [damaged] = certify.run(town.runtime)
     assert len(damaged["faults"]) == 1
     assert "cannot be used" in damaged["faults"][0]
+
+
+def test_head_that_is_replaced_while_it_is_checked_is_no_fault(
+    town: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = town.runtime.compute
+    call = compute.call
+    rows = town.training_rows()
+
+    def forgets_first(operation: Any, request: Any, **options: Any) -> Any:
+        if operation is CERTIFY and town.live().number == 1:
+            town.ask(*rows[:3])
+            town.work()
+            erase.run_due(town.runtime)
+        return call(operation, request, **options)
+
+    monkeypatch.setattr(compute, "call", forgets_first)
+    [found] = certify.run(town.runtime)
+    assert found == {"model": "m", "version": 2, "rows": len(rows) - 3, "faults": []}
+
+
+def test_live_head_that_cannot_be_compared_is_a_fault(
+    town: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise ComputeDied("out of memory")
+
+    monkeypatch.setattr(town.runtime.compute, "call", dies)
+    [died] = certify.run(town.runtime)
+    assert died["faults"] == ["out of memory"]
+    with town.runtime.session() as session:
+        session.get_one(Artifact, kept(town)[1].id).destroyed_at = town.runtime.now()
+    [bare] = certify.run(town.runtime)
+    assert "no statistics" in bare["faults"][0]
 
 
 def test_class_that_is_forgotten_has_no_probability_left(town: Place) -> None:

@@ -257,17 +257,27 @@ def test_a_name_that_two_packages_declare_is_nobodys(package: Path, tmp_path: Pa
     assert METHOD not in {one.name for one in answer.announcements}
 
 
-def test_exact_method_whose_update_is_no_anchor_is_passed_over(
-    town: Place, story: Story, tmp_path: Path
+@pytest.mark.parametrize(
+    ("label", "changed", "words"),
+    [
+        (9, {"is_anchor=True, ": ""}, "says that it is exact"),
+        (
+            7,
+            {'"exact"': '"empirical"', "is_anchor=True, ": "certificate={}, "},
+            "gave a certificate",
+        ),
+    ],
+    ids=["no anchor", "a certificate although it is not exact"],
+)
+def test_method_whose_update_is_not_what_it_declares_is_passed_over(
+    town: Place, story: Story, tmp_path: Path, label: int, changed: dict[str, str], words: str
 ) -> None:
-    lying = packages.install(
-        DOCUMENT, "my-methods", tmp_path, changed={"is_anchor=True, ": "", "= 2": "= 1"}
-    )
+    lying = packages.install(DOCUMENT, "my-methods", tmp_path, changed={**changed, "= 2": "= 1"})
     town.change_policy(method=METHOD, options={}, fallbacks=[{"method": "retrain"}])
-    request = town.ask(row_of(town, 9))
+    request = town.ask(row_of(town, label))
     with process(lying) as compute:
         runtime = Runtime(town.settings, town.runtime.engine, compute, owner="w4")
         pipeline.run_due(runtime)
     assert town.request(request).status == RequestStatus.COMPLETED
     assert town.live().method == "retrain"
-    assert "says that it is exact" in town.live().notes["passed_over"][0]
+    assert words in town.live().notes["passed_over"][0]

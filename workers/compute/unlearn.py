@@ -166,14 +166,20 @@ def _base(
 
 
 def _check_guarantee(method: Method, update: Update) -> None:
-    """Raise ``BadDeclaration`` unless ``is_anchor`` is set by exact methods and by no others.
+    """Raise ``BadDeclaration`` unless exact methods alone set ``is_anchor`` or give a certificate.
 
-    An anchor may go live although it lost accuracy, and resets the sums of what was forgotten.
+    An anchor may go live although it lost accuracy, and resets the sums of what was forgotten. A
+    certificate decides about removal in place of every figure.
     """
     if update.is_anchor != method.exact:
         raise BadDeclaration(
             f"{method.name} says that it is {method.guarantee}, and its update says is_anchor="
             f"{update.is_anchor}: an exact method sets it, and no other does"
+        )
+    if update.certificate is not None and not method.exact:
+        raise BadDeclaration(
+            f"{method.name} says that it is {method.guarantee}, and its update gave a certificate: "
+            "only an exact method may give one"
         )
 
 

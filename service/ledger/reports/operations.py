@@ -62,7 +62,11 @@ class Operations:
 
 
 def look(session: Session, *, beat_seconds: float) -> Operations:
-    """Return the numbers as of now; eleven statements, whatever the ledger holds."""
+    """Return the numbers as of now.
+
+    Eleven statements, and on PostgreSQL two more for its time, whatever the ledger holds; those
+    that count states read their whole table.
+    """
     now = heartbeats.server_time(session)
     due, oldest = _open_requests(session, now)
     return Operations(

@@ -121,6 +121,12 @@ def test_alert_rules_ask_for_numbers_that_exist(app: FastAPI, watcher: TestClien
     assert asked <= names
 
 
+def test_an_alert_fires_when_no_number_arrives() -> None:
+    rules = yaml.safe_load(RULES.read_text())["groups"]
+    expressions = [rule["expr"] for group in rules for rule in group["rules"]]
+    assert any(re.fullmatch(r"absent\(unlearn_\w+\)", one) for one in expressions), expressions
+
+
 def test_a_key_without_the_scope_reads_nothing(app: FastAPI) -> None:
     assert_problem(TestClient(app).get("/metrics"), 401)
     assert_problem(callers.client(app, "requests:read").get("/metrics"), 403, "metrics:read")

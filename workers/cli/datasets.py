@@ -69,7 +69,7 @@ def add_dataset(
     from workers.jobs import ingest
     from workers.runtime import Runtime
 
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise _stop(f"{name!r} is not a dataset name: use lower-case letters, digits, . _ -")
     if not path.exists():
         raise _stop(f"there is no file or folder {path}")

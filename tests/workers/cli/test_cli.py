@@ -150,6 +150,13 @@ def test_a_missing_file_is_named_before_anything_is_recorded(
         assert connection.execute(text("SELECT count(*) FROM datasets")).scalar_one() == 0
 
 
+@pytest.mark.parametrize(("length", "words"), [(64, "no file or folder"), (65, "dataset name")])
+def test_a_dataset_may_have_the_names_that_it_may_have_over_http(
+    length: int, words: str, folder: Path
+) -> None:
+    assert words in _one_line(_run(["datasets", "add", "a" * length, "nothing.csv"]))
+
+
 def test_commands_work_once_the_database_is_there(folder: Path) -> None:
     state = {"UNLEARN_STATE_DIR": str(folder / "state")}
     for command in (["migrate"], ["keys", "create", "me"], ["keys", "list"], ["audit", "check"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from sqlalchemy import (
     ColumnElement,
@@ -59,6 +60,8 @@ ROWS_AT_ONCE = 10_000
 
 #: Members of a batch whose ids differ by at most this much lie in one range.
 _GAP = 100
+#: Largest number of ranges of a batch: SQLite takes fewer than 1,000 in one condition.
+_RANGES = 500
 
 
 def claim(session: Session, model: Model, members: Sequence[Erasure], *, batch_id: str) -> None:
@@ -98,14 +101,22 @@ def claim(session: Session, model: Model, members: Sequence[Erasure], *, batch_i
 
 
 def ranges(members: Iterable[Erasure]) -> list[list[int]]:
-    """Return ``[[first, last], …]``: ranges of ids that together include those of the members."""
+    """Return ``[[first, last], …]``: ranges of ids that together include those of the members.
+
+    Gaps longer than ``_GAP`` separate them; of too many for ``_RANGES`` only the longest do.
+    """
     found: list[list[int]] = []
     for one in sorted(one.id for one in members):
         if found and one - found[-1][1] <= _GAP:
             found[-1][1] = one
         else:
             found.append([one, one])
-    return found
+    if len(found) <= _RANGES:
+        return found
+    gaps = range(1, len(found))
+    longest = sorted(gaps, key=lambda n: found[n][0] - found[n - 1][1])[-(_RANGES - 1) :]
+    ends = [0, *sorted(longest), len(found)]
+    return [[found[first][0], found[last - 1][1]] for first, last in pairwise(ends)]
 
 
 def of_batch(batch: Batch) -> ColumnElement[bool]:

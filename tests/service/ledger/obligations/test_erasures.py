@@ -245,6 +245,22 @@ def test_erasures_of_a_batch_are_found_where_its_members_lie(
     assert session.scalars(select(Erasure).where(erasures.of_batch(nobodys))).all() == []
 
 
+def test_erasures_of_a_batch_are_found_however_far_apart_their_ids_are(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    # As on a dataset with many models: each request has an erasure on every one of them.
+    places = [n * 200 + n % 7 for n in range(1, 1500)]
+    members = [Erasure(id=place) for place in places]
+    ends = erasures.ranges(members)
+    assert ends == sorted(ends)
+    assert all(any(first <= one <= last for first, last in ends) for one in places)
+    batch = factories.batch(session, model, factories.version(session, model), members=ends)
+    share = factories.erasure(
+        session, asked(session, data, 0), model, id=places[700], batch_id=batch.id
+    )
+    assert session.scalars(select(Erasure).where(erasures.of_batch(batch))).all() == [share]
+
+
 @pytest.mark.parametrize("state", list(ErasureStatus))
 def test_database_knows_which_erasures_are_open(
     session: Session, data: Dataset, model: Model, state: ErasureStatus

@@ -345,14 +345,18 @@ def _go_live(
 
 
 def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetime) -> bool:
-    """Return whether newer requests are due that fit into one batch with those of a held one."""
+    """Return whether other requests are due that fit into one batch with those of a held one.
+
+    Mostly newer ones; one that failed before may be older, and so may one that was still being
+    recorded when the batch was claimed.
+    """
     ours = execution.erasures_of(session, batch)
-    newer = session.execute(
+    other = session.execute(
         select(Erasure, DeletionRequest)
         .join(DeletionRequest, DeletionRequest.id == Erasure.request_id)
         .where(
             Erasure.model_id == batch.model_id,
-            Erasure.id > max(erasure.id for erasure in ours),
+            Erasure.cohort.is_not_distinct_from(ours[0].cohort),
             erasures.is_open(),
             db.among(Erasure.status, ErasureStatus.PENDING),
             or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
@@ -362,14 +366,14 @@ def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetim
         .order_by(Erasure.id)
         .limit(1)
     ).first()
-    if newer is None or newer[0].cohort != ours[0].cohort:
+    if other is None:
         return False
     asked = [erasure.request_id for erasure in ours]
     held = session.scalar(
         select(func.sum(DeletionRequest.matched)).where(DeletionRequest.id.in_(asked))
     )
-    fits = (held or 0) + newer[1].matched <= policy.max_records
-    waited = now - newer[0].created_at >= timedelta(seconds=policy.max_wait_seconds)
+    fits = (held or 0) + other[1].matched <= policy.max_records
+    waited = now - other[0].created_at >= timedelta(seconds=policy.max_wait_seconds)
     return fits and waited and len(ours) < policy.max_records
 
 

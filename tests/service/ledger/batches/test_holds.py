@@ -233,6 +233,20 @@ def test_newer_request_makes_one_batch_with_memorised_records(
     assert (newer.status, newer.batch_id) == (ErasureStatus.CLAIMED, batch.id)
 
 
+def test_older_request_whose_pause_is_over_makes_one_batch_with_memorised_records(
+    session: Session, memorised: Story
+) -> None:
+    session.query(Erasure).one().id = 50
+    older = _newer(session, memorised, rows=[4])
+    older.id, older.not_before, older.attempts = 49, NOW + timedelta(seconds=5), 1
+    session.flush()
+    assert claims.claim(session, memorised.model, held=memorised.held, now=NOW) is None
+    then = NOW + timedelta(seconds=5)
+    batch = claims.claim(session, memorised.model, held=memorised.held, now=then)
+    assert batch is not None
+    assert execution.rows(session, batch) == [0, 4]
+
+
 @pytest.mark.parametrize("why", ["not due yet", "too many", "a class"])
 def test_newer_request_that_cannot_join_leaves_memorised_records_held(
     session: Session, memorised: Story, why: str

@@ -38,7 +38,6 @@ from service.ledger.database.states import (
 )
 from service.ledger.database.tables import (
     Batch,
-    BatchRecord,
     DeletionRequest,
     Erasure,
     Model,
@@ -48,6 +47,7 @@ from service.ledger.database.tables import (
 from service.ledger.obligations import erasures
 from service.ledger.registry import lineage, versions
 from service.ledger.registry.policy import Policy
+from service.ledger.selection import naming
 
 #: Mark of an exact version that lost more accuracy than the policy allows.
 ACCURACY = "accuracy_drop"
@@ -378,17 +378,19 @@ def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetim
 
 
 def _contains_any(session: Session, model: Model, live: Version, batch: Batch) -> bool:
-    found = session.scalar(
-        select(Record.row)
-        .join(BatchRecord, BatchRecord.row == Record.row)
-        .where(
-            BatchRecord.batch_id == batch.id,
-            Record.dataset_id == model.dataset_id,
-            lineage.contained(session, live),
-        )
-        .limit(1)
+    """Return whether the live version contains a record that the batch's requests name.
+
+    The batch's rows are not enough: they were in its base, and a version of another anchor, trained
+    on other rows, may contain others that are named.
+    """
+    asked = [erasure.request_id for erasure in execution.erasures_of(session, batch)]
+    wanted = select(Record.row).where(
+        Record.dataset_id == model.dataset_id, lineage.contained(session, live)
     )
-    return found is not None
+    return any(
+        session.scalar(wanted.where(theirs).limit(1)) is not None
+        for theirs in naming.named(naming.Names.of_ids(session, asked))
+    )
 
 
 def _set_end(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
@@ -33,10 +34,13 @@ from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import measurements
 from service.ledger.requests import lifecycle
+from service.ledger.selection import record_lists
 from service.ledger.training import consolidation
 from tests import factories
 from tests.factories import NOW
 from tests.service import announcements
+
+WHO: dict[str, Any] = {"actor": "key:k", "now": NOW}
 
 
 @dataclass
@@ -158,6 +162,51 @@ def test_live_import_without_the_records_completes_the_batch(
     assert (story.batch.status, story.batch.version_id) == (BatchStatus.COMPLETED, other.id)
     assert story.version.status == VersionStatus.REJECTED
     assert measurements.reasons(session, [other]) == {}
+
+
+def test_rollback_to_a_version_that_holds_other_rows_of_a_request_forgets_them_too(
+    session: Session,
+) -> None:
+    # One person's rows: row 0 trained the base, which was imported with a list of its own, and row
+    # 1 the version before it.
+    data = factories.dataset(session, rows=10, splits=[2] + [0] * 8 + [2], labels=[0] * 10)
+    policy = Policy(max_wait_seconds=0).model_dump(mode="json")
+    model = factories.model(session, data, policy=policy)
+    first = factories.version(session, model)
+    listed = record_lists.create(session, data, [f"r{n}" for n in (0, *range(2, 9))], **WHO)
+    base = factories.version(session, model, origin="imported", record_list_id=listed.id)
+    request = factories.request(session, data, rows=[0, 1])
+    factories.erasure(session, request, model)
+    held = _lease(session, model)
+    batch = claims.claim(session, model, held=held, now=NOW)
+    assert batch is not None
+    assert execution.rows(session, batch) == [0]
+    version = factories.version(
+        session,
+        model,
+        production=False,
+        status=VersionStatus.CANDIDATE,
+        origin="unlearned",
+        parent_id=base.id,
+        anchor_id=base.id,
+        record_list_id=listed.id,
+        batch_id=batch.id,
+    )
+    until = NOW + timedelta(days=9)
+    holds.hold(session, model, batch, version, until=until, held=held, mark=holds.MEMORISED)
+    versions.promote(
+        session,
+        model,
+        first,
+        expected_production=base.id,
+        reason="rollback",
+        actor="key:k",
+        now=NOW,
+    )
+    following = claims.claim(session, model, held=held, now=NOW)
+    assert batch.status == BatchStatus.FAILED
+    assert following is not None
+    assert (following.base_version_id, execution.rows(session, following)) == (first.id, [1])
 
 
 def test_approval_and_the_end_do_not_both_happen(session: Session, story: Story) -> None:

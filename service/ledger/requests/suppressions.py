@@ -188,9 +188,13 @@ def keep_owners(
 
 def about_to_go(session: Session) -> dict[Dataset, list[int]]:
     """Return rows by dataset that open requests name and that are not erased."""
-    open_ones = session.scalars(select(DeletionRequest.id).where(DeletionRequest.is_open)).all()
     named = session.execute(
-        naming.records(Record.dataset_id, Record.row, Record.erased_at, requests=open_ones)
+        naming.records(
+            Record.dataset_id,
+            Record.row,
+            Record.erased_at,
+            requests=and_(DeletionRequest.is_open),
+        )
     )
     rows = sorted({(dataset_id, row) for _, dataset_id, row, erased in named if erased is None})
     found: dict[int, list[int]] = {}

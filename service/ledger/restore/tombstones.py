@@ -282,11 +282,7 @@ class _Rows:
             .join(Dataset, Dataset.id == Exclusion.dataset_id)
             .where(Dataset.name == name)
         ).all()
-        open_ones = session.scalars(
-            select(DeletionRequest.id).where(
-                DeletionRequest.status.in_(FORGETTING - {RequestStatus.COMPLETED})
-            )
-        ).all()
+        open_ones = DeletionRequest.status.in_(FORGETTING - {RequestStatus.COMPLETED})
         dataset_id = session.scalar(select(Dataset.id).where(Dataset.name == name))
         asked = session.execute(
             naming.records(Record.row, requests=open_ones, dataset_id=dataset_id)

@@ -104,11 +104,14 @@ def naming(*rows: ColumnElement[bool]) -> Select[Any]:
 
 
 def records(
-    *columns: Any, requests: Collection[str] | None = None, dataset_id: int | None = None
+    *columns: Any,
+    requests: Collection[str] | ColumnElement[bool] | None = None,
+    dataset_id: int | None = None,
 ) -> CompoundSelect[Any]:
     """Select (request id, ``columns`` of ``Record``) of what requests matched.
 
-    ``requests`` and ``dataset_id`` restrict it.
+    ``requests``, ids or a condition of ``DeletionRequest``, and ``dataset_id`` restrict it. Take a
+    condition for requests that can be many: a statement takes a limited number of values.
 
     Records of a class that were erased before the request were not matched.
     """
@@ -122,8 +125,9 @@ def records(
         listed = listed.where(Record.dataset_id == dataset_id)
         by_label = by_label.where(Record.dataset_id == dataset_id)
     if requests is not None:
-        listed = listed.where(DeletionRequest.id.in_(requests))
-        by_label = by_label.where(DeletionRequest.id.in_(requests))
+        if not isinstance(requests, ColumnElement):
+            requests = DeletionRequest.id.in_(requests)
+        listed, by_label = listed.where(requests), by_label.where(requests)
     return union(listed, by_label)
 
 

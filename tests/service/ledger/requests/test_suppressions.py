@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -195,6 +196,17 @@ def test_rows_that_open_requests_name_are_about_to_go(session: Session, data: Da
     assert suppressions.about_to_go(session) == {data: [0], other: [3]}
     suppressions.keep_rows(session, other, {3: "3" * 64}, now=NOW)
     assert suppressions.unkept(session, other, [2, 3]) == {2: "r2"}
+
+
+def test_what_open_requests_name_is_found_however_many_are_open(sqlite_database: Engine) -> None:
+    with db.session_factory(sqlite_database)() as session:
+        data = factories.dataset(session, name="faces", rows=100)
+        for row in range(100):
+            factories.request(session, data, rows=[row])
+        driver: Any = session.connection().connection.driver_connection
+        driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 99)  # usually thousands
+        assert suppressions.about_to_go(session) == {data: list(range(100))}
+        assert tombstones._Rows.load(session, "faces").asked == set(range(100))
 
 
 # Backups.

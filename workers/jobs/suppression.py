@@ -111,12 +111,13 @@ def _as_stored(x: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], npt
 
 def load(session: Session, stored: Rows, digester: Digester) -> Suppressed:
     """Return what is suppressed now, with the rows that open requests are about to erase."""
-    found = suppressions.in_force(session)
+    # Before the suppressions: a row that is suppressed and overwritten meanwhile is one of them.
     going = {
         digest
         for dataset, rows in suppressions.about_to_go(session).items()
         for digest in of_rows(session, stored, dataset, rows, digester).values()
     }
+    found = suppressions.in_force(session)
     if not going:
         return found
     rows = found.digests[Kind.ROW] | going

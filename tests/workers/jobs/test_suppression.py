@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from service.ledger.database import identifiers
@@ -18,6 +20,7 @@ from service.ledger.destruction import removals, withdrawals
 from service.ledger.registry import datasets, records
 from service.ledger.requests import lifecycle, suppressions
 from service.ledger.requests.parts import DatasetNotReady
+from service.ledger.requests.suppressions import Kind
 from service.ledger.selection.matching import Ask
 from tests.service.api import callers
 from tests.workers.shop import ROWS, Shop
@@ -303,6 +306,31 @@ def test_whoever_is_forgotten_while_the_file_is_read_is_not_in_it(
     assert shop.runtime.store.rows.keys() == sorted(
         str(one.array_key) for one in (again, _dataset(shop, "visits"))
     )
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_row_that_is_overwritten_while_suppressions_are_read_is_not_missed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shop.write("visits.csv", "subject")
+    shop.add("visits", path)
+    shop.ask("visits", record_ids=("visit-5",))
+
+    def erase_after(reading: Callable[..., Any]) -> Callable[..., Any]:
+        def read(session: Session) -> Any:
+            found = reading(session)
+            while erase.run_due(shop.runtime):
+                pass
+            return found
+
+        return read
+
+    for name in ("in_force", "about_to_go"):
+        monkeypatch.setattr(suppressions, name, erase_after(getattr(suppressions, name)))
+    sieve = ingest.sieve_of(shop.runtime, {})
+    with shop.runtime.session() as session:
+        kept = session.scalars(select(Suppression.digest)).one()
+    assert kept in sieve.suppressed.digests[Kind.ROW]
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)

@@ -19,6 +19,7 @@ from service.ledger.database.identifiers import Case
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
 from service.ledger.registry import datasets
+from service.ledger.requests import suppressions
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import slices, suppression
@@ -143,7 +144,9 @@ def _attempt(
 def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
     """Return the sieve that keeps suppressed rows and subjects out of a source."""
     with runtime.session() as session:
-        suppressed = suppression.load(session, runtime.store.rows, runtime.digester)
+        newest = suppressions.newest(session)
+    with runtime.session() as session:
+        suppressed = suppression.load(session, runtime.store.rows, runtime.digester, newest=newest)
     fold_case = source.get("id_case") == Case.IGNORED
     return Sieve(runtime.digester, suppressed, fold_case=fold_case)
 

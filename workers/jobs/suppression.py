@@ -109,8 +109,11 @@ def _as_stored(x: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], npt
             yield places, other[places]
 
 
-def load(session: Session, stored: Rows, digester: Digester) -> Suppressed:
-    """Return what is suppressed now, with the rows that open requests are about to erase."""
+def load(session: Session, stored: Rows, digester: Digester, *, newest: int) -> Suppressed:
+    """Return what is suppressed now, with the rows that open requests are about to erase.
+
+    ``newest`` is the number up to which all suppressions can be read (``suppressions.newest``).
+    """
     # Before the suppressions: a row that is suppressed and overwritten meanwhile is one of them.
     going = {
         digest
@@ -118,10 +121,8 @@ def load(session: Session, stored: Rows, digester: Digester) -> Suppressed:
         for digest in of_rows(session, stored, dataset, rows, digester).values()
     }
     found = suppressions.in_force(session)
-    if not going:
-        return found
     rows = found.digests[Kind.ROW] | going
-    return Suppressed({**found.digests, Kind.ROW: rows}, found.newest)
+    return Suppressed({**found.digests, Kind.ROW: rows}, newest)
 
 
 def of_rows(

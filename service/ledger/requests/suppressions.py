@@ -71,7 +71,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Suppressed:
-    """Digests in force, by kind, and the number of the newest suppression that was read."""
+    """Digests in force, by kind, and the number up to which every suppression was read."""
 
     digests: Mapping[Kind, frozenset[str]]
     newest: int
@@ -227,6 +227,16 @@ def in_force(session: Session, *, after: int = 0) -> Suppressed:
     for kind, digest in rows:
         digests[Kind(kind)].add(digest)
     return Suppressed({kind: frozenset(some) for kind, some in digests.items()}, newest)
+
+
+def newest(session: Session) -> int:
+    """Return the number of the newest suppression, once every lower one is committed or gone.
+
+    Numbers are not given in the order of commits. It keeps out new suppressions: call it in a
+    transaction of its own, and read what is in force in a later one.
+    """
+    hold(session)
+    return session.scalar(select(func.max(Suppression.id))) or 0
 
 
 def holds(session: Session, dataset: Dataset, digests: Iterable[str]) -> bool:

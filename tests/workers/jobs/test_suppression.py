@@ -334,6 +334,28 @@ def test_a_row_that_is_overwritten_while_suppressions_are_read_is_not_missed(
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_whoever_is_suppressed_under_a_lower_number_and_committed_later_is_not_missed(
+    shop: Shop,
+) -> None:
+    path = shop.write("visits.csv")
+    shop.add("visits", path)
+    sieves: list[suppression.Sieve] = []
+    reader = threading.Thread(target=lambda: sieves.append(ingest.sieve_of(shop.runtime, {})))
+    ask = Ask("visits", "subject", subject_id="Person-2")
+    now, digester = shop.runtime.now(), shop.runtime.digester
+    with shop.runtime.session() as session:
+        lifecycle.record(session, ask, principal="key_test", digester=digester, now=now)
+        shop.ask("visits", subject_id="Person-3")
+        reader.start()
+        reader.join(timeout=2)
+    reader.join(timeout=60)
+    with shop.runtime.session() as session:
+        late = suppressions.in_force(session, after=sieves[0].suppressed.newest)
+    known = sieves[0].suppressed.digests[Kind.SUBJECT] | late.digests[Kind.SUBJECT]
+    assert known == {digester.subject("Person-2"), digester.subject("Person-3")}
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_request_does_not_wait_for_the_rows_of_an_ingest_to_be_written(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from sqlalchemy import (
@@ -14,6 +14,7 @@ from sqlalchemy import (
     and_,
     exists,
     false,
+    func,
     literal_column,
     or_,
     select,
@@ -57,6 +58,9 @@ OPEN, is_open = shares.OPEN, shares.is_open
 #: A statement takes a limited number of values on both databases.
 ROWS_AT_ONCE = 10_000
 
+
+#: The shortest time between two moments.
+_MOMENT = timedelta(microseconds=1)
 
 #: Members of a batch whose ids differ by at most this much lie in one range.
 _GAP = 100
@@ -440,6 +444,17 @@ def mark_erased(
 
     If two workers overwrote the same rows, the first one writes the audit line.
     """
+    # The clock may have been set back since a request for a class, or be behind that of the API. A
+    # row that is erased before the request is none of its records (``naming.records``).
+    asked = session.scalar(
+        select(func.max(DeletionRequest.created_at)).where(
+            DeletionRequest.is_open,
+            DeletionRequest.dataset_id == dataset.id,
+            DeletionRequest.kind == literal_column("'class'"),
+        )
+    )
+    if asked is not None:
+        now = max(now, asked + _MOMENT)
     marked = 0
     for first in range(0, len(rows), ROWS_AT_ONCE):
         here = rows[first : first + ROWS_AT_ONCE]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, select
@@ -129,6 +130,21 @@ def test_rows_are_marked_once_whoever_overwrote_them(
     session.commit()
     lines = session.query(AuditEvent).filter_by(action="records:erased").all()
     assert [(line.actor, line.data) for line in lines] == [("worker:a", {"rows": 2})]
+
+
+def test_rows_of_a_class_stay_the_requests_when_the_clock_went_back(
+    session: Session, data: Dataset
+) -> None:
+    session.get_one(Record, (data.id, 0)).erased_at = NOW - timedelta(hours=1)
+    request = factories.request(
+        session, data, rows=(), kind="class", label=0, status=RequestStatus.PROCESSING
+    )
+    erasures.exclude(session, data.id, naming.Names.of([request]))
+    earlier = NOW - timedelta(minutes=1)
+    erasures.mark_erased(session, data, [3], now=earlier, actor="worker:a")
+    assert lifecycle.rows(session, request.id) == [3]
+    assert erasures.settle(session, now=earlier, actor="worker:a") == [request.id]
+    assert lifecycle.rows(session, request.id) == [3]
 
 
 def test_request_ends_when_every_share_is_done_and_every_row_is_erased(

@@ -175,7 +175,6 @@ class Runtime:
         ``LeaseLost``: another worker took over; ``Stopping``: this worker must stop and the grace
         period is over. Either way the computation was killed. ``StoreAway``: the store cannot be
         read or written; nothing else is done before it can.
-        read or written; nothing else is done before it can.
         """
         renew_every = self.settings.lease_seconds / 3
         renewed = time.monotonic()

@@ -156,7 +156,6 @@ def together(session: Session) -> Iterator[None]:
 
     On PostgreSQL the statements are sent in a pipeline, and errors are raised at the commit, with
     which the block ends. Nothing can be read in the block. On SQLite there is nothing to wait for.
-    commit, with which the block ends. Nothing can be read in it. On SQLite there is no waiting.
     """
     if session.get_bind().dialect.name != "postgresql":
         yield

@@ -142,7 +142,6 @@ def needless(dataset_id: int | None = None) -> ColumnElement[bool]:
 
     Its training failed or was cancelled. A later training starts without the records, or the model
     gets an erasure again (``join``).
-    gets its share again (``join``).
     """
     idle = aliased(Model)
     wanted = select(idle.id).where(~_holds_records(idle))

@@ -70,21 +70,55 @@ class Sieve:
         )
 
     def _of_rows(self, chunk: Chunk, first: int) -> npt.NDArray[np.bool_]:
-        rows = self.suppressed.digests[Kind.ROW]
-        if not rows:
-            return np.zeros(len(chunk), np.bool_)
+        left_out = np.zeros(len(chunk), np.bool_)
+        if not self.suppressed.digests[Kind.ROW]:
+            return left_out
         labels = np.asarray(chunk.labels).astype(np.int64)
         places = [suppressions.place_key(first + i) for i in range(len(chunk))]
         keys = [chunk.record_ids or places]
         keys += [chunk.record_ids_before] if chunk.record_ids_before else []
-        left_out = np.zeros(len(chunk), np.bool_)
         for numbers, x in _as_stored(chunk.x):
-            contents = row_facts.row_digests(np.ascontiguousarray(x), labels[numbers])
-            for number, content in zip(numbers.tolist(), contents, strict=True):
-                left_out[number] |= any(
-                    not rows.isdisjoint(self.digester.rows(form[number], content)) for form in keys
-                )
+            left_out[self._known(keys, numbers, x, labels[numbers])] = True
+            others = self._other_labels(keys, numbers, labels)
+            if others:
+                at, under = np.array(others, np.int64).T
+                left_out[self._known(keys, numbers[at], x[at], under)] = True
         return left_out
+
+    def _known(
+        self,
+        keys: Sequence[Sequence[str]],
+        numbers: npt.NDArray[np.int64],
+        x: npt.NDArray[Any],
+        labels: npt.NDArray[np.int64],
+    ) -> list[int]:
+        """Return those of the chunk's rows ``numbers`` that are suppressed with these labels."""
+        rows = self.suppressed.digests[Kind.ROW]
+        contents = row_facts.row_digests(np.ascontiguousarray(x), labels)
+        return [
+            number
+            for number, content in zip(numbers.tolist(), contents, strict=True)
+            if any(not rows.isdisjoint(self.digester.rows(form[number], content)) for form in keys)
+        ]
+
+    def _other_labels(
+        self,
+        keys: Sequence[Sequence[str]],
+        numbers: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int64],
+    ) -> list[tuple[int, int]]:
+        """Return (place in ``numbers``, label) of rows whose ids were suppressed with other labels.
+
+        The number of a class may follow from the names of all classes, as in a folder.
+        """
+        before = self.suppressed.labels
+        return [
+            (place, label)
+            for place, number in enumerate(numbers.tolist())
+            for form in keys
+            for label in before.get(form[number], ())
+            if label != labels[number]
+        ]
 
     @property
     def _kind(self) -> Kind:
@@ -115,14 +149,16 @@ def load(session: Session, stored: Rows, digester: Digester, *, newest: int) -> 
     ``newest`` is the number up to which all suppressions can be read (``suppressions.newest``).
     """
     # Before the suppressions: a row that is suppressed and overwritten meanwhile is one of them.
-    going = {
+    going = suppressions.about_to_go(session)
+    digests_of_going = {
         digest
-        for dataset, rows in suppressions.about_to_go(session).items()
+        for dataset, rows in going.items()
         for digest in of_rows(session, stored, dataset, rows, digester).values()
     }
     found = suppressions.in_force(session)
-    rows = found.digests[Kind.ROW] | going
-    return Suppressed({**found.digests, Kind.ROW: rows}, newest)
+    rows = found.digests[Kind.ROW] | digests_of_going
+    labels = suppressions.labels(session, going)
+    return Suppressed({**found.digests, Kind.ROW: rows}, newest, labels)
 
 
 def of_rows(

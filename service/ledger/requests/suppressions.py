@@ -10,8 +10,8 @@ the suppression.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -75,6 +75,8 @@ class Suppressed:
 
     digests: Mapping[Kind, frozenset[str]]
     newest: int
+    #: Labels that rows had when they were suppressed, by their ids, as ``row_key`` gives them.
+    labels: Mapping[str, Collection[int]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(self.digests.values())
@@ -227,6 +229,33 @@ def in_force(session: Session, *, after: int = 0) -> Suppressed:
     for kind, digest in rows:
         digests[Kind(kind)].add(digest)
     return Suppressed({kind: frozenset(some) for kind, some in digests.items()}, newest)
+
+
+def labels(session: Session, going: Mapping[Dataset, Sequence[int]]) -> dict[str, set[int]]:
+    """Return the labels of suppressed rows, and of those about to go, by ``row_key``.
+
+    Without rows of datasets that were removed, whose records have lost their ids.
+    """
+    found: dict[str, set[int]] = {}
+    known = {one.id: one for one in session.scalars(select(Dataset))}
+    wanted = select(Record.dataset_id, Record.record_id, Record.label)
+    kept = wanted.join(
+        Suppression,
+        and_(Suppression.dataset_id == Record.dataset_id, Suppression.row == Record.row),
+    ).where(
+        Suppression.kind == Kind.ROW,
+        Suppression.lifted_at.is_(None),
+        Suppression.record_digest.is_(None),
+    )
+    named = (
+        wanted.where(Record.dataset_id == dataset.id, Record.row.in_(here))
+        for dataset, rows in going.items()
+        for here in _chunks(rows)
+    )
+    for one in (kept, *named):
+        for dataset_id, name, label in session.execute(one.execution_options(yield_per=10_000)):
+            found.setdefault(row_key(known[dataset_id], name), set()).add(label)
+    return found
 
 
 def newest(session: Session) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
@@ -148,6 +151,31 @@ def test_a_forgotten_record_stays_out_where_the_file_is_stored_as_another_type(
     assert {before.dtype, after.dtype} == {"uint8", "float32"}
     assert shop.suppressed("other") == 2
     assert not {"visit-0", "visit-7"}.intersection(shop.records("other"))
+
+
+@pytest.mark.parametrize("erased", [True, False])
+@pytest.mark.parametrize("change", ["one more", "one less"])
+def test_a_forgotten_image_stays_out_when_the_classes_are_numbered_anew(
+    shop: Shop, change: str, erased: bool
+) -> None:
+    folder = shop.settings.sources / "faces"
+    for place, person in enumerate(("b", "c", "d")):
+        _draw(folder / person, seed=place)
+    shop.add("before", "faces")
+    (shop.forget if erased else shop.ask)("before", record_ids=("c/2.png",))
+    if change == "one more":
+        _draw(folder / "a", seed=9)
+    else:
+        shutil.rmtree(folder / "b")
+    assert shop.left_out("after", "faces") == 1
+    assert "c/2.png" not in shop.records("after")
+
+
+def _draw(folder: Path, *, seed: int) -> None:
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 8, 8), np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number}.png")
 
 
 def test_another_record_of_the_same_id_is_another_record(shop: Shop) -> None:

@@ -88,7 +88,7 @@ def is_due(session: Session, *, now: datetime) -> bool:
         return True
     if head == seen.seq:
         return False
-    return now - seen.at >= EVERY or bool(
+    return _passed(seen.at, EVERY, now=now) or bool(
         session.scalar(
             select(AuditEvent.seq)
             .where(AuditEvent.seq > seen.seq, AuditEvent.action.in_(_PUBLISHING))
@@ -104,7 +104,12 @@ def _seen(session: Session) -> Reconciliation | None:
 def _proving(seen: Reconciliation, *, now: datetime) -> bool:
     """Return whether a full check is under way, or is due."""
     under_way = seen.full_version is not None or seen.full_request is not None
-    return under_way or seen.full_at is None or now - seen.full_at >= FULL_EVERY
+    return under_way or seen.full_at is None or _passed(seen.full_at, FULL_EVERY, now=now)
+
+
+def _passed(since: datetime, least: timedelta, *, now: datetime) -> bool:
+    """Return whether this time has passed, or the clock was set back by as much or more."""
+    return abs(now - since) >= least
 
 
 def changes(session: Session) -> Changes:

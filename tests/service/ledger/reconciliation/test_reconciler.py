@@ -207,6 +207,20 @@ def test_finding_that_no_longer_stands_is_left_alone(session: Session, data: Dat
     assert _actions(session, f"deletion_request:{asked.id}").count("deletion_request:reopened") == 1
 
 
+def test_looks_go_on_when_the_clock_was_set_back(session: Session, data: Dataset) -> None:
+    before = NOW - timedelta(days=300)
+    _look(session)
+    assert reconciler.is_due(session, now=before)
+    step = reconciler.prove_more(session, now=before)
+    assert step is not None
+    reconciler.proven(session, step, now=before)
+    assert not reconciler.is_due(session, now=before + timedelta(hours=23))
+    action = chain.Action.DATASET_INGESTED
+    chain.append(session, actor="w", action=action, subject="dataset:a", data={})
+    session.commit()
+    assert reconciler.is_due(session, now=before)
+
+
 def test_look_is_due_at_once_after_a_promotion_and_else_each_minute(
     session: Session, data: Dataset
 ) -> None:

@@ -312,7 +312,8 @@ def _concerns_all(error: Exception) -> bool:
     if isinstance(error, DBAPIError) and not transactions.is_victim(error):
         # The database is unreachable or a lock timed out: the next call would wait as well.
         return isinstance(error, OperationalError) or transactions.is_lost(error)
-    return isinstance(error, ServiceError)
+    # In doubt: tried again call by call, the same requests would seem not to be recorded.
+    return isinstance(error, ServiceError | _InDoubt)
 
 
 def _told(call: _Call, group: _Group, error: Exception) -> list[list[Outcome]] | Exception:

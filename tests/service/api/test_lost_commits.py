@@ -113,3 +113,24 @@ def test_outcome_that_stays_unknown_names_the_requests_to_look_for(
     assert (caught.value.status, caught.value.code) == (503, "outcome-unknown")
     assert caught.value.extra["deletion_requests"] == [one.id for one in submissions]
     assert _recorded(postgres_database) == sorted(one.id for one in submissions)
+
+
+def test_each_call_of_a_group_whose_outcome_stays_unknown_learns_its_own_requests(
+    postgres_url: URL, postgres_database: Engine, between: proxy.Proxy
+) -> None:
+    submissions = [_submission(row) for row in range(3)]
+
+    async def ask_and_lose_the_database(made: recorder.Recorder) -> list[object]:
+        between.lose_answers_to_commit()
+        calls = [made.record([one]) for one in submissions]
+        asking = asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.to_thread(between.await_lost)
+        between.refuse()
+        return list(await asking)
+
+    with _recording(postgres_url, between, patience_seconds=0.0) as made:
+        told = asyncio.run(ask_and_lose_the_database(made))
+    unknown = [one for one in told if isinstance(one, recorder.OutcomeUnknown)]
+    assert unknown == told
+    assert [one.extra["deletion_requests"] for one in unknown] == [[one.id] for one in submissions]
+    assert _recorded(postgres_database) == sorted(one.id for one in submissions)

@@ -90,9 +90,9 @@ _CERTIFICATE = frozenset(
     }
 )
 #: What is kept of a withheld figure.
-_COUNTS = frozenset({"rows", "never_seen_rows"})
+_COUNTS = frozenset({"rows"})
 #: Parts of a public figure; its control and references are figures of other models.
-_PUBLIC = frozenset({"value", "interval", *_COUNTS})
+_PUBLIC = frozenset({"value", "interval", "rows", "never_seen_rows"})
 #: Figures of an import that are about whole sets.
 _OF_AN_IMPORT = ("chance", "training_less_audit")
 _WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
@@ -241,7 +241,9 @@ def _metric(
         return _only(figures, declarations.FIGURES | says.notes)
     if says.disclosure is Disclosure.PUBLIC:
         return _only(figures, _PUBLIC)
-    return _only(figures, _COUNTS) | {"withheld": why}
+    # The never-seen rows are those of the forgotten rows' classes: their number would tell which.
+    uncounted = dict.fromkeys(figures.keys() & {"never_seen_rows"})
+    return _only(figures, _COUNTS) | uncounted | {"withheld": why}
 
 
 def _why_silent(gate: str, declared: Declared, found: Mapping[str, Any], few: bool) -> str | None:

@@ -53,7 +53,7 @@ def test_figures_of_very_few_forgotten_rows_are_withheld() -> None:
     shown = disclosure.measured(_document(LEAST_ROWS - 1, of_a_class=LEAST_ROWS - 1), SHOWN)
     assert str(SECRET) not in json.dumps(shown)
     membership = shown["metrics"]["membership_auc"]
-    assert (membership["rows"], membership["never_seen_rows"]) == (LEAST_ROWS - 1, 500)
+    assert (membership["rows"], membership["never_seen_rows"]) == (LEAST_ROWS - 1, None)
     assert "audit:read" in membership["withheld"]
     assert "classes" not in shown["sets"]["unlearned"]["forget"]
     # What it came to, and what is about other rows, stays.
@@ -106,6 +106,21 @@ def test_a_real_verification_of_one_record_keeps_its_label_and_losses_to_itself(
     assert not any(str(SECRET)[:5] in word for word in map(str, _leaves(shown)))
     outcomes = [(gate["gate"], gate["outcome"]) for gate in found["gates"]]
     assert [(gate["gate"], gate["outcome"]) for gate in shown["gates"]] == outcomes
+
+
+def test_figures_of_one_record_do_not_tell_how_many_never_seen_rows_its_class_has() -> None:
+    """The size of a class among the audit rows would tell the record's label."""
+
+    def shown(label: int) -> dict[str, Any]:
+        generator = np.random.default_rng(0)
+        new, old = (_model(np.array([0.5]), generator, label=label) for _ in range(2))
+        for model in (new, old):
+            model.audit.label[:] = np.repeat([0, 1], [150, 50])
+        found = _verified(new, old)
+        assert found["metrics"]["membership_auc"]["never_seen_rows"] == (150, 50)[label]
+        return disclosure.measured(found, SHOWN)
+
+    assert shown(0)["metrics"] == shown(1)["metrics"]
 
 
 def _verified(

@@ -73,6 +73,8 @@ NOTES_OF_FEW = frozenset(
 )
 #: What is kept of the drift of such a batch's verification.
 _DRIFT_OF_FEW = frozenset({"forgotten_rows", "anchor_rows", "of_whole_classes", "forgotten_share"})
+#: Its figures of validation rows.
+_LOSSES = ("validation_loss", "anchor_validation_loss", "validation_loss_rise")
 #: What is shown of a certificate. Its rows per class would tell the class of a single row.
 _CERTIFICATE = frozenset(
     {
@@ -263,7 +265,8 @@ def _drift(drift: Mapping[str, Any], *, few: bool, changed: frozenset[str]) -> d
     if few or forgotten < LEAST_ROWS:
         return {name: value if name in _DRIFT_OF_FEW else None for name, value in drift.items()}
     coarse = class_share(drift.get("largest_class_share") or 0.0, forgotten=forgotten)
-    losses = ("validation_loss", "validation_loss_rise") if "calibration" in changed else ()
+    # The loss of the anchor, whose weights stay, on both sets would differ by that of these rows.
+    losses = _LOSSES if "calibration" in changed else ()
     return {**drift, "largest_class_share": coarse, **dict.fromkeys(losses)}
 
 

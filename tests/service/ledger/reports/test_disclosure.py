@@ -251,6 +251,20 @@ def test_figures_of_sets_that_a_few_rows_left_are_withheld(changes: Any) -> None
     assert str(SECRET) not in reasons["audit_accuracy_since_anchor"]
 
 
+def test_no_loss_on_validation_rows_that_a_few_rows_left_is_shown() -> None:
+    """The anchor's weights stay, so its losses on both sets differ by those of these rows."""
+    document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)
+    losses = ("validation_loss", "anchor_validation_loss", "validation_loss_rise")
+    document["drift"] = {"forgotten_rows": 90, "relative_distance": 0.1} | dict.fromkeys(
+        losses, SECRET
+    )
+    changed = {"revision": 2, "rows": {"retain": 0, "calibration": 1, "audit": 0}}
+    shown = disclosure.measured(document, changed)["drift"]
+    assert [shown[name] for name in losses] == [None] * 3
+    assert shown["relative_distance"] == 0.1
+    assert disclosure.measured(document, SHOWN)["drift"]["validation_loss"] == SECRET
+
+
 def test_row_counts_of_classes_are_told_of_forgotten_rows_alone() -> None:
     document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)
     shown = disclosure.measured(document, SHOWN)

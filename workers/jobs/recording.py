@@ -72,7 +72,7 @@ def record(
             actor=runtime.actor,
         )
         artifacts.attach(session, version, answer.artifacts, now=runtime.now())
-        verifications.store(
+        stored = verifications.store(
             session,
             model,
             version,
@@ -86,7 +86,7 @@ def record(
             if mark == holds.MEMORISED and following is not None:
                 holds.say_next(session, batch, version, method=following)
             versions.reject(session, model, version, verdict=verdict, actor=runtime.actor)
-            return False, _reasons(answer.verification)
+            return False, _reasons(answer.verification, stored.set_changes)
         if mark in holds.MARKS:
             policy = Policy.model_validate(model.policy)
             until = holds.until(session, batch, policy, mark=mark)
@@ -168,7 +168,8 @@ def _consolidate(
         log.info("model %s will be retrained: %s", model.name, "; ".join(because))
 
 
-def _reasons(verification: dict[str, Any]) -> str:
-    # They become the batch's error, which clients without the audit scope can read.
-    found = disclosure.measured(verification, None)
+def _reasons(verification: dict[str, Any], set_changes: dict[str, Any] | None) -> str:
+    # They become the batch's error, which clients without the audit scope can read: no figure may
+    # stand there that is withheld in the verification.
+    found = disclosure.measured(verification, set_changes)
     return f"{found['verdict']}: {'; '.join(found['reasons'])}"

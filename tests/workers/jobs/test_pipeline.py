@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -416,16 +417,29 @@ def test_chain_begun_without_a_prepared_anchor_takes_no_other_weights_for_one(to
     assert town.live().origin == "retrained"
 
 
-def test_error_of_a_batch_does_not_tell_the_figures_of_its_one_record() -> None:
+SHOWN = {"revision": 1, "rows": {"retain": 0, "calibration": 0, "audit": 0}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes"),
+    [
+        (1, SHOWN),
+        # Another batch of the same base, with its figures in its error, differs by one row.
+        (12, {"revision": 1, "rows": SHOWN["rows"] | {"forget": 1}}),
+    ],
+)
+def test_error_of_a_batch_does_not_tell_the_figures_of_one_record(
+    rows: int, changes: dict[str, Any]
+) -> None:
     """Errors are read by whoever may read requests."""
     reason = "the membership AUC is +0.321 from 0.5"
     found = {
         "verdict": "failed",
         "reasons": [f"membership: {reason}", "audit_accuracy: accuracy changed by -9 points"],
         "gates": [{"gate": "membership", "concern": "removal", "reason": reason}],
-        "metrics": {"membership_auc": {"rows": 1, "value": 0.821}},
+        "metrics": {"membership_auc": {"rows": rows, "value": 0.821}},
     }
-    told = recording._reasons(found)
+    told = recording._reasons(found, changes)
     assert told.startswith("failed: membership: ")
     assert "0.321" not in told
     assert "-9 points" in told

@@ -83,20 +83,26 @@ class Data:
         allowed[torch.as_tensor(list(forget), dtype=torch.int64)] = False
         return self._where(allowed)
 
-    def sample(self, which: int, count: int, *, without: Sequence[int] = ()) -> Examples:
+    def sample(
+        self, which: int, count: int, *, without: Sequence[int] = (), rest: int = 0
+    ) -> Examples:
         """Return the first ``count`` allowed rows of a split in a fixed random order, sorted.
 
-        Excluding a row changes no other row's place. The time is in proportion to the sample and
+        All of them if fewer than ``rest`` would be left out. Excluding a row changes no other row's
+        place. The time is in proportion to the sample and
         to the excluded rows among the first ones, not to the split.
         """
         left_out = torch.as_tensor(list(without), dtype=torch.int64)
         found: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
-        for piece in torch.split(self.layout.ordered[which], max(count, 1)):
+        wanted = count + rest
+        for piece in torch.split(self.layout.ordered[which], max(wanted, 1)):
             rows = piece.long()
             found.append(rows[~(self.excluded[rows] | torch.isin(rows, left_out))])
-            if sum(map(len, found)) >= count:
+            if sum(map(len, found)) >= wanted:
                 break
-        return Examples(self.x, self.y, torch.cat(found)[:count].sort().values)
+        allowed = torch.cat(found)
+        chosen = allowed if len(allowed) < wanted else allowed[:count]
+        return Examples(self.x, self.y, chosen.sort().values)
 
     def first(self, numbers: Sequence[int], count: int) -> Examples:
         """Return the first ``count`` of these rows, excluded or not, in the same order, sorted."""

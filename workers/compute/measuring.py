@@ -22,6 +22,10 @@ RETAIN_SAMPLE = 2000
 #: Largest number of never-seen rows and of validation rows on which it scores models.
 AUDIT_SAMPLE = 5000
 CALIBRATION_SAMPLE = 1000
+#: A sample leaves out no fewer rows than this, or none: figures of one set are shown for samples of
+#: several sizes, and their difference would be the figures of the rows between them. It is the
+#: service's least number of rows whose figures are shown.
+LEAST_LEFT_OUT = 10
 
 
 def sets(
@@ -33,17 +37,13 @@ def sets(
     other rows, and until they are erased only they can show that the class was forgotten.
     ``portion``: the share of each sample to take; a smaller one is part of a larger one.
     """
-
-    def size(most: int) -> int:
-        return round(portion * most)
-
-    audit = rows.sample(data.AUDIT, size(AUDIT_SAMPLE))
+    audit = _sample(rows, data.AUDIT, portion * AUDIT_SAMPLE)
     if never_seen:
         audit = concatenate(audit, rows.first(never_seen, AUDIT_SAMPLE))
     return {
         "audit": audit,
-        "retain": rows.sample(data.TRAIN, size(RETAIN_SAMPLE), without=forget),
-        "calibration": rows.sample(data.VALIDATION, size(CALIBRATION_SAMPLE)),
+        "retain": _sample(rows, data.TRAIN, portion * RETAIN_SAMPLE, without=forget),
+        "calibration": _sample(rows, data.VALIDATION, portion * CALIBRATION_SAMPLE),
     }
 
 
@@ -104,7 +104,7 @@ def describe(model: Classifier, rows: Data) -> dict[str, Any]:
 def sets_of_import(rows: Data) -> dict[str, Examples]:
     """Return the rows on which an imported version is measured: a sample of each split."""
     named = {"retain": data.TRAIN, "calibration": data.VALIDATION, "audit": data.AUDIT}
-    return {name: rows.sample(which, AUDIT_SAMPLE) for name, which in named.items()}
+    return {name: _sample(rows, which, AUDIT_SAMPLE) for name, which in named.items()}
 
 
 def figures(scored: Scores) -> dict[str, Any]:
@@ -114,6 +114,10 @@ def figures(scored: Scores) -> dict[str, Any]:
         "accuracy": float(scored.correct.mean()) if len(scored) else None,
         "loss": float(scored.loss.mean()) if len(scored) else None,
     }
+
+
+def _sample(rows: Data, which: int, most: float, *, without: Sequence[int] = ()) -> Examples:
+    return rows.sample(which, round(most), without=without, rest=LEAST_LEFT_OUT)
 
 
 def _forget(

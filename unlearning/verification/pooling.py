@@ -20,36 +20,40 @@ def settle(
     """Return the pool's outcome of each gate, corrected by what the batch's own ``rows`` rows show.
 
     What fails alone fails. A pass of the pool stands unless the batch's own rows contradict it. If
-    they are fewer than ``criteria.least_rows``, a pass is the pool's and not theirs: no power.
+    they are fewer than ``criteria.least_rows``, or not of the pool that a gate judged, a pass is
+    the pool's and not theirs: no power.
     """
     own = {question.gate: question for question in alone}
     outcomes = [question.answer(criteria) for question in pooled]
     if rows < criteria.least_rows:
-        return [_of_the_pool(outcome, rows) for outcome in outcomes]
+        few = f"this batch's own rows, {rows}, are too few to share it"
+        return [_of_the_pool(outcome, few) for outcome in outcomes]
     still = _gates_that_stood_still(pooled, own, criteria)
     return [
         _with_own(outcome, own.get(outcome.gate), rows, still, criteria) for outcome in outcomes
     ]
 
 
-def _of_the_pool(outcome: Outcome, rows: int) -> Outcome:
+def _of_the_pool(outcome: Outcome, why: str) -> Outcome:
     if outcome.outcome is not Verdict.PASSED:
         return outcome
-    few = f"that is the pool's pass: this batch's own rows, {rows}, are too few to share it"
-    return replace(
-        outcome, outcome=Verdict.NO_POWER, tells=False, reason=f"{outcome.reason}; but {few}"
-    )
+    reason = f"{outcome.reason}; but that is the pool's pass: {why}"
+    return replace(outcome, outcome=Verdict.NO_POWER, tells=False, reason=reason)
 
 
 def _with_own(
     outcome: Outcome, question: Question | None, rows: int, still: Sequence[str], criteria: Criteria
 ) -> Outcome:
-    own = None if question is None else question.answer(criteria)
-    if own is not None and own.outcome is Verdict.FAILED:
+    if question is None:
+        # Of a pool's batches only those that have what the gate needs are judged by it.
+        missing = "this batch's own rows lack what the gate needs, and are not part of it"
+        return _of_the_pool(outcome, missing)
+    own = question.answer(criteria)
+    if own.outcome is Verdict.FAILED:
         return replace(own, reason=f"this batch's {rows} rows alone: {own.reason}")
     if outcome.outcome is not Verdict.PASSED:
         return outcome
-    excess = None if question is None else question.excess
+    excess = question.excess
     if still or (excess is not None and _nothing_shown_gone(excess, criteria)):
         named = ", ".join(still) or outcome.gate
         moved = f"this batch's {rows} rows alone do not show that anything was removed ({named})"

@@ -1,5 +1,7 @@
 """When a gate may speak, and what it then says; on scores whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -347,3 +349,21 @@ def test_audit_rows_of_other_classes_do_not_judge() -> None:
     alone = matching.match([Evidence(control, control)])
     mixed = matching.match([Evidence(more, more)])
     assert len(mixed.weights) == len(alone.weights)
+
+
+def test_batch_without_references_does_not_pass_by_those_of_an_earlier_batch() -> None:
+    """The calibrated gate would judge the earlier rows alone, and decide before all others."""
+    sizes = {"forget": 40, "audit": 800}
+    [forgotten] = pool(range(1, 2), **sizes)
+    earlier = replace(forgotten, references=(drawn(1, **sizes, memory=0.01),))
+    own = {"forget": 95, "audit": 800}
+    # Two fifths of the memory are left.
+    new, old = drawn(27, **own, memory=0.25), drawn(27, **own, memory=0.6)
+    found = judge(new, old, earlier=[earlier])
+    assert found.metric("calibrated_membership_auc").rows == 40
+    calibrated = found.outcome("calibrated_membership")
+    assert calibrated.outcome is Verdict.NO_POWER
+    assert "not part of it" in calibrated.reason
+    # The membership gate, which judged both batches, decides instead.
+    assert not calibrated.tells
+    assert (found.outcome("membership").outcome, found.verdict) == (Verdict.NO_POWER,) * 2

@@ -15,6 +15,7 @@ import numpy as np
 from unlearning.verification import gates
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.gates import UtilityGate
+from unlearning.verification.memorised import Memorised
 from unlearning.verification.report import Verification
 from unlearning.verification.statistics.scores import ModelScores
 from unlearning.verification.verdict import Verdict
@@ -36,13 +37,16 @@ def portions(forget_rows: int, criteria: Criteria, *, kind: str) -> tuple[float,
     return PORTIONS if few else PORTIONS[-1:]
 
 
-def settled(found: Verification, unlearned: ModelScores) -> bool:
-    """Return whether the rows read so far decide every gate.
+def settled(found: Verification, unlearned: ModelScores, memory: Memorised | None = None) -> bool:
+    """Return whether the rows read so far decide every gate, and what is left of ``memory``.
 
     No gate failed and no drift budget is exceeded; accuracy that was lost is shown to be within
     its limit, at a confidence that accounts for all looks together (Bonferroni); and each forgotten
     class, and a test by margins, has enough never-seen rows to compare the forgotten ones with.
+    More of these could not change whether the rows were memorised.
     """
+    if memory is not None and memory.near:
+        return False
     if any(one.outcome is Verdict.FAILED for one in found.outcomes) or found.retrain_because:
         return False
     label = unlearned.audit.label

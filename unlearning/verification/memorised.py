@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class Memorised:
     ``expected`` is the mean of right answers of a model that never saw them. ``by_margins`` counts
     the rows that were compared with their own out-of-fold margins. ``shown``: the base version has
     memorised them. ``left``: and the updated version does not answer like a model without them.
+    ``near``: it is by accuracies of never-seen rows that they are shown to be memorised, or would
+    be by those that more such rows may well have.
     """
 
     rows: int
@@ -44,10 +47,11 @@ class Memorised:
     by_margins: int
     shown: bool
     left: bool
+    near: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures; they are about the forgotten rows, for auditors alone."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "near"}
 
 
 def measure(
@@ -81,9 +85,13 @@ def measure(
         # A margin is positive where the label has more than half of the probability.
         return int(np.where(known, scores.loss < math.log(2), scores.correct).sum())
 
+    def memorised(chances: Floats) -> bool:
+        far = before - float(chances.sum()) > criteria.memorised_gap * len(chances)
+        return far and at_least(chances, before) <= 1 - criteria.miss_confidence
+
     before, after = right(forget), right(updated)
-    far = before - mean > criteria.memorised_gap * len(q)
-    shown = far and at_least(q, before) <= 1 - criteria.miss_confidence
+    shown = memorised(q)
+    lowest = np.where(known, q, _lowest(q, forget, never_seen, criteria.miss_confidence))
     as_without = at_least(q, after) > 1 - criteria.confidence
     gone = as_without and after - mean <= (1 - criteria.removed) * (before - mean)
     return Memorised(
@@ -94,6 +102,7 @@ def measure(
         by_margins=int(known.sum()),
         shown=shown,
         left=shown and not gone,
+        near=not known.all() and (shown or memorised(lowest)),
     )
 
 
@@ -125,3 +134,11 @@ def _of_classes(forget: Scores, never_seen: Scores) -> Floats:
         share = (hits.sum() + _PRIOR_ROWS * overall) / (len(hits) + _PRIOR_ROWS)
         found[forget.label == label] = share
     return found
+
+
+def _lowest(q: Floats, forget: Scores, never_seen: Scores, confidence: float) -> Floats:
+    """Return the one-sided lower limits of accuracies ``q`` (n,) on never-seen rows of a class."""
+    labels, at = np.unique(forget.label, return_inverse=True)
+    count = np.array([np.sum(never_seen.label == label) for label in labels])[at]
+    error = np.sqrt(q * (1 - q) / (count + _PRIOR_ROWS))
+    return np.asarray(np.clip(q - NormalDist().inv_cdf(confidence) * error, 0.0, 1.0))

@@ -21,6 +21,7 @@ from unlearning.verification import Evidence, ModelScores, Outside, Scores, look
 from unlearning.verification.attacks import probe, relearn
 from unlearning.verification.attacks.probe import ClassProbe
 from unlearning.verification.attacks.refit import Refit
+from unlearning.verification.memorised import Memorised
 from unlearning.verification.statistics.chain import Chain
 from workers.compute import margins, measuring, references, workspace
 from workers.compute.data import Data
@@ -126,10 +127,11 @@ def verify(task: Task) -> Judged:
             outside=_outside(task.known, unlearned, aimed=not method.exact),
             certificate=task.update.certificate,
         )
-        if looks.settled(found, unlearned):
+        memory = _memorised(request, criteria, method, task.context, unlearned, control)
+        if looks.settled(found, unlearned, memory):
             break
     return Judged(
-        found.to_json() | _memorised(request, criteria, method, task.context, unlearned, control),
+        found.to_json() | ({} if memory is None else {"memorised": memory.to_json()}),
         _store_evidence(store, task.digest, unlearned, control, outside, found.chain),
         tuple(found.retrain_because),
     )
@@ -209,22 +211,21 @@ def _memorised(
     context: Context,
     unlearned: ModelScores,
     control: ModelScores,
-) -> dict[str, Any]:
-    """Return whether what the base version has memorised is left, as a member to add.
+) -> Memorised | None:
+    """Return whether what the base version has memorised is left; None where that is not asked.
 
     Without power such an update does not go live by default. An exact one does.
     """
     if method.exact or request.kind == "class":
-        return {}
+        return None
     known = context.margins
-    found = memorised.measure(
+    return memorised.measure(
         control.forget,
         control.audit,
         updated=unlearned.forget,
         criteria=criteria,
         expected=None if known is None else known.forget.positive().numpy(),
     )
-    return {"memorised": found.to_json()}
 
 
 def _refit(

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from unlearning import verification
-from unlearning.verification import Criteria, ModelScores, Scores, Verdict, Verification, looks
+from unlearning.verification import (
+    Criteria,
+    ModelScores,
+    Scores,
+    Verdict,
+    Verification,
+    looks,
+    memorised,
+)
 
 CLASSES = 5
 
@@ -68,6 +76,20 @@ def test_a_class_with_few_never_seen_rows_is_judged_on_all_rows() -> None:
 def test_an_exceeded_budget_is_judged_on_all_rows() -> None:
     found, new = _verified()
     assert not looks.settled(replace(found, retrain_because=("it drifted",)), new)
+
+
+def test_memory_that_more_rows_may_show_is_judged_on_all_rows() -> None:
+    found, new = _verified()
+    criteria = Criteria()
+
+    def memory(wrong: int) -> memorised.Memorised:
+        forget, never_seen = _scores(8, first=10_000), _scores(1000, wrong=wrong)
+        return memorised.measure(forget, never_seen, updated=forget, criteria=criteria)
+
+    assert looks.settled(found, new, memory(50))
+    assert not looks.settled(found, new, memory(420))
+    assert memory(500).left
+    assert not looks.settled(found, new, memory(500))
 
 
 @pytest.mark.parametrize(("rows", "several"), [(1, True), (29, True), (30, False), (500, False)])

@@ -118,3 +118,16 @@ def test_less_than_half_of_the_excess_gone_is_left_however_few_the_rows() -> Non
 
 def test_without_never_seen_rows_nothing_is_shown() -> None:
     assert not measure(right(9, 9), right(0, 0), right(9, 9)).shown
+
+
+def test_memory_that_more_never_seen_rows_may_show_or_deny_is_near() -> None:
+    base = right(8, 8)
+    # .56 to the eighth is below .01 and .58 to the eighth is not.
+    for never_seen in (right(27, 50, first=100), right(29, 50, first=100)):
+        assert measure(base, never_seen, base).near
+    assert not measure(base, right(2900, 5000, first=100), base).near
+    assert measure(base, right(2700, 5000, first=100), base).near
+    assert not measure(base, right(48, 50, first=100), base).near
+    # Margins are the same however many never-seen rows are read.
+    assert not measure(base, right(27, 50, first=100), base, [0.01] * 8).near
+    assert "near" not in measure(base, right(27, 50, first=100), base).to_json()

@@ -9,8 +9,8 @@ which may be passed on:
   pool that such a batch is part of are withheld, too;
 - figures of a whole set (retained, audit, validation rows) are shown only if the set was shown of
   the dataset before, or differs by ``LEAST_ROWS`` rows from each that was (``shown_sets``);
-- figures of forgotten rows are withheld if another batch from the same base version differs by
-  fewer rows (``shown_batches``);
+- figures of forgotten rows, and notes of the step that depend on them, are withheld if another
+  batch from the same base version differs by fewer rows (``shown_batches``);
 - lists of single records, and what has no declaration (``declarations``), are left out.
 """
 
@@ -50,8 +50,10 @@ _SHOWN = frozenset(
         "does_not_show",
     }
 )
-#: What is kept of a version's notes if its batch had fewer than ``LEAST_ROWS`` rows: words and
-#: settings that do not depend on the rows.
+#: Among a version's notes, by how few rows its batch differs from another one of the same base.
+APART = "rows_apart"
+#: What is kept of a version's notes if its batch had, or differs by, fewer than ``LEAST_ROWS``
+#: rows: words and settings that do not depend on the rows.
 NOTES_OF_FEW = frozenset(
     {
         "rows",
@@ -164,11 +166,13 @@ def notes(document: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = _without_records(document)
     if "comparison" in found:
         found["comparison"] = comparison(found["comparison"])
-    if not _few(found):
+    apart = found.pop(APART, 0)
+    if not apart and not _few(found):
         return found
     kept = {name: value for name, value in found.items() if name in NOTES_OF_FEW}
     # The reasons quote losses and shares.
-    return kept | ({"retrain_because": [_WHY]} if found.get("retrain_because") else {})
+    why = _WHY if _few(found) else _WHY_CHANGED
+    return kept | ({"retrain_because": [why]} if found.get("retrain_because") else {})
 
 
 def comparison(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from service.ledger.audit import chain
 from service.ledger.database.tables import Model, Verification, Version
 from service.ledger.registry import versions
 from service.ledger.reports import record_scores, shown_batches, shown_sets
-from service.ledger.reports.disclosure import FORGOTTEN
+from service.ledger.reports.disclosure import APART, FORGOTTEN
 
 
 def store(
@@ -36,6 +36,7 @@ def store(
     rows = shown_sets.show(session, model.dataset_id, version.record_list_id, data_revision)
     if apart := shown_batches.apart(session, version):
         rows[FORGOTTEN] = apart
+        version.notes = version.notes | {APART: apart}
     made = Verification(
         version_id=version.id,
         verdict=measured["verdict"],

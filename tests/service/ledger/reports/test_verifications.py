@@ -158,6 +158,7 @@ def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
             batch_id=batch.id,
             status=VersionStatus.REJECTED,
         )
+        version.notes = {"rows": len(rows), "step": "calibrated", "target": 0.25}
         return verifications.store(
             session,
             model,
@@ -170,7 +171,12 @@ def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
 
     def shown(made: Verification) -> bool:
         told = disclosure.measured(made.measured, made.set_changes)
-        return "withheld" not in told["sets"]["control"]["forget"]
+        notes = disclosure.notes(session.get_one(Version, made.version_id).notes)
+        assert (notes["step"], disclosure.APART in notes) == ("calibrated", False)
+        found = "withheld" not in told["sets"]["control"]["forget"]
+        # What the step aimed at is a mean over the rows as well.
+        assert ("target" in notes) is found
+        return found
 
     assert shown(measured(base, *range(12)))
     assert shown(measured(base, *range(12)))

@@ -13,6 +13,7 @@ from unlearning.verification import (
     Evidence,
     ModelScores,
     Scores,
+    Verdict,
     gates,
     limits,
     verify,
@@ -197,3 +198,20 @@ def test_limits_have_schemas_and_impossible_ones_are_refused() -> None:
             limits.parse(wrong)
     with pytest.raises(WrongOptions, match=r"no installed gate has membrship; .*membership_auc"):
         limits.parse({"membrship": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("forget_steps", "outcome"), [(2, Verdict.FAILED), (40, Verdict.PASSED), (None, None)]
+)
+def test_rows_relearned_at_once_fail_although_never_seen_ones_are_not_relearned(
+    forget_steps: int | None, outcome: Verdict | None
+) -> None:
+    found = verify(
+        full(0, 0.0),
+        full(0, 0.9),
+        changed=True,
+        lineage_clean=True,
+        relearn=RelearnTime(forget_steps, None, 30, most_steps=100),
+    )
+    judged = {one.gate: one.outcome for one in found.outcomes}
+    assert judged.get("relearn_time") is outcome

@@ -37,6 +37,17 @@ class RelearnTime:
     #: The same for the base version, which still holds the rows, and models trained without them.
     control: RelearnTime | None = None
     references: tuple[RelearnTime, ...] = ()
+    #: After so many steps a set counts as never relearned.
+    most_steps: int | None = None
+
+    @property
+    def largest_ratio(self) -> float | None:
+        """Return an upper limit of the ratio where never-seen rows alone were not relearned."""
+        if self.forget_steps is None or self.never_seen_steps is not None:
+            return None
+        if not self.rows or self.most_steps is None:
+            return None
+        return (self.forget_steps + 1) / (self.most_steps + 2)
 
     @property
     def ratio(self) -> float | None:
@@ -72,6 +83,7 @@ def measure(
             forget_steps=_steps(learner, ours, target, options),
             never_seen_steps=_steps(learner, theirs, target, options),
             rows=len(ours),
+            most_steps=options.most_steps,
         )
 
     return replace(

@@ -106,6 +106,22 @@ def test_both_sides_are_given_for_the_base_version_and_for_references(digits: Ex
     assert found.references[1] == found.control
 
 
+def test_known_rows_are_told_although_never_seen_ones_are_given_up(digits: Examples) -> None:
+    forget = digits.subset(torch.arange(100))
+    model = trained(forget, 100)
+    found = relearn.measure(
+        model,
+        forget,
+        digits.subset(torch.arange(100, 400)),
+        control=copy.deepcopy(model),
+        options=relearn.Options(most_steps=3),
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert (found.forget_steps, found.never_seen_steps, found.ratio) == (0, None, None)
+    # Never-seen rows take four steps or more.
+    assert found.largest_ratio == pytest.approx(1 / 5)
+
+
 def test_giving_up_leaves_no_ratio(digits: Examples) -> None:
     forget = digits.subset(torch.arange(50))
     found = relearn.measure(
@@ -117,6 +133,7 @@ def test_giving_up_leaves_no_ratio(digits: Examples) -> None:
         generator=torch.Generator().manual_seed(0),
     )
     assert (found.forget_steps, found.never_seen_steps, found.ratio) == (None, None, None)
+    assert found.largest_ratio is None
 
 
 def test_rows_of_classes_that_nobody_else_has_are_not_learned(digits: Examples) -> None:

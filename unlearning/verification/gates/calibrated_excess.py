@@ -72,6 +72,8 @@ def measure(subject: Subject) -> Metric | None:
 def judge(metric: Metric, criteria: Criteria) -> Finding:
     """Fail what is remembered; pass what the control shows and the update shows to be gone.
 
+    Nothing passes of which some rows have no margin: another gate, which sees all, has to decide.
+
     The rows are remembered if their scores are too large by the permutation test, and by more than
     the limit or, of many rows, in a share of them. More than ``removed`` of the control's mean
     excess is shown to be gone if never-seen rows, raised by what would be left, rarely lie so low.
@@ -97,6 +99,9 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
     if notes["forgotten_too_much_p"] <= _LOW_ALARMS and low < -limit:
         too_much = "forgotten too much, which gives the rows away as well"
         return Verdict.FAILED, f"{found}: {too_much} ({low:+.3f} from .5)", True
+    if notes["unknown_rows"]:
+        others = f"{notes['unknown_rows']} other rows have no margin, so a pass would not be theirs"
+        return Verdict.NO_POWER, f"{found}; {others}", False
     if notes["control_remembered_p"] > alarms or _value(metric) - 0.5 <= limit:
         same = "the rows do not show that even the base version knows them"
         return Verdict.NO_POWER, f"{found}: {same}", False

@@ -134,6 +134,24 @@ def test_rows_without_a_margin_are_left_out_and_counted() -> None:
     assert "calibrated_excess" not in {one.gate for one in found.outcomes}
 
 
+@pytest.mark.parametrize("rows", [25, 200])
+def test_rows_without_a_margin_do_not_pass_by_those_that_have_one(rows: int) -> None:
+    """They may be as they were, as a few of them are here."""
+    control, outside = made(0, 1.0, rows=rows)
+    new, _ = made(0, 0.0, rows=rows)
+    left = np.arange(rows) < 10
+    mixed = replace(new, forget=scores(np.where(left, control.forget.loss, new.forget.loss)))
+    unknown = replace(outside, forget=np.where(left, np.nan, outside.forget))
+    found = verify(mixed, control, changed=True, lineage_clean=True, outside=unknown)
+    judged = found.outcome("calibrated_excess")
+    assert (judged.outcome, judged.tells) == (Verdict.NO_POWER, False)
+    assert "10 other rows" in judged.reason
+    # The gate that saw all of them decides, if they are enough for it.
+    decided = found.outcome("membership")
+    assert decided.tells is (rows == 200)
+    assert found.verdict is decided.outcome
+
+
 def test_scores_of_single_rows_are_for_auditors() -> None:
     found = judged(7, 1.0, rows=40)
     metric = found.metric("calibrated_excess_auc")

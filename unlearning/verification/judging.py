@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from unlearning.verification import gates, pooling
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.gates import (
@@ -17,10 +19,14 @@ from unlearning.verification.gates import (
     UtilityGate,
 )
 from unlearning.verification.measures import Metric
-from unlearning.verification.verdict import Outcome, Question
+from unlearning.verification.verdict import Outcome, Question, Verdict
 
 Judged = tuple[list[Metric], list[Outcome]]
 Asked = tuple[list[Metric], list[Question]]
+
+#: Largest share of the batch's rows, without never-seen rows of their classes, beside which a pass
+#: of the others is one of the batch.
+_LEFT_OUT = 0.1
 
 
 def judge(subject: Subject, *, own: Subject | None, criteria: Criteria, exact: bool) -> Judged:
@@ -88,10 +94,27 @@ def _removal(
 ) -> Judged:
     metrics, questions = _asked(found, subject, criteria, exact)
     if own is None:
-        return metrics, [question.answer(criteria) for question in questions]
-    rows = own.comparison.forget_rows
-    alone = _asked(found, own, criteria, exact)[1] if rows else []
-    return metrics, pooling.settle(questions, alone, rows=rows, criteria=criteria)
+        outcomes = [question.answer(criteria) for question in questions]
+    else:
+        rows = own.comparison.forget_rows
+        alone = _asked(found, own, criteria, exact)[1] if rows else []
+        outcomes = pooling.settle(questions, alone, rows=rows, criteria=criteria)
+    by_class = {gate.name for gate in found if Need.NEVER_SEEN_ROWS in gate.needs}
+    return metrics, [
+        _of_the_batch(one, subject) if one.gate in by_class else one for one in outcomes
+    ]
+
+
+def _of_the_batch(outcome: Outcome, subject: Subject) -> Outcome:
+    """Return the outcome; no power for a pass if too many of the batch's rows were left out."""
+    label = subject.evidence.unlearned.forget.label
+    compared = subject.comparison.classes[0] if subject.comparison.forget_rows else label[:0]
+    left_out = int(np.sum(~np.isin(label, compared)))
+    if outcome.outcome is not Verdict.PASSED or left_out <= _LEFT_OUT * len(label):
+        return outcome
+    others = f"{left_out} of the batch's {len(label)} rows have too few never-seen rows alike"
+    reason = f"{outcome.reason}; but a pass would not be theirs: {others}"
+    return replace(outcome, outcome=Verdict.NO_POWER, tells=False, reason=reason)
 
 
 def _asked(

@@ -367,3 +367,20 @@ def test_batch_without_references_does_not_pass_by_those_of_an_earlier_batch() -
     # The membership gate, which judged both batches, decides instead.
     assert not calibrated.tells
     assert (found.outcome("membership").outcome, found.verdict) == (Verdict.NO_POWER,) * 2
+
+
+@pytest.mark.parametrize(("rare", "verdict"), [(4, Verdict.PASSED), (160, Verdict.NO_POWER)])
+def test_rows_that_cannot_be_compared_do_not_pass_by_the_others(
+    rare: int, verdict: Verdict
+) -> None:
+    """They are left as they were: no never-seen row has their class."""
+
+    def model(memory: float) -> ModelScores:
+        common = drawn(0, forget=40, audit=800, memory=memory)
+        left = drawn(1, forget=rare, audit=800, memory=1.2).forget
+        loss = np.concatenate([common.forget.loss, left.loss])
+        return replace(common, forget=scores(loss, label=np.repeat([0, 1], [40, rare])))
+
+    found = judge(model(0.001), model(1.2))
+    assert found.pooled["unmatched_rows"] == rare
+    assert found.verdict is found.outcome("membership").outcome is verdict

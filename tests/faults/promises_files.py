@@ -115,9 +115,18 @@ def _rows_of(session: Session, dataset: Dataset, *statuses: RequestStatus) -> se
 def _files(fleet: Fleet, session: Session) -> list[str]:
     """Nothing lies about that the ledger does not know, and what is live is whole."""
     live = select(Version.digest).join(Model, Model.production_id == Version.id)
-    for digest in session.scalars(live):
-        tensors.load(fleet.store.blobs, digest, kind="checkpoints")
-    return [f"orphan {name}" for name in orphans(fleet)]
+    missing = []
+    for digest in session.scalars(live).all():
+        try:
+            tensors.load(fleet.store.blobs, digest, kind="checkpoints")
+        except errors.NotStored:
+            missing.append(digest)
+    with fleet.reading() as again:  # another version may have gone live since, and this one be gone
+        missing = sorted(set(missing).intersection(again.scalars(live)))
+    return [
+        *(f"live checkpoint {digest} is missing" for digest in missing),
+        *(f"orphan {name}" for name in orphans(fleet)),
+    ]
 
 
 def orphans(fleet: Fleet) -> list[str]:

@@ -54,7 +54,7 @@ class Settings:
     clip: float = 3.0
     #: Bytes of per-row gradients that may be formed; above, only products are used.
     memory: int = 512 * 2**20
-    #: Relative residual at which conjugate gradients stop, and the most iterations.
+    #: Relative residual at which conjugate residuals stop, and the most iterations.
     tolerance: float = 1e-2
     iterations: int = 50
     batch_size: int = objective.BATCH
@@ -75,7 +75,7 @@ class Report:
     """Cost and result of the step."""
 
     solver: str = "none"
-    #: Iterations of conjugate gradients over all steps.
+    #: Iterations of conjugate residuals over all steps.
     iterations: int = 0
     steps: int = 0
     #: Largest number of bytes of per-row gradients and of the kernel.
@@ -218,7 +218,7 @@ class _Step:
 
     def _by_products(self, aim: Tensor) -> Tensor:
         with self._timed("products"):
-            found = conjugate_gradients(
+            found = conjugate_residuals(
                 lambda alpha: (
                     self.jacobian.times(self._pulled(alpha)) + self.settings.noise * alpha
                 ),
@@ -253,24 +253,35 @@ class Solution:
     iterations: int
 
 
-def conjugate_gradients(
+def conjugate_residuals(
     product: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float, iterations: int
 ) -> Solution:
     """Solve A·x = b (n,) float64 for symmetric positive definite A, given as a product.
 
-    Stops at ‖b − Ax‖ ≤ ``tolerance``·‖b‖.
+    Stops at ‖b − Ax‖ ≤ ``tolerance``·‖b‖. The residual falls with each iteration, so that the limit
+    of iterations leaves a step that misses its targets by less than none at all. (Conjugate
+    gradients lower the error of x instead; stopped early, their residual may be larger than b.)
+
+    Source: Stiefel (1955), Relaxationsmethoden bester Strategie zur Lösung linearer
+    Gleichungssysteme; Saad, Iterative Methods for Sparse Linear Systems, 2nd edition, 6.8.
     """
     x, r = torch.zeros_like(b), b.clone()
-    direction, squared = r.clone(), float(r @ r)
-    enough, done = tolerance**2 * squared, 0
-    while done < iterations and squared > enough:
-        curved = product(direction)
-        length = squared / float(direction @ curved)
+    enough, done = tolerance * float(b.norm()), 0
+    if not float(r.norm()) > enough:
+        return Solution(x, done)
+    image = product(r)
+    direction, moved, curved = r.clone(), image.clone(), float(r @ image)
+    while done < iterations and curved > 0:
+        length = curved / float(moved @ moved)
         x += length * direction
-        r -= length * curved
-        previous, squared = squared, float(r @ r)
-        direction = r + (squared / previous) * direction
+        r -= length * moved
         done += 1
+        if done == iterations or float(r.norm()) <= enough:
+            break
+        image = product(r)
+        before, curved = curved, float(r @ image)
+        direction = r + (curved / before) * direction
+        moved = image + (curved / before) * moved
     return Solution(x, done)
 
 

@@ -81,14 +81,14 @@ def step(
     wide = objective.widened(model).eval()
     base = anchors.at(anchor, wide)
     targets, guessed = _filled(known, forget, base, validation)
+    before = 0 if forgotten is None else forgotten.count
     network, way, report = matched.move(
         wide,
         Rows(forget, targets),
-        _held(retain, len(forget), known, base, limits, generator),
+        _held(retain, before + len(forget), known, base, limits, generator),
         curvature=anchor.curvature,
         settings=settings,
     )
-    before = 0 if forgotten is None else forgotten.count
     left_out = known.forget.left_out.at((before + len(forget)) / anchor.count)
     weights, seen, held = _guarded(base, validation, network, way, anchor, limits, left_out)
     moved = copy.deepcopy(model).eval()
@@ -127,7 +127,12 @@ def _held(
     limits: Limits,
     generator: torch.Generator,
 ) -> Rows:
-    """Draw the retained rows that are held at the anchor's margins."""
+    """Draw the retained rows that are held at the anchor's margins.
+
+    ``count`` rows have been forgotten since the anchor, the batch included. Where a few held rows
+    are moved back to the anchor's margins, the others follow towards the anchor, and with them
+    what earlier batches have forgotten: a longer chain needs more of them.
+    """
     wanted = min(limits.retained_rows, max(_LEAST_HELD, _HELD_PER_ROW * count))
     where = torch.randperm(len(retain), generator=generator)[:wanted]
     rows = retain.subset(where)

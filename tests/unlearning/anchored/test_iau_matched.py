@@ -10,7 +10,7 @@ from torch import nn
 
 from unlearning import architectures
 from unlearning.anchored import anchor as anchors
-from unlearning.anchored import margins, preparation, targets
+from unlearning.anchored import margins, matched, preparation, targets
 from unlearning.anchored.margins import Splits
 from unlearning.anchored.preparation import Preparation
 from unlearning.anchored.targets import BatchMargins, LeftOut
@@ -173,6 +173,22 @@ def test_batches_step_from_the_present_weights_and_earlier_rows_stay_forgotten(p
     assert _accuracy(model, place.train.subset(torch.tensor(WRONG))) < 0.2
     assert _accuracy(model, place.test) > _accuracy(place.model, place.test) - 0.04
     assert _accuracy(model, place.retain(gone)) > 0.97
+
+
+def test_a_longer_chain_holds_more_retained_rows(place, monkeypatch):
+    """Else those that are held draw the others back to the anchor, and forgotten rows with them."""
+    held, move = [], matched.move
+
+    def seen(model, forget, retain, **more):
+        held.append(len(retain.examples))
+        return move(model, forget, retain, **more)
+
+    monkeypatch.setattr(matched, "move", seen)
+    first, second = list(range(60)), list(range(60, 70))
+    update = place.unlearn(first)
+    place.unlearn(second, model=update.model, gone=first + second, forgotten=update.forgotten)
+    place.unlearn(second)
+    assert held == [4 * 60, 4 * 70, 128]
 
 
 def test_the_running_sums_are_those_of_an_anchored_step(place):

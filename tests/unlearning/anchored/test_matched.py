@@ -1,5 +1,6 @@
 import math
 import weakref
+from itertools import pairwise
 
 import pytest
 import torch
@@ -382,3 +383,52 @@ def _with_zeros(model, examples):
     )
     body = sum(p.numel() for p in model.body.parameters())
     return torch.cat([torch.zeros(len(examples), body, dtype=torch.float64), head], 1)
+
+
+def _ill_conditioned():
+    """A (40, 40) with eigenvalues from 1e-3 to 1e3, and b (40,)."""
+    generator = _generator(5)
+    basis, _ = torch.linalg.qr(torch.randn(40, 40, generator=generator, dtype=torch.float64))
+    matrix = basis @ torch.diag(torch.logspace(-3, 3, 40, dtype=torch.float64)) @ basis.T
+    return matrix, torch.randn(40, generator=generator, dtype=torch.float64)
+
+
+def test_conjugate_residuals_solve_within_the_tolerance():
+    matrix, b = _ill_conditioned()
+    products = []
+
+    def product(v):
+        products.append(v)
+        return matrix @ v
+
+    found = matched.conjugate_residuals(product, b, tolerance=1e-8, iterations=2000)
+    assert float((b - matrix @ found.x).norm()) <= 1.1e-8 * float(b.norm())
+    assert len(products) == found.iterations < 2000
+
+
+def test_a_limit_of_iterations_leaves_a_smaller_residual_each_time():
+    matrix, b = _ill_conditioned()
+    left = [float(b.norm())]
+    for limit in range(1, 30):
+        found = matched.conjugate_residuals(lambda v: matrix @ v, b, tolerance=0, iterations=limit)
+        assert found.iterations == limit
+        left.append(float((b - matrix @ found.x).norm()))
+    assert all(after < before for before, after in pairwise(left))
+
+
+def test_a_step_at_its_limit_of_iterations_comes_nearer_to_its_targets():
+    """More rows than the network can fit: the solution is far away, and 50 iterations are few."""
+    model = _convolution()
+    forget, retain = (_examples(n, (1, 6, 6), seed=seed) for n, seed in ((60, 1), (240, 2)))
+    targets = margins.of_examples(model, forget) - torch.linspace(0.5, 3, 60, dtype=torch.float64)
+    kept = Rows(retain, margins.of_examples(model, retain))
+    _, _, report = matched.move(
+        model,
+        Rows(forget, targets),
+        kept,
+        curvature=_curvature(model, forget),
+        settings=Settings(solver="products"),
+    )
+    assert report.iterations == 200
+    assert report.after < 0.6 * report.before
+    assert report.retained < report.before

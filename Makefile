@@ -33,7 +33,7 @@ serve: $(INSTALLED) ## Start API, worker and beat on this machine; state is kept
 	$(BIN)/unlearn serve --host $(HOST) --port $(PORT) $(OPTIONS)
 
 test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used if they answer
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not slow" $(OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(OPTIONS)
 
 # Which tests these are is decided while they run (tests/fast.py): there is no list to keep.
 test-fast: $(INSTALLED) ## Run the tests that need no server, database, further process or training (under a minute)

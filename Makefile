@@ -15,7 +15,7 @@ BENCHMARKS := .venv/.benchmarks
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast test-rounding test-faults test-packages bucket-check mutants \
+.PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages bucket-check mutants \
 	check lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
@@ -65,6 +65,11 @@ test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, an
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py \
 		tests/workers/jobs tests/workers/embedded tests/workers/schedule tests/workers/cli/test_waiting.py \
 		tests/service/api/test_silent_database.py $(OPTIONS)
+
+test-long: $(INSTALLED) ## Run the tests with a bucket, with generated API calls and of what benchmarks count (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m slow tests/test_secrets.py \
+		tests/service/api/test_openapi.py tests/service/api/test_hanging_up.py tests/workers/test_bucket.py \
+		tests/models_store tests/benchmarks $(OPTIONS)
 
 test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages from outside, and those of what each image imports (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment \

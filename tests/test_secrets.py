@@ -29,6 +29,8 @@ from workers.demo.client import Client
 from workers.demo.run import free_port
 from workers.embedded import serve
 
+pytestmark = pytest.mark.slow
+
 SUBJECT_KEY = "planted-subject-key-0123456789abcdef"
 SIGNING_KEY = base64.b64encode(b"planted-signing-key-0123456789ab").decode()
 

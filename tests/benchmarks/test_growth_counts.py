@@ -7,6 +7,8 @@ from sqlalchemy import URL
 
 from benchmarks import counters, growth, stock
 
+pytestmark = pytest.mark.slow
+
 #: With some history the same as with much (``make bench-growth``).
 IDLE_BLOCKS = 50
 #: To erase the row of a request for one, and to complete the request: 83 were measured, and 710

@@ -43,6 +43,8 @@ from unlearning.core.examples import Examples
 from unlearning.methods import Update
 from unlearning.verification import ModelScores
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Settings(architecture="mlp", epochs=4, batch_size=32, references=2, share=0.1)
 ENTRIES = [
     Entry("iau", "", "calibrated"),

@@ -32,6 +32,8 @@ pytest.importorskip("obstore")
 
 from models_store.object_store import blobs, bucket, shards
 
+pytestmark = pytest.mark.slow
+
 ROWS = np.random.default_rng(5).integers(1, 256, size=(60, 96), dtype=np.uint8)
 SECRETS = [value for name, value in s3.ENVIRONMENT.items() if "KEY" in name]
 

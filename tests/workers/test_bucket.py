@@ -29,6 +29,8 @@ pytest.importorskip("obstore")
 
 from models_store.object_store import shards
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Town(Place):

@@ -56,6 +56,7 @@ def server(sqlite_database: Engine, tmp_path: Path) -> Iterator[Server]:
         yield Server(port, secret)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["no key at all", "a made-up key", "another made-up key each"])
 def test_thousands_that_hang_up_with_a_wrong_key_leave_no_error_and_block_nobody(
     kind: str, server: Server, caplog: pytest.LogCaptureFixture

@@ -131,6 +131,7 @@ def test_every_reference_in_the_document_leads_somewhere(app: FastAPI) -> None:
             node = node[step]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_key", [True, False])
 def test_generated_calls_meet_no_surprise(app: FastAPI, tmp_path: Path, with_key: bool) -> None:
     headers: list[str] = []

@@ -360,6 +360,7 @@ def _by_heart(seed):
     return Examples(x, y), network
 
 
+@pytest.mark.slow
 def test_rows_known_by_heart_can_no_more_be_told_from_rows_never_seen():
     """On rows that took no part in settling the weights: other sets, other held-out rows."""
     weighted, alike, powers = [], [], []

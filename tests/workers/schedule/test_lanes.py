@@ -160,6 +160,7 @@ def worker(town: Place, tmp_path: Path) -> Iterator[Settings]:
         yield settings
 
 
+@pytest.mark.slow
 def test_message_wakes_a_real_worker_and_more_of_the_same_change_nothing(
     town: Place, worker: Settings
 ) -> None:
@@ -180,6 +181,7 @@ def test_message_wakes_a_real_worker_and_more_of_the_same_change_nothing(
     assert [version.number for version in town.versions()] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_files_that_are_no_messages_neither_keep_a_worker_from_starting_nor_end_it(
     town: Place, rubbish: Path, worker: Settings
 ) -> None:

@@ -262,7 +262,7 @@ def test_a_name_that_two_packages_declare_is_nobodys(package: Path, tmp_path: Pa
     [
         (9, {"is_anchor=True, ": ""}, "says that it is exact"),
         (
-            7,
+            4,
             {'"exact"': '"empirical"', "is_anchor=True, ": "certificate={}, "},
             "gave a certificate",
         ),

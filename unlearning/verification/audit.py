@@ -13,7 +13,7 @@ from unlearning.verification.attacks.refit import Refit
 from unlearning.verification.attacks.relearn import RelearnTime
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.drift import Drift
-from unlearning.verification.gates import Subject
+from unlearning.verification.gates import Subject, audited
 from unlearning.verification.measures import Metric
 from unlearning.verification.report import Verification
 from unlearning.verification.statistics import accuracy, matching
@@ -99,7 +99,7 @@ def verify(
         verdict=verdict.overall(outcomes),
         outcomes=tuple(outcomes),
         metrics=tuple(_with_share(m, reference_share) for m in metrics),
-        sets=_sets(current, criteria),
+        sets=_sets(subject, criteria),
         pooled=_pooled(subject, batches),
         criteria=criteria,
         drift=drift,
@@ -132,14 +132,19 @@ def _with_share(metric: Metric, share: float) -> Metric:
     return replace(metric, notes={**metric.notes, "reference_training_share": share})
 
 
-def _sets(evidence: Evidence, criteria: Criteria) -> dict[str, Any]:
+def _sets(subject: Subject, criteria: Criteria) -> dict[str, Any]:
+    """Return the figures of each model on each set; a forgotten class is no part of audit rows.
+
+    The ledger knows which rows are left in a set, and shows figures by how many those are.
+    """
+    evidence = subject.evidence
     models = {"unlearned": evidence.unlearned, "control": evidence.control}
     for k, reference in enumerate(evidence.references, start=1):
         models[f"reference_{k}"] = reference
     return {
         name: {
             set_name: accuracy.describe(scores, confidence=criteria.confidence)
-            for set_name, scores in model.sets().items()
+            for set_name, scores in (model.sets() | {"audit": audited(subject, model)}).items()
         }
         for name, model in models.items()
     }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from unlearning.verification import measures
-from unlearning.verification.gates import Subject
+from unlearning.verification.gates import Subject, audited
 from unlearning.verification.measures import Metric
+from unlearning.verification.statistics.matching import Evidence
+from unlearning.verification.statistics.scores import ModelScores
 
 
 def metrics(subject: Subject) -> list[Metric]:
@@ -15,10 +18,25 @@ def metrics(subject: Subject) -> list[Metric]:
     found = [
         measures.retain_membership(evidence),
         measures.prediction_divergence(evidence, "forget"),
-        measures.prediction_divergence(evidence, "audit"),
+        measures.prediction_divergence(_judging_utility(subject), "audit"),
         *(_attacks(subject) if subject.comparison.forget_rows else ()),
     ]
     return [metric for metric in found if metric is not None]
+
+
+def _judging_utility(subject: Subject) -> Evidence:
+    """Return the evidence with the audit rows that judge utility alone."""
+
+    def kept(model: ModelScores) -> ModelScores:
+        return replace(model, audit=audited(subject, model))
+
+    evidence = subject.evidence
+    return replace(
+        evidence,
+        unlearned=kept(evidence.unlearned),
+        control=kept(evidence.control),
+        references=tuple(map(kept, evidence.references)),
+    )
 
 
 def _attacks(subject: Subject) -> Sequence[Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from models_store import Store
 from models_store.protocols import SPLITS, Array
+from service.messages import sampling
 from unlearning.core.examples import Examples
 
 TRAIN, VALIDATION, AUDIT = range(3)
@@ -20,17 +22,14 @@ TRAIN, VALIDATION, AUDIT = range(3)
 #: Row numbers.
 Rows = Sequence[int] | NDArray[np.int64]
 
-#: Fixed, so that every version of a dataset is measured on the same rows (minus the forgotten).
-SAMPLING_SEED = 20_250_723
-
 
 @dataclass(frozen=True)
 class Layout:
     """The rows of an array's sets before any row is excluded; computed once per array.
 
-    ``splits`` (n,) uint8; ``training`` (n,) bool; ``places`` (n,) int32: each row's place in a
-    fixed random order; ``ordered``: the rows of training, validation and audit, (m,) int32, in
-    that order.
+    ``splits`` (n,) uint8; ``training`` (n,) bool; ``places`` (n,) int32: the place of each row
+    (``service.messages.sampling``); ``ordered``: the rows of training, validation and audit, (m,)
+    int32, in the order of their places.
 
     Where the rows of the training are listed, they replace the train split and are removed from
     the other splits: a row that the model was trained on must neither calibrate nor judge it.
@@ -46,8 +45,7 @@ class Layout:
         """Return the layout of an array; takes time in proportion to its rows."""
         splits = torch.from_numpy(np.array(array.splits))
         training = splits == TRAIN if trained_on is None else _mask(len(splits), trained_on)
-        generator = torch.Generator().manual_seed(SAMPLING_SEED)
-        places = torch.randperm(len(splits), generator=generator).to(torch.int32)
+        places = sampling.place(torch.arange(len(splits))).to(torch.int32)
         made = cls(splits, training, places, ())
         sets = [made.mask(which).nonzero()[:, 0] for which in range(len(SPLITS))]
         ordered = tuple(rows[places[rows].argsort()].to(torch.int32) for rows in sets)
@@ -83,29 +81,33 @@ class Data:
         allowed[torch.as_tensor(list(forget), dtype=torch.int64)] = False
         return self._where(allowed)
 
-    def sample(
-        self, which: int, count: int, *, without: Sequence[int] = (), rest: int = 0
-    ) -> Examples:
-        """Return the first ``count`` allowed rows of a split in a fixed random order, sorted.
+    def limit(self, which: int, count: int, *, rest: int = 0) -> int:
+        """Return the limit of the places of a sample of ``count`` rows of a split.
 
-        All of them if fewer than ``rest`` would be left out. Excluding a row changes no other row's
-        place. The time is in proportion to the sample and
-        to the excluded rows among the first ones, not to the split.
+        It depends on the set as it was before any row was excluded. No row is left out if fewer
+        than ``rest`` would be.
         """
+        rows = self.layout.ordered[which]
+        if len(rows) < count + max(rest, 1):
+            return sampling.PLACES
+        return int(self.layout.places[rows[count]])
+
+    def sample(self, which: int, limit: int, *, without: Sequence[int] = ()) -> Examples:
+        """Return the allowed rows of a split whose places are below ``limit``, sorted.
+
+        The time is in proportion to the sample, not to the split.
+        """
+        rows = self.layout.ordered[which]
+        end = bisect.bisect_left(
+            range(len(rows)), limit, key=lambda i: int(self.layout.places[rows[i]])
+        )
+        chosen = rows[:end].long()
         left_out = torch.as_tensor(list(without), dtype=torch.int64)
-        found: list[Tensor] = [torch.empty(0, dtype=torch.int64)]
-        wanted = count + rest
-        for piece in torch.split(self.layout.ordered[which], max(wanted, 1)):
-            rows = piece.long()
-            found.append(rows[~(self.excluded[rows] | torch.isin(rows, left_out))])
-            if sum(map(len, found)) >= wanted:
-                break
-        allowed = torch.cat(found)
-        chosen = allowed if len(allowed) < wanted else allowed[:count]
-        return Examples(self.x, self.y, chosen.sort().values)
+        allowed = chosen[~(self.excluded[chosen] | torch.isin(chosen, left_out))]
+        return Examples(self.x, self.y, allowed.sort().values)
 
     def first(self, numbers: Sequence[int], count: int) -> Examples:
-        """Return the first ``count`` of these rows, excluded or not, in the same order, sorted."""
+        """Return the ``count`` of these rows with the lowest places, excluded or not, sorted."""
         rows = torch.as_tensor(list(numbers), dtype=torch.int64)
         chosen = rows[self.layout.places[rows].argsort()[:count]]
         return Examples(self.x, self.y, chosen.sort().values)

@@ -43,7 +43,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
     sets = _Sets(
         rows.split(data.TRAIN),
         rows.split(data.VALIDATION),
-        rows.sample(data.AUDIT, measuring.AUDIT_SAMPLE),
+        measuring.sets(rows, [])["audit"],
     )
     earlier = _earlier(request, store, sets, rows.split(data.AUDIT))
     if earlier is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,15 @@ CALIBRATION_SAMPLE = 1000
 #: several sizes, and their difference would be the figures of the rows between them. It is the
 #: service's least number of rows whose figures are shown.
 LEAST_LEFT_OUT = 10
+#: By set, its split and the size of its sample.
+_Samples = Mapping[str, tuple[int, int]]
+#: The sets of a verification, and of the measurement of an import: split and size of the sample.
+SETS: _Samples = {
+    "retain": (data.TRAIN, RETAIN_SAMPLE),
+    "calibration": (data.VALIDATION, CALIBRATION_SAMPLE),
+    "audit": (data.AUDIT, AUDIT_SAMPLE),
+}
+SETS_OF_IMPORT: _Samples = {name: (split, AUDIT_SAMPLE) for name, (split, _) in SETS.items()}
 
 
 def sets(
@@ -37,14 +46,19 @@ def sets(
     other rows, and until they are erased only they can show that the class was forgotten.
     ``portion``: the share of each sample to take; a smaller one is part of a larger one.
     """
-    audit = _sample(rows, data.AUDIT, portion * AUDIT_SAMPLE)
+    found = _samples(rows, SETS, portion, without=forget)
     if never_seen:
-        audit = concatenate(audit, rows.first(never_seen, AUDIT_SAMPLE))
-    return {
-        "audit": audit,
-        "retain": _sample(rows, data.TRAIN, portion * RETAIN_SAMPLE, without=forget),
-        "calibration": _sample(rows, data.VALIDATION, portion * CALIBRATION_SAMPLE),
-    }
+        found["audit"] = concatenate(found["audit"], rows.first(never_seen, AUDIT_SAMPLE))
+    return found
+
+
+def sampled(rows: Data, forget: Sequence[int], *, portion: float = 1.0) -> dict[str, Any]:
+    """Return the samples of ``sets`` as JSON: limits of their places and numbers of rows.
+
+    The ledger compares them with those whose figures it showed. ``never_seen`` rows are left out,
+    as they are in figures of the audit rows.
+    """
+    return _sampled(rows, SETS, portion, without=forget)
 
 
 def scores(
@@ -98,13 +112,22 @@ def describe(model: Classifier, rows: Data) -> dict[str, Any]:
     measured = {
         name: figures(verification.score(model, examples)) for name, examples in fixed.items()
     }
-    return {"verdict": "exact", "kind": "anchor", "sets": measured}
+    return {
+        "verdict": "exact",
+        "kind": "anchor",
+        "sets": measured,
+        "sampled": sampled(rows, []),
+    }
 
 
 def sets_of_import(rows: Data) -> dict[str, Examples]:
     """Return the rows on which an imported version is measured: a sample of each split."""
-    named = {"retain": data.TRAIN, "calibration": data.VALIDATION, "audit": data.AUDIT}
-    return {name: _sample(rows, which, AUDIT_SAMPLE) for name, which in named.items()}
+    return _samples(rows, SETS_OF_IMPORT)
+
+
+def sampled_of_import(rows: Data) -> dict[str, Any]:
+    """Return the samples of ``sets_of_import`` as JSON, like ``sampled``."""
+    return _sampled(rows, SETS_OF_IMPORT)
 
 
 def figures(scored: Scores) -> dict[str, Any]:
@@ -116,8 +139,27 @@ def figures(scored: Scores) -> dict[str, Any]:
     }
 
 
-def _sample(rows: Data, which: int, most: float, *, without: Sequence[int] = ()) -> Examples:
-    return rows.sample(which, round(most), without=without, rest=LEAST_LEFT_OUT)
+def _samples(
+    rows: Data, of: _Samples, portion: float = 1.0, *, without: Sequence[int] = ()
+) -> dict[str, Examples]:
+    return {
+        name: rows.sample(which, _limit(rows, which, portion * most), without=without)
+        for name, (which, most) in of.items()
+    }
+
+
+def _sampled(
+    rows: Data, of: _Samples, portion: float = 1.0, *, without: Sequence[int] = ()
+) -> dict[str, Any]:
+    found = _samples(rows, of, portion, without=without)
+    return {
+        name: {"below": _limit(rows, which, portion * most), "rows": len(found[name])}
+        for name, (which, most) in of.items()
+    }
+
+
+def _limit(rows: Data, which: int, most: float) -> int:
+    return rows.limit(which, round(most), rest=LEAST_LEFT_OUT)
 
 
 def _forget(

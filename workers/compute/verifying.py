@@ -131,7 +131,11 @@ def verify(task: Task) -> Judged:
         if looks.settled(found, unlearned, memory):
             break
     return Judged(
-        found.to_json() | ({} if memory is None else {"memorised": memory.to_json()}),
+        {
+            **found.to_json(),
+            **({} if memory is None else {"memorised": memory.to_json()}),
+            "sampled": measuring.sampled(rows, request.forget, portion=portion),
+        },
         _store_evidence(store, task.digest, unlearned, control, outside, found.chain),
         tuple(found.retrain_because),
     )

@@ -239,7 +239,7 @@ def _record(
                 model,
                 version,
                 measured=answer.comparison,
-                set_changes=verification.set_changes,
+                verification=verification,
                 actor=runtime.actor,
             )
         runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())

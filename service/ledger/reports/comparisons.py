@@ -8,9 +8,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain
-from service.ledger.database.tables import Model, Version
+from service.ledger.database.tables import Model, Verification, Version
 from service.ledger.registry import versions
-from service.ledger.reports import disclosure
+from service.ledger.reports import disclosure, shown_sets
+from service.ledger.reports.shown_sets import Sample
 
 #: Key of the comparison among a version's notes.
 NOTE = "comparison"
@@ -22,15 +23,26 @@ def store(
     version: Version,
     *,
     measured: dict[str, Any],
-    set_changes: dict[str, Any] | None,
+    verification: Verification,
     actor: str,
 ) -> None:
     """Store the comparison of the exact ``version`` with the version that was live before.
 
-    ``set_changes`` are those of the exact version's verification, measured on the same rows.
+    ``verification`` is the exact version's: both were measured on its rows, but for rows that the
+    other one was trained on and that are of the exact version's other sets. The caller has called
+    ``shown_sets.hold`` for the model's dataset.
     """
+    live = session.scalars(
+        select(Version).where(
+            Version.model_id == model.id, Version.number == measured["approximate"]["version"]
+        )
+    ).one()
+    changes = verification.set_changes
+    if changes is not None and live.record_list_id != version.record_list_id:
+        rows = _shown(session, model, live, verification, changes["revision"])
+        changes = changes | {"rows": changes["rows"] | rows}
     exact = {"version": version.number, "digest": version.digest}
-    found = {"exact": exact, **measured, "set_changes": set_changes}
+    found = {"exact": exact, **measured, "set_changes": changes}
     version.notes = version.notes | {NOTE: found}
     session.flush()
     chain.append(
@@ -40,6 +52,18 @@ def store(
         subject=versions.subject(model, version),
         data={"with": measured["approximate"]},
     )
+
+
+def _shown(
+    session: Session, model: Model, live: Version, verification: Verification, revision: int
+) -> dict[str, int]:
+    """Return by how few rows the never-seen and validation rows of ``live`` differ from shown ones.
+
+    Retained rows are those of the exact version.
+    """
+    samples = shown_sets.samples_of(verification.measured)
+    others = {name: Sample(of.below) for name, of in samples.items() if name != "retain"}
+    return shown_sets.show(session, model.dataset_id, live.record_list_id, revision, others)
 
 
 def of(session: Session, version: Version) -> dict[str, Any] | None:

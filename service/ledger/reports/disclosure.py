@@ -241,7 +241,7 @@ def _metric(
         why = _WHY
     elif mixed and says.rows_of == FORGOTTEN:
         why = _WHY_POOLED
-    elif says.rows_of in changed:
+    elif says.rows_of in changed or _compares_changed(says, figures, changed):
         why = _WHY_CHANGED
     else:
         return _only(figures, declarations.FIGURES | says.notes)
@@ -250,6 +250,15 @@ def _metric(
     # The never-seen rows are those of the forgotten rows' classes: their number would tell which.
     uncounted = dict.fromkeys(figures.keys() & {"never_seen_rows"})
     return _only(figures, _COUNTS) | uncounted | {"withheld": why}
+
+
+def _compares_changed(says: Figure, figures: Mapping[str, Any], changed: frozenset[str]) -> bool:
+    """Return whether a figure of one whole set compares it with rows of another that has changed.
+
+    Forgotten rows are those of one batch: its figures have no other table beside them.
+    """
+    compares = says.rows_of != FORGOTTEN and bool(figures.get("never_seen_rows"))
+    return compares and not changed.isdisjoint({"audit", "calibration"})
 
 
 def _why_silent(gate: str, declared: Declared, found: Mapping[str, Any], few: bool) -> str | None:

@@ -1,26 +1,32 @@
 """Record which whole sets of a dataset had figures shown, and whether another may be shown.
 
-A set is the retained, validation or audit rows of a version at a revision of the dataset. If the
+A set is the retained, validation or audit rows of a version at a revision of the dataset, or a
+sample of these: the rows whose places are below a limit (``service.messages.sampling``). If the
 weights are the same, two tables over sets that differ by a few rows give, subtracted, the figures
 of these rows; and a client that imports weights, or trains with a seed, can have the same weights
 in any number of models. So a set is shown only if it was shown before, for whichever model of the
 dataset, or differs from each shown one by at least ``LEAST_ROWS`` rows.
 
-Rows leave a set and never return, so of the sets of one record list only the nearest shown ones, by
-revision, need to be compared. Sets of different lists are compared row by row.
+Rows leave a set and never return, so of the sets of one record list and one limit only the nearest
+shown ones, by revision, need to be compared. Others are compared row by row, unless their sizes
+differ by as many rows already.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, text
+from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, or_, select, text, true
 from sqlalchemy.orm import Session
 
-from service.ledger.database.tables import Record, RecordList, ShownSet
+from service.ledger.database.tables import Record, ShownSet
 from service.ledger.registry import lineage
 from service.ledger.reports.disclosure import LEAST_ROWS
 from service.ledger.selection import exclusions
+from service.messages import sampling
 
 #: Sets with figures, by the split that their rows are drawn from.
 SETS = ("retain", "calibration", "audit")
@@ -45,50 +51,80 @@ def hold(session: Session, dataset_id: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A sample of a set: the limit of its rows' places, and how many rows it has, if known."""
+
+    below: int = sampling.PLACES
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class _Set:
+    """A set that may be shown, or was: name, record list, sample and revision."""
+
+    name: str
+    list_id: str
+    sample: Sample
+    revision: int
+
+
+def samples_of(measured: Mapping[str, Any]) -> Mapping[str, Sample]:
+    """Return the samples that a verification says it read; of others, every row was read."""
+    said: Mapping[str, Mapping[str, int]] = measured.get("sampled", {})
+    return {name: Sample(**said[name]) if name in said else Sample() for name in SETS}
+
+
 def show(
-    session: Session, dataset_id: int, record_list_id: str | None, revision: int
+    session: Session,
+    dataset_id: int,
+    record_list_id: str | None,
+    revision: int,
+    samples: Mapping[str, Sample],
 ) -> dict[str, int]:
     """Return, for each set, by how few rows it differs from a shown one; 0: it is shown now.
 
-    The caller has called ``hold`` in this transaction.
+    ``samples``: of each set that has figures, what was read. The caller has called ``hold`` in this
+    transaction.
     """
-    mine = record_list_id or _SPLIT
-    near = _nearest(session, dataset_id, mine, revision)
-    found = dict.fromkeys(SETS, 0)
+    mine = [_Set(name, record_list_id or _SPLIT, of, revision) for name, of in samples.items()]
+    near = _nearest(session, dataset_id, mine)
+    compared: dict[str, list[int]] = {one.name: [] for one in mine}
     same: dict[str, ShownSet] = {}
     for point, rows in zip(near, _left(session, near, revision), strict=True):
-        _keep_least(found, point.name, rows)
+        compared[point.name].append(rows)
         if rows == 0:
             same[point.name] = point
-    for other in _other_lists(session, dataset_id, mine):
-        for name, rows in _between_lists(session, dataset_id, mine, other, revision).items():
-            _keep_least(found, name, rows)
-    for name in SETS:
-        if found[name]:
+    for name, rows in _between_samples(session, dataset_id, mine):
+        compared[name].append(rows)
+    found = {
+        name: min((few for few in rows if 0 < few < LEAST_ROWS), default=0)
+        for name, rows in compared.items()
+    }
+    for one in mine:
+        if found[one.name]:
             continue
-        if name not in same:
-            session.add(ShownSet(dataset_id=dataset_id, name=name, list_id=mine, revision=revision))
-        elif same[name].revision < revision:
+        if one.name not in same:
+            session.add(_row(dataset_id, one))
+        elif same[one.name].revision < revision:
             # The same rows, so later exclusions are counted from here.
-            same[name].revision = revision
+            same[one.name].revision = revision
     session.flush()
     return found
 
 
-def _keep_least(found: dict[str, int], name: str, rows: int) -> None:
-    if 0 < rows < LEAST_ROWS:
-        found[name] = min(rows, found[name] or rows)
-
-
-def _nearest(session: Session, dataset_id: int, list_id: str, revision: int) -> Sequence[ShownSet]:
-    """Return, for each name, the last set shown up to the revision, and the first after it."""
+def _nearest(session: Session, dataset_id: int, mine: Iterable[_Set]) -> Sequence[ShownSet]:
+    """Return, for each set, the last one shown up to its revision, and the first after it."""
     nearest = []
-    for name in SETS:
+    for one in mine:
         here = select(ShownSet.id).where(
-            ShownSet.dataset_id == dataset_id, ShownSet.name == name, ShownSet.list_id == list_id
+            ShownSet.dataset_id == dataset_id,
+            ShownSet.name == one.name,
+            ShownSet.list_id == one.list_id,
+            ShownSet.below == one.sample.below,
         )
-        before = here.where(ShownSet.revision <= revision).order_by(ShownSet.revision.desc())
-        after = here.where(ShownSet.revision > revision).order_by(ShownSet.revision)
+        before = here.where(ShownSet.revision <= one.revision).order_by(ShownSet.revision.desc())
+        after = here.where(ShownSet.revision > one.revision).order_by(ShownSet.revision)
         nearest += [part.limit(1).scalar_subquery() for part in (before, after)]
     return session.scalars(select(ShownSet).where(ShownSet.id.in_(nearest))).all()
 
@@ -99,61 +135,82 @@ def _left(session: Session, points: Sequence[ShownSet], revision: int) -> Sequen
     for point in points:
         low, high = sorted((point.revision, revision))
         rows = select(Record.row).where(
-            exclusions.between(point.dataset_id, after=low, until=high),
-            _in_set(point.name, point.list_id),
+            exclusions.between(point.dataset_id, after=low, until=high), _in_set(_of(point))
         )
         few = select(func.count()).select_from(rows.limit(LEAST_ROWS).subquery())
         counts.append(few.scalar_subquery())
     return tuple(session.execute(select(*counts)).one()) if counts else ()
 
 
-def _other_lists(session: Session, dataset_id: int, mine: str) -> Iterable[str]:
-    lists = session.scalars(select(RecordList.id).where(RecordList.dataset_id == dataset_id))
-    return sorted({_SPLIT, *lists} - {mine})
+def _between_samples(
+    session: Session, dataset_id: int, mine: Sequence[_Set]
+) -> Iterable[tuple[str, int]]:
+    """Yield the names of sets, and by how few rows they differ from some that were shown.
 
-
-def _between_lists(
-    session: Session, dataset_id: int, mine: str, other: str, revision: int
-) -> Mapping[str, int]:
-    """Return, for each set, by how few rows it differs from a shown one of another list."""
+    These are of other lists or other limits; those that cannot differ by few are passed over.
+    """
+    by_name = {one.name: one for one in mine}
     points = session.scalars(
-        select(ShownSet).where(ShownSet.dataset_id == dataset_id, ShownSet.list_id == other)
+        select(ShownSet)
+        .where(ShownSet.dataset_id == dataset_id, or_(*map(_may_be_near, mine)))
+        .order_by(ShownSet.name, ShownSet.list_id, ShownSet.below, ShownSet.revision)
     ).all()
-    found = dict.fromkeys(SETS, 0)
-    for name in sorted({point.name for point in points}):
-        # Rows that are never excluded distinguish the lists at any revision.
-        if _differing(session, dataset_id, name, mine, other) >= LEAST_ROWS:
+    for (name, *_), alike in itertools.groupby(points, lambda p: (p.name, p.list_id, p.below)):
+        shown = [_of(point) for point in alike]
+        # Rows that are never excluded distinguish them at any revision.
+        if _differing(session, dataset_id, by_name[name], shown[0], lasting=True) >= LEAST_ROWS:
             continue
-        for point in points:
-            if point.name == name:
-                rows = _differing(
-                    session, dataset_id, name, mine, other, at=(revision, point.revision)
-                )
-                _keep_least(found, name, rows)
-    return found
+        for other in shown:
+            yield name, _differing(session, dataset_id, by_name[name], other)
+
+
+def _may_be_near(mine: _Set) -> ColumnElement[bool]:
+    """Return SQL: ``ShownSet`` is of another list or limit, and may differ by few rows."""
+    found = and_(
+        ShownSet.name == mine.name,
+        or_(ShownSet.list_id != mine.list_id, ShownSet.below != mine.sample.below),
+    )
+    if mine.sample.rows is None:
+        return found
+    # Two sets differ by at least as many rows as their sizes do.
+    near = func.abs(ShownSet.rows - mine.sample.rows) < LEAST_ROWS
+    return and_(found, or_(ShownSet.rows.is_(None), near))
+
+
+def _row(dataset_id: int, one: _Set) -> ShownSet:
+    return ShownSet(
+        dataset_id=dataset_id,
+        name=one.name,
+        list_id=one.list_id,
+        below=one.sample.below,
+        rows=one.sample.rows,
+        revision=one.revision,
+    )
+
+
+def _of(point: ShownSet) -> _Set:
+    return _Set(point.name, point.list_id, Sample(point.below, point.rows), point.revision)
 
 
 def _differing(
-    session: Session,
-    dataset_id: int,
-    name: str,
-    mine: str,
-    other: str,
-    *,
-    at: tuple[int, int] | None = None,
+    session: Session, dataset_id: int, mine: _Set, other: _Set, *, lasting: bool = False
 ) -> int:
-    """Return by how many rows two sets differ, up to ``LEAST_ROWS``; ``at``: their revisions."""
-    if at is None:
-        a, b = _in_set(name, mine), _in_set(name, other)
+    """Return by how many rows two sets differ, up to ``LEAST_ROWS``.
+
+    ``lasting``: by how many rows that are never excluded.
+    """
+    if lasting:
+        a, b = _in_set(mine), _in_set(other)
         among: ColumnElement[bool] = Record.excluded_revision.is_(None)
-        rows = select(Record.row).where(among, or_(and_(a, ~b), and_(b, ~a)))
     else:
-        a, b = (
-            and_(_in_set(name, its), _stays(revision))
-            for its, revision in zip((mine, other), at, strict=True)
-        )
-        rows = select(Record.row).where(or_(and_(a, ~b), and_(b, ~a)))
-    few = rows.where(Record.dataset_id == dataset_id).limit(LEAST_ROWS)
+        a, b = (and_(_in_set(one), _stays(one.revision)) for one in (mine, other))
+        among = true()
+    few = (
+        select(Record.row)
+        .where(Record.dataset_id == dataset_id, among, or_(and_(a, ~b), and_(b, ~a)))
+        .order_by(Record.row)
+        .limit(LEAST_ROWS)
+    )
     return session.scalar(select(func.count()).select_from(few.subquery())) or 0
 
 
@@ -162,9 +219,11 @@ def _stays(revision: int) -> ColumnElement[bool]:
     return or_(Record.excluded_revision.is_(None), Record.excluded_revision > revision)
 
 
-def _in_set(name: str, list_id: str) -> ColumnElement[bool]:
-    """Return SQL: ``Record`` is of the set, regardless of exclusions."""
-    trained = lineage.of_training(list_id or None)
-    if name == SETS[0]:
-        return trained
-    return and_(Record.split == SETS.index(name), ~trained)
+def _in_set(one: _Set) -> ColumnElement[bool]:
+    """Return SQL: ``Record`` is of the sample of the set, regardless of exclusions."""
+    found = lineage.of_training(one.list_id or None)
+    if one.name != SETS[0]:
+        found = and_(Record.split == SETS.index(one.name), ~found)
+    if one.sample.below == sampling.PLACES:
+        return found
+    return and_(found, sampling.place(cast(Record.row, BigInteger)) < one.sample.below)

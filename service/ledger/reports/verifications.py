@@ -33,7 +33,13 @@ def store(
     called ``shown_sets.hold`` for the model's dataset.
     """
     record_scores.keep(session, model.dataset_id, version, measured=measured, rows=forgotten)
-    rows = shown_sets.show(session, model.dataset_id, version.record_list_id, data_revision)
+    rows = shown_sets.show(
+        session,
+        model.dataset_id,
+        version.record_list_id,
+        data_revision,
+        shown_sets.samples_of(measured),
+    )
     if apart := shown_batches.apart(session, version):
         rows[FORGOTTEN] = apart
         version.notes = version.notes | {APART: apart}

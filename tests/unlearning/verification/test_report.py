@@ -140,6 +140,24 @@ def test_a_class_report_says_that_the_answer_alone_may_have_gone() -> None:
     assert "keeps the class out of its answers" in more
 
 
+def test_a_forgotten_class_is_no_part_of_the_audit_rows_in_the_table() -> None:
+    """They are excluded like the class's other rows, and figures are shown by what is left."""
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 40)
+    models = [
+        ModelScores(
+            forget=scores(rng.exponential(size=30)),
+            audit=scores(rng.exponential(size=80), label=label, rows=np.arange(80) + 100),
+        )
+        for _ in range(2)
+    ]
+    found = verify(*models, changed=True, lineage_clean=True, kind="class")
+    for name, model in zip(("unlearned", "control"), models, strict=True):
+        table = found.to_json()["sets"][name]["audit"]
+        assert table["rows"] == 40
+        assert table["loss"] == pytest.approx(model.audit.loss[40:].mean())
+
+
 def test_worst_records_are_the_rows_that_look_most_like_members() -> None:
     reference = drawn(0, forget=60, audit=300)
     loss = reference.forget.loss.copy()

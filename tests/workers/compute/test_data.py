@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from sqlalchemy import select
 
 from models_store import open_store
 from service.ledger.database.tables import Dataset
+from service.messages import sampling
 from tests.workers.place import Place
 from workers.compute import data
 from workers.compute.workspace import Workspace
@@ -35,20 +35,27 @@ def test_a_list_of_rows_takes_the_place_of_the_train_split_in_every_set(town: Pl
     assert numbers(whole.split(data.AUDIT)) == audit
 
 
-def test_a_sample_is_the_first_allowed_rows_of_the_whole_set_in_a_fixed_order(town: Place) -> None:
+def test_a_sample_is_the_rows_below_a_limit_and_none_takes_the_place_of_an_excluded_one(
+    town: Place,
+) -> None:
     with town.runtime.session() as session:
         key = str(session.scalars(select(Dataset.array_key)).one())
     array = open_store(town.settings.store).rows.open(key)
-    drawn = torch.Generator().manual_seed(data.SAMPLING_SEED)
-    places = torch.randperm(len(array), generator=drawn)
-    train = np.flatnonzero(np.asarray(array.splits) == data.TRAIN)
+    train = np.flatnonzero(np.asarray(array.splits) == data.TRAIN).tolist()
+    by_place = sorted(train, key=sampling.place)
     for excluded, forget, count in (([], [], 50), (train[:900:2], train[1:40:3], 300), ([], [], 0)):
-        rows = data.open_array(town.runtime.store, key, excluded=list(excluded))
-        allowed = sorted(set(train.tolist()) - set(excluded) - set(forget), key=places.__getitem__)
-        drawn_rows = rows.sample(data.TRAIN, count, without=list(forget)).positions.tolist()
-        assert drawn_rows == sorted(allowed[:count])
-    everything = rows.sample(data.TRAIN, len(array)).positions.tolist()
-    assert everything == train.tolist()
+        rows = data.open_array(town.runtime.store, key, excluded=excluded)
+        limit = rows.limit(data.TRAIN, count)
+        drawn = rows.sample(data.TRAIN, limit, without=forget).positions.tolist()
+        assert drawn == sorted(set(by_place[:count]) - set(excluded) - set(forget))
+        assert drawn == [
+            row for row in train if sampling.place(row) < limit and row not in {*excluded, *forget}
+        ]
+    rows = data.open_array(town.runtime.store, key, excluded=[])
+    assert rows.limit(data.TRAIN, len(train)) == sampling.PLACES
+    assert rows.limit(data.TRAIN, len(train) - 9, rest=10) == sampling.PLACES
+    assert rows.limit(data.TRAIN, len(train) - 10, rest=10) == sampling.place(by_place[-10])
+    assert rows.sample(data.TRAIN, sampling.PLACES).positions.tolist() == train
 
 
 def test_layout_is_worked_out_once_for_an_array_and_a_list(town: Place) -> None:

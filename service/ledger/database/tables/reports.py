@@ -39,10 +39,10 @@ class RecordScore(Base):
 
 
 class ShownSet(Base):
-    """A whole set of rows whose figures were shown; by dataset, record list and revision."""
+    """A sample of a whole set whose figures were shown; by dataset, record list and revision."""
 
     __tablename__ = "shown_sets"
-    __table_args__ = (UniqueConstraint("dataset_id", "name", "list_id", "revision"),)
+    __table_args__ = (UniqueConstraint("dataset_id", "name", "list_id", "below", "revision"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
@@ -50,5 +50,9 @@ class ShownSet(Base):
     name: Mapped[str] = mapped_column(String(16))
     #: The record list of the versions that it is a set of; empty: the train split.
     list_id: Mapped[str] = mapped_column(String(40))
+    #: Limit of its rows' places (``service.messages.sampling``); ``PLACES``: the whole set.
+    below: Mapped[int]
+    #: How many rows it had; None: not known, of what was shown before samples had limits.
+    rows: Mapped[int | None]
     #: The newest revision of the dataset at which it had these rows when figures were shown.
     revision: Mapped[int]

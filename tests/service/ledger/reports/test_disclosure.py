@@ -251,6 +251,21 @@ def test_figures_of_sets_that_a_few_rows_left_are_withheld(changes: Any) -> None
     assert str(SECRET) not in reasons["audit_accuracy_since_anchor"]
 
 
+@pytest.mark.parametrize("changed", ["audit", "calibration"])
+def test_a_figure_that_compares_a_set_with_one_that_a_few_rows_left_is_withheld(
+    changed: str,
+) -> None:
+    """The retained rows' AUC against audit rows changes with the audit rows."""
+    document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)
+    compared = {"rows": 900, "never_seen_rows": 500, "value": SECRET}
+    document["metrics"] |= {"retain_membership_change": compared}
+    rows = {"retain": 0, "calibration": 0, "audit": 0}
+    whole = disclosure.measured(document, {"revision": 2, "rows": rows})
+    assert whole["metrics"]["retain_membership_change"]["value"] == SECRET
+    shown = disclosure.measured(document, {"revision": 2, "rows": rows | {changed: 1}})
+    assert "withheld" in shown["metrics"]["retain_membership_change"]
+
+
 def test_no_loss_on_validation_rows_that_a_few_rows_left_is_shown() -> None:
     """The anchor's weights stay, so its losses on both sets differ by those of these rows."""
     document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)

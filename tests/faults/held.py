@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from service.ledger.database import db
 from service.ledger.database.states import BatchStatus
-from service.ledger.database.tables import Batch, Model, Version
-from service.ledger.requests import outlook
+from service.ledger.database.tables import Batch, DeletionRequest, Erasure, Model, Version
 from tests.faults import side as sides
 from tests.faults.breakages import EFFECT_SECONDS, Scene
 from tests.faults.servers import until
@@ -21,32 +20,26 @@ from tests.faults.side import Side
 HELD_POLICY = {"on_accuracy_drop": "hold"}
 RECORDS = 12
 #: How long a hold lasts that ends by itself.
-HELD_SECONDS = 15
+HELD_SECONDS = 10
 
 
 @dataclass
 class Held:
-    """A side whose batch is held, with which version, and until when."""
+    """A side whose batch is held, and with which version."""
 
     side: Side
     number: int
-    until: datetime
 
 
-def hold(scene: Scene, *, seconds: float | None = None) -> Held:
-    """Have a retrain lose so much accuracy that its batch is held, for so long from now."""
+def hold(scene: Scene) -> Held:
+    """Have a retrain lose so much accuracy that its batch is held, for weeks."""
     side = sides.make(scene, recipe=sides.POOR, policy=HELD_POLICY)
-    if seconds is not None:
-        now = db.now()
-        margin = outlook.due(now) - now - timedelta(seconds=seconds)
-        change = {"hold_margin_days": margin / timedelta(days=1)}
-        side.send("PATCH", side.model, {"policy": change})
     side.ask(RECORDS)
     until(lambda: _held(side) is not None, f"a batch of {side.name} is held", **_PATIENCE)
     found = _held(side)
     assert found is not None, f"the batch of {side.name} is not held any more"
     side.ask(RECORDS)  # waits for the end of the hold
-    return Held(side, *found)
+    return Held(side, found)
 
 
 def approve(scene: Scene) -> None:
@@ -74,7 +67,8 @@ def take_back(scene: Scene) -> None:
 
 def end_by_itself(scene: Scene) -> None:
     """Nobody decides, and all workers are killed meanwhile: it ends a margin before it is due."""
-    held = hold(scene, seconds=HELD_SECONDS)
+    held = hold(scene)
+    _end_after(held, seconds=HELD_SECONDS)
     for name in scene.fleet.workers:
         scene.fleet.kill(name)
     until(lambda: _decided(held), f"the hold of {held.side.name} ends", **_PATIENCE)
@@ -82,6 +76,23 @@ def end_by_itself(scene: Scene) -> None:
     held.side.until_completed()
     _has_been_live(held)
     scene.one_more_batch()
+
+
+def _end_after(held: Held, *, seconds: float) -> None:
+    """Change the policy so that the hold ends by itself so long from now."""
+    with held.side.scene.fleet.reading() as session:
+        due = session.scalar(
+            select(func.min(DeletionRequest.due_at))
+            .join(Erasure, Erasure.request_id == DeletionRequest.id)
+            .join(Batch, Batch.id == Erasure.batch_id)
+            .join(Version, Version.id == Batch.version_id)
+            .join(Model, Model.id == Version.model_id)
+            .where(Model.name == held.side.name, Version.number == held.number)
+        )
+    assert due is not None
+    margin = due - db.now() - timedelta(seconds=seconds)
+    change = {"hold_margin_days": margin / timedelta(days=1)}
+    held.side.send("PATCH", held.side.model, {"policy": change})
 
 
 def at_once(scene: Scene, send: Any) -> list[Any]:
@@ -94,20 +105,19 @@ def at_once(scene: Scene, send: Any) -> list[Any]:
         return [one.result() for one in sent]
 
 
-def _held(side: Side) -> tuple[int, datetime] | None:
-    """Number of the held version, and until when; None: no batch is held."""
+def _held(side: Side) -> int | None:
+    """Number of the held version; None: no batch is held."""
     with side.scene.fleet.reading() as session:
-        found = session.execute(
-            select(Version.number, Batch.held_until)
+        return session.scalar(
+            select(Version.number)
             .join(Batch, Batch.version_id == Version.id)
             .join(Model, Model.id == Batch.model_id)
             .where(Model.name == side.name, Batch.status == BatchStatus.HELD)
-        ).one_or_none()
-    return None if found is None else (found.number, found.held_until)
+        )
 
 
 def _decided(held: Held) -> bool:
-    return (_held(held.side) or (None,))[0] != held.number
+    return _held(held.side) != held.number
 
 
 def _decide_the_next(held: Held) -> None:
@@ -117,7 +127,7 @@ def _decide_the_next(held: Held) -> None:
     until(lambda: _decided(held), f"version {held.number} is decided on", **_PATIENCE)
     found = _held(held.side)
     if found is not None:  # of a batch that was formed before the change
-        path = f"{held.side.model}/versions/{found[0]}:approve"
+        path = f"{held.side.model}/versions/{found}:approve"
         held.side.send("POST", path, {}, also=(409,))
 
 

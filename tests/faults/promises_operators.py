@@ -81,6 +81,8 @@ def _went_live_too_early_or_too_late(session: Session) -> list[str]:
         if at is None:
             continue
         version = session.get_one(Version, batch.version_id)
+        if version.batch_id != batch.id:
+            continue  # another version without the records went live, and ended the hold
         model = session.get_one(Model, batch.model_id)
         due = session.scalar(
             select(func.min(DeletionRequest.due_at))

@@ -30,6 +30,8 @@ ROWS = {0: 400, 1: 100, 2: 160}
 POOR = {"epochs": 1, "learning_rate": 0.0005, "alpha": 0}
 #: Takes some seconds, to be met in the middle.
 LENGTHY = {"epochs": 400, "learning_rate": 0.001, "alpha": 0}
+#: Takes longer than anybody waits: only for what is stopped.
+ENDLESS = LENGTHY | {"epochs": 10_000}
 POLICY: dict[str, Any] = {
     "method": "retrain",
     "fallbacks": [],

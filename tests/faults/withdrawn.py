@@ -162,7 +162,7 @@ def _in_hold(scene: Scene) -> Side:
 
 
 def _in_training(scene: Scene) -> Side:
-    side = sides.make(scene, recipe=sides.LENGTHY, policy=_PROMOTED)
+    side = sides.make(scene, recipe=sides.ENDLESS, policy=_PROMOTED)
     side.send("POST", f"{side.model}/training-runs", {"seed": 5}, also=(409,))
 
     def trains() -> bool:

@@ -78,13 +78,29 @@ class Blobs(Protocol):
     def digests(self, kind: Kind) -> list[str]:
         """Return the digests of all complete blobs of this kind, sorted."""
 
+    def unlink(self, kind: Kind, digest: str) -> bool:
+        """Take the blob out of the store at once; False if there was none.
+
+        ``discard`` destroys what it leaves. What is stored under the digest afterwards is another
+        copy, which neither call touches any more.
+        """
+
+    def discard(self, kind: Kind, digest: str) -> None:
+        """Destroy the bytes that ``unlink`` has left. May be repeated."""
+
     def delete(self, kind: Kind, digest: str) -> bool:
         """Destroy the blob; False if there was none. May be repeated."""
 
-    def sweep(self, kind: Kind, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
-        """Destroy leftovers of interrupted puts and blobs not in ``keep``, if they are old enough.
+    def old(self, kind: Kind, *, seconds: float) -> list[str]:
+        """Return the digests of complete blobs that were last put at least so long ago, sorted.
 
-        Age counts from the last ``put``, also of bytes that were stored already. Return the names.
+        A put of bytes that were stored already counts.
+        """
+
+    def sweep(self, kind: Kind, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
+        """Destroy leftovers of interrupted calls and blobs not in ``keep``, if they are old enough.
+
+        Age counts as in ``old``. Return the names.
         """
 
 

@@ -72,6 +72,15 @@ class LocalBlobs:
     def digests(self, kind: Kind) -> list[str]:
         return directories.names_in(self._home(kind))
 
+    def unlink(self, kind: Kind, digest: str) -> bool:
+        return directories.unlink(self._home(kind), digest)
+
+    def discard(self, kind: Kind, digest: str) -> None:
+        directories.discard_unlinked(self._home(kind), digest)
+
+    def old(self, kind: Kind, *, seconds: float) -> list[str]:
+        return directories.old(self._home(kind), seconds=seconds)
+
     def delete(self, kind: Kind, digest: str) -> bool:
         return directories.destroy(self._home(kind), digest)
 

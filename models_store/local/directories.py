@@ -75,21 +75,33 @@ def set_aside(thing: Path) -> None:
     sync(thing.parent)
 
 
-def destroy(home: Path, name: str) -> bool:
-    """Overwrite and remove a directory and leftovers of interrupted calls; False if none exists."""
+def unlink(home: Path, name: str) -> bool:
+    """Take a directory's name away; False if none exists. ``discard_unlinked`` destroys it."""
     names.check_digest(name)
-    found = False
-    with contextlib.suppress(FileNotFoundError):
+    try:
         (home / name).rename(home / f"{_GONE}{name}-{uuid.uuid4().hex}")
-        found = True
-        sync(home)
-    for gone in sorted(home.glob(f"{_GONE}{name}-*")):
+    except FileNotFoundError:
+        return False
+    sync(home)
+    return True
+
+
+def discard_unlinked(home: Path, name: str) -> bool:
+    """Overwrite and remove directories that had this name; False if there is none."""
+    names.check_digest(name)
+    found = sorted(home.glob(f"{_GONE}{name}-*"))
+    for gone in found:
         with contextlib.suppress(FileNotFoundError):  # another process destroys it, too
             discard(gone)
-        found = True
     if found:
         sync(home)
-    return found
+    return bool(found)
+
+
+def destroy(home: Path, name: str) -> bool:
+    """Overwrite and remove a directory and leftovers of interrupted calls; False if none exists."""
+    found = unlink(home, name)
+    return discard_unlinked(home, name) or found
 
 
 def discard(path: Path) -> None:
@@ -108,11 +120,20 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
+def old(home: Path, *, seconds: float) -> list[str]:
+    """Return the names of complete objects that were not written or touched for so long, sorted."""
+    found = []
+    for name in names_in(home):
+        with contextlib.suppress(FileNotFoundError):  # destroyed meanwhile
+            if _is_old(home / name, seconds):
+                found.append(name)
+    return found
+
+
 def sweep(home: Path, *, keep: Collection[str], older_than_seconds: float) -> list[str]:
     """Remove old unfinished directories and old objects not in ``keep``; return their names.
 
-    Age is counted from the last write or ``touch``: a slow writer keeps its directory, and an
-    object that was just stored again is kept until its caller has recorded it.
+    Age is counted from the last write or ``touch``: a slow writer keeps its directory.
     """
     removed = []
     for thing in sorted(home.iterdir()) if home.is_dir() else []:

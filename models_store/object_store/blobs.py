@@ -74,13 +74,35 @@ class ObjectBlobs:
             raise errors.damaged_blob(kind, digest)
 
     def exists(self, kind: Kind, digest: str) -> bool:
-        return self._bucket.read(f"{_folder(kind, digest)}/{_MANIFEST}") is not None
+        """Look for every part, too: one that is destroyed while it is put may lack some."""
+        where = _folder(kind, digest)
+        sealed = self._bucket.read(f"{where}/{_MANIFEST}")
+        record = None if sealed is None else names.unsealed(sealed)
+        if record is None:
+            return sealed is not None  # damaged, which is not the same as absent
+        parts = [one.size_bytes for one in self._bucket.list(where) if one.name != _MANIFEST]
+        return sum(parts) >= int(record["size_bytes"])
 
     def digests(self, kind: Kind) -> list[str]:
         return sorted(
             digest
             for digest, objects in self._listed(kind).items()
             if any(one.name.endswith(f"/{_MANIFEST}") for one in objects)
+        )
+
+    def unlink(self, kind: Kind, digest: str) -> bool:
+        # Nothing can be renamed in a bucket, and what were left would mix with another copy.
+        return self.delete(kind, digest)
+
+    def discard(self, kind: Kind, digest: str) -> None:
+        names.check_digest(digest)  # ``unlink`` has destroyed it
+
+    def old(self, kind: Kind, *, seconds: float) -> list[str]:
+        return sorted(
+            digest
+            for digest, objects in self._listed(kind).items()
+            if any(one.name.endswith(f"/{_MANIFEST}") for one in objects)
+            and all(is_older(one.modified_at, seconds) for one in objects)
         )
 
     def delete(self, kind: Kind, digest: str) -> bool:

@@ -105,6 +105,25 @@ def test_a_blob_that_is_deleted_is_gone_and_may_be_deleted_again(store: Store) -
     assert save(store) == digest
 
 
+def test_what_is_stored_again_after_it_was_unlinked_is_another_copy(store: Store) -> None:
+    digest = save(store)
+    assert store.blobs.unlink("checkpoints", digest)
+    assert not store.blobs.exists("checkpoints", digest)
+    assert not store.blobs.unlink("checkpoints", digest)
+    assert save(store) == digest
+    store.blobs.discard("checkpoints", digest)
+    store.blobs.verify("checkpoints", digest)
+    store.blobs.discard("checkpoints", digest)
+    assert store.blobs.digests("checkpoints") == [digest]
+
+
+def test_blobs_are_old_from_some_time_after_they_were_last_put(store: Store) -> None:
+    digest = save(store)
+    assert store.blobs.old("checkpoints", seconds=3600) == []
+    assert store.blobs.old("checkpoints", seconds=0) == [digest]
+    assert store.blobs.old("caches", seconds=0) == []
+
+
 def test_only_old_blobs_that_nobody_keeps_are_swept(store: Store) -> None:
     kept, orphan = save(store, 1), save(store, 2)
     sweep = store.blobs.sweep

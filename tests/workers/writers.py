@@ -189,6 +189,7 @@ class Writer:
                 size_bytes=1,
                 data_revision=dataset.revision,
                 promote=True,
+                is_stored=lambda: True,
                 actor="key:k",
                 now=db.now(),
             )

@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from models_store import Store, errors
+from service.errors import Unavailable
+from service.ledger.database import file_locks
 from service.ledger.database.tables import Version
+from service.ledger.destruction import purges
 from service.ledger.registry import internal_state
-from service.messages.parts import Made
+from service.messages.parts import Made, Saved
+
+log = logging.getLogger(__name__)
+
+
+def are_there(
+    session: Session, store: Store, made: Iterable[Made], *, checkpoint: Saved | None = None
+) -> bool:
+    """Lock files that the transaction will refer to; return whether all of them are stored.
+
+    A file that nothing refers to yet may be swept, if its computation took long, or purged with a
+    version that had the same content.
+    """
+    files = [(purges.kind_in_store(one.kind), one.digest) for one in made]
+    if checkpoint is not None:
+        files.append(("checkpoints", checkpoint.digest))
+    file_locks.hold(session, [digest for _, digest in files])
+    try:
+        gone = [(kind, one) for kind, one in files if not store.blobs.exists(kind, one)]
+    except errors.StoreError as error:
+        raise Unavailable(str(error)) from error
+    for kind, digest in gone:
+        log.warning("%s %s was destroyed before it could be recorded", kind, digest)
+    return not gone
+
+
+def require(session: Session, store: Store, checkpoint: Saved, made: Iterable[Made]) -> None:
+    """Do as ``are_there``, and raise ``Unavailable`` if a file is gone."""
+    if not are_there(session, store, made, checkpoint=checkpoint):
+        raise Unavailable("what was computed is not in the store any more; it is computed again")
 
 
 def attach(session: Session, version: Version, artifacts: list[Made], *, now: datetime) -> None:
-    """Register stored internal state; an anchor's cache belongs to the anchor."""
+    """Register stored internal state; an anchor's cache belongs to the anchor.
+
+    The caller has called ``are_there`` or ``require`` in this transaction.
+    """
     of_anchor = [_artifact(made) for made in artifacts if made.of_anchor]
     if of_anchor:
         internal_state.attach(

@@ -30,7 +30,7 @@ from service.messages.parts import Made
 from workers.compute import margin_files
 from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import extra_models, plans, purge
+from workers.jobs import artifacts, extra_models, plans, purge
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,8 @@ def _register(
         leases.hold(session, held)
         if locks.dataset(session, dataset_id, locks.Hold.REVISION).revision != revision:
             return None
+        if not artifacts.are_there(session, runtime.store, [made]):
+            return False
         anchor = _locked(session, anchor_id)
         if anchor.status == VersionStatus.PURGED or not _is_wanted(session, anchor):
             return False
@@ -190,6 +192,8 @@ def _forget(runtime: Runtime, anchor_id: int, newest: Artifact, rows: Collection
 def _replace(runtime: Runtime, anchor_id: int, newest: Artifact, less: Made) -> bool:
     """Register ``less`` in place of ``newest``; False: that is not the newest any more."""
     with runtime.session() as session:
+        if not artifacts.are_there(session, runtime.store, [less]):
+            return False
         anchor = _locked(session, anchor_id)
         kept = [one.id for one in margins.kept(session, anchor_id)]
         if kept[-1:] != [newest.id]:
@@ -217,15 +221,8 @@ def _without(runtime: Runtime, made: Made, gone: Collection[int]) -> Made | None
 
 
 def _drop(runtime: Runtime, made: Made) -> None:
-    """Delete an unregistered file, unless another worker has registered the same content."""
-    with runtime.session() as session:
-        known = session.scalar(
-            select(Artifact.id)
-            .where(Artifact.digest == made.digest, Artifact.destroyed_at.is_(None))
-            .limit(1)
-        )
-    if known is None:
-        runtime.store.blobs.delete("margins", made.digest)
+    """Destroy an unregistered file, unless another worker has registered the same content."""
+    purge.destroy_orphan(runtime, "margins", made.digest)
 
 
 def _made(artifact: Artifact) -> Made:

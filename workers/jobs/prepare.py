@@ -157,6 +157,8 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
     reach("prepare.computed")
     with runtime.session() as session:
         leases.hold(session, held)
+        if not artifacts.are_there(session, runtime.store, answer.artifacts):
+            return False
         version = session.get_one(Version, anchor_id, with_for_update={"key_share": True})
         if version.status == VersionStatus.PURGED:
             return False  # the file was not registered, so the sweep removes it

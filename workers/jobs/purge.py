@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger.audit.signing import Signer
 from service.ledger.batches import leases
-from service.ledger.database import db
+from service.ledger.database import db, file_locks
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.destruction import purges
 from service.ledger.registry import versions
@@ -60,11 +60,25 @@ def sweep(runtime: Runtime) -> None:
             return
         keep = purges.files_in_use(session)
         idempotency.prune(session, before=runtime.now() - IDEMPOTENCY_MEMORY)
+    blobs = runtime.store.blobs
     for kind in purges.KINDS:
-        gone = runtime.store.blobs.sweep(kind, keep=keep[kind], older_than_seconds=grace)
+        orphans = [one for one in blobs.old(kind, seconds=grace) if one not in keep[kind]]
+        gone = [one for one in orphans if destroy_orphan(runtime, kind, one)]
+        gone += blobs.sweep(kind, keep=blobs.digests(kind), older_than_seconds=grace)
         if gone:
             log.info("swept %d orphaned %s", len(gone), kind)
     runtime.store.rows.sweep(keep=keep["arrays"], older_than_seconds=grace)
+
+
+def destroy_orphan(runtime: Runtime, kind: purges.Kind, digest: str) -> bool:
+    """Destroy a file unless a version refers to it by now."""
+    with runtime.session() as session:
+        file_locks.hold(session, [digest])
+        if purges.is_in_use(session, kind, digest):
+            return False
+        runtime.store.blobs.unlink(kind, digest)
+    runtime.store.blobs.discard(kind, digest)
+    return True
 
 
 def _destroy_superseded(runtime: Runtime) -> bool:
@@ -97,32 +111,35 @@ def destroy_artifacts(
     runtime: Runtime, version_id: int, artifact_ids: Sequence[int], held: leases.Held
 ) -> None:
     """Destroy internal state of a version, which keeps its weights."""
-    with runtime.session() as session:
-        files = purges.files_of(session, artifact_ids)
     record = partial(purges.record_state, artifact_ids=artifact_ids)
-    _destroy(runtime, version_id, files, held, record, weights_kept=True)
+    files_of = partial(purges.files_of, artifact_ids=artifact_ids)
+    _destroy(runtime, version_id, files_of, held, record, weights_kept=True)
 
 
 def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     with runtime.session() as session:
         if version_id not in purges.due(session, now=runtime.now()):
             return False  # another worker did it before this one got the lease
-        files = purges.files_of_version(session, session.get_one(Version, version_id))
-    _destroy(runtime, version_id, files, held, purges.record)
+
+    def files_of(session: Session) -> list[tuple[purges.Kind, str]]:
+        return purges.files_of_version(session, session.get_one(Version, version_id))
+
+    _destroy(runtime, version_id, files_of, held, purges.record)
     return True
 
 
 def _destroy(
     runtime: Runtime,
     version_id: int,
-    files: Sequence[tuple[purges.Kind, str]],
+    files_of: Callable[[Session], list[tuple[purges.Kind, str]]],
     held: leases.Held,
     record: Callable[..., None],
     **said: bool,
 ) -> None:
     """Destroy files, then update the ledger: a crash in between is repeated without harm."""
+    files = _unlinked(runtime, files_of, held)
     for kind, digest in files:
-        runtime.store.blobs.delete(kind, digest)
+        runtime.store.blobs.discard(kind, digest)
     reach("purge.destroyed")
     with runtime.session() as session:
         leases.hold(session, held)
@@ -136,6 +153,24 @@ def _destroy(
             actor=runtime.actor,
             now=runtime.now(),
         )
+
+
+def _unlinked(
+    runtime: Runtime,
+    files_of: Callable[[Session], list[tuple[purges.Kind, str]]],
+    held: leases.Held,
+) -> list[tuple[purges.Kind, str]]:
+    """Take files out of the store while nothing can begin to refer to them; return them."""
+    with runtime.session() as session:
+        leases.hold(session, held)
+        going = files_of(session)
+        file_locks.hold(session, [digest for _, digest in going])
+        # Again, under the locks: a version with the same content may have been recorded before.
+        still = set(files_of(session))
+        files = [file for file in going if file in still]
+        for kind, digest in files:
+            runtime.store.blobs.unlink(kind, digest)
+    return files
 
 
 def _purge_models(runtime: Runtime) -> bool:

@@ -50,6 +50,7 @@ def record(
         versions.lock(session, model)
         shown_sets.hold(session, model.dataset_id)
         execution.lock(session, batch, held=held)
+        artifacts.require(session, runtime.store, answer.checkpoint, answer.artifacts)
         version = versions.register(
             session,
             model,

@@ -105,6 +105,8 @@ def _request(runtime: Runtime, anchor_id: int) -> Request | None:
 def _record(runtime: Runtime, anchor_id: int, held: leases.Held, answer: Answer) -> bool:
     with runtime.session() as session:
         leases.hold(session, held)
+        if not artifacts.are_there(session, runtime.store, answer.artifacts):
+            return False
         version = session.scalars(
             select(Version).where(Version.id == anchor_id).with_for_update()
         ).one()

@@ -206,6 +206,7 @@ def _record(
         versions.lock(session, model)
         shown_sets.hold(session, model.dataset_id)
         locks.training_run(session, run.id)
+        artifacts.require(session, runtime.store, answer.checkpoint, answer.artifacts)
         parent = None if model.production_id is None else session.get(Version, model.production_id)
         version = versions.register(
             session,

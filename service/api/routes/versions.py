@@ -253,6 +253,7 @@ def create(
     caller: Writing,
     upload: Annotated[Upload, Depends(_upload)],
     session: deps.Session,
+    store: deps.Store,
     wake: deps.Wake,
     response: Response,
 ) -> Any:
@@ -267,6 +268,7 @@ def create(
         data_revision=upload.data_revision,
         trained_on=upload.trained_on,
         promote=upload.promote,
+        is_stored=lambda: store.blobs.exists("checkpoints", saved.digest),
         actor=caller.actor,
         now=db.now(),
     )

@@ -104,19 +104,7 @@ def _given_up(*, now: datetime, until: datetime) -> ColumnElement[bool]:
 
 def files_of_version(session: Session, version: Version) -> list[tuple[Kind, str]]:
     """Return (kind, digest) of the files that belong to this version alone."""
-    files: list[tuple[Kind, str]] = []
-    shared = session.scalar(
-        select(Version.id)
-        .where(
-            Version.digest == version.digest,
-            Version.id != version.id,
-            Version.status != VersionStatus.PURGED,
-        )
-        .limit(1)
-    )
-    if shared is None:
-        files.append(("checkpoints", version.digest))
-    return files + _unshared(session, _artifacts(session, version))
+    return _unshared(session, _artifacts(session, version), version=version)
 
 
 def record(
@@ -265,7 +253,7 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
         session.scalars(select(Version.digest).where(Version.status != VersionStatus.PURGED))
     )
     for artifact in session.scalars(select(Artifact).where(Artifact.destroyed_at.is_(None))):
-        keep[_kind(artifact)].add(artifact.digest)
+        keep[kind_in_store(artifact.kind)].add(artifact.digest)
     of_runs = select(TrainingRun.state_digest).where(TrainingRun.state_digest.is_not(None))
     of_batches = select(BatchState.digest)
     keep["trainings"] = {
@@ -277,6 +265,26 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
         if key is not None
     }
     return keep
+
+
+def is_in_use(session: Session, kind: Kind, digest: str) -> bool:
+    """Return whether the ledger refers to the file."""
+    named: dict[str, list[Select[Any]]] = {
+        "checkpoints": [
+            select(Version.id).where(
+                Version.digest == digest, Version.status != VersionStatus.PURGED
+            )
+        ],
+        "trainings": [
+            select(TrainingRun.id).where(TrainingRun.state_digest == digest),
+            select(BatchState.batch_id).where(BatchState.digest == digest),
+        ],
+    }
+    of_versions = select(Artifact.id).where(
+        Artifact.digest == digest, Artifact.destroyed_at.is_(None)
+    )
+    wanted = [*named.get(kind, []), of_versions]
+    return any(session.scalar(one.limit(1)) is not None for one in wanted)
 
 
 def _destroyed(session: Session, artifacts: Iterable[Artifact], *, now: datetime) -> None:
@@ -291,16 +299,27 @@ def _say(
     chain.append(session, actor=actor, action=action, subject=subject, data={"receipt": receipt})
 
 
-def _unshared(session: Session, going: Sequence[Artifact]) -> list[tuple[Kind, str]]:
-    """Return (kind, digest) of the files that only these artifacts refer to."""
-    shared = session.scalars(
-        select(Artifact.digest).where(
-            Artifact.digest.in_([one.digest for one in going]),
-            Artifact.id.not_in([one.id for one in going]),
-            Artifact.destroyed_at.is_(None),
-        )
-    ).all()
-    return [(_kind(one), one.digest) for one in going if one.digest not in shared]
+def _unshared(
+    session: Session, going: Sequence[Artifact], *, version: Version | None = None
+) -> list[tuple[Kind, str]]:
+    """Return (kind, digest) of the files that only these artifacts, and ``version``, refer to."""
+    files = [(kind_in_store(one.kind), one.digest) for one in going]
+    if version is not None:
+        files.insert(0, ("checkpoints", version.digest))
+    digests = [digest for _, digest in files]
+    others = select(Artifact.kind, Artifact.digest).where(
+        Artifact.digest.in_(digests),
+        Artifact.id.not_in([one.id for one in going]),
+        Artifact.destroyed_at.is_(None),
+    )
+    shared = {(kind_in_store(kind), digest) for kind, digest in session.execute(others)}
+    versions_of_them = select(Version.digest).where(
+        Version.digest.in_(digests), Version.status != VersionStatus.PURGED
+    )
+    if version is not None:
+        versions_of_them = versions_of_them.where(Version.id != version.id)
+    shared |= {("checkpoints", digest) for digest in session.scalars(versions_of_them)}
+    return [file for file in files if file not in shared]
 
 
 def _old_scores(session: Session, model: Model) -> list[Artifact]:
@@ -363,9 +382,10 @@ def _is_base(session: Session, version_id: int) -> bool:
     return found is not None
 
 
-def _kind(artifact: Artifact) -> Kind:
+def kind_in_store(kind: str) -> Kind:
+    """Return under which kind of file the store has internal state of a kind."""
     # References are weights, stored among the checkpoints.
-    return "checkpoints" if artifact.kind == "references" else artifact.kind  # type: ignore[return-value]  # the table's kinds are the store's
+    return "checkpoints" if kind == "references" else kind  # type: ignore[return-value]  # the table's kinds are the store's
 
 
 def _window(policy: dict[str, Any]) -> timedelta:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from importlib import metadata
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, Unprocessable
+from service.errors import Conflict, Unavailable, Unprocessable
 from service.ledger.audit import chain
-from service.ledger.database import locks
+from service.ledger.database import file_locks, locks
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Dataset, Import, Model, RecordList, Version
 from service.ledger.obligations import shares
@@ -85,12 +86,15 @@ def register(
     data_revision: int,
     trained_on: str = SPLIT,
     promote: bool | None,
+    is_stored: Callable[[], bool],
     actor: str,
     now: datetime,
 ) -> Version:
     """Register a candidate, its own anchor, which a worker then measures (``measurements``).
 
     ``promote`` says whether it goes live after that; None: if nothing else is live by then.
+    ``is_stored`` says whether the store has the file; it is asked under the file's lock, because a
+    version with the same weights may just be purged. Raise ``Unavailable`` if it has not.
     """
     # Until the end no row may be excluded, and no request recorded that misses the version.
     data_revision, stated = check(
@@ -103,6 +107,9 @@ def register(
     )
     record_list_id = None if stated is None else stated.id
     versions.lock(session, model)
+    file_locks.hold(session, [digest])
+    if not is_stored():
+        raise Unavailable("these weights were just being destroyed; send them again")
     version = versions.register(
         session,
         model,

@@ -101,6 +101,7 @@ class Elsewhere:
                 data_revision=session.scalars(select(Dataset.revision)).one(),
                 trained_on=trained_on,
                 promote=promote,
+                is_stored=lambda: self.town.runtime.store.blobs.exists("checkpoints", saved.digest),
                 actor="key:test",
                 now=self.town.runtime.now(),
             )

@@ -8,20 +8,22 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from models_store import open_store
 from service import audit_file
 from service.ledger.audit import canonical, signing
 from service.ledger.batches import pools
-from service.ledger.database.states import VersionStatus
+from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Lease, Model, Version
 from service.ledger.destruction import purges
 from service.ledger.registry import internal_state
 from service.ledger.reports import report
 from tests.stored import load, save
 from tests.workers.place import Place
+from workers import fault_points
 from workers.fault_points import InjectedFault
-from workers.jobs import purge
+from workers.jobs import computing, purge
 
 
 def receipts(town: Place) -> list[AuditEvent]:
@@ -113,6 +115,56 @@ def test_sweep_takes_orphans_older_than_the_grace_and_nothing_else(town: Place) 
     purge.sweep(town.runtime)
     assert set(open_store(store).blobs.digests("checkpoints")) == {*used["checkpoints"], young}
     assert town.array().rows.any()
+
+
+def test_a_version_whose_weights_were_swept_before_it_was_recorded_is_computed_again(
+    town: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verification may take longer than the grace, and a worker's clock may be ahead."""
+    swept: list[str] = []
+
+    def sweep(point: str) -> None:
+        if point == "batch.computed" and not swept:
+            with town.runtime.session() as session:
+                used = purges.files_in_use(session)["checkpoints"]
+            blobs = town.runtime.store.blobs
+            orphans = sorted(set(blobs.digests("checkpoints")) - used)
+            swept.extend(one for one in orphans if blobs.delete("checkpoints", one))
+        fault_points.reach(point)
+
+    monkeypatch.setattr(computing, "reach", sweep)
+    before = town.live().number
+    town.ask(town.training_rows()[0])
+    for _ in range(2):  # the second attempt may be part of the first call
+        town.work()
+    live = town.live()
+    assert live.number == before + 1
+    assert swept == [live.digest]
+    first, second = town.batches()
+    assert (first.status, second.status) == (BatchStatus.FAILED, BatchStatus.COMPLETED)
+    assert "not in the store any more" in (first.error or "")
+    open_store(town.settings.store).blobs.verify("checkpoints", live.digest)
+
+
+def test_a_file_that_a_version_refers_to_by_now_is_not_purged(town: Place) -> None:
+    """A computation may give the weights of a version that is being purged."""
+    _, middle, live = delete_twice(town)
+    asked = 0
+
+    def files_of(session: Session) -> list[tuple[purges.Kind, str]]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            again = session.get_one(Version, live.id)
+            again.digest = middle.digest
+            session.flush()
+        return purges.files_of_version(session, session.get_one(Version, middle.id))
+
+    with town.runtime.lease(purge.key(middle.id)) as held:
+        assert held is not None
+        files = purge._unlinked(town.runtime, files_of, held)
+    assert ("checkpoints", middle.digest) not in files
+    assert town.runtime.store.blobs.exists("checkpoints", middle.digest)
 
 
 def test_sweeping_is_shared_between_workers(town: Place) -> None:

@@ -118,6 +118,22 @@ def test_weights_that_another_version_shares_are_not_destroyed(
     assert purges.files_of_version(session, old) == [("checkpoints", old.digest)]
 
 
+def test_weights_may_be_shared_with_a_reference_model(session: Session, model: Model) -> None:
+    """Both are files of one kind, and a retrain may give what a reference has given."""
+    old = retired(session, model)
+    live = factories.version(session, model)
+    reference = factories.artifact(session, live, kind="references", digest=old.digest)
+    assert purges.files_of_version(session, old) == []
+    assert purges.files_of(session, [reference.id]) == []
+    old.status = VersionStatus.PURGED
+    session.flush()
+    assert purges.files_of(session, [reference.id]) == [("checkpoints", old.digest)]
+    assert purges.is_in_use(session, "checkpoints", old.digest)
+    reference.destroyed_at = AFTER
+    session.flush()
+    assert not purges.is_in_use(session, "checkpoints", old.digest)
+
+
 def test_internal_state_goes_with_its_version_unless_shared(session: Session, model: Model) -> None:
     old = retired(session, model)
     live = factories.version(session, model)

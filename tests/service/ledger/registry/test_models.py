@@ -33,6 +33,7 @@ def _import(session: Session, model: Model, *, revision: int = 0, promote: bool 
         size_bytes=10,
         data_revision=revision,
         promote=promote,
+        is_stored=lambda: True,
         actor="key:k",
         now=NOW,
     )

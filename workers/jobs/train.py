@@ -12,13 +12,13 @@ import logging
 import time
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 import workers
 from service.errors import ServiceError
 from service.ledger.batches import claims, holds, leases
-from service.ledger.database import locks, transactions
+from service.ledger.database import locks, retries, transactions
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.obligations import shares
@@ -69,7 +69,7 @@ def run_due(runtime: Runtime) -> bool:
             select(TrainingRun.id)
             .where(
                 TrainingRun.status.in_(runs.ACTIVE),
-                or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= runtime.now()),
+                retries.may_begin(TrainingRun.not_before, runtime.now()),
             )
             .order_by(TrainingRun.id)
         ).all()

@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain
 from service.ledger.batches import execution, holds, leases
-from service.ledger.database import db, ids, locks
+from service.ledger.database import db, ids, locks, retries
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus
 from service.ledger.database.tables import (
     Batch,
@@ -491,7 +491,7 @@ def _pending(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return (
         erasures.is_open(),
         db.among(Erasure.status, ErasureStatus.PENDING),
-        or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
+        retries.may_begin(Erasure.not_before, now),
     )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from service.ledger.audit import chain, machines
 from service.ledger.batches import leases
-from service.ledger.database import ids, locks, taken
+from service.ledger.database import ids, locks, retries, taken
 from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import Batch, BatchRecord, Erasure, Model, Version
 from service.ledger.obligations import erasures
@@ -35,7 +35,8 @@ class Retry:
 
     def pause(self, attempts: int) -> timedelta:
         """Return the pause after that many failed attempts: doubled each time, up to 10 minutes."""
-        return timedelta(seconds=min(self.backoff_seconds * 2 ** max(0, attempts - 1), 600.0))
+        seconds = self.backoff_seconds * 2 ** max(0, attempts - 1)
+        return timedelta(seconds=min(seconds, retries.LONGEST.total_seconds()))
 
 
 def rows(session: Session, batch: Batch) -> list[int]:

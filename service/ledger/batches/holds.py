@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict
 from service.ledger.audit import canonical, chain, machines
 from service.ledger.batches import execution, leases
-from service.ledger.database import db, locks
+from service.ledger.database import db, locks, retries
 from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
@@ -359,7 +359,7 @@ def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetim
             Erasure.cohort.is_not_distinct_from(ours[0].cohort),
             erasures.is_open(),
             db.among(Erasure.status, ErasureStatus.PENDING),
-            or_(Erasure.not_before.is_(None), Erasure.not_before <= now),
+            retries.may_begin(Erasure.not_before, now),
             DeletionRequest.kind != "class",
             DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
         )

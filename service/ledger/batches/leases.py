@@ -2,7 +2,13 @@
 
 A lease expires when its holder stops renewing it. Each new holder gets a higher *fence*; a former
 holder finds its fence outdated when it tries to write, so a slow worker can never undo or repeat
-the work of its successor, whatever the clocks say.
+the work of its successor, whatever the clocks say. Rows are never deleted, so no fence is used
+twice; after a restored backup it may be, and the holder's name, which is new in each process, tells
+the two apart.
+
+If the clock is set back, the times of leases lie too far ahead. Whoever finds such a lease shortens
+it to one that begins now: a holder that lives renews it, and that of a dead one is free after its
+usual time, not after the hours by which the clock was wrong.
 """
 
 from __future__ import annotations
@@ -11,12 +17,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, and_, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
 from service.ledger.database import inserts, taken
 from service.ledger.database.tables import Lease
+
+
+#: By how much clocks may differ before a lease counts as taken by one that was set back since.
+CLOCK_TOLERANCE = timedelta(minutes=1)
 
 
 class LeaseLost(Conflict):
@@ -53,15 +63,21 @@ def acquire(
     session: Session, key: str, *, owner: str, seconds: float, now: datetime
 ) -> Held | None:
     """Take the lease if it is free or expired; return None while another worker holds it."""
-    until = now + timedelta(seconds=seconds)
-    statement = inserts.upsert(session, Lease).values(key=key, owner=owner, until=until, fence=1)
+    times = {"until": now + timedelta(seconds=seconds), "renewed_at": now}
+    statement = inserts.upsert(session, Lease).values(key=key, owner=owner, fence=1, **times)
     taking = statement.on_conflict_do_update(
         index_elements=[Lease.key],
-        set_={"owner": owner, "until": until, "fence": Lease.fence + 1},
+        set_={"owner": owner, "fence": Lease.fence + 1, **times},
         where=or_(Lease.owner.is_(None), Lease.until <= now),
     ).returning(Lease.fence)
     fence = session.execute(taking).scalar_one_or_none()
     if fence is None:
+        session.execute(
+            update(Lease)
+            .where(Lease.key == key, _is_from_the_future(now))
+            .values(**times)
+            .execution_options(synchronize_session=False)
+        )
         return None
     held = Held(key, owner, fence)
     taken.keep(session, _key(key), held)
@@ -69,15 +85,22 @@ def acquire(
 
 
 def is_free(session: Session, key: str, *, now: datetime) -> bool:
-    """Return whether the lease could be taken now, without taking it."""
-    taken_until = select(Lease.until).where(Lease.key == key, Lease.owner.is_not(None))
-    until = session.scalar(taken_until)
-    return until is None or until <= now
+    """Return whether it is worth trying to take the lease now, without taking it.
+
+    So it is with one that ``acquire`` would shorten.
+    """
+    held = select(Lease.key).where(
+        Lease.key == key,
+        Lease.owner.is_not(None),
+        Lease.until > now,
+        not_(func.coalesce(_is_from_the_future(now), False)),
+    )
+    return session.scalar(held) is None
 
 
 def renew(session: Session, held: Held, *, seconds: float, now: datetime) -> None:
     """Renew the lease; raise ``LeaseLost`` when it has a new holder."""
-    _change(session, held, until=now + timedelta(seconds=seconds))
+    _change(session, held, until=now + timedelta(seconds=seconds), renewed_at=now)
 
 
 def hold(session: Session, held: Held) -> None:
@@ -92,11 +115,7 @@ def hold(session: Session, held: Held) -> None:
 def release(session: Session, held: Held, *, now: datetime) -> None:
     """Release the lease; do nothing if another worker has it."""
     taken.drop(session, _key(held.key))
-    session.execute(
-        update(Lease)
-        .where(Lease.key == held.key, Lease.fence == held.fence)
-        .values(owner=None, until=now)
-    )
+    session.execute(update(Lease).where(_is_held(held)).values(owner=None, until=now))
 
 
 def revoke(session: Session, key: str, *, now: datetime) -> None:
@@ -115,14 +134,19 @@ def revoke(session: Session, key: str, *, now: datetime) -> None:
 
 
 def _change(session: Session, held: Held, **values: Any) -> None:
-    changed = session.execute(
-        update(Lease)
-        .where(Lease.key == held.key, Lease.fence == held.fence, Lease.owner == held.owner)
-        .values(**values)
-    )
+    changed = session.execute(update(Lease).where(_is_held(held)).values(**values))
     if changed.rowcount != 1:  # type: ignore[attr-defined]  # the stubs type it as a plain Result
         raise LeaseLost(f"the lease {held.key} has a new holder; drop the work and look again")
     taken.keep(session, _key(held.key), held)
+
+
+def _is_held(held: Held) -> ColumnElement[bool]:
+    return and_(Lease.key == held.key, Lease.fence == held.fence, Lease.owner == held.owner)
+
+
+def _is_from_the_future(now: datetime) -> ColumnElement[bool]:
+    """Return SQL: it was taken or renewed when the clock was ahead; NULL if it is not known."""
+    return and_(Lease.renewed_at > now + CLOCK_TOLERANCE)
 
 
 def _key(key: str) -> taken.Key:

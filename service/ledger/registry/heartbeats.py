@@ -53,10 +53,13 @@ def leave(session: Session, name: str) -> None:
 
 
 def living(session: Session, *, beat_seconds: float) -> Sequence[Worker]:
-    """Return the workers seen within the last few heartbeats, by name."""
-    since = server_time(session) - timedelta(seconds=MISSED_BEATS * beat_seconds)
-    wanted = select(Worker).where(Worker.seen_at >= since).order_by(Worker.name)
-    return session.scalars(wanted).all()
+    """Return the workers seen within the last few heartbeats, by name.
+
+    One seen later than now was seen before the clock was set back: its next heartbeat decides.
+    """
+    now, few = server_time(session), timedelta(seconds=MISSED_BEATS * beat_seconds)
+    wanted = select(Worker).where(Worker.seen_at.between(now - few, now + few))
+    return session.scalars(wanted.order_by(Worker.name)).all()
 
 
 def server_time(session: Session) -> datetime:

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.orm import Session
 
-from service.ledger.database import db
+from service.ledger.database import db, retries
 from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import Batch, Import, Model, Verification, Version
 from service.ledger.registry import versions
@@ -40,7 +40,7 @@ def due(session: Session, *, now: datetime) -> list[tuple[int, int]]:
         .where(
             Import.finished_at.is_(None),
             db.among(Version.status, VersionStatus.CANDIDATE),
-            or_(Import.not_before.is_(None), Import.not_before <= now),
+            retries.may_begin(Import.not_before, now),
             ~_running(),
         )
         .order_by(Import.version_id)

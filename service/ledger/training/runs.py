@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
 from service.ledger.audit import chain, machines
-from service.ledger.database import ids
+from service.ledger.database import ids, retries
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.obligations import erasures, shares
@@ -92,7 +92,7 @@ def one_waits(session: Session, *, now: datetime) -> bool:
     """Return whether a run may be started that nobody has started, or that gave way."""
     waiting = exists().where(
         TrainingRun.status == RunStatus.QUEUED,
-        or_(TrainingRun.not_before.is_(None), TrainingRun.not_before <= now),
+        retries.may_begin(TrainingRun.not_before, now),
     )
     return bool(session.scalar(select(waiting)))
 

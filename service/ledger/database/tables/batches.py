@@ -104,4 +104,6 @@ class Lease(Base):
     key: Mapped[str] = mapped_column(String(80), primary_key=True)
     owner: Mapped[str | None] = mapped_column(String(80))
     until: Mapped[datetime] = mapped_column(Instant)
+    #: When it was taken or last renewed; None: by an earlier release.
+    renewed_at: Mapped[datetime | None] = mapped_column(Instant)
     fence: Mapped[int] = mapped_column(BigInteger)

@@ -411,6 +411,20 @@ def test_pause_has_an_upper_limit() -> None:
     assert execution.Retry(100, 2.0).pause(90) == timedelta(minutes=10)
 
 
+def test_pause_ends_when_the_clock_is_set_back_by_more_than_the_longest(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    ask(session, data, model)
+    ahead = LATER + timedelta(hours=5)
+    held, batch = claim(session, model, now=ahead)
+    execution.fail(session, batch, held=held, error="disk full", retry=RETRY, now=ahead)
+    leases.release(session, held, now=ahead)
+    assert claims.due_models(session, now=ahead) == []
+    assert claims.due_models(session, now=ahead - timedelta(minutes=9)) == []
+    assert claims.due_models(session, now=LATER) == [model.id]
+    assert claim(session, model, now=LATER)[1] is not None
+
+
 def test_worker_that_dies_again_and_again_is_a_failure_too(
     session: Session, data: Dataset, model: Model
 ) -> None:

@@ -6,11 +6,12 @@ import threading
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from sqlalchemy.orm import Session
 
 from service.ledger.batches import leases
 from service.ledger.database import db
+from service.ledger.database.tables import Lease
 from tests.factories import NOW
 
 KEY = "model:1"
@@ -99,3 +100,79 @@ def test_of_many_at_once_exactly_one_gets_it(database: Engine) -> None:
     for thread in threads:
         thread.join()
     assert len(got) == 1
+
+
+HOURS = 5 * 3600
+
+
+def test_lease_of_a_dead_holder_is_free_after_its_time_however_far_the_clock_was_set_back(
+    session: Session,
+) -> None:
+    first = take(session, "a", after=HOURS)
+    assert take(session, "b") is None  # the clock is right again, and the holder may live
+    assert take(session, "b", after=29.9) is None
+    second = take(session, "b", after=30)
+    assert first is not None
+    assert second is not None
+    assert second.fence == first.fence + 1
+
+
+def test_living_holder_keeps_its_lease_when_the_clock_is_set_back(session: Session) -> None:
+    held = take(session, "a", after=HOURS)
+    assert held is not None
+    assert take(session, "b") is None
+    for after in (10, 20, 30, 40):
+        leases.renew(session, held, seconds=30, now=NOW + timedelta(seconds=after))
+        assert take(session, "b", after=after) is None
+    leases.hold(session, held)
+    assert take(session, "b", after=69.9) is None
+    assert take(session, "b", after=70) is not None
+
+
+def test_clocks_that_differ_a_little_do_not_shorten_a_lease(session: Session) -> None:
+    take(session, "a", after=59, seconds=600)
+    assert take(session, "b", seconds=30) is None
+    assert take(session, "b", after=658) is None
+    assert take(session, "b", after=659) is not None
+
+
+def test_it_is_worth_trying_a_lease_from_before_the_clock_was_set_back(session: Session) -> None:
+    """Or a lease that is never released, and only looked at, would wait for the old time."""
+    take(session, "a", after=HOURS)
+    assert leases.is_free(session, KEY, now=NOW)
+    assert take(session, "b") is None
+    assert not leases.is_free(session, KEY, now=NOW + timedelta(seconds=29))
+    assert leases.is_free(session, KEY, now=NOW + timedelta(seconds=30))
+
+
+def test_leases_of_an_earlier_release_and_of_nobody_are_as_they_were(session: Session) -> None:
+    assert leases.is_free(session, KEY, now=NOW)
+    held = take(session, "a")
+    assert held is not None
+    session.execute(update(Lease).values(renewed_at=None))
+    assert not leases.is_free(session, KEY, now=NOW)
+    assert take(session, "b", after=29) is None
+    leases.release(session, held, now=NOW)
+    assert leases.is_free(session, KEY, now=NOW)
+    assert take(session, "b") is not None
+
+
+def test_holder_from_before_a_restored_backup_ends_nothing_of_who_has_its_fence_now(
+    session: Session,
+) -> None:
+    """The restored row knows nothing of the first holder, so the fence is given out again."""
+    first = take(session, "a")
+    assert first is not None
+    session.execute(update(Lease).values(owner=None, fence=first.fence - 1))
+    second = take(session, "b")
+    assert second is not None
+    assert second.fence == first.fence
+    leases.release(session, first, now=NOW)
+    assert take(session, "c") is None
+    for deed in (
+        lambda: leases.hold(session, first),
+        lambda: leases.renew(session, first, seconds=30, now=NOW),
+    ):
+        with pytest.raises(leases.LeaseLost):
+            deed()
+    leases.hold(session, second)

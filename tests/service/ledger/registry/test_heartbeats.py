@@ -42,6 +42,18 @@ def test_a_worker_lives_for_four_beats_after_the_last(session: Session) -> None:
     assert _names(session) == ["a", "b"]
 
 
+def test_a_worker_seen_before_the_clock_was_set_back_lives_once_it_is_seen_again(
+    session: Session,
+) -> None:
+    _beat(session, "a")
+    _beat(session, "dead")
+    for name in ("a", "dead"):
+        _age(session, name, -timedelta(hours=5))
+    assert _names(session) == []
+    _beat(session, "a")
+    assert _names(session) == ["a"]
+
+
 def test_a_worker_has_one_row_that_says_what_it_does(session: Session) -> None:
     _beat(session, "a")
     _beat(session, "a")

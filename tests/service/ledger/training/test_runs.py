@@ -72,6 +72,10 @@ def test_a_failed_attempt_counts_and_a_stopped_one_does_not(session: Session, mo
     pause = NOW + timedelta(seconds=2)
     runs.hand_back(session, run, actor="worker:w", not_before=pause, error="out of memory")
     assert (run.attempts, run.not_before, run.error) == (1, pause, "out of memory")
+    assert not runs.one_waits(session, now=NOW)
+    assert runs.one_waits(session, now=pause)
+    # Set back: the pause would last for as long as the clock was ahead.
+    assert runs.one_waits(session, now=NOW - timedelta(hours=5))
     # A worker that died leaves the run running: the next one starts it anew.
     runs.start(session, run, data_revision=1, actor="worker:v", now=NOW)
     runs.start(session, run, data_revision=2, actor="worker:u", now=NOW)

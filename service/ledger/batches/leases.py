@@ -24,7 +24,6 @@ from service.errors import Conflict
 from service.ledger.database import inserts, taken
 from service.ledger.database.tables import Lease
 
-
 #: By how much clocks may differ before a lease counts as taken by one that was set back since.
 CLOCK_TOLERANCE = timedelta(minutes=1)
 

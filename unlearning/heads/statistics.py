@@ -23,7 +23,18 @@ from torch import Tensor
 from unlearning.errors import WrongOptions
 from unlearning.heads import grid
 
-_NAMES = ("gram", "moments", "held", "marks", "bits")
+#: Tensors of a file, and their types.
+_TYPES = {
+    "gram": torch.float64,
+    "moments": torch.float64,
+    "held": torch.uint8,
+    "marks": torch.int64,
+    "bits": torch.int64,
+}
+#: The finest grid on which a sum of one row can be exact: 4^bits < 2^53.
+_MOST_BITS = 26
+#: Room for rounding where products of two sums are compared.
+_ROUNDING = 1 + 1e-12
 
 #: Seed of the multipliers of a checksum. Fixed: marks are compared with those of earlier processes.
 _MARK_SEED = 20_261_127
@@ -152,21 +163,27 @@ def check(found: Statistics) -> None:
     """Raise ``BadStatistics`` unless the sums could be those of the held rows.
 
     G is symmetric, positive on its diagonal, on the grid and within the headroom; its bias entry is
-    the number of held rows, and the bias row of B, whole numbers from 0, adds up to it.
+    the number of held rows, and the bias row of B, whole numbers from 0, adds up to it. No sum of
+    products is larger than its sums of squares allow (Cauchy-Schwarz).
     """
     rows, counts = float(found.rows), found.moments[-1]
-    sums = (found.gram, found.moments)
+    sums, squares = (found.gram, found.moments), found.gram.diagonal()
     faults = {
         "a sum is not finite": all(bool(torch.isfinite(one).all()) for one in sums),
         "a sum is off the grid": all(grid.is_on(one, 2 * found.bits) for one in sums),
         "the sums exceed what float64 holds exactly": found.headroom > 1,
         "the matrix of the sums is not symmetric": torch.equal(found.gram, found.gram.T),
-        "a sum of squares is negative": bool((found.gram.diagonal() >= 0).all()),
+        "a sum of squares is negative": bool((squares >= 0).all()),
+        "a sum of products exceeds those of squares": all(
+            bool((one**2 <= torch.outer(squares, of) * _ROUNDING).all())
+            for one, of in zip(sums, (squares, counts), strict=True)
+        ),
         "its rows are not those counted": float(found.gram[-1, -1]) == rows,
         "its classes are not those counted": bool((counts >= 0).all())
         and grid.is_on(counts, 0)
         and float(counts.sum()) == rows,
         "the bias differs between the sums": torch.equal(found.gram[-1], found.moments.sum(1)),
+        "a row that is not held has a checksum": not bool(found.marks[~found.held].any()),
     }
     if wrong := [why for why, right in faults.items() if not right]:
         raise BadStatistics(f"the kept statistics are damaged ({'; '.join(wrong)}); fit anew")
@@ -186,13 +203,22 @@ def grown(found: Statistics, storage_rows: int) -> Statistics:
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Statistics:
     """Return what :meth:`Statistics.to_tensors` wrote; raise ``BadStatistics`` otherwise."""
-    if set(tensors) != set(_NAMES):
+    if set(tensors) != set(_TYPES):
         raise BadStatistics("not the statistics of a head; fit anew")
-    gram, moments, held, marks, bits = (tensors[name] for name in _NAMES)
-    square = gram.dim() == moments.dim() == 2 and gram.shape[0] == gram.shape[1] == len(moments)
-    if not square or {gram.dtype, moments.dtype} != {torch.float64} or held.shape != marks.shape:
+    gram, moments, held, marks, bits = (tensors[name] for name in _TYPES)
+    if (
+        any(tensors[name].dtype != kind for name, kind in _TYPES.items())
+        or moments.dim() != 2
+        or not moments.numel()
+        or gram.shape != (len(moments), len(moments))
+        or held.dim() != 1
+        or held.shape != marks.shape
+        or bits.shape != (1,)
+    ):
         raise BadStatistics("the statistics of a head have other shapes or types; fit anew")
-    found = Statistics(gram, moments, held.bool(), marks, int(bits[0]))
+    if not 0 <= int(bits) <= _MOST_BITS or bool((held > 1).any()):
+        raise BadStatistics("the grid or the held rows of the statistics make no sense; fit anew")
+    found = Statistics(gram, moments, held.bool(), marks, int(bits))
     check(found)
     return found
 

@@ -192,6 +192,106 @@ def test_statistics_are_read_as_they_were_written_and_follow_a_storage_that_grow
         statistics.grown(read, ROWS - 1)
 
 
+def _changed(name, change):
+    """A file in which one tensor is something else."""
+
+    def make(tensors):
+        return tensors | {name: change(tensors[name].clone())}
+
+    return make
+
+
+def _put(place, value):
+    def change(tensor):
+        tensor[place] = value
+        return tensor
+
+    return change
+
+
+def _both(place, by):
+    """The sums of one entry and of its mirror image, moved alike."""
+
+    def change(tensor):
+        tensor[place] += by
+        tensor[place[::-1]] += by
+        return tensor
+
+    return change
+
+
+SENSELESS = {
+    "no tensor": lambda tensors: {},
+    "one too few": lambda tensors: {name: tensors[name] for name in ("gram", "moments")},
+    "one too many": lambda tensors: tensors | {"more": tensors["gram"]},
+    "gram is flat": _changed("gram", lambda t: t.flatten()),
+    "gram is not square": _changed("gram", lambda t: t[:, :-1]),
+    "gram is of more features": _changed("gram", lambda t: torch.zeros(99, 99).double()),
+    "gram is empty": lambda tensors: (
+        tensors | {"gram": torch.zeros(0, 0).double(), "moments": torch.zeros(0, CLASSES).double()}
+    ),
+    "no class": _changed("moments", lambda t: t[:, :0]),
+    "moments are a number": _changed("moments", lambda t: t[0, 0]),
+    "gram in half the bits": _changed("gram", lambda t: t.float()),
+    "moments of whole numbers": _changed("moments", lambda t: t.long()),
+    "gram is complex": _changed("gram", lambda t: t.to(torch.complex128)),
+    "NaN in gram": _changed("gram", _put((2, 2), float("nan"))),
+    "NaN in moments": _changed("moments", _put((-1, 0), float("nan"))),
+    "gram infinite": _changed("gram", _put((3, 3), float("inf"))),
+    "moments infinite": _changed("moments", _put((0, 0), float("-inf"))),
+    "gram is huge": _changed("gram", lambda t: t * 2.0**40),
+    "gram is not symmetric": _changed("gram", _put((1, 2), 0.5)),
+    "a negative square": _changed("gram", lambda t: -t),
+    "products without squares": _changed("gram", _both((0, 1), 500.0)),
+    "moments without squares": _changed(
+        "moments",
+        lambda t: (
+            t
+            + torch.eye(len(t), CLASSES).double() * 500
+            - torch.eye(len(t), CLASSES).double().roll(1, 1) * 500
+        ),
+    ),
+    "a negative count": _changed(
+        "moments",
+        lambda t: (
+            t + torch.tensor([-ROWS, ROWS, 0, 0]) * (torch.arange(len(t)) == FEATURES)[:, None]
+        ),
+    ),
+    "half a row": _changed("moments", _put((-1, 0), 10.5)),
+    "another number of rows": _changed("held", _put(0, 0)),
+    "held is two-dimensional": _changed("held", lambda t: t[None]),
+    "held of a number": _changed("held", lambda t: t[0]),
+    "held with other numbers": _changed("held", lambda t: t * 2),
+    "held is of floats": _changed("held", lambda t: t.double()),
+    "held is shorter": _changed("held", lambda t: t[:-1]),
+    "marks of 32 bits": _changed("marks", lambda t: t.int()),
+    "marks of floats": _changed("marks", lambda t: t.double()),
+    "marks are shorter": _changed("marks", lambda t: t[:-1]),
+    "a mark without its row": _changed("marks", _put(-1, 5)),
+    "no bits": _changed("bits", lambda t: t[:0]),
+    "bits are a number": _changed("bits", lambda t: t[0]),
+    "two bits": _changed("bits", lambda t: t.repeat(2)),
+    "bits of floats": _changed("bits", lambda t: t.double()),
+    "negative bits": _changed("bits", lambda t: t - 100),
+    "more bits than a float has": _changed("bits", lambda t: t + 5000),
+    "another grid": _changed("bits", lambda t: t - 8),
+}
+
+
+@pytest.mark.parametrize("make", SENSELESS.values(), ids=SENSELESS)
+def test_senseless_file_is_refused_in_one_way(make):
+    q, y = _rows()
+    found = _sums(q, y, torch.arange(ROWS - 1))
+    assert statistics.from_tensors(found.to_tensors()).digest() == found.digest()
+    with pytest.raises(BadStatistics, match=r"; fit anew$"):
+        statistics.from_tensors(make(found.to_tensors()))
+
+
+def test_statistics_of_no_row_are_read():
+    found = _empty(0)
+    assert statistics.from_tensors(found.to_tensors()).digest() == found.digest()
+
+
 def test_certificate_of_a_deletion_holds_and_no_changed_count_passes():
     q, y = _rows()
     before = _sums(q, y, torch.arange(ROWS))

@@ -58,7 +58,7 @@ def dataset(when: When) -> Breakage:
 
 def replaced(scene: Scene) -> None:
     """The live version is withdrawn in mid-batch and another one takes its place."""
-    side = _in_batch(scene, versions=(False,))
+    side = _in_batch(scene, sides.LENGTHY, versions=(False,))
     live = side.live()
     instead = {"promote": 3 - (live or 0), "purge": "now"}  # of the versions 1 and 2
     path = f"{side.model}/versions/{live}"
@@ -149,8 +149,10 @@ def _open_batches(side: Side) -> int:
         )
 
 
-def _in_batch(scene: Scene, versions: Sequence[bool] = ()) -> Side:
-    side = sides.make(scene, recipe=sides.LENGTHY, policy=_PROMOTED, versions=versions)
+def _in_batch(
+    scene: Scene, recipe: dict[str, Any] = sides.ENDLESS, versions: Sequence[bool] = ()
+) -> Side:
+    side = sides.make(scene, recipe=recipe, policy=_PROMOTED, versions=versions)
     side.ask(RECORDS)
     until(lambda: _open_batches(side) == 1, f"a batch of {side.name} runs", **_PATIENCE)
     side.ask(RECORDS)

@@ -1,6 +1,6 @@
 """What a deletion, a claim and an idle worker cost, by what there is already.
 
-    python -m benchmarks.growth [--quick] [--only claim … [--replace]]
+    python -m benchmarks.growth [--quick] [--only claim …] [--resume]
 
 The ledger on PostgreSQL, in a database made for the run and dropped after it, filled with as many
 rows, versions and old requests as each line says; the recipes of a worker and a real compute
@@ -17,14 +17,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from rich.progress import Progress
 from sqlalchemy import func, make_url, select
 
-from benchmarks import counters, ingest, intake, results, stock
+from benchmarks import counters, ingest, intake, parts, results, stock
+from benchmarks.parts import Part
+from benchmarks.progress import Tell
 from benchmarks.stock import Ledger
 from service.ledger.database.tables import Reconciliation, Record
 from service.ledger.reconciliation import reconciler
@@ -43,29 +45,20 @@ def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows and requests")
-    parser.add_argument("--only", nargs="*", choices=sorted(LINES), help="these lines alone")
-    parser.add_argument(
-        "--replace", action="store_true", help="put the lines of --only into the stored result"
-    )
     parser.add_argument("--postgres", default="postgresql://127.0.0.1:5432/postgres")
+    parts.add_options(parser, list(LINES))
     asked = parser.parse_args()
-    chosen = [name for name in LINES if not asked.only or name in asked.only]
-    measured: dict[str, Any] = {"quick": asked.quick}
-    targets: list[results.Target] = []
-    with Progress(console=results.console) as bar:
-        task = bar.add_task("", total=len(chosen))
-        for name in chosen:
-            bar.update(task, description=name)
-            measured[name], reached = LINES[name](asked.postgres, 10 if asked.quick else 1)
-            targets += reached
-            bar.advance(task)
-    name = "growth-quick" if asked.quick else "growth"
-    if not asked.only:
-        results.write(name, measured, targets)
-    elif asked.replace:
-        results.replace(name, measured, targets)
-    else:
-        results.console.print_json(data=measured)
+    less = 10 if asked.quick else 1
+    parts.measure(
+        "growth-quick" if asked.quick else "growth",
+        [Part(name, partial(_line, line, asked.postgres, less)) for name, line in LINES.items()],
+        only=asked.only,
+        resume=asked.resume,
+    )
+
+
+def _line(line: Callable[[str, int], Line], server: str, less: int, _tell: Tell) -> Line:
+    return line(server, less)
 
 
 _LANES = {

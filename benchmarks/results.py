@@ -75,32 +75,23 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     console.print(table)
 
 
-def replace(name: str, measured: dict[str, Any], targets: Sequence[Target]) -> Path:
-    """Put measured parts, and their targets, in the place of those in ``results/NAME.json``.
+def show_targets(targets: Sequence[Target]) -> None:
+    """Print targets as a table."""
+    rows = [(t.name, t.value, t.bound, "yes" if t.met else "NO") for t in targets]
+    show("Targets", ("target", "value", "bound", "met"), rows)
 
-    Raise ``SystemExit`` if there is no such result, or it was measured on another machine.
-    """
-    path = FOLDER / f"{name}.json"
-    if not path.exists():
-        raise SystemExit(f"there is no {path}; measure everything first")
-    stored = json.loads(path.read_text())
-    if stored.pop("machine") != machine():
-        raise SystemExit(f"{path} was measured elsewhere; measure everything again")
-    new = {target.name: target for target in targets}
-    known = [Target(**one) for one in stored.pop("targets")]
-    kept = [new.pop(one.name, one) for one in known]
-    return write(name, stored | measured, [*kept, *new.values()])
+
+def shown(path: Path) -> Path:
+    """Return a path from the working directory, if it is in there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def write(name: str, measured: dict[str, Any], targets: Sequence[Target]) -> Path:
     """Write ``results/NAME.json``, which ends with the targets, and print these."""
-    rows = [(t.name, t.value, t.bound, "yes" if t.met else "NO") for t in targets]
-    show("Targets", ("target", "value", "bound", "met"), rows)
+    show_targets(targets)
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
     content = {"machine": machine(), **measured, "targets": [asdict(t) for t in targets]}
     path.write_text(json.dumps(content, indent=1) + "\n")
-    console.print(
-        f"Written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}"
-    )
+    console.print(f"Written to {shown(path)}")
     return path

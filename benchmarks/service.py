@@ -1,6 +1,6 @@
 """How long a deletion takes through the whole service, and how many requests the API accepts.
 
-    python -m benchmarks.service --data FOLDER
+    python -m benchmarks.service --data FOLDER [--only embedded] [--resume]
 
 The real API, worker and beat as separate processes, once in the embedded form (SQLite, files as
 broker) and once on PostgreSQL and Redis; LeNet-5 on CIFAR-10 from the folder. The database is made
@@ -17,19 +17,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psycopg
 import pyarrow.parquet as pq
-from rich.progress import Progress
 from sqlalchemy import make_url
 
-from benchmarks import load, results
+from benchmarks import load, parts, results
+from benchmarks.parts import Found, Part
+from benchmarks.progress import Tell
 from service.ledger.database import db, schema
 from service.ledger.registry import keys
 from service.settings import Settings
@@ -39,6 +41,8 @@ from workers.embedded import serve
 
 DATASET, MODEL = "cifar10", "lenet5"
 SOURCE = "cifar10-train.parquet"
+EMBEDDED = "embedded"
+FORMS = (EMBEDDED, "postgresql+redis")
 
 
 def main() -> None:
@@ -51,21 +55,30 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="of the one training")
     parser.add_argument("--postgres", default="postgresql://127.0.0.1:5432/postgres")
     parser.add_argument("--redis", default="redis://127.0.0.1:6379/14")
+    parts.add_options(parser, FORMS)
     asked = parser.parse_args()
     if not (asked.data / SOURCE).exists():
         raise SystemExit(f"{asked.data / SOURCE} is not there; name its folder with --data")
-    measured: dict[str, Any] = {}
-    with Progress(console=results.console) as bar:
-        task = bar.add_task("Embedded form", total=2 * (asked.requests + 2))
-        for form in ("embedded", "postgresql+redis"):
-            bar.update(task, description=form)
-            with _database(form, asked.postgres) as url:
-                broker = asked.redis if form != "embedded" else ""
-                measured[form] = _form(asked, url, broker, lambda: bar.advance(task))
-    _report(measured)
+    options = ("requests", "load", "connections", "epochs")
+    found = parts.measure(
+        "service",
+        [Part(form, partial(_measured, asked, form)) for form in FORMS],
+        only=asked.only,
+        resume=asked.resume,
+        options={name: getattr(asked, name) for name in options},
+    )
+    for form, one in found.items():
+        results.show(f"{form}, CIFAR-10 with LeNet-5", tuple(one), [tuple(one.values())])
 
 
-def _form(asked: argparse.Namespace, url: str, broker: str, advance: Any) -> dict[str, Any]:
+def _measured(asked: argparse.Namespace, form: str, tell: Tell) -> Found:
+    broker = asked.redis if form != EMBEDDED else ""
+    with _database(form, asked.postgres) as url:
+        seen = _form(asked, url, broker, tell)
+    return seen, _targets(form, seen)
+
+
+def _form(asked: argparse.Namespace, url: str, broker: str, tell: Tell) -> dict[str, Any]:
     home = Path(tempfile.mkdtemp(prefix="bench-service-"))
     _identify(asked.data / SOURCE, home / "data" / SOURCE)
     settings = Settings(
@@ -88,10 +101,11 @@ def _form(asked: argparse.Namespace, url: str, broker: str, advance: Any) -> dic
         with _served(settings) as address:
             client = Client(address, key)
             client.wait_until_up(timeout_seconds=60, alive=lambda: True)
-            advance()
+            tell(0.0, "ingest and training")
             _publish(client, asked.epochs)
-            advance()
-            latency = _latency(client, asked.requests, advance)
+            tell(0.3, "single deletions")
+            latency = _latency(client, asked.requests, lambda done: tell(0.3 + 0.5 * done))
+            tell(0.8, "requests at once")
             return latency | _throughput(client, address, key, asked)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -142,7 +156,7 @@ def _publish(client: Client, epochs: int) -> None:
     )
 
 
-def _latency(client: Client, requests: int, advance: Any) -> dict[str, Any]:
+def _latency(client: Client, requests: int, advance: Callable[[float], None]) -> dict[str, Any]:
     """Seconds from the acceptance of a single-record request to its version's promotion.
 
     By phase: until the batch is claimed, each step of the compute process, and the rest, which is
@@ -176,7 +190,7 @@ def _latency(client: Client, requests: int, advance: Any) -> dict[str, Any]:
             for name, took in steps.items():
                 phases.setdefault(name, []).append(took)
             seconds.append(whole)
-            advance()
+            advance(len(seconds) / requests)
     return {
         "promoted": len(seconds),
         "promotion_p50": statistics.median(seconds),
@@ -228,7 +242,7 @@ def _served(settings: Settings) -> Iterator[str]:
 @contextmanager
 def _database(form: str, server: str) -> Iterator[str]:
     """A fresh database on the server for the run; nothing for the embedded form."""
-    if form == "embedded":
+    if form == EMBEDDED:
         yield ""
         return
     name = f"unlearn_bench_{secrets.token_hex(4)}"
@@ -245,35 +259,20 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _report(measured: dict[str, Any]) -> None:
-    columns = ("form", *next(iter(measured.values())))
-    rows = [(form, *values.values()) for form, values in measured.items()]
-    results.show("The service on CIFAR-10 with LeNet-5", columns, rows)
-    server = measured["postgresql+redis"]
-    results.write(
-        "service",
-        {"forms": measured},
-        [
-            results.at_most(
-                "accepted to promoted, p50 seconds, embedded",
-                measured["embedded"]["promotion_p50"],
-                0.6,
-            ),
-            results.at_most(
-                "accepted to promoted, p50 seconds, PostgreSQL and Redis",
-                server["promotion_p50"],
-                0.6,
-            ),
-            *(
-                results.at_most(f"verification, p50 seconds, {form}", one["verify_p50"], 0.2)
-                for form, one in measured.items()
-            ),
-            results.at_least(
-                "accepted requests per second, PostgreSQL", server["accepted_per_second"], 300.0
-            ),
-            results.at_most("answer p99 seconds, PostgreSQL", server["accept_p99"], 0.2),
-        ],
-    )
+def _targets(form: str, seen: Mapping[str, float]) -> list[results.Target]:
+    found = [
+        results.at_most(f"accepted to promoted, p50 seconds, {form}", seen["promotion_p50"], 0.6),
+        results.at_most(f"verification, p50 seconds, {form}", seen["verify_p50"], 0.2),
+    ]
+    if form == EMBEDDED:
+        return found
+    return [
+        *found,
+        results.at_least(
+            f"accepted requests per second, {form}", seen["accepted_per_second"], 300.0
+        ),
+        results.at_most(f"answer p99 seconds, {form}", seen["accept_p99"], 0.2),
+    ]
 
 
 if __name__ == "__main__":

@@ -12,15 +12,17 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
+from benchmarks import parts, results
 from benchmarks.auditor import report, table, worlds
 from benchmarks.auditor.report import Measured
 from benchmarks.auditor.table import Counts
 from benchmarks.auditor.worlds import Trained
 from benchmarks.methods import files
+from benchmarks.progress import Steps, Tell
 from unlearning.anchored.margins import Splits
 
 #: Worlds of each data set, and sets of rows to forget of each.
@@ -45,17 +47,30 @@ def main() -> None:
     worlds.DATA = asked.data
     count = asked.worlds or (_QUICK_WORLDS if asked.quick else _WORLDS)
     sets = _QUICK_SETS if asked.quick else _SETS
-    measured = {}
-    for name in asked.only or _SOURCES:
-        seeds = [
+    sources = asked.only or _SOURCES
+    seeds = {
+        name: [
             seed
             for seed in range(count)
             if not asked.unfinished or _path("covered", name, seed, sets).exists()
         ]
-        parts = [_measured(name, seed, sets, again=asked.again) for seed in seeds]
-        measured[name] = Measured(
-            len(parts), sets, table.add_up(judged for judged, _ in parts), _sum(c for _, c in parts)
-        )
+        for name in sources
+    }
+    measured = {}
+    with Steps([1.0] * sum(map(len, seeds.values()))) as steps:
+        for name in sources:
+            found = []
+            for seed in seeds[name]:
+                tell = steps.begin(f"{name}, world {seed + 1} of {len(seeds[name])}")
+                found.append(_measured(name, seed, sets, tell, again=asked.again))
+            measured[name] = Measured(
+                len(found),
+                sets,
+                table.add_up(one.counts for one in found),
+                _sum(one.covered for one in found),
+                parts.distinct(version for one in found for version in one.code),
+            )
+        steps.end()
     if asked.only is not None:
         return
     name = "auditor-quick" if asked.quick else "auditor"
@@ -64,19 +79,30 @@ def main() -> None:
     results.console.print(f"Report: {path}")
 
 
-def _measured(name: str, seed: int, sets: int, *, again: bool) -> tuple[Counts, Counter[str]]:
-    """Return what was judged in a world, and which intervals held what they should."""
+@dataclass(frozen=True)
+class _World:
+    """What was judged in a world, which intervals held what they should, and by which code."""
+
+    counts: Counts
+    covered: Counter[str]
+    code: list[dict[str, str]]
+
+
+def _measured(name: str, seed: int, sets: int, tell: Tell, *, again: bool) -> _World:
     paths = {kind: _path(kind, name, seed, sets) for kind in _KINDS}
     missing = [kind for kind, path in paths.items() if again or not path.exists()]
     if missing:
         world = worlds.drawn(worlds.SOURCES[name], seed, sets=sets)
         [trained] = worlds.trained([world], _SPLITS)
         worlds.CACHE.mkdir(parents=True, exist_ok=True)
-        for kind in missing:
-            files.write_json(paths[kind], _KINDS[kind](trained))
-        results.console.print(f"{name} {seed}: judged")
-    whole, small, covered = (files.read_json(paths[kind]) for kind in _KINDS)
-    return Counts.from_json(whole).merged(Counts.from_json(small)), Counter(covered)
+        for done, kind in enumerate(missing):
+            tell((1 + done) / (1 + len(missing)))
+            files.write_json(paths[kind], {**_KINDS[kind](trained), "code": parts.code()})
+    whole, small, covered = stored = [files.read_json(paths[kind]) for kind in _KINDS]
+    # Worlds that were judged before this was noted do not say by which code.
+    code = [one.pop("code", {}) for one in stored]
+    counts = Counts.from_json(whole).merged(Counts.from_json(small))
+    return _World(counts, Counter(covered), code)
 
 
 #: What is measured in a world, each kept in a file.

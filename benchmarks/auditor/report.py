@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,16 @@ _POWER = {(3, table.ANY): 0.6, (5, table.ANY): 0.9, (2, table.WRONG): 0.9}
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found in the worlds of one data set; ``covered``: honest retrains by metric."""
+    """What was found in the worlds of one data set; ``covered``: honest retrains by metric.
+
+    ``code``: the versions of the code that judged them; {} where it was not noted.
+    """
 
     worlds: int
     sets: int
     counts: Counts
     covered: Mapping[str, int]
+    code: Sequence[Mapping[str, str]] = ()
 
 
 def write(name: str, found: Mapping[str, Measured], *, command: str) -> Path:
@@ -37,6 +41,7 @@ def write(name: str, found: Mapping[str, Measured], *, command: str) -> Path:
             source: {
                 "worlds": m.worlds,
                 "sets": m.sets,
+                "code": list(m.code),
                 "covered": dict(m.covered),
                 **m.counts.to_json(),
             }

@@ -2,6 +2,7 @@
 
     python -m benchmarks.deletion --data FOLDER
 
-``bench``: the trained model and its updates; ``streams``: many batches in a row; ``table``: a fifth
-of a table that a network has learned by heart; ``report``: what is written.
+``prepared``: the trained networks; ``bench``: what is measured of a model and its updates;
+``streams``: many batches in a row; ``table``: a fifth of a table that a network has learned by
+heart; ``report``: what is written.
 """

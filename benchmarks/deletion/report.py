@@ -1,10 +1,11 @@
-"""Tables, ``results/deletion.json`` and the targets."""
+"""What the parts of ``results/deletion.json`` hold, the targets, and tables for people."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, fields
+from typing import Any
 
 from benchmarks import results
 from benchmarks.deletion.bench import Measured
@@ -22,89 +23,75 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class RetainPass:
-    """Seconds of the retained rows' gradient, cached and by a full pass; relative difference."""
-
-    cached: float
-    full: float
-    difference: float
-
-
-def write(
-    lines: Sequence[Measured],
-    largest: int,
-    seconds: Mapping[str, float],
-    retained: RetainPass,
-    streamed: Sequence[Streamed],
-    by_heart: Sequence[Streamed],
-) -> None:
-    """Print everything and write ``results/deletion.json``."""
-    results.show("Forgetting on CIFAR-10 with LeNet-5", _COLUMNS, [astuple(one) for one in lines])
-    show_streams(streamed)
-    show_streams(by_heart)
-    parts = ", ".join(f"{name} {took:.1f} s" for name, took in seconds.items())
-    results.console.print(
-        f"{parts}. Retain gradient of 45 rows: cached {retained.cached * 1000:.2f} ms, full pass "
-        f"{retained.full:.2f} s, relative difference {retained.difference:.1e}."
-    )
-    results.write(
-        "deletion",
-        {
-            "lines": [_plain(one) for one in lines],
-            "seconds": dict(seconds),
-            "retain_gradient": asdict(retained),
-            "streams": [_stream(one) for one in streamed],
-            "table": [_stream(one) for one in by_heart],
-        },
-        [
-            *_of_sizes(lines, largest, seconds, retained),
-            *(target for one in streamed for target in _of_stream(one)),
-            *(target for one in by_heart for target in _of_table(one)),
-        ],
-    )
+def show(parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what was measured, by its stored form."""
+    lines = [line for part in parts.values() for line in part.get("lines", [])]
+    if lines:
+        results.show("Forgetting on CIFAR-10 with LeNet-5", _COLUMNS, [_row(one) for one in lines])
+    for name, part in parts.items():
+        for one in part.get("streams", []):
+            rows = [_row(one[which]) for which in ("streamed", "at_once", "retrained")]
+            results.show(f"{name}: {one['stream']}", _COLUMNS, rows)
+    if took := parts.get("prepare", {}).get("took"):
+        results.console.print(", ".join(f"{name} {value:.1f} s" for name, value in took.items()))
+    if gradient := parts.get("retain-gradient"):
+        results.console.print(
+            f"Retain gradient of {gradient['rows']} rows: cached {gradient['cached'] * 1000:.2f} "
+            f"ms, full pass {gradient['full']:.2f} s, relative difference "
+            f"{gradient['difference']:.1e}."
+        )
 
 
-def show_streams(found: Sequence[Streamed]) -> None:
-    """Print what streams reached."""
-    for one in found:
-        lines = (one.streamed, one.at_once, one.retrained)
-        results.show(one.stream.title, _COLUMNS, [astuple(line) for line in lines])
+def of_preparation(seconds: Mapping[str, float]) -> list[results.Target]:
+    """Return what the base's training, its margins and its anchor may cost."""
+    ratio = seconds["margins"] / seconds["training"]
+    return [results.at_most("one split of margins / training seconds", ratio, 1.3)]
 
 
-def _of_sizes(
-    lines: Sequence[Measured], largest: int, seconds: Mapping[str, float], retained: RetainPass
-) -> list[results.Target]:
-    by = {(line.forgotten, line.method): line for line in lines}
-    base, ours, gold = (by[largest, name] for name in ("base", "matched", "retrain"))
+def of_seconds(lines: Sequence[Measured]) -> list[results.Target]:
+    """Return by what factor the updates of a number of rows are faster than a retraining."""
+    by = {line.method: line for line in lines}
+    count = lines[0].forgotten
+    return [
+        results.at_least(
+            f"retrain / update seconds, {step}, {count} rows",
+            by["retrain"].seconds / by[step].seconds,
+            bounds[count],
+        )
+        for step, bounds in RATIOS.items()
+    ]
+
+
+def of_removal(lines: Sequence[Measured]) -> list[results.Target]:
+    """Return what the matched step is to reach, compared with retrained models."""
+    by = {line.method: line for line in lines}
+    base, ours, gold = (by[name] for name in ("base", "matched", "retrain"))
+    count = ours.forgotten
     closed = 1 - abs(ours.auc - gold.auc) / abs(base.auc - gold.auc)
     return [
-        *(
-            results.at_least(
-                f"retrain / update seconds, {step}, {count} rows",
-                by[count, "retrain"].seconds / by[count, step].seconds,
-                bound,
-            )
-            for step, bounds in RATIOS.items()
-            for count, bound in bounds.items()
-        ),
+        results.at_most(f"AUC distance to retrained, {count}", abs(ours.auc - gold.auc), 0.015),
+        results.at_least(f"share of the AUC gap closed, {count} rows", closed, 0.75),
         results.at_most(
-            "one split of margins / training seconds", seconds["margins"] / seconds["training"], 1.3
-        ),
-        results.at_least(
-            "full / cached retain gradient seconds, 45 rows", retained.full / retained.cached, 500.0
-        ),
-        results.at_most(f"AUC distance to retrained, {largest}", abs(ours.auc - gold.auc), 0.015),
-        results.at_least(f"share of the AUC gap closed, {largest} rows", closed, 0.75),
-        results.at_most(
-            f"test accuracy under the base's in points, {largest} rows",
+            f"test accuracy under the base's in points, {count} rows",
             100 * (base.test_accuracy - ours.test_accuracy),
             0.5,
         ),
     ]
 
 
-def _of_stream(one: Streamed) -> list[results.Target]:
+def of_gradient(measured: Mapping[str, float]) -> list[results.Target]:
+    """Return by what factor the cached retain gradient is faster."""
+    return [
+        results.at_least(
+            f"full / cached retain gradient seconds, {measured['rows']} rows",
+            measured["full"] / measured["cached"],
+            500.0,
+        )
+    ]
+
+
+def of_stream(one: Streamed) -> list[results.Target]:
+    """Return how near a stream is to come to one batch of the same rows."""
     if one.step != "matched":
         return []
     ours, single = one.streamed, one.at_once
@@ -122,7 +109,8 @@ def _of_stream(one: Streamed) -> list[results.Target]:
     ]
 
 
-def _of_table(one: Streamed) -> list[results.Target]:
+def of_table(one: Streamed) -> list[results.Target]:
+    """Return what may be lost of a table that was learned by heart."""
     return [
         results.at_most(
             f"a fifth of the table in {one.stream.title}: test accuracy under retrained in points",
@@ -132,19 +120,26 @@ def _of_table(one: Streamed) -> list[results.Target]:
     ]
 
 
-def _stream(one: Streamed) -> dict[str, object]:
+def of_streamed(one: Streamed) -> dict[str, object]:
+    """Return a stream as it is stored."""
     return {
         "stream": one.stream.title,
         "step": one.step,
-        "streamed": _plain(one.streamed),
-        "at_once": _plain(one.at_once),
-        "retrained": _plain(one.retrained),
+        "streamed": plain(one.streamed),
+        "at_once": plain(one.at_once),
+        "retrained": plain(one.retrained),
     }
 
 
-def _plain(line: Measured) -> dict[str, object]:
+def plain(line: Measured) -> dict[str, object]:
+    """Return a line as it is stored: a number that is not finite is null."""
     named: dict[str, float | str] = asdict(line)
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in named.items()
     }
+
+
+def _row(line: Mapping[str, Any]) -> list[object]:
+    values = [line.get(field.name) for field in fields(Measured)]
+    return ["" if value is None else value for value in values]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.deletion.bench import Bench, Measured
+from benchmarks.progress import Tell
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,11 @@ class Streamed:
 
 
 def run(
-    bench: Bench, stream: Stream, steps: Sequence[str], retrained: Sequence[nn.Module]
+    bench: Bench,
+    stream: Stream,
+    steps: Sequence[str],
+    retrained: Sequence[nn.Module],
+    tell: Tell,
 ) -> list[Streamed]:
     """Measure a stream for each step; ``retrained`` models never saw ``rows_of`` it."""
     size = int(stream.share * len(bench.rows))
@@ -45,7 +50,9 @@ def run(
     found = []
     for step in steps:
         model, forgotten = bench.model, None
+        tell(1.0, f"{stream.title}, {step}")
         for start in range(0, len(rows), size):
+            tell(1.0)
             update = bench.unlearn(
                 rows[start : start + size],
                 step,

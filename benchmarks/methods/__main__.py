@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from benchmarks import cifar, results
 from benchmarks.methods import bank as banks
 from benchmarks.methods import findings, report, restriction, runs
@@ -22,6 +20,7 @@ from benchmarks.methods import settings as asking
 from benchmarks.methods.findings import Findings
 from benchmarks.methods.problem import Problem
 from benchmarks.methods.settings import Entry, Settings
+from benchmarks.progress import Steps
 
 FOLDER = cifar.CACHE / "methods"
 
@@ -50,8 +49,7 @@ def walk(
     for entry in wanted:
         if entry.method in again:
             runs.forget_finished(entry, place)
-    with _bar() as bar:
-        steps = _Steps(bar, total=3 + settings.references + len(wanted))
+    with Steps([1.0] * (3 + settings.references + len(wanted))) as steps:
         bank = banks.fill(problem, settings, place, steps.begin)
         cost = restriction.measure(
             problem, settings, place, steps.begin("Epochs with gradient restriction")
@@ -66,30 +64,6 @@ def walk(
             done.append(run or runs.run(entry, bank, problem, settings, progress))
         steps.end()
     return findings.gather(settings, problem, bank, done, pending, cost)
-
-
-class _Steps:
-    """Two bars: how many steps are done, and how far the present one is."""
-
-    def __init__(self, bar: Progress, *, total: int) -> None:
-        self._bar = bar
-        self._all = bar.add_task("Benchmark", total=total)
-        self._one = bar.add_task("", total=1.0, start=False)
-        self._begun = 0
-
-    def begin(self, title: str) -> banks.Progress:
-        self._bar.update(self._all, completed=self._begun)
-        self._bar.reset(self._one, description=title, total=1.0)
-        self._begun += 1
-        return lambda fraction: self._bar.update(self._one, completed=fraction)
-
-    def end(self) -> None:
-        self._bar.update(self._all, completed=self._begun)
-
-
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description:45}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=results.console)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     _replace(path, lambda beside: beside.write_text(json.dumps(content, indent=1) + "\n"))
 
 
+def write_line(path: Path, content: Mapping[str, Any]) -> None:
+    """Store plain values in one line, for long lists of numbers."""
+    whole = json.dumps(content, separators=(",", ":")) + "\n"
+    _replace(path, lambda beside: beside.write_text(whole))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """What ``write_json`` stored."""
     content: dict[str, Any] = json.loads(path.read_text())

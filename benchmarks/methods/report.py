@@ -124,6 +124,7 @@ def _row(line: Line) -> dict[str, Any]:
         "refused": line.run.refused,
         "retrain_because": list(line.run.retrain_because),
         "notes": line.run.notes,
+        "code": line.run.code,
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks import parts
 from benchmarks.methods import files
 from benchmarks.methods.bank import Bank, Progress
 from benchmarks.methods.problem import Problem
@@ -38,6 +39,8 @@ class Run:
     #: Why the method gave no model; None when it did.
     refused: str | None
     scores: ModelScores | None
+    #: The code that it was run with; None of runs that are older than this note.
+    code: dict[str, str] | None
 
 
 def finished(entry: Entry, folder: Path) -> Run | None:
@@ -56,6 +59,7 @@ def finished(entry: Entry, folder: Path) -> Run | None:
         retrain_because=tuple(stored["retrain_because"]),
         refused=stored["refused"],
         scores=None if stored["refused"] else ModelScores.from_arrays(files.read_arrays(scores)),
+        code=stored.get("code"),
     )
 
 
@@ -163,6 +167,7 @@ def _stored(
         "notes": dict(update.notes) if update else {},
         "retrain_because": list(update.retrain_because) if update else [],
         "refused": refused,
+        "code": parts.code(),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,13 +19,24 @@ _HEAD = (
 )
 
 
-def write(name: str, lines: Sequence[Line], problems: Sequence[Problem], command: str) -> Path:
-    """Write ``results/NAME.json`` and ``results/NAME.md``; return the latter."""
-    measured = {"command": command, "lines": [asdict(line) for line in lines]}
+def write(
+    name: str,
+    lines: Sequence[Line],
+    problems: Sequence[Problem],
+    command: str,
+    *,
+    code: Sequence[Mapping[str, str]],
+    pictures: Mapping[str, Path],
+) -> Path:
+    """Write ``results/NAME.json`` and ``results/NAME.md``; return the latter.
+
+    ``code``: the versions that measured the lines; ``pictures`` by the problem's name.
+    """
+    measured = {"command": command, "code": list(code), "lines": [asdict(line) for line in lines]}
     found = [t for p in problems for t in targets([x for x in lines if x.problem == p.name])]
     results.write(name, measured, found)
     path = results.FOLDER / f"{name}.md"
-    path.write_text(_text(lines, problems, found, command))
+    path.write_text(_text(lines, problems, found, command, pictures))
     return path
 
 
@@ -67,19 +78,26 @@ def targets(lines: Sequence[Line]) -> list[Target]:
 
 
 def _text(
-    lines: Sequence[Line], problems: Sequence[Problem], found: Sequence[Target], command: str
+    lines: Sequence[Line],
+    problems: Sequence[Problem],
+    found: Sequence[Target],
+    command: str,
+    pictures: Mapping[str, Path],
 ) -> str:
     parts = [
         "# Rows that a network knows by heart\n\n"
         f"Made by `{command}`. Digits, MLP 64-256-128-10, 1,000 training rows. Accuracies in per "
         "cent; KLoM as median / 95th percentile over rows, of normal fits, capped at 12; *rms*: "
         "margins of the forgotten rows from those of three retrained models. *retrained* is one "
-        "half of the retrained models against the other.\n"
+        "half of the retrained models against the other. The pictures show single rows under the "
+        "networks of one seed; on the diagonal a row is as if it had never been seen.\n"
     ]
     for problem in problems:
         own = [line for line in lines if line.problem == problem.name]
         parts.append(f"\n## {problem.title}\n\n{own[0].models} models each.\n\n{_HEAD}")
         parts += [_row(line) for line in own]
+        if problem.name in pictures:
+            parts.append(f"\n![{problem.title}]({pictures[problem.name].name})\n")
     parts.append("\n## Targets\n\n| target | value | bound | met |\n|---|---|---|---|\n")
     parts += [
         f"| {t.name} | {t.value:.3g} | {t.bound:.3g} | {'yes' if t.met else '**no**'} |\n"

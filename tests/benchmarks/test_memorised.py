@@ -6,8 +6,10 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from benchmarks.memorised import measures, problems, report, stacked
+from benchmarks import results
+from benchmarks.memorised import measures, models, pictures, problems, report, rows, stacked
 from benchmarks.memorised.measures import Line
+from benchmarks.memorised.rows import Margins, Rows
 from unlearning.anchored import margins
 from unlearning.anchored.margins import Splits
 from unlearning.core.examples import Examples
@@ -76,9 +78,9 @@ def test_out_of_fold_margins_are_of_networks_that_never_saw_the_row(monkeypatch)
     monkeypatch.setattr(stacked, "fit", noted)
     (found,) = problems.out_of_fold(clean, Splits(1, 2), [3])
     assert found.complete
-    for fold, (model, rows, _) in enumerate(seen):
+    for fold, (model, trained_on, _) in enumerate(seen):
         out = (found.fold[0] == fold).nonzero()[:, 0]
-        assert not set(out.tolist()) & set(rows.positions.tolist())
+        assert not set(out.tolist()) & set(trained_on.positions.tolist())
         torch.testing.assert_close(
             found.values[0, out],
             margins.of_examples(model, clean.train.subset(out)),
@@ -117,3 +119,45 @@ def test_targets_are_met_and_missed_as_their_numbers_say():
     )
     assert [t.met for t in missed] == [False] * 5
     assert all(math.isfinite(t.value) for t in missed)
+
+
+def _margins(*values: float) -> Margins:
+    given = list(values)
+    half = [value / 2 for value in given]
+    return Margins(given, [value + 3 for value in given], half, given, half)
+
+
+def test_rows_of_other_problems_stay_beside_those_that_are_measured_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    first = Rows("first", _margins(1.0, -2.0), _margins(4.0))
+    second = Rows("second", _margins(5.0), _margins(6.0))
+    rows.keep("rows", {"a": first, "b": first})
+    rows.keep("rows", {"b": second})
+    assert rows.read("rows") == {"a": first, "b": second}
+
+
+def test_picture_is_drawn_from_the_kept_margins_and_says_how_far_they_are(tmp_path):
+    shown = Rows("title", _margins(1.0, -2.0), _margins(4.0, math.inf))
+    assert pictures.distance(shown.forgotten, "before") == 3
+    assert pictures.distance(shown.forgotten, "matched") == 0
+    pictures.draw(shown, tmp_path / "drawn.png")
+    assert (tmp_path / "drawn.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_margins_of_a_problem_are_those_of_its_models(monkeypatch, tmp_path):
+    monkeypatch.setattr(stacked, "EPOCHS", 1)
+    monkeypatch.setattr(models, "CACHE", tmp_path)
+    problem = _random_problem()
+    found = rows.measure(problem, Splits(2, 2))
+    (base,) = models.bases(problem.data, 1, Splits(2, 2))
+    (retrained,) = models.retrained(problem, 1)
+    assert (len(found.forgotten.before), len(found.retained.before)) == (50, rows.RETAINED)
+    for name, model in (("before", base.model), ("retrained", retrained)):
+        expected = margins.of_examples(model, problem.forget).tolist()
+        assert getattr(found.forgotten, name) == pytest.approx(expected, abs=0.006)
+    assert found.forgotten.matched != found.forgotten.calibrated != found.forgotten.before
+
+
+def _random_problem() -> problems.Problem:
+    drawn = torch.randperm(problems.TRAIN, generator=problems.generator(8))
+    return problems.Problem("random", "50 random clean rows", problems._clean(), drawn[:50])

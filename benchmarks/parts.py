@@ -65,9 +65,9 @@ def measure(
 
     Return what is measured of each.
 
-    ``options`` change what is measured. A part is finished if it was measured since
-    the last full run began, on this machine and with these options. Raise ``SystemExit`` if the
-    stored result is not one of parts and some of it is to stay.
+    ``options`` change what is measured. A part is finished if it was measured since the last full
+    run began, on this machine and with these options. Raise ``SystemExit`` if the stored result is
+    not one of parts and some of it is to stay.
     """
     kept = Kept(results.FOLDER / f"{name}.json", [part.name for part in parts], options or {})
     chosen = [part for part in parts if only is None or part.name in only]
@@ -119,6 +119,7 @@ class Kept:
         self._began = _now()
         self.parts = {name: part for name, part in self.parts.items() if name in self._names}
         self._targets = [one for one in self._targets if one["part"] in self._names]
+        self._write()
 
     def finished(self, name: str) -> bool:
         """Return whether a part needs no measuring."""
@@ -160,10 +161,12 @@ class Kept:
         self._targets = [one for one in self._targets if one["part"] != name] + new
         self._targets.sort(key=lambda one: self._place(one["part"]))
         self.parts = dict(sorted(self.parts.items(), key=lambda one: self._place(one[0])))
+        self._write()
+
+    def _write(self) -> None:
         self.path.parent.mkdir(exist_ok=True)
-        files.write_json(
-            self.path, {"began": self._began, "parts": self.parts, "targets": self._targets}
-        )
+        content = {"began": self._began, "parts": self.parts, "targets": self._targets}
+        files.write_json(self.path, content)
 
     def _place(self, name: str) -> int:
         return self._names.index(name) if name in self._names else len(self._names)

@@ -73,6 +73,16 @@ def test_a_full_run_measures_all_and_keeps_old_parts_until_they_are_replaced(fol
     assert second.measured == ["two", "three"]
 
 
+def test_a_full_run_that_was_cut_short_in_its_first_part_goes_on_with_all(folder: Path) -> None:
+    Bench().run()
+    with pytest.raises(KeyboardInterrupt):
+        Bench(broken="one").run()
+    assert set(stored(folder)["parts"]) == set(Bench.names)
+    second = Bench()
+    second.run(resume=True)
+    assert second.measured == list(Bench.names)
+
+
 def test_a_full_run_drops_parts_that_are_no_more(folder: Path) -> None:
     old = Bench()
     old.names = ("gone", "one")

@@ -24,7 +24,7 @@ _REPEATED = """
 def upgrade() -> None:
     with op.batch_alter_table(TABLE) as table:
         table.add_column(sa.Column("below", sa.Integer(), nullable=False, server_default=str(ALL)))
-        table.add_column(sa.Column("rows", sa.Integer()))
+        table.add_column(sa.Column("size", sa.Integer()))
         _replace(
             table, "dataset_id_name_list_id_revision", "dataset_id_name_list_id_below_revision"
         )
@@ -38,7 +38,7 @@ def downgrade() -> None:
         _replace(
             table, "dataset_id_name_list_id_below_revision", "dataset_id_name_list_id_revision"
         )
-        table.drop_column("rows")
+        table.drop_column("size")
         table.drop_column("below")
 
 

@@ -56,7 +56,7 @@ class Sample:
     """A sample of a set: the limit of its rows' places, and how many rows it has, if known."""
 
     below: int = sampling.PLACES
-    rows: int | None = None
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,11 @@ class _Set:
 def samples_of(measured: Mapping[str, Any]) -> Mapping[str, Sample]:
     """Return the samples that a verification says it read; of others, every row was read."""
     said: Mapping[str, Mapping[str, int]] = measured.get("sampled", {})
-    return {name: Sample(**said[name]) if name in said else Sample() for name in SETS}
+    return {name: _sample(said.get(name)) for name in SETS}
+
+
+def _sample(said: Mapping[str, int] | None) -> Sample:
+    return Sample() if said is None else Sample(said["below"], said.get("rows"))
 
 
 def show(
@@ -170,11 +174,11 @@ def _may_be_near(mine: _Set) -> ColumnElement[bool]:
         ShownSet.name == mine.name,
         or_(ShownSet.list_id != mine.list_id, ShownSet.below != mine.sample.below),
     )
-    if mine.sample.rows is None:
+    if mine.sample.size is None:
         return found
     # Two sets differ by at least as many rows as their sizes do.
-    near = func.abs(ShownSet.rows - mine.sample.rows) < LEAST_ROWS
-    return and_(found, or_(ShownSet.rows.is_(None), near))
+    near = func.abs(ShownSet.size - mine.sample.size) < LEAST_ROWS
+    return and_(found, or_(ShownSet.size.is_(None), near))
 
 
 def _row(dataset_id: int, one: _Set) -> ShownSet:
@@ -183,13 +187,13 @@ def _row(dataset_id: int, one: _Set) -> ShownSet:
         name=one.name,
         list_id=one.list_id,
         below=one.sample.below,
-        rows=one.sample.rows,
+        size=one.sample.size,
         revision=one.revision,
     )
 
 
 def _of(point: ShownSet) -> _Set:
-    return _Set(point.name, point.list_id, Sample(point.below, point.rows), point.revision)
+    return _Set(point.name, point.list_id, Sample(point.below, point.size), point.revision)
 
 
 def _differing(

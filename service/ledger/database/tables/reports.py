@@ -53,6 +53,6 @@ class ShownSet(Base):
     #: Limit of its rows' places (``service.messages.sampling``); ``PLACES``: the whole set.
     below: Mapped[int]
     #: How many rows it had; None: not known, of what was shown before samples had limits.
-    rows: Mapped[int | None]
+    size: Mapped[int | None]
     #: The newest revision of the dataset at which it had these rows when figures were shown.
     revision: Mapped[int]

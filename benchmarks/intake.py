@@ -273,6 +273,7 @@ def _fill(settings: Settings) -> str:
             status=VersionStatus.PUBLISHED,
             origin="imported",
             data_revision=0,
+            data_rows=ROWS,
             digest="1" * 64,
             size_bytes=0,
             options={},

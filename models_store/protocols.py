@@ -158,8 +158,8 @@ class Rows(Protocol):
         ``dtype`` is one of ``DTYPES``, ``shape`` that of one row.
         """
 
-    def open(self, key: str) -> Array:
-        """Open a dataset's rows for reading."""
+    def open(self, key: str, *, beside: Collection[str] = ()) -> Array:
+        """Open an array for reading; those of the keys ``beside`` are read together with it."""
 
     def erased(self, key: str) -> npt.NDArray[np.int64]:
         """Return the positions of the rows that have been erased, sorted, (k,) int64."""
@@ -229,8 +229,8 @@ class Store(Protocol):
     def receive(self, *, leftover_seconds: float) -> Upload:
         """Begin an upload; leftovers of killed processes are destroyed."""
 
-    def ticket(self, key: str | None = None) -> dict[str, Any]:
-        """Return, as JSON, what another process needs to open the store and the rows of ``key``.
+    def ticket(self, *keys: str) -> dict[str, Any]:
+        """Return, as JSON, what another process needs to open the store and these arrays.
 
         It may hold secrets: pass it to that process only, and never log or store it.
         """

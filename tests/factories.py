@@ -162,6 +162,11 @@ def version(
             "parent_id": None if parent is None else parent.id,
             "anchor_id": None if parent is None else parent.anchor_id,
             "data_revision": 0 if parent is None else parent.data_revision,
+            "data_rows": (
+                session.get_one(Dataset, owner.dataset_id).rows
+                if parent is None
+                else parent.data_rows
+            ),
             "clean_revision": 0 if parent is None else parent.clean_revision,
             "digest": f"{number:064x}",
             "size_bytes": 1000,

@@ -55,7 +55,7 @@ class LocalRows:
                 with contextlib.suppress(OSError):  # the write itself has reported a full disk
                     stream.close()
 
-    def open(self, key: str) -> Array:
+    def open(self, key: str, *, beside: Collection[str] = ()) -> Array:
         """Memory-map the rows, copy-on-write; constant time in the number of rows."""
         return _open(directories.find(self._home, key))
 

@@ -37,7 +37,7 @@ class LocalStore:
             self._root / "uploads", keep=self._blobs.adopt, leftover_seconds=leftover_seconds
         )
 
-    def ticket(self, key: str | None = None) -> dict[str, Any]:
+    def ticket(self, *keys: str) -> dict[str, Any]:
         return {"location": self.location}
 
     def check(self) -> None:

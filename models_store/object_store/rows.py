@@ -43,8 +43,8 @@ class ObjectRows:
 
     def __init__(self, bucket: Bucket, keys: DataKeys) -> None:
         self._bucket, self._keys = bucket, keys
-        #: The array opened last, with the digests of its shards at that time.
-        self._opened: tuple[Array, list[str]] | None = None
+        #: The arrays opened last, of one dataset, with the digests of their shards at that time.
+        self._opened: dict[str, tuple[Array, list[str]]] = {}
 
     def read_with(self, keys: DataKeys) -> None:
         """Use other keys from now on."""
@@ -61,14 +61,17 @@ class ObjectRows:
         finally:
             writer.discard()
 
-    def open(self, key: str) -> Array:
+    def open(self, key: str, *, beside: Collection[str] = ()) -> Array:
         """Decrypt the rows into memory; an array opened before is updated in place."""
         manifest, parts = self._manifest(key), self._shards(key)
+        # Free the others first: the arrays of two datasets may need too much memory.
+        self._opened = {
+            name: opened for name, opened in self._opened.items() if name == key or name in beside
+        }
         before: list[str] | None = None
-        if self._opened is not None and self._opened[0].key == key:
-            array, before = self._opened
+        if key in self._opened:
+            array, before = self._opened[key]
         else:
-            self._opened = None  # free it first: two arrays may need too much memory
             array = _empty(key, manifest, self._splits(key, manifest))
         form, start = _Form(array.rows.dtype, array.rows.shape[1:]), 0
         for number, part in enumerate(parts):
@@ -77,7 +80,7 @@ class ObjectRows:
                 plain = self._decrypted(key, part, form)
                 array.rows[start:stop], array.labels[start:stop] = plain.rows, plain.labels
             start = stop
-        self._opened = array, [part.digest for part in parts]
+        self._opened[key] = array, [part.digest for part in parts]
         return array
 
     def erased(self, key: str) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from models_store import data_keys as keys
+from models_store import data_keys
 from models_store.data_keys import DataKeys, TicketKeys
 from models_store.local import uploads
 from models_store.local.uploads import LocalUpload
@@ -43,8 +43,8 @@ class ObjectStore:
     def receive(self, *, leftover_seconds: float) -> LocalUpload:
         return uploads.receive(self._scratch, keep=self._keep, leftover_seconds=leftover_seconds)
 
-    def ticket(self, key: str | None = None) -> dict[str, Any]:
-        shards = {} if key is None else {key: keys.to_json(self._data_keys.of(key))}
+    def ticket(self, *keys: str) -> dict[str, Any]:
+        shards = {key: data_keys.to_json(self._data_keys.of(key)) for key in keys}
         return {"location": self._location, "timeout_seconds": self._timeout, "shards": shards}
 
     def use(self, ticket: dict[str, Any]) -> None:
@@ -60,4 +60,4 @@ class ObjectStore:
 
 def keys_of(ticket: dict[str, Any]) -> TicketKeys:
     """Return the data keys that a ticket holds."""
-    return TicketKeys({key: keys.from_json(one) for key, one in ticket["shards"].items()})
+    return TicketKeys({key: data_keys.from_json(one) for key, one in ticket["shards"].items()})

@@ -46,13 +46,15 @@ class Model(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class View(Struct):
-    """The array of a dataset, and which of its rows may be read.
+    """The arrays of a dataset, and which of its rows may be read.
 
-    ``excluded`` rows may not; ``trained_on`` replace the train split, None: the split itself.
+    ``arrays`` are those of its ingest and of the appends up to the last one that counts, in order;
+    rows are numbered through all of them. ``excluded`` rows may not be read; ``trained_on`` replace
+    the train split, None: the split itself.
     """
 
     store: Ticket
-    array: str
+    arrays: list[str]
     excluded: list[int]
     trained_on: list[int] | None
 

@@ -108,7 +108,7 @@ class Request(Struct):
     """
 
     store: Ticket
-    array: str
+    arrays: list[str]
     row_sets: RowSets
     data_revision: int
     model: Model

@@ -252,6 +252,19 @@ def test_another_process_reads_blobs_and_rows_with_a_ticket(store: Store) -> Non
     assert not again.rows.open(key).rows[5].any()
 
 
+def test_arrays_of_one_dataset_are_read_beside_each_other(store: Store) -> None:
+    keys = [write(store, name="digits"), write(store, name="digits/more", rows=255 - ROWS)]
+    other = open_ticket(store.ticket(*keys))
+    first = [other.rows.open(key, beside=keys) for key in keys]
+    np.testing.assert_array_equal(first[1].rows, 255 - ROWS)
+    store.rows.erase(keys[0], [5])
+    again = open_ticket(store.ticket(*keys), earlier=other)
+    found = [again.rows.open(key, beside=keys) for key in keys]
+    assert not found[0].rows[5].any()
+    np.testing.assert_array_equal(np.delete(found[0].rows, 5, 0), np.delete(ROWS, 5, 0))
+    np.testing.assert_array_equal(found[1].rows, 255 - ROWS)
+
+
 def test_a_store_that_answers_passes_its_check(store: Store) -> None:
     store.check()
     save(store)

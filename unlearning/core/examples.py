@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unlearning.core.joined import Joined
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -18,7 +20,7 @@ class Examples:
     subset costs no copy.
     """
 
-    x: Tensor
+    x: Tensor | Joined
     y: Tensor
     rows: Tensor | None = None
 
@@ -88,5 +90,5 @@ def concatenate(first: Examples, second: Examples) -> Examples:
         ours = first.rows if first.rows is not None else torch.arange(len(first))
         theirs = second.rows if second.rows is not None else torch.arange(len(second))
         return Examples(first.x, first.y, torch.cat([ours, theirs]))
-    x = [e.x if e.rows is None else e.x[e.rows] for e in (first, second)]
+    x = [e.x[:] if e.rows is None else e.x[e.rows] for e in (first, second)]
     return Examples(torch.cat(x), torch.cat([first.labels, second.labels]))

@@ -259,9 +259,9 @@ def check_ledger(
             rows = reconcile.rows_in_files(session, stored)
         except StoreError as error:
             raise _stop(f"the raw rows cannot be looked at: {error}") from None
-        keys = reconcile.array_keys(session)
+        found = reconcile.segments_of_all(session)
     if repair:
-        reconcile.erase(stored, rows, keys)
+        reconcile.erase(stored, rows, found)
         with sessions() as session:
             for name, its in rows.items():
                 reconciler.overwritten(session, name, len(its), actor="cli")

@@ -16,6 +16,7 @@ from models_store import Store
 from models_store.protocols import SPLITS, Array
 from service.messages import sampling
 from unlearning.core.examples import Examples
+from unlearning.core.joined import Joined
 
 TRAIN, VALIDATION, AUDIT = range(3)
 
@@ -25,7 +26,7 @@ Rows = Sequence[int] | NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Layout:
-    """The rows of an array's sets before any row is excluded; computed once per array.
+    """The rows of a dataset's sets before any row is excluded; computed once for its arrays.
 
     ``splits`` (n,) uint8; ``training`` (n,) bool; ``places`` (n,) int32: the place of each row
     (``service.messages.sampling``); ``ordered``: the rows of training, validation and audit, (m,)
@@ -41,9 +42,9 @@ class Layout:
     ordered: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, array: Array, trained_on: Rows | None) -> Layout:
-        """Return the layout of an array; takes time in proportion to its rows."""
-        splits = torch.from_numpy(np.array(array.splits))
+    def of(cls, found: Sequence[Array], trained_on: Rows | None) -> Layout:
+        """Return the layout of a dataset's arrays; takes time in proportion to their rows."""
+        splits = torch.from_numpy(np.concatenate([array.splits for array in found]))
         training = splits == TRAIN if trained_on is None else _mask(len(splits), trained_on)
         places = sampling.place(torch.arange(len(splits))).to(torch.int32)
         made = cls(splits, training, places, ())
@@ -60,12 +61,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset's array without the rows that may not be read.
+    """A dataset's arrays without the rows that may not be read.
 
-    ``x`` and ``y`` are views of the memory-mapped files: a set only allocates its row numbers.
+    ``x`` is a view of the memory-mapped files: a set only allocates its row numbers.
     """
 
-    x: Tensor
+    x: Tensor | Joined
     y: Tensor
     layout: Layout
     excluded: Tensor
@@ -123,33 +124,37 @@ class Data:
 Remember = Callable[[tuple[str, ...], Callable[[], Layout]], Layout]
 
 
-def open_array(
+def open_arrays(
     store: Store,
-    key: str,
+    keys: Sequence[str],
     *,
     excluded: Rows | Callable[[int], Tensor],
     trained_on: Rows | None = None,
     remember: Remember | None = None,
 ) -> Data:
-    """Open the array ``key``; ``excluded`` rows are kept out of every set but ``rows``.
+    """Open the arrays ``keys`` as one; ``excluded`` rows are kept out of every set but ``rows``.
 
-    ``excluded`` lists the rows, or maps the number n of rows to a mask, (n,) bool.
+    Rows are numbered through all arrays, in their order. ``excluded`` lists rows, or maps the
+    number n of rows to a mask, (n,) bool; rows of later arrays of the dataset may be listed.
 
     ``trained_on`` lists the rows that replace the train split; None: the split itself.
     ``remember`` caches the layout from one request to the next.
     """
-    array = store.rows.open(key)
+    found = [store.rows.open(key, beside=keys) for key in keys]
+    count = sum(map(len, found))
     if remember is None:
-        layout = Layout.of(array, trained_on)
+        layout = Layout.of(found, trained_on)
     else:
-        name = ("layout", store.location, key, _name(trained_on))
-        layout = remember(name, lambda: Layout.of(array, trained_on))
+        name = ("layout", store.location, *keys, _name(trained_on))
+        layout = remember(name, lambda: Layout.of(found, trained_on))
+    x = [torch.from_numpy(array.rows) for array in found]
+    y = [torch.from_numpy(array.labels) for array in found]
     return Data(
-        x=torch.from_numpy(array.rows),
-        y=torch.from_numpy(array.labels),
+        x=x[0] if len(x) == 1 else Joined(x),
+        y=y[0] if len(y) == 1 else torch.cat(y),
         layout=layout,
-        excluded=(excluded(len(array)) if callable(excluded) else _mask(len(array), excluded)),
-        classes=int(array.manifest["classes"]),
+        excluded=excluded(count) if callable(excluded) else _mask(count, excluded),
+        classes=int(found[0].manifest["classes"]),
     )
 
 
@@ -161,5 +166,6 @@ def _name(trained_on: Rows | None) -> str:
 
 def _mask(rows: int, chosen: Rows) -> Tensor:
     mask = torch.zeros(rows, dtype=torch.bool)
-    mask[torch.as_tensor(chosen, dtype=torch.int64)] = True
+    listed = torch.as_tensor(chosen, dtype=torch.int64)
+    mask[listed[listed < rows]] = True
     return mask

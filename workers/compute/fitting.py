@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from unlearning.core import objective
+from unlearning.core.joined import Joined
 from unlearning.errors import WrongOptions
 
 _BLOCK_BYTES = 16 << 20
 
 
-def check(network: nn.Module, rows: Tensor, allowed: Tensor, names: Sequence[str] | None) -> None:
+def check(
+    network: nn.Module, rows: Tensor | Joined, allowed: Tensor, names: Sequence[str] | None
+) -> None:
     """Raise ``WrongOptions`` that names row and column if the network does not accept a value.
 
     ``rows`` (n, columns) may be memory-mapped; ``allowed`` (m,) int64 are those that may be read.
@@ -34,7 +37,7 @@ def check(network: nn.Module, rows: Tensor, allowed: Tensor, names: Sequence[str
             raise _named(network, rows, chosen, batch, (low, high), names, error) from error
 
 
-def _extremes(rows: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+def _extremes(rows: Tensor | Joined, allowed: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each column the positions of rows with its smallest and its largest value."""
     low = allowed[:1].expand(rows.shape[1]).clone()
     high = low.clone()
@@ -50,7 +53,7 @@ def _extremes(rows: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _blocks(rows: Tensor, allowed: Tensor) -> Iterator[Tensor]:
+def _blocks(rows: Tensor | Joined, allowed: Tensor) -> Iterator[Tensor]:
     size = max(1, _BLOCK_BYTES // max(1, rows.shape[1] * rows.element_size()))
     yield from torch.split(allowed, size)
 
@@ -68,7 +71,7 @@ def _error(network: nn.Module, x: Tensor) -> Exception | None:
 
 def _named(
     network: nn.Module,
-    rows: Tensor,
+    rows: Tensor | Joined,
     chosen: Tensor,
     batch: Tensor,
     extremes: tuple[Tensor, Tensor],

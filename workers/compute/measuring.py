@@ -71,7 +71,7 @@ def scores(
     *,
     keep_probabilities: bool = False,
 ) -> ModelScores:
-    """Score ``model`` on every set; ``identity`` is the array's key and the digest of its weights.
+    """Score ``model`` on every set; ``identity`` is the last array's key and its digest.
 
     Scores on the fixed sets are cached: the version that a batch makes is the control of the next
     batch, which then scores only the rows that were not scored before.

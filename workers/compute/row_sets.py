@@ -18,20 +18,31 @@ from workers.compute.workspace import Workspace
 
 
 def excluded(place: Workspace, location: str, array: str, asked: Excluded, rows: int) -> Tensor:
-    """Return which of the dataset's ``rows`` are excluded at the request's revision, (rows,) bool.
+    """Return which of the first ``rows`` are excluded at the request's revision, (rows,) bool.
 
-    ``location`` is that of the store that has the dataset's ``array``.
+    ``location`` is that of the store that has the dataset's first ``array``. The process keeps one
+    mask for the dataset, which grows with it: models of one dataset may know different numbers of
+    its rows.
     """
     key = ("excluded", location, array, str(asked.dataset))
     revision, mask = place.find(key) or (0, None)
     if asked.since == 0:
-        mask = torch.zeros(rows, dtype=torch.bool)
+        mask = torch.zeros(0, dtype=torch.bool)
     elif mask is None or not asked.since <= revision <= asked.until:
         raise NotKnown(f"the rows excluded up to revision {asked.since}")
+    listed = torch.as_tensor(asked.rows, dtype=torch.int64)
+    mask = _at_least(mask, max(rows, int(listed.max()) + 1 if len(listed) else 0))
     # In place: the rows stay excluded at this revision even if the request fails later.
-    mask[torch.as_tensor(asked.rows, dtype=torch.int64)] = True
+    mask[listed] = True
     place.keep(key, (asked.until, mask))
-    return mask
+    return mask[:rows]
+
+
+def _at_least(mask: Tensor, rows: int) -> Tensor:
+    """Return the mask, with rows that are not excluded appended if it is shorter."""
+    if len(mask) >= rows:
+        return mask
+    return torch.cat([mask, torch.zeros(rows - len(mask), dtype=torch.bool)])
 
 
 def trained_on(

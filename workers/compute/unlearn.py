@@ -51,11 +51,11 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
     with clock.step("load"):
         # Parsed first, so that nothing is computed under criteria that are invalid.
         criteria = verification.parse_criteria(request.gates)
-        rows = data.open_array(
+        rows = data.open_arrays(
             store,
-            request.array,
+            request.arrays,
             excluded=lambda count: row_sets.excluded(
-                place, store.location, request.array, request.row_sets.excluded, count
+                place, store.location, request.arrays[0], request.row_sets.excluded, count
             ),
             trained_on=row_sets.trained_on(place, store.location, request.row_sets.trained_on),
             remember=place.kept,

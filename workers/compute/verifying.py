@@ -160,7 +160,7 @@ def _scored(
     unlearned, control = (
         measuring.scores(
             place,
-            (request.array, which),
+            (request.arrays[-1], which),
             model,
             fixed,
             forget,
@@ -189,7 +189,7 @@ def _at_anchor(
         for name in ("audit", "calibration"):
             found[name] = measuring.on_set(
                 place,
-                (request.array, digest),
+                (request.arrays[-1], digest),
                 name,
                 lambda: place.load(store, request.model, digest),
                 fixed[name],

@@ -45,8 +45,8 @@ class Workspace:
     def open(self, view: parts.View) -> tuple[Store, Data]:
         """Return the store of a view, and the view's rows."""
         store = self.store(view.store)
-        rows = data.open_array(
-            store, view.array, excluded=view.excluded, trained_on=view.trained_on
+        rows = data.open_arrays(
+            store, view.arrays, excluded=view.excluded, trained_on=view.trained_on
         )
         return store, rows
 

@@ -61,8 +61,10 @@ def _request(runtime: Runtime, session: Session, model: Model, version: Version)
         return None
     return Request(
         data=plans.view(
+            session,
             runtime.store,
             session.get_one(Dataset, model.dataset_id),
+            rows=version.data_rows,
             excluded=plans.excluded_up_to(session, version),
             trained_on=plans.trained_on(session, version),
         ),

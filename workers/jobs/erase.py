@@ -6,6 +6,7 @@ Of a withdrawn dataset all rows are erased, with the array and the identifiers o
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from models_store.errors import NotStored
@@ -16,10 +17,12 @@ from service.ledger.database.tables import Dataset
 from service.ledger.destruction import removals
 from service.ledger.obligations import erasures
 from service.ledger.obligations.erasures import ToErase
+from service.ledger.registry import appends, segments
+from service.ledger.registry.segments import Segment
 from service.ledger.reports import record_scores
 from service.ledger.requests import suppressions
 from workers.fault_points import reach
-from workers.jobs import margins, slices, statistics, suppression
+from workers.jobs import arrays, margins, slices, statistics, suppression
 from workers.runtime import Runtime
 
 
@@ -46,12 +49,14 @@ def _erase(runtime: Runtime, found: ToErase) -> bool:
         with runtime.session() as session:
             # Suppress them while their content can still be read.
             rows, names = suppressions.about_to_be_erased(session, dataset)
-            digests = suppression.digests(runtime.store.rows, dataset, names, runtime.digester)
+            digests = suppression.digests(
+                session, runtime.store.rows, dataset, names, runtime.digester
+            )
             suppressions.keep_rows(session, dataset, digests, now=runtime.now())
+            where = segments.of(session, dataset)
         if not rows:
             return False
-        assert dataset.array_key is not None
-        runtime.store.rows.erase(dataset.array_key, rows)
+        arrays.erase(runtime.store.rows, where, rows)
     except NotStored:
         if _is_withdrawn(runtime, dataset.id):
             return False  # the dataset was withdrawn and destroyed meanwhile
@@ -76,10 +81,14 @@ def _remove(runtime: Runtime, dataset_id: int) -> bool:
             return False
         with runtime.session() as session:
             dataset = session.get_one(Dataset, dataset_id)
+            where = segments.of(session, dataset)
+            unfinished = appends.unfinished(session, dataset)
         if dataset.ready_at is None:
             slices.remove(runtime, dataset_id, held=held)  # of an ingest that was under way
         else:
-            _destroy(runtime, dataset, held)
+            for append_id in unfinished:
+                slices.unstage(runtime, append_id, held=held)
+            _destroy(runtime, dataset, where, held)
         reach("erase.blanked")
         with runtime.session() as session:
             leases.hold(session, held)
@@ -87,16 +96,17 @@ def _remove(runtime: Runtime, dataset_id: int) -> bool:
             removals.record(
                 session,
                 dataset_id,
-                receipt=_receipt(runtime, session.get_one(Dataset, dataset_id)),
+                receipt=_receipt(runtime, session.get_one(Dataset, dataset_id), where),
                 actor=runtime.actor,
                 now=runtime.now(),
             )
     return True
 
 
-def _destroy(runtime: Runtime, dataset: Dataset, held: leases.Held) -> None:
-    if dataset.array_key is not None:
-        runtime.store.rows.delete(dataset.array_key)
+def _destroy(
+    runtime: Runtime, dataset: Dataset, where: Sequence[Segment], held: leases.Held
+) -> None:
+    arrays.delete(runtime.store.rows, where)
     reach("erase.destroyed")
     _blank(runtime, dataset.id, held)
 
@@ -120,17 +130,13 @@ def _blank(runtime: Runtime, dataset_id: int, held: leases.Held) -> None:
         first += removals.ROWS_AT_ONCE
 
 
-def _receipt(runtime: Runtime, dataset: Dataset) -> dict[str, Any]:
+def _receipt(runtime: Runtime, dataset: Dataset, where: Sequence[Segment]) -> dict[str, Any]:
     """Return a signed receipt of what was destroyed."""
     return Signer.from_settings(runtime.settings).sign(
         {
             "type": "purge-receipt",
             "dataset": dataset.name,
-            "destroyed": (
-                []
-                if dataset.array_key is None
-                else [{"kind": "arrays", "digest": dataset.array_key}]
-            ),
+            "destroyed": [{"kind": "arrays", "digest": one.key} for one in where],
             "rows": dataset.rows,
             "withdrawn_at": dataset.withdrawn_at,
             "purged_at": runtime.now(),

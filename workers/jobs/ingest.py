@@ -7,9 +7,11 @@ before the next one begins, and before the dataset ends in any other way.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.orm import Session
 
 from models_store.errors import BucketUnavailable, StoreError
 from models_store.protocols import SPLITS
@@ -83,7 +85,9 @@ def _tried(
     progress: Progress | None,
 ) -> str | None:
     """Return why the source was refused, or None; on ``LeaseLost`` or ``Stopping`` it waits on."""
-    watch = _Watch(runtime, dataset_id, held, progress)
+    watch = Watch(
+        runtime, held, lambda session, done: datasets.progress(session, dataset_id, done), progress
+    )
     try:
         if path is None:
             raise ReadError("the source no longer lies under the data root; add the dataset again")
@@ -131,7 +135,7 @@ def _attempt(
         slices.write(runtime, dataset_id, found, held=held)
         done = slices.complete(runtime, dataset_id, found, sieve, held=held)
     except (leases.LeaseLost, Stopping):
-        _drop_withdrawn(runtime, dataset_id, found.key)
+        drop_withdrawn(runtime, dataset_id, found.key)
         raise
     except (StoreError, OSError, Unprocessable):  # refused once its rows were in the store
         runtime.store.rows.delete(found.key)
@@ -151,7 +155,7 @@ def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
     return Sieve(runtime.digester, suppressed, fold_case=fold_case)
 
 
-def _drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
+def drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
     """Destroy what was stored for a dataset that was withdrawn while it was read."""
     with runtime.session() as session:
         withdrawn = session.get_one(Dataset, dataset_id).withdrawn_at is not None
@@ -159,17 +163,25 @@ def _drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
         runtime.store.rows.delete(key)
 
 
-class _Watch:
-    """Shows progress and keeps the lease while a file is read; raises when the worker stops."""
+class Watch:
+    """Shows progress and keeps the lease while a file is read; raises when the worker stops.
+
+    ``store`` stores a fraction, 0 to 1; ``progress`` is also told.
+    """
 
     def __init__(
-        self, runtime: Runtime, dataset_id: int, held: leases.Held, progress: Progress | None
+        self,
+        runtime: Runtime,
+        held: leases.Held,
+        store: Callable[[Session, float], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        self._runtime, self._dataset_id, self._held = runtime, dataset_id, held
-        self._progress = progress
+        self._runtime, self._held = runtime, held
+        self._store, self._progress = store, progress
         self._told = 0.0
 
     def __call__(self, done: int, expected: int) -> None:
+        """Take how many rows of how many were read."""
         if self._progress is not None:
             self._progress(done, expected)
         if time.monotonic() - self._told < WATCH_SECONDS:
@@ -183,7 +195,8 @@ class _Watch:
                 seconds=self._runtime.settings.lease_seconds,
                 now=self._runtime.now(),
             )
-            datasets.progress(session, self._dataset_id, done / max(expected, 1))
+            if self._store is not None:
+                self._store(session, done / max(expected, 1))
 
 
 def located(runtime: Runtime, path: str) -> Path | None:

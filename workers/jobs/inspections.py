@@ -1,19 +1,21 @@
-"""Inspections, the dry runs of an ingest: read a source, report on it, store nothing."""
+"""Inspections, the dry runs of an ingest or append: read a source, report on it, store nothing."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from models_store.protocols import SPLITS
+from service.errors import ServiceError
 from service.ledger.batches import leases
 from service.ledger.database.identifiers import Origin
+from service.ledger.database.tables import Dataset
 from service.ledger.registry import datasets, inspections
 from workers.compute.process import Stopping
-from workers.jobs import ingest
+from workers.jobs import append, ingest
 from workers.readers import ReadError
 from workers.runtime import Runtime
 from workers.sources import reading
@@ -46,20 +48,68 @@ def inspect(
         path = ingest.located(runtime, source["path"])
         if path is None:
             raise ReadError("the source no longer lies under the data root; ask again")
-        found = reading.inspect(
-            path,
-            leave_out=ingest.sieve_of(runtime, source),
-            progress=_Watch(runtime, held),
-            **ingest.asked(source),
-        )
+        watch = ingest.Watch(runtime, held)
+        if "append_to" in source:
+            shown = _of_append(runtime, path, source, watch)
+        else:
+            shown = describe(
+                reading.inspect(
+                    path,
+                    leave_out=ingest.sieve_of(runtime, source),
+                    progress=watch,
+                    **ingest.asked(source),
+                )
+            )
     except (leases.LeaseLost, Stopping):
         return  # the inspection keeps waiting
-    except (ReadError, OSError) as error:
+    except (ReadError, OSError, ServiceError) as error:
         with runtime.session() as session:
             inspections.refuse(session, inspection_id, str(error))
         return
     with runtime.session() as session:
-        inspections.finish(session, inspection_id, describe(found))
+        inspections.finish(session, inspection_id, shown)
+
+
+def _of_append(
+    runtime: Runtime, path: Path, source: Mapping[str, Any], watch: reading.Progress
+) -> dict[str, Any]:
+    with runtime.session() as session:
+        dataset = datasets.get_ready(session, source["append_to"])
+    stated = {name: one for name, one in source.items() if name not in ("append_to", "existing")}
+    return describe_append(
+        runtime, dataset, path, stated, existing=source["existing"], progress=watch
+    )
+
+
+def describe_append(
+    runtime: Runtime,
+    dataset: Dataset,
+    path: Path,
+    stated: Mapping[str, Any],
+    *,
+    existing: str,
+    progress: reading.Progress,
+) -> dict[str, Any]:
+    """Return what would join the dataset, in its public form; raise ``ReadError`` if refused."""
+    newcomers = append.Newcomers(runtime, dataset)
+    found = append.read(
+        runtime, dataset, path, stated, newcomers, existing=existing, key=None, progress=progress
+    )
+    if found is not None:
+        shown = describe(found)
+        return {**shown, "notes": shown["notes"] | newcomers.notes}
+    return {
+        **{name: getattr(dataset, name) for name in ("shape", "dtype", "classes")},
+        "rows": 0,
+        "splits": dict.fromkeys(SPLITS, 0),
+        **datasets.describe_report(
+            datasets.Report(notes=newcomers.notes),
+            record_id=dataset.record_id_origin,
+            subject_id=dataset.subject_id_origin,
+            id_case=dataset.id_case,
+            input=dataset.input,
+        ),
+    }
 
 
 def describe(found: reading.Ingested) -> dict[str, Any]:
@@ -79,24 +129,3 @@ def describe(found: reading.Ingested) -> dict[str, Any]:
             input=found.input,
         ),
     }
-
-
-class _Watch:
-    """Keeps the lease while a file is read; raises when the worker stops."""
-
-    def __init__(self, runtime: Runtime, held: leases.Held) -> None:
-        self._runtime, self._held = runtime, held
-        self._told = time.monotonic()
-
-    def __call__(self, done: int, expected: int) -> None:
-        if time.monotonic() - self._told < ingest.WATCH_SECONDS:
-            return
-        self._told = time.monotonic()
-        self._runtime.heed_stop()
-        with self._runtime.session() as session:
-            leases.renew(
-                session,
-                self._held,
-                seconds=self._runtime.settings.lease_seconds,
-                now=self._runtime.now(),
-            )

@@ -106,11 +106,15 @@ def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:
         resume = newest if newest is not None and margins.is_of(newest, asked) else None
         request = Request(
             data=plans.view(
-                runtime.store, dataset, excluded=plans.excluded_rows(session, dataset.id)
+                session,
+                runtime.store,
+                dataset,
+                rows=anchor.data_rows,
+                excluded=plans.excluded_rows(session, dataset.id),
             ),
             model=plans.model(model),
             anchor=anchor.digest,
-            together=plans.subjects(session, dataset.id),
+            together=plans.subjects(session, dataset.id, anchor),
             seed=anchor.seed,
             splits=asked.splits,
             folds=asked.folds,

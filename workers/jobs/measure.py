@@ -90,8 +90,10 @@ def _start(runtime: Runtime, version_id: int, held: leases.Held) -> Request | No
             return None
         return Request(
             data=plans.view(
+                session,
                 runtime.store,
                 dataset,
+                rows=version.data_rows,
                 excluded=plans.excluded_rows(session, dataset.id),
                 trained_on=plans.trained_on(session, version),
             ),

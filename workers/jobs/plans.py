@@ -24,7 +24,15 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import erasures
-from service.ledger.registry import datasets, internal_state, lineage, margins, methods, versions
+from service.ledger.registry import (
+    datasets,
+    internal_state,
+    lineage,
+    margins,
+    methods,
+    segments,
+    versions,
+)
 from service.ledger.registry.policy import MethodChoice, Policy
 from service.ledger.selection import exclusions, naming
 from service.messages import parts, unlearn
@@ -50,16 +58,26 @@ def model(found: Model) -> parts.Model:
 
 
 def view(
-    store: Store, dataset: Dataset, *, excluded: list[int], trained_on: list[int] | None = None
+    session: Session,
+    store: Store,
+    dataset: Dataset,
+    *,
+    rows: int,
+    excluded: list[int],
+    trained_on: list[int] | None = None,
 ) -> parts.View:
-    """Return the dataset's array, with the keys of its rows where they are encrypted."""
-    assert dataset.array_key is not None  # a model's dataset is ready
+    """Return the arrays of the dataset's first ``rows`` rows, with their keys if encrypted."""
+    arrays = _arrays(session, dataset, rows)
     return parts.View(
-        store=store.ticket(dataset.array_key),
-        array=dataset.array_key,
+        store=store.ticket(*arrays),
+        arrays=arrays,
         excluded=excluded,
         trained_on=trained_on,
     )
+
+
+def _arrays(session: Session, dataset: Dataset, rows: int) -> list[str]:
+    return [one.key for one in segments.of(session, dataset, rows=rows)]
 
 
 def feature_names(session: Session, dataset: Dataset) -> list[str]:
@@ -91,10 +109,10 @@ def for_batch(
     policy = Policy.model_validate(found.policy)
     forget = execution.rows(session, batch)
     of_class = batch.kind == "class"
-    assert dataset.array_key is not None  # a model's dataset is ready
+    arrays = _arrays(session, dataset, base.data_rows)
     return unlearn.Request(
-        store=store.ticket(dataset.array_key),
-        array=dataset.array_key,
+        store=store.ticket(*arrays),
+        arrays=arrays,
         row_sets=row_sets(
             session,
             dataset.id,
@@ -107,7 +125,7 @@ def for_batch(
         kind="class" if of_class else "records",
         seed=batch.seed + batch.attempts - 1,
         forget=forget,
-        never_seen=_never_seen(session, batch, dataset.id) if of_class else [],
+        never_seen=_never_seen(session, batch, dataset.id, base) if of_class else [],
         base=unlearn.Version(digest=base.digest, number=base.number),
         anchor=anchor(session, base),
         gates=_gates(policy),
@@ -271,15 +289,13 @@ def _references(session: Session, anchor_id: int, policy: Policy) -> dict[int, s
     return {one.notes["index"]: one.digest for one in kept if one.notes["count"] == count}
 
 
-def subjects(
-    session: Session, dataset_id: int, *, record_list_id: str | None = None
-) -> list[list[int]]:
-    """Return the training rows that share their subject with another row, grouped by subject."""
+def subjects(session: Session, dataset_id: int, version: Version) -> list[list[int]]:
+    """Return the version's training rows that share their subject with another, by subject."""
     rows = session.execute(
         select(Record.subject_digest, Record.row)
         .where(
             Record.dataset_id == dataset_id,
-            lineage.of_training(record_list_id),
+            lineage.of_training(version.record_list_id, version.data_rows),
             Record.subject_digest.is_not(None),
         )
         .order_by(Record.subject_digest, Record.row)
@@ -342,13 +358,17 @@ def _forgotten_since_anchor(session: Session, version: Version) -> Select[int]:
     )
 
 
-def _never_seen(session: Session, batch: Batch, dataset_id: int) -> list[int]:
-    """Return audit rows that the batch names, that the base never saw and that are not erased."""
+def _never_seen(session: Session, batch: Batch, dataset_id: int, base: Version) -> list[int]:
+    """Return audit rows that the batch names, that the base never saw and that are not erased.
+
+    Of the rows that the dataset had when the base's anchor was trained: on these it is measured.
+    """
     named = session.scalars(
         select(Record.row)
         .where(
             Record.dataset_id == dataset_id,
             Record.split == AUDIT_SPLIT,
+            Record.row < base.data_rows,
             naming.asked(erasures.of_batch(batch)),
             Record.erased_at.is_(None),
         )

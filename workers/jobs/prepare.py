@@ -56,7 +56,11 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
         assert dataset.classes is not None  # a model's dataset is ready
         request = describe.Request(
             data=plans.view(
-                runtime.store, dataset, excluded=plans.excluded_rows(session, dataset.id)
+                session,
+                runtime.store,
+                dataset,
+                rows=dataset.rows or 0,
+                excluded=plans.excluded_rows(session, dataset.id),
             ),
             model=plans.model(model),
             classes=dataset.classes,
@@ -131,8 +135,10 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
             return False
         request = messages.Request(
             data=plans.view(
+                session,
                 runtime.store,
                 dataset,
+                rows=version.data_rows,
                 excluded=plans.excluded_up_to(session, version),
                 trained_on=plans.trained_on(session, version),
             ),

@@ -15,6 +15,9 @@ from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset, Record
 from service.ledger.reconciliation import reconciler
 from service.ledger.reconciliation.findings import Finding
+from service.ledger.registry import segments
+from service.ledger.registry.segments import Segment
+from workers.jobs import arrays
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -85,24 +88,26 @@ def rows_in_files(session: Session, stored: Rows) -> dict[str, list[int]]:
         )
         rows = set(session.scalars(erased))
         if rows:
-            rows -= set(stored.erased(str(dataset.array_key)).tolist())
+            rows -= set(arrays.erased(stored, segments.of(session, dataset)))
         if rows:
             found[dataset.name] = sorted(rows)
     return found
 
 
-def erase(stored: Rows, rows: Mapping[str, Sequence[int]], keys: Mapping[str, str]) -> None:
+def erase(
+    stored: Rows, rows: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[Segment]]
+) -> None:
     """Erase these rows again: their file was restored, or the first erasure never reached the disk.
 
-    ``keys`` are those of the datasets' arrays. Call it outside of a transaction: a store may
-    keep its own keys in the same database.
+    ``found`` are the datasets' segments. Call it outside of a transaction: a store may keep its
+    own keys in the same database.
     """
     for name, its in rows.items():
-        if its and name in keys:
-            stored.erase(keys[name], its)
+        if its and name in found:
+            arrays.erase(stored, found[name], its)
 
 
-def array_keys(session: Session) -> dict[str, str]:
-    """Return the keys of the arrays in the store, by dataset."""
-    found = select(Dataset.name, Dataset.array_key).where(Dataset.array_key.is_not(None))
-    return {name: str(key) for name, key in session.execute(found)}
+def segments_of_all(session: Session) -> dict[str, Sequence[Segment]]:
+    """Return the segments in the store, by dataset."""
+    found = session.scalars(select(Dataset).where(Dataset.array_key.is_not(None))).all()
+    return {dataset.name: segments.of(session, dataset) for dataset in found}

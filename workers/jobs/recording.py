@@ -58,6 +58,7 @@ def record(
             parent=base,
             anchor_id=None if answer.is_anchor else base.anchor_id,
             data_revision=(request.data_revision if answer.is_anchor else base.data_revision),
+            data_rows=base.data_rows,
             record_list_id=base.record_list_id,  # a retrain uses the same rows, minus the forgotten
             digest=answer.checkpoint.digest,
             size_bytes=answer.checkpoint.size_bytes,

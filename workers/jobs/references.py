@@ -88,14 +88,16 @@ def _request(runtime: Runtime, anchor_id: int) -> Request | None:
             return None
         return Request(
             data=plans.view(
+                session,
                 runtime.store,
                 dataset,
+                rows=version.data_rows,
                 # Rows excluded since the anchor are left out, so that no model need forget them.
                 excluded=plans.excluded_rows(session, dataset.id),
                 trained_on=plans.trained_on(session, version),
             ),
             model=plans.model(model),
-            together=plans.subjects(session, dataset.id, record_list_id=version.record_list_id),
+            together=plans.subjects(session, dataset.id, version),
             seed=version.seed,
             index=missing[0],
             count=plans.reference_count(policy),

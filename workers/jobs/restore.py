@@ -14,13 +14,14 @@ from service.ledger.audit.signing import Signer
 from service.ledger.database import db
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
+from service.ledger.registry import segments
 from service.ledger.restore import replay, tombstones
 from service.ledger.restore.replay import Replayed
 from service.ledger.restore.tombstones import Found, Tombstones
 from service.ledger.selection.digests import Digester
 from service.settings import Settings
 from workers import stores
-from workers.jobs import reconcile
+from workers.jobs import arrays, reconcile
 
 
 def export(settings: Settings, engine: Engine, file: Path) -> Tombstones:
@@ -54,9 +55,9 @@ def apply(settings: Settings, engine: Engine, file: Path, *, actor: str) -> Repl
     sessions = db.session_factory(engine)
     with sessions() as session:
         found = _compare(session, settings, store, listed)
-        keys = reconcile.array_keys(session)
+        found_in = reconcile.segments_of_all(session)
     # The ledger counts these as erased and no model needs them, so no worker would erase them.
-    reconcile.erase(store.rows, found.raw_again, keys)
+    reconcile.erase(store.rows, found.raw_again, found_in)
     with sessions() as session, session.begin():
         return replay.replay(
             session,
@@ -104,17 +105,19 @@ def lines(found: Found) -> list[str]:
 
 
 def _compare(session: Session, settings: Settings, store: Store, listed: Tombstones) -> Found:
-    ready = session.execute(
-        select(Dataset.name, Dataset.array_key).where(
+    ready = session.scalars(
+        select(Dataset).where(
             Dataset.status == DatasetStatus.READY,
             Dataset.name.not_in(listed.withdrawn.datasets),
         )
-    )
+    ).all()
     return tombstones.compare(
         session,
         listed,
         digester=Digester.from_settings(settings),
-        overwritten={name: store.rows.erased(key).tolist() for name, key in ready if key},
+        overwritten={
+            one.name: arrays.erased(store.rows, segments.of(session, one)) for one in ready
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""The records of an ingest, in slices: write them, make the dataset ready, or remove them.
+"""The records of an ingest or append, in slices: write them, finish it, or remove them.
 
 Each slice is a transaction under the ingest's lease, so that other writers get their turn in
 between, and an attempt whose lease was lost or whose dataset was withdrawn writes nothing more.
@@ -7,8 +7,9 @@ between, and an attempt whose lease was lost or whose dataset was withdrawn writ
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -18,7 +19,7 @@ from service.ledger.batches import leases
 from service.ledger.database import db
 from service.ledger.database.identifiers import Origin
 from service.ledger.database.tables import Dataset
-from service.ledger.registry import datasets, records
+from service.ledger.registry import appends, datasets, records
 from service.ledger.requests import suppressions
 from service.ledger.selection.digests import Digester
 from workers.fault_points import reach
@@ -47,13 +48,36 @@ class Pace:
 
 def write(runtime: Runtime, dataset_id: int, found: Ingested, *, held: leases.Held) -> None:
     """Write a record for every row that was found; there are none yet."""
+
+    def put(session: Session, rows: Sequence[records.Row], first: int) -> None:
+        records.write(session, session.get_one(Dataset, dataset_id), rows, first=first)
+
+    _write(runtime, found, put, held=held)
+
+
+def stage(runtime: Runtime, append_id: str, found: Ingested, *, held: leases.Held) -> None:
+    """Write the records of an append aside; there are none yet."""
+
+    def put(session: Session, rows: Sequence[records.Row], first: int) -> None:
+        appends.stage(session, append_id, rows, first=first)
+
+    _write(runtime, found, put, held=held)
+
+
+def _write(
+    runtime: Runtime,
+    found: Ingested,
+    put: Callable[[Session, Sequence[records.Row], int], None],
+    *,
+    held: leases.Held,
+) -> None:
     free_since, first, pace = time.monotonic(), 0, Pace()
     while first < found.rows:
         runtime.heed_stop()
         rows = _rows(found, first, pace.rows, runtime.digester)
         db.give_way(runtime.engine, since=free_since)
         with _slice(runtime, held, pace) as session:
-            records.write(session, session.get_one(Dataset, dataset_id), rows, first=first)
+            put(session, rows, first)
         free_since, first = time.monotonic(), first + len(rows)
         reach("ingest.sliced")
 
@@ -73,13 +97,53 @@ def complete(
     return True
 
 
+def join(
+    runtime: Runtime,
+    append_id: str,
+    found: Ingested,
+    notes: Mapping[str, Any],
+    sieve: Sieve,
+    *,
+    held: leases.Held,
+) -> bool:
+    """Let the records of an append join the dataset.
+
+    False when one of their subjects, or of their classes, was asked to be forgotten meanwhile.
+    """
+    with _slice(runtime, held, Pace()) as session:
+        dataset, first = appends.complete(
+            session,
+            append_id,
+            appends.Appended(found.key, _splits(found), notes),
+            actor=runtime.actor,
+            now=runtime.now(),
+        )
+        # As late as possible: requests about a subject or a class wait from here to the commit.
+        suppressions.hold(session)
+        forgotten = appends.forgotten_classes(session, dataset.id)
+        missed = not forgotten.isdisjoint(np.unique(found.labels).tolist())
+        if missed or sieve.missed(session, dataset, found.subject_ids, first=first):
+            session.rollback()
+            return False
+    return True
+
+
 def remove(runtime: Runtime, dataset_id: int, *, held: leases.Held) -> None:
     """Remove the records that an attempt has left, under the lease."""
+    _remove(runtime, lambda session, rows: records.remove(session, dataset_id, rows), held=held)
+
+
+def unstage(runtime: Runtime, append_id: str, *, held: leases.Held) -> None:
+    """Remove the records that an attempt of an append has left aside, under the lease."""
+    _remove(runtime, lambda session, rows: appends.unstage(session, append_id, rows), held=held)
+
+
+def _remove(runtime: Runtime, take: Callable[[Session, int], bool], *, held: leases.Held) -> None:
     free_since, more, pace = time.monotonic(), True, Pace()
     while more:
         db.give_way(runtime.engine, since=free_since)
         with _slice(runtime, held, pace) as session:
-            more = records.remove(session, dataset_id, pace.rows)
+            more = take(session, pace.rows)
         free_since = time.monotonic()
 
 
@@ -113,11 +177,15 @@ def _rows(found: Ingested, first: int, count: int, digester: Digester) -> Sequen
     ]
 
 
-def _facts(found: Ingested) -> datasets.Ingested:
+def _splits(found: Ingested) -> dict[str, int]:
     counts = np.bincount(found.splits, minlength=len(SPLITS)).tolist()
+    return dict(zip(SPLITS, counts, strict=True))
+
+
+def _facts(found: Ingested) -> datasets.Ingested:
     return datasets.Ingested(
         array_key=found.key,
-        splits=dict(zip(SPLITS, counts, strict=True)),
+        splits=_splits(found),
         shape=found.shape,
         dtype=found.dtype,
         classes=found.classes,

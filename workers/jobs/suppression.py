@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 from models_store import row_facts
 from models_store.protocols import DTYPES, Rows
 from service.ledger.database.tables import Dataset
+from service.ledger.registry import segments
 from service.ledger.requests import suppressions
 from service.ledger.requests.suppressions import Kind, Suppressed
 from service.ledger.selection.digests import Digester
+from workers.jobs import arrays
 from workers.readers import Chunk
 
 
@@ -41,16 +43,23 @@ class Sieve:
             left_out |= self._of_subjects(subject_ids, len(chunk))
         return left_out
 
-    def missed(self, session: Session, dataset: Dataset, subject_ids: Sequence[str] | None) -> bool:
-        """Return whether the dataset has records of a subject suppressed after this was made.
+    def missed(
+        self,
+        session: Session,
+        dataset: Dataset,
+        subject_ids: Sequence[str] | None,
+        *,
+        first: int = 0,
+    ) -> bool:
+        """Return whether records from ``first`` on are of a subject suppressed after this was made.
 
-        ``subject_ids`` are those of the records.
+        ``subject_ids`` are those of these records.
         """
         late = suppressions.in_force(session, after=self.suppressed.newest)
         digests = late.digests[self._kind]
         if subject_ids is None or not digests:
             return False
-        if suppressions.holds(session, dataset, digests):
+        if suppressions.holds(session, dataset, digests, first=first):
             return True
         # Requests may still be recorded under an earlier key, under which no record is kept.
         others = Digester(self.digester.keys[1:])
@@ -165,20 +174,18 @@ def of_rows(
     session: Session, stored: Rows, dataset: Dataset, rows: Sequence[int], digester: Digester
 ) -> dict[int, str]:
     """Return digests of rows that are not erased and not suppressed yet, by row."""
-    return digests(stored, dataset, suppressions.unkept(session, dataset, rows), digester)
+    names = suppressions.unkept(session, dataset, rows)
+    return digests(session, stored, dataset, names, digester)
 
 
 def digests(
-    stored: Rows, dataset: Dataset, names: Mapping[int, str], digester: Digester
+    session: Session, stored: Rows, dataset: Dataset, names: Mapping[int, str], digester: Digester
 ) -> dict[int, str]:
     """Return digests of those of the named rows that are not erased, by row."""
     if not names or dataset.array_key is None:
         return {}
-    if dataset.withdrawn_at is not None and not stored.exists(dataset.array_key):
+    found = segments.of(session, dataset)
+    if dataset.withdrawn_at is not None and not arrays.exist(stored, found):
         return {}  # its removal has begun, and the requested rows were suppressed before
-    contents = stored.digests(dataset.array_key, list(names))
-    return {
-        row: digester.row(name, content.tobytes())
-        for (row, name), content in zip(names.items(), contents, strict=True)
-        if content.any()
-    }
+    contents = arrays.digests(stored, found, list(names))
+    return {row: digester.row(names[row], content) for row, content in contents.items()}

@@ -22,7 +22,7 @@ from service.ledger.database import locks, retries, transactions
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.obligations import shares
-from service.ledger.registry import versions
+from service.ledger.registry import segments, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import comparisons, shown_sets, verifications
 from service.ledger.training import consolidation, runs
@@ -161,8 +161,10 @@ def _begun(
     policy = Policy.model_validate(model.policy)
     return messages.Request(
         data=plans.view(
+            session,
             runtime.store,
             dataset,
+            rows=segments.rows_at(session, dataset, revision),
             excluded=plans.excluded_rows(session, dataset.id, revision=revision),
         ),
         data_revision=revision,

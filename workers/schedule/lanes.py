@@ -20,6 +20,7 @@ from models_store import errors
 from service import broker
 from service.ledger.database import db
 from workers.jobs import (
+    append,
     ingest,
     inspections,
     kept_states,
@@ -60,6 +61,7 @@ TRAININGS: Sequence[Recipe] = (
 BACKGROUND: Sequence[Recipe] = (
     inspections.run_due,
     ingest.run_due,
+    append.run_due,
     reconcile.run_due,
     kept_states.destroy_left,
     purge.run_due,

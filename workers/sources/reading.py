@@ -19,16 +19,24 @@ from service.ledger.registry import datasets
 from workers import readers
 from workers.readers import Columns, ReadError, process
 from workers.sources import source_report
+from workers.sources.fit import Fit
 from workers.sources.texts import Texts
 
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
 Progress = Callable[[int, int], None]
 
+#: Of the drawn splits; an append adds the number of its first row, so that each draws its own.
+Seed = int | Sequence[int]
+
 _PIECE = 1 << 16
 
 #: Returns which rows (k,) of a chunk are not kept.
 LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
+
+
+class NothingLeft(ReadError):
+    """Every row of a source was left out."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,11 @@ def read_into_store(
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
     leave_out: LeaveOut | None = None,
     progress: Progress | None = None,
+    fit: Fit | None = None,
 ) -> Ingested:
     """Read and check a file and write its rows into ``rows``; on any error nothing is left.
 
@@ -83,7 +92,8 @@ def read_into_store(
     Without a split column, ``fractions`` of train, validation and audit rows are drawn with
     ``seed``, the same share of every class. Without a record id column ids are generated from the
     row's position in the file. ``progress(done, expected)`` is called after every chunk.
-    Raise ``ReadError``, or a ``StoreError`` of the models store.
+    ``fit`` is given for a source whose rows join a dataset: they must fit it.
+    Raise ``ReadError``, ``NothingLeft`` if every row was left out, or a ``StoreError``.
     """
     _check_fractions(fractions)
     seen = _Seen()
@@ -98,10 +108,12 @@ def read_into_store(
         input=input,
         waiting=shown.again,
     ) as source:
-        chunks = _kept(source, seen, leave_out, shown)
+        if fit is not None:
+            fit.check(source)
+        chunks = _kept(source, seen, leave_out, shown, fit)
         first = next(chunks, None)
         if first is None:
-            raise ReadError(
+            raise NothingLeft(
                 "every row of the source was forgotten before, so nothing is left to store; take a "
                 "source with other rows, or readmit them (POST /v1/suppressions:readmit)"
             )
@@ -111,7 +123,9 @@ def read_into_store(
             labels = seen.all_labels()
             found = source.classes or _infer_classes(labels, source.label_column)
             splits = (
-                np.concatenate(seen.splits) if seen.splits else stratify(labels, fractions, seed)
+                np.concatenate(seen.splits)
+                if seen.splits
+                else stratify(labels, fractions, seed, train_each=fit is None)
             )
             written = writer.finish(
                 splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
@@ -156,10 +170,15 @@ def _writer(
 
 
 def _kept(
-    source: readers.Source, seen: _Seen, leave_out: LeaveOut | None, shown: _Shown
+    source: readers.Source,
+    seen: _Seen,
+    leave_out: LeaveOut | None,
+    shown: _Shown,
+    fit: Fit | None,
 ) -> Iterator[readers.Chunk]:
     """Yield the chunks without the rows that are left out; note them in ``seen``."""
-    for chunk in source.chunks:
+    for found in source.chunks:
+        chunk = found if fit is None else fit.convert(found)
         kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
         seen.add(chunk.only(kept), kept)
         if kept.any():
@@ -200,13 +219,18 @@ class _Nowhere:
 
 
 def stratify(
-    labels: npt.NDArray[np.int64], fractions: tuple[float, float, float], seed: int
+    labels: npt.NDArray[np.int64],
+    fractions: tuple[float, float, float],
+    seed: Seed,
+    *,
+    train_each: bool = True,
 ) -> npt.NDArray[np.uint8]:
     """Return splits (n,) uint8 in the given ``fractions``, within about one row for every class.
 
     Rows are shuffled within their classes and placed, class after class, along a golden-ratio
     sequence: any run of it covers [0, 1) evenly, so each class and the whole get their shares,
-    also when classes are smaller than 1/fraction. A class always keeps at least one training row.
+    also when classes are smaller than 1/fraction. With ``train_each`` a class always keeps at least
+    one training row.
     """
     generator = np.random.default_rng(seed)
     order = np.lexsort((generator.random(len(labels)), labels))
@@ -216,7 +240,7 @@ def stratify(
         here = order[first : first + _PIECE]
         place = (np.arange(first, first + len(here)) * (np.sqrt(5) - 1) / 2 + start) % 1
         splits[here] = np.searchsorted(bounds, place, side="right")
-    if fractions[0] > 0:
+    if train_each and fractions[0] > 0:
         ordered = labels[order]
         firsts = np.flatnonzero(np.diff(ordered, prepend=ordered[:1] - 1))
         trained = np.logical_or.reduceat(splits[order] == 0, firsts)
@@ -282,10 +306,13 @@ def _infer_classes(labels: npt.NDArray[np.int64], column: str) -> int:
 
 
 def _describe(
-    source: readers.Source, seed: int, fractions: tuple[float, float, float], seen: _Seen
+    source: readers.Source, seed: Seed, fractions: tuple[float, float, float], seen: _Seen
 ) -> dict[str, Any]:
     """Return the source's provenance; only the file's name, as directories may be confidential."""
     described: dict[str, Any] = {"file": source.path.name, "format": source.format}
     if not seen.splits:
-        described |= {"split_seed": seed, "fractions": list(fractions)}
+        described |= {
+            "split_seed": seed if isinstance(seed, int) else list(seed),
+            "fractions": list(fractions),
+        }
     return described

@@ -55,6 +55,13 @@ class NotesView(BaseModel):
     images_turned: int = Field(0, description="images turned as their EXIF orientation says")
     images_coloured: int = Field(0, description="gray images among colour ones, made colour")
     suppressed: int = Field(0, description="rows left out because they were forgotten before")
+    read: int | None = Field(None, description="of an append: rows of the source")
+    existing: int = Field(
+        0, description="of an append: rows left out because the dataset has their record ids"
+    )
+    of_forgotten_classes: int = Field(
+        0, description="of an append: rows left out because their class was asked to be forgotten"
+    )
 
 
 class InputView(BaseModel):
@@ -82,7 +89,7 @@ class ReportView(BaseModel):
 
 
 class FoundView(ReportView):
-    """What a source would be as a dataset."""
+    """What a source would be as a dataset, or would add to one."""
 
     rows: int
     shape: list[int] = Field(description="of one row")
@@ -92,7 +99,7 @@ class FoundView(ReportView):
 
 
 class InspectionView(BaseModel):
-    """A dry run of an ingest. It is kept for an hour."""
+    """A dry run of an ingest or of an append. It is kept for an hour."""
 
     model_config = ConfigDict(from_attributes=True)
 

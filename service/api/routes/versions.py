@@ -58,6 +58,9 @@ class VersionView(BaseModel):
     parent: int | None = Field(description="number of the version that it was made from")
     anchor: int | None = Field(description="number of the exact version that its chain starts from")
     data_revision: int = Field(description="revision of the dataset that the anchor was trained on")
+    data_rows: int = Field(
+        description="rows that the dataset had then, of every split; later ones were appended"
+    )
     trained_on: str = Field(
         description="the records that the anchor was trained on, less those excluded at "
         "`data_revision`: `split`, the dataset's train split, or the id of a record list"
@@ -420,6 +423,7 @@ def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list
             "parent": known.get(row.parent_id or 0),
             "anchor": known.get(row.anchor_id or 0),
             "data_revision": row.data_revision,
+            "data_rows": row.data_rows,
             "trained_on": row.record_list_id or imports.SPLIT,
             "digest": row.digest,
             "size_bytes": row.size_bytes,

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, SessionTransaction, object_session
 from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.states import (
+    APPEND_MOVES,
     BATCH_MOVES,
     DATASET_MOVES,
     ERASURE_MOVES,
@@ -26,6 +27,7 @@ from service.ledger.database.states import (
     REQUEST_MOVES,
     RUN_MOVES,
     VERSION_MOVES,
+    AppendStatus,
     BatchStatus,
     DatasetStatus,
     ErasureStatus,
@@ -39,6 +41,7 @@ from service.ledger.database.states import (
 from service.ledger.database.tables import (
     Batch,
     Dataset,
+    DatasetAppend,
     DatasetInspection,
     DeletionRequest,
     Erasure,
@@ -84,6 +87,7 @@ class Machine(Generic[Row, State]):
             session.info[_MOVED] = True
 
 
+appends: Machine[DatasetAppend, AppendStatus] = Machine(DatasetAppend, APPEND_MOVES)
 batches: Machine[Batch, BatchStatus] = Machine(Batch, BATCH_MOVES)
 datasets: Machine[Dataset, DatasetStatus] = Machine(Dataset, DATASET_MOVES)
 erasures: Machine[Erasure, ErasureStatus] = Machine(Erasure, ERASURE_MOVES)

@@ -321,7 +321,11 @@ def _rows(
     Most of them were excluded in this transaction and need not be read again.
     """
     if base.record_list_id is None and len(excluded.records) == _listed(asked):
-        trained = [one for one in excluded.records if one.split == lineage.TRAIN_SPLIT]
+        trained = [
+            one
+            for one in excluded.records
+            if one.split == lineage.TRAIN_SPLIT and one.row < base.data_rows
+        ]
         gone = any(one.erased_at is not None for one in trained)
         return {one.row: one.label for one in trained}, gone
     rows: dict[int, int] = {}

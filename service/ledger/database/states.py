@@ -25,6 +25,15 @@ class DatasetStatus(StrEnum):
     PURGED = "purged"  # every row is overwritten and removed; the name remains as history
 
 
+class AppendStatus(StrEnum):
+    """Rows that are added to a dataset that is ready."""
+
+    WAITING = "waiting"  # a worker reads the source
+    COMPLETED = "completed"  # every row is in the store and has a record
+    FAILED = "failed"  # the source was refused; nothing of it is stored
+    CANCELLED = "cancelled"  # the dataset was withdrawn before it was completed
+
+
 class ModelStatus(StrEnum):
     """A model as its owner sees it; derived from its row."""
 
@@ -157,6 +166,15 @@ DATASET_MOVES: Mapping[DatasetStatus, frozenset[DatasetStatus]] = {
     DatasetStatus.FAILED: frozenset({DatasetStatus.INGESTING, DatasetStatus.WITHDRAWN}),
     DatasetStatus.WITHDRAWN: frozenset({DatasetStatus.PURGED}),
     DatasetStatus.PURGED: frozenset(),
+}
+
+APPEND_MOVES: Mapping[AppendStatus, frozenset[AppendStatus]] = {
+    AppendStatus.WAITING: frozenset(
+        {AppendStatus.COMPLETED, AppendStatus.FAILED, AppendStatus.CANCELLED}
+    ),
+    AppendStatus.COMPLETED: frozenset(),
+    AppendStatus.FAILED: frozenset(),
+    AppendStatus.CANCELLED: frozenset(),
 }
 
 BATCH_MOVES: Mapping[BatchStatus, frozenset[BatchStatus]] = {

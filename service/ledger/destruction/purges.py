@@ -38,7 +38,7 @@ from service.ledger.database.tables import (
     TrainingRun,
     Version,
 )
-from service.ledger.registry import versions
+from service.ledger.registry import segments, versions
 from service.ledger.registry.policy import Policy
 
 Kind = Literal[
@@ -263,7 +263,7 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
         key
         for key in session.scalars(select(Dataset.array_key).where(Dataset.array_key.is_not(None)))
         if key is not None
-    }
+    } | segments.keys_in_use(session)
     return keep
 
 

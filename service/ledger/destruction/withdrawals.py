@@ -28,7 +28,7 @@ from service.ledger.database.states import (
 )
 from service.ledger.database.tables import AliasMove, Batch, Dataset, Model, TrainingRun, Version
 from service.ledger.destruction import releases
-from service.ledger.registry import versions
+from service.ledger.registry import appends, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.training import runs
 
@@ -138,6 +138,7 @@ def withdraw_dataset(
     machines.datasets.move(dataset, DatasetStatus.WITHDRAWN)
     dataset.withdrawn_at = now
     dataset.error = None
+    appends.cancel(session, dataset, now=now)
     session.flush()
     waiting = releases.of_dataset(session, dataset, actor=actor)
     session.flush()

@@ -15,7 +15,7 @@ from service.ledger.database import file_locks, locks
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Dataset, Import, Model, RecordList, Version
 from service.ledger.obligations import shares
-from service.ledger.registry import lineage, standing, versions
+from service.ledger.registry import lineage, segments, standing, versions
 from service.ledger.selection import exclusions, naming, record_lists
 
 #: ``trained_on`` of a version that was trained on the dataset's train split.
@@ -191,6 +191,9 @@ def _deletions_after(
     """Return ids of the requests that excluded training rows after the revision."""
     wanted = naming.naming(
         exclusions.between(dataset.id, after=data_revision),
-        lineage.of_training(None if stated is None else stated.id),
+        lineage.of_training(
+            None if stated is None else stated.id,
+            segments.rows_at(session, dataset, data_revision),
+        ),
     )
     return list(session.scalars(wanted.limit(_SHOWN)))

@@ -110,14 +110,14 @@ def since_anchor(session: Session, version: Version, made: Any) -> ColumnElement
     return and_(on_chain(session, version, made), made.id != version.anchor_id)
 
 
-def of_training(record_list_id: str | None) -> ColumnElement[bool]:
+def of_training(record_list_id: str | None, rows: int) -> ColumnElement[bool]:
     """Return SQL: ``Record`` is one of a training's rows, regardless of exclusions.
 
     These are the rows of the record list that a version was imported with, or else those of the
-    train split.
+    train split among the first ``rows`` of the dataset: the others were appended later.
     """
     if record_list_id is None:
-        return Record.split == TRAIN_SPLIT
+        return and_(Record.split == TRAIN_SPLIT, Record.row < rows)
     return exists().where(RecordListRow.list_id == record_list_id, RecordListRow.row == Record.row)
 
 
@@ -130,7 +130,7 @@ def contained(session: Session, version: Version) -> ColumnElement[bool]:
     still = Record.excluded_revision > version.clean_revision
     if version.id != version.anchor_id:
         still = and_(still, ~_forgotten(session, version))
-    used = of_training(version.record_list_id)
+    used = of_training(version.record_list_id, version.data_rows)
     return and_(used, or_(Record.excluded_revision.is_(None), still))
 
 
@@ -146,7 +146,7 @@ def contained_and_excluded(
     after = version.clean_revision if since is None else since
     return and_(
         exclusions.between(dataset_id, after=after),
-        of_training(version.record_list_id),
+        of_training(version.record_list_id, version.data_rows),
         *(() if version.id == version.anchor_id else (~_forgotten(session, version),)),
     )
 

@@ -52,18 +52,38 @@ def write(session: Session, dataset: Dataset, rows: Sequence[Row], *, first: int
     before = written(session, dataset.id)
     if before != first:
         raise IllegalMove(f"dataset {dataset.name} has {before} records; row {first} is not next")
-    numbered = _numbered(dataset.id, rows, first)
+    values = numbered(dataset.id, rows, first)
     try:
         if session.get_bind().dialect.name == "postgresql":
-            _copy(session, numbered)
+            _copy(session, values)
         else:
-            values = [dict(zip(_COLUMNS, row, strict=True)) for row in numbered]
-            session.execute(insert(cast(Table, Record.__table__)), values)
+            named = [dict(zip(_COLUMNS, row, strict=True)) for row in values]
+            session.execute(insert(cast(Table, Record.__table__)), named)
     except (IntegrityError, UniqueViolation):
         # The database's message quotes the record id.
         raise Unprocessable(
             "A record id is that of another row, far apart from it; make them unique"
         ) from None
+
+
+def numbered(dataset_id: int, rows: Sequence[Row], first: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the values of ``_COLUMNS`` for each row; raise as ``write`` does."""
+    # Checked here, because the database's own message would quote the record id. Repeated ids that
+    # are far apart are left to the database: keeping all ids here would take much memory.
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=first):
+        if not 0 < len(row.record_id) <= _LONGEST_RECORD_ID or "\0" in row.record_id:
+            raise Unprocessable(
+                f"Row {number + 1}: a record id has 1 to {_LONGEST_RECORD_ID} characters and no NUL"
+            )
+        if row.record_id in seen:
+            raise Unprocessable(
+                f"Row {number + 1}: its record id is that of an earlier row; make them unique"
+            )
+        seen.add(row.record_id)
+        yield (
+            dataset_id, number, row.record_id, row.subject_digest, int(row.label), int(row.split)
+        )  # fmt: skip
 
 
 def written(session: Session, dataset_id: int) -> int:
@@ -86,31 +106,12 @@ def remove(session: Session, dataset_id: int, rows: int) -> bool:
     return first > 0
 
 
-def _numbered(dataset_id: int, rows: Sequence[Row], first: int) -> Iterator[tuple[Any, ...]]:
-    # Checked here, because the database's own message would quote the record id. Repeated ids that
-    # are far apart are left to the database: keeping all ids here would take much memory.
-    seen: set[str] = set()
-    for number, row in enumerate(rows, start=first):
-        if not 0 < len(row.record_id) <= _LONGEST_RECORD_ID or "\0" in row.record_id:
-            raise Unprocessable(
-                f"Row {number + 1}: a record id has 1 to {_LONGEST_RECORD_ID} characters and no NUL"
-            )
-        if row.record_id in seen:
-            raise Unprocessable(
-                f"Row {number + 1}: its record id is that of an earlier row; make them unique"
-            )
-        seen.add(row.record_id)
-        yield (
-            dataset_id, number, row.record_id, row.subject_digest, int(row.label), int(row.split)
-        )  # fmt: skip
-
-
-def _copy(session: Session, numbered: Iterator[tuple[Any, ...]]) -> None:
+def _copy(session: Session, values: Iterator[tuple[Any, ...]]) -> None:
     """Write rows by COPY, which is ten times faster than INSERT on PostgreSQL."""
     driver: Any = session.connection().connection.driver_connection
     statement = (
         'COPY records (dataset_id, "row", record_id, subject_digest, label, split) FROM STDIN'
     )
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for row in numbered:
+        for row in values:
             copy.write_row(row)

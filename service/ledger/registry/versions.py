@@ -29,6 +29,7 @@ from service.ledger.database import db, locks, taken
 from service.ledger.database.states import ErasureStatus, VersionStatus
 from service.ledger.database.tables import (
     AliasMove,
+    Dataset,
     Erasure,
     Import,
     Model,
@@ -36,7 +37,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import erasures, shares
-from service.ledger.registry import lineage, standing
+from service.ledger.registry import lineage, segments, standing
 from service.ledger.selection import naming
 
 TRAIN_SPLIT = lineage.TRAIN_SPLIT
@@ -88,6 +89,7 @@ def register(
     parent: Version | None = None,
     anchor_id: int | None = None,
     record_list_id: str | None = None,
+    data_rows: int | None = None,
     training_run_id: str | None = None,
     batch_id: str | None = None,
     method: str | None = None,
@@ -96,9 +98,16 @@ def register(
     timings: dict[str, Any] | None = None,
     mark: str | None = None,
 ) -> Version:
-    """Register a candidate with the next number; its own anchor unless ``anchor_id`` is given."""
+    """Register a candidate with the next number; its own anchor unless ``anchor_id`` is given.
+
+    ``data_rows``: how many rows the dataset had when the anchor was trained; None: as many as at
+    ``data_revision``.
+    """
     lock(session, model)
     standing.require_model(model)
+    if data_rows is None:
+        dataset = session.get_one(Dataset, model.dataset_id)
+        data_rows = segments.rows_at(session, dataset, data_revision)
     version = Version(
         model_id=model.id,
         number=_latest_number(session, model.id) + 1,
@@ -108,6 +117,7 @@ def register(
         anchor_id=anchor_id,
         data_revision=data_revision,
         record_list_id=record_list_id,
+        data_rows=data_rows,
         clean_revision=data_revision,
         digest=digest,
         size_bytes=size_bytes,

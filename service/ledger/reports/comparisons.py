@@ -63,7 +63,9 @@ def _shown(
     """
     samples = shown_sets.samples_of(verification.measured)
     others = {name: Sample(of.below) for name, of in samples.items() if name != "retain"}
-    return shown_sets.show(session, model.dataset_id, live.record_list_id, revision, others)
+    return shown_sets.show(
+        session, model.dataset_id, live.record_list_id, live.data_rows, revision, others
+    )
 
 
 def of(session: Session, version: Version) -> dict[str, Any] | None:

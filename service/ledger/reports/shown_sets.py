@@ -7,9 +7,10 @@ of these rows; and a client that imports weights, or trains with a seed, can hav
 in any number of models. So a set is shown only if it was shown before, for whichever model of the
 dataset, or differs from each shown one by at least ``LEAST_ROWS`` rows.
 
-Rows leave a set and never return, so of the sets of one record list and one limit only the nearest
-shown ones, by revision, need to be compared. Others are compared row by row, unless their sizes
-differ by as many rows already.
+The rows of a set are those of a record list, or of the split, among the first rows of the dataset
+(``Version.data_rows``). These and the limit are its *basis*. Rows leave a set and never return, so of
+the sets of one basis only the nearest shown ones, by revision, need to be compared. Others are
+compared row by row, unless their sizes differ by as many rows already.
 """
 
 from __future__ import annotations
@@ -61,10 +62,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Set:
-    """A set that may be shown, or was: name, record list, sample and revision."""
+    """A set that may be shown, or was.
+
+    Name, record list, number of the dataset's rows that it is taken from, sample, revision.
+    """
 
     name: str
     list_id: str
+    data_rows: int
     sample: Sample
     revision: int
 
@@ -83,6 +88,7 @@ def show(
     session: Session,
     dataset_id: int,
     record_list_id: str | None,
+    data_rows: int,
     revision: int,
     samples: Mapping[str, Sample],
 ) -> dict[str, int]:
@@ -91,7 +97,8 @@ def show(
     ``samples``: of each set that has figures, what was read. The caller has called ``hold`` in this
     transaction.
     """
-    mine = [_Set(name, record_list_id or _SPLIT, of, revision) for name, of in samples.items()]
+    list_id = record_list_id or _SPLIT
+    mine = [_Set(name, list_id, data_rows, of, revision) for name, of in samples.items()]
     near = _nearest(session, dataset_id, mine)
     compared: dict[str, list[int]] = {one.name: [] for one in mine}
     same: dict[str, ShownSet] = {}
@@ -125,6 +132,7 @@ def _nearest(session: Session, dataset_id: int, mine: Iterable[_Set]) -> Sequenc
             ShownSet.dataset_id == dataset_id,
             ShownSet.name == one.name,
             ShownSet.list_id == one.list_id,
+            ShownSet.data_rows == one.data_rows,
             ShownSet.below == one.sample.below,
         )
         before = here.where(ShownSet.revision <= one.revision).order_by(ShownSet.revision.desc())
@@ -151,16 +159,16 @@ def _between_samples(
 ) -> Iterable[tuple[str, int]]:
     """Yield the names of sets, and by how few rows they differ from some that were shown.
 
-    These are of other lists or other limits; those that cannot differ by few are passed over.
+    These are of other bases; those that cannot differ by few are passed over.
     """
     by_name = {one.name: one for one in mine}
     points = session.scalars(
         select(ShownSet)
         .where(ShownSet.dataset_id == dataset_id, or_(*map(_may_be_near, mine)))
-        .order_by(ShownSet.name, ShownSet.list_id, ShownSet.below, ShownSet.revision)
+        .order_by(*_BASIS, ShownSet.revision)
     ).all()
-    for (name, *_), alike in itertools.groupby(points, lambda p: (p.name, p.list_id, p.below)):
-        shown = [_of(point) for point in alike]
+    for (name, *_), alike in itertools.groupby(map(_of, points), _basis):
+        shown = list(alike)
         # Rows that are never excluded distinguish them at any revision.
         if _differing(session, dataset_id, by_name[name], shown[0], lasting=True) >= LEAST_ROWS:
             continue
@@ -169,10 +177,14 @@ def _between_samples(
 
 
 def _may_be_near(mine: _Set) -> ColumnElement[bool]:
-    """Return SQL: ``ShownSet`` is of another list or limit, and may differ by few rows."""
+    """Return SQL: ``ShownSet`` is of another basis, and may differ by few rows."""
     found = and_(
         ShownSet.name == mine.name,
-        or_(ShownSet.list_id != mine.list_id, ShownSet.below != mine.sample.below),
+        or_(
+            ShownSet.list_id != mine.list_id,
+            ShownSet.data_rows != mine.data_rows,
+            ShownSet.below != mine.sample.below,
+        ),
     )
     if mine.sample.size is None:
         return found
@@ -186,6 +198,7 @@ def _row(dataset_id: int, one: _Set) -> ShownSet:
         dataset_id=dataset_id,
         name=one.name,
         list_id=one.list_id,
+        data_rows=one.data_rows,
         below=one.sample.below,
         size=one.sample.size,
         revision=one.revision,
@@ -193,7 +206,16 @@ def _row(dataset_id: int, one: _Set) -> ShownSet:
 
 
 def _of(point: ShownSet) -> _Set:
-    return _Set(point.name, point.list_id, Sample(point.below, point.size), point.revision)
+    sample = Sample(point.below, point.size)
+    return _Set(point.name, point.list_id, point.data_rows, sample, point.revision)
+
+
+#: What ``_basis`` returns of a shown set.
+_BASIS = (ShownSet.name, ShownSet.list_id, ShownSet.data_rows, ShownSet.below)
+
+
+def _basis(one: _Set) -> tuple[str, str, int, int]:
+    return one.name, one.list_id, one.data_rows, one.sample.below
 
 
 def _differing(
@@ -225,9 +247,10 @@ def _stays(revision: int) -> ColumnElement[bool]:
 
 def _in_set(one: _Set) -> ColumnElement[bool]:
     """Return SQL: ``Record`` is of the sample of the set, regardless of exclusions."""
-    found = lineage.of_training(one.list_id or None)
+    found = lineage.of_training(one.list_id or None, one.data_rows)
     if one.name != SETS[0]:
-        found = and_(Record.split == SETS.index(one.name), ~found)
+        of_split = Record.split == SETS.index(one.name)
+        found = and_(of_split, Record.row < one.data_rows, ~found)
     if one.sample.below == sampling.PLACES:
         return found
     return and_(found, sampling.place(cast(Record.row, BigInteger)) < one.sample.below)

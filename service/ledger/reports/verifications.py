@@ -37,6 +37,7 @@ def store(
         session,
         model.dataset_id,
         version.record_list_id,
+        version.data_rows,
         data_revision,
         shown_sets.samples_of(measured),
     )

@@ -74,7 +74,8 @@ def gather(
     """
     claims = [one.claim for one in submissions if one.claim is not None]
     answered = idempotency.answers(session, claims)
-    if any(one.ask.kind == "subject" for one in submissions):
+    # Of a subject, and of a class, an ingest or append must find what is asked before it ends.
+    if any(one.ask.kind in ("subject", "class") for one in submissions):
         suppressions.share(session)
     asks = [one.ask for one in submissions]
     matched = parts.parts_of(session, asks, digester=digester, now=now, outlooks=outlooks)

@@ -14,7 +14,7 @@ from service.ledger.database import locks
 from service.ledger.database.states import DatasetStatus, RequestStatus
 from service.ledger.database.tables import Dataset, Model
 from service.ledger.obligations import shares
-from service.ledger.registry import capabilities, methods, standing
+from service.ledger.registry import appends, capabilities, methods, standing
 from service.ledger.registry.policy import Policy
 from service.ledger.requests import outlook
 from service.ledger.selection import listing, matching
@@ -79,6 +79,7 @@ def parts_of(
             its_asks = [asks[place] for place in places]
             matches = matching.match(session, one.dataset, its_asks, digester=digester)
             met |= {place: {name: match} for place, match in zip(places, matches, strict=True)}
+            met |= _in_doubt(session, one.dataset, asks, places, matches)
     return [_parts(ask, met.get(place, {}), affected) for place, ask in enumerate(asks)]
 
 
@@ -104,9 +105,10 @@ def _everywhere(
     if not asks:
         return []
     read = session.scalars(select(Dataset.name).filter_by(status=DatasetStatus.INGESTING)).first()
+    read = read or appends.one_waits(session)
     unknown = read and DatasetNotReady(
-        f"no dataset that is ready holds the subject, and dataset {read}, which is still being "
-        "ingested, may hold it; ask again when it is ready",
+        f"no dataset holds the subject, and rows of dataset {read} are still being read, which may "
+        "be the subject's; ask again when they are there",
         retry_after_seconds=5,
     )
     try:
@@ -115,6 +117,32 @@ def _everywhere(
         return [unknown or refusal] * len(asks)
     # A subject that was found somewhere is suppressed in datasets being ingested; others are not.
     return [one or unknown or one for one in found]
+
+
+def _in_doubt(
+    session: Session,
+    dataset: Dataset,
+    asks: Sequence[Ask],
+    places: Sequence[int],
+    matches: Sequence[Match],
+) -> dict[int, ServiceError]:
+    """Return a refusal of each ask about a subject of which rows may just be being appended.
+
+    A subject that is found is suppressed, and rows of it do not join; one that is not would be.
+    """
+    missing = [
+        place
+        for place, match in zip(places, matches, strict=True)
+        if asks[place].kind == "subject" and match.nothing
+    ]
+    if not missing or appends.one_waits(session, dataset.id) is None:
+        return {}
+    refusal = DatasetNotReady(
+        f"dataset {dataset.name} does not hold the subject, and rows that are being appended to it "
+        "may be the subject's; ask again when they are there",
+        retry_after_seconds=5,
+    )
+    return dict.fromkeys(missing, refusal)
 
 
 def _parts(

@@ -98,12 +98,15 @@ def of_subject(
 
 
 def share(session: Session) -> None:
-    """Wait for datasets that are about to become ready, before the ready ones are searched."""
+    """Wait for datasets that are about to become ready or to grow, before they are searched."""
     _lock(session, "ROW EXCLUSIVE")
 
 
 def hold(session: Session) -> None:
-    """Keep out new suppressions until this transaction, which makes a dataset ready, ends."""
+    """Keep out new suppressions, and requests for a class, until this transaction ends.
+
+    It makes a dataset ready, or adds rows to one.
+    """
     _lock(session, "SHARE ROW EXCLUSIVE")
 
 
@@ -268,10 +271,12 @@ def newest(session: Session) -> int:
     return session.scalar(select(func.max(Suppression.id))) or 0
 
 
-def holds(session: Session, dataset: Dataset, digests: Iterable[str]) -> bool:
-    """Return whether the dataset has a record under one of these digests of subjects."""
+def holds(session: Session, dataset: Dataset, digests: Iterable[str], *, first: int = 0) -> bool:
+    """Return whether a record from row ``first`` on is under one of these digests of subjects."""
     for here in _chunks(sorted(digests)):
-        of_them = exists().where(Record.dataset_id == dataset.id, Record.subject_digest.in_(here))
+        of_them = exists().where(
+            Record.dataset_id == dataset.id, Record.row >= first, Record.subject_digest.in_(here)
+        )
         if session.scalar(select(of_them)):
             return True
     return False

@@ -37,7 +37,7 @@ def measure_of(store: Path, *, excluded: Sequence[int] = ()) -> measure.Request:
     """A request about an array that the store does not have."""
     return measure.Request(
         data=parts.View(
-            store=open_store(store).ticket(), array="a", excluded=list(excluded), trained_on=None
+            store=open_store(store).ticket(), arrays=["a"], excluded=list(excluded), trained_on=None
         ),
         data_revision=0,
         model=parts.Model(

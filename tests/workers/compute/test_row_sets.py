@@ -90,3 +90,11 @@ def test_a_record_list_is_sent_once(place: Workspace) -> None:
     assert rows(listed([2, 5])) == [2, 5]
     assert rows(listed(None)) == [2, 5]
     assert row_sets.trained_on(place, "/store", None) is None
+
+
+def test_rows_that_were_appended_are_told_to_models_that_do_not_know_them(place: Workspace) -> None:
+    """Models of a dataset know different numbers of its rows, and share what the process knows."""
+    assert excluded(place, 0, 2, [1, ROWS + 3]) == [1]
+    wide = row_sets.excluded(place, "/store", "a", request(2, 3, [4]), ROWS + 5)
+    assert wide.nonzero()[:, 0].tolist() == [1, 4, ROWS + 3]
+    assert excluded(place, 3, 4, [0]) == [0, 1, 4]

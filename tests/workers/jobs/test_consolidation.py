@@ -22,7 +22,7 @@ from tests.workers.place import Place
 from unlearning import verification
 from unlearning.verification.statistics import divergence
 from workers.compute import measuring, workspace
-from workers.compute.data import open_array
+from workers.compute.data import open_arrays
 from workers.jobs import pipeline, plans, prepare, train
 
 
@@ -188,7 +188,7 @@ def expected(town: Place, approximate: Version, exact: Version) -> dict:
     place = workspace.Workspace(device="cpu", threads=1)
     store = town.runtime.store
     model = plans.model(town.model())
-    rows = open_array(store, town.array().key, excluded=town.training_rows()[:40])
+    rows = open_arrays(store, [town.array().key], excluded=town.training_rows()[:40])
     audit_rows = measuring.sets(rows, [])["audit"]
     first, second = (
         verification.score(

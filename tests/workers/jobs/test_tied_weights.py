@@ -69,7 +69,7 @@ def test_a_worker_tells_which_names_are_one_tensor(town: Place) -> None:
     place = workspace.Workspace(device="cpu", threads=1)
     request = Request(
         data=parts.View(
-            store=town.runtime.store.ticket(array), array=array, excluded=[], trained_on=None
+            store=town.runtime.store.ticket(array), arrays=[array], excluded=[], trained_on=None
         ),
         model=MODEL,
         classes=10,

@@ -3,15 +3,18 @@
 Rows are numbers in a dataset's array; ``records`` gives each its public name. Which records a
 version was trained on is always recorded: an anchor (a trained or imported version) saw every row
 of the train split, or of the record list that it was imported with, that was not excluded at its
-``data_revision``, and the batches between the anchor and a version list what was forgotten since.
+``data_revision``, among the first ``data_rows`` of the dataset, and the batches between the anchor
+and a version list what was forgotten since.
 """
 
 from service.ledger.database.tables.audit import AuditEvent, AuditHead
 from service.ledger.database.tables.batches import Batch, BatchRecord, BatchState, Lease
 from service.ledger.database.tables.columns import DIGEST_LENGTH, NAME_LENGTH
 from service.ledger.database.tables.datasets import (
+    AppendedRecord,
     DataKey,
     Dataset,
+    DatasetAppend,
     DatasetInspection,
     DatasetReport,
     Exclusion,
@@ -45,6 +48,7 @@ __all__ = [
     "NAME_LENGTH",
     "AliasMove",
     "ApiKey",
+    "AppendedRecord",
     "Artifact",
     "AuditEvent",
     "AuditHead",
@@ -54,6 +58,7 @@ __all__ = [
     "Capability",
     "DataKey",
     "Dataset",
+    "DatasetAppend",
     "DatasetInspection",
     "DatasetReport",
     "DeletionRequest",

@@ -10,8 +10,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from service.ledger.database.db import Base, Instant
 from service.ledger.database.identifiers import Case, Origin
-from service.ledger.database.states import DatasetStatus, InspectionStatus
+from service.ledger.database.states import AppendStatus, DatasetStatus, InspectionStatus
 from service.ledger.database.tables.columns import DIGEST_LENGTH, NAME_LENGTH, state
+
+_WAITING = "status = 'waiting'"
 
 
 class Dataset(Base):
@@ -23,7 +25,7 @@ class Dataset(Base):
     name: Mapped[str] = mapped_column(String(NAME_LENGTH), unique=True)
     status: Mapped[DatasetStatus] = mapped_column(state(DatasetStatus))
     source: Mapped[dict[str, Any]] = mapped_column(JSON)
-    #: Key of the array in the store, set when the dataset becomes ready.
+    #: Key of the ingest's array in the store, set when the dataset becomes ready (``segments``).
     array_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     rows: Mapped[int | None]
     shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
@@ -32,7 +34,7 @@ class Dataset(Base):
     #: them, the architecture ``parameters`` that they decide, ``scale`` (NULL: no transform).
     input: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     classes: Mapped[int | None]
-    #: Rows of each split, by name: they never change, and counting them would read every record.
+    #: Rows of each split, by name: only appends change them; counting would read every record.
     split_rows: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
     #: Where the ids come from, set when the dataset becomes ready: a request by ids that the
     #: source does not have must be refused.
@@ -40,7 +42,9 @@ class Dataset(Base):
     subject_id_origin: Mapped[Origin | None] = mapped_column(state(Origin))
     #: What the source declares about ids that differ by case; None: it has none.
     id_case: Mapped[Case | None] = mapped_column(state(Case))
-    #: Grows by one each time records are excluded from training.
+    #: Number of completed appends; 0: all rows are in one array.
+    appends: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: Grows by one each time records are excluded from training, or appended.
     revision: Mapped[int] = mapped_column(default=0)
     progress: Mapped[float] = mapped_column(default=0.0)
     error: Mapped[str | None] = mapped_column(Text)
@@ -61,6 +65,56 @@ class DatasetReport(Base):
     class_names: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     #: What was normalised, left out, converted or drawn.
     notes: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class DatasetAppend(Base):
+    """Rows of a source that are added to a dataset that is ready."""
+
+    __tablename__ = "dataset_appends"
+    __table_args__ = (
+        Index(
+            "ix_dataset_appends_waiting",
+            "dataset_id",
+            sqlite_where=text(_WAITING),
+            postgresql_where=text(_WAITING),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    status: Mapped[AppendStatus] = mapped_column(state(AppendStatus))
+    #: Path, format, seed and fractions; the rest is that of the dataset's own ingest.
+    source: Mapped[dict[str, Any]] = mapped_column(JSON)
+    #: What is done with rows whose record ids the dataset has: refuse or skip.
+    existing: Mapped[str] = mapped_column(String(8))
+    progress: Mapped[float] = mapped_column(default=0.0)
+    error: Mapped[str | None] = mapped_column(Text)
+    #: Of a completed one: the key of its array, the number of its first row, how many it has, ...
+    array_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    first_row: Mapped[int | None]
+    rows: Mapped[int | None]
+    split_rows: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    #: ... and the dataset's revision from which on it has them.
+    revision: Mapped[int | None]
+    #: Rows that were left out, by reason, and how the source was read.
+    notes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_by: Mapped[str] = mapped_column(String(80))
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    finished_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class AppendedRecord(Base):
+    """A record of an append under way; it joins ``records`` when the append is completed."""
+
+    __tablename__ = "appended_records"
+
+    append_id: Mapped[str] = mapped_column(ForeignKey("dataset_appends.id"), primary_key=True)
+    #: Counted from 0 within the append.
+    row: Mapped[int] = mapped_column(primary_key=True)
+    record_id: Mapped[str] = mapped_column(String(255))
+    subject_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    label: Mapped[int]
+    split: Mapped[int]
 
 
 class DatasetInspection(Base):

@@ -138,6 +138,8 @@ class Version(Base):
     #: ... of the records of this list; NULL: of the train split.
     #: No foreign key: to add one SQLite would have to rebuild a table that others refer to.
     record_list_id: Mapped[str | None] = mapped_column(String(40))
+    #: ... and among the rows that the dataset had then: later ones were appended (``segments``).
+    data_rows: Mapped[int] = mapped_column(server_default="0")
     #: It contains no record excluded at this revision of the dataset or before.
     clean_revision: Mapped[int] = mapped_column(default=0, server_default="0")
     #: Number of batches between the anchor and it.

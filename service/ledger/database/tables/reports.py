@@ -39,10 +39,12 @@ class RecordScore(Base):
 
 
 class ShownSet(Base):
-    """A sample of a whole set whose figures were shown; by dataset, record list and revision."""
+    """A sample of a whole set whose figures were shown; by dataset, record list, rows, revision."""
 
     __tablename__ = "shown_sets"
-    __table_args__ = (UniqueConstraint("dataset_id", "name", "list_id", "below", "revision"),)
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "name", "list_id", "data_rows", "below", "revision"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
@@ -50,6 +52,8 @@ class ShownSet(Base):
     name: Mapped[str] = mapped_column(String(16))
     #: The record list of the versions that it is a set of; empty: the train split.
     list_id: Mapped[str] = mapped_column(String(40))
+    #: Of how many rows of the dataset it is a set (``Version.data_rows``).
+    data_rows: Mapped[int] = mapped_column(server_default="0")
     #: Limit of its rows' places (``service.messages.sampling``); ``PLACES``: the whole set.
     below: Mapped[int]
     #: How many rows it had; None: not known, of what was shown before samples had limits.

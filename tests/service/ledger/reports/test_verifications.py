@@ -80,24 +80,37 @@ class Shown:
         )
         return made.id
 
+    def grow(self, *splits: int) -> None:
+        """Add rows of these splits to the dataset."""
+        first = self.data.rows or 0
+        for row, split in enumerate(splits, start=first):
+            self._session.add(
+                Record(dataset_id=self.data.id, row=row, record_id=f"r{row}", label=0, split=split)
+            )
+        self.data.rows = first + len(splits)
+        self._session.flush()
+
     def measured(
         self,
         revision: int,
         list_id: str | None = None,
         *,
-        below: int = sampling.PLACES,
         rows: int | None = None,
+        below: int = sampling.PLACES,
+        size: int | None = None,
     ) -> set[str]:
         """Return the sets that are shown of a version of yet another model.
 
-        ``below``: a sample of each was read, the rows with places below it; ``rows``: how many.
+        ``rows``: how many of the dataset's rows it knows; None: all. ``below``: a sample of each
+        set was read, the rows with places below it; ``size``: how many.
         """
-        read = {"sampled": {name: {"below": below, "rows": rows} for name in ALL}}
+        read = {"sampled": {name: {"below": below, "rows": size} for name in ALL}}
         model = factories.model(self._session, self.data)
+        known = {"data_rows": self.data.rows if rows is None else rows}
         made = verifications.store(
             self._session,
             model,
-            factories.version(self._session, model, record_list_id=list_id),
+            factories.version(self._session, model, record_list_id=list_id, **known),
             measured={"verdict": "imported", **read},
             data_revision=revision,
             actor="worker:w",
@@ -113,6 +126,23 @@ def shown(session: Session) -> Shown:
 
 
 ALL = {"retain", "calibration", "audit"}
+
+
+def test_sets_that_a_few_appended_rows_lie_between_are_not_both_shown(shown: Shown) -> None:
+    assert shown.measured(0) == ALL
+    shown.grow(0, 2, 2)
+    assert shown.measured(1) == {"calibration"}  # neither has a row
+    # A version of before is measured on the sets of before, which were shown.
+    assert shown.measured(1, rows=60) == ALL
+
+
+def test_sets_that_many_appended_rows_lie_between_are_both_shown(shown: Shown) -> None:
+    assert shown.measured(0) == ALL
+    shown.grow(*[0] * 10, *[1] * 10, *[2] * 10)
+    assert shown.measured(1) == ALL
+    shown.forget(2, 65)  # an appended training row
+    assert shown.measured(2) == {"calibration", "audit"}
+    assert shown.measured(2, rows=60) == ALL
 
 
 def test_two_models_do_not_show_sets_that_one_forgotten_row_lies_between(shown: Shown) -> None:
@@ -188,9 +218,9 @@ def _few_between(low: int, high: int) -> set[str]:
 def test_sizes_that_differ_by_enough_decide_without_looking_at_rows(shown: Shown) -> None:
     """Sizes are bounds: two sets differ by at least as many rows. Here they are made up."""
     first, second = (sampling.place(row) for row in sorted(range(40), key=sampling.place)[20:22])
-    assert shown.measured(0, below=first, rows=20) == ALL
-    assert "retain" not in shown.measured(0, below=second, rows=29)
-    assert "retain" in shown.measured(0, below=second, rows=30)
+    assert shown.measured(0, below=first, size=20) == ALL
+    assert "retain" not in shown.measured(0, below=second, size=29)
+    assert "retain" in shown.measured(0, below=second, size=30)
 
 
 def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(

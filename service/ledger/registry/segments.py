@@ -1,0 +1,91 @@
+"""Segments: the arrays of a dataset, that of its ingest and one for each append, in order.
+
+Rows are numbered through all of them and keep their numbers. A version knows the rows that the
+dataset had when its anchor was trained (``Version.data_rows``), so a segment that came later does
+not concern it. A dataset that never grew costs no query here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service.ledger.database.states import AppendStatus
+from service.ledger.database.tables import Dataset, DatasetAppend
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An array in the store: its key, and the numbers of its rows in the dataset."""
+
+    key: str
+    first: int
+    rows: int
+
+
+def of(session: Session, dataset: Dataset, *, rows: int | None = None) -> list[Segment]:
+    """Return the segments of the dataset's first ``rows`` rows; None: of all of them.
+
+    Empty before the dataset is ready and once it is purged.
+    """
+    if dataset.array_key is None:
+        return []
+    wanted = (dataset.rows or 0) if rows is None else rows
+    added = _added(session, dataset)
+    first = added[0].first if added else dataset.rows or 0
+    return [one for one in (Segment(dataset.array_key, 0, first), *added) if one.first < wanted]
+
+
+def rows_at(session: Session, dataset: Dataset, revision: int) -> int:
+    """Return how many rows the dataset had at a revision."""
+    if not dataset.appends:
+        return dataset.rows or 0
+    later = session.scalar(
+        select(func.min(DatasetAppend.first_row)).where(
+            DatasetAppend.dataset_id == dataset.id,
+            DatasetAppend.status == AppendStatus.COMPLETED,
+            DatasetAppend.revision > revision,
+        )
+    )
+    return (dataset.rows or 0) if later is None else later
+
+
+def within(found: Iterable[Segment], rows: Iterable[int]) -> Iterator[tuple[Segment, list[int]]]:
+    """Yield the segments that have some of these rows, with the rows' places in their arrays."""
+    left = sorted(set(rows))
+    for segment in found:
+        end = segment.first + segment.rows
+        here = [row - segment.first for row in left if segment.first <= row < end]
+        if here:
+            yield segment, here
+
+
+def keys_in_use(session: Session) -> set[str]:
+    """Return the keys of the arrays that appends have added to datasets that are not purged."""
+    found = session.scalars(
+        select(DatasetAppend.array_key)
+        .join(Dataset, Dataset.id == DatasetAppend.dataset_id)
+        .where(DatasetAppend.array_key.is_not(None), Dataset.array_key.is_not(None))
+    )
+    return {key for key in found if key is not None}
+
+
+def _added(session: Session, dataset: Dataset) -> Sequence[Segment]:
+    if not dataset.appends:
+        return []
+    found = session.execute(
+        select(DatasetAppend.array_key, DatasetAppend.first_row, DatasetAppend.rows)
+        .where(
+            DatasetAppend.dataset_id == dataset.id,
+            DatasetAppend.status == AppendStatus.COMPLETED,
+        )
+        .order_by(DatasetAppend.first_row)
+    )
+    return [
+        Segment(key, first, rows)
+        for key, first, rows in found
+        if key is not None and first is not None and rows is not None
+    ]

@@ -1,0 +1,213 @@
+"""Versions on a dataset that grows: each knows the rows of its time, and forgets those."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sqlalchemy import func, select
+
+from service.ledger.audit import chain
+from service.ledger.database.states import AppendStatus, BatchStatus, RequestStatus
+from service.ledger.database.tables import Batch, Dataset, DatasetAppend, Model, Record
+from service.ledger.reconciliation import findings
+from service.ledger.registry import appends, imports, lineage, segments, versions
+from service.ledger.requests import intake
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
+from tests.workers.place import Place
+from workers.demo import digits as demo_digits
+from workers.jobs import append, pipeline, plans, prepare, train
+
+BEFORE = 1797
+ADDED = 120
+#: A person of the dataset's own source, and one who came later.
+OLD, NEW = "writer-3", "newcomer-0"
+
+
+@pytest.fixture
+def grown(town: Place) -> Place:
+    """The town after 120 digits were appended; every tenth is of a person that it knew."""
+    digits = demo_digits.load()
+    rows = np.random.default_rng(3).permutation(BEFORE)[:ADDED]
+    np.savez(
+        town.settings.sources / "more.npz",
+        x=np.minimum(digits.x[rows] + 1, 16),
+        y=digits.y[rows],
+        record_id=np.array([f"more-{n:03d}" for n in range(ADDED)]),
+        subject_id=np.array(
+            [OLD if n % 10 == 0 else f"newcomer-{n % 10 - 1}" for n in range(ADDED)]
+        ),
+        split=np.array(["train"] * 80 + ["validation"] * 15 + ["audit"] * 25),
+    )
+    with town.runtime.session() as session:
+        made = appends.create(
+            session,
+            session.scalars(select(Dataset)).one(),
+            source={"path": "more.npz"},
+            actor="key:test",
+            now=town.runtime.now(),
+        )
+    append.run_due(town.runtime)
+    with town.runtime.session() as session:
+        done = session.get_one(DatasetAppend, made.id)
+    assert (done.status, done.rows, done.error) == (AppendStatus.COMPLETED, ADDED, None)
+    return town
+
+
+def ask(town: Place, **what: object) -> str:
+    kind = "subject" if "subject_id" in what else "class" if "label" in what else "records"
+    with town.runtime.session() as session:
+        receipt = intake.record(
+            session,
+            Ask(dataset="digits", kind=kind, **what),  # type: ignore[arg-type]
+            principal="key_test",
+            digester=town.runtime.digester,
+            now=town.runtime.now(),
+        )
+    return str(receipt.answer["id"])
+
+
+def rows_of(town: Place, subject: str) -> list[int]:
+    """The training rows of a person."""
+    with town.runtime.session() as session:
+        wanted = select(Record.row).where(
+            Record.subject_digest == town.runtime.digester.subject(subject), Record.split == 0
+        )
+        return list(session.scalars(wanted.order_by(Record.row)))
+
+
+def erased(town: Place) -> list[int]:
+    """The rows that are overwritten, by their numbers in the dataset."""
+    with town.runtime.session() as session:
+        found = segments.of(session, session.scalars(select(Dataset)).one())
+    x = np.concatenate([town.runtime.store.rows.open(one.key).rows for one in found])
+    return np.flatnonzero(~x.reshape(len(x), -1).any(axis=1)).tolist()
+
+
+def retrain(town: Place) -> None:
+    with town.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        runs.create(session, model, seed=2, actor="key:test", now=town.runtime.now())
+    train.run_due(town.runtime)
+    prepare.run_due(town.runtime)
+
+
+def held(town: Place) -> list[int]:
+    """The training rows that the live version contains, according to the ledger."""
+    live = town.live()
+    with town.runtime.session() as session:
+        wanted = select(Record.row).where(lineage.contained(session, live)).order_by(Record.row)
+        return list(session.scalars(wanted))
+
+
+def sound(town: Place) -> None:
+    with town.runtime.session() as session:
+        assert findings.everything(session) == []
+        assert chain.verify(session).sound
+
+
+def test_version_of_before_keeps_its_rows_and_forgets_those_of_a_person_in_both_parts(
+    grown: Place,
+) -> None:
+    theirs = rows_of(grown, OLD)
+    before = [row for row in theirs if row < BEFORE]
+    assert before
+    assert len(theirs) > len(before)
+    assert max(held(grown)) < BEFORE
+    request = ask(grown, subject_id=OLD)
+    grown.work()
+    assert grown.request(request).status == RequestStatus.COMPLETED
+    # The model forgot the rows that it had seen, and no others; all of them are erased.
+    assert grown.forgotten() == before
+    assert grown.live().origin == "unlearned"
+    assert not set(theirs) & set(held(grown))
+    assert set(theirs) <= set(erased(grown))
+    sound(grown)
+
+
+def test_rows_that_no_version_saw_are_erased_without_a_computation(grown: Place) -> None:
+    live, theirs = grown.live(), rows_of(grown, NEW)
+    assert min(theirs) >= BEFORE
+    request = ask(grown, subject_id=NEW)
+    grown.work()
+    assert grown.request(request).status == RequestStatus.COMPLETED
+    assert grown.live().id == live.id
+    assert grown.forgotten() == []
+    with grown.runtime.session() as session:
+        wanted = select(Batch).where(Batch.status == BatchStatus.COMPLETED)
+        assert [one.records for one in session.scalars(wanted)] == [0]
+    assert set(theirs) <= set(erased(grown))
+    sound(grown)
+
+
+def test_new_training_takes_all_rows_and_forgets_those_of_both_parts(grown: Place) -> None:
+    old = grown.live()
+    retrain(grown)
+    fresh = grown.live()
+    assert (old.data_rows, fresh.data_rows) == (BEFORE, BEFORE + ADDED)
+    with grown.runtime.session() as session:
+        training = session.scalar(select(func.count()).where(Record.split == 0))
+    assert sum((fresh.trained_classes or {}).values()) == training
+    theirs = rows_of(grown, OLD)
+    request = ask(grown, subject_id=OLD)
+    grown.work()
+    assert grown.request(request).status == RequestStatus.COMPLETED
+    assert grown.live().number > fresh.number
+    assert grown.live().data_rows == BEFORE + ADDED
+    assert grown.forgotten() == theirs
+    assert set(theirs) <= set(erased(grown))
+    sound(grown)
+
+
+def test_retrain_of_a_batch_keeps_to_the_rows_of_its_base(grown: Place) -> None:
+    row = grown.training_rows()[0]
+    grown.change_policy(method="retrain", fallbacks=[])
+    grown.ask(row)
+    grown.work()
+    pipeline.run_trainings_due(grown.runtime)
+    live = grown.live()
+    assert live.origin == "retrained"
+    assert live.data_rows == BEFORE
+    assert max(held(grown)) < BEFORE
+    sound(grown)
+
+
+def test_version_of_before_is_measured_on_the_rows_of_its_time(grown: Place) -> None:
+    with grown.runtime.session() as session:
+        dataset = session.scalars(select(Dataset)).one()
+        wide, narrow = (
+            plans.view(session, grown.runtime.store, dataset, rows=rows, excluded=[])
+            for rows in (BEFORE + ADDED, BEFORE)
+        )
+    assert wide.arrays[:1] == narrow.arrays
+    assert len(wide.arrays) == 2
+
+
+def test_class_that_is_forgotten_goes_from_both_parts(grown: Place) -> None:
+    retrain(grown)
+    with grown.runtime.session() as session:
+        wanted = select(Record.row).where(Record.label == 4).order_by(Record.row)
+        theirs = list(session.scalars(wanted))
+    request = ask(grown, label=4)
+    grown.work()
+    pipeline.run_trainings_due(grown.runtime)
+    assert grown.request(request).status == RequestStatus.COMPLETED
+    assert set(theirs) <= set(erased(grown))
+    assert max(theirs) >= BEFORE
+    sound(grown)
+
+
+def test_weights_of_before_are_imported_only_without_what_they_saw(grown: Place) -> None:
+    revision = 0
+    ask(grown, subject_id=NEW)
+    grown.work()
+    with grown.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        # The newcomer's rows were not there at that revision.
+        assert imports.check(session, model, data_revision=revision) == (revision, None)
+    ask(grown, subject_id=OLD)
+    grown.work()
+    with grown.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        with pytest.raises(versions.Resurrection):
+            imports.check(session, model, data_revision=revision)

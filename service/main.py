@@ -15,6 +15,7 @@ from service.api import access, auth, limits, metrics, openapi, problems, readin
 from service.api.recorder import Recorder
 from service.api.routes import (
     aliases,
+    appends,
     audit,
     batches,
     checkpoints,
@@ -44,6 +45,7 @@ SECURED = (
     deletion_requests.router,
     suppressions.router,
     datasets.router,
+    appends.router,
     inspections.router,
     record_lists.router,
     models.router,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,14 @@ app = typer.Typer(
     no_args_is_help=True, help="Bring training data in, show how it was read, and destroy it."
 )
 app.command("delete")(withdrawals.delete_dataset)
+
+
+class Existing(StrEnum):
+    """What is done with rows whose record ids the dataset has."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
+
 
 out = Console()
 err = Console(stderr=True, highlight=False)
@@ -118,6 +127,76 @@ def add_dataset(
         _print(datasets.describe(session, datasets.get(session, name)))
 
 
+@app.command("append")
+def append_rows(
+    name: Annotated[str, typer.Argument(help="Name of a dataset that is ready.")],
+    path: Annotated[Path, typer.Argument(help="File to read, with the dataset's own columns.")],
+    existing: Annotated[
+        Existing, typer.Option(help="Rows whose record ids the dataset has: refuse, or skip.")
+    ] = Existing.REFUSE,
+    format: Annotated[str | None, typer.Option(help="Recognised if left out.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the drawn splits; the dataset's if left out.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would join; keep nothing.")
+    ] = False,
+) -> None:
+    """Add the rows of a file of this machine to a dataset; they join it all at once.
+
+    It is read as the dataset's own source was. Forgotten rows and people stay out and are counted.
+    Live versions stay as they are; trainings that begin afterwards read the new rows too.
+
+    Example: unlearn datasets append visits visits-of-may.csv --existing skip
+    """
+    from service.errors import ServiceError
+    from service.ledger.database.tables import DatasetAppend
+    from service.ledger.registry import appends, datasets
+    from workers.jobs import append, ingest
+    from workers.runtime import Runtime
+
+    if not path.exists():
+        raise _stop(f"there is no file or folder {path}")
+    settings = Settings()
+    runtime = Runtime.make(settings, engine=ledger.bulk_engine(settings))
+    stated = {"path": path.name, "format": format, "seed": seed}
+    source = {option: value for option, value in stated.items() if value is not None}
+    try:
+        with runtime.session() as session:
+            dataset = datasets.get_ready(session, name)
+            appends.require_growing(dataset)
+            if not dry_run:
+                made = appends.create(
+                    session,
+                    dataset,
+                    source=source,
+                    existing=existing.value,
+                    actor="cli",
+                    now=runtime.now(),
+                )
+    except ServiceError as error:
+        raise _stop(error.detail) from None
+    if dry_run:
+        _print_append(name, _append_inspected(runtime, dataset, path, source, existing.value))
+        return
+    with _bar() as bar, runtime.lease(ingest.lease_key(dataset.id)) as held:
+        if held is None:
+            raise _stop("a worker was quicker and is appending it; watch it in the API")
+        task = bar.add_task(f"Reading {path.name}", total=None)
+        refused = append.append(
+            runtime,
+            made.id,
+            path.resolve(),
+            held=held,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if refused:
+        raise _stop(refused)
+    with runtime.session() as session:
+        done = session.get_one(DatasetAppend, made.id)
+        _print_append(name, appends.describe(done, session.get_one(type(dataset), dataset.id)))
+
+
 @app.command("show")
 def show_dataset(
     name: Annotated[str, typer.Argument(help="Name of the dataset.")],
@@ -173,6 +252,39 @@ def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str,
     return inspections.describe(found)
 
 
+def _append_inspected(
+    runtime: Any, dataset: Any, path: Path, source: Mapping[str, Any], existing: str
+) -> dict[str, Any]:
+    """Return what of the file would join the dataset; stop the command if it would be refused."""
+    from workers import readers
+    from workers.jobs import inspections
+
+    with _bar() as bar:
+        task = bar.add_task(f"Reading {path.name}", total=None)
+        try:
+            return inspections.describe_append(
+                runtime,
+                dataset,
+                path.resolve(),
+                source,
+                existing=existing,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        except readers.ReadError as error:
+            raise _stop(str(error)) from None
+
+
+def _print_append(name: str, found: Mapping[str, Any]) -> None:
+    """Print in words what joined a dataset, or would, and what was left out."""
+    splits = ", ".join(f"{rows} {split}" for split, rows in (found["splits"] or {}).items())
+    notes = found["notes"] or {}
+    revision = f"; revision {found['revision']}" if found.get("revision") is not None else ""
+    lines = [f"{name}: {found['rows']} of {notes['read']} rows join; {splits}{revision}"]
+    lines += [f"{notes[key]} {what}" for key, what in _COUNTED.items() if notes.get(key)]
+    for line in lines:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def _print(found: Mapping[str, Any]) -> None:
     """Print a dataset in words, its columns as a table."""
     for line in _lines(found):
@@ -224,6 +336,8 @@ _COUNTED = {
     "images_turned": "images were turned as their EXIF orientation says",
     "images_coloured": "gray images among colour ones were made colour",
     "suppressed": "rows were left out because they were forgotten before",
+    "existing": "rows were left out because the dataset has their record ids",
+    "of_forgotten_classes": "rows were left out because their class was asked to be forgotten",
 }
 
 

@@ -104,7 +104,7 @@ class World:
 
     def fresh(self, seed: int) -> Classifier:
         """Return the untrained network."""
-        return self.source.fresh(seed, self.train.x, int(self.train.y.max()) + 1)
+        return self.source.fresh(seed, self.train.x[:], int(self.train.y.max()) + 1)
 
     def retain(self, which: int) -> Examples:
         """Return the training rows that are not in the set ``which``."""

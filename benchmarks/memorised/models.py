@@ -86,7 +86,8 @@ def _kept(
 def _key(data: Data) -> str:
     """Return a folder's name that rows, labels, subjects and the recipe decide."""
     told = hashlib.sha256()
-    for tensor in (data.train.x, data.train.y, data.groups, data.validation.x, data.validation.y):
+    train, validation = data.train, data.validation
+    for tensor in (train.x[:], train.y, data.groups, validation.x[:], validation.y):
         told.update(tensor.numpy().tobytes())
     told.update(repr((stacked.EPOCHS, stacked.BATCH, stacked.LEARNING_RATE)).encode())
     return f"{data.name}-{told.hexdigest()[:12]}"

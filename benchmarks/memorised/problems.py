@@ -175,9 +175,9 @@ def _near_copies(clean: Data) -> tuple[Data, Tensor]:
     hard = int(mean.argmin())
     seeded = generator(7)
     rows = torch.randperm(TRAIN, generator=seeded)[:40]
-    x, y, groups = clean.train.x.clone(), clean.train.y.clone(), clean.groups.clone()
+    x, y, groups = clean.train.x[:].clone(), clean.train.y.clone(), clean.groups.clone()
     noise = torch.randn(len(rows), x.shape[1], generator=seeded)
-    x[rows] = (clean.test.x[hard] + 0.5 * noise).clamp(0, 16)
+    x[rows] = (clean.test.x[:][hard] + 0.5 * noise).clamp(0, 16)
     y[rows] = clean.test.y[hard]
     groups[rows] = TRAIN
     others = (torch.arange(len(clean.test)) != hard).nonzero()[:, 0]

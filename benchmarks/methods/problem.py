@@ -39,7 +39,7 @@ class Problem:
         for examples in (self.data.train, self.data.validation, self.data.test, self.forget):
             digest.update(examples.positions.numpy().tobytes())
         for storage in {id(e.x): e for e in (self.data.train, self.data.test)}.values():
-            digest.update(storage.x.contiguous().numpy().data)
+            digest.update(storage.x[:].contiguous().numpy().data)
             digest.update(storage.y.numpy().data)
         return digest.hexdigest()
 

@@ -64,11 +64,13 @@ def upgrade() -> None:
         "datasets", sa.Column("appends", sa.Integer(), server_default="0", nullable=False)
     )
     op.add_column(
-        "versions", sa.Column("data_rows", sa.Integer(), server_default="0", nullable=False)
+        "versions",
+        sa.Column("data_rows", sa.Integer(), server_default="2147483647", nullable=False),
     )
     op.execute(
         "UPDATE versions SET data_rows = COALESCE((SELECT datasets.rows FROM datasets"
-        " JOIN models ON models.dataset_id = datasets.id WHERE models.id = versions.model_id), 0)"
+        " JOIN models ON models.dataset_id = datasets.id WHERE models.id = versions.model_id),"
+        " data_rows)"
     )
     with op.batch_alter_table("shown_sets") as table:
         table.add_column(sa.Column("data_rows", sa.Integer(), server_default="0", nullable=False))

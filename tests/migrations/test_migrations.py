@@ -177,6 +177,27 @@ def test_datasets_of_before_learn_the_kind_of_their_rows(bare_database: Engine) 
         assert of_models[name] == {"name": kind.name, "options": {}}
 
 
+def test_versions_of_before_know_the_rows_that_their_datasets_had(bare_database: Engine) -> None:
+    schema.upgrade(bare_database)
+    with db.session_factory(bare_database)() as session:
+        data = factories.dataset(session, rows=9)
+        made = factories.version(session, factories.model(session, data))
+        shown = {"dataset_id": data.id, "name": "audit", "list_id": "", "revision": 3}
+        session.add(tables.ShownSet(**shown, rows=9))
+        session.commit()
+        version_id = made.id
+    schema.downgrade(bare_database, revision="0036")
+    schema.upgrade(bare_database)
+    with db.session_factory(bare_database)() as session:
+        assert session.get_one(tables.Version, version_id).data_rows == 9
+        assert [one.rows for one in session.scalars(select(tables.ShownSet))] == [9]
+        data = session.scalars(select(Dataset)).one()
+        data.appends = 1
+        session.commit()
+    with pytest.raises(RuntimeError, match="1 datasets have appended rows"):
+        schema.downgrade(bare_database, revision="0036")
+
+
 def test_requests_over_every_dataset_come_and_go_with_their_migration(
     bare_database: Engine,
 ) -> None:

@@ -41,7 +41,8 @@ def _extremes(rows: Tensor | Joined, allowed: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each column the positions of rows with its smallest and its largest value."""
     low = allowed[:1].expand(rows.shape[1]).clone()
     high = low.clone()
-    least, most = rows[low[0]].clone(), rows[low[0]].clone()
+    least = rows[low[:1]][0]
+    most = least.clone()
     for block in _blocks(rows, allowed):
         values = rows[block]
         smallest, largest = values.min(0), values.max(0)
@@ -79,13 +80,13 @@ def _named(
     error: Exception,
 ) -> Exception:
     """Return the error with row and column, or unchanged when no single value causes it."""
-    good = next((row for row in chosen if _error(network, rows[row][None]) is None), None)
-    bad = next((row for row in batch if _error(network, rows[row][None]) is not None), None)
+    good = next((row for row in chosen if _error(network, rows[row[None]]) is None), None)
+    bad = next((row for row in batch if _error(network, rows[row[None]]) is not None), None)
     if good is None or bad is None:
         return error
     for column in torch.nonzero(sum(where == bad for where in extremes))[:, 0].tolist():
-        tried = rows[good][None].clone()
-        tried[0, column] = rows[bad, column]
+        tried = rows[good[None]].clone()
+        tried[0, column] = rows[bad[None]][0, column]
         found = _error(network, tried)
         if found is not None:
             name = f"column {names[column]!r}" if names else f"feature {column}"

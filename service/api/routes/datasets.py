@@ -128,7 +128,9 @@ class DatasetView(BaseModel):
     shape: list[int] | None = Field(description="of one row")
     dtype: str | None
     classes: int | None
-    revision: int = Field(description="grows by one each time records are taken out of training")
+    revision: int = Field(
+        description="grows by one each time records are taken out of training, or added"
+    )
     created_at: datetime
     ready_at: datetime | None
     withdrawn_at: datetime | None

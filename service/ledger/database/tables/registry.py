@@ -139,7 +139,8 @@ class Version(Base):
     #: No foreign key: to add one SQLite would have to rebuild a table that others refer to.
     record_list_id: Mapped[str | None] = mapped_column(String(40))
     #: ... and among the rows that the dataset had then: later ones were appended (``segments``).
-    data_rows: Mapped[int] = mapped_column(server_default="0")
+    #: If a worker of an earlier release does not say it, the version counts as trained on all.
+    data_rows: Mapped[int] = mapped_column(server_default="2147483647")
     #: It contains no record excluded at this revision of the dataset or before.
     clean_revision: Mapped[int] = mapped_column(default=0, server_default="0")
     #: Number of batches between the anchor and it.

@@ -165,23 +165,24 @@ def append_rows(
         with runtime.session() as session:
             dataset = datasets.get_ready(session, name)
             appends.require_growing(dataset)
-            if not dry_run:
-                made = appends.create(
-                    session,
-                    dataset,
-                    source=source,
-                    existing=existing.value,
-                    actor="cli",
-                    now=runtime.now(),
-                )
     except ServiceError as error:
         raise _stop(error.detail) from None
     if dry_run:
         _print_append(name, _append_inspected(runtime, dataset, path, source, existing.value))
         return
+    # Before it is queued: a worker would look for the file under the data root.
     with _bar() as bar, runtime.lease(ingest.lease_key(dataset.id)) as held:
         if held is None:
-            raise _stop("a worker was quicker and is appending it; watch it in the API")
+            raise _stop("a worker is appending rows to it; try again when it is done")
+        with runtime.session() as session:
+            made = appends.create(
+                session,
+                dataset,
+                source=source,
+                existing=existing.value,
+                actor="cli",
+                now=runtime.now(),
+            )
         task = bar.add_task(f"Reading {path.name}", total=None)
         refused = append.append(
             runtime,

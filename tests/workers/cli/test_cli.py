@@ -18,6 +18,7 @@ from workers import cli
 #: Every command that opens the ledger, with arguments that it would accept.
 ON_THE_LEDGER: Mapping[str, list[str]] = {
     "datasets add": ["digits", "pyproject.toml"],
+    "datasets append": ["digits", "pyproject.toml"],
     "datasets show": ["digits"],
     "datasets delete": ["digits", "--yes"],
     "models withdraw": ["reader", "--yes"],

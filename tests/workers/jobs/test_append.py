@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import func, select
+from typer.testing import CliRunner
 
 from service.ledger.audit import chain
 from service.ledger.batches import leases
@@ -21,9 +22,12 @@ from service.ledger.database.tables import (
 )
 from service.ledger.destruction import purges, withdrawals
 from service.ledger.registry import appends, datasets, records, segments
+from service.ledger.registry import inspections as made_inspections
+from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.selection import exclusions
 from tests.workers.shop import ROWS, Shop
-from workers.jobs import append, arrays, erase, ingest, reconcile, slices
+from workers import cli
+from workers.jobs import append, arrays, erase, ingest, inspections, reconcile, slices
 from workers.sources.reading import stratify
 
 #: Rows of the further source: those after the shop's own.
@@ -335,3 +339,65 @@ def test_lease_of_another_worker_keeps_an_append_waiting(visits: Shop) -> None:
     made = add_rows(visits, visits.write("more.csv", rows=MORE))
     assert made.status == AppendStatus.WAITING
     assert dataset(visits).rows == ROWS
+
+
+def test_dry_run_shows_what_would_join_and_keeps_nothing(visits: Shop) -> None:
+    visits.forget("visits", subject_id="Person-2")
+    path = visits.write("more.csv", rows=range(ROWS - 4, ROWS + 12))
+    keys = visits.runtime.store.rows.keys()
+    source = {"path": path, "append_to": "visits"}
+    with visits.runtime.session() as session:
+        asked = [
+            made_inspections.create(
+                session, source={**source, "existing": existing}, now=visits.runtime.now()
+            ).id
+            for existing in appends.EXISTING
+        ]
+    inspections.run_due(visits.runtime)
+    with visits.runtime.session() as session:
+        refused, shown = (
+            made_inspections.get(session, one, now=visits.runtime.now()) for one in asked
+        )
+    assert "have record ids that dataset visits has already" in str(refused.error)
+    assert shown.found is not None
+    notes = shown.found["notes"]
+    assert (shown.found["rows"], sum(shown.found["splits"].values())) == (10, 10)
+    # Person 2 has a row among the four that the dataset has, and two among the others.
+    assert (notes["read"], notes["existing"], notes["suppressed"]) == (16, 3, 3)
+    assert dataset(visits).rows == ROWS
+    assert visits.runtime.store.rows.keys() == keys
+
+
+def test_command_line_appends_and_says_what_was_left_out(
+    visits: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(visits.settings.sources / visits.write("more.csv", rows=range(ROWS - 4, ROWS + 12)))
+    monkeypatch.setenv("UNLEARN_DATABASE_URL", visits.settings.database)
+    monkeypatch.setenv("UNLEARN_STATE_DIR", str(visits.settings.state_dir))
+    command = ["datasets", "append", "visits", file]
+    refused = CliRunner().invoke(cli.app, command)
+    assert refused.exit_code == 1
+    assert "existing=skip" in refused.output.replace("\n", " ")
+    for more, rows in ((["--dry-run"], ROWS), ([], ROWS + 12)):
+        done = CliRunner().invoke(cli.app, [*command, "--existing", "skip", *more])
+        assert done.exit_code == 0, done.output
+        assert "visits: 12 of 16 rows join" in done.output
+        assert "4 rows were left out because the dataset has their record ids" in done.output
+        assert dataset(visits).rows == rows
+
+
+def test_subject_that_may_just_be_coming_is_asked_for_again_later(visits: Shop) -> None:
+    path = visits.write("more.csv", rows=MORE, person="Guest-{}")
+    with visits.runtime.session() as session:
+        appends.create(
+            session,
+            datasets.get_ready(session, "visits"),
+            source={"path": path},
+            actor="key:k",
+            now=visits.runtime.now(),
+        )
+    for name in ("visits", None):
+        with pytest.raises(DatasetNotReady):
+            visits.ask(name, subject_id="Guest-1")
+    append.run_due(visits.runtime)
+    assert visits.forget("visits", subject_id="Guest-1").matched == 2

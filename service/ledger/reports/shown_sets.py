@@ -8,8 +8,8 @@ in any number of models. So a set is shown only if it was shown before, for whic
 dataset, or differs from each shown one by at least ``LEAST_ROWS`` rows.
 
 The rows of a set are those of a record list, or of the split, among the first rows of the dataset
-(``Version.data_rows``). These and the limit are its *basis*. Rows leave a set and never return, so of
-the sets of one basis only the nearest shown ones, by revision, need to be compared. Others are
+(``Version.data_rows``). These and the limit are its *basis*. Rows leave a set and never return, so
+of the sets of one basis only the nearest shown ones, by revision, need to be compared. Others are
 compared row by row, unless their sizes differ by as many rows already.
 """
 

@@ -49,9 +49,10 @@ class NotesView(BaseModel):
     )
     record_ids_normalised: int = Field(
         0,
-        description="record ids whose white space, dashes or Unicode form were changed",
+        description="record ids whose white space, dashes, invisible characters or Unicode form "
+        "(NFKC) were changed, as they are in requests; letters that only look alike were not",
     )
-    subject_ids_normalised: int = 0
+    subject_ids_normalised: int = Field(0, description="subject ids changed in the same way")
     images_turned: int = Field(0, description="images turned as their EXIF orientation says")
     images_coloured: int = Field(0, description="gray images among colour ones, made colour")
     suppressed: int = Field(0, description="rows left out because they were forgotten before")

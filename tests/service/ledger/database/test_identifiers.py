@@ -72,6 +72,10 @@ def test_case_is_folded_only_where_the_source_says_so(one: str, other: str) -> N
         ("a-b", "ab"),
         ("a b", "ab"),
         ("a_b", "a-b"),
+        ("a\u2043b", "a-b"),  # a hyphen bullet, which is no dash
+        ("a\u30fcb", "a-b"),  # a letter of Katakana
+        ("\u0430nn", "ann"),  # a letter of Cyrillic
+        ("O1", "01"),
     ],
 )
 def test_different_ids_do_not_look_alike(one: str, other: str) -> None:

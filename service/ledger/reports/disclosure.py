@@ -7,6 +7,9 @@ which may be passed on:
 
 - of a batch of fewer than ``LEAST_ROWS`` rows only what is declared public is kept; figures of a
   pool that such a batch is part of are withheld, too;
+- what is declared public, differences between two versions on a whole set, is withheld if the set
+  has fewer than ``LEAST_ROWS`` rows, or if two versions with the same weights were measured on
+  another set: subtracted, the two differences would be those of the rows in between;
 - figures of a whole set (retained, audit, validation rows) are shown only if the set was shown of
   the dataset before, or differs by ``LEAST_ROWS`` rows from each that was (``shown_sets``);
 - figures of forgotten rows, and notes of the step that depend on them, are withheld if another
@@ -109,6 +112,13 @@ _WHY_CHANGED = (
     f"this set differs by fewer than {LEAST_ROWS} rows from one whose figures were shown, and "
     "their difference would tell of these rows: shown to keys with audit:read"
 )
+_WHY_AGAIN = (
+    "two versions with the same weights were measured on other rows as well, and the difference "
+    "would tell of these: shown to keys with audit:read"
+)
+#: Among a verification's set changes: the weights of the version and of its base were measured
+#: together before, on other rows.
+PAIR_AGAIN = "pair_again"
 #: The set that removal metrics are about: the batch's rows, and those pooled with them.
 FORGOTTEN = "forget"
 #: Name of the sum over all classes with too few rows to be named.
@@ -127,9 +137,12 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
     few = _is_of_few(found)
     changed = _changed(set_changes)
     mixed = _is_mixed(found.get("pooled"))
+    again = bool(set_changes and set_changes.get(PAIR_AGAIN))
     if isinstance(found.get("metrics"), dict):
         found["metrics"] = {
-            name: _metric(declared.metric(name), metric, few=few, changed=changed, mixed=mixed)
+            name: _metric(
+                declared.metric(name), metric, few=few, changed=changed, mixed=mixed, again=again
+            )
             for name, metric in found["metrics"].items()
         }
     silent = {
@@ -231,13 +244,21 @@ def _is_mixed(pooled: Any) -> bool:
 
 
 def _metric(
-    says: Figure, metric: Any, *, few: bool, changed: frozenset[str], mixed: bool
+    says: Figure, metric: Any, *, few: bool, changed: frozenset[str], mixed: bool, again: bool
 ) -> dict[str, Any]:
     """Return the public part of a metric, with the reason if its value is withheld."""
     figures = metric if isinstance(metric, dict) else {}
+    public = says.disclosure is Disclosure.PUBLIC
     if says.disclosure is Disclosure.SCORES:
         why = _WHY_RECORDS
-    elif few or _few(figures):
+    elif public and again:
+        why = _WHY_AGAIN
+    elif _few(figures):
+        why = _WHY
+    elif public:
+        limited = few or says.rows_of in changed
+        return _only(figures, _PUBLIC if limited else declarations.FIGURES | says.notes)
+    elif few:
         why = _WHY
     elif mixed and says.rows_of == FORGOTTEN:
         why = _WHY_POOLED
@@ -245,8 +266,6 @@ def _metric(
         why = _WHY_CHANGED
     else:
         return _only(figures, declarations.FIGURES | says.notes)
-    if says.disclosure is Disclosure.PUBLIC:
-        return _only(figures, _PUBLIC)
     # The never-seen rows are those of the forgotten rows' classes: their number would tell which.
     uncounted = dict.fromkeys(figures.keys() & {"never_seen_rows"})
     return _only(figures, _COUNTS) | uncounted | {"withheld": why}
@@ -264,13 +283,13 @@ def _compares_changed(says: Figure, figures: Mapping[str, Any], changed: frozens
 def _why_silent(gate: str, declared: Declared, found: Mapping[str, Any], few: bool) -> str | None:
     """Return why a gate's reason, which quotes figures, is withheld; None if it is shown."""
     says = declared.gate(gate)
-    if says.disclosure is Disclosure.PUBLIC:
-        return None
     if says.disclosure is Disclosure.SCORES:
         return _WHY_RECORDS
     metrics = found.get("metrics") or {}
     withheld = (metrics.get(name, {}).get("withheld") for name in says.metrics)
-    return _WHY if few else next(filter(None, withheld), None)
+    if few and says.disclosure is not Disclosure.PUBLIC:
+        return _WHY
+    return next(filter(None, withheld), None)
 
 
 def _drift(drift: Mapping[str, Any], *, few: bool, changed: frozenset[str]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from service.ledger.audit import chain
 from service.ledger.database.tables import Model, Verification, Version
 from service.ledger.registry import versions
 from service.ledger.reports import record_scores, shown_batches, shown_sets
-from service.ledger.reports.disclosure import APART, FORGOTTEN
+from service.ledger.reports.disclosure import APART, FORGOTTEN, PAIR_AGAIN
 
 
 def store(
@@ -44,11 +44,14 @@ def store(
     if apart := shown_batches.apart(session, version):
         rows[FORGOTTEN] = apart
         version.notes = version.notes | {APART: apart}
+    changes: dict[str, Any] = {"revision": data_revision, "rows": rows}
+    if _pair_was_measured(session, model, version, data_revision):
+        changes[PAIR_AGAIN] = True
     made = Verification(
         version_id=version.id,
         verdict=measured["verdict"],
         measured=record_scores.without(measured),
-        set_changes={"revision": data_revision, "rows": rows},
+        set_changes=changes,
         created_at=now,
     )
     session.add(made)
@@ -61,6 +64,34 @@ def store(
         data={"verdict": made.verdict},
     )
     return made
+
+
+def _pair_was_measured(
+    session: Session, model: Model, version: Version, data_revision: int
+) -> bool:
+    """Return whether the same weights, of it and its base, were measured on other rows before.
+
+    So it may be for the same deletion on another model, or once more after a failed attempt.
+    """
+    if version.parent_id is None:
+        return False
+    base = aliased(Version)
+    before = session.execute(
+        select(Version.record_list_id, Verification.set_changes)
+        .join(Verification, Verification.version_id == Version.id)
+        .join(base, base.id == Version.parent_id)
+        .join(Model, Model.id == Version.model_id)
+        .where(
+            Version.digest == version.digest,
+            Version.id != version.id,
+            base.digest == session.get_one(Version, version.parent_id).digest,
+            Model.dataset_id == model.dataset_id,
+        )
+    )
+    return any(
+        listed != version.record_list_id or changes is None or changes["revision"] != data_revision
+        for listed, changes in before
+    )
 
 
 def of(session: Session, version: Version) -> Verification | None:

@@ -36,7 +36,7 @@ GATE = UtilityGate(
         ),
     ),
     metric=METRIC,
-    # No other table has this pair of versions, so there is nothing to subtract it from.
+    # Seldom another table has this pair of versions, to subtract it from; then it is withheld.
     disclosure=Disclosure.PUBLIC,
     measure=measure,
     compares="audit",

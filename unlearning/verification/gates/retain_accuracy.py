@@ -40,7 +40,7 @@ GATE = UtilityGate(
     ),
     metric=METRIC,
     needs=frozenset({Need.RETAINED_ROWS}),
-    # No other table has this pair of versions, so there is nothing to subtract it from.
+    # Seldom another table has this pair of versions, to subtract it from; then it is withheld.
     disclosure=Disclosure.PUBLIC,
     measure=measure,
     compares="retain",

@@ -21,7 +21,8 @@ class Verification(Base):
     verdict: Mapped[str] = mapped_column(String(16))
     measured: Mapped[dict[str, Any]] = mapped_column(JSON)
     #: {"revision": the dataset's revision that was measured on, "rows": {set, or forget: by how few
-    #: rows it differs from a shown one; 0: it is shown here}}. None: no whole set is shown.
+    #: rows it differs from a shown one; 0: it is shown here}, "pair_again": true if the weights of
+    #: version and base were measured on other rows before}. None: no whole set is shown.
     set_changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[datetime] = mapped_column(Instant)
 

@@ -266,6 +266,33 @@ def test_a_figure_that_compares_a_set_with_one_that_a_few_rows_left_is_withheld(
     assert "withheld" in shown["metrics"]["retain_membership_change"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "again", "shown"), [(9, False, False), (10, False, True), (900, True, False)]
+)
+def test_a_difference_of_few_rows_or_of_a_pair_measured_before_is_withheld(
+    rows: int, again: bool, shown: bool
+) -> None:
+    document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)
+    document["metrics"]["retain_accuracy_drop"] = {
+        "rows": rows,
+        "value": SECRET,
+        "interval": [0, SECRET],
+    }
+    document["gates"] += [_gate("retain_accuracy", "utility", "failed", f"changed by {SECRET}")]
+    document["reasons"] = [f"retain_accuracy: changed by {SECRET}"]
+    changes = {"revision": 2, "rows": {}} | ({disclosure.PAIR_AGAIN: True} if again else {})
+    found = disclosure.measured(document, changes)
+    metric = found["metrics"]["retain_accuracy_drop"]
+    reasons = {gate["gate"]: gate["reason"] for gate in found["gates"]}
+    if shown:
+        assert metric == document["metrics"]["retain_accuracy_drop"]
+        assert reasons["retain_accuracy"] == f"changed by {SECRET}"
+    else:
+        assert metric.keys() == {"rows", "withheld"}
+        assert str(SECRET) not in json.dumps([metric, reasons["retain_accuracy"], found["reasons"]])
+        assert "audit:read" in reasons["retain_accuracy"]
+
+
 def test_no_loss_on_validation_rows_that_a_few_rows_left_is_shown() -> None:
     """The anchor's weights stay, so its losses on both sets differ by those of these rows."""
     document = _document(LEAST_ROWS, of_a_class=LEAST_ROWS)

@@ -311,3 +311,32 @@ def test_a_comparison_with_a_version_of_a_list_is_of_that_versions_sets_too(
     assert shown is not None
     assert shown["sets"]["retain"] == figures
     assert shown["sets"]["audit"].keys() == {"rows", "withheld"}
+
+
+def test_same_weights_of_a_version_and_its_base_on_other_rows_are_a_pair_again(
+    session: Session,
+) -> None:
+    """The step of one deletion is the same on two models with the same weights."""
+    data = factories.dataset(session, rows=40)
+
+    def again(revision: int, digest: str, base_digest: str) -> bool:
+        model = factories.model(session, data)
+        base = factories.version(session, model, digest=base_digest)
+        version = factories.version(session, model, parent=base, digest=digest)
+        made = verifications.store(
+            session,
+            model,
+            version,
+            measured={"verdict": "passed"},
+            data_revision=revision,
+            actor="worker:w",
+            now=factories.NOW,
+        )
+        assert made.set_changes is not None
+        return bool(made.set_changes.get(disclosure.PAIR_AGAIN))
+
+    assert not again(1, "1" * 64, "0" * 64)
+    assert not again(1, "1" * 64, "0" * 64)  # on the same rows: the same figures
+    assert again(2, "1" * 64, "0" * 64)
+    assert not again(2, "2" * 64, "0" * 64)
+    assert not again(2, "1" * 64, "3" * 64)

@@ -9,17 +9,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
 import redis
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import URL, Engine, event, make_url
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool
 
 from service.ledger.audit import chain
 from service.ledger.database import db, schema
@@ -29,6 +31,25 @@ from tests import s3
 DEFAULT_POSTGRES = ("postgresql://127.0.0.1:5432/postgres", "postgresql://127.0.0.1:5432/test")
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Let neither SQLite nor the store wait until this process's bytes are on the disk.
+
+    Nobody pulls the plug on a test; a disk takes some milliseconds for each of a test's commits.
+    """
+
+    def written(connection: Any, _entry: Any, _proxy: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Pool, "checkout", written)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "fsync", lambda _handle: None)
+    yield
+    patch.undo()
+    event.remove(Pool, "checkout", written)
 
 
 @pytest.fixture(scope="session")

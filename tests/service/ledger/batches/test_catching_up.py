@@ -11,7 +11,7 @@ from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.destruction import withdrawals
 from service.ledger.registry import versions
 from tests import factories
-from tests.service.ledger.batches.test_execution import LATER, ask, claim, unlearn
+from tests.service.ledger.batches.steps import LATER, ask, claim, unlearn
 
 
 @pytest.fixture

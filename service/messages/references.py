@@ -10,7 +10,10 @@ from service.messages.parts import Fraction, Made, Model, View
 
 @dataclass(frozen=True, kw_only=True)
 class Request(Struct):
-    """Model ``index`` of ``count``; the rows of each group of ``together`` share their draw."""
+    """Model ``index`` of ``count``; the rows of each group of ``together`` share their draw.
+
+    ``by_class``: it is trained without the rows of whole classes.
+    """
 
     data: View
     model: Model
@@ -18,6 +21,7 @@ class Request(Struct):
     seed: int
     index: int
     count: int
+    by_class: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,8 +103,9 @@ class Request(Struct):
 
     ``data_revision`` is the one at which rows are excluded. ``lineage_clean``: the base holds no
     forgotten row except those of this batch. ``earlier_scores`` are the digests of the scores that
-    it is pooled with, ``references`` those of the anchor's reference models. ``training`` is given
-    if the method trains and keeps its state.
+    it is pooled with, ``references`` those of the anchor's reference models, ``class_references``
+    those trained without whole classes, for a batch that forgets a class. ``training`` is given if
+    the method trains and keeps its state.
     """
 
     store: Ticket
@@ -123,6 +124,7 @@ class Request(Struct):
     lineage_clean: bool
     earlier_scores: list[str]
     references: list[str]
+    class_references: list[str]
     update_log_bytes: int
     choice: Choice
     training: Resumable | None

@@ -1,7 +1,7 @@
-"""Reference models: trained without a drawn half of the rows, and scored on rows they never saw.
+"""Reference models: trained without drawn rows or classes, for comparison on what they never saw.
 
-With ``count`` models every row is drawn out of exactly ``count // 2`` of them. The k-th *outsider*
-of a row is the k-th of the models that it was drawn out of, a different model for different rows;
+With ``count`` models drawn by row, every row is drawn out of exactly ``count // 2`` of them. The
+k-th *outsider* of a row is the k-th of the models that it was drawn out of, different for each row;
 never-seen rows take part in the draw, so that they are scored by as many models, chosen the same
 way. Over the rows, the k-th outsiders stand for one model that saw none of them: this is the
 offline attack of Carlini et al., "Membership inference attacks from first principles" (S&P 2022),
@@ -15,6 +15,10 @@ single records of a subject are forgotten, a model retrained without them still 
 other records, which these models do not: the attack is then biased towards finding members (.53
 over three seeds), which may cost a retrain. If rows were drawn one by one, the bias would have the
 opposite sign where whole subjects are forgotten (.47 over five).
+
+Drawn by class, every class is missing from one of ``count`` models. How well that model's hidden
+layers tell the class is what features learned from other classes give; it has learned from fewer
+classes than a retrained model, so it tells a little less.
 """
 
 from __future__ import annotations
@@ -51,18 +55,22 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
     """Train model ``index`` of ``count`` on the rows that were not drawn out of it."""
     began = time.perf_counter()
     store, rows = place.open(request.data)
-    drawn = draw(len(rows.y), count=request.count, seed=request.seed, together=request.together)[
-        request.index
-    ]
-    train = rows.split(data.TRAIN)
-    train = train.subset((~drawn[train.positions]).nonzero()[:, 0])
-    model = _fit(request, place, train, rows.split(data.VALIDATION), progress)
+    train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
+    if request.by_class:
+        drawn = draw_classes(rows.y, rows.classes, count=request.count, seed=request.seed)
+        # Never-seen rows of classes that it does not know would choose the epoch.
+        validation = _outside(validation, drawn[request.index])
+    else:
+        drawn = draw(len(rows.y), count=request.count, seed=request.seed, together=request.together)
+    train = _outside(train, drawn[request.index])
+    model = _fit(request, place, train, validation, progress)
     named = {WEIGHTS + name: tensor for name, tensor in model.network.state_dict().items()}
-    named[DRAWN_OUT] = torch.from_numpy(np.packbits(drawn.numpy()))
+    named[DRAWN_OUT] = torch.from_numpy(np.packbits(drawn[request.index].numpy()))
     saved = workspace.save(store, "checkpoints", named, {"origin": "reference"})
     notes = {
         "index": request.index,
         "count": request.count,
+        "by_class": request.by_class,
         "seed": request.seed,
         "training_rows": len(train),
         "rows_digest": hashlib.sha256(train.positions.numpy().astype("<i8").tobytes()).hexdigest(),
@@ -81,6 +89,33 @@ def draw(rows: int, *, count: int, seed: int, together: Sequence[Sequence[int]])
     for group in together:
         drawn[:, list(group)] = drawn[:, group[0]][:, None]
     return drawn
+
+
+def draw_classes(labels: torch.Tensor, classes: int, *, count: int, seed: int) -> torch.Tensor:
+    """Draw which model may not see which row, (count, rows) bool: one for each class, all its rows.
+
+    ``labels`` (rows,) int64 below ``classes``. The classes are divided evenly.
+    """
+    order = torch.randperm(classes, generator=torch.Generator().manual_seed(seed))
+    model = torch.empty(classes, dtype=torch.int64)
+    model[order] = torch.arange(classes) % count
+    return model[labels] == torch.arange(count)[:, None]
+
+
+def without_class(
+    request: unlearn.Request, place: Workspace, forget: Examples
+) -> tuple[Classifier, ...]:
+    """Return the models that never saw a row of the classes of ``forget``; () without any."""
+    found = []
+    for digest in request.class_references:
+        try:
+            model, drawn_out = _load(request, digest, place, rows=len(forget.y))
+        except (errors.CorruptCheckpoint, errors.NotStored) as damage:
+            log.warning("a forgotten class is probed without a reference: %s", damage)
+            continue
+        if drawn_out[forget.positions.numpy()].all():
+            found.append(model)
+    return tuple(found)
 
 
 def outsiders(
@@ -117,6 +152,11 @@ def outsiders(
         ModelScores(forget=_pick(on_forget, forget_by[k]), audit=_pick(on_audit, audit_by[k]))
         for k in range(len(digests) // 2)
     )
+
+
+def _outside(examples: Examples, drawn_out: torch.Tensor) -> Examples:
+    """Return the rows that were not drawn out, of ``drawn_out`` (rows,) bool."""
+    return examples.subset((~drawn_out[examples.positions]).nonzero()[:, 0])
 
 
 def _fit(

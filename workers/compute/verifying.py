@@ -85,6 +85,7 @@ def verify(task: Task) -> Judged:
     earlier = _earlier_evidence(store, request)
     whole = measuring.sets(rows, request.forget, never_seen=request.never_seen)["audit"]
     relearned = _relearn(request, criteria, updated, forget, whole, base)
+    strangers = references.without_class(request, place, forget)
     for portion in looks.portions(len(forget), criteria, kind=request.kind):
         fixed = measuring.sets(rows, request.forget, never_seen=request.never_seen, portion=portion)
         unlearned, control, outside = _scored(
@@ -122,7 +123,7 @@ def verify(task: Task) -> Judged:
             ),
             relearn=relearned,
             refit=_refit(request, updated, forget, fixed, base, rows.classes),
-            probe=_probe(request, updated, forget, fixed["retain"], base),
+            probe=_probe(request, updated, forget, fixed["retain"], base, strangers),
             # A method that is not exact may have aimed at the targets.
             outside=_outside(task.known, unlearned, aimed=not method.exact),
             certificate=task.update.certificate,
@@ -247,12 +248,20 @@ def _refit(
 
 
 def _probe(
-    request: Request, updated: Classifier, forget: Examples, retain: Examples, base: Classifier
+    request: Request,
+    updated: Classifier,
+    forget: Examples,
+    retain: Examples,
+    base: Classifier,
+    strangers: Sequence[Classifier],
 ) -> ClassProbe | None:
-    """Return how well hidden layers tell a forgotten class; None for records."""
+    """Return how well hidden layers tell a forgotten class, also those that never saw it.
+
+    None for records.
+    """
     if request.kind != "class":
         return None
-    return probe.measure(updated, base, forget, retain)
+    return probe.measure(updated, base, forget, retain, references=strangers)
 
 
 def _relearn(

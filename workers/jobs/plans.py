@@ -136,7 +136,8 @@ def for_batch(
         ),
         lineage_clean=_lineage_is_clean(session, found, base, forget),
         earlier_scores=_earlier_scores(session, base, rows=_missing(policy, batch, forget)),
-        references=[] if of_class else references(session, base, policy),
+        references=[] if of_class else references(session, base, policy, by_class=False),
+        class_references=references(session, base, policy, by_class=True) if of_class else [],
         update_log_bytes=(policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
         choice=method(choice),
         training=None,
@@ -251,34 +252,52 @@ def listed(session: Session, record_list_id: str) -> list[int]:
     )
 
 
-def references(session: Session, base: Version, policy: Policy) -> list[str]:
-    """Return the digests of the anchor's reference models; [] until all of them exist.
+def references(session: Session, base: Version, policy: Policy, *, by_class: bool) -> list[str]:
+    """Return the digests of the anchor's reference models of a kind; [] until all of them exist.
 
-    Each was trained on half of every class, so they say nothing about forgetting a class.
+    Those drawn by row were trained on half of every class, so they say nothing about forgetting a
+    class.
     """
     assert base.anchor_id is not None
-    if missing_references(session, base.anchor_id, policy):
-        return []
-    found = _references(session, base.anchor_id, policy)
-    return [found[index] for index in sorted(found)]
+    count = reference_counts(policy, _classes(session, base.anchor_id))[by_class]
+    found = _references(session, base.anchor_id, count, by_class=by_class)
+    return [found[index] for index in range(count)] if len(found) == count else []
 
 
-def missing_references(session: Session, anchor_id: int, policy: Policy) -> list[int]:
-    """Return the numbers of the reference models that the policy asks for and that are missing."""
-    there = _references(session, anchor_id, policy)
-    return [index for index in range(reference_count(policy)) if index not in there]
+def missing_references(
+    session: Session, anchor_id: int, policy: Policy
+) -> list[tuple[bool, int, int]]:
+    """Return the reference models that the policy asks for and that are missing.
+
+    Each as whether it is drawn by class, its number, and how many there are to be of its kind.
+    """
+    counts = reference_counts(policy, _classes(session, anchor_id))
+    missing = []
+    for by_class, count in counts.items():
+        there = _references(session, anchor_id, count, by_class=by_class)
+        missing += [(by_class, index, count) for index in range(count) if index not in there]
+    return missing
 
 
-def reference_count(policy: Policy) -> int:
-    """Return how many reference models to train: 0, or at least 2, each on half of the rows."""
-    return max(policy.reference_models, 2) if policy.reference_models else 0
+def reference_counts(policy: Policy, classes: int) -> dict[bool, int]:
+    """Return how many reference models to train, by whether they are drawn by class.
+
+    One alone would leave out every other row, or all classes: it counts as two.
+    """
+    rows, whole = (
+        max(wanted, 2) if wanted else 0
+        for wanted in (policy.reference_models, policy.class_references)
+    )
+    return {False: rows, True: min(whole, classes) if classes > 1 else 0}
 
 
-def _references(session: Session, anchor_id: int, policy: Policy) -> dict[int, str]:
-    """Return digests by number, of models drawn for the count that the policy asks for."""
-    count = reference_count(policy)
-    if not count:
-        return {}
+def _classes(session: Session, anchor_id: int) -> int:
+    """Return how many classes an anchor tells apart."""
+    return len(session.get_one(Version, anchor_id).trained_classes or {})
+
+
+def _references(session: Session, anchor_id: int, count: int, *, by_class: bool) -> dict[int, str]:
+    """Return digests by number, of models of a kind that were drawn for so many of them."""
     kept = session.scalars(
         select(Artifact).where(
             Artifact.version_id == anchor_id,
@@ -286,7 +305,12 @@ def _references(session: Session, anchor_id: int, policy: Policy) -> dict[int, s
             Artifact.destroyed_at.is_(None),
         )
     )
-    return {one.notes["index"]: one.digest for one in kept if one.notes["count"] == count}
+    return {
+        one.notes["index"]: one.digest
+        for one in kept
+        # Models that are older than those by class have no such note.
+        if (one.notes["count"], one.notes.get("by_class", False)) == (count, by_class)
+    }
 
 
 def subjects(session: Session, dataset_id: int, version: Version) -> list[list[int]]:

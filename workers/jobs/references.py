@@ -1,9 +1,11 @@
-"""Train reference models, each without half of the rows, to calibrate attacks per row.
+"""Train reference models, which did not see rows or classes that may be forgotten later.
 
 Nobody knows beforehand which records will be forgotten. So every training row is drawn out of half
 of the models: whichever rows are forgotten later, half of the models never saw them, and no
 training has to wait for a deletion. The rows of one subject are drawn together, because a model
-that was trained on a subject's other rows is no example of one that never saw the subject.
+that was trained on a subject's other rows is no example of one that never saw the subject. Those
+models calibrate attacks per row. For the probe of a forgotten class, others are trained without the
+rows of whole classes: every class is left out of one of them.
 
 The models are internal state of the anchor: they contain what the anchor has learned, are never
 served and are destroyed with it.
@@ -36,7 +38,11 @@ def run_wanted(runtime: Runtime, policies: Mapping[int, Policy]) -> bool:
 
 def _wanting(runtime: Runtime, policies: Mapping[int, Policy]) -> list[int]:
     """Return the anchors of live versions whose policy asks for more models than there are."""
-    wanted = {live_id: one for live_id, one in policies.items() if plans.reference_count(one)}
+    wanted = {
+        live_id: one
+        for live_id, one in policies.items()
+        if one.reference_models or one.class_references
+    }
     if not wanted:
         return []
     with runtime.session() as session:
@@ -86,6 +92,7 @@ def _request(runtime: Runtime, anchor_id: int) -> Request | None:
         missing = plans.missing_references(session, anchor_id, policy)
         if not missing:
             return None
+        by_class, index, count = missing[0]
         return Request(
             data=plans.view(
                 session,
@@ -99,8 +106,9 @@ def _request(runtime: Runtime, anchor_id: int) -> Request | None:
             model=plans.model(model),
             together=plans.subjects(session, dataset.id, version),
             seed=version.seed,
-            index=missing[0],
-            count=plans.reference_count(policy),
+            index=index,
+            count=count,
+            by_class=by_class,
         )
 
 

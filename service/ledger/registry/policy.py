@@ -121,6 +121,14 @@ class Policy(_Frozen):
         description="models trained in the background to calibrate attacks; 1 counts as 2, since "
         "each of them leaves out half of the rows",
     )
+    class_references: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="models trained in the background with which the linear probe of a forgotten "
+        "class is compared; the classes are divided among them, each leaves out its share whole; "
+        "1 counts as 2, and more than there are classes as one for each",
+    )
     margins: Margins = Field(
         default_factory=Margins,
         description="margins of training rows under models that never saw them, computed in the "

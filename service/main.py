@@ -96,6 +96,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     digester = Digester.from_settings(settings)
     app.state.settings = settings
     app.state.http_requests = metrics.Requests()
+    app.state.audit_lines = metrics.Lines()
     app.state.engine = engine
     app.state.store = open_store(
         settings.store_location,

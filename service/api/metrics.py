@@ -1,13 +1,14 @@
 """Numbers for a monitoring system, in the text format of OpenMetrics and Prometheus.
 
 The ledger's numbers are read at each scrape, so that every API process shows the same. HTTP
-requests are counted by each process for itself. No label names a client, a request, a record or a
-subject.
+requests and new lines of the audit chain are counted by each process for itself, since it began. No
+label names a client, a request, a record or a subject.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -43,6 +44,28 @@ class Requests:
         self._seconds.labels(known, path).observe(seconds)
 
 
+class Lines:
+    """Lines that the audit chain gained since this process began to count, by action."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._gained = Counter(
+            f"{PREFIX}_audit_lines",
+            "lines of the audit chain since this process began to count",
+            ("action",),
+            registry=self.registry,
+        )
+        self._last: int | None = None
+        self._turn = threading.Lock()
+
+    def count(self, read: Callable[[int | None], tuple[int, Mapping[str, int]]]) -> None:
+        """Count the lines that ``read`` finds after the last one counted (None: no one yet)."""
+        with self._turn:
+            self._last, gained = read(self._last)
+            for action, number in gained.items():
+                self._gained.labels(action).inc(number)
+
+
 #: A client may send any word as the method, and each would be a series of its own.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -56,7 +79,7 @@ class Ledger(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield a family for each kind of number."""
         seen = self._seen
-        yield _states("deletion_requests", "deletion requests in each state", seen.requests)
+        yield _states("deletion_requests", "open deletion requests in each state", seen.requests)
         yield _family(
             "deletion_requests_due",
             "open deletion requests due within so many days; 0: overdue",
@@ -68,11 +91,11 @@ class Ledger(Collector):
             "age of the oldest deletion request in each open state",
             seen.oldest_seconds,
         )
-        yield _states("erasures", "one request's share of the work on a model", seen.erasures)
-        yield _states("batches", "batches in each state", seen.batches)
-        yield _states("training_runs", "training runs in each state", seen.runs)
-        yield _states("versions", "model versions in each state", seen.versions)
-        yield _family("verifications", "verifications by verdict", "verdict", seen.verdicts)
+        yield _states("erasures", "open shares of requests, each on one model", seen.erasures)
+        yield _states("batches", "batches that run or are held", seen.batches)
+        yield _states("training_runs", "training runs that wait or train", seen.runs)
+        yield _states("versions", "versions whose weights are stored, by state", seen.versions)
+        yield _family("verifications", "of these versions, by verdict", "verdict", seen.verdicts)
         yield _single("leases_held", "leases that a worker holds", seen.leases)
         yield _single("workers_alive", "workers with a recent heartbeat", seen.workers)
         yield _family("stored_bytes", "bytes of checkpoints and internal state", "kind", seen.bytes)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
-from service.ledger.batches import next_batch
+from service.ledger.batches import holds, next_batch
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Model, Record, Version
@@ -302,8 +303,61 @@ class Writer:
             model = self._model(session)
             next_batch.run_now(session, model, method=None, options={}, actor="key:k", now=db.now())
 
-    def batch(self, model_id: int, *, fails: bool = False) -> bool:
-        """The model's next batch; False when nothing is due or somebody else is at it."""
+    def reject(self) -> None:
+        """Batches of which the first version is rejected, for one reason or another."""
+        self._ask()
+        for model_id in self.chance.sample(self.world.models, len(self.world.models)):
+            self.batch(model_id, answers=[(MEMORISED, "retrain"), (RETRAINED, None)])
+        self._ask()
+        for model_id in self.chance.sample(self.world.models, len(self.world.models)):
+            self.batch(model_id, answers=[(REJECTED, "retrain"), (RETRAINED, None)])
+
+    def hold(self) -> None:
+        """Batches of which the version waits for approval."""
+        self._ask()
+        for answer in self.chance.sample([INACCURATE, MEMORISED], 2):
+            for model_id in self.chance.sample(self.world.models, len(self.world.models)):
+                self.batch(model_id, answers=[(answer, None)])
+
+    def approve_held(self) -> None:
+        for model_id in self.world.models:
+            with self.world.transaction() as session:
+                model = session.get_one(Model, model_id)
+                batch = holds.of(session, model)
+                if batch is not None:
+                    version = session.get_one(Version, batch.version_id)
+                    holds.approve(session, model, version, actor="key:k", now=db.now())
+
+    def consolidate(self) -> None:
+        """Batches after which a retrain is queued, and cancelled."""
+        self._ask()
+        for model_id in self.chance.sample(self.world.models, len(self.world.models)):
+            self.batch(model_id, answers=[(DRIFTED, None)])
+            with self.world.transaction() as session:
+                run = runs.active(session, session.get_one(Model, model_id))
+                if run is not None and run.reason == "consolidate":
+                    runs.cancel(session, run, actor="key:k", now=db.now())
+
+    def die(self) -> None:
+        """Batches of which the worker died as often as it may."""
+        self._ask()
+        for model_id in self.chance.sample(self.world.models, len(self.world.models)):
+            with claiming.begun(self.runtime, model_id, trains=False):
+                pass  # and nothing is recorded
+            with claiming.begun(self.runtime, model_id, trains=False) as found:
+                assert found is None
+
+    def batch(
+        self,
+        model_id: int,
+        *,
+        fails: bool = False,
+        answers: Sequence[tuple[Callable[[], Unlearned], str | None]] = (),
+    ) -> bool:
+        """The model's next batch; False when nothing is due or somebody else is at it.
+
+        ``answers``: what each of its methods answers, with the method that follows.
+        """
         with claiming.begun(self.runtime, model_id, trains=False) as found:
             if found is None:
                 return False
@@ -314,16 +368,16 @@ class Writer:
                 recording.complete_without_update(self.runtime, held, claimed)
             else:
                 [attempt, *_] = claimed.methods
-                answer = _answer(exact=attempt.exact)
-                recording.record(
-                    self.runtime,
-                    held,
-                    claimed,
-                    attempt.choice,
-                    claimed.request,
-                    answer,
-                    following=None,
-                )
+                for answer, following in answers or [(partial(_answer, exact=attempt.exact), None)]:
+                    recording.record(
+                        self.runtime,
+                        held,
+                        claimed,
+                        attempt.choice,
+                        claimed.request,
+                        answer(),
+                        following=following,
+                    )
             return True
 
     def run(self, run_id: str) -> None:
@@ -335,6 +389,24 @@ class Writer:
             train._record(self.runtime, run_id, held, request, _trained())
 
     # How.
+
+    def _ask(self) -> None:
+        """One request for each dataset, of one record that nobody has asked for if there is any."""
+        with self.world.transaction() as session:
+            for name in self.world.datasets:
+                data = session.scalars(select(Dataset).filter_by(name=name)).one()
+                left = session.scalars(
+                    select(Record.record_id).where(
+                        Record.dataset_id == data.id, Record.excluded_revision.is_(None)
+                    )
+                ).all()
+                intake.record(
+                    session,
+                    Ask(name, "records", (self.chance.choice(left or ["r0"]),)),
+                    principal="key_test",
+                    digester=factories.DIGESTER,
+                    now=db.now(),
+                )
 
     def _rows(self, count: int) -> list[int]:
         return self.chance.sample(range(ROWS), count)
@@ -365,17 +437,42 @@ def _trained() -> Trained:
     )
 
 
-def _answer(*, exact: bool) -> Unlearned:
-    """What a compute process answers to an update that went well."""
+def _answer(
+    *,
+    exact: bool,
+    verification: dict[str, Any] = PASSED,
+    retrain_because: Sequence[str] = (),
+) -> Unlearned:
+    """What a compute process answers to an update that went well, or as it says."""
     return Unlearned(
         checkpoint=Saved(digest=_digest(), size_bytes=1),
         artifacts=[],
         is_anchor=exact,
         notes={},
-        retrain_because=[],
+        retrain_because=list(retrain_because),
         timings={},
-        verification=PASSED,
+        verification=verification,
     )
+
+
+_LOST = {"gate": "accuracy", "concern": "utility", "outcome": "failed", "reason": "lower"}
+
+STEPPED = partial(_answer, exact=False)
+RETRAINED = partial(_answer, exact=True)
+REJECTED = partial(
+    _answer, exact=False, verification=PASSED | {"verdict": "failed", "reasons": ["removal: no"]}
+)
+#: An exact version that lost accuracy.
+INACCURATE = partial(
+    _answer, exact=True, verification=PASSED | {"verdict": "failed", "gates": [_LOST]}
+)
+#: A step of which memorised records may be left.
+MEMORISED = partial(
+    _answer,
+    exact=False,
+    verification=PASSED | {"verdict": "no_power", "memorised": {"left": True}},
+)
+DRIFTED = partial(_answer, exact=False, retrain_because=["drift: too much"])
 
 
 #: Every writer by its name.
@@ -398,6 +495,11 @@ ALL: dict[str, Callable[[Writer], None]] = {
     "purge": Writer.purge,
     "change_policy": Writer.change_policy,
     "run_now": Writer.run_now,
+    "reject": Writer.reject,
+    "hold": Writer.hold,
+    "approve_held": Writer.approve_held,
+    "consolidate": Writer.consolidate,
+    "die": Writer.die,
 }
 
 

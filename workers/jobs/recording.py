@@ -49,6 +49,9 @@ def record(
         base = session.get_one(Version, batch.base_version_id)
         versions.lock(session, model)
         shown_sets.hold(session, model.dataset_id)
+        if mark in holds.MARKS:
+            # It is said in the requests that the version is held, or what follows it.
+            execution.lock_requests(session, batch)
         execution.lock(session, batch, held=held)
         artifacts.require(session, runtime.store, answer.checkpoint, answer.artifacts)
         version = versions.register(

@@ -181,6 +181,8 @@ def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
         batch.fence = held.fence
         session.flush()
     elif batch.fence != held.fence:  # a new holder: the previous one died or was stopped
+        # Before the batch is changed: it may have been the last attempt (``execution.fail``).
+        execution.lock_requests(session, batch)
         batch.attempts += 1
         batch.fence = held.fence
         session.flush()

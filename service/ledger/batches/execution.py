@@ -85,6 +85,12 @@ def running(session: Session, batch_id: str, *, held: leases.Held) -> Batch:
     return batch
 
 
+def lock_requests(session: Session, batch: Batch) -> None:
+    """Lock the requests of the batch's erasures; call it before any of these is locked."""
+    theirs = select(Erasure.request_id).where(erasures.of_batch(batch))
+    locks.requests(session, session.scalars(theirs).all())
+
+
 def lock(session: Session, batch: Batch, *, held: leases.Held) -> list[Erasure]:
     """Lock and return a running batch's erasures; raise ``LeaseLost`` when it was taken over."""
     running(session, batch.id, held=held)
@@ -211,7 +217,7 @@ def fail(
     """
     # Before the erasures: one that is put aside changes its request too.
     leases.hold(session, held)
-    locks.requests(session, [erasure.request_id for erasure in erasures_of(session, batch)])
+    lock_requests(session, batch)
     members = lock(session, batch, held=held)
     actor = f"worker:{held.owner}"
     _close(session, batch, error=error, now=now)

@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict
 from service.ledger.audit import canonical, chain, machines
 from service.ledger.batches import execution, leases
-from service.ledger.database import db, locks, retries
+from service.ledger.database import db, retries
 from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
@@ -105,8 +105,7 @@ def hold(
 ) -> None:
     """Hold the batch and its version until it is approved, or ``until``; ``mark`` says why."""
     leases.hold(session, held)
-    theirs = select(Erasure.request_id).where(erasures.of_batch(batch))
-    locks.requests(session, session.scalars(theirs).all())
+    execution.lock_requests(session, batch)
     execution.lock(session, batch, held=held)
     version.mark = mark
     _say_until(session, model, batch, version, until)
@@ -303,8 +302,7 @@ def locked(session: Session, model: Model) -> Batch | None:
     found = of(session, model)
     if found is None:
         return None
-    theirs = select(Erasure.request_id).where(erasures.of_batch(found))
-    locks.requests(session, session.scalars(theirs).all())
+    execution.lock_requests(session, found)
     session.scalars(
         select(Erasure)
         .where(erasures.of_batch(found))

@@ -19,6 +19,9 @@ There is also the lock on the table of suppressions: ``suppressions.share`` come
 and waits only for ``suppressions.hold``, which comes last before the head. Its holder has locked at
 most one dataset in the mode ``REVISION``, for which nobody with a share waits.
 
+A lock for which nobody waits (``SKIP LOCKED``) may come at any place: who does not wait cannot be
+part of a circle.
+
 What the transaction has locked already (``taken``) is neither locked nor read again, except under
 ``Hold.INTAKE``, which lets others change the row.
 

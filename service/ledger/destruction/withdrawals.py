@@ -229,7 +229,8 @@ def _running(session: Session, model: Model, base: Version | None) -> Batch | No
     )
     if base is not None:
         wanted = wanted.where(Batch.base_version_id == base.id)
-    return session.scalar(wanted)
+    # What was read before the lease was revoked and the model locked may have changed since.
+    return session.scalar(wanted.execution_options(populate_existing=True))
 
 
 def _stop_batch(

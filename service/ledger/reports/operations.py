@@ -1,6 +1,8 @@
 """Numbers about the whole installation, for its operators: what waits, for how long, on what.
 
-Only counts, ages and sizes: nothing names a request, a record or a subject.
+Only counts, ages and sizes: nothing names a request, a record or a subject. What is over is not
+counted by its state, since that would read the whole history at every look; the lines of the audit
+chain say how much ends, and only the new ones are read.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service.ledger.database.states import RequestStatus
+from service.ledger.database import db
+from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import (
     Artifact,
+    AuditEvent,
+    AuditHead,
     Batch,
     DeletionRequest,
     Erasure,
@@ -24,15 +29,12 @@ from service.ledger.database.tables import (
     Verification,
     Version,
 )
+from service.ledger.obligations import shares
 from service.ledger.registry import heartbeats
+from service.ledger.training import runs
 
-#: Requests in these states are still owed something.
-OPEN = (
-    RequestStatus.AWAITING_APPROVAL,
-    RequestStatus.ACCEPTED,
-    RequestStatus.PROCESSING,
-    RequestStatus.NEEDS_REVIEW,
-)
+#: States of versions whose weights are stored.
+_STORED = tuple(state for state in VersionStatus if state != VersionStatus.PURGED)
 
 #: Days until a request is due; a request is counted under each that it is within.
 DAYS_LEFT = (0, 2, 7, 14, 30)
@@ -42,10 +44,11 @@ DAYS_LEFT = (0, 2, 7, 14, 30)
 class Operations:
     """One look at the ledger.
 
-    ``requests``, ``erasures``, ``batches``, ``runs``, ``versions`` and ``verdicts``: how many rows
-    are in each state. ``due_within``: open requests due within so many days, 0: overdue.
-    ``oldest_seconds``: age of the oldest request in each open state. ``leases``: held ones.
-    ``workers``: live ones. ``bytes``: stored checkpoints and internal state, by kind.
+    ``requests``, ``erasures``, ``batches`` and ``runs``: how many are in each state, of those that
+    are not over. ``versions`` and ``verdicts``: of the versions whose weights are stored.
+    ``due_within``: open requests due within so many days, 0: overdue. ``oldest_seconds``: age of
+    the oldest request in each open state. ``leases``: held ones. ``workers``: live ones.
+    ``bytes``: stored checkpoints and internal state, by kind.
     """
 
     requests: Mapping[str, int]
@@ -64,20 +67,26 @@ class Operations:
 def look(session: Session, *, beat_seconds: float) -> Operations:
     """Return the numbers as of now.
 
-    Eleven statements, and on PostgreSQL two more for its time, whatever the ledger holds; those
-    that count states read their whole table.
+    Ten statements, and on PostgreSQL two more for its time, whatever the ledger holds. They read
+    what is open, what is stored and what is held, each found by an index.
     """
     now = heartbeats.server_time(session)
-    due, oldest = _open_requests(session, now)
+    requests, due, oldest = _open_requests(session, now)
+    under_way = db.among(Batch.status, BatchStatus.RUNNING, BatchStatus.HELD)
     return Operations(
-        requests=_by(session, DeletionRequest.status),
+        requests=requests,
         due_within=due,
         oldest_seconds=oldest,
-        erasures=_by(session, Erasure.status),
-        batches=_by(session, Batch.status),
-        runs=_by(session, TrainingRun.status),
-        versions=_by(session, Version.status),
-        verdicts=_by(session, Verification.verdict),
+        erasures=_by(session, Erasure.status, shares.is_open()),
+        batches=_by(session, Batch.status, under_way),
+        runs=_by(session, TrainingRun.status, db.among(TrainingRun.status, *runs.ACTIVE)),
+        versions=_by(session, Version.status, Version.status.in_(_STORED)),
+        verdicts=_by(
+            session,
+            Verification.verdict,
+            Verification.version_id == Version.id,
+            Version.status.in_(_STORED),
+        ),
         leases=session.scalar(
             select(func.count()).where(Lease.owner.is_not(None), Lease.until > now)
         )
@@ -87,12 +96,32 @@ def look(session: Session, *, beat_seconds: float) -> Operations:
     )
 
 
-def _by(session: Session, column: InstrumentedAttribute[Any]) -> dict[str, int]:
-    found = session.execute(select(column, func.count()).group_by(column))
+def new_lines(session: Session, *, after: int | None) -> tuple[int, Mapping[str, int]]:
+    """Return the number of the audit chain's last line, and how many lines came since, by action.
+
+    ``after`` is the last line that was counted; None: none is counted, and counting begins here.
+    """
+    last = session.scalars(select(AuditHead.seq)).one()
+    if after is None or after == last:
+        return last, {}
+    found = session.execute(
+        select(AuditEvent.action, func.count())
+        .where(AuditEvent.seq > after, AuditEvent.seq <= last)
+        .group_by(AuditEvent.action)
+    )
+    return last, dict(found.tuples().all())
+
+
+def _by(
+    session: Session, column: InstrumentedAttribute[Any], *which: ColumnElement[bool]
+) -> dict[str, int]:
+    found = session.execute(select(column, func.count()).where(*which).group_by(column))
     return {str(state): count for state, count in found}
 
 
-def _open_requests(session: Session, now: datetime) -> tuple[dict[int, int], dict[str, float]]:
+def _open_requests(
+    session: Session, now: datetime
+) -> tuple[dict[str, int], dict[int, int], dict[str, float]]:
     def within(days: int) -> ColumnElement[int]:
         soon = DeletionRequest.due_at <= now + timedelta(days=days)
         return func.coalesce(func.sum(case((soon, 1), else_=0)), 0)
@@ -100,24 +129,27 @@ def _open_requests(session: Session, now: datetime) -> tuple[dict[int, int], dic
     wanted = (
         select(
             DeletionRequest.status,
+            func.count(),
             func.min(DeletionRequest.created_at),
             *(within(days) for days in DAYS_LEFT),
         )
-        .where(DeletionRequest.status.in_(OPEN))
+        .where(DeletionRequest.is_open)
         .group_by(DeletionRequest.status)
     )
     due = dict.fromkeys(DAYS_LEFT, 0)
+    requests: dict[str, int] = {}
     oldest: dict[str, float] = {}
     rows: Sequence[Any] = session.execute(wanted).all()
-    for status, first, *counts in rows:
+    for status, number, first, *counts in rows:
+        requests[str(status)] = number
         oldest[str(status)] = max(0.0, (now - first).total_seconds())
         for days, count in zip(DAYS_LEFT, counts, strict=True):
             due[days] += int(count)
-    return due, oldest
+    return requests, due, oldest
 
 
 def _bytes(session: Session) -> dict[str, int]:
-    kept = select(func.coalesce(func.sum(Version.size_bytes), 0)).where(Version.purged_at.is_(None))
+    kept = select(func.coalesce(func.sum(Version.size_bytes), 0)).where(Version.status.in_(_STORED))
     internal = (
         select(Artifact.kind, func.sum(Artifact.size_bytes))
         .where(Artifact.destroyed_at.is_(None))

@@ -100,6 +100,15 @@ class Lease(Base):
     """The right to work on something until a time; the fence grows with every new holder."""
 
     __tablename__ = "leases"
+    __table_args__ = (
+        # Rows stay when nobody holds them any more.
+        Index(
+            "ix_leases_held",
+            "key",
+            sqlite_where=text("owner IS NOT NULL"),
+            postgresql_where=text("owner IS NOT NULL"),
+        ),
+    )
 
     key: Mapped[str] = mapped_column(String(80), primary_key=True)
     owner: Mapped[str | None] = mapped_column(String(80))

@@ -15,6 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, event
 
+from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.reports import operations
@@ -70,7 +71,9 @@ def test_every_state_is_counted_as_it_is_in_the_ledger(app: FastAPI, watcher: Te
     callers.beat(app)
     text = watcher.get("/metrics").text
     assert _value(text, "deletion_requests", state="accepted") == 2
-    assert _value(text, "deletion_requests", state="completed") == 1
+    assert _value(text, "deletion_requests", state="processing") == 1
+    assert _value(text, "deletion_requests", state="completed") is None  # history
+    assert _value(text, "erasures", state="pending") == 1
     due = {days: _value(text, "deletion_requests_due", days=str(days)) for days in (0, 2, 7, 30)}
     assert due == {0: 1, 2: 2, 7: 3, 30: 3}
     oldest = _value(text, "deletion_request_oldest_seconds", state="accepted")
@@ -78,6 +81,30 @@ def test_every_state_is_counted_as_it_is_in_the_ledger(app: FastAPI, watcher: Te
     assert _value(text, "deletion_request_oldest_seconds", state="completed") is None
     assert _value(text, "workers_alive") == 1
     assert _value(text, "leases_held") == 0
+
+
+def test_what_ends_is_counted_by_its_lines_in_the_chain(app: FastAPI, watcher: TestClient) -> None:
+    def append(times: int) -> None:
+        with app.state.sessions.begin() as session:
+            for _ in range(times):
+                chain.append(
+                    session,
+                    actor="worker:w",
+                    action=chain.Action.BATCH_COMPLETED,
+                    subject="batch:b_1",
+                    data={},
+                )
+
+    def counted() -> float | None:
+        return _value(watcher.get("/metrics").text, "audit_lines_total", action="batch:completed")
+
+    append(5)
+    assert counted() is None  # from before this process began to count
+    append(2)
+    assert counted() == 2
+    assert counted() == 2
+    append(1)
+    assert counted() == 3
 
 
 def test_requests_are_counted_by_template_and_never_by_what_a_client_sent(

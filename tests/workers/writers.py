@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -34,6 +35,7 @@ from service.messages.unlearn import Answer as Unlearned
 from service.settings import Settings
 from tests import factories
 from tests.service import announcements
+from tests.stored import save
 from workers.compute.process import ComputeProcess
 from workers.jobs import claiming, erase, pipeline, recording, train
 from workers.runtime import Runtime
@@ -352,7 +354,7 @@ class Writer:
         model_id: int,
         *,
         fails: bool = False,
-        answers: Sequence[tuple[Callable[[], Unlearned], str | None]] = (),
+        answers: Sequence[tuple[Callable[[Path], Unlearned], str | None]] = (),
     ) -> bool:
         """The model's next batch; False when nothing is due or somebody else is at it.
 
@@ -375,7 +377,7 @@ class Writer:
                         claimed,
                         attempt.choice,
                         claimed.request,
-                        answer(),
+                        answer(self.world.settings.store),
                         following=following,
                     )
             return True
@@ -386,7 +388,7 @@ class Writer:
             assert held is not None
             request = train._start(self.runtime, run_id, held)
             assert request is not None
-            train._record(self.runtime, run_id, held, request, _trained())
+            train._record(self.runtime, run_id, held, request, _trained(self.world.settings.store))
 
     # How.
 
@@ -424,10 +426,16 @@ class Writer:
                 act(session, self.chance.choice(some))
 
 
-def _trained() -> Trained:
+def _checkpoint(store: Path) -> Saved:
+    """Weights that no other call has stored."""
+    saved = save(store, {"weights": np.array([next(_digests)])}, {})
+    return Saved(digest=saved.digest, size_bytes=saved.size_bytes)
+
+
+def _trained(store: Path) -> Trained:
     """What a compute process answers to a training that went well."""
     return Trained(
-        checkpoint=Saved(digest=_digest(), size_bytes=1),
+        checkpoint=_checkpoint(store),
         artifacts=[],
         notes={},
         comparison=None,
@@ -438,6 +446,7 @@ def _trained() -> Trained:
 
 
 def _answer(
+    store: Path,
     *,
     exact: bool,
     verification: dict[str, Any] = PASSED,
@@ -445,7 +454,7 @@ def _answer(
 ) -> Unlearned:
     """What a compute process answers to an update that went well, or as it says."""
     return Unlearned(
-        checkpoint=Saved(digest=_digest(), size_bytes=1),
+        checkpoint=_checkpoint(store),
         artifacts=[],
         is_anchor=exact,
         notes={},

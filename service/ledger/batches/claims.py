@@ -182,7 +182,7 @@ def _take_over(session: Session, batch: Batch, *, held: leases.Held) -> Batch:
         session.flush()
     elif batch.fence != held.fence:  # a new holder: the previous one died or was stopped
         # Before the batch is changed: it may have been the last attempt (``execution.fail``).
-        execution.lock_requests(session, batch)
+        execution.lock_members(session, batch)
         batch.attempts += 1
         batch.fence = held.fence
         session.flush()

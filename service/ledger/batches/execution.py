@@ -91,6 +91,18 @@ def lock_requests(session: Session, batch: Batch) -> None:
     locks.requests(session, session.scalars(theirs).all())
 
 
+def lock_members(session: Session, batch: Batch) -> None:
+    """Lock the requests of the batch's erasures, and these: before the batch itself is changed."""
+    lock_requests(session, batch)
+    session.scalars(
+        select(Erasure)
+        .where(erasures.of_batch(batch))
+        .order_by(Erasure.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+
+
 def lock(session: Session, batch: Batch, *, held: leases.Held) -> list[Erasure]:
     """Lock and return a running batch's erasures; raise ``LeaseLost`` when it was taken over."""
     running(session, batch.id, held=held)

@@ -302,14 +302,7 @@ def locked(session: Session, model: Model) -> Batch | None:
     found = of(session, model)
     if found is None:
         return None
-    execution.lock_requests(session, found)
-    session.scalars(
-        select(Erasure)
-        .where(erasures.of_batch(found))
-        .order_by(Erasure.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).all()
+    execution.lock_members(session, found)
     session.scalars(
         select(Batch)
         .where(Batch.id == found.id)

@@ -245,7 +245,7 @@ def test_a_class_request_is_a_label_and_means_what_a_list_of_its_rows_did(
     excluded = select(Record.row).where(Record.excluded_revision.is_not(None)).order_by(Record.row)
     assert session.scalars(excluded).all() == [1, 4, 7, 10]
     assert suppressions.about_to_be_erased(session, data)[0] == []
-    assert plans._never_seen(session, batch, data.id) == [10]
+    assert plans._never_seen(session, batch, data.id, base) == [10]
     version = factories.version(session, model, parent=base, batch_id=batch.id)
     execution.complete(session, batch, version, held=held, now=factories.NOW)
     session.flush()

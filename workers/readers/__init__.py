@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from unlearning import inputs
 from unlearning.errors import UnknownName, WrongOptions
 from unlearning.inputs import BadRow, Kind
 from workers.readers import (
+    arrow_ipc,
     cifar_binary,
     csv,
     image_folder,
+    json_lines,
     labelled_binary_csv,
     npz,
     parquet,
     pickles,
+    several,
     svhn_mat,
 )
 from workers.readers.contract import Chunk, Columns, Options, Part, ReadError, Source
@@ -32,6 +35,8 @@ __all__ = ["FORMATS", "Chunk", "Columns", "Part", "ReadError", "Source", "detect
 FORMATS: dict[str, Callable[[Path, Options], Source]] = {
     "csv": csv.open_source,
     "parquet": parquet.open_source,
+    "arrow": arrow_ipc.open_source,
+    "json_lines": json_lines.open_source,
     "npz": npz.open_source,
     "cifar10_binary": cifar_binary.open_cifar10,
     "cifar100_binary": cifar_binary.open_cifar100,
@@ -40,7 +45,20 @@ FORMATS: dict[str, Callable[[Path, Options], Source]] = {
     "image_folder": image_folder.open_source,
 }
 
-_BY_SUFFIX = {".parquet": "parquet", ".npz": "npz", ".mat": "svhn_mat"}
+#: Formats that are folders themselves.
+_OF_FOLDERS = frozenset(("image_folder", "cifar10_binary", "cifar100_binary"))
+
+_CSV_SUFFIXES = (".csv", ".txt", ".data")
+_BY_SUFFIX = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".jsonl": "json_lines",
+    ".ndjson": "json_lines",
+    ".npz": "npz",
+    ".mat": "svhn_mat",
+}
 
 
 def open_source(
@@ -69,7 +87,10 @@ def open_source(
     _refuse_unreadable(path)
     options = Options(columns=columns, resize=resize, kind=None if input is None else _kind(input))
     with _Foreign(name):
-        source = FORMATS[name](path, options)
+        if path.is_dir() and name not in _OF_FOLDERS:
+            source = several.open_source(path, FORMATS[name], options)
+        else:
+            source = FORMATS[name](path, options)
     if classes is not None:
         source = dataclasses.replace(source, classes=classes)
     source = dataclasses.replace(source, notes=options.notes)
@@ -85,23 +106,40 @@ def detect(path: Path) -> str:
     if path.is_dir():
         if any(path.glob("data_batch_*.bin")):
             return "cifar10_binary"
-        return "cifar100_binary" if (path / "train.bin").is_file() else "image_folder"
+        if (path / "train.bin").is_file():
+            return "cifar100_binary"
+        return _of_all(several.files(path))
     suffix = path.suffix.lower()
     if suffix == ".bin":
         fits10 = path.stat().st_size % 3073 == 0
         return "cifar10_binary" if fits10 else "cifar100_binary"
-    if suffix in (".csv", ".txt", ".data"):
+    plain = Path(path.stem).suffix.lower() if csv.is_compressed(path) else suffix
+    if plain in _CSV_SUFFIXES:
         return _kind_of_csv(path)
-    if suffix in _BY_SUFFIX:
-        return _BY_SUFFIX[suffix]
+    if plain in _BY_SUFFIX and (plain == suffix or _BY_SUFFIX[plain] == "json_lines"):
+        return _BY_SUFFIX[plain]
     raise ReadError(
         f"the format cannot be told from the file's name; name one of {', '.join(FORMATS)}"
     )
 
 
+def _of_all(files: Sequence[Path]) -> str:
+    """Return the format of all files of a folder; without such files it is one of images."""
+    suffixes = {suffix.lower() for file in files for suffix in file.suffixes}
+    if suffixes.isdisjoint((*_CSV_SUFFIXES, *_BY_SUFFIX)):
+        return "image_folder"
+    found = {detect(file) for file in files}
+    if len(found) > 1:
+        raise ReadError(
+            f"the folder holds files of several formats ({', '.join(sorted(found))}); put those of "
+            "one format there"
+        )
+    return found.pop()
+
+
 def _kind_of_csv(path: Path) -> str:
     """Return the CSV format's name: without a header, all fields of the first line are numbers."""
-    with _Foreign("csv"), path.open(encoding="utf-8-sig") as stream:
+    with _Foreign("csv"), csv.open_text(path) as stream:
         fields = stream.readline(1 << 20).replace('"', "").strip().split(",")
     numbers = all(field.strip().replace(".", "", 1).isdigit() for field in fields)
     return "labelled_binary_csv" if numbers else "csv"

@@ -1,12 +1,13 @@
-"""CSV with a header line: numeric feature columns, a label, and optional id, subject and split."""
+"""CSV with a header line, also compressed: numeric features, a label, and optional id and split."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -142,9 +143,23 @@ def texts(batch: pa.RecordBatch) -> Callable[[str], list[Any]]:
 
 def estimate_rows(path: Path) -> int:
     """Return the number of lines, estimated from the length of the first ones."""
-    with path.open("rb") as stream:
-        start = stream.read(1 << 16)
-    return max(1, round(path.stat().st_size * max(1, start.count(b"\n")) / max(1, len(start))))
+    with path.open("rb") as stored:
+        stream = gzip.GzipFile(fileobj=stored) if is_compressed(path) else stored
+        lines = stream.read(1 << 16).count(b"\n")
+        read = stored.tell()
+    return max(1, round(path.stat().st_size * max(1, lines) / max(1, read)))
+
+
+def is_compressed(path: Path) -> bool:
+    """Return whether the file is compressed by gzip, by its name, as Arrow decides it too."""
+    return path.suffix.lower() == ".gz"
+
+
+def open_text(path: Path) -> TextIO:
+    """Open the file, compressed or not, as text in UTF-8 with its line ends unchanged."""
+    if is_compressed(path):
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def find_wrong_field(
@@ -153,7 +168,7 @@ def find_wrong_field(
     """Return an error that names row and column of the field that the fast parser refused."""
     # The csv module's own limit of 128 KiB would stop at a long text field.
     csv.field_size_limit(_LARGEST_BLOCK_BYTES)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+    with open_text(path) as stream:
         lines = (line for line in csv.reader(stream) if line)
         for row, fields in enumerate(lines, start=1 - header):
             if row < 1:
@@ -176,7 +191,7 @@ def find_wrong_field(
 
 def _header(path: Path) -> list[str]:
     csv.field_size_limit(_LARGEST_BLOCK_BYTES)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+    with open_text(path) as stream:
         return next(csv.reader(stream), [])
 
 

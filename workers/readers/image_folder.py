@@ -57,7 +57,10 @@ def _list_images(path: Path) -> list[str]:
             continue
         _refuse_link(identity)
         if not identity.is_dir():
-            raise ReadError("the folder may hold directories only, one for each identity")
+            raise ReadError(
+                "the folder may hold directories only, one for each identity, or only files of one "
+                "format of tables"
+            )
         for file in os.scandir(identity.path):
             if file.name.startswith("."):
                 continue

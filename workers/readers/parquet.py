@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -47,23 +47,74 @@ def open_source(path: Path, options: Options) -> Source:
 
     An identifier may be a field of a struct, written with a dot: ``img.path``.
     """
-    # With other settings the file object keeps all that it has read.
-    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    layout = _layout(file.schema_arrow, options)
+    return open_table(path, "parquet", _Parquet(path), options)
+
+
+class Table(Protocol):
+    """A file that Arrow reads in batches of columns, whatever its format."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the columns' names and types."""
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows, estimated unless ``exact``."""
+
+    @property
+    def exact(self) -> bool:
+        """Return whether ``rows`` is exact."""
+
+    def batches(
+        self, columns: Sequence[str], rows: int, *, features: Collection[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield these columns from the first row on, in batches of at most ``rows``.
+
+        ``features`` are those of which the values are only read as numbers.
+        """
+
+    def are_bytes(self, columns: Sequence[str]) -> bool:
+        """Return whether all values of these columns are integers 0..255."""
+
+
+def open_table(path: Path, format: str, table: Table, options: Options) -> Source:
+    """Return the source that a table is."""
+    layout = _layout(table.schema, options)
     return Source(
         path=path,
-        format="parquet",
-        rows=file.metadata.num_rows,
-        exact=True,
+        format=format,
+        rows=table.rows,
+        exact=table.exact,
         label_column=layout.parts.label,
         record_column=layout.parts.record_id,
         subject_column=layout.parts.subject_id,
         feature_names=None if layout.lists else layout.features or None,
         rows_column=layout.features[0] if layout.lists else "x",
         columns=layout.columns,
-        class_names=_class_names(file.schema_arrow, layout.parts.label),
-        chunks=_chunks(file, layout, options),
+        class_names=_class_names(table.schema, layout.parts.label),
+        chunks=_chunks(table, layout, options),
     )
+
+
+class _Parquet:
+    """See ``Table``."""
+
+    exact = True
+
+    def __init__(self, path: Path) -> None:
+        # With other settings the file object keeps all that it has read.
+        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        self.schema = self._file.schema_arrow
+        self.rows = self._file.metadata.num_rows
+
+    def batches(
+        self, columns: Sequence[str], rows: int, *, features: Collection[str] = ()
+    ) -> Iterator[pa.RecordBatch]:
+        # Each thread would keep some memory of its own.
+        yield from self._file.iter_batches(rows, columns=list(columns), use_threads=False)
+
+    def are_bytes(self, columns: Sequence[str]) -> bool:
+        return are_bytes(self, columns)
 
 
 def _layout(schema: pa.Schema, options: Options) -> _Layout:
@@ -154,28 +205,27 @@ def _features(schema: pa.Schema, options: Options, found: Parts) -> tuple[list[s
     return features, how
 
 
-def _chunks(file: pq.ParquetFile, layout: _Layout, options: Options) -> Iterator[Chunk]:
-    with file:
-        dtype = options.dtype or _smallest(file, layout)
-        watch = numbers.Watch(options.watched(parts.watched(layout.features, layout.recognised)))
-        decoder = images.Decoder(options, column=layout.image or "")
-        names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
-        first = 1
-        rows = _IMAGE_ROWS if layout.image else _NUMBER_ROWS
-        for batch in _batches(file, sorted(names), rows):
-            if layout.lists:
-                x = _rows(batch, layout.features[0], dtype, first=first)
-            elif layout.image:
-                x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
-            else:
-                x = matrix(batch, layout.features, dtype, first=first, watch=watch)
-            yield values.chunk(x, layout.parts, _values(batch), first=first)
-            first += batch.num_rows
-        watch.refuse()
+def _chunks(table: Table, layout: _Layout, options: Options) -> Iterator[Chunk]:
+    dtype = options.dtype or _smallest(table, layout)
+    watch = numbers.Watch(options.watched(parts.watched(layout.features, layout.recognised)))
+    decoder = images.Decoder(options, column=layout.image or "")
+    names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
+    first = 1
+    rows = _IMAGE_ROWS if layout.image else _NUMBER_ROWS
+    for batch in _batches(table, sorted(names), rows, layout.features):
+        if layout.lists:
+            x = _rows(batch, layout.features[0], dtype, first=first)
+        elif layout.image:
+            x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
+        else:
+            x = matrix(batch, layout.features, dtype, first=first, watch=watch)
+        yield values.chunk(x, layout.parts, _values(batch), first=first)
+        first += batch.num_rows
+    watch.refuse()
 
 
-def _smallest(file: pq.ParquetFile, layout: _Layout) -> np.dtype[Any]:
-    small = bool(layout.features) and not layout.lists and _are_bytes(file, layout.features)
+def _smallest(table: Table, layout: _Layout) -> np.dtype[Any]:
+    small = bool(layout.features) and not layout.lists and table.are_bytes(layout.features)
     return np.dtype(np.uint8 if small else np.float32)
 
 
@@ -207,11 +257,12 @@ def _rows(
     return numbers.stored(found, dtype, first=first, name=f"{name}[{{}}]".format)
 
 
-def _batches(file: pq.ParquetFile, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(
+    table: Table, names: list[str], rows: int, features: Collection[str]
+) -> Iterator[pa.RecordBatch]:
     """Yield batches of these columns, with as little memory as possible."""
     pool = pa.default_memory_pool()
-    # Each thread would keep some memory of its own.
-    for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
+    for batch in table.batches(names, rows, features=features):
         yield batch
         pool.release_unused()  # otherwise freed memory is kept and more is allocated each time
     pool.release_unused()
@@ -252,15 +303,14 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return column.flatten()[column.type.get_field_index(inner)]
 
 
-def _are_bytes(file: pq.ParquetFile, features: list[str]) -> bool:
+def are_bytes(table: Table, features: Sequence[str]) -> bool:
     """Return whether all features are integers 0..255; stop at the first that is not."""
-    schema = file.schema_arrow
     wanted = set(features)
-    if any(pa.types.is_floating(field.type) for field in schema if field.name in wanted):
+    if any(pa.types.is_floating(field.type) for field in table.schema if field.name in wanted):
         return False
     return all(
         numbers.are_bytes(column.to_numpy(zero_copy_only=False))
-        for batch in file.iter_batches(batch_size=1 << 16, columns=features)
+        for batch in table.batches(features, 1 << 16, features=())
         for column in batch.columns
         if not column.null_count
     )

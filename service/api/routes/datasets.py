@@ -42,7 +42,8 @@ class SourceGiven(schemas.Body):
         None,
         max_length=32,
         pattern=r"^[a-z0-9_]+$",
-        description="csv, parquet, npz, image_folder, …; left out: recognised by name and content",
+        description="csv, parquet, json_lines, npz, image_folder, …; left out: recognised by name "
+        "and content",
     )
 
 

@@ -467,6 +467,8 @@ def test_format_is_detected_or_given(tmp_path):
     assert set(readers.FORMATS) == {
         "csv",
         "parquet",
+        "arrow",
+        "json_lines",
         "npz",
         "cifar10_binary",
         "cifar100_binary",

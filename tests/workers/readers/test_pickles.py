@@ -145,6 +145,6 @@ def test_table_that_begins_like_a_pickle_is_read(place: Path, header: str) -> No
 
 
 def test_other_compressed_file_is_still_told_to_name_its_format(place: Path) -> None:
-    (place / "x.csv.gz").write_bytes(gzip.compress(b"label,a\n0,1\n"))
+    (place / "x.mat.gz").write_bytes(gzip.compress(b"label,a\n0,1\n"))
     with pytest.raises(ReadError, match="cannot be told"):
-        readers.open_source(place / "x.csv.gz")
+        readers.open_source(place / "x.mat.gz")

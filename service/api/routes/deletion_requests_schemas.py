@@ -34,11 +34,14 @@ _SHOWS = (AfterValidator(_shows), Field(json_schema_extra={"pattern": r"\S"}))
 RecordId = Annotated[str, StringConstraints(min_length=1, max_length=255), *_SHOWS]
 SubjectId = Annotated[str, StringConstraints(min_length=1, max_length=1000), *_SHOWS]
 _ITEM = "#/components/schemas/NewBatchItem"
-_WAYS = ("record_ids", "subject_id", "label")
+_WAYS = ("record_ids", "subject_id", "label", "class_name")
 
 
 class NewDeletionRequest(schemas.Body):
-    """What to forget: exactly one of ``record_ids``, ``subject_id`` and ``label``."""
+    """What to forget, said in one of four ways.
+
+    By ``record_ids``, ``subject_id``, ``label`` or ``class_name``.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -64,7 +67,12 @@ class NewDeletionRequest(schemas.Body):
         default_factory=str, repr=False, description="everything about one subject"
     )
     label: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
-        default_factory=lambda: -1, description="every record of one class"
+        default_factory=lambda: -1, description="every record of one class, by its number"
+    )
+    class_name: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
+        default_factory=str,
+        description="the same by its name, where the dataset's source named its classes "
+        "(`class_names` of `GET /v1/datasets/{dataset}`)",
     )
     reason: Annotated[str, StringConstraints(max_length=2000)] | None = Field(None, repr=False)
     client_reference: Annotated[str, StringConstraints(max_length=255)] | None = Field(
@@ -74,7 +82,7 @@ class NewDeletionRequest(schemas.Body):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if len(self.model_fields_set.intersection(_WAYS)) != 1:
-            raise ValueError("give exactly one of record_ids, subject_id and label")
+            raise ValueError("give exactly one of record_ids, subject_id, label and class_name")
         if not self.model_fields_set.intersection(("dataset", "subject_id")):
             raise ValueError("name the dataset; only subject_id may be requested in all of them")
         return self
@@ -94,6 +102,7 @@ class NewDeletionRequest(schemas.Body):
             record_ids=tuple(self.record_ids),
             subject_id=self.subject_id if "subject_id" in given else None,
             label=self.label if "label" in given else None,
+            class_name=self.class_name if "class_name" in given else None,
             reason=self.reason,
             client_reference=self.client_reference,
         )

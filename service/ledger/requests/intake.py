@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import select
@@ -77,7 +77,8 @@ def gather(
     # Of a subject, and of a class, an ingest or append must find what is asked before it ends.
     if any(one.ask.kind in ("subject", "class") for one in submissions):
         suppressions.share(session)
-    asks = [one.ask for one in submissions]
+    asks = parts.with_labels(session, [one.ask for one in submissions])
+    submissions = [replace(one, ask=ask) for one, ask in zip(submissions, asks, strict=True)]
     matched = parts.parts_of(session, asks, digester=digester, now=now, outlooks=outlooks)
     named = parts.named(asks, matched)
     page = Page(session, digester, now, room, listing.Lists(session, named))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict, NotFound, ServiceError, Unprocessable
 from service.ledger.database import locks
 from service.ledger.database.states import DatasetStatus, RequestStatus
-from service.ledger.database.tables import Dataset, Model
+from service.ledger.database.tables import Dataset, DatasetReport, Model
 from service.ledger.obligations import shares
 from service.ledger.registry import appends, capabilities, methods, standing
 from service.ledger.registry.policy import Policy
@@ -20,6 +20,12 @@ from service.ledger.requests import outlook
 from service.ledger.selection import listing, matching
 from service.ledger.selection.digests import Digester
 from service.ledger.selection.matching import Ask, Match
+
+
+class UnknownClass(Unprocessable):
+    """The dataset has no class of this name."""
+
+    code = "unknown-class"
 
 
 class DatasetNotReady(Conflict):
@@ -50,6 +56,25 @@ class Part:
 
     affected: Affected
     match: Match
+
+
+def with_labels(session: Session, asks: Sequence[Ask]) -> list[Ask]:
+    """Return the asks, those by a class's name with its label if their dataset has such a class."""
+    wanted = {ask.dataset for ask in asks if ask.class_name is not None}
+    if not wanted:
+        return list(asks)
+    found = session.execute(
+        select(Dataset.name, DatasetReport.class_names)
+        .join(DatasetReport, DatasetReport.dataset_id == Dataset.id)
+        .where(Dataset.name.in_(wanted))
+    )
+    names = {name: classes or [] for name, classes in found}
+    return [
+        ask
+        if ask.class_name is None or ask.class_name not in names.get(ask.dataset or "", [])
+        else replace(ask, label=names[ask.dataset or ""].index(ask.class_name))
+        for ask in asks
+    ]
 
 
 def parts_of(
@@ -155,6 +180,12 @@ def _parts(
         one = affected[name]
         if isinstance(one, ServiceError):
             return one
+        if ask.class_name is not None and ask.label is None:
+            return UnknownClass(
+                f"dataset {name} has no class of this name; GET /v1/datasets/{name} lists its "
+                "class_names, where its source named them; else ask with label",
+                field="class_name",
+            )
         try:
             matching.require_ids(one.dataset, ask)
         except ServiceError as refusal:

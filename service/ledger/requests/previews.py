@@ -29,6 +29,7 @@ def preview(
     Only an audit line is recorded: that this key asked, but not about whose records. Raise what the
     request itself would be refused with.
     """
+    [ask] = parts.with_labels(session, [ask])
     [found] = parts.parts_of(session, [ask], digester=digester, now=now)
     if isinstance(found, ServiceError):
         raise found

@@ -54,6 +54,8 @@ class Ask:
     record_ids: tuple[str, ...] = field(default=(), repr=False)
     subject_id: str | None = field(default=None, repr=False)
     label: int | None = field(default=None, repr=False)
+    #: In place of the label, until it is looked up (``parts.with_labels``).
+    class_name: str | None = field(default=None, repr=False)
     reason: str | None = field(default=None, repr=False)
     client_reference: str | None = field(default=None, repr=False)
 

@@ -23,7 +23,7 @@ from service.api.routes.deletion_requests_schemas import (
 from service.api.routes.deletion_requests_schemas import DeletionRequest as Shape
 from service.ledger.database.identifiers import Origin
 from service.ledger.database.states import DatasetStatus, ErasureStatus, RequestStatus
-from service.ledger.database.tables import DeletionRequest, Erasure
+from service.ledger.database.tables import DatasetReport, DeletionRequest, Erasure
 from service.ledger.requests import outlook
 from service.settings import Settings
 from tests import factories
@@ -161,6 +161,25 @@ def test_simultaneous_repeats_make_one_request(client: TestClient, app: FastAPI)
         answered = set(pool.map(post, range(24)))
     with app.state.sessions() as session:
         assert session.scalars(select(DeletionRequest.id)).all() == list(answered)
+
+
+def test_class_is_named_by_the_name_that_the_source_gave_it(app: FastAPI) -> None:
+    client = callers.client(app, "requests:write", "requests:read")
+    with app.state.sessions() as session:
+        data = factories.dataset(session, name="pets")
+        named = {"columns": [], "class_names": ["cat", "dog", "owl"], "notes": {}}
+        session.add(DatasetReport(dataset_id=data.id, **named))
+        session.commit()
+    asked = {"dataset": "pets", "class_name": "dog"}
+    shown = client.post(f"{URL}:preview", json=asked).json()
+    by_number = client.post(f"{URL}:preview", json={"dataset": "pets", "label": 1}).json()
+    assert shown["matched"] == by_number["matched"] > 0
+    made = client.post(URL, json=asked)
+    assert made.status_code == 202
+    assert (made.json()["kind"], made.json()["label"]) == ("class", 1)
+    for body in ({**asked, "class_name": "cow"}, {**asked, "class_name": "Dog"}):
+        assert_problem(client.post(URL, json=body), 422, "unknown-class", "class_names")
+    assert_problem(client.post(URL, json={**asked, "label": 1}), 422, "exactly one of")
 
 
 def test_nothing_matched_is_no_error(client: TestClient) -> None:

@@ -49,13 +49,17 @@ class Yielding(Exception):
 
 
 def consolidate_due(runtime: Runtime) -> bool:
-    """Queue retrains of models whose anchor is too old; other reasons are checked at each batch."""
+    """Queue retrains of models whose anchor is too old, or whose dataset has grown.
+
+    Other reasons are checked at each batch.
+    """
     now, queued = runtime.now(), False
     with runtime.session() as session:
         for model, live in consolidation.aged(session, now=now):
             because = consolidation.reasons(session, model, live, now=now)
             run = consolidation.queue(session, model, because=because, actor=runtime.actor, now=now)
             queued |= run is not None
+        queued |= bool(consolidation.queue_grown(session, actor=runtime.actor, now=now))
     return queued
 
 

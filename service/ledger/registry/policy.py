@@ -65,6 +65,17 @@ class Margins(_Frozen):
     )
 
 
+class AutoTrain(_Frozen):
+    """How many training rows are appended before a training run is queued; None: never."""
+
+    rows: int | None = Field(
+        None, ge=1, le=2**31 - 1, description="appended training rows that no version has seen"
+    )
+    share: float | None = Field(
+        None, gt=0, le=1000, description="the same as a share of those that one has seen"
+    )
+
+
 class Policy(_Frozen):
     """Everything that a model's owner decides about its unlearning."""
 
@@ -110,6 +121,10 @@ class Policy(_Frozen):
     drift: Drift = Field(default_factory=Drift)
     auto_consolidate: bool = Field(
         True, description="retrain in the background when the drift budget is spent"
+    )
+    auto_train: AutoTrain = Field(
+        default_factory=AutoTrain,
+        description="train in the background when the dataset has grown by this",
     )
     purge_after_seconds: int = Field(
         86_400, ge=0, le=3650 * 86_400, description="from retiring a version to its destruction"

@@ -1,18 +1,21 @@
-"""Consolidation: queue an exact retrain when approximate versions exceed their drift budget."""
+"""Consolidation: queue an exact retrain when approximate versions exceed their drift budget.
+
+Or when the dataset has grown by what the policy says (``auto_train``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from service.ledger.batches import holds
-from service.ledger.database.states import RunStatus
-from service.ledger.database.tables import Model, TrainingRun, Version
+from service.ledger.database.states import AppendStatus, RunStatus
+from service.ledger.database.tables import Dataset, DatasetAppend, Model, TrainingRun, Version
 from service.ledger.registry import lineage, models
-from service.ledger.registry.policy import Policy
+from service.ledger.registry.policy import AutoTrain, Policy
 from service.ledger.training import runs
 
 #: Pause after a consolidation that failed or was cancelled; the exceeded budget would queue the
@@ -57,6 +60,44 @@ def queue(
     policy = Policy.model_validate(model.policy)
     if not because or not policy.auto_consolidate:
         return None
+    return _queue(session, model, policy, actor=actor, now=now)
+
+
+def queue_grown(session: Session, *, actor: str, now: datetime) -> list[TrainingRun]:
+    """Queue trainings of models whose datasets have grown by as much as their policies say."""
+    queued = []
+    for live_id, policy in models.live_policies(session):
+        if policy.auto_train.rows is None and policy.auto_train.share is None:
+            continue
+        model = session.get_one(Model, session.get_one(Version, live_id).model_id)
+        if _has_grown(session, model, policy.auto_train):
+            run = _queue(session, model, policy, actor=actor, now=now)
+            queued += [] if run is None else [run]
+    return queued
+
+
+def _has_grown(session: Session, model: Model, limits: AutoTrain) -> bool:
+    # Rows that a version of any state was trained on are not new: it may be held, or catch up.
+    known = session.scalar(select(func.max(Version.data_rows)).where(Version.model_id == model.id))
+    dataset = session.get_one(Dataset, model.dataset_id)
+    if known is None or known >= (dataset.rows or 0):
+        return False
+    added = session.scalars(
+        select(DatasetAppend.split_rows).where(
+            DatasetAppend.dataset_id == dataset.id,
+            DatasetAppend.status == AppendStatus.COMPLETED,
+            DatasetAppend.first_row >= known,
+        )
+    )
+    new = sum((splits or {}).get("train", 0) for splits in added)
+    before = (dataset.split_rows or {}).get("train", 0) - new
+    by_rows = limits.rows is not None and new >= limits.rows
+    return by_rows or (limits.share is not None and new >= limits.share * before)
+
+
+def _queue(
+    session: Session, model: Model, policy: Policy, *, actor: str, now: datetime
+) -> TrainingRun | None:
     if runs.active(session, model) or _ended_in_vain_lately(session, model, now=now):
         return None
     if policy.on_accuracy_drop == "hold" and _is_set_aside(session, model):

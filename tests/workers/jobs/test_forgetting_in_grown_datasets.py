@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 from sqlalchemy import func, select
 
 from service.ledger.audit import chain
 from service.ledger.database.states import AppendStatus, BatchStatus, RequestStatus
-from service.ledger.database.tables import Batch, Dataset, DatasetAppend, Model, Record
+from service.ledger.database.tables import (
+    Batch,
+    Dataset,
+    DatasetAppend,
+    Model,
+    Record,
+    TrainingRun,
+    Version,
+)
 from service.ledger.reconciliation import findings
 from service.ledger.registry import appends, imports, lineage, segments, versions
 from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
-from service.ledger.training import runs
+from service.ledger.training import consolidation, runs
 from tests.workers.place import Place
 from workers.demo import digits as demo_digits
 from workers.jobs import append, pipeline, plans, prepare, train
@@ -211,3 +221,35 @@ def test_weights_of_before_are_imported_only_without_what_they_saw(grown: Place)
         model = session.scalars(select(Model)).one()
         with pytest.raises(versions.Resurrection):
             imports.check(session, model, data_revision=revision)
+
+
+@pytest.mark.parametrize(
+    ("limits", "trains"),
+    [
+        ({}, False),
+        ({"rows": 81}, False),
+        ({"rows": 80}, True),
+        ({"share": 0.1}, False),
+        ({"share": 0.05}, True),
+    ],
+)
+def test_training_is_queued_once_enough_rows_are_new(
+    grown: Place, limits: dict[str, float], *, trains: bool
+) -> None:
+    grown.change_policy(auto_train=limits)
+    assert train.consolidate_due(grown.runtime) is trains
+    assert train.consolidate_due(grown.runtime) is False  # one is queued, or none is wanted
+    with grown.runtime.session() as session:
+        queued = session.scalars(select(TrainingRun).where(TrainingRun.status == "queued")).all()
+        assert [one.reason for one in queued] == (["consolidate"] if trains else [])
+        # While the version that has seen the rows waits for something, no other is trained.
+        model = session.scalars(select(Model)).one()
+        for one in queued:
+            runs.cancel(session, one, actor="key:test", now=grown.runtime.now())
+        newest = session.scalars(select(Version).order_by(Version.number.desc())).first()
+        assert newest is not None
+        newest.data_rows = BEFORE + ADDED
+        assert not consolidation.queue_grown(
+            session, actor="worker:w", now=grown.runtime.now() + timedelta(days=2)
+        )
+        assert model.production_id is not None

@@ -27,6 +27,7 @@ from service.ledger.database.tables import (
     DatasetAppend,
     DeletionRequest,
     Record,
+    Suppression,
 )
 from service.ledger.registry import datasets, records
 
@@ -237,6 +238,7 @@ def complete(
         raise IllegalMove(f"append {append_id} has {staged} records for {rows} rows")
     first = dataset.rows or 0
     if rows:
+        _free_numbers(session, dataset, first)
         _join(session, append_id, dataset, first)
         dataset.rows = first + rows
         dataset.appends += 1
@@ -334,6 +336,19 @@ def _staged(session: Session, append_id: str) -> int:
         select(func.max(AppendedRecord.row)).where(AppendedRecord.append_id == append_id)
     )
     return 0 if last is None else last + 1
+
+
+def _free_numbers(session: Session, dataset: Dataset, first: int) -> None:
+    """Let suppressions of rows that a restored backup has lost name no row of the dataset.
+
+    Their digests stay in force; the numbers of the rows are given anew.
+    """
+    session.execute(
+        update(Suppression)
+        .where(Suppression.dataset_id == dataset.id, Suppression.row >= first)
+        .values(row=None)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _join(session: Session, append_id: str, dataset: Dataset, first: int) -> None:

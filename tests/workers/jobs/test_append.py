@@ -19,10 +19,12 @@ from service.ledger.database.tables import (
     Dataset,
     DatasetAppend,
     Record,
+    Suppression,
 )
 from service.ledger.destruction import purges, withdrawals
 from service.ledger.registry import appends, datasets, records, segments
 from service.ledger.registry import inspections as made_inspections
+from service.ledger.requests import suppressions
 from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.selection import exclusions
 from tests.workers.shop import ROWS, Shop
@@ -401,3 +403,19 @@ def test_subject_that_may_just_be_coming_is_asked_for_again_later(visits: Shop) 
             visits.ask(name, subject_id="Guest-1")
     append.run_due(visits.runtime)
     assert visits.forget("visits", subject_id="Guest-1").matched == 2
+
+
+def test_row_that_takes_the_number_of_one_that_a_backup_lost_is_suppressed_too(
+    visits: Shop,
+) -> None:
+    """The tombstone list of a restored backup names a row that the dataset does not have yet."""
+    number = dataset(visits).id
+    with visits.runtime.session() as session:
+        lost = {"kind": "row", "digest": "e" * 64, "dataset_id": number, "row": ROWS}
+        session.add(Suppression(**lost, created_at=visits.runtime.now()))
+    add_rows(visits, visits.write("more.csv", rows=MORE, person="Guest-{}"))
+    visits.forget("visits", record_ids=(f"visit-{ROWS}",))
+    visits.add("again", visits.write("again.csv", rows=MORE, person="Guest-{}"))
+    assert visits.suppressed("again") == 1
+    with visits.runtime.session() as session:
+        assert "e" * 64 in suppressions.in_force(session).digests[suppressions.Kind.ROW]

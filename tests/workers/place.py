@@ -14,18 +14,19 @@ from sqlalchemy.orm import Session
 
 from models_store.protocols import Array
 from service.ledger.database import db, schema
-from service.ledger.database.states import BatchStatus
+from service.ledger.database.states import AppendStatus, BatchStatus
 from service.ledger.database.tables import (
     AliasMove,
     Batch,
     BatchRecord,
     Dataset,
+    DatasetAppend,
     DeletionRequest,
     Erasure,
     Model,
     Version,
 )
-from service.ledger.registry import datasets, models
+from service.ledger.registry import appends, datasets, models
 from service.ledger.registry.policy import Margins, Policy
 from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
@@ -33,7 +34,7 @@ from service.ledger.training import runs
 from service.settings import Settings
 from workers.compute.process import ComputeProcess
 from workers.demo import digits as demo_digits
-from workers.jobs import ingest, pipeline, prepare, train
+from workers.jobs import append, ingest, pipeline, prepare, train
 from workers.runtime import Runtime
 from workers.schedule import catalogue
 
@@ -147,6 +148,39 @@ class Place:
         with self.runtime.session() as session:
             model = session.scalars(select(Model)).one()
             model.policy = Policy.model_validate({**model.policy, **values}).model_dump(mode="json")
+
+    def grow(self, rows: int, *, known: str) -> None:
+        """Append digits ``more-000``, …: two thirds for training; every tenth is of ``known``.
+
+        The others are of ``newcomer-0`` to ``newcomer-8``.
+        """
+        digits = demo_digits.load()
+        chosen = np.random.default_rng(3).permutation(len(digits.y))[:rows]
+        train, rest = rows * 2 // 3, rows // 8
+        np.savez(
+            self.settings.sources / "more.npz",
+            x=np.minimum(digits.x[chosen] + 1, 16),
+            y=digits.y[chosen],
+            record_id=np.array([f"more-{n:03d}" for n in range(rows)]),
+            subject_id=np.array(
+                [known if n % 10 == 0 else f"newcomer-{n % 10 - 1}" for n in range(rows)]
+            ),
+            split=np.array(
+                ["train"] * train + ["validation"] * rest + ["audit"] * (rows - train - rest)
+            ),
+        )
+        with self.runtime.session() as session:
+            made = appends.create(
+                session,
+                session.scalars(select(Dataset)).one(),
+                source={"path": "more.npz"},
+                actor="key:test",
+                now=self.runtime.now(),
+            )
+        append.run_due(self.runtime)
+        with self.runtime.session() as session:
+            done = session.get_one(DatasetAppend, made.id)
+        assert (done.status, done.rows, done.error) == (AppendStatus.COMPLETED, rows, None)
 
     def close(self) -> None:
         """Close the database; the compute process is shared and goes on."""

@@ -13,7 +13,11 @@ from sqlalchemy import select
 from models_store import tensors
 from service.ledger.database import db
 from service.ledger.database.states import BatchStatus, DatasetStatus, RequestStatus
-from service.ledger.database.tables import AuditEvent, DataKey, Dataset, Version
+from service.ledger.database.tables import AuditEvent, DataKey, Dataset, Model, Record, Version
+from service.ledger.registry import segments
+from service.ledger.requests import intake
+from service.ledger.selection.matching import Ask
+from service.ledger.training import runs
 from tests import s3
 from tests.proxy import Proxy
 from tests.s3 import Server
@@ -21,7 +25,7 @@ from tests.workers import place
 from tests.workers.place import Place
 from workers.compute.process import ComputeProcess
 from workers.fault_points import InjectedFault
-from workers.jobs import pipeline, purge, restore, train
+from workers.jobs import arrays, pipeline, prepare, purge, restore, train
 from workers.runtime import Runtime
 from workers.schedule import lanes
 
@@ -286,3 +290,33 @@ def test_a_training_that_another_worker_began_goes_on_from_the_state_in_the_buck
         version = session.scalars(select(Version).order_by(Version.number.desc())).first()
         assert version is not None
         assert version.notes["resumed_after_epochs"] >= 1
+
+
+def test_person_in_both_arrays_of_a_grown_dataset_is_erased_from_the_bucket(town: Town) -> None:
+    before = len(town.array())
+    town.grow(60, known="writer-3")
+    with town.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        runs.create(session, model, seed=2, actor="key:test", now=town.runtime.now())
+    train.run_due(town.runtime)
+    assert town.live().data_rows == before + 60
+    prepare.run_due(town.runtime)
+    with town.runtime.session() as session:
+        digest = town.runtime.digester.subject("writer-3")
+        rows = session.scalars(select(Record.row).where(Record.subject_digest == digest)).all()
+        data = session.scalars(select(Dataset)).one()
+        found = segments.of(session, data)
+        receipt = intake.record(
+            session,
+            Ask(dataset=data.name, kind="subject", subject_id="writer-3"),
+            principal="key_test",
+            digester=town.runtime.digester,
+            now=town.runtime.now(),
+        )
+    assert min(rows) < before <= max(rows)
+    town.work()
+    assert town.request(str(receipt.answer["id"])).status == RequestStatus.COMPLETED
+    assert town.live().data_rows == before + 60
+    assert arrays.erased(town.runtime.store.rows, found) == sorted(rows)
+    for one in found:
+        town.runtime.store.rows.verify(one.key)

@@ -9,24 +9,22 @@ import pytest
 from sqlalchemy import func, select
 
 from service.ledger.audit import chain
-from service.ledger.database.states import AppendStatus, BatchStatus, RequestStatus
+from service.ledger.database.states import BatchStatus, RequestStatus
 from service.ledger.database.tables import (
     Batch,
     Dataset,
-    DatasetAppend,
     Model,
     Record,
     TrainingRun,
     Version,
 )
 from service.ledger.reconciliation import findings
-from service.ledger.registry import appends, imports, lineage, segments, versions
+from service.ledger.registry import imports, lineage, segments, versions
 from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
 from service.ledger.training import consolidation, runs
 from tests.workers.place import Place
-from workers.demo import digits as demo_digits
-from workers.jobs import append, pipeline, plans, prepare, train
+from workers.jobs import pipeline, plans, prepare, train
 
 BEFORE = 1797
 ADDED = 120
@@ -37,30 +35,7 @@ OLD, NEW = "writer-3", "newcomer-0"
 @pytest.fixture
 def grown(town: Place) -> Place:
     """The town after 120 digits were appended; every tenth is of a person that it knew."""
-    digits = demo_digits.load()
-    rows = np.random.default_rng(3).permutation(BEFORE)[:ADDED]
-    np.savez(
-        town.settings.sources / "more.npz",
-        x=np.minimum(digits.x[rows] + 1, 16),
-        y=digits.y[rows],
-        record_id=np.array([f"more-{n:03d}" for n in range(ADDED)]),
-        subject_id=np.array(
-            [OLD if n % 10 == 0 else f"newcomer-{n % 10 - 1}" for n in range(ADDED)]
-        ),
-        split=np.array(["train"] * 80 + ["validation"] * 15 + ["audit"] * 25),
-    )
-    with town.runtime.session() as session:
-        made = appends.create(
-            session,
-            session.scalars(select(Dataset)).one(),
-            source={"path": "more.npz"},
-            actor="key:test",
-            now=town.runtime.now(),
-        )
-    append.run_due(town.runtime)
-    with town.runtime.session() as session:
-        done = session.get_one(DatasetAppend, made.id)
-    assert (done.status, done.rows, done.error) == (AppendStatus.COMPLETED, ADDED, None)
+    town.grow(ADDED, known=OLD)
     return town
 
 

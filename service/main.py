@@ -33,6 +33,7 @@ from service.api.routes import (
     withdrawals,
 )
 from service.api.routes import metrics as metrics_route
+from service.console.routes import PAGES
 from service.ledger.audit import signing
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
@@ -87,6 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router, responses=problems.responses(400, 422, 500))
     for router in SECURED:
         app.include_router(router, responses=problems.SECURED)
+    for router in PAGES:
+        app.include_router(router)
     return app
 
 
@@ -111,6 +114,9 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.checks = readiness.Checks(settings, app.state.store, engine)
     app.state.limiter = limits.Limiter(settings.requests_per_minute, settings)
     app.state.previews = limits.Limiter(settings.previews_per_minute, settings, what="previews")
+    app.state.sign_ins = limits.Limiter(
+        settings.sign_ins_per_minute, settings, what="failed sign-ins", whose="this address"
+    )
     app.state.recorder = Recorder(sessions, digester, app.state.wake, max_queue=settings.max_queue)
 
 

@@ -137,6 +137,12 @@ class Settings(BaseSettings):
     previews_per_minute: int = Field(
         30, ge=0, description="previews of deletion requests per key and minute; 0: no limit"
     )
+    sign_ins_per_minute: int = Field(
+        10, ge=0, description="failed sign-ins to the console per address and minute; 0: no limit"
+    )
+    console_session_minutes: float = Field(
+        60.0, gt=0, description="a sign-in to the console ends after this, however it is used"
+    )
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it
     @property

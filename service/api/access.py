@@ -26,9 +26,10 @@ log = logging.getLogger("service.access")
 _HEADERS: list[tuple[bytes, bytes]] = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
 ]
-_NO_STORE = (b"cache-control", b"no-store")
 
 
 class BrokenResponseError(RuntimeError):
@@ -83,10 +84,11 @@ class Access:
             self._answered(method, path, answer.status, took)
 
     def _limit(self, scope: Scope) -> int:
-        # JSON routes refuse every other type before reading; bodies of other types are uploads.
-        kind = _header(scope, b"content-type")
-        is_json = not kind or b"json" in kind.lower()
-        return self._max_body_bytes if is_json else self._max_upload_bytes
+        # JSON routes refuse every other type before reading; bodies of other types are uploads,
+        # but for the console's forms.
+        kind = _header(scope, b"content-type").lower()
+        is_text = not kind or b"json" in kind or b"x-www-form-urlencoded" in kind
+        return self._max_body_bytes if is_text else self._max_upload_bytes
 
     def _refusal(self, scope: Scope, limit: int) -> Response | None:
         length = _header(scope, b"content-length")
@@ -119,7 +121,10 @@ def _too_large(limit: int) -> TooLarge:
 
 @dataclass
 class _Answer:
-    """Passes messages on to the server, and adds the headers that every response has."""
+    """Passes messages on to the server, and adds the headers that every response has.
+
+    Those that a response has itself are kept: a page of the console says what it loads.
+    """
 
     send: Send
     status: int = 500
@@ -130,9 +135,8 @@ class _Answer:
             self.status = message["status"]
             self.started = True
             headers = list(message.get("headers", ()))
-            headers.extend(_HEADERS)
-            if not any(name == b"cache-control" for name, _ in headers):
-                headers.append(_NO_STORE)
+            own = {name for name, _ in headers}
+            headers.extend(header for header in _HEADERS if header[0] not in own)
             message = {**message, "headers": headers}
         await self.send(message)
 

@@ -99,6 +99,8 @@ class Action(StrEnum):
     SUPPRESSION_LIFTED = "suppression:lifted"
     KEY_CREATED = "key:created"
     KEY_REVOKED = "key:revoked"
+    KEY_SIGNED_IN = "key:signed_in"
+    KEY_SIGNED_OUT = "key:signed_out"
     RESTORE_REPLAYED = "restore:replayed"
     LEDGER_RECONCILED = "ledger:reconciled"
 

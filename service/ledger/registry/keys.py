@@ -128,8 +128,12 @@ def parse(token: str) -> Presented | None:
 def opens(row: ApiKey, presented: Presented, *, now: datetime) -> bool:
     """Return whether the secret matches and the key is valid."""
     fits = hmac.compare_digest(row.secret_hash, presented.secret_hash)
-    expired = row.expires_at is not None and row.expires_at <= now
-    return fits and not expired and row.revoked_at is None
+    return fits and is_valid(row, now=now)
+
+
+def is_valid(row: ApiKey, *, now: datetime) -> bool:
+    """Return whether the key is neither expired nor revoked."""
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
 
 
 def _hash(secret: str) -> bytes:

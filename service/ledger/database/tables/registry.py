@@ -41,6 +41,18 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(Instant)
 
 
+class ConsoleSession(Base):
+    """A sign-in to the console; only the hash of the secret in the browser's cookie is kept."""
+
+    __tablename__ = "console_sessions"
+
+    secret_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    #: The key that signed in: what the session may do is what this key may do.
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(Instant)
+    expires_at: Mapped[datetime] = mapped_column(Instant, index=True)
+
+
 class Capability(Base):
     """A capability of the workers: a method, an architecture, a recipe, a gate, criteria.
 

@@ -56,6 +56,15 @@ class DeletionRequest(Base):
     __table_args__ = (
         # Open requests: their number does not grow with history.
         Index("ix_deletion_requests_open", "id", **_OPEN),
+        # The same by days left, and those of clients who look for their own names.
+        Index("ix_deletion_requests_due", "due_at", "id", **_OPEN),
+        Index(
+            "ix_deletion_requests_client_reference",
+            "client_reference",
+            sqlite_where=text("client_reference IS NOT NULL"),
+            postgresql_where=text("client_reference IS NOT NULL"),
+            postgresql_ops={"client_reference": "text_pattern_ops"},
+        ),
         Index("ix_deletion_requests_dataset_id_id", "dataset_id", "id"),
         Index(
             "ix_deletion_requests_classes",

@@ -1,0 +1,50 @@
+// Enhances pages that work without it: follows what happens, selects all rows, counts the selected.
+"use strict";
+
+const live = () => document.querySelector("[data-live]");
+
+async function look() {
+  const shown = live();
+  if (!shown || document.hidden || busy(shown)) return;
+  try {
+    const answer = await fetch(location.href, { headers: { "X-Requested-With": "console" } });
+    if (!answer.ok || answer.redirected) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.querySelector("[data-live]");
+    if (fresh && !busy(shown) && fresh.innerHTML !== shown.innerHTML) {
+      shown.replaceChildren(...fresh.childNodes);
+      select();
+    }
+  } catch {
+    // The service does not answer now; the next look asks again.
+  }
+}
+
+// Someone is reading with the keyboard, has selected rows, opened an action or filled in a field.
+function busy(shown) {
+  return shown.contains(document.activeElement) || shown.querySelector("input:checked, details[open]");
+}
+
+function select() {
+  const all = document.querySelector("[data-all]");
+  if (!all) return;
+  const rows = [...document.querySelectorAll("[data-row]")];
+  const count = document.querySelector("[data-count]");
+  const say = () => {
+    const chosen = rows.filter((row) => row.checked).length;
+    all.checked = chosen > 0 && chosen === rows.length;
+    all.indeterminate = chosen > 0 && chosen < rows.length;
+    count.textContent = chosen ? `${chosen} selected` : "";
+  };
+  all.closest("label, th").hidden = false;
+  all.addEventListener("change", () => {
+    for (const row of rows) row.checked = all.checked;
+    say();
+  });
+  for (const row of rows) row.addEventListener("change", say);
+  say();
+}
+
+select();
+const seconds = Number(live()?.dataset.live);
+if (seconds) setInterval(look, seconds * 1000);

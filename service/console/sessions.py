@@ -107,7 +107,6 @@ def looking(*scopes: str) -> Any:
 
 def acting(*scopes: str) -> Any:
     """Return a dependency: a form of a visitor whose key has all these scopes (``Act``)."""
-
     # A default, because an annotation could not name what is computed here.
     checked = Depends(_checker(*scopes))
 

@@ -1,0 +1,142 @@
+"""Deletion requests: the list by days left, one request, and the decisions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+from fastapi import Path, Query, Request, Response
+from sqlalchemy.orm import Session
+
+from service import wake
+from service.api import deps, pagination, problems
+from service.console import pages, sessions
+from service.console.views import requests as views
+from service.errors import Forbidden, NotFound, ServiceError, Unprocessable
+from service.ledger.database import db
+from service.ledger.requests import lifecycle
+
+PATH = "/requests"
+LONGEST_REASON = 2_000
+#: Requests that one form may act on: as many as a page lists.
+MOST_AT_ONCE = pagination.MAX_PAGE
+
+router = pages.router()
+
+Reading = Annotated[sessions.Visitor, sessions.looking("requests:read")]
+Deciding = Annotated[sessions.Act, sessions.acting("requests:read")]
+RequestId = Annotated[str, Path(pattern=r"^dr_[0-9a-z]{26}$")]
+Action = Annotated[str, Path(pattern=r"^[a-z]{1,10}$")]
+Word = Annotated[str, Query(max_length=64)]
+Reference = Annotated[str, Query(max_length=255)]
+
+
+@router.get(PATH)
+def listing(
+    visitor: Reading,
+    session: deps.Reader,
+    paging: pagination.Asked,
+    state: Word = "open",
+    dataset: Word = "",
+    model: Word = "",
+    due: Word = "",
+    reference: Reference = "",
+) -> Response:
+    """Show a page of requests."""
+    asked = views.Asked(state, dataset.strip(), model.strip(), due, reference.strip())
+    shown = views.listing(session, visitor, asked, paging, now=db.now())
+    return pages.render("requests.html", visitor, path=PATH, **shown)
+
+
+@router.get("/requests/{request_id}")
+def show(
+    visitor: Reading, session: deps.Reader, request_id: RequestId, done: Word = ""
+) -> Response:
+    """Show one request."""
+    shown = views.one(session, visitor, request_id)
+    return pages.render("request.html", visitor, path=PATH, done=done, **shown)
+
+
+@router.post("/requests/{request_id}/{action}")
+def act(
+    act: Deciding, session: deps.Session, wake: deps.Wake, request_id: RequestId, action: Action
+) -> Response:
+    """Approve, deny, retry or cancel one request."""
+    _apply(session, wake, act, action, request_id)
+    return pages.go(f"{PATH}/{request_id}", done=action)
+
+
+@router.post("/requests/together")
+def act_together(request: Request, act: Deciding, wake: deps.Wake) -> Response:
+    """Approve, deny or retry the selected requests, each in a transaction of its own."""
+    action = act.form.text("action")
+    if action not in ("approve", "deny", "retry"):
+        raise NotFound("there is no such action")
+    chosen = list(dict.fromkeys(act.form.all("request")))
+    if not chosen or len(chosen) > MOST_AT_ONCE:
+        raise Unprocessable(f"select 1 to {MOST_AT_ONCE} requests, then choose what to do")
+    results: list[tuple[str, str | None]] = []
+    for request_id in chosen:
+        with request.app.state.sessions() as session:
+            results.append((request_id, _refusal(session, wake, act, action, request_id)))
+    return pages.render(
+        "together.html",
+        act.visitor,
+        path=PATH,
+        action=action,
+        **views.outcomes(results),
+    )
+
+
+def _refusal(
+    session: Session, wake: wake.Wake, act: sessions.Act, action: str, request_id: str
+) -> str | None:
+    try:
+        _apply(session, wake, act, action, request_id)
+    except Forbidden:
+        raise
+    except ServiceError as error:
+        return error.detail
+    except Exception as error:  # the others are still to be done
+        return problems.of(error).detail
+    return None
+
+
+def _apply(
+    session: Session, wake: wake.Wake, act: sessions.Act, action: str, request_id: str
+) -> None:
+    known = views.ACTIONS.get(action)
+    if known is None:
+        raise NotFound("there is no such action")
+    sessions.require(act.visitor, known[1])
+    _DO[action](session, act, request_id)
+    session.commit()
+    if action in ("approve", "retry"):
+        wake.deletions()
+
+
+def _approve(session: Session, act: sessions.Act, request_id: str) -> None:
+    lifecycle.approve(session, request_id, actor=act.visitor.actor, now=db.now())
+
+
+def _deny(session: Session, act: sessions.Act, request_id: str) -> None:
+    because = act.form.text("reason")
+    if len(because) > LONGEST_REASON:
+        raise Unprocessable(f"a reason has at most {LONGEST_REASON} characters")
+    lifecycle.deny(session, request_id, because=because or None, actor=act.visitor.actor)
+
+
+def _retry(session: Session, act: sessions.Act, request_id: str) -> None:
+    lifecycle.retry(session, request_id, actor=act.visitor.actor)
+
+
+def _cancel(session: Session, act: sessions.Act, request_id: str) -> None:
+    lifecycle.cancel(session, request_id, actor=act.visitor.actor)
+
+
+_DO: Mapping[str, Callable[[Session, sessions.Act, str], None]] = {
+    "approve": _approve,
+    "deny": _deny,
+    "retry": _retry,
+    "cancel": _cancel,
+}

@@ -1,0 +1,277 @@
+"""The list of requests, one request, and the decisions about them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import Engine
+
+from service.ledger.database import db
+from service.ledger.database.states import ErasureStatus, RequestStatus
+from service.ledger.database.tables import DeletionRequest
+from service.ledger.requests import lifecycle
+from tests import factories
+from tests.conftest import BOTH
+from tests.service.api import callers
+from tests.service.console import browsers
+from tests.service.console.browsers import signed_in, text
+
+MARKUP = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture(params=BOTH)
+def database(request: pytest.FixtureRequest) -> Engine:
+    name = "sqlite_database" if request.param == "sqlite" else "postgres_database"
+    engine: Engine = request.getfixturevalue(name)
+    return engine
+
+
+@pytest.fixture
+def app(settings: callers.Settings) -> Iterator[FastAPI]:
+    with callers.application(settings) as running:
+        yield running
+
+
+def _asked(app: FastAPI, **columns: object) -> str:
+    """Record a request in the ledger and return its id."""
+    with app.state.sessions.begin() as session:
+        data = session.query(factories.Dataset).first() or factories.dataset(session, name="faces")
+        return factories.request(session, data, **columns).id
+
+
+def _status(app: FastAPI, request_id: str) -> str:
+    with app.state.sessions() as session:
+        return str(session.get_one(DeletionRequest, request_id).status)
+
+
+def _listed(page: str) -> list[str]:
+    return re.findall(r'href="/requests/(dr_[0-9a-z]+)"', page)
+
+
+def test_open_requests_come_by_days_left_and_history_newest_first(app: FastAPI) -> None:
+    now = db.now()
+    late = _asked(app, due_at=now - timedelta(days=2, hours=1))
+    far = _asked(app, due_at=now + timedelta(days=20, hours=1))
+    near = _asked(app, due_at=now + timedelta(days=3, hours=1), status=RequestStatus.PROCESSING)
+    done = _asked(app, due_at=now - timedelta(days=9), status=RequestStatus.COMPLETED)
+    browser = signed_in(app, "requests:read")
+    page = browser.get("/requests").text
+    assert _listed(page) == [late, near, far]
+    assert re.findall(r"overdue by \d+ days|\d+ days left", text(page)) == [
+        "overdue by 2 days",
+        "3 days left",
+        "20 days left",
+    ]
+    assert _listed(browser.get("/requests?state=all").text) == [done, near, far, late]
+    assert _listed(browser.get("/requests?state=completed").text) == [done]
+    assert _listed(browser.get("/requests?state=processing").text) == [near]
+    assert _listed(browser.get("/requests?due=7").text) == [late, near]
+    assert _listed(browser.get("/requests?due=0").text) == [late]
+
+
+def test_a_list_is_paged_in_its_order_without_gaps(app: FastAPI) -> None:
+    now = db.now()
+    due = [now + timedelta(days=days) for days in (5, 1, 5, 5, 3, 2, 9)]
+    made = [_asked(app, due_at=moment) for moment in due]
+    wanted = [one for _, one in sorted(zip(due, made, strict=True))]
+    browser = signed_in(app, "requests:read")
+    for first, order in (
+        ("/requests?limit=3", wanted),
+        ("/requests?state=all&limit=3", made[::-1]),
+    ):
+        seen, address = [], first
+        while address:
+            page = browser.get(address).text
+            seen += _listed(page)
+            following = re.search(r'href="([^"]*cursor=[^"]*)"', page)
+            address = following[1].replace("&amp;", "&") + "&limit=3" if following else ""
+        assert seen == order
+
+
+@pytest.mark.parametrize("cursor", ["WyJ4Il0", "WzFd", "x", "WyIgZHJfIl0"])
+def test_a_place_of_another_list_is_refused(app: FastAPI, cursor: str) -> None:
+    answer = signed_in(app, "requests:read").get("/requests", params={"cursor": cursor})
+    assert answer.status_code == 422
+
+
+def test_references_are_found_by_how_they_begin(app: FastAPI) -> None:
+    mine = _asked(app, client_reference="ticket-12")
+    longer = _asked(app, client_reference="ticket-123")
+    _asked(app, client_reference="TICKET-12")
+    _asked(app, client_reference="a%")
+    _asked(app)
+    browser = signed_in(app, "requests:read")
+    for begins, found in (("ticket-12", {mine, longer}), ("ticket-123", {longer}), ("%", set())):
+        for state in ("open", "all"):
+            page = browser.get("/requests", params={"reference": begins, "state": state}).text
+            assert set(_listed(page)) == found
+
+
+def test_requests_are_found_by_dataset_and_model(app: FastAPI) -> None:
+    with app.state.sessions.begin() as session:
+        faces, cars = (factories.dataset(session, name=name) for name in ("faces", "cars"))
+        model = factories.model(session, faces, name="who")
+        of_faces = factories.request(session, faces)
+        factories.erasure(session, of_faces, model)
+        of_cars = factories.request(session, cars)
+    browser = signed_in(app, "requests:read")
+    assert _listed(browser.get("/requests?dataset=cars").text) == [of_cars.id]
+    assert _listed(browser.get("/requests?model=who").text) == [of_faces.id]
+    assert _listed(browser.get("/requests?dataset=none").text) == []
+    assert _listed(browser.get("/requests?model=none").text) == []
+
+
+def test_the_list_costs_as_many_statements_at_a_thousand_requests_as_at_ten(app: FastAPI) -> None:
+    browser = signed_in(app)
+    counts = []
+    for number in (10, 990):
+        with app.state.sessions.begin() as session:
+            data = session.query(factories.Dataset).first() or factories.dataset(session, rows=3)
+            for _ in range(number):
+                factories.request(session, data, rows=(), client_reference="a reference")
+        with browsers.statements(app) as sent:
+            page = browser.get("/requests?limit=200")
+        counts.append(len([one for one in sent if one.startswith("SELECT")]))
+        assert page.status_code == 200
+        assert len(_listed(page.text)) == min(200, number)
+    assert counts[0] == counts[1] <= 6
+    assert len(page.content) <= 150_000
+
+
+def test_one_request_shows_what_each_model_did_and_who_still_holds_the_rows(app: FastAPI) -> None:
+    with app.state.sessions.begin() as session:
+        data = factories.dataset(session, name="faces")
+        done, waits = (factories.model(session, data, name=name) for name in ("done", "waits"))
+        base = factories.version(session, done)
+        asked = factories.request(session, data, rows=[1, 2])
+        factories.unlearned(session, done, base, [asked])
+        factories.version(session, waits)
+        factories.erasure(session, asked, waits, status=ErasureStatus.NEEDS_REVIEW, error="why so")
+        asked.status = RequestStatus.NEEDS_REVIEW
+        lifecycle.retry(session, asked.id, actor="key:key_me")
+    page = text(signed_in(app, "requests:read").get(f"/requests/{asked.id}").text)
+    assert "2 records of faces" in page
+    assert "version 2, without them" in page
+    assert "version 1 still holds them" in page
+    assert "why so" in page
+    assert "0 of 2" in page
+    assert "Tried again by key:key_me" in page
+
+
+def test_each_action_is_offered_where_it_is_possible_and_does_what_it_says(app: FastAPI) -> None:
+    browser = signed_in(app, "requests:read", "requests:write", "requests:approve")
+    waiting = RequestStatus.AWAITING_APPROVAL
+    for action, before, after in (
+        ("approve", waiting, "accepted"),
+        ("deny", waiting, "denied"),
+        ("cancel", waiting, "cancelled"),
+        ("cancel", RequestStatus.ACCEPTED, "cancelled"),
+        ("retry", RequestStatus.NEEDS_REVIEW, "processing"),
+    ):
+        one = _asked(app, status=before)
+        place = f"/requests/{one}"
+        assert f'action="{place}/{action}"' in browser.get(place).text
+        answer = browser.submit(f"{place}/{action}", {"reason": "not theirs"}, page=place)
+        assert answer.headers["location"] == f"{place}?done={action}"
+        assert _status(app, one) == after
+        page = browser.get(answer.headers["location"]).text
+        assert 'role="status"' in page
+        assert f'action="{place}/{action}"' not in page
+        again = browser.submit(f"{place}/{action}", page=place)
+        assert again.status_code == 409
+        assert f"this request is {after}" in text(again.text).lower()
+    [denied] = [one for one in _of(app) if one.status == RequestStatus.DENIED]
+    assert denied.status_reason == "not theirs"
+
+
+def _of(app: FastAPI) -> list[DeletionRequest]:
+    with app.state.sessions() as session:
+        return session.query(DeletionRequest).all()
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "scope"),
+    [
+        ("approve", RequestStatus.AWAITING_APPROVAL, "requests:approve"),
+        ("deny", RequestStatus.AWAITING_APPROVAL, "requests:approve"),
+        ("retry", RequestStatus.NEEDS_REVIEW, "requests:write"),
+        ("cancel", RequestStatus.ACCEPTED, "requests:write"),
+    ],
+)
+def test_an_action_needs_its_scope(
+    app: FastAPI, action: str, status: RequestStatus, scope: str
+) -> None:
+    one = _asked(app, status=status)
+    others = {"requests:read", "requests:write", "requests:approve"} - {scope}
+    browser = signed_in(app, *others)
+    place = f"/requests/{one}"
+    assert f"{place}/{action}" not in browser.get(place).text
+    answer = browser.submit(f"{place}/{action}", page=place)
+    assert answer.status_code == 403
+    assert scope in text(answer.text)
+    if action != "cancel":
+        fields = {"action": action, "request": one}
+        assert browser.submit("/requests/together", fields, page=place).status_code == 403
+    assert _status(app, one) == status
+
+
+def test_several_requests_are_decided_each_on_its_own(app: FastAPI) -> None:
+    first, second = (_asked(app, status=RequestStatus.AWAITING_APPROVAL) for _ in range(2))
+    under_way = _asked(app, status=RequestStatus.PROCESSING)
+    browser = signed_in(app, "requests:read", "requests:approve")
+    chosen = [first, under_way, second, first, "dr_unknown"]
+    fields = {"action": "approve", "request": chosen}
+    answer = browser.submit("/requests/together", fields, page="/requests")
+    page = text(answer.text)
+    assert "2 requests approved" in page
+    assert "2 requests were left as they are" in page
+    assert "this request is processing" in page
+    assert [_status(app, one) for one in (first, second)] == ["accepted"] * 2
+
+
+def test_without_a_selection_or_with_another_action_nothing_is_done(app: FastAPI) -> None:
+    one = _asked(app, status=RequestStatus.AWAITING_APPROVAL)
+    browser = signed_in(app)
+    for fields in ({"action": "deny"}, {"action": "cancel", "request": one}, {}):
+        answer = browser.submit("/requests/together", fields, page="/requests")
+        assert answer.status_code in (404, 422)
+    assert _status(app, one) == "awaiting_approval"
+
+
+def test_planted_markup_is_shown_as_text(app: FastAPI) -> None:
+    one = _asked(
+        app,
+        client_reference=MARKUP,
+        reason=MARKUP,
+        status=RequestStatus.NEEDS_REVIEW,
+        status_reason=MARKUP,
+    )
+    browser = signed_in(app, name=MARKUP)
+    for address in (f"/requests/{one}", "/requests", f"/requests?reference={MARKUP}"):
+        page = browser.get(address).text
+        assert MARKUP in text(page)
+        for tag, attributes in browsers.tags(page):
+            assert tag != "img", address
+            assert tag != "script" or (attributes.get("src") or "").startswith("/static/")
+            assert not [name for name in attributes if name.startswith("on") or name == "style"]
+
+
+def test_nothing_is_shown_to_a_key_that_may_not_read_requests(app: FastAPI) -> None:
+    one = _asked(app, client_reference="a-reference")
+    browser = signed_in(app, "models:read", "requests:write")
+    for address in ("/requests", f"/requests/{one}"):
+        answer = browser.get(address)
+        assert answer.status_code == 403
+        assert "a-reference" not in answer.text
+        assert "requests:read" in text(answer.text)
+
+
+@pytest.mark.parametrize("request_id", ["dr_" + "0" * 26, "x", "dr_..%2f"])
+def test_an_unknown_request_is_said_to_be_none(app: FastAPI, request_id: str) -> None:
+    answer = signed_in(app).get(f"/requests/{request_id}")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html") or "%2f" in request_id

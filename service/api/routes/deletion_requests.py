@@ -72,9 +72,9 @@ async def create(
 
     Workers carry it out in batches; follow it at `Location`.
     """
-    submission = _submission(body, idempotency_key, principal, digester, settings)
+    asked = submission(body, idempotency_key, principal, digester, settings)
     recorder: Recorder = request.app.state.recorder
-    [outcome] = await recorder.record([submission])
+    [outcome] = await recorder.record([asked])
     if isinstance(outcome, ServiceError):
         raise outcome
     headers = {
@@ -148,7 +148,7 @@ def preview(
     """
     limiter: limits.Limiter = request.app.state.previews
     limiter.take(principal.key_id)
-    _check_size(body, settings)
+    check_size(body, settings)
     seen = previews.preview(
         session, body.ask(), principal=principal.key_id, digester=digester, now=db.now()
     )
@@ -285,14 +285,15 @@ def deny(
 _PENDING = ServiceError("not recorded")
 
 
-def _submission(
+def submission(
     body: schemas.NewDeletionRequest,
     key: str | None,
     principal: auth.Principal,
     digester: Digester,
     settings: Settings,
 ) -> lifecycle.Submission:
-    _check_size(body, settings)
+    """Return what is recorded for a body and its idempotency key."""
+    check_size(body, settings)
     claim = None
     if key is not None:
         said = body.model_dump(exclude_unset=True, exclude={"idempotency_key"})
@@ -301,7 +302,8 @@ def _submission(
     return lifecycle.Submission(body.ask(), principal.key_id, claim)
 
 
-def _check_size(body: schemas.NewDeletionRequest, settings: Settings) -> None:
+def check_size(body: schemas.NewDeletionRequest, settings: Settings) -> None:
+    """Raise ``TooLarge`` for a body that names more records than one request may."""
     if len(body.record_ids) > settings.max_records_per_request:
         raise TooLarge(
             f"a request may name at most {settings.max_records_per_request} records; "
@@ -325,7 +327,7 @@ def _item(
             fields=problems.fields(error.errors(include_input=False, include_url=False)),
         ) from None
     own = body.idempotency_key or (None if key is None else f"{key}/{place}")
-    return _submission(body, own, principal, digester, settings)
+    return submission(body, own, principal, digester, settings)
 
 
 def _results(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ function select() {
     all.indeterminate = chosen > 0 && chosen < rows.length;
     count.textContent = chosen ? `${chosen} selected` : "";
   };
-  all.closest("label, th").hidden = false;
+  all.closest("label").hidden = false;
   all.addEventListener("change", () => {
     for (const row of rows) row.checked = all.checked;
     say();

@@ -59,6 +59,9 @@ def sign_in(browser: Browser, token: str, **fields: str) -> Any:
     return browser.submit("/sign-in", {"key": token, **fields}, page="/sign-in")
 
 
+_BLOCKS = ("td", "th", "li", "dt", "dd", "p", "h1", "h2", "caption", "button", "summary", "option")
+
+
 class _Text(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +70,10 @@ class _Text(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.parts.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _BLOCKS:
+            self.parts.append(" ")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))

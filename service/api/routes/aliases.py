@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.ledger.database import db
-from service.ledger.database.tables import AliasMove, Model
+from service.ledger.database.tables import AliasMove, Model, Version
 from service.ledger.registry import models, versions
 from service.ledger.reports import history
 
@@ -60,7 +60,7 @@ class AliasView(BaseModel):
 )
 def show(model: deps.Name, _: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return the live version and a page of the alias' history, newest first."""
-    return _view(session, models.get(session, model), paging)
+    return view(session, models.get(session, model), paging)
 
 
 @router.put(
@@ -75,30 +75,51 @@ def move(
     """Move the alias. Refused if `expected` is given and is not the live version."""
     row = models.get(session, model)
     version = versions.get(session, row, given.version)
-    live = models.production(session, row)
-    if given.expected is not None and (live is None or live.number != given.expected):
-        raise versions.ProductionMoved(
-            f"version {given.expected} is not the production version of {model}; look again",
-            production=None if live is None else live.number,
-        )
-    if live is None or live.id != version.id:
-        versions.promote(
-            session,
-            row,
-            version,
-            expected_production=row.production_id,
-            reason=given.reason,
-            actor=caller.actor,
-            now=db.now(),
-        )
-    shown = _view(session, row, pagination.Paging(pagination.DEFAULT_PAGE, None))
+    promote(
+        session,
+        row,
+        version,
+        expected=given.expected,
+        reason=given.reason,
+        actor=caller.actor,
+    )
+    shown = view(session, row, pagination.Paging(pagination.DEFAULT_PAGE, None))
     session.commit()
     wake.trainings()
     wake.deletions(row.id)
     return shown
 
 
-def _view(session: deps.Session, model: Model, paging: pagination.Paging) -> dict[str, Any]:
+def promote(
+    session: deps.Session,
+    model: Model,
+    version: Version,
+    *,
+    expected: int | None,
+    reason: str,
+    actor: str,
+) -> None:
+    """Make a version live; raise ``ProductionMoved`` if ``expected`` is given and is not live."""
+    live = models.production(session, model)
+    if expected is not None and (live is None or live.number != expected):
+        raise versions.ProductionMoved(
+            f"version {expected} is not the production version of {model.name}; look again",
+            production=None if live is None else live.number,
+        )
+    if live is None or live.id != version.id:
+        versions.promote(
+            session,
+            model,
+            version,
+            expected_production=model.production_id,
+            reason=reason,
+            actor=actor,
+            now=db.now(),
+        )
+
+
+def view(session: deps.Session, model: Model, paging: pagination.Paging) -> dict[str, Any]:
+    """Return the alias and a page of its history in their public form."""
     live = models.production(session, model)
     found = history.moves(session, model, before=paging.after(int), limit=paging.fetch)
     page = paging.page(found, key=lambda one: one.id)

@@ -199,7 +199,7 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return a page of the models."""
     rows = models.page(session, after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.name)
-    return {**page, "items": _views(session, page["items"])}
+    return {**page, "items": views(session, page["items"])}
 
 
 @router.get(
@@ -253,7 +253,8 @@ def run_now(
     return RunNowView(model=model, run_now_at=now, method=method, pending=pending)
 
 
-def _views(session: deps.Session, rows: list[Model]) -> list[dict[str, Any]]:
+def views(session: deps.Session, rows: list[Model]) -> list[dict[str, Any]]:
+    """Return models in their public form."""
     names = models.dataset_names(session, rows)
     numbers = models.production_numbers(session, rows)
     return [
@@ -282,7 +283,7 @@ def detail(session: deps.Session, model: Model) -> dict[str, Any]:
     active = runs.active(session, model)
     drift = None if production is None else lineage.drift(session, production, now=db.now())
     return {
-        **_views(session, [model])[0],
+        **views(session, [model])[0],
         "parameters": model.parameters,
         "tied": model.tied,
         "pending": models.pending(session, model),

@@ -82,7 +82,7 @@ def create(
     wake.trainings()
     response.headers["Location"] = f"/v1/models/{model}/training-runs/{run.id}"
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return _view(row, run, {})
+    return view(row, run, {})
 
 
 @router.get(
@@ -97,7 +97,7 @@ def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: paginati
     found = runs.page(session, row, before=paging.after(str), limit=paging.fetch)
     page = paging.page(found, key=lambda run: run.id)
     made = runs.version_numbers(session, page["items"])
-    return {**page, "items": [_view(row, run, made) for run in page["items"]]}
+    return {**page, "items": [view(row, run, made) for run in page["items"]]}
 
 
 @router.get(
@@ -110,7 +110,7 @@ def show(model: deps.Name, run: RunId, _: Reading, session: deps.Reader) -> Any:
     """Return a training run with its progress."""
     row = models.get(session, model)
     found = runs.get(session, row, run)
-    return _view(row, found, runs.version_numbers(session, [found]))
+    return view(row, found, runs.version_numbers(session, [found]))
 
 
 @router.post(
@@ -126,13 +126,14 @@ def cancel(
     row = models.get(session, model)
     found = runs.get(session, row, run)
     runs.cancel(session, found, actor=caller.actor, now=db.now())
-    shown = _view(row, found, {})
+    shown = view(row, found, {})
     session.commit()
     wake.background()
     return shown
 
 
-def _view(model: Model, run: TrainingRun, made: dict[str, int]) -> dict[str, Any]:
+def view(model: Model, run: TrainingRun, made: dict[str, int]) -> dict[str, Any]:
+    """Return a training run in its public form; ``made`` has the number of its version."""
     return {
         "id": run.id,
         "model": model.name,

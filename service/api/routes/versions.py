@@ -350,7 +350,7 @@ def show_lineage(
     version = versions.get(session, row, number)
     chain = lineage.chain(session, version, before=paging.after(int), limit=paging.fetch)
     page = paging.page(chain, key=lambda link: link.number)
-    return {**page, "items": _links(session, page["items"])}
+    return {**page, "items": links(session, page["items"])}
 
 
 @router.get(
@@ -448,7 +448,8 @@ def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list
     ]
 
 
-def _links(session: deps.Session, chain: Sequence[Version]) -> list[dict[str, Any]]:
+def links(session: deps.Session, chain: Sequence[Version]) -> list[dict[str, Any]]:
+    """Return the steps of a lineage in their public form."""
     parents = history.numbers(session, [row.parent_id for row in chain])
     verdicts = history.verdicts(session, [row.id for row in chain])
     records = history.records(session, [row.batch_id for row in chain if row.batch_id])

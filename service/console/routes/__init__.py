@@ -1,11 +1,26 @@
 """The console's pages and forms, a module for each noun."""
 
-from service.console.routes import new_request, requests, signing_in, static
+from service.console.routes import (
+    audit,
+    datasets,
+    keys,
+    models,
+    new_request,
+    operations,
+    requests,
+    signing_in,
+    static,
+)
 
 #: Routers of every page; the page of a new request comes before that of any other.
 PAGES = (
     signing_in.router,
     new_request.router,
     requests.router,
+    models.router,
+    datasets.router,
+    operations.router,
+    keys.router,
+    audit.router,
     static.router,
 )

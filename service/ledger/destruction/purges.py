@@ -8,6 +8,7 @@ its last version. Datasets are removed in ``removals``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -100,6 +101,47 @@ def _given_up(*, now: datetime, until: datetime) -> ColumnElement[bool]:
     )
     either = db.among(Version.status, VersionStatus.WITHDRAWN, VersionStatus.REJECTED)
     return and_(either, or_(withdrawn, rejected))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Weights that are to be destroyed, and from when on, unless something live needs them then."""
+
+    model: str
+    number: int
+    status: VersionStatus
+    size_bytes: int
+    at: datetime
+
+
+def calendar(session: Session, *, limit: int) -> list[Planned]:
+    """Return the versions that wait for their purge, the earliest first."""
+    over = and_(
+        db.among(Version.status, *_OVER),
+        or_(
+            Version.status != VersionStatus.REJECTED,
+            Version.batch_id.is_not(None),
+            Version.origin == "imported",
+        ),
+    )
+    rows = session.execute(
+        select(Version, Model.name, Model.policy)
+        .join(Model, Model.id == Version.model_id)
+        .where(over)
+        .order_by(func.coalesce(Version.purge_at, Version.retired_at, Version.created_at))
+        .limit(limit)
+    )
+    planned = [
+        Planned(
+            model=name,
+            number=version.number,
+            status=version.status,
+            size_bytes=version.size_bytes,
+            at=version.purge_at or (version.retired_at or version.created_at) + _window(policy),
+        )
+        for version, name, policy in rows
+    ]
+    return sorted(planned, key=lambda one: (one.at, one.model, one.number))
 
 
 def files_of_version(session: Session, version: Version) -> list[tuple[Kind, str]]:

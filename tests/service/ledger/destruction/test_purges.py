@@ -189,3 +189,24 @@ def test_files_in_use_are_those_that_the_ledger_names_and_did_not_destroy(
     assert used["checkpoints"] == {live.digest, reference.digest}
     assert used["logs"] == {kept.digest}
     assert used["arrays"] == {data.array_key}
+
+
+def test_the_calendar_has_what_waits_for_its_purge_the_earliest_first(
+    session: Session, model: Model, data: Dataset
+) -> None:
+    slow = factories.model(session, data, policy={"purge_after_seconds": 1000})
+    late = retired(session, slow)
+    soon = retired(session, model, size_bytes=7)
+    gone = factories.version(
+        session, model, production=False, status=VersionStatus.WITHDRAWN, purge_at=NOW
+    )
+    retired(session, model, status=VersionStatus.PURGED)
+    factories.version(session, model, production=False, status=VersionStatus.REJECTED)
+    factories.version(session, model)
+    found = purges.calendar(session, limit=10)
+    assert [(one.model, one.number, one.at) for one in found] == [
+        (model.name, gone.number, NOW),
+        (model.name, soon.number, AFTER),
+        (slow.name, late.number, NOW + timedelta(seconds=1000)),
+    ]
+    assert found[1].size_bytes == 7

@@ -1,0 +1,174 @@
+"""Charts as SVG, made on the server: coloured by classes, without inline styles.
+
+A chart repeats what a table beside it says, so screen readers get its title alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+STEP, LANE, RADIUS = 58, 46, 12
+#: Width of the strip on which a figure lies, pixels.
+STRIP = 190
+
+
+@dataclass(frozen=True)
+class Node:
+    """A version in a lineage; ``lane`` groups versions that continue each other."""
+
+    number: int
+    parent: int | None
+    line: int
+    tone: str
+    live: bool
+    said: str
+    link: str
+
+
+def lineage(nodes: Sequence[Node]) -> Markup:
+    """Return versions from left to right, an edge from each parent, a lane for each line."""
+    shown = sorted(nodes, key=lambda node: node.number)
+    lanes = _lanes(shown)
+    places = {
+        node.number: (RADIUS * 2 + column * STEP, LANE // 2 + 8 + lanes[node.line] * LANE)
+        for column, node in enumerate(shown)
+    }
+    width = RADIUS * 4 + max(0, len(shown) - 1) * STEP
+    height = LANE * (max(lanes.values(), default=0) + 1) + 18
+    edges = [
+        _edge(places.get(node.parent or 0), places[node.number])
+        for node in shown
+        if node.parent is not None
+    ]
+    drawn = [_node(node, *places[node.number]) for node in shown]
+    return Markup(
+        '<svg class="chart" width="{}" height="{}" viewBox="0 0 {} {}" role="group" '
+        'aria-label="Lineage: each version and the one that it was made from">{}{}</svg>'
+    ).format(width, height, width, height, Markup("").join(edges), Markup("").join(drawn))
+
+
+def _lanes(shown: Sequence[Node]) -> dict[int, int]:
+    """Return the lane of each line: the first that is free from its first version on."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for node in shown:
+        begins = node.number if node.parent is None else min(node.number, node.parent + 1)
+        first.setdefault(node.line, begins)
+        last[node.line] = node.number
+    taken: list[int] = []
+    lanes: dict[int, int] = {}
+    for line in sorted(first, key=lambda one: first[one]):
+        free = next((lane for lane, end in enumerate(taken) if end < first[line]), len(taken))
+        if free == len(taken):
+            taken.append(0)
+        taken[free] = last[line]
+        lanes[line] = free
+    return lanes
+
+
+def _edge(start: tuple[int, int] | None, end: tuple[int, int]) -> Markup:
+    x, y = end
+    if start is None:  # the parent is older than what is shown
+        return Markup('<path class="edge" stroke-dasharray="3 3" d="M{} {}H{}"/>').format(
+            max(0, x - STEP // 2), y, x
+        )
+    left, top = start
+    bend = left + STEP // 2
+    return Markup('<path class="edge" d="M{} {}C{} {} {} {} {} {}"/>').format(
+        left, top, bend + 8, top, bend - 8, y, min(x, left + STEP), y
+    ) + (
+        Markup('<path class="edge" d="M{} {}H{}"/>').format(left + STEP, y, x)
+        if x > left + STEP
+        else Markup("")
+    )
+
+
+def _node(node: Node, x: int, y: int) -> Markup:
+    return Markup(
+        '<a href="{}" aria-label="{}"><title>{}</title><circle class="node {}{}" cx="{}" cy="{}" '
+        'r="{}"/><text x="{}" y="{}" text-anchor="middle">{}</text></a>'
+    ).format(
+        node.link,
+        node.said,
+        node.said,
+        node.tone,
+        " live" if node.live else "",
+        x,
+        y,
+        RADIUS,
+        x,
+        y + 4,
+        node.number,
+    )
+
+
+def strip(
+    value: float,
+    interval: tuple[float, float] | None,
+    *,
+    control: float | None,
+    reference: float | None,
+) -> Markup:
+    """Return a figure with its interval, beside doing nothing and a model without the rows."""
+    known = [one for one in (value, *(interval or ()), control, reference) if one is not None]
+    low, high = min(known), max(known)
+    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    low, high = low - margin, high + margin
+
+    def at(one: float) -> str:
+        return f"{6 + (one - low) / (high - low) * (STRIP - 12):.1f}"
+
+    parts = [Markup('<line class="axis" x1="0" x2="{}" y1="10" y2="10"/>').format(STRIP)]
+    if low < 0 < high:
+        parts.append(Markup('<line class="zero" x1="{0}" x2="{0}" y1="1" y2="19"/>').format(at(0)))
+    if interval is not None:
+        parts.append(
+            Markup('<line class="span" x1="{}" x2="{}" y1="10" y2="10"/>').format(
+                at(interval[0]), at(interval[1])
+            )
+        )
+    if reference is not None:
+        parts.append(
+            Markup('<rect class="reference" x="{}" y="6" width="3" height="8"/>').format(
+                at(reference)
+            )
+        )
+    if control is not None:
+        parts.append(Markup('<circle class="control" cx="{}" cy="10" r="4"/>').format(at(control)))
+    parts.append(Markup('<circle class="dot" cx="{}" cy="10" r="4"/>').format(at(value)))
+    return Markup(
+        '<svg class="chart" width="{0}" height="20" viewBox="0 0 {0} 20" aria-hidden="true">{1}'
+        "</svg>"
+    ).format(STRIP, Markup("").join(parts))
+
+
+def shares(parts: Mapping[str, int]) -> Markup:
+    """Return a bar that is divided as the counts are."""
+    total = sum(parts.values()) or 1
+    tones = ("", " two", " three")
+    drawn, x = [], 0.0
+    for (name, count), tone in zip(parts.items(), tones, strict=False):
+        width = count / total * 600
+        drawn.append(
+            Markup(
+                '<rect class="bar{}" x="{}" y="0" width="{}" height="12"><title>{}</title></rect>'
+            ).format(tone, f"{x:.1f}", f"{max(width - 1.5, 0):.1f}", name)
+        )
+        x += width
+    return Markup(
+        '<svg class="chart" width="600" height="12" viewBox="0 0 600 12" aria-hidden="true">{}'
+        "</svg>"
+    ).format(Markup("").join(drawn))
+
+
+def progress(fraction: float) -> Markup:
+    """Return a bar of how far something is, 0 to 1."""
+    done = min(max(fraction, 0.0), 1.0)
+    return Markup(
+        '<svg class="chart" width="120" height="8" viewBox="0 0 120 8" aria-hidden="true">'
+        '<rect class="track" width="120" height="8" rx="4"/>'
+        '<rect class="bar" width="{}" height="8" rx="4"/></svg>'
+    ).format(f"{done * 120:.1f}")

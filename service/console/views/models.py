@@ -1,0 +1,200 @@
+"""What the pages about models and versions show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.api import pagination
+from service.api.routes import aliases, training_runs
+from service.api.routes import models as shapes
+from service.api.routes import versions as version_shapes
+from service.console import charts, words
+from service.console.sessions import Visitor
+from service.ledger.database.states import ModelStatus, VersionStatus
+from service.ledger.database.tables import Model, Version
+from service.ledger.registry import models, versions
+from service.ledger.reports import caveats, disclosure, history, verifications
+from service.ledger.training import runs
+
+#: Versions in the picture, and rows of the shorter tables.
+DRAWN, FEW = 40, 10
+
+#: What a verdict means, in a sentence that a person can act on.
+HEADLINES: Mapping[str, str] = {
+    "passed": "Passed. Every gate that could tell keeps the policy's limits, and the gates about "
+    "removal that decide could tell.",
+    "failed": "Failed. At least one gate is over its limit, so nothing shows that the records were "
+    "forgotten.",
+    "no_power": "No power. Nothing failed, but with these rows no test could tell forgetting from "
+    "doing nothing.",
+    "accuracy_drop": "Accuracy drop. The records are out, and the version lost more accuracy than "
+    "the policy allows.",
+    "memorised": "Memorised, and no power. The version before it had memorised these records, and "
+    "nothing shows that this one has forgotten them.",
+    "exact": "Trained, not unlearned. Nothing was forgotten from these weights, so there was no "
+    "removal to measure.",
+    "imported": "Imported. The weights agree with what was stated about their training rows, "
+    "which is no proof of it.",
+    "unconfirmed_rows": "Imported, rows unconfirmed. The measurement neither confirms nor "
+    "contradicts what was stated about the training rows.",
+    "none": "Not measured. No verification of this version is stored.",
+}
+_TONES = {"passed": "good", "failed": "bad"}
+
+
+def listing(session: Session, paging: pagination.Paging) -> dict[str, Any]:
+    """Return a page of the models."""
+    rows = models.page(session, after=paging.after(str), limit=paging.fetch)
+    page = paging.page(rows, key=lambda row: row.name)
+    return {"rows": shapes.views(session, page["items"]), "next": page["next_cursor"]}
+
+
+def model(
+    session: Session, visitor: Visitor, name: str, paging: pagination.Paging
+) -> dict[str, Any]:
+    """Return a model with its lineage, its versions, the history of its alias and its trainings."""
+    row = models.get(session, name)
+    found = history.versions(session, row, before=paging.after(int), limit=paging.fetch)
+    page = paging.page(found, key=lambda version: version.number)
+    drawn = history.versions(session, row, before=None, limit=DRAWN)
+    trainings = runs.page(session, row, before=None, limit=FEW)
+    made = runs.version_numbers(session, trainings)
+    described = shapes.detail(session, row)
+    stands = described["status"] not in (ModelStatus.WITHDRAWN, ModelStatus.PURGED)
+    return {
+        "model": described,
+        "versions": version_shapes.views(session, row, page["items"]),
+        "next": page["next_cursor"],
+        "picture": _lineage(session, row, drawn),
+        "drawn": len(drawn),
+        "alias": aliases.view(session, row, pagination.Paging(FEW, None)),
+        "runs": [training_runs.view(row, run, made) for run in trainings],
+        "may_write": stands and visitor.may("models:write"),
+        "may_promote": stands and visitor.may("models:promote"),
+        "bar": charts.progress,
+    }
+
+
+def version(session: Session, visitor: Visitor, name: str, number: int) -> dict[str, Any]:
+    """Return a version: the verdict in words, its gates and figures, and what may be done."""
+    row = models.get(session, name)
+    found = versions.get(session, row, number)
+    [described] = version_shapes.views(session, row, [found])
+    verified = verifications.of(session, found)
+    measured: Mapping[str, Any] = {}
+    if verified is not None:
+        measured = (
+            verified.measured
+            if visitor.may("audit:read")
+            else disclosure.measured(verified.measured, verified.set_changes)
+        )
+    verdict = found.mark if found.mark in caveats.OF_MARK else described["verdict"] or "none"
+    return {
+        "model": name,
+        "version": described,
+        "verdict": verdict,
+        "headline": HEADLINES.get(verdict, words.plain(verdict)),
+        "meaning": caveats.OF_VERDICT.get(verdict),
+        "tone": _TONES.get(verdict, "warn" if verdict in words.VERDICTS else "calm"),
+        "verified_at": None if verified is None else verified.created_at,
+        "gates": measured.get("gates", []),
+        "rules": measured.get("rules", []),
+        "figures": [_figure(name, one) for name, one in (measured.get("metrics") or {}).items()],
+        "limits": measured.get("limits") or {},
+        "least_rows": disclosure.LEAST_ROWS,
+        "live": models.production_numbers(session, [row]).get(row.id),
+        "others": _successors(session, row, found),
+        **_possible(session, visitor, row, found, described),
+    }
+
+
+def _possible(
+    session: Session,
+    visitor: Visitor,
+    model: Model,
+    version: Version,
+    described: Mapping[str, Any],
+) -> dict[str, bool]:
+    """Return which actions the page offers; the ledger decides whether they are possible."""
+    del session
+    decides = visitor.may("models:promote") and model.withdrawn_at is None
+    gone = version.status in (VersionStatus.WITHDRAWN, VersionStatus.PURGED)
+    held = version.status == VersionStatus.CANDIDATE and bool(described["status_reason"])
+    return {
+        "may_approve": decides and held,
+        "may_go_live": decides
+        and version.status == VersionStatus.PUBLISHED
+        and not described["is_production"],
+        "may_withdraw": decides and not gone,
+    }
+
+
+def _successors(session: Session, model: Model, version: Version) -> list[int]:
+    """Return published versions that may go live in place of the live one, newest first."""
+    if model.production_id != version.id:
+        return []
+    found = history.versions(session, model, status=VersionStatus.PUBLISHED, before=None, limit=FEW)
+    return [one.number for one in found if one.id != version.id]
+
+
+def _figure(name: str, metric: Any) -> dict[str, Any]:
+    """Return a metric for a row of the table: numbers, and a strip if they may be shown."""
+    of = metric if isinstance(metric, Mapping) else {}
+    value, interval = _number(of.get("value")), _interval(of.get("interval"))
+    control, reference = (_number(_value(of.get(one))) for one in ("control", "reference"))
+    return {
+        "name": words.plain(name),
+        "value": value,
+        "interval": interval,
+        "control": control,
+        "reference": reference,
+        "rows": of.get("rows"),
+        "withheld": of.get("withheld"),
+        "strip": None
+        if value is None
+        else charts.strip(value, interval, control=control, reference=reference),
+    }
+
+
+def _value(side: Any) -> Any:
+    return side.get("value") if isinstance(side, Mapping) else side
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    ends = value if isinstance(value, list | tuple) else ()
+    known = [one for one in (_number(end) for end in ends) if one is not None]
+    return (known[0], known[1]) if len(known) == 2 else None
+
+
+def _lineage(session: Session, model: Model, found: Sequence[Version]) -> Any:
+    parents = history.numbers(session, [row.parent_id for row in found])
+    verdicts = history.verdicts(session, [row.id for row in found])
+    return charts.lineage(
+        [
+            charts.Node(
+                number=row.number,
+                parent=parents.get(row.parent_id or 0),
+                line=row.line_id or row.id,
+                tone=words.VERSIONS.get(row.status, ("", words.CALM))[1],
+                live=row.id == model.production_id,
+                said=_said(row, verdicts.get(row.id), live=row.id == model.production_id),
+                link=f"/models/{model.name}/versions/{row.number}",
+            )
+            for row in found
+        ]
+    )
+
+
+def _said(row: Version, verdict: str | None, *, live: bool) -> str:
+    state = words.VERSIONS.get(row.status, (str(row.status), ""))[0]
+    parts = [f"Version {row.number}", row.origin, state]
+    if verdict is not None:
+        parts.append(words.VERDICTS.get(verdict, (verdict, ""))[0])
+    return ", ".join([*parts, *(["live"] if live else [])])

@@ -15,7 +15,7 @@ BENCHMARKS := .venv/.benchmarks
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages bucket-check mutants \
+.PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages test-integrations bucket-check mutants \
 	check lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
@@ -74,6 +74,9 @@ test-long: $(INSTALLED) ## Run the tests with a bucket, with generated API calls
 test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages from outside, and those of what each image imports (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment \
 		tests/test_readme.py $(OPTIONS)
+
+test-integrations: $(INSTALLED) ## Run the console's pages in Debian's Chromium without a screen, which it starts with an API (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m slow tests/integrations $(OPTIONS)
 
 bucket-check: $(INSTALLED) ## Run the demo and a fault run on an S3 server that is started for it (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/workers/test_demo_on_bucket.py tests/faults/test_bucket.py $(OPTIONS)

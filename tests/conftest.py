@@ -75,7 +75,7 @@ def postgres_server() -> URL:
                 return make_url(candidate)
         except psycopg.OperationalError as error:
             reason = str(error).strip().splitlines()[0]
-    return _leave_out(f"PostgreSQL does not answer (UNLEARN_TEST_POSTGRES_URL): {reason}")
+    return leave_out(f"PostgreSQL does not answer (UNLEARN_TEST_POSTGRES_URL): {reason}")
 
 
 @pytest.fixture(scope="session")
@@ -158,7 +158,7 @@ def redis_url() -> Iterator[str]:
     try:
         client.ping()
     except redis.exceptions.RedisError as error:
-        _leave_out(f"Redis does not answer at {url} (UNLEARN_TEST_REDIS_URL): {error}")
+        leave_out(f"Redis does not answer at {url} (UNLEARN_TEST_REDIS_URL): {error}")
     client.flushdb()
     yield url
     client.flushdb()
@@ -170,7 +170,7 @@ def s3_server() -> Iterator[s3.Server]:
     """An S3 server over HTTP."""
     for needed in ("obstore", "moto", "flask"):
         if importlib.util.find_spec(needed) is None:
-            _leave_out(f"{needed} is not installed (make setup)")
+            leave_out(f"{needed} is not installed (make setup)")
     with s3.running() as server:
         yield server
 
@@ -183,7 +183,7 @@ def s3_environment(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> s3.
     return s3_server
 
 
-def _leave_out(reason: str) -> NoReturn:
+def leave_out(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(f"CI needs it: {reason}")
     pytest.skip(reason)  # a laptop without servers still runs all the rest

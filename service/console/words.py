@@ -188,4 +188,4 @@ def size(count: int) -> str:
 
 def plain(name: str) -> str:
     """Return a name of the code as words."""
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("auc", "AUC")

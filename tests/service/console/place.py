@@ -17,7 +17,7 @@ from service.ledger.registry import heartbeats
 from tests import factories
 
 #: A figure of a verification that only keys with audit:read may see.
-SECRET = 0.123456
+SECRET = 0.513579
 SUBJECT = "anna-of-the-test"
 
 
@@ -30,16 +30,27 @@ def measured(rows: int) -> dict[str, Any]:
         "disclosure": {
             "metrics": {
                 "membership_auc": {"disclosure": "few_rows", "rows_of": "forget", "notes": []},
+                "forget_accuracy_gap": {"disclosure": "few_rows", "rows_of": "forget", "notes": []},
                 "audit_accuracy_drop": {"disclosure": "public", "rows_of": "audit", "notes": []},
             },
-            "gates": {"membership": {"disclosure": "few_rows", "metric": "membership_auc"}},
+            "gates": {
+                "membership": {"disclosure": "few_rows", "metric": "membership_auc"},
+                "audit_accuracy": {"disclosure": "public", "metric": "audit_accuracy_drop"},
+            },
         },
         "metrics": {
             "membership_auc": {
                 "value": SECRET,
-                "interval": [0.1, 0.2],
+                "interval": [0.44, 0.59],
                 "control": side,
                 "reference": None,
+                "rows": rows,
+            },
+            "forget_accuracy_gap": {
+                "value": -0.021,
+                "interval": [-0.08, 0.04],
+                "control": {"value": 0.094, "interval": [0.03, 0.16]},
+                "reference": {"value": 0.004, "interval": [-0.05, 0.06]},
                 "rows": rows,
             },
             "audit_accuracy_drop": {"value": 0.01, "interval": [-0.01, 0.03], "rows": 500},
@@ -50,7 +61,13 @@ def measured(rows: int) -> dict[str, Any]:
                 "concern": "removal",
                 "outcome": "passed",
                 "reason": f"the AUC is {SECRET}",
-            }
+            },
+            {
+                "gate": "audit_accuracy",
+                "concern": "utility",
+                "outcome": "passed",
+                "reason": "accuracy on audit rows fell by 0.010, within the limit of 0.020",
+            },
         ],
         "sets": {"unlearned": {"forget": {"rows": rows}}},
         "reasons": [],
@@ -81,7 +98,9 @@ def fill(app: FastAPI) -> None:
         first = factories.version(session, who, created_at=now, status=Status.RETIRED)
         first.retired_at = now
         asked = [
-            factories.request(session, data, rows=[row], created_at=now, due_at=now)
+            factories.request(
+                session, data, rows=[row], created_at=now, due_at=now - timedelta(days=1)
+            )
             for row in range(2, 6)
         ]
         _exclude(session, data, 2)
@@ -118,6 +137,7 @@ def fill(app: FastAPI) -> None:
                 data,
                 rows=[row],
                 status=status,
+                kind="subject" if row == 11 else "records",
                 client_reference=f"ticket-{row}",
                 created_at=now - timedelta(days=2),
                 due_at=now + timedelta(days=row, hours=1),

@@ -109,7 +109,7 @@ def test_a_version_says_its_verdict_in_words_and_withholds_figures_of_few_rows(
     assert "Withheld: fewer than 10 rows" in shown
     assert "0.010 -0.010 to 0.030" in shown
     everything = text(admin.get("/models/who/versions/2").text)
-    assert f"{place.SECRET:.3f} 0.100 to 0.200 0.620" in everything
+    assert f"{place.SECRET:.3f} 0.440 to 0.590 0.620" in everything
     assert f"the AUC is {place.SECRET}" in everything
     assert "No power. Nothing failed" in text(small.get("/models/who/versions/3").text)
     assert "Not measured." in text(small.get("/models/who/versions/1").text)

@@ -255,8 +255,11 @@ async def _of_http(request: Request, error: Exception) -> Response:
     }
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        # If several routes have this path, the router only names the methods of the first.
-        headers["Allow"] = ", ".join(openapi.methods(request.app.openapi(), request.url.path))
+        # If several routes have this path, the router only names the methods of the first. The
+        # document does not list the console's pages.
+        known_methods = openapi.methods(request.app.openapi(), request.url.path)
+        if known_methods:
+            headers["Allow"] = ", ".join(known_methods)
     return _answer(error.status_code, body, headers)
 
 

@@ -207,6 +207,13 @@ def test_static_files_may_be_kept_because_their_addresses_change(app: FastAPI) -
     assert browser.get("/static/none.css").status_code == 404
 
 
+def test_a_method_that_a_page_does_not_have_is_refused_with_those_that_it_has(
+    app: FastAPI,
+) -> None:
+    answer = Browser(app).delete("/sign-in")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+
 def test_a_key_without_scopes_for_any_part_is_told_so(app: FastAPI) -> None:
     browser = signed_in(app, "models:promote")
     assert browser.get("/").headers["location"] == "/nothing"

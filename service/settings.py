@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from importlib import metadata
 from pathlib import Path
@@ -144,6 +145,13 @@ class Settings(BaseSettings):
         60.0, gt=0, description="a sign-in to the console ends after this, however it is used"
     )
 
+    webhook_http: bool = Field(False, description="webhooks may have http:// URLs, too")
+    webhook_networks: str = Field(
+        "",
+        description="networks inside which webhooks may be delivered, comma-separated, such as "
+        "10.1.0.0/16; without: public addresses only",
+    )
+
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it
     @property
     def database(self) -> str:
@@ -182,6 +190,23 @@ class Settings(BaseSettings):
                 "UNLEARN_STORE_URL must be a directory, or s3://bucket/prefix, or a location of a "
                 "scheme that an installed package adds"
             )
+        return self
+
+    @property
+    def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """Return the networks inside which webhooks may be delivered."""
+        given = (one.strip() for one in self.webhook_networks.split(","))
+        return tuple(ipaddress.ip_network(one) for one in given if one)
+
+    @model_validator(mode="after")
+    def _refuse_unclear_networks(self) -> Self:
+        try:
+            _ = self.networks
+        except ValueError:
+            raise ValueError(
+                "UNLEARN_WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16 (the address where "
+                "the network begins), separated by commas"
+            ) from None
         return self
 
     @model_validator(mode="after")

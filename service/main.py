@@ -30,6 +30,7 @@ from service.api.routes import (
     suppressions,
     training_runs,
     versions,
+    webhooks,
     withdrawals,
 )
 from service.api.routes import metrics as metrics_route
@@ -56,6 +57,7 @@ SECURED = (
     checkpoints.router,
     versions.router,
     withdrawals.router,
+    webhooks.router,
     methods.router,
     audit.router,
     metrics_route.router,

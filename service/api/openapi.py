@@ -26,6 +26,7 @@ TAGS = (
     ("training runs", "training of a model from the records that may be used"),
     ("versions", "immutable weights, their lineage and the alias production"),
     ("withdrawals", "versions, models and datasets taken out of service for good, then destroyed"),
+    ("webhooks", "receivers that are told of what happens, by signed requests"),
     ("methods", "what the installed workers can do"),
     ("operations", "numbers for a monitoring system"),
     ("health", "for supervisors and load balancers"),

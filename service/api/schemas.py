@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -10,6 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from service.api import deps
 
 DatasetName = Annotated[str, StringConstraints(pattern=deps.NAME_PATTERN)]
+
+
+_MOMENT = re.compile(r"(19[7-9]|[2-8]\d\d)\d-\d\d-\d\d[Tt ]")
+
+
+def moment(text: object) -> object:
+    """Return a text that begins as RFC 3339 has it; raise ``ValueError`` for any other value.
+
+    By default pydantic also accepts seconds since 1970, and years that no database stores.
+    """
+    if not (isinstance(text, str) and _MOMENT.match(text)):
+        raise ValueError("give a moment as RFC 3339 has it, such as 2026-05-25T00:00:00Z")
+    return text
 
 
 class Body(BaseModel):

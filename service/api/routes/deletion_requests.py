@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session
 from service.api import auth, bodies, deps, limits, pagination, problems
 from service.api.recorder import Outcome, Recorder
 from service.api.routes import deletion_requests_schemas as schemas
+from service.api.schemas import moment
 from service.errors import ServiceError, TooLarge, Unprocessable
 from service.ledger.audit import chain
 from service.ledger.database import db
@@ -38,8 +38,6 @@ IdempotencyKey = Annotated[
         description="repeat a call with the same key and body to get the same answer, once",
     ),
 ]
-
-_MOMENT = re.compile(r"(19[7-9]|[2-8]\d\d)\d-\d\d-\d\d[Tt ]")
 
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
@@ -156,13 +154,6 @@ def preview(
     return bodies.answer(seen)
 
 
-def _moment(text: object) -> object:
-    # By default pydantic also accepts seconds since 1970, and years that no database stores.
-    if isinstance(text, str) and not _MOMENT.match(text):
-        raise ValueError("give a moment as RFC 3339 has it, such as 2026-05-25T00:00:00Z")
-    return text
-
-
 @router.get(
     "",
     response_model=pagination.Page[schemas.DeletionRequest],
@@ -178,7 +169,7 @@ def listing(
     model: Annotated[str | None, Query(pattern=deps.NAME_PATTERN)] = None,
     due_before: Annotated[
         AwareDatetime | None,
-        BeforeValidator(_moment),
+        BeforeValidator(moment),
         Query(examples=["2026-05-25T00:00:00Z"]),
     ] = None,
 ) -> Response:

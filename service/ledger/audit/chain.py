@@ -101,6 +101,15 @@ class Action(StrEnum):
     KEY_REVOKED = "key:revoked"
     KEY_SIGNED_IN = "key:signed_in"
     KEY_SIGNED_OUT = "key:signed_out"
+    WEBHOOK_CREATED = "webhook:created"
+    WEBHOOK_CHANGED = "webhook:changed"
+    WEBHOOK_ENABLED = "webhook:enabled"
+    WEBHOOK_DISABLED = "webhook:disabled"
+    WEBHOOK_SECRET_ROTATED = "webhook:secret_rotated"  # noqa: S105  # a word, not a secret
+    #: It is told again, or skips, what lies between two lines.
+    WEBHOOK_REPLAYED = "webhook:replayed"
+    WEBHOOK_TESTED = "webhook:tested"
+    WEBHOOK_REMOVED = "webhook:removed"
     RESTORE_REPLAYED = "restore:replayed"
     LEDGER_RECONCILED = "ledger:reconciled"
 

@@ -27,6 +27,7 @@ from service.ledger.database.states import (
     REQUEST_MOVES,
     RUN_MOVES,
     VERSION_MOVES,
+    WEBHOOK_MOVES,
     AppendStatus,
     BatchStatus,
     DatasetStatus,
@@ -36,6 +37,7 @@ from service.ledger.database.states import (
     RunStatus,
     State,
     VersionStatus,
+    WebhookStatus,
     check_move,
 )
 from service.ledger.database.tables import (
@@ -47,6 +49,7 @@ from service.ledger.database.tables import (
     Erasure,
     TrainingRun,
     Version,
+    Webhook,
 )
 
 Row = TypeVar("Row", bound=db.Base)
@@ -94,6 +97,7 @@ erasures: Machine[Erasure, ErasureStatus] = Machine(Erasure, ERASURE_MOVES)
 requests: Machine[DeletionRequest, RequestStatus] = Machine(DeletionRequest, REQUEST_MOVES)
 runs: Machine[TrainingRun, RunStatus] = Machine(TrainingRun, RUN_MOVES)
 versions: Machine[Version, VersionStatus] = Machine(Version, VERSION_MOVES)
+webhooks: Machine[Webhook, WebhookStatus] = Machine(Webhook, WEBHOOK_MOVES)
 #: Dry runs, which are removed after an hour and change nothing else, so they need no audit line.
 inspections: Machine[DatasetInspection, InspectionStatus] = Machine(
     DatasetInspection, INSPECTION_MOVES, audited=False

@@ -105,6 +105,13 @@ class BatchStatus(StrEnum):
     FAILED = "failed"  # given up; its erasures were handed back
 
 
+class WebhookStatus(StrEnum):
+    """A receiver of events."""
+
+    ACTIVE = "active"  # it is told of every event, from where it stopped on
+    DISABLED = "disabled"  # nothing is sent; it keeps its place in the audit chain
+
+
 State = TypeVar("State", bound=StrEnum)
 
 REQUEST_MOVES: Mapping[RequestStatus, frozenset[RequestStatus]] = {
@@ -205,6 +212,11 @@ INSPECTION_MOVES: Mapping[InspectionStatus, frozenset[InspectionStatus]] = {
     InspectionStatus.WAITING: frozenset({InspectionStatus.DONE, InspectionStatus.REFUSED}),
     InspectionStatus.DONE: frozenset(),
     InspectionStatus.REFUSED: frozenset(),
+}
+
+WEBHOOK_MOVES: Mapping[WebhookStatus, frozenset[WebhookStatus]] = {
+    WebhookStatus.ACTIVE: frozenset({WebhookStatus.DISABLED}),
+    WebhookStatus.DISABLED: frozenset({WebhookStatus.ACTIVE}),
 }
 
 #: Moves of requests that a check found not done; only the reconciler makes them.

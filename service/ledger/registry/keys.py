@@ -35,6 +35,7 @@ class Scope(StrEnum):
     MODELS_READ = "models:read"  # see them, download checkpoints
     MODELS_PROMOTE = "models:promote"  # decide what is live: move the alias, import as production
     AUDIT_READ = "audit:read"  # audit events, reports, per-record scores
+    WEBHOOKS_WRITE = "webhooks:write"  # see, add, change and remove webhooks
     METRICS_READ = "metrics:read"  # /metrics: counts, ages and sizes
     ADMIN = "admin"  # everything
 

@@ -44,6 +44,7 @@ class EventType(StrEnum):
     TRAINING_RUN_COMPLETED = "unlearn.training_run.completed"
     TRAINING_RUN_FAILED = "unlearn.training_run.failed"
     TRAINING_RUN_CANCELLED = "unlearn.training_run.cancelled"
+    WEBHOOK_TESTED = "unlearn.webhook.tested"
 
 
 class Line(Protocol):
@@ -74,6 +75,8 @@ class Event:
     #: The same in every delivery of the event; begins with the number, and no dot is in it.
     id: str
     data: Mapping[str, Any]
+    #: The only webhook that is told; None: all that want its type.
+    webhook: str | None = None
 
     @property
     def body(self) -> bytes:
@@ -98,7 +101,16 @@ def of_line(line: Line) -> Event | None:
     if known is None:
         return None
     kind, described = known
-    return Event(line.seq, kind, line.at, f"{line.seq}-{line.hash[:16]}", described(line))
+    return Event(
+        seq=line.seq,
+        type=kind,
+        at=line.at,
+        id=f"{line.seq}-{line.hash[:16]}",
+        data=described(line),
+        webhook=(
+            line.subject.removeprefix("webhook:") if kind == EventType.WEBHOOK_TESTED else None
+        ),
+    )
 
 
 def _of_request(line: Line) -> dict[str, Any]:
@@ -129,6 +141,10 @@ def _of_training(line: Line) -> dict[str, Any]:
         "href": f"/v1/models/{model}/training-runs/{run}",
         **_some(line, "version"),
     }
+
+
+def _of_webhook(line: Line) -> dict[str, Any]:
+    return {"webhook": line.subject.removeprefix("webhook:")}
 
 
 def _some(line: Line, *names: str) -> dict[str, Any]:
@@ -166,6 +182,7 @@ _KNOWN: Mapping[str, tuple[EventType, _Described]] = {
         (_REQUESTS, _of_request),
         (_VERSIONS, _of_version),
         (_TRAININGS, _of_training),
+        ({Action.WEBHOOK_TESTED: EventType.WEBHOOK_TESTED}, _of_webhook),
     )
     for action, kind in kinds.items()
 }

@@ -38,7 +38,8 @@ def _operations(app: FastAPI) -> Iterator[tuple[str, str]]:
             filled = path.replace("{number}", "1")
             for name in ("model", "dataset", "name"):
                 filled = filled.replace(f"{{{name}}}", "some")
-            yield method.upper(), filled.replace("{request_id}", f"dr_{'0' * 26}")
+            filled = filled.replace("{request_id}", f"dr_{'0' * 26}")
+            yield method.upper(), filled.replace("{webhook_id}", f"wh_{'0' * 26}")
 
 
 def test_everything_but_health_and_public_keys_needs_a_key(app: FastAPI) -> None:

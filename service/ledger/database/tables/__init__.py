@@ -43,6 +43,7 @@ from service.ledger.database.tables.requests import (
 )
 from service.ledger.database.tables.selection import RecordList, RecordListRow
 from service.ledger.database.tables.training import TrainingRun
+from service.ledger.database.tables.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "DIGEST_LENGTH",
@@ -82,5 +83,7 @@ __all__ = [
     "TrainingRun",
     "Verification",
     "Version",
+    "Webhook",
+    "WebhookDelivery",
     "Worker",
 ]

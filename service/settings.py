@@ -145,6 +145,12 @@ class Settings(BaseSettings):
         60.0, gt=0, description="a sign-in to the console ends after this, however it is used"
     )
 
+    webhook_timeout_seconds: float = Field(
+        15.0, gt=0, le=60, description="a webhook's answer that takes longer is a failure"
+    )
+    webhook_connections: int = Field(
+        8, ge=1, le=64, description="webhooks to which a worker delivers at once"
+    )
     webhook_http: bool = Field(False, description="webhooks may have http:// URLs, too")
     webhook_networks: str = Field(
         "",

@@ -44,6 +44,7 @@ POINTS = (
     "margins.computed",
     "margins.recorded",
     "purge.destroyed",
+    "webhooks.sent",
     "ingest.stored",
     "ingest.sliced",
 )

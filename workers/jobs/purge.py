@@ -17,6 +17,7 @@ from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.destruction import purges
 from service.ledger.registry import versions
 from service.ledger.requests import idempotency
+from service.ledger.webhooks import outbox
 from workers.fault_points import reach
 from workers.runtime import Runtime
 
@@ -59,6 +60,7 @@ def sweep(runtime: Runtime) -> None:
         if held is None:
             return
         keep = purges.files_in_use(session)
+        outbox.forget_old(session, now=runtime.now())
         idempotency.prune(session, before=runtime.now() - IDEMPOTENCY_MEMORY)
     blobs = runtime.store.blobs
     for kind in purges.KINDS:

@@ -31,6 +31,7 @@ from workers.jobs import (
     reconcile,
     spare,
     train,
+    webhooks,
 )
 from workers.runtime import Runtime
 
@@ -59,6 +60,7 @@ TRAININGS: Sequence[Recipe] = (
     spare.run_due,
 )
 BACKGROUND: Sequence[Recipe] = (
+    webhooks.run_due,
     inspections.run_due,
     ingest.run_due,
     append.run_due,

@@ -31,6 +31,15 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
     "restore export": ["tombstones.json"],
     "restore check": ["tombstones.json"],
     "suppressions readmit": [],
+    "webhooks add": ["https://93.184.215.14/"],
+    "webhooks list": [],
+    "webhooks deliveries": ["wh_1"],
+    "webhooks enable": ["wh_1"],
+    "webhooks disable": ["wh_1"],
+    "webhooks rotate-secret": ["wh_1"],
+    "webhooks replay": ["wh_1", "--after", "0"],
+    "webhooks test": ["wh_1"],
+    "webhooks remove": ["wh_1", "--yes"],
     "worker-health": [],
 }
 

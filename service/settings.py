@@ -145,6 +145,12 @@ class Settings(BaseSettings):
         60.0, gt=0, description="a sign-in to the console ends after this, however it is used"
     )
 
+    regulation: Literal["gdpr", "ccpa", "custom"] = Field(
+        "gdpr",
+        description="when a request is due that names no regulation: gdpr, a calendar month; ccpa, "
+        "45 days; custom, UNLEARN_DUE_DAYS",
+    )
+    due_days: int = Field(30, ge=1, le=3650, description="days until a request of custom is due")
     webhook_timeout_seconds: float = Field(
         15.0, gt=0, le=60, description="a webhook's answer that takes longer is a failure"
     )

@@ -21,6 +21,7 @@ from service import broker
 from service.ledger.database import db
 from workers.jobs import (
     append,
+    deadlines,
     ingest,
     inspections,
     kept_states,
@@ -60,6 +61,7 @@ TRAININGS: Sequence[Recipe] = (
     spare.run_due,
 )
 BACKGROUND: Sequence[Recipe] = (
+    deadlines.run_due,
     webhooks.run_due,
     inspections.run_due,
     ingest.run_due,

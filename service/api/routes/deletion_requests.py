@@ -19,8 +19,9 @@ from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import DeletionRequest
-from service.ledger.requests import idempotency, lifecycle, previews
+from service.ledger.requests import deadlines, idempotency, legal_holds, lifecycle, previews
 from service.ledger.selection.digests import Digester
+from service.ledger.selection.regulations import Period, Regulation
 from service.settings import Settings
 
 POLL_SECONDS = 2
@@ -148,7 +149,11 @@ def preview(
     limiter.take(principal.key_id)
     check_size(body, settings)
     seen = previews.preview(
-        session, body.ask(), principal=principal.key_id, digester=digester, now=db.now()
+        session,
+        body.ask(_usual(settings)),
+        principal=principal.key_id,
+        digester=digester,
+        now=db.now(),
     )
     session.commit()
     return bodies.answer(seen)
@@ -268,8 +273,82 @@ def deny(
     body: Annotated[schemas.Denial, Body(default_factory=schemas.Denial)],
 ) -> Response:
     """Deny a request that the policy's approval limits hold back. It ends here."""
-    row = lifecycle.deny(session, request_id, because=body.reason, actor=principal.actor)
+    row = lifecycle.deny(
+        session, request_id, because=body.reason, code=body.reason_code, actor=principal.actor
+    )
     return _committed(session, row)
+
+
+@router.post(
+    "/{request_id:segment}:extend",
+    response_model=schemas.DeletionRequestDetail,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Extend the due date of a request",
+)
+def extend(
+    session: deps.Session, principal: Approver, request_id: RequestId, body: schemas.Extension
+) -> Response:
+    """Move the due date by one or more periods of the request's regulation, before it has passed.
+
+    The person has to be told of the extension and its reason before the present due date.
+    """
+    row = deadlines.extend(
+        session,
+        request_id,
+        periods=body.periods,
+        because=body.reason_code,
+        reason=body.reason,
+        actor=principal.actor,
+        now=db.now(),
+    )
+    return _committed(session, row)
+
+
+@router.post(
+    "/{request_id:segment}:hold",
+    response_model=schemas.DeletionRequestDetail,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Place a legal hold on a request",
+)
+def hold(
+    session: deps.Session, principal: Approver, request_id: RequestId, body: schemas.Placing
+) -> Response:
+    """Stop the request: no model unlearns its records and no raw row of them is overwritten.
+
+    A batch that is under way with it is stopped; its other requests go into the next one. What
+    would destroy the records in another way is answered 409 until the hold is released.
+    """
+    row = legal_holds.place(
+        session,
+        request_id,
+        code=body.reason_code,
+        reason=body.reason,
+        actor=principal.actor,
+        now=db.now(),
+    )
+    return _committed(session, row)
+
+
+@router.post(
+    "/{request_id:segment}:release-hold",
+    response_model=schemas.DeletionRequestDetail,
+    responses=problems.responses(404, 409, 413, 415),
+    summary="Release the legal hold on a request",
+)
+def release_hold(
+    session: deps.Session,
+    principal: Approver,
+    wake: deps.Wake,
+    request_id: RequestId,
+    body: schemas.Releasing,
+) -> Response:
+    """Let the request go on; its due date has not moved."""
+    row = legal_holds.release(
+        session, request_id, reason=body.reason, actor=principal.actor, now=db.now()
+    )
+    answer = _committed(session, row)
+    wake.deletions()
+    return answer
 
 
 #: Placeholder for an item whose outcome is not known yet.
@@ -290,7 +369,11 @@ def submission(
         said = body.model_dump(exclude_unset=True, exclude={"idempotency_key"})
         digests = digester.bodies(principal.key_id, json.dumps(said, sort_keys=True))
         claim = idempotency.Claim(principal.key_id, key, digests)
-    return lifecycle.Submission(body.ask(), principal.key_id, claim)
+    return lifecycle.Submission(body.ask(_usual(settings)), principal.key_id, claim)
+
+
+def _usual(settings: Settings) -> Period:
+    return Period(Regulation(settings.regulation), settings.due_days)
 
 
 def check_size(body: schemas.NewDeletionRequest, settings: Settings) -> None:

@@ -18,7 +18,11 @@ from service.api import schemas
 from service.api.problems import Problem
 from service.ledger.database import identifiers
 from service.ledger.database.states import ErasureStatus, RequestStatus
+from service.ledger.requests.deadlines import ExtensionReason
+from service.ledger.requests.legal_holds import HoldReason
+from service.ledger.requests.lifecycle import DenialReason
 from service.ledger.selection.matching import Ask
+from service.ledger.selection.regulations import Period, Regulation
 
 MAX_BATCH = 1_000
 KEY_PATTERN = r"^[!-~]{1,200}$"
@@ -78,6 +82,14 @@ class NewDeletionRequest(schemas.Body):
     client_reference: Annotated[str, StringConstraints(max_length=255)] | None = Field(
         None, repr=False, description="your own name for this request"
     )
+    regulation: Annotated[Regulation, Field(strict=False)] = Field(
+        default_factory=lambda: Regulation.GDPR,
+        description="by which rule it is due: gdpr, one calendar month; ccpa, 45 days; custom, "
+        "`due_days`. Left out: as the service is set up (UNLEARN_REGULATION)",
+    )
+    due_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        default_factory=lambda: 0, description="days until it is due; with `regulation` custom"
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -85,10 +97,13 @@ class NewDeletionRequest(schemas.Body):
             raise ValueError("give exactly one of record_ids, subject_id, label and class_name")
         if not self.model_fields_set.intersection(("dataset", "subject_id")):
             raise ValueError("name the dataset; only subject_id may be requested in all of them")
+        custom = "regulation" in self.model_fields_set and self.regulation == Regulation.CUSTOM
+        if custom != ("due_days" in self.model_fields_set):
+            raise ValueError("give due_days with regulation custom, and with no other")
         return self
 
-    def ask(self) -> Ask:
-        """Return the request in the ledger's form."""
+    def ask(self, usual: Period) -> Ask:
+        """Return the request in the ledger's form; ``usual``: the period if it names none."""
         given = self.model_fields_set
         return Ask(
             dataset=self.dataset if "dataset" in given else None,
@@ -105,6 +120,9 @@ class NewDeletionRequest(schemas.Body):
             class_name=self.class_name if "class_name" in given else None,
             reason=self.reason,
             client_reference=self.client_reference,
+            period=(
+                Period(self.regulation, self.due_days or None) if "regulation" in given else usual
+            ),
         )
 
 
@@ -128,7 +146,46 @@ class NewBatch(schemas.Body):
 class Denial(schemas.Body):
     """Why a request is denied."""
 
+    reason_code: Annotated[DenialReason, Field(strict=False)] = DenialReason.OTHER
     reason: Annotated[str, StringConstraints(max_length=2000)] | None = None
+
+
+class Placing(schemas.Body):
+    """Why a legal hold is placed."""
+
+    reason_code: Annotated[HoldReason, Field(strict=False)]
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=2000)] = Field(repr=False)
+
+
+class Releasing(schemas.Body):
+    """Why a legal hold is released."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=2000)] = Field(repr=False)
+
+
+class LegalHold(BaseModel):
+    """A legal hold, in force or released."""
+
+    id: str = Field(examples=["lh_01k0c9m2vq8f4t6x3z5b7n1r9d"])
+    reason_code: HoldReason
+    reason: str
+    placed_by: str
+    placed_at: datetime
+    released_by: str | None
+    released_at: datetime | None = Field(description="null: it is in force")
+    release_reason: str | None
+
+
+class Extension(schemas.Body):
+    """By how much, and why, a request is extended."""
+
+    periods: int = Field(
+        1, ge=1, le=2, description="calendar months (gdpr: two in all), or 45 days (ccpa: once)"
+    )
+    reason_code: Annotated[ExtensionReason, Field(strict=False)]
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=2000)] = Field(
+        description="what the person is told", repr=False
+    )
 
 
 class Erasure(BaseModel):
@@ -143,6 +200,10 @@ class Erasure(BaseModel):
     )
     attempts: int
     error: str | None
+    not_before: datetime | None = Field(
+        description="it is not begun before: the policy's undo window, or the pause after a failed "
+        "attempt"
+    )
     completed_at: datetime | None
 
 
@@ -166,7 +227,12 @@ class DeletionRequest(BaseModel):
         description="false: not everything that was requested was found, so check the ids"
     )
     created_at: datetime
-    due_at: datetime = Field(description="one calendar month after it was recorded")
+    due_at: datetime = Field(description="the end of its regulation's period, extensions included")
+    regulation: Regulation
+    extensions: int = Field(description="how often the period was extended")
+    extension_reason: str | None
+    denial_code: DenialReason | None
+    legal_hold: bool = Field(description="nothing of it is destroyed until the hold is released")
     expected_by: datetime = Field(description="an estimate, not a promise")
     completed_at: datetime | None
 
@@ -184,6 +250,7 @@ class DeletionRequestDetail(DeletionRequest):
 
     datasets: list[InDataset]
     erasures: list[Erasure]
+    legal_holds: list[LegalHold]
 
 
 class Splits(BaseModel):
@@ -223,7 +290,7 @@ class Preview(BaseModel):
     already_forgotten: int = Field(description="records forgotten before")
     not_found: int = Field(description="record ids that name nothing in the dataset")
     complete_match: bool = Field(description="false: not everything that was requested was found")
-    due_at: datetime = Field(description="one calendar month from now")
+    due_at: datetime = Field(description="the end of its regulation's period")
     expected_by: datetime = Field(description="an estimate, not a promise")
     datasets: list[PreviewInDataset]
 

@@ -85,6 +85,11 @@ class Action(StrEnum):
     DELETION_REQUEST_RETRIED = "deletion_request:retried"
     #: A model or the dataset that held its records was withdrawn; ``data`` names it.
     DELETION_REQUEST_HOLDER_WITHDRAWN = "deletion_request:holder_withdrawn"
+    DELETION_REQUEST_LEGAL_HOLD_PLACED = "deletion_request:legal_hold_placed"
+    DELETION_REQUEST_LEGAL_HOLD_RELEASED = "deletion_request:legal_hold_released"
+    DELETION_REQUEST_EXTENDED = "deletion_request:extended"
+    DELETION_REQUEST_DUE_SOON = "deletion_request:due_soon"
+    DELETION_REQUEST_OVERDUE = "deletion_request:overdue"
     DELETION_REQUEST_REOPENED = "deletion_request:reopened"
     BATCH_CLAIMED = "batch:claimed"
     BATCH_TAKEN_OVER = "batch:taken_over"

@@ -502,7 +502,11 @@ def _pending(now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 def _wanted() -> tuple[ColumnElement[bool], ...]:
     """Return SQL: ``DeletionRequest`` wants its erasures to be claimed."""
-    return and_(DeletionRequest.is_open), db.among(DeletionRequest.status, *_WANTED)
+    return (
+        and_(DeletionRequest.is_open),
+        db.among(DeletionRequest.status, *_WANTED),
+        DeletionRequest.legal_hold_id.is_(None),
+    )
 
 
 def _kind_of(request: DeletionRequest) -> str:

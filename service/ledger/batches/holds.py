@@ -352,6 +352,7 @@ def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetim
             db.among(Erasure.status, ErasureStatus.PENDING),
             retries.may_begin(Erasure.not_before, now),
             DeletionRequest.kind != "class",
+            DeletionRequest.legal_hold_id.is_(None),
             DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),
         )
         .order_by(Erasure.id)

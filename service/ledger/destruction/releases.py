@@ -16,7 +16,7 @@ from service.ledger.audit import chain, machines
 from service.ledger.database import locks
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, Model, RequestDataset
-from service.ledger.obligations import erasures
+from service.ledger.obligations import erasures, legal
 from service.ledger.selection import naming
 
 _Thing = TypeVar("_Thing")
@@ -45,9 +45,19 @@ def lock(session: Session, models: Sequence[int], *, dataset: Dataset | None = N
 def of_model(session: Session, model: Model, *, actor: str, now: datetime) -> int:
     """Complete the open erasures of a model of which nothing is live; return how many there were.
 
+    Raise ``UnderLegalHold`` if one of them is of a request on hold: then nothing is withdrawn.
+
     A request's erasures on other models go on, and it can be cancelled as long as no worker has
     begun with it.
     """
+    legal.refuse(
+        session,
+        exists().where(
+            Erasure.request_id == DeletionRequest.id,
+            Erasure.model_id == model.id,
+            erasures.is_open(),
+        ),
+    )
     left = session.scalars(
         select(Erasure)
         .where(Erasure.model_id == model.id, erasures.is_open())
@@ -65,6 +75,7 @@ def of_dataset(session: Session, dataset: Dataset, *, actor: str) -> int:
 
     They complete once these are overwritten. The dataset is already marked as withdrawn.
     """
+    legal.refuse(session, or_(DeletionRequest.dataset_id == dataset.id, _everywhere(dataset)))
     waiting = sorted(
         session.scalars(
             select(DeletionRequest.id).where(

@@ -49,7 +49,7 @@ from service.ledger.database.tables import (
     TrainingRun,
     Version,
 )
-from service.ledger.obligations import shares
+from service.ledger.obligations import legal, shares
 from service.ledger.selection import exclusions, naming
 from service.ledger.selection.naming import Names
 
@@ -247,6 +247,7 @@ def _without_models() -> ColumnElement[bool]:
     return and_(
         DeletionRequest.is_open,
         db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
+        DeletionRequest.legal_hold_id.is_(None),
         DeletionRequest.dataset_id.is_not(None),
         ~exists().where(Erasure.request_id == DeletionRequest.id),
     )
@@ -274,6 +275,7 @@ def _without_models_here() -> ColumnElement[bool]:
     return and_(
         DeletionRequest.is_open,
         db.among(DeletionRequest.status, RequestStatus.ACCEPTED, RequestStatus.PROCESSING),
+        DeletionRequest.legal_hold_id.is_(None),
         ~share_here,
         or_(not_excluded, stuck),
     )
@@ -425,6 +427,7 @@ def erasable(dataset: Dataset) -> ColumnElement[bool]:
         ~in_training,
         ~in_batch,
         ~in_candidate,
+        *legal.not_on_hold(dataset),
     )
 
 
@@ -495,7 +498,8 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
     gone = or_(DeletionRequest.kind != literal_column("'class'"), ~of_class)
     # Run at each poll; without bound values it is planned once.
     processing = db.among(DeletionRequest.status, RequestStatus.PROCESSING)
-    ready = (DeletionRequest.is_open, processing, ~unfinished, ~listed, gone)
+    free = DeletionRequest.legal_hold_id.is_(None)
+    ready = (DeletionRequest.is_open, processing, free, ~unfinished, ~listed, gone)
     seen = session.execute(
         select(DeletionRequest.id, DeletionRequest.dataset_id)
         .where(*ready)

@@ -10,7 +10,7 @@ other two.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, or_, select
@@ -64,14 +64,23 @@ def concerned(session: Session, dataset_id: int) -> Sequence[Model]:
     return session.scalars(_CONCERNED, {"dataset_id": dataset_id}).all()
 
 
-def rows(request_id: str, models: Iterable[Model], *, now: datetime) -> list[dict[str, Any]]:
-    """Return the request's erasure on each model as a row to insert."""
+def rows(
+    request_id: str, models: Iterable[Model], *, now: datetime, since: datetime | None = None
+) -> list[dict[str, Any]]:
+    """Return the request's erasure on each model as a row to insert.
+
+    None is begun before the undo window has passed that began ``since``, by default now.
+    """
+    models = list(models)
+    window = max((_undo_seconds(model) for model in models), default=0.0)
+    not_before = None if window == 0 else (since or now) + timedelta(seconds=window)
     return [
         {
             "request_id": request_id,
             "model_id": model.id,
             "status": ErasureStatus.PENDING,
             "attempts": 0,
+            "not_before": not_before,
             "created_at": now,
         }
         for model in models
@@ -121,12 +130,17 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
             share
             for one in some
             if one.status in _WANTING
-            for share in rows(one.id, [model], now=now)
+            for share in rows(one.id, [model], now=now, since=one.created_at)
         ]
         if made:
             session.execute(insert(Erasure), made)
         given += len(made)
     return given
+
+
+def _undo_seconds(model: Model) -> float:
+    # The policy's own class lies above this package.
+    return float(model.policy.get("hold_seconds", 0.0))
 
 
 def about(dataset_id: int) -> ColumnElement[bool]:

@@ -41,6 +41,9 @@ class Approval(_Frozen):
     )
     max_records_per_day: int | None = Field(default=None, ge=0, le=2**31 - 1)
     max_share_per_day: Share | None = Field(default=None, description="share of the dataset's rows")
+    second_person: bool = Field(
+        default=False, description="the key that asked for a deletion may not approve it"
+    )
 
 
 class Margins(_Frozen):
@@ -88,6 +91,13 @@ class Policy(_Frozen):
     )
     max_wait_seconds: float = Field(
         10.0, ge=0, le=30 * 86_400, description="or when its oldest erasure has waited this long"
+    )
+    hold_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=14 * 86_400,
+        description="undo window: so long after a request was accepted nothing of it is begun, and "
+        "it can be cancelled; of several models the longest counts",
     )
     fallbacks: list[MethodChoice] = Field(
         default_factory=lambda: [MethodChoice(method=LAST_RESORT)],

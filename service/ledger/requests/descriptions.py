@@ -12,6 +12,7 @@ from service.ledger.audit import canonical
 from service.ledger.database import db
 from service.ledger.database.states import BatchStatus, ErasureStatus
 from service.ledger.database.tables import Batch, DeletionRequest, Erasure, Model, Version
+from service.ledger.selection.regulations import Regulation
 
 
 def describe(
@@ -33,6 +34,11 @@ def describe(
         "complete_match": complete_match(request),
         "created_at": canonical.moment(request.created_at),
         "due_at": canonical.moment(request.due_at),
+        "regulation": request.regulation or Regulation.GDPR.value,
+        "extensions": request.extensions or 0,
+        "extension_reason": request.extension_reason,
+        "denial_code": request.denial_code,
+        "legal_hold": request.legal_hold_id is not None,
         "expected_by": canonical.moment(request.expected_by),
         "completed_at": _moment(request.completed_at),
     }

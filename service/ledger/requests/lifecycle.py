@@ -6,15 +6,16 @@ and ``execution``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, NotFound
+from service.errors import Conflict, Forbidden, NotFound
 from service.ledger.audit import canonical, chain, machines
 from service.ledger.database import db, ids, locks
 from service.ledger.database.states import (
@@ -29,12 +30,14 @@ from service.ledger.database.tables import (
     Dataset,
     DeletionRequest,
     Erasure,
+    LegalHold,
     Model,
     Record,
     RequestDataset,
     Version,
 )
-from service.ledger.obligations import shares
+from service.ledger.obligations import legal, shares
+from service.ledger.registry.policy import Policy
 from service.ledger.requests import outlook, parts, suppressions
 from service.ledger.requests.descriptions import describe, waits_for
 from service.ledger.requests.intake import gather, record, record_many, recorded
@@ -58,6 +61,27 @@ class AlreadyClaimed(Conflict):
     """A worker has begun with the request, so it will be completed."""
 
     code = "already-claimed"
+
+
+class SecondPersonNeeded(Forbidden):
+    """A request is approved by another key than the one that asked."""
+
+    code = "second-person-needed"
+
+
+class DenialReason(StrEnum):
+    """Why a request is denied, where a regulation knows the reason."""
+
+    IDENTITY_NOT_VERIFIED = "identity_not_verified"  # GDPR 12(6)
+    MANIFESTLY_UNFOUNDED = "manifestly_unfounded"  # GDPR 12(5)
+    EXCESSIVE = "excessive"  # GDPR 12(5)
+    FREEDOM_OF_EXPRESSION = "freedom_of_expression"  # GDPR 17(3)(a)
+    LEGAL_OBLIGATION = "legal_obligation"  # GDPR 17(3)(b)
+    PUBLIC_HEALTH = "public_health"  # GDPR 17(3)(c)
+    ARCHIVING_OR_RESEARCH = "archiving_or_research"  # GDPR 17(3)(d)
+    LEGAL_CLAIMS = "legal_claims"  # GDPR 17(3)(e)
+    DUPLICATE = "duplicate"
+    OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -86,6 +110,7 @@ def detail(session: Session, request: DeletionRequest) -> dict[str, Any]:
         **describe(request, named, waits_for(session, request)),
         "datasets": by_dataset,
         "erasures": _shares(session, request),
+        "legal_holds": _legal_holds(session, request),
     }
 
 
@@ -168,7 +193,9 @@ def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> 
     locks.datasets(session, [one.id for one in datasets], locks.Hold.INTAKE)
     request = _locked(session, request_id)
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
+    legal.refuse(session, DeletionRequest.id == request.id)
     models = [model for one in datasets for model in shares.concerned(session, one.id)]
+    _require_another(request, models, actor=actor)
     if request.kind == "class":  # policies or models may have changed since it was recorded
         parts.check_methods(session, models)
     expected = now + timedelta(seconds=outlook.seconds_needed(session, models))
@@ -178,17 +205,34 @@ def approve(session: Session, request_id: str, *, actor: str, now: datetime) -> 
     return request
 
 
-def deny(session: Session, request_id: str, *, because: str | None, actor: str) -> DeletionRequest:
+def deny(
+    session: Session,
+    request_id: str,
+    *,
+    because: str | None,
+    code: DenialReason = DenialReason.OTHER,
+    actor: str,
+) -> DeletionRequest:
     """Deny a large request; it ends."""
     request = _locked(session, request_id)
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
-    return _end(session, request, RequestStatus.DENIED, because or "not approved", actor=actor)
+    request.denial_code = code.value
+    session.flush()
+    return _end(
+        session,
+        request,
+        RequestStatus.DENIED,
+        because or "not approved",
+        actor=actor,
+        because=code.value,
+    )
 
 
 def retry(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
     """Give a request that was put aside a new set of attempts."""
     request = _locked(session, request_id)
     _require(request, RequestStatus.NEEDS_REVIEW, rule="only one that needs review is tried again")
+    legal.refuse(session, DeletionRequest.id == request.id)
     _swap(session, request, RequestStatus.PROCESSING, status_reason=None)
     # It keeps a cohort of its own, so that it cannot make other requests' batch fail.
     alone = func.coalesce(Erasure.cohort, ids.new("c"))
@@ -261,12 +305,34 @@ def _shares(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
             "version": number,
             "attempts": erasure.attempts,
             "error": erasure.error,
-            "completed_at": (
-                None if erasure.completed_at is None else canonical.moment(erasure.completed_at)
-            ),
+            "not_before": _moment(erasure.not_before),
+            "completed_at": _moment(erasure.completed_at),
         }
         for erasure, model, number in found
     ]
+
+
+def _legal_holds(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
+    found = session.scalars(
+        select(LegalHold).where(LegalHold.request_id == request.id).order_by(LegalHold.id)
+    )
+    return [
+        {
+            "id": one.id,
+            "reason_code": one.reason_code,
+            "reason": one.reason,
+            "placed_by": one.placed_by,
+            "placed_at": canonical.moment(one.placed_at),
+            "released_by": one.released_by,
+            "released_at": _moment(one.released_at),
+            "release_reason": one.release_reason,
+        }
+        for one in found
+    ]
+
+
+def _moment(value: datetime | None) -> str | None:
+    return None if value is None else canonical.moment(value)
 
 
 def _locked(session: Session, request_id: str) -> DeletionRequest:
@@ -294,6 +360,16 @@ def _require(request: DeletionRequest, *states: RequestStatus, rule: str) -> Non
         raise Conflict(f"this request is {request.status}: {rule}", state=request.status.value)
 
 
+def _require_another(request: DeletionRequest, models: Iterable[Model], *, actor: str) -> None:
+    """Raise ``SecondPersonNeeded`` if a policy asks for another key than the one that asked."""
+    policies = (Policy.model_validate(model.policy) for model in models)
+    if actor == f"key:{request.principal}" and any(one.approval.second_person for one in policies):
+        raise SecondPersonNeeded(
+            "the key that asked for this deletion may not approve it; have another key with "
+            "requests:approve do it"
+        )
+
+
 def _drop_erasures(session: Session, request: DeletionRequest) -> None:
     """Cancel every erasure; raise ``AlreadyClaimed`` if a worker has claimed one."""
     session.execute(
@@ -314,17 +390,18 @@ def _end(
     session: Session,
     request: DeletionRequest,
     status: RequestStatus,
-    because: str | None,
+    reason: str | None,
     *,
     actor: str,
+    **data: str,
 ) -> DeletionRequest:
-    _swap(session, request, status, status_reason=because)
+    _swap(session, request, status, status_reason=reason)
     suppressions.lift_request(session, request.id, now=db.now())
     action = {
         RequestStatus.CANCELLED: chain.Action.DELETION_REQUEST_CANCELLED,
         RequestStatus.DENIED: chain.Action.DELETION_REQUEST_DENIED,
     }[status]
-    _say(session, request, action, actor=actor)
+    _say(session, request, action, actor=actor, **data)
     return request
 
 
@@ -346,11 +423,18 @@ def _claimed() -> AlreadyClaimed:
     return AlreadyClaimed("a worker has just begun with this request; it will be completed")
 
 
-def _say(session: Session, request: DeletionRequest, action: chain.Action, *, actor: str) -> None:
+def _say(
+    session: Session,
+    request: DeletionRequest,
+    action: chain.Action,
+    *,
+    actor: str,
+    **data: str,
+) -> None:
     chain.append(
         session,
         actor=actor,
         action=action,
         subject=f"deletion_request:{request.id}",
-        data={"matched": request.matched},
+        data={"matched": request.matched, **data},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import math
 import statistics
 import time
@@ -25,10 +24,13 @@ from service.ledger.database.tables import (
     TrainingRun,
 )
 from service.ledger.registry.policy import Policy
+from service.ledger.selection.regulations import Period
 
 #: Assumed duration of a batch before one has been measured.
 UNKNOWN_BATCH_SECONDS = 60.0
 RECENT_BATCHES = 20
+
+_GDPR = Period()
 
 #: Largest number of cached estimates.
 MOST_KEPT = 1_000
@@ -42,11 +44,9 @@ _UNCOUNTED = (
 )
 
 
-def due(asked: datetime) -> datetime:
-    """Return the moment one calendar month later; on the month's last day if it is shorter."""
-    year, month = divmod(asked.year * 12 + asked.month, 12)
-    day = min(asked.day, calendar.monthrange(year, month + 1)[1])
-    return asked.replace(year=year, month=month + 1, day=day)
+def due(asked: datetime, period: Period = _GDPR) -> datetime:
+    """Return by when what is asked at this moment is due."""
+    return period.due(asked)
 
 
 def seconds_needed(session: Session, models: Sequence[Model]) -> float:
@@ -58,9 +58,11 @@ def seconds_needed(session: Session, models: Sequence[Model]) -> float:
         return UNKNOWN_BATCH_SECONDS
     recent = _recent(session, [model.id for model in models])
     return max(
-        Policy.model_validate(model.policy).max_wait_seconds
+        policy.hold_seconds
+        + policy.max_wait_seconds
         + 2 * _batch_seconds(session, model, [one for one in recent if one.model_id == model.id])
         for model in models
+        for policy in [Policy.model_validate(model.policy)]
     )
 
 

@@ -195,7 +195,7 @@ class Page:
         if status == RequestStatus.ACCEPTED:
             for part in parts:
                 part.affected.allowance.take(len(part.match.rows))
-        due_at = outlook.due(self.now)
+        due_at = outlook.due(self.now, ask.period)
         ended = status in (RequestStatus.NO_MATCH, RequestStatus.COMPLETED)
         return DeletionRequest(
             id=submission.id,
@@ -213,7 +213,8 @@ class Page:
             status_reason=_REASONS.get(status),
             created_at=self.now,
             due_at=due_at,
-            expected_by=self.now if ended else expected_by(parts, now=self.now),
+            regulation=ask.period.regulation.value,
+            expected_by=self.now if ended else expected_by(parts, now=self.now, due_at=due_at),
             completed_at=self.now if ended else None,
         )
 

@@ -267,7 +267,7 @@ def first_status(parts: Sequence[Part]) -> RequestStatus:
     return RequestStatus.ACCEPTED
 
 
-def expected_by(parts: Sequence[Part], *, now: datetime) -> datetime:
+def expected_by(parts: Sequence[Part], *, now: datetime, due_at: datetime) -> datetime:
     """Return the estimated moment at which the last model will have forgotten the records."""
     seconds = max((part.affected.seconds for part in parts), default=0.0)
-    return min(now + timedelta(seconds=seconds), outlook.due(now))
+    return min(now + timedelta(seconds=seconds), due_at)

@@ -47,6 +47,7 @@ def preview(
     forgotten = sum(part.match.already_forgotten for part in found)
     not_found = sum(part.match.not_found for part in found)
     ended = status in (RequestStatus.NO_MATCH, RequestStatus.COMPLETED)
+    due_at = outlook.due(now, ask.period)
     return {
         "dataset": ask.dataset,
         "kind": ask.kind,
@@ -55,8 +56,10 @@ def preview(
         "already_forgotten": forgotten,
         "not_found": not_found,
         "complete_match": not_found == 0 and matched + forgotten > 0,
-        "due_at": canonical.moment(outlook.due(now)),
-        "expected_by": canonical.moment(now if ended else parts.expected_by(found, now=now)),
+        "due_at": canonical.moment(due_at),
+        "expected_by": canonical.moment(
+            now if ended else parts.expected_by(found, now=now, due_at=due_at)
+        ),
         "datasets": [_of_dataset(session, part) for part in found],
     }
 

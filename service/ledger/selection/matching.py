@@ -17,6 +17,7 @@ from service.ledger.database.identifiers import Origin
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset, Record
 from service.ledger.selection.digests import Digester
+from service.ledger.selection.regulations import Period
 
 #: Values per statement: below the 32,766 variables of SQLite and the 65,535 of PostgreSQL.
 CHUNK = 10_000
@@ -58,6 +59,8 @@ class Ask:
     class_name: str | None = field(default=None, repr=False)
     reason: str | None = field(default=None, repr=False)
     client_reference: str | None = field(default=None, repr=False)
+    #: By when it is due.
+    period: Period = field(default_factory=Period)
 
     @property
     def what(self) -> _What:

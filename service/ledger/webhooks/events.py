@@ -37,6 +37,11 @@ class EventType(StrEnum):
     REQUEST_COMPLETED = "unlearn.deletion_request.completed"
     REQUEST_NEEDS_REVIEW = "unlearn.deletion_request.needs_review"
     REQUEST_RETRIED = "unlearn.deletion_request.retried"
+    REQUEST_LEGAL_HOLD_PLACED = "unlearn.deletion_request.legal_hold_placed"
+    REQUEST_LEGAL_HOLD_RELEASED = "unlearn.deletion_request.legal_hold_released"
+    REQUEST_EXTENDED = "unlearn.deletion_request.extended"
+    REQUEST_DUE_SOON = "unlearn.deletion_request.due_soon"
+    REQUEST_OVERDUE = "unlearn.deletion_request.overdue"
     REQUEST_REOPENED = "unlearn.deletion_request.reopened"
     VERSION_PROMOTED = "unlearn.version.promoted"
     VERSION_WITHDRAWN = "unlearn.version.withdrawn"
@@ -118,7 +123,7 @@ def _of_request(line: Line) -> dict[str, Any]:
     return {
         "deletion_request": request_id,
         "href": f"/v1/deletion-requests/{request_id}",
-        **_some(line, "due_at"),
+        **_some(line, "due_at", "within_days"),
     }
 
 
@@ -163,6 +168,11 @@ _REQUESTS = {
     Action.DELETION_REQUEST_COMPLETED: EventType.REQUEST_COMPLETED,
     Action.DELETION_REQUEST_NEEDS_REVIEW: EventType.REQUEST_NEEDS_REVIEW,
     Action.DELETION_REQUEST_RETRIED: EventType.REQUEST_RETRIED,
+    Action.DELETION_REQUEST_LEGAL_HOLD_PLACED: EventType.REQUEST_LEGAL_HOLD_PLACED,
+    Action.DELETION_REQUEST_LEGAL_HOLD_RELEASED: EventType.REQUEST_LEGAL_HOLD_RELEASED,
+    Action.DELETION_REQUEST_EXTENDED: EventType.REQUEST_EXTENDED,
+    Action.DELETION_REQUEST_DUE_SOON: EventType.REQUEST_DUE_SOON,
+    Action.DELETION_REQUEST_OVERDUE: EventType.REQUEST_OVERDUE,
     Action.DELETION_REQUEST_REOPENED: EventType.REQUEST_REOPENED,
 }
 _VERSIONS = {

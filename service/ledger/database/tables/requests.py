@@ -105,12 +105,50 @@ class DeletionRequest(Base):
     matched: Mapped[int]
     already_forgotten: Mapped[int]
     not_found: Mapped[int]
+    #: A ``lifecycle.DenialReason``, once it is denied.
+    denial_code: Mapped[str | None] = mapped_column(String(32))
+    #: The legal hold that it is under; None: none.
+    legal_hold_id: Mapped[str | None] = mapped_column(String(40))
     #: Why it is in its state, where the state alone does not say.
     status_reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant)
     due_at: Mapped[datetime] = mapped_column(Instant)
+    #: A ``regulations.Regulation``; None: as GDPR has it.
+    regulation: Mapped[str | None] = mapped_column(String(16))
+    #: How often its period was extended, and why last; None: never.
+    extensions: Mapped[int | None]
+    extension_reason: Mapped[str | None] = mapped_column(Text)
+    #: How many of ``deadlines.WARNINGS`` were given of its due date; None: none.
+    warnings: Mapped[int | None]
     expected_by: Mapped[datetime] = mapped_column(Instant)
     completed_at: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class LegalHold(Base):
+    """Keeps what a request names from being destroyed until it is released."""
+
+    __tablename__ = "legal_holds"
+    __table_args__ = (
+        # Those in force: looked at before rows are erased.
+        Index(
+            "uq_legal_holds_in_force",
+            "request_id",
+            unique=True,
+            sqlite_where=text("released_at IS NULL"),
+            postgresql_where=text("released_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    request_id: Mapped[str] = mapped_column(ForeignKey("deletion_requests.id"), index=True)
+    #: A ``legal_holds.HoldReason``.
+    reason_code: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str] = mapped_column(Text)
+    placed_by: Mapped[str] = mapped_column(String(80))
+    placed_at: Mapped[datetime] = mapped_column(Instant)
+    released_by: Mapped[str | None] = mapped_column(String(80))
+    released_at: Mapped[datetime | None] = mapped_column(Instant)
+    release_reason: Mapped[str | None] = mapped_column(Text)
 
 
 class RequestDataset(Base):

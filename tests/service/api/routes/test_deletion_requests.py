@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -75,7 +75,8 @@ def test_an_accepted_request_says_where_and_when(client: TestClient) -> None:
     assert created < datetime.fromisoformat(body["expected_by"]) < due
     shown = client.get(answer.headers["Location"]).json()
     DeletionRequestDetail.model_validate(shown)
-    assert {**body, "erasures": shown["erasures"], "datasets": shown["datasets"]} == shown
+    more = {"erasures": shown["erasures"], "datasets": shown["datasets"], "legal_holds": []}
+    assert body | more == shown
     assert shown["datasets"] == [{"dataset": "faces", "matched": 2, "already_forgotten": 0}]
     assert [(one["model"], one["status"]) for one in shown["erasures"]] == [("who", "pending")]
 
@@ -412,3 +413,62 @@ def test_the_answer_is_plain_json_of_the_documented_shape(client: TestClient) ->
     answer = client.post(URL, json=_ask("r0", reason="größer ∑"))
     assert answer.headers["content-type"] == "application/json"
     assert json.loads(answer.content)["reason"] == "größer ∑"
+
+
+def _days(body: dict[str, Any]) -> timedelta:
+    return datetime.fromisoformat(body["due_at"]) - datetime.fromisoformat(body["created_at"])
+
+
+def test_a_request_names_its_regulation_or_has_that_of_the_settings(
+    app: FastAPI, client: TestClient
+) -> None:
+    named = client.post(URL, json=_ask("r0", regulation="ccpa")).json()
+    assert (named["regulation"], _days(named)) == ("ccpa", timedelta(days=45))
+    own = client.post(URL, json=_ask("r1", regulation="custom", due_days=3)).json()
+    assert (own["regulation"], _days(own)) == ("custom", timedelta(days=3))
+    app.state.settings = app.state.settings.model_copy(
+        update={"regulation": "custom", "due_days": 20}
+    )
+    usual = client.post(URL, json=_ask("r2")).json()
+    assert (usual["regulation"], _days(usual)) == ("custom", timedelta(days=20))
+    seen = client.post(f"{URL}:preview", json=_ask("r3", regulation="gdpr")).json()
+    assert datetime.fromisoformat(seen["due_at"]) > datetime.fromisoformat(usual["due_at"])
+    for wrong in ({"due_days": 3}, {"regulation": "custom"}, {"regulation": "hipaa"}):
+        assert_problem(client.post(URL, json=_ask("r4", **wrong)), 422)
+    assert_problem(client.post(URL, json=_ask("r4", regulation="gdpr", due_days=3)), 422)
+
+
+def test_a_request_is_extended_with_a_reason(app: FastAPI, client: TestClient) -> None:
+    made = client.post(URL, json=_ask("r0")).json()
+    path = f"{URL}/{made['id']}:extend"
+    body = {"reason_code": "complexity", "reason": "many systems hold it"}
+    assert_problem(callers.client(app, "requests:write").post(path, json=body), 403)
+    extended = client.post(path, json=body)
+    assert extended.status_code == 200, extended.text
+    DeletionRequestDetail.model_validate(extended.json())
+    assert extended.json()["due_at"] > made["due_at"]
+    assert extended.json()["extensions"] == 1
+    assert_problem(client.post(path, json={**body, "periods": 2}), 409, "not-extendable")
+    for wrong in ({"reason": ""}, {"reason_code": "late"}, {"periods": 3}, {"periods": 0}):
+        assert_problem(client.post(path, json={**body, **wrong}), 422)
+    assert_problem(client.post(path, json={"reason": "no code"}), 422)
+
+
+def test_a_legal_hold_is_placed_and_released_with_reasons(app: FastAPI, client: TestClient) -> None:
+    made = client.post(URL, json=_ask("r0")).json()
+    path = f"{URL}/{made['id']}"
+    body = {"reason_code": "legal_claims", "reason": "docket 4711"}
+    assert_problem(callers.client(app, "requests:write").post(f"{path}:hold", json=body), 403)
+    for wrong in ({"reason": ""}, {"reason_code": "because"}):
+        assert_problem(client.post(f"{path}:hold", json={**body, **wrong}), 422)
+    placed = client.post(f"{path}:hold", json=body)
+    assert placed.status_code == 200, placed.text
+    DeletionRequestDetail.model_validate(placed.json())
+    assert placed.json()["legal_hold"] is True
+    assert_problem(client.post(f"{path}:hold", json=body), 409)
+    assert_problem(client.delete("/v1/models/who"), 409, "under-legal-hold", made["id"])
+    released = client.post(f"{path}:release-hold", json={"reason": "settled"})
+    assert released.json()["legal_hold"] is False
+    assert released.json()["legal_holds"][0]["release_reason"] == "settled"
+    assert_problem(client.post(f"{path}:release-hold", json={"reason": "again"}), 409)
+    assert client.delete("/v1/models/who").status_code == 202

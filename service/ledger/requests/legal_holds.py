@@ -1,0 +1,137 @@
+"""Legal holds: what a request names is kept, for a court or an authority, until it is released.
+
+A hold is checked where work begins (the claim of a batch), where it is recorded (the batch that was
+under way loses its lease when the hold is placed, so its result is refused), before raw rows are
+overwritten, and by withdrawals. What was destroyed before it was placed cannot be brought back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.errors import Conflict
+from service.ledger.audit import chain
+from service.ledger.batches import execution, holds, leases
+from service.ledger.database import db, ids, locks
+from service.ledger.database.states import (
+    REQUEST_ENDS,
+    BatchStatus,
+    ErasureStatus,
+)
+from service.ledger.database.tables import Batch, DeletionRequest, Erasure, LegalHold, Model
+from service.ledger.obligations import shares
+from service.ledger.requests import lifecycle
+
+_STOPPED = "a legal hold was placed on one of its requests"
+
+
+class HoldReason(StrEnum):
+    """Why data must be kept although their deletion was requested."""
+
+    LEGAL_CLAIMS = "legal_claims"  # GDPR 17(3)(e): claims are established, exercised or defended
+    LEGAL_OBLIGATION = "legal_obligation"  # GDPR 17(3)(b)
+    AUTHORITY_ORDER = "authority_order"  # a court or an authority asks for them
+
+
+def place(
+    session: Session,
+    request_id: str,
+    *,
+    code: HoldReason,
+    reason: str,
+    actor: str,
+    now: datetime,
+) -> DeletionRequest:
+    """Place a hold on an open request, and stop the batches that are under way with it."""
+    lifecycle.get(session, request_id)
+    under_way = _batches(session, request_id)
+    # Leases come before all other locks; whoever computes under one can record nothing more.
+    for model_id in sorted(one.model_id for one in under_way):
+        leases.revoke(session, leases.of_model(model_id), now=now)
+    concerned = session.scalars(
+        select(Erasure.model_id).where(
+            Erasure.request_id == request_id, shares.is_open_of_request()
+        )
+    )
+    models = {one.id: one for one in locks.models(session, concerned)}
+    if {one.id for one in _batches(session, request_id)} != {one.id for one in under_way}:
+        raise Conflict("a worker has just begun with this request or ended it; repeat this")
+    members = [
+        share.request_id for one in under_way for share in execution.erasures_of(session, one)
+    ]
+    locks.requests(session, [request_id, *members])
+    request = session.get_one(DeletionRequest, request_id)
+    if request.status in REQUEST_ENDS:
+        raise Conflict(f"this request is {request.status}: there is nothing left to hold")
+    if request.legal_hold_id is not None:
+        raise Conflict("this request is under a legal hold already")
+    for batch in under_way:
+        _stop(session, models[batch.model_id], batch, actor=actor, now=now)
+    hold = LegalHold(
+        id=ids.new("lh"),
+        request_id=request_id,
+        reason_code=code.value,
+        reason=reason,
+        placed_by=actor,
+        placed_at=now,
+    )
+    session.add(hold)
+    request.legal_hold_id = hold.id
+    session.flush()
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.DELETION_REQUEST_LEGAL_HOLD_PLACED,
+        subject=f"deletion_request:{request_id}",
+        data={"because": code.value, "batches": [one.id for one in under_way]},
+    )
+    return request
+
+
+def release(
+    session: Session, request_id: str, *, reason: str, actor: str, now: datetime
+) -> DeletionRequest:
+    """Release the hold; the request goes on where it was."""
+    found = locks.requests(session, [request_id])
+    request = found[0] if found else lifecycle.get(session, request_id)
+    if request.legal_hold_id is None:
+        raise Conflict("this request is under no legal hold")
+    hold = session.get_one(LegalHold, request.legal_hold_id)
+    hold.released_by, hold.released_at, hold.release_reason = actor, now, reason
+    request.legal_hold_id = None
+    session.flush()
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.DELETION_REQUEST_LEGAL_HOLD_RELEASED,
+        subject=f"deletion_request:{request_id}",
+        data={},
+    )
+    return request
+
+
+def _batches(session: Session, request_id: str) -> Sequence[Batch]:
+    """Return the running and held batches with an erasure of the request, by model."""
+    return session.scalars(
+        select(Batch)
+        .join(Erasure, Erasure.batch_id == Batch.id)
+        .where(
+            Erasure.request_id == request_id,
+            db.among(Erasure.status, ErasureStatus.CLAIMED),
+            db.among(Batch.status, BatchStatus.RUNNING, BatchStatus.HELD),
+        )
+        .order_by(Batch.model_id)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def _stop(session: Session, model: Model, batch: Batch, *, actor: str, now: datetime) -> None:
+    if batch.status == BatchStatus.HELD:
+        holds.release(session, model, batch, because=_STOPPED, actor=actor, now=now)
+    else:
+        execution.stop(session, batch, because=_STOPPED, actor=actor, now=now)

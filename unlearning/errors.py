@@ -32,5 +32,13 @@ class Diverged(UnlearningError):
     """The loss of a training is not finite any more; the same recipe ends so each time."""
 
 
+class BadTraining(UnlearningError, RuntimeError):
+    """Training code of another package raised an error or returned no usable weights.
+
+    A ``RuntimeError`` like those of torch that it may pass on: memory that ran out there is
+    recognised by its message.
+    """
+
+
 class NeedsRetrain(UnlearningError):
     """The method cannot do what is requested within its guarantees; retraining can."""

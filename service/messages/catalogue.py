@@ -18,7 +18,8 @@ class Announcement(Struct):
     ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``
     or ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor``,
     ``update_log`` or ``statistics``: the kinds of forgetting that need it}); of an architecture:
-    ``default_method``, if it has one; of a gate: ``concern``, ``metric``,
+    ``default_method`` and ``recipe`` (options that its models have in place of the defaults), if it
+    has them; of a gate: ``concern``, ``metric``,
     ``needs``, ``direction`` and ``disclosure``; of a kind of input: ``axes`` of a row, ``dtypes``
     in the store, ``scales`` (by dtype) and the parameters of an architecture that it ``decides``.
     """
@@ -40,8 +41,8 @@ class Request(Struct):
 class Answer(Struct):
     """Everything that is installed.
 
-    ``refused`` gives the reason for each installed method, architecture, kind of input and gate
-    that cannot be used.
+    ``refused`` gives the reason for each installed method, architecture, trainer, kind of input and
+    gate that cannot be used.
     """
 
     announcements: list[Announcement]

@@ -35,6 +35,7 @@ class FailureKind(StrEnum):
     WRONG_OPTIONS = "WrongOptions"
     UNKNOWN_NAME = "UnknownName"
     DIVERGED = "Diverged"
+    BAD_TRAINING = "BadTraining"
     NOTHING_RETAINED = "NothingRetained"
     #: The request relies on data that this process never received or no longer keeps.
     NOT_KNOWN = "NotKnown"

@@ -47,14 +47,25 @@ class Epochs(Fraction):
 
     epoch: int
     epochs: int
-    training_loss: float
-    validation_loss: float
-    validation_accuracy: float
+
+
+#: Training loss, validation loss, validation accuracy and learning rate of an epoch; the last is
+#: None if the training has none.
+Results = tuple[float, float, float, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(Struct):
+    """The results of all epochs so far, and of how many rows they are."""
+
+    training_rows: int
+    validation_rows: int
+    epochs: list[Results]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Struct):
-    """The checkpoint, its history in ``notes``, seconds by step, and what was measured.
+    """The checkpoint, the results of all epochs, seconds by step, and what was measured.
 
     ``comparison`` is that with the approximate version, None if there is none to compare with;
     ``accuracy_drop``: the new version is less accurate than the gates allow.
@@ -62,6 +73,7 @@ class Answer(Struct):
 
     checkpoint: Saved
     artifacts: list[Made]
+    curve: Curve
     notes: dict[str, Any]
     comparison: dict[str, Any] | None
     accuracy_drop: bool
@@ -69,5 +81,5 @@ class Answer(Struct):
     verification: dict[str, Any]
 
 
-Progress = Epochs | Fraction | Kept
+Progress = Epochs | Fraction | Curve | Kept
 TRAIN: Operation[Request, Answer, Progress] = Operation("train", Request, Answer, Progress)

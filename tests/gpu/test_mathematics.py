@@ -89,6 +89,25 @@ def test_one_seed_trains_the_same_weights_twice(twins: Twins, device: torch.devi
     assert _same(_fit(twins.device, device).model, _fit(twins.device, device).model)
 
 
+def test_mixed_precision_keeps_float32_weights_and_trains_as_well(
+    twins: Twins, device: torch.device
+) -> None:
+    found = {}
+    for precision in ("full", "bfloat16"):
+        recipe = dataclasses.replace(RECIPE, alpha=0.0, precision=precision)
+        model = copy.deepcopy(twins.device.untrained)
+        found[precision] = training.fit(
+            model, twins.device.train, twins.device.test, recipe=recipe, generator=generator(3)
+        )
+        state = model.state_dict().values()
+        assert all(t.dtype in (torch.float32, torch.int64) for t in state)
+    full, mixed = found["full"], found["bfloat16"]
+    assert mixed.history[0].training_loss == pytest.approx(full.history[0].training_loss, rel=0.05)
+    # A processor has no mixed precision: there the two are the same.
+    has = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    assert _same(full.model, mixed.model) == (not has)
+
+
 def test_sums_and_losses_are_the_processors(twins: Twins) -> None:
     there, losses_there = objective.summed_gradient_and_losses(
         twins.device.model, twins.device.train

@@ -10,19 +10,19 @@ from service.ledger.registry import capabilities
 from service.messages.catalogue import Announcement
 from tests import factories
 from unlearning import architectures, inputs, methods
-from unlearning.core import options, training
+from unlearning.core import recipe
 from unlearning.verification import gates, limits
 from workers.compute import catalogue
 
 
 def announce(session: Session) -> None:
-    """Write down two architectures, two methods, the recipe and every gate."""
+    """Write down three architectures, two methods, the recipe and every gate."""
     made = [
-        Announcement("recipe", "default", "Training.", options.schema(training.Recipe), "1"),
+        Announcement("recipe", "default", "Training.", recipe.schema(), "1"),
         Announcement("criteria", "default", "Criteria.", limits.schema(), "1"),
         *(catalogue.announcement(gate, "1") for gate in gates.installed()),
     ]
-    for name in ("lenet5", "mlp"):
+    for name in ("lenet5", "mlp", "resnet18"):
         made.append(catalogue.of_architecture(architectures.get(name), "1"))
     for name in ("iau", "retrain"):
         method = methods.get(name)

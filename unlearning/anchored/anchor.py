@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from unlearning.anchored import calibration, law
 from unlearning.anchored.law import Law
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
+from unlearning.core.task import TrainingLoss
 from unlearning.curvature import kfac
 from unlearning.curvature.kfac import Kfac
 from unlearning.errors import UnusableDirection, WrongOptions
@@ -45,6 +46,9 @@ class Anchor:
 
     ``unstepped`` (name → tensor) is the rest of the model's state at θ₀, such as batch-norm
     statistics: other methods change it, and the same weights with another rest are another model.
+
+    ``loss`` is what the training minimised: the gradients are of it, because it is its sum that θ₀
+    nearly minimises. Losses, their gap and the weights of rows are of the loss itself.
     """
 
     theta: Tensor
@@ -58,6 +62,7 @@ class Anchor:
     law: Law | None
     evenness: float = 0.0
     unstepped: Mapping[str, Tensor] = field(default_factory=dict)
+    loss: TrainingLoss = task.PLAIN
 
     @property
     def gap(self) -> float:
@@ -79,6 +84,7 @@ class Anchor:
         if self.law is not None:
             tensors["law"] = self.law.to_tensor()
         tensors |= {f"unstepped.{name}": t for name, t in self.unstepped.items()}
+        tensors |= {f"loss.{name}": t for name, t in self.loss.to_tensors().items()}
         return {name: t.cpu().contiguous() for name, t in tensors.items()}
 
 
@@ -111,6 +117,7 @@ def from_tensors(
         law=law.from_tensor(tensors["law"]) if "law" in tensors else None,
         evenness=evenness[0] if evenness else 0.0,
         unstepped=_under("unstepped.", tensors),
+        loss=task.training_loss_from_tensors(_under("loss.", tensors)),
     )
 
 
@@ -218,9 +225,11 @@ def forget(
         return doubts.clamp_min(_LEAST_DOUBT) ** -anchor.evenness
 
     if anchor.evenness:
-        gradient, push, losses = objective.weighted_gradient(base, examples, weigh)
+        gradient, push, losses = objective.weighted_gradient(
+            base, examples, weigh, loss=anchor.loss
+        )
     else:
-        gradient, losses = objective.summed_gradient_and_losses(base, examples)
+        gradient, losses = objective.summed_gradient_and_losses(base, examples, loss=anchor.loss)
         push = gradient
     solved = anchor.solve(gradient)
     new = Forgotten(

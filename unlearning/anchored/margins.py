@@ -116,7 +116,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> OutOfFold:
 Trainer = Callable[[nn.Module, Examples, torch.Generator, Callable[[float], None]], int]
 
 
-def by_recipe(recipe: training.Recipe, validation: Examples) -> Trainer:
+def by_recipe(recipe: training.Recipe | training.OwnCode, validation: Examples) -> Trainer:
     """Return the trainer that follows ``recipe``, as the full model's training did."""
 
     def train(

@@ -21,9 +21,10 @@ from unlearning.anchored import calibration, law
 from unlearning.anchored.anchor import Anchor, Direction
 from unlearning.anchored.calibration import Strength
 from unlearning.anchored.law import Law
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.determinism import deterministic
 from unlearning.core.examples import Examples
+from unlearning.core.task import TrainingLoss
 from unlearning.curvature import estimation
 from unlearning.errors import UnusableDirection, WrongOptions
 
@@ -56,10 +57,11 @@ def prepare(
     validation: Examples,
     *,
     options: Preparation | None = None,
+    loss: TrainingLoss = task.PLAIN,
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Anchor:
-    """Compute the anchor at the model's present weights, which ``train`` gave it.
+    """Compute the anchor at the model's present weights, which ``train`` gave it under ``loss``.
 
     ``validation`` must be the validation split only: rows that later judge the result must not set
     its target. The model is not changed.
@@ -70,7 +72,11 @@ def prepare(
     if objective.is_narrow(model):
         model = objective.widened(model)
     gradient_sum, losses = objective.summed_gradient_and_losses(
-        model, train, batch_size=options.batch_size, progress=lambda f: progress(0.5 * f)
+        model,
+        train,
+        loss=loss,
+        batch_size=options.batch_size,
+        progress=lambda f: progress(0.5 * f),
     )
     held_out = objective.losses(model, validation, batch_size=options.batch_size)
     progress(0.55)
@@ -80,6 +86,7 @@ def prepare(
             model,
             train.sample(options.curvature_rows, generator=generator),
             fisher=options.fisher,
+            loss=loss,
             relative_damping=options.damping,
             generator=generator,
             progress=lambda f: progress(0.55 + 0.25 * f),
@@ -95,6 +102,7 @@ def prepare(
         curvature=curvature,
         law=None,
         unstepped=objective.unstepped(model),
+        loss=loss,
     )
     progress(0.8)
     anchor = replace(anchor, evenness=_evenness(anchor, model, train, validation, generator))

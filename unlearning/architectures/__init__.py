@@ -7,7 +7,9 @@ An architecture file defines
   input of its dataset makes of the stored rows (``unlearning.inputs``): images and tables come as
   transformed floats. The service fills in parameters whose names a kind of input decides;
 - ``DEFAULT_METHOD``, omitted if there is none: the unlearning method of models whose policy names
-  no other.
+  no other;
+- ``RECIPE``, omitted if there is none: options of the recipe of models whose own recipe names no
+  optimiser, in place of the general defaults.
 
 A network that is a ``RidgeHead`` is fitted in closed form; all others are trained by gradients.
 
@@ -19,7 +21,7 @@ import path never comes from a request.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +32,8 @@ from unlearning.architectures._classifier import Classifier, Transform
 from unlearning.architectures._heads import HeadClassifier
 from unlearning.core import options
 from unlearning.core.plugins import Group
-from unlearning.errors import BadDeclaration
+from unlearning.core.recipe import Recipe
+from unlearning.errors import BadDeclaration, WrongOptions
 from unlearning.heads.ridge import RidgeHead
 from unlearning.inputs import Kind
 
@@ -58,6 +61,8 @@ class Architecture:
     build: Callable[[Any], nn.Module]
     #: The method that its models use unless their policy names another.
     default_method: str | None = None
+    #: Options of the recipe that its models have unless their own recipe names an optimiser.
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def classifier(
@@ -103,12 +108,20 @@ def ties(network: nn.Module) -> list[list[str]]:
 def _read(name: str, module: ModuleType) -> Architecture:
     if not {"Parameters", "build"} <= set(dir(module)):
         raise BadDeclaration("it must be a module that defines Parameters and build")
+    recipe = getattr(module, "RECIPE", {})
+    if not isinstance(recipe, Mapping):
+        raise BadDeclaration("its RECIPE is none: it must be a dict of options")
+    try:
+        options.parse(Recipe, recipe)
+    except WrongOptions as error:
+        raise BadDeclaration(f"its RECIPE is none: {error}") from None
     return Architecture(
         name=name,
         summary=(module.__doc__ or "").strip().partition("\n")[0],
         parameters=module.Parameters,
         build=module.build,
         default_method=getattr(module, "DEFAULT_METHOD", None),
+        recipe=recipe,
     )
 
 

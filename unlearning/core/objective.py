@@ -1,4 +1,7 @@
-"""Per-example loss, its gradients summed over a stream of data, and the parameters of a step.
+"""Per-example loss, gradients summed over a stream of data, and the parameters of a step.
+
+A gradient is that of the loss, unless the training loss is given that a recipe minimises; losses
+and their weights are always the loss itself.
 
 Everything is computed in evaluation mode: batch-norm statistics are frozen, dropout is off. In
 train mode the gradients of a batch-norm network differ (its examples influence each other), and
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from unlearning.core import task
 from unlearning.core.examples import Examples
+from unlearning.core.task import TrainingLoss
 from unlearning.errors import WrongOptions
 
 #: Examples per pass. The activations of more no longer fit into a CPU's cache: 1,024 took 1.6 times
@@ -34,26 +38,30 @@ def summed_gradient(
     model: nn.Module,
     examples: Examples,
     *,
+    loss: TrainingLoss = task.PLAIN,
     batch_size: int = BATCH,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Tensor:
     """Return Σᵢ ∇ℓ(zᵢ, θ) over the step parameters, (p,) float64; the model is not changed."""
-    return summed_gradient_and_losses(model, examples, batch_size=batch_size, progress=progress)[0]
+    return summed_gradient_and_losses(
+        model, examples, loss=loss, batch_size=batch_size, progress=progress
+    )[0]
 
 
 def summed_gradient_and_losses(
     model: nn.Module,
     examples: Examples,
     *,
+    loss: TrainingLoss = task.PLAIN,
     batch_size: int = BATCH,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the summed gradient (p,) float64 and the losses it comes from (n,), in one pass.
+    """Return the summed gradient (p,) float64 and the examples' losses (n,), in one pass.
 
     Sums are kept in float64: a float32 running sum over 45,000 examples would lose the digits in
     which one forgotten example shows.
     """
-    (total,), losses = _sums(model, examples, (torch.ones_like,), batch_size, progress)
+    (total,), losses = _sums(model, examples, (torch.ones_like,), loss, batch_size, progress)
     return total, losses
 
 
@@ -62,6 +70,7 @@ def weighted_gradient(
     examples: Examples,
     weigh: Callable[[Tensor], Tensor],
     *,
+    loss: TrainingLoss = task.PLAIN,
     batch_size: int = BATCH,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return Σᵢ ∇ℓᵢ and Σᵢ wᵢ·∇ℓᵢ, each (p,) float64, and losses (n,), from one forward pass.
@@ -69,7 +78,7 @@ def weighted_gradient(
     ``weigh`` gives the weights (b,) of a batch from its losses (b,); they are constants to the
     gradient.
     """
-    (plain, weighted), losses = _sums(model, examples, (torch.ones_like, weigh), batch_size)
+    (plain, weighted), losses = _sums(model, examples, (torch.ones_like, weigh), loss, batch_size)
     return plain, weighted, losses
 
 
@@ -77,6 +86,7 @@ def _sums(
     model: nn.Module,
     examples: Examples,
     weighings: Sequence[Callable[[Tensor], Tensor]],
+    training_loss: TrainingLoss,
     batch_size: int,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> tuple[list[Tensor], Tensor]:
@@ -89,18 +99,20 @@ def _sums(
     with evaluating(model), torch.enable_grad():
         for i, (x, y) in enumerate(examples.batches(batch_size, device=device)):
             progress(i * batch_size / len(examples))
-            loss = task.loss(model(x), y)
+            logits = model(x)
+            minimised = training_loss(logits, y)
+            loss = (minimised if training_loss.is_plain else task.loss(logits, y)).detach()
             for k, weigh in enumerate(weighings):
                 grads = torch.autograd.grad(
-                    loss,
+                    minimised,
                     parameters,
-                    grad_outputs=weigh(loss.detach()),
+                    grad_outputs=weigh(loss),
                     retain_graph=k + 1 < len(weighings),
                     allow_unused=True,
                     materialize_grads=True,
                 )
                 totals[k] += torch.cat([g.reshape(-1) for g in grads]).double()
-            found.append(loss.detach())
+            found.append(loss)
     return totals, torch.cat(found) if found else torch.zeros(0, device=device)
 
 

@@ -1,8 +1,4 @@
-"""The training loop, with the gradient-restriction loss.
-
-The restricted loss is ℓ + α·‖∇ℓ‖ over the mini-batch's gradient (gradient restriction,
-arXiv 2507.23257): examples with a small gradient leave less to undo when they must be forgotten.
-"""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -10,53 +6,50 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
-from unlearning.core import objective, task, training_state
+from unlearning.core import augmentation, objective, schedules, task, training_state
+from unlearning.core.augmentation import Moves
 from unlearning.core.determinism import deterministic
 from unlearning.core.examples import Examples, pieces
+from unlearning.core.recipe import Recipe
+from unlearning.core.restriction import restricted_gradients
+from unlearning.core.task import TrainingLoss
 from unlearning.core.training_state import TrainingState
 from unlearning.core.update_log import UpdateLog
 from unlearning.errors import Diverged, WrongOptions
 from unlearning.heads.statistics import Statistics
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained. The defaults are the published setting."""
-
-    optimiser: Literal["adam", "sgd"] = "adam"
-    learning_rate: Annotated[float, Gt(0), Le(10)] = 1e-3
-    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
-    weight_decay: Annotated[float, Ge(0), Le(1)] = 0.0
-    batch_size: Annotated[int, Ge(1), Le(65_536)] = 64
-    epochs: Annotated[int, Ge(1), Le(10_000)] = 200
-    #: Epochs without a better validation accuracy before training stops.
-    patience: Annotated[int, Ge(1), Le(10_000)] = 10
-    #: Weight α of the gradient restriction; 0 turns it off.
-    alpha: Annotated[float, Ge(0), Le(10)] = 0.005
-    #: ``finite_difference`` takes two plain passes and works for any operator;
-    #: ``double_backward`` is exact and several times dearer.
-    restriction: Literal["finite_difference", "double_backward"] = "finite_difference"
-    #: ``per_tensor``: the sum of the norms of each parameter tensor's gradient;
-    #: ``joint``: the norm of the whole gradient.
-    norm: Literal["per_tensor", "joint"] = "per_tensor"
-    #: Step r of the finite difference. Below about 1e-3 float32 rounding takes over.
-    radius: Annotated[float, Gt(0), Le(1)] = 1e-2
+__all__ = [
+    "ClosedForm",
+    "Epoch",
+    "Fit",
+    "OwnCode",
+    "Recipe",
+    "check",
+    "fit",
+    "loss_of",
+    "restricted_gradients",
+]
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Results of one epoch."""
+    """Results of one epoch.
+
+    ``training_loss`` is the mean of what the recipe minimises (``task.TrainingLoss``), over the
+    epoch; ``validation_loss`` the mean loss at its end; ``learning_rate`` that of its last update,
+    None if there is none.
+    """
 
     training_loss: float
     validation_loss: float
     validation_accuracy: float
+    learning_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,26 @@ class Fit:
     best_epoch: int
     #: The sums of the training rows, if the weights were solved from them.
     statistics: Statistics | None = None
+
+
+@runtime_checkable
+class OwnCode(Protocol):
+    """Training code in place of a recipe (``unlearning.trainers``)."""
+
+    @property
+    def name(self) -> str:
+        """Return the trainer's name."""
+
+    def train(
+        self,
+        model: nn.Module,
+        train: Examples,
+        validation: Examples,
+        *,
+        seed: int,
+        progress: Callable[[float], None],
+    ) -> None:
+        """Set the weights of ``model``."""
 
 
 @runtime_checkable
@@ -85,7 +98,7 @@ def fit(
     train: Examples,
     validation: Examples,
     *,
-    recipe: Recipe,
+    recipe: Recipe | OwnCode,
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
     ended: Callable[[int, Epoch], None] = lambda _epoch, _reached: None,
@@ -93,11 +106,11 @@ def fit(
     kept: training_state.Keep = lambda _state: None,
     resume: TrainingState | None = None,
 ) -> Fit:
-    """Train ``model`` in place and leave it with its best weights on the validation rows.
+    """Train ``model`` in place; leave it with the weights that ``recipe.keep`` names.
 
     The same generator state and initial weights give the same weights bit for bit on one machine
     with one number of threads. ``ended`` receives every epoch (counted from 0) and its results.
-    ``log``, when given, receives the weight difference of each batch.
+    ``log``, when given, receives the weight difference of each update.
 
     ``kept`` receives the state after every epoch but the last. With ``resume``, such a state, and a
     model and a generator as at the beginning, the training resumes there and ends with the same
@@ -105,37 +118,69 @@ def fit(
     Raise ``Diverged`` as soon as the loss is not finite.
 
     A model that is fitted in closed form has a history of one epoch; it keeps no state and no log.
+    So has one that is trained by code of another package; this gets a seed from ``generator``.
     """
     if not len(train) or not len(validation):
         raise WrongOptions("training needs at least one training and one validation row")
     if isinstance(model, ClosedForm):
-        return _in_closed_form(model, train, validation, progress, ended, log)
+        found = model.fit_in_closed_form(train, validation, progress)
+        return _finished(model, train, validation, progress, ended, log, found)
+    if not isinstance(recipe, Recipe):
+        with _reproducible(generator):
+            seed = int(torch.randint(2**31, (), generator=generator))
+            recipe.train(model, train, validation, seed=seed, progress=progress)
+        return _finished(model, train, validation, progress, ended, log)
+    check(recipe, model, train)
     batches = pieces(len(train), recipe.batch_size)
     _check_batches_of_one(model, train, batches)
+    updates = [
+        batches[at : at + recipe.accumulate] for at in range(0, len(batches), recipe.accumulate)
+    ]
+    loss = loss_of(recipe, model, train)
     optimiser = _optimiser(model, recipe)
     history: list[Epoch] = []
-    best: Mapping[str, Tensor] = _state(model)
+    best: Mapping[str, Tensor] = {}
     best_epoch = -1
+
+    def rate(epoch: int, update: int) -> float:
+        return schedules.rate(recipe, epoch * len(updates) + update, per_epoch=len(updates))
+
     with _reproducible(generator):
         if resume is not None:
             training_state.restore(resume, model, optimiser, generator=generator, log=log)
-            history = [Epoch(*reached) for reached in resume.history.tolist()]
+            history = [
+                Epoch(loss_then, held_out, accuracy, rate(epoch, len(updates) - 1))
+                for epoch, (loss_then, held_out, accuracy) in enumerate(resume.history.tolist())
+            ]
             best, best_epoch = resume.best, resume.best_epoch
+            for epoch, earlier in enumerate(history):
+                ended(epoch, earlier)
         for epoch in range(len(history), recipe.epochs):
             model.train()
             total = torch.zeros((), dtype=torch.float64)
             order = torch.randperm(len(train), generator=generator)
-            for step, here in enumerate(batches):
-                batch = train.subset(order[here])
-                loss = _step(model, batch, optimiser, recipe, log)
-                _require_finite("loss", loss, epoch)
-                total += loss * len(batch)
+            moves = augmentation.draw(recipe, len(train), generator=generator)
+            for step, group in enumerate(updates):
+                schedules.set_rate(optimiser, rate(epoch, step))
+                rows = [order[here] for here in group]
+                reached = _step(model, train, rows, moves, optimiser, recipe, loss, log)
+                _require_finite("loss", reached, epoch)
+                total += reached * sum(map(len, rows))
                 if step % 16 == 0:
-                    progress((epoch + step / len(batches)) / recipe.epochs)
-            history.append(_measure(model, validation, float(total) / len(train)))
+                    progress((epoch + step / len(updates)) / recipe.epochs)
+            history.append(
+                _measure(
+                    model,
+                    validation,
+                    training_loss=float(total) / len(train),
+                    learning_rate=rate(epoch, len(updates) - 1),
+                )
+            )
             _require_finite("validation loss", history[-1].validation_loss, epoch)
             ended(epoch, history[-1])
-            if best_epoch < 0 or _better(history[-1], history[best_epoch]):
+            if recipe.keep == "last":
+                best_epoch = epoch
+            elif best_epoch < 0 or _better(history[-1], history[best_epoch]):
                 best, best_epoch = _state(model), epoch
             elif epoch - best_epoch >= recipe.patience:
                 break
@@ -151,49 +196,74 @@ def fit(
                         log=log,
                     )
                 )
-    model.load_state_dict(best)
+    if recipe.keep == "best":
+        model.load_state_dict(best)
     model.eval()
     if log is not None:
-        log.keep((best_epoch + 1) * len(batches))
+        log.keep((best_epoch + 1) * len(updates))
     progress(1.0)
     return Fit(model, tuple(history), best_epoch)
 
 
-def restricted_gradients(
-    model: nn.Module, x: Tensor, y: Tensor, *, recipe: Recipe
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the mini-batch's mean loss, and gradients of loss + α·‖gradient‖ per parameter.
+def check(recipe: Recipe | OwnCode, model: nn.Module, train: Examples) -> None:
+    """Raise ``WrongOptions`` if the recipe cannot train the model on such rows."""
+    closed = isinstance(model, ClosedForm)
+    if isinstance(recipe, Recipe):
+        if not closed:
+            augmentation.check(recipe, train)
+            loss_of(recipe, model, train)
+    elif closed:
+        raise WrongOptions(
+            f"this network is fitted in closed form and takes no trainer: leave {recipe.name} out "
+            "of the recipe"
+        )
 
-    With v = g/‖g‖ (joint) or the concatenation of gₖ/‖gₖ‖ (per tensor), the restriction's gradient
-    is the Hessian-vector product ∇²L·v: by a second backward pass, or as
-    (∇L(θ + r·v) − ∇L(θ))/r.
+
+def loss_of(recipe: Recipe | OwnCode, model: nn.Module, train: Examples) -> TrainingLoss:
+    """Return what a training of ``model`` on ``train`` minimises, without its restriction.
+
+    What code of another package minimises is not known: the loss itself is assumed.
     """
-    parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-    if not recipe.alpha:
-        return _gradients(model, x, y, parameters)
-    if recipe.restriction == "double_backward":
-        return _by_double_backward(model, x, y, parameters, recipe)
-    return _by_finite_difference(model, x, y, parameters, recipe)
+    if isinstance(model, ClosedForm) or not isinstance(recipe, Recipe):
+        return task.PLAIN
+    weights = None
+    if recipe.class_weights != "none":
+        classes = objective.logits(model, train.subset(torch.zeros(1, dtype=torch.int64))).shape[1]
+        if recipe.class_weights == "balanced":
+            weights = task.balanced_weights(train.labels, classes)
+        elif len(recipe.class_weights) != classes:
+            raise WrongOptions(
+                f"recipe.class_weights gives {len(recipe.class_weights)} weights and the network "
+                f"has {classes} classes: give one for each"
+            )
+        else:
+            weights = torch.tensor(recipe.class_weights)
+    return TrainingLoss(recipe.label_smoothing, weights)
 
 
-def _in_closed_form(
-    model: ClosedForm,
+def _finished(
+    model: nn.Module,
     train: Examples,
     validation: Examples,
     progress: Callable[[float], None],
     ended: Callable[[int, Epoch], None],
     log: UpdateLog | None,
+    statistics: Statistics | None = None,
 ) -> Fit:
-    assert isinstance(model, nn.Module)
-    found = model.fit_in_closed_form(train, validation, progress)
+    """Return the result of a training without epochs of ours, as of one epoch."""
     model.eval()
-    reached = _measure(model, validation, float(objective.losses(model, train).double().mean()))
+    reached = _measure(
+        model,
+        validation,
+        training_loss=float(objective.losses(model, train).double().mean()),
+        learning_rate=None,
+    )
     _require_finite("validation loss", reached.validation_loss, 0)
     ended(0, reached)
     if log is not None:
         log.complete = False  # there are no updates to take back
     progress(1.0)
-    return Fit(model, (reached,), 0, statistics=found)
+    return Fit(model, (reached,), 0, statistics)
 
 
 def _require_finite(name: str, loss: float, epoch: int) -> None:
@@ -232,97 +302,39 @@ def _check_batches_of_one(model: nn.Module, train: Examples, batches: list[slice
 
 def _step(
     model: nn.Module,
-    batch: Examples,
+    train: Examples,
+    rows: Sequence[Tensor],
+    moves: Moves | None,
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
+    loss: TrainingLoss,
     log: UpdateLog | None,
 ) -> float:
-    device = next(model.parameters()).device
-    ((x, y),) = batch.batches(len(batch), device=device)
-    loss, grads = restricted_gradients(model, x, y, recipe=recipe)
-    before = None if log is None else objective.flatten(model)
+    """Make one update from the mini-batches of ``rows``; return the mean training loss of all."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    for p, grad in zip(trained, grads, strict=True):
+    count = sum(map(len, rows))
+    mean, total = 0.0, [torch.zeros_like(p) for p in trained] if len(rows) > 1 else []
+    for here in rows:
+        ((x, y),) = train.subset(here).batches(len(here), device=trained[0].device)
+        if moves is not None:
+            x = moves.apply(x, here)
+        reached, grads = restricted_gradients(model, x, y, recipe=recipe, loss=loss)
+        if len(rows) == 1:
+            mean, total = float(reached), grads
+        else:
+            mean += float(reached) * len(here) / count
+            torch._foreach_add_(total, grads, alpha=len(here) / count)
+    for p, grad in zip(trained, total, strict=True):
         p.grad = grad
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+    before = None if log is None else objective.flatten(model)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     if log is not None and before is not None:
-        log.append(batch.positions, objective.flatten(model) - before)
-    return float(loss)
-
-
-def _gradients(
-    model: nn.Module, x: Tensor, y: Tensor, parameters: list[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    loss = task.loss(model(x), y).mean()
-    grads = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-    return loss.detach(), list(grads)
-
-
-def _by_double_backward(
-    model: nn.Module, x: Tensor, y: Tensor, parameters: list[Tensor], recipe: Recipe
-) -> tuple[Tensor, list[Tensor]]:
-    loss = task.loss(model(x), y).mean()
-    grads = torch.autograd.grad(
-        loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    norms = torch.stack([torch.linalg.vector_norm(g) for g in grads])
-    restriction = norms.sum() if recipe.norm == "per_tensor" else torch.linalg.vector_norm(norms)
-    total = loss + recipe.alpha * restriction
-    final = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
-    return loss.detach(), list(final)
-
-
-def _by_finite_difference(
-    model: nn.Module, x: Tensor, y: Tensor, parameters: list[Tensor], recipe: Recipe
-) -> tuple[Tensor, list[Tensor]]:
-    states = _random_states(model, x)
-    loss, grads = _gradients(model, x, y, parameters)
-    norms = torch.stack(torch._foreach_norm(grads))
-    if recipe.norm == "joint":
-        norms = torch.linalg.vector_norm(norms).expand(len(grads))
-    # A zero gradient has no direction: dividing by infinity gives zero.
-    scales = torch.where(norms > 0, norms, torch.inf).reciprocal()
-    direction = torch._foreach_mul(grads, list(scales.unbind()))
-    kept = [p.detach().clone() for p in parameters]
-    with torch.no_grad():
-        torch._foreach_add_(parameters, direction, alpha=recipe.radius)
-    try:
-        # Both passes must drop the same units, or the difference would measure the dropout.
-        for restore, state in states:
-            restore(state)
-        with _statistics_kept(model):
-            _, moved = _gradients(model, x, y, parameters)
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(parameters, kept)
-    # g + α·(g' − g)/r
-    weight = recipe.alpha / recipe.radius
-    torch._foreach_mul_(grads, 1 - weight)
-    torch._foreach_add_(grads, moved, alpha=weight)
-    return loss, grads
-
-
-@contextmanager
-def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Keep running batch-norm statistics unchanged by forward passes in train mode."""
-    layers = [
-        m
-        for m in model.modules()
-        if isinstance(m, nn.modules.batchnorm._NormBase) and m.track_running_stats
-    ]
-    kept = [
-        (m.momentum, None if (c := m.num_batches_tracked) is None else c.clone()) for m in layers
-    ]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, (momentum, count) in zip(layers, kept, strict=True):
-            layer.momentum = momentum
-            if count is not None and layer.num_batches_tracked is not None:
-                layer.num_batches_tracked.copy_(count)
+        positions = train.subset(torch.cat(list(rows))).positions
+        log.append(positions, objective.flatten(model) - before)
+    return mean
 
 
 @contextmanager
@@ -334,44 +346,39 @@ def _reproducible(generator: torch.Generator) -> Iterator[None]:
         yield
 
 
-def _random_states(model: nn.Module, x: Tensor) -> list[tuple[Callable[[Tensor], None], Tensor]]:
-    """Return the states of the generators from which dropout draws; empty without dropout."""
-    if not any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
-        return []
-    states: list[tuple[Callable[[Tensor], None], Tensor]] = [
-        (torch.set_rng_state, torch.get_rng_state())
-    ]
-    if x.is_cuda:
-        states.append((torch.cuda.set_rng_state, torch.cuda.get_rng_state(x.device)))
-    return states
-
-
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if recipe.optimiser == "adam":
-        return torch.optim.Adam(
-            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
         )
-    return torch.optim.SGD(
-        parameters,
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
 
-def _measure(model: nn.Module, validation: Examples, training_loss: float) -> Epoch:
+def _measure(
+    model: nn.Module, validation: Examples, *, training_loss: float, learning_rate: float | None
+) -> Epoch:
     logits = objective.logits(model, validation)
     y = validation.labels.to(logits.device)
     return Epoch(
         training_loss=training_loss,
         validation_loss=float(task.loss(logits, y).double().mean()),
         validation_accuracy=float(task.correct(logits, y).double().mean()),
+        learning_rate=learning_rate,
     )
 
 
 def _rows(history: Sequence[Epoch]) -> Tensor:
-    return torch.tensor([astuple(epoch) for epoch in history], dtype=torch.float64)
+    """Return what the recipe does not give again of each epoch, (epochs, 3) float64."""
+    return torch.tensor(
+        [(one.training_loss, one.validation_loss, one.validation_accuracy) for one in history],
+        dtype=torch.float64,
+    )
 
 
 def _better(new: Epoch, best: Epoch) -> bool:

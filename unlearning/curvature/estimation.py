@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
+from unlearning.core.task import TrainingLoss
 from unlearning.curvature.kfac import Block, Kfac
 from unlearning.errors import UnusableDirection
 
@@ -35,12 +36,13 @@ def estimate(
     examples: Examples,
     *,
     fisher: Fisher = "type2",
+    loss: TrainingLoss = task.PLAIN,
     relative_damping: float = 0.1,
     batch_size: int = 128,
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> Kfac:
-    """Estimate the curvature of the mean loss at the model's weights, in evaluation mode.
+    """Estimate the curvature of the mean training loss at the model's weights, in evaluation mode.
 
     ``type2`` takes the expectation over labels drawn from the model, exactly up to
     ``EXACT_CLASSES`` classes with one backward pass per class; ``empirical`` the given labels, one
@@ -62,7 +64,10 @@ def estimate(
         size = min(batch_size, 32) if rest else batch_size
         with _recording(layers):
             for i, (x, y) in enumerate(examples.batches(size, device=device)):
-                _accumulate(model, x, y, layers, list(rest.values()), squares, fisher, generator)
+                weights = loss.curvature_factors(y)
+                _accumulate(
+                    model, x, y, weights, layers, list(rest.values()), squares, fisher, generator
+                )
                 progress(min(1.0, (i + 1) * size / len(examples)))
     return _assemble(layers, parameters, rest, squares, len(examples), relative_damping)
 
@@ -105,6 +110,7 @@ def _accumulate(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
+    weights: Tensor,
     layers: list[_Layer],
     rest: list[nn.Parameter],
     squares: list[Tensor],
@@ -119,6 +125,7 @@ def _accumulate(
         # Independent signs leave every per-example product g gᵀ unchanged and make the expected
         # square of a sum over the batch the sum of the squares, which is the diagonal.
         signs = torch.randint(2, (len(x), 1), generator=generator).to(signal) * 2 - 1
+        signs *= weights.sqrt()[:, None].to(signal)
         grads = torch.autograd.grad(
             logits,
             targets,

@@ -99,6 +99,7 @@ def anchor_of(
         options=preparation.Preparation(
             preconditioner=options.preconditioner, batch_size=options.batch_size
         ),
+        loss=context.training_loss,
         generator=generator,
         progress=lambda fraction: context.progress(0.9 * fraction),
     )

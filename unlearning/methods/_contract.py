@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor, nn
 
 from unlearning.core.examples import Examples
+from unlearning.core.task import PLAIN, TrainingLoss
 
 if TYPE_CHECKING:
     from unlearning.anchored.anchor import Anchor, Forgotten
     from unlearning.anchored.targets import BatchMargins
-    from unlearning.core.training import Recipe
+    from unlearning.core.training import OwnCode, Recipe
     from unlearning.core.training_state import Keep, TrainingState
     from unlearning.core.update_log import UpdateLog
     from unlearning.heads.statistics import Statistics
@@ -51,7 +52,9 @@ class Context:
     #: Returns an untrained model of the architecture, seeded by the caller.
     fresh: Callable[[], nn.Module] | None = None
     #: How the model was trained, for methods that train.
-    recipe: Recipe | None = None
+    recipe: Recipe | OwnCode | None = None
+    #: What the model's training minimised, where it is not the loss itself.
+    training_loss: TrainingLoss = PLAIN
     #: Per-batch weight differences kept while training.
     update_log: UpdateLog | None = None
     #: The sums of the base version's training rows, if it was fitted in closed form.

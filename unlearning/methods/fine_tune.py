@@ -2,9 +2,9 @@
 
     θ ← θ − lr · ∇ mean over a batch of D_r of ℓ(z, θ)
 
-``x`` (n, *shape), ``y`` (n,) int64, logits (n, classes). A baseline of Golatkar et al., Eternal
-Sunshine of the Spotless Net (2020), section 5, and of Chen et al., Boundary Unlearning (2023),
-section 4.1.
+ℓ is what the model's training minimised. ``x`` (n, *shape), ``y`` (n,) int64, logits (n, classes).
+A baseline of Golatkar et al., Eternal Sunshine of the Spotless Net (2020), section 5, and of Chen
+et al., Boundary Unlearning (2023), section 4.1.
 
 Guarantee: empirical. The forgotten rows are no longer trained on, but nothing removes their effect
 from the weights; it assumes that enough steps overwrite it, which does not hold for a network at a
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearning.core import task
 from unlearning.core.examples import Examples
 from unlearning.methods import _fine_tuning, _strength
 from unlearning.methods._contract import Context, Update
@@ -48,7 +47,7 @@ def unlearn(
 
     def losses(network: nn.Module, _epoch: int) -> Iterator[Tensor]:
         for x, y in _fine_tuning.retained(network, retain, options.batch_size, generator):
-            yield task.loss(network(x), y).mean()
+            yield context.training_loss(network(x), y).mean()
 
     return _fine_tuning.run(
         model,

@@ -30,7 +30,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearning.core import objective, task
+from unlearning.core import objective
 from unlearning.core.examples import Examples
 from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.methods import _strength
@@ -47,7 +47,7 @@ _ADVICE = (
     "once: choose another method, or write its backward pass in differentiable operations"
 )
 
-#: Per-example loss (n,) from outputs (n, classes) and labels (n,).
+#: Per-example training loss (n,) from outputs (n, classes) and labels (n,).
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -90,7 +90,7 @@ def unlearn(
         forget,
         rows,
         retained=len(retain),
-        loss=task.loss,
+        loss=context.training_loss,
         options=options,
         progress=context.progress,
     )

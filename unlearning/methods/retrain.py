@@ -60,6 +60,11 @@ def unlearn(
         validation = validation.subset(kept.nonzero()[:, 0])
     recipe = context.recipe
     if options.epochs is not None:
+        if not isinstance(recipe, training.Recipe):
+            raise WrongOptions(
+                f"the trainer {recipe.name} knows no epochs: leave the option epochs out, or set "
+                "an option of the trainer in the model's recipe"
+            )
         recipe = replace(recipe, epochs=options.epochs)
     # The old log describes the old weights; the new weights need a log of their own.
     old = context.update_log

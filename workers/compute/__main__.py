@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from service.messages import wire
 from service.messages.parts import Kept
+from service.messages.train import Curve
 from workers.compute import failures
 
 #: Least time between two progress messages.
@@ -50,8 +51,8 @@ def _serve(line: str, place: Any, replies: IO[str]) -> None:
 
     def progress(seen: Any) -> None:
         nonlocal last
-        # A stored state must always reach the worker, however soon it follows other progress.
-        if isinstance(seen, Kept) or time.monotonic() - last >= PROGRESS_SECONDS:
+        # These must always reach the worker, however soon they follow other progress.
+        if isinstance(seen, Kept | Curve) or time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
             replies.write(wire.write_progress(operation, seen) + "\n")
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import workers
 from service.messages.catalogue import Announcement, Answer, Request
 from service.messages.parts import Fraction
-from unlearning import architectures, inputs, methods
-from unlearning.core import options, training
+from unlearning import architectures, inputs, methods, trainers
+from unlearning.core import options, recipe
 from unlearning.verification import gates, limits
 
 
 def run(request: Request, place: object, progress: Callable[[Fraction], None]) -> Answer:
     """Return the announcements of everything installed, and why any of it cannot be used."""
     version = workers.code_version()
-    known = methods.installed(), architectures.installed(), inputs.installed(), gates.loaded()
-    of_methods, of_architectures, of_inputs, of_gates = known
+    of_methods, of_architectures = methods.installed(), architectures.installed()
+    of_trainers, of_inputs, of_gates = trainers.installed(), inputs.installed(), gates.loaded()
+    known = of_methods, of_architectures, of_trainers, of_inputs, of_gates
     made = [
         *_of_the_service(version),
         *(of_method(one, version) for one in of_methods.found.values()),
         *(of_architecture(one, version) for one in of_architectures.found.values()),
+        *(of_trainer(one, version) for one in of_trainers.found.values()),
         *(of_input(name, one, version) for name, one in of_inputs.found.items()),
         *(announcement(one, version) for one in of_gates.found.values()),
     ]
@@ -33,7 +36,7 @@ def _of_the_service(version: str) -> list[Announcement]:
             kind="recipe",
             name="default",
             summary="How a model is trained.",
-            options_schema=options.schema(training.Recipe),
+            options_schema=recipe.schema(),
             code_version=version,
         ),
         Announcement(
@@ -48,15 +51,27 @@ def _of_the_service(version: str) -> list[Announcement]:
 
 def of_architecture(architecture: architectures.Architecture, code_version: str) -> Announcement:
     """Return an architecture's announcement, with the JSON schema of its parameters."""
+    details: dict[str, Any] = {"recipe": dict(architecture.recipe)} if architecture.recipe else {}
+    if architecture.default_method:
+        details["default_method"] = architecture.default_method
     return Announcement(
         kind="architecture",
         name=architecture.name,
         summary=architecture.summary,
         options_schema=options.schema(architecture.parameters),
         code_version=code_version,
-        details=(
-            {"default_method": architecture.default_method} if architecture.default_method else {}
-        ),
+        details=details,
+    )
+
+
+def of_trainer(trainer: trainers.Trainer, code_version: str) -> Announcement:
+    """Return a trainer's announcement as a recipe, with the JSON schema of its options."""
+    return Announcement(
+        kind="recipe",
+        name=trainer.name,
+        summary=trainer.summary,
+        options_schema=options.schema(trainer.options),
+        code_version=code_version,
     )
 
 

@@ -8,7 +8,9 @@ import torch
 
 from service.messages.describe import Answer, Request, Weight
 from service.messages.parts import Fraction
-from unlearning import architectures
+from unlearning import architectures, trainers
+from unlearning.core import training
+from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 from workers.compute import fitting
 from workers.compute.workspace import Workspace
@@ -17,7 +19,8 @@ from workers.compute.workspace import Workspace
 def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]) -> Answer:
     """Return the names and shapes of the network's weights.
 
-    Raise ``WrongOptions`` when a row does not fit the network; for a table, name row and column.
+    Raise ``WrongOptions`` when a row does not fit the network (for a table, name row and column),
+    or the recipe does not fit the rows.
     """
     model = request.model
     _, rows = place.open(request.data)
@@ -32,6 +35,8 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
             f"the architecture gives {logits.shape[1]} outputs and the dataset has "
             f"{request.classes} classes; set the architecture's parameter for classes"
         )
+    recipe = trainers.recipe(model.recipe)
+    training.check(recipe, classifier, Examples(rows.x, rows.y, allowed))
     spec = architectures.parameter_spec(model.architecture.name, model.architecture.parameters)
     return Answer(
         parameters={

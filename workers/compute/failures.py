@@ -37,6 +37,7 @@ _KINDS: dict[type[BaseException], FailureKind] = {
     unlearned.UnknownName: FailureKind.UNKNOWN_NAME,
     unlearned.BadDeclaration: FailureKind.UNKNOWN_NAME,
     unlearned.Diverged: FailureKind.DIVERGED,
+    unlearned.BadTraining: FailureKind.BAD_TRAINING,
     unlearned.NothingRetained: FailureKind.NOTHING_RETAINED,
     NotKnown: FailureKind.NOT_KNOWN,
 }

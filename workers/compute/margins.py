@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from models_store import Store, errors, tensors
 from service.messages.margins import Answer, Request
 from service.messages.parts import Fraction
-from unlearning import verification
+from unlearning import trainers, verification
 from unlearning.anchored import comparable, margins, targets
 from unlearning.anchored.comparable import Comparable
 from unlearning.anchored.margins import OutOfFold, Splits
 from unlearning.anchored.targets import BatchMargins, Targets
-from unlearning.core import objective, options, training
+from unlearning.core import objective
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 from workers.compute import data, margin_files, measuring, workspace
@@ -206,7 +206,7 @@ def _next(
 
 def _trainer(request: Request, validation: Examples) -> margins.Trainer:
     """Return a trainer that follows the anchor's recipe and recalibrates batch normalisation."""
-    by_recipe = margins.by_recipe(options.parse(training.Recipe, request.model.recipe), validation)
+    by_recipe = margins.by_recipe(trainers.recipe(request.model.recipe), validation)
 
     def train(
         model: nn.Module,

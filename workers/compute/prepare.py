@@ -10,8 +10,10 @@ import torch
 from models_store import Store
 from service.messages.parts import Fraction, Made
 from service.messages.prepare import Answer, Request
+from unlearning import trainers
 from unlearning.anchored import preparation
 from unlearning.anchored.anchor import Anchor
+from unlearning.core import training
 from workers.compute import data, workspace
 from workers.compute.workspace import Workspace
 
@@ -21,10 +23,13 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
     began = time.perf_counter()
     store, rows = place.open(request.data)
     model = place.load(store, request.model, request.digest)
+    train = rows.split(data.TRAIN)
+    recipe = trainers.recipe(request.model.recipe)
     prepared = preparation.prepare(
         model,
-        rows.split(data.TRAIN),
+        train,
         rows.split(data.VALIDATION),
+        loss=training.loss_of(recipe, model, train),
         generator=torch.Generator().manual_seed(request.seed),
         progress=lambda fraction: progress(Fraction(fraction=fraction)),
     )

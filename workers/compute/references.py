@@ -36,9 +36,9 @@ from models_store import errors
 from service.messages import unlearn
 from service.messages.parts import Fraction
 from service.messages.references import Answer, Request
-from unlearning import verification
+from unlearning import trainers, verification
 from unlearning.architectures import Classifier
-from unlearning.core import objective, options, training
+from unlearning.core import objective, training
 from unlearning.core.examples import Examples
 from unlearning.verification import ModelScores, Scores
 from workers.compute import data, workspace
@@ -172,7 +172,7 @@ def _fit(
         model,
         train,
         validation,
-        recipe=options.parse(training.Recipe, request.model.recipe),
+        recipe=trainers.recipe(request.model.recipe),
         generator=generator,
         progress=lambda fraction: progress(Fraction(fraction=fraction)),
     )

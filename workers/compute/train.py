@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +13,11 @@ import torch
 from models_store import Store, errors
 from service.messages.parts import Fraction
 from service.messages.train import Answer, Approximate, Epochs, Progress, Request
-from unlearning import verification
+from unlearning import trainers, verification
 from unlearning.architectures import Classifier
-from unlearning.core import objective, options, training
+from unlearning.core import objective, training
 from unlearning.core.update_log import UpdateLog
-from workers.compute import data, heads, keeping, logs, measuring, workspace
+from workers.compute import curves, data, heads, keeping, logs, measuring, workspace
 from workers.compute.data import Data
 from workers.compute.keeping import Keeper
 from workers.compute.workspace import Workspace
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def run(request: Request, place: Workspace, progress: Callable[[Progress], None]) -> Answer:
-    """Train with the request's seed; return checkpoint, history and measurements."""
+    """Train with the request's seed; return checkpoint, results of epochs and measurements."""
     began = time.perf_counter()
     store, rows = place.open(request.data)
     train, validation = rows.split(data.TRAIN), rows.split(data.VALIDATION)
-    recipe = options.parse(training.Recipe, request.model.recipe)
+    recipe = trainers.recipe(request.model.recipe)
     criteria = verification.parse_criteria(request.gates)
     generator = torch.Generator().manual_seed(request.seed)
     kept = None
@@ -41,18 +41,16 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
     approximate = None if live is None else _approximate(live, request, place, store)
     model = place.fresh(request.model, generator=generator)
     resumed = keeping.load(store, request.resume)
-    latest: tuple[int, training.Epoch] | None = None
-
-    def ended(epoch: int, reached: training.Epoch) -> None:
-        nonlocal latest
-        latest = epoch + 1, reached
+    curve = curves.Recorder(
+        training_rows=len(train), validation_rows=len(validation), tell=progress
+    )
 
     def show(fraction: float) -> None:
-        if latest is None:
+        if not len(curve):
             progress(Fraction(fraction=fraction))
             return
-        epoch, reached = latest
-        progress(Epochs(fraction=fraction, epoch=epoch, epochs=recipe.epochs, **asdict(reached)))
+        epochs = recipe.epochs if isinstance(recipe, training.Recipe) else len(curve)
+        progress(Epochs(fraction=fraction, epoch=len(curve), epochs=epochs))
 
     fitted = training.fit(
         model,
@@ -61,7 +59,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         recipe=recipe,
         generator=generator,
         progress=show,
-        ended=ended,
+        ended=lambda _epoch, reached: curve.add(reached),
         log=kept,
         kept=Keeper(store, owner=request.run, seconds=request.keep_seconds, tell=progress),
         resume=resumed,
@@ -82,8 +80,8 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
     return Answer(
         checkpoint=checkpoint,
         artifacts=[*logs.keep(store, kept), *heads.keep(store, fitted.statistics)],
+        curve=curve.curve(),
         notes={
-            "history": [asdict(epoch) for epoch in fitted.history],
             "best_epoch": fitted.best_epoch,
             "training_rows": len(train),
             **({} if resumed is None else {"resumed_after_epochs": len(resumed.history)}),

@@ -15,12 +15,15 @@ from models_store import Store, errors
 from service.messages import unlearn
 from service.messages.parts import Fraction, Made
 from service.messages.unlearn import Answer, Progress, Request
-from unlearning import methods, verification
+from unlearning import methods, trainers, verification
 from unlearning.anchored import anchor as anchors
 from unlearning.anchored.anchor import Anchor, Forgotten
 from unlearning.architectures import Classifier
 from unlearning.core import objective, options, training
-from unlearning.core.examples import Examples
+from unlearning.core.examples import Examples, concatenate
+from unlearning.core.recipe import Recipe
+from unlearning.core.task import TrainingLoss
+from unlearning.core.training import OwnCode
 from unlearning.core.update_log import UpdateLog
 from unlearning.errors import BadDeclaration, NothingRetained, UnusableDirection, WrongOptions
 from unlearning.methods import Context, Method, Update
@@ -70,7 +73,9 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         begins_anew = method.exact and not method.needs
         base, damaged = _base(request, place, store, needed=not begins_anew)
         known = None if request.kind == "class" else margins.known(store, request.anchor.margins)
-        context = _context(request, place, store, rows, forget, progress, method, known)
+        context = _context(
+            request, place, store, rows, (forget, retain), base, progress, method, known
+        )
     reach("compute.loaded")
     with clock.step("update"):
         update = method.unlearn(
@@ -199,11 +204,15 @@ def _context(
     place: Workspace,
     store: Store,
     rows: Data,
-    forget: Examples,
+    sides: tuple[Examples, Examples],
+    base: Classifier,
     progress: Callable[[Progress], None],
     method: Method,
     known: margins.Known | None,
 ) -> Context:
+    """Return what the method may use; ``sides`` are the rows to forget and the retained ones."""
+    forget, retain = sides
+    recipe = trainers.recipe(request.model.recipe)
     anchored = not method.exact or method.requires("anchor", request.kind)
     chain = request.anchor if anchored else None
     return Context(
@@ -218,7 +227,8 @@ def _context(
         fresh=lambda: place.fresh(
             request.model, generator=torch.Generator().manual_seed(request.seed)
         ),
-        recipe=options.parse(training.Recipe, request.model.recipe),
+        recipe=recipe,
+        training_loss=_training_loss(recipe, base, forget, retain),
         update_log=_update_log(store, request, method),
         statistics=(
             heads.load(store, request.anchor.statistics)
@@ -228,6 +238,14 @@ def _context(
         progress=lambda fraction: progress(Fraction(fraction=fraction)),
         **_keeping(request, store, progress),
     )
+
+
+def _training_loss(
+    recipe: Recipe | OwnCode, base: Classifier, forget: Examples, retain: Examples
+) -> TrainingLoss:
+    """Return what the training of the base version minimised; reads no row if it can."""
+    balanced = isinstance(recipe, Recipe) and recipe.class_weights == "balanced"
+    return training.loss_of(recipe, base, concatenate(retain, forget) if balanced else retain)
 
 
 def _keeping(

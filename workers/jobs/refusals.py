@@ -15,6 +15,7 @@ METHOD_REFUSALS = frozenset(
         FailureKind.WRONG_OPTIONS,
         FailureKind.UNKNOWN_NAME,
         FailureKind.DIVERGED,
+        FailureKind.BAD_TRAINING,
         FailureKind.CORRUPT_CHECKPOINT,
         FailureKind.NOT_STORED,
     }

@@ -154,10 +154,13 @@ def _begun(
     revision = dataset.revision
     if resume is not None and run.data_revision is not None:
         revision = run.data_revision
+    shown_sets.hold(session, dataset.id)
+    shown = shown_sets.show(session, dataset.id, None, revision)
     runs.start(
         session,
         run,
         data_revision=revision,
+        set_changes={"revision": revision, "rows": shown},
         resume=resume is not None,
         actor=runtime.actor,
         now=runtime.now(),
@@ -249,6 +252,7 @@ def _record(
                 verification=verification,
                 actor=runtime.actor,
             )
+        runs.draw(session, run.id, asdict(answer.curve))
         runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())
         if model.production_id is None:
             # Open requests are applied once the version is live.
@@ -335,10 +339,11 @@ class _Watch:
             self.batch_waits = claims.training_waits(session)
 
     def seen(self, progress: messages.Progress) -> None:
-        """Record the training's progress, and the state that it kept."""
+        """Record the training's progress, its results, and the state that it kept."""
         if not isinstance(progress, Kept):
+            record = runs.draw if isinstance(progress, messages.Curve) else runs.progress
             with self.runtime.session() as session:
-                runs.progress(session, self.run_id, asdict(progress))
+                record(session, self.run_id, asdict(progress))
             return
         with self.runtime.session() as session:
             leases.hold(session, self.held)

@@ -47,6 +47,18 @@ class MethodView(CapabilityView):
     )
 
 
+class ArchitectureView(CapabilityView):
+    """An architecture."""
+
+    default_method: str | None = Field(
+        description="method of models whose policy names none; null: the policy's default"
+    )
+    recipe: dict[str, Any] = Field(
+        description="options that a recipe has unless it names an optimiser, in place of the "
+        "defaults that GET /v1/recipes shows"
+    )
+
+
 class InputKindView(CapabilityView):
     """A kind of input: what the rows of a dataset are."""
 
@@ -96,21 +108,21 @@ def list_methods(_: Reading, session: deps.Reader, paging: pagination.Asked) -> 
 
 @router.get(
     "/architectures",
-    response_model=pagination.Page[CapabilityView],
+    response_model=pagination.Page[ArchitectureView],
     summary="List the architectures with the schema of their parameters",
 )
 def list_architectures(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return a page of the architectures that workers announced."""
-    return _page(session, "architecture", paging, _plain)
+    return _page(session, "architecture", paging, _architecture)
 
 
 @router.get(
     "/recipes",
     response_model=pagination.Page[CapabilityView],
-    summary="Show the schema of the training recipe",
+    summary="List how models can be trained: the recipe, and installed trainers",
 )
 def list_recipes(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
-    """Return the recipes that workers announced."""
+    """Return the service's recipe, `default`, and the trainers that workers announced."""
     return _page(session, "recipe", paging, _plain)
 
 
@@ -157,6 +169,10 @@ def _page(
 
 def _plain(row: Capability) -> dict[str, Any]:
     return CapabilityView.model_validate(row).model_dump()
+
+
+def _architecture(row: Capability) -> dict[str, Any]:
+    return {"default_method": None, "recipe": {}, **_plain(row), **row.details}
 
 
 def _with_details(row: Capability) -> dict[str, Any]:

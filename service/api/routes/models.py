@@ -51,7 +51,10 @@ class ModelGiven(schemas.Body):
     architecture: ArchitectureGiven
     transform: TransformGiven = Field(default_factory=TransformGiven)
     recipe: dict[str, Any] = Field(
-        default_factory=dict, description="training options; GET /v1/recipes shows their schema"
+        default_factory=dict,
+        description="training options; GET /v1/recipes shows their schema (`trainer` names another "
+        "one than the first), GET /v1/architectures "
+        "which an architecture has in place of the defaults unless `optimiser` is given",
     )
     policy: Policy = Field(default_factory=Policy)
 

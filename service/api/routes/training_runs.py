@@ -12,6 +12,8 @@ from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.ledger.database import db
 from service.ledger.database.tables import Model, TrainingRun
 from service.ledger.registry import models
+from service.ledger.registry.keys import Scope
+from service.ledger.reports import disclosure
 from service.ledger.training import runs
 
 router = bodies.router("/v1/models/{model}/training-runs", tag="training runs")
@@ -49,7 +51,10 @@ class RunView(BaseModel):
     reason: str
     seed: int
     data_revision: int | None = Field(description="the dataset's revision that it trains on")
-    progress: dict[str, Any] = Field(description="fraction, epoch and losses so far")
+    progress: dict[str, Any] = Field(
+        description="fraction, and of a training by gradients the last finished epoch and the "
+        "largest number of epochs"
+    )
     attempts: int
     error: str | None
     version: int | None = Field(description="number of the version that it made")
@@ -58,10 +63,34 @@ class RunView(BaseModel):
     finished_at: datetime | None
 
 
+class EpochView(BaseModel):
+    """The results of an epoch; null where they are withheld."""
+
+    epoch: int = Field(description="counted from 1")
+    training_loss: float | None = Field(
+        description="mean of what the recipe minimises (smoothed labels, weighted classes) over "
+        "the epoch's updates"
+    )
+    validation_loss: float | None = Field(description="mean loss of the validation rows at its end")
+    validation_accuracy: float | None
+    learning_rate: float | None = Field(
+        description="of its last update; null: the training has none"
+    )
+
+
+class RunDetail(RunView):
+    """A training run with the results of its epochs so far."""
+
+    curve: list[EpochView]
+    withheld: str | None = Field(
+        description="why results are null: they would tell of very few rows; null: none is withheld"
+    )
+
+
 @router.post(
     "",
     status_code=202,
-    response_model=RunView,
+    response_model=RunDetail,
     responses=problems.responses(404, 409, 410, 413, 415),
     summary="Queue a new training of the model; a worker runs it",
 )
@@ -82,7 +111,7 @@ def create(
     wake.trainings()
     response.headers["Location"] = f"/v1/models/{model}/training-runs/{run.id}"
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return view(row, run, {})
+    return _detail(row, run, {}, caller)
 
 
 @router.get(
@@ -102,20 +131,20 @@ def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: paginati
 
 @router.get(
     "/{run:segment}",
-    response_model=RunView,
+    response_model=RunDetail,
     responses=problems.responses(404),
-    summary="Show a training run and how far it is",
+    summary="Show a training run, how far it is, and its losses and accuracy by epoch",
 )
-def show(model: deps.Name, run: RunId, _: Reading, session: deps.Reader) -> Any:
-    """Return a training run with its progress."""
+def show(model: deps.Name, run: RunId, caller: Reading, session: deps.Reader) -> Any:
+    """Return a training run with its progress, and the results that the key may read."""
     row = models.get(session, model)
     found = runs.get(session, row, run)
-    return view(row, found, runs.version_numbers(session, [found]))
+    return _detail(row, found, runs.version_numbers(session, [found]), caller)
 
 
 @router.post(
     "/{run:segment}:cancel",
-    response_model=RunView,
+    response_model=RunDetail,
     responses=problems.responses(404, 409),
     summary="Cancel a training run that waits or trains",
 )
@@ -126,14 +155,21 @@ def cancel(
     row = models.get(session, model)
     found = runs.get(session, row, run)
     runs.cancel(session, found, actor=caller.actor, now=db.now())
-    shown = view(row, found, {})
+    shown = _detail(row, found, {}, caller)
     session.commit()
     wake.background()
     return shown
 
 
+def _detail(
+    model: Model, run: TrainingRun, made: dict[str, int], caller: auth.Principal
+) -> dict[str, Any]:
+    everything = caller.may(Scope.AUDIT_READ)
+    curve, withheld = disclosure.curve(run.curve, run.set_changes, everything=everything)
+    return {**view(model, run, made), "curve": curve, "withheld": withheld}
+
+
 def view(model: Model, run: TrainingRun, made: dict[str, int]) -> dict[str, Any]:
-    """Return a training run in its public form; ``made`` has the number of its version."""
     return {
         "id": run.id,
         "model": model.name,

@@ -171,10 +171,12 @@ def _known_kind(kind: str) -> str:
 def _reason(error: jsonschema.ValidationError) -> str:
     """Return what the schema requires, without quoting the given value."""
     wanted = error.validator_value
+    schema: Any = error.schema
     if error.validator == "additionalProperties":
-        schema: Any = error.schema
         there = ", ".join(schema.get("properties", {})) or "none"
         return f"holds a field that is not known here; there are: {there}"
+    if error.validator == "not" and "description" in schema:
+        return f"holds options that do not go together: {schema['description']}"
     known = {
         "type": f"must be of the type {wanted}",
         "enum": f"must be one of {wanted}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,8 +14,9 @@ from service.ledger.database.tables import Capability, Dataset
 from service.ledger.registry import capabilities, methods
 from service.ledger.registry.policy import MethodChoice, Policy
 
-#: Name under which the only recipe is announced.
+#: Name under which the service's own recipe is announced; others are trainers.
 RECIPE = "default"
+_NAME = re.compile("[a-z][a-z0-9_]{0,63}")
 
 
 def architecture(
@@ -89,10 +91,38 @@ def _kind(dataset: Dataset) -> dict[str, Any]:
     return dataset.input
 
 
-def recipe(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the training recipe with every option."""
-    checked = capabilities.check(session, "recipe", RECIPE, given, field="recipe")
-    return capabilities.filled(session, "recipe", RECIPE, checked)
+def recipe(session: Session, given: Mapping[str, Any], *, architecture: str) -> dict[str, Any]:
+    """Return the training recipe with every option.
+
+    One that names a ``trainer`` has the options of that training code. Another one that names no
+    optimiser has the architecture's options for what it leaves out, if there are any; all others,
+    and what these leave out, the general defaults.
+    """
+    if given.get("trainer", RECIPE) != RECIPE:
+        return _of_a_trainer(session, given)
+    stated = {name: value for name, value in given.items() if name != "trainer"}
+    checked = capabilities.check(session, "recipe", RECIPE, stated, field="recipe")
+    if "optimiser" not in checked:
+        preset = capabilities.get(session, "architecture", architecture).details.get("recipe", {})
+        checked = {**preset, **checked}
+    complete = capabilities.filled(session, "recipe", RECIPE, checked)
+    # Again with the defaults: some options do not go together.
+    return capabilities.check(session, "recipe", RECIPE, complete, field="recipe")
+
+
+def _of_a_trainer(session: Session, given: Mapping[str, Any]) -> dict[str, Any]:
+    stated = dict(given)
+    name = stated.pop("trainer")
+    field = "recipe.trainer"
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise Unprocessable(
+            f"{field} must be the name of a trainer; GET /v1/recipes lists them", field=field
+        )
+    try:
+        checked = capabilities.check(session, "recipe", name, stated, field="recipe")
+    except capabilities.UnknownCapability as unknown:
+        raise capabilities.UnknownCapability(f"{field}: {unknown.detail}", field=field) from None
+    return {"trainer": name, **capabilities.filled(session, "recipe", name, checked)}
 
 
 def policy(session: Session, given: Policy, *, kinds: Collection[str] = ()) -> dict[str, Any]:

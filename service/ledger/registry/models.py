@@ -48,7 +48,7 @@ def create(
         architecture=choices.architecture(session, architecture, parameters, dataset=on),
         input=choices.input_of(on),
         transform=choices.transform(transform, dataset=on),
-        recipe=choices.recipe(session, recipe),
+        recipe=choices.recipe(session, recipe, architecture=architecture),
         policy=choices.policy(session, policy),
         created_at=now,
     )

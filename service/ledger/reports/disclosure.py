@@ -14,6 +14,7 @@ which may be passed on:
   the dataset before, or differs by ``LEAST_ROWS`` rows from each that was (``shown_sets``);
 - figures of forgotten rows, and notes of the step that depend on them, are withheld if another
   batch from the same base version differs by fewer rows (``shown_batches``);
+- results of a training's epochs are figures of its training and its validation rows;
 - lists of single records, and what has no declaration (``declarations``), are left out.
 """
 
@@ -100,6 +101,13 @@ _CERTIFICATE = frozenset(
 _COUNTS = frozenset({"rows"})
 #: Parts of a public figure; its control and references are figures of other models.
 _PUBLIC = frozenset({"value", "interval", "rows", "never_seen_rows"})
+#: Results of an epoch, in the order in which they are stored.
+_RESULTS = ("training_loss", "validation_loss", "validation_accuracy", "learning_rate")
+#: The sets that these are of, where their size is stored, and which they are.
+_OF_A_CURVE = (
+    ("retain", "training_rows", frozenset({"training_loss"})),
+    ("calibration", "validation_rows", frozenset({"validation_loss", "validation_accuracy"})),
+)
 #: Figures of an import that are about whole sets.
 _OF_AN_IMPORT = ("chance", "training_less_audit")
 _WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
@@ -177,6 +185,8 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
 def notes(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the public part of a version's notes; ``rows`` is the size of its batch."""
     found: dict[str, Any] = _without_records(document)
+    # Of releases in which training runs did not hold it.
+    found.pop("history", None)
     if "comparison" in found:
         found["comparison"] = comparison(found["comparison"])
     apart = found.pop(APART, 0)
@@ -197,6 +207,33 @@ def comparison(document: Mapping[str, Any]) -> dict[str, Any]:
         for name, figures in found.get("sets", {}).items()
     }
     return found
+
+
+def curve(
+    document: Mapping[str, Any] | None,
+    set_changes: Mapping[str, Any] | None,
+    *,
+    everything: bool = False,
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the results of a training's epochs, and why some are None although measured.
+
+    ``set_changes`` is the training run's column of that name. ``everything``: for a key with the
+    audit scope.
+    """
+    if document is None:
+        return [], None
+    changed: frozenset[str] = frozenset() if everything else _changed(set_changes)
+    withheld: set[str] = set()
+    why = None
+    for set_name, rows, figures in _OF_A_CURVE:
+        if set_name in changed or (not everything and document[rows] < LEAST_ROWS):
+            withheld |= figures
+            why = _WHY_CHANGED if set_name in changed else _WHY
+    epochs = [
+        {"epoch": number, **dict(zip(_RESULTS, results, strict=True)), **dict.fromkeys(withheld)}
+        for number, results in enumerate(document["epochs"], 1)
+    ]
+    return epochs, why
 
 
 def class_share(share: float, *, forgotten: int) -> float | None:

@@ -143,6 +143,7 @@ def start(
     run: TrainingRun,
     *,
     data_revision: int,
+    set_changes: Mapping[str, Any] | None = None,
     resume: bool = False,
     actor: str,
     now: datetime,
@@ -150,13 +151,16 @@ def start(
     """Begin an attempt, anew on the rows of this revision or from the kept state.
 
     The caller has locked the dataset for publication (``locks``): from now on open requests for
-    rows that are not excluded yet concern the model.
+    rows that are not excluded yet concern the model. ``set_changes`` say whether its results may be
+    shown while it trains (``shown_sets``); a resumed run has those that it began with.
     """
     _move(session, run, RunStatus.RUNNING)
     run.attempts += 1
     run.data_revision = data_revision
     if not resume:
         run.progress = {}
+        run.curve = None
+        run.set_changes = None if set_changes is None else dict(set_changes)
         run.state_digest = None
     run.started_at = now
     run.not_before = None
@@ -176,11 +180,21 @@ def start(
 
 
 def progress(session: Session, run_id: str, values: Mapping[str, Any]) -> None:
-    """Store the progress of a run (``fraction``, ``epoch``, losses); not an audit event."""
+    """Store the progress of a run (``fraction``, ``epoch``, ``epochs``); not an audit event."""
     session.execute(
         update(TrainingRun)
         .where(TrainingRun.id == run_id, TrainingRun.status == RunStatus.RUNNING)
         .values(progress=dict(values))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def draw(session: Session, run_id: str, curve: Mapping[str, Any]) -> None:
+    """Store the results of a run's epochs (``messages.train.Curve``); not an audit event."""
+    session.execute(
+        update(TrainingRun)
+        .where(TrainingRun.id == run_id, TrainingRun.status == RunStatus.RUNNING)
+        .values(curve=dict(curve))
         .execution_options(synchronize_session=False)
     )
 

@@ -14,7 +14,7 @@ from unlearning.anchored import anchor as anchors
 from unlearning.anchored import calibration, preparation
 from unlearning.anchored.preparation import Preparation
 from unlearning.architectures import Transform
-from unlearning.core import objective, training
+from unlearning.core import objective, task, training
 from unlearning.core.examples import Examples, concatenate
 from unlearning.curvature import kfac
 from unlearning.errors import UnusableDirection, WrongOptions
@@ -68,6 +68,44 @@ def test_anchor_holds_sums_and_means_over_the_training_rows(anchor, model, train
     assert anchor.gap == pytest.approx(float(gap), rel=1e-5)
     solved = anchor.curvature.solve(anchor.gradient_sum)
     torch.testing.assert_close(anchor.preconditioned_sum, solved)
+
+
+def test_gradients_are_of_what_the_training_minimised_and_losses_are_not(digits):
+    """With smoothed labels and weights the loss's own gradient is far from zero at the optimum."""
+    train, validation = digits.subset(torch.arange(60)), digits.subset(torch.arange(60, 120))
+    weights = tuple(float(1 + c) for c in range(10))
+    recipe = training.Recipe(
+        epochs=300, keep="last", learning_rate=0.02, label_smoothing=0.2, class_weights=weights
+    )
+    start = architectures.classifier(
+        "mlp", {"inputs": 64, "hidden": []}, Transform(scale=1 / 16), generator=_generator()
+    )
+    found = training.fit(start, train, validation, recipe=recipe, generator=_generator()).model
+    loss = training.loss_of(recipe, found, train)
+    options = Preparation(law_repeats=0)
+    ours, plain = (
+        preparation.prepare(
+            found, train, validation, loss=one, options=options, generator=_generator()
+        )
+        for one in (loss, task.PLAIN)
+    )
+    assert float(ours.gradient_sum.norm()) < 0.1 * float(plain.gradient_sum.norm())
+    assert (ours.training_loss, ours.validation_loss) == (
+        plain.training_loss,
+        plain.validation_loss,
+    )
+    rows = train.subset(torch.arange(5))
+    stored = anchors.from_tensors(ours.to_tensors())
+    forgotten = anchors.forget(stored, None, found, rows)
+    expected = objective.summed_gradient(found, rows, loss=loss)
+    torch.testing.assert_close(forgotten.gradient_sum, expected)
+    torch.testing.assert_close(
+        forgotten.loss_sum, float(objective.losses(found, rows).double().sum())
+    )
+    left = objective.summed_gradient(found, train.subset(torch.arange(5, 60)), loss=loss) / 55
+    torch.testing.assert_close(
+        anchors.retain_gradient(stored, forgotten), left, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_retain_gradient_needs_no_retained_row(anchor, model, train):

@@ -1,3 +1,4 @@
+import sys
 import textwrap
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from unlearning import architectures
 from unlearning.architectures import Transform
-from unlearning.errors import UnknownName, WrongOptions
+from unlearning.errors import BadDeclaration, UnknownName, WrongOptions
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 31, 47), (2, 9, 40)])
@@ -131,6 +132,7 @@ def installed(tmp_path, monkeypatch):
         "theirs = their_nets\nlenet5 = their_nets\nbroken = their_nets:build\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "their_nets", raising=False)
 
 
 @pytest.mark.usefixtures("installed")
@@ -139,6 +141,15 @@ def test_an_installed_package_adds_an_architecture():
     assert architectures.get("theirs").summary == "A linear model of their own."
     model = architectures.classifier("theirs", {"inputs": 6}, Transform())
     assert model(torch.rand(2, 6)).shape == (2, 3)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("recipe", ['{"speed": 1}', '{"nesterov": True}', "3"])
+def test_recipe_of_an_architecture_that_is_none_is_refused(tmp_path, recipe):
+    with (tmp_path / "their_nets.py").open("a") as file:
+        file.write(f"\nRECIPE = {recipe}\n")
+    with pytest.raises(BadDeclaration, match="its RECIPE is none"):
+        architectures.get("theirs")
 
 
 @pytest.mark.usefixtures("installed")

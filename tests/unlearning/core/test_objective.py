@@ -50,6 +50,26 @@ def test_summed_gradient_is_the_sum_of_the_examples_own_gradients():
     torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-6)
 
 
+def test_gradient_of_a_training_loss_comes_with_the_losses_themselves():
+    model, examples = _trained_statistics(_network(), _examples()), _examples()
+    given = task.TrainingLoss(0.2, torch.tensor([0.5, 1.0, 2.0, 4.0]))
+    total, losses = objective.summed_gradient_and_losses(model, examples, loss=given, batch_size=5)
+    plain, weighted, same = objective.weighted_gradient(
+        model, examples, lambda losses: losses.square(), loss=given, batch_size=5
+    )
+    model.eval()
+    parameters = list(objective.step_parameters(model).values())
+    logits = model(examples.x)
+    for found, weights in ((total, 1.0), (plain, 1.0), (weighted, losses.double().square())):
+        minimised = (weights * given(logits, examples.y)).sum()
+        grads = torch.autograd.grad(minimised, parameters, retain_graph=True)
+        expected = torch.cat([g.flatten() for g in grads]).double()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    expected = functional.cross_entropy(logits, examples.y, reduction="none").detach()
+    for found in (losses, same):
+        torch.testing.assert_close(found, expected)
+
+
 def test_losses_come_in_order_and_do_not_depend_on_the_batch_size():
     model, examples = _network(), _examples().subset(torch.tensor([7, 3, 11, 3]))
     losses = objective.losses(model, examples, batch_size=3)

@@ -65,6 +65,10 @@ def interrupted(recipe, after, *, log=None):
         {"optimiser": "adam", "weight_decay": 0.01, "restriction": "double_backward"},
         {"optimiser": "sgd", "learning_rate": 0.05},
         {"optimiser": "sgd", "momentum": 0.0, "learning_rate": 0.05, "alpha": 0.0},
+        {"optimiser": "sgd", "nesterov": True, "schedule": "cosine", "keep": "last"},
+        {"optimiser": "adamw", "schedule": "linear", "warmup_epochs": 2, "clip_norm": 0.5},
+        {"schedule": "step", "step_epochs": (2, 5), "accumulate": 2, "label_smoothing": 0.1},
+        {"class_weights": "balanced", "keep": "last", "accumulate": 3},
     ],
 )
 def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(settings, after):
@@ -81,6 +85,36 @@ def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(settings, afte
     fit(recipe, log=complete)
     assert len(log) == len(complete)
     assert all(map(torch.equal, log.deltas, complete.deltas))
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_resumed_training_changes_images_as_an_uninterrupted_one(after):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(40) % 3
+    images = Examples(torch.randn(40, 1, 6, 6, generator=generator) + y[:, None, None, None], y)
+    recipe = Recipe(epochs=4, batch_size=16, flip=True, crop_padding=2, keep="last")
+    states = {}
+
+    def train(**more):
+        torch.manual_seed(0)
+        return training.fit(
+            nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 3)),
+            images,
+            images,
+            recipe=recipe,
+            generator=torch.Generator().manual_seed(5),
+            **more,
+        )
+
+    def keep(state):
+        named = {name: t.contiguous() for name, t in state.to_tensors().items()}
+        states[len(state.history)] = save(named)
+
+    whole = train(kept=keep)
+    resumed = train(resume=training_state.from_tensors(load(states[after])))
+    assert resumed.history == whole.history
+    expected = whole.model.state_dict()
+    assert all(torch.equal(t, expected[n]) for n, t in resumed.model.state_dict().items())
 
 
 def test_patience_is_counted_over_the_interruption():

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unlearning.core import objective
+from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.curvature import estimation, kfac
 from unlearning.errors import UnusableDirection
@@ -53,6 +53,24 @@ def test_one_linear_layer_on_one_example_is_the_exact_gauss_newton(bias):
     expected = exact + curvature.damping * torch.eye(size, dtype=torch.float64)
     torch.testing.assert_close(_dense(curvature, size), expected)
     assert curvature.damping == pytest.approx(0.1 * float(exact.trace()) / size)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 3.0]])
+def test_curvature_of_a_training_loss_is_its_second_derivative(smoothing, weights):
+    torch.manual_seed(0)
+    model, examples = nn.Linear(4, 3).double(), _examples(1, (4,))
+    given = None if weights is None else torch.tensor(weights)
+    loss = task.TrainingLoss(smoothing, given)
+    curvature = _kfac(model, examples, loss=loss)
+
+    def minimised(flat):
+        logits = examples.x @ flat[:12].view(3, 4).T + flat[12:]
+        return loss(logits, examples.y).sum()
+
+    exact = torch.autograd.functional.hessian(minimised, objective.flatten(model))
+    expected = exact + curvature.damping * torch.eye(15, dtype=torch.float64)
+    torch.testing.assert_close(_dense(curvature, 15), expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(("groups", "bias"), [(1, True), (2, True), (2, False), (4, True)])

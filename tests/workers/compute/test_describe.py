@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -93,16 +94,18 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]
     engine.dispose()
 
 
-def described(runtime: Runtime, **parameters: int) -> Model:
+def described(
+    runtime: Runtime, recipe: Mapping[str, Any] | None = None, /, **parameters: int
+) -> Model:
     with runtime.session() as session:
         made = models.create(
             session,
-            f"m{len(parameters)}{sum(parameters.values())}",
+            "-".join(["m", *map(str, parameters.values()), *(recipe or {})]).replace("_", "-"),
             dataset="visits",
             architecture="lookup",
             parameters=parameters,
             transform={},
-            recipe={},
+            recipe=recipe or {},
             policy=Policy(),
             actor="key:test",
             now=runtime.now(),
@@ -134,6 +137,22 @@ def test_network_with_a_place_for_every_value_is_ready(worker: Runtime) -> None:
     model = described(worker, sites=58, kinds=4)
     assert model.error is None
     assert model.parameters is not None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        ({"flip": True}, "recipe.crop_padding are for images"),
+        ({"class_weights": [1.0, 1.0, 5.0]}, "gives 3 weights and the network has 2 classes"),
+        ({"epochs": 3, "warmup_epochs": 3}, "warmup_epochs must be below the 3 epochs"),
+    ],
+)
+def test_recipe_that_cannot_train_on_such_rows_makes_the_model_invalid(
+    worker: Runtime, recipe: dict[str, Any], why: str
+) -> None:
+    model = described(worker, recipe, sites=58, kinds=4)
+    assert model.error is not None
+    assert why in model.error
 
 
 def test_error_that_no_value_causes_is_told_as_it_is(worker: Runtime) -> None:

@@ -92,6 +92,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"recipe": {"learning_rate": -1}}, "recipe.learning_rate"),
     ({"recipe": {"speed": 1}}, "recipe"),
     ({"recipe": {"optimiser": "magic"}}, "one of"),
+    ({"recipe": {"nesterov": True}}, "nesterov is an option of the optimiser sgd"),
+    ({"recipe": {"schedule": "step"}}, "needs step_epochs"),
+    ({"recipe": {"precision": "bfloat16"}}, "set alpha to 0"),
     ({"policy": {"method": "magic"}}, "iau, retrain"),
     ({"policy": {"method": "iau", "options": {"no_such": 1}}}, "policy.options"),
     ({"policy": {"fallbacks": [{"method": "magic"}]}}, "unknown-capability"),
@@ -111,6 +114,38 @@ def test_choices_that_the_announced_schemas_refuse_are_named(app: FastAPI) -> No
     for changes, words in REFUSED:
         assert_problem(client.post("/v1/models", json=_body(**changes)), 422, words)
     assert client.get("/v1/models").json()["items"] == []
+
+
+def test_model_has_its_architectures_recipe_unless_its_own_names_an_optimiser(
+    app: FastAPI,
+) -> None:
+    client = callers.client(app)
+    listed = {one["name"]: one for one in client.get("/v1/architectures").json()["items"]}
+    assert listed["lenet5"]["recipe"] == listed["mlp"]["recipe"] == {}
+    preset = listed["resnet18"]["recipe"]
+    assert (preset["optimiser"], preset["nesterov"], preset["learning_rate"]) == ("sgd", True, 0.1)
+    assert (preset["schedule"], preset["weight_decay"]) == ("cosine", 5e-4)
+    assert preset["flip"]
+    assert preset["crop_padding"]
+    schema = client.get("/v1/recipes").json()["items"][0]["options_schema"]
+    defaults = {name: one["default"] for name, one in schema["properties"].items()}
+
+    def created(name: str, architecture: str, recipe: dict[str, Any]) -> dict[str, Any]:
+        body = _body(name=name, architecture={"name": architecture}, recipe=recipe)
+        answer = client.post("/v1/models", json=body)
+        assert answer.status_code == 201, answer.text
+        found: dict[str, Any] = answer.json()["recipe"]
+        return found
+
+    assert created("a", "resnet18", {}) == {**defaults, **preset}
+    assert created("b", "resnet18", {"epochs": 3, "flip": False}) == {
+        **defaults,
+        **preset,
+        "epochs": 3,
+        "flip": False,
+    }
+    assert created("c", "resnet18", {"optimiser": "adam"}) == defaults
+    assert created("d", "lenet5", {}) == defaults
 
 
 def test_a_model_needs_a_dataset_that_is_ready_and_a_name_of_its_own(app: FastAPI) -> None:

@@ -54,11 +54,12 @@ def test_progress_result_and_history_are_shown(app: FastAPI) -> None:
         run = session.get_one(factories.TrainingRun, run_id)
         runs.start(session, run, data_revision=0, actor="worker:w", now=factories.NOW)
         session.commit()
-        runs.progress(session, run_id, {"fraction": 0.5, "epoch": 3, "training_loss": 0.25})
+        runs.progress(session, run_id, {"fraction": 0.5, "epoch": 3, "epochs": 6})
         session.commit()
     shown = client.get(f"{PATH}/{run_id}").json()
     assert shown["status"] == "running"
-    assert shown["progress"] == {"fraction": 0.5, "epoch": 3, "training_loss": 0.25}
+    assert shown["progress"] == {"fraction": 0.5, "epoch": 3, "epochs": 6}
+    assert (shown["curve"], shown["withheld"]) == ([], None)
     with app.state.sessions() as session:
         run = session.get_one(factories.TrainingRun, run_id)
         model = models.get(session, "reader")
@@ -73,6 +74,63 @@ def test_progress_result_and_history_are_shown(app: FastAPI) -> None:
     page = client.get(PATH, params={"limit": 1}).json()
     rest = client.get(PATH, params={"cursor": page["next_cursor"]}).json()
     assert [one["id"] for one in rest["items"]] == [run_id]
+
+
+SAME = {"retain": 0, "calibration": 0, "audit": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes", "loss", "held_out"),
+    [
+        (SAME, (10, 10), True, True),
+        ({**SAME, "audit": 3}, (10, 10), True, True),
+        ({**SAME, "retain": 3}, (10, 10), False, True),
+        ({**SAME, "calibration": 1}, (10, 10), True, False),
+        (SAME, (9, 10), False, True),
+        (SAME, (10, 9), True, False),
+        (None, (10, 10), False, False),
+    ],
+)
+def test_losses_by_epoch_are_shown_unless_they_tell_of_very_few_rows(
+    app: FastAPI,
+    changes: dict[str, int] | None,
+    sizes: tuple[int, int],
+    loss: bool,
+    held_out: bool,
+) -> None:
+    client = callers.client(app, "models:read", "models:write")
+    run_id = client.post(PATH, json={}).json()["id"]
+    with app.state.sessions() as session:
+        run = session.get_one(factories.TrainingRun, run_id)
+        shown = None if changes is None else {"revision": 0, "rows": changes}
+        runs.start(
+            session, run, data_revision=0, set_changes=shown, actor="worker:w", now=factories.NOW
+        )
+        curve = {
+            "training_rows": sizes[0],
+            "validation_rows": sizes[1],
+            "epochs": [[2.5, 2.25, 0.5, 0.1], [1.5, 2.0, 0.75, None]],
+        }
+        runs.draw(session, run_id, curve)
+        session.commit()
+    found = client.get(f"{PATH}/{run_id}").json()
+    assert found["curve"] == [
+        {
+            "epoch": epoch,
+            "training_loss": values[0] if loss else None,
+            "validation_loss": values[1] if held_out else None,
+            "validation_accuracy": values[2] if held_out else None,
+            "learning_rate": values[3],
+        }
+        for epoch, values in enumerate(curve["epochs"], 1)
+    ]
+    assert (found["withheld"] is None) == (loss and held_out)
+    assert "curve" not in client.get(PATH).json()["items"][0]
+    auditor = callers.client(app, "models:read", "audit:read")
+    everything = auditor.get(f"{PATH}/{run_id}").json()
+    assert everything["curve"][0]["training_loss"] == 2.5
+    assert everything["curve"][1]["validation_accuracy"] == 0.75
+    assert everything["withheld"] is None
 
 
 def test_reasons_must_fit_the_model(app: FastAPI) -> None:

@@ -54,8 +54,9 @@ def test_a_finished_run_changes_no_more(session: Session, model: Model) -> None:
     runs.fail(session, run, error="no rows", actor="worker:w", now=NOW)
     assert (run.status, run.error, run.finished_at) == (RunStatus.FAILED, "no rows", NOW)
     runs.progress(session, run.id, {"fraction": 0.9})
+    runs.draw(session, run.id, {"epochs": []})
     session.refresh(run)
-    assert run.progress == {}
+    assert (run.progress, run.curve) == ({}, None)
     with pytest.raises(IllegalMove):
         runs.start(session, run, data_revision=0, actor="worker:w", now=NOW)
     with pytest.raises(IllegalMove):
@@ -86,14 +87,20 @@ def test_kept_state_is_gone_on_from_on_the_same_rows(session: Session, model: Mo
     run = _create(session, model)
     runs.start(session, run, data_revision=3, actor="worker:w", now=NOW)
     runs.progress(session, run.id, {"epoch": 7})
+    runs.draw(session, run.id, {"epochs": [1]})
     assert runs.keep(session, run, digest="a" * 64) is None
     assert runs.keep(session, run, digest="b" * 64) == "a" * 64  # which is to be destroyed
     runs.hand_back(session, run, actor="worker:w", because="the worker is stopping")
     assert runs.can_resume(session, run)
-    runs.start(session, run, data_revision=3, resume=True, actor="worker:v", now=NOW)
+    changes = {"revision": 5, "rows": {}}
+    runs.start(
+        session, run, data_revision=3, set_changes=changes, resume=True, actor="worker:v", now=NOW
+    )
     assert (run.data_revision, run.progress, run.state_digest) == (3, {"epoch": 7}, "b" * 64)
-    runs.start(session, run, data_revision=5, actor="worker:u", now=NOW)
+    assert (run.curve, run.set_changes) == ({"epochs": [1]}, None)
+    runs.start(session, run, data_revision=5, set_changes=changes, actor="worker:u", now=NOW)
     assert (run.data_revision, run.progress, run.state_digest) == (5, {}, None)
+    assert (run.curve, run.set_changes) == (None, changes)
     assert not runs.can_resume(session, run)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.settings import Settings
-from workers.cli import datasets, errors, suppressions, webhooks, withdrawals
+from workers.cli import datasets, errors, suppressions, trainings, webhooks, withdrawals
 from workers.cli.errors import stop as _stop
 from workers.cli.ledger import bulk_engine as _bulk_engine
 from workers.cli.ledger import session as _session
@@ -31,6 +31,7 @@ restore_app = typer.Typer(no_args_is_help=True, help="After restoring a backup."
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(withdrawals.models_app, name="models")
 app.add_typer(withdrawals.versions_app, name="versions")
+app.add_typer(trainings.app, name="trainings")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(suppressions.app, name="suppressions")

@@ -23,6 +23,7 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
     "datasets delete": ["digits", "--yes"],
     "models withdraw": ["reader", "--yes"],
     "versions withdraw": ["reader", "1", "--yes"],
+    "trainings show": ["reader"],
     "keys create": ["me"],
     "keys list": [],
     "keys revoke": ["key_1"],

@@ -37,6 +37,8 @@ def example(kind: Any) -> Any:
         return arguments[0]
     if origin is list:
         return [example(arguments[0])]
+    if origin is tuple:
+        return tuple(example(one) for one in arguments)
     if origin is dict:
         return {example(arguments[0]): example(arguments[1])}
     if isinstance(kind, type) and issubclass(kind, StrEnum):

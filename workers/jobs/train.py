@@ -155,7 +155,10 @@ def _begun(
     if resume is not None and run.data_revision is not None:
         revision = run.data_revision
     shown_sets.hold(session, dataset.id)
-    shown = shown_sets.show(session, dataset.id, None, revision)
+    rows = segments.rows_at(session, dataset, revision)
+    # An epoch's losses and accuracies are those of whole sets.
+    read = dict.fromkeys(("retain", "calibration"), shown_sets.Sample())
+    shown = shown_sets.show(session, dataset.id, None, rows, revision, read)
     runs.start(
         session,
         run,
@@ -171,7 +174,7 @@ def _begun(
             session,
             runtime.store,
             dataset,
-            rows=segments.rows_at(session, dataset, revision),
+            rows=rows,
             excluded=plans.excluded_rows(session, dataset.id, revision=revision),
         ),
         data_revision=revision,

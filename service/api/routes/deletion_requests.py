@@ -150,7 +150,7 @@ def preview(
     check_size(body, settings)
     seen = previews.preview(
         session,
-        body.ask(_usual(settings)),
+        body.ask(usual(settings)),
         principal=principal.key_id,
         digester=digester,
         now=db.now(),
@@ -369,10 +369,10 @@ def submission(
         said = body.model_dump(exclude_unset=True, exclude={"idempotency_key"})
         digests = digester.bodies(principal.key_id, json.dumps(said, sort_keys=True))
         claim = idempotency.Claim(principal.key_id, key, digests)
-    return lifecycle.Submission(body.ask(_usual(settings)), principal.key_id, claim)
+    return lifecycle.Submission(body.ask(usual(settings)), principal.key_id, claim)
 
 
-def _usual(settings: Settings) -> Period:
+def usual(settings: Settings) -> Period:
     return Period(Regulation(settings.regulation), settings.due_days)
 
 

@@ -170,6 +170,7 @@ def _detail(
 
 
 def view(model: Model, run: TrainingRun, made: dict[str, int]) -> dict[str, Any]:
+    """Return a training run in its public form; ``made`` has the number of its version."""
     return {
         "id": run.id,
         "model": model.name,

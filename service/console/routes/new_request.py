@@ -57,7 +57,7 @@ def preview(
         limiter.take(visitor.principal.key_id)
         seen = previews.preview(
             session,
-            body.ask(),
+            body.ask(deletion_requests.usual(settings)),
             principal=visitor.principal.key_id,
             digester=digester,
             now=db.now(),

@@ -373,6 +373,7 @@ def submission(
 
 
 def usual(settings: Settings) -> Period:
+    """Return when a request is due that does not say so itself."""
     return Period(Regulation(settings.regulation), settings.due_days)
 
 

@@ -205,7 +205,8 @@ def _cookie(request: Request, name: str) -> str:
 
 def _is_secure(request: Request) -> bool:
     """Return False only for plain HTTP to this machine itself, as in development."""
-    if request.url.scheme == "https" or "x-forwarded-proto" in request.headers:
+    forwarded = request.headers.get("x-forwarded-proto", "").lower()
+    if request.url.scheme == "https" or forwarded.startswith("https"):
         return True
     return request.url.hostname not in _LOOPBACK
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Depends, Query, Request, Response
 
 from service.api import auth, deps, limits
@@ -53,11 +54,11 @@ async def _presented(request: Request) -> _Presented:
     form = await sessions.sign_in_form(request)
     limiter: limits.Limiter = request.app.state.sign_ins
     address = request.client.host if request.client else ""
-    limiter.check(address)
+    await to_thread.run_sync(limiter.check, address)  # it may ask Redis
     keys: auth.KeyCache = request.app.state.keys
     principal = await keys.principal(form.text("key"))
     if principal is None:
-        limiter.take(address)
+        await to_thread.run_sync(limiter.take, address)
     return _Presented(principal, form.text("next"))
 
 

@@ -311,5 +311,6 @@ def _stop_on_signals(supervisor: Supervisor) -> Iterator[None]:
 def _announce(settings: Settings, host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
     _console.print(f"API    http://{shown}:{port}  (described at /openapi.json)")
+    _console.print("       the same address in a browser is the console: sign in with a key")
     _console.print(f"state  {settings.state_dir.resolve()}")
     _console.print("key    unlearn keys create NAME prints one; stop all of it with Ctrl-C")

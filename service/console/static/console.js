@@ -22,7 +22,9 @@ async function look() {
 
 // Someone is reading with the keyboard, has selected rows, opened an action or filled in a field.
 function busy(shown) {
-  return shown.contains(document.activeElement) || shown.querySelector("input:checked, details[open]");
+  if (shown.contains(document.activeElement)) return true;
+  if (shown.querySelector("input:checked, details[open]")) return true;
+  return [...shown.querySelectorAll("input, textarea")].some((one) => one.value !== one.defaultValue);
 }
 
 function select() {

@@ -30,7 +30,7 @@ POLICY = (
 )
 
 #: Seconds between two looks of a page that follows what happens (``static/console.js``).
-POLL_SECONDS = 15
+POLL_SECONDS = 20
 
 #: The parts of the console: what a link says, where it leads, the scope that it needs.
 PARTS = (

@@ -56,5 +56,5 @@ RUN pip install --no-deps --no-build-isolation --editable . \
 ENV HOME=/tmp UNLEARN_STATE_DIR=/var/lib/unlearn UNLEARN_DATA_ROOT=/data
 USER unlearn
 HEALTHCHECK --interval=60s --timeout=20s --retries=3 --start-period=60s CMD ["unlearn", "worker-health"]
-CMD ["celery", "-A", "workers.app", "worker", "--pool", "threads", "--concurrency", "4", \
-     "-Q", "deletions,trainings,background", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+CMD ["celery", "-A", "workers.app", "worker", "--pool", "threads", "--concurrency", "5", \
+     "-Q", "deletions,trainings,background,events", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]

@@ -18,12 +18,19 @@ from service.settings import Settings
 DELETIONS = "deletions"
 TRAININGS = "trainings"
 BACKGROUND = "background"
+EVENTS = "events"
 RUN_BATCHES = "workers.tasks.run_batches"
 RUN_TRAININGS = "workers.tasks.run_trainings"
 RUN_BACKGROUND = "workers.tasks.run_background"
+RUN_EVENTS = "workers.tasks.run_events"
 
 #: The queue of each lane and the task that wakes it.
-QUEUES = {DELETIONS: RUN_BATCHES, TRAININGS: RUN_TRAININGS, BACKGROUND: RUN_BACKGROUND}
+QUEUES = {
+    DELETIONS: RUN_BATCHES,
+    TRAININGS: RUN_TRAININGS,
+    BACKGROUND: RUN_BACKGROUND,
+    EVENTS: RUN_EVENTS,
+}
 
 
 @dataclass(frozen=True)

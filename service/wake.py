@@ -52,6 +52,10 @@ class Wake:
         """Announce other work: an ingest, a purge."""
         self._want(broker.RUN_BACKGROUND, broker.BACKGROUND)
 
+    def events(self) -> None:
+        """Announce an event for webhooks."""
+        self._want(broker.RUN_EVENTS, broker.EVENTS)
+
     def close(self) -> None:
         """Send pending messages and stop."""
         with self._changed:

@@ -22,3 +22,9 @@ def run_trainings() -> None:
 def run_background() -> None:
     """Ingest, purge and sweep what is due."""
     lane(broker.BACKGROUND).run()
+
+
+@app.task(name=broker.RUN_EVENTS)
+def run_events() -> None:
+    """Watch due dates and deliver to webhooks."""
+    lane(broker.EVENTS).run()

@@ -44,6 +44,12 @@ def test_the_stores_are_reached_over_an_internal_network_alone() -> None:
     assert SERVICES["worker"]["networks"] == ["backend"]
 
 
+def test_workers_leave_their_network_only_with_a_file_of_its_own() -> None:
+    more = yaml.safe_load((ROOT / "docker-compose.webhooks.yml").read_text())
+    assert more == {"services": {"worker": {"networks": ["backend", "outside"]}}}
+    assert COMPOSE["networks"]["outside"] is None
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_our_processes_wait_for_what_they_need(name: str) -> None:
     conditions = {k: v["condition"] for k, v in SERVICES[name]["depends_on"].items()}

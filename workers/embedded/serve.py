@@ -92,7 +92,7 @@ def programs(settings: Settings, *, host: str, port: int, processes: int) -> lis
     celery = [*python, "celery", "-A", "workers.app"]
     uvicorn = [*python, "uvicorn", "service.main:create_app", "--factory"]
     # Threads, because computation runs in child processes; a single worker has nobody to gossip to.
-    pool = ["--pool", "threads", "--concurrency", "4", "--without-gossip", "--without-mingle"]
+    pool = ["--pool", "threads", "--concurrency", "5", "--without-gossip", "--without-mingle"]
     queues = ["-Q", ",".join(broker.QUEUES)]
     schedule = ["--schedule", str(settings.state_dir.resolve() / "beat"), "--pidfile", ""]
     workers = [

@@ -45,7 +45,7 @@ class Sender:
     jitter: Callable[[], float] = random.random
     #: Tells the time of attempts and pauses.
     clock: Callable[[], datetime] | None = None
-    #: After this long no further webhook is begun with: the lane's other jobs get their turn.
+    #: After this long no further webhook is begun with: due dates are looked at.
     round_seconds: float = 30.0
     #: After this long a webhook gives its connection to another one.
     turn_seconds: float = 10.0

@@ -1,4 +1,4 @@
-"""Three lanes of work in one worker, by cost, so that no step waits behind a training.
+"""Four lanes of work in one worker, by cost, so that no step waits behind a training.
 
 Each lane has its own compute process, started when it first computes, and does one job at a time.
 A Celery message wakes it; so does its own poll of the database, which also finds work whose
@@ -61,8 +61,6 @@ TRAININGS: Sequence[Recipe] = (
     spare.run_due,
 )
 BACKGROUND: Sequence[Recipe] = (
-    deadlines.run_due,
-    webhooks.run_due,
     inspections.run_due,
     ingest.run_due,
     append.run_due,
@@ -73,12 +71,20 @@ BACKGROUND: Sequence[Recipe] = (
 )
 
 
+#: Apart from the others, because receivers may be slow, and a warning must not wait for an ingest.
+EVENTS: Sequence[Recipe] = (
+    deadlines.run_due,
+    webhooks.run_due,
+)
+
+
 def make(name: str, runtime: Runtime) -> Lane:
     """Return the lane that a queue wakes, by the queue's name."""
     recipes = {
         broker.DELETIONS: DELETIONS,
         broker.TRAININGS: TRAININGS,
         broker.BACKGROUND: BACKGROUND,
+        broker.EVENTS: EVENTS,
     }[name]
     return Lane(runtime, recipes, by_precedence=name == broker.TRAININGS)
 

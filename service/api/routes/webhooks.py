@@ -353,7 +353,7 @@ def test(webhook_id: WebhookId, caller: Caller, session: deps.Session, wake: dep
 def _committed(session: deps.Session, row: Webhook, wake: deps.Wake) -> dict[str, Any]:
     shown = _view(row, endpoints.head(session))
     session.commit()
-    wake.background()
+    wake.events()
     return shown
 
 

@@ -31,6 +31,7 @@ from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.messages.parts import Saved
 from service.messages.train import Answer as Trained
+from service.messages.train import Curve
 from service.messages.unlearn import Answer as Unlearned
 from service.settings import Settings
 from tests import factories
@@ -437,6 +438,7 @@ def _trained(store: Path) -> Trained:
     return Trained(
         checkpoint=_checkpoint(store),
         artifacts=[],
+        curve=Curve(training_rows=1, validation_rows=1, epochs=[(1.0, 1.0, 0.5, None)]),
         notes={},
         comparison=None,
         accuracy_drop=False,

@@ -156,18 +156,18 @@ def _begun(
         revision = run.data_revision
     shown_sets.hold(session, dataset.id)
     rows = segments.rows_at(session, dataset, revision)
-    # An epoch's losses and accuracies are those of whole sets.
-    read = dict.fromkeys(("retain", "calibration"), shown_sets.Sample())
-    shown = shown_sets.show(session, dataset.id, None, rows, revision, read)
     runs.start(
         session,
         run,
         data_revision=revision,
-        set_changes={"revision": revision, "rows": shown},
         resume=resume is not None,
         actor=runtime.actor,
         now=runtime.now(),
     )
+    # An epoch's losses and accuracies are those of whole sets.
+    read = dict.fromkeys(("retain", "calibration"), shown_sets.Sample())
+    shown = shown_sets.show(session, dataset.id, None, rows, revision, read)
+    runs.compared(session, run, {"revision": revision, "rows": shown})
     policy = Policy.model_validate(model.policy)
     return messages.Request(
         data=plans.view(

@@ -143,7 +143,6 @@ def start(
     run: TrainingRun,
     *,
     data_revision: int,
-    set_changes: Mapping[str, Any] | None = None,
     resume: bool = False,
     actor: str,
     now: datetime,
@@ -151,8 +150,7 @@ def start(
     """Begin an attempt, anew on the rows of this revision or from the kept state.
 
     The caller has locked the dataset for publication (``locks``): from now on open requests for
-    rows that are not excluded yet concern the model. ``set_changes`` say whether its results may be
-    shown while it trains (``shown_sets``); a resumed run has those that it began with.
+    rows that are not excluded yet concern the model.
     """
     _move(session, run, RunStatus.RUNNING)
     run.attempts += 1
@@ -160,7 +158,7 @@ def start(
     if not resume:
         run.progress = {}
         run.curve = None
-        run.set_changes = None if set_changes is None else dict(set_changes)
+        run.set_changes = None
         run.state_digest = None
     run.started_at = now
     run.not_before = None
@@ -177,6 +175,16 @@ def start(
         attempt=run.attempts,
         **({"resumed": True} if resume else {}),
     )
+
+
+def compared(session: Session, run: TrainingRun, set_changes: Mapping[str, Any]) -> None:
+    """Record whether the results of its epochs may be shown (``shown_sets``).
+
+    A resumed run keeps what was recorded when it began.
+    """
+    if run.set_changes is None:
+        run.set_changes = dict(set_changes)
+        session.flush()
 
 
 def progress(session: Session, run_id: str, values: Mapping[str, Any]) -> None:

@@ -103,9 +103,9 @@ def test_losses_by_epoch_are_shown_unless_they_tell_of_very_few_rows(
     with app.state.sessions() as session:
         run = session.get_one(factories.TrainingRun, run_id)
         shown = None if changes is None else {"revision": 0, "rows": changes}
-        runs.start(
-            session, run, data_revision=0, set_changes=shown, actor="worker:w", now=factories.NOW
-        )
+        runs.start(session, run, data_revision=0, actor="worker:w", now=factories.NOW)
+        if shown is not None:
+            runs.compared(session, run, shown)
         curve = {
             "training_rows": sizes[0],
             "validation_rows": sizes[1],

@@ -93,14 +93,14 @@ def test_kept_state_is_gone_on_from_on_the_same_rows(session: Session, model: Mo
     runs.hand_back(session, run, actor="worker:w", because="the worker is stopping")
     assert runs.can_resume(session, run)
     changes = {"revision": 5, "rows": {}}
-    runs.start(
-        session, run, data_revision=3, set_changes=changes, resume=True, actor="worker:v", now=NOW
-    )
+    runs.compared(session, run, changes)
+    runs.start(session, run, data_revision=3, resume=True, actor="worker:v", now=NOW)
+    runs.compared(session, run, {"revision": 6, "rows": {}})
     assert (run.data_revision, run.progress, run.state_digest) == (3, {"epoch": 7}, "b" * 64)
-    assert (run.curve, run.set_changes) == ({"epochs": [1]}, None)
-    runs.start(session, run, data_revision=5, set_changes=changes, actor="worker:u", now=NOW)
+    assert (run.curve, run.set_changes) == ({"epochs": [1]}, changes)
+    runs.start(session, run, data_revision=5, actor="worker:u", now=NOW)
     assert (run.data_revision, run.progress, run.state_digest) == (5, {}, None)
-    assert (run.curve, run.set_changes) == (None, changes)
+    assert (run.curve, run.set_changes) == (None, None)
     assert not runs.can_resume(session, run)
 
 

@@ -11,27 +11,35 @@ from sqlalchemy.orm import Session
 
 from models_store import Store, errors
 from service.errors import Unavailable
-from service.ledger.database import file_locks
+from service.ledger.database import advisory, file_locks
 from service.ledger.database.tables import Version
 from service.ledger.destruction import purges
 from service.ledger.registry import internal_state
+from service.ledger.reports import shown_sets
 from service.messages.parts import Made, Saved
 
 log = logging.getLogger(__name__)
 
 
 def are_there(
-    session: Session, store: Store, made: Iterable[Made], *, checkpoint: Saved | None = None
+    session: Session,
+    store: Store,
+    made: Iterable[Made],
+    *,
+    checkpoint: Saved | None = None,
+    sets_of: int | None = None,
 ) -> bool:
     """Lock files that the transaction will refer to; return whether all of them are stored.
 
     A file that nothing refers to yet may be swept, if its computation took long, or purged with a
-    version that had the same content.
+    version that had the same content. ``sets_of`` is a dataset whose shown sets are locked before
+    (``shown_sets.hold``), in the same statement.
     """
     files = [(purges.kind_in_store(one.kind), one.digest) for one in made]
     if checkpoint is not None:
         files.append(("checkpoints", checkpoint.digest))
-    file_locks.hold(session, [digest for _, digest in files])
+    sets = [] if sets_of is None else [shown_sets.key(sets_of)]
+    advisory.hold(session, [*sets, *file_locks.keys(digest for _, digest in files)])
     try:
         gone = [(kind, one) for kind, one in files if not store.blobs.exists(kind, one)]
     except errors.StoreError as error:
@@ -41,9 +49,11 @@ def are_there(
     return not gone
 
 
-def require(session: Session, store: Store, checkpoint: Saved, made: Iterable[Made]) -> None:
+def require(
+    session: Session, store: Store, checkpoint: Saved, made: Iterable[Made], *, sets_of: int
+) -> None:
     """Do as ``are_there``, and raise ``Unavailable`` if a file is gone."""
-    if not are_there(session, store, made, checkpoint=checkpoint):
+    if not are_there(session, store, made, checkpoint=checkpoint, sets_of=sets_of):
         raise Unavailable("what was computed is not in the store any more; it is computed again")
 
 

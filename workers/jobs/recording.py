@@ -14,7 +14,7 @@ from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Batch, Model, Version
 from service.ledger.registry import versions
 from service.ledger.registry.policy import MethodChoice, Policy
-from service.ledger.reports import disclosure, shown_sets, verifications
+from service.ledger.reports import disclosure, verifications
 from service.ledger.training import consolidation
 from service.messages.unlearn import Answer, Request
 from workers.fault_points import reach
@@ -48,12 +48,17 @@ def record(
         model = session.get_one(Model, batch.model_id)
         base = session.get_one(Version, batch.base_version_id)
         versions.lock(session, model)
-        shown_sets.hold(session, model.dataset_id)
+        artifacts.require(
+            session,
+            runtime.store,
+            answer.checkpoint,
+            answer.artifacts,
+            sets_of=model.dataset_id,
+        )
         if mark in holds.MARKS:
             # It is said in the requests that the version is held, or what follows it.
             execution.lock_requests(session, batch)
         execution.lock(session, batch, held=held)
-        artifacts.require(session, runtime.store, answer.checkpoint, answer.artifacts)
         version = versions.register(
             session,
             model,

@@ -216,9 +216,14 @@ def _record(
         run = session.get_one(TrainingRun, run_id)
         model = session.get_one(Model, run.model_id)
         versions.lock(session, model)
-        shown_sets.hold(session, model.dataset_id)
+        artifacts.require(
+            session,
+            runtime.store,
+            answer.checkpoint,
+            answer.artifacts,
+            sets_of=model.dataset_id,
+        )
         locks.training_run(session, run.id)
-        artifacts.require(session, runtime.store, answer.checkpoint, answer.artifacts)
         parent = None if model.production_id is None else session.get(Version, model.production_id)
         version = versions.register(
             session,

@@ -7,27 +7,22 @@ it and looks that it is there, and whoever destroys it locks it and looks that n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-#: First half of the keys of PostgreSQL's advisory locks; the second is the digest's beginning.
-_LOCK = 0xF11E
+from service.ledger.database import advisory
+
+_KIND = 0xF11E
 _BYTES = 4
 
-_HOLD = text(
-    "SELECT pg_advisory_xact_lock(:lock, digest) FROM unnest(CAST(:digests AS integer[])) AS digest"
-)
+
+def keys(digests: Iterable[str]) -> Sequence[advisory.Key]:
+    """Return the keys of files' locks, in their order; few digests share one."""
+    things = {int.from_bytes(bytes.fromhex(one)[:_BYTES], signed=True) for one in digests}
+    return [(_KIND, thing) for thing in sorted(things)]
 
 
 def hold(session: Session, digests: Iterable[str]) -> None:
-    """Lock files until the transaction ends; on SQLite a writer has locked the whole database.
-
-    Some digests share a lock, which only costs time.
-    """
-    if session.get_bind().dialect.name != "postgresql":
-        return
-    keys = {int.from_bytes(bytes.fromhex(one)[:_BYTES], signed=True) for one in digests}
-    if keys:
-        session.execute(_HOLD, {"lock": _LOCK, "digests": sorted(keys)})
+    """Lock files until the transaction ends."""
+    advisory.hold(session, keys(digests))

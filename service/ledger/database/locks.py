@@ -2,13 +2,13 @@
 
 1. leases
 2. datasets, by ascending id, in one of the ways of ``Hold``
-3. models, by ascending id (``versions.lock``); then ``shown_sets.hold``
+3. models, by ascending id (``versions.lock``); then ``shown_sets.hold``, then files of the store
+   (``file_locks``)
 4. training runs
 5. deletion requests, by ascending id, each before its erasures
 6. erasures, by ascending id (``execution.lock`` those of a batch)
-7. files of the store (``file_locks``)
-8. batches, versions, records and what belongs to them
-9. the head of the audit chain, at the commit (``audit.chain``)
+7. batches, versions, records and what belongs to them
+8. the head of the audit chain, at the commit (``audit.chain``)
 
 A transaction may leave steps out but must lock in this order, and must lock a row in the strongest
 mode that it will need before it locks anything later: a lock is never strengthened. A foreign key

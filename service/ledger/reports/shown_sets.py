@@ -20,9 +20,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, or_, select, text, true
+from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, or_, select, true
 from sqlalchemy.orm import Session
 
+from service.ledger.database import advisory
 from service.ledger.database.tables import Record, ShownSet
 from service.ledger.registry import lineage
 from service.ledger.reports.disclosure import LEAST_ROWS
@@ -35,21 +36,25 @@ SETS = ("retain", "calibration", "audit")
 #: In place of a record list's id, for the train split.
 _SPLIT = ""
 
-#: First half of the key of PostgreSQL's advisory lock; the second is the dataset's id.
-_LOCK = 0x5E75
+#: Of an advisory lock; the thing is the dataset's id.
+_KIND = 0x5E75
+
+#: A set that lost no row since it was shown is compared from the revision at which it was, until
+#: that is so far behind.
+_REVISIONS_BEHIND = 64
+
+
+def key(dataset_id: int) -> advisory.Key:
+    """Return the key of the lock that ``hold`` takes."""
+    return _KIND, dataset_id
 
 
 def hold(session: Session, dataset_id: int) -> None:
     """Keep other transactions from showing sets of the dataset until this one ends.
 
-    In the order of locks it comes after models and before training runs.
+    In the order of locks it comes after models and before files.
     """
-    # SQLite has one writer at a time.
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(
-            text("SELECT pg_advisory_xact_lock(:kind, :dataset)"),
-            {"kind": _LOCK, "dataset": dataset_id},
-        )
+    advisory.hold(session, [key(dataset_id)])
 
 
 @dataclass(frozen=True)
@@ -99,14 +104,17 @@ def show(
     """
     list_id = record_list_id or _SPLIT
     mine = [_Set(name, list_id, data_rows, of, revision) for name, of in samples.items()]
-    near = _nearest(session, dataset_id, mine)
+    points = _points(session, dataset_id, mine)
+    bases = {_basis(one) for one in mine}
+    near = [point for point in points if _basis(_of(point)) in bases]
+    others = [one for one in map(_of, points) if _basis(one) not in bases]
     compared: dict[str, list[int]] = {one.name: [] for one in mine}
     same: dict[str, ShownSet] = {}
     for point, rows in zip(near, _left(session, near, revision), strict=True):
         compared[point.name].append(rows)
         if rows == 0:
             same[point.name] = point
-    for name, rows in _between_samples(session, dataset_id, mine):
+    for name, rows in _between_bases(session, dataset_id, mine, others):
         compared[name].append(rows)
     found = {
         name: min((few for few in rows if 0 < few < LEAST_ROWS), default=0)
@@ -117,15 +125,19 @@ def show(
             continue
         if one.name not in same:
             session.add(_row(dataset_id, one))
-        elif same[one.name].revision < revision:
-            # The same rows, so later exclusions are counted from here.
+        elif revision - same[one.name].revision > _REVISIONS_BEHIND:
+            # The same rows, so later exclusions may be counted from here.
             same[one.name].revision = revision
     session.flush()
     return found
 
 
-def _nearest(session: Session, dataset_id: int, mine: Iterable[_Set]) -> Sequence[ShownSet]:
-    """Return, for each set, the last one shown up to its revision, and the first after it."""
+def _points(session: Session, dataset_id: int, mine: Sequence[_Set]) -> Sequence[ShownSet]:
+    """Return the shown sets to compare with, by basis and revision.
+
+    Of each set's own basis the last one up to its revision, and the first after it; of others those
+    that may differ by few rows.
+    """
     nearest = []
     for one in mine:
         here = select(ShownSet.id).where(
@@ -138,7 +150,12 @@ def _nearest(session: Session, dataset_id: int, mine: Iterable[_Set]) -> Sequenc
         before = here.where(ShownSet.revision <= one.revision).order_by(ShownSet.revision.desc())
         after = here.where(ShownSet.revision > one.revision).order_by(ShownSet.revision)
         nearest += [part.limit(1).scalar_subquery() for part in (before, after)]
-    return session.scalars(select(ShownSet).where(ShownSet.id.in_(nearest))).all()
+    which = or_(ShownSet.id.in_(nearest), *map(_may_be_near, mine))
+    return session.scalars(
+        select(ShownSet)
+        .where(ShownSet.dataset_id == dataset_id, which)
+        .order_by(*_BASIS, ShownSet.revision)
+    ).all()
 
 
 def _left(session: Session, points: Sequence[ShownSet], revision: int) -> Sequence[int]:
@@ -154,20 +171,12 @@ def _left(session: Session, points: Sequence[ShownSet], revision: int) -> Sequen
     return tuple(session.execute(select(*counts)).one()) if counts else ()
 
 
-def _between_samples(
-    session: Session, dataset_id: int, mine: Sequence[_Set]
+def _between_bases(
+    session: Session, dataset_id: int, mine: Sequence[_Set], others: Iterable[_Set]
 ) -> Iterable[tuple[str, int]]:
-    """Yield the names of sets, and by how few rows they differ from some that were shown.
-
-    These are of other bases; those that cannot differ by few are passed over.
-    """
+    """Yield the names of sets, and by how few rows they differ from some of other bases."""
     by_name = {one.name: one for one in mine}
-    points = session.scalars(
-        select(ShownSet)
-        .where(ShownSet.dataset_id == dataset_id, or_(*map(_may_be_near, mine)))
-        .order_by(*_BASIS, ShownSet.revision)
-    ).all()
-    for (name, *_), alike in itertools.groupby(map(_of, points), _basis):
+    for (name, *_), alike in itertools.groupby(others, _basis):
         shown = list(alike)
         # Rows that are never excluded distinguish them at any revision.
         if _differing(session, dataset_id, by_name[name], shown[0], lasting=True) >= LEAST_ROWS:

@@ -33,7 +33,7 @@ ORDER = (
     "leases",
     "datasets",
     "models",
-    "shown sets",
+    "shown sets and files",
     "training_runs",
     "deletion_requests",
     "erasures",
@@ -69,7 +69,7 @@ def _locked(statement: str) -> list[str]:
     if _APPEND.search(statement):
         return [LAST]
     if _ADVISORY.match(statement):
-        return ["shown sets"]
+        return ["shown sets and files"]
     return [_FROM.findall(statement)[0]] if _LOCKING.search(statement) else []
 
 

@@ -20,6 +20,7 @@ from service.ledger.batches import execution
 from service.ledger.database import db, schema, tables
 from service.ledger.database.tables import Batch, Dataset
 from service.ledger.registry import methods
+from service.messages import sampling
 from tests import factories
 from unlearning import inputs
 
@@ -183,14 +184,14 @@ def test_versions_of_before_know_the_rows_that_their_datasets_had(bare_database:
         data = factories.dataset(session, rows=9)
         made = factories.version(session, factories.model(session, data))
         shown = {"dataset_id": data.id, "name": "audit", "list_id": "", "revision": 3}
-        session.add(tables.ShownSet(**shown, rows=9))
+        session.add(tables.ShownSet(**shown, data_rows=9, below=sampling.PLACES))
         session.commit()
         version_id = made.id
     schema.downgrade(bare_database, revision="0036")
     schema.upgrade(bare_database)
     with db.session_factory(bare_database)() as session:
         assert session.get_one(tables.Version, version_id).data_rows == 9
-        assert [one.rows for one in session.scalars(select(tables.ShownSet))] == [9]
+        assert [one.data_rows for one in session.scalars(select(tables.ShownSet))] == [9]
         data = session.scalars(select(Dataset)).one()
         data.appends = 1
         session.commit()

@@ -70,6 +70,8 @@ class NewWebhook(schemas.Body):
 class WebhookChange(schemas.Body):
     """What to change of a webhook; what is left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     url: Url = Field(default_factory=str, description=_URL, repr=False)
     description: Description | None = None
     types: Types | None = Field(None, description=_TYPES)

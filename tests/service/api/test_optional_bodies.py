@@ -59,6 +59,7 @@ def test_a_body_is_required_where_a_field_of_it_is(app: FastAPI) -> None:
 
 def test_no_body_is_an_empty_object(app: FastAPI, client: TestClient) -> None:
     names = {"model": "nobody", "number": "1", "request_id": "dr_" + "0" * 26}
+    names |= {"webhook_id": "wh_" + "0" * 26}
     for name, body in _bodies(app).items():
         method, path = name.split()
         url = path

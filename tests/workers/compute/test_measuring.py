@@ -52,7 +52,7 @@ def test_samples_of_one_set_differ_by_no_rows_or_by_enough(count: int) -> None:
     rows = Data(
         x=examples,
         y=torch.zeros(len(splits), dtype=torch.int64),
-        layout=Layout.of(SimpleNamespace(splits=splits), None),
+        layout=Layout.of([SimpleNamespace(splits=splits)], None),
         excluded=torch.zeros(len(splits), dtype=torch.bool),
         classes=1,
     )

@@ -65,7 +65,7 @@ def by_hand(
     with town.runtime.session() as session:
         model = plans.model(town.model())
         dataset = session.get_one(Dataset, town.model().dataset_id)
-        view = plans.view(town.runtime.store, dataset, excluded=[])
+        view = plans.view(session, town.runtime.store, dataset, rows=dataset.rows or 0, excluded=[])
     _, rows = workspace.open(view)
     generator = torch.Generator().manual_seed(seed)
     network = workspace.fresh(model, generator=generator)

@@ -39,7 +39,7 @@ def store(
     ).one()
     changes = verification.set_changes
     if changes is not None and live.record_list_id != version.record_list_id:
-        rows = _shown(session, model, live, verification, changes["revision"])
+        rows = _shown(session, model, version, live, verification, changes["revision"])
         changes = changes | {"rows": changes["rows"] | rows}
     exact = {"version": version.number, "digest": version.digest}
     found = {"exact": exact, **measured, "set_changes": changes}
@@ -55,16 +55,22 @@ def store(
 
 
 def _shown(
-    session: Session, model: Model, live: Version, verification: Verification, revision: int
+    session: Session,
+    model: Model,
+    version: Version,
+    live: Version,
+    verification: Verification,
+    revision: int,
 ) -> dict[str, int]:
-    """Return by how few rows the never-seen and validation rows of ``live`` differ from shown ones.
+    """Return by how few rows the compared never-seen and validation rows differ from shown ones.
 
-    Retained rows are those of the exact version.
+    They are those of ``version`` without the list of ``live``, which may be older than an append.
+    Retained rows are those of ``version``.
     """
     samples = shown_sets.samples_of(verification.measured)
     others = {name: Sample(of.below) for name, of in samples.items() if name != "retain"}
     return shown_sets.show(
-        session, model.dataset_id, live.record_list_id, live.data_rows, revision, others
+        session, model.dataset_id, live.record_list_id, version.data_rows, revision, others
     )
 
 

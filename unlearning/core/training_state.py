@@ -128,8 +128,11 @@ def restore(
     torch.set_rng_state(state.random)
     if state.device_random is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state.device_random, device)
-    if log is not None and state.log is not None:
-        log.take(state.log)
+    if log is not None:
+        if state.log is None:  # not asked for before, so the updates until here are not known
+            log.complete = False
+        else:
+            log.take(state.log)
 
 
 Keep = Callable[[TrainingState], None]

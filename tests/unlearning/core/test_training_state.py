@@ -87,6 +87,13 @@ def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(settings, afte
     assert all(map(torch.equal, log.deltas, complete.deltas))
 
 
+def test_log_that_was_asked_for_after_the_beginning_is_not_complete():
+    recipe, log = Recipe(epochs=4, batch_size=16), UpdateLog(max_bytes=1 << 24)
+    fit(recipe, resume=interrupted(recipe, 2), log=log)
+    assert not log.complete
+    assert not len(log)
+
+
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_resumed_training_changes_images_as_an_uninterrupted_one(after):
     generator = torch.Generator().manual_seed(0)

@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+import torch
+
 from models_store import Store, errors
 from service.messages.parts import Kept
 from unlearning.core import training_state
@@ -36,7 +38,10 @@ class Keeper:
         began = time.monotonic()
         if began < self._due:
             return
-        saved = workspace.save(self._store, "trainings", state.to_tensors(), {"owner": self._owner})
+        # Files are named by their content: that of a training that does the same is another one.
+        owner = torch.tensor(list(self._owner.encode()), dtype=torch.uint8)
+        named = {**state.to_tensors(), "owner": owner}
+        saved = workspace.save(self._store, "trainings", named, {"owner": self._owner})
         self._tell(Kept(digest=saved.digest, epoch=len(state.history)))
         now = time.monotonic()
         self._due = now + max(self._seconds, (now - began) / MOST_SHARE if self._seconds else 0.0)

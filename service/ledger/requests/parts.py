@@ -151,20 +151,20 @@ def _in_doubt(
     places: Sequence[int],
     matches: Sequence[Match],
 ) -> dict[int, ServiceError]:
-    """Return a refusal of each ask about a subject of which rows may just be being appended.
+    """Return a refusal of each ask about a subject or class that may just be being appended.
 
-    A subject that is found is suppressed, and rows of it do not join; one that is not would be.
+    Rows of a subject or class that is found do not join; those of one that is not would.
     """
     missing = [
         place
         for place, match in zip(places, matches, strict=True)
-        if asks[place].kind == "subject" and match.nothing
+        if asks[place].kind in ("subject", "class") and match.nothing
     ]
     if not missing or appends.one_waits(session, dataset.id) is None:
         return {}
     refusal = DatasetNotReady(
-        f"dataset {dataset.name} does not hold the subject, and rows that are being appended to it "
-        "may be the subject's; ask again when they are there",
+        f"dataset {dataset.name} holds nothing of what was asked for, and rows that are being "
+        "appended to it may be of it; ask again when they are there",
         retry_after_seconds=5,
     )
     return dict.fromkeys(missing, refusal)

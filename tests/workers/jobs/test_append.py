@@ -405,6 +405,23 @@ def test_subject_that_may_just_be_coming_is_asked_for_again_later(visits: Shop) 
     assert visits.forget("visits", subject_id="Guest-1").matched == 2
 
 
+def test_class_that_may_just_be_coming_is_asked_for_again_later(shop: Shop) -> None:
+    shop.add("visits", shop.write("visits.csv", rows=range(0, ROWS, 3)), classes=3)
+    path = shop.write("more.csv", rows=MORE)
+    with shop.runtime.session() as session:
+        appends.create(
+            session,
+            datasets.get_ready(session, "visits"),
+            source={"path": path},
+            actor="key:k",
+            now=shop.runtime.now(),
+        )
+    with pytest.raises(DatasetNotReady):
+        shop.ask("visits", label=1)
+    append.run_due(shop.runtime)
+    assert shop.forget("visits", label=1).matched == 4
+
+
 def test_row_that_takes_the_number_of_one_that_a_backup_lost_is_suppressed_too(
     visits: Shop,
 ) -> None:

@@ -29,7 +29,7 @@ from service.ledger.database.tables import (
     Record,
     Suppression,
 )
-from service.ledger.registry import datasets, records
+from service.ledger.registry import datasets, records, standing
 
 #: What to do with rows whose record ids the dataset has.
 EXISTING = ("refuse", "skip")
@@ -80,6 +80,9 @@ def create(
     ``source`` has path, format, seed and fractions; whatever else the dataset's own ingest was told
     holds for it too. ``existing`` is one of ``EXISTING``.
     """
+    # A withdrawal comes before, or finds the append and cancels it.
+    dataset = locks.dataset(session, dataset.id, locks.Hold.INTAKE)
+    standing.require_dataset(dataset)
     require_growing(dataset)
     made = DatasetAppend(
         id=ids.new("ap"),

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from typer.testing import CliRunner
 
+from service.errors import Withdrawn
 from service.ledger.audit import chain
 from service.ledger.batches import leases
 from service.ledger.database.states import AppendStatus, DatasetStatus
@@ -286,6 +287,20 @@ def test_withdrawn_dataset_loses_all_its_arrays_and_what_was_underway(
         line = session.scalars(select(AuditEvent).filter_by(action="dataset:purged")).one()
     destroyed = line.data["receipt"]["destroyed"]
     assert [one["digest"] for one in destroyed] == keys
+
+
+def test_nothing_is_appended_to_a_dataset_that_was_withdrawn_since_it_was_read(
+    visits: Shop,
+) -> None:
+    before = dataset(visits)
+    with visits.runtime.session() as session:
+        withdrawals.withdraw_dataset(
+            session, datasets.get(session, "visits"), actor="key:k", now=visits.runtime.now()
+        )
+    with visits.runtime.session() as session, pytest.raises(Withdrawn):
+        appends.create(
+            session, before, source={"path": "more.csv"}, actor="key:k", now=visits.runtime.now()
+        )
 
 
 def stored_keys(shop: Shop) -> list[segments.Segment]:

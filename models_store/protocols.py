@@ -183,6 +183,9 @@ class Rows(Protocol):
     def keys(self) -> list[str]:
         """Return the keys of all complete datasets, sorted."""
 
+    def name(self, key: str) -> str:
+        """Return the name under which a dataset was written. Reads no rows."""
+
     def delete(self, key: str) -> bool:
         """Destroy a dataset's rows; False if there were none. May be repeated."""
 

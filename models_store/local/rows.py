@@ -86,6 +86,9 @@ class LocalRows:
     def keys(self) -> list[str]:
         return directories.names_in(self._home)
 
+    def name(self, key: str) -> str:
+        return str(_manifest(directories.find(self._home, key))["name"])
+
     def delete(self, key: str) -> bool:
         """Overwrite everything with zeros and unlink it."""
         return directories.destroy(self._home, key)

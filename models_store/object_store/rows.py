@@ -123,6 +123,9 @@ class ObjectRows:
     def keys(self) -> list[str]:
         return sorted(key for key, complete in self._listed() if complete)
 
+    def name(self, key: str) -> str:
+        return str(self._manifest(key)["name"])
+
     def delete(self, key: str) -> bool:
         """Destroy the keys first, then the objects that they encrypted."""
         names.check_digest(key)

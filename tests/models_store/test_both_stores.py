@@ -235,6 +235,7 @@ def test_a_writer_that_is_left_early_leaves_no_dataset(store: Store) -> None:
 
 def test_only_old_datasets_that_nobody_keeps_are_swept(store: Store) -> None:
     kept, orphan = write(store), write(store, name="other")
+    assert [store.rows.name(key) for key in (kept, orphan)] == ["digits", "other"]
     assert store.rows.sweep(keep={kept}, older_than_seconds=3600) == []
     assert store.rows.sweep(keep={kept}, older_than_seconds=0) == [orphan]
     assert store.rows.keys() == [kept]

@@ -19,7 +19,7 @@ from service.ledger.batches import leases
 from service.ledger.database import db
 from service.ledger.database.states import AppendStatus
 from service.ledger.database.tables import Dataset, DatasetAppend
-from service.ledger.registry import appends, datasets
+from service.ledger.registry import appends, datasets, segments
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import ingest, slices
@@ -194,8 +194,7 @@ def read(
         found = reading.read_into_store(
             path,
             rows=None if key is None else runtime.store.rows,
-            # An array of its own even if rows and labels are those of another.
-            name=f"{dataset.name}/{key}",
+            name=segments.name(dataset.name, key),
             leave_out=newcomers,
             progress=progress,
             fit=fit,

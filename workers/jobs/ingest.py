@@ -20,7 +20,7 @@ from service.ledger.batches import leases
 from service.ledger.database.identifiers import Case
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
-from service.ledger.registry import datasets
+from service.ledger.registry import datasets, segments
 from service.ledger.requests import suppressions
 from workers.compute.process import Stopping
 from workers.fault_points import reach
@@ -124,7 +124,7 @@ def _attempt(
     found = reading.read_into_store(
         path,
         rows=runtime.store.rows,
-        name=name,
+        name=segments.name(name, None),
         leave_out=sieve,
         progress=watch,
         **asked(source),

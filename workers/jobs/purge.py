@@ -10,12 +10,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from models_store import errors
+from models_store.protocols import Rows
 from service.ledger.audit.signing import Signer
 from service.ledger.batches import leases
 from service.ledger.database import db, file_locks
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.destruction import purges
-from service.ledger.registry import versions
+from service.ledger.registry import segments, versions
 from service.ledger.requests import idempotency
 from service.ledger.webhooks import outbox
 from workers.fault_points import reach
@@ -59,7 +61,7 @@ def sweep(runtime: Runtime) -> None:
         )
         if held is None:
             return
-        keep = purges.files_in_use(session)
+        keep, being_written = purges.files_in_use(session), segments.being_written(session)
         outbox.forget_old(session, now=runtime.now())
         idempotency.prune(session, before=runtime.now() - IDEMPOTENCY_MEMORY)
     blobs = runtime.store.blobs
@@ -69,7 +71,19 @@ def sweep(runtime: Runtime) -> None:
         gone += blobs.sweep(kind, keep=blobs.digests(kind), older_than_seconds=grace)
         if gone:
             log.info("swept %d orphaned %s", len(gone), kind)
-    runtime.store.rows.sweep(keep=keep["arrays"], older_than_seconds=grace)
+    rows = runtime.store.rows
+    # The records of a long ingest or append may take longer than the grace.
+    unused = set(rows.keys()) - keep["arrays"] if being_written else set()
+    new = {one for one in unused if _name(rows, one) in being_written}
+    rows.sweep(keep=keep["arrays"] | new, older_than_seconds=grace)
+
+
+def _name(rows: Rows, key: str) -> str | None:
+    """Return the name under which an array was written; None if it cannot be read or is gone."""
+    try:
+        return rows.name(key)
+    except (errors.Corrupt, errors.NotStored):
+        return None
 
 
 def destroy_orphan(runtime: Runtime, kind: purges.Kind, digest: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.ledger.database.states import AppendStatus
+from service.ledger.database.states import AppendStatus, DatasetStatus
 from service.ledger.database.tables import Dataset, DatasetAppend
 
 
@@ -71,6 +71,27 @@ def keys_in_use(session: Session) -> set[str]:
         .where(DatasetAppend.array_key.is_not(None), Dataset.array_key.is_not(None))
     )
     return {key for key in found if key is not None}
+
+
+def name(dataset_name: str, append_id: str | None) -> str:
+    """Return the name under which an array is written: of an ingest, or of an append.
+
+    An append's array is one of its own even if rows and labels are those of another.
+    """
+    return dataset_name if append_id is None else f"{dataset_name}/{append_id}"
+
+
+def being_written(session: Session) -> set[str]:
+    """Return the names of arrays of ingests and appends under way, to which nothing refers yet."""
+    ingests = select(Dataset.name).where(Dataset.status == DatasetStatus.INGESTING)
+    waiting = (
+        select(Dataset.name, DatasetAppend.id)
+        .join(DatasetAppend, DatasetAppend.dataset_id == Dataset.id)
+        .where(DatasetAppend.status == AppendStatus.WAITING)
+    )
+    return {name(one, None) for one in session.scalars(ingests)} | {
+        name(one, append_id) for one, append_id in session.execute(waiting)
+    }
 
 
 def _added(session: Session, dataset: Dataset) -> Sequence[Segment]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.selection import exclusions
 from tests.workers.shop import ROWS, Shop
 from workers import cli
-from workers.jobs import append, arrays, erase, ingest, inspections, reconcile, slices
+from workers.jobs import append, arrays, erase, ingest, inspections, purge, reconcile, slices
 from workers.sources.reading import stratify
 
 #: Rows of the further source: those after the shop's own.
@@ -313,6 +315,35 @@ def test_sweep_keeps_the_arrays_of_appends(visits: Shop) -> None:
     with visits.runtime.session() as session:
         used = purges.files_in_use(session)["arrays"]
     assert used == {one.key for one in stored_keys(visits)}
+
+
+@pytest.mark.parametrize("job", [ingest, append])
+def test_sweep_keeps_the_array_of_which_the_records_take_longer_than_the_grace(
+    visits: Shop, monkeypatch: pytest.MonkeyPatch, job: ModuleType
+) -> None:
+    """Nothing refers to it before the last of them is written."""
+    swept: list[str] = []
+
+    def sweep(point: str) -> None:
+        if not point.endswith(".stored"):
+            return
+        for file in (visits.settings.store / "arrays").rglob("*"):
+            os.utime(file, (0, 0))
+        for home in (visits.settings.store / "arrays").iterdir():
+            os.utime(home, (0, 0))
+        purge.sweep(visits.runtime)
+        swept.append(point)
+
+    monkeypatch.setattr(job, "reach", sweep)
+    path = visits.write("more.csv", rows=MORE)
+    if job is append:
+        assert add_rows(visits, path).status == AppendStatus.COMPLETED
+    else:
+        assert visits.add("more", path).status == DatasetStatus.READY
+    assert swept
+    with visits.runtime.session() as session:
+        used = purges.files_in_use(session)["arrays"]
+    assert sorted(used) == visits.runtime.store.rows.keys()
 
 
 def test_dataset_with_generated_ids_does_not_grow(shop: Shop) -> None:

@@ -99,7 +99,15 @@ def _attempt(
     """Store rows and let their records join; False when some were suppressed meanwhile."""
     newcomers = Newcomers(runtime, dataset)
     found = read(
-        runtime, dataset, path, stated, newcomers, existing=existing, key=append_id, progress=watch
+        runtime,
+        dataset,
+        path,
+        stated,
+        newcomers,
+        existing=existing,
+        key=append_id,
+        held=held,
+        progress=watch,
     )
     if found is None:
         with runtime.session() as session:
@@ -118,10 +126,10 @@ def _attempt(
         ingest.drop_withdrawn(runtime, dataset.id, found.key)
         raise
     except (StoreError, OSError, Unprocessable):  # refused once its rows were in the store
-        runtime.store.rows.delete(found.key)
+        ingest.drop(runtime, found.key, held=held)
         raise
     if not done:
-        runtime.store.rows.delete(found.key)
+        ingest.drop(runtime, found.key, held=held)
     return done
 
 
@@ -181,10 +189,13 @@ def read(
     newcomers: Newcomers,
     *,
     existing: str,
-    key: str | None,
+    key: str | None = None,
+    held: leases.Held | None = None,
     progress: Progress | None,
 ) -> Ingested | None:
-    """Read a source as the dataset's own was read; store its rows if an append's ``key`` is given.
+    """Read a source as the dataset's own was read.
+
+    Its rows are stored if ``key``, the id of an append, and ``held``, its lease, are given.
 
     Return None if all of its rows are there already and are skipped. Raise ``ReadError`` if it does
     not fit the dataset, or has rows of it that are not to be skipped.
@@ -205,8 +216,8 @@ def read(
             raise _refused(newcomers, dataset) from None
         return None
     if newcomers.existing and existing != "skip":
-        if key is not None:
-            runtime.store.rows.delete(found.key)
+        if held is not None:
+            ingest.drop(runtime, found.key, held=held)
         raise _refused(newcomers, dataset)
     return found
 

@@ -138,10 +138,10 @@ def _attempt(
         drop_withdrawn(runtime, dataset_id, found.key)
         raise
     except (StoreError, OSError, Unprocessable):  # refused once its rows were in the store
-        runtime.store.rows.delete(found.key)
+        drop(runtime, found.key, held=held)
         raise
     if not done:
-        runtime.store.rows.delete(found.key)
+        drop(runtime, found.key, held=held)
     return done
 
 
@@ -153,6 +153,16 @@ def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
         suppressed = suppression.load(session, runtime.store.rows, runtime.digester, newest=newest)
     fold_case = source.get("id_case") == Case.IGNORED
     return Sieve(runtime.digester, suppressed, fold_case=fold_case)
+
+
+def drop(runtime: Runtime, key: str, *, held: leases.Held) -> None:
+    """Destroy rows that were stored in vain.
+
+    Raise ``LeaseLost`` if the lease has a new holder: the same source gives it the same array.
+    """
+    with runtime.session() as session:
+        leases.renew(session, held, seconds=runtime.settings.lease_seconds, now=runtime.now())
+    runtime.store.rows.delete(key)
 
 
 def drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:

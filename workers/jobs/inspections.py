@@ -93,7 +93,7 @@ def describe_append(
     """Return what would join the dataset, in its public form; raise ``ReadError`` if refused."""
     newcomers = append.Newcomers(runtime, dataset)
     found = append.read(
-        runtime, dataset, path, stated, newcomers, existing=existing, key=None, progress=progress
+        runtime, dataset, path, stated, newcomers, existing=existing, progress=progress
     )
     if found is not None:
         shown = describe(found)

@@ -317,6 +317,31 @@ def test_sweep_keeps_the_arrays_of_appends(visits: Shop) -> None:
     assert used == {one.key for one in stored_keys(visits)}
 
 
+@pytest.mark.parametrize(("job", "last"), [(ingest, "complete"), (append, "join")])
+def test_worker_that_lost_its_lease_leaves_the_array_to_the_next_one(
+    visits: Shop, monkeypatch: pytest.MonkeyPatch, job: ModuleType, last: str
+) -> None:
+    """The source gives both of them the same array; only the first finds it in vain."""
+    real = getattr(slices, last)
+
+    def late(*_given: Any, held: leases.Held, **_more: Any) -> bool:
+        monkeypatch.setattr(slices, last, real)
+        with visits.runtime.session() as session:
+            leases.revoke(session, held.key, now=visits.runtime.now())
+        assert job.run_due(visits.runtime)
+        return False
+
+    monkeypatch.setattr(slices, last, late)
+    path = visits.write("more.csv", rows=MORE)
+    if job is append:
+        assert add_rows(visits, path).status == AppendStatus.COMPLETED
+    else:
+        assert visits.add("more", path).status == DatasetStatus.READY
+    with visits.runtime.session() as session:
+        used = purges.files_in_use(session)["arrays"]
+    assert sorted(used) == visits.runtime.store.rows.keys()
+
+
 @pytest.mark.parametrize("job", [ingest, append])
 def test_sweep_keeps_the_array_of_which_the_records_take_longer_than_the_grace(
     visits: Shop, monkeypatch: pytest.MonkeyPatch, job: ModuleType

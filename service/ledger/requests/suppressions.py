@@ -10,9 +10,9 @@ the suppression.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -24,7 +24,13 @@ from service.ledger.audit import canonical, chain
 from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Origin
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import Dataset, DeletionRequest, Record, Suppression
+from service.ledger.database.tables import (
+    Dataset,
+    DatasetAppend,
+    DeletionRequest,
+    Record,
+    Suppression,
+)
 from service.ledger.obligations import erasures
 from service.ledger.registry import datasets
 from service.ledger.selection import matching, naming
@@ -36,6 +42,9 @@ SUPPRESSING = frozenset(RequestStatus) - {
     RequestStatus.CANCELLED,
     RequestStatus.DENIED,
 }
+
+
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Entry(BaseModel):
@@ -346,18 +355,42 @@ def restore(session: Session, listed: Iterable[Entry]) -> None:
 
 
 def _as_here(session: Session, listed: Iterable[Entry]) -> list[Entry]:
-    """Return the entries without requests and datasets that the ledger does not know."""
+    """Return the entries without requests, datasets and rows that the ledger does not know."""
     requests = set(session.scalars(select(DeletionRequest.id)))
     names = set(session.scalars(select(Dataset.name)))
+    added = _added_since(session)
     return [
         one.model_copy(
             update={
                 "request": one.request if one.request in requests else None,
                 "dataset": one.dataset if one.dataset in names else None,
+                "row": None if one.created_at < added(one.dataset, one.row) else one.row,
             }
         )
         for one in listed
     ]
+
+
+def _added_since(session: Session) -> Callable[[str | None, int | None], datetime]:
+    """Return a function that gives the moment at which a row was appended; else the earliest.
+
+    A row that is older in the list had this number in what the backup lost.
+    """
+    found = session.execute(
+        select(Dataset.name, DatasetAppend)
+        .join(DatasetAppend, DatasetAppend.dataset_id == Dataset.id)
+        .where(DatasetAppend.first_row.is_not(None))
+    )
+    appends: dict[str, list[tuple[range, datetime]]] = {}
+    for name, one in found:
+        if one.first_row is not None and one.rows is not None and one.finished_at is not None:
+            rows = range(one.first_row, one.first_row + one.rows)
+            appends.setdefault(name, []).append((rows, one.finished_at))
+
+    def added(dataset: str | None, row: int | None) -> datetime:
+        return next((at for rows, at in appends.get(dataset or "", ()) if row in rows), _EVER)
+
+    return added
 
 
 def readmit_subject(

@@ -496,12 +496,21 @@ def test_class_that_may_just_be_coming_is_asked_for_again_later(shop: Shop) -> N
 def test_row_that_takes_the_number_of_one_that_a_backup_lost_is_suppressed_too(
     visits: Shop,
 ) -> None:
-    """The tombstone list of a restored backup names a row that the dataset does not have yet."""
+    """The tombstone list of a restored backup names a row that the dataset does not have yet.
+
+    Also if the list is replayed once more, after rows were appended.
+    """
     number = dataset(visits).id
     with visits.runtime.session() as session:
         lost = {"kind": "row", "digest": "e" * 64, "dataset_id": number, "row": ROWS}
         session.add(Suppression(**lost, created_at=visits.runtime.now()))
+        session.flush()
+        listed = suppressions.entries(session)
     add_rows(visits, visits.write("more.csv", rows=MORE, person="Guest-{}"))
+    with visits.runtime.session() as session:
+        again = suppressions.apart(session, listed)
+        suppressions.restore(session, again)
+    assert again == []
     visits.forget("visits", record_ids=(f"visit-{ROWS}",))
     visits.add("again", visits.write("again.csv", rows=MORE, person="Guest-{}"))
     assert visits.suppressed("again") == 1

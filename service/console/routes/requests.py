@@ -12,7 +12,7 @@ from service import wake
 from service.api import deps, pagination, problems
 from service.console import pages, sessions
 from service.console.views import requests as views
-from service.errors import Forbidden, NotFound, ServiceError, Unprocessable
+from service.errors import NotFound, ServiceError, Unprocessable
 from service.ledger.database import db
 from service.ledger.requests import lifecycle
 
@@ -72,6 +72,7 @@ def act_together(request: Request, act: Deciding, wake: deps.Wake) -> Response:
     action = act.form.text("action")
     if action not in ("approve", "deny", "retry"):
         raise NotFound("there is no such action")
+    sessions.require(act.visitor, views.ACTIONS[action][1])
     chosen = list(dict.fromkeys(act.form.all("request")))
     if not chosen or len(chosen) > MOST_AT_ONCE:
         raise Unprocessable(f"select 1 to {MOST_AT_ONCE} requests, then choose what to do")
@@ -93,8 +94,6 @@ def _refusal(
 ) -> str | None:
     try:
         _apply(session, wake, act, action, request_id)
-    except Forbidden:
-        raise
     except ServiceError as error:
         return error.detail
     except Exception as error:  # the others are still to be done

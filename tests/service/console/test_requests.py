@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from service.ledger.database import db
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest
+from service.ledger.registry import keys
 from service.ledger.requests import lifecycle
 from tests import factories
 from tests.conftest import BOTH
@@ -231,6 +232,28 @@ def test_several_requests_are_decided_each_on_its_own(app: FastAPI) -> None:
     assert "2 requests were left as they are" in page
     assert "this request is processing" in page
     assert [_status(app, one) for one in (first, second)] == ["accepted"] * 2
+
+
+def test_one_that_needs_a_second_person_leaves_the_others_approved(app: FastAPI) -> None:
+    browser = signed_in(app, "requests:read", "requests:approve", name="dpo")
+    with app.state.sessions.begin() as session:
+        [mine] = [one.id for one in keys.listing(session) if one.name == "dpo"]
+        data = factories.dataset(session, name="faces")
+        model = factories.model(session, data, policy={"approval": {"second_person": True}})
+        factories.version(session, model)
+    waiting = RequestStatus.AWAITING_APPROVAL
+    first, own, last = (
+        _asked(app, status=waiting, principal=who) for who in ("key_crm", mine, "key_crm")
+    )
+    fields = {"action": "approve", "request": [first, own, last]}
+    page = text(browser.submit("/requests/together", fields, page="/requests").text)
+    assert "2 requests approved" in page
+    assert "have another key with requests:approve do it" in page
+    assert [_status(app, one) for one in (first, own, last)] == [
+        "accepted",
+        "awaiting_approval",
+        "accepted",
+    ]
 
 
 def test_without_a_selection_or_with_another_action_nothing_is_done(app: FastAPI) -> None:

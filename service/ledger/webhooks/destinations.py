@@ -33,6 +33,11 @@ _METADATA: Sequence[Network] = (
     ipaddress.ip_network("168.63.129.16/32"),  # Azure
     ipaddress.ip_network("192.0.0.0/24"),  # IETF protocol assignments; Oracle's metadata
 )
+#: Not globally routable, though Python's tables do not say so.
+_INSIDE: Sequence[Network] = (
+    ipaddress.ip_network("fec0::/10"),  # site-local, deprecated (RFC 3879)
+    ipaddress.ip_network("3fff::/20"),  # documentation (RFC 9637)
+)
 #: IPv6 addresses that stand for an IPv4 address in their last 32 bits (RFC 6052).
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 
@@ -69,7 +74,7 @@ class Rules:
         meant = _meant(address)
         if meant != address:
             return self.allow(meant)
-        inside = any(address in network for network in _METADATA)
+        inside = any(address in network for network in (*_METADATA, *_INSIDE))
         return address.is_global and not (inside or address.is_multicast or address.is_reserved)
 
 

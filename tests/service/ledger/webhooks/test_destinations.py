@@ -97,6 +97,8 @@ def test_malformed_urls_are_refused_without_quoting_them(url: str) -> None:
         "[fe80::1]",
         "[fd00:ec2::254]",
         "[fc00::1]",
+        "[fec0::1]",
+        "[3fff::1]",
         "[ff02::1]",
         "[64:ff9b::7f00:1]",
         "[64:ff9b::a9fe:a9fe]",

@@ -85,7 +85,11 @@ class Attempt:
 
 
 def due(session: Session, *, now: datetime) -> list[str]:
-    """Return ids of the webhooks to which something may have to be sent now."""
+    """Return ids of the webhooks to which something may have to be sent now.
+
+    First come those whose last delivery is longest ago: receivers that are slow and always have
+    more to be told do not keep the others from a connection.
+    """
     wanted = (
         select(Webhook.id)
         .join(AuditHead, AuditHead.seq > Webhook.seq)
@@ -93,7 +97,7 @@ def due(session: Session, *, now: datetime) -> list[str]:
             db.among(Webhook.status, WebhookStatus.ACTIVE),
             or_(Webhook.not_before.is_(None), Webhook.not_before <= now),
         )
-        .order_by(Webhook.seq)
+        .order_by(Webhook.delivered_at.asc().nulls_first(), Webhook.id)
     )
     return list(session.scalars(wanted))
 

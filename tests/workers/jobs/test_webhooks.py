@@ -266,6 +266,32 @@ def test_a_slow_receiver_does_not_hold_up_the_others(office: Office) -> None:
     assert {one.error for hook in (first, second) for one in office.attempts(hook)} == {None}
 
 
+def test_a_receiver_with_much_to_be_told_does_not_come_first_each_time(office: Office) -> None:
+    office.runtime.settings = office.settings.model_copy(update={"webhook_connections": 1})
+    behind, upright = office.receiver(), office.receiver()
+    order: list[str] = []
+
+    def noted(name: str) -> Callable[[Received], tuple[int, dict[str, str]]]:
+        def answer(_: Received) -> tuple[int, dict[str, str]]:
+            order.append(name)
+            return 204, {}
+
+        return answer
+
+    behind.answer, upright.answer = noted("behind"), noted("upright")
+    late = office.add(behind)
+    office.add(upright)
+    office.happen("dr_1")
+    office.send()
+    office.do(endpoints.replay, late, after=0, now=office.now)
+    office.later(60)  # it was told just now, and the other one a minute ago
+    office.do(endpoints.replay, late, after=0, now=office.now)
+    office.happen("dr_2")
+    order.clear()
+    office.send()
+    assert order == ["upright", "behind", "behind"]
+
+
 def test_no_more_deliveries_at_once_than_the_settings_allow(office: Office) -> None:
     office.runtime.settings = office.settings.model_copy(update={"webhook_connections": 2})
     open_now, most, lock = [0], [0], threading.Lock()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
@@ -23,7 +23,15 @@ from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
 )
-from service.ledger.database.tables import Batch, DeletionRequest, Erasure, LegalHold, Model
+from service.ledger.database.tables import (
+    Batch,
+    Dataset,
+    DeletionRequest,
+    Erasure,
+    LegalHold,
+    Model,
+    RequestDataset,
+)
 from service.ledger.obligations import shares
 from service.ledger.requests import lifecycle
 
@@ -70,6 +78,11 @@ def place(
         raise Conflict(f"this request is {request.status}: there is nothing left to hold")
     if request.legal_hold_id is not None:
         raise Conflict("this request is under a legal hold already")
+    if _is_destroyed(session, request):
+        raise Conflict(
+            "its dataset was withdrawn: workers overwrite every row of it, and a hold would keep "
+            "nothing"
+        )
     for batch in under_way:
         _stop(session, models[batch.model_id], batch, actor=actor, now=now)
     hold = LegalHold(
@@ -113,6 +126,17 @@ def release(
         data={},
     )
     return request
+
+
+def _is_destroyed(session: Session, request: DeletionRequest) -> bool:
+    """Return whether every dataset with rows of the request was withdrawn.
+
+    A withdrawal locks the request first, so none begins before the hold is placed.
+    """
+    everywhere = select(RequestDataset.dataset_id).where(RequestDataset.request_id == request.id)
+    theirs = or_(Dataset.id == request.dataset_id, Dataset.id.in_(everywhere))
+    found = session.scalars(select(Dataset.withdrawn_at.is_not(None)).where(theirs)).all()
+    return bool(found) and all(found)
 
 
 def _batches(session: Session, request_id: str) -> Sequence[Batch]:

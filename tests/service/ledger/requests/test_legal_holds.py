@@ -20,6 +20,7 @@ from service.ledger.database.tables import (
     DeletionRequest,
     Erasure,
     Model,
+    RequestDataset,
     Version,
 )
 from service.ledger.destruction import withdrawals
@@ -213,6 +214,27 @@ def test_withdrawals_that_would_destroy_it_are_refused(
     session.commit()
     attempts[what]()
     session.commit()
+
+
+def test_a_hold_that_would_keep_nothing_is_refused(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    other = factories.dataset(session, name="other", rows=20)
+    here = ask(session, data, model, row=1)
+    everywhere = factories.request(session, data, dataset_id=None, kind="subject", rows=[])
+    for one in (data, other):
+        session.add(
+            RequestDataset(
+                request_id=everywhere.id, dataset_id=one.id, matched=1, already_forgotten=0
+            )
+        )
+    session.commit()
+    withdrawals.withdraw_dataset(session, data, models="withdraw", actor="key:k", now=LATER)
+    session.commit()
+    with pytest.raises(Conflict, match="dataset was withdrawn"):
+        place(session, here)
+    session.rollback()
+    assert place(session, everywhere).legal_hold_id is not None  # rows of the other one are kept
 
 
 def test_approving_and_retrying_wait_for_the_release(

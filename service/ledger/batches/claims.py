@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain
 from service.ledger.batches import execution, holds, leases
-from service.ledger.database import db, ids, locks, retries
+from service.ledger.database import db, ids, locks
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus
 from service.ledger.database.tables import (
     Batch,
@@ -38,7 +38,7 @@ from service.ledger.database.tables import (
     Record,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import erasures, shares
 from service.ledger.registry import lineage, methods, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.selection import naming
@@ -496,7 +496,7 @@ def _pending(now: datetime) -> tuple[ColumnElement[bool], ...]:
     return (
         erasures.is_open(),
         db.among(Erasure.status, ErasureStatus.PENDING),
-        retries.may_begin(Erasure.not_before, now),
+        shares.may_begin(now),
     )
 
 

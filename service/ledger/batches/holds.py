@@ -29,7 +29,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict
 from service.ledger.audit import canonical, chain, machines
 from service.ledger.batches import execution, leases
-from service.ledger.database import db, retries
+from service.ledger.database import db
 from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
@@ -44,7 +44,7 @@ from service.ledger.database.tables import (
     Record,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import erasures, shares
 from service.ledger.registry import lineage, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.selection import naming
@@ -350,7 +350,7 @@ def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetim
             Erasure.cohort.is_not_distinct_from(ours[0].cohort),
             erasures.is_open(),
             db.among(Erasure.status, ErasureStatus.PENDING),
-            retries.may_begin(Erasure.not_before, now),
+            shares.may_begin(now),
             DeletionRequest.kind != "class",
             DeletionRequest.legal_hold_id.is_(None),
             DeletionRequest.status.in_((RequestStatus.ACCEPTED, RequestStatus.PROCESSING)),

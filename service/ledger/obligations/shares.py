@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger.database import db, locks
+from service.ledger.database import db, locks, retries
 from service.ledger.database.states import ErasureStatus, RequestStatus, RunStatus, VersionStatus
 from service.ledger.database.tables import (
     DeletionRequest,
@@ -37,6 +37,9 @@ CLOSED = (ErasureStatus.COMPLETED, ErasureStatus.CANCELLED)
 #: States of requests for which a model that starts later gets a share.
 _WANTING = (RequestStatus.ACCEPTED, RequestStatus.PROCESSING)
 
+#: The longest undo window that a policy may ask for.
+LONGEST_UNDO = timedelta(days=14)
+
 #: Requests in one statement, which takes a limited number of values.
 REQUESTS_AT_ONCE = 10_000
 
@@ -54,6 +57,17 @@ def is_open_of_request() -> ColumnElement[bool]:
     since: scanning it for each of many requests has taken a minute instead of a second.
     """
     return ~db.among(Erasure.status, *CLOSED)
+
+
+def may_begin(now: datetime) -> ColumnElement[bool]:
+    """Return SQL: the undo window of the erasure, or the pause after its failure, has passed.
+
+    One that was never attempted waits for its undo window, which is longer than any pause.
+    """
+    return or_(
+        retries.may_begin(Erasure.not_before, now, longest=LONGEST_UNDO),
+        and_(Erasure.attempts > 0, retries.may_begin(Erasure.not_before, now)),
+    )
 
 
 def concerned(session: Session, dataset_id: int) -> Sequence[Model]:

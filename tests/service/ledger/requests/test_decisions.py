@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session
 from service.ledger.batches import claims, leases
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model
+from service.ledger.obligations import shares
+from service.ledger.registry.policy import Policy
 from service.ledger.requests import lifecycle
 from service.ledger.requests.lifecycle import DenialReason, SecondPersonNeeded
 from service.ledger.selection.matching import Ask
@@ -46,19 +48,29 @@ def begins(session: Session, model: Model, *, after: float) -> bool:
     return claims.claim(session, model, held=held, now=now) is not None
 
 
-def test_nothing_begins_in_the_undo_window_and_it_can_be_cancelled(session: Session) -> None:
+@pytest.mark.parametrize("days", [1 / 24, 1, 14])
+def test_nothing_begins_in_the_undo_window_and_it_can_be_cancelled(
+    session: Session, days: float
+) -> None:
     data = factories.dataset(session)
-    model = live(session, data, hold_seconds=3600.0, max_wait_seconds=0.0)
+    window = days * 86_400
+    model = live(session, data, hold_seconds=window, max_wait_seconds=0.0)
     undone, kept = ask(session, data, "r1"), ask(session, data, "r2")
-    assert kept.expected_by >= NOW + timedelta(hours=1)
+    assert kept.expected_by >= NOW + timedelta(days=days)
     model.run_now_at = NOW  # not even for a batch that is asked for
     session.commit()
-    assert not begins(session, model, after=3599)
+    for after in (0, 1, window / 2, window - 1):
+        assert not begins(session, model, after=after)
     lifecycle.cancel(session, undone.id, actor="key:key_crm")
     session.commit()
-    assert begins(session, model, after=3600)
+    assert begins(session, model, after=window)
     assert session.get_one(DeletionRequest, kept.id).status == RequestStatus.PROCESSING
     assert undone.status == RequestStatus.CANCELLED
+
+
+def test_the_longest_undo_window_of_a_policy_is_waited_for() -> None:
+    longest = Policy.model_json_schema()["properties"]["hold_seconds"]["maximum"]
+    assert timedelta(seconds=longest) == shares.LONGEST_UNDO
 
 
 def test_of_several_models_the_longest_window_counts(session: Session) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Path, Query, Request, Response
 from sqlalchemy.orm import Session
@@ -14,7 +14,11 @@ from service.console import pages, sessions
 from service.console.views import requests as views
 from service.errors import NotFound, ServiceError, Unprocessable
 from service.ledger.database import db
-from service.ledger.requests import lifecycle
+from service.ledger.requests import deadlines, legal_holds, lifecycle
+from service.ledger.requests.deadlines import ExtensionReason
+from service.ledger.requests.legal_holds import HoldReason
+
+Code = TypeVar("Code", ExtensionReason, HoldReason)
 
 PATH = "/requests"
 LONGEST_REASON = 2_000
@@ -53,7 +57,7 @@ def show(
     visitor: Reading, session: deps.Reader, request_id: RequestId, done: Word = ""
 ) -> Response:
     """Show one request."""
-    shown = views.one(session, visitor, request_id)
+    shown = views.one(session, visitor, request_id, now=db.now())
     return pages.render("request.html", visitor, path=PATH, done=done, **shown)
 
 
@@ -61,7 +65,7 @@ def show(
 def act(
     act: Deciding, session: deps.Session, wake: deps.Wake, request_id: RequestId, action: Action
 ) -> Response:
-    """Approve, deny, retry or cancel one request."""
+    """Approve, deny, retry, cancel or extend one request, or place or release a legal hold."""
     _apply(session, wake, act, action, request_id)
     return pages.go(f"{PATH}/{request_id}", done=action)
 
@@ -110,7 +114,7 @@ def _apply(
     sessions.require(act.visitor, known[1])
     _DO[action](session, act, request_id)
     session.commit()
-    if action in ("approve", "retry"):
+    if action in ("approve", "retry", "release"):
         wake.deletions()
 
 
@@ -119,9 +123,7 @@ def _approve(session: Session, act: sessions.Act, request_id: str) -> None:
 
 
 def _deny(session: Session, act: sessions.Act, request_id: str) -> None:
-    because = act.form.text("reason")
-    if len(because) > LONGEST_REASON:
-        raise Unprocessable(f"a reason has at most {LONGEST_REASON} characters")
+    because = _reason(act)
     lifecycle.deny(session, request_id, because=because or None, actor=act.visitor.actor)
 
 
@@ -133,9 +135,65 @@ def _cancel(session: Session, act: sessions.Act, request_id: str) -> None:
     lifecycle.cancel(session, request_id, actor=act.visitor.actor)
 
 
+def _extend(session: Session, act: sessions.Act, request_id: str) -> None:
+    periods = act.form.text("periods")
+    if periods not in ("1", "2"):
+        raise Unprocessable("choose by how many periods it is extended")
+    deadlines.extend(
+        session,
+        request_id,
+        periods=int(periods),
+        because=_code(act, ExtensionReason),
+        reason=_given_reason(act),
+        actor=act.visitor.actor,
+        now=db.now(),
+    )
+
+
+def _hold(session: Session, act: sessions.Act, request_id: str) -> None:
+    legal_holds.place(
+        session,
+        request_id,
+        code=_code(act, HoldReason),
+        reason=_given_reason(act),
+        actor=act.visitor.actor,
+        now=db.now(),
+    )
+
+
+def _release(session: Session, act: sessions.Act, request_id: str) -> None:
+    reason = _given_reason(act)
+    legal_holds.release(session, request_id, reason=reason, actor=act.visitor.actor, now=db.now())
+
+
+def _code(act: sessions.Act, codes: type[Code]) -> Code:
+    """Return the reason that was chosen from a list."""
+    try:
+        return codes(act.form.text("code"))
+    except ValueError:
+        raise Unprocessable("choose one of the reasons") from None
+
+
+def _reason(act: sessions.Act) -> str:
+    reason = act.form.text("reason")
+    if len(reason) > LONGEST_REASON:
+        raise Unprocessable(f"a reason has at most {LONGEST_REASON} characters")
+    return reason
+
+
+def _given_reason(act: sessions.Act) -> str:
+    reason = _reason(act)
+    if not reason:
+        raise Unprocessable("say why, in your own words; nothing was changed")
+    return reason
+
+
 _DO: Mapping[str, Callable[[Session, sessions.Act, str], None]] = {
     "approve": _approve,
     "deny": _deny,
     "retry": _retry,
     "cancel": _cancel,
+    "extend": _extend,
+    "hold": _hold,
+    "release": _release,
 }

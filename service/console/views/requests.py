@@ -13,9 +13,12 @@ from service.api import pagination
 from service.console import words
 from service.console.sessions import Visitor
 from service.ledger.audit import chain
-from service.ledger.database.states import RequestStatus
+from service.ledger.database.states import REQUEST_ENDS, RequestStatus
+from service.ledger.database.tables import DeletionRequest
 from service.ledger.registry import datasets, models
-from service.ledger.requests import holders, lifecycle, worklist
+from service.ledger.requests import deadlines, holders, lifecycle, worklist
+from service.ledger.requests.deadlines import ExtensionReason
+from service.ledger.requests.legal_holds import HoldReason
 
 #: Open requests that are counted for the tabs; beyond that the page says "more".
 COUNTED = 10_000
@@ -40,6 +43,9 @@ ENDED = ("no_match", "cancelled", "denied")
 #: Days of the filter by due date; 0: overdue.
 DAYS = (0, 2, 7, 14, 30)
 
+#: States of requests that are not over.
+OPEN = frozenset(RequestStatus) - REQUEST_ENDS
+
 #: Action on a request: the states in which it is possible, and the scope that it needs.
 ACTIONS: Mapping[str, tuple[frozenset[RequestStatus], str]] = {
     "approve": (frozenset({RequestStatus.AWAITING_APPROVAL}), "requests:approve"),
@@ -49,7 +55,25 @@ ACTIONS: Mapping[str, tuple[frozenset[RequestStatus], str]] = {
         frozenset({RequestStatus.AWAITING_APPROVAL, RequestStatus.ACCEPTED}),
         "requests:write",
     ),
+    "extend": (OPEN, "requests:approve"),
+    "hold": (OPEN, "requests:approve"),
+    # A request that was denied or cancelled meanwhile may be under a hold, too.
+    "release": (frozenset(RequestStatus), "requests:approve"),
 }
+#: Actions that a legal hold forbids.
+FORBIDDEN = frozenset({"approve", "retry", "hold"})
+
+#: Why data are kept although their deletion was asked for: the code, and its words.
+HOLD_REASONS = (
+    (HoldReason.LEGAL_CLAIMS, "legal claims (GDPR 17(3)(e))"),
+    (HoldReason.LEGAL_OBLIGATION, "a legal obligation (GDPR 17(3)(b))"),
+    (HoldReason.AUTHORITY_ORDER, "an order of a court or an authority"),
+)
+#: Why a request takes longer.
+EXTENSION_REASONS = (
+    (ExtensionReason.COMPLEXITY, "it is complex"),
+    (ExtensionReason.NUMBER_OF_REQUESTS, "there are many requests"),
+)
 
 #: What an audit line says of a request, in words.
 EVENTS: Mapping[str, str] = {
@@ -66,6 +90,11 @@ EVENTS: Mapping[str, str] = {
     chain.Action.DELETION_REQUEST_RETRIED: "Tried again",
     chain.Action.DELETION_REQUEST_HOLDER_WITHDRAWN: "A holder of its rows was withdrawn",
     chain.Action.DELETION_REQUEST_REOPENED: "Opened again by the reconciler",
+    chain.Action.DELETION_REQUEST_LEGAL_HOLD_PLACED: "Legal hold placed",
+    chain.Action.DELETION_REQUEST_LEGAL_HOLD_RELEASED: "Legal hold released",
+    chain.Action.DELETION_REQUEST_EXTENDED: "Due date extended",
+    chain.Action.DELETION_REQUEST_DUE_SOON: "Warned: due soon",
+    chain.Action.DELETION_REQUEST_OVERDUE: "Warned: overdue",
     chain.Action.BATCH_CLAIMED: "Claimed by a batch",
 }
 
@@ -141,7 +170,7 @@ def suggestions(session: Session, visitor: Visitor) -> dict[str, Any]:
     }
 
 
-def one(session: Session, visitor: Visitor, request_id: str) -> dict[str, Any]:
+def one(session: Session, visitor: Visitor, request_id: str, *, now: datetime) -> dict[str, Any]:
     """Return a request, what each model did, who still holds the rows, and its timeline."""
     row = lifecycle.get(session, request_id)
     lines = lifecycle.events(session, request_id, after=None, limit=LINES)
@@ -153,14 +182,23 @@ def one(session: Session, visitor: Visitor, request_id: str) -> dict[str, Any]:
         "holders": held,
         "holding": [(share, held.models.get(share["model"])) for share in described["erasures"]],
         "timeline": [_event(line) for line in lines],
-        "actions": actions(visitor, row.status),
+        "actions": actions(visitor, row, now=now),
+        "hold_reasons": HOLD_REASONS,
+        "extension_reasons": EXTENSION_REASONS,
+        "periods_left": deadlines.periods_left(row),
     }
 
 
-def actions(visitor: Visitor, status: RequestStatus) -> list[str]:
-    """Return what the visitor may do with a request in this state."""
+def actions(visitor: Visitor, row: DeletionRequest, *, now: datetime) -> list[str]:
+    """Return what the visitor may do with a request now."""
+    held = row.legal_hold_id is not None
+    impossible = set(FORBIDDEN) if held else {"release"}
+    if now >= row.due_at or not deadlines.periods_left(row):
+        impossible.add("extend")
     return [
-        name for name, (states, scope) in ACTIONS.items() if status in states and visitor.may(scope)
+        name
+        for name, (states, scope) in ACTIONS.items()
+        if row.status in states and visitor.may(scope) and name not in impossible
     ]
 
 

@@ -88,13 +88,13 @@ def extend(
         raise NotExtendable(f"this request is {request.status}; it has no due date any more")
     if now >= request.due_at:
         raise NotExtendable("its due date has passed; it could be extended only before")
-    regulation = Regulation(request.regulation or Regulation.GDPR)
+    regulation = _regulation(request)
     extensions = (request.extensions or 0) + periods
-    most = MOST_EXTENSIONS[regulation]
-    if extensions > most:
-        left = most - (request.extensions or 0)
+    left = periods_left(request)
+    if periods > left:
         raise NotExtendable(
-            f"{regulation} allows {most} extensions of its period in all; {left} are left"
+            f"{regulation} allows {MOST_EXTENSIONS[regulation]} extensions of its period in all; "
+            f"{left} are left"
         )
     before = request.due_at
     request.due_at = Period(regulation).due(request.created_at, extensions=extensions)
@@ -116,6 +116,15 @@ def extend(
         },
     )
     return request
+
+
+def periods_left(request: DeletionRequest) -> int:
+    """Return by how many periods its regulation lets the request be extended yet."""
+    return MOST_EXTENSIONS[_regulation(request)] - (request.extensions or 0)
+
+
+def _regulation(request: DeletionRequest) -> Regulation:
+    return Regulation(request.regulation or Regulation.GDPR)
 
 
 def _passed(due_at: datetime, now: datetime) -> int:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from service.ledger.audit import canonical
 from service.ledger.database import db
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest
 from service.ledger.registry import keys
 from service.ledger.requests import lifecycle
+from service.ledger.selection.regulations import months_later
 from tests import factories
 from tests.conftest import BOTH
 from tests.service.api import callers
@@ -189,6 +192,94 @@ def test_each_action_is_offered_where_it_is_possible_and_does_what_it_says(app: 
     assert denied.status_reason == "not theirs"
 
 
+def _detail(app: FastAPI, request_id: str) -> dict[str, Any]:
+    with app.state.sessions() as session:
+        return lifecycle.detail(session, lifecycle.get(session, request_id))
+
+
+def _offered(page: str) -> set[str]:
+    return set(re.findall(r'action="/requests/dr_[0-9a-z]+/([a-z]+)"', page))
+
+
+def test_a_legal_hold_is_placed_shown_and_released(app: FastAPI) -> None:
+    browser = signed_in(app, "requests:read", "requests:approve", name="dpo")
+    one = _asked(app, status=RequestStatus.AWAITING_APPROVAL, due_at=db.now() - timedelta(days=1))
+    place = f"/requests/{one}"
+    assert _offered(browser.get(place).text) == {"approve", "deny", "hold"}
+    fields = {"code": "legal_claims", "reason": f"docket 4711 {MARKUP}"}
+    answer = browser.submit(f"{place}/hold", fields, page=place)
+    assert answer.headers["location"] == f"{place}?done=hold"
+    [hold] = _detail(app, one)["legal_holds"]
+    assert (hold["reason_code"], hold["reason"]) == ("legal_claims", fields["reason"])
+    page = browser.get(answer.headers["location"]).text
+    assert _offered(page) == {"deny", "release"}
+    assert f"docket 4711 {MARKUP}" in text(page)
+    assert "img" not in [tag for tag, _ in browsers.tags(page)]
+    assert "Legal hold placed by" in text(page)
+    assert "legal hold" in text(browser.get("/requests").text)
+    assert browser.submit(f"{place}/approve", page=place).status_code == 409
+    assert browser.submit(f"{place}/hold", fields, page=place).status_code == 409
+    # Also of one that has ended: it keeps its rows until then.
+    browser.submit(f"{place}/deny", {"reason": "not theirs"}, page=place)
+    assert _offered(browser.get(place).text) == {"release"}
+    answer = browser.submit(f"{place}/release", {"reason": "settled"}, page=place)
+    assert answer.headers["location"] == f"{place}?done=release"
+    assert _detail(app, one)["legal_hold"] is False
+    page = browser.get(answer.headers["location"]).text
+    assert _offered(page) == set()
+    assert "settled" in text(page)
+    assert browser.submit(f"{place}/release", {"reason": "again"}, page=place).status_code == 409
+
+
+def test_a_due_date_is_extended_as_far_as_its_regulation_allows(app: FastAPI) -> None:
+    browser = signed_in(app, "requests:read", "requests:approve")
+    asked = db.now()
+    one = _asked(app, created_at=asked, due_at=months_later(asked, 1), regulation="gdpr")
+    place = f"/requests/{one}"
+    fields = {"code": "complexity", "reason": "many archives", "periods": "1"}
+    for periods, options in ((2, ["1 month", "2 months"]), (3, ["1 month"])):
+        page = browser.get(place).text
+        assert re.findall(r"<option value=\"[12]\">([^<]+)<", page) == options
+        answer = browser.submit(f"{place}/extend", fields, page=place)
+        assert answer.headers["location"] == f"{place}?done=extend"
+        found = _detail(app, one)
+        assert found["due_at"] == canonical.moment(months_later(asked, periods))
+        assert found["extension_reason"] == "many archives"
+    page = browser.get(answer.headers["location"]).text
+    assert "2 times: many archives" in text(page)
+    assert "extend" not in _offered(page)
+    assert browser.submit(f"{place}/extend", fields, page=place).status_code == 409
+    late = _asked(app, created_at=asked, due_at=asked - timedelta(minutes=1))
+    place = f"/requests/{late}"
+    assert "extend" not in _offered(browser.get(place).text)
+    assert browser.submit(f"{place}/extend", fields, page=place).status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("action", "wrong"),
+    [
+        ("hold", {"code": "because"}),
+        ("hold", {"reason": " "}),
+        ("hold", {"reason": "x" * 2_001}),
+        ("extend", {"code": "legal_claims"}),
+        ("extend", {"reason": ""}),
+        ("extend", {"periods": "3"}),
+        ("extend", {"periods": "-1"}),
+    ],
+)
+def test_a_decision_with_a_senseless_field_changes_nothing(
+    app: FastAPI, action: str, wrong: dict[str, str]
+) -> None:
+    browser = signed_in(app, "requests:read", "requests:approve")
+    one = _asked(app, created_at=db.now(), due_at=db.now() + timedelta(days=20))
+    before = _detail(app, one)
+    code = "authority_order" if action == "hold" else "complexity"
+    fields = {"code": code, "reason": "why", "periods": "1", **wrong}
+    answer = browser.submit(f"/requests/{one}/{action}", fields, page=f"/requests/{one}")
+    assert answer.status_code == 422
+    assert _detail(app, one) == before
+
+
 def _of(app: FastAPI) -> list[DeletionRequest]:
     with app.state.sessions() as session:
         return session.query(DeletionRequest).all()
@@ -201,6 +292,8 @@ def _of(app: FastAPI) -> list[DeletionRequest]:
         ("deny", RequestStatus.AWAITING_APPROVAL, "requests:approve"),
         ("retry", RequestStatus.NEEDS_REVIEW, "requests:write"),
         ("cancel", RequestStatus.ACCEPTED, "requests:write"),
+        ("extend", RequestStatus.ACCEPTED, "requests:approve"),
+        ("hold", RequestStatus.PROCESSING, "requests:approve"),
     ],
 )
 def test_an_action_needs_its_scope(
@@ -214,7 +307,7 @@ def test_an_action_needs_its_scope(
     answer = browser.submit(f"{place}/{action}", page=place)
     assert answer.status_code == 403
     assert scope in text(answer.text)
-    if action != "cancel":
+    if action in ("approve", "deny", "retry"):
         fields = {"action": action, "request": one}
         assert browser.submit("/requests/together", fields, page=place).status_code == 403
     assert _status(app, one) == status

@@ -35,7 +35,7 @@ def test_the_api_starts_without_torch(tmp_path: Path) -> None:
 
 def test_beat_loads_the_celery_application_without_torch(tmp_path: Path) -> None:
     shown = _run("from workers.app import app; print(*app.conf.beat_schedule)", tmp_path)
-    assert shown.split() == ["deletions", "trainings", "background"]
+    assert shown.split() == ["deletions", "trainings", "background", "events"]
 
 
 def test_an_operator_migrates_makes_keys_and_checks_without_torch(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def new_lines(session: Session, *, after: int | None) -> tuple[int, Mapping[str,
         .where(AuditEvent.seq > after, AuditEvent.seq <= last)
         .group_by(AuditEvent.action)
     )
-    return last, dict(found.tuples().all())
+    return last, dict(found.all())
 
 
 def _by(

@@ -77,7 +77,7 @@ def _pair_was_measured(
         return False
     base = aliased(Version)
     before = session.execute(
-        select(Version.record_list_id, Verification.set_changes)
+        select(Version.record_list_id, Version.data_rows, Verification.set_changes)
         .join(Verification, Verification.version_id == Version.id)
         .join(base, base.id == Version.parent_id)
         .join(Model, Model.id == Version.model_id)
@@ -88,9 +88,10 @@ def _pair_was_measured(
             Model.dataset_id == model.dataset_id,
         )
     )
+    now = (version.record_list_id, version.data_rows, data_revision)
     return any(
-        listed != version.record_list_id or changes is None or changes["revision"] != data_revision
-        for listed, changes in before
+        changes is None or (listed, rows, changes["revision"]) != now
+        for listed, rows, changes in before
     )
 
 

@@ -323,9 +323,9 @@ def test_same_weights_of_a_version_and_its_base_on_other_rows_are_a_pair_again(
     """The step of one deletion is the same on two models with the same weights."""
     data = factories.dataset(session, rows=40)
 
-    def again(revision: int, digest: str, base_digest: str) -> bool:
+    def again(revision: int, digest: str, base_digest: str, data_rows: int = 40) -> bool:
         model = factories.model(session, data)
-        base = factories.version(session, model, digest=base_digest)
+        base = factories.version(session, model, digest=base_digest, data_rows=data_rows)
         version = factories.version(session, model, parent=base, digest=digest)
         made = verifications.store(
             session,
@@ -342,5 +342,7 @@ def test_same_weights_of_a_version_and_its_base_on_other_rows_are_a_pair_again(
     assert not again(1, "1" * 64, "0" * 64)
     assert not again(1, "1" * 64, "0" * 64)  # on the same rows: the same figures
     assert again(2, "1" * 64, "0" * 64)
+    assert not again(1, "4" * 64, "5" * 64, data_rows=30)
+    assert again(1, "4" * 64, "5" * 64)  # a dataset that has grown has other rows
     assert not again(2, "2" * 64, "0" * 64)
     assert not again(2, "1" * 64, "3" * 64)

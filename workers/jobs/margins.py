@@ -111,6 +111,7 @@ def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:
                 dataset,
                 rows=anchor.data_rows,
                 excluded=plans.excluded_rows(session, dataset.id),
+                trained_on=plans.trained_on(session, anchor),
             ),
             model=plans.model(model),
             anchor=anchor.digest,

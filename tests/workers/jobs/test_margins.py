@@ -13,7 +13,8 @@ from sqlalchemy import Engine, select
 
 from models_store import open_store
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import AuditEvent, Lease, Model, Version
+from service.ledger.database.tables import AuditEvent, Dataset, Lease, Model, Version
+from service.ledger.selection import record_lists
 from tests.workers import place
 from tests.workers.jobs.test_interrupted_training import in_a_thread, train_for_long
 from tests.workers.jobs.test_train import queue
@@ -63,6 +64,25 @@ def test_models_are_trained_one_at_a_time_and_what_aims_and_judges_stays(town: P
         lines = session.scalars(select(AuditEvent).filter_by(action="version:state_destroyed"))
         destroyed = [line.data["receipt"]["destroyed"] for line in lines]
     assert [[file["kind"] for file in files] for files in destroyed] == [["margins"]] * 3
+
+
+def test_rows_of_an_anchor_that_has_a_list_are_those_of_the_list(town: Place) -> None:
+    """So it is of a version that was retrained from an import."""
+    audit = np.flatnonzero(np.asarray(town.array().splits) == 2).tolist()
+    rows, live = sorted([*town.training_rows()[:-20], *audit[:5]]), town.live()
+    with town.runtime.session() as session:
+        listed = record_lists.create(
+            session,
+            session.scalars(select(Dataset)).one(),
+            [f"digit-{row:04d}" for row in rows],
+            actor="key:k",
+            now=town.runtime.now(),
+        )
+        session.get_one(Version, live.id).record_list_id = listed.id
+    town.change_policy(margins=ONE_SPLIT)
+    found = told(town, compute_all(town))
+    assert found["rows"].tolist() == rows
+    assert not set(audit[:5]) & set(found["never_seen_rows"].tolist())
 
 
 def test_targets_are_those_of_models_trained_as_the_anchor_was(town: Place) -> None:

@@ -45,7 +45,7 @@ class Layout:
     def of(cls, found: Sequence[Array], trained_on: Rows | None) -> Layout:
         """Return the layout of a dataset's arrays; takes time in proportion to their rows."""
         splits = torch.from_numpy(np.concatenate([array.splits for array in found]))
-        training = splits == TRAIN if trained_on is None else _mask(len(splits), trained_on)
+        training = splits == TRAIN if trained_on is None else mask(len(splits), trained_on)
         places = sampling.place(torch.arange(len(splits))).to(torch.int32)
         made = cls(splits, training, places, ())
         sets = [made.mask(which).nonzero()[:, 0] for which in range(len(SPLITS))]
@@ -153,7 +153,7 @@ def open_arrays(
         x=x[0] if len(x) == 1 else Joined(x),
         y=y[0] if len(y) == 1 else torch.cat(y),
         layout=layout,
-        excluded=excluded(count) if callable(excluded) else _mask(count, excluded),
+        excluded=excluded(count) if callable(excluded) else mask(count, excluded),
         classes=int(found[0].manifest["classes"]),
     )
 
@@ -164,8 +164,9 @@ def _name(trained_on: Rows | None) -> str:
     return hashlib.sha256(np.asarray(trained_on, dtype="<i8").tobytes()).hexdigest()
 
 
-def _mask(rows: int, chosen: Rows) -> Tensor:
-    mask = torch.zeros(rows, dtype=torch.bool)
+def mask(rows: int, chosen: Rows) -> Tensor:
+    """Return which of the first ``rows`` are ``chosen``, (rows,) bool; others may be listed too."""
+    found = torch.zeros(rows, dtype=torch.bool)
     listed = torch.as_tensor(chosen, dtype=torch.int64)
-    mask[listed[listed < rows]] = True
-    return mask
+    found[listed[listed < rows]] = True
+    return found

@@ -115,8 +115,8 @@ def _compare(
     Rows that either version was trained on do not count as never seen.
     """
     if live.trained_on is not None:
-        seen = torch.zeros_like(rows.excluded)
-        seen[torch.as_tensor(live.trained_on, dtype=torch.int64)] = True
+        # A run that is resumed knows no rows that were appended, and imported with, since it began.
+        seen = data.mask(len(rows.excluded), live.trained_on)
         rows = replace(rows, excluded=rows.excluded | (seen & ~rows.layout.training))
     sides = [
         {

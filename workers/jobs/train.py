@@ -107,6 +107,9 @@ def run_training(runtime: Runtime, run_id: str, held: leases.Held) -> bool:
         reach("train.recorded")
     except leases.LeaseLost:
         log.warning("training run %s has a new holder; its work here is dropped", run_id)
+        with runtime.session() as session:
+            if not runs.has_ended(session, run_id):
+                return True  # the states are the new holder's to destroy, who may just keep one
     except IllegalMove as ended:  # cancelled, or its model withdrawn
         log.info("training run %s: %s", run_id, ended)
     except (Stopping, Yielding) as stopping:

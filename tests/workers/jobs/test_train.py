@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
+from models_store import tensors
 from service.ledger.batches import leases
 from service.ledger.database.states import RequestStatus, RunStatus, VersionStatus
 from service.ledger.database.tables import Model, TrainingRun
@@ -185,3 +188,21 @@ def test_overtaken_worker_neither_records_nor_hands_back(
             train._record(town.runtime, run_id, held, begun, answer)
     assert get(town, run_id).status == RunStatus.COMPLETED
     assert [version.number for version in town.versions()] == [1, 2]
+
+
+def test_worker_that_lost_its_lease_leaves_the_states_of_the_next_one(
+    town: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next holder keeps one and has not recorded it yet."""
+    run_id, made = queue(town), list[str]()
+
+    def lose(_runtime: Runtime, *_given: Any, held: leases.Held, **_more: Any) -> None:
+        tensor = {"weights": np.zeros(3, np.float32)}
+        saved = tensors.save(town.runtime.store.blobs, tensor, {"owner": run_id}, kind="trainings")
+        made.append(saved.digest)
+        raise leases.LeaseLost(held.key)
+
+    monkeypatch.setattr(Runtime, "ask", lose)
+    train.run_due(town.runtime)
+    assert get(town, run_id).status == RunStatus.RUNNING
+    assert town.runtime.store.blobs.digests("trainings") == made != []

@@ -152,7 +152,9 @@ def _is_withdrawn(runtime: Runtime, dataset_id: int) -> bool:
 def _exclude_without_models(runtime: Runtime) -> None:
     """Exclude records of requests on datasets without a trained model: no batch does it."""
     with runtime.session() as session:
-        datasets = erasures.datasets_without_work(session)
+        datasets = erasures.datasets_without_work(session, now=runtime.now())
     for dataset_id in datasets:
         with runtime.session() as session:
-            erasures.exclude_without_models(session, dataset_id, actor=runtime.actor)
+            erasures.exclude_without_models(
+                session, dataset_id, now=runtime.now(), actor=runtime.actor
+            )

@@ -184,17 +184,17 @@ def _ways_out(session: Session, erasure: Erasure) -> str:
     )
 
 
-def datasets_without_work(session: Session) -> Sequence[int]:
+def datasets_without_work(session: Session, *, now: datetime) -> Sequence[int]:
     """Return datasets with requests that no model has to do, ascending.
 
     No batch will exclude their records. A request over every dataset counts in each one that has no
-    model, whether or not others have one.
+    model, whether or not others have one; not before the undo window of the others has passed.
     """
     of_one = select(DeletionRequest.dataset_id).where(_without_models())
     of_every = (
         select(RequestDataset.dataset_id)
         .join(DeletionRequest, DeletionRequest.id == RequestDataset.request_id)
-        .where(_without_models_here())
+        .where(_without_models_here(now))
     )
     waiting = (
         select(Model.dataset_id)
@@ -204,7 +204,9 @@ def datasets_without_work(session: Session) -> Sequence[int]:
     return sorted(set(session.scalars(of_one.union(of_every, waiting))))
 
 
-def exclude_without_models(session: Session, dataset_id: int, *, actor: str) -> list[str]:
+def exclude_without_models(
+    session: Session, dataset_id: int, *, now: datetime, actor: str
+) -> list[str]:
     """Exclude the records of requests that concern no model of a dataset from all training.
 
     Return the requests' ids.
@@ -214,7 +216,7 @@ def exclude_without_models(session: Session, dataset_id: int, *, actor: str) -> 
     here = exists().where(
         RequestDataset.request_id == DeletionRequest.id,
         RequestDataset.dataset_id == dataset_id,
-        _without_models_here(),
+        _without_models_here(now),
     )
     requests = session.scalars(
         select(DeletionRequest)
@@ -253,7 +255,7 @@ def _without_models() -> ColumnElement[bool]:
     )
 
 
-def _without_models_here() -> ColumnElement[bool]:
+def _without_models_here(now: datetime) -> ColumnElement[bool]:
     """Return SQL: ``DeletionRequest`` waits here and concerns no model of ``RequestDataset``."""
     share_here = exists().where(
         Erasure.request_id == DeletionRequest.id,
@@ -272,11 +274,18 @@ def _without_models_here() -> ColumnElement[bool]:
         db.among(DeletionRequest.status, RequestStatus.ACCEPTED),
         ~exists().where(Erasure.request_id == DeletionRequest.id),
     )
+    in_undo_window = exists().where(
+        Erasure.request_id == DeletionRequest.id,
+        db.among(Erasure.status, ErasureStatus.PENDING),
+        Erasure.attempts == 0,
+        ~shares.may_begin(now),
+    )
     return and_(
         DeletionRequest.is_open,
         db.among(DeletionRequest.status, RequestStatus.ACCEPTED, RequestStatus.PROCESSING),
         DeletionRequest.legal_hold_id.is_(None),
         ~share_here,
+        ~in_undo_window,
         or_(not_excluded, stuck),
     )
 

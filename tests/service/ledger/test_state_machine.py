@@ -231,9 +231,9 @@ class Ledger(Driven):
     def erase(self) -> None:
         """Raw rows: those that no open erasure, no training and no waiting anchor needs."""
         with self.sessions.begin() as session:
-            for dataset_id in erasures.datasets_without_work(session):
+            for dataset_id in erasures.datasets_without_work(session, now=self.now):
                 for request_id in erasures.exclude_without_models(
-                    session, dataset_id, actor="worker:w"
+                    session, dataset_id, now=self.now, actor="worker:w"
                 ):
                     if request_id in self.asked:
                         self.excluded |= self.asked[request_id]

@@ -166,9 +166,11 @@ def test_request_ends_when_every_share_is_done_and_every_row_is_erased(
 
 def test_request_without_models_is_excluded_and_settled(session: Session, data: Dataset) -> None:
     request = factories.request(session, data, rows=[3])
-    assert erasures.datasets_without_work(session) == [data.id]
-    assert erasures.exclude_without_models(session, data.id, actor="worker:w") == [request.id]
-    assert erasures.datasets_without_work(session) == []
+    assert erasures.datasets_without_work(session, now=NOW) == [data.id]
+    assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == [
+        request.id
+    ]
+    assert erasures.datasets_without_work(session, now=NOW) == []
     session.refresh(data)
     assert (request.status, data.revision) == (RequestStatus.PROCESSING, 1)
     assert suppressions.about_to_be_erased(session, data)[0] == [3]
@@ -185,11 +187,13 @@ def test_share_of_a_model_whose_only_training_ended_is_needless(
     run = factories.training_run(session, model, status=RunStatus.RUNNING)
     request = factories.request(session, data, rows=[3])
     factories.erasure(session, request, model)
-    assert erasures.datasets_without_work(session) == []
+    assert erasures.datasets_without_work(session, now=NOW) == []
     run.status = status
     session.flush()
-    assert erasures.datasets_without_work(session) == [data.id]
-    assert erasures.exclude_without_models(session, data.id, actor="worker:w") == [request.id]
+    assert erasures.datasets_without_work(session, now=NOW) == [data.id]
+    assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == [
+        request.id
+    ]
     assert session.query(Erasure).count() == 0
 
 
@@ -217,8 +221,8 @@ def test_excluding_a_request_without_models_and_cancelling_it_exclude_each_other
     thread.start()
     start.wait()
     with sessions() as session, session.begin():
-        for dataset_id in erasures.datasets_without_work(session):
-            erasures.exclude_without_models(session, dataset_id, actor="worker:w")
+        for dataset_id in erasures.datasets_without_work(session, now=NOW):
+            erasures.exclude_without_models(session, dataset_id, now=NOW, actor="worker:w")
     thread.join()
     with sessions() as session:
         for row, request_id in enumerate(ids):

@@ -182,14 +182,14 @@ def test_a_request_without_models_is_neither_begun_nor_completed(
 ) -> None:
     request = place(session, ask(session, data, row=1))
     session.commit()
-    assert erasures.datasets_without_work(session) == []
-    assert erasures.exclude_without_models(session, data.id, actor="worker:w") == []
+    assert erasures.datasets_without_work(session, now=LATER) == []
+    assert erasures.exclude_without_models(session, data.id, now=LATER, actor="worker:w") == []
     request.status = RequestStatus.PROCESSING
     session.commit()
     assert erasures.settle(session, now=LATER, actor="worker:w") == []
     release(session, request)
     session.commit()
-    assert erasures.datasets_without_work(session) == []
+    assert erasures.datasets_without_work(session, now=LATER) == []
     assert erasures.settle(session, now=LATER, actor="worker:w") == []  # its row still stands
 
 

@@ -201,7 +201,7 @@ def test_requests_without_a_model_are_excluded_by_their_shared_list(
     session: Session, data: Dataset
 ) -> None:
     made = ask(session, *[PERSON] * 2)
-    assert erasures.exclude_without_models(session, data.id, actor="worker:w") == sorted(
+    assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == sorted(
         one.id for one in made
     )
     assert excluded(session, data) == set(HERS)

@@ -81,6 +81,8 @@ def lines(found: Found) -> list[str]:
         "suppressions that later ingests would not heed, or that were lifted": len(
             found.suppressions
         ),
+        "legal holds that are not in force any more": len(found.unheld),
+        "released legal holds that are in force again": len(found.released),
         "revoked API keys that are in force again": len(found.keys),
     }
     lines = [f"{count} {what}" for what, count in counted.items() if count]

@@ -32,7 +32,7 @@ from service.ledger.database.tables import (
 from service.ledger.destruction import withdrawals
 from service.ledger.obligations import erasures, shares
 from service.ledger.registry import keys, lineage, methods
-from service.ledger.requests import lifecycle, outlook, suppressions
+from service.ledger.requests import legal_holds, lifecycle, outlook, suppressions
 from service.ledger.restore.tombstones import Found, Listed, Tombstones, match
 from service.ledger.restore.withdrawal_lists import Withdrawals
 from service.ledger.selection import exclusions, naming
@@ -41,6 +41,9 @@ from service.ledger.training import runs
 
 #: Principal of requests that no client sent, because rows were found erased.
 PRINCIPAL = "restore"
+
+#: Stands for the reason of a legal hold, which the list does not hold: it may name a person.
+_AGAIN = "as in the tombstone list, after a backup was restored"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,13 @@ def replay(
     places = match(session, listed.requests, digester=digester)
     for key_id in found.keys:
         keys.revoke(session, key_id, actor=actor, now=now)
+    for one in found.released:  # first, since they forbid what comes next
+        legal_holds.release(session, one.id, reason=_AGAIN, actor=actor, now=now)
     _withdraw(session, found.served_again, actor=actor, now=now)
+    ended = {one.id for one in found.reopened}
+    for one in found.unheld:
+        if one.id in ended:  # while it can be held
+            _hold_again(session, one, actor=actor, now=now)
     for one in found.reopened:
         _take_back(session, one, actor=actor)
     for one in found.behind:
@@ -80,6 +89,9 @@ def replay(
         for one in found.lost
         if _ask_again(session, one, places[one.id], actor=actor, now=now) is not None
     ]
+    for one in found.unheld:
+        if one.id not in ended:  # approved first, which a hold forbids
+            _hold_again(session, one, actor=actor, now=now)
     # After the requests, so that suppressions can refer to those that were lost.
     suppressions.restore(session, suppressions.apart(session, listed.suppressions))
     orphans = [
@@ -159,6 +171,13 @@ def _advance(session: Session, one: Listed, *, actor: str, now: datetime) -> Non
         lifecycle.approve(session, one.id, actor=actor, now=now)
     if one.status != RequestStatus.ACCEPTED:
         _begin(session, request)
+
+
+def _hold_again(session: Session, one: Listed, *, actor: str, now: datetime) -> None:
+    """Place the legal hold that the list has, unless the request's datasets are unknown here."""
+    known = session.get(DeletionRequest, one.id) is not None
+    if known and one.legal_hold is not None:
+        legal_holds.place(session, one.id, code=one.legal_hold, reason=_AGAIN, actor=actor, now=now)
 
 
 def _begin(session: Session, request: DeletionRequest) -> None:

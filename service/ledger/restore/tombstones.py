@@ -20,19 +20,21 @@ from sqlalchemy.orm import Session
 
 from service.ledger.audit import canonical, chain, signing
 from service.ledger.audit.signing import Signer
-from service.ledger.database.states import DatasetStatus, RequestStatus
+from service.ledger.database.states import REQUEST_ENDS, DatasetStatus, RequestStatus
 from service.ledger.database.tables import (
     ApiKey,
     AuditHead,
     Dataset,
     DeletionRequest,
     Exclusion,
+    LegalHold,
     Model,
     Record,
     Version,
 )
 from service.ledger.registry import lineage
 from service.ledger.requests import suppressions
+from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.requests.suppressions import Entry as Suppressed
 from service.ledger.restore import withdrawal_lists
 from service.ledger.restore.withdrawal_lists import Withdrawals
@@ -78,6 +80,8 @@ class Listed(BaseModel):
     records: list[str]
     #: Of a request over every dataset: records by dataset, in place of ``records``.
     by_dataset: dict[str, list[str]] = {}
+    #: Code of the legal hold in force; lists of earlier releases do not say it.
+    legal_hold: HoldReason | None = None
 
     def named(self) -> Mapping[str, list[str]]:
         """Return digests of the records by the dataset's name."""
@@ -120,6 +124,10 @@ class Found:
     reopened: tuple[Listed, ...] = ()
     #: Requests that the list has in a later state than the ledger.
     behind: tuple[Listed, ...] = ()
+    #: Requests of the list under a legal hold that the ledger lacks, and those whose hold in the
+    #: ledger was released since.
+    unheld: tuple[Listed, ...] = ()
+    released: tuple[Listed, ...] = ()
     #: Listed records that training would read again: nothing excludes them, no open request
     #: names them.
     in_training: Mapping[str, list[int]] = field(default_factory=dict)
@@ -150,6 +158,8 @@ class Found:
                 self.lost,
                 self.reopened,
                 self.behind,
+                self.unheld,
+                self.released,
                 any(self.in_training.values()),
                 any(self.raw.values()),
                 any(self.erased_in_file.values()),
@@ -205,6 +215,7 @@ def compare(
     """Compare the list with the ledger and with the rows overwritten in the array files."""
     ours = dict(session.execute(select(DeletionRequest.id, DeletionRequest.status)).all())
     lost, reopened, behind = _requests_apart(listed.requests, ours)
+    unheld, released = _holds_apart(listed.requests, ours, _holds(session))
     places = match(session, listed.requests, digester=digester)
     # Of a dataset that the list has as withdrawn every row is destroyed again.
     whole = [name for name in _ready(session) if name not in listed.withdrawn.datasets]
@@ -223,6 +234,8 @@ def compare(
         lost=lost,
         reopened=reopened,
         behind=behind,
+        unheld=unheld,
+        released=released,
         in_training={
             name: sorted(named[name] - own.excluded - own.asked) for name, own in rows.items()
         },
@@ -301,6 +314,7 @@ def _requests(session: Session, digester: Digester) -> list[dict[str, Any]]:
         .where(DeletionRequest.status != RequestStatus.NO_MATCH)
         .order_by(DeletionRequest.id)
     ).all()
+    on_hold = _holds(session)
     records: dict[str, dict[str, list[str]]] = {request.id: {} for request, _ in rows}
     names = dict(session.execute(select(Dataset.id, Dataset.name)).all())
     named = session.execute(naming.records(Record.dataset_id, Record.record_id))
@@ -315,12 +329,13 @@ def _requests(session: Session, digester: Digester) -> list[dict[str, Any]]:
             dataset=name,
             records=sorted(records[request.id].get(name, [])) if name else [],
             by_dataset={} if name else {at: sorted(d) for at, d in records[request.id].items()},
+            legal_hold=on_hold.get(request.id),
         ).model_dump()
         for request, name in rows
     ]
 
 
-_NAMED = ("dataset", "records", "by_dataset")
+_NAMED = ("dataset", "records", "by_dataset", "legal_hold")
 _COPIED = tuple(name for name in Listed.model_fields if name not in _NAMED)
 
 
@@ -340,6 +355,31 @@ def _requests_apart(
         elif _STAGE[status] < _STAGE[one.status]:
             behind.append(one)
     return tuple(lost), tuple(reopened), tuple(behind)
+
+
+def _holds(session: Session) -> dict[str, HoldReason]:
+    """Return the codes of the legal holds in force, by request."""
+    in_force = select(LegalHold.request_id, LegalHold.reason_code).where(
+        LegalHold.released_at.is_(None)
+    )
+    return {request_id: HoldReason(code) for request_id, code in session.execute(in_force)}
+
+
+def _holds_apart(
+    listed: Iterable[Listed],
+    ours: Mapping[str, RequestStatus],
+    on_hold: Mapping[str, HoldReason],
+) -> tuple[tuple[Listed, ...], tuple[Listed, ...]]:
+    says = [one for one in listed if "legal_hold" in one.model_fields_set]
+    # A request that is unknown here comes back, unless it ended without forgetting anything.
+    unheld = tuple(
+        one
+        for one in says
+        if one.legal_hold is not None
+        and one.id not in on_hold
+        and ours.get(one.id, one.status) not in REQUEST_ENDS
+    )
+    return unheld, tuple(one for one in says if one.legal_hold is None and one.id in on_hold)
 
 
 #: Progress of a request; only one that is behind the list's must be repaired.

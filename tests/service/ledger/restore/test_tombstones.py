@@ -18,9 +18,12 @@ from service.ledger.database.tables import (
     Dataset,
     DeletionRequest,
     Erasure,
+    LegalHold,
     Record,
     RequestRecord,
 )
+from service.ledger.requests import legal_holds, lifecycle
+from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.restore import replay, tombstones
 from service.ledger.restore.tombstones import Found, NotTombstones, Tombstones
 from service.ledger.selection.digests import Digester
@@ -50,6 +53,7 @@ def lose(session: Session, *requests: DeletionRequest) -> None:
             session.get_one(Record, (one.dataset_id, row)).excluded_revision = None
         session.query(Erasure).filter_by(request_id=one.id).delete()
         session.query(RequestRecord).filter_by(request_id=one.id).delete()
+        session.query(LegalHold).filter_by(request_id=one.id).delete()
         session.delete(one)
     session.flush()
 
@@ -235,6 +239,75 @@ def test_withdrawn_request_is_withdrawn_again_and_never_recreated(
     assert open_again.status == status
     assert session.get(DeletionRequest, unknown.id) is None
     assert compared(session, listed).clean
+
+
+def test_legal_holds_are_in_force_again_or_released_again(session: Session, data: Dataset) -> None:
+    kept, lost, let_go = (factories.request(session, data, rows=[row]) for row in range(3))
+    who = {"actor": "key:k", "now": NOW}
+    for one in (kept, lost):
+        legal_holds.place(
+            session, one.id, code=HoldReason.AUTHORITY_ORDER, reason="docket 4711", **who
+        )
+    session.commit()
+    listed = exported(session)
+    assert "docket" not in listed.model_dump_json()
+    legal_holds.release(session, kept.id, reason="as before the hold", **who)
+    lose(session, lost)
+    legal_holds.place(
+        session, let_go.id, code=HoldReason.LEGAL_CLAIMS, reason="as before the release", **who
+    )
+    session.commit()
+    found = compared(session, listed)
+    assert ({one.id for one in found.unheld}, [one.id for one in found.released]) == (
+        {kept.id, lost.id},
+        [let_go.id],
+    )
+    assert not found.clean
+    replayed(session, listed)
+    session.commit()
+    shown = {
+        one: lifecycle.detail(session, lifecycle.get(session, one))
+        for one in (kept.id, lost.id, let_go.id)
+    }
+    assert [one["legal_hold"] for one in shown.values()] == [True, True, False]
+    assert shown[lost.id]["legal_holds"][-1]["reason_code"] == "authority_order"
+    found = compared(session, listed)
+    assert (found.unheld, found.released) == ((), ())
+
+
+@pytest.mark.parametrize("end", [RequestStatus.DENIED, RequestStatus.ACCEPTED])
+def test_a_request_decided_on_and_held_since_the_backup_is_both_again(
+    session: Session, data: Dataset, end: RequestStatus
+) -> None:
+    request = factories.request(session, data, status=end)
+    request.status = RequestStatus.AWAITING_APPROVAL
+    legal_holds.place(
+        session, request.id, code=HoldReason.LEGAL_CLAIMS, reason="x", actor="key:k", now=NOW
+    )
+    request.status = end
+    session.commit()
+    listed = exported(session)
+    legal_holds.release(session, request.id, reason="not yet placed", actor="key:k", now=NOW)
+    request.status = RequestStatus.AWAITING_APPROVAL
+    session.commit()
+    replayed(session, listed)
+    session.commit()
+    assert (request.status, request.legal_hold_id is not None) == (end, True)
+    assert compared(session, listed).clean
+
+
+def test_list_of_an_earlier_release_says_nothing_of_legal_holds(
+    session: Session, data: Dataset
+) -> None:
+    request = factories.request(session, data)
+    session.commit()
+    document = exported(session).model_dump()
+    del document["requests"][0]["legal_hold"]
+    legal_holds.place(
+        session, request.id, code=HoldReason.LEGAL_CLAIMS, reason="x", actor="key:k", now=NOW
+    )
+    session.commit()
+    assert compared(session, Tombstones.model_validate(document)).clean
 
 
 def test_dataset_that_is_gone_is_named_and_passed_over(session: Session, data: Dataset) -> None:

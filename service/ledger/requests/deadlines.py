@@ -97,7 +97,10 @@ def extend(
             f"{left} are left"
         )
     before = request.due_at
-    request.due_at = Period(regulation).due(request.created_at, extensions=extensions)
+    extended = Period(regulation).due(request.created_at, extensions=extensions)
+    if extended <= before:  # it was given longer than its regulation's period
+        raise NotExtendable("its due date is later than the extension would have it")
+    request.due_at = extended
     request.extensions = extensions
     request.extension_reason = reason
     # What was warned of was the other date.

@@ -202,6 +202,15 @@ def test_other_regulations_allow_less(session: Session, period: Period, most: in
     assert request.extensions == (most or None)
 
 
+def test_an_extension_never_brings_the_due_date_forward(session: Session) -> None:
+    request = ask(session)  # as recorded before requests had a regulation, with a long period
+    request.regulation, request.due_at = None, NOW + 100 * DAY
+    session.commit()
+    with pytest.raises(NotExtendable, match="later than"):
+        extend(session, request, periods=2)
+    assert (request.due_at, request.extensions) == (NOW + 100 * DAY, None)
+
+
 def test_what_has_ended_or_is_overdue_is_not_extended(session: Session) -> None:
     request = ask(session)
     with pytest.raises(NotExtendable, match="has passed"):

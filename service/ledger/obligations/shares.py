@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, insert, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, func, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from service.ledger.database import db, locks, retries
@@ -140,8 +140,9 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
     for first in range(0, len(missing), REQUESTS_AT_ONCE):
         # Locked, since a concurrent cancellation would not see the new erasure.
         some = locks.requests(session, missing[first : first + REQUESTS_AT_ONCE])
+        begins = _undo_ends(session, [one.id for one in some])
         made = [
-            share
+            {**share, "not_before": _latest(share["not_before"], begins.get(one.id))}
             for one in some
             if one.status in _WANTING
             for share in rows(one.id, [model], now=now, since=one.created_at)
@@ -150,6 +151,24 @@ def join(session: Session, model: Model, *, data_revision: int, now: datetime) -
             session.execute(insert(Erasure), made)
         given += len(made)
     return given
+
+
+def _undo_ends(session: Session, requests: Sequence[str]) -> dict[str, datetime | None]:
+    """Return when the undo windows of requests end that have shares on other models."""
+    found = session.execute(
+        select(Erasure.request_id, func.max(Erasure.not_before))
+        .where(
+            Erasure.request_id.in_(requests),
+            db.among(Erasure.status, ErasureStatus.PENDING),
+            Erasure.attempts == 0,
+        )
+        .group_by(Erasure.request_id)
+    )
+    return dict(found.all())
+
+
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max((one for one in moments if one is not None), default=None)
 
 
 def _undo_seconds(model: Model) -> float:

@@ -82,6 +82,18 @@ def test_of_several_models_the_longest_window_counts(session: Session) -> None:
     assert begins(session, quick, after=600)
 
 
+def test_a_model_that_goes_live_in_the_window_does_not_end_it(session: Session) -> None:
+    data = factories.dataset(session)
+    live(session, data, hold_seconds=3600.0)
+    request = ask(session, data)
+    quick = live(session, data, max_wait_seconds=0.0)
+    assert shares.join(session, quick, data_revision=0, now=NOW + timedelta(seconds=60)) == 1
+    session.commit()
+    assert not begins(session, quick, after=3599)
+    assert request.status == RequestStatus.ACCEPTED
+    assert begins(session, quick, after=3600)
+
+
 def test_the_window_of_an_approved_request_begins_with_the_approval(session: Session) -> None:
     data = factories.dataset(session)
     limit = {"max_records_per_request": 0}

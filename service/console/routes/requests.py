@@ -17,8 +17,9 @@ from service.ledger.database import db
 from service.ledger.requests import deadlines, legal_holds, lifecycle
 from service.ledger.requests.deadlines import ExtensionReason
 from service.ledger.requests.legal_holds import HoldReason
+from service.ledger.requests.lifecycle import DenialReason
 
-Code = TypeVar("Code", ExtensionReason, HoldReason)
+Code = TypeVar("Code", DenialReason, ExtensionReason, HoldReason)
 
 PATH = "/requests"
 LONGEST_REASON = 2_000
@@ -123,8 +124,10 @@ def _approve(session: Session, act: sessions.Act, request_id: str) -> None:
 
 
 def _deny(session: Session, act: sessions.Act, request_id: str) -> None:
-    because = _reason(act)
-    lifecycle.deny(session, request_id, because=because or None, actor=act.visitor.actor)
+    # The form for several requests has no code.
+    code = _code(act, DenialReason) if act.form.text("code") else DenialReason.OTHER
+    because = _reason(act) or None
+    lifecycle.deny(session, request_id, because=because, code=code, actor=act.visitor.actor)
 
 
 def _retry(session: Session, act: sessions.Act, request_id: str) -> None:

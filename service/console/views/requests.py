@@ -19,6 +19,7 @@ from service.ledger.registry import datasets, models
 from service.ledger.requests import deadlines, holders, lifecycle, worklist
 from service.ledger.requests.deadlines import ExtensionReason
 from service.ledger.requests.legal_holds import HoldReason
+from service.ledger.requests.lifecycle import DenialReason
 
 #: Open requests that are counted for the tabs; beyond that the page says "more".
 COUNTED = 10_000
@@ -68,6 +69,19 @@ HOLD_REASONS = (
     (HoldReason.LEGAL_CLAIMS, "legal claims (GDPR 17(3)(e))"),
     (HoldReason.LEGAL_OBLIGATION, "a legal obligation (GDPR 17(3)(b))"),
     (HoldReason.AUTHORITY_ORDER, "an order of a court or an authority"),
+)
+#: Why a request is denied.
+DENIAL_REASONS = (
+    (DenialReason.OTHER, "another reason"),
+    (DenialReason.IDENTITY_NOT_VERIFIED, "the identity was not verified (GDPR 12(6))"),
+    (DenialReason.MANIFESTLY_UNFOUNDED, "it is manifestly unfounded (GDPR 12(5))"),
+    (DenialReason.EXCESSIVE, "it is excessive (GDPR 12(5))"),
+    (DenialReason.FREEDOM_OF_EXPRESSION, "freedom of expression (GDPR 17(3)(a))"),
+    (DenialReason.LEGAL_OBLIGATION, "a legal obligation (GDPR 17(3)(b))"),
+    (DenialReason.PUBLIC_HEALTH, "public health (GDPR 17(3)(c))"),
+    (DenialReason.ARCHIVING_OR_RESEARCH, "archiving or research (GDPR 17(3)(d))"),
+    (DenialReason.LEGAL_CLAIMS, "legal claims (GDPR 17(3)(e))"),
+    (DenialReason.DUPLICATE, "it is a duplicate"),
 )
 #: Why a request takes longer.
 EXTENSION_REASONS = (
@@ -183,6 +197,7 @@ def one(session: Session, visitor: Visitor, request_id: str, *, now: datetime) -
         "holding": [(share, held.models.get(share["model"])) for share in described["erasures"]],
         "timeline": [_event(line) for line in lines],
         "actions": actions(visitor, row, now=now),
+        "denial_reasons": DENIAL_REASONS,
         "hold_reasons": HOLD_REASONS,
         "extension_reasons": EXTENSION_REASONS,
         "periods_left": deadlines.periods_left(row),

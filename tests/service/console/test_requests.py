@@ -17,6 +17,7 @@ from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest
 from service.ledger.registry import keys
 from service.ledger.requests import lifecycle
+from service.ledger.requests.lifecycle import DenialReason
 from service.ledger.selection.regulations import months_later
 from tests import factories
 from tests.conftest import BOTH
@@ -229,6 +230,23 @@ def test_a_legal_hold_is_placed_shown_and_released(app: FastAPI) -> None:
     assert _offered(page) == set()
     assert "settled" in text(page)
     assert browser.submit(f"{place}/release", {"reason": "again"}, page=place).status_code == 409
+
+
+def test_a_denial_has_a_code_that_its_regulation_knows(app: FastAPI) -> None:
+    browser = signed_in(app, "requests:read", "requests:approve")
+    one, several = (_asked(app, status=RequestStatus.AWAITING_APPROVAL) for _ in range(2))
+    place = f"/requests/{one}"
+    codes = re.findall(r'<option value="([a-z_]+)">', browser.get(place).text)
+    assert set(DenialReason) <= set(codes)
+    fields = {"code": "because", "reason": "no passport"}
+    assert browser.submit(f"{place}/deny", fields, page=place).status_code == 422
+    assert _status(app, one) == "awaiting_approval"
+    fields["code"] = "identity_not_verified"
+    browser.submit(f"{place}/deny", fields, page=place)
+    assert _detail(app, one)["denial_code"] == "identity_not_verified"
+    assert "identity not verified" in text(browser.get(place).text)
+    browser.submit("/requests/together", {"action": "deny", "request": several}, page="/requests")
+    assert _detail(app, several)["denial_code"] == "other"
 
 
 def test_a_due_date_is_extended_as_far_as_its_regulation_allows(app: FastAPI) -> None:

@@ -347,8 +347,8 @@ class Writer:
         for model_id in self.chance.sample(self.world.models, len(self.world.models)):
             with claiming.begun(self.runtime, model_id, trains=False):
                 pass  # and nothing is recorded
-            with claiming.begun(self.runtime, model_id, trains=False) as found:
-                assert found is None
+            with claiming.begun(self.runtime, model_id, trains=False):
+                pass  # nothing of that batch; perhaps the next one, of somebody else's requests
 
     def batch(
         self,

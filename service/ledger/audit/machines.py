@@ -85,9 +85,14 @@ class Machine(Generic[Row, State]):
         before = [old for old, nexts in self._moves.items() if new in nexts]
         return update(self._kind).where(self._kind.status.in_(before)).values(status=new, **values)
 
+    def met_nothing(self, session: Session) -> None:
+        """Take back that a state moved, of an ``update`` that has met no row."""
+        if self._audited:
+            session.info[_MOVED] -= 1
+
     def _note(self, session: Session) -> None:
         if self._audited:
-            session.info[_MOVED] = True
+            session.info[_MOVED] = session.info.get(_MOVED, 0) + 1
 
 
 appends: Machine[DatasetAppend, AppendStatus] = Machine(DatasetAppend, APPEND_MOVES)

@@ -534,17 +534,17 @@ def settle(session: Session, *, now: datetime, actor: str) -> list[str]:
         .execution_options(synchronize_session=False, populate_existing=True)
     ).all()
     done = sorted(request.id for request in ended)
-    if done:
-        chain.append_many(
-            session,
-            actor=actor,
-            lines=[
-                chain.Line(
-                    chain.Action.DELETION_REQUEST_COMPLETED, f"deletion_request:{request_id}"
-                )
-                for request_id in done
-            ],
-        )
+    if not done:  # another worker completes them at this moment
+        machines.requests.met_nothing(session)
+        return []
+    chain.append_many(
+        session,
+        actor=actor,
+        lines=[
+            chain.Line(chain.Action.DELETION_REQUEST_COMPLETED, f"deletion_request:{request_id}")
+            for request_id in done
+        ],
+    )
     return done
 
 

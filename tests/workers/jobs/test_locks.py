@@ -161,6 +161,8 @@ def _at_once(world: World, pair: tuple[str, str], *, seed: int, met: list[str]) 
                 _once(writer, writers.ALL[pair[place]])
             except DBAPIError as error:
                 met.append(f"{pair}: {type(error.orig).__name__}")
+            except Exception as error:  # it would end the thread, and nobody would see it
+                met.append(f"{pair}: {error!r}")
 
     threads = [threading.Thread(target=run, args=(place,)) for place in (0, 1)]
     for thread in threads:

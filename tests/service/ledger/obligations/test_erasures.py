@@ -164,6 +164,23 @@ def test_request_ends_when_every_share_is_done_and_every_row_is_erased(
     assert (request.status, request.completed_at) == (RequestStatus.COMPLETED, NOW)
 
 
+@pytest.mark.postgres
+def test_request_that_another_worker_completes_at_this_moment_is_no_move(
+    postgres_database: Engine,
+) -> None:
+    """The second finds it ready, and then locked: it has nothing to say in the audit chain."""
+    with db.session_factory(postgres_database).begin() as session:
+        data = factories.dataset(session, rows=6)
+        request = asked(session, data, 2)
+        erasures.mark_erased(session, data, [2], now=NOW, actor="w")
+        request_id = request.id
+    begin = db.session_factory(postgres_database).begin
+    with begin() as first:
+        assert erasures.settle(first, now=NOW, actor="w1") == [request_id]
+        with begin() as second:
+            assert erasures.settle(second, now=NOW, actor="w2") == []
+
+
 def test_request_without_models_is_excluded_and_settled(session: Session, data: Dataset) -> None:
     request = factories.request(session, data, rows=[3])
     assert erasures.datasets_without_work(session, now=NOW) == [data.id]

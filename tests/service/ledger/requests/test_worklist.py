@@ -31,6 +31,13 @@ def test_a_page_reads_an_index_in_its_order(
     session: Session, wanted: Wanted, index: str, further: bool
 ) -> None:
     if session.get_bind().dialect.name == "postgresql":
+        if wanted.reference:  # which of two indexes is read depends on how rare it is
+            data = factories.dataset(session)
+            for number in range(300):
+                factories.request(
+                    session, data, client_reference=f"{'t' if number == 7 else 'a'}-1"
+                )
+            session.execute(text("ANALYZE deletion_requests"))
         # The few rows of a test would be read whole.
         for slow in ("seqscan", "bitmapscan") + (() if wanted.reference else ("sort",)):
             session.execute(text(f"SET LOCAL enable_{slow} = off"))

@@ -264,7 +264,14 @@ def _record(
                 actor=runtime.actor,
             )
         runs.draw(session, run.id, asdict(answer.curve))
-        runs.complete(session, run, version, actor=runtime.actor, now=runtime.now())
+        runs.complete(
+            session,
+            run,
+            version,
+            actor=runtime.actor,
+            now=runtime.now(),
+            epochs=len(answer.curve.epochs) or None,
+        )
         if model.production_id is None:
             # Open requests are applied once the version is live.
             revision = version.data_revision

@@ -251,13 +251,21 @@ def state_destroyed(session: Session, run: TrainingRun, *, digest: str, actor: s
 
 
 def complete(
-    session: Session, run: TrainingRun, version: Version, *, actor: str, now: datetime
+    session: Session,
+    run: TrainingRun,
+    version: Version,
+    *,
+    actor: str,
+    now: datetime,
+    epochs: int | None = None,
 ) -> None:
-    """Complete the run with the version that was registered."""
+    """Complete the run with the version that was registered, after ``epochs`` if it counts them."""
     _move(session, run, RunStatus.COMPLETED)
     run.finished_at = now
     run.error = None
-    run.progress = {**run.progress, "fraction": 1.0}
+    # What a short training said of its progress may have come before its first epoch.
+    counted = {} if epochs is None else {"epoch": epochs, "epochs": epochs}
+    run.progress = {**run.progress, **counted, "fraction": 1.0}
     session.flush()
     _write(
         session,

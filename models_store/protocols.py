@@ -1,8 +1,8 @@
 """Protocols of a store, whatever it keeps its bytes in.
 
 A store has two parts. *Blobs* are immutable and named by the SHA-256 of their bytes: checkpoints,
-caches, running sums, logs, scores, margins, statistics, states of trainings. *Rows* are the
-datasets: written once, then only read, or erased row by row. Errors are those of
+caches, running sums, logs, scores, margins, statistics, states of trainings, tokenizers. *Rows* are
+the datasets: written once, then only read, or erased row by row. Errors are those of
 ``models_store.errors``.
 """
 
@@ -17,7 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 Kind = Literal[
-    "checkpoints", "caches", "states", "logs", "scores", "margins", "statistics", "trainings"
+    "checkpoints",
+    "caches",
+    "states",
+    "logs",
+    "scores",
+    "margins",
+    "statistics",
+    "trainings",
+    "tokenizers",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

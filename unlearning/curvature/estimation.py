@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -73,6 +73,14 @@ def estimate(
 
 
 @dataclass
+class _Call:
+    """Inputs (n, places, i) of a linear layer, and which places a gradient has reached."""
+
+    inputs: Tensor
+    reached: Tensor
+
+
+@dataclass
 class _Layer:
     """A Linear or Conv2d whose factors are being summed."""
 
@@ -83,20 +91,40 @@ class _Layer:
     outputs: Tensor
     locations: int = 0
     calls: int = 0
+    #: Calls on sequences whose backward passes are under way.
+    waiting: list[_Call] = field(default_factory=list)
 
-    def see(self, x: Tensor) -> None:
-        """Add a batch of inputs."""
+    def see(self, x: Tensor) -> _Call | None:
+        """Add a batch of inputs; those of sequences wait for ``settle``."""
         self.calls += 1
-        patches = _patches(self.module, x)
+        if isinstance(self.module, nn.Linear) and x.dim() > 2:
+            call = _Call(x, torch.zeros(x.shape[:-1], dtype=torch.bool, device=x.device))
+            self.waiting.append(call)
+            return call
+        self._add(_patches(self.module, x))
+        return None
+
+    def hear(self, grad: Tensor, call: _Call | None) -> None:
+        """Add a batch of gradients at the outputs of a call."""
+        if call is not None:
+            call.reached |= grad.ne(0).any(-1)
+        signals = _by_group(self.module, grad)
+        self.outputs += _moments(signals, self.outputs)
+
+    def settle(self) -> None:
+        """Add the inputs of the sequences' places that a gradient has reached.
+
+        Padding is reached by none: with its inputs the factor would be that of other inputs.
+        """
+        for call in self.waiting:
+            self._add(call.inputs[call.reached][None])
+        self.waiting.clear()
+
+    def _add(self, patches: Tensor) -> None:
         if self.bias >= 0:
             patches = torch.cat([patches, patches.new_ones(*patches.shape[:2], 1)], 2)
         self.locations += patches.shape[1]
         self.inputs += _moments(patches, self.inputs)
-
-    def hear(self, grad: Tensor) -> None:
-        """Add a batch of gradients at the outputs."""
-        signals = _by_group(self.module, grad)
-        self.outputs += _moments(signals, self.outputs)
 
 
 def _moments(rows: Tensor, total: Tensor) -> Tensor:
@@ -136,6 +164,8 @@ def _accumulate(
         )
         for total, grad in zip(squares, grads[len(layers) :], strict=True):
             total += grad.reshape(-1).double().square()
+    for layer in layers:
+        layer.settle()
 
 
 def _signals(
@@ -240,11 +270,11 @@ def _recording(layers: list[_Layer]) -> Iterator[None]:
             # A call under no_grad has no part in the gradient and so no factor.
             if not output.requires_grad:
                 return
-            layer.see((inputs[0] if inputs else named["input"]).detach())
+            call = layer.see((inputs[0] if inputs else named["input"]).detach())
 
             # A hook set before an in-place ReLU still receives the gradient at this output.
             def hear(grad: Tensor) -> None:
-                layer.hear(grad.detach())
+                layer.hear(grad.detach(), call)
 
             output.register_hook(hear)  # type: ignore[no-untyped-call]  # torch has no types here
 

@@ -2,8 +2,9 @@
 
 For a layer with inputs a (bias: a with a one appended) and loss gradients g at its outputs, the
 Gauss-Newton block is taken as E[Σ g gᵀ] ⊗ E[a aᵀ] (Martens & Grosse 2015; for convolutions over
-patches, Grosse & Martens 2016). It is exact for one linear layer when a and g are independent, for
-instance on a single example.
+patches, Grosse & Martens 2016; for sequences over the places that a gradient reaches, which padding
+is not). It is exact for one linear layer when a and g are independent, for instance on a single
+example.
 
 A factor above ``estimation.LARGEST_FACTOR`` rows is replaced by its diagonal, because its
 eigenvectors would take minutes and hundreds of megabytes: the layer's block is then the product of

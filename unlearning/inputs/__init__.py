@@ -19,15 +19,26 @@ from typing import Any
 from unlearning.core import options as parsing
 from unlearning.core.plugins import Group
 from unlearning.inputs import _declaration
-from unlearning.inputs._contract import BadRow, Input, Plain, first
+from unlearning.inputs._contract import (
+    BadFile,
+    BadRow,
+    Encoded,
+    Input,
+    Plain,
+    TextReader,
+    first,
+)
 from unlearning.inputs._declaration import Declared
 
 __all__ = [
+    "BadFile",
     "BadRow",
     "Declared",
+    "Encoded",
     "Input",
     "Kind",
     "Plain",
+    "TextReader",
     "facts",
     "first",
     "get",

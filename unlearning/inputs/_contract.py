@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,40 @@ class BadRow(Exception):
         self.reason, self.row, self.position = reason, row, position
 
 
+class BadFile(Exception):
+    """A file that an option names cannot be used; the reason says what to correct."""
+
+
 @dataclass(frozen=True)
 class Plain:
     """No options."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows made of texts: ``x`` (k, *shape) as stored.
+
+    ``truncated`` and ``empty`` (k,) bool: the text was longer than a row, or gave no token of its
+    own. ``tokens`` counts the texts' own tokens in the rows, ``unknown`` those that the vocabulary
+    does not have.
+    """
+
+    x: NDArray[Any] = field(repr=False)
+    truncated: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
+    tokens: int
+    unknown: int
+
+
+class TextReader(Protocol):
+    """Makes rows of texts."""
+
+    @property
+    def options(self) -> Any:
+        """Return the options, completed by what the files say."""
+
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Return the rows of ``texts``, k strings."""
 
 
 Options = TypeVar("Options")
@@ -50,10 +81,19 @@ class Input(ABC, Generic[Options]):
     scales: Mapping[str, float] = {}
     #: Parameters of an architecture that datasets of this kind decide.
     decides: tuple[str, ...] = ()
+    #: Options that name a file by its SHA-256, and of which kind the file is in the store.
+    files: Mapping[str, str] = {}
 
     @abstractmethod
     def parameters(self, shape: Sequence[int], options: Options) -> dict[str, int]:
         """Return the value of each of ``decides`` for rows of this ``shape``."""
+
+    def text_reader(self, options: Options, files: Mapping[str, bytes]) -> TextReader | None:
+        """Return what makes rows of a column of texts; None if rows are numbers or images.
+
+        ``files`` holds the bytes of the files that options name. Raise ``BadFile``.
+        """
+        return None
 
     def check(self, rows: NDArray[Any], options: Options) -> None:
         """Raise ``BadRow`` for the first of ``rows`` (k, *shape), as stored, that is not valid."""

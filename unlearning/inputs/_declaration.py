@@ -13,6 +13,8 @@ from unlearning.inputs._contract import Input
 
 #: Dtypes in which a store keeps rows.
 STORED = ("uint8", "float32", "int32")
+#: Kinds of files that an option may name.
+FILES = ("tokenizers",)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ def read(name: str, module: ModuleType) -> Declared:
         raise BadDeclaration("dtypes is one type, or uint8 and float32")
     if found.scales and set(found.scales) != set(found.dtypes):
         raise BadDeclaration("scales must have a number for each of dtypes, or none")
+    if not set(found.files.values()) <= set(FILES):
+        raise BadDeclaration(f"files must be of the kinds {', '.join(FILES)}")
     if not dataclasses.is_dataclass(found.options):
         raise BadDeclaration("options must be a frozen dataclass")
     try:

@@ -46,6 +46,13 @@ def add_dataset(
     label: Annotated[str | None, typer.Option(help="Column of the labels.")] = None,
     split: Annotated[str | None, typer.Option(help="Column of the splits.")] = None,
     image: Annotated[str | None, typer.Option(help="Column of encoded images.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of texts, with --tokenizer.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json: the rows are texts.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens of a row, with --tokenizer; default: 128.")
+    ] = None,
     feature: Annotated[
         list[str] | None, typer.Option(help="A column to learn from; may be repeated.")
     ] = None,
@@ -70,12 +77,16 @@ def add_dataset(
     """Ingest a file of this machine.
 
     Example: unlearn datasets add digits digits.csv --record-id id --subject-id writer
+
+    With --tokenizer the rows are texts, stored as token ids; the texts themselves are not kept.
+
+    Example: unlearn datasets add letters letters.csv --tokenizer tokenizer.json --max-length 64
     """
     import re
 
     from service.errors import ServiceError
     from service.ledger.registry import datasets
-    from workers.jobs import ingest
+    from workers.jobs import ingest, tokenizers
     from workers.runtime import Runtime
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
@@ -90,21 +101,26 @@ def add_dataset(
         "label": label,
         "split": split,
         "image": image,
+        "text": text,
         "features": feature,
         "ignored": ignore,
     }
+    content, stated = _of_texts(tokenizer, max_length, input)
     source = {
         "path": path.name,
         "format": format,
         "columns": {role: column for role, column in columns.items() if column is not None},
         "classes": classes,
         "id_case": id_case,
-        "input": None if input is None else {"name": input, "options": _stated(input_options)},
+        "input": stated or (input and {"name": input, "options": _stated(input_options)}),
         "seed": seed,
     }
     if dry_run:
-        _print({"name": name, "status": "ready", **_inspected(runtime, path, source)})
+        shown = _inspected(runtime, path, source, content)
+        _print({"name": name, "status": "ready", **shown})
         return
+    if content is not None:
+        tokenizers.keep(runtime, content, actor="cli")
     try:
         with runtime.session() as session:
             dataset = datasets.create(session, name, source=source, actor="cli", now=runtime.now())
@@ -233,12 +249,50 @@ def _scaled(scale: float | None) -> str:
     return f"models multiply them by {scale:.4g} unless their transform says otherwise"
 
 
-def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str, Any]:
+def _of_texts(
+    tokenizer: Path | None, max_length: int | None, input: str | None
+) -> tuple[bytes | None, dict[str, Any] | None]:
+    """Return the tokenizer's bytes and the kind of input that it makes; None without one."""
+    import hashlib
+
+    from service.errors import ServiceError
+    from service.ledger.registry import tokenizers
+    from unlearning import inputs
+    from unlearning.errors import WrongOptions
+
+    if tokenizer is None:
+        if max_length is not None:
+            raise _stop("--max-length is about texts: give their tokenizer with --tokenizer")
+        return None, None
+    if input is not None:
+        raise _stop("--tokenizer says that the rows are texts; leave --input out")
+    try:
+        content = tokenizer.read_bytes()
+        tokenizers.check(content)
+    except OSError as error:
+        raise _stop(f"{tokenizer} cannot be read: {error.strerror}") from None
+    except ServiceError as error:
+        raise _stop(f"{tokenizer}: {error.detail}") from None
+    options: dict[str, Any] = {"tokenizer": hashlib.sha256(content).hexdigest()}
+    if max_length is not None:
+        options["max_length"] = max_length
+    try:
+        kind = inputs.kind("text", options)
+        kind.input.text_reader(kind.options, {"tokenizer": content})
+    except (WrongOptions, inputs.BadFile) as error:
+        raise _stop(f"{tokenizer}: {error}") from None
+    return content, {"name": kind.name, "options": options}
+
+
+def _inspected(
+    runtime: Any, path: Path, source: Mapping[str, Any], tokenizer: bytes | None
+) -> dict[str, Any]:
     """Return what the file would be as a dataset; stop the command if it would be refused."""
     from workers import readers
     from workers.jobs import ingest, inspections
     from workers.sources import reading
 
+    files = None if tokenizer is None else {"tokenizer": tokenizer}
     with _bar() as bar:
         task = bar.add_task(f"Reading {path.name}", total=None)
         try:
@@ -246,7 +300,7 @@ def _inspected(runtime: Any, path: Path, source: Mapping[str, Any]) -> dict[str,
                 path.resolve(),
                 leave_out=ingest.sieve_of(runtime, source),
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
-                **ingest.asked(source),
+                **ingest.asked(runtime, source, files=files),
             )
         except readers.ReadError as error:
             raise _stop(str(error)) from None
@@ -311,10 +365,24 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     ]
     if found["class_names"]:
         lines.append(f"classes: {', '.join(found['class_names'])}")
+    lines += _tokens(found)
     if notes.get("layout"):
         lines.append(f"layout: {_LAYOUTS[notes['layout']]}")
     lines += [f"{notes[key]} {what}" for key, what in _COUNTED.items() if notes.get(key)]
     return lines
+
+
+def _tokens(found: Mapping[str, Any]) -> list[str]:
+    """Return what became of texts: their tokenizer, and the shares that were cut or unknown."""
+    options, notes = found["input"]["options"], found["notes"]
+    if not notes.get("tokens"):
+        return []
+    return [
+        f"tokenizer {options['tokenizer']}: {options['vocabulary']} token ids, at most "
+        f"{options['max_length']} in a row",
+        f"{notes['texts_truncated'] / found['rows']:.1%} of the texts are truncated; "
+        f"{notes['tokens_unknown'] / notes['tokens']:.1%} of their tokens are unknown",
+    ]
 
 
 _ORIGINS = {

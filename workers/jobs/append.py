@@ -235,7 +235,7 @@ def _options(
         dtype=np.dtype(dataset.dtype),
     )
     own = {name: value for name, value in stated.items() if value is not None}
-    options = ingest.asked({**dataset.source, "format": None, **own})
+    options = ingest.asked(runtime, {**dataset.source, "format": None, **own})
     options["columns"] = fit.declared(options.get("columns", Columns()))
     options["classes"] = dataset.classes
     options["seed"] = [options.get("seed", 0), dataset.rows or 0]

@@ -24,7 +24,7 @@ from service.ledger.registry import datasets, segments
 from service.ledger.requests import suppressions
 from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import slices, suppression
+from workers.jobs import slices, suppression, tokenizers
 from workers.jobs.suppression import Sieve
 from workers.readers import Columns, ReadError
 from workers.runtime import Runtime
@@ -127,7 +127,7 @@ def _attempt(
         name=segments.name(name, None),
         leave_out=sieve,
         progress=watch,
-        **asked(source),
+        **asked(runtime, source),
     )
     done = False
     try:
@@ -216,8 +216,14 @@ def located(runtime: Runtime, path: str) -> Path | None:
     return found if found.is_relative_to(root) else None
 
 
-def asked(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the client's source options as arguments of ``read_into_store``."""
+def asked(
+    runtime: Runtime, source: Mapping[str, Any], *, files: Mapping[str, bytes] | None = None
+) -> dict[str, Any]:
+    """Return the client's source options as arguments of ``read_into_store``.
+
+    ``files`` are those that the options of the kind of input name; left out: from the store.
+    Raise ``ReadError`` if one cannot be loaded from there.
+    """
     found: dict[str, Any] = {
         key: source[key] for key in ("format", "classes", "seed") if source.get(key) is not None
     }
@@ -228,6 +234,7 @@ def asked(source: Mapping[str, Any]) -> dict[str, Any]:
         found["id_case"] = Case(source["id_case"])
     if source.get("input"):
         found["input"] = source["input"]
+        found["files"] = tokenizers.of_input(runtime, source["input"]) if files is None else files
     if source.get("resize"):
         found["resize"] = tuple(source["resize"])
     if source.get("fractions"):

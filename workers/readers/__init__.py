@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Case
 from unlearning import inputs
 from unlearning.errors import UnknownName, WrongOptions
-from unlearning.inputs import BadRow, Kind
+from unlearning.inputs import BadFile, BadRow, Kind, TextReader
 from workers.readers import (
     arrow_ipc,
     cifar_binary,
@@ -26,6 +27,7 @@ from workers.readers import (
     pickles,
     several,
     svhn_mat,
+    texts,
 )
 from workers.readers.contract import Chunk, Columns, Options, Part, ReadError, Source
 from workers.readers.ids import Ids
@@ -44,6 +46,9 @@ FORMATS: dict[str, Callable[[Path, Options], Source]] = {
     "labelled_binary_csv": labelled_binary_csv.open_source,
     "image_folder": image_folder.open_source,
 }
+
+#: Formats with columns of texts.
+_OF_TEXTS = frozenset(("csv", "parquet", "arrow", "json_lines"))
 
 #: Formats that are folders themselves.
 _OF_FOLDERS = frozenset(("image_folder", "cifar10_binary", "cifar100_binary"))
@@ -70,13 +75,15 @@ def open_source(
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Source:
     """Open ``path``; its chunks are checked as they are read and raise ``ReadError``.
 
     ``format`` is a name of ``FORMATS`` (default: ``detect``); ``classes`` bounds the labels
     (default: what the format says); ``resize`` (height, width) brings decoded images to one size.
     ``input`` gives the kind of the rows: the ``name`` and ``options`` of an installed kind
-    (default: images if the rows have three axes, else a table).
+    (default: images if the rows have three axes, else a table). ``files`` holds the bytes of the
+    files that its options name, by option.
     Ids are normalised. Different ids with one normalised form are refused, and so are ids that
     differ by case alone, unless ``id_case`` says whether they are the same.
     """
@@ -85,7 +92,14 @@ def open_source(
     if name not in FORMATS:
         raise ReadError(f"unknown format; use one of {', '.join(FORMATS)}")
     _refuse_unreadable(path)
-    options = Options(columns=columns, resize=resize, kind=None if input is None else _kind(input))
+    kind, reader = (None, None) if input is None else _kind(input, files)
+    texts.require(reader, name, _OF_TEXTS)
+    if columns.text is not None and reader is None:
+        raise ReadError(
+            "columns.text names a column of texts, and no kind of input is given that is made of "
+            "them; give the input (text) with its tokenizer, or leave columns.text out"
+        )
+    options = Options(columns=columns, resize=resize, kind=kind, texts=reader)
     with _Foreign(name):
         if path.is_dir() and name not in _OF_FOLDERS:
             source = several.open_source(path, FORMATS[name], options)
@@ -185,6 +199,7 @@ def _checked(source: Source, options: Options, id_case: Case | None) -> Iterator
                     chunk = dataclasses.replace(chunk, subject_ids=now, subject_ids_before=before)
                 yield chunk
                 first += len(chunk.labels)
+        texts.refuse_unknown(source.notes)
         records.refuse_alike()
         subjects.refuse_alike()
         source.input.update(facts)
@@ -219,11 +234,16 @@ def _check_finite(chunk: Chunk, source: Source, first: int) -> None:
     )
 
 
-def _kind(given: Mapping[str, Any]) -> Kind:
+def _kind(given: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[Kind, TextReader | None]:
+    """Return the kind of the rows and what makes them of texts, if it is made of them."""
     try:
-        return inputs.kind(given["name"], given.get("options") or {})
-    except (UnknownName, WrongOptions) as error:
+        kind = inputs.kind(given["name"], given.get("options") or {})
+        reader = kind.input.text_reader(kind.options, files)
+    except (UnknownName, WrongOptions, BadFile) as error:
         raise ReadError(f"the input: {error}") from None
+    if reader is None:
+        return kind, None
+    return dataclasses.replace(kind, options=reader.options), reader
 
 
 def _facts(chunk: Chunk, options: Options) -> dict[str, Any]:

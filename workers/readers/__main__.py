@@ -6,6 +6,7 @@ else. It has access neither to the database nor to secrets.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -41,6 +42,7 @@ def _serve(line: str, output: IO[bytes]) -> None:
             resize=None if asked["resize"] is None else tuple(asked["resize"]),
             id_case=None if asked["id_case"] is None else Case(asked["id_case"]),
             input=asked["input"],
+            files={option: base64.b64decode(one) for option, one in asked["files"].items()},
         )
         frames.write(output, frames.of_source(source))
         for chunk in source.chunks:

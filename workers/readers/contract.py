@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unlearning.inputs import Kind
+from unlearning.inputs import Kind, TextReader
 
 
 class ReadError(Exception):
@@ -34,7 +34,8 @@ class Columns:
     """Which column plays which part; None finds it by the usual names (``parts.assign``).
 
     ``features`` lists the numeric columns to read (default: all that play no other part);
-    ``image`` names a column of encoded images instead; ``ignored`` are left out.
+    ``image`` names a column of encoded images instead, ``text`` one of texts; ``ignored`` are left
+    out.
     """
 
     record_id: str | None = None
@@ -43,6 +44,7 @@ class Columns:
     split: str | None = None
     features: Sequence[str] | None = None
     image: str | None = None
+    text: str | None = None
     ignored: Sequence[str] = ()
 
 
@@ -85,18 +87,24 @@ class Notes:
     layout: str | None = None
     images_turned: int = 0
     images_coloured: int = 0
+    #: Texts that were longer than a row; tokens of all texts, and those that are not known.
+    texts_truncated: int = 0
+    tokens: int = 0
+    tokens_unknown: int = 0
 
 
 @dataclass(frozen=True)
 class Options:
     """``resize`` (height, width) brings decoded images to one size; None leaves them unchanged.
 
-    ``kind`` is the kind of input of the rows if the client gives it.
+    ``kind`` is the kind of input of the rows if the client gives it, and ``texts`` what makes its
+    rows of texts, if it is made of them.
     """
 
     columns: Columns = Columns()
     resize: tuple[int, int] | None = None
     kind: Kind | None = None
+    texts: TextReader | None = None
     notes: Notes = field(default_factory=Notes)
 
     @property

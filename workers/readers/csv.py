@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from workers.readers import numbers, parts, values
+from workers.readers import numbers, parts, texts, values
 from workers.readers.contract import (
     Chunk,
     Columns,
@@ -34,6 +34,8 @@ def open_source(path: Path, options: Options) -> Source:
     header = _header(path)
     columns = options.columns
     found = parts.assign(header, columns)
+    if options.texts is not None:
+        return _of_texts(path, header, found, options)
     features, how = _features(header, columns, found)
     watch = numbers.Watch(options.watched(parts.watched(features, how)))
     return Source(
@@ -48,6 +50,38 @@ def open_source(path: Path, options: Options) -> Source:
         columns=parts.describe(header, columns, found, features, how),
         chunks=_chunks(path, header, found, features, watch, options.dtype),
     )
+
+
+def _of_texts(path: Path, header: list[str], found: Parts, options: Options) -> Source:
+    """Return the source whose rows are made of one column of texts."""
+    column, how = texts.column(header, options.columns, found)
+    return Source(
+        path=path,
+        format="csv",
+        rows=estimate_rows(path),
+        exact=False,
+        label_column=found.label,
+        record_column=found.record_id,
+        subject_column=found.subject_id,
+        rows_column=column,
+        columns=parts.describe(header, options.columns, found, [column], how),
+        chunks=_chunks_of_texts(path, header, found, column, options),
+    )
+
+
+def _chunks_of_texts(
+    path: Path, header: list[str], found: Parts, column: str, options: Options
+) -> Iterator[Chunk]:
+    types = dict.fromkeys([*found.names, column], pa.string())
+    first = 1
+    try:
+        for batch in read_batches(path, names=header, wanted=list(types), types=types):
+            pull = by_name(batch)
+            x = texts.rows(pull(column), options, first=first, column=column)
+            yield values.chunk(x, found, pull, first=first)
+            first += batch.num_rows
+    except pa.ArrowInvalid:
+        raise find_wrong_field(path, header, []) or _ill_formed() from None
 
 
 def read_batches(
@@ -131,7 +165,7 @@ def _same(name: str, _position: int) -> str:
     return name
 
 
-def texts(batch: pa.RecordBatch) -> Callable[[str], list[Any]]:
+def by_name(batch: pa.RecordBatch) -> Callable[[str], list[Any]]:
     """Return a function from a column's name to its values in ``batch``."""
 
     def pull(name: str) -> list[Any]:
@@ -189,6 +223,10 @@ def find_wrong_field(
     return None
 
 
+def _ill_formed() -> ReadError:
+    return ReadError("the file is not well-formed CSV in UTF-8")
+
+
 def _header(path: Path) -> list[str]:
     csv.field_size_limit(_LARGEST_BLOCK_BYTES)
     with open_text(path) as stream:
@@ -216,13 +254,11 @@ def _chunks(
     try:
         for batch in read_batches(path, names=header, wanted=list(types), types=types):
             x = matrix(batch, features, dtype, first=first, watch=watch)
-            yield values.chunk(x, found, texts(batch), first=first)
+            yield values.chunk(x, found, by_name(batch), first=first)
             first += batch.num_rows
     except pa.ArrowInvalid:
         # Arrow's message quotes the row; ours names only the place.
-        raise find_wrong_field(path, header, features) or ReadError(
-            "the file is not well-formed CSV in UTF-8"
-        ) from None
+        raise find_wrong_field(path, header, features) or _ill_formed() from None
     watch.refuse()
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from workers.readers import images, numbers, parts, values
+from workers.readers import images, numbers, parts, texts, values
 from workers.readers.contract import (
     Chunk,
     Column,
@@ -31,7 +31,7 @@ _BUFFER_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class _Layout:
-    """The parts that columns play; either ``image`` or ``features`` is given."""
+    """The parts that columns play; either ``image``, ``text`` or ``features`` is given."""
 
     parts: Parts
     image: str | None
@@ -40,6 +40,7 @@ class _Layout:
     columns: list[Column]
     #: The only feature is a column of lists, each a row of the array.
     lists: bool = False
+    text: str | None = None
 
 
 def open_source(path: Path, options: Options) -> Source:
@@ -89,7 +90,7 @@ def open_table(path: Path, format: str, table: Table, options: Options) -> Sourc
         record_column=layout.parts.record_id,
         subject_column=layout.parts.subject_id,
         feature_names=None if layout.lists else layout.features or None,
-        rows_column=layout.features[0] if layout.lists else "x",
+        rows_column=layout.text or (layout.features[0] if layout.lists else "x"),
         columns=layout.columns,
         class_names=_class_names(table.schema, layout.parts.label),
         chunks=_chunks(table, layout, options),
@@ -122,6 +123,10 @@ def _layout(schema: pa.Schema, options: Options) -> _Layout:
     names, nested = schema.names, _nested_names(schema)
     found = parts.assign(names, columns, nested=nested)
     parts.refuse_index(_pandas_index(schema), columns, found)
+    if options.texts is not None:
+        text, how = texts.column(names, columns, found, nested=nested)
+        described = parts.describe(names, columns, found, [text], how)
+        return _Layout(found, None, [], how, described, text=text)
     image = None if columns.features is not None else parts.image(names, columns, nested=nested)
     if image is not None and not _holds_images(schema, image[0]):
         if image[1] == Recognised.DECLARED:
@@ -206,6 +211,9 @@ def _features(schema: pa.Schema, options: Options, found: Parts) -> tuple[list[s
 
 
 def _chunks(table: Table, layout: _Layout, options: Options) -> Iterator[Chunk]:
+    if layout.text is not None:
+        yield from _chunks_of_texts(table, layout, layout.text, options)
+        return
     dtype = options.dtype or _smallest(table, layout)
     watch = numbers.Watch(options.watched(parts.watched(layout.features, layout.recognised)))
     decoder = images.Decoder(options, column=layout.image or "")
@@ -222,6 +230,17 @@ def _chunks(table: Table, layout: _Layout, options: Options) -> Iterator[Chunk]:
         yield values.chunk(x, layout.parts, _values(batch), first=first)
         first += batch.num_rows
     watch.refuse()
+
+
+def _chunks_of_texts(
+    table: Table, layout: _Layout, column: str, options: Options
+) -> Iterator[Chunk]:
+    names = sorted({*layout.parts.names, column})
+    first = 1
+    for batch in _batches(table, names, _NUMBER_ROWS, ()):
+        x = texts.rows(_values(batch)(column), options, first=first, column=column)
+        yield values.chunk(x, layout.parts, _values(batch), first=first)
+        first += batch.num_rows
 
 
 def _smallest(table: Table, layout: _Layout) -> np.dtype[Any]:

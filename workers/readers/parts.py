@@ -32,6 +32,7 @@ _ALONE = {
     "label": frozenset(("label", "labels", "y", "target", "targets", "class")),
     "split": frozenset(("split", "splits")),
     "image": frozenset(("image", "images", "img")),
+    "text": frozenset(("text", "texts", "sentence", "document", "content", "utterance", "message")),
 }
 _PAIRS = {
     ("fine", "label"): "label",
@@ -46,6 +47,7 @@ _SAY = {
     "label": "the labels",
     "split": "the splits",
     "image": "the images",
+    "text": "the texts",
 }
 #: Names under which pandas writes an index as a column.
 _PANDAS_INDEX = re.compile(r"|Unnamed: \d+(\.\d+)?|__index_level_\d+__")
@@ -82,6 +84,21 @@ def image(
     """Return the column of images by its name, and why it is this one; None if there is none."""
     declared = _declared(names, nested, columns, "image")
     return declared or _recognised(_by_part(names, columns), "image")
+
+
+def text(
+    names: Sequence[str], columns: Columns, *, nested: Collection[str] = ()
+) -> tuple[str, Recognised] | None:
+    """Return the column of texts by its name, and why it is this one; None if there is none."""
+    declared = _declared(names, nested, columns, "text")
+    return declared or _recognised(_by_part(names, columns), "text")
+
+
+def check_ignored(names: Sequence[str], columns: Columns) -> None:
+    """Refuse a column that is to be left out and does not exist."""
+    for name in columns.ignored:
+        if name not in names:
+            raise missing(name, len(names))
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -204,7 +221,8 @@ def _by_part(names: Sequence[str], columns: Columns) -> dict[str, list[str]]:
     declared = {
         *(columns.features or ()),
         *columns.ignored,
-        *(columns.record_id, columns.subject_id, columns.label, columns.split, columns.image),
+        *(columns.record_id, columns.subject_id, columns.label, columns.split),
+        *(columns.image, columns.text),
     }
     found: dict[str, list[str]] = {}
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import json
 import os
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from service.ledger.database.identifiers import Case
@@ -41,6 +43,7 @@ def opened(
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] = MappingProxyType({}),
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Source]:
     """Open a source as ``readers.open_source`` does; another process reads it within the block.
@@ -57,6 +60,7 @@ def opened(
         "resize": resize,
         "id_case": id_case,
         "input": None if input is None else dict(input),
+        "files": {option: base64.b64encode(one).decode() for option, one in files.items()},
     }
     notes, kept = Notes(), dict[str, Any]()
     with contextlib.closing(_received(asked, waiting)) as received:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,7 @@ def read_into_store(
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] = MappingProxyType({}),
     seed: Seed = 0,
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
     leave_out: LeaveOut | None = None,
@@ -85,7 +87,8 @@ def read_into_store(
     """Read and check a file and write its rows into ``rows``; on any error nothing is left.
 
     ``input`` gives the kind of the rows: the ``name`` and ``options`` of an installed kind
-    (default: images if the rows have three axes, else a table).
+    (default: images if the rows have three axes, else a table); ``files`` holds the bytes of the
+    files that its options name, by option.
     With None for ``rows`` nothing is stored, and the key is empty (``inspect``).
     ``leave_out`` is called for every chunk and returns which of its rows (k,) are not kept; the
     report counts them as suppressed.
@@ -106,6 +109,7 @@ def read_into_store(
         resize=resize,
         id_case=id_case,
         input=input,
+        files=files,
         waiting=shown.again,
     ) as source:
         if fit is not None:

@@ -56,6 +56,9 @@ class ColumnsGiven(schemas.Body):
     split: ColumnName | None = None
     features: list[FeatureName] | None = Field(None, min_length=1, max_length=10_000)
     image: ColumnName | None = None
+    text: ColumnName | None = Field(
+        None, description="column of texts, if the kind of input is made of them"
+    )
     ignored: list[ColumnName] | None = Field(
         None, min_length=1, max_length=1_000, description="columns to leave out"
     )

@@ -55,6 +55,11 @@ class NotesView(BaseModel):
     subject_ids_normalised: int = Field(0, description="subject ids changed in the same way")
     images_turned: int = Field(0, description="images turned as their EXIF orientation says")
     images_coloured: int = Field(0, description="gray images among colour ones, made colour")
+    texts_truncated: int = Field(
+        0, description="texts with more tokens than a row has; the rest of them was left out"
+    )
+    tokens: int = Field(0, description="tokens of all texts, without those of the tokenizer itself")
+    tokens_unknown: int = Field(0, description="of these, those that the vocabulary does not have")
     suppressed: int = Field(0, description="rows left out because they were forgotten before")
     read: int | None = Field(None, description="of an append: rows of the source")
     existing: int = Field(

@@ -72,6 +72,11 @@ class InputKindView(CapabilityView):
         "otherwise; empty: they take no transform"
     )
     decides: list[str] = Field(description="parameters of an architecture that datasets decide")
+    files: dict[str, str] = Field(
+        default_factory=dict,
+        description="options that name a stored file by its sha256, and its kind: GET "
+        "/v1/tokenizers",
+    )
 
 
 class GateView(CapabilityView):

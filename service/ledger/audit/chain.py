@@ -57,6 +57,7 @@ class Action(StrEnum):
     TRAINING_RUN_CANCELLED = "training_run:cancelled"
     TRAINING_RUN_STATE_DESTROYED = "training_run:state_destroyed"
     RECORD_LIST_CREATED = "record_list:created"
+    TOKENIZER_ADDED = "tokenizer:added"
     VERSION_REGISTERED = "version:registered"
     VERSION_IMPORTED = "version:imported"
     VERSION_VERIFIED = "version:verified"

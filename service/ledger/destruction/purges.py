@@ -36,6 +36,7 @@ from service.ledger.database.tables import (
     BatchState,
     Dataset,
     Model,
+    Tokenizer,
     TrainingRun,
     Version,
 )
@@ -43,7 +44,15 @@ from service.ledger.registry import segments, versions
 from service.ledger.registry.policy import Policy
 
 Kind = Literal[
-    "checkpoints", "caches", "states", "logs", "scores", "margins", "statistics", "trainings"
+    "checkpoints",
+    "caches",
+    "states",
+    "logs",
+    "scores",
+    "margins",
+    "statistics",
+    "trainings",
+    "tokenizers",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -301,6 +310,7 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
     keep["trainings"] = {
         digest for digest in session.scalars(of_runs.union(of_batches)) if digest is not None
     }
+    keep["tokenizers"] = set(session.scalars(select(Tokenizer.digest)))
     keep["arrays"] = {
         key
         for key in session.scalars(select(Dataset.array_key).where(Dataset.array_key.is_not(None)))
@@ -322,6 +332,7 @@ def is_in_use(session: Session, kind: Kind, digest: str) -> bool:
             select(BatchState.batch_id).where(BatchState.digest == digest),
         ],
     }
+    named["tokenizers"] = [select(Tokenizer.digest).where(Tokenizer.digest == digest)]
     of_versions = select(Artifact.id).where(
         Artifact.digest == digest, Artifact.destroyed_at.is_(None)
     )

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Unprocessable
 from service.ledger.database.tables import Capability, Dataset
-from service.ledger.registry import capabilities, methods
+from service.ledger.registry import capabilities, methods, tokenizers
 from service.ledger.registry.policy import MethodChoice, Policy
 
 #: Name under which the service's own recipe is announced; others are trainers.
@@ -84,6 +84,16 @@ def check_input(session: Session, given: Mapping[str, Any] | None) -> None:
     if given is not None:
         stated = given.get("options") or {}
         capabilities.check(session, "input", given["name"], stated, field="input.options")
+        for option in input_files(session, given["name"]):
+            if option in stated:
+                field = f"input.options.{option}"
+                tokenizers.require(session, stated[option], field=field)
+
+
+def input_files(session: Session, name: str) -> Mapping[str, str]:
+    """Return which options of a kind of input name a file, and of which kind in the store."""
+    found: Mapping[str, str] = capabilities.get(session, "input", name).details.get("files", {})
+    return found
 
 
 def _kind(dataset: Dataset) -> dict[str, Any]:

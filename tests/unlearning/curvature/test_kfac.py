@@ -344,3 +344,35 @@ def test_labels_without_probability_are_never_drawn(monkeypatch):
     p = logits.softmax(1)
     assert count == 3
     torch.testing.assert_close(outer, p.diag_embed() - p[:, :, None] * p[:, None, :])
+
+
+class _Masked(nn.Module):
+    """One linear layer on every place of a sequence, and the sum over places that are not zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x):
+        kept = (x != 0).any(2, keepdim=True)
+        return (self.layer(x) * kept).sum(1)
+
+
+def test_padding_of_sequences_changes_no_curvature():
+    torch.manual_seed(0)
+    model, examples = _Masked().double(), _examples(6, (5, 3), classes=4)
+    longer = functional.pad(examples.x, (0, 0, 0, 9))
+    found = _kfac(model, examples)
+    padded = _kfac(model, Examples(longer, examples.y))
+    torch.testing.assert_close(_dense(padded, 16), _dense(found, 16))
+
+
+def test_factor_of_sequences_is_the_mean_over_places_that_count():
+    torch.manual_seed(0)
+    model, examples = _Masked().double(), _examples(4, (3, 3), classes=4)
+    examples.x[0, 1:] = 0.0
+    places = examples.x[(examples.x != 0).any(2)]
+    places = torch.cat([places, places.new_ones(len(places), 1)], 1)
+    (block,) = _kfac(model, examples).blocks
+    values, vectors = block.input_values[0], block.input_vectors[0]
+    torch.testing.assert_close(vectors @ values.diag() @ vectors.T, places.T @ places / len(places))

@@ -20,6 +20,7 @@ from service.ledger.database.tables.datasets import (
     Exclusion,
     Record,
 )
+from service.ledger.database.tables.files import Tokenizer
 from service.ledger.database.tables.reconciliation import Reconciliation
 from service.ledger.database.tables.registry import (
     AliasMove,
@@ -82,6 +83,7 @@ __all__ = [
     "RequestRecord",
     "ShownSet",
     "Suppression",
+    "Tokenizer",
     "TrainingRun",
     "Verification",
     "Version",

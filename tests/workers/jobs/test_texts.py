@@ -1,0 +1,294 @@
+"""Texts from the upload of a tokenizer to forgotten records, over the API."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from service.ledger.database import db, schema
+from service.ledger.database.tables import Dataset, Model, Record, Version
+from service.ledger.reports import verifications
+from service.settings import Settings
+from tests import texts
+from tests.service.api import callers
+from tests.service.api.callers import assert_problem
+from tests.workers import place
+from tests.workers.jobs.test_class_forgetting import LENIENT
+from workers.compute.process import ComputeProcess
+from workers.jobs import append, ingest, inspections, pipeline, prepare, purge, spare, train
+from workers.runtime import Runtime
+from workers.schedule import catalogue
+
+TOKENIZER = texts.tokenizer()
+DIGEST = hashlib.sha256(TOKENIZER).hexdigest()
+LENGTH = 8
+TEXT = {"name": "text", "options": {"tokenizer": DIGEST, "max_length": LENGTH}}
+ROWS = 600
+
+
+@dataclass
+class Office:
+    """A service with its API, and a worker's jobs, which the test calls."""
+
+    settings: Settings
+    runtime: Runtime
+    client: TestClient
+
+    def send(self, content: bytes) -> Any:
+        headers = {"Content-Type": "application/json"}
+        return self.client.post("/v1/tokenizers", content=content, headers=headers)
+
+    def add(self, name: str, file: str, **given: Any) -> Any:
+        """Ingest a file of the data root; the dataset as it is shown then."""
+        body = {"name": name, "source": {"path": file}, "input": TEXT, **given}
+        answer = self.client.post("/v1/datasets", json=body)
+        assert answer.status_code == 202, answer.text
+        ingest.run_due(self.runtime)
+        return self.client.get(f"/v1/datasets/{name}").json()
+
+    def stored(self, name: str) -> np.ndarray:
+        with self.runtime.session() as session:
+            key = session.scalars(select(Dataset.array_key).filter_by(name=name)).one()
+        return np.asarray(self.runtime.store.rows.open(key).rows)
+
+    def live(self) -> Version:
+        with self.runtime.session() as session:
+            model = session.scalars(select(Model).filter_by(name="m")).one()
+            return session.get_one(Version, model.production_id)
+
+    def forget(self, *rows: int) -> Any:
+        body = {"dataset": "letters", "record_ids": [f"s{row}" for row in rows]}
+        answer = self.client.post("/v1/deletion-requests", json=body)
+        assert answer.status_code == 202, answer.text
+        pipeline.run_due(self.runtime)
+        return self.client.get(f"/v1/deletion-requests/{answer.json()['id']}").json()
+
+    def training_rows(self) -> list[int]:
+        with self.runtime.session() as session:
+            wanted = (
+                select(Record.row)
+                .join(Dataset, Dataset.id == Record.dataset_id)
+                .where(
+                    Dataset.name == "letters",
+                    Record.split == 0,
+                    Record.excluded_revision.is_(None),
+                    Record.row < ROWS,
+                )
+            )
+            return sorted(session.scalars(wanted))
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    home = tmp_path_factory.mktemp("office")
+    settings = Settings(_env_file=None, state_dir=home, **place.SETTINGS)
+    settings.sources.mkdir(parents=True)
+    engine = db.engine(settings.database)
+    schema.upgrade(engine)
+    compute = ComputeProcess(device="cpu", threads=1)
+    runtime = Runtime(settings, engine, compute, owner="w0")
+    catalogue.announce(runtime)
+    with callers.application(settings) as app:
+        yield Office(settings, runtime, callers.client(app))
+    engine.dispose()
+    compute.kill()
+
+
+@pytest.fixture(scope="module")
+def letters(office: Office) -> Office:
+    """The dataset ``letters`` of 600 texts."""
+    assert office.send(TOKENIZER).status_code == 201
+    texts.write_csv(office.settings.sources / "letters.csv", ROWS)
+    shown = office.add("letters", "letters.csv")
+    assert shown["status"] == "ready", shown["error"]
+    return office
+
+
+@pytest.fixture(scope="module")
+def trained(letters: Office) -> Office:
+    """A transformer ``m`` on the letters, trained and prepared."""
+    body = {
+        "name": "m",
+        "dataset": "letters",
+        "architecture": {
+            "name": "transformer",
+            "parameters": {"width": 16, "heads": 2, "layers": 1, "hidden": 16},
+        },
+        "recipe": {"epochs": 8, "learning_rate": 0.01, "alpha": 0},
+        "policy": {
+            "max_wait_seconds": 0,
+            "gates": LENIENT,
+            "auto_consolidate": False,
+            "on_accuracy_drop": "promote",
+        },
+    }
+    answer = letters.client.post("/v1/models", json=body)
+    assert answer.status_code == 201, answer.text
+    prepare.describe_due(letters.runtime)
+    assert letters.client.post("/v1/models/m/training-runs", json={"seed": 1}).status_code == 202
+    train.run_due(letters.runtime)
+    prepare.run_due(letters.runtime)
+    return letters
+
+
+def test_tokenizer_is_one_by_its_digest_and_is_kept(letters: Office) -> None:
+    again = letters.send(TOKENIZER)
+    assert (again.status_code, again.json()["digest"]) == (201, DIGEST)
+    assert again.headers["Location"] == f"/v1/tokenizers/{DIGEST}"
+    listed = letters.client.get("/v1/tokenizers").json()["items"]
+    assert [(one["digest"], one["size_bytes"]) for one in listed] == [(DIGEST, len(TOKENIZER))]
+    assert letters.client.get(f"/v1/tokenizers/{DIGEST}").json() == listed[0]
+    assert letters.client.get(f"/v1/tokenizers/{'0' * 64}").status_code == 404
+    purge.sweep(letters.runtime)
+    assert letters.runtime.store.blobs.exists("tokenizers", DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"no json", "no tokenizer.json"),
+        (b"[1]", "no model with a vocabulary"),
+        (b'{"model": {"type": "BPE"}}', "no model with a vocabulary"),
+    ],
+)
+def test_what_is_no_tokenizer_is_refused_and_not_stored(
+    office: Office, content: bytes, words: str
+) -> None:
+    before = office.runtime.store.blobs.digests("tokenizers")
+    assert_problem(office.send(content), 422, words)
+    assert office.runtime.store.blobs.digests("tokenizers") == before
+
+
+def test_dataset_shows_its_tokenizer_and_what_was_cut(letters: Office) -> None:
+    shown = letters.client.get("/v1/datasets/letters").json()
+    assert (shown["dtype"], shown["shape"], shown["scale"]) == ("int32", [LENGTH], None)
+    assert shown["input"]["options"] == {
+        **TEXT["options"],
+        "vocabulary": texts.VOCABULARY,
+        "pad": 0,
+    }
+    sentences, _ = texts.sentences(ROWS)
+    counts = [len(one.split()) for one in sentences]
+    assert shown["notes"]["texts_truncated"] == sum(count > LENGTH - 2 for count in counts)
+    assert shown["notes"]["tokens"] == sum(min(count, LENGTH - 2) for count in counts)
+    assert shown["notes"]["tokens_unknown"] == 0
+    parts = {one["name"]: (one["part"], one["stored"]) for one in shown["columns"]}
+    assert parts["text"] == ("feature", "int32")
+
+
+def test_no_text_is_stored_anywhere(letters: Office) -> None:
+    sentences, _ = texts.sentences(ROWS)
+    longest = max(sentences, key=len).encode()
+    kept = [file for file in letters.settings.state_dir.rglob("*") if file.is_file()]
+    kept = [file for file in kept if letters.settings.sources not in file.parents]
+    assert kept
+    assert not [file for file in kept if longest in file.read_bytes()]
+
+
+def test_rows_that_are_appended_are_read_with_the_same_tokenizer(letters: Office) -> None:
+    texts.write_csv(letters.settings.sources / "more.csv", 30, seed=1, first=ROWS)
+    body = {"source": {"path": "more.csv"}}
+    answer = letters.client.post("/v1/datasets/letters/rows", json=body)
+    assert answer.status_code == 202, answer.text
+    append.run_due(letters.runtime)
+    shown = letters.client.get(answer.headers["Location"]).json()
+    assert (shown["status"], shown["rows"]) == ("completed", 30), shown["error"]
+    assert letters.client.get("/v1/datasets/letters").json()["rows"] == ROWS + 30
+
+
+def test_a_dry_run_shows_what_the_tokenizer_makes_of_it(letters: Office) -> None:
+    body = {"name": "never", "source": {"path": "letters.csv"}, "input": TEXT, "dry_run": True}
+    answer = letters.client.post("/v1/datasets", json=body)
+    inspections.run_due(letters.runtime)
+    found = letters.client.get(answer.headers["Location"]).json()
+    assert (found["status"], found["found"]["rows"]) == ("done", ROWS), found["error"]
+    assert found["found"]["input"]["options"]["vocabulary"] == texts.VOCABULARY
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tokenizer": "0" * 64}, ("input.options.tokenizer", "POST /v1/tokenizers")),
+        ({"tokenizer": "../tokenizer.json"}, ("input.options.tokenizer",)),
+        ({"tokenizer": DIGEST, "max_length": 1}, ("input.options.max_length",)),
+        ({}, ("tokenizer",)),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_at_once(
+    letters: Office, options: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    given = {"name": "text", "options": options}
+    body = {"name": "never", "source": {"path": "letters.csv"}, "input": given}
+    assert_problem(letters.client.post("/v1/datasets", json=body), 422, *words)
+
+
+def test_a_tokenizer_of_other_texts_fails_the_ingest_with_one_error(letters: Office) -> None:
+    other = texts.tokenizer(words=["x", "y"])
+    assert letters.send(other).status_code == 201
+    given = {"name": "text", "options": {"tokenizer": hashlib.sha256(other).hexdigest()}}
+    before = letters.runtime.store.rows.keys()
+    shown = letters.add("other", "letters.csv", input=given)
+    assert shown["status"] == "failed"
+    assert "does not fit the texts" in shown["error"]
+    assert letters.runtime.store.rows.keys() == before
+
+
+def test_a_tokenizer_that_is_damaged_in_the_store_fails_the_ingest(letters: Office) -> None:
+    other = texts.tokenizer(words=["z"])
+    digest = letters.send(other).json()["digest"]
+    letters.runtime.store.blobs.delete("tokenizers", digest)
+    given = {"name": "text", "options": {"tokenizer": digest}}
+    shown = letters.add("gone", "letters.csv", input=given)
+    assert (shown["status"], "missing in the store" in shown["error"]) == ("failed", True)
+
+
+def test_transformer_learns_from_masked_rows(trained: Office) -> None:
+    shown = trained.client.get("/v1/models/m").json()
+    assert shown["architecture"]["parameters"]["vocabulary"] == texts.VOCABULARY
+    assert shown["architecture"]["parameters"]["length"] == LENGTH
+    assert (shown["transform"], shown["recipe"]["optimiser"]) == ({}, "adamw")
+    first = trained.client.get("/v1/models/m/versions/1/verification").json()["measured"]
+    assert first["sets"]["audit"]["accuracy"] > 0.75  # of three classes
+
+
+def verdict(office: Office, version: Version) -> str:
+    with office.runtime.session() as session:
+        found = verifications.of(session, session.get_one(Version, version.id))
+    assert found is not None
+    gates = {gate["gate"]: gate["outcome"] for gate in found.measured["gates"]}
+    assert {gates[name] for name in ("changed", "finite", "lineage")} == {"passed"}
+    return str(found.verdict)
+
+
+@pytest.mark.parametrize("step", ["matched", "calibrated"])
+def test_records_are_forgotten_by_a_step(trained: Office, step: str) -> None:
+    policy = {"method": "iau", "options": {"step": step}}
+    answer = trained.client.patch("/v1/models/m", json={"policy": policy})
+    assert answer.status_code == 200, answer.text
+    while step == "matched" and spare.run_due(trained.runtime):
+        pass
+    before, rows = trained.live().number, trained.training_rows()[:20]
+    assert trained.forget(*rows)["status"] == "completed"
+    found = trained.live()
+    assert (found.number, found.method) == (before + 1, "iau"), found.notes
+    assert found.notes["step"] == step
+    assert verdict(trained, found) in {"passed", "no_power"}
+    assert not trained.stored("letters")[rows].any()
+
+
+def test_records_are_forgotten_by_a_training(trained: Office) -> None:
+    policy = {"method": "retrain", "options": {}}
+    answer = trained.client.patch("/v1/models/m", json={"policy": policy})
+    assert answer.status_code == 200, answer.text
+    rows = trained.training_rows()[:3]
+    assert trained.forget(*rows)["status"] == "completed"
+    found = trained.live()
+    assert (found.method, found.origin) == ("retrain", "retrained")
+    assert verdict(trained, found) in {"passed", "no_power"}

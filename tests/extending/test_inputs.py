@@ -151,7 +151,7 @@ def training_rows(office: Office) -> list[int]:
 
 def test_it_is_listed_with_what_it_says_of_itself(office: Office) -> None:
     listed = {one["name"]: one for one in office.client.get("/v1/inputs").json()["items"]}
-    assert listed.keys() == {"image", "table", "tokens"}
+    assert listed.keys() == {"image", "table", "text", "tokens"}
     shown = listed["tokens"]
     assert (shown["summary"], shown["dtypes"]) == ("Token ids, padded to one length.", ["int32"])
     assert (shown["scales"], shown["decides"]) == ({}, ["vocabulary", "length"])
@@ -288,7 +288,7 @@ def test_parquet_brings_rows_as_lists_of_one_length(office: Office) -> None:
     [
         ({"name": "tokens"}, ("input.options", "vocabulary")),
         ({"name": "tokens", "options": {"vocabulary": 1, "pad": 0}}, ("options.vocabulary",)),
-        ({"name": "syllables"}, ("syllables", "image, table, tokens")),
+        ({"name": "syllables"}, ("syllables", "image, table, text, tokens")),
     ],
 )
 def test_what_a_source_states_is_checked_when_it_is_asked_for(

@@ -1,8 +1,8 @@
 """Protocols of a store, whatever it keeps its bytes in.
 
 A store has two parts. *Blobs* are immutable and named by the SHA-256 of their bytes: checkpoints,
-caches, running sums, logs, scores, margins, statistics, states of trainings, tokenizers. *Rows* are
-the datasets: written once, then only read, or erased row by row. Errors are those of
+caches, running sums, logs, scores, margins, statistics, states of trainings, tokenizers, encoders.
+*Rows* are the datasets: written once, then only read, or erased row by row. Errors are those of
 ``models_store.errors``.
 """
 
@@ -26,6 +26,7 @@ Kind = Literal[
     "statistics",
     "trainings",
     "tokenizers",
+    "encoders",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 from service.messages.catalogue import CATALOGUE
 from service.messages.certify import CERTIFY
 from service.messages.describe import DESCRIBE
+from service.messages.encoder import ENCODER
 from service.messages.failures import Failure
 from service.messages.margins import MARGINS
 from service.messages.measure import MEASURE
@@ -30,6 +31,7 @@ _ALL: list[Operation[Any, Any, Any]] = [
     CATALOGUE,
     CERTIFY,
     DESCRIBE,
+    ENCODER,
     MARGINS,
     MEASURE,
     PREPARE,

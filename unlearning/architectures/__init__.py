@@ -6,6 +6,8 @@ An architecture file defines
 - ``build(parameters) -> nn.Module``: the untrained network. It is called with what the kind of
   input of its dataset makes of the stored rows (``unlearning.inputs``): images and tables come as
   transformed floats. The service fills in parameters whose names a kind of input decides;
+- ``FILES``, omitted if there are none: parameters that name a file by its digest, and the kind of
+  each. ``build`` then takes what was made of the files, by parameter, as its second argument;
 - ``DEFAULT_METHOD``, omitted if there is none: the unlearning method of models whose policy names
   no other;
 - ``RECIPE``, omitted if there is none: options of the recipe of models whose own recipe names no
@@ -22,13 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from unlearning.architectures._classifier import Classifier, Transform
+from unlearning.architectures._encoders import Encoder
 from unlearning.architectures._heads import HeadClassifier
 from unlearning.core import options
 from unlearning.core.plugins import Group
@@ -40,6 +43,7 @@ from unlearning.inputs import Kind
 __all__ = [
     "Architecture",
     "Classifier",
+    "Encoder",
     "HeadClassifier",
     "Transform",
     "classifier",
@@ -58,11 +62,17 @@ class Architecture:
     name: str
     summary: str
     parameters: type[Any]
-    build: Callable[[Any], nn.Module]
+    build: Callable[..., nn.Module]
     #: The method that its models use unless their policy names another.
     default_method: str | None = None
     #: Options of the recipe that its models have unless their own recipe names an optimiser.
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    #: Parameters that name a file by its digest, and the kind of each.
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def network(self, parsed: Any, files: Mapping[str, Any]) -> nn.Module:
+        """Return the untrained network; ``files`` has what was made of its files, by parameter."""
+        return self.build(parsed, files) if self.files else self.build(parsed)
 
 
 def classifier(
@@ -72,28 +82,34 @@ def classifier(
     *,
     kind: Kind | None = None,
     generator: torch.Generator | None = None,
+    files: Mapping[str, Any] = MappingProxyType({}),
 ) -> Classifier:
-    """Return an untrained classifier; the same ``generator`` state gives the same weights."""
+    """Return an untrained classifier; the same ``generator`` state gives the same weights.
+
+    ``files`` has what was made of the files that parameters name, by parameter.
+    """
     architecture = get(name)
     parsed = options.parse(architecture.parameters, parameters)
     seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator))
     # torch.nn.init draws from the global generator, which is restored afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = architecture.build(parsed)
+        network = architecture.network(parsed, files)
     if isinstance(network, RidgeHead):
         return HeadClassifier(network, transform, kind)
     return Classifier(network, transform, kind)
 
 
 def parameter_spec(
-    name: str, parameters: Mapping[str, Any] | Any
+    name: str,
+    parameters: Mapping[str, Any] | Any,
+    files: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return name → (shape, dtype such as ``"float32"``) of each tensor of a checkpoint."""
     architecture = get(name)
     parsed = options.parse(architecture.parameters, parameters)
     with torch.device("meta"):
-        state = architecture.build(parsed).state_dict()
+        state = architecture.network(parsed, files).state_dict()
     return {key: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for key, t in state.items()}
 
 
@@ -115,6 +131,9 @@ def _read(name: str, module: ModuleType) -> Architecture:
         options.parse(Recipe, recipe)
     except WrongOptions as error:
         raise BadDeclaration(f"its RECIPE is none: {error}") from None
+    files = getattr(module, "FILES", {})
+    if not isinstance(files, Mapping) or not set(files.values()) <= {"encoders"}:
+        raise BadDeclaration("its FILES must be a dict from parameters to kinds of files: encoders")
     return Architecture(
         name=name,
         summary=(module.__doc__ or "").strip().partition("\n")[0],
@@ -122,6 +141,7 @@ def _read(name: str, module: ModuleType) -> Architecture:
         build=module.build,
         default_method=getattr(module, "DEFAULT_METHOD", None),
         recipe=recipe,
+        files=files,
     )
 
 

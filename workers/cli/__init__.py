@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.settings import Settings
-from workers.cli import datasets, errors, suppressions, trainings, webhooks, withdrawals
+from workers.cli import datasets, encoders, errors, suppressions, trainings, webhooks, withdrawals
 from workers.cli.errors import stop as _stop
 from workers.cli.ledger import bulk_engine as _bulk_engine
 from workers.cli.ledger import session as _session
@@ -29,6 +29,7 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revok
 audit_app = typer.Typer(no_args_is_help=True, help="Check audit reports and the audit chain.")
 restore_app = typer.Typer(no_args_is_help=True, help="After restoring a backup.")
 app.add_typer(datasets.app, name="datasets")
+app.add_typer(encoders.app, name="encoders")
 app.add_typer(withdrawals.models_app, name="models")
 app.add_typer(withdrawals.versions_app, name="versions")
 app.add_typer(trainings.app, name="trainings")

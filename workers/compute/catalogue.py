@@ -52,6 +52,8 @@ def _of_the_service(version: str) -> list[Announcement]:
 def of_architecture(architecture: architectures.Architecture, code_version: str) -> Announcement:
     """Return an architecture's announcement, with the JSON schema of its parameters."""
     details: dict[str, Any] = {"recipe": dict(architecture.recipe)} if architecture.recipe else {}
+    if architecture.files:
+        details["files"] = dict(architecture.files)
     if architecture.default_method:
         details["default_method"] = architecture.default_method
     return Announcement(

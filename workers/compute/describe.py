@@ -37,7 +37,9 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
         )
     recipe = trainers.recipe(model.recipe)
     training.check(recipe, classifier, Examples(rows.x, rows.y, allowed))
-    spec = architectures.parameter_spec(model.architecture.name, model.architecture.parameters)
+    spec = architectures.parameter_spec(
+        model.architecture.name, model.architecture.parameters, place.files(model)
+    )
     return Answer(
         parameters={
             name: Weight(shape=list(shape), dtype=str(dtype).removeprefix("torch."))

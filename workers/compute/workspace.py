@@ -16,8 +16,8 @@ from models_store import tensors as stored
 from models_store.protocols import Kind
 from service.messages import parts
 from unlearning import architectures, inputs
-from unlearning.architectures import Classifier, Transform
-from workers.compute import data, devices
+from unlearning.architectures import Classifier, Encoder, Transform
+from workers.compute import data, devices, files
 from workers.compute.data import Data
 
 Thing = TypeVar("Thing")
@@ -80,8 +80,25 @@ class Workspace:
             Transform(**given) if given else None,
             kind=inputs.kind(model.input.name, model.input.options),
             generator=generator,
+            files=self.files(model),
         )
         return made.to(self.device)
+
+    def files(self, model: parts.Model) -> dict[str, Encoder]:
+        """Return what the model's network is built of, by the parameter that names it.
+
+        It is in the store that was opened last.
+        """
+        named = architectures.get(model.architecture.name).files
+        return {
+            parameter: self._encoder(model.architecture.parameters[parameter])
+            for parameter in named
+        }
+
+    def _encoder(self, digest: str) -> Encoder:
+        assert self._store is not None  # each request names its store, which is opened first
+        store = self._store
+        return self.kept(("encoder", digest), lambda: files.encoder(store, digest))
 
     def load(self, store: Store, model: parts.Model, digest: str) -> Classifier:
         """Return the classifier with the weights ``digest``; the caller may change it."""

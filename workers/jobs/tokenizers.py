@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from models_store.errors import BucketUnavailable, StoreError
 from service.ledger.database import db
 from service.ledger.registry import choices, tokenizers
+from workers.jobs import contents
 from workers.readers import ReadError
 from workers.runtime import Runtime
 
@@ -28,7 +28,7 @@ def of_input(runtime: Runtime, given: Mapping[str, Any]) -> dict[str, bytes]:
 def keep(runtime: Runtime, content: bytes, *, actor: str) -> str:
     """Store and record a tokenizer whose form was checked; return its digest."""
     blobs = runtime.store.blobs
-    saved = blobs.put(tokenizers.KIND, _Bytes(content), {"origin": "command line"})
+    saved = blobs.put(tokenizers.KIND, contents.Bytes(content), {"origin": "command line"})
     with runtime.session() as session:
         tokenizers.register(
             session,
@@ -55,17 +55,3 @@ def _loaded(runtime: Runtime, digest: str) -> bytes:
             "file to POST /v1/tokenizers again"
         )
     return content
-
-
-@dataclass(frozen=True)
-class _Bytes:
-    """See ``models_store.protocols.Content``."""
-
-    content: bytes
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.content)
-
-    def pieces(self) -> Iterator[memoryview]:
-        yield memoryview(self.content)

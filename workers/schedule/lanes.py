@@ -22,6 +22,7 @@ from service.ledger.database import db
 from workers.jobs import (
     append,
     deadlines,
+    encoders,
     ingest,
     inspections,
     kept_states,
@@ -47,6 +48,7 @@ Recipe = Callable[[Runtime], object]
 #: Jobs in the order in which a lane looks for work.
 DELETIONS: Sequence[Recipe] = (
     prepare.describe_due,
+    encoders.run_due,
     measure.run_due,
     pipeline.run_steps_due,
     reconcile.run_due,  # in two lanes, because one may be busy for long

@@ -20,6 +20,7 @@ from service.ledger.database.states import (
     APPEND_MOVES,
     BATCH_MOVES,
     DATASET_MOVES,
+    ENCODER_MOVES,
     ERASURE_MOVES,
     INSPECTION_MOVES,
     REOPENED_ERASURES,
@@ -31,6 +32,7 @@ from service.ledger.database.states import (
     AppendStatus,
     BatchStatus,
     DatasetStatus,
+    EncoderStatus,
     ErasureStatus,
     InspectionStatus,
     RequestStatus,
@@ -46,6 +48,7 @@ from service.ledger.database.tables import (
     DatasetAppend,
     DatasetInspection,
     DeletionRequest,
+    Encoder,
     Erasure,
     TrainingRun,
     Version,
@@ -98,6 +101,7 @@ class Machine(Generic[Row, State]):
 appends: Machine[DatasetAppend, AppendStatus] = Machine(DatasetAppend, APPEND_MOVES)
 batches: Machine[Batch, BatchStatus] = Machine(Batch, BATCH_MOVES)
 datasets: Machine[Dataset, DatasetStatus] = Machine(Dataset, DATASET_MOVES)
+encoders: Machine[Encoder, EncoderStatus] = Machine(Encoder, ENCODER_MOVES)
 erasures: Machine[Erasure, ErasureStatus] = Machine(Erasure, ERASURE_MOVES)
 requests: Machine[DeletionRequest, RequestStatus] = Machine(DeletionRequest, REQUEST_MOVES)
 runs: Machine[TrainingRun, RunStatus] = Machine(TrainingRun, RUN_MOVES)

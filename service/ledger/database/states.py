@@ -44,6 +44,14 @@ class ModelStatus(StrEnum):
     PURGED = "purged"  # all its versions are destroyed; the rows remain as history
 
 
+class EncoderStatus(StrEnum):
+    """An encoder that was trained elsewhere."""
+
+    CHECKING = "checking"  # a worker reads its directory
+    READY = "ready"  # models can be built on it
+    FAILED = "failed"  # its files were refused; the error says why
+
+
 class InspectionStatus(StrEnum):
     """A dry run of an ingest."""
 
@@ -206,6 +214,12 @@ RUN_MOVES: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.COMPLETED: frozenset(),
     RunStatus.FAILED: frozenset(),
     RunStatus.CANCELLED: frozenset(),
+}
+
+ENCODER_MOVES: Mapping[EncoderStatus, frozenset[EncoderStatus]] = {
+    EncoderStatus.CHECKING: frozenset({EncoderStatus.READY, EncoderStatus.FAILED}),
+    EncoderStatus.READY: frozenset(),
+    EncoderStatus.FAILED: frozenset({EncoderStatus.CHECKING}),
 }
 
 INSPECTION_MOVES: Mapping[InspectionStatus, frozenset[InspectionStatus]] = {

@@ -35,6 +35,7 @@ from service.ledger.database.tables import (
     Batch,
     BatchState,
     Dataset,
+    Encoder,
     Model,
     Tokenizer,
     TrainingRun,
@@ -53,6 +54,7 @@ Kind = Literal[
     "statistics",
     "trainings",
     "tokenizers",
+    "encoders",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -311,6 +313,12 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
         digest for digest in session.scalars(of_runs.union(of_batches)) if digest is not None
     }
     keep["tokenizers"] = set(session.scalars(select(Tokenizer.digest)))
+    keep["encoders"] = {
+        digest
+        for row in session.execute(select(Encoder.digest, Encoder.weights_digest))
+        for digest in row
+        if digest is not None
+    }
     keep["arrays"] = {
         key
         for key in session.scalars(select(Dataset.array_key).where(Dataset.array_key.is_not(None)))
@@ -333,6 +341,9 @@ def is_in_use(session: Session, kind: Kind, digest: str) -> bool:
         ],
     }
     named["tokenizers"] = [select(Tokenizer.digest).where(Tokenizer.digest == digest)]
+    named["encoders"] = [
+        select(Encoder.name).where(or_(Encoder.digest == digest, Encoder.weights_digest == digest))
+    ]
     of_versions = select(Artifact.id).where(
         Artifact.digest == digest, Artifact.destroyed_at.is_(None)
     )

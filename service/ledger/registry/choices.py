@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Unprocessable
 from service.ledger.database.tables import Capability, Dataset
-from service.ledger.registry import capabilities, methods, tokenizers
+from service.ledger.registry import capabilities, encoders, methods, tokenizers
 from service.ledger.registry.policy import MethodChoice, Policy
 
 #: Name under which the service's own recipe is announced; others are trainers.
@@ -38,6 +38,9 @@ def architecture(
             raise Unprocessable(
                 f"{field} must be {value} for this dataset; leave it out", field=field
             )
+    for parameter in capabilities.get(session, "architecture", name).details.get("files", {}):
+        field = f"architecture.parameters.{parameter}"
+        encoders.require(session, given[parameter], dataset=dataset, field=field)
     return {"name": name, "parameters": capabilities.filled(session, "architecture", name, given)}
 
 

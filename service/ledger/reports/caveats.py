@@ -78,6 +78,12 @@ CERTIFIED = (
     "was trained on the records made their features, it is as it was."
 )
 
+ENCODER = (
+    "The model is built on an encoder that was trained elsewhere. What it was trained on is what "
+    "the operator stated; deletions change the layers trained here, and the encoder's frozen "
+    "layers stay as they came."
+)
+
 CARRIES = (
     "The version itself still carries records that were forgotten since. It is retired: the "
     "report is its history, and no evidence that anything was removed from it."
@@ -104,6 +110,7 @@ def sentences(
     imported: bool,
     not_found: int,
     certified: bool = False,
+    encoder: bool = False,
 ) -> list[str]:
     """Return the limitations that the report must state; ``not_found`` counts ids."""
     return [
@@ -111,6 +118,7 @@ def sentences(
         *([NOT_FOUND.format(count=not_found)] if not_found else []),
         *OF_GUARANTEE[guarantee],
         *([CERTIFIED] if certified else []),
+        *([ENCODER] if encoder else []),
         *([IMPORTED] if imported else []),
         OF_VERDICT.get(verdict or "none", OF_VERDICT["none"]),
         *([INTERNAL_STATE] if remaining else []),

@@ -34,7 +34,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import erasures
-from service.ledger.registry import lineage, versions
+from service.ledger.registry import encoders, lineage, versions
 from service.ledger.reports import caveats, comparisons, disclosure, history, verifications
 from service.ledger.selection import exclusions, naming
 from service.ledger.selection.digests import Digester
@@ -72,6 +72,7 @@ def report(
     remaining = _remaining(session, loaded)
     carried = versions.contains_forgotten(session, loaded.model, version)
     guarantee = _guarantee(version)
+    encoder = _encoder(session, loaded)
     return signer.sign(
         {
             "type": TYPE,
@@ -89,6 +90,7 @@ def report(
                 if verification is None
                 else disclosure.measured(verification.measured, verification.set_changes)
             ),
+            "encoder": encoder,
             "lineage": _lineage(session, loaded),
             # Requests whose records the version itself still contains: none, if it is live.
             "carries_forgotten": carried,
@@ -106,6 +108,7 @@ def report(
                 not_found=sum(request.not_found for request in loaded.requests),
                 certified=verification is not None
                 and verification.measured.get("certificate") is not None,
+                encoder=encoder is not None,
             ),
             "chain": _chain(session, loaded, signer, now),
         }
@@ -235,6 +238,25 @@ def _done(
         "batch": _batch(session, loaded, digester),
         "training_run": _training_run(session, version),
         "never_trained_on": _excluded(session, loaded, anchor, digester),
+    }
+
+
+def _encoder(session: Session, loaded: _Loaded) -> dict[str, Any] | None:
+    """Return the encoder that the model is built on, and what is stated of its training data."""
+    digest = loaded.model.architecture["parameters"].get("encoder")
+    if digest is None:
+        return None
+    return {
+        "digest": digest,
+        "statements": [
+            {
+                "name": one.name,
+                "statement": one.statement,
+                "by": one.created_by,
+                "at": one.created_at,
+            }
+            for one in encoders.of_digest(session, digest)
+        ],
     }
 
 

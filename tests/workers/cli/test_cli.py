@@ -21,6 +21,8 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
     "datasets append": ["digits", "pyproject.toml"],
     "datasets show": ["digits"],
     "datasets delete": ["digits", "--yes"],
+    "encoders add": [".", "--name", "small", "--statement", "none"],
+    "encoders list": [],
     "models withdraw": ["reader", "--yes"],
     "versions withdraw": ["reader", "1", "--yes"],
     "trainings show": ["reader"],

@@ -20,7 +20,7 @@ from service.ledger.database.tables.datasets import (
     Exclusion,
     Record,
 )
-from service.ledger.database.tables.files import Tokenizer
+from service.ledger.database.tables.files import Encoder, Tokenizer
 from service.ledger.database.tables.reconciliation import Reconciliation
 from service.ledger.database.tables.registry import (
     AliasMove,
@@ -67,6 +67,7 @@ __all__ = [
     "DatasetInspection",
     "DatasetReport",
     "DeletionRequest",
+    "Encoder",
     "Erasure",
     "Exclusion",
     "IdempotencyKey",

@@ -18,7 +18,10 @@ class Request(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(Struct):
-    """``width`` numbers for each token; rows of at most ``length`` of ``vocabulary`` token ids."""
+    """``width`` numbers for each token; rows of at most ``length`` of ``vocabulary`` token ids.
+
+    ``pad`` is the token id that its tokenizer fills rows up with.
+    """
 
     kind: str
     width: int
@@ -26,6 +29,7 @@ class Answer(Struct):
     vocabulary: int
     length: int
     parameters: int
+    pad: int
 
 
 ENCODER = Operation("encoder", Request, Answer, Fraction)

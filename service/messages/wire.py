@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 from service.messages.catalogue import CATALOGUE
 from service.messages.certify import CERTIFY
 from service.messages.describe import DESCRIBE
+from service.messages.encode import ENCODE
 from service.messages.encoder import ENCODER
 from service.messages.failures import Failure
 from service.messages.margins import MARGINS
@@ -31,6 +32,7 @@ _ALL: list[Operation[Any, Any, Any]] = [
     CATALOGUE,
     CERTIFY,
     DESCRIBE,
+    ENCODE,
     ENCODER,
     MARGINS,
     MEASURE,

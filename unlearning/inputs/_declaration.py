@@ -14,7 +14,7 @@ from unlearning.inputs._contract import Input
 #: Dtypes in which a store keeps rows.
 STORED = ("uint8", "float32", "int32")
 #: Kinds of files that an option may name.
-FILES = ("tokenizers",)
+FILES = ("tokenizers", "encoders")
 
 
 @dataclass(frozen=True)

@@ -377,9 +377,9 @@ def _tokens(found: Mapping[str, Any]) -> list[str]:
     options, notes = found["input"]["options"], found["notes"]
     if not notes.get("tokens"):
         return []
+    made = f"features of the encoder {options['encoder']}" if "encoder" in options else "token ids"
     return [
-        f"tokenizer {options['tokenizer']}: {options['vocabulary']} token ids, at most "
-        f"{options['max_length']} in a row",
+        f"{made}, of at most {options['max_length']} tokens; tokenizer {options['tokenizer']}",
         f"{notes['texts_truncated'] / found['rows']:.1%} of the texts are truncated; "
         f"{notes['tokens_unknown'] / notes['tokens']:.1%} of their tokens are unknown",
     ]

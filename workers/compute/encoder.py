@@ -19,7 +19,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
     store = place.store(request.store)
     described = files.description(store, request.digest)
     encoder = files.encoder(store, request.digest)
-    _check_tokenizer(store, described.tokenizer, encoder)
+    pad = _pad(store, described.tokenizer, encoder)
     return Answer(
         kind=encoder.kind,
         width=encoder.width,
@@ -27,10 +27,12 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
         vocabulary=encoder.vocabulary,
         length=encoder.length,
         parameters=encoder.parameters,
+        pad=pad,
     )
 
 
-def _check_tokenizer(store: Store, digest: str, encoder: Encoder) -> None:
+def _pad(store: Store, digest: str, encoder: Encoder) -> int:
+    """Return the tokenizer's id of padding; raise ``WrongOptions`` if it is another encoder's."""
     kind = inputs.kind("text", {"tokenizer": digest, "max_length": min(encoder.length, 128)})
     with store.blobs.open("tokenizers", digest) as file:
         content = file.read()
@@ -44,3 +46,4 @@ def _check_tokenizer(store: Store, digest: str, encoder: Encoder) -> None:
             f"tokenizer.json has {reader.options.vocabulary} token ids and the encoder "
             f"{encoder.vocabulary}; bring the tokenizer that it was trained with"
         )
+    return int(reader.options.pad)

@@ -91,11 +91,11 @@ class Workspace:
         """
         named = architectures.get(model.architecture.name).files
         return {
-            parameter: self._encoder(model.architecture.parameters[parameter])
-            for parameter in named
+            parameter: self.encoder(model.architecture.parameters[parameter]) for parameter in named
         }
 
-    def _encoder(self, digest: str) -> Encoder:
+    def encoder(self, digest: str) -> Encoder:
+        """Return an encoder of the store that was opened last."""
         assert self._store is not None  # each request names its store, which is opened first
         store = self._store
         return self.kept(("encoder", digest), lambda: files.encoder(store, digest))

@@ -200,7 +200,7 @@ def read(
     Return None if all of its rows are there already and are skipped. Raise ``ReadError`` if it does
     not fit the dataset, or has rows of it that are not to be skipped.
     """
-    fit, options = _options(runtime, dataset, stated)
+    fit, options = _options(runtime, dataset, stated, held)
     try:
         found = reading.read_into_store(
             path,
@@ -223,7 +223,7 @@ def read(
 
 
 def _options(
-    runtime: Runtime, dataset: Dataset, stated: Mapping[str, Any]
+    runtime: Runtime, dataset: Dataset, stated: Mapping[str, Any], held: leases.Held | None
 ) -> tuple[Fit, dict[str, Any]]:
     """Return what the source must fit, and the arguments of ``read_into_store``."""
     with runtime.session() as session:
@@ -235,7 +235,7 @@ def _options(
         dtype=np.dtype(dataset.dtype),
     )
     own = {name: value for name, value in stated.items() if value is not None}
-    options = ingest.asked(runtime, {**dataset.source, "format": None, **own})
+    options = ingest.asked(runtime, {**dataset.source, "format": None, **own}, held=held)
     options["columns"] = fit.declared(options.get("columns", Columns()))
     options["classes"] = dataset.classes
     options["seed"] = [options.get("seed", 0), dataset.rows or 0]

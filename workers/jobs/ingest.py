@@ -24,7 +24,7 @@ from service.ledger.registry import datasets, segments
 from service.ledger.requests import suppressions
 from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import slices, suppression, tokenizers
+from workers.jobs import features, slices, suppression, tokenizers
 from workers.jobs.suppression import Sieve
 from workers.readers import Columns, ReadError
 from workers.runtime import Runtime
@@ -127,7 +127,7 @@ def _attempt(
         name=segments.name(name, None),
         leave_out=sieve,
         progress=watch,
-        **asked(runtime, source),
+        **asked(runtime, source, held=held),
     )
     done = False
     try:
@@ -217,11 +217,16 @@ def located(runtime: Runtime, path: str) -> Path | None:
 
 
 def asked(
-    runtime: Runtime, source: Mapping[str, Any], *, files: Mapping[str, bytes] | None = None
+    runtime: Runtime,
+    source: Mapping[str, Any],
+    *,
+    held: leases.Held | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """Return the client's source options as arguments of ``read_into_store``.
 
-    ``files`` are those that the options of the kind of input name; left out: from the store.
+    ``held`` is the lease that is renewed while rows are computed, if there is one. ``files`` are
+    those that the options of the kind of input name; left out: from the store.
     Raise ``ReadError`` if one cannot be loaded from there.
     """
     found: dict[str, Any] = {
@@ -233,8 +238,12 @@ def asked(
     if source.get("id_case"):
         found["id_case"] = Case(source["id_case"])
     if source.get("input"):
-        found["input"] = source["input"]
-        found["files"] = tokenizers.of_input(runtime, source["input"]) if files is None else files
+        given = source["input"]
+        if (made := features.of_input(runtime, given, held=held)) is not None:
+            found |= made
+        else:
+            own = tokenizers.of_input(runtime, given) if files is None else files
+            found |= {"input": given, "files": own}
     if source.get("resize"):
         found["resize"] = tuple(source["resize"])
     if source.get("fractions"):

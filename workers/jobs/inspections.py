@@ -57,7 +57,7 @@ def inspect(
                     path,
                     leave_out=ingest.sieve_of(runtime, source),
                     progress=watch,
-                    **ingest.asked(runtime, source),
+                    **ingest.asked(runtime, source, held=held),
                 )
             )
     except (leases.LeaseLost, Stopping):

@@ -22,7 +22,7 @@ def of_input(runtime: Runtime, given: Mapping[str, Any]) -> dict[str, bytes]:
     stated = given.get("options") or {}
     with runtime.session() as session:
         named = choices.input_files(db.read_only(session), given["name"])
-    return {option: _loaded(runtime, stated[option]) for option in named if option in stated}
+    return {option: load(runtime, stated[option]) for option in named if option in stated}
 
 
 def keep(runtime: Runtime, content: bytes, *, actor: str) -> str:
@@ -41,7 +41,8 @@ def keep(runtime: Runtime, content: bytes, *, actor: str) -> str:
     return saved.digest
 
 
-def _loaded(runtime: Runtime, digest: str) -> bytes:
+def load(runtime: Runtime, digest: str) -> bytes:
+    """Return a tokenizer's bytes; raise ``ReadError`` if the store has them not."""
     try:
         with runtime.store.blobs.open(tokenizers.KIND, digest) as file:
             content = file.read()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,17 @@ Progress = Callable[[int, int], None]
 Seed = int | Sequence[int]
 
 _PIECE = 1 << 16
+
+
+class Encode(Protocol):
+    """Makes the rows that are stored of those that are read."""
+
+    def __call__(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a row for each of ``x``."""
+
+    def facts(self, shape: Sequence[int]) -> Mapping[str, Any]:
+        """Return the facts of their kind (``inputs.facts``), for rows of this ``shape``."""
+
 
 #: Returns which rows (k,) of a chunk are not kept.
 LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
@@ -83,6 +95,7 @@ def read_into_store(
     leave_out: LeaveOut | None = None,
     progress: Progress | None = None,
     fit: Fit | None = None,
+    encode: Encode | None = None,
 ) -> Ingested:
     """Read and check a file and write its rows into ``rows``; on any error nothing is left.
 
@@ -95,6 +108,7 @@ def read_into_store(
     Without a split column, ``fractions`` of train, validation and audit rows are drawn with
     ``seed``, the same share of every class. Without a record id column ids are generated from the
     row's position in the file. ``progress(done, expected)`` is called after every chunk.
+    ``encode`` makes the rows that are stored of those that are read; None: they are the same.
     ``fit`` is given for a source whose rows join a dataset: they must fit it.
     Raise ``ReadError``, ``NothingLeft`` if every row was left out, or a ``StoreError``.
     """
@@ -114,7 +128,7 @@ def read_into_store(
     ) as source:
         if fit is not None:
             fit.check(source)
-        chunks = _kept(source, seen, leave_out, shown, fit)
+        chunks = _kept(_encoded(source.chunks, encode), source, seen, leave_out, shown, fit)
         first = next(chunks, None)
         if first is None:
             raise NothingLeft(
@@ -144,7 +158,7 @@ def read_into_store(
             size_bytes=written.size_bytes,
             format=source.format,
             id_case=id_case,
-            input=source.input,
+            input=source.input if encode is None else encode.facts(first.x.shape[1:]),
             record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
             record_ids=seen.record_ids or seen.generated_ids(),
             subject_ids=seen.subject_ids or None,
@@ -173,7 +187,16 @@ def _writer(
     return rows.writer(name=name, dtype=first.x.dtype, shape=first.x.shape[1:])
 
 
+def _encoded(chunks: Iterator[readers.Chunk], encode: Encode | None) -> Iterator[readers.Chunk]:
+    if encode is None:
+        yield from chunks
+        return
+    for chunk in chunks:
+        yield dataclasses.replace(chunk, x=encode(chunk.x))
+
+
 def _kept(
+    chunks: Iterator[readers.Chunk],
     source: readers.Source,
     seen: _Seen,
     leave_out: LeaveOut | None,
@@ -181,7 +204,7 @@ def _kept(
     fit: Fit | None,
 ) -> Iterator[readers.Chunk]:
     """Yield the chunks without the rows that are left out; note them in ``seen``."""
-    for found in source.chunks:
+    for found in chunks:
         chunk = found if fit is None else fit.convert(found)
         kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
         seen.add(chunk.only(kept), kept)

@@ -57,6 +57,7 @@ class FactsView(BaseModel):
     vocabulary: int = Field(description="token ids that it takes")
     length: int = Field(description="tokens of a row that it takes")
     parameters: int
+    pad: int = Field(description="token id that fills rows up")
     size_bytes: int = Field(description="of its weights")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -87,10 +87,17 @@ def check_input(session: Session, given: Mapping[str, Any] | None) -> None:
     if given is not None:
         stated = given.get("options") or {}
         capabilities.check(session, "input", given["name"], stated, field="input.options")
-        for option in input_files(session, given["name"]):
+        for option, kind in input_files(session, given["name"]).items():
             if option in stated:
                 field = f"input.options.{option}"
-                tokenizers.require(session, stated[option], field=field)
+                require = _REQUIRE[kind]
+                require(session, stated[option], field=field)
+
+
+_REQUIRE: Mapping[str, Callable[..., None]] = {
+    tokenizers.KIND: tokenizers.require,
+    encoders.KIND: encoders.require_ready,
+}
 
 
 def input_files(session: Session, name: str) -> Mapping[str, str]:

@@ -114,23 +114,29 @@ def fail(session: Session, encoder: Encoder, *, error: str, actor: str) -> None:
     _say(session, encoder, chain.Action.ENCODER_FAILED, actor)
 
 
-def require(session: Session, digest: str, *, dataset: Dataset, field: str) -> None:
-    """Raise ``Unprocessable`` unless the digest is a ready encoder's, with the dataset's tokenizer.
-
-    ``field`` is where it stands in the client's body.
-    """
+def require_ready(session: Session, digest: str, *, field: str) -> Encoder:
+    """Return the encoder of this digest; raise ``Unprocessable`` if none is ready."""
     found = of_digest(session, digest)
     if not found:
         raise Unprocessable(
             f"{field} is not the digest of an encoder that is ready; GET /v1/encoders lists them",
             field=field,
         )
+    return found[0]
+
+
+def require(session: Session, digest: str, *, dataset: Dataset, field: str) -> None:
+    """Raise ``Unprocessable`` unless the digest is a ready encoder's, with the dataset's tokenizer.
+
+    ``field`` is where it stands in the client's body.
+    """
+    found = require_ready(session, digest, field=field)
     options = (dataset.input or {}).get("options", {})
-    if options.get("tokenizer") != found[0].tokenizer_digest:
+    if options.get("tokenizer") != found.tokenizer_digest:
         raise Unprocessable(
             f"dataset {dataset.name} was not read with the tokenizer of the encoder "
-            f"{found[0].name}; ingest the texts with input.options.tokenizer "
-            f"{found[0].tokenizer_digest}, or choose another encoder",
+            f"{found.name}; ingest the texts with input.options.tokenizer "
+            f"{found.tokenizer_digest}, or choose another encoder",
             field=field,
         )
 

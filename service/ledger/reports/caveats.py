@@ -79,9 +79,9 @@ CERTIFIED = (
 )
 
 ENCODER = (
-    "The model is built on an encoder that was trained elsewhere. What it was trained on is what "
-    "the operator stated; deletions change the layers trained here, and the encoder's frozen "
-    "layers stay as they came."
+    "The model is built on an encoder that was trained elsewhere, or on features that one made. "
+    "What it was trained on is what the operator stated; deletions change the layers trained here, "
+    "and the encoder's frozen layers stay as they came."
 )
 
 CARRIES = (

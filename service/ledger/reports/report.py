@@ -243,7 +243,8 @@ def _done(
 
 def _encoder(session: Session, loaded: _Loaded) -> dict[str, Any] | None:
     """Return the encoder that the model is built on, and what is stated of its training data."""
-    digest = loaded.model.architecture["parameters"].get("encoder")
+    own = loaded.model.architecture["parameters"].get("encoder")
+    digest = own or (loaded.dataset.input or {}).get("options", {}).get("encoder")
     if digest is None:
         return None
     return {

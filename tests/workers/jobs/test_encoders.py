@@ -5,85 +5,40 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 from sqlalchemy import select
 
-from service.ledger.database import db, schema
-from service.ledger.database.tables import AuditEvent, Dataset, Model, Record, Version
-from service.settings import Settings
+from service.ledger.database.tables import AuditEvent, Dataset
 from tests import encoders, texts
-from tests.service.api import callers
 from tests.service.api.callers import assert_problem
-from tests.workers import place
-from tests.workers.jobs.test_class_forgetting import LENIENT
-from workers.compute.process import ComputeProcess
-from workers.jobs import encoders as jobs
-from workers.jobs import ingest, pipeline, prepare, purge, train
-from workers.runtime import Runtime
-from workers.schedule import catalogue
+from tests.workers.office import STATEMENT, Office, opened
+from workers.jobs import purge
 
-STATEMENT = "Random numbers; no person's data."
 ROWS = 300
-
-
-@dataclass
-class Office:
-    """A service with its API, and a worker's jobs, which the test calls."""
-
-    settings: Settings
-    runtime: Runtime
-    client: TestClient
-
-    def add(self, name: str, folder: str | None = None) -> Any:
-        body = {"name": name, "source": {"path": folder or name}, "statement": STATEMENT}
-        answer = self.client.post("/v1/encoders", json=body)
-        assert answer.status_code == 202, answer.text
-        jobs.run_due(self.runtime)
-        return self.client.get(answer.headers["Location"]).json()
-
-    def kept(self) -> dict[str, list[str]]:
-        blobs = self.runtime.store.blobs
-        return {kind: blobs.digests(kind) for kind in ("encoders", "tokenizers")}
-
-    def live(self) -> Version:
-        with self.runtime.session() as session:
-            model = session.scalars(select(Model).filter_by(name="m")).one()
-            return session.get_one(Version, model.production_id)
-
-    def training_rows(self) -> list[int]:
-        with self.runtime.session() as session:
-            wanted = select(Record.row).where(Record.split == 0, Record.excluded_revision.is_(None))
-            return sorted(session.scalars(wanted))
 
 
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    home = tmp_path_factory.mktemp("office")
-    settings = Settings(_env_file=None, state_dir=home, **place.SETTINGS)
-    settings.sources.mkdir(parents=True)
-    engine = db.engine(settings.database)
-    schema.upgrade(engine)
-    compute = ComputeProcess(device="cpu", threads=1)
-    runtime = Runtime(settings, engine, compute, owner="w0")
-    catalogue.announce(runtime)
-    with callers.application(settings) as app:
-        yield Office(settings, runtime, callers.client(app))
-    engine.dispose()
-    compute.kill()
+    with opened(tmp_path_factory.mktemp("office")) as found:
+        yield found
+
+
+def kept(office: Office) -> dict[str, list[str]]:
+    """Digests of what is stored of encoders."""
+    blobs = office.runtime.store.blobs
+    return {kind: blobs.digests(kind) for kind in ("encoders", "tokenizers")}
 
 
 @pytest.fixture(scope="module")
 def small(office: Office) -> Any:
     """The encoder ``small`` as it is shown once it is ready."""
     encoders.write(office.settings.sources / "small")
-    shown = office.add("small")
+    shown = office.add_encoder("small")
     assert shown["status"] == "ready", shown["error"]
     return shown
 
@@ -93,34 +48,15 @@ def trained(office: Office, small: Any) -> Office:
     """A model ``m`` on the encoder and on the texts ``letters``, trained and prepared."""
     texts.write_csv(office.settings.sources / "letters.csv", ROWS)
     options = {"tokenizer": small["tokenizer"], "max_length": 8}
-    body: dict[str, Any] = {
-        "name": "letters",
-        "source": {"path": "letters.csv"},
-        "input": {"name": "text", "options": options},
-    }
-    assert office.client.post("/v1/datasets", json=body).status_code == 202
-    ingest.run_due(office.runtime)
-    body = {
-        "name": "m",
-        "dataset": "letters",
-        "architecture": {
-            "name": "encoder_classifier",
-            "parameters": {"encoder": small["digest"]},
-        },
-        "recipe": {"epochs": 10, "learning_rate": 0.05, "alpha": 0},
-        "policy": {
-            "max_wait_seconds": 0,
-            "gates": LENIENT,
-            "auto_consolidate": False,
-            "on_accuracy_drop": "promote",
-        },
-    }
-    answer = office.client.post("/v1/models", json=body)
-    assert answer.status_code == 201, answer.text
-    prepare.describe_due(office.runtime)
-    assert office.client.post("/v1/models/m/training-runs", json={"seed": 1}).status_code == 202
-    train.run_due(office.runtime)
-    prepare.run_due(office.runtime)
+    shown = office.add("letters", "letters.csv", input={"name": "text", "options": options})
+    assert shown["status"] == "ready", shown["error"]
+    office.train(
+        "m",
+        "letters",
+        "encoder_classifier",
+        parameters={"encoder": small["digest"]},
+        recipe={"epochs": 10, "learning_rate": 0.05, "alpha": 0},
+    )
     return office
 
 
@@ -149,10 +85,10 @@ def test_encoder_is_named_by_its_digest_and_shown_with_the_statement(
 def test_the_same_files_have_the_same_digest_and_the_sweep_keeps_them(
     office: Office, small: Any
 ) -> None:
-    assert office.add("again", "small")["digest"] == small["digest"]
-    before = office.kept()
+    assert office.add_encoder("again", "small")["digest"] == small["digest"]
+    before = kept(office)
     purge.sweep(office.runtime)
-    assert office.kept() == before
+    assert kept(office) == before
     body = {"name": "small", "source": {"path": "small"}, "statement": STATEMENT}
     assert_problem(office.client.post("/v1/encoders", json=body), 409, "small")
 
@@ -222,21 +158,21 @@ def test_files_that_cannot_be_used_are_one_error_and_nothing_is_kept(
     name = f"bad-{abs(hash(request.node.callspec.id)) % 10**8}"
     folder = encoders.write(office.settings.sources / name, vocabulary=texts.VOCABULARY + 1)
     spoil(folder)
-    before = office.kept()
-    shown = office.add(name)
+    before = kept(office)
+    shown = office.add_encoder(name)
     assert shown["status"] == "failed"
     assert words in shown["error"]
     assert (shown["digest"], shown["facts"]) == (None, None)
-    assert office.kept() == before
+    assert kept(office) == before
 
 
 def test_a_refused_encoder_can_be_added_again_under_its_name(office: Office) -> None:
     folder = encoders.write(office.settings.sources / "twice")
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text("{")
-    assert office.add("twice")["status"] == "failed"
+    assert office.add_encoder("twice")["status"] == "failed"
     (folder / "config.json").write_text(config)
-    shown = office.add("twice")
+    shown = office.add_encoder("twice")
     assert (shown["status"], shown["error"]) == ("ready", None)
 
 
@@ -256,15 +192,12 @@ def test_model_learns_and_its_checkpoint_is_the_head(trained: Office) -> None:
 def test_records_are_forgotten_and_the_report_names_the_encoder(
     trained: Office, small: Any
 ) -> None:
-    rows = trained.training_rows()[:10]
-    body = {"dataset": "letters", "record_ids": [f"s{row}" for row in rows]}
-    answer = trained.client.post("/v1/deletion-requests", json=body)
-    pipeline.run_due(trained.runtime)
-    request = trained.client.get(f"/v1/deletion-requests/{answer.json()['id']}").json()
+    rows = trained.training_rows("letters", below=ROWS)[:10]
+    request = trained.forget("letters", *(f"s{row}" for row in rows))
     assert request["status"] == "completed"
-    live = trained.live()
+    live = trained.live("m")
     assert (live.number, live.method) == (2, "iau"), live.notes
-    report = trained.client.get("/v1/models/m/versions/2/audit-report").json()
+    report = trained.client.get("/v1/models/m/versions/2/audit").json()
     told = report["encoder"]
     assert told["digest"] == small["digest"]
     assert {one["statement"] for one in told["statements"]} == {STATEMENT}

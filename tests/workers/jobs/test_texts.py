@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
-from fastapi.testclient import TestClient
-from sqlalchemy import select
 
-from service.ledger.database import db, schema
-from service.ledger.database.tables import Dataset, Model, Record, Version
-from service.ledger.reports import verifications
-from service.settings import Settings
 from tests import texts
-from tests.service.api import callers
 from tests.service.api.callers import assert_problem
-from tests.workers import place
-from tests.workers.jobs.test_class_forgetting import LENIENT
-from workers.compute.process import ComputeProcess
-from workers.jobs import append, ingest, inspections, pipeline, prepare, purge, spare, train
-from workers.runtime import Runtime
-from workers.schedule import catalogue
+from tests.workers.office import Office, opened
+from workers.jobs import append, inspections, purge, spare
 
 TOKENIZER = texts.tokenizer()
 DIGEST = hashlib.sha256(TOKENIZER).hexdigest()
@@ -33,72 +20,10 @@ TEXT = {"name": "text", "options": {"tokenizer": DIGEST, "max_length": LENGTH}}
 ROWS = 600
 
 
-@dataclass
-class Office:
-    """A service with its API, and a worker's jobs, which the test calls."""
-
-    settings: Settings
-    runtime: Runtime
-    client: TestClient
-
-    def send(self, content: bytes) -> Any:
-        headers = {"Content-Type": "application/json"}
-        return self.client.post("/v1/tokenizers", content=content, headers=headers)
-
-    def add(self, name: str, file: str, **given: Any) -> Any:
-        """Ingest a file of the data root; the dataset as it is shown then."""
-        body = {"name": name, "source": {"path": file}, "input": TEXT, **given}
-        answer = self.client.post("/v1/datasets", json=body)
-        assert answer.status_code == 202, answer.text
-        ingest.run_due(self.runtime)
-        return self.client.get(f"/v1/datasets/{name}").json()
-
-    def stored(self, name: str) -> np.ndarray:
-        with self.runtime.session() as session:
-            key = session.scalars(select(Dataset.array_key).filter_by(name=name)).one()
-        return np.asarray(self.runtime.store.rows.open(key).rows)
-
-    def live(self) -> Version:
-        with self.runtime.session() as session:
-            model = session.scalars(select(Model).filter_by(name="m")).one()
-            return session.get_one(Version, model.production_id)
-
-    def forget(self, *rows: int) -> Any:
-        body = {"dataset": "letters", "record_ids": [f"s{row}" for row in rows]}
-        answer = self.client.post("/v1/deletion-requests", json=body)
-        assert answer.status_code == 202, answer.text
-        pipeline.run_due(self.runtime)
-        return self.client.get(f"/v1/deletion-requests/{answer.json()['id']}").json()
-
-    def training_rows(self) -> list[int]:
-        with self.runtime.session() as session:
-            wanted = (
-                select(Record.row)
-                .join(Dataset, Dataset.id == Record.dataset_id)
-                .where(
-                    Dataset.name == "letters",
-                    Record.split == 0,
-                    Record.excluded_revision.is_(None),
-                    Record.row < ROWS,
-                )
-            )
-            return sorted(session.scalars(wanted))
-
-
 @pytest.fixture(scope="module")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    home = tmp_path_factory.mktemp("office")
-    settings = Settings(_env_file=None, state_dir=home, **place.SETTINGS)
-    settings.sources.mkdir(parents=True)
-    engine = db.engine(settings.database)
-    schema.upgrade(engine)
-    compute = ComputeProcess(device="cpu", threads=1)
-    runtime = Runtime(settings, engine, compute, owner="w0")
-    catalogue.announce(runtime)
-    with callers.application(settings) as app:
-        yield Office(settings, runtime, callers.client(app))
-    engine.dispose()
-    compute.kill()
+    with opened(tmp_path_factory.mktemp("office")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +31,7 @@ def letters(office: Office) -> Office:
     """The dataset ``letters`` of 600 texts."""
     assert office.send(TOKENIZER).status_code == 201
     texts.write_csv(office.settings.sources / "letters.csv", ROWS)
-    shown = office.add("letters", "letters.csv")
+    shown = office.add("letters", "letters.csv", input=TEXT)
     assert shown["status"] == "ready", shown["error"]
     return office
 
@@ -114,27 +39,13 @@ def letters(office: Office) -> Office:
 @pytest.fixture(scope="module")
 def trained(letters: Office) -> Office:
     """A transformer ``m`` on the letters, trained and prepared."""
-    body = {
-        "name": "m",
-        "dataset": "letters",
-        "architecture": {
-            "name": "transformer",
-            "parameters": {"width": 16, "heads": 2, "layers": 1, "hidden": 16},
-        },
-        "recipe": {"epochs": 8, "learning_rate": 0.01, "alpha": 0},
-        "policy": {
-            "max_wait_seconds": 0,
-            "gates": LENIENT,
-            "auto_consolidate": False,
-            "on_accuracy_drop": "promote",
-        },
-    }
-    answer = letters.client.post("/v1/models", json=body)
-    assert answer.status_code == 201, answer.text
-    prepare.describe_due(letters.runtime)
-    assert letters.client.post("/v1/models/m/training-runs", json={"seed": 1}).status_code == 202
-    train.run_due(letters.runtime)
-    prepare.run_due(letters.runtime)
+    letters.train(
+        "m",
+        "letters",
+        "transformer",
+        parameters={"width": 16, "heads": 2, "layers": 1, "hidden": 16},
+        recipe={"epochs": 8, "learning_rate": 0.01, "alpha": 0},
+    )
     return letters
 
 
@@ -258,15 +169,6 @@ def test_transformer_learns_from_masked_rows(trained: Office) -> None:
     assert first["sets"]["audit"]["accuracy"] > 0.75  # of three classes
 
 
-def verdict(office: Office, version: Version) -> str:
-    with office.runtime.session() as session:
-        found = verifications.of(session, session.get_one(Version, version.id))
-    assert found is not None
-    gates = {gate["gate"]: gate["outcome"] for gate in found.measured["gates"]}
-    assert {gates[name] for name in ("changed", "finite", "lineage")} == {"passed"}
-    return str(found.verdict)
-
-
 @pytest.mark.parametrize("step", ["matched", "calibrated"])
 def test_records_are_forgotten_by_a_step(trained: Office, step: str) -> None:
     policy = {"method": "iau", "options": {"step": step}}
@@ -274,12 +176,12 @@ def test_records_are_forgotten_by_a_step(trained: Office, step: str) -> None:
     assert answer.status_code == 200, answer.text
     while step == "matched" and spare.run_due(trained.runtime):
         pass
-    before, rows = trained.live().number, trained.training_rows()[:20]
-    assert trained.forget(*rows)["status"] == "completed"
-    found = trained.live()
+    before, rows = trained.live("m").number, trained.training_rows("letters", below=ROWS)[:20]
+    assert trained.forget("letters", *(f"s{row}" for row in rows))["status"] == "completed"
+    found = trained.live("m")
     assert (found.number, found.method) == (before + 1, "iau"), found.notes
     assert found.notes["step"] == step
-    assert verdict(trained, found) in {"passed", "no_power"}
+    assert trained.verdict(found) in {"passed", "no_power"}
     assert not trained.stored("letters")[rows].any()
 
 
@@ -287,8 +189,8 @@ def test_records_are_forgotten_by_a_training(trained: Office) -> None:
     policy = {"method": "retrain", "options": {}}
     answer = trained.client.patch("/v1/models/m", json={"policy": policy})
     assert answer.status_code == 200, answer.text
-    rows = trained.training_rows()[:3]
-    assert trained.forget(*rows)["status"] == "completed"
-    found = trained.live()
+    rows = trained.training_rows("letters", below=ROWS)[:3]
+    assert trained.forget("letters", *(f"s{row}" for row in rows))["status"] == "completed"
+    found = trained.live("m")
     assert (found.method, found.origin) == ("retrain", "retrained")
-    assert verdict(trained, found) in {"passed", "no_power"}
+    assert trained.verdict(found) in {"passed", "no_power"}

@@ -151,7 +151,7 @@ def training_rows(office: Office) -> list[int]:
 
 def test_it_is_listed_with_what_it_says_of_itself(office: Office) -> None:
     listed = {one["name"]: one for one in office.client.get("/v1/inputs").json()["items"]}
-    assert listed.keys() == {"image", "table", "text", "tokens"}
+    assert listed.keys() == {"features", "image", "table", "text", "tokens"}
     shown = listed["tokens"]
     assert (shown["summary"], shown["dtypes"]) == ("Token ids, padded to one length.", ["int32"])
     assert (shown["scales"], shown["decides"]) == ({}, ["vocabulary", "length"])
@@ -288,7 +288,7 @@ def test_parquet_brings_rows_as_lists_of_one_length(office: Office) -> None:
     [
         ({"name": "tokens"}, ("input.options", "vocabulary")),
         ({"name": "tokens", "options": {"vocabulary": 1, "pad": 0}}, ("options.vocabulary",)),
-        ({"name": "syllables"}, ("syllables", "image, table, text, tokens")),
+        ({"name": "syllables"}, ("syllables", "features, image, table, text, tokens")),
     ],
 )
 def test_what_a_source_states_is_checked_when_it_is_asked_for(
@@ -303,7 +303,7 @@ def test_what_a_source_states_is_checked_when_it_is_asked_for(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"architecture": {"name": "mlp"}}, ("mlp", "image or table", "tokens")),
+        ({"architecture": {"name": "mlp"}}, ("mlp", "features or image or table", "tokens")),
         ({"architecture": {"name": "lenet5"}}, ("lenet5", "image")),
         ({"transform": {"scale": 0.5}}, ("tokens", "no transform")),
         (

@@ -24,7 +24,6 @@ _SIZES = {
     "intermediate_size": 24,
     "max_position_embeddings": LENGTH,
     "pad_token_id": 0,
-    "embedding_size": WIDTH,
 }
 
 
@@ -39,7 +38,8 @@ def model(
     }
     config, network = made[kind]
     torch.manual_seed(seed)
-    found: torch.nn.Module = network(config(vocab_size=vocabulary, **_SIZES)).eval()
+    sizes = {**_SIZES, "embedding_size": 8} if kind == "electra" else _SIZES
+    found: torch.nn.Module = network(config(vocab_size=vocabulary, **sizes)).eval()
     with torch.no_grad():
         for p in found.parameters():  # so that each word has a direction of its own
             p.normal_(std=0.3) if p.dim() > 1 else None

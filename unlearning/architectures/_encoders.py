@@ -32,6 +32,8 @@ class Encoder:
         self.vocabulary = int(body.config.vocab_size)
         self.length = _positions(body.config)
         self.embeddings: nn.Module = body.embeddings
+        # Of kinds whose embeddings are narrower than their layers.
+        self.projection: nn.Module = getattr(body, "embeddings_project", nn.Identity())
         self.layers = list(body.encoder.layer)
         self.parameters = sum(p.numel() for p in body.parameters())
 
@@ -42,7 +44,7 @@ class Encoder:
         """Return what the first ``layer`` layers make of the tokens, without a gradient."""
         self._move(ids.device)
         with torch.no_grad():
-            h: Tensor = self.embeddings(input_ids=ids)
+            h: Tensor = self.projection(self.embeddings(input_ids=ids))
             for one in self.layers[:layer]:
                 h = through(one, h, mask)
         return h
@@ -53,7 +55,7 @@ class Encoder:
 
     def _move(self, device: torch.device) -> None:
         if next(self.embeddings.parameters()).device != device:
-            for module in (self.embeddings, *self.layers):
+            for module in (self.embeddings, self.projection, *self.layers):
                 module.to(device)
 
 

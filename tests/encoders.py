@@ -16,12 +16,12 @@ from transformers import (
 
 from tests import texts
 
-WIDTH, LAYERS, LENGTH = 16, 2, 12
+WIDTH, LAYERS, LENGTH = 64, 2, 12
 _SIZES = {
     "hidden_size": WIDTH,
     "num_hidden_layers": LAYERS,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
     "max_position_embeddings": LENGTH,
     "pad_token_id": 0,
 }

@@ -83,7 +83,8 @@ class _Layer(nn.Module):
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         h = h + self.dropout(self.attention(self.norm1(h), mask))
-        return h + self.dropout(self.outer(functional.gelu(self.inner(self.norm2(h)))))
+        made: Tensor = self.dropout(self.outer(functional.gelu(self.inner(self.norm2(h)))))
+        return h + made
 
 
 class _Attention(nn.Module):
@@ -109,4 +110,5 @@ class _Attention(nn.Module):
 
     def _split(self, h: Tensor) -> Tensor:
         """Return (n, heads, l, width / heads) of (n, l, width)."""
-        return h.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        n, length, width = h.shape
+        return h.view(n, length, self.heads, width // self.heads).transpose(1, 2)

@@ -65,7 +65,8 @@ class Text(Input[Options]):
 
     def collate(self, x: Tensor, options: Options) -> tuple[Tensor, ...]:
         """Return ids and mask, cut to the longest row of the batch."""
-        mask = x != options.pad
+        assert options.pad is not None  # the tokenizer has said it
+        mask = x.ne(options.pad)
         length = _longest(mask)
         return x[:, :length].long(), mask[:, :length]
 

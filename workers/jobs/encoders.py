@@ -190,7 +190,7 @@ def _stored(
 
 def _record(runtime: Runtime, name: str, found: encoders.Checked, held: leases.Held) -> None:
     blobs = runtime.store.blobs
-    files = [
+    files: list[tuple[purges.Kind, str]] = [
         (encoders.KIND, found.digest),
         (encoders.KIND, found.weights),
         (tokenizers.KIND, found.tokenizer),

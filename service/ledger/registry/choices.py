@@ -94,7 +94,7 @@ def check_input(session: Session, given: Mapping[str, Any] | None) -> None:
                 require(session, stated[option], field=field)
 
 
-_REQUIRE: Mapping[str, Callable[..., None]] = {
+_REQUIRE: Mapping[str, Callable[..., object]] = {
     tokenizers.KIND: tokenizers.require,
     encoders.KIND: encoders.require_ready,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -17,7 +17,7 @@ from service.ledger.database.states import EncoderStatus
 from service.ledger.database.tables import Dataset, Encoder
 
 #: Kind of the files in the store.
-KIND = "encoders"
+KIND: Final = "encoders"
 
 _LONGEST_ERROR = 2_000
 

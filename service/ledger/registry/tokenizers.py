@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -17,7 +18,7 @@ from service.ledger.database.tables import Tokenizer
 #: Largest tokenizer.json; those of large multilingual vocabularies have some 20 MB.
 LARGEST_BYTES = 64 << 20
 #: Kind of the files in the store.
-KIND = "tokenizers"
+KIND: Final = "tokenizers"
 
 _NONE = (
     "is no tokenizer.json: send the file that the tokenizers library saves (Tokenizer.save, or "

@@ -109,7 +109,7 @@ def test_an_installed_package_adds_a_kind(install: Any) -> None:
     kind.input.check(np.zeros((2, 5), np.int32), kind.options)
     with pytest.raises(WrongOptions, match="words"):
         inputs.kind("counts", {})
-    with pytest.raises(UnknownName, match="counts, image, table"):
+    with pytest.raises(UnknownName, match="counts, features, image, table, text"):
         inputs.kind("images", {})
 
 
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_used_says_why_and_the_others_stay(
 ) -> None:
     install((word, other))
     found = inputs.installed()
-    assert list(found.found) == ["image", "table"]
+    assert list(found.found) == ["features", "image", "table", "text"]
     (why,) = found.refused
     assert "the kind of input 'counts' of kinds 1.0 is left out" in why
     with pytest.raises(BadDeclaration, match=reason):

@@ -109,10 +109,12 @@ def _opened(folder: Path, *, inside: bool) -> _Files:
         if not file.is_file():
             raise ReadError(_missing(folder, name))
         if inside and not file.resolve().is_relative_to(folder.resolve()):
-            raise ReadError(f"{name} is a link out of the directory; put the file itself there")
+            raise ReadError(
+                f"the file {name} is a link out of the directory; put the file itself there"
+            )
     _check_weights(folder / WEIGHTS)
     if (folder / TOKENIZER).stat().st_size > tokenizers.LARGEST_BYTES:
-        raise ReadError(f"{TOKENIZER} has more than {tokenizers.LARGEST_BYTES} bytes")
+        raise ReadError(f"the file {TOKENIZER} has more than {tokenizers.LARGEST_BYTES} bytes")
     tokenizer = (folder / TOKENIZER).read_bytes()
     tokenizers.check(tokenizer)
     return _Files(_config(folder / CONFIG), folder / WEIGHTS, tokenizer)
@@ -139,7 +141,7 @@ def _config(file: Path) -> dict[str, Any]:
         except (ValueError, RecursionError):
             found = None
     if not isinstance(found, dict):
-        raise ReadError(f"{CONFIG} is not a JSON object; save the encoder again")
+        raise ReadError(f"the file {CONFIG} is not a JSON object; save the encoder again")
     return found
 
 
@@ -153,12 +155,12 @@ def _check_weights(file: Path) -> None:
             entries, _ = safetensors_check.read_header(stream, file.stat().st_size)
     except errors.NotSafetensors:
         raise ReadError(
-            f"{WEIGHTS} is damaged, or is none: its header does not describe the file; copy it "
-            "again from where it came from"
+            f"the file {WEIGHTS} is damaged, or is none: its header does not describe the file; "
+            "copy it again from where it came from"
         ) from None
     if others := sorted({one.dtype for one in entries.values()} - _READ):
         raise ReadError(
-            f"{WEIGHTS} has numbers of the type {', '.join(others)}; save it in float32 "
+            f"the file {WEIGHTS} has numbers of the type {', '.join(others)}; save it in float32 "
             "(model.float().save_pretrained)"
         )
 

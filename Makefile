@@ -75,7 +75,7 @@ test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages fr
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment \
 		tests/test_readme.py $(OPTIONS)
 
-test-integrations: $(INSTALLED) ## Run the console's pages in Debian's Chromium without a screen, which it starts with an API (some minutes)
+test-integrations: $(INSTALLED) ## Run the console in Debian's Chromium and the metrics through Debian's Prometheus, which it starts with an API (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m slow tests/integrations $(OPTIONS)
 
 bucket-check: $(INSTALLED) ## Run the demo and a fault run on an S3 server that is started for it (two minutes)

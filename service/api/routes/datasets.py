@@ -30,12 +30,13 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 
 
 class SourceGiven(schemas.Body):
-    """A file or directory under the server's data root."""
+    """A file or directory under the server's data root, or in a bucket."""
 
     path: str = Field(
         min_length=1,
         max_length=1024,
-        description="relative to the configured data root",
+        description="relative to the configured data root, or s3://bucket/… where the settings "
+        "allow it",
         examples=["faces/train.parquet"],
     )
     format: str | None = Field(
@@ -162,7 +163,7 @@ def create(
     response: Response,
 ) -> Any:
     """Queue the source for ingest, or for an inspection with `dry_run`."""
-    sources.locate(settings.sources, given.source.path)
+    sources.check(settings.sources, settings.allowed_buckets, given.source.path)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if given.dry_run:
         asked = inspections.ask(session, _source(given))

@@ -18,7 +18,7 @@ from service.ledger.batches import claims, execution, leases
 from service.ledger.database import db, schema
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Record, Version
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import internal_state, models, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.requests import lifecycle, suppressions
@@ -258,8 +258,8 @@ def erase(town: Ledger) -> None:
     with town.runtime.session() as session:
         data = session.scalars(select(Dataset)).one()
         gone = suppressions.about_to_be_erased(session, data)[0]
-        erasures.mark_erased(session, data, gone, now=db.now(), actor="bench")
-        erasures.settle(session, now=db.now(), actor="bench")
+        raw_rows.mark_erased(session, data, gone, now=db.now(), actor="bench")
+        completion.settle(session, now=db.now(), actor="bench")
 
 
 def _tidy(town: Ledger, *tables: str) -> None:

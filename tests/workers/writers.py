@@ -24,7 +24,7 @@ from service.ledger.database import db
 from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Model, Record, Version
 from service.ledger.destruction import purges, withdrawals
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import imports, lineage, versions
 from service.ledger.requests import intake, lifecycle, suppressions
 from service.ledger.selection.matching import Ask
@@ -278,9 +278,9 @@ class Writer:
                 data = session.scalars(select(Dataset).filter_by(name=name)).one()
                 rows = suppressions.about_to_be_erased(session, data)[0]
             with self.world.transaction() as session:
-                erasures.mark_erased(session, data, rows, now=db.now(), actor="worker:w")
+                raw_rows.mark_erased(session, data, rows, now=db.now(), actor="worker:w")
         with self.world.transaction() as session:
-            erasures.settle(session, now=db.now(), actor="worker:w")
+            completion.settle(session, now=db.now(), actor="worker:w")
 
     def purge(self) -> None:
         with self.world.transaction() as session:

@@ -197,7 +197,7 @@ def row_sets(
     since = knows.get(("dataset", dataset_id), 0)
     if since > revision:
         since = 0
-    rows = erasures.just_excluded(session, dataset_id, after=since, revision=revision)
+    rows = exclusions.just_excluded(session, dataset_id, after=since, revision=revision)
     if rows is None:
         rows = excluded_rows(session, dataset_id, after=since, revision=revision)
     return unlearn.RowSets(
@@ -408,7 +408,7 @@ def _lineage_is_clean(session: Session, found: Model, base: Version, forget: lis
     Only a new anchor that catches up owes anything, and then exactly the rows of its batch.
     """
     clean = base.clean_revision
-    just_now = erasures.just_excluded(session, found.dataset_id, after=clean, revision=clean + 1)
+    just_now = exclusions.just_excluded(session, found.dataset_id, after=clean, revision=clean + 1)
     if just_now is not None and set(just_now) <= set(forget):
         return True
     # Excluded rows first: mostly they are the batch's rows, and their requests need no lookup.

@@ -41,7 +41,7 @@ from service.ledger.database.tables import (
 from service.ledger.obligations import erasures, shares
 from service.ledger.registry import lineage, methods, versions
 from service.ledger.registry.policy import Policy
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 
 #: Largest number of erasures in one batch: a statement takes a limited number of values.
 MAX_ERASURES = 10_000
@@ -207,7 +207,7 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
     asked = [erasure.request for erasure in members]
     batch_id = ids.new("b")
     erasures.claim(session, model, members, batch_id=batch_id)
-    excluded = erasures.exclude(session, model.dataset_id, naming.Names.of(asked))
+    excluded = exclusions.exclude(session, model.dataset_id, naming.Names.of(asked))
     rows, erased = _rows(session, model, base, asked, excluded)
     kind = _kind_of(asked[0])
     whole, others = _whole_classes(session, base, rows)
@@ -316,7 +316,7 @@ def _rows(
     model: Model,
     base: Version,
     asked: Sequence[DeletionRequest],
-    excluded: erasures.Excluded,
+    excluded: exclusions.Excluded,
 ) -> tuple[dict[int, int], bool]:
     """Return {row: label} of the base's training rows that are named, and whether any is erased.
 
@@ -494,7 +494,7 @@ def _waits(now: datetime) -> tuple[ColumnElement[bool], ...]:
 def _pending(now: datetime) -> tuple[ColumnElement[bool], ...]:
     """Return SQL: the erasure can be claimed now."""
     return (
-        erasures.is_open(),
+        shares.is_open(),
         db.among(Erasure.status, ErasureStatus.PENDING),
         shares.may_begin(now),
     )

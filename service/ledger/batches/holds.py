@@ -348,7 +348,7 @@ def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetim
         .where(
             Erasure.model_id == batch.model_id,
             Erasure.cohort.is_not_distinct_from(ours[0].cohort),
-            erasures.is_open(),
+            shares.is_open(),
             db.among(Erasure.status, ErasureStatus.PENDING),
             shares.may_begin(now),
             DeletionRequest.kind != "class",

@@ -14,7 +14,7 @@ from service.ledger.audit import chain
 from service.ledger.batches import claims, holds
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest, Erasure, Model, Version
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import shares
 from service.ledger.registry import choices, internal_state, methods, models, standing
 from service.ledger.registry.policy import MethodChoice, Policy
 
@@ -138,7 +138,7 @@ def _expected(session: Session, model: Model) -> set[str]:
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
         .where(
             Erasure.model_id == model.id,
-            erasures.is_open(),
+            shares.is_open(),
             Erasure.status.in_((ErasureStatus.PENDING, ErasureStatus.CLAIMED)),
         )
     )

@@ -31,7 +31,7 @@ from service.ledger.database.tables import (
     Record,
     Suppression,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import raw_rows
 from service.ledger.registry import datasets
 from service.ledger.selection import matching, naming
 from service.ledger.selection.digests import Digester
@@ -137,7 +137,7 @@ def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int,
 
 def about_to_be_erased(session: Session, dataset: Dataset) -> tuple[list[int], dict[int, str]]:
     """Return rows of the dataset that can be erased, ascending, and their ``unkept``."""
-    wanted = select(Record.row, Record.record_id, _kept()).where(erasures.erasable(dataset))
+    wanted = select(Record.row, Record.record_id, _kept()).where(raw_rows.erasable(dataset))
     found = session.execute(wanted.order_by(Record.row)).all()
     names = {row: row_key(dataset, name) for row, name, is_kept in found if not is_kept}
     return [row for row, _, _ in found], names

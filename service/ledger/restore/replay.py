@@ -30,7 +30,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.destruction import withdrawals
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import shares
 from service.ledger.registry import keys, lineage, methods
 from service.ledger.requests import legal_holds, lifecycle, outlook, suppressions
 from service.ledger.restore.tombstones import Found, Listed, Tombstones, match
@@ -191,7 +191,7 @@ def _begin(session: Session, request: DeletionRequest) -> None:
     if names.labels and request.dataset_id is not None:
         datasets.add(request.dataset_id)
     for dataset_id in sorted(datasets):
-        erasures.exclude(session, dataset_id, names)
+        exclusions.exclude(session, dataset_id, names)
 
 
 def _ask_again(

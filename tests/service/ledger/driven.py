@@ -32,7 +32,7 @@ from service.ledger.database.tables import (
     Model,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import shares
 from service.ledger.registry import versions
 from tests.factories import NOW
 
@@ -42,7 +42,7 @@ WINDOW_SECONDS = 60
 RETRY = execution.Retry(max_attempts=1, backoff_seconds=1.0)
 WORKERS = ("w1", "w2")
 MODELS = (0, 1)
-OPEN = erasures.OPEN
+OPEN = shares.OPEN
 
 
 @dataclass

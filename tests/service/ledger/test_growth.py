@@ -15,7 +15,7 @@ from service.ledger.batches import claims, execution, holds, leases
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Batch, Dataset, Model, Record, RequestRecord, Version
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import lineage, versions
 from service.ledger.requests import lifecycle, suppressions
 from service.ledger.selection import matching, naming
@@ -252,9 +252,11 @@ def test_a_class_request_is_a_label_and_means_what_a_list_of_its_rows_did(
     assert versions.contains_forgotten(session, model, base) == sorted([first, *others])
     assert versions.contains_forgotten(session, model, version) == []
     assert suppressions.about_to_be_erased(session, data)[0] == [1, 4, 7, 10]
-    assert erasures.settle(session, now=factories.NOW, actor="worker:w") == []
-    erasures.mark_erased(session, data, [1, 4, 7, 10], now=factories.NOW, actor="worker:w")
-    assert erasures.settle(session, now=factories.NOW, actor="worker:w") == sorted([first, *others])
+    assert completion.settle(session, now=factories.NOW, actor="worker:w") == []
+    raw_rows.mark_erased(session, data, [1, 4, 7, 10], now=factories.NOW, actor="worker:w")
+    assert completion.settle(session, now=factories.NOW, actor="worker:w") == sorted(
+        [first, *others]
+    )
 
 
 @pytest.mark.parametrize(

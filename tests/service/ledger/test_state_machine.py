@@ -40,7 +40,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.destruction import purges
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import completion, raw_rows, shares, without_models
 from service.ledger.registry import lineage, versions
 from service.ledger.requests import lifecycle, suppressions
 from service.ledger.selection import matching
@@ -231,8 +231,8 @@ class Ledger(Driven):
     def erase(self) -> None:
         """Raw rows: those that no open erasure, no training and no waiting anchor needs."""
         with self.sessions.begin() as session:
-            for dataset_id in erasures.datasets_without_work(session, now=self.now):
-                for request_id in erasures.exclude_without_models(
+            for dataset_id in without_models.datasets(session, now=self.now):
+                for request_id in without_models.exclude(
                     session, dataset_id, now=self.now, actor="worker:w"
                 ):
                     if request_id in self.asked:
@@ -240,9 +240,9 @@ class Ledger(Driven):
             dataset = session.get_one(Dataset, self.dataset)
             rows = set(suppressions.about_to_be_erased(session, dataset)[0])
             assert not rows & self._needed(session)
-            erasures.mark_erased(session, dataset, sorted(rows), now=self.now, actor="worker:w")
+            raw_rows.mark_erased(session, dataset, sorted(rows), now=self.now, actor="worker:w")
             self.erased |= rows
-            erasures.settle(session, now=self.now, actor="worker:w")
+            completion.settle(session, now=self.now, actor="worker:w")
 
     @rule()
     def purge(self) -> None:

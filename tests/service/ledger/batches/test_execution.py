@@ -25,7 +25,7 @@ from service.ledger.database.tables import (
     Record,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import versions
 from service.ledger.requests import lifecycle
 from tests import factories
@@ -216,8 +216,8 @@ def test_every_step_leaves_its_line_in_the_audit_chain(
     later = LATER + timedelta(seconds=5)
     batch = claims.claim(session, model, held=held, now=later)
     unlearn(session, model, held, batch, now=later)
-    erasures.mark_erased(session, data, [0], now=later, actor="worker:w")
-    erasures.settle(session, now=later, actor="worker:w")
+    raw_rows.mark_erased(session, data, [0], now=later, actor="worker:w")
+    completion.settle(session, now=later, actor="worker:w")
     session.commit()
     actions = [row.action for row in session.query(AuditEvent).order_by(AuditEvent.seq)]
     for action in (

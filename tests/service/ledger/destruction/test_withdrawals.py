@@ -35,11 +35,11 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.destruction import purges, removals, withdrawals
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import datasets, imports, models, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.requests import intake, lifecycle, suppressions
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from tests import factories
@@ -89,7 +89,7 @@ def asked(
     for owner in owners:
         factories.erasure(session, request, owner, status=share, error="x")
     if status == RequestStatus.NEEDS_REVIEW:
-        erasures.exclude(session, data.id, naming.Names.of([request]))
+        exclusions.exclude(session, data.id, naming.Names.of([request]))
     return request
 
 
@@ -115,8 +115,8 @@ def excluded(session: Session, data: Dataset) -> set[int]:
 def erase(session: Session, data: Dataset) -> list[str]:
     """What the worker does once it has overwritten the rows."""
     rows = suppressions.about_to_be_erased(session, data)[0]
-    erasures.mark_erased(session, data, rows, now=NOW, actor="worker:w")
-    done = erasures.settle(session, now=NOW, actor="worker:w")
+    raw_rows.mark_erased(session, data, rows, now=NOW, actor="worker:w")
+    done = completion.settle(session, now=NOW, actor="worker:w")
     session.expire_all()
     return done
 
@@ -480,10 +480,10 @@ def test_every_open_request_of_a_withdrawn_dataset_completes_when_its_rows_are_g
     ended = factories.request(session, data, rows=[3], status=RequestStatus.CANCELLED)
     withdraw(session, data, models="withdraw")
     assert {one.status for one in open_ones} == {RequestStatus.PROCESSING}
-    assert erasures.settle(session, now=NOW, actor="worker:w") == []
+    assert completion.settle(session, now=NOW, actor="worker:w") == []
     assert removals.blank(session, data.id, first=0, marker="m-", now=NOW)
     assert not removals.blank(session, data.id, first=10_000, marker="m-", now=NOW)
-    assert len(erasures.settle(session, now=NOW, actor="worker:w")) == 3
+    assert len(completion.settle(session, now=NOW, actor="worker:w")) == 3
     for _ in range(2):
         removals.record(session, data.id, receipt={"a": 1}, actor="worker:w", now=NOW)
     session.expire_all()
@@ -516,10 +516,10 @@ def test_request_over_two_datasets_ends_with_the_last_of_them(
     withdraw(session, data)
     assert wide.status == RequestStatus.PROCESSING
     removals.blank(session, data.id, first=0, marker="m-", now=NOW)
-    assert erasures.settle(session, now=NOW, actor="worker:w") == []
+    assert completion.settle(session, now=NOW, actor="worker:w") == []
     withdraw(session, other, models="withdraw")
     removals.blank(session, other.id, first=0, marker="m-", now=NOW)
-    assert erasures.settle(session, now=NOW, actor="worker:w") == [wide.id]
+    assert completion.settle(session, now=NOW, actor="worker:w") == [wide.id]
 
 
 def test_request_over_two_datasets_that_waits_for_approval_waits_for_the_other(

@@ -28,9 +28,9 @@ from service.ledger.database.tables import (
     Model,
     Record,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, erasures, raw_rows, shares, without_models
 from service.ledger.requests import lifecycle, suppressions
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from tests import factories
 from tests.factories import NOW
 
@@ -50,7 +50,7 @@ def model(session: Session, data: Dataset) -> Model:
 def asked(session: Session, data: Dataset, *rows: int) -> DeletionRequest:
     """A request whose records were excluded when its batch was claimed."""
     request = factories.request(session, data, rows=rows, status=RequestStatus.PROCESSING)
-    erasures.exclude(session, data.id, naming.Names.of([request]))
+    exclusions.exclude(session, data.id, naming.Names.of([request]))
     session.expire_all()
     return request
 
@@ -126,7 +126,7 @@ def test_rows_are_marked_once_whoever_overwrote_them(
 ) -> None:
     factories.erasure(session, asked(session, data, 1, 2), model, status=ErasureStatus.COMPLETED)
     for worker in ("a", "b"):
-        erasures.mark_erased(session, data, [1, 2], now=NOW, actor=f"worker:{worker}")
+        raw_rows.mark_erased(session, data, [1, 2], now=NOW, actor=f"worker:{worker}")
     session.commit()
     lines = session.query(AuditEvent).filter_by(action="records:erased").all()
     assert [(line.actor, line.data) for line in lines] == [("worker:a", {"rows": 2})]
@@ -139,11 +139,11 @@ def test_rows_of_a_class_stay_the_requests_when_the_clock_went_back(
     request = factories.request(
         session, data, rows=(), kind="class", label=0, status=RequestStatus.PROCESSING
     )
-    erasures.exclude(session, data.id, naming.Names.of([request]))
+    exclusions.exclude(session, data.id, naming.Names.of([request]))
     earlier = NOW - timedelta(minutes=1)
-    erasures.mark_erased(session, data, [3], now=earlier, actor="worker:a")
+    raw_rows.mark_erased(session, data, [3], now=earlier, actor="worker:a")
     assert lifecycle.rows(session, request.id) == [3]
-    assert erasures.settle(session, now=earlier, actor="worker:a") == [request.id]
+    assert completion.settle(session, now=earlier, actor="worker:a") == [request.id]
     assert lifecycle.rows(session, request.id) == [3]
 
 
@@ -152,15 +152,15 @@ def test_request_ends_when_every_share_is_done_and_every_row_is_erased(
 ) -> None:
     request = asked(session, data, 1, 2)
     share = factories.erasure(session, request, model)
-    assert erasures.settle(session, now=NOW, actor="w") == []
+    assert completion.settle(session, now=NOW, actor="w") == []
     share.status = ErasureStatus.COMPLETED
     session.flush()
-    assert erasures.settle(session, now=NOW, actor="w") == []
-    erasures.mark_erased(session, data, [1], now=NOW, actor="w")
-    assert erasures.settle(session, now=NOW, actor="w") == []
-    erasures.mark_erased(session, data, [2], now=NOW, actor="w")
-    assert erasures.settle(session, now=NOW, actor="w") == [request.id]
-    assert erasures.settle(session, now=NOW, actor="w") == []
+    assert completion.settle(session, now=NOW, actor="w") == []
+    raw_rows.mark_erased(session, data, [1], now=NOW, actor="w")
+    assert completion.settle(session, now=NOW, actor="w") == []
+    raw_rows.mark_erased(session, data, [2], now=NOW, actor="w")
+    assert completion.settle(session, now=NOW, actor="w") == [request.id]
+    assert completion.settle(session, now=NOW, actor="w") == []
     assert (request.status, request.completed_at) == (RequestStatus.COMPLETED, NOW)
 
 
@@ -172,27 +172,25 @@ def test_request_that_another_worker_completes_at_this_moment_is_no_move(
     with db.session_factory(postgres_database).begin() as session:
         data = factories.dataset(session, rows=6)
         request = asked(session, data, 2)
-        erasures.mark_erased(session, data, [2], now=NOW, actor="w")
+        raw_rows.mark_erased(session, data, [2], now=NOW, actor="w")
         request_id = request.id
     begin = db.session_factory(postgres_database).begin
     with begin() as first:
-        assert erasures.settle(first, now=NOW, actor="w1") == [request_id]
+        assert completion.settle(first, now=NOW, actor="w1") == [request_id]
         with begin() as second:
-            assert erasures.settle(second, now=NOW, actor="w2") == []
+            assert completion.settle(second, now=NOW, actor="w2") == []
 
 
 def test_request_without_models_is_excluded_and_settled(session: Session, data: Dataset) -> None:
     request = factories.request(session, data, rows=[3])
-    assert erasures.datasets_without_work(session, now=NOW) == [data.id]
-    assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == [
-        request.id
-    ]
-    assert erasures.datasets_without_work(session, now=NOW) == []
+    assert without_models.datasets(session, now=NOW) == [data.id]
+    assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == [request.id]
+    assert without_models.datasets(session, now=NOW) == []
     session.refresh(data)
     assert (request.status, data.revision) == (RequestStatus.PROCESSING, 1)
     assert suppressions.about_to_be_erased(session, data)[0] == [3]
-    erasures.mark_erased(session, data, [3], now=NOW, actor="w")
-    assert erasures.settle(session, now=NOW, actor="w") == [request.id]
+    raw_rows.mark_erased(session, data, [3], now=NOW, actor="w")
+    assert completion.settle(session, now=NOW, actor="w") == [request.id]
 
 
 @pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.QUEUED])
@@ -204,13 +202,11 @@ def test_share_of_a_model_whose_only_training_ended_is_needless(
     run = factories.training_run(session, model, status=RunStatus.RUNNING)
     request = factories.request(session, data, rows=[3])
     factories.erasure(session, request, model)
-    assert erasures.datasets_without_work(session, now=NOW) == []
+    assert without_models.datasets(session, now=NOW) == []
     run.status = status
     session.flush()
-    assert erasures.datasets_without_work(session, now=NOW) == [data.id]
-    assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == [
-        request.id
-    ]
+    assert without_models.datasets(session, now=NOW) == [data.id]
+    assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == [request.id]
     assert session.query(Erasure).count() == 0
 
 
@@ -238,8 +234,8 @@ def test_excluding_a_request_without_models_and_cancelling_it_exclude_each_other
     thread.start()
     start.wait()
     with sessions() as session, session.begin():
-        for dataset_id in erasures.datasets_without_work(session, now=NOW):
-            erasures.exclude_without_models(session, dataset_id, now=NOW, actor="worker:w")
+        for dataset_id in without_models.datasets(session, now=NOW):
+            without_models.exclude(session, dataset_id, now=NOW, actor="worker:w")
     thread.join()
     with sessions() as session:
         for row, request_id in enumerate(ids):
@@ -303,7 +299,7 @@ def test_database_knows_which_erasures_are_open(
     session: Session, data: Dataset, model: Model, state: ErasureStatus
 ) -> None:
     factories.erasure(session, asked(session, data, 0), model, status=state)
-    assert session.scalar(select(Erasure.is_open)) == (state in erasures.OPEN)
+    assert session.scalar(select(Erasure.is_open)) == (state in shares.OPEN)
 
 
 @pytest.mark.parametrize("state", list(RequestStatus))

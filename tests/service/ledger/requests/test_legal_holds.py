@@ -24,11 +24,11 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.destruction import withdrawals
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, without_models
 from service.ledger.obligations.legal import UnderLegalHold
 from service.ledger.requests import legal_holds, lifecycle, suppressions
 from service.ledger.requests.legal_holds import HoldReason
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from tests import factories
 from tests.factories import NOW
 
@@ -153,7 +153,7 @@ def test_rows_are_not_erased_also_when_others_ask_for_them(
     for one in (other, free):
         one.status = RequestStatus.PROCESSING
     place(session, request)
-    erasures.exclude(session, data.id, naming.Names.of([other, free]))
+    exclusions.exclude(session, data.id, naming.Names.of([other, free]))
     session.commit()
     assert suppressions.about_to_be_erased(session, data)[0] == [2]
     lifecycle.cancel(session, request.id, actor="key:k")
@@ -169,7 +169,7 @@ def test_rows_of_a_class_on_hold_are_not_erased(session: Session, data: Dataset)
     single = ask(session, data, row=1)  # of that class
     single.status = RequestStatus.PROCESSING
     place(session, whole)
-    erasures.exclude(session, data.id, naming.Names.of([single]))
+    exclusions.exclude(session, data.id, naming.Names.of([single]))
     session.commit()
     assert suppressions.about_to_be_erased(session, data)[0] == []
     release(session, whole)
@@ -182,15 +182,15 @@ def test_a_request_without_models_is_neither_begun_nor_completed(
 ) -> None:
     request = place(session, ask(session, data, row=1))
     session.commit()
-    assert erasures.datasets_without_work(session, now=LATER) == []
-    assert erasures.exclude_without_models(session, data.id, now=LATER, actor="worker:w") == []
+    assert without_models.datasets(session, now=LATER) == []
+    assert without_models.exclude(session, data.id, now=LATER, actor="worker:w") == []
     request.status = RequestStatus.PROCESSING
     session.commit()
-    assert erasures.settle(session, now=LATER, actor="worker:w") == []
+    assert completion.settle(session, now=LATER, actor="worker:w") == []
     release(session, request)
     session.commit()
-    assert erasures.datasets_without_work(session, now=LATER) == []
-    assert erasures.settle(session, now=LATER, actor="worker:w") == []  # its row still stands
+    assert without_models.datasets(session, now=LATER) == []
+    assert completion.settle(session, now=LATER, actor="worker:w") == []  # its row still stands
 
 
 @pytest.mark.parametrize("what", ["version", "model", "dataset"])

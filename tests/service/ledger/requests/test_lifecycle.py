@@ -26,10 +26,10 @@ from service.ledger.database.tables import (
     Erasure,
     Record,
 )
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import completion, shares
 from service.ledger.registry import capabilities, versions
 from service.ledger.requests import lifecycle, parts
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.messages.catalogue import Announcement
@@ -98,7 +98,7 @@ def _end_of(session: Session, request: DeletionRequest) -> dict[str, Any]:
     erase_rows(
         session, session.get_one(Dataset, request.dataset_id), lifecycle.rows(session, request.id)
     )
-    assert erasures.settle(session, now=NOW, actor="worker:test") == [request.id]
+    assert completion.settle(session, now=NOW, actor="worker:test") == [request.id]
     return lifecycle.detail(session, request)
 
 
@@ -200,7 +200,7 @@ def test_a_training_that_starts_gets_its_share_of_what_is_not_excluded_yet(
     published_model(session, data)
     [waiting, begun] = recorded(session, of_records(data, "r0"), of_records(data, "r1"))
     begun.status = RequestStatus.PROCESSING
-    erasures.exclude(session, data.id, naming.Names.of([begun]))
+    exclusions.exclude(session, data.id, naming.Names.of([begun]))
     learning = factories.model(session, data)
     run = factories.training_run(session, learning, status=RunStatus.QUEUED)
     locked = locks.dataset(session, data.id, locks.Hold.PUBLICATION)

@@ -27,7 +27,7 @@ from service.ledger.database.tables import (
     Suppression,
     Version,
 )
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import completion, erasures, shares, without_models
 from service.ledger.registry import capabilities, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import report
@@ -35,7 +35,7 @@ from service.ledger.requests import lifecycle
 from service.ledger.requests.page import Receipt
 from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.restore import replay, tombstones
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from service.ledger.selection.matching import Ask
 from service.messages.catalogue import Announcement
 from tests import factories
@@ -221,19 +221,17 @@ def test_a_dataset_without_models_is_seen_to_beside_one_with_models(session: Ses
     one, bare = _dataset(session, "one", 0), _dataset(session, "bare", 1, 4)
     model = _model(session, one, policy={"max_wait_seconds": 0})
     [request] = _record(session, "ann")
-    assert erasures.datasets_without_work(session, now=NOW) == [bare.id]
-    assert erasures.exclude_without_models(session, bare.id, now=NOW, actor="worker:w") == [
-        request.id
-    ]
-    assert erasures.datasets_without_work(session, now=NOW) == []
+    assert without_models.datasets(session, now=NOW) == [bare.id]
+    assert without_models.exclude(session, bare.id, now=NOW, actor="worker:w") == [request.id]
+    assert without_models.datasets(session, now=NOW) == []
     batch = _batch(session, model)
     for share in session.scalars(select(Erasure).where(Erasure.batch_id == batch.id)):
         erasures.complete(share, version_id=batch.base_version_id, now=NOW)
     session.flush()
     _erase(session, one, 0)
-    assert erasures.settle(session, now=NOW, actor="worker:w1") == []
+    assert completion.settle(session, now=NOW, actor="worker:w1") == []
     _erase(session, bare, 1, 4)
-    assert erasures.settle(session, now=NOW, actor="worker:w1") == [request.id]
+    assert completion.settle(session, now=NOW, actor="worker:w1") == [request.id]
 
 
 def test_a_dataset_without_models_waits_for_the_undo_window_of_the_others(
@@ -243,11 +241,11 @@ def test_a_dataset_without_models_waits_for_the_undo_window_of_the_others(
     _model(session, one, policy={"hold_seconds": 7200.0})
     undone, kept = _record(session, "ann", "ann")
     before, after = (NOW + timedelta(seconds=seconds) for seconds in (7199, 7200))
-    assert erasures.datasets_without_work(session, now=before) == []
-    assert erasures.exclude_without_models(session, bare.id, now=before, actor="worker:w") == []
+    assert without_models.datasets(session, now=before) == []
+    assert without_models.exclude(session, bare.id, now=before, actor="worker:w") == []
     assert lifecycle.cancel(session, undone.id, actor="key:k").status == RequestStatus.CANCELLED
-    assert erasures.datasets_without_work(session, now=after) == [bare.id]
-    begun = erasures.exclude_without_models(session, bare.id, now=after, actor="worker:w")
+    assert without_models.datasets(session, now=after) == [bare.id]
+    begun = without_models.exclude(session, bare.id, now=after, actor="worker:w")
     assert begun == [kept.id]
 
 
@@ -255,12 +253,10 @@ def test_without_any_model_its_datasets_are_all_seen_to(session: Session) -> Non
     one, other = _dataset(session, "one", 0), _dataset(session, "other", 1)
     session.get_one(Record, (one.id, 0)).excluded_revision = 1  # another request is under way
     [request] = _record(session, "ann")
-    assert erasures.datasets_without_work(session, now=NOW) == [one.id, other.id]
+    assert without_models.datasets(session, now=NOW) == [one.id, other.id]
     for data in (one, other):
-        assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == [
-            request.id
-        ]
-    assert erasures.datasets_without_work(session, now=NOW) == []
+        assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == [request.id]
+    assert without_models.datasets(session, now=NOW) == []
 
 
 def test_a_model_that_goes_live_later_joins_it(session: Session) -> None:
@@ -373,7 +369,7 @@ def test_versions_know_what_of_it_they_hold(session: Session) -> None:
     one, other = _dataset(session, "one", 2), _dataset(session, "other", 2)
     models = [_model(session, one), _model(session, other)]
     _record(session, "ann")
-    erasures.exclude(session, one.id, naming.Names.of(session.scalars(select(DeletionRequest))))
+    exclusions.exclude(session, one.id, naming.Names.of(session.scalars(select(DeletionRequest))))
     for share in session.scalars(select(Erasure)):
         share.status = ErasureStatus.COMPLETED
     session.flush()

@@ -21,7 +21,7 @@ from service.ledger.database.tables import (
     RequestRecord,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, erasures, raw_rows, without_models
 from service.ledger.registry import versions
 from service.ledger.requests import idempotency, lifecycle, page, suppressions
 from service.ledger.restore import tombstones
@@ -166,13 +166,13 @@ def test_rows_stand_until_the_last_request_that_names_them_is_done(
     erasures.complete(mine, version_id=None, now=NOW)
     session.flush()
     assert suppressions.about_to_be_erased(session, data)[0] == []
-    assert erasures.settle(session, now=NOW, actor="worker:w") == []
+    assert completion.settle(session, now=NOW, actor="worker:w") == []
     erasures.complete(other, version_id=None, now=NOW)
     session.flush()
     assert suppressions.about_to_be_erased(session, data)[0] == list(HERS)
-    assert erasures.settle(session, now=NOW, actor="worker:w") == []
-    erasures.mark_erased(session, data, list(HERS), now=NOW, actor="worker:w")
-    done = erasures.settle(session, now=NOW, actor="worker:w")
+    assert completion.settle(session, now=NOW, actor="worker:w") == []
+    raw_rows.mark_erased(session, data, list(HERS), now=NOW, actor="worker:w")
+    done = completion.settle(session, now=NOW, actor="worker:w")
     assert sorted(done) == sorted([first.id, second.id])
 
 
@@ -201,7 +201,7 @@ def test_requests_without_a_model_are_excluded_by_their_shared_list(
     session: Session, data: Dataset
 ) -> None:
     made = ask(session, *[PERSON] * 2)
-    assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == sorted(
+    assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == sorted(
         one.id for one in made
     )
     assert excluded(session, data) == set(HERS)

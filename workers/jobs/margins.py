@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store import errors, tensors
-from service.ledger.batches import claims, leases
+from service.ledger.batches import leases, queue
 from service.ledger.database import db, locks
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Version
@@ -76,7 +76,7 @@ def _go_on(runtime: Runtime, anchor_id: int) -> None:
     """Raise ``Stopping`` for work with precedence, and when the margins are not wanted any more."""
     with runtime.session() as session:
         db.read_only(session)
-        if claims.training_waits(session) or runs.one_waits(session, now=runtime.now()):
+        if queue.training_waits(session) or runs.one_waits(session, now=runtime.now()):
             raise Stopping("a batch or a training has precedence")
         if not _is_wanted(session, session.get_one(Version, anchor_id)):
             raise Stopping("its margins are not asked for any more")

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import select
 
-from service.ledger.batches import claims, leases
+from service.ledger.batches import leases, queue
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.registry.policy import Policy
@@ -79,7 +79,7 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
 def _give_way(runtime: Runtime) -> None:
     """Raise ``Stopping`` if a batch waits for a training: it has a deadline, this has none."""
     with runtime.session() as session:
-        if claims.training_waits(session):
+        if queue.training_waits(session):
             raise Stopping("a batch has precedence")
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 import workers
 from service.errors import ServiceError
-from service.ledger.batches import claims, holds, leases
+from service.ledger.batches import holds, leases, queue
 from service.ledger.database import locks, retries, transactions
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import Model, TrainingRun, Version
@@ -354,7 +354,7 @@ class _Watch:
         with self.runtime.session() as session:
             if runs.has_ended(session, self.run_id):
                 raise Ended("ended from outside; its computation was stopped")
-            self.batch_waits = claims.training_waits(session)
+            self.batch_waits = queue.training_waits(session)
 
     def seen(self, progress: messages.Progress) -> None:
         """Record the training's progress, its results, and the state that it kept."""

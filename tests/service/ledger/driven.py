@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims, execution, leases
+from service.ledger.batches import claims, execution, leases, queue
 from service.ledger.database import db
 from service.ledger.database.states import (
     BatchStatus,
@@ -107,7 +107,7 @@ class Driven(RuleBasedStateMachine):
                     select(Erasure.id).filter_by(model_id=known.id, status=ErasureStatus.PENDING)
                 )
             )
-            due = known.id in claims.due_models(session, now=self.now)
+            due = known.id in queue.due_models(session, now=self.now)
             try:
                 batch = claims.claim(session, model, held=held, now=self.now)
             except leases.LeaseLost:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import canonical
-from service.ledger.batches import claims, execution, holds, leases, next_batch
+from service.ledger.batches import claims, execution, holds, leases, next_batch, queue
 from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
@@ -105,11 +105,11 @@ def _lease(session: Session, model: Model) -> leases.Held:
 def test_a_held_batch_is_due_only_when_there_is_something_to_decide(
     session: Session, story: Story
 ) -> None:
-    assert claims.due_models(session, now=NOW) == []
+    assert queue.due_models(session, now=NOW) == []
     assert claims.claim(session, story.model, held=story.held, now=NOW) is None
     assert story.batch.status == BatchStatus.HELD
     assert story.batch.held_until is not None
-    assert claims.due_models(session, now=story.batch.held_until) == [story.model.id]
+    assert queue.due_models(session, now=story.batch.held_until) == [story.model.id]
 
 
 def test_end_of_hold_promotes_version_and_completes_erasure(session: Session, story: Story) -> None:
@@ -119,7 +119,7 @@ def test_end_of_hold_promotes_version_and_completes_erasure(session: Session, st
     assert story.model.production_id == story.version.id
     assert story.batch.status == BatchStatus.COMPLETED
     assert story.base.status == VersionStatus.RETIRED
-    assert claims.due_models(session, now=then) == []
+    assert queue.due_models(session, now=then) == []
 
 
 def test_newer_erasures_wait_for_the_end(session: Session, story: Story) -> None:
@@ -156,7 +156,7 @@ def test_live_import_without_the_records_completes_the_batch(
         actor="worker:w",
         now=NOW,
     )
-    assert claims.due_models(session, now=NOW) == [story.model.id]
+    assert queue.due_models(session, now=NOW) == [story.model.id]
     assert claims.claim(session, story.model, held=story.held, now=NOW) is None
     session.commit()
     assert (story.batch.status, story.batch.version_id) == (BatchStatus.COMPLETED, other.id)
@@ -229,13 +229,13 @@ def test_a_withdrawn_model_leaves_nothing_held(session: Session, story: Story) -
     session.commit()
     assert story.batch.status == BatchStatus.FAILED
     assert story.version.status == VersionStatus.WITHDRAWN
-    assert claims.due_models(session, now=story.request.due_at) == []
+    assert queue.due_models(session, now=story.request.due_at) == []
 
 
 def test_a_held_version_that_is_withdrawn_gives_the_hold_up(session: Session, story: Story) -> None:
     withdrawals.withdraw_version(session, story.model, story.version, actor="key:k", now=NOW)
     session.commit()
-    assert claims.due_models(session, now=NOW) == [story.model.id]
+    assert queue.due_models(session, now=NOW) == [story.model.id]
     batch = claims.claim(session, story.model, held=story.held, now=NOW)
     assert story.batch.status == BatchStatus.FAILED
     assert batch is not None
@@ -267,7 +267,7 @@ def test_newer_request_makes_one_batch_with_memorised_records(
     session: Session, memorised: Story
 ) -> None:
     newer = _newer(session, memorised, rows=[4, 5])
-    assert claims.due_models(session, now=NOW) == [memorised.model.id]
+    assert queue.due_models(session, now=NOW) == [memorised.model.id]
     batch = claims.claim(session, memorised.model, held=memorised.held, now=NOW)
     session.commit()
     assert batch is not None
@@ -319,11 +319,11 @@ def test_memorised_records_are_done_when_decided_or_due(
     else:
         if how == "policy":
             _change_policy(session, memorised, on_accuracy_drop="promote")
-            assert claims.due_models(session, now=now) == []
+            assert queue.due_models(session, now=now) == []
             _change_policy(session, memorised, on_memorised="promote")
         else:
             now = memorised.request.due_at
-        assert claims.due_models(session, now=now) == [memorised.model.id]
+        assert queue.due_models(session, now=now) == [memorised.model.id]
         assert claims.claim(session, memorised.model, held=memorised.held, now=now) is None
     session.commit()
     assert memorised.model.production_id == memorised.version.id
@@ -346,7 +346,7 @@ def _held_lines(session: Session) -> int:
 
 def test_policy_that_holds_nothing_any_more_lets_it_go_live(session: Session, story: Story) -> None:
     _change_policy(session, story, on_accuracy_drop="promote")
-    assert claims.due_models(session, now=NOW) == [story.model.id]
+    assert queue.due_models(session, now=NOW) == [story.model.id]
     assert claims.claim(session, story.model, held=story.held, now=NOW) is None
     session.commit()
     assert story.model.production_id == story.version.id
@@ -361,7 +361,7 @@ def test_policy_that_changed_its_mind_holds_it_as_before(session: Session, story
     assert story.batch.held_until == NOW
     _change_policy(session, story, on_accuracy_drop="hold")
     assert story.batch.held_until == ends
-    assert claims.due_models(session, now=NOW) == []
+    assert queue.due_models(session, now=NOW) == []
 
 
 @pytest.mark.parametrize("days", [1.0, 10.0, 365.0])
@@ -375,7 +375,7 @@ def test_another_margin_moves_the_end_and_says_so(
     assert story.batch.held_until == ends
     assert canonical.moment(ends) in str(story.request.status_reason)
     assert _held_lines(session) == 2
-    assert bool(claims.due_models(session, now=NOW)) == (ends <= NOW)
+    assert bool(queue.due_models(session, now=NOW)) == (ends <= NOW)
 
 
 def test_other_changes_of_the_policy_leave_the_end_alone(session: Session, story: Story) -> None:
@@ -387,7 +387,7 @@ def test_other_changes_of_the_policy_leave_the_end_alone(session: Session, story
 
 def test_due_date_that_passed_while_nobody_worked_ends_it(session: Session, story: Story) -> None:
     late = story.request.due_at + timedelta(days=30)
-    assert claims.due_models(session, now=late) == [story.model.id]
+    assert queue.due_models(session, now=late) == [story.model.id]
     assert claims.claim(session, story.model, held=story.held, now=late) is None
     session.commit()
     assert story.model.production_id == story.version.id
@@ -412,7 +412,7 @@ def test_base_that_is_withdrawn_gives_the_hold_up(
     share = session.query(Erasure).filter_by(request_id=story.request.id).one()
     if not successor:  # nothing is live that holds the records
         assert share.status == ErasureStatus.COMPLETED
-        assert claims.due_models(session, now=NOW) == []
+        assert queue.due_models(session, now=NOW) == []
         return
     held = _lease(session, story.model)
     batch = claims.claim(session, story.model, held=held, now=NOW)
@@ -433,7 +433,7 @@ def test_dataset_that_is_withdrawn_with_its_models_leaves_nothing_held(
     assert story.batch.status == BatchStatus.FAILED
     assert story.version.status == VersionStatus.WITHDRAWN
     assert story.request.status_reason is None
-    assert claims.due_models(session, now=story.request.due_at) == []
+    assert queue.due_models(session, now=story.request.due_at) == []
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims, leases
+from service.ledger.batches import claims, leases, queue
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model
 from service.ledger.obligations import shares
@@ -41,7 +41,7 @@ def ask(session: Session, data: Dataset, record: str = "r1") -> DeletionRequest:
 def begins(session: Session, model: Model, *, after: float) -> bool:
     """Whether a worker claims a batch of the model so many seconds after ``NOW``."""
     now = NOW + timedelta(seconds=after)
-    if model.id not in claims.due_models(session, now=now):
+    if model.id not in queue.due_models(session, now=now):
         return False
     held = leases.acquire(session, leases.of_model(model.id), owner="w", seconds=30, now=now)
     assert held is not None

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict
 from service.ledger.audit import chain
-from service.ledger.batches import claims, execution, leases
+from service.ledger.batches import claims, execution, leases, queue
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import (
     AuditEvent,
@@ -89,9 +89,9 @@ def test_a_batch_is_formed_without_the_request_until_its_release(
 ) -> None:
     held_back = place(session, ask(session, data, model, row=1))
     session.commit()
-    assert claims.due_models(session, now=LATER) == []
+    assert queue.due_models(session, now=LATER) == []
     other = ask(session, data, model, row=2)
-    assert claims.due_models(session, now=LATER) == [model.id]
+    assert queue.due_models(session, now=LATER) == [model.id]
     held, batch = claim(session, model)
     assert members(session, batch) == [other.id]
     assert batch is not None

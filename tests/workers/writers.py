@@ -19,7 +19,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
-from service.ledger.batches import holds, next_batch
+from service.ledger.batches import approvals, holds, next_batch
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Model, Record, Version
@@ -329,7 +329,7 @@ class Writer:
                 batch = holds.of(session, model)
                 if batch is not None:
                     version = session.get_one(Version, batch.version_id)
-                    holds.approve(session, model, version, actor="key:k", now=db.now())
+                    approvals.approve(session, model, version, actor="key:k", now=db.now())
 
     def consolidate(self) -> None:
         """Batches after which a retrain is queued, and cancelled."""

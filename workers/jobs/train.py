@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 import workers
 from service.errors import ServiceError
-from service.ledger.batches import holds, leases, queue
+from service.ledger.batches import approvals, leases, queue
 from service.ledger.database import locks, retries, transactions
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import Model, TrainingRun, Version
@@ -278,7 +278,7 @@ def _record(
             shares.join(session, model, data_revision=revision, now=runtime.now())
         owes = versions.holds_forgotten(session, model, version)
         if answer.accuracy_drop and _is_to_wait(model, run):
-            holds.set_aside(
+            approvals.set_aside(
                 session, model, version, owes=owes, actor=runtime.actor, now=runtime.now()
             )
             return

@@ -17,7 +17,7 @@ from models_store.protocols import Saved
 from models_store.protocols import Upload as Received
 from service.api import auth, bodies, deps, pagination, problems, uploads
 from service.errors import TooLarge, Unavailable, Unprocessable
-from service.ledger.batches import holds
+from service.ledger.batches import approvals
 from service.ledger.database import db
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Model, Version
@@ -397,7 +397,7 @@ def approve(
     """Promote the held version."""
     row = models.get(session, model)
     version = versions.get(session, row, number)
-    holds.approve(session, row, version, actor=caller.actor, now=db.now())
+    approvals.approve(session, row, version, actor=caller.actor, now=db.now())
     shown = views(session, row, [version])[0]
     session.commit()
     wake.background()
@@ -411,7 +411,7 @@ def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list
         session, [one for row in found for one in (row.parent_id, row.anchor_id)]
     )
     verdicts = history.verdicts(session, [row.id for row in found])
-    reasons = measurements.reasons(session, found) | holds.reasons(session, model, found)
+    reasons = measurements.reasons(session, found) | approvals.reasons(session, model, found)
     return [
         {
             "number": row.number,

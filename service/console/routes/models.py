@@ -13,7 +13,7 @@ from service.console import pages, sessions
 from service.console.forms import Form
 from service.console.views import models as views
 from service.errors import Unprocessable
-from service.ledger.batches import holds, next_batch
+from service.ledger.batches import approvals, next_batch
 from service.ledger.database import db
 from service.ledger.destruction import withdrawals
 from service.ledger.destruction.withdrawals import Purge
@@ -137,7 +137,7 @@ def approve(
     """Approve a version that is held."""
     row = models.get(session, model)
     version = versions.get(session, row, number)
-    holds.approve(session, row, version, actor=act.visitor.actor, now=db.now())
+    approvals.approve(session, row, version, actor=act.visitor.actor, now=db.now())
     session.commit()
     wake.background()
     wake.deletions(row.id)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import canonical
-from service.ledger.batches import claims, execution, holds, leases, next_batch, queue
+from service.ledger.batches import approvals, claims, execution, holds, leases, next_batch, queue
 from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
@@ -210,7 +210,7 @@ def test_rollback_to_a_version_that_holds_other_rows_of_a_request_forgets_them_t
 
 
 def test_approval_and_the_end_do_not_both_happen(session: Session, story: Story) -> None:
-    holds.approve(session, story.model, story.version, actor="key:k", now=NOW)
+    approvals.approve(session, story.model, story.version, actor="key:k", now=NOW)
     session.commit()
     claims.claim(session, story.model, held=story.held, now=story.request.due_at)
     session.commit()
@@ -257,7 +257,7 @@ def test_step_on_memorised_records_says_what_it_waits_for(
     reason = str(memorised.request.status_reason)
     assert "memorised" in reason
     assert canonical.moment(memorised.request.due_at - timedelta(days=3)) in reason
-    shown = holds.reasons(session, memorised.model, [memorised.version])[memorised.version.id]
+    shown = approvals.reasons(session, memorised.model, [memorised.version])[memorised.version.id]
     assert "memorised" in shown
     assert "accuracy" not in shown + reason
     assert memorised.version.mark == "memorised"
@@ -315,7 +315,7 @@ def test_memorised_records_are_done_when_decided_or_due(
 ) -> None:
     now = NOW
     if how == "approved":
-        holds.approve(session, memorised.model, memorised.version, actor="key:k", now=now)
+        approvals.approve(session, memorised.model, memorised.version, actor="key:k", now=now)
     else:
         if how == "policy":
             _change_policy(session, memorised, on_accuracy_drop="promote")
@@ -456,7 +456,7 @@ def aside(session: Session, story: Story) -> Version:
 def test_set_aside_retrain_needs_no_approval_once_a_later_one_is_live(
     session: Session, story: Story, aside: Version
 ) -> None:
-    assert set(holds.reasons(session, story.model, [aside])) == {aside.id}
+    assert set(approvals.reasons(session, story.model, [aside])) == {aside.id}
     later = factories.version(
         session, story.model, production=False, origin="trained", data_revision=1
     )
@@ -469,9 +469,9 @@ def test_set_aside_retrain_needs_no_approval_once_a_later_one_is_live(
         actor="worker:w",
         now=NOW,
     )
-    assert holds.reasons(session, story.model, [aside]) == {}
-    with pytest.raises(holds.NotHeld):
-        holds.approve(session, story.model, aside, actor="key:k", now=NOW)
+    assert approvals.reasons(session, story.model, [aside]) == {}
+    with pytest.raises(approvals.NotHeld):
+        approvals.approve(session, story.model, aside, actor="key:k", now=NOW)
 
 
 def test_set_aside_retrain_blocks_the_next_only_while_the_policy_holds(

@@ -33,9 +33,9 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.registry import lineage
-from service.ledger.requests import suppressions
+from service.ledger.requests import suppression_lists
 from service.ledger.requests.legal_holds import HoldReason
-from service.ledger.requests.suppressions import Entry as Suppressed
+from service.ledger.requests.suppression_lists import Entry as Suppressed
 from service.ledger.restore import withdrawal_lists
 from service.ledger.restore.withdrawal_lists import Withdrawals
 from service.ledger.selection import naming
@@ -187,7 +187,7 @@ def export(
             "requests": _requests(session, digester),
             "withdrawn": withdrawal_lists.of_ledger(session).model_dump(),
             "revoked_keys": list(session.scalars(revoked)),
-            "suppressions": [one.model_dump() for one in suppressions.entries(session)],
+            "suppressions": [one.model_dump() for one in suppression_lists.entries(session)],
         }
     )
 
@@ -248,7 +248,7 @@ def compare(
         unknown_datasets=_unknown(session, listed.requests),
         served_again=withdrawal_lists.served_again(session, listed.withdrawn),
         keys=_keys_back(session, listed.revoked_keys),
-        suppressions=tuple(suppressions.apart(session, listed.suppressions)),
+        suppressions=tuple(suppression_lists.apart(session, listed.suppressions)),
         chain=_chain(session, listed.head),
     )
 

@@ -21,7 +21,7 @@ from service.ledger.database.states import DatasetStatus, RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Suppression
 from service.ledger.destruction import removals, withdrawals
 from service.ledger.registry import datasets, records
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import lifecycle, readmissions, suppressions
 from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.requests.suppressions import Kind
 from service.ledger.selection.matching import Ask
@@ -272,7 +272,7 @@ def test_a_removal_that_is_done_again_keeps_whose_the_rows_were(shop: Shop) -> N
             removals.blank(session, data.id, first=0, marker=marker, now=shop.runtime.now())
         who = {"digester": shop.runtime.digester, "actor": "k", "now": shop.runtime.now()}
         named = [f"visit-{row}" for row in range(2, ROWS, 6)]
-        assert suppressions.readmit_records(session, "visits", named, **who) == 4
+        assert readmissions.readmit_records(session, "visits", named, **who) == 4
 
 
 def test_a_person_is_readmitted_at_the_command_line(

@@ -27,7 +27,7 @@ from service.ledger.database.tables import (
     Record,
     Suppression,
 )
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import lifecycle, readmissions, suppressions
 from service.ledger.requests.suppressions import Kind
 from service.ledger.restore import replay, tombstones
 from service.ledger.selection.matching import Ask
@@ -93,7 +93,7 @@ def test_a_suppression_of_before_dashes_were_folded_is_lifted_too(
     for kind, form in ((Kind.SUBJECT, "Ann\u2011Lee"), (Kind.FOLDED, "ann\u2011lee")):
         session.add(Suppression(kind=kind, digest=DIGESTER.subject(form), created_at=NOW))
     session.flush()
-    assert suppressions.readmit_subject(session, "Ann\u2011Lee", **WHO) == 2
+    assert readmissions.readmit_subject(session, "Ann\u2011Lee", **WHO) == 2
     assert not suppressions.in_force(session)
 
 
@@ -139,10 +139,10 @@ def test_a_readmitted_subject_may_come_back_until_it_is_forgotten_again(
     _ask(session, "ann")
     _ask(session, "ben")
     suppressions.keep_rows(session, data, {0: "0" * 64, 2: "2" * 64}, now=NOW)
-    assert suppressions.readmit_subject(session, " ann ", **WHO) == 3  # both forms, and row 0
+    assert readmissions.readmit_subject(session, " ann ", **WHO) == 3  # both forms, and row 0
     assert _suppressed(session) == {DIGESTER.subject("ben")}
     assert _suppressed(session, Kind.ROW) == {"2" * 64}
-    assert suppressions.readmit_subject(session, "ann", **WHO) == 0
+    assert readmissions.readmit_subject(session, "ann", **WHO) == 0
     _ask(session, "ann")
     assert _suppressed(session) == {DIGESTER.subject("ann"), DIGESTER.subject("ben")}
 
@@ -150,7 +150,7 @@ def test_a_readmitted_subject_may_come_back_until_it_is_forgotten_again(
 def test_a_subject_is_readmitted_after_the_key_was_changed(session: Session, data: Dataset) -> None:
     _ask(session, "ann")
     rotated = type(DIGESTER)((b"a-newer-key" * 4, *DIGESTER.keys))
-    assert suppressions.readmit_subject(session, "ann", **WHO | {"digester": rotated}) == 2
+    assert readmissions.readmit_subject(session, "ann", **WHO | {"digester": rotated}) == 2
     assert not suppressions.in_force(session)
 
 
@@ -158,19 +158,19 @@ def test_records_are_readmitted_in_their_dataset(session: Session, data: Dataset
     other = factories.dataset(session, name="other", rows=4)
     for one in (data, other):
         suppressions.keep_rows(session, one, {0: one.name, 2: "2" * 64}, now=NOW)
-    assert suppressions.readmit_records(session, "faces", ["r0", " r0", "x"], **WHO) == 1
+    assert readmissions.readmit_records(session, "faces", ["r0", " r0", "x"], **WHO) == 1
     assert _suppressed(session, Kind.ROW) == {"2" * 64, "other"}
-    assert suppressions.readmit_records(session, "faces", ["r0"], **WHO) == 0
+    assert readmissions.readmit_records(session, "faces", ["r0"], **WHO) == 0
     with pytest.raises(NotFound):
-        suppressions.readmit_records(session, "nowhere", ["r0"], **WHO)
+        readmissions.readmit_records(session, "nowhere", ["r0"], **WHO)
 
 
 def test_a_readmission_is_in_the_audit_chain_without_the_identity(
     session: Session, data: Dataset
 ) -> None:
     _ask(session, "ann")
-    suppressions.readmit_subject(session, "ann", **WHO)
-    suppressions.readmit_records(session, "faces", ["r0", "r1"], **WHO)
+    readmissions.readmit_subject(session, "ann", **WHO)
+    readmissions.readmit_records(session, "faces", ["r0", "r1"], **WHO)
     chain.write(session)
     lines = session.scalars(
         select(AuditEvent).where(AuditEvent.action == "suppression:lifted").order_by(AuditEvent.seq)
@@ -234,7 +234,7 @@ def test_a_restored_backup_heeds_the_suppressions_of_the_list(
     gone = _ask(session, "ben", None)
     suppressions.keep_rows(session, data, {2: "2" * 64}, now=NOW)
     suppressions.keep_owners(session, data, first=0, rows=4, digester=DIGESTER)
-    suppressions.readmit_subject(session, "ann", **WHO)
+    readmissions.readmit_subject(session, "ann", **WHO)
     listed = _exported(session)
     assert _compared(session, listed).clean
     # The backup is from before everything but ann's request, and has it in force.
@@ -250,7 +250,7 @@ def test_a_restored_backup_heeds_the_suppressions_of_the_list(
     [row] = session.query(Suppression).filter(Suppression.kind == Kind.ROW.value)
     assert row.subject_digest == DIGESTER.subject("ben")
     assert row.record_digest == DIGESTER.record("faces", "r2")
-    assert suppressions.readmit_records(session, "faces", ["r2"], **WHO) == 1
+    assert readmissions.readmit_records(session, "faces", ["r2"], **WHO) == 1
     assert _compared(session, listed).clean  # what was lifted since the list stays lifted
 
 

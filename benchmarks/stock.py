@@ -21,7 +21,7 @@ from service.ledger.database.tables import Artifact, Dataset, Model, Record, Ver
 from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import internal_state, models, versions
 from service.ledger.registry.policy import Policy
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import intake, page, suppressions
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.settings import Settings
@@ -181,9 +181,9 @@ def ask_for_classes(town: Ledger, *, count: int) -> None:
 
 def _record(town: Ledger, asks: Sequence[Ask]) -> None:
     with town.runtime.session() as session:
-        lifecycle.record_many(
+        intake.record_many(
             session,
-            [lifecycle.Submission(one, "key_bench") for one in asks],
+            [page.Submission(one, "key_bench") for one in asks],
             digester=town.runtime.digester,
             now=db.now(),
         )

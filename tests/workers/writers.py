@@ -26,7 +26,7 @@ from service.ledger.database.tables import Dataset, DeletionRequest, Model, Reco
 from service.ledger.destruction import purges, withdrawals
 from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import imports, lineage, versions
-from service.ledger.requests import intake, lifecycle, suppressions
+from service.ledger.requests import intake, lifecycle, lookup, page, suppressions
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.messages.parts import Saved
@@ -125,7 +125,7 @@ class Writer:
         with self.world.transaction() as session:
             intake.record_many(
                 session,
-                [lifecycle.Submission(ask, "key_test") for ask in asks],
+                [page.Submission(ask, "key_test") for ask in asks],
                 digester=factories.DIGESTER,
                 now=db.now(),
             )
@@ -531,6 +531,6 @@ def missed(session: Session) -> list[str]:
             dataset_id=model.dataset_id, status=RequestStatus.COMPLETED
         )
         for request_id in session.scalars(done):
-            if inside.intersection(lifecycle.rows(session, request_id)):
+            if inside.intersection(lookup.rows(session, request_id)):
                 found.append(f"{versions.subject(model, version)} holds {request_id}")
     return found

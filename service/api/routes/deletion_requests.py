@@ -19,7 +19,15 @@ from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import DeletionRequest
-from service.ledger.requests import deadlines, idempotency, legal_holds, lifecycle, previews
+from service.ledger.requests import (
+    deadlines,
+    idempotency,
+    legal_holds,
+    lifecycle,
+    lookup,
+    page,
+    previews,
+)
 from service.ledger.selection.digests import Digester
 from service.ledger.selection.regulations import Period, Regulation
 from service.settings import Settings
@@ -99,7 +107,7 @@ async def create_batch(
     `Idempotency-Key` of the call covers every item that has none of its own.
     """
     outcomes: list[Outcome] = []
-    submissions: list[lifecycle.Submission] = []
+    submissions: list[page.Submission] = []
     places: list[int] = []
     for place, item in enumerate(body.items):
         try:
@@ -179,8 +187,8 @@ def listing(
     ] = None,
 ) -> Response:
     """Return one page; pass `next_cursor` as `cursor` for the next one."""
-    chosen = lifecycle.Filter(status, dataset, model, due_before)
-    rows = lifecycle.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
+    chosen = lookup.Filter(status, dataset, model, due_before)
+    rows = lookup.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
     return bodies.answer(paging.page(rows, key=lambda row: row["id"]))
 
 
@@ -192,7 +200,7 @@ def listing(
 )
 def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Response:
     """Return the request with its state on each model."""
-    return bodies.answer(lifecycle.detail(session, lifecycle.get(session, request_id)))
+    return bodies.answer(lookup.detail(session, lookup.get(session, request_id)))
 
 
 @router.get(
@@ -208,8 +216,8 @@ def events(
 
     A batch is claimed with one line, `batch:claimed`, which names every request in it.
     """
-    found = lifecycle.detail(session, lifecycle.get(session, request_id))
-    lines = lifecycle.events(session, request_id, after=paging.after(int), limit=paging.fetch)
+    found = lookup.detail(session, lookup.get(session, request_id))
+    lines = lookup.events(session, request_id, after=paging.after(int), limit=paging.fetch)
     page = paging.page(lines, key=lambda line: line.seq)
     page["items"] = [chain.describe(line) for line in page["items"]]
     return bodies.answer({**page, "erasures": found["erasures"]})
@@ -361,7 +369,7 @@ def submission(
     principal: auth.Principal,
     digester: Digester,
     settings: Settings,
-) -> lifecycle.Submission:
+) -> page.Submission:
     """Return what is recorded for a body and its idempotency key."""
     check_size(body, settings)
     claim = None
@@ -369,7 +377,7 @@ def submission(
         said = body.model_dump(exclude_unset=True, exclude={"idempotency_key"})
         digests = digester.bodies(principal.key_id, json.dumps(said, sort_keys=True))
         claim = idempotency.Claim(principal.key_id, key, digests)
-    return lifecycle.Submission(body.ask(usual(settings)), principal.key_id, claim)
+    return page.Submission(body.ask(usual(settings)), principal.key_id, claim)
 
 
 def usual(settings: Settings) -> Period:
@@ -393,7 +401,7 @@ def _item(
     principal: auth.Principal,
     digester: Digester,
     settings: Settings,
-) -> lifecycle.Submission:
+) -> page.Submission:
     try:
         body = schemas.NewBatchItem.model_validate(item)
     except ValidationError as error:
@@ -420,6 +428,6 @@ def _results(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _committed(session: Session, row: DeletionRequest) -> Response:
-    described = lifecycle.detail(session, row)
+    described = lookup.detail(session, row)
     session.commit()
     return bodies.answer(described)

@@ -134,7 +134,7 @@ def _form(session: Session, model: Model, *, held: leases.Held, now: datetime) -
             "model": model.name,
             "erasures": len(members),
             "base": base.number,
-            # All that begin with it, in one line: see ``lifecycle.events``.
+            # All that begin with it, in one line: see ``lookup.events``.
             "requests": [request.id for request in asked],
         },
     )

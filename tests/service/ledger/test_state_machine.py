@@ -42,7 +42,7 @@ from service.ledger.database.tables import (
 from service.ledger.destruction import purges
 from service.ledger.obligations import completion, raw_rows, shares, without_models
 from service.ledger.registry import lineage, versions
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import intake, lifecycle, suppressions
 from service.ledger.selection import matching
 from service.ledger.training import runs
 from tests import factories
@@ -88,7 +88,7 @@ class Ledger(Driven):
     @rule(rows=row_sets)
     def ask(self, rows: set[int]) -> None:
         with self.sessions.begin() as session:
-            receipt = lifecycle.record(
+            receipt = intake.record(
                 session,
                 matching.Ask(self.name, "records", tuple(f"r{row}" for row in rows)),
                 principal="key_test",

@@ -20,7 +20,7 @@ from models_store import open_store
 from service.ledger.database.states import ErasureStatus, VersionStatus
 from service.ledger.database.tables import AuditEvent, Dataset, Erasure, Version
 from service.ledger.registry import models, versions
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 from service.settings import Settings
 from tests import factories
 from tests.service.api import callers
@@ -297,7 +297,7 @@ def test_a_deletion_that_a_batch_has_claimed_counts_as_forgotten(app: FastAPI) -
     with app.state.sessions() as session:
         asked = _forget(session, rows=[2], revision=1)
         model = models.get(session, "reader")
-        request = lifecycle.get(session, asked)
+        request = lookup.get(session, asked)
         factories.erasure(session, request, model, status=ErasureStatus.CLAIMED)
         session.commit()
     assert_problem(_post(callers.client(app), _weights()), 409, asked)
@@ -329,7 +329,7 @@ def _chain(app: FastAPI) -> None:
         anchor = factories.version(session, model)
         made = anchor
         for revision, rows in ((1, [0, 1]), (2, [2])):
-            asked = lifecycle.get(session, _forget(session, rows=rows, revision=revision))
+            asked = lookup.get(session, _forget(session, rows=rows, revision=revision))
             made = factories.unlearned(session, model, made, [asked])
             measured = {
                 "metrics": {"rmia_auc": {"value": 0.5, "worst_records": [{"row": 3}], "k": 1}},

@@ -27,7 +27,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import versions
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 from tests import factories
 from tests.service.ledger.batches.steps import LATER, RETRY, ask, claim, status, unlearn
 
@@ -232,7 +232,7 @@ def test_every_step_leaves_its_line_in_the_audit_chain(
     ):
         assert action in actions
     assert status(session, request)[0] == RequestStatus.COMPLETED
-    about = lifecycle.events(session, request.id, after=None, limit=10)
+    about = lookup.events(session, request.id, after=None, limit=10)
     assert [line.action for line in about] == ["batch:claimed", "deletion_request:completed"]
     assert about[0].subject == f"batch:{batch.id}"
     assert about[0].data["requests"] == [request.id]

@@ -33,7 +33,7 @@ from service.ledger.destruction import withdrawals
 from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import measurements
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 from service.ledger.selection import record_lists
 from service.ledger.training import consolidation
 from tests import factories
@@ -132,13 +132,13 @@ def test_newer_erasures_wait_for_the_end(session: Session, story: Story) -> None
     until = canonical.moment(story.request.due_at - timedelta(days=3))
     assert (
         f"version 2, which is held, is approved or goes live by itself at {until}"
-        in (lifecycle.detail(session, newer)["status_reason"])
+        in (lookup.detail(session, newer)["status_reason"])
     )
     then = story.request.due_at
     batch = claims.claim(session, story.model, held=story.held, now=then)
     assert batch is not None
     assert batch.base_version_id == story.version.id
-    assert lifecycle.detail(session, newer)["status_reason"] is None
+    assert lookup.detail(session, newer)["status_reason"] is None
 
 
 def test_live_import_without_the_records_completes_the_batch(

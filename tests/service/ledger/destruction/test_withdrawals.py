@@ -38,7 +38,7 @@ from service.ledger.destruction import purges, removals, withdrawals
 from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import datasets, imports, models, versions
 from service.ledger.registry.policy import Policy
-from service.ledger.requests import intake, lifecycle, suppressions
+from service.ledger.requests import intake, lifecycle, lookup, suppressions
 from service.ledger.selection import exclusions, naming
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
@@ -385,7 +385,7 @@ def test_requests_after_the_withdrawal_ask_nothing_of_the_model(
         digester=factories.DIGESTER,
         now=NOW,
     )
-    request = lifecycle.get(session, str(receipt.answer["id"]))
+    request = lookup.get(session, str(receipt.answer["id"]))
     assert shares(session, request) == {}
 
 

@@ -29,7 +29,7 @@ from service.ledger.database.tables import (
     Record,
 )
 from service.ledger.obligations import completion, erasures, raw_rows, shares, without_models
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import lifecycle, lookup, suppressions
 from service.ledger.selection import exclusions, naming
 from tests import factories
 from tests.factories import NOW
@@ -142,9 +142,9 @@ def test_rows_of_a_class_stay_the_requests_when_the_clock_went_back(
     exclusions.exclude(session, data.id, naming.Names.of([request]))
     earlier = NOW - timedelta(minutes=1)
     raw_rows.mark_erased(session, data, [3], now=earlier, actor="worker:a")
-    assert lifecycle.rows(session, request.id) == [3]
+    assert lookup.rows(session, request.id) == [3]
     assert completion.settle(session, now=earlier, actor="worker:a") == [request.id]
-    assert lifecycle.rows(session, request.id) == [3]
+    assert lookup.rows(session, request.id) == [3]
 
 
 def test_request_ends_when_every_share_is_done_and_every_row_is_erased(

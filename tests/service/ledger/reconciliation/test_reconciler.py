@@ -25,7 +25,7 @@ from service.ledger.obligations import completion, raw_rows
 from service.ledger.reconciliation import findings, reconciler
 from service.ledger.reconciliation.findings import Finding, Kind
 from service.ledger.registry import lineage, versions
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import lookup, suppressions
 from service.ledger.selection import exclusions, naming
 from tests import factories
 from tests.factories import NOW
@@ -194,7 +194,7 @@ def test_open_erasure_opens_its_completed_request(session: Session, data: Datase
     assert _kinds(_look(session)) == {Kind.UNFINISHED}
     session.refresh(asked)
     assert asked.status == RequestStatus.PROCESSING
-    assert lifecycle.count_open(session, up_to=10) == 1
+    assert lookup.count_open(session, up_to=10) == 1
 
 
 def test_finding_that_no_longer_stands_is_left_alone(session: Session, data: Dataset) -> None:

@@ -13,7 +13,7 @@ from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model
 from service.ledger.obligations import shares
 from service.ledger.registry.policy import Policy
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake, lifecycle, lookup
 from service.ledger.requests.lifecycle import DenialReason, SecondPersonNeeded
 from service.ledger.selection.matching import Ask
 from tests import factories
@@ -27,7 +27,7 @@ def live(session: Session, data: Dataset, **policy: object) -> Model:
 
 
 def ask(session: Session, data: Dataset, record: str = "r1") -> DeletionRequest:
-    receipt = lifecycle.record(
+    receipt = intake.record(
         session,
         Ask(data.name, "records", record_ids=(record,)),
         principal="key_crm",
@@ -35,7 +35,7 @@ def ask(session: Session, data: Dataset, record: str = "r1") -> DeletionRequest:
         now=NOW,
     )
     session.commit()
-    return lifecycle.get(session, receipt.answer["id"])
+    return lookup.get(session, receipt.answer["id"])
 
 
 def begins(session: Session, model: Model, *, after: float) -> bool:
@@ -141,7 +141,7 @@ def test_a_denial_has_a_code_that_the_audit_chain_keeps(session: Session) -> Non
         actor="key:key_dpo",
     )
     session.commit()
-    shown = lifecycle.detail(session, request)
+    shown = lookup.detail(session, request)
     assert shown["denial_code"] == "legal_obligation"
     assert "books of 2025" in shown["status_reason"]
     line = session.scalars(select(AuditEvent).order_by(AuditEvent.seq.desc()).limit(1)).one()

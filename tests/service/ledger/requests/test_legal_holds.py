@@ -26,7 +26,7 @@ from service.ledger.database.tables import (
 from service.ledger.destruction import withdrawals
 from service.ledger.obligations import completion, without_models
 from service.ledger.obligations.legal import UnderLegalHold
-from service.ledger.requests import legal_holds, lifecycle, suppressions
+from service.ledger.requests import legal_holds, lifecycle, lookup, suppressions
 from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.selection import exclusions, naming
 from tests import factories
@@ -263,7 +263,7 @@ def test_holds_are_shown_with_their_reasons_which_the_audit_chain_does_not_hold(
     release(session, request)
     place(session, request)
     session.commit()
-    shown = lifecycle.detail(session, request)
+    shown = lookup.detail(session, request)
     assert shown["legal_hold"] is True
     first, second = shown["legal_holds"]
     assert (first["reason"], first["release_reason"]) == (REASON, "settled")

@@ -31,7 +31,7 @@ from service.ledger.obligations import completion, erasures, shares, without_mod
 from service.ledger.registry import capabilities, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import report
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake, lifecycle, lookup, page
 from service.ledger.requests.page import Receipt
 from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.restore import replay, tombstones
@@ -61,14 +61,14 @@ def _record(session: Session, *subjects: str) -> list[DeletionRequest]:
     made = []
     for outcome in _outcomes(session, *subjects):
         assert isinstance(outcome, Receipt), outcome
-        made.append(lifecycle.get(session, outcome.answer["id"]))
+        made.append(lookup.get(session, outcome.answer["id"]))
     return made
 
 
 def _outcomes(session: Session, *subjects: str) -> list[Receipt | ServiceError]:
     asks = [Ask(None, "subject", subject_id=one) for one in subjects]
-    submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
-    return lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
+    submissions = [page.Submission(ask, "key_test") for ask in asks]
+    return intake.record_many(session, submissions, digester=DIGESTER, now=NOW)
 
 
 def _rows(session: Session, request: DeletionRequest) -> set[tuple[str, int]]:
@@ -110,7 +110,7 @@ def test_one_request_reaches_the_models_of_every_dataset_that_holds_the_subject(
     assert _rows(session, request) == {("one", 0), ("one", 2), ("other", 5)}
     shares = select(Erasure.model_id).where(Erasure.request_id == request.id)
     assert set(session.scalars(shares)) == {model.id for model in models}
-    shown = lifecycle.detail(session, request)
+    shown = lookup.detail(session, request)
     assert shown["dataset"] is None
     assert shown["datasets"] == [
         {"dataset": "one", "matched": 2, "already_forgotten": 0},
@@ -129,8 +129,8 @@ def test_it_is_found_among_the_requests_of_each_of_its_datasets(session: Session
     [request] = _record(session, "ann")
 
     def listed(name: str | None) -> list[str]:
-        chosen = lifecycle.Filter(dataset=name)
-        return [row["id"] for row in lifecycle.listing(session, chosen, after=None, limit=9)]
+        chosen = lookup.Filter(dataset=name)
+        return [row["id"] for row in lookup.listing(session, chosen, after=None, limit=9)]
 
     assert listed(None) == listed("one") == listed("other") == [request.id]
     assert listed("strangers") == []
@@ -140,7 +140,7 @@ def test_a_subject_nobody_holds_matches_nothing(session: Session) -> None:
     _dataset(session, "one", 0)
     [request] = _record(session, "eve")
     assert (request.status, request.matched) == (RequestStatus.NO_MATCH, 0)
-    assert lifecycle.detail(session, request)["datasets"] == []
+    assert lookup.detail(session, request)["datasets"] == []
 
 
 def test_where_no_dataset_has_subject_ids_nobody_can_know(session: Session) -> None:
@@ -184,7 +184,7 @@ def test_each_dataset_counts_its_own_records_against_its_day(session: Session) -
 
     def status(data: Dataset, *names: str) -> str:
         ask = Ask(data.name, "records", record_ids=names)
-        receipt = lifecycle.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
+        receipt = intake.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
         return str(receipt.answer["status"])
 
     assert status(other, "r0") == "awaiting_approval"
@@ -197,8 +197,8 @@ def test_a_refused_whole_uses_up_nothing_of_any_day(session: Session) -> None:
     for data in (one, other):
         _model(session, data, policy={"approval": {"max_records_per_day": 3}})
     asks = [Ask(None, "subject", subject_id="ann"), Ask("one", "records", ("r3", "r4", "r5"))]
-    submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
-    outcomes = lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
+    submissions = [page.Submission(ask, "key_test") for ask in asks]
+    outcomes = intake.record_many(session, submissions, digester=DIGESTER, now=NOW)
     states = [one.answer["status"] for one in outcomes if isinstance(one, Receipt)]
     assert states == ["awaiting_approval", "accepted"]
 
@@ -334,7 +334,7 @@ def test_a_restored_backup_asks_for_it_again_in_every_dataset(
     assert [item.id for item in found.lost] == [lost]
     assert found.in_training == {"one": [0, 2], "other": [5]}
     replay.replay(session, listed, found, digester=DIGESTER, actor="cli", now=NOW)
-    again = lifecycle.get(session, lost)
+    again = lookup.get(session, lost)
     assert (again.status, again.matched, again.dataset_id) == (status, 3, None)
     assert _rows(session, again) == wanted
     shares = select(Erasure.model_id).where(Erasure.request_id == lost)

@@ -27,7 +27,7 @@ from service.ledger.database.tables import (
     Record,
     Suppression,
 )
-from service.ledger.requests import lifecycle, readmissions, suppressions
+from service.ledger.requests import intake, lifecycle, lookup, readmissions, suppressions
 from service.ledger.requests.suppressions import Kind
 from service.ledger.restore import replay, tombstones
 from service.ledger.selection.matching import Ask
@@ -45,8 +45,8 @@ def data(session: Session) -> Dataset:
 
 def _ask(session: Session, subject: str, dataset: str | None = "faces") -> DeletionRequest:
     ask = Ask(dataset, "subject", subject_id=subject)
-    receipt = lifecycle.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
-    return lifecycle.get(session, receipt.answer["id"])
+    receipt = intake.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
+    return lookup.get(session, receipt.answer["id"])
 
 
 def _suppressed(session: Session, kind: Kind = Kind.SUBJECT) -> frozenset[str]:
@@ -104,7 +104,7 @@ def test_whoever_was_not_found_is_not_suppressed(session: Session, data: Dataset
 
 def test_requests_by_record_or_class_suppress_nobody(session: Session, data: Dataset) -> None:
     for ask in (Ask("faces", "records", ("r0",)), Ask("faces", "class", label=1)):
-        lifecycle.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
+        intake.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
     assert not suppressions.in_force(session)
 
 

@@ -22,7 +22,7 @@ from service.ledger.database.tables import (
     Record,
     RequestRecord,
 )
-from service.ledger.requests import legal_holds, lifecycle
+from service.ledger.requests import legal_holds, lookup
 from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.restore import replay, tombstones
 from service.ledger.restore.tombstones import Found, NotTombstones, Tombstones
@@ -266,7 +266,7 @@ def test_legal_holds_are_in_force_again_or_released_again(session: Session, data
     replayed(session, listed)
     session.commit()
     shown = {
-        one: lifecycle.detail(session, lifecycle.get(session, one))
+        one: lookup.detail(session, lookup.get(session, one))
         for one in (kept.id, lost.id, let_go.id)
     }
     assert [one["legal_hold"] for one in shown.values()] == [True, True, False]

@@ -33,7 +33,8 @@ from service.ledger.destruction import withdrawals
 from service.ledger.obligations import shares
 from service.ledger.registry import keys, lineage, methods
 from service.ledger.requests import legal_holds, lifecycle, outlook, suppression_lists
-from service.ledger.restore.tombstones import Found, Listed, Tombstones, match
+from service.ledger.restore.differences import Found, match
+from service.ledger.restore.tombstones import Listed, Tombstones
 from service.ledger.restore.withdrawal_lists import Withdrawals
 from service.ledger.selection import exclusions, naming
 from service.ledger.selection.digests import Digester

@@ -34,7 +34,7 @@ from service.ledger.reports import report
 from service.ledger.requests import intake, lifecycle, lookup, page
 from service.ledger.requests.page import Receipt
 from service.ledger.requests.parts import DatasetNotReady
-from service.ledger.restore import replay, tombstones
+from service.ledger.restore import differences, replay, tombstones
 from service.ledger.selection import exclusions, naming
 from service.ledger.selection.matching import Ask
 from service.messages.catalogue import Announcement
@@ -330,7 +330,7 @@ def test_a_restored_backup_asks_for_it_again_in_every_dataset(
         session.query(table).filter_by(request_id=lost).delete()
     session.delete(request)
     session.flush()
-    found = tombstones.compare(session, listed, digester=DIGESTER, overwritten={})
+    found = differences.compare(session, listed, digester=DIGESTER, overwritten={})
     assert [item.id for item in found.lost] == [lost]
     assert found.in_training == {"one": [0, 2], "other": [5]}
     replay.replay(session, listed, found, digester=DIGESTER, actor="cli", now=NOW)
@@ -341,7 +341,7 @@ def test_a_restored_backup_asks_for_it_again_in_every_dataset(
     assert set(session.scalars(shares)) == {model.id for model in models}
     excluded = select(func.count()).where(Record.excluded_revision.is_not(None))
     assert session.scalar(excluded) == (3 if status == RequestStatus.PROCESSING else 0)
-    after = tombstones.compare(session, listed, digester=DIGESTER, overwritten={})
+    after = differences.compare(session, listed, digester=DIGESTER, overwritten={})
     assert after.clean
 
 

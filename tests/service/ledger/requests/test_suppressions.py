@@ -29,7 +29,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.requests import intake, lifecycle, lookup, readmissions, suppressions
 from service.ledger.requests.suppressions import Kind
-from service.ledger.restore import replay, tombstones
+from service.ledger.restore import differences, replay, tombstones
 from service.ledger.selection.matching import Ask
 from tests import factories
 from tests.factories import DIGESTER, NOW
@@ -206,7 +206,7 @@ def test_what_open_requests_name_is_found_however_many_are_open(sqlite_database:
         driver: Any = session.connection().connection.driver_connection
         driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 99)  # usually thousands
         assert suppressions.about_to_go(session) == {data: list(range(100))}
-        assert tombstones._Rows.load(session, "faces").asked == set(range(100))
+        assert differences._Rows.load(session, "faces").asked == set(range(100))
 
 
 # Backups.
@@ -218,8 +218,8 @@ def _exported(session: Session) -> tombstones.Tombstones:
     return tombstones.read(canonical.encode(document), keys=keys)
 
 
-def _compared(session: Session, listed: tombstones.Tombstones) -> tombstones.Found:
-    return tombstones.compare(session, listed, digester=DIGESTER, overwritten={})
+def _compared(session: Session, listed: tombstones.Tombstones) -> differences.Found:
+    return differences.compare(session, listed, digester=DIGESTER, overwritten={})
 
 
 def _replay(session: Session, listed: tombstones.Tombstones) -> None:

@@ -249,7 +249,7 @@ def _destroy_older(runtime: Runtime, anchor_id: int) -> bool:
 def _destroy(runtime: Runtime, anchor_id: int, artifact_ids: Sequence[int]) -> bool:
     """Destroy artifacts of an anchor; False: another worker is destroying some of its state.
 
-    ``purges.superseded`` finds what is left then.
+    ``superseded.of_model`` finds what is left then.
     """
     with runtime.lease(purge.key(anchor_id)) as held:
         if held is None:

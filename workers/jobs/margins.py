@@ -30,7 +30,7 @@ from service.messages.parts import Made
 from workers.compute import margin_files
 from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import artifacts, extra_models, plans, purge
+from workers.jobs import artifacts, extra_models, plans, purge, row_sets
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -110,12 +110,12 @@ def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:
                 runtime.store,
                 dataset,
                 rows=anchor.data_rows,
-                excluded=plans.excluded_rows(session, dataset.id),
-                trained_on=plans.trained_on(session, anchor),
+                excluded=row_sets.excluded_rows(session, dataset.id),
+                trained_on=row_sets.trained_on(session, anchor),
             ),
             model=plans.model(model),
             anchor=anchor.digest,
-            together=plans.subjects(session, dataset.id, anchor),
+            together=row_sets.subjects(session, dataset.id, anchor),
             seed=anchor.seed,
             splits=asked.splits,
             folds=asked.folds,
@@ -135,7 +135,7 @@ def _record(runtime: Runtime, anchor_id: int, held: leases.Held, made: Made, rev
         with runtime.session() as session:
             dataset_id = _dataset_id(session, anchor_id)
             now = session.get_one(Dataset, dataset_id).revision
-            gone = plans.excluded_rows(session, dataset_id, after=revision, revision=now)
+            gone = row_sets.excluded_rows(session, dataset_id, after=revision, revision=now)
         less, revision = _without(runtime, made, gone), now
         if less is not None:
             _drop(runtime, made)

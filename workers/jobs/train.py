@@ -31,7 +31,7 @@ from service.messages.failures import MACHINE_FAULTS
 from service.messages.parts import Kept
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import artifacts, kept_states, plans, refusals
+from workers.jobs import artifacts, kept_states, plans, refusals, row_sets
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ def _begun(
             runtime.store,
             dataset,
             rows=rows,
-            excluded=plans.excluded_rows(session, dataset.id, revision=revision),
+            excluded=row_sets.excluded_rows(session, dataset.id, revision=revision),
         ),
         data_revision=revision,
         model=plans.model(model),
@@ -200,7 +200,7 @@ def _approximate(session: Session, model: Model) -> messages.Approximate | None:
     if live.origin != "unlearned":
         return None
     return messages.Approximate(
-        digest=live.digest, number=live.number, trained_on=plans.trained_on(session, live)
+        digest=live.digest, number=live.number, trained_on=row_sets.trained_on(session, live)
     )
 
 

@@ -38,7 +38,14 @@ from tests import factories
 from tests.service import announcements
 from tests.stored import save
 from workers.compute.process import ComputeProcess
-from workers.jobs import claiming, erase, pipeline, recording, train
+from workers.jobs import (
+    claiming,
+    erase,
+    pipeline,
+    recording,
+    training_request,
+    training_result,
+)
 from workers.runtime import Runtime
 
 ROWS = 120
@@ -387,9 +394,11 @@ class Writer:
         """A queued training, from its start to its version."""
         with self.runtime.lease(f"run:{run_id}") as held:
             assert held is not None
-            request = train._start(self.runtime, run_id, held)
+            request = training_request.start(self.runtime, run_id, held)
             assert request is not None
-            train._record(self.runtime, run_id, held, request, _trained(self.world.settings.store))
+            training_result.record(
+                self.runtime, run_id, held, request, _trained(self.world.settings.store)
+            )
 
     # How.
 

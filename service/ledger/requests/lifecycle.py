@@ -1,7 +1,7 @@
 """Deletion requests after recording: cancel, approve, deny, retry.
 
 Recording is in ``intake`` and reading in ``lookup``; what workers change (claimed, completed, put
-aside) is in ``erasures`` and ``execution``.
+aside) is in ``erasures``, ``execution`` and ``completion``.
 """
 
 from __future__ import annotations

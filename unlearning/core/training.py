@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unlearning.core import augmentation, epochs, objective, schedules, task, training_state
+from unlearning.core import augmentation, objective, task, training_state
 from unlearning.core.determinism import deterministic
-from unlearning.core.examples import Examples, pieces
+from unlearning.core.epochs import Epoch, Epochs, measure, require_finite
+from unlearning.core.examples import Examples
 from unlearning.core.recipe import Recipe
 from unlearning.core.restriction import restricted_gradients
 from unlearning.core.task import TrainingLoss
@@ -38,7 +39,7 @@ class Fit:
     """A finished training: the model holds the weights of ``best_epoch`` (counted from 0)."""
 
     model: nn.Module
-    history: tuple[epochs.Epoch, ...]
+    history: tuple[Epoch, ...]
     best_epoch: int
     #: The sums of the training rows, if the weights were solved from them.
     statistics: Statistics | None = None
@@ -82,7 +83,7 @@ def fit(
     recipe: Recipe | OwnCode,
     generator: torch.Generator,
     progress: Callable[[float], None] = lambda _fraction: None,
-    ended: Callable[[int, epochs.Epoch], None] = lambda _epoch, _reached: None,
+    ended: Callable[[int, Epoch], None] = lambda _epoch, _reached: None,
     log: UpdateLog | None = None,
     kept: training_state.Keep = lambda _state: None,
     resume: TrainingState | None = None,
@@ -112,78 +113,14 @@ def fit(
             recipe.train(model, train, validation, seed=seed, progress=progress)
         return _finished(model, train, validation, progress, ended, log)
     check(recipe, model, train)
-    batches = pieces(len(train), recipe.batch_size)
-    epochs._check_batches_of_one(model, train, batches)
-    updates = [
-        batches[at : at + recipe.accumulate] for at in range(0, len(batches), recipe.accumulate)
-    ]
     loss = loss_of(recipe, model, train)
-    optimiser = epochs._optimiser(model, recipe)
-    history: list[epochs.Epoch] = []
-    best: Mapping[str, Tensor] = {}
-    best_epoch = -1
-
-    def rate(epoch: int, update: int) -> float:
-        return schedules.rate(recipe, epoch * len(updates) + update, per_epoch=len(updates))
-
+    training = Epochs(model, train, validation, recipe, generator, loss, log)
     with _reproducible(generator):
         if resume is not None:
-            training_state.restore(resume, model, optimiser, generator=generator, log=log)
-            history = [
-                epochs.Epoch(loss_then, held_out, accuracy, rate(epoch, len(updates) - 1))
-                for epoch, (loss_then, held_out, accuracy) in enumerate(resume.history.tolist())
-            ]
-            best, best_epoch = resume.best, resume.best_epoch
-            for epoch, earlier in enumerate(history):
-                ended(epoch, earlier)
-        for epoch in range(len(history), recipe.epochs):
-            model.train()
-            total = torch.zeros((), dtype=torch.float64)
-            order = torch.randperm(len(train), generator=generator)
-            moves = augmentation.draw(recipe, len(train), generator=generator)
-            for step, group in enumerate(updates):
-                schedules.set_rate(optimiser, rate(epoch, step))
-                rows = [order[here] for here in group]
-                reached = epochs._step(model, train, rows, moves, optimiser, recipe, loss, log)
-                epochs.require_finite("loss", reached, epoch)
-                total += reached * sum(map(len, rows))
-                if step % 16 == 0:
-                    progress((epoch + step / len(updates)) / recipe.epochs)
-            history.append(
-                epochs._measure(
-                    model,
-                    validation,
-                    training_loss=float(total) / len(train),
-                    learning_rate=rate(epoch, len(updates) - 1),
-                )
-            )
-            epochs.require_finite("validation loss", history[-1].validation_loss, epoch)
-            ended(epoch, history[-1])
-            if recipe.keep == "last":
-                best_epoch = epoch
-            elif best_epoch < 0 or epochs._better(history[-1], history[best_epoch]):
-                best, best_epoch = epochs._state(model), epoch
-            elif epoch - best_epoch >= recipe.patience:
-                break
-            if epoch + 1 < recipe.epochs:
-                kept(
-                    training_state.capture(
-                        model,
-                        optimiser,
-                        best=best,
-                        best_epoch=best_epoch,
-                        history=epochs._rows(history),
-                        generator=generator,
-                        log=log,
-                    )
-                )
-    if recipe.keep == "best":
-        model.load_state_dict(best)
-    model.eval()
-    if log is not None:
-        log.keep((best_epoch + 1) * len(updates))
+            training.resume(resume, ended)
+        training.run(progress=progress, ended=ended, kept=kept)
     progress(1.0)
-    return Fit(model, tuple(history), best_epoch)
+    return Fit(model, tuple(training.history), training.best_epoch)
 
 
 def check(recipe: Recipe | OwnCode, model: nn.Module, train: Examples) -> None:
@@ -227,19 +164,19 @@ def _finished(
     train: Examples,
     validation: Examples,
     progress: Callable[[float], None],
-    ended: Callable[[int, epochs.Epoch], None],
+    ended: Callable[[int, Epoch], None],
     log: UpdateLog | None,
     statistics: Statistics | None = None,
 ) -> Fit:
     """Return the result of a training without epochs of ours, as of one epoch."""
     model.eval()
-    reached = epochs._measure(
+    reached = measure(
         model,
         validation,
         training_loss=float(objective.losses(model, train).double().mean()),
         learning_rate=None,
     )
-    epochs.require_finite("validation loss", reached.validation_loss, 0)
+    require_finite("validation loss", reached.validation_loss, 0)
     ended(0, reached)
     if log is not None:
         log.complete = False  # there are no updates to take back

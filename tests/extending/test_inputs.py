@@ -144,7 +144,13 @@ def forget(office: Office, *rows: int) -> Any:
 def training_rows(office: Office) -> list[int]:
     with office.runtime.session() as session:
         rows = session.scalars(
-            select(Record.row).where(Record.split == 0, Record.excluded_revision.is_(None))
+            select(Record.row)
+            .join(place.Dataset)
+            .where(
+                place.Dataset.name == "texts",
+                Record.split == 0,
+                Record.excluded_revision.is_(None),
+            )
         )
         return sorted(rows)
 
@@ -294,8 +300,9 @@ def test_parquet_brings_rows_as_lists_of_one_length(office: Office) -> None:
 def test_what_a_source_states_is_checked_when_it_is_asked_for(
     office: Office, given: dict[str, Any], words: tuple[str, ...]
 ) -> None:
+    office.save("stated.npz", *sentences(30))
     for dry_run in (False, True):
-        body = {"name": "never", "source": {"path": "texts.npz"}, "input": given}
+        body = {"name": "never", "source": {"path": "stated.npz"}, "input": given}
         answer = office.client.post("/v1/datasets", json={**body, "dry_run": dry_run})
         assert_problem(answer, 422, *words)
 

@@ -283,7 +283,7 @@ class Ledger(Driven):
 
     @rule(n=st.sampled_from(MODELS))
     def finish_training(self, n: int) -> None:
-        """As ``workers.jobs.train`` records it: promoted, or a candidate that owes deletions."""
+        """As ``workers.jobs.training_result``: promoted, or a candidate that owes deletions."""
         known = self.models[n]
         if known.training is None:
             return

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from service.settings import Settings
-from tests.workers.office import Office
+from tests.workers.webhook_office import Office
 from workers.runtime import Runtime
 
 

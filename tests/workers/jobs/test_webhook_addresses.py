@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.workers.office import Office
+from tests.workers.webhook_office import Office
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

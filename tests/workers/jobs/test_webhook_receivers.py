@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 
 from service.ledger.webhooks import endpoints
-from tests.workers.office import Office
 from tests.workers.receiver import Received
+from tests.workers.webhook_office import Office
 
 
 def _with_timeout(office: Office, seconds: float) -> None:

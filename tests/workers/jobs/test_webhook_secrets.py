@@ -9,7 +9,7 @@ from standardwebhooks.webhooks import Webhook as Verifier
 from service.ledger.webhooks import endpoints
 from service.ledger.webhooks.sealing import Sealer
 from service.ledger.webhooks.signatures import Scheme
-from tests.workers.office import Office
+from tests.workers.webhook_office import Office
 
 
 def test_both_secrets_sign_for_the_overlap_and_then_the_new_one_alone(office: Office) -> None:

@@ -17,8 +17,8 @@ from service.ledger.webhooks.destinations import Rules
 from service.ledger.webhooks.events import EventType
 from service.ledger.webhooks.outbox import Backoff
 from tests.factories import NOW
-from tests.workers.office import Office
 from tests.workers.receiver import Received
+from tests.workers.webhook_office import Office
 from workers.jobs.webhooks import Sender
 from workers.runtime import Runtime
 

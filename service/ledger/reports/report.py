@@ -78,6 +78,7 @@ def report(
                 not_found=sum(request.not_found for request in loaded.requests),
                 certified=verification is not None
                 and verification.measured.get("certificate") is not None,
+                learned=bool((loaded.dataset.input or {}).get("learned")),
             ),
             "chain": _chain(session, loaded, signer, now),
         }

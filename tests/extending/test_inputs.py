@@ -157,7 +157,7 @@ def training_rows(office: Office) -> list[int]:
 
 def test_it_is_listed_with_what_it_says_of_itself(office: Office) -> None:
     listed = {one["name"]: one for one in office.client.get("/v1/inputs").json()["items"]}
-    assert listed.keys() == {"image", "table", "tokens"}
+    assert listed.keys() == {"image", "table", "tokens", "typed_table"}
     shown = listed["tokens"]
     assert (shown["summary"], shown["dtypes"]) == ("Token ids, padded to one length.", ["int32"])
     assert (shown["scales"], shown["decides"]) == ({}, ["vocabulary", "length"])

@@ -30,10 +30,11 @@ def find(pieces: Iterable[Sequence[Any]], options: Options, *, column: str) -> S
             if options.class_names is not None:
                 return options.class_names
             words.add(word)
-            if len(words) > MOST_CLASSES or len(word) > _LONGEST_WORD:
+            if len(words) > MOST_CLASSES or len(word) > _LONGEST_WORD or "\0" in word:
                 raise ReadError(
-                    f"the labels are more than {MOST_CLASSES:,} different words, or longer than "
-                    f"{_LONGEST_WORD:,} characters; name the column of the classes (columns.label)",
+                    f"the labels are more than {MOST_CLASSES:,} different words, longer than "
+                    f"{_LONGEST_WORD:,} characters or with NUL in them; name the column of the "
+                    "classes (columns.label)",
                     column=column,
                 )
     for word in sorted(words):

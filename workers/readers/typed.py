@@ -230,10 +230,10 @@ class _Cells:
         words = [None if one is None else tidy(one) for one in packed.dictionary.to_pylist()]
         places = packed.indices.fill_null(0).to_numpy(zero_copy_only=False)
         used = [words[place] for place in np.unique(places[~absent]).tolist()]
-        if any(word is not None and len(word) > _LONGEST_WORD for word in used):
+        if any(word and (len(word) > _LONGEST_WORD or "\0" in word) for word in used):
             raise ReadError(
-                f"a word of more than {_LONGEST_WORD} characters is a text and no category; leave "
-                "the column out (columns.ignored)",
+                f"a word of more than {_LONGEST_WORD} characters, or with NUL in it, is a text and "
+                "no category; leave the column out (columns.ignored)",
                 column=self.name,
             )
         codes = np.array([0 if word is None else self._code(word) for word in words], np.int64)

@@ -50,7 +50,7 @@ class Input(ABC, Generic[Options]):
     scales: Mapping[str, float] = {}
     #: Parameters of an architecture that datasets of this kind decide.
     decides: tuple[str, ...] = ()
-    #: Whether the options are learned from a dataset's training rows at its ingest; then no source
+    #: Whether the options are learned from a dataset's training rows at its ingest, and no source
     #: states them.
     learned: bool = False
 

@@ -257,7 +257,7 @@ def _typed_chunks(
     try:
         for batch in _texts_of(path, header, [*found.names, *types]):
             x = reader.rows(batch, first=first)
-            pull = _tidied(texts(batch))
+            pull = _tidied(texts(batch), found.split)
             missing = options.table.missing
             yield values.chunk(x, found, pull, first=first, names=names, missing=missing)
             first += batch.num_rows
@@ -293,11 +293,12 @@ def _texts_of(path: Path, header: list[str], wanted: list[str]) -> Iterator[pa.R
     return read_batches(path, names=header, wanted=wanted, types=types)
 
 
-def _tidied(pull: Callable[[str], list[Any]]) -> Callable[[str], list[Any]]:
-    """Return the function ``pull`` without the white space around ids and splits."""
+def _tidied(pull: Callable[[str], list[Any]], split: str | None) -> Callable[[str], list[Any]]:
+    """Return the function ``pull`` without white space around splits; ids lose theirs later."""
 
     def tidied(name: str) -> list[Any]:
-        return [one.strip() if isinstance(one, str) else one for one in pull(name)]
+        found = pull(name)
+        return [one and one.strip() for one in found] if name == split else found
 
     return tidied
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from unlearning.inputs import typed_table
 from unlearning.inputs.typed_table import Type
 from workers.readers import numbers, parts
-from workers.readers.class_words import tidy
+from workers.readers.class_words import is_number, tidy
 from workers.readers.contract import Column, Options, Part, ReadError, Table
 
 #: Words of a column beyond which it is taken for an id or a text.
@@ -144,9 +144,9 @@ class _Candidates:
             return
         if _is_text(values.type):
             text, _ = _trimmed(values)
-            there = text.filter(pc.invert(_absent(text, table.missing)))
+            there = text.filter(pa.array(~_absent(text, table.missing)))
         else:
-            there = values.drop_null()
+            there = values.filter(pa.array(~_absent(values, table.missing)))
         if not len(there):
             return
         found: set[Type] = set()
@@ -336,6 +336,10 @@ def _absent(values: pa.Array, missing: Sequence[str]) -> npt.NDArray[np.bool_]:
     if _is_text(values.type):
         words = pa.array(["", *map(tidy, missing)], values.type)
         absent = pc.or_(absent, pc.is_in(values, words))
+    elif not pa.types.is_boolean(values.type):
+        numbers = pa.array([float(one) for one in missing if is_number(one)], pa.float64())
+        found = pc.cast(values, pa.float64(), safe=False)
+        absent = pc.or_(absent, pc.is_in(found, numbers))
     return np.asarray(absent)
 
 

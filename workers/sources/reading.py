@@ -33,6 +33,7 @@ Progress = Callable[[int, int], None]
 Seed = int | Sequence[int]
 
 _PIECE = 1 << 16
+_TRAIN = SPLITS.index("train")
 
 #: Returns which rows (k,) of a chunk are not kept.
 LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
@@ -103,7 +104,7 @@ def read_into_store(
     Raise ``ReadError``, ``NothingLeft`` if every row was left out, or a ``StoreError``.
     """
     _check_fractions(fractions)
-    seen = _Seen(None if fit is None else fit.encoding)
+    seen = _Seen(None if fit is None else fit.encoding, twice=table is not None and fit is None)
     shown = _Shown(progress)
     opened = functools.partial(
         process.opened,
@@ -138,8 +139,9 @@ def read_into_store(
             )
             learned = None
             if table is not None:
-                training = seen.where(splits == SPLITS.index("train"))
-                learned = (fit and fit.encoding) or _learned(opened, source, table, seen, training)
+                learned = (fit and fit.encoding) or _learned(
+                    opened, source, table, seen, seen.where(splits == _TRAIN), shown
+                )
             written = writer.finish(
                 splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
             )
@@ -177,15 +179,17 @@ def _learned(
     table: Table,
     seen: _Seen,
     training: npt.NDArray[np.bool_],
+    shown: _Shown,
 ) -> Options:
     """Read the source again, and return the encoding that its training rows give."""
+    assert seen.content is not None
     types = {column.name: column.type for column in source.columns if column.type is not None}
     known = dataclasses.replace(table, types=types)
     again = encoding.Content()
     names = source.class_names if source.label_words else None
     with opened(table=known, class_names=names) as other:
         made = encoding.learn(
-            again.through(other.chunks),
+            shown.through(again.through(other.chunks)),
             training,
             types,
             source.tally.found,
@@ -216,7 +220,8 @@ def _kept(
     fit: Fit | None,
 ) -> Iterator[readers.Chunk]:
     """Yield the chunks without the rows that are left out; note them in ``seen``."""
-    for found in seen.content.through(source.chunks):
+    read = source.chunks if seen.content is None else seen.content.through(source.chunks)
+    for found in read:
         chunk = found if fit is None else fit.convert(found)
         kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
         seen.add(chunk.only(kept), kept)
@@ -235,6 +240,12 @@ class _Shown:
     def show(self, done: int, expected: int) -> None:
         self._last = (done, expected)
         self.again()
+
+    def through(self, chunks: Iterator[readers.Chunk]) -> Iterator[readers.Chunk]:
+        """Yield chunks of what was read before; whoever is told of the progress keeps a lease."""
+        for chunk in chunks:
+            self.again()
+            yield chunk
 
     def again(self) -> None:
         if self._progress is not None:
@@ -290,12 +301,13 @@ def stratify(
 class _Seen:
     """What is kept of the chunks beside their rows.
 
-    ``known`` is the encoding of the dataset that the rows join.
+    ``known`` is the encoding of the dataset that the rows join; ``twice``: the source will be read
+    again, and has to be the same then.
     """
 
-    def __init__(self, known: Options | None = None) -> None:
+    def __init__(self, known: Options | None = None, *, twice: bool = False) -> None:
         self.read = 0
-        self.content = encoding.Content()
+        self.content = encoding.Content() if twice else None
         self._unknown = None if known is None else encoding.Unknown(known)
         self.labels: list[npt.NDArray[np.int64]] = []
         self.splits: list[npt.NDArray[np.uint8]] = []

@@ -362,3 +362,15 @@ def test_models_are_trained_on_the_features_and_forget(
     assert client.get(f"/v1/models/m/versions/{number}").json()["method"] in ("iau", "retrain")
     report = client.get(f"/v1/models/m/versions/{number}/audit").json()
     assert any("learned from its training rows" in one for one in report["does_not_prove"])
+
+
+def test_encoding_is_listed_as_learned_and_no_source_states_it(
+    office: tuple[Runtime, TestClient],
+) -> None:
+    _, client = office
+    listed = {one["name"]: one["learned"] for one in client.get("/v1/inputs").json()["items"]}
+    assert listed == {"image": False, "table": False, "typed_table": True}
+    encoding = client.get("/v1/datasets/census").json()["input"]["options"]
+    given = {"name": "typed_table", "options": encoding}
+    body = {"name": "c", "source": {"path": "census.csv"}, "input": given}
+    assert_problem(client.post("/v1/datasets", json=body), 422, "learned from the rows")

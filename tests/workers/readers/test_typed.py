@@ -126,6 +126,16 @@ def test_rows_have_the_same_cells_in_every_format(tmp_path: Path) -> None:
     assert len(set(found.values())) == 1
 
 
+def test_number_that_means_missing_is_missing_in_every_format(tmp_path: Path) -> None:
+    table = Table(missing=["-999"])
+    pq.write_table(pa.table({"n": [-999, 3], "label": [0, 1]}), tmp_path / "x.parquet")
+    write(tmp_path / "x.csv", "n,label\n-999,0\n3,1\n")
+    for name in ("x.parquet", "x.csv"):
+        cells, source = read(tmp_path / name, table, Columns())
+        assert cells == [[None], [3.0]]
+        assert source.columns[0].type == "whole"
+
+
 def test_whole_numbers_are_kept_exactly(tmp_path: Path) -> None:
     large = 2**53 - 1
     path = write(tmp_path / "x.csv", f"n,label\n{large},0\n{-large},1\n{2**24 + 1},1\n")

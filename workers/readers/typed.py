@@ -27,7 +27,8 @@ MOST_WORDS = 1_000
 _DISTINCT_ROWS = 20
 #: Whole numbers below this are exact in float64.
 _EXACT = 1 << 53
-_LONGEST_WORD = 255
+_LONGEST_WORD = _LONGEST_NAME = 255
+_MOST_COLUMNS = 10_000
 _BOOLEANS = {"true": True, "false": False, "yes": True, "no": False}
 #: They are whole numbers unless the source says that the column is of booleans.
 _STATED_BOOLEANS = {**_BOOLEANS, "1": True, "0": False}
@@ -37,6 +38,14 @@ def check(table: Table, features: Sequence[str], options: Options) -> None:
     """Refuse a declaration that does not fit the columns."""
     if options.kind is not None:
         raise ReadError("a typed table has its own kind of input; leave one of the two out")
+    if len(features) > _MOST_COLUMNS:
+        raise ReadError(f"a typed table has at most {_MOST_COLUMNS:,} features")
+    for name in features:
+        if len(name) > _LONGEST_NAME:
+            raise ReadError(
+                f"the name of a column has at most {_LONGEST_NAME} characters; shorten it",
+                column=name[:_LONGEST_NAME],
+            )
     for name in table.types:
         if name not in features:
             raise ReadError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.ledger.registry import datasets
+from unlearning.inputs.typed_table import Column as Encoded
 from unlearning.inputs.typed_table import Options
 from workers import readers
 from workers.readers import Part
@@ -36,6 +37,7 @@ def describe(
     by column.
     """
     names = source.class_names
+    known = {} if encoding is None else {one.name: one for one in encoding.columns}
     return datasets.Report(
         columns=[
             {
@@ -43,7 +45,7 @@ def describe(
                 "part": column.part.value,
                 "stored": _STORED.get(column.part, dtype),
                 "recognised": column.recognised.value,
-                **_typed(column, source, encoding),
+                **_typed(column, source, known.get(column.name)),
             }
             for column in source.columns
         ],
@@ -58,13 +60,10 @@ def describe(
     )
 
 
-def _typed(
-    column: readers.Column, source: readers.Source, encoding: Options | None
-) -> dict[str, Any]:
+def _typed(column: readers.Column, source: readers.Source, known: Encoded | None) -> dict[str, Any]:
     """Return what was found in a feature of a typed table; {} of any other column."""
-    if column.type is None or encoding is None:
+    if column.type is None or known is None:
         return {}
-    known = next(one for one in encoding.columns if one.name == column.name)
     words = column.type == "category"
     return {
         "stored": "code of a word" if words else "float64",

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, select
 from typer.testing import CliRunner
 
+from service.console.views import new_request
 from service.ledger.database import db, schema
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset, Model
@@ -153,6 +154,8 @@ def test_request_by_the_name_of_a_class_finds_its_rows(shop: Shop) -> None:
             "class_names",
         )
     assert made.json()["matched"] == census(range(ROWS)).count(">50K")
+    typed = {**new_request.values(), "kind": "label", "dataset": "census", "label": " >50K "}
+    assert new_request.body(typed).model_dump(exclude_unset=True) == body
 
 
 def test_declaration_that_is_wrong_is_refused_by_name(shop: Shop) -> None:

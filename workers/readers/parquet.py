@@ -157,7 +157,7 @@ def _typed(table: Table, layout: _Layout, options: Options) -> _Layout:
         raise ReadError("a typed table holds no images; leave one of the two out")
     features = layout.features
     typed.check(options.table, features, options)
-    batches = table.batches(features, _NUMBER_ROWS, features=features)
+    batches = _batches(table, features, _NUMBER_ROWS, features)
     types = typed.recognise(batches, features, options.table)
     columns = typed.describe(layout.columns, types, options.table)
     return replace(layout, columns=columns, types=types)

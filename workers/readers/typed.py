@@ -64,12 +64,16 @@ def recognise(
     and no) ``boolean``, any other ``category``. The batches are not read if all are declared.
     """
     open_to = {name: _Candidates() for name in features if name not in table.types}
+    rows = 0
     if open_to:
         for batch in batches:
+            rows += batch.num_rows
             for name, candidates in open_to.items():
                 candidates.see(_plain(batch.column(name)), table)
             if all(one.settled for one in open_to.values()):
                 break
+    if not rows:  # a source without rows has an error of its own
+        return {name: table.types.get(name, "category") for name in features}
     return {name: table.types.get(name) or open_to[name].found(column=name) for name in features}
 
 

@@ -215,6 +215,12 @@ def test_column_without_any_value_is_refused_unless_its_type_is_declared(tmp_pat
     assert [row[0] for row in cells] == [None, None]
 
 
+def test_source_without_rows_is_refused_as_such(tmp_path: Path) -> None:
+    source = readers.open_source(write(tmp_path / "x.csv", "a,label\n"), table=Table())
+    with pytest.raises(ReadError, match="no rows"):
+        list(source.chunks)
+
+
 def test_files_of_a_folder_have_one_type_for_each_column(tmp_path: Path) -> None:
     folder = tmp_path / "years"
     folder.mkdir()

@@ -70,8 +70,8 @@ def _walk(client: Client, records: int) -> dict[str, Any]:
     client.wait_for("/v1/models/census", lambda seen: seen["production"], timeout_seconds=1200)
     trained = time.monotonic() - began
     # The ids follow from the rows' places in the file; most rows are of the train split.
-    one = _forget(client, ["row-00017"])
-    many = _forget(client, [f"row-{row:05d}" for row in range(100, 100 + records)])
+    one = _forget(client, ["row-000017"])
+    many = _forget(client, [f"row-{row:06d}" for row in range(100, 100 + records)])
     again = _ingest(client, "census-again")
     return {
         "rows": read["rows"],

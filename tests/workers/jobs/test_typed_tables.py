@@ -283,8 +283,8 @@ def test_three_words_of_configuration_are_enough_at_the_command_line(shop: Shop)
     assert added.exit_code == 0, added.output
     assert "classes: <=50K, >50K" in added.output
     assert "they take no transform; 7 features" in added.output
-    for words in ("category", "whole", "by its values"):
-        assert words in run("show", "census").output
+    told = run("show", "census").output
+    assert all(words in told for words in ("category", "whole", "by its values"))
     stated = run("add", "c", path, "--label", "income", "--type", "age=number", "--dry-run")
     assert "declared" in stated.output
     wrong = run("add", "c", path, "--label", "income", "--type", "age=years")

@@ -7,6 +7,7 @@ source, whatever its format and its other rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -189,13 +190,14 @@ class _Candidates:
         return next((one for one in order if one in self._open), "category")
 
 
+@dataclass(frozen=True)
 class _Read:
     """The cells of a batch's column, (k,) int64, and what was found on the way."""
 
-    def __init__(
-        self, cells: npt.NDArray[np.int64], missing: int, trimmed: int, words: Iterable[str] = ()
-    ) -> None:
-        self.cells, self.missing, self.trimmed, self.words = cells, missing, trimmed, words
+    cells: npt.NDArray[np.int64]
+    missing: int
+    trimmed: int
+    words: Sequence[str] = ()
 
 
 class _Cells:

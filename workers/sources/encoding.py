@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -225,11 +226,13 @@ class _Learned:
         return rare.enough
 
 
+@dataclass(frozen=True)
 class _Moments:
     """Number, mean and sum of squared deviations of a column's values."""
 
-    def __init__(self, count: int, mean: float, squares: float) -> None:
-        self.count, self.mean, self.squares = count, mean, squares
+    count: int
+    mean: float
+    squares: float
 
     def joined(self, other: _Moments) -> _Moments:
         """Return those of both together (Chan, Golub and LeVeque 1979)."""

@@ -137,11 +137,10 @@ def read_into_store(
                 if seen.splits
                 else stratify(labels, fractions, seed, train_each=fit is None)
             )
-            learned = None
-            if table is not None:
-                learned = (fit and fit.encoding) or _learned(
-                    opened, source, table, seen, seen.where(splits == _TRAIN), shown
-                )
+            learned = None if fit is None else fit.encoding
+            if table is not None and learned is None:
+                training = seen.where(splits == _TRAIN)
+                learned = _learned(opened, source, table, seen, training, shown)
             written = writer.finish(
                 splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
             )

@@ -75,18 +75,18 @@ def columns(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_view_and_dry_run_list_types_codes_and_what_was_normalised(shop: Shop) -> None:
     assert add(shop).status == DatasetStatus.READY
-    client_side = {}
+    views = {}
     with callers.application(shop.settings) as app:
         client = callers.client(app)
-        client_side["view"] = client.get("/v1/datasets/census").json()
+        views["view"] = client.get("/v1/datasets/census").json()
         body = {"name": "again", "source": {"path": "census.csv"}, "dry_run": True}
         body |= {"columns": {"label": "income"}, "table": TABLE}
-        catalogue_free = client.post("/v1/datasets", json=body)
-        assert catalogue_free.status_code == 202, catalogue_free.text
+        made = client.post("/v1/datasets", json=body)
+        assert made.status_code == 202, made.text
         inspections.run_due(shop.runtime)
-        asked = client.get(f"/v1/dataset-inspections/{catalogue_free.json()['id']}").json()
-        client_side["dry run"] = asked["found"]
-    for found in client_side.values():
+        asked = client.get(f"/v1/dataset-inspections/{made.json()['id']}").json()
+        views["dry run"] = asked["found"]
+    for found in views.values():
         listed = {one["name"]: one for one in found["columns"]}
         assert set(listed["id"]) == {"name", "part", "stored", "recognised"}
         assert listed["job"] == {
@@ -110,7 +110,7 @@ def test_view_and_dry_run_list_types_codes_and_what_was_normalised(shop: Shop) -
         assert (found["shape"], found["dtype"], found["classes"]) == ([4, 2], "int32", 2)
         assert found["class_names"] == ["<=50K", ">50K"]
         assert found["input"]["parameters"] == {"inputs": 7}
-    learned = client_side["view"]["input"]["options"]["columns"][1]
+    learned = views["view"]["input"]["options"]["columns"][1]
     assert learned["words"] == ["cook", "judge", "nurse"]
 
 

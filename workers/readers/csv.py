@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
+from unlearning.inputs.typed_table import Type
 from workers.readers import class_words, numbers, parts, typed, values
 from workers.readers.contract import (
     Chunk,
@@ -23,7 +24,6 @@ from workers.readers.contract import (
     Recognised,
     Source,
 )
-from workers.readers.typed import Type
 
 #: Each block costs some work per column, so wide tables get larger ones. A record longer than a
 #: block makes it grow, up to the largest block that Arrow accepts.

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from unlearning.inputs.typed_table import Type
 from workers.readers import class_words, images, numbers, parts, typed, values
 from workers.readers.contract import (
     Chunk,
@@ -24,7 +25,6 @@ from workers.readers.contract import (
     Source,
 )
 from workers.readers.csv import matrix
-from workers.readers.typed import Type
 
 _IMAGE_ROWS, _NUMBER_ROWS = 512, 1 << 14
 _BUFFER_BYTES = 1 << 18
@@ -266,6 +266,7 @@ def _chunks(table: Table, layout: _Layout, options: Options) -> Iterator[Chunk]:
     first = 1
     rows = _IMAGE_ROWS if layout.image else _NUMBER_ROWS
     for batch in _batches(table, sorted(names), rows, layout.features):
+        x: np.ndarray[Any, Any]
         if reader is not None:
             x = reader.rows(batch, first=first)
         elif layout.lists:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from unlearning.inputs.typed_table import Type
 from workers.readers import typed
 from workers.readers.contract import Chunk, Column, Options, ReadError, Source
-from workers.readers.typed import Type
 
 Open = Callable[[Path, Options], Source]
 

@@ -265,14 +265,15 @@ class _Cells:
         self, values: pa.Array, where: npt.NDArray[np.bool_], first: int
     ) -> npt.NDArray[np.float64]:
         if pa.types.is_boolean(values.type):
-            return values.to_numpy(zero_copy_only=False).astype(np.float64)
+            return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
         stated = self.name in self._table.types
         known: Mapping[str, bool] = _STATED_BOOLEANS if stated else _BOOLEANS
         text = values if _is_text(values.type) else values.cast(pa.int64()).cast(pa.string())
         packed = text.dictionary_encode()
         words = [known.get(word.lower()) for word in packed.dictionary.to_pylist()]
         places = packed.indices.to_numpy(zero_copy_only=False)
-        found = np.array([np.nan if one is None else one for one in words], np.float64)[places]
+        known_as = np.array([np.nan if one is None else one for one in words], np.float64)
+        found: npt.NDArray[np.float64] = known_as[places]
         wrong = np.zeros(len(where), np.bool_)
         wrong[where] = np.isnan(found)
         self._refuse(wrong, first, "expected true or false (or yes or no)")

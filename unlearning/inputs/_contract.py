@@ -83,6 +83,9 @@ class Input(ABC, Generic[Options]):
     decides: tuple[str, ...] = ()
     #: Options that name a file by its SHA-256, and of which kind the file is in the store.
     files: Mapping[str, str] = {}
+    #: Whether the options are learned from a dataset's training rows at its ingest, and no source
+    #: states them.
+    learned: bool = False
 
     @abstractmethod
     def parameters(self, shape: Sequence[int], options: Options) -> dict[str, int]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from service.ledger.database.identifiers import Case
 from service.settings import Settings
-from workers.cli import ledger, withdrawals
+from workers.cli import ledger, printed_datasets, texts, typed_tables, withdrawals
 from workers.cli.errors import stop as _stop
 
 app = typer.Typer(
@@ -69,6 +67,28 @@ def add_dataset(
     input_options: Annotated[
         str, typer.Option(help="What that kind of input asks about the rows, as JSON.")
     ] = "{}",
+    typed: Annotated[
+        bool,
+        typer.Option("--typed", help="A table whose columns have types: words, true and false."),
+    ] = False,
+    type: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="COLUMN=number, whole, boolean or category, of a typed table; recognised if left "
+            "out; may be repeated."
+        ),
+    ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text that means a missing value of a typed table, '' an empty field; it is "
+            "imputed; may be repeated."
+        ),
+    ] = None,
+    as_they_are: Annotated[
+        bool,
+        typer.Option("--as-they-are", help="Neither centre nor scale numbers of a typed table."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what it would be read as; keep nothing.")
@@ -77,6 +97,8 @@ def add_dataset(
     """Ingest a file of this machine.
 
     Example: unlearn datasets add digits digits.csv --record-id id --subject-id writer
+
+    Example: unlearn datasets add census census.csv --label income --missing '?'
 
     With --tokenizer the rows are texts, stored as token ids; the texts themselves are not kept.
 
@@ -105,7 +127,7 @@ def add_dataset(
         "features": feature,
         "ignored": ignore,
     }
-    content, stated = _of_texts(tokenizer, max_length, input)
+    content, stated = texts.stated(tokenizer, max_length, input)
     source = {
         "path": path.name,
         "format": format,
@@ -113,11 +135,12 @@ def add_dataset(
         "classes": classes,
         "id_case": id_case,
         "input": stated or (input and {"name": input, "options": _stated(input_options)}),
+        "table": typed_tables.stated(typed, type or [], missing or [], as_they_are),
         "seed": seed,
     }
     if dry_run:
         shown = _inspected(runtime, path, source, content)
-        _print({"name": name, "status": "ready", **shown})
+        printed_datasets.dataset({"name": name, "status": "ready", **shown})
         return
     if content is not None:
         tokenizers.keep(runtime, content, actor="cli")
@@ -140,7 +163,7 @@ def add_dataset(
     if refused:
         raise _stop(refused)
     with runtime.session() as session:
-        _print(datasets.describe(session, datasets.get(session, name)))
+        printed_datasets.dataset(datasets.describe(session, datasets.get(session, name)))
 
 
 @app.command("append")
@@ -184,7 +207,9 @@ def append_rows(
     except ServiceError as error:
         raise _stop(error.detail) from None
     if dry_run:
-        _print_append(name, _append_inspected(runtime, dataset, path, source, existing.value))
+        printed_datasets.append(
+            name, _append_inspected(runtime, dataset, path, source, existing.value)
+        )
         return
     # Before it is queued: a worker would look for the file under the data root.
     with _bar() as bar, runtime.lease(ingest.lease_key(dataset.id)) as held:
@@ -211,7 +236,9 @@ def append_rows(
         raise _stop(refused)
     with runtime.session() as session:
         done = session.get_one(DatasetAppend, made.id)
-        _print_append(name, appends.describe(done, session.get_one(type(dataset), dataset.id)))
+        printed_datasets.append(
+            name, appends.describe(done, session.get_one(type(dataset), dataset.id))
+        )
 
 
 @app.command("show")
@@ -230,7 +257,7 @@ def show_dataset(
     if as_json:
         out.print_json(json.dumps(found, default=str))
     else:
-        _print(found)
+        printed_datasets.dataset(found)
 
 
 def _stated(text: str) -> dict[str, Any]:
@@ -241,47 +268,6 @@ def _stated(text: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _stop("--input-options must be a JSON object, such as '{\"pad\": 0}'")
     return found
-
-
-def _scaled(scale: float | None) -> str:
-    if scale is None:
-        return "they take no transform"
-    return f"models multiply them by {scale:.4g} unless their transform says otherwise"
-
-
-def _of_texts(
-    tokenizer: Path | None, max_length: int | None, input: str | None
-) -> tuple[bytes | None, dict[str, Any] | None]:
-    """Return the tokenizer's bytes and the kind of input that it makes; None without one."""
-    import hashlib
-
-    from service.errors import ServiceError
-    from service.ledger.registry import tokenizers
-    from unlearning import inputs
-    from unlearning.errors import WrongOptions
-
-    if tokenizer is None:
-        if max_length is not None:
-            raise _stop("--max-length is about texts: give their tokenizer with --tokenizer")
-        return None, None
-    if input is not None:
-        raise _stop("--tokenizer says that the rows are texts; leave --input out")
-    try:
-        content = tokenizer.read_bytes()
-        tokenizers.check(content)
-    except OSError as error:
-        raise _stop(f"{tokenizer} cannot be read: {error.strerror}") from None
-    except ServiceError as error:
-        raise _stop(f"{tokenizer}: {error.detail}") from None
-    options: dict[str, Any] = {"tokenizer": hashlib.sha256(content).hexdigest()}
-    if max_length is not None:
-        options["max_length"] = max_length
-    try:
-        kind = inputs.kind("text", options)
-        kind.input.text_reader(kind.options, {"tokenizer": content})
-    except (WrongOptions, inputs.BadFile) as error:
-        raise _stop(f"{tokenizer}: {error}") from None
-    return content, {"name": kind.name, "options": options}
 
 
 def _inspected(
@@ -327,101 +313,6 @@ def _append_inspected(
             )
         except readers.ReadError as error:
             raise _stop(str(error)) from None
-
-
-def _print_append(name: str, found: Mapping[str, Any]) -> None:
-    """Print in words what joined a dataset, or would, and what was left out."""
-    splits = ", ".join(f"{rows} {split}" for split, rows in (found["splits"] or {}).items())
-    notes = found["notes"] or {}
-    revision = f"; revision {found['revision']}" if found.get("revision") is not None else ""
-    lines = [f"{name}: {found['rows']} of {notes['read']} rows join; {splits}{revision}"]
-    lines += [f"{notes[key]} {what}" for key, what in _COUNTED.items() if notes.get(key)]
-    for line in lines:
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _print(found: Mapping[str, Any]) -> None:
-    """Print a dataset in words, its columns as a table."""
-    for line in _lines(found):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-    if found["columns"]:
-        table = Table("column", "part", "stored as", "recognised")
-        for same in _runs(found["columns"]):
-            table.add_row(*same)
-        out.print(table, markup=False)
-
-
-def _lines(found: Mapping[str, Any]) -> list[str]:
-    if found["status"] != "ready":
-        return [f"{found['name']}: {found['status']}", *filter(None, [found["error"]])]
-    shape = "×".join(str(size) for size in found["shape"] or ())
-    splits = ", ".join(f"{rows} {split}" for split, rows in found["splits"].items())
-    ids, notes = found["ids"], found["notes"]
-    lines = [
-        f"{found['name']}: {found['rows']} rows of {shape} {found['dtype']}, "
-        f"{found['classes']} classes; {splits}",
-        f"record ids: {_ORIGINS[ids['record_id']]}; subject ids: {_ORIGINS[ids['subject_id']]}",
-        f"rows are {found['input']['name']}; " + _scaled(found["scale"]),
-    ]
-    if found["class_names"]:
-        lines.append(f"classes: {', '.join(found['class_names'])}")
-    lines += _tokens(found)
-    if notes.get("layout"):
-        lines.append(f"layout: {_LAYOUTS[notes['layout']]}")
-    lines += [f"{notes[key]} {what}" for key, what in _COUNTED.items() if notes.get(key)]
-    return lines
-
-
-def _tokens(found: Mapping[str, Any]) -> list[str]:
-    """Return what became of texts: their tokenizer, and the shares that were cut or unknown."""
-    options, notes = found["input"]["options"], found["notes"]
-    if not notes.get("tokens"):
-        return []
-    made = f"features of the encoder {options['encoder']}" if "encoder" in options else "token ids"
-    return [
-        f"{made}, of at most {options['max_length']} tokens; tokenizer {options['tokenizer']}",
-        f"{notes['texts_truncated'] / found['rows']:.1%} of the texts are truncated; "
-        f"{notes['tokens_unknown'] / notes['tokens']:.1%} of their tokens are unknown",
-    ]
-
-
-_ORIGINS = {
-    "source": "from the source",
-    "generated": "generated",
-    "absent": "none",
-    None: "not known",
-}
-
-_LAYOUTS = {
-    "table": "a table (n, d)",
-    "gray": "gray images (n, height, width)",
-    "channels_first": "images (n, channels, height, width)",
-    "channels_last": "images (n, height, width, channels)",
-}
-
-_COUNTED = {
-    "record_ids_normalised": "record ids were normalised (white space, dashes, Unicode form)",
-    "subject_ids_normalised": "subject ids were normalised (white space, dashes, Unicode form)",
-    "images_turned": "images were turned as their EXIF orientation says",
-    "images_coloured": "gray images among colour ones were made colour",
-    "suppressed": "rows were left out because they were forgotten before",
-    "existing": "rows were left out because the dataset has their record ids",
-    "of_forgotten_classes": "rows were left out because their class was asked to be forgotten",
-}
-
-
-def _runs(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table, with equal neighbouring columns merged into one row."""
-    rows = []
-    for alike, group in groupby(
-        columns, key=lambda one: (one["part"], one["stored"] or "not kept", one["recognised"])
-    ):
-        names = [one["name"] for one in group]
-        shown = (
-            names if len(names) <= 3 else [f"{names[0]!r} to {names[-1]!r}, {len(names)} columns"]
-        )
-        rows += [(name, *alike) for name in shown]
-    return rows
 
 
 def _bar() -> Progress:

@@ -92,6 +92,7 @@ def of_input(name: str, declared: inputs.Declared, code_version: str) -> Announc
             "scales": dict(found.scales),
             "decides": list(found.decides),
             "files": dict(found.files),
+            "learned": found.learned,
         },
     )
 

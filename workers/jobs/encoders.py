@@ -16,7 +16,7 @@ from service.ledger.batches import leases
 from service.ledger.database import file_locks
 from service.ledger.database.states import EncoderStatus
 from service.ledger.database.tables import Encoder
-from service.ledger.destruction import purges
+from service.ledger.destruction import stored_files
 from service.ledger.registry import encoders, tokenizers
 from service.messages import encoder as messages
 from service.messages.failures import MACHINE_FAULTS
@@ -37,15 +37,15 @@ _READ = frozenset(("F64", "F32", "F16", "I64", "I32", "U8", "BOOL"))
 def run_due(runtime: Runtime) -> bool:
     """Check every waiting encoder; True when there were any."""
     with runtime.session() as session:
-        waiting = [(one.name, one.source["path"]) for one in encoders.waiting(session)]
+        waiting = [one.name for one in encoders.waiting(session)]
     done = False
-    for name, path in waiting:
+    for name in waiting:
         if runtime.resting(lease_key(name)):
             continue
         with runtime.lease(lease_key(name)) as held:
             if held is not None and not runtime.stop.is_set():
                 done = True
-                check(runtime, name, ingest.located(runtime, path), held=held, inside=True)
+                check(runtime, name, None, held=held)
     return done
 
 
@@ -54,21 +54,23 @@ def lease_key(name: str) -> str:
     return f"encoder:{name}"
 
 
-def check(
-    runtime: Runtime, name: str, folder: Path | None, *, held: leases.Held, inside: bool = False
-) -> str | None:
+def check(runtime: Runtime, name: str, folder: Path | None, *, held: leases.Held) -> str | None:
     """Check one encoder under its lease; return why it was refused, or None when it is ready.
 
-    ``inside``: links that lead out of the folder are refused.
+    ``folder`` is read, or without it what the encoder's source names; then links that lead out of
+    it are refused.
     """
     with runtime.session() as session:
-        if encoders.get(session, name).status != EncoderStatus.CHECKING:
+        encoder = encoders.get(session, name)
+        if encoder.status != EncoderStatus.CHECKING:
             return "it is not waiting any more"
-    stored: list[tuple[purges.Kind, str]] = []
+        source = encoder.source
+    watch = ingest.Watch(runtime, held)
+    stored: list[tuple[stored_files.Kind, str]] = []
     try:
-        if folder is None:
-            raise ReadError("the directory no longer lies under the data root; add it again")
-        found = _stored(runtime, _opened(folder, inside=inside), stored, held)
+        with ingest.at_hand(runtime, folder, source, watch=watch) as here:
+            files = _opened(here, inside=folder is None)
+            found = _stored(runtime, files, stored, held)
         _record(runtime, name, found, held)
         return None
     except (leases.LeaseLost, Stopping):
@@ -166,7 +168,7 @@ def _check_weights(file: Path) -> None:
 
 
 def _stored(
-    runtime: Runtime, files: _Files, stored: list[tuple[purges.Kind, str]], held: leases.Held
+    runtime: Runtime, files: _Files, stored: list[tuple[stored_files.Kind, str]], held: leases.Held
 ) -> encoders.Checked:
     """Store the files, add what was stored to ``stored``, and have the encoder built of them."""
     blobs: Blobs = runtime.store.blobs
@@ -192,7 +194,7 @@ def _stored(
 
 def _record(runtime: Runtime, name: str, found: encoders.Checked, held: leases.Held) -> None:
     blobs = runtime.store.blobs
-    files: list[tuple[purges.Kind, str]] = [
+    files: list[tuple[stored_files.Kind, str]] = [
         (encoders.KIND, found.digest),
         (encoders.KIND, found.weights),
         (tokenizers.KIND, found.tokenizer),

@@ -29,10 +29,30 @@ from workers.readers import (
     svhn_mat,
     texts,
 )
-from workers.readers.contract import Chunk, Columns, Options, Part, ReadError, Source
+from workers.readers.contract import (
+    Chunk,
+    Column,
+    Columns,
+    Options,
+    Part,
+    ReadError,
+    Source,
+    Table,
+)
 from workers.readers.ids import Ids
 
-__all__ = ["FORMATS", "Chunk", "Columns", "Part", "ReadError", "Source", "detect", "open_source"]
+__all__ = [
+    "FORMATS",
+    "Chunk",
+    "Column",
+    "Columns",
+    "Part",
+    "ReadError",
+    "Source",
+    "Table",
+    "detect",
+    "open_source",
+]
 
 FORMATS: dict[str, Callable[[Path, Options], Source]] = {
     "csv": csv.open_source,
@@ -76,6 +96,8 @@ def open_source(
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] = MappingProxyType({}),
+    table: Table | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Source:
     """Open ``path``; its chunks are checked as they are read and raise ``ReadError``.
 
@@ -83,7 +105,9 @@ def open_source(
     (default: what the format says); ``resize`` (height, width) brings decoded images to one size.
     ``input`` gives the kind of the rows: the ``name`` and ``options`` of an installed kind
     (default: images if the rows have three axes, else a table). ``files`` holds the bytes of the
-    files that its options name, by option.
+    files that its options name, by option. ``table`` says that it is a typed table.
+    ``class_names`` are the words of labels in the order of their numbers (default: those of
+    the source in the order of their code points, if its labels are words).
     Ids are normalised. Different ids with one normalised form are refused, and so are ids that
     differ by case alone, unless ``id_case`` says whether they are the same.
     """
@@ -94,20 +118,34 @@ def open_source(
     _refuse_unreadable(path)
     kind, reader = (None, None) if input is None else _kind(input, files)
     texts.require(reader, name, _OF_TEXTS)
-    if columns.text is not None and reader is None:
-        raise ReadError(
-            "columns.text names a column of texts, and no kind of input is given that is made of "
-            "them; give the input (text) with its tokenizer, or leave columns.text out"
-        )
-    options = Options(columns=columns, resize=resize, kind=kind, texts=reader)
+    _check_texts(columns, reader, table)
+    options = Options(
+        columns=columns,
+        resize=resize,
+        kind=kind,
+        texts=reader,
+        table=table,
+        class_names=class_names,
+    )
     with _Foreign(name):
         if path.is_dir() and name not in _OF_FOLDERS:
             source = several.open_source(path, FORMATS[name], options)
         else:
             source = FORMATS[name](path, options)
+    if table is not None and all(column.type is None for column in source.columns):
+        raise ReadError(
+            f"typed tables are not read from {name}; bring the columns as CSV, Parquet, Arrow or "
+            "JSON Lines"
+        )
     if classes is not None:
+        if source.label_words and source.classes != classes:
+            raise ReadError(
+                f"the labels are {source.classes} different words, and {classes} classes are "
+                "stated; leave the number out, or correct the labels",
+                column=source.label_column,
+            )
         source = dataclasses.replace(source, classes=classes)
-    source = dataclasses.replace(source, notes=options.notes)
+    source = dataclasses.replace(source, notes=options.notes, tally=options.tally)
     return dataclasses.replace(source, chunks=_checked(source, options, id_case))
 
 
@@ -238,6 +276,11 @@ def _kind(given: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[Kind, T
     """Return the kind of the rows and what makes them of texts, if it is made of them."""
     try:
         kind = inputs.kind(given["name"], given.get("options") or {})
+        if kind.input.learned:
+            raise ReadError(
+                f"the options of the input {kind.name} are learned from the rows; declare a typed "
+                "table (table) instead"
+            )
         reader = kind.input.text_reader(kind.options, files)
     except (UnknownName, WrongOptions, BadFile) as error:
         raise ReadError(f"the input: {error}") from None
@@ -246,8 +289,27 @@ def _kind(given: Mapping[str, Any], files: Mapping[str, bytes]) -> tuple[Kind, T
     return dataclasses.replace(kind, options=reader.options), reader
 
 
+def _check_texts(columns: Columns, reader: TextReader | None, table: Table | None) -> None:
+    """Refuse a column of texts without what makes rows of it, or in a typed table."""
+    if table is not None and (columns.text is not None or reader is not None):
+        raise ReadError(
+            "a typed table holds no texts; leave out either the table, or the input that is made "
+            "of texts and columns.text"
+        )
+    if columns.text is not None and reader is None:
+        raise ReadError(
+            "columns.text names a column of texts, and no kind of input is given that is made of "
+            "them; give the input (text) with its tokenizer, or leave columns.text out"
+        )
+
+
 def _facts(chunk: Chunk, options: Options) -> dict[str, Any]:
-    """Return the facts of the rows' kind, given that they have one shape and dtype."""
+    """Return the facts of the rows' kind, given that they have one shape and dtype.
+
+    Return {} for a typed table: its encoding is learned once its training rows are known.
+    """
+    if options.table is not None:
+        return {}
     shape = chunk.x.shape[1:]
     kind = options.kind or inputs.kind(inputs.of_rows(shape), {})
     return inputs.facts(kind, shape, str(chunk.x.dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -15,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store.protocols import SPLITS, Rows, RowWriter, Written
-from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Case, Origin
 from service.ledger.registry import datasets
+from unlearning.inputs.typed_table import Options
 from workers import readers
-from workers.readers import Columns, ReadError, process
-from workers.sources import source_report
+from workers.readers import Columns, ReadError, Table, process
+from workers.sources import encoding, source_report
 from workers.sources.fit import Fit
-from workers.sources.texts import Texts
+from workers.sources.seen import Seen
 
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -32,6 +33,7 @@ Progress = Callable[[int, int], None]
 Seed = int | Sequence[int]
 
 _PIECE = 1 << 16
+_TRAIN = SPLITS.index("train")
 
 
 class Encode(Protocol):
@@ -90,6 +92,8 @@ def read_into_store(
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] = MappingProxyType({}),
+    table: Table | None = None,
+    class_names: Sequence[str] | None = None,
     seed: Seed = 0,
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
     leave_out: LeaveOut | None = None,
@@ -101,7 +105,9 @@ def read_into_store(
 
     ``input`` gives the kind of the rows: the ``name`` and ``options`` of an installed kind
     (default: images if the rows have three axes, else a table); ``files`` holds the bytes of the
-    files that its options name, by option.
+    files that its options name, by option. ``table`` says that it is a typed
+    table: then the source is read a second time, to learn the encoding from the training rows,
+    unless ``fit`` has it. ``class_names`` are the words of labels, if they are known before.
     With None for ``rows`` nothing is stored, and the key is empty (``inspect``).
     ``leave_out`` is called for every chunk and returns which of its rows (k,) are not kept; the
     report counts them as suppressed.
@@ -113,9 +119,10 @@ def read_into_store(
     Raise ``ReadError``, ``NothingLeft`` if every row was left out, or a ``StoreError``.
     """
     _check_fractions(fractions)
-    seen = _Seen()
+    seen = Seen(None if fit is None else fit.encoding, twice=table is not None and fit is None)
     shown = _Shown(progress)
-    with process.opened(
+    opened = functools.partial(
+        process.opened,
         source_path,
         format,
         columns=columns,
@@ -125,7 +132,8 @@ def read_into_store(
         input=input,
         files=files,
         waiting=shown.again,
-    ) as source:
+    )
+    with opened(table=table, class_names=class_names) as source:
         if fit is not None:
             fit.check(source)
         chunks = _kept(_encoded(source.chunks, encode), source, seen, leave_out, shown, fit)
@@ -145,6 +153,10 @@ def read_into_store(
                 if seen.splits
                 else stratify(labels, fractions, seed, train_each=fit is None)
             )
+            learned = None if fit is None else fit.encoding
+            if table is not None and learned is None:
+                training = seen.where(splits == _TRAIN)
+                learned = _learned(opened, source, table, seen, training, shown)
             written = writer.finish(
                 splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
             )
@@ -158,7 +170,7 @@ def read_into_store(
             size_bytes=written.size_bytes,
             format=source.format,
             id_case=id_case,
-            input=source.input if encode is None else encode.facts(first.x.shape[1:]),
+            input=_input(source, learned, encode, first),
             record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
             record_ids=seen.record_ids or seen.generated_ids(),
             subject_ids=seen.subject_ids or None,
@@ -170,8 +182,46 @@ def read_into_store(
                 classes=found,
                 drawn=not seen.splits,
                 suppressed=seen.suppressed,
+                encoding=learned,
+                unknown=seen.unknown,
             ),
         )
+
+
+def _learned(
+    opened: Callable[..., contextlib.AbstractContextManager[readers.Source]],
+    source: readers.Source,
+    table: Table,
+    seen: Seen,
+    training: npt.NDArray[np.bool_],
+    shown: _Shown,
+) -> Options:
+    """Read the source again, and return the encoding that its training rows give."""
+    assert seen.content is not None
+    types = {column.name: column.type for column in source.columns if column.type is not None}
+    known = dataclasses.replace(table, types=types)
+    again = encoding.Content()
+    names = source.class_names if source.label_words else None
+    with opened(table=known, class_names=names) as other:
+        made = encoding.learn(
+            shown.through(again.through(other.chunks)),
+            training,
+            types,
+            source.tally.found,
+            standardised=table.standardised,
+        )
+    again.require(seen.content)
+    return made
+
+
+def _input(
+    source: readers.Source, learned: Options | None, encode: Encode | None, first: readers.Chunk
+) -> Mapping[str, Any]:
+    """Return the facts of the kind of the rows that are stored."""
+    shape = first.x.shape[1:]
+    if learned is not None:
+        return encoding.facts(learned, shape)
+    return source.input if encode is None else encode.facts(shape)
 
 
 def inspect(source_path: Path, **options: Any) -> Ingested:
@@ -198,13 +248,14 @@ def _encoded(chunks: Iterator[readers.Chunk], encode: Encode | None) -> Iterator
 def _kept(
     chunks: Iterator[readers.Chunk],
     source: readers.Source,
-    seen: _Seen,
+    seen: Seen,
     leave_out: LeaveOut | None,
     shown: _Shown,
     fit: Fit | None,
 ) -> Iterator[readers.Chunk]:
     """Yield the chunks without the rows that are left out; note them in ``seen``."""
-    for found in chunks:
+    read = chunks if seen.content is None else seen.content.through(chunks)
+    for found in read:
         chunk = found if fit is None else fit.convert(found)
         kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
         seen.add(chunk.only(kept), kept)
@@ -223,6 +274,12 @@ class _Shown:
     def show(self, done: int, expected: int) -> None:
         self._last = (done, expected)
         self.again()
+
+    def through(self, chunks: Iterator[readers.Chunk]) -> Iterator[readers.Chunk]:
+        """Yield chunks of what was read before; whoever is told of the progress keeps a lease."""
+        for chunk in chunks:
+            self.again()
+            yield chunk
 
     def again(self) -> None:
         if self._progress is not None:
@@ -275,42 +332,6 @@ def stratify(
     return splits
 
 
-class _Seen:
-    """What is kept of the chunks beside their rows."""
-
-    def __init__(self) -> None:
-        self.read = 0
-        self.labels: list[npt.NDArray[np.int64]] = []
-        self.splits: list[npt.NDArray[np.uint8]] = []
-        self.record_ids, self.subject_ids = Texts(), Texts()
-        self._kept: list[npt.NDArray[np.bool_]] = []
-
-    def add(self, chunk: readers.Chunk, kept: npt.NDArray[np.bool_]) -> None:
-        """Note what is left of a chunk, and which of its rows that are."""
-        self.read += len(kept)
-        self._kept.append(kept)
-        self.labels.append(chunk.labels)
-        self.record_ids.extend(chunk.record_ids or [])
-        self.subject_ids.extend(chunk.subject_ids or [])
-        if chunk.splits is not None:
-            self.splits.append(chunk.splits)
-
-    @property
-    def suppressed(self) -> int:
-        return self.read - sum(int(kept.sum()) for kept in self._kept)
-
-    def all_labels(self) -> npt.NDArray[np.int64]:
-        """Return labels (n,) of the rows that were kept; call it once, as they are dropped here."""
-        labels = np.concatenate(self.labels)
-        self.labels.clear()
-        return labels
-
-    def generated_ids(self) -> Texts:
-        """Return ids by the rows' positions in the source, counting rows that were left out."""
-        positions = np.flatnonzero(np.concatenate(self._kept))
-        return Texts(identifiers.generated(int(row), self.read) for row in positions)
-
-
 def _check_fractions(fractions: tuple[float, float, float]) -> None:
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ReadError(
@@ -333,7 +354,7 @@ def _infer_classes(labels: npt.NDArray[np.int64], column: str) -> int:
 
 
 def _describe(
-    source: readers.Source, seed: Seed, fractions: tuple[float, float, float], seen: _Seen
+    source: readers.Source, seed: Seed, fractions: tuple[float, float, float], seen: Seen
 ) -> dict[str, Any]:
     """Return the source's provenance; only the file's name, as directories may be confidential."""
     described: dict[str, Any] = {"file": source.path.name, "format": source.format}

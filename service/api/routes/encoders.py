@@ -24,13 +24,13 @@ RETRY_AFTER_SECONDS = 2
 
 
 class DirectoryGiven(schemas.Body):
-    """A directory under the server's data root."""
+    """A directory under the server's data root, or in a bucket."""
 
     path: str = Field(
         min_length=1,
         max_length=1024,
-        description="relative to the configured data root; it holds config.json, "
-        "model.safetensors and tokenizer.json",
+        description="relative to the configured data root, or s3://bucket/… where the settings "
+        "allow it; it holds config.json, model.safetensors and tokenizer.json",
         examples=["encoders/minilm"],
     )
 
@@ -99,7 +99,7 @@ def create(
     response: Response,
 ) -> Any:
     """Queue the check of a directory."""
-    sources.locate(settings.sources, given.source.path)
+    sources.check(settings.sources, settings.allowed_buckets, given.source.path)
     made = encoders.create(
         session,
         given.name,

@@ -77,6 +77,11 @@ class InputKindView(CapabilityView):
         description="options that name a stored file by its sha256, and its kind: GET "
         "/v1/tokenizers",
     )
+    learned: bool = Field(
+        False,
+        description="the options are learned from the training rows at ingest; no source states "
+        "them",
+    )
 
 
 class GateView(CapabilityView):

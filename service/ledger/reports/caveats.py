@@ -84,6 +84,12 @@ ENCODER = (
     "and the encoder's frozen layers stay as they came."
 )
 
+LEARNED = (
+    "How the rows of the dataset are read was learned from its training rows at ingest, some of "
+    "them forgotten since, and is as it was: which words at least ten of them had, and rounded "
+    "centres and scales of numbers."
+)
+
 CARRIES = (
     "The version itself still carries records that were forgotten since. It is retired: the "
     "report is its history, and no evidence that anything was removed from it."
@@ -111,14 +117,20 @@ def sentences(
     not_found: int,
     certified: bool = False,
     encoder: bool = False,
+    learned: bool = False,
 ) -> list[str]:
-    """Return the limitations that the report must state; ``not_found`` counts ids."""
+    """Return the limitations that the report must state.
+
+    ``not_found`` counts ids; ``encoder``: the model is built on one that was trained elsewhere;
+    ``learned``: the encoding of the dataset was learned from its rows.
+    """
     return [
         *([CARRIES] if carries else []),
         *([NOT_FOUND.format(count=not_found)] if not_found else []),
         *OF_GUARANTEE[guarantee],
         *([CERTIFIED] if certified else []),
         *([ENCODER] if encoder else []),
+        *([LEARNED] if learned else []),
         *([IMPORTED] if imported else []),
         OF_VERDICT.get(verdict or "none", OF_VERDICT["none"]),
         *([INTERNAL_STATE] if remaining else []),

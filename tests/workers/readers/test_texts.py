@@ -15,7 +15,7 @@ import pytest
 from tests import texts
 from tests.workers.readers.test_formats import read, write_csv
 from unlearning import inputs
-from workers.readers import Columns, ReadError
+from workers.readers import Columns, ReadError, Table
 
 TOKENIZER = texts.tokenizer()
 TEXT = {
@@ -65,6 +65,29 @@ def test_the_column_of_texts_becomes_token_ids(tmp_path: Path, format: str) -> N
     assert source.input["parameters"] == {"vocabulary": texts.VOCABULARY, "length": 6}
 
 
+@pytest.mark.parametrize("format", ["csv", "parquet", "arrow", "json_lines"])
+def test_labels_of_texts_may_be_words(
+    tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["lost card", "top up", "lost card"]
+    rows = [[*row[:2], word, row[3]] for row, word in zip(ROWS, words, strict=True)]
+    monkeypatch.setattr(f"{__name__}.ROWS", rows)
+    found, source = read(write(tmp_path, format), **GIVEN)
+    assert np.array_equal(found.x, expected())
+    assert found.labels.tolist() == [0, 1, 0]
+    assert (source.classes, source.class_names) == (2, ["lost card", "top up"])
+    assert source.label_words
+
+
+def test_words_of_labels_are_those_of_all_files_of_texts(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    for number, word in enumerate(("lost card", "top up")):
+        write_csv(folder / f"{number}.csv", ["text", "label"], [["a1", word]])
+    found, source = read(folder, **GIVEN)
+    assert (found.labels.tolist(), source.class_names) == ([0, 1], ["lost card", "top up"])
+
+
 def test_a_declared_column_is_the_one_of_the_texts(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", ["id", "text", "said", "label"], [["1", "", "a1", 0]])
     found, _ = read(path, columns=Columns(text="said"), **GIVEN)
@@ -82,8 +105,26 @@ def test_a_declared_column_is_the_one_of_the_texts(tmp_path: Path) -> None:
         (["label", "text"], [[0, "a1"], [1, "ж ж"]], {}, "2 of 3 tokens are unknown"),
         (["label", "text"], [[0, "a1"]], {"input": None, "columns": Columns(text="text")}, "input"),
         (["label", "text"], [[0, "a1"]], {"files": {"tokenizer": b"{}"}}, "cannot be read"),
+        (["label", "text"], [[0, "a1"]], {"table": Table()}, "typed table holds no texts"),
+        (
+            ["label", "text", "x"],
+            [[0, "a1", 1]],
+            {"input": None, "table": Table(), "columns": Columns(text="text")},
+            "typed table holds no texts",
+        ),
     ],
-    ids=["none", "two", "missing", "label", "empty", "unknown", "without_input", "damaged"],
+    ids=[
+        "none",
+        "two",
+        "missing",
+        "label",
+        "empty",
+        "unknown",
+        "without_input",
+        "damaged",
+        "typed",
+        "column_of_typed",
+    ],
 )
 def test_what_does_not_fit_is_one_error_that_quotes_nothing(
     tmp_path: Path, header: list[str], rows: list[list[Any]], options: dict[str, Any], words: str

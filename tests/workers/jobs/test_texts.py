@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
+from service.ledger.database.tables import Dataset, Record
 from tests import texts
 from tests.service.api.callers import assert_problem
 from tests.workers.office import Office, opened
@@ -112,6 +114,38 @@ def test_rows_that_are_appended_are_read_with_the_same_tokenizer(letters: Office
     shown = letters.client.get(answer.headers["Location"]).json()
     assert (shown["status"], shown["rows"]) == ("completed", 30), shown["error"]
     assert letters.client.get("/v1/datasets/letters").json()["rows"] == ROWS + 30
+
+
+def test_classes_of_texts_may_be_words_that_an_append_keeps(letters: Office) -> None:
+    words = ["card lost", "top up", "transfer"]
+    for file, rows, first in (("named.csv", 90, 0), ("last.csv", 9, 90)):
+        said, labels = texts.sentences(rows, first)
+        lines = [
+            f"n{row},{one},{words[label]}"
+            for row, (one, label) in enumerate(zip(said, labels, strict=True), start=first)
+            if file == "named.csv" or label == texts.CLASSES - 1
+        ]
+        path = letters.settings.sources / file
+        path.write_text("\n".join(["id,text,category", *lines]))
+    shown = letters.add("named", "named.csv", input=TEXT, columns={"label": "category"})
+    assert shown["status"] == "ready", shown["error"]
+    assert (shown["classes"], shown["class_names"]) == (texts.CLASSES, words)
+    letters.client.post("/v1/datasets/named/rows", json={"source": {"path": "last.csv"}})
+    append.run_due(letters.runtime)
+    with letters.runtime.session() as session:
+        counts = select(Record.label, func.count()).join(Dataset, Dataset.id == Record.dataset_id)
+        counts = counts.where(Dataset.name == "named").group_by(Record.label)
+        found = dict(session.execute(counts).all())
+    assert found == {0: 30, 1: 30, 2: 33}
+
+
+def test_texts_and_a_typed_table_are_not_one_dataset(letters: Office) -> None:
+    body = {"name": "both", "source": {"path": "letters.csv"}, "table": {}}
+    answer = letters.client.post("/v1/datasets", json={**body, "input": TEXT})
+    assert_problem(answer, 422, "table or input")
+    shown = letters.add("both", "letters.csv", table={}, columns={"text": "text"})
+    assert shown["status"] == "failed"
+    assert "typed table holds no texts" in shown["error"]
 
 
 def test_a_dry_run_shows_what_the_tokenizer_makes_of_it(letters: Office) -> None:

@@ -372,7 +372,8 @@ def test_encoding_is_listed_as_learned_and_no_source_states_it(
 ) -> None:
     _, client = office
     listed = {one["name"]: one["learned"] for one in client.get("/v1/inputs").json()["items"]}
-    assert listed == {"image": False, "table": False, "typed_table": True}
+    others = dict.fromkeys(("features", "image", "table", "text"), False)
+    assert listed == {**others, "typed_table": True}
     encoding = client.get("/v1/datasets/census").json()["input"]["options"]
     given = {"name": "typed_table", "options": encoding}
     body = {"name": "c", "source": {"path": "census.csv"}, "input": given}

@@ -26,6 +26,7 @@ from service.api.routes import (
     inspections,
     methods,
     models,
+    opendsr,
     record_lists,
     suppressions,
     training_runs,
@@ -38,6 +39,8 @@ from service.console.routes import PAGES
 from service.ledger.audit import signing
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
+from service.ledger.opendsr.identities import Ingested
+from service.ledger.opendsr.processor import Processor
 from service.ledger.selection.digests import Digester
 from service.settings import Settings
 
@@ -90,12 +93,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router, responses=problems.responses(400, 422, 500))
     for router in SECURED:
         app.include_router(router, responses=problems.SECURED)
+    for prefix in opendsr.PREFIXES:
+        shown = prefix == opendsr.PREFIXES[0]
+        app.include_router(
+            opendsr.open_router,
+            prefix=prefix,
+            include_in_schema=shown,
+            responses=problems.responses(400, 422, 500),
+        )
+        app.include_router(
+            opendsr.router, prefix=prefix, include_in_schema=shown, responses=problems.SECURED
+        )
     for router in PAGES:
         app.include_router(router)
     return app
 
 
 def _furnish(app: FastAPI, settings: Settings) -> None:
+    # Refuse to start with what could not be answered with.
+    Processor.from_settings(settings)
+    Ingested.parse(settings.opendsr_identities)
     engine = db.engine(settings.database, limits=Limits.of_requests(settings))
     sessions = db.session_factory(engine)
     digester = Digester.from_settings(settings)

@@ -170,6 +170,21 @@ class Settings(BaseSettings):
         "10.1.0.0/16; without: public addresses only",
     )
 
+    opendsr_domain: str = Field(
+        "", description="domain under which OpenDSR requests arrive; empty: none are taken"
+    )
+    opendsr_key_file: Path | None = Field(
+        None, description="PEM file of the private key (RSA or EC) that signs OpenDSR answers"
+    )
+    opendsr_certificate_file: Path | None = Field(
+        None, description="PEM file of its certificate for the domain, with the chain after it"
+    )
+    opendsr_identities: str = Field(
+        "controller_customer_id:raw,email:raw",
+        description="what the subject ids of the datasets are, as OpenDSR names it: identity_type "
+        "and identity_format, comma-separated",
+    )
+
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it
     @property
     def database(self) -> str:

@@ -26,6 +26,7 @@ from workers.jobs import (
     inspections,
     kept_states,
     measure,
+    opendsr,
     pipeline,
     prepare,
     purge,
@@ -74,6 +75,7 @@ BACKGROUND: Sequence[Recipe] = (
 #: Apart from the others, because receivers may be slow, and a warning must not wait for an ingest.
 EVENTS: Sequence[Recipe] = (
     deadlines.run_due,
+    opendsr.run_due,
     webhooks.run_due,
 )
 

@@ -195,7 +195,7 @@ class Page:
         if status == RequestStatus.ACCEPTED:
             for part in parts:
                 part.affected.allowance.take(len(part.match.rows))
-        due_at = outlook.due(self.now, ask.period)
+        due_at = outlook.due(ask.asked_at or self.now, ask.period)
         ended = status in (RequestStatus.NO_MATCH, RequestStatus.COMPLETED)
         return DeletionRequest(
             id=submission.id,
@@ -212,6 +212,7 @@ class Page:
             not_found=sum(part.match.not_found for part in parts),
             status_reason=_REASONS.get(status),
             created_at=self.now,
+            asked_at=ask.asked_at,
             due_at=due_at,
             regulation=ask.period.regulation.value,
             expected_by=self.now if ended else expected_by(parts, now=self.now, due_at=due_at),

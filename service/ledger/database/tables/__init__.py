@@ -20,6 +20,7 @@ from service.ledger.database.tables.datasets import (
     Exclusion,
     Record,
 )
+from service.ledger.database.tables.opendsr import OpenDsrCallback, OpenDsrPart, OpenDsrRequest
 from service.ledger.database.tables.reconciliation import Reconciliation
 from service.ledger.database.tables.registry import (
     AliasMove,
@@ -73,6 +74,9 @@ __all__ = [
     "Lease",
     "LegalHold",
     "Model",
+    "OpenDsrCallback",
+    "OpenDsrPart",
+    "OpenDsrRequest",
     "Reconciliation",
     "Record",
     "RecordList",

@@ -112,6 +112,8 @@ class DeletionRequest(Base):
     #: Why it is in its state, where the state alone does not say.
     status_reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant)
+    #: When the person asked, from which its periods count; None: at ``created_at``.
+    asked_at: Mapped[datetime | None] = mapped_column(Instant)
     due_at: Mapped[datetime] = mapped_column(Instant)
     #: A ``regulations.Regulation``; None: as GDPR has it.
     regulation: Mapped[str | None] = mapped_column(String(16))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.settings import Settings
-from workers.cli import datasets, errors, suppressions, trainings, webhooks, withdrawals
+from workers.cli import datasets, drop, errors, suppressions, trainings, webhooks, withdrawals
 from workers.cli.errors import stop as _stop
 from workers.cli.ledger import bulk_engine as _bulk_engine
 from workers.cli.ledger import session as _session
@@ -36,6 +36,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(drop.app, name="requests")
 app.add_typer(restore_app, name="restore")
 
 out = Console()

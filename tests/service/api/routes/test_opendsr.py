@@ -35,6 +35,7 @@ from service.ledger.database.tables import (
     OpenDsrRequest,
     Suppression,
 )
+from service.ledger.registry import keys
 from service.ledger.requests import outlook
 from service.ledger.selection.regulations import Period, Regulation
 from service.settings import Settings
@@ -306,8 +307,6 @@ def test_equal_requests_at_one_moment_are_recorded_once(app: FastAPI) -> None:
 def test_controllers_do_not_see_each_others_requests(app: FastAPI, client: TestClient) -> None:
     given = body()
     sent(client, given)
-    from service.ledger.registry import keys
-
     with app.state.sessions() as session:
         _, token = keys.create(session, "another", ["admin"], actor="cli")
         session.commit()

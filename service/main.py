@@ -94,16 +94,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for router in SECURED:
         app.include_router(router, responses=problems.SECURED)
     for prefix in opendsr.PREFIXES:
-        shown = prefix == opendsr.PREFIXES[0]
-        app.include_router(
-            opendsr.open_router,
-            prefix=prefix,
-            include_in_schema=shown,
-            responses=problems.responses(400, 422, 500),
-        )
-        app.include_router(
-            opendsr.router, prefix=prefix, include_in_schema=shown, responses=problems.SECURED
-        )
+        for made, responses in (
+            (opendsr.open_router(prefix), problems.responses(400, 422, 500)),
+            (opendsr.router(prefix), problems.SECURED),
+        ):
+            shown = prefix == opendsr.PREFIXES[0]
+            app.include_router(made, responses=responses, include_in_schema=shown)
     for router in PAGES:
         app.include_router(router)
     return app

@@ -55,5 +55,5 @@ def _refusal(status: int) -> str | None:
     if 200 <= status < 300:
         return None
     if 300 <= status < 400:
-        return f"it answered {status}; redirects are not followed, change the webhook's URL"
+        return f"it answered {status}; redirects are not followed, change the URL to where it leads"
     return f"it answered {status}"

@@ -58,9 +58,6 @@ class Route(bodies.JsonRoute):
         return answer
 
 
-router = APIRouter(tags=["opendsr"], route_class=Route)
-open_router = APIRouter(tags=["opendsr"], route_class=Route)
-
 Writer = Annotated[auth.Principal, auth.require("requests:write")]
 Reader = Annotated[auth.Principal, auth.require("requests:read")]
 SubjectRequestId = Annotated[
@@ -83,12 +80,6 @@ _SIGNED = {
 }
 
 
-@open_router.get(
-    "/discovery",
-    response_model=schemas.Discovery,
-    responses=problems.responses(404, 503),
-    summary="What this OpenDSR processor supports",
-)
 def discovery(settings: deps.Settings) -> Response:
     """Return the identities that can be matched, the types of request and the certificate's URL."""
     found = processor.require(settings, now=db.now())
@@ -96,27 +87,11 @@ def discovery(settings: deps.Settings) -> Response:
     return _signed(found, body)
 
 
-@open_router.get(
-    "/certificate.pem",
-    response_class=Response,
-    responses={
-        200: {"content": {PEM: {"schema": {"type": "string"}}}, "description": "PEM"},
-        **problems.responses(404, 503),
-    },
-    summary="The certificate whose key signs OpenDSR answers and callbacks",
-)
 def certificate(settings: deps.Settings) -> Response:
     """Return the certificate of the processor's domain, with its chain."""
     return Response(processor.require(settings, now=db.now()).certificate, media_type=PEM)
 
 
-@router.post(
-    "/requests",
-    status_code=201,
-    response_model=schemas.Received,
-    responses={201: {"headers": _SIGNED}, **problems.responses(404, 409, 413, 415)},
-    summary="Request an erasure as OpenDSR has it",
-)
 def create(
     sent: Sent,
     given: schemas.NewRequest,
@@ -164,12 +139,6 @@ def create(
     return _signed(signer, documents.received(seen, sent), status=201)
 
 
-@router.get(
-    "/requests/{subject_request_id}",
-    response_model=schemas.State,
-    responses={200: {"headers": _SIGNED}, **problems.responses(404)},
-    summary="The state of an OpenDSR request",
-)
 def show(
     subject_request_id: SubjectRequestId,
     principal: Reader,
@@ -182,13 +151,6 @@ def show(
     return _signed(signer, documents.status(seen))
 
 
-@router.delete(
-    "/requests/{subject_request_id}",
-    status_code=202,
-    response_model=schemas.Cancelled,
-    responses={202: {"headers": _SIGNED}, **problems.responses(404, 409)},
-    summary="Cancel an OpenDSR request that is pending",
-)
 def cancel(
     subject_request_id: SubjectRequestId,
     principal: Writer,
@@ -203,6 +165,60 @@ def cancel(
     session.commit()
     wake.events()
     return _signed(signer, documents.cancelled(seen, now), status=202)
+
+
+def open_router(prefix: str) -> APIRouter:
+    """Return the routes under a prefix that need no key."""
+    made = APIRouter(prefix=prefix, tags=["opendsr"], route_class=Route)
+    made.add_api_route(
+        "/discovery",
+        discovery,
+        response_model=schemas.Discovery,
+        responses={200: {"headers": _SIGNED}, **problems.responses(404, 503)},
+        summary="What this OpenDSR processor supports",
+    )
+    made.add_api_route(
+        "/certificate.pem",
+        certificate,
+        response_class=Response,
+        responses={
+            200: {"content": {PEM: {"schema": {"type": "string"}}}, "description": "PEM"},
+            **problems.responses(404, 503),
+        },
+        summary="The certificate whose key signs OpenDSR answers and callbacks",
+    )
+    return made
+
+
+def router(prefix: str) -> APIRouter:
+    """Return the routes under a prefix that need a key."""
+    made = APIRouter(prefix=prefix, tags=["opendsr"], route_class=Route)
+    made.add_api_route(
+        "/requests",
+        create,
+        methods=["POST"],
+        status_code=201,
+        response_model=schemas.Received,
+        responses={201: {"headers": _SIGNED}, **problems.responses(404, 409, 413, 415)},
+        summary="Request an erasure as OpenDSR has it",
+    )
+    made.add_api_route(
+        "/requests/{subject_request_id}",
+        show,
+        response_model=schemas.State,
+        responses={200: {"headers": _SIGNED}, **problems.responses(404)},
+        summary="The state of an OpenDSR request",
+    )
+    made.add_api_route(
+        "/requests/{subject_request_id}",
+        cancel,
+        methods=["DELETE"],
+        status_code=202,
+        response_model=schemas.Cancelled,
+        responses={202: {"headers": _SIGNED}, **problems.responses(404, 409)},
+        summary="Cancel an OpenDSR request that is pending",
+    )
+    return made
 
 
 def _ingested(settings: deps.Settings) -> Ingested:

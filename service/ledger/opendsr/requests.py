@@ -122,6 +122,8 @@ def create(
     Raise ``UnsupportedIdentity``, ``BadHash``, ``BadTime``, ``RequestIdReused``,
     ``BadDestination``, and what a deletion request may be refused with.
     """
+    for url in new.callbacks:
+        destinations.check(url, rules)  # before the transaction: it may ask the resolver
     owner = controller(session, principal)
     bodies = digester.bodies(owner, new.body)
     known = _find(session, owner, new.subject_request_id)
@@ -133,8 +135,6 @@ def create(
         return replace(_only(session, known), repeated=True)
     _check_time(new, now)
     subject_ids = ingested.subject_ids(new.identities)
-    for url in new.callbacks:
-        destinations.check(url, rules)
     row = OpenDsrRequest(
         id=ids.new("od"),
         controller=owner,

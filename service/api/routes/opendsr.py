@@ -1,6 +1,6 @@
 """OpenDSR 2.0 over HTTP: discovery, requests, their state, cancellation.
 
-Successful answers are signed over exactly the bytes that are sent. Errors are problems like any
+Answers about requests are signed over exactly the bytes that are sent. Errors are problems like any
 other, with the specification's ``error`` object in them; an invalid body is 400, as it has it.
 """
 
@@ -83,8 +83,8 @@ _SIGNED = {
 def discovery(settings: deps.Settings) -> Response:
     """Return the identities that can be matched, the types of request and the certificate's URL."""
     found = processor.require(settings, now=db.now())
-    body = json.dumps(documents.discovery(found.domain, _ingested(settings))).encode()
-    return _signed(found, body)
+    # Not signed: everybody may ask, and a signature costs more than the rest of the answer.
+    return bodies.answer(documents.discovery(found.domain, _ingested(settings)))
 
 
 def certificate(settings: deps.Settings) -> Response:
@@ -174,7 +174,7 @@ def open_router(prefix: str) -> APIRouter:
         "/discovery",
         discovery,
         response_model=schemas.Discovery,
-        responses={200: {"headers": _SIGNED}, **problems.responses(404, 503)},
+        responses=problems.responses(404, 503),
         summary="What this OpenDSR processor supports",
     )
     made.add_api_route(

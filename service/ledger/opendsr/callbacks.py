@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.ledger.batches import leases
@@ -114,14 +114,19 @@ def record(
 
 def reopen(session: Session) -> None:
     """Have controllers be told again of requests that the reconciler has opened again."""
-    opened = exists().where(
-        OpenDsrPart.opendsr_id == OpenDsrCallback.opendsr_id,
-        OpenDsrPart.request_id == DeletionRequest.id,
-        DeletionRequest.is_open,
+    # From the open requests on, which are few: callbacks that have ended grow with history.
+    opened = (
+        select(OpenDsrPart.opendsr_id)
+        .join(DeletionRequest, DeletionRequest.id == OpenDsrPart.request_id)
+        .where(DeletionRequest.is_open)
     )
     session.execute(
         update(OpenDsrCallback)
-        .where(OpenDsrCallback.ended_at.is_not(None), OpenDsrCallback.error.is_(None), opened)
+        .where(
+            OpenDsrCallback.opendsr_id.in_(opened),
+            OpenDsrCallback.ended_at.is_not(None),
+            OpenDsrCallback.error.is_(None),
+        )
         .values(ended_at=None)
         .execution_options(synchronize_session=False)
     )

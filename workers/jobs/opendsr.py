@@ -94,7 +94,7 @@ class Sender:
         self, due: Sequence[Due], signer: Processor, held: leases.Held, ends_at: float
     ) -> None:
         """Tell one host in turn, up to the first failure: the next would most likely fail, too."""
-        for one in due:
+        for number, one in enumerate(due, start=1):
             if time.monotonic() > ends_at or self.runtime.stop.is_set():
                 return
             told = self._attempt(one, signer)
@@ -106,6 +106,7 @@ class Sender:
                     session,
                     told,
                     held=held,
+                    behind=due[number:],
                     backoff=self.backoff,
                     jitter=self.jitter(),
                     now=now,

@@ -89,11 +89,16 @@ def record(
     told: Told,
     *,
     held: leases.Held,
+    behind: Sequence[Due] = (),
     backoff: Backoff,
     jitter: float,
     now: datetime,
 ) -> None:
-    """Record an attempt. ``LeaseLost``: another sender has taken over."""
+    """Record an attempt. ``LeaseLost``: another sender has taken over.
+
+    ``behind``: what the same host was to be told next. After a failure it waits as long, so that a
+    host that is gone does not fill every round.
+    """
     leases.hold(session, held)
     row = session.get_one(
         OpenDsrCallback, told.due.callback_id, with_for_update=True, populate_existing=True
@@ -107,6 +112,12 @@ def record(
     row.failures += 1
     row.failing_since = row.failing_since or told.at
     row.not_before = now + backoff.pause(row.failures, jitter=jitter, asked=told.retry_after)
+    session.execute(
+        update(OpenDsrCallback)
+        .where(OpenDsrCallback.id.in_([one.callback_id for one in behind]))
+        .values(not_before=row.not_before)
+        .execution_options(synchronize_session=False)
+    )
     gone = now - row.failing_since >= timedelta(seconds=backoff.give_up_seconds)
     if told.answered == 410 or gone:
         row.ended_at = now

@@ -309,6 +309,28 @@ def test_a_slow_receiver_does_not_hold_up_the_others(office: Office) -> None:
     assert states(slow) == states(quick) == ["in_progress"]
 
 
+def test_a_host_that_is_gone_does_not_fill_every_round(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "MOST_AT_ONCE", 3)
+    gone, there = office.receiver(), office.receiver()
+    gone.answer = lambda _: (503, {})
+    for _ in range(3):
+        office.ask(gone.url)
+    office.ask(there.url)
+    office.move(RequestStatus.PROCESSING)
+    assert office.send()
+    assert (len(gone.received), states(there)) == (1, [])
+    assert office.send()
+    assert (len(gone.received), states(there)) == (1, ["in_progress"])
+    # Each of them is told once the host is there again.
+    gone.answers()
+    while office.send(later=11):
+        pass
+    assert len({one.event["subject_request_id"] for one in gone.received}) == 3
+    assert [row.told for row in office.rows()] == ["in_progress"] * 4
+
+
 def test_two_workers_do_not_tell_the_same_twice(office: Office) -> None:
     to = office.receiver()
     office.ask(to.url)

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from models_store import open_store
-from service import wake
+from service import logs, tracing, wake
 from service.api import access, auth, limits, metrics, openapi, problems, readiness
 from service.api.recorder import Recorder
 from service.api.routes import (
@@ -64,10 +65,21 @@ SECURED = (
 )
 
 
+#: FastAPI's own telemetry has paths, addresses and the messages of errors, which may name a person;
+#: ``service.tracing`` has templates and numbers.
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application for these settings, by default those of the environment."""
     settings = settings or Settings()
-    _log_without_urls()
+    _log_without_urls(settings)
+    tracing.start("unlearn-api")
     app = FastAPI(
         title="Unlearning service",
         version=metadata.version("unlearn"),
@@ -76,6 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
     _furnish(app, settings)
     app.add_middleware(
@@ -132,14 +145,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.wake.close()
     app.state.checks.close()
     app.state.engine.dispose()
+    tracing.stop()
 
 
-def _log_without_urls() -> None:
+def _log_without_urls(settings: Settings) -> None:
     # uvicorn's access log prints whole URLs; ``access`` writes one without them.
     logging.getLogger("uvicorn.access").disabled = True
-    ours = logging.getLogger("service")
-    if not ours.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
+    logs.configure(settings.log_format, "service", "opentelemetry")
+    logs.restyle(settings.log_format, "uvicorn")

@@ -128,6 +128,9 @@ class Settings(BaseSettings):
         3600.0, gt=0, description="age at which a file that nothing refers to is swept"
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how log lines are written: text, or json, an object a line"
+    )
     max_body_bytes: int = Field(1_048_576, gt=0, description="largest JSON body")
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest checkpoint upload")
     max_records_per_request: int = Field(10_000, gt=0, description="records one request may name")

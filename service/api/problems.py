@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import exc as sql
 from starlette.exceptions import HTTPException
 
+from service import logs
 from service.api import openapi
 from service.errors import (
     Busy,
@@ -69,6 +70,7 @@ class Problem(BaseModel):
     detail: str = Field(description="what happened and what to do next")
     fields: list[FieldProblem] | None = Field(None, description="which fields are invalid")
     reference: str | None = Field(None, description="names the log line of an internal error")
+    request_id: str | None = Field(None, description="names the request in log lines and traces")
 
 
 DESCRIPTIONS: Mapping[int, str] = {
@@ -275,5 +277,8 @@ def _retry_after(error: ServiceError) -> dict[str, str]:
 
 
 def _answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    request_id = logs.current_request_id()
+    if request_id is not None:
+        body = {**body, "request_id": request_id}
     content = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
     return Response(content, status, dict(headers), MEDIA_TYPE)

@@ -45,7 +45,7 @@ err = Console(stderr=True, highlight=False)
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for chatty in ("httpx", "alembic"):
+    for chatty in ("httpx", "alembic", "service.changes"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     app()
 

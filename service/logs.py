@@ -81,14 +81,17 @@ class Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and the traceback below it."""
-        message = record.getMessage()
-        names = [f"{name}={value}" for name, value in fields(record).items() if name in _NAMES]
-        line = vars(record) | {"msg": " ".join([message, *names]), "args": None}
+        known = {**fields(record), "batch": _about.get({}).get("batch")}
+        own: Mapping[str, object] = getattr(record, "fields", {})
+        if "batch" in own:
+            del known["batch"]  # the message says it
+        names = [f"{name}={known[name]}" for name in _NAMES if known.get(name) is not None]
+        line = vars(record) | {"msg": " ".join([record.getMessage(), *names]), "args": None}
         return super().format(logging.makeLogRecord(line))
 
 
 #: What a line for people names; the rest of what a JSON line has, its message says.
-_NAMES = ("request_id", "trace_id", "batch")
+_NAMES = ("batch", "request_id", "trace_id")
 
 
 class Json(logging.Formatter):

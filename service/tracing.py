@@ -114,7 +114,8 @@ class Span:
             self._made.set_status(Status(StatusCode.ERROR, why))
 
 
-_NOTHING = Span()
+#: The span where there are no traces.
+NOTHING = Span()
 
 
 @contextmanager
@@ -134,7 +135,7 @@ def span(
     message may quote what a client sent.
     """
     if _tracer is None:
-        yield _NOTHING
+        yield NOTHING
         return
     from opentelemetry import trace
 
@@ -171,7 +172,7 @@ def phases(seconds: Mapping[str, float]) -> None:
 def present() -> Span:
     """Return the innermost span whose block is under way."""
     if _tracer is None:
-        return _NOTHING
+        return NOTHING
     from opentelemetry import trace
 
     return Span(trace.get_current_span())

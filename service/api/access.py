@@ -33,6 +33,10 @@ _HEADERS: list[tuple[bytes, bytes]] = [
 ]
 
 
+#: What is called every few seconds and changes nothing.
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
 class BrokenResponseError(RuntimeError):
     """A response failed half-way; the connection is closed so that the client notices."""
 
@@ -67,6 +71,9 @@ class Access:
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in _UNTRACED:
+            await self._answer(scope, receive, send, tracing.NOTHING)
+            return
         parent = _header(scope, b"traceparent").decode("latin-1")
         with tracing.span("HTTP", kind="server", parent=parent or None) as span:
             await self._answer(scope, receive, send, span)
@@ -91,7 +98,14 @@ class Access:
         finally:
             took = time.perf_counter() - started
             method, path = scope["method"], _template(scope)
-            log.info("%s %s %d %.1fms", method, path, answer.status, took * 1000)
+            log.info(
+                "%s %s %d %.1fms",
+                method,
+                path,
+                answer.status,
+                took * 1000,
+                extra={"fields": _fields(method, path, answer.status, took)},
+            )
             self._answered(method, path, answer.status, took)
             _describe(span, method, path, answer.status)
 
@@ -111,6 +125,11 @@ class Access:
         if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
             return problems.render(Unprocessable("a query parameter holds a NUL"))
         return None
+
+
+def _fields(method: str, path: str, status: int, seconds: float) -> dict[str, object]:
+    milliseconds = round(seconds * 1000, 1)
+    return {"http_method": method, "path": path, "status": status, "milliseconds": milliseconds}
 
 
 def _describe(span: tracing.Span, method: str, path: str, status: int) -> None:

@@ -77,6 +77,15 @@ def test_a_line_for_people_names_request_and_batch() -> None:
     assert shown == "INFO was done request_id=r-1"
 
 
+def test_a_line_for_people_names_a_batch_once() -> None:
+    shape = logs.formatter("text", "%(message)s")
+    record = logging.LogRecord("n", logging.INFO, "file", 1, "is computed", (), None)
+    with logs.about(batch="b_1"):
+        assert shape.format(record) == "is computed batch=b_1"
+        record.fields = {"batch": "b_1"}
+        assert shape.format(record) == "is computed"
+
+
 def test_a_traceback_stays_in_its_line(written: io.StringIO) -> None:
     try:
         raise ValueError("wrong")
@@ -94,7 +103,7 @@ def test_a_change_is_logged_once_it_is_committed(session: Session, written: io.S
         session.commit()
     session.commit()
     [line] = lines(written, "service.changes")
-    assert line["message"] == "batch:completed batch:b_1 batch=b_1 model=m version=3"
+    assert line["message"] == "batch:completed batch:b_1 model=m version=3"
     assert {line[name] for name in ("action", "subject", "batch", "model", "actor")} == {
         "batch:completed",
         "batch:b_1",

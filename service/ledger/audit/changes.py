@@ -49,15 +49,23 @@ def tell(session: Session, lines: Iterable[Line]) -> None:
         return
     for line in lines:
         origin = origins.get(line.subject)
-        names = _names(line)
+        said, names = _said(line), _names(line)
         tracing.present().event(line.action, {f"unlearn.{one}": names[one] for one in names})
-        said = [line.action, line.subject, *(f"{name}={value}" for name, value in names.items())]
         fields = {"action": line.action, "subject": line.subject, "actor": line.actor, **names}
         come_from = {} if origin is None else origin.names()
-        log.info("%s", " ".join(said), extra={"fields": {**fields, **come_from}})
+        log.info("%s", said, extra={"fields": {**fields, **come_from}})
+
+
+def _said(line: Line) -> str:
+    told = (f"{name}={line.data[name]}" for name in NAMES if _is_name(line.data.get(name)))
+    return " ".join([line.action, line.subject, *told])
 
 
 def _names(line: Line) -> dict[str, str | int]:
     kind, _, name = line.subject.partition(":")
-    found = {one: line.data[one] for one in NAMES if isinstance(line.data.get(one), str | int)}
+    found = {one: line.data[one] for one in NAMES if _is_name(line.data.get(one))}
     return {kind: name, **found} if kind in NAMES else found
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | int)

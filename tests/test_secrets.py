@@ -26,7 +26,7 @@ from service.ledger.database import db, schema
 from service.ledger.registry import keys
 from service.main import create_app
 from service.settings import Settings
-from tests.workers import receiver
+from tests.collector import collecting
 from tests.workers.receiver import Receiver
 from workers.demo.client import Client
 from workers.demo.run import free_port
@@ -101,9 +101,7 @@ def write_people(path: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Receiver]:
     """A receiver of traces."""
-    with receiver.running() as made, pytest.MonkeyPatch.context() as patch:
-        made.answer = lambda _: (200, {})
-        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{made.port}")
+    with collecting() as made:
         yield made
 
 

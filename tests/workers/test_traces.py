@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from service import tracing
 from service.ledger.registry import keys
 from service.main import create_app
-from tests.workers import receiver
+from tests.collector import attributes, collecting, spans
 from tests.workers.place import Place
 from tests.workers.receiver import Receiver
 
@@ -28,30 +21,9 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 @pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with receiver.running() as made:
-        made.answer = lambda _: (200, {})
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{made.port}")
+def collector() -> Iterator[Receiver]:
+    with collecting() as made:
         yield made
-        tracing.stop()
-
-
-def spans(collector: Receiver) -> list[Any]:
-    """Send what is left and return every span that arrived."""
-    tracing.stop()
-    assert {one.path for one in collector.received} == {"/v1/traces"}
-    found = []
-    for one in collector.received:
-        for resource in ExportTraceServiceRequest.FromString(one.body).resource_spans:
-            for scope in resource.scope_spans:
-                found += scope.spans
-    return found
-
-
-def attributes(of: Any) -> dict[str, Any]:
-    return {
-        one.key: getattr(one.value, str(one.value.WhichOneof("value"))) for one in of.attributes
-    }
 
 
 def ask(town: Place, *rows: int, **headers: str) -> None:
@@ -136,62 +108,3 @@ def test_nothing_waits_for_a_collector(
         assert time.monotonic() - began < tracing.LAST_SECONDS + 2
     about = [one for one in caplog.records if one.name.startswith("opentelemetry")]
     assert len(about) <= 1
-
-
-CODE = """
-import sys
-from service import main, tracing
-main.create_app()
-print(tracing.is_on(), "opentelemetry.sdk" in sys.modules)
-"""
-WITHOUT = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name in ("opentelemetry.sdk", "opentelemetry.exporter"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
-"""
-
-
-def _run(code: str, folder: Path, **environment: str) -> tuple[str, str]:
-    known = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=known | {"UNLEARN_STATE_DIR": str(folder)} | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip(), done.stderr
-
-
-def test_nothing_is_imported_unless_a_collector_is_named(tmp_path: Path) -> None:
-    shown, _ = _run(CODE, tmp_path)
-    assert shown == "False False"
-
-
-def test_a_missing_package_is_one_line_and_no_failure(tmp_path: Path) -> None:
-    shown, said = _run(WITHOUT + CODE, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
-    assert shown == "False False"
-    [line] = [one for one in said.splitlines() if "no traces" in one]
-    assert "unlearn[otel]" in line
-
-
-def test_threads_of_a_client_that_sends_no_context_begin_traces_of_their_own(
-    collector: Receiver,
-) -> None:
-    tracing.start("test")
-
-    def work(name: str, parent: str | None) -> None:
-        with tracing.span(name, parent=parent):
-            pass
-
-    for name, parent in (("none", None), ("senseless", "00-xyz"), ("zeros", f"00-{'0' * 32}-1-01")):
-        thread = threading.Thread(target=work, args=(name, parent))
-        thread.start()
-        thread.join()
-    found = spans(collector)
-    assert {one.name for one in found} == {"none", "senseless", "zeros"}
-    assert len({one.trace_id for one in found}) == 3
-    assert not any(one.parent_span_id for one in found)

@@ -7,6 +7,7 @@ planted; then all that they wrote and answered, and every trace that they sent, 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import random
 import sqlite3
@@ -312,10 +313,9 @@ def test_logs_hold_no_identity_no_value_and_no_secret(ran: Run) -> None:
 def test_every_line_is_an_object_and_every_change_names_what_changed(ran: Run) -> None:
     changes: dict[str, list[dict[str, object]]] = {}
     for name, text in ran.logs.items():
-        lines = text.splitlines()
-        # Celery warns a process that runs as root before it sets up its log.
-        first = next((place for place, line in enumerate(lines) if line.startswith("{")), 0)
-        told = [json.loads(line) for line in lines[first:]]
+        # Celery greets, and warns a process that runs as root, before it sets up its log.
+        lines = itertools.dropwhile(lambda line: not line.startswith("{"), text.splitlines())
+        told = [json.loads(line) for line in lines]
         changes[name] = [line for line in told if line["logger"] == "service.changes"]
     asked = [one for one in changes["api.log"] if one["action"] == "deletion_request:accepted"]
     done = [one for one in changes["worker-1.log"] if one["action"] == "batch:completed"]

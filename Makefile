@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages test-integrations bucket-check mutants \
-	check lint format types imports faults \
+	check client lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
@@ -54,6 +54,9 @@ lint: $(INSTALLED) ## Check style and format
 format: $(INSTALLED) ## Correct style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+client: $(INSTALLED) ## Write the typed client's calls and shapes from the OpenAPI document
+	$(BIN)/python -m tests.service.client.generate
 
 types: $(INSTALLED) ## Check the types (mypy, strict)
 	$(BIN)/mypy

@@ -24,6 +24,7 @@ from service.api.routes import (
     deletion_requests_schemas,
     health,
     inspections,
+    legal_holds,
     methods,
     models,
     record_lists,
@@ -45,6 +46,7 @@ OPEN = (health.router, audit.open_router)
 SECURED = (
     deletion_requests.verb_router,
     deletion_requests.router,
+    legal_holds.router,
     suppressions.router,
     datasets.router,
     appends.router,

@@ -14,8 +14,9 @@ DESCRIPTION = """
 Takes deletion requests for the training data of machine-learning models, has workers unlearn the
 records, verifies the result and publishes it, with a signed audit report of each version.
 
-Every path but health and the public keys needs an API key. Every error is
-`application/problem+json`. Lists are paged with an opaque `cursor`.
+Every path but health and the public keys needs an API key with the scope that its `security`
+names; `admin` includes every scope. Every error is `application/problem+json`. Lists are paged
+with an opaque `cursor`.
 """
 
 TAGS = (

@@ -167,6 +167,20 @@ def events(
     ).all()
 
 
+def hold(row: LegalHold) -> dict[str, Any]:
+    """Return a legal hold in its public form."""
+    return {
+        "id": row.id,
+        "reason_code": row.reason_code,
+        "reason": row.reason,
+        "placed_by": row.placed_by,
+        "placed_at": canonical.moment(row.placed_at),
+        "released_by": row.released_by,
+        "released_at": _moment(row.released_at),
+        "release_reason": row.release_reason,
+    }
+
+
 def count_open(session: Session, *, up_to: int) -> int:
     """Return how many requests are open; counting stops at ``up_to``."""
     some = select(DeletionRequest.id).where(DeletionRequest.is_open).limit(up_to)
@@ -316,19 +330,7 @@ def _legal_holds(session: Session, request: DeletionRequest) -> list[dict[str, A
     found = session.scalars(
         select(LegalHold).where(LegalHold.request_id == request.id).order_by(LegalHold.id)
     )
-    return [
-        {
-            "id": one.id,
-            "reason_code": one.reason_code,
-            "reason": one.reason,
-            "placed_by": one.placed_by,
-            "placed_at": canonical.moment(one.placed_at),
-            "released_by": one.released_by,
-            "released_at": _moment(one.released_at),
-            "release_reason": one.release_reason,
-        }
-        for one in found
-    ]
+    return [hold(one) for one in found]
 
 
 def _moment(value: datetime | None) -> str | None:

@@ -74,7 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Unlearning service",
         version=metadata.version("unlearn"),
         lifespan=_lifespan,
-        # The usual pages load scripts from other hosts; any OpenAPI viewer reads /openapi.json.
+        # The usual pages load scripts from other hosts; the console has one of its own at /docs.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

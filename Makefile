@@ -74,8 +74,8 @@ test-long: $(INSTALLED) ## Run the tests with a bucket, with generated API calls
 		tests/service/api/test_openapi.py tests/service/api/test_hanging_up.py tests/workers/test_bucket.py \
 		tests/models_store tests/benchmarks $(OPTIONS)
 
-test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages from outside, and those of what each image imports (two minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment \
+test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages from outside, the client by itself, and those of what each image imports (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment tests/service/client \
 		tests/test_readme.py $(OPTIONS)
 
 test-integrations: $(INSTALLED) ## Run the console's pages in Debian's Chromium without a screen, which it starts with an API (some minutes)

@@ -17,6 +17,7 @@ from .flows import Flow, Pause, Send, Work, call
 from .retries import Retries
 
 T = TypeVar("T")
+#: Bytes of a file that are read at once to be sent.
 PIECE_BYTES = 1 << 18
 
 #: Statuses of answers whose body goes to the sink, if there is one.
@@ -52,7 +53,8 @@ class Driver:
 
     def _take(self, step: Send | Pause | Work) -> Any:
         if isinstance(step, Pause):
-            return self.pause(step.seconds)
+            self.pause(step.seconds)
+            return None
         if isinstance(step, Work):
             return step.function()
         return self._send(step)
@@ -67,7 +69,7 @@ class Driver:
                 response.read()
             else:
                 step.sink.begin(response)
-                for piece in response.iter_bytes(PIECE_BYTES):
+                for piece in response.iter_bytes():
                     step.sink.write(piece)
         finally:
             response.close()
@@ -103,7 +105,8 @@ class AsyncDriver:
 
     async def _take(self, step: Send | Pause | Work) -> Any:
         if isinstance(step, Pause):
-            return await self.pause(step.seconds)
+            await self.pause(step.seconds)
+            return None
         if isinstance(step, Work):
             return await anyio.to_thread.run_sync(step.function)
         return await self._send(step)
@@ -118,7 +121,7 @@ class AsyncDriver:
                 await response.aread()
             else:
                 step.sink.begin(response)
-                async for piece in response.aiter_bytes(PIECE_BYTES):
+                async for piece in response.aiter_bytes():
                     step.sink.write(piece)
         finally:
             await response.aclose()

@@ -115,9 +115,14 @@ class _Part:
         #: sha256 that the service names.
         self.expected = ""
 
+    @property
+    def received(self) -> int:
+        """Return how many bytes are there."""
+        return 0 if self._file is None or self._file.closed else self._file.tell()
+
     def missing(self) -> int | None:
         """Return from which byte on the file is missing; None: all of it is to be asked for."""
-        got = 0 if self._file is None else self._file.tell()
+        got = self.received
         return got if self._size is not None and 0 < got < self._size else None
 
     def begin(self, response: httpx.Response) -> None:

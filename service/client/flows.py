@@ -22,6 +22,10 @@ T = TypeVar("T")
 class Sink(Protocol):
     """Takes the bytes of an answer as they come."""
 
+    @property
+    def received(self) -> int:
+        """Return how many bytes of the file are there."""
+
     def begin(self, response: httpx.Response) -> None:
         """Take note of the answer's status and headers."""
 
@@ -70,14 +74,18 @@ def attempts(
 ) -> Flow[httpx.Response]:
     """Send a call until it is answered; raise ``ApiError`` or ``Unreachable``.
 
-    ``headers`` is asked before each attempt.
+    ``headers`` is asked before each attempt. An attempt after which more of a file is there than
+    before does not count: a long download over a bad line ends as long as it gets on.
     """
     tried = 0
     while True:
         tried += 1
+        before = 0 if sink is None else sink.received
         try:
             response = yield Send(what, headers(), sink)
         except httpx.TransportError as error:
+            if sink is not None and sink.received > before:
+                tried = min(tried, 1)
             pause = retries.after_loss(what, error, tried)
             if pause is None:
                 raise _unreachable(what, error, tried) from error

@@ -14,9 +14,11 @@ from service.client import (
     Conflict,
     DigestMismatch,
     NothingLive,
+    Retries,
     Unreachable,
     Withdrawn,
     checkpoints,
+    flows,
 )
 from service.client.drivers import Driver
 from service.ledger.database.tables import Model
@@ -63,6 +65,33 @@ def test_a_download_that_was_interrupted_goes_on_where_it_was(
     assert asked[0] is None
     assert asked[1] is not None
     assert int(asked[1].removeprefix("bytes=").removesuffix("-")) > 0
+
+
+def test_a_download_that_gets_on_is_not_given_up(
+    place: Place, client: Client, tmp_path: Path
+) -> None:
+    """More connections are lost than a call has attempts."""
+    few = Retries(attempts=2, first_seconds=0.01)
+    losses = 4 * few.attempts
+    size = client.versions.get("who", 1).size_bytes
+    flow = checkpoints.version("who", 1, tmp_path / "who", few)
+    driver = client.versions._driver
+    step, lost = next(flow), 0
+    try:
+        while True:
+            if isinstance(step, flows.Send) and lost < losses:
+                place.network.break_answers(after=size // (2 * losses))
+                lost += 1
+            try:
+                result = driver._take(step)
+            except httpx.TransportError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as ended:
+        got = ended.value
+    assert place.network.lost > few.attempts
+    assert hashlib.sha256((tmp_path / "who").read_bytes()).hexdigest() == got.digest
 
 
 def test_a_download_that_fails_leaves_what_was_there(place: Place, tmp_path: Path) -> None:

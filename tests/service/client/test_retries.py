@@ -68,9 +68,7 @@ def test_reading_is_repeated_until_the_attempts_are_used_up(place: Place) -> Non
         client.models.get("who")
 
 
-def test_a_service_that_is_away_is_tried_again_also_without_key(
-    place: Place, client: Client
-) -> None:
+def test_a_service_that_is_away_is_tried_again(place: Place) -> None:
     place.network.refuse()
     back = threading.Timer(0.05, place.network.forward)
     back.start()
@@ -147,6 +145,16 @@ def test_only_what_may_be_repeated_is(
     if pause is not None and headers:
         assert pause >= 1
     assert Retries(attempts=1).after_answer(call, of(answered), 1) is None
+
+
+def test_a_call_without_key_is_repeated_only_if_nothing_was_sent() -> None:
+    bare: Call[Any] = Call("POST", "/v1/x", None)
+    keyed: Call[Any] = Call("POST", "/v1/x", None, idempotency_key="k")
+    for error in (httpx.ConnectError("refused"), httpx.ConnectTimeout("away")):
+        assert Retries().after_loss(bare, error, 1) is not None
+    for lost in (httpx.ReadError("reset"), httpx.ReadTimeout("late")):
+        assert Retries().after_loss(bare, lost, 1) is None
+        assert Retries().after_loss(keyed, lost, 1) is not None
 
 
 def test_pauses_grow_up_to_the_longest() -> None:

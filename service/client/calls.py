@@ -38,15 +38,23 @@ class Call(Generic[T]):
     """One call. Bodies, headers and answers stay out of its ``repr``: they may name a person."""
 
     method: str
+    #: As the document has it: what stands in its places is in no error.
     path: str
     #: What the answer is validated as: a shape, a union of shapes, or one of ``answers``' kinds.
     answer: Any = field(repr=False)
+    places: Mapping[str, str | int] = field(default_factory=dict, repr=False)
     query: Mapping[str, Any] = field(default_factory=dict, repr=False)
     body: Mapping[str, Any] | None = field(default=None, repr=False)
     #: A body that is not JSON, with its media type.
     content: bytes | Path | None = field(default=None, repr=False)
     media_type: str = "application/json"
     idempotency_key: str | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """Return the path with values in its places, each one segment of it."""
+        values = {name: quote(str(one), safe="") for name, one in self.places.items()}
+        return self.path.format(**values)
 
     @property
     def is_repeatable(self) -> bool:
@@ -73,11 +81,6 @@ class Call(Generic[T]):
     def with_query(self, **values: Any) -> Call[T]:
         """Return the call with these query parameters in place of its own."""
         return replace(self, query={**self.query, **values})
-
-
-def path(template: str, **values: str | int) -> str:
-    """Return the path with the values in their places, each one segment of it."""
-    return template.format(**{name: quote(str(one), safe="") for name, one in values.items()})
 
 
 def key(given: str | None) -> str:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import httpx
 
 from . import errors, shapes
-from .calls import Call, path
+from .calls import Call
 from .flows import Flow, Work, attempts, call
 from .retries import Retries
 
@@ -49,9 +49,10 @@ def production(model: str, target: Path, retries: Retries) -> Flow[Downloaded]:
         alias = yield from call(
             Call[shapes.AliasView](
                 "GET",
-                path("/v1/models/{model}/aliases/production", model=model),
+                "/v1/models/{model}/aliases/production",
                 shapes.AliasView,
-                {"limit": 1},
+                {"model": model},
+                query={"limit": 1},
             ),
             retries,
         )
@@ -73,11 +74,16 @@ def version(model: str, number: int, target: Path, retries: Retries) -> Flow[Dow
     Raise ``DigestMismatch`` if other bytes came than the service names.
     """
     present = yield Work(lambda: _digest_of(target))
-    where = path("/v1/models/{model}/versions/{number}/checkpoint", model=model, number=number)
+    what: Call[None] = Call(
+        "GET",
+        "/v1/models/{model}/versions/{number}/checkpoint",
+        None,
+        {"model": model, "number": number},
+    )
     part = _Part(target)
     try:
         response = yield from attempts(
-            Call("GET", where, None), retries, headers=lambda: _headers(part, present), sink=part
+            what, retries, headers=lambda: _headers(part, present), sink=part
         )
         if response.status_code == 304:
             return Downloaded(model, number, target, str(present), changed=False)

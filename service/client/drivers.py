@@ -179,7 +179,7 @@ def _request(
     if what.idempotency_key is not None:
         headers["Idempotency-Key"] = what.idempotency_key
     return http.build_request(
-        what.method, what.path, params=what.parameters, headers=headers, content=content
+        what.method, what.url, params=what.parameters, headers=headers, content=content
     )
 
 

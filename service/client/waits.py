@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import shapes
-from .calls import Call, path
+from .calls import Call
 from .waiting import Wait
 
 
@@ -12,8 +12,9 @@ def request(request_id: str) -> Wait[shapes.DeletionRequestDetail]:
     return Wait(
         Call(
             "GET",
-            path("/v1/deletion-requests/{request_id}", request_id=request_id),
+            "/v1/deletion-requests/{request_id}",
             shapes.DeletionRequestDetail,
+            {"request_id": request_id},
         ),
         well=frozenset({"completed", "no_match"}),
         badly=frozenset({"cancelled", "denied", "needs_review"}),
@@ -24,9 +25,9 @@ def request(request_id: str) -> Wait[shapes.DeletionRequestDetail]:
 
 def run(model: str, run_id: str) -> Wait[shapes.RunDetail]:
     """Return the wait for a training run."""
-    where = path("/v1/models/{model}/training-runs/{run}", model=model, run=run_id)
+    where, places = "/v1/models/{model}/training-runs/{run}", {"model": model, "run": run_id}
     return Wait(
-        Call("GET", where, shapes.RunDetail),
+        Call("GET", where, shapes.RunDetail, places),
         well=frozenset({"completed"}),
         badly=frozenset({"failed", "cancelled"}),
         says=lambda seen: f"training run {seen.id} of model {seen.model} is {seen.status}",
@@ -36,7 +37,7 @@ def run(model: str, run_id: str) -> Wait[shapes.RunDetail]:
 def model(name: str) -> Wait[shapes.ModelDetail]:
     """Return the wait until a worker has checked a new model."""
     return Wait(
-        Call("GET", path("/v1/models/{model}", model=name), shapes.ModelDetail),
+        Call("GET", "/v1/models/{model}", shapes.ModelDetail, {"model": name}),
         well=frozenset({"ready"}),
         badly=frozenset({"invalid", "withdrawn", "purged"}),
         says=lambda seen: f"model {seen.name} is {seen.status}",
@@ -45,9 +46,9 @@ def model(name: str) -> Wait[shapes.ModelDetail]:
 
 def version(name: str, number: int) -> Wait[shapes.VersionView]:
     """Return the wait until an imported version has been measured."""
-    where = path("/v1/models/{model}/versions/{number}", model=name, number=number)
+    where = "/v1/models/{model}/versions/{number}"
     return Wait(
-        Call("GET", where, shapes.VersionView),
+        Call("GET", where, shapes.VersionView, {"model": name, "number": number}),
         well=frozenset({"published", "retired"}),
         badly=frozenset({"rejected", "withdrawn", "purged"}),
         says=lambda seen: f"version {seen.number} of model {seen.model} is {seen.status}",
@@ -57,7 +58,7 @@ def version(name: str, number: int) -> Wait[shapes.VersionView]:
 def dataset(name: str) -> Wait[shapes.DatasetDetail]:
     """Return the wait for the ingest of a dataset."""
     return Wait(
-        Call("GET", path("/v1/datasets/{dataset}", dataset=name), shapes.DatasetDetail),
+        Call("GET", "/v1/datasets/{dataset}", shapes.DatasetDetail, {"dataset": name}),
         well=frozenset({"ready"}),
         badly=frozenset({"failed", "withdrawn", "purged"}),
         says=lambda seen: f"dataset {seen.name} is {seen.status}",
@@ -66,9 +67,9 @@ def dataset(name: str) -> Wait[shapes.DatasetDetail]:
 
 def append(name: str, append_id: str) -> Wait[shapes.AppendView]:
     """Return the wait for rows that are added to a dataset."""
-    where = path("/v1/datasets/{dataset}/appends/{append}", dataset=name, append=append_id)
+    where = "/v1/datasets/{dataset}/appends/{append}"
     return Wait(
-        Call("GET", where, shapes.AppendView),
+        Call("GET", where, shapes.AppendView, {"dataset": name, "append": append_id}),
         well=frozenset({"completed"}),
         badly=frozenset({"failed", "cancelled"}),
         says=lambda seen: f"append {seen.id} to dataset {seen.dataset} is {seen.status}",
@@ -77,9 +78,9 @@ def append(name: str, append_id: str) -> Wait[shapes.AppendView]:
 
 def inspection(inspection_id: str) -> Wait[shapes.InspectionView]:
     """Return the wait for a dry run."""
-    where = path("/v1/dataset-inspections/{inspection}", inspection=inspection_id)
+    where = "/v1/dataset-inspections/{inspection}"
     return Wait(
-        Call("GET", where, shapes.InspectionView),
+        Call("GET", where, shapes.InspectionView, {"inspection": inspection_id}),
         well=frozenset({"done"}),
         badly=frozenset({"refused"}),
         says=lambda seen: f"inspection {seen.id} is {seen.status}",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .. import shapes
 from ..answers import Lines, Page
-from ..calls import UNSET, Call, Unset, key, path
+from ..calls import UNSET, Call, Unset, key
 from ..drivers import AsyncNoun
 
 
@@ -98,7 +98,7 @@ class AsyncDatasetsCalls(AsyncNoun):
         """
         return await self._call(
             Call[shapes.DatasetDetail](
-                "GET", path("/v1/datasets/{dataset}", dataset=dataset), shapes.DatasetDetail
+                "GET", "/v1/datasets/{dataset}", shapes.DatasetDetail, {"dataset": dataset}
             )
         )
 
@@ -119,8 +119,9 @@ class AsyncDatasetsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DatasetDetail](
                 "DELETE",
-                path("/v1/datasets/{dataset}", dataset=dataset),
+                "/v1/datasets/{dataset}",
                 shapes.DatasetDetail,
+                {"dataset": dataset},
                 query={"models": models, "purge": purge},
             )
         )
@@ -148,8 +149,9 @@ class AsyncDatasetsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.AppendView | shapes.InspectionView](
                 "POST",
-                path("/v1/datasets/{dataset}/rows", dataset=dataset),
+                "/v1/datasets/{dataset}/rows",
                 shapes.AppendView | shapes.InspectionView,
+                {"dataset": dataset},
                 body={
                     "source": source,
                     "existing": existing,
@@ -175,8 +177,9 @@ class AsyncDatasetsCalls(AsyncNoun):
         return await self._call(
             Call[Page[shapes.AppendView]](
                 "GET",
-                path("/v1/datasets/{dataset}/appends", dataset=dataset),
+                "/v1/datasets/{dataset}/appends",
                 Page[shapes.AppendView],
+                {"dataset": dataset},
                 query={"limit": limit, "cursor": cursor},
             )
         )
@@ -191,8 +194,9 @@ class AsyncDatasetsCalls(AsyncNoun):
         return self._each(
             Call[Page[shapes.AppendView]](
                 "GET",
-                path("/v1/datasets/{dataset}/appends", dataset=dataset),
+                "/v1/datasets/{dataset}/appends",
                 Page[shapes.AppendView],
+                {"dataset": dataset},
                 query={"limit": limit},
             )
         )
@@ -210,8 +214,9 @@ class AsyncDatasetsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.AppendView](
                 "GET",
-                path("/v1/datasets/{dataset}/appends/{append}", dataset=dataset, append=append),
+                "/v1/datasets/{dataset}/appends/{append}",
                 shapes.AppendView,
+                {"dataset": dataset, "append": append},
             )
         )
 
@@ -227,8 +232,9 @@ class AsyncDatasetsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.InspectionView](
                 "GET",
-                path("/v1/dataset-inspections/{inspection}", inspection=inspection),
+                "/v1/dataset-inspections/{inspection}",
                 shapes.InspectionView,
+                {"inspection": inspection},
             )
         )
 
@@ -246,8 +252,9 @@ class AsyncDatasetsCalls(AsyncNoun):
         return await self._call(
             Call[list[str]](
                 "GET",
-                path("/v1/datasets/{dataset}/record-ids", dataset=dataset),
+                "/v1/datasets/{dataset}/record-ids",
                 Lines,
+                {"dataset": dataset},
                 query={"split": split},
             )
         )
@@ -268,8 +275,9 @@ class AsyncDatasetsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.RecordListView](
                 "POST",
-                path("/v1/datasets/{dataset}/record-lists", dataset=dataset),
+                "/v1/datasets/{dataset}/record-lists",
                 shapes.RecordListView,
+                {"dataset": dataset},
                 content=content,
                 media_type=media_type,
             )
@@ -287,11 +295,8 @@ class AsyncDatasetsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.RecordListView](
                 "GET",
-                path(
-                    "/v1/datasets/{dataset}/record-lists/{list_id}",
-                    dataset=dataset,
-                    list_id=list_id,
-                ),
+                "/v1/datasets/{dataset}/record-lists/{list_id}",
                 shapes.RecordListView,
+                {"dataset": dataset, "list_id": list_id},
             )
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .. import shapes
 from ..answers import Page
-from ..calls import UNSET, Call, Unset, path
+from ..calls import UNSET, Call, Unset
 from ..drivers import AsyncNoun
 
 
@@ -88,7 +88,7 @@ class AsyncModelsCalls(AsyncNoun):
         """
         return await self._call(
             Call[shapes.ModelDetail](
-                "GET", path("/v1/models/{model}", model=model), shapes.ModelDetail
+                "GET", "/v1/models/{model}", shapes.ModelDetail, {"model": model}
             )
         )
 
@@ -106,8 +106,9 @@ class AsyncModelsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.ModelDetail](
                 "PATCH",
-                path("/v1/models/{model}", model=model),
+                "/v1/models/{model}",
                 shapes.ModelDetail,
+                {"model": model},
                 body={"policy": policy},
             )
         )
@@ -126,8 +127,9 @@ class AsyncModelsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.ModelDetail](
                 "DELETE",
-                path("/v1/models/{model}", model=model),
+                "/v1/models/{model}",
                 shapes.ModelDetail,
+                {"model": model},
                 query={"purge": purge},
             )
         )
@@ -147,8 +149,9 @@ class AsyncModelsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.RunNowView](
                 "POST",
-                path("/v1/models/{model}/batches:run-now", model=model),
+                "/v1/models/{model}/batches:run-now",
                 shapes.RunNowView,
+                {"model": model},
                 body={"method": method, "options": options},
             )
         )
@@ -168,8 +171,9 @@ class AsyncModelsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.AliasView](
                 "GET",
-                path("/v1/models/{model}/aliases/production", model=model),
+                "/v1/models/{model}/aliases/production",
                 shapes.AliasView,
+                {"model": model},
                 query={"limit": limit, "cursor": cursor},
             )
         )
@@ -190,8 +194,9 @@ class AsyncModelsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.AliasView](
                 "PUT",
-                path("/v1/models/{model}/aliases/production", model=model),
+                "/v1/models/{model}/aliases/production",
                 shapes.AliasView,
+                {"model": model},
                 body={"version": version, "expected": expected, "reason": reason},
             )
         )
@@ -210,8 +215,9 @@ class AsyncModelsCalls(AsyncNoun):
         return await self._call(
             Call[Page[shapes.BatchView]](
                 "GET",
-                path("/v1/models/{model}/batches", model=model),
+                "/v1/models/{model}/batches",
                 Page[shapes.BatchView],
+                {"model": model},
                 query={"limit": limit, "cursor": cursor},
             )
         )
@@ -226,8 +232,9 @@ class AsyncModelsCalls(AsyncNoun):
         return self._each(
             Call[Page[shapes.BatchView]](
                 "GET",
-                path("/v1/models/{model}/batches", model=model),
+                "/v1/models/{model}/batches",
                 Page[shapes.BatchView],
+                {"model": model},
                 query={"limit": limit},
             )
         )
@@ -244,8 +251,9 @@ class AsyncModelsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.BatchDetail](
                 "GET",
-                path("/v1/models/{model}/batches/{batch}", model=model, batch=batch),
+                "/v1/models/{model}/batches/{batch}",
                 shapes.BatchDetail,
+                {"model": model, "batch": batch},
             )
         )
 
@@ -265,8 +273,9 @@ class AsyncModelsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.ModelDetail](
                 "POST",
-                path("/v1/models/{model}:withdraw", model=model),
+                "/v1/models/{model}:withdraw",
                 shapes.ModelDetail,
+                {"model": model},
                 body={"purge": purge},
             )
         )

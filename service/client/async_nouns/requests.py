@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import shapes
 from ..answers import Page
-from ..calls import UNSET, Call, Unset, key, path
+from ..calls import UNSET, Call, Unset, key
 from ..drivers import AsyncNoun
 
 
@@ -183,8 +183,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DeletionRequestDetail](
                 "GET",
-                path("/v1/deletion-requests/{request_id}", request_id=request_id),
+                "/v1/deletion-requests/{request_id}",
                 shapes.DeletionRequestDetail,
+                {"request_id": request_id},
             )
         )
 
@@ -200,8 +201,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DeletionRequestDetail](
                 "DELETE",
-                path("/v1/deletion-requests/{request_id}", request_id=request_id),
+                "/v1/deletion-requests/{request_id}",
                 shapes.DeletionRequestDetail,
+                {"request_id": request_id},
             )
         )
 
@@ -221,8 +223,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.Events](
                 "GET",
-                path("/v1/deletion-requests/{request_id}/events", request_id=request_id),
+                "/v1/deletion-requests/{request_id}/events",
                 shapes.Events,
+                {"request_id": request_id},
                 query={"limit": limit, "cursor": cursor},
             )
         )
@@ -239,8 +242,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DeletionRequestDetail](
                 "POST",
-                path("/v1/deletion-requests/{request_id}:retry", request_id=request_id),
+                "/v1/deletion-requests/{request_id}:retry",
                 shapes.DeletionRequestDetail,
+                {"request_id": request_id},
             )
         )
 
@@ -255,8 +259,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DeletionRequestDetail](
                 "POST",
-                path("/v1/deletion-requests/{request_id}:approve", request_id=request_id),
+                "/v1/deletion-requests/{request_id}:approve",
                 shapes.DeletionRequestDetail,
+                {"request_id": request_id},
             )
         )
 
@@ -275,8 +280,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DeletionRequestDetail](
                 "POST",
-                path("/v1/deletion-requests/{request_id}:deny", request_id=request_id),
+                "/v1/deletion-requests/{request_id}:deny",
                 shapes.DeletionRequestDetail,
+                {"request_id": request_id},
                 body={"reason_code": reason_code, "reason": reason},
             )
         )
@@ -298,8 +304,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DeletionRequestDetail](
                 "POST",
-                path("/v1/deletion-requests/{request_id}:extend", request_id=request_id),
+                "/v1/deletion-requests/{request_id}:extend",
                 shapes.DeletionRequestDetail,
+                {"request_id": request_id},
                 body={"periods": periods, "reason_code": reason_code, "reason": reason},
             )
         )
@@ -321,8 +328,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DeletionRequestDetail](
                 "POST",
-                path("/v1/deletion-requests/{request_id}:hold", request_id=request_id),
+                "/v1/deletion-requests/{request_id}:hold",
                 shapes.DeletionRequestDetail,
+                {"request_id": request_id},
                 body={"reason_code": reason_code, "reason": reason},
             )
         )
@@ -340,8 +348,9 @@ class AsyncRequestsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.DeletionRequestDetail](
                 "POST",
-                path("/v1/deletion-requests/{request_id}:release-hold", request_id=request_id),
+                "/v1/deletion-requests/{request_id}:release-hold",
                 shapes.DeletionRequestDetail,
+                {"request_id": request_id},
                 body={"reason": reason},
             )
         )

@@ -10,7 +10,7 @@ from typing import Literal
 
 from .. import shapes
 from ..answers import Page
-from ..calls import UNSET, Call, Unset, path
+from ..calls import UNSET, Call, Unset
 from ..drivers import AsyncNoun
 
 
@@ -39,8 +39,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.VersionView](
                 "POST",
-                path("/v1/models/{model}/versions", model=model),
+                "/v1/models/{model}/versions",
                 shapes.VersionView,
+                {"model": model},
                 query={
                     "data_revision": data_revision,
                     "trained_on": trained_on,
@@ -66,8 +67,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[Page[shapes.VersionView]](
                 "GET",
-                path("/v1/models/{model}/versions", model=model),
+                "/v1/models/{model}/versions",
                 Page[shapes.VersionView],
+                {"model": model},
                 query={"status": status, "limit": limit, "cursor": cursor},
             )
         )
@@ -83,8 +85,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return self._each(
             Call[Page[shapes.VersionView]](
                 "GET",
-                path("/v1/models/{model}/versions", model=model),
+                "/v1/models/{model}/versions",
                 Page[shapes.VersionView],
+                {"model": model},
                 query={"status": status, "limit": limit},
             )
         )
@@ -101,8 +104,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.VersionView](
                 "GET",
-                path("/v1/models/{model}/versions/{number}", model=model, number=number),
+                "/v1/models/{model}/versions/{number}",
                 shapes.VersionView,
+                {"model": model, "number": number},
             )
         )
 
@@ -122,8 +126,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[Page[shapes.LinkView]](
                 "GET",
-                path("/v1/models/{model}/versions/{number}/lineage", model=model, number=number),
+                "/v1/models/{model}/versions/{number}/lineage",
                 Page[shapes.LinkView],
+                {"model": model, "number": number},
                 query={"limit": limit, "cursor": cursor},
             )
         )
@@ -139,8 +144,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return self._each(
             Call[Page[shapes.LinkView]](
                 "GET",
-                path("/v1/models/{model}/versions/{number}/lineage", model=model, number=number),
+                "/v1/models/{model}/versions/{number}/lineage",
                 Page[shapes.LinkView],
+                {"model": model, "number": number},
                 query={"limit": limit},
             )
         )
@@ -158,10 +164,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.VerificationView](
                 "GET",
-                path(
-                    "/v1/models/{model}/versions/{number}/verification", model=model, number=number
-                ),
+                "/v1/models/{model}/versions/{number}/verification",
                 shapes.VerificationView,
+                {"model": model, "number": number},
             )
         )
 
@@ -180,8 +185,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.VersionView](
                 "POST",
-                path("/v1/models/{model}/versions/{number}:approve", model=model, number=number),
+                "/v1/models/{model}/versions/{number}:approve",
                 shapes.VersionView,
+                {"model": model, "number": number},
             )
         )
 
@@ -202,8 +208,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.VersionView](
                 "POST",
-                path("/v1/models/{model}/versions/{number}:withdraw", model=model, number=number),
+                "/v1/models/{model}/versions/{number}:withdraw",
                 shapes.VersionView,
+                {"model": model, "number": number},
                 body={"purge": purge, "promote": promote},
             )
         )
@@ -222,8 +229,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[shapes.Signed](
                 "GET",
-                path("/v1/models/{model}/versions/{number}/audit", model=model, number=number),
+                "/v1/models/{model}/versions/{number}/audit",
                 shapes.Signed,
+                {"model": model, "number": number},
             )
         )
 
@@ -245,10 +253,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return await self._call(
             Call[Page[shapes.RecordScores]](
                 "GET",
-                path(
-                    "/v1/models/{model}/versions/{number}/audit/records", model=model, number=number
-                ),
+                "/v1/models/{model}/versions/{number}/audit/records",
                 Page[shapes.RecordScores],
+                {"model": model, "number": number},
                 query={"limit": limit, "cursor": cursor},
             )
         )
@@ -264,10 +271,9 @@ class AsyncVersionsCalls(AsyncNoun):
         return self._each(
             Call[Page[shapes.RecordScores]](
                 "GET",
-                path(
-                    "/v1/models/{model}/versions/{number}/audit/records", model=model, number=number
-                ),
+                "/v1/models/{model}/versions/{number}/audit/records",
                 Page[shapes.RecordScores],
+                {"model": model, "number": number},
                 query={"limit": limit},
             )
         )

@@ -10,7 +10,7 @@ from typing import Literal
 
 from .. import shapes
 from ..answers import Nothing, Page
-from ..calls import UNSET, Call, Unset, path
+from ..calls import UNSET, Call, Unset
 from ..drivers import AsyncNoun
 
 
@@ -81,7 +81,7 @@ class AsyncWebhooksCalls(AsyncNoun):
         """
         return await self._call(
             Call[shapes.WebhookView](
-                "GET", path("/v1/webhooks/{webhook_id}", webhook_id=webhook_id), shapes.WebhookView
+                "GET", "/v1/webhooks/{webhook_id}", shapes.WebhookView, {"webhook_id": webhook_id}
             )
         )
 
@@ -102,8 +102,9 @@ class AsyncWebhooksCalls(AsyncNoun):
         return await self._call(
             Call[shapes.WebhookView](
                 "PATCH",
-                path("/v1/webhooks/{webhook_id}", webhook_id=webhook_id),
+                "/v1/webhooks/{webhook_id}",
                 shapes.WebhookView,
+                {"webhook_id": webhook_id},
                 body={"url": url, "description": description, "types": types, "status": status},
             )
         )
@@ -117,7 +118,7 @@ class AsyncWebhooksCalls(AsyncNoun):
         Remove a webhook. Remove the webhook with its secret and the list of its deliveries.
         """
         return await self._call(
-            Call[None]("DELETE", path("/v1/webhooks/{webhook_id}", webhook_id=webhook_id), Nothing)
+            Call[None]("DELETE", "/v1/webhooks/{webhook_id}", Nothing, {"webhook_id": webhook_id})
         )
 
     async def page_deliveries(
@@ -136,8 +137,9 @@ class AsyncWebhooksCalls(AsyncNoun):
         return await self._call(
             Call[Page[shapes.Delivery]](
                 "GET",
-                path("/v1/webhooks/{webhook_id}/deliveries", webhook_id=webhook_id),
+                "/v1/webhooks/{webhook_id}/deliveries",
                 Page[shapes.Delivery],
+                {"webhook_id": webhook_id},
                 query={"outcome": outcome, "limit": limit, "cursor": cursor},
             )
         )
@@ -153,8 +155,9 @@ class AsyncWebhooksCalls(AsyncNoun):
         return self._each(
             Call[Page[shapes.Delivery]](
                 "GET",
-                path("/v1/webhooks/{webhook_id}/deliveries", webhook_id=webhook_id),
+                "/v1/webhooks/{webhook_id}/deliveries",
                 Page[shapes.Delivery],
+                {"webhook_id": webhook_id},
                 query={"outcome": outcome, "limit": limit},
             )
         )
@@ -174,8 +177,9 @@ class AsyncWebhooksCalls(AsyncNoun):
         return await self._call(
             Call[shapes.WebhookWithSecret](
                 "POST",
-                path("/v1/webhooks/{webhook_id}:rotate-secret", webhook_id=webhook_id),
+                "/v1/webhooks/{webhook_id}:rotate-secret",
                 shapes.WebhookWithSecret,
+                {"webhook_id": webhook_id},
                 body={"overlap_seconds": overlap_seconds},
             )
         )
@@ -196,8 +200,9 @@ class AsyncWebhooksCalls(AsyncNoun):
         return await self._call(
             Call[shapes.WebhookView](
                 "POST",
-                path("/v1/webhooks/{webhook_id}:replay", webhook_id=webhook_id),
+                "/v1/webhooks/{webhook_id}:replay",
                 shapes.WebhookView,
+                {"webhook_id": webhook_id},
                 body={"after": after, "since": since},
             )
         )
@@ -214,7 +219,8 @@ class AsyncWebhooksCalls(AsyncNoun):
         return await self._call(
             Call[shapes.WebhookView](
                 "POST",
-                path("/v1/webhooks/{webhook_id}:test", webhook_id=webhook_id),
+                "/v1/webhooks/{webhook_id}:test",
                 shapes.WebhookView,
+                {"webhook_id": webhook_id},
             )
         )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from .. import shapes
 from ..answers import Page
-from ..calls import UNSET, Call, Unset, path
+from ..calls import UNSET, Call, Unset
 from ..drivers import Noun
 
 
@@ -31,8 +31,9 @@ class RunsCalls(Noun):
         return self._call(
             Call[shapes.RunDetail](
                 "POST",
-                path("/v1/models/{model}/training-runs", model=model),
+                "/v1/models/{model}/training-runs",
                 shapes.RunDetail,
+                {"model": model},
                 body={"reason": reason, "seed": seed},
             )
         )
@@ -51,8 +52,9 @@ class RunsCalls(Noun):
         return self._call(
             Call[Page[shapes.RunView]](
                 "GET",
-                path("/v1/models/{model}/training-runs", model=model),
+                "/v1/models/{model}/training-runs",
                 Page[shapes.RunView],
+                {"model": model},
                 query={"limit": limit, "cursor": cursor},
             )
         )
@@ -67,8 +69,9 @@ class RunsCalls(Noun):
         return self._each(
             Call[Page[shapes.RunView]](
                 "GET",
-                path("/v1/models/{model}/training-runs", model=model),
+                "/v1/models/{model}/training-runs",
                 Page[shapes.RunView],
+                {"model": model},
                 query={"limit": limit},
             )
         )
@@ -86,8 +89,9 @@ class RunsCalls(Noun):
         return self._call(
             Call[shapes.RunDetail](
                 "GET",
-                path("/v1/models/{model}/training-runs/{run}", model=model, run=run),
+                "/v1/models/{model}/training-runs/{run}",
                 shapes.RunDetail,
+                {"model": model, "run": run},
             )
         )
 
@@ -104,7 +108,8 @@ class RunsCalls(Noun):
         return self._call(
             Call[shapes.RunDetail](
                 "POST",
-                path("/v1/models/{model}/training-runs/{run}:cancel", model=model, run=run),
+                "/v1/models/{model}/training-runs/{run}:cancel",
                 shapes.RunDetail,
+                {"model": model, "run": run},
             )
         )

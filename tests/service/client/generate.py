@@ -431,11 +431,10 @@ class Methods:
         return bool(names)
 
     def _call(self, one: Operation, kind: str, returned: str, without: tuple[str, ...] = ()) -> str:
+        parts = [repr(one.method), repr(one.path), kind]
         places = [p["name"] for p in one.parameters("path")]
-        where = repr(one.path)
         if places:
-            where = f"path({where}, {', '.join(f'{name}={name}' for name in places)})"
-        parts = [repr(one.method), where, kind]
+            parts.append(f"{{{', '.join(f'{name!r}: {name}' for name in places)}}}")
         query = [p["name"] for p in one.parameters("query") if p["name"] not in without]
         if query:
             parts.append(f"query={{{', '.join(f'{name!r}: {name}' for name in query)}}}")
@@ -468,7 +467,7 @@ def noun_files(made: Mapping[str, Any], *, awaited: bool) -> dict[str, str]:
             "from datetime import datetime\nfrom pathlib import Path\n"
             "from typing import Any, Literal\n\nfrom .. import shapes\n"
             "from ..answers import Lines, Nothing, Page, Text\n"
-            "from ..calls import UNSET, Call, Unset, key, path\n"
+            "from ..calls import UNSET, Call, Unset, key\n"
             f"from ..drivers import {base}\n\n\n"
             f"class {prefix}{noun.capitalize()}Calls({base}):\n"
             f'    """Calls about {noun}{how}."""\n\n'

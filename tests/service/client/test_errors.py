@@ -50,6 +50,9 @@ def test_whom_a_call_is_about_is_in_no_text(
     place.network.break_answers(20)
     with pytest.raises(Unreachable) as lost:
         client.requests.create(subject_id=PERSON)
+    with pytest.raises(Unreachable) as misplaced:
+        client.requests.get(PERSON)
+    texts += traceback.format_exception(misplaced.value)
     texts += [*traceback.format_exception(lost.value), repr(lost.value), repr(refused.value)]
     place.network.forward()
     made = client.requests.create(dataset="faces", record_ids=["r3"], client_reference=PERSON)
@@ -59,8 +62,14 @@ def test_whom_a_call_is_about_is_in_no_text(
     for text in texts:
         assert PERSON not in text
         assert place.token not in text
-    # httpcore says at DEBUG what it sends; programs that turn that on see bytes themselves.
-    ours = [one.getMessage() for one in caplog.records if not one.name.startswith("httpcore")]
+    # httpx says at INFO which URL it asks for, httpcore at DEBUG what it sends. A URL names nobody
+    # unless a caller takes a person for a request.
+    ours = [one.getMessage() for one in caplog.records if not one.name.startswith("http")]
+    ours += [
+        one.getMessage()
+        for one in caplog.records
+        if one.name == "httpx" and one.getMessage().startswith("HTTP Request: POST")
+    ]
     assert ours
     assert not [text for text in ours if PERSON in text or place.token in text]
 

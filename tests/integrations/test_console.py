@@ -46,6 +46,7 @@ PAGES = (
     "/operations",
     "/keys",
     "/audit",
+    "/docs",
 )
 #: Findings of these impacts fail the test.
 SERIOUS = ("serious", "critical", "moderate")

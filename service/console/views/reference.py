@@ -144,8 +144,8 @@ def _fields(said: Mapping[str, Any], schemas: examples.Schemas) -> list[Value]:
 
 
 def _json(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    kind = content.get("content", {}).get("application/json")
-    return None if kind is None else kind["schema"]
+    kinds: Mapping[str, Mapping[str, Any]] = content.get("content", {})
+    return kinds["application/json"]["schema"] if "application/json" in kinds else None
 
 
 def _kind(schema: Mapping[str, Any], schemas: examples.Schemas) -> str:

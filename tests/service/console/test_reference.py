@@ -101,7 +101,9 @@ def test_examples_are_what_their_schemas_allow(app: FastAPI) -> None:
 
 def test_every_example_call_is_a_command_that_a_shell_reads(page: str) -> None:
     calls = re.findall(
-        r'<pre tabindex="0" aria-label="Call of ([^"]+)"><code>(.*?)</code>', page, re.S
+        r'<pre tabindex="0" role="region" aria-label="Call of ([^"]+)"><code>(.*?)</code>',
+        page,
+        re.S,
     )
     assert calls
     for _, call in calls:

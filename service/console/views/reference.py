@@ -144,8 +144,10 @@ def _fields(said: Mapping[str, Any], schemas: examples.Schemas) -> list[Value]:
 
 
 def _json(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    kinds: Mapping[str, Mapping[str, Any]] = content.get("content", {})
-    return kinds["application/json"]["schema"] if "application/json" in kinds else None
+    schema: Mapping[str, Any] | None = (
+        content.get("content", {}).get("application/json", {}).get("schema")
+    )
+    return schema
 
 
 def _kind(schema: Mapping[str, Any], schemas: examples.Schemas) -> str:

@@ -34,6 +34,7 @@ from service.api.routes import (
     withdrawals,
 )
 from service.api.routes import metrics as metrics_route
+from service.console import documents
 from service.console.routes import PAGES
 from service.ledger.audit import signing
 from service.ledger.database import db
@@ -111,6 +112,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.sessions = sessions
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
+    app.state.pages = documents
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
     app.state.checks = readiness.Checks(settings, app.state.store, engine)

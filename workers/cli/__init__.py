@@ -13,7 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from service.settings import Settings
-from workers.cli import datasets, errors, suppressions, trainings, webhooks, withdrawals
+from workers.cli import (
+    datasets,
+    errors,
+    receipts,
+    suppressions,
+    trainings,
+    webhooks,
+    withdrawals,
+)
 from workers.cli.errors import stop as _stop
 from workers.cli.ledger import bulk_engine as _bulk_engine
 from workers.cli.ledger import session as _session
@@ -34,6 +42,7 @@ app.add_typer(withdrawals.versions_app, name="versions")
 app.add_typer(trainings.app, name="trainings")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
+app.add_typer(receipts.app, name="receipts")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(restore_app, name="restore")

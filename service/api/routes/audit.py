@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
-from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.api import auth, bodies, deps, negotiation, pagination, problems, schemas
 from service.ledger.audit import canonical, chain, signing
 from service.ledger.database import db
 from service.ledger.registry import models, versions
@@ -19,23 +19,6 @@ router = bodies.router(tag="audit")
 open_router = bodies.router(tag="audit")
 
 Auditor = Annotated[auth.Principal, auth.require("audit:read")]
-
-
-class Signature(BaseModel):
-    """An Ed25519 signature over the canonical JSON (RFC 8785) of the document without `value`."""
-
-    algorithm: str = Field(examples=["Ed25519"])
-    key_id: str
-    public_key: str = Field(description="base64; compare it with the published keys")
-    value: str = Field(description="base64")
-
-
-class Signed(BaseModel):
-    """A signed document in canonical JSON; its other members are those of the document."""
-
-    model_config = {"extra": "allow"}
-
-    signature: Signature
 
 
 class PublicKey(BaseModel):
@@ -90,7 +73,9 @@ def events(
     return bodies.answer(page)
 
 
-@router.get("/v1/audit/checkpoint", response_model=Signed, summary="The signed head of the chain")
+@router.get(
+    "/v1/audit/checkpoint", response_model=schemas.Signed, summary="The signed head of the chain"
+)
 def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> Response:
     """Return the head to keep: compared with it, a cut or rewritten chain is detected."""
     signer: signing.Signer = request.app.state.signer
@@ -99,28 +84,33 @@ def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> R
 
 @router.get(
     "/v1/models/{model}/versions/{number}/audit",
-    response_model=Signed,
-    responses=problems.responses(404),
+    response_model=schemas.Signed,
+    responses={
+        **negotiation.described("The report, as signed JSON or as a page to print."),
+        **problems.responses(404, 406),
+    },
     summary="The signed report of a version",
 )
 def report_of_version(
     request: Request,
     session: deps.Reader,
     digester: deps.Digests,
+    signer: deps.Signer,
+    pages: deps.Pages,
     _principal: Auditor,
     model: deps.Name,
     number: deps.Number,
 ) -> Response:
-    """Return the signed report.
+    """Return the signed report, by the Accept header as JSON or as a page in one file.
 
     It tells what was requested, what was done, what was measured, what still holds the erased rows,
-    and what the report does not prove. `unlearn audit verify` checks a saved report.
+    and what the report does not prove. Signed are the bytes of the JSON; the page is made of them
+    alone, and contains them. `unlearn audit verify` checks a saved report in either form.
     """
     version = versions.get(session, models.get(session, model), number)
-    signer: signing.Signer = request.app.state.signer
-    return _canonical(
-        report.report(session, version, digester=digester, signer=signer, now=db.now())
-    )
+    form = negotiation.choose(request, (negotiation.JSON, negotiation.HTML))
+    made = report.report(session, version, digester=digester, signer=signer, now=db.now())
+    return negotiation.answer(form, canonical.encode(made), pages.report)
 
 
 @router.get(

@@ -87,8 +87,14 @@ def answer(form: str, content: bytes, page: Callable[[bytes], Page]) -> Response
     """Return signed bytes as they are, or as the page that ``page`` makes of them."""
     if form != HTML:
         return Response(content, media_type=form, headers=VARY)
-    made = page(content)
-    return HTMLResponse(made.html, headers=VARY | {"Content-Security-Policy": made.policy})
+    shown = show(page(content))
+    shown.headers.update(VARY)
+    return shown
+
+
+def show(page: Page) -> Response:
+    """Return the response of a page in one file."""
+    return HTMLResponse(page.html, headers={"Content-Security-Policy": page.policy})
 
 
 def choose(request: Request, offered: Sequence[str]) -> str:

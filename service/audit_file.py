@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from service import audit_agreement, audit_page, receipt_agreement
 from service.audit_shape import Receipt, Report
-from service.ledger.audit import canonical, hash_chain, signing
+from service.ledger.audit import canonical, dsse, hash_chain, signing, statements
 
 #: Largest file that is read.
 MAX_BYTES = 256 * 2**20
@@ -86,7 +86,23 @@ def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Finding
         return Findings((_bad(f"this is not JSON of the kind that can be signed: {error}"),))
     if not isinstance(document, dict):
         return Findings((_bad("this is not a document"),))
+    if dsse.is_envelope(document):
+        return _envelope(document, keys)
     return Findings((_canonical(same), *_signed(document, keys), *_contents(document, keys)))
+
+
+def _envelope(document: Mapping[str, Any], keys: signing.Keys | None) -> Findings:
+    """Check a DSSE envelope, and the report in its in-toto statement."""
+    try:
+        opened = dsse.open_envelope(document)
+        if opened.payload_type != dsse.IN_TOTO:
+            raise ValueError(f"its payload is not of the type {dsse.IN_TOTO}")
+        report = statements.report_in(opened.payload)
+        used = opened.check(signing.embedded(report) if keys is None else keys)
+    except ValueError as error:
+        return Findings((_bad(f"this envelope cannot be trusted: {error}"),))
+    held = _ok(f"the envelope's signature over its in-toto statement holds, by key {used}")
+    return Findings((held, *verify_bytes(canonical.encode(report), keys=keys).found))
 
 
 def _page(content: bytes, keys: signing.Keys | None) -> Findings:

@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, negotiation, pagination, problems, schemas
-from service.ledger.audit import canonical, chain, signing
+from service.ledger.audit import canonical, chain, signing, statements
 from service.ledger.database import db
 from service.ledger.registry import models, versions
 from service.ledger.reports import record_scores, report
@@ -86,7 +86,11 @@ def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> R
     "/v1/models/{model}/versions/{number}/audit",
     response_model=schemas.Signed,
     responses={
-        **negotiation.described("The report, as signed JSON or as a page to print."),
+        **negotiation.described(
+            "The report, as signed JSON, as a page to print, or as an in-toto statement in a DSSE "
+            "envelope.",
+            negotiation.DSSE,
+        ),
         **problems.responses(404, 406),
     },
     summary="The signed report of a version",
@@ -101,15 +105,18 @@ def report_of_version(
     model: deps.Name,
     number: deps.Number,
 ) -> Response:
-    """Return the signed report, by the Accept header as JSON or as a page in one file.
+    """Return the signed report, by the Accept header as JSON, page or DSSE envelope.
 
     It tells what was requested, what was done, what was measured, what still holds the erased rows,
     and what the report does not prove. Signed are the bytes of the JSON; the page is made of them
-    alone, and contains them. `unlearn audit verify` checks a saved report in either form.
+    alone, and contains them. The envelope signs an in-toto statement whose predicate,
+    `unlearning/v1`, is the signed report. `unlearn audit verify` checks a report in each form.
     """
     version = versions.get(session, models.get(session, model), number)
-    form = negotiation.choose(request, (negotiation.JSON, negotiation.HTML))
+    form = negotiation.choose(request, (negotiation.JSON, negotiation.HTML, negotiation.DSSE))
     made = report.report(session, version, digester=digester, signer=signer, now=db.now())
+    if form == negotiation.DSSE:
+        made = statements.envelope(made, signer=signer)
     return negotiation.answer(form, canonical.encode(made), pages.report)
 
 

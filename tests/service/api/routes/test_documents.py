@@ -13,7 +13,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from service import audit_page
-from service.ledger.audit import canonical, signing
+from service.api import negotiation
+from service.ledger.audit import canonical, dsse, signing, statements
 from service.ledger.database.tables import DeletionRequest
 from service.settings import Settings
 from tests.service.api import callers
@@ -58,6 +59,17 @@ def test_the_accept_header_chooses_the_form(auditor: TestClient, receipt: str) -
         refused = auditor.get(path, headers={"Accept": "image/png"})
         assert_problem(refused, 406, "text/html")
         assert refused.headers["vary"] == "Accept"
+
+
+def test_a_report_comes_as_an_in_toto_statement_in_a_dsse_envelope(auditor: TestClient) -> None:
+    answer = auditor.get(REPORT.format(3), headers={"Accept": negotiation.DSSE})
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == negotiation.DSSE
+    assert answer.headers["vary"] == "Accept"
+    keys = signing.read_keys(auditor.get("/.well-known/unlearning-keys.json").json())
+    opened = dsse.open_envelope(answer.json())
+    assert opened.check(keys) in keys
+    assert statements.report_in(opened.payload)["version"] == 3
 
 
 def test_a_receipt_is_signed_and_in_canonical_form(auditor: TestClient, receipt: str) -> None:

@@ -6,7 +6,7 @@ cannot be read, or is not a report, is a bad finding, too, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from service import audit_agreement, audit_page, receipt_agreement
+from service import audit_agreement, audit_page, log_proofs, receipt_agreement
 from service.audit_shape import Receipt, Report
-from service.ledger.audit import canonical, dsse, hash_chain, signing, statements
+from service.ledger.audit import canonical, dsse, hash_chain, notes, signing, statements
 
 #: Largest file that is read.
 MAX_BYTES = 256 * 2**20
@@ -79,6 +79,8 @@ def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Finding
     """Check a saved document, or a page of one, that was already read."""
     if audit_page.is_page(content):
         return _page(content, keys)
+    if notes.is_note(content):
+        return _of_the_log(lambda: log_proofs.checkpoint(content, keys))
     try:
         document = canonical.decode(content)
         same = canonical.encode(document) == content.rstrip(b"\r\n")
@@ -88,7 +90,17 @@ def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Finding
         return Findings((_bad("this is not a document"),))
     if dsse.is_envelope(document):
         return _envelope(document, keys)
+    if document.get("type") in (log_proofs.INCLUSION, log_proofs.CONSISTENCY):
+        return _of_the_log(lambda: log_proofs.proof(document, keys))
     return Findings((_canonical(same), *_signed(document, keys), *_contents(document, keys)))
+
+
+def _of_the_log(check: Callable[[], str]) -> Findings:
+    """Check a checkpoint of the log, or a proof against one."""
+    try:
+        return Findings((_ok(check()),))
+    except ValueError as error:
+        return Findings((_bad(f"this does not hold: {error}"),))
 
 
 def _envelope(document: Mapping[str, Any], keys: signing.Keys | None) -> Findings:

@@ -17,6 +17,7 @@ from service.api.routes import (
     aliases,
     appends,
     audit,
+    audit_log,
     batches,
     checkpoints,
     datasets,
@@ -36,7 +37,7 @@ from service.api.routes import (
 from service.api.routes import metrics as metrics_route
 from service.console import documents
 from service.console.routes import PAGES
-from service.ledger.audit import signing
+from service.ledger.audit import log, signing
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
 from service.ledger.selection.digests import Digester
@@ -61,6 +62,7 @@ SECURED = (
     webhooks.router,
     methods.router,
     audit.router,
+    audit_log.router,
     metrics_route.router,
 )
 
@@ -113,6 +115,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
     app.state.pages = documents
+    app.state.log = log.Log()
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
     app.state.checks = readiness.Checks(settings, app.state.store, engine)

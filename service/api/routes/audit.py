@@ -31,6 +31,9 @@ class PublicKey(BaseModel):
     kid: str
     x: str
     status: str = Field(examples=["current"])
+    verifier_key: str = Field(
+        description="the same key for the log's checkpoints, as c2sp.org/signed-note has it"
+    )
 
 
 class PublicKeys(BaseModel):

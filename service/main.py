@@ -37,7 +37,7 @@ from service.api.routes import (
 from service.api.routes import metrics as metrics_route
 from service.console import documents
 from service.console.routes import PAGES
-from service.ledger.audit import log, signing
+from service.ledger.audit import log, model_signing, signing
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
 from service.ledger.selection.digests import Digester
@@ -114,6 +114,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.sessions = sessions
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
+    app.state.model_signer = model_signing.ModelSigner.from_seed(settings.signing_seed)
     app.state.pages = documents
     app.state.log = log.Log()
     app.state.wake = wake.sender(settings)

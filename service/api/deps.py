@@ -12,7 +12,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from models_store import Store as OpenStore
 from service import wake
 from service.api import negotiation
-from service.ledger.audit import signing
+from service.ledger.audit import model_signing, signing
 from service.ledger.database import db
 from service.ledger.selection.digests import Digester
 from service.settings import Settings as AllSettings
@@ -76,6 +76,11 @@ async def _signer(request: Request) -> signing.Signer:
     return signer
 
 
+async def _model_signer(request: Request) -> model_signing.ModelSigner:
+    signer: model_signing.ModelSigner = request.app.state.model_signer
+    return signer
+
+
 async def _pages(request: Request) -> negotiation.Pages:
     pages: negotiation.Pages = request.app.state.pages
     return pages
@@ -90,4 +95,5 @@ Wake = Annotated[wake.Wake, Depends(_wake)]
 Digests = Annotated[Digester, Depends(_digester)]
 Store = Annotated[OpenStore, Depends(_store)]
 Signer = Annotated[signing.Signer, Depends(_signer)]
+ModelSigner = Annotated[model_signing.ModelSigner, Depends(_model_signer)]
 Pages = Annotated[negotiation.Pages, Depends(_pages)]

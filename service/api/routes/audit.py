@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, negotiation, pagination, problems, schemas
@@ -164,6 +165,17 @@ def records_of_version(
 async def public_keys(settings: deps.Settings) -> dict[str, Any]:
     """Return a JSON Web Key set; `unlearn audit verify --keys` reads it."""
     return signing.public_keys(settings)
+
+
+@open_router.get(
+    "/.well-known/unlearning-model-signing.pem",
+    response_class=PlainTextResponse,
+    responses=problems.responses(500),
+    summary="The public key of signatures over weights",
+)
+async def model_signing_key(signer: deps.ModelSigner) -> PlainTextResponse:
+    """Return an ECDSA P-256 key as PEM, for `model_signing verify key`."""
+    return PlainTextResponse(signer.public_key.decode())
 
 
 def _canonical(document: dict[str, Any]) -> Response:

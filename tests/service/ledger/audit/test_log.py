@@ -1,10 +1,11 @@
-"""The audit chain as a log: its tree grows with it, and others accept its checkpoints and proofs."""
+"""The audit chain as a log: its tree grows with it, and others accept its notes and proofs."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import metamorphic_log as others
@@ -72,7 +73,7 @@ def test_the_tree_grows_with_the_chain_over_whole_and_begun_tiles(session: Sessi
             assert merkle.includes(
                 entries[line - 1], line - 1, count, proof, _root(entries[:count])
             )
-    for first, second in zip(sizes, sizes[1:], strict=False):
+    for first, second in pairwise(sizes):
         proof = kept.consistency(session, first, second)
         old, new = _root(entries[:first]), _root(entries[:second])
         assert merkle.continues(first, second, proof, old, new)
@@ -94,11 +95,7 @@ def test_what_the_log_does_not_have_is_refused_in_a_sentence(session: Session) -
 def test_a_missing_line_is_told_and_not_passed_over(sqlite_database: Any) -> None:
     with Session(sqlite_database) as session:
         _grow(session, 5)
-        names = session.scalars(
-            text(
-                "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit_events'"
-            )
-        ).all()
+        names = session.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all()
         for name in names:
             session.execute(text(f'DROP TRIGGER "{name}"'))
         session.execute(delete(AuditEvent).where(AuditEvent.seq == 3))

@@ -12,7 +12,7 @@ from service.console.documents import paper
 from service.ledger.audit import canonical
 
 #: Rows of each table: the page is to print on three sheets. The signed file has all of them.
-REQUESTS, STEPS, FIGURES = 8, 5, 14
+REQUESTS, STEPS, FIGURES = 6, 5, 12
 
 #: What the version's guarantee means.
 GUARANTEES = {
@@ -24,7 +24,7 @@ GUARANTEES = {
 #: What a verdict means, for readers who do not run the service.
 HEADLINES = {
     "passed": "Passed. Tests that try to recognise the forgotten records found no more than the "
-    "limits that were set beforehand, and the model answers about as well as before.",
+    "limits that were set beforehand, and no other condition failed.",
     "failed": "Failed. At least one measured value is over its limit: nothing shows that the "
     "records were forgotten.",
     "no_power": "Not decided. Nothing failed, but with these records no test could tell a model "

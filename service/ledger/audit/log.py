@@ -41,6 +41,10 @@ class Log:
         """Return how many entries the log has."""
         return session.scalars(select(AuditHead.seq).where(AuditHead.id == 1)).one()
 
+    def line_hash(self, session: Session, line: int) -> str:
+        """Return the hash of a line that the log has, 64 hex digits."""
+        return session.scalars(select(AuditEvent.hash).where(AuditEvent.seq == line)).one()
+
     def root(self, session: Session, size: int) -> bytes:
         """Return the root of the tree over the first ``size`` lines."""
         return merkle.root(size, self._subtrees(session, size))

@@ -20,7 +20,7 @@ Every path but health and the public keys needs an API key. Every error is
 
 TAGS = (
     ("deletion requests", "what is to be forgotten, and its progress"),
-    ("audit", "the chain of events, its signed head and the report of a version"),
+    ("audit", "the chain of events, its signed heads and proofs, and the report of a version"),
     ("datasets", "ingested training data"),
     ("models", "an architecture on a dataset, with a recipe and an unlearning policy"),
     ("training runs", "training of a model from the records that may be used"),

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
-from service.ledger.audit import merkle
+from service.ledger.audit import chain, merkle
 from service.ledger.database.tables import AuditEvent, AuditHead
 
 #: Levels of the tree within a tile, and its lines.
@@ -35,6 +35,8 @@ class Log:
 
     #: Hashes of complete subtrees, by level less ``HEIGHT`` and index.
     _nodes: list[list[bytes]] = field(default_factory=lambda: [[]])
+    #: Hash of the last line of the whole tiles that were read.
+    _last: str = chain.GENESIS
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def size(self, session: Session) -> int:
@@ -66,12 +68,12 @@ class Log:
         known = self.size(session)
         if size > known:
             raise Unprocessable(f"the log has {known} lines; ask for at most as many")
-        self._read(session, size // TILE)
+        nodes = self._read(session, size // TILE)
         read: dict[int, list[bytes]] = {}
 
         def subtree(level: int, index: int) -> bytes:
             if level >= HEIGHT:
-                return self._nodes[level - HEIGHT][index]
+                return nodes[level - HEIGHT][index]
             tile = (index << level) >> HEIGHT
             if tile not in read:
                 first = tile * TILE
@@ -81,12 +83,17 @@ class Log:
 
         return subtree
 
-    def _read(self, session: Session, tiles: int) -> None:
-        """Read the lines of whole tiles that are not known yet."""
+    def _read(self, session: Session, tiles: int) -> list[list[bytes]]:
+        """Read the lines of whole tiles that are not known yet; return all that is known."""
         with self._turn:
+            if not chain.holds(session, seq=len(self._nodes[0]) * TILE, hash=self._last):
+                # The database is another one than before: a backup was restored meanwhile.
+                self._nodes, self._last = [[]], chain.GENESIS
             for tile in range(len(self._nodes[0]), tiles):
-                first = tile * TILE
-                self._add(merkle.complete(_leaves(session, first, first + TILE)))
+                first, end = tile * TILE, (tile + 1) * TILE
+                self._add(merkle.complete(_leaves(session, first, end)))
+                self._last = self.line_hash(session, end)
+            return self._nodes
 
     def _add(self, tile: bytes) -> None:
         """Add a tile's hash, and those of the subtrees that it completes."""

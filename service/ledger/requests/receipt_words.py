@@ -29,8 +29,8 @@ OF_STATE: Mapping[RequestStatus, str] = {
 
 #: A completed request all of whose records had been deleted before.
 FORGOTTEN_BEFORE = (
-    "Everything that the request matches was already being deleted, or deleted, because of an "
-    "earlier request. This one added nothing to do."
+    "Everything that the request matches had been deleted, or was being deleted, before. Nothing "
+    "was left to do."
 )
 
 #: A request whose records are kept although their deletion was asked for.

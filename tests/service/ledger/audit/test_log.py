@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import metamorphic_log as others
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 from service import audit_file
 from service.errors import Unprocessable
 from service.ledger.audit import chain, log, merkle, notes, signing
+from service.ledger.database import db, schema
 from service.ledger.database.tables import AuditEvent
 from service.settings import Settings
 from tests.service.api import callers
@@ -77,6 +79,19 @@ def test_the_tree_grows_with_the_chain_over_whole_and_begun_tiles(session: Sessi
         proof = kept.consistency(session, first, second)
         old, new = _root(entries[:first]), _root(entries[:second])
         assert merkle.continues(first, second, proof, old, new)
+
+
+def test_a_tree_that_knew_another_database_begins_anew(session: Session, tmp_path: Path) -> None:
+    engine = db.engine(f"sqlite:///{tmp_path}/earlier.db")
+    schema.upgrade(engine)
+    tree = log.Log()
+    with Session(engine) as earlier:
+        _grow(earlier, 300)
+        before = tree.root(earlier, 300)
+    engine.dispose()
+    _grow(session, 280)
+    assert tree.root(session, 280) == _root(_entries(session))
+    assert tree.root(session, 256) != before
 
 
 def test_what_the_log_does_not_have_is_refused_in_a_sentence(session: Session) -> None:

@@ -75,6 +75,24 @@ def verify_file(path: Path, *, keys: Path | None = None) -> Findings:
     return verify_bytes(content, keys=trusted)
 
 
+def verify_proof(receipt: Path, proof: Path, *, keys: Path | None = None) -> Findings:
+    """Check the proof that a line of a saved receipt is in the audit chain's log."""
+    try:
+        content = _read(receipt)
+        if audit_page.is_page(content):
+            content = audit_page.signed_bytes(content)
+        lines = canonical.decode(content)["chain"]["lines"]
+        told = {(line["seq"], line["hash"]) for line in lines}
+        said = canonical.decode(_read(proof))
+        ours = (said["line"], said["hash"]) in told
+    except (OSError, ValueError, KeyError, TypeError):
+        return Findings((_bad("the proof, or the lines of the receipt, cannot be read"),))
+    found = verify_file(proof, keys=keys)
+    if not ours:
+        return Findings((*found.found, _bad("the proof is about no line of this receipt")))
+    return found
+
+
 def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Findings:
     """Check a saved document, or a page of one, that was already read."""
     if audit_page.is_page(content):

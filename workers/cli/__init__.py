@@ -223,12 +223,16 @@ def revoke_key(key_id: Annotated[str, typer.Argument(help="Id of the key, key_â€
 
 @audit_app.command("verify")
 def verify_report(
-    file: Annotated[Path, typer.Argument(help="A saved audit report.")],
+    file: Annotated[
+        Path, typer.Argument(help="A saved report, as JSON, page or envelope; or one of the log.")
+    ],
     keys: Annotated[
         Path | None, typer.Option(help="Saved /.well-known/unlearning-keys.json.")
     ] = None,
 ) -> None:
     """Check a saved audit report, without database or network.
+
+    It also reads receipts, signed heads, and checkpoints and proofs of the audit chain's log.
 
     Example: unlearn audit verify report.json --keys unlearning-keys.json
     """

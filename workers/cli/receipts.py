@@ -24,6 +24,10 @@ def verify(
     keys: Annotated[
         Path | None, typer.Option(help="Saved /.well-known/unlearning-keys.json.")
     ] = None,
+    proof: Annotated[
+        list[Path] | None,
+        typer.Option(help="Saved proof that a line of it is in the audit chain's log; repeatable."),
+    ] = None,
 ) -> None:
     """Check a saved receipt of a deletion request, without database or network.
 
@@ -31,7 +35,9 @@ def verify(
     """
     from service import audit_file
 
-    findings = audit_file.verify_file(file, keys=keys)
-    for line in findings.lines():
-        out.print(line, highlight=False, markup=False)
-    raise typer.Exit(0 if findings.ok else 1)
+    found = [audit_file.verify_file(file, keys=keys)]
+    found += [audit_file.verify_proof(file, one, keys=keys) for one in proof or ()]
+    for findings in found:
+        for line in findings.lines():
+            out.print(line, highlight=False, markup=False)
+    raise typer.Exit(0 if all(findings.ok for findings in found) else 1)

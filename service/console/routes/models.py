@@ -14,7 +14,7 @@ from service.console.forms import Form
 from service.console.views import models as views
 from service.errors import Unprocessable
 from service.ledger.audit import canonical
-from service.ledger.batches import holds, next_batch
+from service.ledger.batches import approvals, next_batch
 from service.ledger.database import db
 from service.ledger.destruction import withdrawals
 from service.ledger.destruction.withdrawals import Purge
@@ -119,9 +119,7 @@ def withdraw(act: Promoting, session: deps.Session, wake: deps.Wake, model: deps
     withdrawals.withdraw_model(
         session, row, purge=_purge(act.form), actor=act.visitor.actor, now=db.now()
     )
-    session.commit()
-    wake.background()
-    wake.deletions(row.id)
+    _commit(session, wake, row.id)
     return pages.go(f"{PATH}/{model}", done="withdraw")
 
 
@@ -155,10 +153,8 @@ def approve(
     """Approve a version that is held."""
     row = models.get(session, model)
     version = versions.get(session, row, number)
-    holds.approve(session, row, version, actor=act.visitor.actor, now=db.now())
-    session.commit()
-    wake.background()
-    wake.deletions(row.id)
+    approvals.approve(session, row, version, actor=act.visitor.actor, now=db.now())
+    _commit(session, wake, row.id)
     return pages.go(f"{PATH}/{model}/versions/{number}", done="approve")
 
 
@@ -178,10 +174,15 @@ def withdraw_version(
         actor=act.visitor.actor,
         now=db.now(),
     )
+    _commit(session, wake, row.id)
+    return pages.go(f"{PATH}/{model}/versions/{number}", done="withdraw")
+
+
+def _commit(session: deps.Session, wake: deps.Wake, model_id: int) -> None:
+    """Commit what ended versions; wake who destroys them and who unlearns from the model."""
     session.commit()
     wake.background()
-    wake.deletions(row.id)
-    return pages.go(f"{PATH}/{model}/versions/{number}", done="withdraw")
+    wake.deletions(model_id)
 
 
 def _confirm(form: Form, name: str) -> None:

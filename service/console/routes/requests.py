@@ -15,7 +15,7 @@ from service.console.views import requests as views
 from service.errors import NotFound, ServiceError, Unprocessable
 from service.ledger.audit import canonical
 from service.ledger.database import db
-from service.ledger.requests import deadlines, legal_holds, lifecycle, receipts
+from service.ledger.requests import deadlines, legal_holds, lifecycle, lookup, receipts
 from service.ledger.requests.deadlines import ExtensionReason
 from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.requests.lifecycle import DenialReason
@@ -68,7 +68,7 @@ def show_receipt(
     _visitor: Reading, session: deps.Reader, signer: deps.Signer, request_id: RequestId
 ) -> Response:
     """Show the receipt of a request as a page to print or save, for the person."""
-    row = lifecycle.get(session, request_id)
+    row = lookup.get(session, request_id)
     made = receipts.receipt(session, row, signer=signer, now=db.now())
     return negotiation.show(documents.receipt(canonical.encode(made)))
 

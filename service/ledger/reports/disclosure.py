@@ -317,7 +317,8 @@ def _curve_of_an_attack(
         why = reasons.CHANGED
     else:
         return _only(curve, _CURVE)
-    return _withheld(curve, why)
+    withheld: Mapping[str, Any] = _withheld(curve, why)
+    return withheld
 
 
 def _compares_changed(says: Figure, figures: Mapping[str, Any], changed: frozenset[str]) -> bool:

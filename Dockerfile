@@ -40,7 +40,7 @@ RUN pip install --no-deps --no-build-isolation --editable . \
     && python -m compileall -q service workers models_store \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin unlearn \
     && install -d -o unlearn -g unlearn /var/lib/unlearn /var/lib/unlearn/store \
-        /var/lib/unlearn/uploads /data
+        /var/lib/unlearn/uploads /var/lib/unlearn/fetched /data
 ENV HOME=/tmp UNLEARN_STATE_DIR=/var/lib/unlearn UNLEARN_DATA_ROOT=/data
 USER unlearn
 EXPOSE 8000
@@ -52,7 +52,7 @@ RUN pip install --no-deps --no-build-isolation --editable . \
     && python -m compileall -q service workers models_store unlearning \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin unlearn \
     && install -d -o unlearn -g unlearn /var/lib/unlearn /var/lib/unlearn/store \
-        /var/lib/unlearn/uploads /data
+        /var/lib/unlearn/uploads /var/lib/unlearn/fetched /data
 ENV HOME=/tmp UNLEARN_STATE_DIR=/var/lib/unlearn UNLEARN_DATA_ROOT=/data
 USER unlearn
 HEALTHCHECK --interval=60s --timeout=20s --retries=3 --start-period=60s CMD ["unlearn", "worker-health"]

@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages test-integrations bucket-check mutants \
 	check client lint format types imports faults \
-	bench-deletion bench-service bench-growth bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
+	bench-deletion bench-service bench-growth bench-pages bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
 help: ## List the targets
@@ -78,7 +78,7 @@ test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages fr
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment tests/service/client \
 		tests/test_readme.py $(OPTIONS)
 
-test-integrations: $(INSTALLED) ## Run the console's pages in Debian's Chromium without a screen, which it starts with an API (some minutes)
+test-integrations: $(INSTALLED) ## Run the console in Debian's Chromium and the metrics through Debian's Prometheus, which it starts with an API (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m slow tests/integrations $(OPTIONS)
 
 bucket-check: $(INSTALLED) ## Run the demo and a fault run on an S3 server that is started for it (two minutes)
@@ -98,6 +98,9 @@ bench-service: $(BENCHMARKS) ## Measure seconds from request to promotion, and r
 
 bench-growth: $(BENCHMARKS) ## Count how the cost of a deletion grows with data and history (OPTIONS=--quick: minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth $(OPTIONS)
+
+bench-pages: $(BENCHMARKS) ## Time the console's pages with 100,000 requests and 400 versions (OPTIONS=--quick: a tenth)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pages $(OPTIONS)
 
 bench-heads: $(BENCHMARKS) ## Time deletions from heads fitted in closed form (OPTIONS=--quick: seconds)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.heads $(OPTIONS)

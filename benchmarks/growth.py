@@ -65,6 +65,7 @@ _LANES = {
     "deletions": lanes.DELETIONS,
     "trainings": lanes.TRAININGS,
     "background": lanes.BACKGROUND,
+    "events": lanes.EVENTS,
 }
 
 Line = tuple[dict[str, Any], list[results.Target]]

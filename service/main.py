@@ -17,9 +17,11 @@ from service.api.routes import (
     aliases,
     appends,
     audit,
+    audit_log,
     batches,
     checkpoints,
     datasets,
+    decisions,
     deletion_requests,
     deletion_requests_schemas,
     health,
@@ -30,13 +32,15 @@ from service.api.routes import (
     record_lists,
     suppressions,
     training_runs,
+    version_imports,
     versions,
     webhooks,
     withdrawals,
 )
 from service.api.routes import metrics as metrics_route
+from service.console import documents
 from service.console.routes import PAGES
-from service.ledger.audit import signing
+from service.ledger.audit import log, model_signing, signing
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
 from service.ledger.selection.digests import Digester
@@ -47,6 +51,7 @@ SECURED = (
     deletion_requests.verb_router,
     deletion_requests.router,
     legal_holds.router,
+    decisions.router,
     suppressions.router,
     datasets.router,
     appends.router,
@@ -57,11 +62,13 @@ SECURED = (
     aliases.router,
     batches.router,
     checkpoints.router,
+    version_imports.router,
     versions.router,
     withdrawals.router,
     webhooks.router,
     methods.router,
     audit.router,
+    audit_log.router,
     metrics_route.router,
 )
 
@@ -113,6 +120,9 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.sessions = sessions
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
+    app.state.model_signer = model_signing.ModelSigner.from_seed(settings.signing_seed)
+    app.state.pages = documents
+    app.state.log = log.Log()
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
     app.state.checks = readiness.Checks(settings, app.state.store, engine)

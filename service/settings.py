@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         "", description="public keys of earlier signing keys (base64, comma-separated), published"
     )
 
+    log_origin: str = Field(
+        "unlearn.invalid/audit-chain",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._~:/-]{0,126}$",
+        description="name of the audit chain as a transparency log: your host and a path",
+    )
+
     database_connect_seconds: float = Field(
         3.0, ge=2, description="PostgreSQL: a connection not made within this is given up"
     )
@@ -158,6 +164,12 @@ class Settings(BaseSettings):
         8, ge=1, le=64, description="webhooks to which a worker delivers at once"
     )
     webhook_http: bool = Field(False, description="webhooks may have http:// URLs, too")
+    source_buckets: str = Field(
+        "",
+        description="folders of buckets that sources may be read from, comma-separated, such as "
+        "s3://data/exports; endpoint and credentials are those of the store's environment "
+        "(AWS_ENDPOINT_URL, ...)",
+    )
     webhook_networks: str = Field(
         "",
         description="networks inside which webhooks may be delivered, comma-separated, such as "
@@ -191,6 +203,27 @@ class Settings(BaseSettings):
     def sources(self) -> Path:
         """Return the directory under which server-side data sources must lie."""
         return self.data_root or self.state_dir / "data"
+
+    @property
+    def allowed_buckets(self) -> tuple[str, ...]:
+        """Return the folders of buckets that sources may be read from, without a last slash."""
+        given = (one.strip().rstrip("/") for one in self.source_buckets.split(","))
+        return tuple(one for one in given if one)
+
+    @property
+    def fetched(self) -> Path:
+        """Return the directory to which sources of a bucket are fetched while they are read."""
+        return self.state_dir / "fetched"
+
+    @model_validator(mode="after")
+    def _refuse_unclear_buckets(self) -> Self:
+        for one in self.allowed_buckets:
+            if not (one.startswith("s3://") and _BUCKET.fullmatch(one.removeprefix("s3://"))):
+                raise ValueError(
+                    "UNLEARN_SOURCE_BUCKETS must be s3://bucket or s3://bucket/folder, "
+                    "comma-separated"
+                )
+        return self
 
     @model_validator(mode="after")
     def _refuse_unclear_stores(self) -> Self:

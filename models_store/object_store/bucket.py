@@ -134,6 +134,15 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
+    def size_bytes(self, name: str) -> int | None:
+        """Return an object's size; None if it does not exist."""
+        with self._translated():
+            try:
+                size: int = obstore.head(self._store, name)["size"]
+                return size
+            except FileNotFoundError:
+                return None
+
     def delete(self, names: Sequence[str]) -> None:
         """Remove objects; those that do not exist are ignored."""
         if names:

@@ -21,7 +21,7 @@ with an opaque `cursor`.
 
 TAGS = (
     ("deletion requests", "what is to be forgotten, and its progress"),
-    ("audit", "the chain of events, its signed head and the report of a version"),
+    ("audit", "the chain of events, its signed heads and proofs, and the report of a version"),
     ("datasets", "ingested training data"),
     ("models", "an architecture on a dataset, with a recipe and an unlearning policy"),
     ("training runs", "training of a model from the records that may be used"),

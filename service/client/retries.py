@@ -54,7 +54,7 @@ class Retries:
 
     def _pause(self, tried: int) -> float:
         """Return a pause that doubles, less up to a half so that callers do not come together."""
-        pause = min(self.longest_seconds, self.first_seconds * 2 ** (tried - 1))
+        pause: float = min(self.longest_seconds, self.first_seconds * 2 ** (tried - 1))
         return pause * random.uniform(0.5, 1.0)  # noqa: S311  # not a secret
 
 

@@ -18,12 +18,27 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = ["migrate", "api", "worker", "beat"]
+#: Services that only a profile starts.
+PROFILES = {
+    name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service
+}
 #: Settings that make no sense in a container, or are decided by the worker's own entry.
 DECIDED_ELSEWHERE = {"GRACE_SECONDS"}
 
 
-def test_only_the_api_is_published() -> None:
-    assert [name for name, service in SERVICES.items() if "ports" in service] == ["api"]
+def test_only_the_api_is_published_and_with_a_profile_grafana() -> None:
+    published = [name for name, service in SERVICES.items() if "ports" in service]
+    assert published == ["api", "grafana"]
+    assert PROFILES == {"prometheus": ["observability"], "grafana": ["observability"]}
+    assert all(
+        port.split(":-")[1].startswith("127.0.0.1:") for port in SERVICES["grafana"]["ports"]
+    )
+
+
+def test_what_a_profile_starts_reads_no_secret_of_the_service() -> None:
+    for name in PROFILES:
+        assert "UNLEARN_" not in str(SERVICES[name])
+        assert not {"store", "postgres"} & {v.split(":")[0] for v in SERVICES[name]["volumes"]}
 
 
 def test_no_secret_has_a_default() -> None:
@@ -94,7 +109,14 @@ def test_every_setting_reaches_the_containers() -> None:
 
 def test_named_volumes_are_declared() -> None:
     mounted = {v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", [])}
-    assert {v for v in mounted if not v.startswith("$")} == set(COMPOSE["volumes"])
+    assert {v for v in mounted if v[0] not in "$."} == set(COMPOSE["volumes"])
+
+
+def test_mounted_files_are_in_the_repository() -> None:
+    mounted = [v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", [])]
+    files = [one for one in mounted if one.startswith("./")]
+    assert files
+    assert [one for one in files if not (ROOT / one).exists()] == []
 
 
 def test_only_the_worker_sees_data_sources_and_cannot_write_there() -> None:

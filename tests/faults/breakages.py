@@ -348,7 +348,7 @@ def stop_too_late(scene: Scene) -> None:
 
 
 def rolling_restart(scene: Scene) -> None:
-    """Every worker and every API in turn; no request fails."""
+    """Every worker and every API in turn; no request is refused, or recorded without an answer."""
     fleet, tally = scene.fleet, scene.clients.tally
     before = {name: many for name, many in tally.items() if name.startswith("answer")}
     for name in [*fleet.workers, *fleet.apis]:

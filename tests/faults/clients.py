@@ -143,7 +143,7 @@ class Clients:
                 answers = [self._once(body, key, here), other.result()]
             self.tally["sent twice at once"] += 1
         else:
-            answers = [self._once(body, key, self._any(chance))]
+            answers = [self._once(body, key, self._any(chance), anew=True)]
             if how < 0.25:
                 answers.append(self._once(body, key, self._any(chance)))
                 self.tally["repeated with its key"] += 1
@@ -155,8 +155,9 @@ class Clients:
             self.tally["accepted"] += 1
         return made
 
-    def _once(self, body: dict[str, Any], key: str, first: int) -> Any:
-        return self.send("POST", "/v1/deletion-requests", body, key, first=first).json()
+    def _once(self, body: dict[str, Any], key: str, first: int, *, anew: bool = False) -> Any:
+        path = "/v1/deletion-requests"
+        return self.send("POST", path, body, key, first=first, anew=anew).json()
 
     def _any(self, chance: random.Random) -> int:
         """The place of the API that is asked first."""
@@ -192,11 +193,13 @@ class Clients:
         *,
         first: int = 0,
         also: tuple[int, ...] = (),
+        anew: bool = False,
     ) -> httpx.Response:
         """Ask until an API answers; the idempotency key makes asking again harmless.
 
         ``first`` is the place of the API that is asked first. Raises ``AssertionError`` for a
-        refusal that is not in ``also``.
+        refusal that is not in ``also``. If nobody else uses the key (``anew``), what was recorded
+        before a connection ended is told from what never arrived.
         """
         headers = self.fleet.headers | ({"Idempotency-Key": key} if key else {})
         given: dict[str, Any] = {"json": body}
@@ -204,7 +207,7 @@ class Clients:
             given = {"content": body}
             headers["Content-Type"] = "application/octet-stream"
         end = time.monotonic() + PATIENCE_SECONDS
-        attempt = first
+        attempt, lost = first, False
         while True:
             port = self.fleet.ports[attempt % len(self.fleet.ports)]
             url = f"http://127.0.0.1:{port}{path}"
@@ -214,8 +217,12 @@ class Clients:
             except httpx.ConnectError:
                 self.tally["nobody answered"] += 1
             except httpx.TransportError:
-                self.tally["answer lost"] += 1
+                # Also where a server that ends closes a connection on which a request is coming.
+                self.tally["connection lost"] += 1
+                lost = True
             else:
+                if lost and anew and "Idempotency-Replayed" in answer.headers:
+                    self.tally["answer lost"] += 1
                 if answer.status_code < 400 or answer.status_code in also:
                     return answer
                 if not _to_repeat(answer):

@@ -17,6 +17,7 @@ from workers.cli import (
     errors,
     keys,
     models,
+    receipts,
     requests,
     runs,
     suppressions,
@@ -40,6 +41,7 @@ app.add_typer(versions.app, name="versions")
 app.add_typer(runs.app, name="runs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(receipts.app, name="receipts")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(restore_app, name="restore")

@@ -53,13 +53,17 @@ def list_events(
 
 @app.command("verify")
 def verify_report(
-    file: Annotated[Path, typer.Argument(help="A saved audit report.")],
+    file: Annotated[
+        Path, typer.Argument(help="A saved report, as JSON, page or envelope; or one of the log.")
+    ],
     keys: Annotated[
         Path | None, typer.Option(help="Saved /.well-known/unlearning-keys.json.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a saved audit report, without database or network.
+
+    It also reads receipts, signed heads, and checkpoints and proofs of the audit chain's log.
 
     Example: unlearn audit verify report.json --keys unlearning-keys.json
     """

@@ -72,12 +72,12 @@ def list_requests(
 
     Example: unlearn requests list --status awaiting_approval
     """
-    from service.ledger.requests import lifecycle
+    from service.ledger.requests import lookup
 
     due = None if due_before is None else due_before.replace(tzinfo=due_before.tzinfo or UTC)
-    chosen = lifecycle.Filter(status, dataset, model, due)
+    chosen = lookup.Filter(status, dataset, model, due)
     with ledger.session() as session:
-        found = lifecycle.listing(session, chosen, after=after, limit=limit)
+        found = lookup.listing(session, chosen, after=after, limit=limit)
     output.rows(found, _COLUMNS, json=as_json)
 
 
@@ -87,10 +87,10 @@ def show_request(request: RequestId, as_json: AsJson = False) -> None:
 
     Example: unlearn requests show dr_01k0c9m2vq8f4t6x3z5b7n1r9d
     """
-    from service.ledger.requests import lifecycle
+    from service.ledger.requests import lookup
 
     with ledger.session() as session:
-        found = lifecycle.detail(session, lifecycle.get(session, request))
+        found = lookup.detail(session, lookup.get(session, request))
     output.one(found, json=as_json)
 
 
@@ -98,11 +98,11 @@ def show_request(request: RequestId, as_json: AsJson = False) -> None:
 def show_events(request: RequestId, limit: Limit = MOST, as_json: AsJson = False) -> None:
     """Show what happened to a request: its lines of the audit chain, oldest first."""
     from service.ledger.audit import chain
-    from service.ledger.requests import lifecycle
+    from service.ledger.requests import lookup
 
     with ledger.session() as session:
-        lifecycle.get(session, request)
-        lines = lifecycle.events(session, request, after=None, limit=limit)
+        lookup.get(session, request)
+        lines = lookup.events(session, request, after=None, limit=limit)
         found = [chain.describe(line) for line in lines]
     columns = {"line": "seq", "at": "at", "who": "actor", "what": "action", "data": "data"}
     output.rows(found, columns, json=as_json)
@@ -239,10 +239,10 @@ def list_holds(
 
 def _decide(request_id: str, change: Callable[[Session], DeletionRequest]) -> dict[str, Any]:
     """Make a change, say which state the request is in, and return its public form."""
-    from service.ledger.requests import lifecycle
+    from service.ledger.requests import lookup
 
     with ledger.session() as session:
-        found = lifecycle.detail(session, change(session))
+        found = lookup.detail(session, change(session))
         session.commit()
     held = ", under a legal hold" if found["legal_hold"] else ""
     err.print(f"{request_id} is {found['status']}{held}.")

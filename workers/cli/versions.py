@@ -77,13 +77,13 @@ def approve_version(model: ModelName, number: Number) -> None:
 
     Example: unlearn versions approve face-classifier 4
     """
-    from service.ledger.batches import holds
+    from service.ledger.batches import approvals
     from service.ledger.database import db
     from service.ledger.registry import models, versions
 
     with ledger.session() as session:
         owner = models.get(session, model)
         version = versions.get(session, owner, number)
-        holds.approve(session, owner, version, actor=ACTOR, now=db.now())
+        approvals.approve(session, owner, version, actor=ACTOR, now=db.now())
         session.commit()
     err.print(f"Version {number} of {model} is live.")

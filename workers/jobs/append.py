@@ -26,7 +26,7 @@ from workers.jobs import ingest, slices
 from workers.jobs.suppression import Sieve
 from workers.readers import Chunk, Columns, ReadError
 from workers.runtime import Runtime
-from workers.sources import reading
+from workers.sources import encoding, reading
 from workers.sources.fit import Fit
 from workers.sources.reading import Ingested, NothingLeft, Progress
 
@@ -34,15 +34,14 @@ from workers.sources.reading import Ingested, NothingLeft, Progress
 def run_due(runtime: Runtime) -> bool:
     """Make every waiting append, those of a dataset in turn; True when one was made or refused."""
     with runtime.session() as session:
-        waiting = [(one.id, one.dataset_id, one.source) for one in appends.waiting(session)]
+        waiting = [(one.id, one.dataset_id) for one in appends.waiting(session)]
     done = False
-    for append_id, dataset_id, source in waiting:
+    for append_id, dataset_id in waiting:
         with runtime.lease(ingest.lease_key(dataset_id)) as held:
             if held is None or runtime.stop.is_set():
                 continue
             done = True
-            path = ingest.located(runtime, source["path"])
-            append(runtime, append_id, path, held=held)
+            append(runtime, append_id, None, held=held)
     return done
 
 
@@ -54,7 +53,10 @@ def append(
     held: leases.Held,
     progress: Progress | None = None,
 ) -> str | None:
-    """Make one append under the dataset's lease; return why it was refused, or None."""
+    """Make one append under the dataset's lease; return why it was refused, or None.
+
+    ``path`` is read, or without it what the append's source names.
+    """
     with runtime.session() as session:
         found = session.get_one(DatasetAppend, append_id)
         if found.status != AppendStatus.WAITING:
@@ -66,10 +68,9 @@ def append(
     )
     try:
         slices.unstage(runtime, append_id, held=held)  # of an interrupted attempt
-        if path is None:
-            raise ReadError("the source no longer lies under the data root; append it again")
-        while not _attempt(runtime, append_id, dataset, path, stated, existing, held, watch):
-            slices.unstage(runtime, append_id, held=held)
+        with ingest.at_hand(runtime, path, stated, watch=watch) as here:
+            while not _attempt(runtime, append_id, dataset, here, stated, existing, held, watch):
+                slices.unstage(runtime, append_id, held=held)
     except (leases.LeaseLost, Stopping):
         return "stopped; the append is still waiting"
     except BucketUnavailable as error:
@@ -233,10 +234,13 @@ def _options(
         class_names=report.class_names,
         shape=tuple(dataset.shape or ()),
         dtype=np.dtype(dataset.dtype),
+        encoding=encoding.of(dataset.input),
     )
     own = {name: value for name, value in stated.items() if value is not None}
     options = ingest.asked({**dataset.source, "format": None, **own})
     options["columns"] = fit.declared(options.get("columns", Columns()))
+    options["table"] = fit.typed(options.get("table"))
+    options["class_names"] = report.class_names
     options["classes"] = dataset.classes
     options["seed"] = [options.get("seed", 0), dataset.rows or 0]
     return fit, options

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import slices, suppression
 from workers.jobs.suppression import Sieve
-from workers.readers import Columns, ReadError
+from workers.readers import Columns, ReadError, Table
 from workers.runtime import Runtime
-from workers.sources import reading
+from workers.sources import fetching, reading
 from workers.sources.reading import Progress
 
 #: Seconds between two checks of the lease and the stop sign while a file is read.
@@ -38,14 +39,14 @@ WATCH_SECONDS = 1.0
 def run_due(runtime: Runtime) -> bool:
     """Ingest every waiting dataset; True when one was ingested or refused."""
     with runtime.session() as session:
-        waiting = [(dataset.id, dataset.source) for dataset in datasets.waiting(session)]
+        waiting = [dataset.id for dataset in datasets.waiting(session)]
     done = False
-    for dataset_id, source in waiting:
+    for dataset_id in waiting:
         with runtime.lease(lease_key(dataset_id)) as held:
             if held is None or runtime.stop.is_set():
                 continue
             done = True
-            ingest(runtime, dataset_id, located(runtime, source["path"]), held=held)
+            ingest(runtime, dataset_id, None, held=held)
     return done
 
 
@@ -62,7 +63,10 @@ def ingest(
     held: leases.Held,
     progress: Progress | None = None,
 ) -> str | None:
-    """Ingest one dataset under its lease; return why it was refused, or None when it is ready."""
+    """Ingest one dataset under its lease; return why it was refused, or None when it is ready.
+
+    ``path`` is read, or without it what the dataset's source names.
+    """
     with runtime.session() as session:
         dataset = session.get_one(Dataset, dataset_id)
         if dataset.status != DatasetStatus.INGESTING:
@@ -89,11 +93,10 @@ def _tried(
         runtime, held, lambda session, done: datasets.progress(session, dataset_id, done), progress
     )
     try:
-        if path is None:
-            raise ReadError("the source no longer lies under the data root; add the dataset again")
         slices.remove(runtime, dataset_id, held=held)  # of an interrupted attempt
-        while not _attempt(runtime, dataset_id, path, name, source, held=held, watch=watch):
-            slices.remove(runtime, dataset_id, held=held)
+        with at_hand(runtime, path, source, watch=watch) as here:
+            while not _attempt(runtime, dataset_id, here, name, source, held=held, watch=watch):
+                slices.remove(runtime, dataset_id, held=held)
     except BucketUnavailable as error:
         slices.remove(runtime, dataset_id, held=held)
         raise runtime.store_away(str(error)) from error
@@ -209,11 +212,13 @@ class Watch:
                 self._store(session, done / max(expected, 1))
 
 
-def located(runtime: Runtime, path: str) -> Path | None:
-    """Return the source's path if it lies under the data root, links resolved; else None."""
-    root = runtime.settings.sources.resolve()
-    found = (root / path).resolve()
-    return found if found.is_relative_to(root) else None
+def at_hand(
+    runtime: Runtime, path: Path | None, source: Mapping[str, Any], *, watch: Progress
+) -> AbstractContextManager[Path]:
+    """Give ``path``, or without it what the source names, for as long as it is read."""
+    if path is not None:
+        return nullcontext(path)
+    return fetching.at_hand(runtime.settings, source["path"], watch=watch)
 
 
 def asked(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,6 +233,8 @@ def asked(source: Mapping[str, Any]) -> dict[str, Any]:
         found["id_case"] = Case(source["id_case"])
     if source.get("input"):
         found["input"] = source["input"]
+    if source.get("table") is not None:
+        found["table"] = Table(**source["table"])
     if source.get("resize"):
         found["resize"] = tuple(source["resize"])
     if source.get("fractions"):

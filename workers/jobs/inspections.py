@@ -45,21 +45,19 @@ def inspect(
 ) -> None:
     """Make one inspection under the lease."""
     try:
-        path = ingest.located(runtime, source["path"])
-        if path is None:
-            raise ReadError("the source no longer lies under the data root; ask again")
         watch = ingest.Watch(runtime, held)
-        if "append_to" in source:
-            shown = _of_append(runtime, path, source, watch)
-        else:
-            shown = describe(
-                reading.inspect(
-                    path,
-                    leave_out=ingest.sieve_of(runtime, source),
-                    progress=watch,
-                    **ingest.asked(source),
+        with ingest.at_hand(runtime, None, source, watch=watch) as path:
+            if "append_to" in source:
+                shown = _of_append(runtime, path, source, watch)
+            else:
+                shown = describe(
+                    reading.inspect(
+                        path,
+                        leave_out=ingest.sieve_of(runtime, source),
+                        progress=watch,
+                        **ingest.asked(source),
+                    )
                 )
-            )
     except (leases.LeaseLost, Stopping):
         return  # the inspection keeps waiting
     except (ReadError, OSError, ServiceError) as error:

@@ -107,7 +107,7 @@ def append(
     at once; with that its revision grows. Live versions stay as they are; trainings that begin
     afterwards read the new rows too.
     """
-    sources.locate(settings.sources, given.source.path)
+    sources.check(settings.sources, settings.allowed_buckets, given.source.path)
     found = datasets.get_ready(session, dataset)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if given.dry_run:

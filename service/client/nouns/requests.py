@@ -230,6 +230,63 @@ class RequestsCalls(Noun):
             )
         )
 
+    def receipt(
+        self,
+        request_id: str,
+    ) -> shapes.Signed:
+        """Call ``GET /v1/deletion-requests/{request_id}/receipt`` (scope requests:read).
+
+        The signed receipt of a deletion request. Return a signed receipt for the person, by the
+        Accept header as JSON or as a page. It tells what was asked, what was done with how many
+        models, what that means, and what remains. It has no figure about others, no id of another
+        request, and no text that operators wrote for each other. `unlearn receipts verify` checks a
+        saved one in either form.
+        """
+        return self._call(
+            Call[shapes.Signed](
+                "GET",
+                "/v1/deletion-requests/{request_id}/receipt",
+                shapes.Signed,
+                {"request_id": request_id},
+            )
+        )
+
+    def page_holds(
+        self,
+        *,
+        in_force: bool | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page[shapes.ListedHold]:
+        """Call ``GET /v1/legal-holds`` (scope requests:read).
+
+        List the legal holds. Return a page of the legal holds, oldest first.
+        """
+        return self._call(
+            Call[Page[shapes.ListedHold]](
+                "GET",
+                "/v1/legal-holds",
+                Page[shapes.ListedHold],
+                query={"in_force": in_force, "limit": limit, "cursor": cursor},
+            )
+        )
+
+    def each_holds(
+        self,
+        *,
+        in_force: bool | None = None,
+        limit: int | None = None,
+    ) -> Iterator[shapes.ListedHold]:
+        """Go through all pages of ``page_holds``; ``limit``: rows per page."""
+        return self._each(
+            Call[Page[shapes.ListedHold]](
+                "GET",
+                "/v1/legal-holds",
+                Page[shapes.ListedHold],
+                query={"in_force": in_force, "limit": limit},
+            )
+        )
+
     def retry(
         self,
         request_id: str,
@@ -352,42 +409,6 @@ class RequestsCalls(Noun):
                 shapes.DeletionRequestDetail,
                 {"request_id": request_id},
                 body={"reason": reason},
-            )
-        )
-
-    def page_holds(
-        self,
-        *,
-        in_force: bool | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-    ) -> Page[shapes.ListedHold]:
-        """Call ``GET /v1/legal-holds`` (scope requests:read).
-
-        List the legal holds. Return a page of the legal holds, oldest first.
-        """
-        return self._call(
-            Call[Page[shapes.ListedHold]](
-                "GET",
-                "/v1/legal-holds",
-                Page[shapes.ListedHold],
-                query={"in_force": in_force, "limit": limit, "cursor": cursor},
-            )
-        )
-
-    def each_holds(
-        self,
-        *,
-        in_force: bool | None = None,
-        limit: int | None = None,
-    ) -> Iterator[shapes.ListedHold]:
-        """Go through all pages of ``page_holds``; ``limit``: rows per page."""
-        return self._each(
-            Call[Page[shapes.ListedHold]](
-                "GET",
-                "/v1/legal-holds",
-                Page[shapes.ListedHold],
-                query={"in_force": in_force, "limit": limit},
             )
         )
 

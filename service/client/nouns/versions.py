@@ -17,6 +17,27 @@ from ..drivers import Noun
 class VersionsCalls(Noun):
     """Calls about versions."""
 
+    def signature(
+        self,
+        model: str,
+        number: int,
+    ) -> shapes.Bundle:
+        """Call ``GET /v1/models/{model}/versions/{number}/checkpoint/signature`` (scope models:read).
+
+        The signature over a version's weights, in the OpenSSF model-signing format. Return a
+        Sigstore bundle, made with a key, over the downloaded file. `model_signing verify key FILE
+        --signature BUNDLE --public_key KEY` checks it; the key is at `/.well-known/unlearning-
+        model-signing.pem`. What is not handed out is not signed either.
+        """
+        return self._call(
+            Call[shapes.Bundle](
+                "GET",
+                "/v1/models/{model}/versions/{number}/checkpoint/signature",
+                shapes.Bundle,
+                {"model": model, "number": number},
+            )
+        )
+
     def create(
         self,
         model: str,
@@ -222,9 +243,12 @@ class VersionsCalls(Noun):
     ) -> shapes.Signed:
         """Call ``GET /v1/models/{model}/versions/{number}/audit`` (scope audit:read).
 
-        The signed report of a version. Return the signed report. It tells what was requested, what
-        was done, what was measured, what still holds the erased rows, and what the report does not
-        prove. `unlearn audit verify` checks a saved report.
+        The signed report of a version. Return the signed report, by the Accept header as JSON, page
+        or DSSE envelope. It tells what was requested, what was done, what was measured, what still
+        holds the erased rows, and what the report does not prove. Signed are the bytes of the JSON;
+        the page is made of them alone, and contains them. The envelope signs an in-toto statement
+        whose predicate, `unlearning/v1`, is the signed report. `unlearn audit verify` checks a
+        report in each form.
         """
         return self._call(
             Call[shapes.Signed](

@@ -2,7 +2,7 @@
 
 # Written by `make client` from the OpenAPI document; do not edit.
 
-from .audit import Action, PublicKey, PublicKeys
+from .audit import Action, Consistency, Inclusion, PublicKey, PublicKeys
 from .catalogue import ArchitectureView, CapabilityView, GateView, InputKindView, MethodView
 from .common import AuditEvent, Signature, Signed
 from .datasets import (
@@ -22,6 +22,8 @@ from .datasets import (
     NotesView,
     RecordListView,
     SourceGiven,
+    TableGiven,
+    TypedColumnView,
 )
 from .health import Health, Readiness
 from .models import (
@@ -71,7 +73,7 @@ from .requests import (
     Splits,
 )
 from .runs import EpochView, RunDetail, RunView
-from .versions import LinkView, RecordScores, VerificationView, VersionStatus, VersionView
+from .versions import Bundle, LinkView, RecordScores, VerificationView, VersionStatus, VersionView
 from .webhooks import Delivery, EventType, Scheme, WebhookStatus, WebhookView, WebhookWithSecret
 
 __all__ = [
@@ -89,9 +91,11 @@ __all__ = [
     "BatchResults",
     "BatchStatus",
     "BatchView",
+    "Bundle",
     "CapabilityView",
     "ColumnView",
     "ColumnsGiven",
+    "Consistency",
     "DatasetDetail",
     "DatasetStatus",
     "DatasetView",
@@ -115,6 +119,7 @@ __all__ = [
     "HoldReason",
     "IdsView",
     "InDataset",
+    "Inclusion",
     "InputGiven",
     "InputKindView",
     "InputView",
@@ -153,7 +158,9 @@ __all__ = [
     "Signed",
     "SourceGiven",
     "Splits",
+    "TableGiven",
     "TransformGiven",
+    "TypedColumnView",
     "VerificationView",
     "VersionStatus",
     "VersionView",

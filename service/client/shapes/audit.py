@@ -93,6 +93,38 @@ class Action(StrEnum):
     LEDGER_RECONCILED = "ledger:reconciled"
 
 
+class Consistency(Answer):
+    """The proof that the log continues an earlier one: no line was changed or removed."""
+
+    type: str
+    first: int
+    #: base64; compare it with the checkpoint that you kept
+    first_root: str
+    second: int
+    #: base64
+    second_root: str
+    #: hashes in the order of RFC 6962, base64
+    proof: list[str]
+    #: signed note (c2sp.org/tlog-checkpoint) over the log of this size
+    checkpoint: str
+
+
+class Inclusion(Answer):
+    """The proof that a line of the chain is in its log."""
+
+    type: str
+    line: int
+    #: the line's own hash; its 32 bytes are the log's entry
+    hash: str
+    size: int
+    #: base64
+    root: str
+    #: hashes in the order of RFC 6962, base64
+    proof: list[str]
+    #: signed note (c2sp.org/tlog-checkpoint) over the log of this size
+    checkpoint: str
+
+
 class PublicKey(Answer):
     """A JSON Web Key (RFC 8037)."""
 
@@ -103,6 +135,8 @@ class PublicKey(Answer):
     kid: str
     x: str
     status: str
+    #: the same key for the log's checkpoints, as c2sp.org/signed-note has it
+    verifier_key: str
 
 
 class PublicKeys(Answer):

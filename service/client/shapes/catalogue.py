@@ -79,6 +79,8 @@ class InputKindView(Answer):
     scales: Mapping[str, float]
     #: parameters of an architecture that datasets decide
     decides: list[str]
+    #: the options are learned from the training rows at ingest; no source states them
+    learned: bool | None = None
 
 
 class MethodView(Answer):

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -47,6 +47,8 @@ class NotesView(Answer):
     existing: int | None = None
     #: of an append: rows left out because their class was asked to be forgotten
     of_forgotten_classes: int | None = None
+    #: of an append to a typed table: by column, values whose word has no feature
+    unknown: Mapping[str, int] | None = None
 
 
 class AppendView(Answer):
@@ -121,18 +123,42 @@ class InputView(Answer):
 
     #: image, table or an installed kind: GET /v1/inputs
     name: str
-    #: what the source stated about them
+    #: what the source stated about them; of a typed table what was learned from its training rows:
+    #: the words that have a feature, and how numbers are centred and scaled
     options: Mapping[str, Any]
     #: parameters of an architecture that they decide, where it has them
     parameters: Mapping[str, int]
+
+
+class TypedColumnView(Answer):
+    """A feature of a typed table."""
+
+    name: str
+    part: str
+    #: type in the store; null: it is not kept
+    stored: str | None
+    recognised: str
+    type: str
+    type_recognised: str
+    #: values that are missing, among all rows that were read
+    missing: int
+    #: values that had white space around them, which is left out
+    trimmed: int
+    #: numbers that a network receives of it
+    features: int
+    #: of a category: words that have a feature of their own; `input.options` names them
+    codes: int | None
+    #: of a category: words that fewer than ten people (or rows) of the training rows have, which
+    #: are unknown to a network, as new ones are
+    rare: int | None
 
 
 class DatasetDetail(Answer):
     """A dataset with its counts and how its source was read."""
 
     #: every column of the source, in its order
-    columns: list[ColumnView]
-    #: where the source names its classes
+    columns: list[TypedColumnView | ColumnView]
+    #: where the source names its classes, or its labels are words
     class_names: list[str] | None
     notes: NotesView
     ids: IdsView
@@ -196,8 +222,8 @@ class FoundView(Answer):
     """What a source would be as a dataset, or would add to one."""
 
     #: every column of the source, in its order
-    columns: list[ColumnView]
-    #: where the source names its classes
+    columns: list[TypedColumnView | ColumnView]
+    #: where the source names its classes, or its labels are words
     class_names: list[str] | None
     notes: NotesView
     ids: IdsView
@@ -259,9 +285,25 @@ class RecordListView(Answer):
 
 
 class SourceGiven(Given):
-    """A file or directory under the server's data root."""
+    """A file or directory under the server's data root, or in a bucket."""
 
-    #: relative to the configured data root
+    #: relative to the configured data root, or s3://bucket/… where the settings allow it
     path: str
     #: csv, parquet, json_lines, npz, image_folder, …; left out: recognised by name and content
     format: str | None = None
+
+
+class TableGiven(Given):
+    """A typed table: columns of numbers, whole numbers, booleans and categories.
+
+    The values of a category are words; those that at least ten people (or rows) of the training
+    rows have become a feature each.
+    """
+
+    #: of columns, by name; those of the others are recognised by all their values
+    types: Mapping[str, Literal["number", "whole", "boolean", "category"]] | None = None
+    #: texts that mean a missing value, which is imputed; an empty text is an empty field or null.
+    #: An empty field that is not listed is refused
+    missing: Sequence[str] | None = None
+    #: centre and scale numbers by the training rows; false: as they are
+    standardised: bool | None = None

@@ -56,12 +56,14 @@ class ArchitectureGiven(Given):
 
 
 class AutoTrain(Given):
-    """How many training rows are appended before a training run is queued; None: never."""
+    """Which appended training rows have a training run queued; each None: none by this."""
 
     #: appended training rows that no version has seen
     rows: int | None = None
     #: the same as a share of those that one has seen
     share: float | None = None
+    #: for how long the first of them has been there
+    days: float | None = None
 
 
 class BatchStatus(StrEnum):

@@ -14,6 +14,14 @@ from pydantic import Field
 from ..answers import Answer, Word
 
 
+class Bundle(Answer):
+    """A Sigstore bundle (v0.3) whose envelope signs an in-toto statement."""
+
+    mediaType: str
+    verificationMaterial: Mapping[str, Any]
+    dsseEnvelope: Mapping[str, Any]
+
+
 class VersionStatus(StrEnum):
     """One immutable set of weights."""
 

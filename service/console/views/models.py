@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.api import pagination
 from service.api.routes import aliases
-from service.console import charts, words
+from service.console import charts, figures, words
 from service.console.sessions import Visitor
 from service.ledger.database.states import ModelStatus, VersionStatus
 from service.ledger.database.tables import Model, Version
@@ -100,7 +100,9 @@ def version(session: Session, visitor: Visitor, name: str, number: int) -> dict[
         "verified_at": None if verified is None else verified.created_at,
         "gates": measured.get("gates", []),
         "rules": measured.get("rules", []),
-        "figures": [_figure(name, one) for name, one in (measured.get("metrics") or {}).items()],
+        "figures": [
+            figures.row(name, one) for name, one in (measured.get("metrics") or {}).items()
+        ],
         "limits": measured.get("limits") or {},
         "least_rows": disclosure.LEAST_ROWS,
         "live": models.production_numbers(session, [row]).get(row.id),
@@ -136,39 +138,6 @@ def _successors(session: Session, model: Model, version: Version) -> list[int]:
         return []
     found = history.versions(session, model, status=VersionStatus.PUBLISHED, before=None, limit=FEW)
     return [one.number for one in found if one.id != version.id]
-
-
-def _figure(name: str, metric: Any) -> dict[str, Any]:
-    """Return a metric for a row of the table: numbers, and a strip if they may be shown."""
-    of = metric if isinstance(metric, Mapping) else {}
-    value, interval = _number(of.get("value")), _interval(of.get("interval"))
-    control, reference = (_number(_value(of.get(one))) for one in ("control", "reference"))
-    return {
-        "name": words.plain(name),
-        "value": value,
-        "interval": interval,
-        "control": control,
-        "reference": reference,
-        "rows": of.get("rows"),
-        "withheld": of.get("withheld"),
-        "strip": None
-        if value is None
-        else charts.strip(value, interval, control=control, reference=reference),
-    }
-
-
-def _value(side: Any) -> Any:
-    return side.get("value") if isinstance(side, Mapping) else side
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _interval(value: Any) -> tuple[float, float] | None:
-    ends = value if isinstance(value, list | tuple) else ()
-    known = [one for one in (_number(end) for end in ends) if one is not None]
-    return (known[0], known[1]) if len(known) == 2 else None
 
 
 def _lineage(session: Session, model: Model, found: Sequence[Version]) -> Any:

@@ -69,7 +69,7 @@ class Margins(_Frozen):
 
 
 class AutoTrain(_Frozen):
-    """How many training rows are appended before a training run is queued; None: never."""
+    """Which appended training rows have a training run queued; each None: none by this."""
 
     rows: int | None = Field(
         None, ge=1, le=2**31 - 1, description="appended training rows that no version has seen"
@@ -77,6 +77,14 @@ class AutoTrain(_Frozen):
     share: float | None = Field(
         None, gt=0, le=1000, description="the same as a share of those that one has seen"
     )
+    days: float | None = Field(
+        None, gt=0, le=3650, description="for how long the first of them has been there"
+    )
+
+    @property
+    def never(self) -> bool:
+        """Return whether no growth has a training queued."""
+        return self == AutoTrain()
 
 
 class Policy(_Frozen):

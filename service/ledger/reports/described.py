@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import holds
+from service.ledger.batches import approvals
 from service.ledger.database import db
 from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.registry import imports, lineage, margins
@@ -62,7 +62,7 @@ def versions(session: Session, owner: Model, found: Sequence[Version]) -> list[d
         session, [one for row in found for one in (row.parent_id, row.anchor_id)]
     )
     verdicts = history.verdicts(session, [row.id for row in found])
-    reasons = measurements.reasons(session, found) | holds.reasons(session, owner, found)
+    reasons = measurements.reasons(session, found) | approvals.reasons(session, owner, found)
     return [
         {
             "number": row.number,

@@ -34,7 +34,7 @@ from service.ledger.database.tables import (
     RequestDataset,
 )
 from service.ledger.obligations import shares
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 
 _STOPPED = "a legal hold was placed on one of its requests"
 
@@ -57,7 +57,7 @@ def place(
     now: datetime,
 ) -> DeletionRequest:
     """Place a hold on an open request, and stop the batches that are under way with it."""
-    lifecycle.get(session, request_id)
+    lookup.get(session, request_id)
     under_way = _batches(session, request_id)
     # Leases come before all other locks; whoever computes under one can record nothing more.
     for model_id in sorted(one.model_id for one in under_way):
@@ -112,7 +112,7 @@ def release(
 ) -> DeletionRequest:
     """Release the hold; the request goes on where it was."""
     found = locks.requests(session, [request_id])
-    request = found[0] if found else lifecycle.get(session, request_id)
+    request = found[0] if found else lookup.get(session, request_id)
     if request.legal_hold_id is None:
         raise Conflict("this request is under no legal hold")
     hold = session.get_one(LegalHold, request.legal_hold_id)
@@ -148,7 +148,7 @@ def listing(
         wanted = wanted.where(LegalHold.id > after)
     return [
         {
-            **lifecycle.hold(hold),
+            **lookup.hold(hold),
             "request": request.id,
             "request_status": request.status.value,
             "due_at": canonical.moment(request.due_at),

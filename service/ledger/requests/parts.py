@@ -151,20 +151,22 @@ def _in_doubt(
     places: Sequence[int],
     matches: Sequence[Match],
 ) -> dict[int, ServiceError]:
-    """Return a refusal of each ask about a subject or class that may just be being appended.
+    """Return a refusal of each ask about what may just be being appended.
 
-    Rows of a subject or class that is found do not join; those of one that is not would.
+    Rows of a subject or class that is found do not join; those of one that is not would, and so
+    would each record whose id is not found.
     """
     missing = [
         place
         for place, match in zip(places, matches, strict=True)
-        if asks[place].kind in ("subject", "class") and match.nothing
+        if (match.not_found if asks[place].kind == "records" else match.nothing)
     ]
     if not missing or appends.one_waits(session, dataset.id) is None:
         return {}
     refusal = DatasetNotReady(
-        f"dataset {dataset.name} holds nothing of what was asked for, and rows that are being "
-        "appended to it may be of it; ask again when they are there",
+        f"dataset {dataset.name} does not hold all that was asked for, and rows that are being "
+        "appended to it may be of it; ask again when they are there, or now for record ids that "
+        "it holds",
         retry_after_seconds=5,
     )
     return dict.fromkeys(missing, refusal)

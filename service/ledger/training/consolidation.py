@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger.batches import holds
+from service.ledger.batches import approvals
 from service.ledger.database.states import AppendStatus, RunStatus
 from service.ledger.database.tables import Dataset, DatasetAppend, Model, TrainingRun, Version
 from service.ledger.registry import lineage, models
@@ -67,32 +67,41 @@ def queue_grown(session: Session, *, actor: str, now: datetime) -> list[Training
     """Queue trainings of models whose datasets have grown by as much as their policies say."""
     queued = []
     for live_id, policy in models.live_policies(session):
-        if policy.auto_train.rows is None and policy.auto_train.share is None:
+        if policy.auto_train.never:
             continue
         model = session.get_one(Model, session.get_one(Version, live_id).model_id)
-        if _has_grown(session, model, policy.auto_train):
+        if _has_grown(session, model, policy.auto_train, now=now):
             run = _queue(session, model, policy, actor=actor, now=now)
             queued += [] if run is None else [run]
     return queued
 
 
-def _has_grown(session: Session, model: Model, limits: AutoTrain) -> bool:
+def _has_grown(session: Session, model: Model, limits: AutoTrain, *, now: datetime) -> bool:
     # Rows that a version of any state was trained on are not new: it may be held, or catch up.
     known = session.scalar(select(func.max(Version.data_rows)).where(Version.model_id == model.id))
     dataset = session.get_one(Dataset, model.dataset_id)
     if known is None or known >= (dataset.rows or 0):
         return False
-    added = session.scalars(
-        select(DatasetAppend.split_rows).where(
+    appended = session.execute(
+        select(DatasetAppend.split_rows, DatasetAppend.finished_at).where(
             DatasetAppend.dataset_id == dataset.id,
             DatasetAppend.status == AppendStatus.COMPLETED,
             DatasetAppend.first_row >= known,
         )
     )
-    new = sum((splits or {}).get("train", 0) for splits in added)
+    added = [((splits or {}).get("train", 0), at) for splits, at in appended]
+    new = sum(rows for rows, _ in added)
     before = (dataset.split_rows or {}).get("train", 0) - new
-    by_rows = limits.rows is not None and new >= limits.rows
-    return by_rows or (limits.share is not None and new >= limits.share * before)
+    joined = [at for rows, at in added if rows and at is not None]
+    return (
+        (limits.rows is not None and new >= limits.rows)
+        or (limits.share is not None and new >= limits.share * before)
+        or (
+            limits.days is not None
+            and bool(joined)
+            and now - min(joined) >= timedelta(days=limits.days)
+        )
+    )
 
 
 def _queue(
@@ -136,7 +145,7 @@ def _is_set_aside(session: Session, model: Model) -> bool:
     made = session.scalar(
         select(Version).where(Version.training_run_id == last.id, Version.batch_id.is_(None))
     )
-    return made is not None and holds.was_set_aside(session, model, made)
+    return made is not None and approvals.was_set_aside(session, model, made)
 
 
 def _last(session: Session, model: Model) -> TrainingRun | None:

@@ -419,7 +419,10 @@ class Methods:
             if p["name"] not in without:
                 kind = types(p["schema"], "shapes.")
                 none = "" if _takes_null(p["schema"]) else " | None"
-                free.append(f"{_member(p['name'])}: {kind}{none} = None")
+                if p.get("required"):
+                    needed.append(f"{_member(p['name'])}: {kind}")
+                else:
+                    free.append(f"{_member(p['name'])}: {kind}{none} = None")
         if self._is_keyed(one):
             free.append("idempotency_key: str | None = None")
         rest = ["*", *needed, *free] if needed or free else []

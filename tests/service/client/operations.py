@@ -6,10 +6,15 @@ from __future__ import annotations
 BY_HAND = {"GET /v1/models/{model}/versions/{number}/checkpoint": "versions.download"}
 
 METHODS = {
+    "GET /v1/models/{model}/versions/{number}/checkpoint/signature": "versions.signature",
     "GET /healthz": "health.live",
     "GET /readyz": "health.ready",
     "GET /metrics": "health.metrics",
     "GET /.well-known/unlearning-keys.json": "audit.public_keys",
+    "GET /.well-known/unlearning-model-signing.pem": "audit.model_signing_key",
+    "GET /v1/audit/log/checkpoint": "audit.log_checkpoint",
+    "GET /v1/audit/log/inclusion": "audit.log_inclusion",
+    "GET /v1/audit/log/consistency": "audit.log_consistency",
     "POST /v1/deletion-requests": "requests.create",
     "POST /v1/deletion-requests:batch": "requests.create_batch",
     "POST /v1/deletion-requests:preview": "requests.preview",
@@ -17,6 +22,7 @@ METHODS = {
     "GET /v1/deletion-requests/{request_id}": "requests.get",
     "DELETE /v1/deletion-requests/{request_id}": "requests.cancel",
     "GET /v1/deletion-requests/{request_id}/events": "requests.events",
+    "GET /v1/deletion-requests/{request_id}/receipt": "requests.receipt",
     "POST /v1/deletion-requests/{request_id}:retry": "requests.retry",
     "POST /v1/deletion-requests/{request_id}:approve": "requests.approve",
     "POST /v1/deletion-requests/{request_id}:deny": "requests.deny",

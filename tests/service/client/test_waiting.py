@@ -13,7 +13,7 @@ from service.ledger.audit import chain, machines
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import DeletionRequest, Model, TrainingRun
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 from tests import factories
 from tests.service.client.conftest import Place
 
@@ -105,7 +105,7 @@ def test_threads_may_share_a_client(place: Place, client: Client) -> None:
 
 def _complete(session: Any, request_id: str) -> None:
     """Move the request as a worker's last transaction does; a test of waiting trains nothing."""
-    machines.requests.move(lifecycle.get(session, request_id), RequestStatus.COMPLETED)
+    machines.requests.move(lookup.get(session, request_id), RequestStatus.COMPLETED)
     chain.append(
         session,
         actor="worker:w",

@@ -16,7 +16,7 @@ from service.ledger.database import db
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest
 from service.ledger.registry import keys
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lifecycle, lookup
 from service.ledger.requests.lifecycle import DenialReason
 from service.ledger.selection.regulations import months_later
 from tests import factories
@@ -195,7 +195,7 @@ def test_each_action_is_offered_where_it_is_possible_and_does_what_it_says(app: 
 
 def _detail(app: FastAPI, request_id: str) -> dict[str, Any]:
     with app.state.sessions() as session:
-        return lifecycle.detail(session, lifecycle.get(session, request_id))
+        return lookup.detail(session, lookup.get(session, request_id))
 
 
 def _offered(page: str) -> set[str]:

@@ -69,7 +69,7 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
 MAKING_ONE: Mapping[str, list[str]] = {"migrate": [], "serve": ["--port", "0"]}
 
 #: Those that read files, or talk to a service, and open no database.
-WITHOUT_ONE = {"audit verify", "demo"}
+WITHOUT_ONE = {"audit verify", "demo", "receipts verify"}
 
 
 @pytest.fixture

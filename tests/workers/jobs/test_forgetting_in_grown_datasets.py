@@ -228,3 +228,14 @@ def test_training_is_queued_once_enough_rows_are_new(
             session, actor="worker:w", now=grown.runtime.now() + timedelta(days=2)
         )
         assert model.production_id is not None
+
+
+def test_training_is_queued_once_a_new_row_is_old_enough(grown: Place) -> None:
+    grown.change_policy(auto_train={"days": 7, "rows": 10_000})
+    now = grown.runtime.now()
+    with grown.runtime.session() as session:
+        early = now + timedelta(days=6.9)
+        assert consolidation.queue_grown(session, actor="worker:w", now=early) == []
+        late = now + timedelta(days=7)
+        [run] = consolidation.queue_grown(session, actor="worker:w", now=late)
+        assert run.reason == "consolidate"

@@ -91,6 +91,7 @@ def test_dry_run_queues_an_inspection_and_no_append(app: FastAPI) -> None:
         ("reading", BODY, 409, "conflict"),
         ("numbered", BODY, 409, "no-record-ids"),
         ("visits", {"source": {"path": "../more.csv"}}, 422, "outside-data-root"),
+        ("visits", {"source": {"path": "s3://bucket/more.csv"}}, 422, "outside-data-root"),
         ("visits", {**BODY, "existing": "replace"}, 422, "body.existing"),
         ("visits", {**BODY, "columns": {"label": "y"}}, 422, "body.columns"),
     ],

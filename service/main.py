@@ -18,25 +18,30 @@ from service.api.routes import (
     aliases,
     appends,
     audit,
+    audit_log,
     batches,
     checkpoints,
     datasets,
+    decisions,
     deletion_requests,
     deletion_requests_schemas,
     health,
     inspections,
+    legal_holds,
     methods,
     models,
     record_lists,
     suppressions,
     training_runs,
+    version_imports,
     versions,
     webhooks,
     withdrawals,
 )
 from service.api.routes import metrics as metrics_route
+from service.console import documents
 from service.console.routes import PAGES
-from service.ledger.audit import signing
+from service.ledger.audit import log, model_signing, signing
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
 from service.ledger.selection.digests import Digester
@@ -46,6 +51,8 @@ OPEN = (health.router, audit.open_router)
 SECURED = (
     deletion_requests.verb_router,
     deletion_requests.router,
+    legal_holds.router,
+    decisions.router,
     suppressions.router,
     datasets.router,
     appends.router,
@@ -56,11 +63,13 @@ SECURED = (
     aliases.router,
     batches.router,
     checkpoints.router,
+    version_imports.router,
     versions.router,
     withdrawals.router,
     webhooks.router,
     methods.router,
     audit.router,
+    audit_log.router,
     metrics_route.router,
 )
 
@@ -84,7 +93,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Unlearning service",
         version=metadata.version("unlearn"),
         lifespan=_lifespan,
-        # The usual pages load scripts from other hosts; any OpenAPI viewer reads /openapi.json.
+        # The usual pages load scripts from other hosts; the console has one of its own at /docs.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -124,6 +133,9 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.sessions = sessions
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
+    app.state.model_signer = model_signing.ModelSigner.from_seed(settings.signing_seed)
+    app.state.pages = documents
+    app.state.log = log.Log()
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
     app.state.checks = readiness.Checks(settings, app.state.store, engine)

@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         "", description="public keys of earlier signing keys (base64, comma-separated), published"
     )
 
+    log_origin: str = Field(
+        "unlearn.invalid/audit-chain",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._~:/-]{0,126}$",
+        description="name of the audit chain as a transparency log: your host and a path",
+    )
+
     database_connect_seconds: float = Field(
         3.0, ge=2, description="PostgreSQL: a connection not made within this is given up"
     )

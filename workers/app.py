@@ -13,12 +13,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
+from kombu import entity
 
 from service import broker, logs, tracing
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from workers.schedule import heartbeat, lanes
+
+#: kombu's classes have no types.
+_Exchange: Any = entity.Exchange
+_Queue: Any = entity.Queue
 
 app = Celery("unlearn", include=["workers.tasks"])
 
@@ -42,10 +47,12 @@ def _configuration() -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        # A lost or repeated message is harmless: the database is polled anyway.
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
-        "worker_prefetch_multiplier": 1,
+        # A lost message is harmless, because the database is polled anyway. One that has to be
+        # acknowledged is not: a worker that loses Redis while it has one ends, as kombu then puts
+        # it back over the connection that is closed.
+        "task_queues": [
+            _Queue(name, _Exchange(name), routing_key=name, no_ack=True) for name in broker.QUEUES
+        ],
         "worker_pool": "threads",
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,

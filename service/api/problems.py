@@ -79,6 +79,7 @@ DESCRIPTIONS: Mapping[int, str] = {
     403: "The API key lacks the scope.",
     404: "There is no such thing.",
     405: "This path does not have the method.",
+    406: "The document has no form that the Accept header names.",
     409: "The present state does not allow this; the detail says what to do.",
     410: "It was withdrawn or destroyed.",
     412: "A precondition does not hold.",
@@ -125,6 +126,8 @@ def render(error: ServiceError) -> Response:
     headers = _retry_after(error)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="unlearning"'
+    if error.status == 406:
+        headers["Vary"] = "Accept"
     return _answer(error.status, body, headers)
 
 

@@ -14,7 +14,16 @@ from service.messages.failures import MACHINE_FAULTS, FailureKind
 from service.messages.unlearn import UNLEARN, Answer, Request
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import attempts, caches, observed, plans, recording, refusals, retrains
+from workers.jobs import (
+    attempts,
+    caches,
+    observed,
+    plans,
+    recording,
+    refusals,
+    retrains,
+    row_sets,
+)
 from workers.jobs.attempts import Attempt
 from workers.jobs.claiming import Claimed
 from workers.runtime import Runtime
@@ -149,9 +158,9 @@ def _compute(
             raise
         # The process was restarted or has dropped what it was sent, as it may at any time.
         with runtime.session() as session:
-            request = replace(request, row_sets=plans.everything(session, request.row_sets))
+            request = replace(request, row_sets=row_sets.everything(session, request.row_sets))
         answer = ask()
-    runtime.compute.knows |= plans.known(request.row_sets)
+    runtime.compute.knows |= row_sets.known(request.row_sets)
     return answer
 
 

@@ -21,7 +21,7 @@ import logging
 import time
 
 from service.errors import ServiceError
-from service.ledger.batches import claims, execution, leases
+from service.ledger.batches import execution, leases, queue
 from service.ledger.database import transactions
 from service.ledger.database.tables import Batch
 from service.ledger.registry import versions
@@ -40,7 +40,7 @@ def run_due(runtime: Runtime) -> bool:
     done, going_on = False, True
     while going_on:
         with runtime.session() as session:
-            due = claims.due(session, now=runtime.now())
+            due = queue.due(session, now=runtime.now())
         if due.steps:
             # Batches that steps hand to the trainings lane are not in the list read before.
             going_on = _run_models(runtime, due.steps, trains=False) or run_trainings_due(runtime)
@@ -58,7 +58,7 @@ def run_steps_due(runtime: Runtime) -> bool:
     done, going_on = False, True
     while going_on:
         with runtime.session() as session:
-            due = claims.due_models(session, now=runtime.now())
+            due = queue.due_models(session, now=runtime.now())
         going_on = _run_models(runtime, due, trains=False)
         done |= going_on
     # A batch that was run has erased already what could be erased after it.
@@ -68,7 +68,7 @@ def run_steps_due(runtime: Runtime) -> bool:
 def run_trainings_due(runtime: Runtime) -> bool:
     """Run the batches that were handed to the trainings lane."""
     with runtime.session() as session:
-        due = claims.training_models(session)
+        due = queue.training_models(session)
     return _run_models(runtime, due, trains=True)
 
 

@@ -22,12 +22,12 @@ class VersionsCalls(Noun):
         model: str,
         number: int,
     ) -> shapes.Bundle:
-        """Call ``GET /v1/models/{model}/versions/{number}/checkpoint/signature`` (scope models:read).
+        """Call ``GET /v1/models/{model}/versions/{number}/checkpoint/signature``.
 
-        The signature over a version's weights, in the OpenSSF model-signing format. Return a
-        Sigstore bundle, made with a key, over the downloaded file. `model_signing verify key FILE
-        --signature BUNDLE --public_key KEY` checks it; the key is at `/.well-known/unlearning-
-        model-signing.pem`. What is not handed out is not signed either.
+        Needs the scope models:read. The signature over a version's weights, in the OpenSSF model-
+        signing format. Return a Sigstore bundle, made with a key, over the downloaded file.
+        `model_signing verify key FILE --signature BUNDLE --public_key KEY` checks it; the key is at
+        `/.well-known/unlearning-model-signing.pem`. What is not handed out is not signed either.
         """
         return self._call(
             Call[shapes.Bundle](

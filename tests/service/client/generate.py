@@ -55,6 +55,10 @@ def references(node: Any) -> Iterator[str]:
             yield from references(one)
 
 
+#: Characters of a docstring's first line, indented by 8.
+_FIRST_LINE = 89
+
+
 @dataclass(frozen=True)
 class Operation:
     """One operation of the document."""
@@ -394,8 +398,12 @@ class Methods:
     def _says(self, one: Operation) -> str:
         scope = "no API key" if one.scope is None else f"scope {one.scope}"
         said = [f"{one.said['summary']}.", one.said.get("description", "")]
+        first = f"Call ``{one.method} {one.path}`` ({scope})."
+        if len(first) > _FIRST_LINE:
+            first = f"Call ``{one.method} {one.path}``."
+            said.insert(0, f"Needs the {scope}.")
         text = textwrap.fill(" ".join(" ".join(said).split()), 92)
-        written = f'"""Call ``{one.method} {one.path}`` ({scope}).\n\n{text}\n"""\n'
+        written = f'"""{first}\n\n{text}\n"""\n'
         return textwrap.indent(written, " " * 8)
 
     def _arguments(self, one: Operation, without: tuple[str, ...] = ()) -> str:

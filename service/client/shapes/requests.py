@@ -110,6 +110,8 @@ class Problem(Answer):
     fields: list[FieldProblem] | None = None
     #: names the log line of an internal error
     reference: str | None = None
+    #: names the request in log lines and traces
+    request_id: str | None = None
 
 
 class BatchResult(Answer):

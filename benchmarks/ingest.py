@@ -1,11 +1,12 @@
 """What it takes to ingest a large table: memory, and how long other writers wait for it.
 
-    python -m benchmarks.ingest [--rows 1000000] [--postgres URL]
+    python -m benchmarks.ingest [--rows 1000000] [--typed] [--postgres URL]
 
 A Parquet file with eight float features, record ids and subject ids is ingested by a process of its
-own, into SQLite, or into a database that is made on the PostgreSQL server and dropped after it.
-Memory is the process' peak beyond what it has once everything is imported. Meanwhile another writer
-commits one line after another; its longest wait is what counts.
+own (``--typed``: as a typed table, with two columns of words and labels in words), into SQLite, or
+into a database that is made on the PostgreSQL server and dropped after it. Memory is the process'
+peak beyond what it has once everything is imported. Meanwhile another writer commits one line after
+another; its longest wait is what counts.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from service.settings import Settings
 from workers.jobs import ingest
 from workers.runtime import Runtime
 
-FEATURES, CLASSES, ROWS_PER_SUBJECT = 8, 10, 5
+FEATURES, CLASSES, ROWS_PER_SUBJECT, WORDS = 8, 10, 5, 400
 MOST_MEGABYTES, MOST_SECONDS = 150.0, 1.0
 
 _ROW_GROUP = 1 << 17
@@ -51,41 +52,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--postgres", help="a server's URL; SQLite without it")
+    parser.add_argument("--typed", action="store_true", help="a typed table")
     asked = parser.parse_args()
-    measured, targets = measure(asked.rows, server=asked.postgres)
+    measured, targets = measure(asked.rows, server=asked.postgres, typed=asked.typed)
     results.console.print_json(data=measured)
     for target in targets:
         results.console.print(f"{target.name}: {target.value:.3g}, at most {target.bound:g}")
 
 
-def measure(rows: int, *, server: str | None = None) -> tuple[dict[str, Any], list[results.Target]]:
+def measure(
+    rows: int, *, server: str | None = None, typed: bool = False
+) -> tuple[dict[str, Any], list[results.Target]]:
     """Ingest that many rows; megabytes beyond the imports, seconds, another writer's waits."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-ingest-") as home,
         _database(server, home) as url,
     ):
         settings = Settings(_env_file=None, state_dir=Path(home), database_url=url)
-        write_source(settings.sources, rows)
+        write_source(settings.sources, rows, typed=typed)
         schema.upgrade(settings.database)
-        measured = {"rows": rows, **_ingest(settings)}
+        measured = {"rows": rows, **_ingest(settings, {"table": {}} if typed else {})}
     return measured, [
         results.at_most(f"MB to ingest {rows} rows", measured["megabytes"], MOST_MEGABYTES),
         results.at_most("s that another writer waited", measured["longest_wait"], MOST_SECONDS),
     ]
 
 
-def write_source(folder: Path, rows: int) -> Path:
+def write_source(folder: Path, rows: int, *, typed: bool = False) -> Path:
     """Write ``folder``/table.parquet, in pieces."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = np.random.default_rng(1)
     writer: pq.ParquetWriter | None = None
     for first in range(0, rows, _ROW_GROUP):
         numbers = range(first, min(first + _ROW_GROUP, rows))
+        labels = drawn.integers(0, CLASSES, len(numbers))
         table = pa.table(
             {
                 "record_id": [f"visit-{row:08d}" for row in numbers],
                 "subject_id": [f"person-{row // ROWS_PER_SUBJECT:07d}" for row in numbers],
-                "label": drawn.integers(0, CLASSES, len(numbers)),
+                "label": [f"class {label}" for label in labels] if typed else labels,
+                **{
+                    f"w{place}": [f"word {n}" for n in drawn.integers(0, WORDS, len(numbers))]
+                    for place in range(2 if typed else 0)
+                },
                 **{
                     f"f{place}": drawn.standard_normal(len(numbers)).astype(np.float32)
                     for place in range(FEATURES)
@@ -99,11 +108,11 @@ def write_source(folder: Path, rows: int) -> Path:
     return folder / "table.parquet"
 
 
-def _ingest(settings: Settings) -> dict[str, Any]:
+def _ingest(settings: Settings, given: dict[str, Any]) -> dict[str, Any]:
     engine = db.engine(settings.database)
     sessions = db.session_factory(engine)
     with sessions.begin() as session:
-        source = {"path": "table.parquet"}
+        source = {"path": "table.parquet", **given}
         datasets.create(session, "table", source=source, actor="bench", now=db.now())
     arguments = [_CHILD, str(settings.state_dir), settings.database]
     command = [sys.executable, "-m", "benchmarks.ingest", *arguments]

@@ -98,7 +98,7 @@ def _form(asked: argparse.Namespace, url: str, broker: str, tell: Tell) -> dict[
         session.commit()
     engine.dispose()
     try:
-        with _served(settings) as address:
+        with served(settings) as address:
             client = Client(address, key)
             client.wait_until_up(timeout_seconds=60, alive=lambda: True)
             tell(0.0, "ingest and training")
@@ -222,7 +222,8 @@ def _throughput(
 
 
 @contextmanager
-def _served(settings: Settings) -> Iterator[str]:
+def served(settings: Settings) -> Iterator[str]:
+    """Serve the embedded form; its address."""
     port = free_port()
     log = settings.state_dir / "service.log"
     with log.open("wb") as written:

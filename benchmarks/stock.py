@@ -18,10 +18,10 @@ from service.ledger.batches import claims, execution, leases
 from service.ledger.database import db, schema
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Record, Version
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import internal_state, models, versions
 from service.ledger.registry.policy import Policy
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import intake, page, suppressions
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.settings import Settings
@@ -181,9 +181,9 @@ def ask_for_classes(town: Ledger, *, count: int) -> None:
 
 def _record(town: Ledger, asks: Sequence[Ask]) -> None:
     with town.runtime.session() as session:
-        lifecycle.record_many(
+        intake.record_many(
             session,
-            [lifecycle.Submission(one, "key_bench") for one in asks],
+            [page.Submission(one, "key_bench") for one in asks],
             digester=town.runtime.digester,
             now=db.now(),
         )
@@ -258,8 +258,8 @@ def erase(town: Ledger) -> None:
     with town.runtime.session() as session:
         data = session.scalars(select(Dataset)).one()
         gone = suppressions.about_to_be_erased(session, data)[0]
-        erasures.mark_erased(session, data, gone, now=db.now(), actor="bench")
-        erasures.settle(session, now=db.now(), actor="bench")
+        raw_rows.mark_erased(session, data, gone, now=db.now(), actor="bench")
+        completion.settle(session, now=db.now(), actor="bench")
 
 
 def _tidy(town: Ledger, *tables: str) -> None:

@@ -88,9 +88,7 @@ def answers(settings: Settings) -> bool:
 
 
 def _network_options(settings: Settings) -> dict[str, Any]:
-    # Redis redelivers a message to another worker after this long; a batch must be over by then.
     return {
-        "visibility_timeout": int(2 * settings.batch_timeout_seconds),
         # A silent connection must block neither a worker nor an API process.
         "socket_timeout": settings.broker_timeout_seconds,
         "socket_connect_timeout": settings.broker_timeout_seconds,

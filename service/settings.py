@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         "", description="public keys of earlier signing keys (base64, comma-separated), published"
     )
 
+    log_origin: str = Field(
+        "unlearn.invalid/audit-chain",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._~:/-]{0,126}$",
+        description="name of the audit chain as a transparency log: your host and a path",
+    )
+
     database_connect_seconds: float = Field(
         3.0, ge=2, description="PostgreSQL: a connection not made within this is given up"
     )
@@ -128,6 +134,9 @@ class Settings(BaseSettings):
         3600.0, gt=0, description="age at which a file that nothing refers to is swept"
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how log lines are written: text, or json, an object a line"
+    )
     max_body_bytes: int = Field(1_048_576, gt=0, description="largest JSON body")
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest checkpoint upload")
     max_records_per_request: int = Field(10_000, gt=0, description="records one request may name")

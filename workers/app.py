@@ -13,12 +13,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
+from kombu import entity
 
-from service import broker
+from service import broker, logs, tracing
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from workers.schedule import heartbeat, lanes
+
+#: kombu's classes have no types.
+_Exchange: Any = entity.Exchange
+_Queue: Any = entity.Queue
 
 app = Celery("unlearn", include=["workers.tasks"])
 
@@ -42,10 +47,12 @@ def _configuration() -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        # A lost or repeated message is harmless: the database is polled anyway.
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
-        "worker_prefetch_multiplier": 1,
+        # A lost message is harmless, because the database is polled anyway. One that has to be
+        # acknowledged is not: a worker that loses Redis while it has one ends, as kombu then puts
+        # it back over the connection that is closed.
+        "task_queues": [
+            _Queue(name, _Exchange(name), routing_key=name, no_ack=True) for name in broker.QUEUES
+        ],
         "worker_pool": "threads",
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
@@ -66,8 +73,18 @@ def lane(name: str) -> lanes.Lane:
     return _lanes[name]
 
 
+@signals.celeryd_init.connect
+def _leave_out_the_banner(instance: Any, **_: Any) -> None:
+    if Settings().log_format == "json":
+        instance.quiet = True
+
+
 @signals.after_setup_logger.connect
-def _quieten(**_: Any) -> None:
+def _set_up_logs(logger: logging.Logger, format: str, **_: Any) -> None:
+    style = Settings().log_format
+    logging.captureWarnings(style == "json")
+    for handler in logger.handlers:
+        handler.setFormatter(logs.formatter(style, format))
     # A wake-up message every few seconds would bury every other log line.
     for chatty in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -76,17 +93,21 @@ def _quieten(**_: Any) -> None:
 @signals.worker_init.connect
 def _open(**_: Any) -> None:
     # Imported here, because beat loads this module from an image without torch or readers.
+    from service.ledger.registry import counts
     from workers.runtime import Runtime
     from workers.schedule import catalogue, heartbeat, lanes
 
     settings = Settings()
+    tracing.start("unlearn-worker")
+    counter = counts.Counter()
     for name in broker.QUEUES:
-        _lanes[name] = lanes.make(name, Runtime.make(settings, stop=_stop))
+        _lanes[name] = lanes.make(name, Runtime.make(settings, stop=_stop, counter=counter))
     beating = heartbeat.Heartbeat(
         settings,
         _lanes[broker.DELETIONS].runtime.owner,
         lambda: {name: made.busy_since for name, made in _lanes.items()},
         lambda: not all(made.hangs() for made in _lanes.values()),
+        counter,
     )
     _heartbeats.append(beating)
     # A worker counts as live once it has announced its capabilities: without them no model can be
@@ -112,3 +133,4 @@ def _close(**_: Any) -> None:
         made.close()
     for beating in _heartbeats:
         beating.close()
+    tracing.stop()

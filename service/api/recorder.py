@@ -20,10 +20,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service import tracing
 from service.api import problems
 from service.errors import ServiceError, Unavailable
 from service.ledger.database import db, transactions
-from service.ledger.requests import lifecycle, outlook
+from service.ledger.requests import intake, lookup, outlook, page
 from service.ledger.selection.digests import Digester
 from service.wake import Wake
 
@@ -44,7 +45,7 @@ THREADS = {"postgresql": 2, "sqlite": 1}
 PATIENCE_SECONDS = 10.0
 PAUSE_SECONDS = 0.25
 
-Outcome = lifecycle.Receipt | ServiceError
+Outcome = page.Receipt | ServiceError
 
 
 class OutcomeUnknown(Unavailable):
@@ -56,7 +57,7 @@ class OutcomeUnknown(Unavailable):
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    submissions: Sequence[lifecycle.Submission]
+    submissions: Sequence[page.Submission]
     loop: asyncio.AbstractEventLoop
     answered: asyncio.Future[list[Outcome]]
 
@@ -87,7 +88,7 @@ class _Group:
     #: Whether a COMMIT may have been sent and not been answered.
     committing: bool = False
 
-    def left(self, submissions: Iterable[lifecycle.Submission]) -> list[lifecycle.Submission]:
+    def left(self, submissions: Iterable[page.Submission]) -> list[page.Submission]:
         """Return the submissions that have no outcome yet."""
         return [one for one in submissions if one.id not in self.known]
 
@@ -115,7 +116,7 @@ class _Room:
         nearly_full = 2 * self._open > self._most
         if time.monotonic() - self._counted_at > RECOUNT_SECONDS[nearly_full]:
             with self._lock:
-                self._open = lifecycle.count_open(session, up_to=self._most)
+                self._open = lookup.count_open(session, up_to=self._most)
                 self._counted_at = time.monotonic()
         with self._lock:
             return max(0, self._most - self._open - self._pending)
@@ -166,8 +167,12 @@ class Recorder:
         self._turn = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    async def record(self, submissions: Sequence[lifecycle.Submission]) -> list[Outcome]:
+    async def record(self, submissions: Sequence[page.Submission]) -> list[Outcome]:
         """Return a receipt or refusal for each submission, once they are committed."""
+        with tracing.span("record", attributes={"unlearn.requests": len(submissions)}):
+            return await self._recorded(submissions)
+
+    async def _recorded(self, submissions: Sequence[page.Submission]) -> list[Outcome]:
         loop = asyncio.get_running_loop()
         call = _Call(submissions, loop, loop.create_future())
         with self._changed:
@@ -234,7 +239,7 @@ class Recorder:
         else:
             _settle(calls, [[group.known[one.id] for one in call.submissions] for call in calls])
 
-    def _record(self, submissions: Sequence[lifecycle.Submission], group: _Group) -> None:
+    def _record(self, submissions: Sequence[page.Submission], group: _Group) -> None:
         """Record each submission exactly once, even if the answer to a commit is lost.
 
         What may have been committed is looked up before the rest is written again under the same
@@ -259,13 +264,11 @@ class Recorder:
             if in_doubt:
                 time.sleep(PAUSE_SECONDS)
 
-    def _write(
-        self, submissions: Sequence[lifecycle.Submission], group: _Group
-    ) -> dict[str, Outcome]:
+    def _write(self, submissions: Sequence[page.Submission], group: _Group) -> dict[str, Outcome]:
         """Record the submissions that fit in one transaction; return their outcomes by id."""
         group.committing = False
         with self._engine.connect() as connection, self._sessions(bind=connection) as session:
-            gathered = lifecycle.gather(
+            gathered = intake.gather(
                 session,
                 submissions,
                 digester=self._digester,
@@ -274,7 +277,7 @@ class Recorder:
                 outlooks=self._outlooks,
             )
             outcomes = gathered.outcomes
-            new = sum(isinstance(one, lifecycle.Receipt) and not one.repeated for one in outcomes)
+            new = sum(isinstance(one, page.Receipt) and not one.repeated for one in outcomes)
             with self._room.reserved(new):
                 group.end_turn()
                 group.committing = True
@@ -287,12 +290,12 @@ class Recorder:
         return {one.id: outcome for one, outcome in zip(taken, outcomes, strict=True)}
 
     def _look_up(
-        self, submissions: Sequence[lifecycle.Submission], group: _Group
+        self, submissions: Sequence[page.Submission], group: _Group
     ) -> Mapping[str, Outcome]:
         """Look up submissions that an earlier attempt recorded, on a connection of its own."""
         group.committing = False
         with self._sessions() as session:
-            found = lifecycle.recorded(db.read_only(session), submissions)
+            found = intake.recorded(db.read_only(session), submissions)
         self._room.add(len(found))
         self._wake_for(len(found))
         return found

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from workers.compute.process import ComputeProcess
 
 
 def files(document: Path) -> dict[str, str]:
@@ -33,3 +39,16 @@ def install(
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--target", str(target)]
     subprocess.run([*pip, *options, str(folder / name)], check=True)
     return target
+
+
+@contextmanager
+def process(*installed: Path) -> Iterator[ComputeProcess]:
+    """Start a compute process that alone has these directories on its path."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = [*map(str, installed), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+        made = ComputeProcess(device="cpu", threads=1)
+    try:
+        yield made
+    finally:
+        made.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 from tests.workers import place
 from tests.workers.place import Place
-from workers.compute.process import ComputeProcess
 
 #: It installs packages: `make test-packages`.
 pytestmark = pytest.mark.slow
@@ -52,16 +50,10 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         packages.install(DOCUMENT, "my-scores", home / "scores", changed=SECRET),
         packages.install(DOCUMENT, "broken-gates", home / "broken", changed=BROKEN),
     )
-    with pytest.MonkeyPatch.context() as patch:
-        path = [*map(str, installed), os.environ.get("PYTHONPATH", "")]
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
-        compute = ComputeProcess(device="cpu", threads=1)
-    try:
+    with packages.process(*installed) as compute:
         made = place.found(tmp_path_factory.mktemp("town"), compute)
         yield made
         made.close()
-    finally:
-        compute.kill()
 
 
 @pytest.fixture(scope="module")

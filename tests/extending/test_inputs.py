@@ -144,14 +144,20 @@ def forget(office: Office, *rows: int) -> Any:
 def training_rows(office: Office) -> list[int]:
     with office.runtime.session() as session:
         rows = session.scalars(
-            select(Record.row).where(Record.split == 0, Record.excluded_revision.is_(None))
+            select(Record.row)
+            .join(place.Dataset)
+            .where(
+                place.Dataset.name == "texts",
+                Record.split == 0,
+                Record.excluded_revision.is_(None),
+            )
         )
         return sorted(rows)
 
 
 def test_it_is_listed_with_what_it_says_of_itself(office: Office) -> None:
     listed = {one["name"]: one for one in office.client.get("/v1/inputs").json()["items"]}
-    assert listed.keys() == {"image", "table", "tokens"}
+    assert listed.keys() == {"image", "table", "tokens", "typed_table"}
     shown = listed["tokens"]
     assert (shown["summary"], shown["dtypes"]) == ("Token ids, padded to one length.", ["int32"])
     assert (shown["scales"], shown["decides"]) == ({}, ["vocabulary", "length"])
@@ -294,8 +300,9 @@ def test_parquet_brings_rows_as_lists_of_one_length(office: Office) -> None:
 def test_what_a_source_states_is_checked_when_it_is_asked_for(
     office: Office, given: dict[str, Any], words: tuple[str, ...]
 ) -> None:
+    office.save("stated.npz", *sentences(30))
     for dry_run in (False, True):
-        body = {"name": "never", "source": {"path": "texts.npz"}, "input": given}
+        body = {"name": "never", "source": {"path": "stated.npz"}, "input": given}
         answer = office.client.post("/v1/datasets", json={**body, "dry_run": dry_run})
         assert_problem(answer, 422, *words)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from tests.service.api.callers import assert_problem
 from tests.workers import place
 from tests.workers.jobs.test_class_forgetting import LENIENT, ask_for_class
 from tests.workers.place import Place
-from workers.compute.process import ComputeProcess
 from workers.jobs import pipeline
 from workers.runtime import Runtime
 from workers.schedule import catalogue
@@ -50,19 +47,6 @@ FAULTY = {
 }
 
 
-@contextmanager
-def process(*installed: Path) -> Iterator[ComputeProcess]:
-    """A compute process that alone has these directories on its path."""
-    with pytest.MonkeyPatch.context() as patch:
-        path = [*map(str, installed), os.environ.get("PYTHONPATH", "")]
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
-        made = ComputeProcess(device="cpu", threads=1)
-    try:
-        yield made
-    finally:
-        made.kill()
-
-
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packages.install(DOCUMENT, "my-methods", tmp_path_factory.mktemp("package"))
@@ -71,7 +55,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def town(package: Path, faults: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A service whose compute process, and nothing else, has the package on its path."""
-    with process(package) as compute:
+    with packages.process(package) as compute:
         made = place.found(tmp_path_factory.mktemp("town"), compute)
         made.faults = faults
         yield made
@@ -206,7 +190,7 @@ def test_policies_survive_that_it_is_gone(
 ) -> None:
     """Another worker, which has not got the package, takes over."""
     town.change_policy(method=METHOD, options={}, fallbacks=[])
-    with process() as compute:
+    with packages.process() as compute:
         without = Runtime(town.settings, town.runtime.engine, compute, owner="w3")
         catalogue.announce(without)
         assert f"the policy of model m names the method {METHOD}" in caplog.text
@@ -234,7 +218,7 @@ def test_declarations_that_cannot_be_used_are_named_and_the_others_stay(
             DOCUMENT, f"of-{name}", tmp_path / name, changed={**changed, **names}
         )
         there.append(installed)
-    with process(*there) as compute:
+    with packages.process(*there) as compute:
         answer = compute.call(CATALOGUE, Request(), timeout_seconds=60)
     announced = {one.name for one in answer.announcements if one.kind == "method"}
     assert {METHOD, "iau", "retrain"} <= announced
@@ -250,7 +234,7 @@ def test_declarations_that_cannot_be_used_are_named_and_the_others_stay(
 def test_a_name_that_two_packages_declare_is_nobodys(package: Path, tmp_path: Path) -> None:
     twin = {"my-methods": "twin-methods", "my_methods": "twin_methods"}
     other = packages.install(DOCUMENT, "twin-methods", tmp_path, changed=twin)
-    with process(package, other) as compute:
+    with packages.process(package, other) as compute:
         answer = compute.call(CATALOGUE, Request(), timeout_seconds=60)
     (said,) = answer.refused
     assert "my-methods 1.0, twin-methods 1.0" in said.replace("_", "-")
@@ -275,7 +259,7 @@ def test_method_whose_update_is_not_what_it_declares_is_passed_over(
     lying = packages.install(DOCUMENT, "my-methods", tmp_path, changed={**changed, "= 2": "= 1"})
     town.change_policy(method=METHOD, options={}, fallbacks=[{"method": "retrain"}])
     request = town.ask(row_of(town, label))
-    with process(lying) as compute:
+    with packages.process(lying) as compute:
         runtime = Runtime(town.settings, town.runtime.engine, compute, owner="w4")
         pipeline.run_due(runtime)
     assert town.request(request).status == RequestStatus.COMPLETED

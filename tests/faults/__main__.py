@@ -82,7 +82,7 @@ def _arguments() -> argparse.Namespace:
 def _once(asked: argparse.Namespace, say: Callable[[str], None]) -> Outcome:
     names = catalogue.named(asked.only, embedded=asked.embedded, bucket=asked.bucket)
     with servers.home(keep=asked.keep) as home, contextlib.ExitStack() as opened:
-        return harness.run(
+        outcome = harness.run(
             home,
             names * asked.rounds,
             seed=asked.seed,
@@ -90,6 +90,9 @@ def _once(asked: argparse.Namespace, say: Callable[[str], None]) -> Outcome:
             bucket=opened.enter_context(contextlib.closing(Bucket())) if asked.bucket else None,
             say=say,
         )
+        if outcome.broken:
+            say(f"logs are kept in {servers.keep_logs(home, asked.seed)}")
+        return outcome
 
 
 def _long(asked: argparse.Namespace, say: Callable[[str], None]) -> Outcome:
@@ -100,7 +103,7 @@ def _long(asked: argparse.Namespace, say: Callable[[str], None]) -> Outcome:
         embedded=asked.embedded,
         only=tuple(asked.only),
     )
-    path = asked.progress or Path(".faults") / f"long-{asked.seed}.jsonl"
+    path = asked.progress or servers.KEPT / f"long-{asked.seed}.jsonl"
     progress = Progress(path, aim.as_json(), resume=asked.resume)
     return long.run(aim, progress, at_once=max(1, asked.at_once), keep=asked.keep, say=say)
 

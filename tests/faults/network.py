@@ -21,6 +21,21 @@ def _to(scene: Scene, server: Server) -> Proxy:
     return network
 
 
+def no_worker_ends(act: Breakage) -> Breakage:
+    """Break as ``act`` does, and hold every worker to live through it."""
+
+    def watched(scene: Scene) -> None:
+        children = [scene.fleet.children[name] for name in scene.fleet.workers]
+        before = [child.process for child in children]
+        act(scene)
+        gone = [
+            child for child, one in zip(children, before, strict=True) if child.process is not one
+        ]
+        assert not gone, f"{len(gone)} workers ended"
+
+    return watched
+
+
 def slow(server: Server, seconds: float) -> Breakage:
     """Every piece takes so long, in both directions."""
 

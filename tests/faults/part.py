@@ -57,6 +57,8 @@ def main() -> None:
             say=lambda line: _tell({"say": line}),
             note=lambda broke, asked: _tell({"broke": broke, "asked": asked}),
         )
+        if outcome.broken:
+            _tell({"say": f"logs are kept in {servers.keep_logs(home, part.seed)}"})
     _tell({"outcome": outcome.as_json()})
 
 

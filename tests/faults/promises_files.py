@@ -18,7 +18,7 @@ from service.ledger.database.tables import (
     RequestRecord,
     Version,
 )
-from service.ledger.destruction import purges
+from service.ledger.destruction import stored_files
 from service.ledger.registry import data_keys
 from tests.faults.fleet import AGAIN, DATASET, Fleet, Source
 from tests.faults.kinds import Broken, Kind, of
@@ -132,11 +132,11 @@ def _files(fleet: Fleet, session: Session) -> list[str]:
 def orphans(fleet: Fleet) -> list[str]:
     """Files older than the grace that nothing in the ledger refers to."""
     with fleet.reading() as session:
-        keep = purges.files_in_use(session)
+        keep = stored_files.files_in_use(session)
         keep["shards"] = data_keys.digests(session)
     # Sweeps run every quarter of the grace, and wait for a lane that may be training.
     seconds = 2 * fleet.settings.orphan_grace_seconds
-    kinds = (*purges.KINDS, "arrays", "shards")
+    kinds = (*stored_files.KINDS, "arrays", "shards")
     return [
         f"{kind}/{name}"
         for kind in kinds

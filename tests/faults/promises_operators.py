@@ -22,7 +22,7 @@ from service.ledger.database.tables import (
     TrainingRun,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import shares
 from service.ledger.training import runs
 from tests.faults.fleet import Fleet, Withdrawal
 from tests.faults.kinds import Broken, Kind, of
@@ -159,7 +159,7 @@ def _still_open(session: Session) -> list[str]:
     waiting = session.scalars(
         select(Erasure.id)
         .join(Model, Model.id == Erasure.model_id)
-        .where(withdrawn, Erasure.status.in_(erasures.OPEN))
+        .where(withdrawn, Erasure.status.in_(shares.OPEN))
     )
     running = session.scalars(
         select(TrainingRun.id)

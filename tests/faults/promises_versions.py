@@ -19,7 +19,7 @@ from service.ledger.database.tables import (
     Verification,
     Version,
 )
-from service.ledger.destruction import purges
+from service.ledger.destruction import stored_files
 from service.ledger.registry import lineage, versions
 from tests.faults.fleet import Fleet
 from tests.faults.kinds import Broken, Kind, of
@@ -127,7 +127,7 @@ def _decided_on(session: Session, version_id: int) -> bool:
 
 def _weights(fleet: Fleet, session: Session) -> list[str]:
     """Weights of purged versions are gone."""
-    in_use = purges.files_in_use(session)["checkpoints"]
+    in_use = stored_files.files_in_use(session)["checkpoints"]
     return [
         f"version {version.number} is purged and its weights are there"
         for version in session.scalars(select(Version).filter_by(status=VersionStatus.PURGED))

@@ -24,6 +24,8 @@ from tests.faults import disks
 from tests.faults.disks import Disk
 
 START_SECONDS = 60
+#: What stays of runs: the progress of long ones, and the logs of those in which something broke.
+KEPT = Path(".faults")
 
 
 class NotInstalled(Exception):
@@ -70,6 +72,15 @@ def home(*, keep: bool = False) -> Iterator[Path]:
         if not keep:
             disks.unmount_below(made)
             shutil.rmtree(made)
+
+
+def keep_logs(home: Path, seed: int) -> Path:
+    """Copy the logs of a run in which something broke; return the folder that they are in."""
+    kept = KEPT / f"logs-{seed}"
+    kept.mkdir(parents=True, exist_ok=True)
+    for log in home.glob("*.log"):
+        shutil.copyfile(log, kept / log.name)
+    return kept
 
 
 class Postgres:

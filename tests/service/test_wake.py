@@ -75,10 +75,3 @@ def test_the_embedded_broker_carries_a_message_without_arguments(tmp_path: Path)
     assert message.headers["task"] == broker.RUN_BATCHES
     args, kwargs, _ = message.payload
     assert (args, kwargs) == ([], {})
-
-
-def test_redis_redelivers_later_than_the_longest_batch(tmp_path: Path) -> None:
-    settings = _settings(tmp_path, broker_url="redis://127.0.0.1/0", batch_timeout_seconds=100)
-    reached = broker.configure(settings)
-    assert reached.url == "redis://127.0.0.1/0"
-    assert reached.transport_options["visibility_timeout"] >= 200

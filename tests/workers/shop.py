@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Record
 from service.ledger.registry import datasets
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
 from service.settings import Settings
 from workers.jobs import erase, ingest
@@ -95,7 +95,7 @@ class Shop:
     def ask(self, dataset: str | None, **ask: Any) -> str:
         kind = "subject" if "subject_id" in ask else "class" if "label" in ask else "records"
         with self.runtime.session() as session:
-            receipt = lifecycle.record(
+            receipt = intake.record(
                 session,
                 Ask(dataset, kind, **ask),  # type: ignore[arg-type]
                 principal="key_test",

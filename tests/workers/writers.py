@@ -19,14 +19,14 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
-from service.ledger.batches import holds, next_batch
+from service.ledger.batches import approvals, holds, next_batch
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Model, Record, Version
 from service.ledger.destruction import purges, withdrawals
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import imports, lineage, versions
-from service.ledger.requests import intake, lifecycle, suppressions
+from service.ledger.requests import intake, lifecycle, lookup, page, suppressions
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.messages.parts import Saved
@@ -38,7 +38,14 @@ from tests import factories
 from tests.service import announcements
 from tests.stored import save
 from workers.compute.process import ComputeProcess
-from workers.jobs import claiming, erase, pipeline, recording, train
+from workers.jobs import (
+    claiming,
+    erase,
+    pipeline,
+    recording,
+    training_request,
+    training_result,
+)
 from workers.runtime import Runtime
 
 ROWS = 120
@@ -125,7 +132,7 @@ class Writer:
         with self.world.transaction() as session:
             intake.record_many(
                 session,
-                [lifecycle.Submission(ask, "key_test") for ask in asks],
+                [page.Submission(ask, "key_test") for ask in asks],
                 digester=factories.DIGESTER,
                 now=db.now(),
             )
@@ -278,9 +285,9 @@ class Writer:
                 data = session.scalars(select(Dataset).filter_by(name=name)).one()
                 rows = suppressions.about_to_be_erased(session, data)[0]
             with self.world.transaction() as session:
-                erasures.mark_erased(session, data, rows, now=db.now(), actor="worker:w")
+                raw_rows.mark_erased(session, data, rows, now=db.now(), actor="worker:w")
         with self.world.transaction() as session:
-            erasures.settle(session, now=db.now(), actor="worker:w")
+            completion.settle(session, now=db.now(), actor="worker:w")
 
     def purge(self) -> None:
         with self.world.transaction() as session:
@@ -329,7 +336,7 @@ class Writer:
                 batch = holds.of(session, model)
                 if batch is not None:
                     version = session.get_one(Version, batch.version_id)
-                    holds.approve(session, model, version, actor="key:k", now=db.now())
+                    approvals.approve(session, model, version, actor="key:k", now=db.now())
 
     def consolidate(self) -> None:
         """Batches after which a retrain is queued, and cancelled."""
@@ -387,9 +394,11 @@ class Writer:
         """A queued training, from its start to its version."""
         with self.runtime.lease(f"run:{run_id}") as held:
             assert held is not None
-            request = train._start(self.runtime, run_id, held)
+            request = training_request.start(self.runtime, run_id, held)
             assert request is not None
-            train._record(self.runtime, run_id, held, request, _trained(self.world.settings.store))
+            training_result.record(
+                self.runtime, run_id, held, request, _trained(self.world.settings.store)
+            )
 
     # How.
 
@@ -531,6 +540,6 @@ def missed(session: Session) -> list[str]:
             dataset_id=model.dataset_id, status=RequestStatus.COMPLETED
         )
         for request_id in session.scalars(done):
-            if inside.intersection(lifecycle.rows(session, request_id)):
+            if inside.intersection(lookup.rows(session, request_id)):
                 found.append(f"{versions.subject(model, version)} holds {request_id}")
     return found

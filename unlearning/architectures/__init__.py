@@ -30,7 +30,7 @@ from torch import nn
 
 from unlearning.architectures._classifier import Classifier, Transform
 from unlearning.architectures._heads import HeadClassifier
-from unlearning.core import options
+from unlearning.core import declarations, options
 from unlearning.core.plugins import Group
 from unlearning.core.recipe import Recipe
 from unlearning.errors import BadDeclaration, WrongOptions
@@ -117,7 +117,7 @@ def _read(name: str, module: ModuleType) -> Architecture:
         raise BadDeclaration(f"its RECIPE is none: {error}") from None
     return Architecture(
         name=name,
-        summary=(module.__doc__ or "").strip().partition("\n")[0],
+        summary=declarations.summary(module),
         parameters=module.Parameters,
         build=module.build,
         default_method=getattr(module, "DEFAULT_METHOD", None),

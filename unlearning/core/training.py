@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unlearning.core import augmentation, objective, schedules, task, training_state
-from unlearning.core.augmentation import Moves
+from unlearning.core import augmentation, objective, task, training_state
 from unlearning.core.determinism import deterministic
-from unlearning.core.examples import Examples, pieces
+from unlearning.core.epochs import Epoch, Epochs, measure, require_finite
+from unlearning.core.examples import Examples
 from unlearning.core.recipe import Recipe
 from unlearning.core.restriction import restricted_gradients
 from unlearning.core.task import TrainingLoss
 from unlearning.core.training_state import TrainingState
 from unlearning.core.update_log import UpdateLog
-from unlearning.errors import Diverged, WrongOptions
+from unlearning.errors import WrongOptions
 from unlearning.heads.statistics import Statistics
 
 __all__ = [
     "ClosedForm",
-    "Epoch",
     "Fit",
     "OwnCode",
     "Recipe",
@@ -35,21 +32,6 @@ __all__ = [
     "loss_of",
     "restricted_gradients",
 ]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Results of one epoch.
-
-    ``training_loss`` is the mean of what the recipe minimises (``task.TrainingLoss``), over the
-    epoch; ``validation_loss`` the mean loss at its end; ``learning_rate`` that of its last update,
-    None if there is none.
-    """
-
-    training_loss: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -131,78 +113,14 @@ def fit(
             recipe.train(model, train, validation, seed=seed, progress=progress)
         return _finished(model, train, validation, progress, ended, log)
     check(recipe, model, train)
-    batches = pieces(len(train), recipe.batch_size)
-    _check_batches_of_one(model, train, batches)
-    updates = [
-        batches[at : at + recipe.accumulate] for at in range(0, len(batches), recipe.accumulate)
-    ]
     loss = loss_of(recipe, model, train)
-    optimiser = _optimiser(model, recipe)
-    history: list[Epoch] = []
-    best: Mapping[str, Tensor] = {}
-    best_epoch = -1
-
-    def rate(epoch: int, update: int) -> float:
-        return schedules.rate(recipe, epoch * len(updates) + update, per_epoch=len(updates))
-
+    training = Epochs(model, train, validation, recipe, generator, loss, log)
     with _reproducible(generator):
         if resume is not None:
-            training_state.restore(resume, model, optimiser, generator=generator, log=log)
-            history = [
-                Epoch(loss_then, held_out, accuracy, rate(epoch, len(updates) - 1))
-                for epoch, (loss_then, held_out, accuracy) in enumerate(resume.history.tolist())
-            ]
-            best, best_epoch = resume.best, resume.best_epoch
-            for epoch, earlier in enumerate(history):
-                ended(epoch, earlier)
-        for epoch in range(len(history), recipe.epochs):
-            model.train()
-            total = torch.zeros((), dtype=torch.float64)
-            order = torch.randperm(len(train), generator=generator)
-            moves = augmentation.draw(recipe, len(train), generator=generator)
-            for step, group in enumerate(updates):
-                schedules.set_rate(optimiser, rate(epoch, step))
-                rows = [order[here] for here in group]
-                reached = _step(model, train, rows, moves, optimiser, recipe, loss, log)
-                _require_finite("loss", reached, epoch)
-                total += reached * sum(map(len, rows))
-                if step % 16 == 0:
-                    progress((epoch + step / len(updates)) / recipe.epochs)
-            history.append(
-                _measure(
-                    model,
-                    validation,
-                    training_loss=float(total) / len(train),
-                    learning_rate=rate(epoch, len(updates) - 1),
-                )
-            )
-            _require_finite("validation loss", history[-1].validation_loss, epoch)
-            ended(epoch, history[-1])
-            if recipe.keep == "last":
-                best_epoch = epoch
-            elif best_epoch < 0 or _better(history[-1], history[best_epoch]):
-                best, best_epoch = _state(model), epoch
-            elif epoch - best_epoch >= recipe.patience:
-                break
-            if epoch + 1 < recipe.epochs:
-                kept(
-                    training_state.capture(
-                        model,
-                        optimiser,
-                        best=best,
-                        best_epoch=best_epoch,
-                        history=_rows(history),
-                        generator=generator,
-                        log=log,
-                    )
-                )
-    if recipe.keep == "best":
-        model.load_state_dict(best)
-    model.eval()
-    if log is not None:
-        log.keep((best_epoch + 1) * len(updates))
+            training.resume(resume, ended)
+        training.run(progress=progress, ended=ended, kept=kept)
     progress(1.0)
-    return Fit(model, tuple(history), best_epoch)
+    return Fit(model, tuple(training.history), training.best_epoch)
 
 
 def check(recipe: Recipe | OwnCode, model: nn.Module, train: Examples) -> None:
@@ -252,89 +170,18 @@ def _finished(
 ) -> Fit:
     """Return the result of a training without epochs of ours, as of one epoch."""
     model.eval()
-    reached = _measure(
+    reached = measure(
         model,
         validation,
         training_loss=float(objective.losses(model, train).double().mean()),
         learning_rate=None,
     )
-    _require_finite("validation loss", reached.validation_loss, 0)
+    require_finite("validation loss", reached.validation_loss, 0)
     ended(0, reached)
     if log is not None:
         log.complete = False  # there are no updates to take back
     progress(1.0)
     return Fit(model, (reached,), 0, statistics)
-
-
-def _require_finite(name: str, loss: float, epoch: int) -> None:
-    if math.isfinite(loss):
-        return
-    became = "NaN" if math.isnan(loss) else "infinite"
-    raise Diverged(
-        f"the {name} became {became} in epoch {epoch + 1}; "
-        "lower the learning rate (recipe.learning_rate)"
-    )
-
-
-def _check_batches_of_one(model: nn.Module, train: Examples, batches: list[slice]) -> None:
-    """Raise ``WrongOptions`` if a batch is one row and the network does not accept it."""
-    if all(here.stop - here.start > 1 for here in batches):
-        return
-    ((x, _),) = train.subset(torch.zeros(1, dtype=torch.int64)).batches(
-        1, device=next(model.parameters()).device
-    )
-    trial = copy.deepcopy(model).train()
-    try:
-        # Dropout draws here, too, which must not change the training.
-        with torch.random.fork_rng(), torch.no_grad():
-            trial(x)
-    except ValueError as error:
-        if len(train) == 1:
-            raise WrongOptions(
-                "a single training row is left, and the network's batch normalisation needs two: "
-                "add rows, choose an architecture without it, or withdraw the model"
-            ) from error
-        raise WrongOptions(
-            "the network's batch normalisation takes no batch of one row: "
-            "set recipe.batch_size to 2 or more"
-        ) from error
-
-
-def _step(
-    model: nn.Module,
-    train: Examples,
-    rows: Sequence[Tensor],
-    moves: Moves | None,
-    optimiser: torch.optim.Optimizer,
-    recipe: Recipe,
-    loss: TrainingLoss,
-    log: UpdateLog | None,
-) -> float:
-    """Make one update from the mini-batches of ``rows``; return the mean training loss of all."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    count = sum(map(len, rows))
-    mean, total = 0.0, [torch.zeros_like(p) for p in trained] if len(rows) > 1 else []
-    for here in rows:
-        ((x, y),) = train.subset(here).batches(len(here), device=trained[0].device)
-        if moves is not None:
-            x = moves.apply(x, here)
-        reached, grads = restricted_gradients(model, x, y, recipe=recipe, loss=loss)
-        if len(rows) == 1:
-            mean, total = float(reached), grads
-        else:
-            mean += float(reached) * len(here) / count
-            torch._foreach_add_(total, grads, alpha=len(here) / count)
-    for p, grad in zip(trained, total, strict=True):
-        p.grad = grad
-    if recipe.clip_norm is not None:
-        nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-    before = None if log is None else objective.flatten(model)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    if log is not None and before is not None:
-        positions = train.subset(torch.cat(list(rows))).positions
-        log.append(positions, objective.flatten(model) - before)
-    return mean
 
 
 @contextmanager
@@ -344,46 +191,3 @@ def _reproducible(generator: torch.Generator) -> Iterator[None]:
     with torch.random.fork_rng(), deterministic():
         torch.manual_seed(seed)
         yield
-
-
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-        )
-    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-
-
-def _measure(
-    model: nn.Module, validation: Examples, *, training_loss: float, learning_rate: float | None
-) -> Epoch:
-    logits = objective.logits(model, validation)
-    y = validation.labels.to(logits.device)
-    return Epoch(
-        training_loss=training_loss,
-        validation_loss=float(task.loss(logits, y).double().mean()),
-        validation_accuracy=float(task.correct(logits, y).double().mean()),
-        learning_rate=learning_rate,
-    )
-
-
-def _rows(history: Sequence[Epoch]) -> Tensor:
-    """Return what the recipe does not give again of each epoch, (epochs, 3) float64."""
-    return torch.tensor(
-        [(one.training_loss, one.validation_loss, one.validation_accuracy) for one in history],
-        dtype=torch.float64,
-    )
-
-
-def _better(new: Epoch, best: Epoch) -> bool:
-    return new.validation_accuracy > best.validation_accuracy
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: t.detach().clone() for name, t in model.state_dict().items()}

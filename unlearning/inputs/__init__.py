@@ -62,13 +62,14 @@ def facts(kind: Kind, shape: Sequence[int], dtype: str) -> dict[str, Any]:
 
     These are its ``name`` and ``options``, the ``parameters`` of an architecture that rows of this
     ``shape`` decide, and the ``scale`` by which models multiply them unless their transform says
-    otherwise; None: they take no transform.
+    otherwise; None: they take no transform; and whether the options were ``learned`` from rows.
     """
     return {
         "name": kind.name,
         "options": dataclasses.asdict(kind.options),
         "parameters": kind.input.parameters(shape, kind.options),
         "scale": kind.input.scales.get(dtype),
+        "learned": kind.input.learned,
     }
 
 

@@ -50,6 +50,9 @@ class Input(ABC, Generic[Options]):
     scales: Mapping[str, float] = {}
     #: Parameters of an architecture that datasets of this kind decide.
     decides: tuple[str, ...] = ()
+    #: Whether the options are learned from a dataset's training rows at its ingest, and no source
+    #: states them.
+    learned: bool = False
 
     @abstractmethod
     def parameters(self, shape: Sequence[int], options: Options) -> dict[str, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from unlearning.core import options
+from unlearning.core import declarations, options
 from unlearning.errors import BadDeclaration
 from unlearning.inputs._contract import Input
 
@@ -42,4 +42,4 @@ def read(name: str, module: ModuleType) -> Declared:
         options.schema(found.options)
     except Exception as error:  # pydantic has many errors for a type that has no schema
         raise BadDeclaration(f"options has no JSON schema ({type(error).__name__})") from None
-    return Declared(found, (module.__doc__ or "").strip().partition("\n")[0])
+    return Declared(found, declarations.summary(module))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from unlearning.core import options
+from unlearning.core import declarations
 from unlearning.core.determinism import deterministic
-from unlearning.errors import BadDeclaration, WrongOptions
+from unlearning.errors import BadDeclaration
 from unlearning.methods._contract import Update
 
 #: Kinds of forgetting.
@@ -53,16 +52,15 @@ class Method:
 def read(name: str, module: ModuleType) -> Method:
     """Return the method that ``module`` declares; raise ``BadDeclaration`` if it is wrong."""
     wanted = ("FORGETS", "GUARANTEE", "COST", "Options", "unlearn")
-    if missing := [one for one in wanted if not hasattr(module, one)]:
-        raise BadDeclaration(f"it does not define {', '.join(missing)}")
+    declarations.require(module, wanted)
     forgets = _words("FORGETS", module.FORGETS, KINDS)
     if not forgets:
         raise BadDeclaration(f"FORGETS must name at least one of {', '.join(KINDS)}")
     _check_call(module.unlearn)
-    _check_options(module.Options)
+    declarations.check_options(module.Options)
     return Method(
         name=name,
-        summary=(module.__doc__ or "").strip().partition("\n")[0],
+        summary=declarations.summary(module),
         forgets=forgets,
         guarantee=_word("GUARANTEE", module.GUARANTEE, GUARANTEES),
         cost=_word("COST", module.COST, COSTS),
@@ -104,16 +102,3 @@ def _check_call(unlearn: Any) -> None:
             "unlearn must be called as "
             "unlearn(model, forget, retain, options=, context=, generator=)"
         ) from None
-
-
-def _check_options(kind: Any) -> None:
-    frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and frozen):
-        raise BadDeclaration("Options must be a frozen dataclass")
-    try:
-        options.schema(kind)
-        options.parse(kind, {})
-    except WrongOptions as error:
-        raise BadDeclaration(f"every option needs a default that it accepts ({error})") from None
-    except Exception as error:  # pydantic has many errors for a type that has no schema
-        raise BadDeclaration(f"Options has no JSON schema ({type(error).__name__})") from None

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from unlearning.core import options
-from unlearning.errors import BadDeclaration, WrongOptions
+from unlearning.core import declarations
+from unlearning.errors import BadDeclaration
 
 #: The name under which the recipe of the service is announced.
 RESERVED = "default"
@@ -32,13 +32,12 @@ def read(name: str, module: ModuleType) -> Trainer:
     """Return the trainer that ``module`` declares; raise ``BadDeclaration`` if it is wrong."""
     if name == RESERVED:
         raise BadDeclaration("the service's own recipe has this name: give it another")
-    if missing := [one for one in ("Options", "train") if not hasattr(module, one)]:
-        raise BadDeclaration(f"it does not define {', '.join(missing)}")
+    declarations.require(module, ("Options", "train"))
     _check_call(module.train)
     _check_options(module.Options)
     return Trainer(
         name=name,
-        summary=(module.__doc__ or "").strip().partition("\n")[0],
+        summary=declarations.summary(module),
         options=module.Options,
         train=module.train,
     )
@@ -54,15 +53,6 @@ def _check_call(train: Any) -> None:
 
 
 def _check_options(kind: Any) -> None:
-    frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
-    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and frozen):
-        raise BadDeclaration("Options must be a frozen dataclass")
+    declarations.check_options(kind)
     if "trainer" in {field.name for field in dataclasses.fields(kind)}:
         raise BadDeclaration("no option may be called trainer: it names the trainer in a recipe")
-    try:
-        options.schema(kind)
-        options.parse(kind, {})
-    except WrongOptions as error:
-        raise BadDeclaration(f"every option needs a default that it accepts ({error})") from None
-    except Exception as error:  # pydantic has many errors for a type that has no schema
-        raise BadDeclaration(f"Options has no JSON schema ({type(error).__name__})") from None

@@ -16,13 +16,30 @@ from rich.table import Table
 
 from service.ledger.database.identifiers import Case
 from service.settings import Settings
-from workers.cli import ledger, withdrawals
+from workers.cli import ledger, output, typed_tables, withdrawals
 from workers.cli.errors import stop as _stop
+from workers.cli.output import AsJson
 
 app = typer.Typer(
     no_args_is_help=True, help="Bring training data in, show how it was read, and destroy it."
 )
 app.command("delete")(withdrawals.delete_dataset)
+
+
+#: As `GET /v1/datasets` lists them; counting their records is left to `show`.
+_LISTED = (
+    *("name", "status", "progress", "error", "source", "rows", "shape", "dtype", "classes"),
+    *("revision", "created_at", "ready_at", "withdrawn_at", "purged_at"),
+)
+_COLUMNS = {
+    "name": "name",
+    "status": "status",
+    "rows": "rows",
+    "classes": "classes",
+    "revision": "revision",
+    "created": "created_at",
+    "error": "error",
+}
 
 
 class Existing(StrEnum):
@@ -62,6 +79,28 @@ def add_dataset(
     input_options: Annotated[
         str, typer.Option(help="What that kind of input asks about the rows, as JSON.")
     ] = "{}",
+    typed: Annotated[
+        bool,
+        typer.Option("--typed", help="A table whose columns have types: words, true and false."),
+    ] = False,
+    type: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="COLUMN=number, whole, boolean or category, of a typed table; recognised if left "
+            "out; may be repeated."
+        ),
+    ] = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text that means a missing value of a typed table, '' an empty field; it is "
+            "imputed; may be repeated."
+        ),
+    ] = None,
+    as_they_are: Annotated[
+        bool,
+        typer.Option("--as-they-are", help="Neither centre nor scale numbers of a typed table."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what it would be read as; keep nothing.")
@@ -70,6 +109,8 @@ def add_dataset(
     """Ingest a file of this machine.
 
     Example: unlearn datasets add digits digits.csv --record-id id --subject-id writer
+
+    Example: unlearn datasets add census census.csv --label income --missing '?'
     """
     import re
 
@@ -100,6 +141,7 @@ def add_dataset(
         "classes": classes,
         "id_case": id_case,
         "input": None if input is None else {"name": input, "options": _stated(input_options)},
+        "table": typed_tables.stated(typed, type or [], missing or [], as_they_are),
         "seed": seed,
     }
     if dry_run:
@@ -198,10 +240,25 @@ def append_rows(
         _print_append(name, appends.describe(done, session.get_one(type(dataset), dataset.id)))
 
 
+@app.command("list")
+def list_datasets(
+    after: Annotated[str | None, typer.Option(help="Continue after this name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many.")] = 1_000,
+    as_json: AsJson = False,
+) -> None:
+    """List the datasets by name."""
+    from service.ledger.registry import datasets
+
+    with ledger.session() as session:
+        rows = datasets.page(session, after=after, limit=limit)
+        found = [{field: getattr(row, field) for field in _LISTED} for row in rows]
+    output.rows(found, _COLUMNS, json=as_json)
+
+
 @app.command("show")
 def show_dataset(
     name: Annotated[str, typer.Argument(help="Name of the dataset.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a dataset: its rows, where its ids come from, and what each column was read as.
 
@@ -212,7 +269,7 @@ def show_dataset(
     with ledger.session() as session:
         found = datasets.describe(session, datasets.get(session, name))
     if as_json:
-        out.print_json(json.dumps(found, default=str))
+        output.as_json(found)
     else:
         _print(found)
 
@@ -227,9 +284,11 @@ def _stated(text: str) -> dict[str, Any]:
     return found
 
 
-def _scaled(scale: float | None) -> str:
+def _scaled(found: Mapping[str, Any]) -> str:
+    scale = found["scale"]
     if scale is None:
-        return "they take no transform"
+        features = found["input"]["parameters"].get("inputs")
+        return "they take no transform" + (f"; {features} features" if features else "")
     return f"models multiply them by {scale:.4g} unless their transform says otherwise"
 
 
@@ -282,6 +341,7 @@ def _print_append(name: str, found: Mapping[str, Any]) -> None:
     revision = f"; revision {found['revision']}" if found.get("revision") is not None else ""
     lines = [f"{name}: {found['rows']} of {notes['read']} rows join; {splits}{revision}"]
     lines += [f"{notes[key]} {what}" for key, what in _COUNTED.items() if notes.get(key)]
+    lines += typed_tables.unknown(notes)
     for line in lines:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -295,6 +355,9 @@ def _print(found: Mapping[str, Any]) -> None:
         for same in _runs(found["columns"]):
             table.add_row(*same)
         out.print(table, markup=False)
+    typed = [column for column in found["columns"] if "type" in column]
+    if typed:
+        out.print(typed_tables.columns(typed), markup=False)
 
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
@@ -307,7 +370,7 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         f"{found['name']}: {found['rows']} rows of {shape} {found['dtype']}, "
         f"{found['classes']} classes; {splits}",
         f"record ids: {_ORIGINS[ids['record_id']]}; subject ids: {_ORIGINS[ids['subject_id']]}",
-        f"rows are {found['input']['name']}; " + _scaled(found["scale"]),
+        f"rows are {found['input']['name']}; " + _scaled(found),
     ]
     if found["class_names"]:
         lines.append(f"classes: {', '.join(found['class_names'])}")

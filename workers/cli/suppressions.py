@@ -37,7 +37,7 @@ def readmit(
     """
     from service.errors import ServiceError
     from service.ledger.database import db
-    from service.ledger.requests import suppressions
+    from service.ledger.requests import readmissions
     from service.ledger.selection.digests import Digester
 
     digester, now = Digester.from_settings(Settings()), db.now()
@@ -48,9 +48,9 @@ def readmit(
         who: dict[str, Any] = {"digester": digester, "actor": "cli", "now": now}
         try:
             lifted = (
-                suppressions.readmit_subject(session, named[0], **who)
+                readmissions.readmit_subject(session, named[0], **who)
                 if dataset is None
-                else suppressions.readmit_records(session, dataset, named, **who)
+                else readmissions.readmit_records(session, dataset, named, **who)
             )
         except ServiceError as error:
             raise _stop(error.detail) from None

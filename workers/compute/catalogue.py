@@ -89,6 +89,7 @@ def of_input(name: str, declared: inputs.Declared, code_version: str) -> Announc
             "dtypes": list(found.dtypes),
             "scales": dict(found.scales),
             "decides": list(found.decides),
+            "learned": found.learned,
         },
     )
 

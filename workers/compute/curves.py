@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from service.messages.train import Curve, Results
-from unlearning.core.training import Epoch
+from unlearning.core.epochs import Epoch
 
 #: Least time between two messages.
 SECONDS = 1.0

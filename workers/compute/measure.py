@@ -26,6 +26,6 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
             "kind": "import",
             **imported.judge(scored["retain"], scored["audit"]),
             "sets": {name: measuring.figures(found) for name, found in scored.items()},
-            "sampled": measuring.sampled_of_import(rows),
+            "sampled": measuring.sampled_of_import(rows, sets),
         }
     )

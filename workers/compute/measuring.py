@@ -52,13 +52,21 @@ def sets(
     return found
 
 
-def sampled(rows: Data, forget: Sequence[int], *, portion: float = 1.0) -> dict[str, Any]:
-    """Return the samples of ``sets`` as JSON: limits of their places and numbers of rows.
+def sampled(
+    rows: Data,
+    fixed: Mapping[str, Examples],
+    *,
+    never_seen: Sequence[int] = (),
+    portion: float = 1.0,
+) -> dict[str, Any]:
+    """Return the samples in ``sets`` as JSON: limits of their places and numbers of rows.
 
     The ledger compares them with those whose figures it showed. ``never_seen`` rows are left out,
     as they are in figures of the audit rows.
     """
-    return _sampled(rows, SETS, portion, without=forget)
+    found = _sampled(rows, SETS, fixed, portion)
+    found["audit"]["rows"] -= min(len(never_seen), AUDIT_SAMPLE)
+    return found
 
 
 def scores(
@@ -116,7 +124,7 @@ def describe(model: Classifier, rows: Data) -> dict[str, Any]:
         "verdict": "exact",
         "kind": "anchor",
         "sets": measured,
-        "sampled": sampled(rows, []),
+        "sampled": sampled(rows, fixed),
     }
 
 
@@ -125,9 +133,9 @@ def sets_of_import(rows: Data) -> dict[str, Examples]:
     return _samples(rows, SETS_OF_IMPORT)
 
 
-def sampled_of_import(rows: Data) -> dict[str, Any]:
-    """Return the samples of ``sets_of_import`` as JSON, like ``sampled``."""
-    return _sampled(rows, SETS_OF_IMPORT)
+def sampled_of_import(rows: Data, fixed: Mapping[str, Examples]) -> dict[str, Any]:
+    """Return the samples in ``sets_of_import`` as JSON, like ``sampled``."""
+    return _sampled(rows, SETS_OF_IMPORT, fixed)
 
 
 def figures(scored: Scores) -> dict[str, Any]:
@@ -149,11 +157,10 @@ def _samples(
 
 
 def _sampled(
-    rows: Data, of: _Samples, portion: float = 1.0, *, without: Sequence[int] = ()
+    rows: Data, of: _Samples, fixed: Mapping[str, Examples], portion: float = 1.0
 ) -> dict[str, Any]:
-    found = _samples(rows, of, portion, without=without)
     return {
-        name: {"below": _limit(rows, which, portion * most), "rows": len(found[name])}
+        name: {"below": _limit(rows, which, portion * most), "rows": len(fixed[name])}
         for name, (which, most) in of.items()
     }
 

@@ -135,7 +135,9 @@ def verify(task: Task) -> Judged:
         {
             **found.to_json(),
             **({} if memory is None else {"memorised": memory.to_json()}),
-            "sampled": measuring.sampled(rows, request.forget, portion=portion),
+            "sampled": measuring.sampled(
+                rows, fixed, never_seen=request.never_seen, portion=portion
+            ),
         },
         _store_evidence(store, task.digest, unlearned, control, outside, found.chain),
         tuple(found.retrain_because),

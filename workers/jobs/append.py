@@ -26,7 +26,7 @@ from workers.jobs import ingest, slices
 from workers.jobs.suppression import Sieve
 from workers.readers import Chunk, Columns, ReadError
 from workers.runtime import Runtime
-from workers.sources import reading
+from workers.sources import encoding, reading
 from workers.sources.fit import Fit
 from workers.sources.reading import Ingested, NothingLeft, Progress
 
@@ -234,10 +234,13 @@ def _options(
         class_names=report.class_names,
         shape=tuple(dataset.shape or ()),
         dtype=np.dtype(dataset.dtype),
+        encoding=encoding.of(dataset.input),
     )
     own = {name: value for name, value in stated.items() if value is not None}
     options = ingest.asked({**dataset.source, "format": None, **own})
     options["columns"] = fit.declared(options.get("columns", Columns()))
+    options["table"] = fit.typed(options.get("table"))
+    options["class_names"] = report.class_names
     options["classes"] = dataset.classes
     options["seed"] = [options.get("seed", 0), dataset.rows or 0]
     return fit, options

@@ -13,7 +13,7 @@ from models_store import Store, errors
 from service.errors import Unavailable
 from service.ledger.database import advisory, file_locks
 from service.ledger.database.tables import Version
-from service.ledger.destruction import purges
+from service.ledger.destruction import stored_files
 from service.ledger.registry import internal_state
 from service.ledger.reports import shown_sets
 from service.messages.parts import Made, Saved
@@ -35,7 +35,7 @@ def are_there(
     version that had the same content. ``sets_of`` is a dataset whose shown sets are locked before
     (``shown_sets.hold``), in the same statement.
     """
-    files = [(purges.kind_in_store(one.kind), one.digest) for one in made]
+    files = [(stored_files.kind_in_store(one.kind), one.digest) for one in made]
     if checkpoint is not None:
         files.append(("checkpoints", checkpoint.digest))
     sets = [] if sets_of is None else [shown_sets.key(sets_of)]

@@ -11,7 +11,7 @@ from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.registry import internal_state
 from service.messages.certify import CERTIFY, Request
 from workers.compute.process import ComputeDied, ComputeFailed
-from workers.jobs import plans
+from workers.jobs import plans, row_sets
 from workers.runtime import Runtime
 
 
@@ -65,8 +65,8 @@ def _request(runtime: Runtime, session: Session, model: Model, version: Version)
             runtime.store,
             session.get_one(Dataset, model.dataset_id),
             rows=version.data_rows,
-            excluded=plans.excluded_up_to(session, version),
-            trained_on=plans.trained_on(session, version),
+            excluded=row_sets.excluded_up_to(session, version),
+            trained_on=row_sets.trained_on(session, version),
         ),
         model=plans.model(model),
         digest=version.digest,

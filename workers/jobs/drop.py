@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from service.errors import ServiceError
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import DeletionRequest
-from service.ledger.requests import idempotency, lifecycle
+from service.ledger.requests import idempotency, intake, lookup, page
 from service.ledger.selection import matching
 from service.ledger.selection.digests import Digester
 from service.ledger.selection.matching import Ask
@@ -222,7 +222,7 @@ def _item(row: Sequence[str], number: int, form: Form) -> Item:
     return Item(row[0], digest.hex() if form == Form.HEX else base64.b64encode(digest).decode())
 
 
-def _submission(item: Item, which: List, digester: Digester) -> lifecycle.Submission:
+def _submission(item: Item, which: List, digester: Digester) -> page.Submission:
     bodies = digester.bodies(PRINCIPAL, f"drop:{which}:{item.subject_id}")
     claim = idempotency.Claim(PRINCIPAL, f"drop:{which}:{bodies[0]}", bodies)
     ask = Ask(
@@ -233,25 +233,25 @@ def _submission(item: Item, which: List, digester: Digester) -> lifecycle.Submis
         client_reference=item.reference,
         period=Period(Regulation.CCPA),  # 45 days, as for DROP (Civil Code 1798.99.86)
     )
-    return lifecycle.Submission(ask, PRINCIPAL, claim)
+    return page.Submission(ask, PRINCIPAL, claim)
 
 
 def _record(
     session: Session,
-    submissions: Sequence[lifecycle.Submission],
+    submissions: Sequence[page.Submission],
     progress: Progress,
     digester: Digester,
     max_queue: int,
     now: datetime,
 ) -> int:
     """Record as many as fit in a transaction; return how many those are."""
-    room = max_queue - lifecycle.count_open(session, up_to=max_queue)
-    answers = lifecycle.record_many(session, submissions, digester=digester, now=now, room=room)
+    room = max_queue - lookup.count_open(session, up_to=max_queue)
+    answers = intake.record_many(session, submissions, digester=digester, now=now, room=room)
     for one in answers:
         if isinstance(one, ServiceError):
             raise Stopped(one.detail)
     for one in answers:
-        assert isinstance(one, lifecycle.Receipt)
+        assert isinstance(one, page.Receipt)
         if one.repeated:
             progress.repeated += 1
         else:

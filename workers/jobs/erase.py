@@ -15,8 +15,8 @@ from service.ledger.batches import leases
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
 from service.ledger.destruction import removals
-from service.ledger.obligations import erasures
-from service.ledger.obligations.erasures import ToErase
+from service.ledger.obligations import completion, raw_rows, without_models
+from service.ledger.obligations.raw_rows import ToErase
 from service.ledger.registry import appends, segments
 from service.ledger.registry.segments import Segment
 from service.ledger.reports import record_scores
@@ -30,7 +30,7 @@ def run_due(runtime: Runtime) -> bool:
     """Erase rows and complete requests; True when a row was erased or a request completed."""
     _exclude_without_models(runtime)
     with runtime.session() as session:
-        found = erasures.to_erase(session)
+        found = raw_rows.to_erase(session)
     withdrawn = [one.dataset.id for one in found if one.dataset.status == DatasetStatus.WITHDRAWN]
     erased = [_erase(runtime, one) for one in found if one.stands]
     # Requested deletions first, row by row as always, then withdrawn datasets.
@@ -38,7 +38,7 @@ def run_due(runtime: Runtime) -> bool:
     if any(erased) and not withdrawn:
         return True  # the requests that waited for it were completed with it
     with runtime.session() as session:
-        settled = erasures.settle(session, now=runtime.now(), actor=runtime.actor)
+        settled = completion.settle(session, now=runtime.now(), actor=runtime.actor)
     return any(erased) or bool(settled)
 
 
@@ -68,8 +68,8 @@ def _erase(runtime: Runtime, found: ToErase) -> bool:
         return False
     with runtime.session() as session:
         record_scores.forget(session, dataset.id, rows)
-        erasures.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
-        erasures.settle(session, now=runtime.now(), actor=runtime.actor)
+        raw_rows.mark_erased(session, dataset, rows, now=runtime.now(), actor=runtime.actor)
+        completion.settle(session, now=runtime.now(), actor=runtime.actor)
     reach("erase.marked")
     return True
 
@@ -152,9 +152,7 @@ def _is_withdrawn(runtime: Runtime, dataset_id: int) -> bool:
 def _exclude_without_models(runtime: Runtime) -> None:
     """Exclude records of requests on datasets without a trained model: no batch does it."""
     with runtime.session() as session:
-        datasets = erasures.datasets_without_work(session, now=runtime.now())
+        datasets = without_models.datasets(session, now=runtime.now())
     for dataset_id in datasets:
         with runtime.session() as session:
-            erasures.exclude_without_models(
-                session, dataset_id, now=runtime.now(), actor=runtime.actor
-            )
+            without_models.exclude(session, dataset_id, now=runtime.now(), actor=runtime.actor)

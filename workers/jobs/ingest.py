@@ -27,7 +27,7 @@ from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import slices, suppression
 from workers.jobs.suppression import Sieve
-from workers.readers import Columns, ReadError
+from workers.readers import Columns, ReadError, Table
 from workers.runtime import Runtime
 from workers.sources import fetching, reading
 from workers.sources.reading import Progress
@@ -233,6 +233,8 @@ def asked(source: Mapping[str, Any]) -> dict[str, Any]:
         found["id_case"] = Case(source["id_case"])
     if source.get("input"):
         found["input"] = source["input"]
+    if source.get("table") is not None:
+        found["table"] = Table(**source["table"])
     if source.get("resize"):
         found["resize"] = tuple(source["resize"])
     if source.get("fractions"):

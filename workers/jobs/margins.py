@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store import errors, tensors
-from service.ledger.batches import claims, leases
+from service.ledger.batches import leases, queue
 from service.ledger.database import db, locks
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Version
@@ -30,7 +30,7 @@ from service.messages.parts import Made
 from workers.compute import margin_files
 from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import artifacts, extra_models, plans, purge
+from workers.jobs import artifacts, extra_models, plans, purge, row_sets
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _go_on(runtime: Runtime, anchor_id: int) -> None:
     """Raise ``Stopping`` for work with precedence, and when the margins are not wanted any more."""
     with runtime.session() as session:
         db.read_only(session)
-        if claims.training_waits(session) or runs.one_waits(session, now=runtime.now()):
+        if queue.training_waits(session) or runs.one_waits(session, now=runtime.now()):
             raise Stopping("a batch or a training has precedence")
         if not _is_wanted(session, session.get_one(Version, anchor_id)):
             raise Stopping("its margins are not asked for any more")
@@ -110,12 +110,12 @@ def _request(runtime: Runtime, anchor_id: int) -> tuple[Request, int] | None:
                 runtime.store,
                 dataset,
                 rows=anchor.data_rows,
-                excluded=plans.excluded_rows(session, dataset.id),
-                trained_on=plans.trained_on(session, anchor),
+                excluded=row_sets.excluded_rows(session, dataset.id),
+                trained_on=row_sets.trained_on(session, anchor),
             ),
             model=plans.model(model),
             anchor=anchor.digest,
-            together=plans.subjects(session, dataset.id, anchor),
+            together=row_sets.subjects(session, dataset.id, anchor),
             seed=anchor.seed,
             splits=asked.splits,
             folds=asked.folds,
@@ -135,7 +135,7 @@ def _record(runtime: Runtime, anchor_id: int, held: leases.Held, made: Made, rev
         with runtime.session() as session:
             dataset_id = _dataset_id(session, anchor_id)
             now = session.get_one(Dataset, dataset_id).revision
-            gone = plans.excluded_rows(session, dataset_id, after=revision, revision=now)
+            gone = row_sets.excluded_rows(session, dataset_id, after=revision, revision=now)
         less, revision = _without(runtime, made, gone), now
         if less is not None:
             _drop(runtime, made)
@@ -249,7 +249,7 @@ def _destroy_older(runtime: Runtime, anchor_id: int) -> bool:
 def _destroy(runtime: Runtime, anchor_id: int, artifact_ids: Sequence[int]) -> bool:
     """Destroy artifacts of an anchor; False: another worker is destroying some of its state.
 
-    ``purges.superseded`` finds what is left then.
+    ``superseded.of_model`` finds what is left then.
     """
     with runtime.lease(purge.key(anchor_id)) as held:
         if held is None:

@@ -18,7 +18,7 @@ from service.messages.measure import MEASURE, Answer, Request
 from service.messages.parts import Fraction
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import plans
+from workers.jobs import plans, row_sets
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ def _start(runtime: Runtime, version_id: int, held: leases.Held) -> Request | No
                 runtime.store,
                 dataset,
                 rows=version.data_rows,
-                excluded=plans.excluded_rows(session, dataset.id),
-                trained_on=plans.trained_on(session, version),
+                excluded=row_sets.excluded_rows(session, dataset.id),
+                trained_on=row_sets.trained_on(session, version),
             ),
             data_revision=dataset.revision,
             model=plans.model(model),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -17,10 +16,8 @@ from service.ledger.database.tables import (
     Batch,
     BatchRecord,
     Dataset,
-    Exclusion,
     Model,
     Record,
-    RecordListRow,
     Version,
 )
 from service.ledger.obligations import erasures
@@ -36,13 +33,9 @@ from service.ledger.registry import (
 from service.ledger.registry.policy import MethodChoice, Policy
 from service.ledger.selection import exclusions, naming
 from service.messages import parts, unlearn
+from workers.jobs import reference_models, row_sets
 
 AUDIT_SPLIT = 2
-
-#: What a compute process may know already: a dataset or a record list, by its id.
-Known = tuple[str, int | str]
-#: It knows nothing: send everything.
-EVERYTHING: Mapping[Known, int] = {}
 
 
 def model(found: Model) -> parts.Model:
@@ -96,7 +89,7 @@ def for_batch(
     batch: Batch,
     choice: MethodChoice,
     *,
-    knows: Mapping[Known, int] = EVERYTHING,
+    knows: Mapping[row_sets.Known, int] = row_sets.EVERYTHING,
 ) -> unlearn.Request:
     """Return the request to unlearn a batch with the method ``choice``.
 
@@ -113,7 +106,7 @@ def for_batch(
     return unlearn.Request(
         store=store.ticket(*arrays),
         arrays=arrays,
-        row_sets=row_sets(
+        row_sets=row_sets.unsent(
             session,
             dataset.id,
             revision=dataset.revision,
@@ -136,8 +129,12 @@ def for_batch(
         ),
         lineage_clean=_lineage_is_clean(session, found, base, forget),
         earlier_scores=_earlier_scores(session, base, rows=_missing(policy, batch, forget)),
-        references=[] if of_class else references(session, base, policy, by_class=False),
-        class_references=references(session, base, policy, by_class=True) if of_class else [],
+        references=[]
+        if of_class
+        else reference_models.digests(session, base, policy, by_class=False),
+        class_references=reference_models.digests(session, base, policy, by_class=True)
+        if of_class
+        else [],
         update_log_bytes=(policy.update_log_megabytes << 20) if policy.keep_update_log else 0,
         choice=method(choice),
         training=None,
@@ -179,170 +176,6 @@ def anchor(session: Session, version: Version) -> unlearn.Anchor:
 
 def _digest(artifact: Artifact | None) -> str | None:
     return None if artifact is None else artifact.digest
-
-
-def row_sets(
-    session: Session,
-    dataset_id: int,
-    *,
-    revision: int,
-    record_list_id: str | None,
-    knows: Mapping[Known, int] = EVERYTHING,
-) -> unlearn.RowSets:
-    """Return what a compute process must know of a dataset, without what it was sent before.
-
-    ``knows``: the revision up to which it knows the dataset's excluded rows, and the record lists
-    whose rows it knows.
-    """
-    since = knows.get(("dataset", dataset_id), 0)
-    if since > revision:
-        since = 0
-    rows = erasures.just_excluded(session, dataset_id, after=since, revision=revision)
-    if rows is None:
-        rows = excluded_rows(session, dataset_id, after=since, revision=revision)
-    return unlearn.RowSets(
-        excluded=unlearn.Excluded(dataset=dataset_id, since=since, until=revision, rows=rows),
-        trained_on=None
-        if record_list_id is None
-        else unlearn.RecordList(
-            list_id=record_list_id,
-            rows=None if ("list", record_list_id) in knows else listed(session, record_list_id),
-        ),
-    )
-
-
-def everything(session: Session, before: unlearn.RowSets) -> unlearn.RowSets:
-    """Return the full data in place of ``before``, for a compute process that knows nothing."""
-    excluded, trained = before.excluded, before.trained_on
-    return row_sets(
-        session,
-        excluded.dataset,
-        revision=excluded.until,
-        record_list_id=None if trained is None else trained.list_id,
-    )
-
-
-def known(answered: unlearn.RowSets) -> dict[Known, int]:
-    """Return what a compute process knows after it has answered a request."""
-    excluded, trained = answered.excluded, answered.trained_on
-    found: dict[Known, int] = {("dataset", excluded.dataset): excluded.until}
-    if trained is not None:
-        found["list", trained.list_id] = 1
-    return found
-
-
-def trained_on(session: Session, version: Version) -> list[int] | None:
-    """Return the rows of the list that the version's anchor was imported with; None: train split.
-
-    A list is never changed, so it applies to each version of the chain.
-    """
-    if version.record_list_id is None:
-        return None
-    return listed(session, version.record_list_id)
-
-
-def listed(session: Session, record_list_id: str) -> list[int]:
-    """Return the rows of a record list, ascending."""
-    return list(
-        session.scalars(
-            select(RecordListRow.row)
-            .where(RecordListRow.list_id == record_list_id)
-            .order_by(RecordListRow.row)
-        )
-    )
-
-
-def references(session: Session, base: Version, policy: Policy, *, by_class: bool) -> list[str]:
-    """Return the digests of the anchor's reference models of a kind; [] until all of them exist.
-
-    Those drawn by row were trained on half of every class, so they say nothing about forgetting a
-    class.
-    """
-    assert base.anchor_id is not None
-    count = reference_counts(policy, _classes(session, base.anchor_id))[by_class]
-    found = _references(session, base.anchor_id, count, by_class=by_class)
-    return [found[index] for index in range(count)] if len(found) == count else []
-
-
-def missing_references(
-    session: Session, anchor_id: int, policy: Policy
-) -> list[tuple[bool, int, int]]:
-    """Return the reference models that the policy asks for and that are missing.
-
-    Each as whether it is drawn by class, its number, and how many there are to be of its kind.
-    """
-    counts = reference_counts(policy, _classes(session, anchor_id))
-    missing = []
-    for by_class, count in counts.items():
-        there = _references(session, anchor_id, count, by_class=by_class)
-        missing += [(by_class, index, count) for index in range(count) if index not in there]
-    return missing
-
-
-def reference_counts(policy: Policy, classes: int) -> dict[bool, int]:
-    """Return how many reference models to train, by whether they are drawn by class.
-
-    One alone would leave out every other row, or all classes: it counts as two.
-    """
-    rows, whole = (
-        max(wanted, 2) if wanted else 0
-        for wanted in (policy.reference_models, policy.class_references)
-    )
-    return {False: rows, True: min(whole, classes) if classes > 1 else 0}
-
-
-def _classes(session: Session, anchor_id: int) -> int:
-    """Return how many classes an anchor tells apart."""
-    return len(session.get_one(Version, anchor_id).trained_classes or {})
-
-
-def _references(session: Session, anchor_id: int, count: int, *, by_class: bool) -> dict[int, str]:
-    """Return digests by number, of models of a kind that were drawn for so many of them."""
-    kept = session.scalars(
-        select(Artifact).where(
-            Artifact.version_id == anchor_id,
-            Artifact.kind == "references",
-            Artifact.destroyed_at.is_(None),
-        )
-    )
-    return {
-        one.notes["index"]: one.digest
-        for one in kept
-        # Models that are older than those by class have no such note.
-        if (one.notes["count"], one.notes.get("by_class", False)) == (count, by_class)
-    }
-
-
-def subjects(session: Session, dataset_id: int, version: Version) -> list[list[int]]:
-    """Return the version's training rows that share their subject with another, by subject."""
-    rows = session.execute(
-        select(Record.subject_digest, Record.row)
-        .where(
-            Record.dataset_id == dataset_id,
-            lineage.of_training(version.record_list_id, version.data_rows),
-            Record.subject_digest.is_not(None),
-        )
-        .order_by(Record.subject_digest, Record.row)
-    )
-    groups = [[row for _, row in group] for _, group in groupby(rows, key=lambda one: one[0])]
-    return [group for group in groups if len(group) > 1]
-
-
-def excluded_rows(
-    session: Session, dataset_id: int, *, after: int = 0, revision: int | None = None
-) -> list[int]:
-    """Return rows that no training, sample or score may read, as of ``revision`` if given.
-
-    Only those excluded after the revision ``after``.
-    """
-    wanted = exclusions.rows(dataset_id, after=after, until=revision)
-    return list(session.scalars(wanted.order_by(Exclusion.row)))
-
-
-def excluded_up_to(session: Session, start: Version) -> list[int]:
-    """Return the rows that were excluded before the anchor's training, and are not in it."""
-    found = session.get_one(Model, start.model_id)
-    return excluded_rows(session, found.dataset_id, revision=start.data_revision)
 
 
 def _earlier_rows(session: Session, version: Version) -> list[int]:
@@ -408,7 +241,7 @@ def _lineage_is_clean(session: Session, found: Model, base: Version, forget: lis
     Only a new anchor that catches up owes anything, and then exactly the rows of its batch.
     """
     clean = base.clean_revision
-    just_now = erasures.just_excluded(session, found.dataset_id, after=clean, revision=clean + 1)
+    just_now = exclusions.just_excluded(session, found.dataset_id, after=clean, revision=clean + 1)
     if just_now is not None and set(just_now) <= set(forget):
         return True
     # Excluded rows first: mostly they are the batch's rows, and their requests need no lookup.

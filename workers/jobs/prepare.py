@@ -16,7 +16,7 @@ from service.messages import prepare as messages
 from service.messages.failures import MACHINE_FAULTS
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import artifacts, plans
+from workers.jobs import artifacts, plans, row_sets
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def _describe(runtime: Runtime, model_id: int, held: leases.Held) -> None:
                 runtime.store,
                 dataset,
                 rows=dataset.rows or 0,
-                excluded=plans.excluded_rows(session, dataset.id),
+                excluded=row_sets.excluded_rows(session, dataset.id),
             ),
             model=plans.model(model),
             classes=dataset.classes,
@@ -139,8 +139,8 @@ def _prepare(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
                 runtime.store,
                 dataset,
                 rows=version.data_rows,
-                excluded=plans.excluded_up_to(session, version),
-                trained_on=plans.trained_on(session, version),
+                excluded=row_sets.excluded_up_to(session, version),
+                trained_on=row_sets.trained_on(session, version),
             ),
             model=plans.model(model),
             digest=version.digest,

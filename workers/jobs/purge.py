@@ -16,7 +16,7 @@ from service.ledger.audit.signing import Signer
 from service.ledger.batches import leases
 from service.ledger.database import db, file_locks
 from service.ledger.database.tables import Dataset, Model, Version
-from service.ledger.destruction import purges
+from service.ledger.destruction import purges, stored_files, superseded
 from service.ledger.registry import segments, versions
 from service.ledger.requests import idempotency
 from service.ledger.webhooks import outbox
@@ -61,11 +61,11 @@ def sweep(runtime: Runtime) -> None:
         )
         if held is None:
             return
-        keep, being_written = purges.files_in_use(session), segments.being_written(session)
+        keep, being_written = stored_files.files_in_use(session), segments.being_written(session)
         outbox.forget_old(session, now=runtime.now())
         idempotency.prune(session, before=runtime.now() - IDEMPOTENCY_MEMORY)
     blobs = runtime.store.blobs
-    for kind in purges.KINDS:
+    for kind in stored_files.KINDS:
         orphans = [one for one in blobs.old(kind, seconds=grace) if one not in keep[kind]]
         gone = [one for one in orphans if destroy_orphan(runtime, kind, one)]
         gone += blobs.sweep(kind, keep=blobs.digests(kind), older_than_seconds=grace)
@@ -86,11 +86,11 @@ def _name(rows: Rows, key: str) -> str | None:
         return None
 
 
-def destroy_orphan(runtime: Runtime, kind: purges.Kind, digest: str) -> bool:
+def destroy_orphan(runtime: Runtime, kind: stored_files.Kind, digest: str) -> bool:
     """Destroy a file unless a version refers to it by now."""
     with runtime.session() as session:
         file_locks.hold(session, [digest])
-        if purges.is_in_use(session, kind, digest):
+        if stored_files.is_in_use(session, kind, digest):
             return False
         runtime.store.blobs.unlink(kind, digest)
     runtime.store.blobs.discard(kind, digest)
@@ -102,8 +102,8 @@ def _destroy_superseded(runtime: Runtime) -> bool:
     with runtime.session() as session:
         found = [
             version_id
-            for model_id in purges.models_with_superseded(session)
-            for version_id in purges.superseded(session, session.get_one(Model, model_id))
+            for model_id in superseded.models(session)
+            for version_id in superseded.of_model(session, session.get_one(Model, model_id))
         ]
     done = False
     for version_id in found:
@@ -116,7 +116,7 @@ def _destroy_superseded(runtime: Runtime) -> bool:
 def _destroy_state(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
     with runtime.session() as session:
         model = session.get_one(Model, session.get_one(Version, version_id).model_id)
-        going = purges.superseded(session, model).get(version_id)
+        going = superseded.of_model(session, model).get(version_id)
     if not going:
         return False  # another worker did it before this one got the lease
     destroy_artifacts(runtime, version_id, going, held)
@@ -128,7 +128,7 @@ def destroy_artifacts(
 ) -> None:
     """Destroy internal state of a version, which keeps its weights."""
     record = partial(purges.record_state, artifact_ids=artifact_ids)
-    files_of = partial(purges.files_of, artifact_ids=artifact_ids)
+    files_of = partial(stored_files.files_of, artifact_ids=artifact_ids)
     _destroy(runtime, version_id, files_of, held, record, weights_kept=True)
 
 
@@ -137,7 +137,7 @@ def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
         if version_id not in purges.due(session, now=runtime.now()):
             return False  # another worker did it before this one got the lease
 
-    def files_of(session: Session) -> list[tuple[purges.Kind, str]]:
+    def files_of(session: Session) -> list[tuple[stored_files.Kind, str]]:
         return purges.files_of_version(session, session.get_one(Version, version_id))
 
     _destroy(runtime, version_id, files_of, held, purges.record)
@@ -147,7 +147,7 @@ def _purge(runtime: Runtime, version_id: int, held: leases.Held) -> bool:
 def _destroy(
     runtime: Runtime,
     version_id: int,
-    files_of: Callable[[Session], list[tuple[purges.Kind, str]]],
+    files_of: Callable[[Session], list[tuple[stored_files.Kind, str]]],
     held: leases.Held,
     record: Callable[..., None],
     **said: bool,
@@ -173,9 +173,9 @@ def _destroy(
 
 def _unlinked(
     runtime: Runtime,
-    files_of: Callable[[Session], list[tuple[purges.Kind, str]]],
+    files_of: Callable[[Session], list[tuple[stored_files.Kind, str]]],
     held: leases.Held,
-) -> list[tuple[purges.Kind, str]]:
+) -> list[tuple[stored_files.Kind, str]]:
     """Take files out of the store while nothing can begin to refer to them; return them."""
     with runtime.session() as session:
         leases.hold(session, held)
@@ -213,7 +213,7 @@ def _receipt(
     session: Session,
     model: Model,
     version: Version,
-    files: Sequence[tuple[purges.Kind, str]],
+    files: Sequence[tuple[stored_files.Kind, str]],
     **said: bool,
 ) -> dict[str, Any]:
     """Return a signed receipt of what was destroyed."""

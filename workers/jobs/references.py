@@ -17,14 +17,14 @@ from collections.abc import Mapping
 
 from sqlalchemy import select
 
-from service.ledger.batches import claims, leases
+from service.ledger.batches import leases, queue
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.registry.policy import Policy
 from service.messages.references import REFERENCES, Answer, Request
 from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import artifacts, extra_models, plans
+from workers.jobs import artifacts, extra_models, plans, reference_models, row_sets
 from workers.runtime import Runtime
 
 
@@ -53,7 +53,7 @@ def _wanting(runtime: Runtime, policies: Mapping[int, Policy]) -> list[int]:
             anchor_id
             for anchor_id, live_id in anchors
             if anchor_id is not None
-            and plans.missing_references(session, anchor_id, wanted[live_id])
+            and reference_models.missing(session, anchor_id, wanted[live_id])
         ]
 
 
@@ -79,7 +79,7 @@ def _train(runtime: Runtime, anchor_id: int, held: leases.Held) -> bool:
 def _give_way(runtime: Runtime) -> None:
     """Raise ``Stopping`` if a batch waits for a training: it has a deadline, this has none."""
     with runtime.session() as session:
-        if claims.training_waits(session):
+        if queue.training_waits(session):
             raise Stopping("a batch has precedence")
 
 
@@ -89,7 +89,7 @@ def _request(runtime: Runtime, anchor_id: int) -> Request | None:
         model = session.get_one(Model, version.model_id)
         dataset = session.get_one(Dataset, model.dataset_id)
         policy = Policy.model_validate(model.policy)
-        missing = plans.missing_references(session, anchor_id, policy)
+        missing = reference_models.missing(session, anchor_id, policy)
         if not missing:
             return None
         by_class, index, count = missing[0]
@@ -100,11 +100,11 @@ def _request(runtime: Runtime, anchor_id: int) -> Request | None:
                 dataset,
                 rows=version.data_rows,
                 # Rows excluded since the anchor are left out, so that no model need forget them.
-                excluded=plans.excluded_rows(session, dataset.id),
-                trained_on=plans.trained_on(session, version),
+                excluded=row_sets.excluded_rows(session, dataset.id),
+                trained_on=row_sets.trained_on(session, version),
             ),
             model=plans.model(model),
-            together=plans.subjects(session, dataset.id, version),
+            together=row_sets.subjects(session, dataset.id, version),
             seed=version.seed,
             index=index,
             count=count,

@@ -15,9 +15,10 @@ from service.ledger.database import db
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
 from service.ledger.registry import segments
-from service.ledger.restore import replay, tombstones
+from service.ledger.restore import differences, replay, tombstones
+from service.ledger.restore.differences import Found
 from service.ledger.restore.replay import Replayed
-from service.ledger.restore.tombstones import Found, Tombstones
+from service.ledger.restore.tombstones import Tombstones
 from service.ledger.selection.digests import Digester
 from service.settings import Settings
 from workers import stores
@@ -113,7 +114,7 @@ def _compare(session: Session, settings: Settings, store: Store, listed: Tombsto
             Dataset.name.not_in(listed.withdrawn.datasets),
         )
     ).all()
-    return tombstones.compare(
+    return differences.compare(
         session,
         listed,
         digester=Digester.from_settings(settings),

@@ -14,7 +14,7 @@ from service.messages.parts import Kept
 from service.messages.unlearn import Progress, Request, Resumable
 from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import kept_states, plans
+from workers.jobs import kept_states, row_sets
 from workers.runtime import Runtime
 
 
@@ -41,7 +41,7 @@ def begin(runtime: Runtime, held: leases.Held, batch_id: str, request: Request) 
                 training=replace(training, resume=state.digest),
                 seed=state.seed,
                 data_revision=state.data_revision,
-                row_sets=plans.row_sets(
+                row_sets=row_sets.unsent(
                     session,
                     session.get_one(Model, batch.model_id).dataset_id,
                     revision=state.data_revision,

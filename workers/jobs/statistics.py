@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.ledger.database.tables import Model
-from service.ledger.obligations import erasures
+from service.ledger.obligations import raw_rows
 from workers.jobs import purge
 from workers.runtime import Runtime
 
@@ -14,7 +14,7 @@ def destroy_outdated(runtime: Runtime, dataset_id: int) -> bool:
     False: another worker is destroying some of them; it has to be tried again.
     """
     with runtime.session() as session:
-        wanted = erasures.outdated_statistics().where(Model.dataset_id == dataset_id)
+        wanted = raw_rows.outdated_statistics().where(Model.dataset_id == dataset_id)
         owners = sorted({one.version_id for one in session.scalars(wanted)})
     done = [_destroy(runtime, version_id) for version_id in owners]
     return all(done)
@@ -25,7 +25,7 @@ def _destroy(runtime: Runtime, version_id: int) -> bool:
         if held is None:
             return False
         with runtime.session() as session:
-            going = erasures.outdated_statistics_of(session, version_id)
+            going = raw_rows.outdated_statistics_of(session, version_id)
         if going:
             purge.destroy_artifacts(runtime, version_id, going, held)
     return True

@@ -27,10 +27,30 @@ from workers.readers import (
     several,
     svhn_mat,
 )
-from workers.readers.contract import Chunk, Columns, Options, Part, ReadError, Source
+from workers.readers.contract import (
+    Chunk,
+    Column,
+    Columns,
+    Options,
+    Part,
+    ReadError,
+    Source,
+    Table,
+)
 from workers.readers.ids import Ids
 
-__all__ = ["FORMATS", "Chunk", "Columns", "Part", "ReadError", "Source", "detect", "open_source"]
+__all__ = [
+    "FORMATS",
+    "Chunk",
+    "Column",
+    "Columns",
+    "Part",
+    "ReadError",
+    "Source",
+    "Table",
+    "detect",
+    "open_source",
+]
 
 FORMATS: dict[str, Callable[[Path, Options], Source]] = {
     "csv": csv.open_source,
@@ -70,13 +90,17 @@ def open_source(
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
+    table: Table | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Source:
     """Open ``path``; its chunks are checked as they are read and raise ``ReadError``.
 
     ``format`` is a name of ``FORMATS`` (default: ``detect``); ``classes`` bounds the labels
     (default: what the format says); ``resize`` (height, width) brings decoded images to one size.
     ``input`` gives the kind of the rows: the ``name`` and ``options`` of an installed kind
-    (default: images if the rows have three axes, else a table).
+    (default: images if the rows have three axes, else a table); ``table`` says that it is a typed
+    table. ``class_names`` are the words of labels in the order of their numbers (default: those of
+    the source in the order of their code points, if its labels are words).
     Ids are normalised. Different ids with one normalised form are refused, and so are ids that
     differ by case alone, unless ``id_case`` says whether they are the same.
     """
@@ -85,15 +109,32 @@ def open_source(
     if name not in FORMATS:
         raise ReadError(f"unknown format; use one of {', '.join(FORMATS)}")
     _refuse_unreadable(path)
-    options = Options(columns=columns, resize=resize, kind=None if input is None else _kind(input))
+    options = Options(
+        columns=columns,
+        resize=resize,
+        kind=None if input is None else _kind(input),
+        table=table,
+        class_names=class_names,
+    )
     with _Foreign(name):
         if path.is_dir() and name not in _OF_FOLDERS:
             source = several.open_source(path, FORMATS[name], options)
         else:
             source = FORMATS[name](path, options)
+    if table is not None and all(column.type is None for column in source.columns):
+        raise ReadError(
+            f"typed tables are not read from {name}; bring the columns as CSV, Parquet, Arrow or "
+            "JSON Lines"
+        )
     if classes is not None:
+        if source.label_words and source.classes != classes:
+            raise ReadError(
+                f"the labels are {source.classes} different words, and {classes} classes are "
+                "stated; leave the number out, or correct the labels",
+                column=source.label_column,
+            )
         source = dataclasses.replace(source, classes=classes)
-    source = dataclasses.replace(source, notes=options.notes)
+    source = dataclasses.replace(source, notes=options.notes, tally=options.tally)
     return dataclasses.replace(source, chunks=_checked(source, options, id_case))
 
 
@@ -221,13 +262,24 @@ def _check_finite(chunk: Chunk, source: Source, first: int) -> None:
 
 def _kind(given: Mapping[str, Any]) -> Kind:
     try:
-        return inputs.kind(given["name"], given.get("options") or {})
+        found = inputs.kind(given["name"], given.get("options") or {})
     except (UnknownName, WrongOptions) as error:
         raise ReadError(f"the input: {error}") from None
+    if found.input.learned:
+        raise ReadError(
+            f"the options of the input {found.name} are learned from the rows; declare a typed "
+            "table (table) instead"
+        )
+    return found
 
 
 def _facts(chunk: Chunk, options: Options) -> dict[str, Any]:
-    """Return the facts of the rows' kind, given that they have one shape and dtype."""
+    """Return the facts of the rows' kind, given that they have one shape and dtype.
+
+    Return {} for a typed table: its encoding is learned once its training rows are known.
+    """
+    if options.table is not None:
+        return {}
     shape = chunk.x.shape[1:]
     kind = options.kind or inputs.kind(inputs.of_rows(shape), {})
     return inputs.facts(kind, shape, str(chunk.x.dtype))

@@ -15,7 +15,7 @@ from typing import IO
 from service.ledger.database.identifiers import Case
 from workers import readers
 from workers.readers import frames
-from workers.readers.contract import Columns, ReadError
+from workers.readers.contract import Columns, ReadError, Table
 
 
 def main() -> None:
@@ -41,6 +41,8 @@ def _serve(line: str, output: IO[bytes]) -> None:
             resize=None if asked["resize"] is None else tuple(asked["resize"]),
             id_case=None if asked["id_case"] is None else Case(asked["id_case"]),
             input=asked["input"],
+            table=None if asked["table"] is None else Table(**asked["table"]),
+            class_names=asked["class_names"],
         )
         frames.write(output, frames.of_source(source))
         for chunk in source.chunks:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import compress
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unlearning.inputs import Kind
+from unlearning.inputs.typed_table import Type
 
 
 class ReadError(Exception):
@@ -73,6 +74,51 @@ class Column:
     name: str
     part: Part
     recognised: Recognised
+    #: Of a feature of a typed table; ``stated``: the client says so.
+    type: Type | None = None
+    stated: bool = False
+
+    def typed(self, type: Type, *, stated: bool) -> Column:
+        """Return the column with the type of its values."""
+        return replace(self, type=type, stated=stated)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the client says of a typed table.
+
+    ``types`` are those of some columns, by name; those of the others are recognised. ``missing``
+    lists the texts that mean a missing value, "" an empty field or null: they are imputed. An empty
+    field is refused if it is not listed. With ``standardised`` false numbers stay as they are.
+    """
+
+    types: Mapping[str, Type] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    standardised: bool = True
+
+
+@dataclass
+class Tally:
+    """What was found in the columns of a typed table, counted chunk by chunk.
+
+    ``columns``: by name, how many values were missing, how many had white space around them.
+    """
+
+    rows: int = 0
+    columns: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: By name, the different words of the column.
+    found: dict[str, set[str]] = field(default_factory=dict, repr=False)
+
+    def add(self, column: str, *, missing: int, trimmed: int, words: Iterable[str]) -> None:
+        """Add what was found in some rows of a column."""
+        known = self.columns.setdefault(column, {"missing": 0, "trimmed": 0})
+        known["missing"] += missing
+        known["trimmed"] += trimmed
+        self.found.setdefault(column, set()).update(words)
+
+    def words(self, column: str) -> set[str]:
+        """Return the different words of a column."""
+        return self.found.get(column, set())
 
 
 @dataclass
@@ -91,13 +137,18 @@ class Notes:
 class Options:
     """``resize`` (height, width) brings decoded images to one size; None leaves them unchanged.
 
-    ``kind`` is the kind of input of the rows if the client gives it.
+    ``kind`` is the kind of input of the rows if the client gives it. ``table`` is given for a typed
+    table. ``class_names`` are the words of the labels, in the order of their numbers, if they are
+    known before.
     """
 
     columns: Columns = Columns()
     resize: tuple[int, int] | None = None
     kind: Kind | None = None
+    table: Table | None = None
+    class_names: Sequence[str] | None = None
     notes: Notes = field(default_factory=Notes)
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
@@ -172,9 +223,9 @@ class Chunk:
 class Source:
     """An opened file. ``rows`` is known when ``exact``, otherwise estimated for a progress bar.
 
-    ``columns`` are all columns of the source, in its order. ``classes`` and ``class_names`` are
-    what the format says, if it does. ``feature_names`` are for messages. ``chunks`` can be read
-    once.
+    ``columns`` are all columns of the source, in its order; those of a typed table have types.
+    ``classes`` and ``class_names`` are what the format says, if it does. ``feature_names`` are for
+    messages. ``chunks`` can be read once.
     """
 
     path: Path
@@ -192,6 +243,10 @@ class Source:
     #: Name of the whole of the rows, where features have no names of their own.
     rows_column: str = "x"
     notes: Notes = field(default_factory=Notes, repr=False)
+    #: Whether the labels are words, which ``class_names`` lists.
+    label_words: bool = False
+    #: Of a typed table.
+    tally: Tally = field(default_factory=Tally, repr=False)
     #: Facts of the rows' kind (``inputs.facts``), once the chunks were read.
     input: dict[str, Any] = field(default_factory=dict, repr=False)
 

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from workers.readers import numbers, parts, values
+from unlearning.inputs.typed_table import Type
+from workers.readers import class_words, numbers, parts, typed, values
 from workers.readers.contract import (
     Chunk,
     Columns,
@@ -30,12 +31,25 @@ _BLOCK_BYTES, _COLUMN_BYTES, _LARGEST_BLOCK_BYTES = 4 << 20, 1 << 10, (1 << 31) 
 
 
 def open_source(path: Path, options: Options) -> Source:
-    """Open a CSV file; if all features are integers 0..255 they become uint8, else float32."""
+    """Open a CSV file; if all features are integers 0..255 they become uint8, else float32.
+
+    A typed table has cells instead (``typed``), and the white space around its names goes.
+    """
     header = _header(path)
+    if options.table is not None:
+        header = [name.strip() for name in header]
     columns = options.columns
     found = parts.assign(header, columns)
     features, how = _features(header, columns, found)
-    watch = numbers.Watch(options.watched(parts.watched(features, how)))
+    names = _class_names(path, header, found, options)
+    described = parts.describe(header, columns, found, features, how)
+    if options.table is not None:
+        types = _types(path, header, features, options)
+        chunks = _typed_chunks(path, header, found, types, how, names, options)
+        described = typed.describe(described, types, options.table)
+    else:
+        watch = numbers.Watch(options.watched(parts.watched(features, how)))
+        chunks = _chunks(path, header, found, features, watch, options.dtype, names)
     return Source(
         path=path,
         format="csv",
@@ -45,8 +59,11 @@ def open_source(path: Path, options: Options) -> Source:
         record_column=found.record_id,
         subject_column=found.subject_id,
         feature_names=features,
-        columns=parts.describe(header, columns, found, features, how),
-        chunks=_chunks(path, header, found, features, watch, options.dtype),
+        columns=described,
+        classes=None if names is None else len(names),
+        class_names=names,
+        label_words=names is not None,
+        chunks=chunks,
     )
 
 
@@ -181,8 +198,9 @@ def find_wrong_field(
             for name in numeric:
                 if not _is_number(found[name]):
                     return ReadError(
-                        "not a number; convert the column, give it its part (record id, subject, "
-                        "split), or leave it out (columns.ignored)",
+                        "not a number; give the column its part (record id, subject, split), leave "
+                        "it out (columns.ignored), or declare a typed table, whose columns may "
+                        "hold words (table)",
                         row=row,
                         column=name,
                     )
@@ -208,6 +226,7 @@ def _chunks(
     features: list[str],
     watch: numbers.Watch,
     dtype: np.dtype[Any] | None,
+    names: Sequence[str] | None,
 ) -> Iterator[Chunk]:
     if dtype is None:
         dtype = np.dtype(np.uint8 if _are_bytes(path, header, features) else np.float32)
@@ -216,14 +235,79 @@ def _chunks(
     try:
         for batch in read_batches(path, names=header, wanted=list(types), types=types):
             x = matrix(batch, features, dtype, first=first, watch=watch)
-            yield values.chunk(x, found, texts(batch), first=first)
+            yield values.chunk(x, found, texts(batch), first=first, names=names)
             first += batch.num_rows
     except pa.ArrowInvalid:
-        # Arrow's message quotes the row; ours names only the place.
-        raise find_wrong_field(path, header, features) or ReadError(
-            "the file is not well-formed CSV in UTF-8"
-        ) from None
+        raise _not_csv(path, header, features) from None
     watch.refuse()
+
+
+def _typed_chunks(
+    path: Path,
+    header: list[str],
+    found: Parts,
+    types: dict[str, Type],
+    how: Recognised,
+    names: Sequence[str] | None,
+    options: Options,
+) -> Iterator[Chunk]:
+    assert options.table is not None
+    reader = typed.Reader(types, options, parts.watched(list(types), how))
+    first = 1
+    try:
+        for batch in _texts_of(path, header, [*found.names, *types]):
+            x = reader.rows(batch, first=first)
+            pull = _tidied(texts(batch), found.split)
+            missing = options.table.missing
+            yield values.chunk(x, found, pull, first=first, names=names, missing=missing)
+            first += batch.num_rows
+    except pa.ArrowInvalid:
+        raise _not_csv(path, header, ()) from None
+    reader.finish()
+
+
+def _types(path: Path, header: list[str], features: list[str], options: Options) -> dict[str, Type]:
+    assert options.table is not None
+    typed.check(options.table, features, options)
+    try:
+        return typed.recognise(_texts_of(path, header, features), features, options.table)
+    except pa.ArrowInvalid:
+        raise _not_csv(path, header, ()) from None
+
+
+def _class_names(
+    path: Path, header: list[str], found: Parts, options: Options
+) -> Sequence[str] | None:
+    """Return the words of the labels, None if they are numbers."""
+    column = found.label
+    pieces = (batch.column(0).to_pylist() for batch in _texts_of(path, header, [column]))
+    try:
+        return class_words.find(pieces, options, column=column)
+    except pa.ArrowInvalid:
+        raise _not_csv(path, header, ()) from None
+
+
+def _texts_of(path: Path, header: list[str], wanted: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield columns as texts, in blocks."""
+    types = dict.fromkeys(wanted, pa.string())
+    return read_batches(path, names=header, wanted=wanted, types=types)
+
+
+def _tidied(pull: Callable[[str], list[Any]], split: str | None) -> Callable[[str], list[Any]]:
+    """Return the function ``pull`` without white space around splits; ids lose theirs later."""
+
+    def tidied(name: str) -> list[Any]:
+        found = pull(name)
+        return [one and one.strip() for one in found] if name == split else found
+
+    return tidied
+
+
+def _not_csv(path: Path, header: Sequence[str], features: Sequence[str]) -> ReadError:
+    """Return the error for a file that Arrow refuses; its message would quote the row."""
+    return find_wrong_field(path, header, features) or ReadError(
+        "the file is not well-formed CSV in UTF-8"
+    )
 
 
 def _are_bytes(path: Path, header: list[str], features: list[str]) -> bool:

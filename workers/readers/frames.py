@@ -16,7 +16,7 @@ _ARRAYS = ("x", "labels", "splits")
 _TEXTS = ("record_ids", "subject_ids", "record_ids_before", "subject_ids_before")
 _FACTS = (
     "format", "rows", "exact", "label_column", "classes", "class_names", "record_column",
-    "subject_column", "feature_names", "rows_column",
+    "subject_column", "feature_names", "rows_column", "label_words",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def read(stream: IO[bytes]) -> Frame | None:
 def of_source(source: Source) -> Frame:
     """Return the frame that describes a source, before its first chunk."""
     facts = {name: getattr(source, name) for name in _FACTS}
-    columns = [[one.name, one.part, one.recognised] for one in source.columns]
+    columns = [[one.name, one.part, one.recognised, one.type, one.stated] for one in source.columns]
     return Frame("source", {**facts, "columns": columns})
 
 
@@ -71,8 +71,8 @@ def source_facts(frame: Frame) -> dict[str, Any]:
     """Return the facts of ``of_source`` as arguments of ``Source``."""
     facts = {name: frame.facts[name] for name in _FACTS}
     columns = [
-        Column(name, Part(part), Recognised(recognised))
-        for name, part, recognised in frame.facts["columns"]
+        Column(name, Part(part), Recognised(recognised), type, stated)
+        for name, part, recognised, type, stated in frame.facts["columns"]
     ]
     return {**facts, "columns": columns}
 
@@ -93,7 +93,13 @@ def chunk(frame: Frame) -> Chunk:
 
 def of_end(source: Source) -> Frame:
     """Return the last frame of a source: what reading it changed, and the facts of its rows."""
-    return Frame("end", {"notes": dict(vars(source.notes)), "input": source.input})
+    tally = {
+        "rows": source.tally.rows,
+        "columns": source.tally.columns,
+        "found": {name: sorted(words) for name, words in source.tally.found.items()},
+    }
+    notes = dict(vars(source.notes))
+    return Frame("end", {"notes": notes, "input": source.input, "tally": tally})
 
 
 def _array(stream: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:

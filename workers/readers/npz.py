@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from workers.readers import images, numbers, parts, values
+from workers.readers import class_words, images, numbers, parts, values
 from workers.readers.contract import (
     Chunk,
     Columns,
@@ -63,6 +63,7 @@ def open_source(path: Path, options: Options) -> Source:
     for name in found.names:
         if members[name].shape not in ((x.shape[0],), (x.shape[0], 1)):
             raise ReadError(f"expected one value for each of {x.shape[0]} rows", column=name)
+    words = _label_words(path, members[found.label], options)
     return Source(
         path=path,
         format="npz",
@@ -73,8 +74,20 @@ def open_source(path: Path, options: Options) -> Source:
         record_column=found.record_id,
         subject_column=found.subject_id,
         columns=parts.describe(list(members), columns, found, [x.name], how),
-        chunks=_chunks(path, members, x, layout, how, found, options),
+        classes=None if words is None else len(words),
+        class_names=words,
+        label_words=words is not None,
+        chunks=_chunks(path, members, x, layout, how, found, options, words),
     )
+
+
+def _label_words(path: Path, label: _Member, options: Options) -> Sequence[str] | None:
+    """Return the words of the labels, None if they are numbers."""
+    if label.dtype.kind not in "US":
+        return None
+    with zipfile.ZipFile(path) as archive:
+        found = _texts({label.name: _whole(archive, label)}, slice(None))(label.name)
+    return class_words.find([found], options, column=label.name)
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, _Member]:
@@ -141,6 +154,7 @@ def _chunks(
     how: Recognised,
     found: Parts,
     options: Options,
+    words: Sequence[str] | None,
 ) -> Iterator[Chunk]:
     table = layout == Layout.TABLE
     names = [f"{x.name}[{position}]" for position in range(x.shape[1])] if table else []
@@ -158,7 +172,7 @@ def _chunks(
                 first=start + 1,
                 name=f"{x.name}[{{}}]".format,
             )
-            yield values.chunk(rows, found, _texts(columns, here), first=start + 1)
+            yield values.chunk(rows, found, _texts(columns, here), first=start + 1, names=words)
             start += len(piece)
     watch.refuse()
 

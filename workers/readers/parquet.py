@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from workers.readers import images, numbers, parts, values
+from unlearning.inputs.typed_table import Type
+from workers.readers import class_words, images, numbers, parts, typed, values
 from workers.readers.contract import (
     Chunk,
     Column,
@@ -40,6 +41,10 @@ class _Layout:
     columns: list[Column]
     #: The only feature is a column of lists, each a row of the array.
     lists: bool = False
+    #: The words of the labels, if they are words.
+    words: Sequence[str] | None = None
+    #: Of a typed table, the types of the features.
+    types: dict[str, Type] | None = None
 
 
 def open_source(path: Path, options: Options) -> Source:
@@ -80,6 +85,10 @@ class Table(Protocol):
 def open_table(path: Path, format: str, table: Table, options: Options) -> Source:
     """Return the source that a table is."""
     layout = _layout(table.schema, options)
+    if options.table is not None:
+        layout = _typed(table, layout, options)
+    layout = replace(layout, words=_label_words(table, layout.parts.label, options))
+    hub = _class_names(table.schema, layout.parts.label)
     return Source(
         path=path,
         format=format,
@@ -91,7 +100,9 @@ def open_table(path: Path, format: str, table: Table, options: Options) -> Sourc
         feature_names=None if layout.lists else layout.features or None,
         rows_column=layout.features[0] if layout.lists else "x",
         columns=layout.columns,
-        class_names=_class_names(table.schema, layout.parts.label),
+        classes=None if layout.words is None else len(layout.words),
+        class_names=hub if layout.words is None else layout.words,
+        label_words=layout.words is not None,
         chunks=_chunks(table, layout, options),
     )
 
@@ -137,6 +148,32 @@ def _layout(schema: pa.Schema, options: Options) -> _Layout:
     described = parts.describe(names, columns, found, features, how)
     lists = len(features) == 1 and _is_list(schema.field(features[0]).type)
     return _Layout(found, None, features, how, described, lists)
+
+
+def _typed(table: Table, layout: _Layout, options: Options) -> _Layout:
+    """Return the layout with the types of the features, which may take a pass over them."""
+    assert options.table is not None
+    if layout.image is not None:
+        raise ReadError("a typed table holds no images; leave one of the two out")
+    features = layout.features
+    typed.check(options.table, features, options)
+    batches = _batches(table, features, _NUMBER_ROWS, features)
+    types = typed.recognise(batches, features, options.table)
+    columns = typed.describe(layout.columns, types, options.table)
+    return replace(layout, columns=columns, types=types)
+
+
+def _label_words(table: Table, label: str, options: Options) -> Sequence[str] | None:
+    """Return the words of the labels, None if they are numbers."""
+    outer = label if label in table.schema.names else label.rsplit(".", 1)[0]
+    kind = table.schema.field(outer).type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return None
+    pieces = (
+        [str(one) if isinstance(one, bool) else one for one in _column(batch, label).to_pylist()]
+        for batch in table.batches([outer], _NUMBER_ROWS, features=())
+    )
+    return class_words.find(pieces, options, column=label)
 
 
 def _pandas_index(schema: pa.Schema) -> list[str]:
@@ -188,6 +225,15 @@ def _features(schema: pa.Schema, options: Options, found: Parts) -> tuple[list[s
     names = schema.names
     types = dict(zip(names, schema.types, strict=True))
     features, how = parts.features(names, options.columns, found)
+    if options.table is not None:
+        for name in features:
+            if not typed.holds_values(types[name]):
+                raise ReadError(
+                    "the column holds neither numbers nor words nor booleans; give it its part, or "
+                    "leave it out (columns.ignored)",
+                    column=name,
+                )
+        return features, how
     if options.kind is not None and len(features) == 1 and _is_list(types[features[0]]):
         types[features[0]] = types[features[0]].value_type
     for name in features:
@@ -199,29 +245,43 @@ def _features(schema: pa.Schema, options: Options, found: Parts) -> tuple[list[s
         ):
             raise ReadError(
                 "not a column of numbers; convert it, give it its part (record id, subject, split, "
-                "image), or leave it out (columns.ignored)",
+                "image), leave it out (columns.ignored), or declare a typed table, whose columns "
+                "may hold words (table)",
                 column=name,
             )
     return features, how
 
 
 def _chunks(table: Table, layout: _Layout, options: Options) -> Iterator[Chunk]:
-    dtype = options.dtype or _smallest(table, layout)
-    watch = numbers.Watch(options.watched(parts.watched(layout.features, layout.recognised)))
+    typed_rows = layout.types is not None
+    dtype = np.dtype(np.int32) if typed_rows else options.dtype or _smallest(table, layout)
+    watched = parts.watched(layout.features, layout.recognised)
+    watch = numbers.Watch(() if typed_rows else options.watched(watched))
     decoder = images.Decoder(options, column=layout.image or "")
+    reader = None
+    if layout.types is not None:
+        reader = typed.Reader(layout.types, options, watched)
     names = {*layout.parts.names, *layout.features, *([layout.image] if layout.image else [])}
+    missing = () if options.table is None else options.table.missing
     first = 1
     rows = _IMAGE_ROWS if layout.image else _NUMBER_ROWS
     for batch in _batches(table, sorted(names), rows, layout.features):
-        if layout.lists:
+        x: np.ndarray[Any, Any]
+        if reader is not None:
+            x = reader.rows(batch, first=first)
+        elif layout.lists:
             x = _rows(batch, layout.features[0], dtype, first=first)
         elif layout.image:
             x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
         else:
             x = matrix(batch, layout.features, dtype, first=first, watch=watch)
-        yield values.chunk(x, layout.parts, _values(batch), first=first)
+        yield values.chunk(
+            x, layout.parts, _values(batch), first=first, names=layout.words, missing=missing
+        )
         first += batch.num_rows
     watch.refuse()
+    if reader is not None:
+        reader.finish()
 
 
 def _smallest(table: Table, layout: _Layout) -> np.dtype[Any]:

@@ -169,8 +169,8 @@ def missing(column: str, count: int) -> ReadError:
 def numbers_rows(column: str) -> ReadError:
     """Return the error for a column that seems to number the rows and has no declared part."""
     return ReadError(
-        "the column numbers the rows (an index, or distinct whole numbers throughout), so it may "
-        "be what deletion requests will name: declare it as an id (columns.record_id, "
+        "the column numbers the rows (an index, or distinct whole numbers or words throughout), so "
+        "it may be what deletion requests will name: declare it as an id (columns.record_id, "
         "columns.subject_id), or list it among the features (columns.features), or leave it out "
         "(columns.ignored)",
         column=column,

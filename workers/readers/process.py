@@ -12,14 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 from service.ledger.database.identifiers import Case
 from workers.readers import frames
-from workers.readers.contract import Chunk, Columns, Notes, ReadError, Source
+from workers.readers.contract import Chunk, Columns, Notes, ReadError, Source, Table, Tally
 
 #: How often ``waiting`` is called while the process is silent.
 WATCH_SECONDS = 1.0
@@ -41,6 +41,8 @@ def opened(
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
+    table: Table | None = None,
+    class_names: Sequence[str] | None = None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Source]:
     """Open a source as ``readers.open_source`` does; another process reads it within the block.
@@ -57,22 +59,32 @@ def opened(
         "resize": resize,
         "id_case": id_case,
         "input": None if input is None else dict(input),
+        "table": None if table is None else asdict(table),
+        "class_names": None if class_names is None else list(class_names),
     }
-    notes, kept = Notes(), dict[str, Any]()
+    notes, kept, tally = Notes(), dict[str, Any](), Tally()
     with contextlib.closing(_received(asked, waiting)) as received:
         facts = frames.source_facts(next(received))
         yield Source(
-            path=path, chunks=_chunks(received, notes, kept), notes=notes, input=kept, **facts
+            path=path,
+            chunks=_chunks(received, notes, kept, tally),
+            notes=notes,
+            input=kept,
+            tally=tally,
+            **facts,
         )
 
 
 def _chunks(
-    received: Iterator[frames.Frame], notes: Notes, kept: dict[str, Any]
+    received: Iterator[frames.Frame], notes: Notes, kept: dict[str, Any], tally: Tally
 ) -> Iterator[Chunk]:
     for frame in received:
         if frame.kind == "end":
             vars(notes).update(frame.facts["notes"])
             kept.update(frame.facts["input"])
+            found = frame.facts["tally"]
+            tally.rows, tally.columns = found["rows"], found["columns"]
+            tally.found = {name: set(words) for name, words in found["found"].items()}
         else:
             yield frames.chunk(frame)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from unlearning.inputs.typed_table import Type
+from workers.readers import typed
 from workers.readers.contract import Chunk, Column, Options, ReadError, Source
 
 Open = Callable[[Path, Options], Source]
@@ -33,11 +35,10 @@ def open_source(folder: Path, open_one: Open, options: Options) -> Source:
     found = files(folder)
     if not found:
         raise ReadError("the folder holds directories, or nothing; put files of one format there")
-    sources = []
-    for file in found:
-        with _In(file):
-            sources.append(open_one(file, options))
-            _check_alike(sources[0], sources[-1])
+    sources = _opened(found, open_one, options)
+    known = _known(sources, options)
+    if known is not options:
+        sources = [_as_first(sources[0], one) for one in _opened(found, open_one, known)]
     return dataclasses.replace(
         sources[0],
         path=folder,
@@ -45,6 +46,38 @@ def open_source(folder: Path, open_one: Open, options: Options) -> Source:
         exact=all(source.exact for source in sources),
         chunks=_chunks(found, sources),
     )
+
+
+def _opened(found: Sequence[Path], open_one: Open, options: Options) -> list[Source]:
+    sources: list[Source] = []
+    for file in found:
+        with _In(file):
+            sources.append(open_one(file, options))
+            _check_alike(sources[0], sources[-1])
+    return sources
+
+
+def _known(sources: Sequence[Source], options: Options) -> Options:
+    """Return the options with the words of the labels, and the types, that all files have."""
+    if options.class_names is None and sources[0].label_words:
+        words = {word for one in sources for word in one.class_names or ()}
+        options = dataclasses.replace(options, class_names=sorted(words))
+    if options.table is not None:
+        types = typed.join([_types(one) for one in sources])
+        table = dataclasses.replace(options.table, types=types)
+        options = dataclasses.replace(options, table=table)
+    return options
+
+
+def _types(source: Source) -> dict[str, Type]:
+    return {one.name: one.type for one in source.columns if one.type is not None}
+
+
+def _as_first(first: Source, source: Source) -> Source:
+    """Return the source with what was said of the columns before their types were known."""
+    stated = {one.name: one.stated for one in first.columns}
+    columns = [dataclasses.replace(one, stated=stated[one.name]) for one in source.columns]
+    return dataclasses.replace(source, columns=columns)
 
 
 def _check_alike(first: Source, other: Source) -> None:
@@ -60,7 +93,10 @@ def _check_alike(first: Source, other: Source) -> None:
             "the file has the columns of the first one in another order; list the features "
             "(columns.features)"
         )
-    if (first.classes, first.class_names) != (other.classes, other.class_names):
+    if first.label_words != other.label_words:
+        raise ReadError("the labels are words in one of the files and numbers in another")
+    named = (first.classes, first.class_names) != (other.classes, other.class_names)
+    if named and not first.label_words:
         raise ReadError("the file names other classes than the first one")
 
 

@@ -12,24 +12,37 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store.protocols import SPLITS
+from workers.readers import class_words
 from workers.readers.contract import Chunk, Parts, ReadError
 
 _LABEL_LIMIT = 1 << 31
 
 
 def chunk(
-    x: npt.NDArray[Any], parts: Parts, pull: Callable[[str], Sequence[Any]], *, first: int
+    x: npt.NDArray[Any],
+    parts: Parts,
+    pull: Callable[[str], Sequence[Any]],
+    *,
+    first: int,
+    names: Sequence[str] | None = None,
+    missing: Sequence[str] = (),
 ) -> Chunk:
-    """Return rows ``x`` with their labels, ids and splits; ``pull`` maps a name to its values."""
+    """Return rows ``x`` with their labels, ids and splits; ``pull`` maps a name to its values.
+
+    ``names`` are the words of the labels, if they are words, and those that are ``missing`` none.
+    """
 
     def ids(column: str | None) -> list[str] | None:
         # A column's name may be empty: pandas writes an unnamed index so.
         return None if column is None else texts(pull(column), first=first, column=column)
 
     split = parts.split
+    found = pull(parts.label)
     return Chunk(
         x=x,
-        labels=labels(pull(parts.label), first=first, column=parts.label),
+        labels=labels(found, first=first, column=parts.label)
+        if names is None
+        else words(found, names, missing, first=first, column=parts.label),
         record_ids=ids(parts.record_id),
         subject_ids=ids(parts.subject_id),
         splits=None if split is None else splits(pull(split), first=first, column=split),
@@ -52,11 +65,27 @@ def labels(
         wrong = values < 0
     if wrong.any():
         raise ReadError(
-            "the label is missing or is not an integer from 0 up; number the classes 0, 1, 2, …",
+            "the label is missing or is not an integer from 0 up; number the classes 0, 1, 2, …, "
+            "or write all labels as words",
             row=first + int(np.flatnonzero(wrong)[0]),
             column=column,
         )
     return values.astype(np.int64)
+
+
+def words(
+    found: Sequence[Any], names: Sequence[str], missing: Sequence[str], *, first: int, column: str
+) -> npt.NDArray[np.int64]:
+    """Return labels (k,) int64 of words; ``first`` is the row of [0]."""
+    numbers = np.array(class_words.numbered(found, names, missing), np.int64)
+    if (numbers < 0).any():
+        raise ReadError(
+            f"the label is missing, or is none of the {len(names)} words of the classes; fill it "
+            "in, correct it or drop the row",
+            row=first + int(np.flatnonzero(numbers < 0)[0]),
+            column=column,
+        )
+    return numbers
 
 
 def splits(found: Sequence[Any], *, first: int, column: str) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from workers.readers import Chunk, Columns, Part, ReadError, Source
+from unlearning.inputs.typed_table import Options
+from workers.readers import Chunk, Columns, Part, ReadError, Source, Table
 
 
 @dataclass(frozen=True)
@@ -17,21 +18,30 @@ class Fit:
     """What the ingest of a dataset has decided, and every later source of it keeps.
 
     ``columns`` are those of its report: name, part, how it was recognised; empty if not known.
-    ``shape`` is that of one row.
+    ``shape`` is that of one row. ``encoding`` is that of a typed table.
     """
 
     columns: Sequence[Mapping[str, Any]]
     class_names: Sequence[str] | None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    encoding: Options | None = None
 
     def declared(self, columns: Columns) -> Columns:
         """Return ``columns``, as the ingest declared them, with the features in its order."""
         names = [one["name"] for one in self._of(Part.FEATURE)]
         by_name = all(one["recognised"] != "by position" for one in self.columns)
-        if columns.features or columns.image or not by_name or self.shape != (len(names),):
+        one_each = self.shape == (len(names),) or self.encoding is not None
+        if columns.features or columns.image or not by_name or not one_each:
             return columns
         return dataclasses.replace(columns, features=names)
+
+    def typed(self, table: Table | None) -> Table | None:
+        """Return ``table``, as the ingest declared it, with the types that the dataset has."""
+        if table is None or self.encoding is None:
+            return table
+        types = {column.name: column.type for column in self.encoding.columns}
+        return dataclasses.replace(table, types=types)
 
     def check(self, source: Source) -> None:
         """Raise ``ReadError`` unless the source has the dataset's columns and classes."""
@@ -39,6 +49,11 @@ class Fit:
             raise ReadError(
                 "the classes of an image folder are numbered by its own directories, so those of "
                 "another folder cannot be matched; ingest one folder with all images as a dataset"
+            )
+        if source.label_words and not self.class_names:
+            raise ReadError(
+                "the labels are words, and those of the dataset are numbers; bring the numbers",
+                column=source.label_column,
             )
         if source.class_names != self.class_names and source.class_names and self.class_names:
             raise ReadError(

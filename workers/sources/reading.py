@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,9 +18,10 @@ from models_store.protocols import SPLITS, Rows, RowWriter, Written
 from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Case, Origin
 from service.ledger.registry import datasets
+from unlearning.inputs.typed_table import Options
 from workers import readers
-from workers.readers import Columns, ReadError, process
-from workers.sources import source_report
+from workers.readers import Columns, ReadError, Table, process
+from workers.sources import encoding, source_report
 from workers.sources.fit import Fit
 from workers.sources.texts import Texts
 
@@ -30,6 +33,7 @@ Progress = Callable[[int, int], None]
 Seed = int | Sequence[int]
 
 _PIECE = 1 << 16
+_TRAIN = SPLITS.index("train")
 
 #: Returns which rows (k,) of a chunk are not kept.
 LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
@@ -76,6 +80,8 @@ def read_into_store(
     resize: tuple[int, int] | None = None,
     id_case: Case | None = None,
     input: Mapping[str, Any] | None = None,
+    table: Table | None = None,
+    class_names: Sequence[str] | None = None,
     seed: Seed = 0,
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
     leave_out: LeaveOut | None = None,
@@ -85,7 +91,9 @@ def read_into_store(
     """Read and check a file and write its rows into ``rows``; on any error nothing is left.
 
     ``input`` gives the kind of the rows: the ``name`` and ``options`` of an installed kind
-    (default: images if the rows have three axes, else a table).
+    (default: images if the rows have three axes, else a table). ``table`` says that it is a typed
+    table: then the source is read a second time, to learn the encoding from the training rows,
+    unless ``fit`` has it. ``class_names`` are the words of labels, if they are known before.
     With None for ``rows`` nothing is stored, and the key is empty (``inspect``).
     ``leave_out`` is called for every chunk and returns which of its rows (k,) are not kept; the
     report counts them as suppressed.
@@ -96,9 +104,10 @@ def read_into_store(
     Raise ``ReadError``, ``NothingLeft`` if every row was left out, or a ``StoreError``.
     """
     _check_fractions(fractions)
-    seen = _Seen()
+    seen = _Seen(None if fit is None else fit.encoding, twice=table is not None and fit is None)
     shown = _Shown(progress)
-    with process.opened(
+    opened = functools.partial(
+        process.opened,
         source_path,
         format,
         columns=columns,
@@ -107,7 +116,8 @@ def read_into_store(
         id_case=id_case,
         input=input,
         waiting=shown.again,
-    ) as source:
+    )
+    with opened(table=table, class_names=class_names) as source:
         if fit is not None:
             fit.check(source)
         chunks = _kept(source, seen, leave_out, shown, fit)
@@ -127,6 +137,10 @@ def read_into_store(
                 if seen.splits
                 else stratify(labels, fractions, seed, train_each=fit is None)
             )
+            learned = None if fit is None else fit.encoding
+            if table is not None and learned is None:
+                training = seen.where(splits == _TRAIN)
+                learned = _learned(opened, source, table, seen, training, shown)
             written = writer.finish(
                 splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
             )
@@ -140,7 +154,7 @@ def read_into_store(
             size_bytes=written.size_bytes,
             format=source.format,
             id_case=id_case,
-            input=source.input,
+            input=encoding.facts(learned, first.x.shape[1:]) if learned else source.input,
             record_id_origin=Origin.SOURCE if seen.record_ids else Origin.GENERATED,
             record_ids=seen.record_ids or seen.generated_ids(),
             subject_ids=seen.subject_ids or None,
@@ -152,8 +166,36 @@ def read_into_store(
                 classes=found,
                 drawn=not seen.splits,
                 suppressed=seen.suppressed,
+                encoding=learned,
+                unknown=seen.unknown,
             ),
         )
+
+
+def _learned(
+    opened: Callable[..., contextlib.AbstractContextManager[readers.Source]],
+    source: readers.Source,
+    table: Table,
+    seen: _Seen,
+    training: npt.NDArray[np.bool_],
+    shown: _Shown,
+) -> Options:
+    """Read the source again, and return the encoding that its training rows give."""
+    assert seen.content is not None
+    types = {column.name: column.type for column in source.columns if column.type is not None}
+    known = dataclasses.replace(table, types=types)
+    again = encoding.Content()
+    names = source.class_names if source.label_words else None
+    with opened(table=known, class_names=names) as other:
+        made = encoding.learn(
+            shown.through(again.through(other.chunks)),
+            training,
+            types,
+            source.tally.found,
+            standardised=table.standardised,
+        )
+    again.require(seen.content)
+    return made
 
 
 def inspect(source_path: Path, **options: Any) -> Ingested:
@@ -177,7 +219,8 @@ def _kept(
     fit: Fit | None,
 ) -> Iterator[readers.Chunk]:
     """Yield the chunks without the rows that are left out; note them in ``seen``."""
-    for found in source.chunks:
+    read = source.chunks if seen.content is None else seen.content.through(source.chunks)
+    for found in read:
         chunk = found if fit is None else fit.convert(found)
         kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
         seen.add(chunk.only(kept), kept)
@@ -196,6 +239,12 @@ class _Shown:
     def show(self, done: int, expected: int) -> None:
         self._last = (done, expected)
         self.again()
+
+    def through(self, chunks: Iterator[readers.Chunk]) -> Iterator[readers.Chunk]:
+        """Yield chunks of what was read before; whoever is told of the progress keeps a lease."""
+        for chunk in chunks:
+            self.again()
+            yield chunk
 
     def again(self) -> None:
         if self._progress is not None:
@@ -249,10 +298,16 @@ def stratify(
 
 
 class _Seen:
-    """What is kept of the chunks beside their rows."""
+    """What is kept of the chunks beside their rows.
 
-    def __init__(self) -> None:
+    ``known`` is the encoding of the dataset that the rows join; ``twice``: the source will be read
+    again, and has to be the same then.
+    """
+
+    def __init__(self, known: Options | None = None, *, twice: bool = False) -> None:
         self.read = 0
+        self.content = encoding.Content() if twice else None
+        self._unknown = None if known is None else encoding.Unknown(known)
         self.labels: list[npt.NDArray[np.int64]] = []
         self.splits: list[npt.NDArray[np.uint8]] = []
         self.record_ids, self.subject_ids = Texts(), Texts()
@@ -265,12 +320,25 @@ class _Seen:
         self.labels.append(chunk.labels)
         self.record_ids.extend(chunk.record_ids or [])
         self.subject_ids.extend(chunk.subject_ids or [])
+        if self._unknown is not None:
+            self._unknown.add(chunk.x)
         if chunk.splits is not None:
             self.splits.append(chunk.splits)
 
     @property
     def suppressed(self) -> int:
         return self.read - sum(int(kept.sum()) for kept in self._kept)
+
+    @property
+    def unknown(self) -> Mapping[str, int]:
+        """Return how many words of the rows the dataset's encoding does not know, by column."""
+        return {} if self._unknown is None else self._unknown.counts
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which rows of the source (n,) are those of the kept ones that are chosen."""
+        found = np.concatenate(self._kept)
+        found[found] = chosen
+        return found
 
     def all_labels(self) -> npt.NDArray[np.int64]:
         """Return labels (n,) of the rows that were kept; call it once, as they are dropped here."""

@@ -26,6 +26,8 @@ RETRY_AFTER_SECONDS = 2
 ColumnName = Annotated[str, Field(max_length=255)]
 FeatureName = Annotated[str, Field(min_length=1, max_length=255)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Word = Annotated[str, Field(max_length=255)]
+ColumnType = Literal["number", "whole", "boolean", "category"]
 Side = Annotated[int, Field(ge=1, le=4096)]
 
 
@@ -71,6 +73,30 @@ class InputGiven(schemas.Body):
     )
 
 
+class TableGiven(schemas.Body):
+    """A typed table: columns of numbers, whole numbers, booleans and categories.
+
+    The values of a category are words; those that at least ten people (or rows) of the training
+    rows have become a feature each.
+    """
+
+    types: dict[ColumnName, ColumnType] = Field(
+        default_factory=dict,
+        max_length=10_000,
+        description="of columns, by name; those of the others are recognised by all their values",
+    )
+    missing: list[Word] = Field(
+        default_factory=list,
+        max_length=100,
+        description="texts that mean a missing value, which is imputed; an empty text is an empty "
+        "field or null. An empty field that is not listed is refused",
+        examples=[["", "?"]],
+    )
+    standardised: bool = Field(
+        True, description="centre and scale numbers by the training rows; false: as they are"
+    )
+
+
 class FractionsGiven(schemas.Body):
     """Shares of the splits that are drawn when no column says them."""
 
@@ -99,6 +125,11 @@ class DatasetGiven(schemas.Body):
     input: InputGiven | None = Field(
         None, description="left out: images, where rows have three axes, or a table"
     )
+    table: TableGiven | None = Field(
+        None,
+        description="the source is a table whose columns have types, such as words and missing "
+        "values; left out: every feature is a number",
+    )
     resize: tuple[Side, Side] | None = Field(
         None, description="height and width to which images of different sizes are brought"
     )
@@ -114,6 +145,12 @@ class DatasetGiven(schemas.Body):
         description="only read and check the source: the answer is an inspection that shows what "
         "the dataset would be, and nothing else is kept",
     )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> DatasetGiven:
+        if self.table is not None and self.input is not None:
+            raise ValueError("a typed table has its own kind of input: give table or input")
+        return self
 
 
 class DatasetView(BaseModel):

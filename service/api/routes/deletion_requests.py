@@ -1,4 +1,4 @@
-"""Deletion requests over HTTP: create, preview, follow, cancel, approve, deny, retry."""
+"""Deletion requests over HTTP: create, preview, list, follow."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import Body, Header, Path, Query, Request, Response
+from fastapi import Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BeforeValidator, ValidationError
-from sqlalchemy.orm import Session
 
-from service.api import auth, bodies, deps, limits, pagination, problems
+from service.api import auth, bodies, deps, limits, negotiation, pagination, problems
 from service.api.recorder import Outcome, Recorder
 from service.api.routes import deletion_requests_schemas as schemas
-from service.api.schemas import moment
+from service.api.schemas import Signed, moment
 from service.errors import ServiceError, TooLarge, Unprocessable
-from service.ledger.audit import chain
+from service.ledger.audit import canonical, chain
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import DeletionRequest
-from service.ledger.requests import deadlines, idempotency, legal_holds, lifecycle, previews
+from service.ledger.requests import idempotency, lookup, page, previews, receipts
 from service.ledger.selection.digests import Digester
 from service.ledger.selection.regulations import Period, Regulation
 from service.settings import Settings
@@ -30,7 +28,6 @@ router = bodies.router("/v1/deletion-requests", tag="deletion requests")
 
 Writer = Annotated[auth.Principal, auth.require("requests:write")]
 Reader = Annotated[auth.Principal, auth.require("requests:read")]
-Approver = Annotated[auth.Principal, auth.require("requests:approve")]
 RequestId = Annotated[str, Path(pattern=r"^dr_[0-9a-z]{26}$", description="id of the request")]
 IdempotencyKey = Annotated[
     str | None,
@@ -99,7 +96,7 @@ async def create_batch(
     `Idempotency-Key` of the call covers every item that has none of its own.
     """
     outcomes: list[Outcome] = []
-    submissions: list[lifecycle.Submission] = []
+    submissions: list[page.Submission] = []
     places: list[int] = []
     for place, item in enumerate(body.items):
         try:
@@ -179,8 +176,8 @@ def listing(
     ] = None,
 ) -> Response:
     """Return one page; pass `next_cursor` as `cursor` for the next one."""
-    chosen = lifecycle.Filter(status, dataset, model, due_before)
-    rows = lifecycle.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
+    chosen = lookup.Filter(status, dataset, model, due_before)
+    rows = lookup.listing(session, chosen, after=paging.after(str), limit=paging.fetch)
     return bodies.answer(paging.page(rows, key=lambda row: row["id"]))
 
 
@@ -192,7 +189,7 @@ def listing(
 )
 def show(session: deps.Reader, _principal: Reader, request_id: RequestId) -> Response:
     """Return the request with its state on each model."""
-    return bodies.answer(lifecycle.detail(session, lifecycle.get(session, request_id)))
+    return bodies.answer(lookup.detail(session, lookup.get(session, request_id)))
 
 
 @router.get(
@@ -208,147 +205,40 @@ def events(
 
     A batch is claimed with one line, `batch:claimed`, which names every request in it.
     """
-    found = lifecycle.detail(session, lifecycle.get(session, request_id))
-    lines = lifecycle.events(session, request_id, after=paging.after(int), limit=paging.fetch)
+    found = lookup.detail(session, lookup.get(session, request_id))
+    lines = lookup.events(session, request_id, after=paging.after(int), limit=paging.fetch)
     page = paging.page(lines, key=lambda line: line.seq)
     page["items"] = [chain.describe(line) for line in page["items"]]
     return bodies.answer({**page, "erasures": found["erasures"]})
 
 
-@router.delete(
-    "/{request_id:segment}",
-    response_model=schemas.DeletionRequestDetail,
-    responses=problems.responses(404, 409),
-    summary="Cancel a deletion request",
+@router.get(
+    "/{request_id:segment}/receipt",
+    response_model=Signed,
+    responses={
+        **negotiation.described("The receipt, as signed JSON or as a page to print."),
+        **problems.responses(404, 406),
+    },
+    summary="The signed receipt of a deletion request",
 )
-def cancel(session: deps.Session, principal: Writer, request_id: RequestId) -> Response:
-    """Cancel the request, which is possible until a worker begins with it."""
-    row = lifecycle.cancel(session, request_id, actor=principal.actor)
-    return _committed(session, row)
-
-
-@router.post(
-    "/{request_id:segment}:retry",
-    response_model=schemas.DeletionRequestDetail,
-    responses=problems.responses(404, 409),
-    summary="Try a request that needs review again",
-)
-def retry(
-    session: deps.Session, principal: Writer, wake: deps.Wake, request_id: RequestId
-) -> Response:
-    """Give the request a new set of attempts, in batches apart from other requests."""
-    row = lifecycle.retry(session, request_id, actor=principal.actor)
-    answer = _committed(session, row)
-    wake.deletions()
-    return answer
-
-
-@router.post(
-    "/{request_id:segment}:approve",
-    response_model=schemas.DeletionRequestDetail,
-    responses=problems.responses(404, 409),
-    summary="Approve a large request",
-)
-def approve(
-    session: deps.Session, principal: Approver, wake: deps.Wake, request_id: RequestId
-) -> Response:
-    """Approve a request that the policy's approval limits hold back."""
-    row = lifecycle.approve(session, request_id, actor=principal.actor, now=db.now())
-    answer = _committed(session, row)
-    wake.deletions()
-    return answer
-
-
-@router.post(
-    "/{request_id:segment}:deny",
-    response_model=schemas.DeletionRequestDetail,
-    responses=problems.responses(404, 409, 413, 415),
-    summary="Deny a large request",
-)
-def deny(
-    session: deps.Session,
-    principal: Approver,
+def receipt(
+    request: Request,
+    session: deps.Reader,
+    signer: deps.Signer,
+    pages: deps.Pages,
+    _principal: Reader,
     request_id: RequestId,
-    # No body means the same as an empty object.
-    body: Annotated[schemas.Denial, Body(default_factory=schemas.Denial)],
 ) -> Response:
-    """Deny a request that the policy's approval limits hold back. It ends here."""
-    row = lifecycle.deny(
-        session, request_id, because=body.reason, code=body.reason_code, actor=principal.actor
-    )
-    return _committed(session, row)
+    """Return a signed receipt for the person, by the Accept header as JSON or as a page.
 
-
-@router.post(
-    "/{request_id:segment}:extend",
-    response_model=schemas.DeletionRequestDetail,
-    responses=problems.responses(404, 409, 413, 415),
-    summary="Extend the due date of a request",
-)
-def extend(
-    session: deps.Session, principal: Approver, request_id: RequestId, body: schemas.Extension
-) -> Response:
-    """Move the due date by one or more periods of the request's regulation, before it has passed.
-
-    The person has to be told of the extension and its reason before the present due date.
+    It tells what was asked, what was done with how many models, what that means, and what remains.
+    It has no figure about others, no id of another request, and no text that operators wrote for
+    each other. `unlearn receipts verify` checks a saved one in either form.
     """
-    row = deadlines.extend(
-        session,
-        request_id,
-        periods=body.periods,
-        because=body.reason_code,
-        reason=body.reason,
-        actor=principal.actor,
-        now=db.now(),
-    )
-    return _committed(session, row)
-
-
-@router.post(
-    "/{request_id:segment}:hold",
-    response_model=schemas.DeletionRequestDetail,
-    responses=problems.responses(404, 409, 413, 415),
-    summary="Place a legal hold on a request",
-)
-def hold(
-    session: deps.Session, principal: Approver, request_id: RequestId, body: schemas.Placing
-) -> Response:
-    """Stop the request: no model unlearns its records and no raw row of them is overwritten.
-
-    A batch that is under way with it is stopped; its other requests go into the next one. What
-    would destroy the records in another way is answered 409 until the hold is released.
-    """
-    row = legal_holds.place(
-        session,
-        request_id,
-        code=body.reason_code,
-        reason=body.reason,
-        actor=principal.actor,
-        now=db.now(),
-    )
-    return _committed(session, row)
-
-
-@router.post(
-    "/{request_id:segment}:release-hold",
-    response_model=schemas.DeletionRequestDetail,
-    responses=problems.responses(404, 409, 413, 415),
-    summary="Release the legal hold on a request",
-)
-def release_hold(
-    session: deps.Session,
-    principal: Approver,
-    wake: deps.Wake,
-    request_id: RequestId,
-    body: schemas.Releasing,
-) -> Response:
-    """Let the request go on; its due date has not moved."""
-    row = legal_holds.release(
-        session, request_id, reason=body.reason, actor=principal.actor, now=db.now()
-    )
-    answer = _committed(session, row)
-    wake.deletions()
-    return answer
+    row = lookup.get(session, request_id)
+    form = negotiation.choose(request, (negotiation.JSON, negotiation.HTML))
+    made = receipts.receipt(session, row, signer=signer, now=db.now())
+    return negotiation.answer(form, canonical.encode(made), pages.receipt)
 
 
 #: Placeholder for an item whose outcome is not known yet.
@@ -361,7 +251,7 @@ def submission(
     principal: auth.Principal,
     digester: Digester,
     settings: Settings,
-) -> lifecycle.Submission:
+) -> page.Submission:
     """Return what is recorded for a body and its idempotency key."""
     check_size(body, settings)
     claim = None
@@ -369,7 +259,7 @@ def submission(
         said = body.model_dump(exclude_unset=True, exclude={"idempotency_key"})
         digests = digester.bodies(principal.key_id, json.dumps(said, sort_keys=True))
         claim = idempotency.Claim(principal.key_id, key, digests)
-    return lifecycle.Submission(body.ask(usual(settings)), principal.key_id, claim)
+    return page.Submission(body.ask(usual(settings)), principal.key_id, claim)
 
 
 def usual(settings: Settings) -> Period:
@@ -393,7 +283,7 @@ def _item(
     principal: auth.Principal,
     digester: Digester,
     settings: Settings,
-) -> lifecycle.Submission:
+) -> page.Submission:
     try:
         body = schemas.NewBatchItem.model_validate(item)
     except ValidationError as error:
@@ -417,9 +307,3 @@ def _results(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "accepted": len(outcomes) - refused,
         "refused": refused,
     }
-
-
-def _committed(session: Session, row: DeletionRequest) -> Response:
-    described = lifecycle.detail(session, row)
-    session.commit()
-    return bodies.answer(described)

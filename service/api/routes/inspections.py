@@ -27,6 +27,24 @@ class ColumnView(BaseModel):
     recognised: Literal["declared", "by name", "by position", "remaining column"]
 
 
+class TypedColumnView(ColumnView):
+    """A feature of a typed table."""
+
+    type: Literal["number", "whole", "boolean", "category"]
+    type_recognised: Literal["declared", "by its values"]
+    missing: int = Field(description="values that are missing, among all rows that were read")
+    trimmed: int = Field(description="values that had white space around them, which is left out")
+    features: int = Field(description="numbers that a network receives of it")
+    codes: int | None = Field(
+        description="of a category: words that have a feature of their own; `input.options` names "
+        "them"
+    )
+    rare: int | None = Field(
+        description="of a category: words that fewer than ten people (or rows) of the training "
+        "rows have, which are unknown to a network, as new ones are"
+    )
+
+
 class IdsView(BaseModel):
     """Where the ids come from: if they are generated or absent, no client can name a record."""
 
@@ -63,13 +81,20 @@ class NotesView(BaseModel):
     of_forgotten_classes: int = Field(
         0, description="of an append: rows left out because their class was asked to be forgotten"
     )
+    unknown: dict[str, int] = Field(
+        default_factory=dict,
+        description="of an append to a typed table: by column, values whose word has no feature",
+    )
 
 
 class InputView(BaseModel):
     """The kind of input of the rows."""
 
     name: str = Field(description="image, table or an installed kind: GET /v1/inputs")
-    options: dict[str, Any] = Field(description="what the source stated about them")
+    options: dict[str, Any] = Field(
+        description="what the source stated about them; of a typed table what was learned from its "
+        "training rows: the words that have a feature, and how numbers are centred and scaled"
+    )
     parameters: dict[str, int] = Field(
         description="parameters of an architecture that they decide, where it has them"
     )
@@ -78,8 +103,12 @@ class InputView(BaseModel):
 class ReportView(BaseModel):
     """How a source was read."""
 
-    columns: list[ColumnView] = Field(description="every column of the source, in its order")
-    class_names: list[str] | None = Field(description="where the source names its classes")
+    columns: list[TypedColumnView | ColumnView] = Field(
+        description="every column of the source, in its order"
+    )
+    class_names: list[str] | None = Field(
+        description="where the source names its classes, or its labels are words"
+    )
     notes: NotesView
     ids: IdsView
     input: InputView | None = Field(description="what the rows are; null: not known yet")

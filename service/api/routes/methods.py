@@ -72,6 +72,11 @@ class InputKindView(CapabilityView):
         "otherwise; empty: they take no transform"
     )
     decides: list[str] = Field(description="parameters of an architecture that datasets decide")
+    learned: bool = Field(
+        False,
+        description="the options are learned from the training rows at ingest; no source states "
+        "them",
+    )
 
 
 class GateView(CapabilityView):

@@ -11,7 +11,7 @@ from service.api import auth, bodies, deps, problems, schemas
 from service.api.routes.deletion_requests_schemas import RecordId, SubjectId
 from service.errors import TooLarge
 from service.ledger.database import db
-from service.ledger.requests import suppressions
+from service.ledger.requests import readmissions
 
 router = bodies.router("/v1", tag="deletion requests")
 
@@ -74,8 +74,8 @@ def readmit(
         )
     common: dict[str, Any] = {"digester": digester, "actor": caller.actor, "now": db.now()}
     if given.subject_id:
-        lifted = suppressions.readmit_subject(session, given.subject_id, **common)
+        lifted = readmissions.readmit_subject(session, given.subject_id, **common)
     else:
-        lifted = suppressions.readmit_records(session, given.dataset, given.record_ids, **common)
+        lifted = readmissions.readmit_records(session, given.dataset, given.record_ids, **common)
     session.commit()
     return bodies.answer({"lifted": lifted})

@@ -7,17 +7,19 @@ from typing import Annotated, Literal
 
 from fastapi import Path, Query, Response
 
-from service.api import deps, pagination
+from service.api import deps, negotiation, pagination
 from service.api.routes import aliases
-from service.console import pages, sessions
+from service.console import documents, pages, sessions
 from service.console.forms import Form
 from service.console.views import models as views
 from service.errors import Unprocessable
-from service.ledger.batches import holds, next_batch
+from service.ledger.audit import canonical
+from service.ledger.batches import approvals, next_batch
 from service.ledger.database import db
 from service.ledger.destruction import withdrawals
 from service.ledger.destruction.withdrawals import Purge
 from service.ledger.registry import models, versions
+from service.ledger.reports import report
 from service.ledger.training import runs
 
 PATH = "/models"
@@ -27,6 +29,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 router = pages.router()
 
 Reading = Annotated[sessions.Visitor, sessions.looking("models:read")]
+Auditing = Annotated[sessions.Visitor, sessions.looking("audit:read")]
 Writing = Annotated[sessions.Act, sessions.acting("models:read", "models:write")]
 Promoting = Annotated[sessions.Act, sessions.acting("models:read", "models:promote")]
 RunId = Annotated[str, Path(pattern=r"^run_[0-9a-z]{26}$")]
@@ -59,6 +62,21 @@ def show_version(
     """Show a version."""
     shown = views.version(session, visitor, model, number)
     return pages.render("version.html", visitor, path=PATH, done=done, **shown)
+
+
+@router.get("/models/{model}/versions/{number}/report")
+def show_report(
+    _visitor: Auditing,
+    session: deps.Reader,
+    digester: deps.Digests,
+    signer: deps.Signer,
+    model: deps.Name,
+    number: deps.Number,
+) -> Response:
+    """Show the audit report of a version as a page to print or save."""
+    version = versions.get(session, models.get(session, model), number)
+    made = report.report(session, version, digester=digester, signer=signer, now=db.now())
+    return negotiation.show(documents.report(canonical.encode(made)))
 
 
 @router.post("/models/{model}/train")
@@ -101,9 +119,7 @@ def withdraw(act: Promoting, session: deps.Session, wake: deps.Wake, model: deps
     withdrawals.withdraw_model(
         session, row, purge=_purge(act.form), actor=act.visitor.actor, now=db.now()
     )
-    session.commit()
-    wake.background()
-    wake.deletions(row.id)
+    _commit(session, wake, row.id)
     return pages.go(f"{PATH}/{model}", done="withdraw")
 
 
@@ -137,10 +153,8 @@ def approve(
     """Approve a version that is held."""
     row = models.get(session, model)
     version = versions.get(session, row, number)
-    holds.approve(session, row, version, actor=act.visitor.actor, now=db.now())
-    session.commit()
-    wake.background()
-    wake.deletions(row.id)
+    approvals.approve(session, row, version, actor=act.visitor.actor, now=db.now())
+    _commit(session, wake, row.id)
     return pages.go(f"{PATH}/{model}/versions/{number}", done="approve")
 
 
@@ -160,10 +174,15 @@ def withdraw_version(
         actor=act.visitor.actor,
         now=db.now(),
     )
+    _commit(session, wake, row.id)
+    return pages.go(f"{PATH}/{model}/versions/{number}", done="withdraw")
+
+
+def _commit(session: deps.Session, wake: deps.Wake, model_id: int) -> None:
+    """Commit what ended versions; wake who destroys them and who unlearns from the model."""
     session.commit()
     wake.background()
-    wake.deletions(row.id)
-    return pages.go(f"{PATH}/{model}/versions/{number}", done="withdraw")
+    wake.deletions(model_id)
 
 
 def _confirm(form: Form, name: str) -> None:

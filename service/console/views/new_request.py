@@ -53,7 +53,7 @@ def body(given: Mapping[str, str]) -> NewDeletionRequest:
         lines = (line.strip() for line in given[way].split("\n"))
         said[way] = [line for line in lines if line]
     elif way == "label":
-        said[way] = _label(given[way].strip())
+        said |= _class(given[way].strip())
     elif way == "subject_id":
         said[way] = given[way].strip()
     try:
@@ -63,16 +63,21 @@ def body(given: Mapping[str, str]) -> NewDeletionRequest:
         raise _invalid(found) from None
 
 
-def _label(text: str) -> int:
+def _class(text: str) -> dict[str, Any]:
+    """Return the body's field for a class, by its number or its name."""
+    if not (text.isascii() and text.isdigit()):
+        return {"class_name": text}
     # Ten digits hold every label that a dataset can have.
-    if not text.isascii() or not text.isdigit() or len(text) > 10:
-        raise _invalid([{"field": "label", "reason": "give the class as a whole number"}])
-    return int(text)
+    if len(text) > 10:
+        raise _invalid([{"field": "label", "reason": "the whole number has more than ten digits"}])
+    return {"label": int(text)}
 
 
 def _invalid(found: list[dict[str, str]]) -> Unprocessable:
+    # A class is named in the field that also takes its number.
+    words = {**FIELDS, "class_name": FIELDS["label"]}
     named = [
-        {"field": FIELDS.get(one["field"].split(".")[0], ""), "reason": one["reason"]}
+        {"field": words.get(one["field"].split(".")[0], ""), "reason": one["reason"]}
         for one in found
     ]
     return Unprocessable("correct what is named below; nothing was recorded", fields=named)

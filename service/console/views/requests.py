@@ -16,7 +16,7 @@ from service.ledger.audit import chain
 from service.ledger.database.states import REQUEST_ENDS, RequestStatus
 from service.ledger.database.tables import DeletionRequest
 from service.ledger.registry import datasets, models
-from service.ledger.requests import deadlines, holders, lifecycle, worklist
+from service.ledger.requests import deadlines, holders, lookup, worklist
 from service.ledger.requests.deadlines import ExtensionReason
 from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.requests.lifecycle import DenialReason
@@ -36,6 +36,7 @@ TABS = (
     ("processing", "In progress"),
     ("needs_review", "Needs review"),
     ("completed", "Completed"),
+    ("held", "Under a legal hold"),
     ("all", "All"),
 )
 #: Further states of requests that have ended.
@@ -129,7 +130,8 @@ class Asked:
         days = int(self.due) if self.due in [str(one) for one in DAYS] else None
         return worklist.Wanted(
             status=status,
-            only_open=self.state != "all",
+            only_open=self.state not in ("all", "held"),
+            held=self.state == "held",
             dataset=self.dataset or None,
             model=self.model or None,
             due_before=None if days is None else now + timedelta(days=days),
@@ -186,9 +188,9 @@ def suggestions(session: Session, visitor: Visitor) -> dict[str, Any]:
 
 def one(session: Session, visitor: Visitor, request_id: str, *, now: datetime) -> dict[str, Any]:
     """Return a request, what each model did, who still holds the rows, and its timeline."""
-    row = lifecycle.get(session, request_id)
-    lines = lifecycle.events(session, request_id, after=None, limit=LINES)
-    described = lifecycle.detail(session, row)
+    row = lookup.get(session, request_id)
+    lines = lookup.events(session, request_id, after=None, limit=LINES)
+    described = lookup.detail(session, row)
     held = holders.of(session, row)
     return {
         "request": described,

@@ -2,7 +2,7 @@
 
 Like the state of a training run, such a state has seen every row that was not excluded at its
 revision. Rows excluded since are therefore not erased until the batch has ended
-(``erasures.erasable``); their erasures on this model are open. A state ends with its batch, or
+(``raw_rows.erasable``); their erasures on this model are open. A state ends with its batch, or
 before, when another method is requested or a backup was restored. Workers then destroy it.
 """
 
@@ -18,7 +18,7 @@ from service.ledger.audit import chain
 from service.ledger.batches import execution, leases
 from service.ledger.database.states import BatchStatus
 from service.ledger.database.tables import Batch, BatchState, Model
-from service.ledger.obligations import erasures
+from service.ledger.obligations import raw_rows
 from service.ledger.selection import exclusions
 
 
@@ -28,7 +28,7 @@ def resumable(session: Session, batch: Batch, method: Mapping[str, Any]) -> Batc
     if state is None or state.given_up or state.method != dict(method):
         return None
     dataset_id = session.get_one(Model, batch.model_id).dataset_id
-    return None if erasures.erased_since(session, dataset_id, state.data_revision) else state
+    return None if raw_rows.erased_since(session, dataset_id, state.data_revision) else state
 
 
 def keep(

@@ -6,7 +6,7 @@ records that the base version has memorised (``MEMORISED``) cannot be shown to h
 and the policy has no other method. The version stays a candidate, its batch is ``held``, the
 previous version stays live, and no other batch of the model is formed. The hold ends
 
-- when an operator approves the version;
+- when an operator approves the version (``approvals``);
 - by itself, a margin before the first of the requests is due, or at once when the policy no longer
   holds such versions;
 - for memorised records, when newer requests are to be done: all of them make one batch, which has
@@ -20,30 +20,16 @@ All but the approval are checked at the next claim, under the model's lease; eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict
 from service.ledger.audit import canonical, chain, machines
 from service.ledger.batches import execution, leases
 from service.ledger.database import db
-from service.ledger.database.states import (
-    BatchStatus,
-    ErasureStatus,
-    RequestStatus,
-    VersionStatus,
-)
-from service.ledger.database.tables import (
-    Batch,
-    DeletionRequest,
-    Erasure,
-    Model,
-    Record,
-    Version,
-)
+from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
+from service.ledger.database.tables import Batch, DeletionRequest, Erasure, Model, Record, Version
 from service.ledger.obligations import erasures, shares
 from service.ledger.registry import lineage, versions
 from service.ledger.registry.policy import Policy
@@ -54,18 +40,12 @@ ACCURACY = "accuracy_drop"
 #: Mark of a version that cannot be shown to have forgotten what its base version has memorised.
 MEMORISED = "memorised"
 MARKS = (ACCURACY, MEMORISED)
-
-_BECAUSE = {
+#: Why a version is held, by its mark.
+BECAUSE = {
     ACCURACY: "it lost more accuracy than the policy allows",
     MEMORISED: "the base version has memorised the records, and they are too few to show that "
     "this one has forgotten them",
 }
-
-
-class NotHeld(Conflict):
-    """The version is not held, so it cannot be approved."""
-
-    code = "not-held"
 
 
 def until(
@@ -179,85 +159,8 @@ def settle(session: Session, model: Model, *, held: leases.Held, now: datetime) 
         return False
     holds_on = _holds(policy, version.mark)
     reason = "held until it was due" if holds_on else "the policy holds nothing any more"
-    _go_live(session, model, batch, version, reason=reason, actor=actor, now=now)
+    go_live(session, model, batch, version, reason=reason, actor=actor, now=now)
     return False
-
-
-def approve(
-    session: Session, model: Model, version: Version, *, actor: str, now: datetime
-) -> Version:
-    """Promote a held version now; approving the live version again changes nothing."""
-    batch = locked(session, model)
-    if batch is None or batch.version_id != version.id:
-        if model.production_id == version.id:
-            return version
-        if waits_aside(session, model, version):
-            _say_approved(session, model, version, actor=actor)
-            versions.promote(
-                session,
-                model,
-                version,
-                expected_production=model.production_id,
-                reason="approved",
-                actor=actor,
-                now=now,
-            )
-            return version
-        raise NotHeld(
-            f"version {version.number} of {model.name} is {version.status} and is not held for "
-            "approval; its state says what it waits for"
-        )
-    if model.production_id != batch.base_version_id:
-        raise versions.ProductionMoved(
-            f"production of {model.name} has moved since version {version.number} was made; its "
-            "records are forgotten from the version that is live now"
-        )
-    _say_approved(session, model, version, actor=actor)
-    _go_live(session, model, batch, version, reason="approved", actor=actor, now=now)
-    return version
-
-
-def set_aside(
-    session: Session, model: Model, version: Version, *, owes: bool, actor: str, now: datetime
-) -> None:
-    """Leave an automatic retrain that lost accuracy for an operator to approve.
-
-    The live version holds no forgotten records, so there is no due date. A retrain that owes
-    deletions itself is rejected, since catching up would take another batch.
-    """
-    version.mark = ACCURACY
-    if owes:
-        versions.reject(session, model, version, verdict=ACCURACY, actor=actor)
-        return
-    versions.publish(session, version, now=now)
-    chain.append(
-        session,
-        actor=actor,
-        action=chain.Action.VERSION_SET_ASIDE,
-        subject=versions.subject(model, version),
-        data={"because": ACCURACY},
-    )
-
-
-def waits_aside(session: Session, model: Model, version: Version) -> bool:
-    """Return whether the version is a retrain that was set aside, and nothing newer is live.
-
-    A version that steps from a later training replaces it, so no decision is needed any more.
-    """
-    return version.status == VersionStatus.PUBLISHED and was_set_aside(session, model, version)
-
-
-def was_set_aside(session: Session, model: Model, version: Version) -> bool:
-    """Return whether the version is a retrain that was set aside, later than what is live.
-
-    Also true when a later deletion has retired it.
-    """
-    if version.mark != ACCURACY or version.training_run_id is None:
-        return False
-    if model.production_id is None:
-        return True
-    live = session.get_one(Version, model.production_id)
-    return session.get_one(Version, live.anchor_id).number < version.number
 
 
 def release(
@@ -269,29 +172,6 @@ def release(
     if version.status == VersionStatus.CANDIDATE:
         versions.reject(session, model, version, verdict="given up", actor=actor)
     execution.stop(session, batch, because=because, actor=actor, now=now)
-
-
-def reasons(session: Session, model: Model, found: Sequence[Version]) -> dict[int, str]:
-    """Return, by id, why versions of a model that are held or set aside wait."""
-    aside = {
-        version.id: "lost more accuracy than the policy allows and was not made live; approve it "
-        "(POST …:approve), or improve the model's recipe"
-        for version in found
-        if waits_aside(session, model, version)
-    }
-    rows = session.execute(
-        select(Batch.version_id, Batch.held_until).where(
-            db.among(Batch.status, BatchStatus.HELD),
-            Batch.version_id.in_([version.id for version in found]),
-        )
-    )
-    marks = {version.id: version.mark or ACCURACY for version in found}
-    return aside | {
-        version_id: f"waits for approval (POST …:approve), since {_BECAUSE[marks[version_id]]}; "
-        f"goes live by itself at {canonical.moment(ends)}"
-        for version_id, ends in rows
-        if version_id is not None and ends is not None
-    }
 
 
 def locked(session: Session, model: Model) -> Batch | None:
@@ -312,7 +192,7 @@ def locked(session: Session, model: Model) -> Batch | None:
     return found if found.status == BatchStatus.HELD else None
 
 
-def _go_live(
+def go_live(
     session: Session,
     model: Model,
     batch: Batch,
@@ -322,6 +202,7 @@ def _go_live(
     actor: str,
     now: datetime,
 ) -> None:
+    """Complete the held batch with its version, and promote it."""
     base_id = batch.base_version_id
     execution.close(session, batch, version, actor=actor, now=now)
     versions.promote(
@@ -348,7 +229,7 @@ def _others_wait(session: Session, batch: Batch, policy: Policy, *, now: datetim
         .where(
             Erasure.model_id == batch.model_id,
             Erasure.cohort.is_not_distinct_from(ours[0].cohort),
-            erasures.is_open(),
+            shares.is_open(),
             db.among(Erasure.status, ErasureStatus.PENDING),
             shares.may_begin(now),
             DeletionRequest.kind != "class",
@@ -406,7 +287,7 @@ def _say_until(
         session,
         batch,
         f"version {version.number} of model {model.name} waits for approval, since "
-        f"{_BECAUSE[version.mark or ACCURACY]}; it goes live by itself at {canonical.moment(ends)}"
+        f"{BECAUSE[version.mark or ACCURACY]}; it goes live by itself at {canonical.moment(ends)}"
         + ("; newer requests are judged together with it" if version.mark == MEMORISED else ""),
     )
 
@@ -416,18 +297,8 @@ def say_next(session: Session, batch: Batch, version: Version, *, method: str) -
     _say_why(
         session,
         batch,
-        f"version {version.number} does not go live, since {_BECAUSE[MEMORISED]}; {method} "
+        f"version {version.number} does not go live, since {BECAUSE[MEMORISED]}; {method} "
         "is tried next",
-    )
-
-
-def _say_approved(session: Session, model: Model, version: Version, *, actor: str) -> None:
-    chain.append(
-        session,
-        actor=actor,
-        action=chain.Action.VERSION_APPROVED,
-        subject=versions.subject(model, version),
-        data={"batch": version.batch_id},
     )
 
 

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
 from service.ledger.audit import chain
-from service.ledger.batches import claims, holds
+from service.ledger.batches import exactness, holds
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import DeletionRequest, Erasure, Model, Version
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import shares
 from service.ledger.registry import choices, internal_state, methods, models, standing
 from service.ledger.registry.policy import MethodChoice, Policy
 
@@ -82,7 +82,7 @@ def run_now(
     _end_hold(session, model, method=method, actor=actor, now=now)
     waiting = models.pending(session, model)
     exact = None
-    if claims.must_be_exact(session, model):
+    if exactness.must_be_exact(session, model):
         exact = methods.first_exact(session, model, waiting).method
     if method is not None:
         choice = MethodChoice(method=method, options=dict(options))
@@ -138,7 +138,7 @@ def _expected(session: Session, model: Model) -> set[str]:
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
         .where(
             Erasure.model_id == model.id,
-            erasures.is_open(),
+            shares.is_open(),
             Erasure.status.in_((ErasureStatus.PENDING, ErasureStatus.CLAIMED)),
         )
     )

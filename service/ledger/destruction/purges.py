@@ -2,7 +2,8 @@
 
 The weights of an anchor are internal state while a live version still steps from them: they are
 kept until the chain ends with the next training, or is withdrawn. A withdrawn model is purged with
-its last version. Datasets are removed in ``removals``.
+its last version. Internal state that is destroyed before its version is in ``superseded``, and
+datasets are removed in ``removals``.
 """
 
 from __future__ import annotations
@@ -10,45 +11,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Select,
-    and_,
-    exists,
-    func,
-    literal_column,
-    or_,
-    select,
-    union,
-    union_all,
-)
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, union_all
+from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain, machines
-from service.ledger.batches import pools
 from service.ledger.database import db, locks
 from service.ledger.database.states import BatchStatus, VersionStatus
-from service.ledger.database.tables import (
-    Artifact,
-    Batch,
-    BatchState,
-    Dataset,
-    Model,
-    TrainingRun,
-    Version,
-)
-from service.ledger.registry import segments, versions
+from service.ledger.database.tables import Artifact, Batch, Model, Version
+from service.ledger.destruction import stored_files
+from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
 
-Kind = Literal[
-    "checkpoints", "caches", "states", "logs", "scores", "margins", "statistics", "trainings"
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
 #: States of a version from which no batch starts any more.
-_OVER = (VersionStatus.RETIRED, VersionStatus.REJECTED, VersionStatus.WITHDRAWN)
+OVER = (VersionStatus.RETIRED, VersionStatus.REJECTED, VersionStatus.WITHDRAWN)
 
 
 def due(session: Session, *, now: datetime) -> list[int]:
@@ -117,7 +94,7 @@ class Planned:
 def calendar(session: Session, *, limit: int) -> list[Planned]:
     """Return the versions that wait for their purge, the earliest first."""
     over = and_(
-        db.among(Version.status, *_OVER),
+        db.among(Version.status, *OVER),
         or_(
             Version.status != VersionStatus.REJECTED,
             Version.batch_id.is_not(None),
@@ -144,9 +121,9 @@ def calendar(session: Session, *, limit: int) -> list[Planned]:
     return sorted(planned, key=lambda one: (one.at, one.model, one.number))
 
 
-def files_of_version(session: Session, version: Version) -> list[tuple[Kind, str]]:
+def files_of_version(session: Session, version: Version) -> list[tuple[stored_files.Kind, str]]:
     """Return (kind, digest) of the files that belong to this version alone."""
-    return _unshared(session, _artifacts(session, version), version=version)
+    return stored_files.unshared(session, _artifacts(session, version), version=version)
 
 
 def record(
@@ -164,79 +141,6 @@ def record(
     _destroyed(session, _artifacts(session, version), now=now)
     subject = versions.subject(model, version)
     _say(session, chain.Action.VERSION_PURGED, subject, receipt, actor=actor)
-
-
-def models_with_superseded(session: Session) -> list[int]:
-    """Return ids of models with running sums, statistics or margins that no batch needs any more.
-
-    Scores that no pool uses any more are found with them: each batch leaves both.
-    """
-    old = (one.with_only_columns(Version.model_id) for one in (_old_sums(), _old_margins()))
-    return list(session.scalars(union(*old)))
-
-
-def superseded(session: Session, model: Model) -> dict[int, list[int]]:
-    """Return ids of the model's artifacts that no batch needs any more, by version.
-
-    Running sums and statistics of versions that were retired, rejected or withdrawn: the next batch
-    uses those of the live version, or of one to which production was moved back. Scores that are
-    older than the pool of every version from which a batch may start. And margins of another anchor
-    than the live version's, and those that the policy does not ask for any more.
-    """
-    sums = session.scalars(_old_sums().where(Version.model_id == model.id).order_by(Artifact.id))
-    found: dict[int, list[int]] = {}
-    old_margins = session.scalars(_old_margins().where(Version.model_id == model.id))
-    for artifact in (*sums, *_old_scores(session, model), *old_margins):
-        found.setdefault(artifact.version_id, []).append(artifact.id)
-    return found
-
-
-def _old_sums() -> Select[Any]:
-    is_base = exists().where(
-        db.among(Batch.status, BatchStatus.RUNNING), Batch.base_version_id == Version.id
-    )
-    return (
-        select(Artifact)
-        .join(Version, Version.id == Artifact.version_id)
-        .where(
-            db.among(Artifact.kind, "states", "statistics"),
-            Artifact.destroyed_at.is_(None),
-            Version.status.in_(_OVER),
-            ~is_base,
-        )
-    )
-
-
-def _old_margins() -> Select[Any]:
-    live = aliased(Version)
-    newer = aliased(Artifact)
-    of_live_anchor = exists().where(live.id == Model.production_id, live.anchor_id == Version.id)
-    replaced = exists().where(
-        newer.version_id == Artifact.version_id,
-        newer.kind == Artifact.kind,
-        newer.destroyed_at.is_(None),
-        newer.id > Artifact.id,
-    )
-    return (
-        select(Artifact)
-        .join(Version, Version.id == Artifact.version_id)
-        .join(Model, Model.id == Version.model_id)
-        .where(
-            db.among(Artifact.kind, "margins"),
-            Artifact.destroyed_at.is_(None),
-            or_(
-                ~of_live_anchor,
-                replaced,
-                Model.policy["margins", "splits"].as_integer() == literal_column("0"),
-            ),
-        )
-    )
-
-
-def files_of(session: Session, artifact_ids: Sequence[int]) -> list[tuple[Kind, str]]:
-    """Return (kind, digest) of these artifacts' files, without those that others share."""
-    going = session.scalars(select(Artifact).where(Artifact.id.in_(artifact_ids))).all()
-    return _unshared(session, going)
 
 
 def record_state(
@@ -288,47 +192,6 @@ def record_model(
     _say(session, chain.Action.MODEL_PURGED, f"model:{model.name}", receipt, actor=actor)
 
 
-def files_in_use(session: Session) -> dict[str, set[str]]:
-    """Return digests per kind, and keys of arrays, that the ledger refers to."""
-    keep: dict[str, set[str]] = {kind: set() for kind in KINDS}
-    keep["checkpoints"] = set(
-        session.scalars(select(Version.digest).where(Version.status != VersionStatus.PURGED))
-    )
-    for artifact in session.scalars(select(Artifact).where(Artifact.destroyed_at.is_(None))):
-        keep[kind_in_store(artifact.kind)].add(artifact.digest)
-    of_runs = select(TrainingRun.state_digest).where(TrainingRun.state_digest.is_not(None))
-    of_batches = select(BatchState.digest)
-    keep["trainings"] = {
-        digest for digest in session.scalars(of_runs.union(of_batches)) if digest is not None
-    }
-    keep["arrays"] = {
-        key
-        for key in session.scalars(select(Dataset.array_key).where(Dataset.array_key.is_not(None)))
-        if key is not None
-    } | segments.keys_in_use(session)
-    return keep
-
-
-def is_in_use(session: Session, kind: Kind, digest: str) -> bool:
-    """Return whether the ledger refers to the file."""
-    named: dict[str, list[Select[Any]]] = {
-        "checkpoints": [
-            select(Version.id).where(
-                Version.digest == digest, Version.status != VersionStatus.PURGED
-            )
-        ],
-        "trainings": [
-            select(TrainingRun.id).where(TrainingRun.state_digest == digest),
-            select(BatchState.batch_id).where(BatchState.digest == digest),
-        ],
-    }
-    of_versions = select(Artifact.id).where(
-        Artifact.digest == digest, Artifact.destroyed_at.is_(None)
-    )
-    wanted = [*named.get(kind, []), of_versions]
-    return any(session.scalar(one.limit(1)) is not None for one in wanted)
-
-
 def _destroyed(session: Session, artifacts: Iterable[Artifact], *, now: datetime) -> None:
     for artifact in artifacts:
         artifact.destroyed_at = now
@@ -339,53 +202,6 @@ def _say(
     session: Session, action: chain.Action, subject: str, receipt: dict[str, Any], *, actor: str
 ) -> None:
     chain.append(session, actor=actor, action=action, subject=subject, data={"receipt": receipt})
-
-
-def _unshared(
-    session: Session, going: Sequence[Artifact], *, version: Version | None = None
-) -> list[tuple[Kind, str]]:
-    """Return (kind, digest) of the files that only these artifacts, and ``version``, refer to."""
-    files = [(kind_in_store(one.kind), one.digest) for one in going]
-    if version is not None:
-        files.insert(0, ("checkpoints", version.digest))
-    digests = [digest for _, digest in files]
-    others = select(Artifact.kind, Artifact.digest).where(
-        Artifact.digest.in_(digests),
-        Artifact.id.not_in([one.id for one in going]),
-        Artifact.destroyed_at.is_(None),
-    )
-    shared = {(kind_in_store(kind), digest) for kind, digest in session.execute(others)}
-    versions_of_them = select(Version.digest).where(
-        Version.digest.in_(digests), Version.status != VersionStatus.PURGED
-    )
-    if version is not None:
-        versions_of_them = versions_of_them.where(Version.id != version.id)
-    shared |= {("checkpoints", digest) for digest in session.scalars(versions_of_them)}
-    return [file for file in files if file not in shared]
-
-
-def _old_scores(session: Session, model: Model) -> list[Artifact]:
-    """Return scores of withdrawn versions of the model that no pool uses any more."""
-    rows = pools.rows_wanted(Policy.model_validate(model.policy))
-    usable = session.scalars(
-        select(Version).where(
-            Version.model_id == model.id,
-            Version.status.in_([VersionStatus.PUBLISHED, VersionStatus.CANDIDATE]),
-        )
-    )
-    needed = {one.id for version in usable for one in pools.scores(session, version, rows=rows)}
-    kept = session.scalars(
-        select(Artifact)
-        .join(Version, Version.id == Artifact.version_id)
-        .where(
-            Version.model_id == model.id,
-            Version.status.in_([*_OVER, VersionStatus.PURGED]),
-            Artifact.kind == "scores",
-            Artifact.destroyed_at.is_(None),
-        )
-        .order_by(Artifact.id)
-    )
-    return [one for one in kept if one.id not in needed]
 
 
 def _artifacts(session: Session, version: Version) -> Sequence[Artifact]:
@@ -422,12 +238,6 @@ def _is_base(session: Session, version_id: int) -> bool:
         .limit(1)
     )
     return found is not None
-
-
-def kind_in_store(kind: str) -> Kind:
-    """Return under which kind of file the store has internal state of a kind."""
-    # References are weights, stored among the checkpoints.
-    return "checkpoints" if kind == "references" else kind  # type: ignore[return-value]  # the table's kinds are the store's
 
 
 def _window(policy: dict[str, Any]) -> timedelta:

@@ -16,8 +16,8 @@ from service.ledger.audit import chain, machines
 from service.ledger.database import locks
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, Model, RequestDataset
-from service.ledger.obligations import erasures, legal
-from service.ledger.selection import naming
+from service.ledger.obligations import erasures, legal, raw_rows, shares
+from service.ledger.selection import exclusions, naming
 
 _Thing = TypeVar("_Thing")
 
@@ -27,7 +27,7 @@ def lock(session: Session, models: Sequence[int], *, dataset: Dataset | None = N
 
     Call it before any of their erasures is locked.
     """
-    wanted = select(Erasure.request_id).where(Erasure.model_id.in_(models), erasures.is_open())
+    wanted = select(Erasure.request_id).where(Erasure.model_id.in_(models), shares.is_open())
     theirs = set(session.scalars(wanted))
     if dataset is not None:
         theirs |= set(
@@ -55,12 +55,12 @@ def of_model(session: Session, model: Model, *, actor: str, now: datetime) -> in
         exists().where(
             Erasure.request_id == DeletionRequest.id,
             Erasure.model_id == model.id,
-            erasures.is_open(),
+            shares.is_open(),
         ),
     )
     left = session.scalars(
         select(Erasure)
-        .where(Erasure.model_id == model.id, erasures.is_open())
+        .where(Erasure.model_id == model.id, shares.is_open())
         .order_by(Erasure.id)
         .execution_options(populate_existing=True)
     ).all()
@@ -141,7 +141,7 @@ def _elsewhere(
         select(Erasure.request_id, Erasure.status).where(
             Erasure.request_id.in_(requests),
             Erasure.model_id != model.id,
-            erasures.is_open(),
+            shares.is_open(),
         )
     ):
         found.setdefault(request_id, set()).add(status)
@@ -159,7 +159,7 @@ def _begin(requests: Iterable[DeletionRequest]) -> None:
 def _exclude(session: Session, dataset_id: int, requests: Sequence[str]) -> None:
     session.flush()
     if requests:
-        erasures.exclude(session, dataset_id, naming.Names.of_ids(session, requests))
+        exclusions.exclude(session, dataset_id, naming.Names.of_ids(session, requests))
 
 
 def _say(session: Session, requests: Sequence[str], data: dict[str, str], *, actor: str) -> None:
@@ -178,5 +178,5 @@ def _say(session: Session, requests: Sequence[str], data: dict[str, str], *, act
 
 
 def _pieces(things: Sequence[_Thing]) -> Iterator[Sequence[_Thing]]:
-    for first in range(0, len(things), erasures.ROWS_AT_ONCE):
-        yield things[first : first + erasures.ROWS_AT_ONCE]
+    for first in range(0, len(things), raw_rows.ROWS_AT_ONCE):
+        yield things[first : first + raw_rows.ROWS_AT_ONCE]

@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String, cast, func, literal, update
+from sqlalchemy import String, cast, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain, machines
 from service.ledger.database import locks
 from service.ledger.database.states import DatasetStatus
-from service.ledger.database.tables import DatasetReport, Record
+from service.ledger.database.tables import Dataset, DatasetReport, Model, Record
 
 #: Records changed in one transaction.
 ROWS_AT_ONCE = 10_000
@@ -59,6 +59,7 @@ def record(
     session.execute(
         update(DatasetReport).where(DatasetReport.dataset_id == dataset_id).values(class_names=None)
     )
+    _unlearned(session, dataset)
     chain.append(
         session,
         actor=actor,
@@ -66,3 +67,13 @@ def record(
         subject=f"dataset:{dataset.name}",
         data={"receipt": receipt},
     )
+
+
+def _unlearned(session: Session, dataset: Dataset) -> None:
+    """Remove what was learned of the rows at their ingest, here and from the dataset's models."""
+    if not (dataset.input or {}).get("learned"):
+        return
+    dataset.input = {**(dataset.input or {}), "options": {}}
+    for model in session.scalars(select(Model).where(Model.dataset_id == dataset.id)):
+        model.input = {**model.input, "options": {}}
+    session.flush()

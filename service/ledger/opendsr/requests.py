@@ -25,7 +25,7 @@ from service.ledger.database.tables import (
     OpenDsrRequest,
 )
 from service.ledger.opendsr.identities import Identity, Ingested
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake, lifecycle, lookup, page
 from service.ledger.selection.digests import Digester
 from service.ledger.selection.matching import Ask
 from service.ledger.selection.regulations import MOST_EXTENSIONS, Period, Regulation
@@ -145,8 +145,8 @@ def create(
     session.add(row)
     session.flush()  # before anything is locked: of two calls with one id, one ends here
     asks = [_ask(new, subject_id) for subject_id in subject_ids]
-    room = max_queue - lifecycle.count_open(session, up_to=max_queue)
-    submissions = [lifecycle.Submission(ask, principal) for ask in asks]
+    room = max_queue - lookup.count_open(session, up_to=max_queue)
+    submissions = [page.Submission(ask, principal) for ask in asks]
     _record(session, submissions, digester=digester, now=now, room=room)
     session.add_all(OpenDsrPart(opendsr_id=row.id, request_id=one.id) for one in submissions)
     session.add_all(
@@ -209,7 +209,7 @@ def _only(session: Session, row: OpenDsrRequest) -> Seen:
 
 def _record(
     session: Session,
-    submissions: Sequence[lifecycle.Submission],
+    submissions: Sequence[page.Submission],
     *,
     digester: Digester,
     now: datetime,
@@ -218,7 +218,7 @@ def _record(
     """Record all of them in this transaction; raise the first refusal."""
     left = list(submissions)
     while left:
-        gathered = lifecycle.gather(session, left, digester=digester, now=now, room=room)
+        gathered = intake.gather(session, left, digester=digester, now=now, room=room)
         for outcome in gathered.outcomes:
             if isinstance(outcome, ServiceError):
                 raise outcome

@@ -36,11 +36,11 @@ from service.ledger.database.tables import (
     RequestRecord,
     Version,
 )
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import shares
 from service.ledger.reconciliation import findings
 from service.ledger.reconciliation.findings import Finding, Kind
 from service.ledger.registry import lineage, versions
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 
 #: Largest number of audit lines in one check; the next check continues from there.
 LINES_AT_ONCE = 2_000
@@ -285,7 +285,7 @@ def _reopen(
         _open_erasure(session, request_id, model_id, now=now)
     if any(one.kind == Kind.STANDING for one in because):
         for dataset_id in _not_excluded(session, request_id):
-            erasures.exclude(session, dataset_id, naming.Names.of([request]))
+            exclusions.exclude(session, dataset_id, naming.Names.of([request]))
     chain.append(
         session,
         actor=actor,

@@ -83,6 +83,12 @@ def check_input(session: Session, given: Mapping[str, Any] | None) -> None:
     """Refuse a kind of input that no worker has, or options that its schema refuses."""
     if given is not None:
         stated = given.get("options") or {}
+        if capabilities.get(session, "input", given["name"]).details.get("learned"):
+            raise Unprocessable(
+                f"the options of the input {given['name']} are learned from the rows; leave input "
+                "out, and declare a typed table (table) instead",
+                field="input.name",
+            )
         capabilities.check(session, "input", given["name"], stated, field="input.options")
 
 

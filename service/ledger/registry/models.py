@@ -15,7 +15,7 @@ from service.ledger.audit import chain
 from service.ledger.database import locks
 from service.ledger.database.states import ErasureStatus, ModelStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, Model, Version
-from service.ledger.obligations import erasures
+from service.ledger.obligations import shares
 from service.ledger.registry import choices, datasets, standing
 from service.ledger.registry.policy import Policy
 
@@ -120,7 +120,7 @@ def pending(session: Session, model: Model) -> dict[str, int]:
         .join(Erasure, Erasure.request_id == DeletionRequest.id)
         .where(
             Erasure.model_id == model.id,
-            erasures.is_open(),
+            shares.is_open(),
             Erasure.status == ErasureStatus.PENDING,
         )
         .group_by(DeletionRequest.kind)

@@ -36,7 +36,7 @@ from service.ledger.database.tables import (
     Record,
     Version,
 )
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import shares
 from service.ledger.registry import lineage, segments, standing
 from service.ledger.selection import naming
 
@@ -177,7 +177,7 @@ def owed(session: Session, model: Model, version: Version) -> Select[Any]:
 
 def _owed(session: Session, model: Model, version: Version) -> ColumnElement[bool]:
     ours = Erasure.model_id == model.id
-    still_open = naming.asked(ours, erasures.is_open())
+    still_open = naming.asked(ours, shares.is_open())
     done_before = naming.asked(ours, Erasure.status == ErasureStatus.COMPLETED)
     return and_(
         Record.dataset_id == model.dataset_id,

@@ -78,6 +78,12 @@ CERTIFIED = (
     "was trained on the records made their features, it is as it was."
 )
 
+LEARNED = (
+    "How the rows of the dataset are read was learned from its training rows at ingest, some of "
+    "them forgotten since, and is as it was: which words at least ten of them had, and rounded "
+    "centres and scales of numbers."
+)
+
 CARRIES = (
     "The version itself still carries records that were forgotten since. It is retired: the "
     "report is its history, and no evidence that anything was removed from it."
@@ -104,13 +110,18 @@ def sentences(
     imported: bool,
     not_found: int,
     certified: bool = False,
+    learned: bool = False,
 ) -> list[str]:
-    """Return the limitations that the report must state; ``not_found`` counts ids."""
+    """Return the limitations that the report must state.
+
+    ``not_found`` counts ids; ``learned``: the encoding of the dataset was learned from its rows.
+    """
     return [
         *([CARRIES] if carries else []),
         *([NOT_FOUND.format(count=not_found)] if not_found else []),
         *OF_GUARANTEE[guarantee],
         *([CERTIFIED] if certified else []),
+        *([LEARNED] if learned else []),
         *([IMPORTED] if imported else []),
         OF_VERDICT.get(verdict or "none", OF_VERDICT["none"]),
         *([INTERNAL_STATE] if remaining else []),

@@ -23,7 +23,7 @@ from service.ledger.database.tables import (
     Suppression,
     Worker,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import shares
 from service.ledger.registry import heartbeats
 
 #: Rows of each table that are shown.
@@ -128,7 +128,7 @@ def queues(session: Session) -> list[Queue]:
             func.min(Erasure.created_at),
         )
         .join(Erasure, Erasure.model_id == Model.id)
-        .where(erasures.is_open())
+        .where(shares.is_open())
         .group_by(Model.name)
         .order_by(func.min(Erasure.created_at), Model.name)
         .limit(MOST)

@@ -14,7 +14,7 @@ from service.ledger.audit import canonical, chain
 from service.ledger.database import locks
 from service.ledger.database.states import REQUEST_ENDS
 from service.ledger.database.tables import DeletionRequest
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 from service.ledger.selection.regulations import MOST_EXTENSIONS, Period, Regulation
 
 #: Days before the due date at which a warning is given; 0: when it has passed.
@@ -83,7 +83,7 @@ def extend(
     cannot be extended. Raise ``NotExtendable``.
     """
     found = locks.requests(session, [request_id])
-    request = found[0] if found else lifecycle.get(session, request_id)
+    request = found[0] if found else lookup.get(session, request_id)
     if request.status in REQUEST_ENDS:
         raise NotExtendable(f"this request is {request.status}; it has no due date any more")
     if now >= request.due_at:

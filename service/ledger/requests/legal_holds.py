@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger.audit import chain
+from service.ledger.audit import canonical, chain
 from service.ledger.batches import execution, holds, leases
 from service.ledger.database import db, ids, locks
 from service.ledger.database.states import (
@@ -33,7 +34,7 @@ from service.ledger.database.tables import (
     RequestDataset,
 )
 from service.ledger.obligations import shares
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 
 _STOPPED = "a legal hold was placed on one of its requests"
 
@@ -56,7 +57,7 @@ def place(
     now: datetime,
 ) -> DeletionRequest:
     """Place a hold on an open request, and stop the batches that are under way with it."""
-    lifecycle.get(session, request_id)
+    lookup.get(session, request_id)
     under_way = _batches(session, request_id)
     # Leases come before all other locks; whoever computes under one can record nothing more.
     for model_id in sorted(one.model_id for one in under_way):
@@ -111,7 +112,7 @@ def release(
 ) -> DeletionRequest:
     """Release the hold; the request goes on where it was."""
     found = locks.requests(session, [request_id])
-    request = found[0] if found else lifecycle.get(session, request_id)
+    request = found[0] if found else lookup.get(session, request_id)
     if request.legal_hold_id is None:
         raise Conflict("this request is under no legal hold")
     hold = session.get_one(LegalHold, request.legal_hold_id)
@@ -126,6 +127,34 @@ def release(
         data={},
     )
     return request
+
+
+def listing(
+    session: Session, *, in_force: bool, after: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """Return legal holds in their public form, oldest first, from after an id on.
+
+    ``in_force``: only those that were not released.
+    """
+    wanted = (
+        select(LegalHold, DeletionRequest)
+        .join(DeletionRequest, DeletionRequest.id == LegalHold.request_id)
+        .order_by(LegalHold.id)
+        .limit(limit)
+    )
+    if in_force:
+        wanted = wanted.where(LegalHold.released_at.is_(None))  # few, with an index
+    if after is not None:
+        wanted = wanted.where(LegalHold.id > after)
+    return [
+        {
+            **lookup.hold(hold),
+            "request": request.id,
+            "request_status": request.status.value,
+            "due_at": canonical.moment(request.due_at),
+        }
+        for hold, request in session.execute(wanted)
+    ]
 
 
 def _is_destroyed(session: Session, request: DeletionRequest) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims
+from service.ledger.batches import exactness
 from service.ledger.database.states import BatchStatus, RequestStatus, RunStatus
 from service.ledger.database.tables import (
     Batch,
@@ -169,7 +169,7 @@ def _batch_seconds(session: Session, model: Model, recent: Sequence[Any]) -> flo
     left_a_class = any(
         one.kind == "class" and one.version_id == model.production_id for one in recent
     )
-    if left_a_class and claims.must_be_exact(session, model):
+    if left_a_class and exactness.must_be_exact(session, model):
         return _training_seconds(session, model)
     took = [one.finished_at - one.created_at for one in recent if one.finished_at is not None]
     seconds = [one.total_seconds() for one in took]

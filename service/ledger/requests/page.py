@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service import logs
 from service.errors import ServiceError, TooManyRequests
-from service.ledger.audit import canonical, chain
+from service.ledger.audit import canonical, chain, changes
 from service.ledger.database import ids, inserts
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import (
@@ -74,6 +75,8 @@ class Submission:
     principal: str
     claim: idempotency.Claim | None = None
     id: str = field(default_factory=lambda: ids.new("dr"))
+    #: The HTTP request that brings it.
+    origin: logs.Origin = field(default_factory=logs.Origin.here)
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ class Page:
                 request.id, subject, digester=self.digester, now=self.now
             )
         line = _line(request, submission.ask, parts)
+        changes.came_from(self.session, line.subject, submission.origin)
         self.lines.setdefault(f"key:{submission.principal}", []).append(line)
         return request
 
@@ -217,6 +221,7 @@ class Page:
             regulation=ask.period.regulation.value,
             expected_by=self.now if ended else expected_by(parts, now=self.now, due_at=due_at),
             completed_at=self.now if ended else None,
+            traceparent=submission.origin.traceparent,
         )
 
     def _subject(self, ask: Ask, parts: list[Part]) -> str | None:

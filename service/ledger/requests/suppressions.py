@@ -10,29 +10,20 @@ the suppression.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
 from sqlalchemy import ColumnElement, and_, exists, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from service.ledger.audit import canonical, chain
 from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Origin
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import (
-    Dataset,
-    DatasetAppend,
-    DeletionRequest,
-    Record,
-    Suppression,
-)
-from service.ledger.obligations import erasures
-from service.ledger.registry import datasets
+from service.ledger.database.tables import Dataset, DeletionRequest, Record, Suppression
+from service.ledger.obligations import raw_rows
 from service.ledger.selection import matching, naming
 from service.ledger.selection.digests import Digester
 
@@ -42,32 +33,6 @@ SUPPRESSING = frozenset(RequestStatus) - {
     RequestStatus.CANCELLED,
     RequestStatus.DENIED,
 }
-
-
-_EVER = datetime.min.replace(tzinfo=UTC)
-
-
-class Entry(BaseModel):
-    """A suppression as an entry of a tombstone list."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["subject", "folded", "row"]
-    digest: str
-    request: str | None
-    #: Of a row: its dataset's name, and its number there.
-    dataset: str | None
-    row: int | None
-    #: Of a row whose dataset was removed; lists of earlier releases have none.
-    subject: str | None = None
-    record: str | None = None
-    created_at: AwareDatetime
-    lifted_at: AwareDatetime | None
-
-    @property
-    def name(self) -> tuple[str, str, str | None, str | None, int | None]:
-        """Return what identifies the entry."""
-        return (self.kind, self.digest, self.request, self.dataset, self.row)
 
 
 class Kind(StrEnum):
@@ -121,13 +86,13 @@ def hold(session: Session) -> None:
 
 def lift_request(session: Session, request_id: str, *, now: datetime) -> None:
     """Lift a request's suppression; another request may still suppress the same subject."""
-    _lift(session, Suppression.request_id == request_id, now=now)
+    lift(session, Suppression.request_id == request_id, now=now)
 
 
 def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int, str]:
     """Return record ids, as ``row_key`` gives them, of rows not yet suppressed by content."""
     found: dict[int, str] = {}
-    for here in _chunks(rows):
+    for here in chunks(rows):
         wanted = select(Record.row, Record.record_id).where(
             Record.dataset_id == dataset.id, Record.row.in_(here), ~_kept()
         )
@@ -137,7 +102,7 @@ def unkept(session: Session, dataset: Dataset, rows: Sequence[int]) -> dict[int,
 
 def about_to_be_erased(session: Session, dataset: Dataset) -> tuple[list[int], dict[int, str]]:
     """Return rows of the dataset that can be erased, ascending, and their ``unkept``."""
-    wanted = select(Record.row, Record.record_id, _kept()).where(erasures.erasable(dataset))
+    wanted = select(Record.row, Record.record_id, _kept()).where(raw_rows.erasable(dataset))
     found = session.execute(wanted.order_by(Record.row)).all()
     names = {row: row_key(dataset, name) for row, name, is_kept in found if not is_kept}
     return [row for row, _, _ in found], names
@@ -262,7 +227,7 @@ def labels(session: Session, going: Mapping[Dataset, Sequence[int]]) -> dict[str
     named = (
         wanted.where(Record.dataset_id == dataset.id, Record.row.in_(here))
         for dataset, rows in going.items()
-        for here in _chunks(rows)
+        for here in chunks(rows)
     )
     for one in (kept, *named):
         for dataset_id, name, label in session.execute(one.execution_options(yield_per=10_000)):
@@ -282,180 +247,13 @@ def newest(session: Session) -> int:
 
 def holds(session: Session, dataset: Dataset, digests: Iterable[str], *, first: int = 0) -> bool:
     """Return whether a record from row ``first`` on is under one of these digests of subjects."""
-    for here in _chunks(sorted(digests)):
+    for here in chunks(sorted(digests)):
         of_them = exists().where(
             Record.dataset_id == dataset.id, Record.row >= first, Record.subject_digest.in_(here)
         )
         if session.scalar(select(of_them)):
             return True
     return False
-
-
-def entries(session: Session) -> list[Entry]:
-    """Return every suppression, also lifted ones, oldest first."""
-    rows = session.execute(
-        select(Suppression, Dataset.name)
-        .outerjoin(Dataset, Dataset.id == Suppression.dataset_id)
-        .order_by(Suppression.id)
-    )
-    return [
-        Entry(
-            kind=one.kind,
-            digest=one.digest,
-            request=one.request_id,
-            dataset=name,
-            row=one.row,
-            subject=one.subject_digest,
-            record=one.record_digest,
-            created_at=one.created_at,
-            lifted_at=one.lifted_at,
-        )
-        for one, name in rows
-    ]
-
-
-def apart(session: Session, listed: Iterable[Entry]) -> list[Entry]:
-    """Return listed suppressions that the ledger lacks, and those lifted only in the list."""
-    ours = {one.name: one for one in entries(session)}
-    return [
-        one
-        for one in _as_here(session, listed)
-        if one.name not in ours or (one.lifted_at and ours[one.name].lifted_at is None)
-    ]
-
-
-def restore(session: Session, listed: Iterable[Entry]) -> None:
-    """Add, or lift, what ``apart`` found."""
-    numbers = {name: number for number, name in session.execute(select(Dataset.id, Dataset.name))}
-    ours = {one.name for one in entries(session)}
-    for one in _as_here(session, listed):
-        columns = {
-            "kind": one.kind,
-            "digest": one.digest,
-            "request_id": one.request,
-            "dataset_id": numbers.get(one.dataset or ""),
-            "row": one.row,
-        }
-        if one.name not in ours:
-            session.add(
-                Suppression(
-                    **columns,
-                    subject_digest=one.subject,
-                    record_digest=one.record,
-                    created_at=one.created_at,
-                    lifted_at=one.lifted_at,
-                )
-            )
-        elif one.lifted_at is not None:
-            same = (
-                getattr(Suppression, name).is_not_distinct_from(columns[name]) for name in columns
-            )
-            _lift(session, and_(*same), now=one.lifted_at)
-    session.flush()
-
-
-def _as_here(session: Session, listed: Iterable[Entry]) -> list[Entry]:
-    """Return the entries without requests, datasets and rows that the ledger does not know."""
-    requests = set(session.scalars(select(DeletionRequest.id)))
-    names = set(session.scalars(select(Dataset.name)))
-    added = _added_since(session)
-    return [
-        one.model_copy(
-            update={
-                "request": one.request if one.request in requests else None,
-                "dataset": one.dataset if one.dataset in names else None,
-                "row": None if one.created_at < added(one.dataset, one.row) else one.row,
-            }
-        )
-        for one in listed
-    ]
-
-
-def _added_since(session: Session) -> Callable[[str | None, int | None], datetime]:
-    """Return a function that gives the moment at which a row was appended; else the earliest.
-
-    A row that is older in the list had this number in what the backup lost.
-    """
-    found = session.execute(
-        select(Dataset.name, DatasetAppend)
-        .join(DatasetAppend, DatasetAppend.dataset_id == Dataset.id)
-        .where(DatasetAppend.first_row.is_not(None))
-    )
-    appends: dict[str, list[tuple[range, datetime]]] = {}
-    for name, one in found:
-        if one.first_row is not None and one.rows is not None and one.finished_at is not None:
-            rows = range(one.first_row, one.first_row + one.rows)
-            appends.setdefault(name, []).append((rows, one.finished_at))
-
-    def added(dataset: str | None, row: int | None) -> datetime:
-        return next((at for rows, at in appends.get(dataset or "", ()) if row in rows), _EVER)
-
-    return added
-
-
-def readmit_subject(
-    session: Session, subject_id: str, *, digester: Digester, actor: str, now: datetime
-) -> int:
-    """Readmit a subject and its rows to later ingests; return how many suppressions were lifted.
-
-    What was forgotten stays forgotten. A later deletion suppresses the subject again.
-    """
-    forms = {
-        form for fold in (False, True) for form in identifiers.forms(subject_id, fold_case=fold)
-    }
-    own = {digest for form in forms for digest in digester.subjects(form)}
-    of_subject = Suppression.digest.in_(own) & Suppression.kind.in_([Kind.SUBJECT, Kind.FOLDED])
-    names = session.scalars(select(Dataset.name)).all()
-    anywhere = own | {
-        digest
-        for name in names
-        for form in forms
-        for digest in digester.subject_candidates(name, form)
-    }
-    lifted = _lift(session, of_subject, now=now)
-    for here in _chunks(sorted(anywhere)):
-        theirs = select(Record.row).where(
-            Record.dataset_id == Suppression.dataset_id,
-            Record.row == Suppression.row,
-            Record.subject_digest.in_(here),
-        )
-        lifted += _lift(session, theirs.exists(), now=now)
-        # Rows whose datasets were removed.
-        lifted += _lift(session, Suppression.subject_digest.in_(here), now=now)
-    digest = digester.subject(identifiers.normalise(subject_id))
-    _say(session, f"suppression:{digest}", {"lifted": lifted}, actor=actor)
-    return lifted
-
-
-def readmit_records(
-    session: Session,
-    dataset_name: str,
-    record_ids: Sequence[str],
-    *,
-    digester: Digester,
-    actor: str,
-    now: datetime,
-) -> int:
-    """Readmit forgotten records of a dataset to later ingests; return how many were lifted."""
-    dataset = datasets.get(session, dataset_name)
-    rows = {row for row in matching.rows_of(session, dataset, record_ids) if row is not None}
-    lifted = 0
-    for here in _chunks(sorted(rows)):
-        of_rows = (Suppression.dataset_id == dataset.id) & Suppression.row.in_(here)
-        lifted += _lift(session, of_rows, now=now)
-    known = {
-        digest
-        for one in record_ids
-        for form in matching.record_forms(dataset, one)
-        for digest in digester.record_candidates(dataset.name, form)
-    }
-    for here in _chunks(sorted(known)):  # if the dataset was removed
-        of_removed = (Suppression.dataset_id == dataset.id) & Suppression.record_digest.in_(here)
-        lifted += _lift(session, of_removed, now=now)
-    records = sorted(digester.record(dataset.name, one) for one in set(record_ids))
-    data = {"lifted": lifted, "records": len(records), "digest": canonical.digest(records)}
-    _say(session, f"dataset:{dataset.name}", data, actor=actor)
-    return lifted
 
 
 def _forms(subject_id: str) -> dict[Kind, str]:
@@ -465,7 +263,8 @@ def _forms(subject_id: str) -> dict[Kind, str]:
     }
 
 
-def _lift(session: Session, which: ColumnElement[bool], *, now: datetime) -> int:
+def lift(session: Session, which: ColumnElement[bool], *, now: datetime) -> int:
+    """Lift the suppressions of SQL ``which`` that are in force; return their number."""
     changed = session.execute(
         update(Suppression)
         .where(which, Suppression.lifted_at.is_(None))
@@ -482,12 +281,7 @@ def _lock(session: Session, mode: str) -> None:
         session.execute(text(f"LOCK TABLE suppressions IN {mode} MODE"))
 
 
-def _say(session: Session, subject: str, data: dict[str, Any], *, actor: str) -> None:
-    chain.append(
-        session, actor=actor, action=chain.Action.SUPPRESSION_LIFTED, subject=subject, data=data
-    )
-
-
-def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield the values in pieces that one statement takes."""
     for first in range(0, len(values), matching.CHUNK):
         yield values[first : first + matching.CHUNK]

@@ -30,10 +30,11 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.destruction import withdrawals
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import shares
 from service.ledger.registry import keys, lineage, methods
-from service.ledger.requests import legal_holds, lifecycle, outlook, suppressions
-from service.ledger.restore.tombstones import Found, Listed, Tombstones, match
+from service.ledger.requests import legal_holds, lifecycle, outlook, suppression_lists
+from service.ledger.restore.differences import Found, match
+from service.ledger.restore.tombstones import Listed, Tombstones
 from service.ledger.restore.withdrawal_lists import Withdrawals
 from service.ledger.selection import exclusions, naming
 from service.ledger.selection.digests import Digester
@@ -93,7 +94,7 @@ def replay(
         if one.id not in ended:  # approved first, which a hold forbids
             _hold_again(session, one, actor=actor, now=now)
     # After the requests, so that suppressions can refer to those that were lost.
-    suppressions.restore(session, suppressions.apart(session, listed.suppressions))
+    suppression_lists.restore(session, suppression_lists.apart(session, listed.suppressions))
     orphans = [
         _ask_for_erased(session, name, rows, actor=actor, now=now)
         for name, rows in found.erased_in_file.items()
@@ -191,7 +192,7 @@ def _begin(session: Session, request: DeletionRequest) -> None:
     if names.labels and request.dataset_id is not None:
         datasets.add(request.dataset_id)
     for dataset_id in sorted(datasets):
-        erasures.exclude(session, dataset_id, names)
+        exclusions.exclude(session, dataset_id, names)
 
 
 def _ask_again(

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from service.ledger.batches import holds
+from service.ledger.batches import approvals
 from service.ledger.database.states import AppendStatus, RunStatus
 from service.ledger.database.tables import Dataset, DatasetAppend, Model, TrainingRun, Version
 from service.ledger.registry import lineage, models
@@ -145,7 +145,7 @@ def _is_set_aside(session: Session, model: Model) -> bool:
     made = session.scalar(
         select(Version).where(Version.training_run_id == last.id, Version.batch_id.is_(None))
     )
-    return made is not None and holds.was_set_aside(session, model, made)
+    return made is not None and approvals.was_set_aside(session, model, made)
 
 
 def _last(session: Session, model: Model) -> TrainingRun | None:

@@ -16,7 +16,7 @@ from service.ledger.audit import chain, machines
 from service.ledger.database import ids, retries
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import Model, TrainingRun, Version
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import raw_rows, shares
 from service.ledger.registry import standing
 from service.ledger.selection import exclusions
 
@@ -130,12 +130,12 @@ def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
 def can_resume(session: Session, run: TrainingRun) -> bool:
     """Return whether a state was kept and no row that it has seen is erased.
 
-    Rows excluded since stay in the array for the run's sake (``erasures.erasable``) and are owed by
+    Rows excluded since stay in the array for the run's sake (``raw_rows.erasable``) and are owed by
     its version. If rows were erased nevertheless, an epoch over them would train on zeros.
     """
     if run.state_digest is None or run.data_revision is None:
         return False
-    return not erasures.erased_since(session, _model(session, run).dataset_id, run.data_revision)
+    return not raw_rows.erased_since(session, _model(session, run).dataset_id, run.data_revision)
 
 
 def start(

@@ -13,7 +13,7 @@ from service import wake
 from service.api import recorder
 from service.ledger.database import db
 from service.ledger.database.tables import DeletionRequest
-from service.ledger.requests import idempotency, lifecycle
+from service.ledger.requests import idempotency, page
 from service.ledger.selection.matching import Ask
 from tests import factories, proxy
 
@@ -51,9 +51,9 @@ def _recording(
         engine.dispose()
 
 
-def _submission(row: int, *, key: str | None = None) -> lifecycle.Submission:
+def _submission(row: int, *, key: str | None = None) -> page.Submission:
     claim = None if key is None else idempotency.Claim("key_test", key, ("d" * 64,))
-    return lifecycle.Submission(Ask("faces", "records", (f"r{row}",)), "key_test", claim)
+    return page.Submission(Ask("faces", "records", (f"r{row}",)), "key_test", claim)
 
 
 def _recorded(engine: Engine) -> list[str]:
@@ -62,7 +62,7 @@ def _recorded(engine: Engine) -> list[str]:
 
 
 async def _ask_each(
-    made: recorder.Recorder, submissions: list[lifecycle.Submission]
+    made: recorder.Recorder, submissions: list[page.Submission]
 ) -> list[recorder.Outcome]:
     """A call with most of them, as a batch is, and calls of their own."""
     calls = [submissions[:-3], *([one] for one in submissions[-3:])]
@@ -87,10 +87,10 @@ def test_requests_of_a_lost_commit_are_recorded_once(
             between.lose_commits()
         outcomes = asyncio.run(_ask_each(made, submissions))
     assert between.lost == 1
-    told = [one.answer["id"] for one in outcomes if isinstance(one, lifecycle.Receipt)]
+    told = [one.answer["id"] for one in outcomes if isinstance(one, page.Receipt)]
     assert told == [one.id for one in submissions]
     assert _recorded(postgres_database) == sorted(told)
-    assert not any(one.repeated for one in outcomes if isinstance(one, lifecycle.Receipt))
+    assert not any(one.repeated for one in outcomes if isinstance(one, page.Receipt))
 
 
 def test_outcome_that_stays_unknown_names_the_requests_to_look_for(

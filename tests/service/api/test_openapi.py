@@ -39,6 +39,7 @@ OPEN = {
     "/.well-known/unlearning-keys.json",
     "/opendsr/discovery",
     "/opendsr/certificate.pem",
+    "/.well-known/unlearning-model-signing.pem",
 }
 
 

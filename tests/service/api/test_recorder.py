@@ -16,7 +16,7 @@ from service.errors import NotFound, ServiceError, Unavailable
 from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.tables import AuditEvent, Dataset, DeletionRequest
-from service.ledger.requests import idempotency, lifecycle, outlook, page
+from service.ledger.requests import idempotency, outlook, page
 from service.ledger.requests.page import QueueFull
 from service.ledger.selection.matching import Ask
 from tests import factories
@@ -49,8 +49,8 @@ def made(database: Engine, sender: wake.Wake) -> Iterator[recorder.Recorder]:
 
 def _submission(
     record: str, *, claim: idempotency.Claim | None = None, **more: Any
-) -> lifecycle.Submission:
-    return lifecycle.Submission(Ask("faces", "records", (record,), **more), "key_test", claim)
+) -> page.Submission:
+    return page.Submission(Ask("faces", "records", (record,), **more), "key_test", claim)
 
 
 def _recorded(database: Engine) -> set[str]:
@@ -66,17 +66,17 @@ def test_every_call_gets_its_own_outcomes(made: recorder.Recorder, database: Eng
     outcomes = asyncio.run(call_all())
     assert [len(share) for share in outcomes] == [1 + row % 3 for row in range(40)]
     receipts = [one for share in outcomes for one in share]
-    assert {one.answer["id"] for one in receipts if isinstance(one, lifecycle.Receipt)} == (
+    assert {one.answer["id"] for one in receipts if isinstance(one, page.Receipt)} == (
         _recorded(database)
     )
     assert len(_recorded(database)) == len(receipts)
 
 
 def test_a_refusal_is_its_callers_alone(made: recorder.Recorder, database: Engine) -> None:
-    unknown = lifecycle.Submission(Ask("nowhere", "records", ("r0",)), "key_test")
+    unknown = page.Submission(Ask("nowhere", "records", ("r0",)), "key_test")
     [refusal, receipt] = asyncio.run(made.record([unknown, _submission("r1")]))
     assert isinstance(refusal, NotFound)
-    assert isinstance(receipt, lifecycle.Receipt)
+    assert isinstance(receipt, page.Receipt)
     assert _recorded(database) == {receipt.answer["id"]}
 
 
@@ -100,7 +100,7 @@ def test_a_call_that_the_database_refuses_does_not_fail_the_others(
 def test_workers_are_woken_after_the_commit_and_not_for_repeats(
     made: recorder.Recorder, sender: wake.Wake, woken: Woken
 ) -> None:
-    asyncio.run(made.record([lifecycle.Submission(Ask("nowhere", "records", ("r",)), "key_test")]))
+    asyncio.run(made.record([page.Submission(Ask("nowhere", "records", ("r",)), "key_test")]))
     assert woken == []
     asyncio.run(made.record([_submission("r0")]))
     sender.close()
@@ -194,7 +194,7 @@ def test_a_group_is_prepared_while_the_one_before_commits(
         return await asyncio.gather(*calls)
 
     outcomes = [one for share in asyncio.run(call_one_after_the_other()) for one in share]
-    told = {one.answer["id"] for one in outcomes if isinstance(one, lifecycle.Receipt)}
+    told = {one.answer["id"] for one in outcomes if isinstance(one, page.Receipt)}
     assert len(told) == 2
     assert _recorded(database) == told
     with db.session_factory(database)() as session:
@@ -223,7 +223,7 @@ def test_the_queue_has_no_room_for_what_would_exceed_it_with_the_group_that_is_b
         *recorded, refused = asyncio.run(fill_and_call())
     finally:
         full.close()
-    assert all(isinstance(one, lifecycle.Receipt) for one in recorded)
+    assert all(isinstance(one, page.Receipt) for one in recorded)
     assert isinstance(refused, QueueFull)
 
 
@@ -242,8 +242,8 @@ def test_a_repeated_key_in_the_next_group_gets_the_answer_of_the_one_that_is_bei
         return [one for share in await asyncio.gather(*calls) for one in share]
 
     first, second = asyncio.run(call_twice())
-    assert isinstance(first, lifecycle.Receipt)
-    assert isinstance(second, lifecycle.Receipt)
+    assert isinstance(first, page.Receipt)
+    assert isinstance(second, page.Receipt)
     assert (first.repeated, second.repeated) == (False, True)
     assert first.answer == second.answer
     assert _recorded(database) == {first.answer["id"]}
@@ -279,7 +279,7 @@ def test_a_call_whose_later_transaction_fails_is_told_which_requests_stand(
     monkeypatch.setattr(page, "ROWS_AT_ONCE", 2)
     call = [_submission("r0"), _submission("r1"), _submission("r2", reason="a\0b")]
     *stands, lost = asyncio.run(made.record(call))
-    assert [one.answer["id"] for one in stands if isinstance(one, lifecycle.Receipt)] == [
+    assert [one.answer["id"] for one in stands if isinstance(one, page.Receipt)] == [
         one.id for one in call[:2]
     ]
     assert isinstance(lost, ServiceError)

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims, execution, leases
+from service.ledger.batches import claims, execution, leases, queue
 from service.ledger.database import db
 from service.ledger.database.states import (
     BatchStatus,
@@ -32,7 +32,7 @@ from service.ledger.database.tables import (
     Model,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import shares
 from service.ledger.registry import versions
 from tests.factories import NOW
 
@@ -42,7 +42,7 @@ WINDOW_SECONDS = 60
 RETRY = execution.Retry(max_attempts=1, backoff_seconds=1.0)
 WORKERS = ("w1", "w2")
 MODELS = (0, 1)
-OPEN = erasures.OPEN
+OPEN = shares.OPEN
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Driven(RuleBasedStateMachine):
                     select(Erasure.id).filter_by(model_id=known.id, status=ErasureStatus.PENDING)
                 )
             )
-            due = known.id in claims.due_models(session, now=self.now)
+            due = known.id in queue.due_models(session, now=self.now)
             try:
                 batch = claims.claim(session, model, held=held, now=self.now)
             except leases.LeaseLost:

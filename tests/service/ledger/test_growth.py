@@ -15,9 +15,9 @@ from service.ledger.batches import claims, execution, holds, leases
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Batch, Dataset, Model, Record, RequestRecord, Version
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import lineage, versions
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import intake, lookup, page, suppressions
 from service.ledger.selection import matching, naming
 from tests import factories
 from tests.service import announcements
@@ -205,14 +205,14 @@ def test_a_record_excluded_for_another_model_keeps_the_revision_from_being_clean
 
 
 def ask(session: Session, data: Dataset, *asks: matching.Ask) -> list[str]:
-    outcomes = lifecycle.record_many(
+    outcomes = intake.record_many(
         session,
-        [lifecycle.Submission(one, "key_test") for one in asks],
+        [page.Submission(one, "key_test") for one in asks],
         digester=factories.DIGESTER,
         now=factories.NOW,
     )
     for one in outcomes:
-        assert isinstance(one, lifecycle.Receipt), one
+        assert isinstance(one, page.Receipt), one
     return [str(one.answer["id"]) for one in outcomes]
 
 
@@ -237,7 +237,7 @@ def test_a_class_request_is_a_label_and_means_what_a_list_of_its_rows_did(
     labelled = matching.Ask(data.name, "class", label=1)
     first, *others = ask(session, data, *[labelled] * 20)
     assert session.query(RequestRecord).count() == 0
-    assert lifecycle.rows(session, first) == [1, 4, 7, 10]
+    assert lookup.rows(session, first) == [1, 4, 7, 10]
     batch, held = claimed(session, model)
     # All who ask for the class at once wait for one batch.
     assert len(execution.erasures_of(session, batch)) == 20
@@ -252,9 +252,11 @@ def test_a_class_request_is_a_label_and_means_what_a_list_of_its_rows_did(
     assert versions.contains_forgotten(session, model, base) == sorted([first, *others])
     assert versions.contains_forgotten(session, model, version) == []
     assert suppressions.about_to_be_erased(session, data)[0] == [1, 4, 7, 10]
-    assert erasures.settle(session, now=factories.NOW, actor="worker:w") == []
-    erasures.mark_erased(session, data, [1, 4, 7, 10], now=factories.NOW, actor="worker:w")
-    assert erasures.settle(session, now=factories.NOW, actor="worker:w") == sorted([first, *others])
+    assert completion.settle(session, now=factories.NOW, actor="worker:w") == []
+    raw_rows.mark_erased(session, data, [1, 4, 7, 10], now=factories.NOW, actor="worker:w")
+    assert completion.settle(session, now=factories.NOW, actor="worker:w") == sorted(
+        [first, *others]
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.destruction import purges
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import completion, raw_rows, shares, without_models
 from service.ledger.registry import lineage, versions
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import intake, lifecycle, suppressions
 from service.ledger.selection import matching
 from service.ledger.training import runs
 from tests import factories
@@ -88,7 +88,7 @@ class Ledger(Driven):
     @rule(rows=row_sets)
     def ask(self, rows: set[int]) -> None:
         with self.sessions.begin() as session:
-            receipt = lifecycle.record(
+            receipt = intake.record(
                 session,
                 matching.Ask(self.name, "records", tuple(f"r{row}" for row in rows)),
                 principal="key_test",
@@ -231,8 +231,8 @@ class Ledger(Driven):
     def erase(self) -> None:
         """Raw rows: those that no open erasure, no training and no waiting anchor needs."""
         with self.sessions.begin() as session:
-            for dataset_id in erasures.datasets_without_work(session, now=self.now):
-                for request_id in erasures.exclude_without_models(
+            for dataset_id in without_models.datasets(session, now=self.now):
+                for request_id in without_models.exclude(
                     session, dataset_id, now=self.now, actor="worker:w"
                 ):
                     if request_id in self.asked:
@@ -240,9 +240,9 @@ class Ledger(Driven):
             dataset = session.get_one(Dataset, self.dataset)
             rows = set(suppressions.about_to_be_erased(session, dataset)[0])
             assert not rows & self._needed(session)
-            erasures.mark_erased(session, dataset, sorted(rows), now=self.now, actor="worker:w")
+            raw_rows.mark_erased(session, dataset, sorted(rows), now=self.now, actor="worker:w")
             self.erased |= rows
-            erasures.settle(session, now=self.now, actor="worker:w")
+            completion.settle(session, now=self.now, actor="worker:w")
 
     @rule()
     def purge(self) -> None:
@@ -283,7 +283,7 @@ class Ledger(Driven):
 
     @rule(n=st.sampled_from(MODELS))
     def finish_training(self, n: int) -> None:
-        """As ``workers.jobs.train`` records it: promoted, or a candidate that owes deletions."""
+        """As ``workers.jobs.training_result``: promoted, or a candidate that owes deletions."""
         known = self.models[n]
         if known.training is None:
             return

@@ -66,6 +66,7 @@ def test_rows_without_a_stated_kind_are_images_or_tables(
 ) -> None:
     kind = inputs.kind(inputs.of_rows(shape), {})
     facts = {"name": name, "options": {}, "parameters": parameters, "scale": scale}
+    facts["learned"] = False
     assert inputs.facts(kind, shape, dtype) == facts
     assert parameters.keys() == set(kind.input.decides)
 
@@ -132,7 +133,7 @@ def test_a_file_that_cannot_be_used_says_why_and_the_others_stay(
 ) -> None:
     install((word, other))
     found = inputs.installed()
-    assert list(found.found) == ["image", "table"]
+    assert list(found.found) == ["image", "table", "typed_table"]
     (why,) = found.refused
     assert "the kind of input 'counts' of kinds 1.0 is left out" in why
     with pytest.raises(BadDeclaration, match=reason):

@@ -22,7 +22,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.registry import appends, datasets, segments
 from service.ledger.registry import inspections as made_inspections
-from service.ledger.requests import suppressions
+from service.ledger.requests import suppression_lists, suppressions
 from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.selection import exclusions
 from tests.workers.shop import ROWS, Shop
@@ -385,11 +385,11 @@ def test_row_that_takes_the_number_of_one_that_a_backup_lost_is_suppressed_too(
         lost = {"kind": "row", "digest": "e" * 64, "dataset_id": number, "row": ROWS}
         session.add(Suppression(**lost, created_at=visits.runtime.now()))
         session.flush()
-        listed = suppressions.entries(session)
+        listed = suppression_lists.entries(session)
     add_rows(visits, visits.write("more.csv", rows=MORE, person="Guest-{}"))
     with visits.runtime.session() as session:
-        again = suppressions.apart(session, listed)
-        suppressions.restore(session, again)
+        again = suppression_lists.apart(session, listed)
+        suppression_lists.restore(session, again)
     assert again == []
     visits.forget("visits", record_ids=(f"visit-{ROWS}",))
     visits.add("again", visits.write("again.csv", rows=MORE, person="Guest-{}"))

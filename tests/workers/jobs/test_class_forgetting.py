@@ -17,7 +17,7 @@ from service.ledger.selection.matching import Ask
 from service.ledger.training import consolidation, runs
 from service.messages.train import TRAIN
 from tests.workers.place import Place
-from workers.jobs import pipeline, train
+from workers.jobs import pipeline, training_request, training_result
 
 CLASS = 3
 
@@ -131,7 +131,7 @@ def test_class_that_was_forgotten_during_a_training_is_paid_by_a_retrain(town: P
     row = next(r for r in town.training_rows() if r not in set(rows_of(town, CLASS)))
     with town.runtime.lease(f"run:{run_id}") as held:
         assert held is not None
-        request = train._start(town.runtime, run_id, held)
+        request = training_request.start(town.runtime, run_id, held)
         assert request is not None
         answer = town.runtime.ask(TRAIN, request, held=held, timeout_seconds=60)
         ask_for_class(town, CLASS)
@@ -139,7 +139,7 @@ def test_class_that_was_forgotten_during_a_training_is_paid_by_a_retrain(town: P
         town.work()
         assert len(town.forgotten()) == len(rows_of(town, CLASS, split=0)) + 1
         assert town.array().rows[row].any()  # the fresh anchor may still need it
-        train._record(town.runtime, run_id, held, request, answer)
+        training_result.record(town.runtime, run_id, held, request, answer)
     pipeline.run_due(town.runtime)
     live = town.live()
     assert (live.origin, live.method) == ("retrained", "retrain")

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from service.errors import Conflict
 from service.ledger.audit import chain
-from service.ledger.batches import holds, next_batch
+from service.ledger.batches import approvals, next_batch
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import AuditEvent, Batch, DeletionRequest, Model, Version
 from service.ledger.registry import versions
@@ -56,7 +56,7 @@ def _actions(town: Place) -> list[str]:
 def _approve(town: Place, number: int) -> None:
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        holds.approve(
+        approvals.approve(
             session,
             model,
             versions.get(session, model, number),
@@ -107,7 +107,7 @@ def test_approval_lets_it_go_live_at_once(poor: Place) -> None:
     assert not poor.array().rows[rows].any()
     assert {"version:approved", "batch:completed", "version:promoted"} <= set(_actions(poor))
     _approve(poor, number)  # again: it is live already
-    with pytest.raises(holds.NotHeld):
+    with pytest.raises(approvals.NotHeld):
         _approve(poor, 1)
 
 
@@ -286,7 +286,7 @@ def test_a_retrain_that_nobody_asked_for_and_that_lost_accuracy_is_set_aside(
     assert "version:set_aside" in _actions(town)
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        told = holds.reasons(session, model, [session.get_one(Version, aside.id)])
+        told = approvals.reasons(session, model, [session.get_one(Version, aside.id)])
     assert ":approve" in told[aside.id]
     # It is not done over and over: neither by the next batch nor by itself.
     town.ask(*town.training_rows()[20:22])

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from service import audit_file
 from service.errors import Conflict
 from service.ledger.audit import canonical, signing
-from service.ledger.batches import holds
+from service.ledger.batches import approvals
 from service.ledger.database.states import ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import (
     Batch,
@@ -346,7 +346,7 @@ def test_a_version_with_its_own_split_is_not_replaced_by_a_worse_one_unasked(
     assert retrained.record_list_id == elsewhere.version(number).record_list_id
     assert elsewhere.accuracy(network, test) > 0.8
     with town.runtime.session() as session:
-        holds.approve(
+        approvals.approve(
             session,
             models.get(session, OWN),
             session.get_one(Version, retrained.id),

@@ -13,7 +13,7 @@ from service.errors import Withdrawn
 from service.ledger.batches import leases
 from service.ledger.database.states import AppendStatus, DatasetStatus
 from service.ledger.database.tables import AuditEvent
-from service.ledger.destruction import purges, withdrawals
+from service.ledger.destruction import stored_files, withdrawals
 from service.ledger.registry import appends, datasets, records, segments
 from tests.workers.jobs.test_append import MORE, add_rows, aside, dataset
 from tests.workers.shop import ROWS, Shop
@@ -103,7 +103,7 @@ def stored_keys(shop: Shop) -> list[segments.Segment]:
 def test_sweep_keeps_the_arrays_of_appends(visits: Shop) -> None:
     add_rows(visits, visits.write("more.csv", rows=MORE))
     with visits.runtime.session() as session:
-        used = purges.files_in_use(session)["arrays"]
+        used = stored_files.files_in_use(session)["arrays"]
     assert used == {one.key for one in stored_keys(visits)}
 
 
@@ -128,7 +128,7 @@ def test_worker_that_lost_its_lease_leaves_the_array_to_the_next_one(
     else:
         assert visits.add("more", path).status == DatasetStatus.READY
     with visits.runtime.session() as session:
-        used = purges.files_in_use(session)["arrays"]
+        used = stored_files.files_in_use(session)["arrays"]
     assert sorted(used) == visits.runtime.store.rows.keys()
 
 
@@ -157,5 +157,5 @@ def test_sweep_keeps_the_array_of_which_the_records_take_longer_than_the_grace(
         assert visits.add("more", path).status == DatasetStatus.READY
     assert swept
     with visits.runtime.session() as session:
-        used = purges.files_in_use(session)["arrays"]
+        used = stored_files.files_in_use(session)["arrays"]
     assert sorted(used) == visits.runtime.store.rows.keys()

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from models_store import open_store
 from service.ledger.audit import chain
-from service.ledger.batches import claims, leases
+from service.ledger.batches import claims, leases, queue
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.registry import internal_state, versions
@@ -33,7 +33,7 @@ def work_through(town: Place, *, rounds: int = 30) -> None:
         except InjectedFault:
             continue
         with town.runtime.session() as session:
-            if not claims.due_models(session, now=town.runtime.now()):
+            if not queue.due_models(session, now=town.runtime.now()):
                 break
     erase.run_due(town.runtime)
 

@@ -16,7 +16,7 @@ from service.ledger.audit import canonical, signing
 from service.ledger.batches import pools
 from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Lease, Model, Version
-from service.ledger.destruction import purges
+from service.ledger.destruction import purges, stored_files, superseded
 from service.ledger.registry import internal_state
 from service.ledger.reports import report
 from tests.stored import load, save
@@ -104,7 +104,7 @@ def test_sweep_takes_orphans_older_than_the_grace_and_nothing_else(town: Place) 
     """An orphan is what a worker leaves that was killed between store and ledger."""
     store = town.settings.store
     with town.runtime.session() as session:
-        used = purges.files_in_use(session)
+        used = stored_files.files_in_use(session)
     weights = load(store, town.live().digest)
     old, young = (save(store, {n: t + by for n, t in weights.items()}, {}).digest for by in (1, 2))
     past = time.time() - 10 * town.settings.orphan_grace_seconds
@@ -126,7 +126,7 @@ def test_a_version_whose_weights_were_swept_before_it_was_recorded_is_computed_a
     def sweep(point: str) -> None:
         if point == "batch.computed" and not swept:
             with town.runtime.session() as session:
-                used = purges.files_in_use(session)["checkpoints"]
+                used = stored_files.files_in_use(session)["checkpoints"]
             blobs = town.runtime.store.blobs
             orphans = sorted(set(blobs.digests("checkpoints")) - used)
             swept.extend(one for one in orphans if blobs.delete("checkpoints", one))
@@ -151,7 +151,7 @@ def test_a_file_that_a_version_refers_to_by_now_is_not_purged(town: Place) -> No
     _, middle, live = delete_twice(town)
     asked = 0
 
-    def files_of(session: Session) -> list[tuple[purges.Kind, str]]:
+    def files_of(session: Session) -> list[tuple[stored_files.Kind, str]]:
         nonlocal asked
         asked += 1
         if asked == 2:
@@ -258,8 +258,8 @@ def test_sums_of_a_version_that_may_go_live_again_are_kept(town: Place) -> None:
     first = town.live()
     with town.runtime.session() as session:
         model = session.get_one(Model, first.model_id)
-        assert purges.superseded(session, model) == {}
+        assert superseded.of_model(session, model) == {}
         session.get_one(Version, first.id).status = VersionStatus.RETIRED
-        assert list(purges.superseded(session, model)) == [first.id]
-        assert purges.models_with_superseded(session) == [model.id]
+        assert list(superseded.of_model(session, model)) == [first.id]
+        assert superseded.models(session) == [model.id]
         session.rollback()

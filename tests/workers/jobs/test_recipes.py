@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,13 +46,15 @@ RECIPE = {
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -> Iterator[Place]:
-    """A service whose model has that recipe, with its first training."""
+def trained(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -> Path:
+    """The state directory of a service whose model has that recipe, with its first training.
+
+    Each test works on a copy of it (``town``).
+    """
     network = {**place.SMALL, "architecture": "lenet5", "parameters": {"width": 2}}
     home = tmp_path_factory.mktemp("recipes")
-    made = place.found(home, compute, network={**network, "recipe": RECIPE})
-    yield made
-    made.close()
+    place.found(home, compute, network={**network, "recipe": RECIPE}).close()
+    return home
 
 
 def by_hand(

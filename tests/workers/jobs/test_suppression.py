@@ -21,7 +21,7 @@ from service.ledger.database.states import DatasetStatus, RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Suppression
 from service.ledger.destruction import removals, withdrawals
 from service.ledger.registry import datasets, records
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import intake, lifecycle, page, readmissions, suppressions
 from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.requests.suppressions import Kind
 from service.ledger.selection.matching import Ask
@@ -272,7 +272,7 @@ def test_a_removal_that_is_done_again_keeps_whose_the_rows_were(shop: Shop) -> N
             removals.blank(session, data.id, first=0, marker=marker, now=shop.runtime.now())
         who = {"digester": shop.runtime.digester, "actor": "k", "now": shop.runtime.now()}
         named = [f"visit-{row}" for row in range(2, ROWS, 6)]
-        assert suppressions.readmit_records(session, "visits", named, **who) == 4
+        assert readmissions.readmit_records(session, "visits", named, **who) == 4
 
 
 def test_a_person_is_readmitted_at_the_command_line(
@@ -372,7 +372,7 @@ def test_whoever_is_suppressed_under_a_lower_number_and_committed_later_is_not_m
     ask = Ask("visits", "subject", subject_id="Person-2")
     now, digester = shop.runtime.now(), shop.runtime.digester
     with shop.runtime.session() as session:
-        lifecycle.record(session, ask, principal="key_test", digester=digester, now=now)
+        intake.record(session, ask, principal="key_test", digester=digester, now=now)
         shop.ask("visits", subject_id="Person-3")
         reader.start()
         reader.join(timeout=2)
@@ -410,11 +410,11 @@ def _ask_both(shop: Shop) -> None:
         Ask(None, "subject", subject_id="Person-2"),
         Ask("visits-2", "subject", subject_id="Person-2"),
     ]
-    submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
+    submissions = [page.Submission(ask, "key_test") for ask in asks]
     with shop.runtime.session() as session:
         now, digester = shop.runtime.now(), shop.runtime.digester
-        done, refused = lifecycle.record_many(session, submissions, digester=digester, now=now)
-    assert isinstance(done, lifecycle.Receipt)
+        done, refused = intake.record_many(session, submissions, digester=digester, now=now)
+    assert isinstance(done, page.Receipt)
     assert isinstance(refused, DatasetNotReady)
 
 

@@ -20,7 +20,7 @@ from tests.workers.jobs.test_pipeline import assert_forgotten_once
 from tests.workers.place import Place
 from workers.compute.process import ComputeDied
 from workers.fault_points import InjectedFault
-from workers.jobs import train
+from workers.jobs import train, training_request, training_result
 from workers.runtime import Runtime
 
 
@@ -69,7 +69,7 @@ def test_deletion_made_during_a_training_is_applied_before_its_version_goes_live
     rows = town.training_rows()[:3]
     with town.runtime.lease(f"run:{run_id}") as held:
         assert held is not None
-        begun = train._start(town.runtime, run_id, held)
+        begun = training_request.start(town.runtime, run_id, held)
         assert begun is not None
         request = town.ask(*rows)
         town.work()
@@ -78,7 +78,7 @@ def test_deletion_made_during_a_training_is_applied_before_its_version_goes_live
         assert town.request(request).status == RequestStatus.PROCESSING
         assert town.array().rows[rows].any()
         answer = compute(town.runtime, begun, held)
-        train._record(town.runtime, run_id, held, begun, answer)
+        training_result.record(town.runtime, run_id, held, begun, answer)
     assert town.live().number == 2
     candidate = town.versions()[-1]
     assert candidate.status == VersionStatus.CANDIDATE
@@ -102,7 +102,7 @@ def test_training_that_starts_after_a_deletion_never_sees_its_rows(town: Place) 
     run_id = queue(town)
     with town.runtime.lease(f"run:{run_id}") as held:
         assert held is not None
-        begun = train._start(town.runtime, run_id, held)
+        begun = training_request.start(town.runtime, run_id, held)
     assert begun is not None
     assert set(rows) <= set(begun.data.excluded)
     assert_forgotten_once(town, request, rows)
@@ -152,7 +152,7 @@ def test_training_whose_process_is_killed_is_tried_again(town: Place) -> None:
     run_id = queue(town)
     with town.runtime.lease(f"run:{run_id}") as held:
         assert held is not None
-        assert train._start(town.runtime, run_id, held) is not None
+        assert training_request.start(town.runtime, run_id, held) is not None
         train._fail(town.runtime, run_id, held, ComputeDied("ended by SIGKILL"))
     run = get(town, run_id)
     assert (run.status, run.error) == (RunStatus.QUEUED, "ended by SIGKILL")
@@ -164,7 +164,7 @@ def test_stopping_worker_hands_its_run_back_uncounted(town: Place) -> None:
     run_id = queue(town)
     with town.runtime.lease(f"run:{run_id}") as held:
         assert held is not None
-        train._start(town.runtime, run_id, held)
+        training_request.start(town.runtime, run_id, held)
         assert get(town, run_id).attempts == 1
         train._hand_back(town.runtime, run_id, held, "stopping")
     run = get(town, run_id)
@@ -177,7 +177,7 @@ def test_overtaken_worker_neither_records_nor_hands_back(
     run_id = queue(town)
     with town.runtime.lease(f"run:{run_id}") as held:
         assert held is not None
-        begun = train._start(town.runtime, run_id, held)
+        begun = training_request.start(town.runtime, run_id, held)
         assert begun is not None
         answer = compute(town.runtime, begun, held)
         monkeypatch.setenv("UNLEARN_FAULT_CLOCK_SECONDS", "3600")
@@ -185,7 +185,7 @@ def test_overtaken_worker_neither_records_nor_hands_back(
         monkeypatch.delenv("UNLEARN_FAULT_CLOCK_SECONDS")
         train._hand_back(town.runtime, run_id, held, "stopping")
         with pytest.raises(leases.LeaseLost):
-            train._record(town.runtime, run_id, held, begun, answer)
+            training_result.record(town.runtime, run_id, held, begun, answer)
     assert get(town, run_id).status == RunStatus.COMPLETED
     assert [version.number for version in town.versions()] == [1, 2]
 

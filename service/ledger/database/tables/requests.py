@@ -124,6 +124,8 @@ class DeletionRequest(Base):
     warnings: Mapped[int | None]
     expected_by: Mapped[datetime] = mapped_column(Instant)
     completed_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: W3C trace context of the call that asked, for the batch that answers; None: not traced.
+    traceparent: Mapped[str | None] = mapped_column(String(55))
 
 
 class LegalHold(Base):

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 from service.ledger.database.states import ErasureStatus, RequestStatus
 from service.ledger.database.tables import Dataset, Erasure, Model, Version
 from service.ledger.registry import capabilities, models
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 from service.messages import wire
 from service.messages.catalogue import CATALOGUE, Request
 from tests import factories
@@ -172,7 +172,7 @@ def test_class_is_not_approved_for_a_method_that_forgets_records_only(
     assert_problem(answer, 422, "method-cannot-forget-classes", method)
     with app.state.sessions() as session:
         assert session.scalars(select(Erasure)).all() == []
-        assert lifecycle.get(session, request).status == RequestStatus.AWAITING_APPROVAL
+        assert lookup.get(session, request).status == RequestStatus.AWAITING_APPROVAL
     assert change_policy(app, method="retrain").status_code == 200
     assert approver.post(f"{URL}/{request}:approve").json()["status"] == "accepted"
 

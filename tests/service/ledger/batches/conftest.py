@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.orm import Session
 
-from service.ledger.database.tables import (
-    Dataset,
-    Model,
-)
+from service.ledger.batches import holds
+from service.ledger.database.tables import Dataset, Model
 from tests import factories
+from tests.service.ledger.batches.held import Story, hold
 
 
 @pytest.fixture
@@ -22,3 +21,15 @@ def model(session: Session, data: Dataset) -> Model:
     made = factories.model(session, data, policy={"max_records": 10, "max_wait_seconds": 10})
     factories.version(session, made)
     return made
+
+
+@pytest.fixture
+def story(session: Session) -> Story:
+    """An exact version that lost accuracy."""
+    return hold(session, mark=holds.ACCURACY)
+
+
+@pytest.fixture
+def memorised(session: Session) -> Story:
+    """A step whose few rows the base version has memorised; the policy has no other method."""
+    return hold(session, mark=holds.MEMORISED)

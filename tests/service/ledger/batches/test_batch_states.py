@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.ledger.batches import batch_states, execution, leases
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus
 from service.ledger.database.tables import AuditEvent, Batch, BatchState, Dataset, Model, Record
-from service.ledger.destruction import purges
+from service.ledger.destruction import stored_files
 from service.ledger.requests import suppressions
 from tests import factories
 from tests.factories import NOW
@@ -72,7 +72,7 @@ def test_state_replaces_the_one_before_and_counts_attempts_again(
     found = batch_states.resumable(session, story.batch, RETRAIN)
     assert found is not None
     assert (found.digest, found.seed, found.data_revision) == ("b" * 64, 7, 1)
-    assert purges.files_in_use(session)["trainings"] == {"b" * 64}
+    assert stored_files.files_in_use(session)["trainings"] == {"b" * 64}
 
 
 def test_state_of_other_options_is_not_gone_on_from(session: Session, story: Story) -> None:

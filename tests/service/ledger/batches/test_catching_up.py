@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims, execution
+from service.ledger.batches import claims, execution, queue
 from service.ledger.database.states import RunStatus, VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.destruction import withdrawals
@@ -60,17 +60,17 @@ def test_candidate_stays_after_a_running_batch_unless_it_retrained(
     if method == "retrain":
         # It never saw the records, and its training is the later one.
         assert candidate.status == VersionStatus.RETIRED
-        assert claims.due_models(session, now=LATER) == []
+        assert queue.due_models(session, now=LATER) == []
         return
     assert candidate.status == VersionStatus.CANDIDATE
-    assert claims.due_models(session, now=LATER) == [model.id]
+    assert queue.due_models(session, now=LATER) == [model.id]
     owing = claims.claim(session, model, held=held, now=LATER)
     assert owing is not None
     assert (owing.base_version_id, execution.rows(session, owing)) == (candidate.id, [2, 3])
     caught_up = unlearn(session, model, held, owing)
     assert model.production_id == caught_up.id
     assert candidate.status == VersionStatus.RETIRED
-    assert claims.due_models(session, now=LATER) == []
+    assert queue.due_models(session, now=LATER) == []
 
 
 def test_candidate_outlives_a_batch_without_rows_of_its_own(
@@ -96,7 +96,7 @@ def test_older_candidate_is_superseded_by_a_newer_one_that_caught_up(
     assert owing.base_version_id == newer.id
     unlearn(session, model, held, owing)
     assert {older.status, newer.status} == {VersionStatus.RETIRED}
-    assert claims.due_models(session, now=LATER) == []
+    assert queue.due_models(session, now=LATER) == []
 
 
 def test_candidate_is_retired_when_live_version_is_withdrawn_without_successor(

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims, execution, leases
+from service.ledger.batches import claims, execution, leases, queue
 from service.ledger.database.states import (
     BatchStatus,
     ErasureStatus,
@@ -25,9 +25,9 @@ from service.ledger.database.tables import (
     Record,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.registry import versions
-from service.ledger.requests import lifecycle
+from service.ledger.requests import lookup
 from tests import factories
 from tests.service.ledger.batches.steps import LATER, RETRY, ask, claim, status, unlearn
 
@@ -174,14 +174,14 @@ def test_fresh_anchor_catches_up_before_it_goes_live(
         data_revision=0,
     )
     assert versions.contains_forgotten(session, model, candidate) != []
-    assert claims.due_models(session, now=LATER) == [model.id]
+    assert queue.due_models(session, now=LATER) == [model.id]
     catching_up = claims.claim(session, model, held=held, now=LATER)
     assert catching_up.base_version_id == candidate.id
     assert execution.rows(session, catching_up) == [2, 3]
     assert model.production_id == live.id
     unlearn(session, model, held, catching_up)
     assert session.get_one(Version, candidate.id).status == VersionStatus.RETIRED
-    assert claims.due_models(session, now=LATER) == []
+    assert queue.due_models(session, now=LATER) == []
 
 
 def test_anchor_that_cannot_catch_up_is_rejected_and_old_version_stays_live(
@@ -204,7 +204,7 @@ def test_anchor_that_cannot_catch_up_is_rejected_and_old_version_stays_live(
         execution.fail(session, batch, held=held, error="boom", retry=RETRY, now=LATER)
     assert candidate.status == VersionStatus.REJECTED
     assert model.production_id == live.id
-    assert claims.due_models(session, now=LATER) == []
+    assert queue.due_models(session, now=LATER) == []
 
 
 def test_every_step_leaves_its_line_in_the_audit_chain(
@@ -216,8 +216,8 @@ def test_every_step_leaves_its_line_in_the_audit_chain(
     later = LATER + timedelta(seconds=5)
     batch = claims.claim(session, model, held=held, now=later)
     unlearn(session, model, held, batch, now=later)
-    erasures.mark_erased(session, data, [0], now=later, actor="worker:w")
-    erasures.settle(session, now=later, actor="worker:w")
+    raw_rows.mark_erased(session, data, [0], now=later, actor="worker:w")
+    completion.settle(session, now=later, actor="worker:w")
     session.commit()
     actions = [row.action for row in session.query(AuditEvent).order_by(AuditEvent.seq)]
     for action in (
@@ -232,7 +232,7 @@ def test_every_step_leaves_its_line_in_the_audit_chain(
     ):
         assert action in actions
     assert status(session, request)[0] == RequestStatus.COMPLETED
-    about = lifecycle.events(session, request.id, after=None, limit=10)
+    about = lookup.events(session, request.id, after=None, limit=10)
     assert [line.action for line in about] == ["batch:claimed", "deletion_request:completed"]
     assert about[0].subject == f"batch:{batch.id}"
     assert about[0].data["requests"] == [request.id]

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims, execution, leases
+from service.ledger.batches import claims, execution, leases, queue
 from service.ledger.database.states import (
     ErasureStatus,
     RequestStatus,
@@ -34,7 +34,7 @@ def test_failed_batch_pauses_and_doubles_the_pause(
         share = session.query(Erasure).filter_by(request_id=request.id).one()
         assert (share.attempts, share.error) == (attempt, "disk full")
         assert share.not_before == now + timedelta(seconds=pause)
-        assert claims.due_models(session, now=now) == []
+        assert queue.due_models(session, now=now) == []
         now += timedelta(seconds=pause)
     held, batch = claim(session, model, now=now)
     execution.fail(session, batch, held=held, error="disk full", retry=RETRY, now=now)
@@ -63,9 +63,9 @@ def test_pause_ends_when_the_clock_is_set_back_by_more_than_the_longest(
     held, batch = claim(session, model, now=ahead)
     execution.fail(session, batch, held=held, error="disk full", retry=RETRY, now=ahead)
     leases.release(session, held, now=ahead)
-    assert claims.due_models(session, now=ahead) == []
-    assert claims.due_models(session, now=ahead - timedelta(minutes=9)) == []
-    assert claims.due_models(session, now=LATER) == [model.id]
+    assert queue.due_models(session, now=ahead) == []
+    assert queue.due_models(session, now=ahead - timedelta(minutes=9)) == []
+    assert queue.due_models(session, now=LATER) == [model.id]
     assert claim(session, model, now=LATER)[1] is not None
 
 
@@ -88,7 +88,7 @@ def test_poisonous_request_ends_alone_and_the_others_complete(
     poison = 4
     now = LATER
     ran = 0
-    while claims.due_models(session, now=now):
+    while queue.due_models(session, now=now):
         ran += 1
         held, batch = claim(session, model, now=now)
         if poison in execution.rows(session, batch):

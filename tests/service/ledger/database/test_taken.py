@@ -13,8 +13,7 @@ from service.ledger.batches import leases
 from service.ledger.database import locks
 from service.ledger.database.locks import Hold
 from service.ledger.database.tables import Dataset
-from service.ledger.obligations import erasures
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from tests import factories
 from tests.factories import NOW
 
@@ -116,7 +115,10 @@ def test_a_locked_dataset_has_the_revision_that_the_transaction_gave_it(
 ) -> None:
     asked = factories.request(session, data, rows=[1, 4])
     locks.dataset(session, data.id, Hold.REVISION)
-    revision = erasures.exclude(session, data.id, naming.Names.of([asked])).revision
+    revision = exclusions.exclude(session, data.id, naming.Names.of([asked])).revision
     assert locks.dataset(session, data.id, Hold.REVISION).revision == revision
-    assert erasures.just_excluded(session, data.id, after=revision - 1, revision=revision) == [1, 4]
-    assert erasures.just_excluded(session, data.id, after=revision, revision=revision) is None
+    assert exclusions.just_excluded(session, data.id, after=revision - 1, revision=revision) == [
+        1,
+        4,
+    ]
+    assert exclusions.just_excluded(session, data.id, after=revision, revision=revision) is None

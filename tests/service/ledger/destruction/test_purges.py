@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger.database.states import BatchStatus, IllegalMove, VersionStatus
 from service.ledger.database.tables import AuditEvent, Dataset, Model, Version
-from service.ledger.destruction import purges
+from service.ledger.destruction import purges, stored_files
 from tests import factories
 from tests.factories import NOW
 
@@ -124,14 +124,14 @@ def test_weights_may_be_shared_with_a_reference_model(session: Session, model: M
     live = factories.version(session, model)
     reference = factories.artifact(session, live, kind="references", digest=old.digest)
     assert purges.files_of_version(session, old) == []
-    assert purges.files_of(session, [reference.id]) == []
+    assert stored_files.files_of(session, [reference.id]) == []
     old.status = VersionStatus.PURGED
     session.flush()
-    assert purges.files_of(session, [reference.id]) == [("checkpoints", old.digest)]
-    assert purges.is_in_use(session, "checkpoints", old.digest)
+    assert stored_files.files_of(session, [reference.id]) == [("checkpoints", old.digest)]
+    assert stored_files.is_in_use(session, "checkpoints", old.digest)
     reference.destroyed_at = AFTER
     session.flush()
-    assert not purges.is_in_use(session, "checkpoints", old.digest)
+    assert not stored_files.is_in_use(session, "checkpoints", old.digest)
 
 
 def test_internal_state_goes_with_its_version_unless_shared(session: Session, model: Model) -> None:
@@ -185,7 +185,7 @@ def test_files_in_use_are_those_that_the_ledger_names_and_did_not_destroy(
     kept = factories.artifact(session, live, kind="logs")
     factories.artifact(session, gone, kind="logs", destroyed_at=NOW)
     reference = factories.artifact(session, live, kind="references")
-    used = purges.files_in_use(session)
+    used = stored_files.files_in_use(session)
     assert used["checkpoints"] == {live.digest, reference.digest}
     assert used["logs"] == {kept.digest}
     assert used["arrays"] == {data.array_key}

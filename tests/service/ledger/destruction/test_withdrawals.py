@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -10,137 +9,36 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Withdrawn
-from service.ledger.audit import chain
-from service.ledger.batches import claims, execution, leases, next_batch
+from service.ledger.batches import execution, leases, next_batch
 from service.ledger.database.states import (
     BatchStatus,
-    DatasetStatus,
     ErasureStatus,
     ModelStatus,
     RequestStatus,
     RunStatus,
     VersionStatus,
 )
-from service.ledger.database.tables import (
-    AliasMove,
-    AuditEvent,
-    Batch,
-    Dataset,
-    DeletionRequest,
-    Erasure,
-    Model,
-    Record,
-    RequestDataset,
-    RequestRecord,
-    Version,
-)
-from service.ledger.destruction import purges, removals, withdrawals
-from service.ledger.obligations import erasures
-from service.ledger.registry import datasets, imports, models, versions
+from service.ledger.database.tables import AliasMove, Dataset, Model, Version
+from service.ledger.destruction import purges
+from service.ledger.registry import imports, models, versions
 from service.ledger.registry.policy import Policy
-from service.ledger.requests import intake, lifecycle, suppressions
-from service.ledger.selection import naming
+from service.ledger.requests import intake, lifecycle, lookup
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from tests import factories
 from tests.factories import NOW
-
-WINDOW = timedelta(seconds=100)
-POLICY = {"purge_after_seconds": 100, "max_wait_seconds": 0}
-
-
-@pytest.fixture
-def data(session: Session) -> Dataset:
-    return factories.dataset(session, name="faces")
-
-
-@pytest.fixture
-def model(session: Session, data: Dataset) -> Model:
-    return factories.model(session, data, name="reader", policy=POLICY)
-
-
-@pytest.fixture
-def live(session: Session, model: Model) -> Version:
-    return factories.version(session, model)
-
-
-def withdraw(session: Session, what: Model | Version | Dataset, **options: object) -> None:
-    common = {"actor": "key:k", "now": NOW, **options}
-    if isinstance(what, Version):
-        owner = session.get_one(Model, what.model_id)
-        withdrawals.withdraw_version(session, owner, what, **common)  # type: ignore[arg-type]
-    elif isinstance(what, Model):
-        withdrawals.withdraw_model(session, what, **common)  # type: ignore[arg-type]
-    else:
-        withdrawals.withdraw_dataset(session, what, **common)  # type: ignore[arg-type]
-    session.flush()
-    session.expire_all()
-
-
-def asked(
-    session: Session,
-    data: Dataset,
-    *owners: Model,
-    rows: Sequence[int] = (0,),
-    status: RequestStatus = RequestStatus.ACCEPTED,
-    share: ErasureStatus = ErasureStatus.PENDING,
-) -> DeletionRequest:
-    request = factories.request(session, data, rows=rows, status=status, status_reason="x")
-    for owner in owners:
-        factories.erasure(session, request, owner, status=share, error="x")
-    if status == RequestStatus.NEEDS_REVIEW:
-        erasures.exclude(session, data.id, naming.Names.of([request]))
-    return request
-
-
-def shares(session: Session, request: DeletionRequest) -> dict[str, ErasureStatus]:
-    found = session.execute(
-        select(Model.name, Erasure.status)
-        .join(Model, Model.id == Erasure.model_id)
-        .where(Erasure.request_id == request.id)
-    )
-    return dict(found.all())
-
-
-def excluded(session: Session, data: Dataset) -> set[int]:
-    return set(
-        session.scalars(
-            select(Record.row).where(
-                Record.dataset_id == data.id, Record.excluded_revision.is_not(None)
-            )
-        )
-    )
-
-
-def erase(session: Session, data: Dataset) -> list[str]:
-    """What the worker does once it has overwritten the rows."""
-    rows = suppressions.about_to_be_erased(session, data)[0]
-    erasures.mark_erased(session, data, rows, now=NOW, actor="worker:w")
-    done = erasures.settle(session, now=NOW, actor="worker:w")
-    session.expire_all()
-    return done
-
-
-def actions(session: Session) -> list[tuple[str, str]]:
-    lines = session.scalars(select(AuditEvent).order_by(AuditEvent.seq))
-    return [(line.action, line.subject) for line in lines]
-
-
-def held(session: Session, key: str) -> leases.Held:
-    made = leases.acquire(session, key, owner="w", seconds=60, now=NOW)
-    assert made is not None
-    return made
-
-
-def work(session: Session, model: Model) -> tuple[leases.Held, Batch]:
-    """A worker with the model's lease and a running batch."""
-    lease = held(session, leases.of_model(model.id))
-    batch = claims.claim(session, model, held=lease, now=NOW)
-    assert batch is not None
-    return lease, batch
-
-
-# Versions.
+from tests.service.ledger.destruction.withdrawing import (
+    POLICY,
+    WINDOW,
+    actions,
+    asked,
+    erase,
+    excluded,
+    held,
+    shares,
+    withdraw,
+    work,
+)
 
 
 def test_withdrawn_version_is_refused_wherever_it_could_be_served(
@@ -385,7 +283,7 @@ def test_requests_after_the_withdrawal_ask_nothing_of_the_model(
         digester=factories.DIGESTER,
         now=NOW,
     )
-    request = lifecycle.get(session, str(receipt.answer["id"]))
+    request = lookup.get(session, str(receipt.answer["id"]))
     assert shares(session, request) == {}
 
 
@@ -443,152 +341,3 @@ def test_model_is_purged_with_its_last_version(
     assert {one.status for one in session.scalars(select(Version))} == {VersionStatus.PURGED}
     with pytest.raises(Withdrawn):
         runs.create(session, model, actor="key:k", now=NOW)
-
-
-# Datasets.
-
-
-def test_dataset_with_models_is_refused_by_their_names(
-    session: Session, data: Dataset, model: Model
-) -> None:
-    gone = factories.model(session, data, name="gone")
-    withdraw(session, gone)
-    with pytest.raises(withdrawals.ModelsInUse, match=r"not withdrawn: reader;"):
-        withdraw(session, data)
-    withdraw(session, data, models="withdraw")
-    assert data.status == DatasetStatus.WITHDRAWN
-    assert models.status(model) == ModelStatus.WITHDRAWN
-    withdraw(session, data)
-    assert actions(session).count(("dataset:withdrawn", "dataset:faces")) == 1
-
-
-def test_every_open_request_of_a_withdrawn_dataset_completes_when_its_rows_are_gone(
-    session: Session, data: Dataset, model: Model, live: Version
-) -> None:
-    open_ones = [
-        asked(session, data, rows=[0], status=RequestStatus.AWAITING_APPROVAL),
-        asked(session, data, model, rows=[1]),
-        asked(
-            session,
-            data,
-            model,
-            rows=[2],
-            status=RequestStatus.NEEDS_REVIEW,
-            share=ErasureStatus.NEEDS_REVIEW,
-        ),
-    ]
-    ended = factories.request(session, data, rows=[3], status=RequestStatus.CANCELLED)
-    withdraw(session, data, models="withdraw")
-    assert {one.status for one in open_ones} == {RequestStatus.PROCESSING}
-    assert erasures.settle(session, now=NOW, actor="worker:w") == []
-    assert removals.blank(session, data.id, first=0, marker="m-", now=NOW)
-    assert not removals.blank(session, data.id, first=10_000, marker="m-", now=NOW)
-    assert len(erasures.settle(session, now=NOW, actor="worker:w")) == 3
-    for _ in range(2):
-        removals.record(session, data.id, receipt={"a": 1}, actor="worker:w", now=NOW)
-    session.expire_all()
-    assert {one.status for one in open_ones} == {RequestStatus.COMPLETED}
-    assert ended.status == RequestStatus.CANCELLED
-    assert (data.status, data.purged_at, data.array_key) == (DatasetStatus.PURGED, NOW, None)
-    assert actions(session).count(("dataset:purged", "dataset:faces")) == 1
-
-
-def test_request_over_two_datasets_ends_with_the_last_of_them(
-    session: Session, data: Dataset, model: Model, live: Version
-) -> None:
-    other = factories.dataset(session, name="voices")
-    owner = factories.model(session, other, policy=POLICY)
-    factories.version(session, owner)
-    wide = factories.request(session, data, rows=[0], dataset_id=None, kind="subject")
-    session.add(RequestRecord(request_id=wide.id, dataset_id=other.id, row=4))
-    for one in (data, other):
-        session.add(
-            RequestDataset(request_id=wide.id, dataset_id=one.id, matched=1, already_forgotten=0)
-        )
-    for one in (model, owner):
-        factories.erasure(session, wide, one)
-    # A worker has begun with the part of the other dataset, and nobody with this one.
-    work(session, owner)
-    assert (excluded(session, data), excluded(session, other)) == (set(), {4})
-    withdraw(session, model)
-    assert shares(session, wide)["reader"] == ErasureStatus.COMPLETED
-    assert excluded(session, data) == {0}
-    withdraw(session, data)
-    assert wide.status == RequestStatus.PROCESSING
-    removals.blank(session, data.id, first=0, marker="m-", now=NOW)
-    assert erasures.settle(session, now=NOW, actor="worker:w") == []
-    withdraw(session, other, models="withdraw")
-    removals.blank(session, other.id, first=0, marker="m-", now=NOW)
-    assert erasures.settle(session, now=NOW, actor="worker:w") == [wide.id]
-
-
-def test_request_over_two_datasets_that_waits_for_approval_waits_for_the_other(
-    session: Session, data: Dataset
-) -> None:
-    other = factories.dataset(session, name="voices")
-    waiting = RequestStatus.AWAITING_APPROVAL
-    wide = factories.request(
-        session, data, rows=[0], dataset_id=None, kind="subject", status=waiting
-    )
-    session.add(RequestRecord(request_id=wide.id, dataset_id=other.id, row=4))
-    for one in (data, other):
-        session.add(
-            RequestDataset(request_id=wide.id, dataset_id=one.id, matched=1, already_forgotten=0)
-        )
-    withdraw(session, data)
-    assert wide.status == waiting
-    withdraw(session, other)
-    assert wide.status == RequestStatus.PROCESSING
-
-
-def test_records_of_a_removed_dataset_identify_nobody(session: Session) -> None:
-    data = factories.dataset(session, rows=3, subjects=["ada", "bob", None])
-    withdraw(session, data)
-    for marker in ("one-", "two-"):  # the first worker was killed
-        removals.blank(session, data.id, first=0, marker=marker, now=NOW)
-    session.expire_all()
-    records = session.scalars(select(Record).order_by(Record.row)).all()
-    assert [one.record_id for one in records] == ["two-0", "two-1", "two-2"]
-    assert {one.subject_digest for one in records} == {None}
-    assert {one.erased_at for one in records} == {NOW}
-
-
-def test_withdrawn_dataset_takes_no_requests_no_models_and_no_second_life(
-    session: Session, data: Dataset
-) -> None:
-    withdraw(session, data)
-    with pytest.raises(Withdrawn, match="dataset faces was withdrawn"):
-        intake.record(
-            session,
-            Ask(dataset="faces", kind="records", record_ids=("r1",)),
-            principal="key_test",
-            digester=factories.DIGESTER,
-            now=NOW,
-        )
-    with pytest.raises(Withdrawn, match="dataset faces was withdrawn"):
-        datasets.get_ready(session, "faces")
-    with pytest.raises(Conflict, match="which was withdrawn; a name is not used twice"):
-        datasets.create(session, "faces", source={"path": "x"}, actor="key:k", now=NOW)
-
-
-@pytest.mark.parametrize("status", [DatasetStatus.INGESTING, DatasetStatus.FAILED])
-def test_dataset_that_never_was_ready_can_be_withdrawn_and_its_ingest_is_stopped(
-    session: Session, status: DatasetStatus
-) -> None:
-    data = factories.dataset(session, rows=0, status=status, array_key=None, ready_at=None)
-    lease = held(session, leases.of_ingest(data.id))
-    withdraw(session, data)
-    assert data.status == DatasetStatus.WITHDRAWN
-    assert datasets.waiting(session) == []
-    with pytest.raises(leases.LeaseLost):
-        leases.hold(session, lease)
-
-
-def test_everything_that_was_withdrawn_leaves_a_sound_chain(
-    session: Session, data: Dataset, model: Model, live: Version
-) -> None:
-    asked(session, data, model)
-    withdraw(session, data, models="withdraw", purge="now")
-    session.commit()
-    assert chain.verify(session).sound
-    assert session.scalars(select(RequestRecord.row)).all() == [0]

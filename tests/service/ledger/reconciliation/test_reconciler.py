@@ -21,12 +21,12 @@ from service.ledger.database.tables import (
     Record,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, raw_rows
 from service.ledger.reconciliation import findings, reconciler
 from service.ledger.reconciliation.findings import Finding, Kind
 from service.ledger.registry import lineage, versions
-from service.ledger.requests import lifecycle, suppressions
-from service.ledger.selection import naming
+from service.ledger.requests import lookup, suppressions
+from service.ledger.selection import exclusions, naming
 from tests import factories
 from tests.factories import NOW
 
@@ -52,7 +52,7 @@ def _forgotten(
 ) -> DeletionRequest:
     """A request that was completed on these models, from the exclusion to the audit line."""
     asked = factories.request(session, data, rows=[row], status=RequestStatus.PROCESSING)
-    erasures.exclude(session, data.id, naming.Names.of([asked]))
+    exclusions.exclude(session, data.id, naming.Names.of([asked]))
     session.expire_all()
     for model, base in done:
         batch = factories.batch(session, model, base, rows=[row], status="completed")
@@ -61,8 +61,8 @@ def _forgotten(
         versions.promote(
             session, model, made, expected_production=base.id, reason="x", actor="w", now=NOW
         )
-    erasures.mark_erased(session, data, [row], now=NOW, actor="w")
-    assert erasures.settle(session, now=NOW, actor="w") == [asked.id]
+    raw_rows.mark_erased(session, data, [row], now=NOW, actor="w")
+    assert completion.settle(session, now=NOW, actor="w") == [asked.id]
     session.commit()
     return asked
 
@@ -180,8 +180,8 @@ def test_raw_row_that_stands_is_erased_after_all(
     assert _kinds(_look(session)) == {Kind.STANDING}
     session.expire_all()
     assert suppressions.about_to_be_erased(session, data)[0] == [2]
-    erasures.mark_erased(session, data, [2], now=NOW, actor="w")
-    assert erasures.settle(session, now=NOW, actor="w") == [asked.id]
+    raw_rows.mark_erased(session, data, [2], now=NOW, actor="w")
+    assert completion.settle(session, now=NOW, actor="w") == [asked.id]
     assert _look(session) == []
 
 
@@ -194,7 +194,7 @@ def test_open_erasure_opens_its_completed_request(session: Session, data: Datase
     assert _kinds(_look(session)) == {Kind.UNFINISHED}
     session.refresh(asked)
     assert asked.status == RequestStatus.PROCESSING
-    assert lifecycle.count_open(session, up_to=10) == 1
+    assert lookup.count_open(session, up_to=10) == 1
 
 
 def test_finding_that_no_longer_stands_is_left_alone(session: Session, data: Dataset) -> None:

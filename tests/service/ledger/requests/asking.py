@@ -17,28 +17,28 @@ from service.ledger.database.tables import (
     Model,
     Record,
 )
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake, lookup, page
 from service.ledger.selection.matching import Ask
 from tests import factories
 from tests.factories import NOW
 
 
 def recorded(session: Session, *asks: Ask, **options: Any) -> list[DeletionRequest]:
-    submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
-    outcomes = lifecycle.record_many(
+    submissions = [page.Submission(ask, "key_test") for ask in asks]
+    outcomes = intake.record_many(
         session, submissions, digester=factories.DIGESTER, now=NOW, **options
     )
     made = []
     for outcome in outcomes:
-        assert isinstance(outcome, lifecycle.Receipt), outcome
-        made.append(lifecycle.get(session, outcome.answer["id"]))
+        assert isinstance(outcome, page.Receipt), outcome
+        made.append(lookup.get(session, outcome.answer["id"]))
     return made
 
 
 def refused_with(session: Session, ask: Ask, **options: Any) -> ServiceError:
-    [outcome] = lifecycle.record_many(
+    [outcome] = intake.record_many(
         session,
-        [lifecycle.Submission(ask, "key_test")],
+        [page.Submission(ask, "key_test")],
         digester=factories.DIGESTER,
         now=NOW,
         **options,

@@ -12,7 +12,7 @@ from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import AuditEvent, DeletionRequest
-from service.ledger.requests import deadlines, lifecycle
+from service.ledger.requests import deadlines, intake, lifecycle, lookup
 from service.ledger.requests.deadlines import ExtensionReason, NotExtendable
 from service.ledger.selection.matching import Ask
 from service.ledger.selection.regulations import Period, Regulation
@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 def ask(session: Session, period: Period | None = None) -> DeletionRequest:
     data = factories.dataset(session)
     factories.version(session, factories.model(session, data))
-    receipt = lifecycle.record(
+    receipt = intake.record(
         session,
         Ask(data.name, "records", record_ids=("r1",), period=period or Period()),
         principal="key_crm",
@@ -34,7 +34,7 @@ def ask(session: Session, period: Period | None = None) -> DeletionRequest:
         now=NOW,
     )
     session.commit()
-    return lifecycle.get(session, receipt.answer["id"])
+    return lookup.get(session, receipt.answer["id"])
 
 
 def warn(session: Session, now: datetime) -> list[tuple[str, object]]:
@@ -93,7 +93,7 @@ def test_a_request_is_due_by_the_regulation_that_it_names(session: Session) -> N
         Regulation.CCPA: 45 * DAY,
         Regulation.CUSTOM: 9 * DAY,
     }
-    shown = lifecycle.detail(session, by[Regulation.CCPA])
+    shown = lookup.detail(session, by[Regulation.CCPA])
     assert (shown["regulation"], shown["extensions"]) == ("ccpa", 0)
     assert by[Regulation.CUSTOM].expected_by <= by[Regulation.CUSTOM].due_at
 
@@ -173,7 +173,7 @@ def test_an_extension_moves_the_due_date_and_is_told_and_warned_of_anew(session:
     event = events.of_line(line)
     assert event is not None
     assert event.data["due_at"] == "2026-05-01T12:00:00.000000Z"
-    shown = lifecycle.detail(session, request)
+    shown = lookup.detail(session, request)
     assert (shown["extensions"], shown["extension_reason"]) == (1, "many systems hold it")
     assert warn(session, first + DAY) == []
     assert warn(session, request.due_at - 7 * DAY) == [("due_soon", 7)]

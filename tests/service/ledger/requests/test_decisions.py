@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.ledger.batches import claims, leases
+from service.ledger.batches import claims, leases, queue
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model
 from service.ledger.obligations import shares
 from service.ledger.registry.policy import Policy
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake, lifecycle, lookup
 from service.ledger.requests.lifecycle import DenialReason, SecondPersonNeeded
 from service.ledger.selection.matching import Ask
 from tests import factories
@@ -27,7 +27,7 @@ def live(session: Session, data: Dataset, **policy: object) -> Model:
 
 
 def ask(session: Session, data: Dataset, record: str = "r1") -> DeletionRequest:
-    receipt = lifecycle.record(
+    receipt = intake.record(
         session,
         Ask(data.name, "records", record_ids=(record,)),
         principal="key_crm",
@@ -35,13 +35,13 @@ def ask(session: Session, data: Dataset, record: str = "r1") -> DeletionRequest:
         now=NOW,
     )
     session.commit()
-    return lifecycle.get(session, receipt.answer["id"])
+    return lookup.get(session, receipt.answer["id"])
 
 
 def begins(session: Session, model: Model, *, after: float) -> bool:
     """Whether a worker claims a batch of the model so many seconds after ``NOW``."""
     now = NOW + timedelta(seconds=after)
-    if model.id not in claims.due_models(session, now=now):
+    if model.id not in queue.due_models(session, now=now):
         return False
     held = leases.acquire(session, leases.of_model(model.id), owner="w", seconds=30, now=now)
     assert held is not None
@@ -141,7 +141,7 @@ def test_a_denial_has_a_code_that_the_audit_chain_keeps(session: Session) -> Non
         actor="key:key_dpo",
     )
     session.commit()
-    shown = lifecycle.detail(session, request)
+    shown = lookup.detail(session, request)
     assert shown["denial_code"] == "legal_obligation"
     assert "books of 2025" in shown["status_reason"]
     line = session.scalars(select(AuditEvent).order_by(AuditEvent.seq.desc()).limit(1)).one()

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger.database import db
 from service.ledger.database.tables import DeletionRequest, IdempotencyKey
-from service.ledger.requests import idempotency, lifecycle
+from service.ledger.requests import idempotency, intake, page
 from service.ledger.selection.matching import Ask
 from tests import factories
 from tests.factories import DIGESTER, NOW
@@ -20,13 +20,13 @@ from tests.factories import DIGESTER, NOW
 
 def _submission(
     dataset: str, *, record: str = "r0", principal: str = "key_a", key: str = "k"
-) -> lifecycle.Submission:
+) -> page.Submission:
     claim = idempotency.Claim(principal, key, DIGESTER.bodies(principal, record))
-    return lifecycle.Submission(Ask(dataset, "records", (record,)), principal, claim)
+    return page.Submission(Ask(dataset, "records", (record,)), principal, claim)
 
 
-def _record(session: Session, *submissions: lifecycle.Submission) -> list[object]:
-    return list(lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW))
+def _record(session: Session, *submissions: page.Submission) -> list[object]:
+    return list(intake.record_many(session, submissions, digester=DIGESTER, now=NOW))
 
 
 def test_a_repeated_call_gets_the_answer_of_the_first(session: Session) -> None:
@@ -36,8 +36,8 @@ def test_a_repeated_call_gets_the_answer_of_the_first(session: Session) -> None:
     session.scalars(select(DeletionRequest)).one().status_reason = "changed since"
     session.commit()
     [second] = _record(session, _submission(data.name))
-    assert isinstance(first, lifecycle.Receipt)
-    assert isinstance(second, lifecycle.Receipt)
+    assert isinstance(first, page.Receipt)
+    assert isinstance(second, page.Receipt)
     assert (first.repeated, second.repeated) == (False, True)
     assert second.answer == first.answer
     assert len(session.scalars(select(DeletionRequest)).all()) == 1
@@ -73,9 +73,9 @@ def test_a_key_outlives_the_rotation_of_the_digest_key(session: Session) -> None
     _record(session, _submission(data.name))
     rotated = type(DIGESTER)((b"a-newer-key" * 4, *DIGESTER.keys))
     claim = idempotency.Claim("key_a", "k", rotated.bodies("key_a", "r0"))
-    again = lifecycle.Submission(Ask(data.name, "records", ("r0",)), "key_a", claim)
-    [second] = lifecycle.record_many(session, [again], digester=rotated, now=NOW)
-    assert isinstance(second, lifecycle.Receipt)
+    again = page.Submission(Ask(data.name, "records", ("r0",)), "key_a", claim)
+    [second] = intake.record_many(session, [again], digester=rotated, now=NOW)
+    assert isinstance(second, page.Receipt)
     assert second.repeated
 
 
@@ -83,7 +83,7 @@ def test_a_refused_request_leaves_its_key_free(session: Session) -> None:
     _record(session, _submission("not-there-yet"))
     data = factories.dataset(session, name="not-there-yet")
     [made] = _record(session, _submission(data.name))
-    assert isinstance(made, lifecycle.Receipt)
+    assert isinstance(made, page.Receipt)
     assert not made.repeated
 
 
@@ -101,7 +101,7 @@ def test_simultaneous_transactions_record_one_request(database: Engine) -> None:
                     session.commit()
                 except IntegrityError:
                     continue
-                assert isinstance(made, lifecycle.Receipt)
+                assert isinstance(made, page.Receipt)
                 return str(made.answer["id"])
 
     with ThreadPoolExecutor(8) as pool:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict
 from service.ledger.audit import chain
-from service.ledger.batches import claims, execution, leases
+from service.ledger.batches import claims, execution, leases, queue
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import (
     AuditEvent,
@@ -24,11 +24,11 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.destruction import withdrawals
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, without_models
 from service.ledger.obligations.legal import UnderLegalHold
-from service.ledger.requests import legal_holds, lifecycle, suppressions
+from service.ledger.requests import legal_holds, lifecycle, lookup, suppressions
 from service.ledger.requests.legal_holds import HoldReason
-from service.ledger.selection import naming
+from service.ledger.selection import exclusions, naming
 from tests import factories
 from tests.factories import NOW
 
@@ -89,9 +89,9 @@ def test_a_batch_is_formed_without_the_request_until_its_release(
 ) -> None:
     held_back = place(session, ask(session, data, model, row=1))
     session.commit()
-    assert claims.due_models(session, now=LATER) == []
+    assert queue.due_models(session, now=LATER) == []
     other = ask(session, data, model, row=2)
-    assert claims.due_models(session, now=LATER) == [model.id]
+    assert queue.due_models(session, now=LATER) == [model.id]
     held, batch = claim(session, model)
     assert members(session, batch) == [other.id]
     assert batch is not None
@@ -153,7 +153,7 @@ def test_rows_are_not_erased_also_when_others_ask_for_them(
     for one in (other, free):
         one.status = RequestStatus.PROCESSING
     place(session, request)
-    erasures.exclude(session, data.id, naming.Names.of([other, free]))
+    exclusions.exclude(session, data.id, naming.Names.of([other, free]))
     session.commit()
     assert suppressions.about_to_be_erased(session, data)[0] == [2]
     lifecycle.cancel(session, request.id, actor="key:k")
@@ -169,7 +169,7 @@ def test_rows_of_a_class_on_hold_are_not_erased(session: Session, data: Dataset)
     single = ask(session, data, row=1)  # of that class
     single.status = RequestStatus.PROCESSING
     place(session, whole)
-    erasures.exclude(session, data.id, naming.Names.of([single]))
+    exclusions.exclude(session, data.id, naming.Names.of([single]))
     session.commit()
     assert suppressions.about_to_be_erased(session, data)[0] == []
     release(session, whole)
@@ -182,15 +182,15 @@ def test_a_request_without_models_is_neither_begun_nor_completed(
 ) -> None:
     request = place(session, ask(session, data, row=1))
     session.commit()
-    assert erasures.datasets_without_work(session, now=LATER) == []
-    assert erasures.exclude_without_models(session, data.id, now=LATER, actor="worker:w") == []
+    assert without_models.datasets(session, now=LATER) == []
+    assert without_models.exclude(session, data.id, now=LATER, actor="worker:w") == []
     request.status = RequestStatus.PROCESSING
     session.commit()
-    assert erasures.settle(session, now=LATER, actor="worker:w") == []
+    assert completion.settle(session, now=LATER, actor="worker:w") == []
     release(session, request)
     session.commit()
-    assert erasures.datasets_without_work(session, now=LATER) == []
-    assert erasures.settle(session, now=LATER, actor="worker:w") == []  # its row still stands
+    assert without_models.datasets(session, now=LATER) == []
+    assert completion.settle(session, now=LATER, actor="worker:w") == []  # its row still stands
 
 
 @pytest.mark.parametrize("what", ["version", "model", "dataset"])
@@ -263,7 +263,7 @@ def test_holds_are_shown_with_their_reasons_which_the_audit_chain_does_not_hold(
     release(session, request)
     place(session, request)
     session.commit()
-    shown = lifecycle.detail(session, request)
+    shown = lookup.detail(session, request)
     assert shown["legal_hold"] is True
     first, second = shown["legal_holds"]
     assert (first["reason"], first["release_reason"]) == (REASON, "settled")
@@ -276,6 +276,27 @@ def test_holds_are_shown_with_their_reasons_which_the_audit_chain_does_not_hold(
     ]
     assert lines[0].data["because"] == "legal_claims"
     assert not any(REASON in str(one.data) for one in lines)
+
+
+def test_holds_in_force_are_listed_and_on_demand_those_that_were_released(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    one, other = (ask(session, data, model, row=row) for row in (0, 1))
+    for request in (one, other):
+        place(session, request)
+
+    def listed(*, in_force: bool, after: str | None = None, limit: int = 10) -> list[str]:
+        found = legal_holds.listing(session, in_force=in_force, after=after, limit=limit)
+        assert [row["id"] for row in found] == sorted(row["id"] for row in found)
+        return [row["request"] for row in found]
+
+    assert listed(in_force=True) == [one.id, other.id]
+    release(session, one)
+    assert listed(in_force=True) == [other.id]
+    assert listed(in_force=False) == [one.id, other.id]
+    [first] = legal_holds.listing(session, in_force=False, after=None, limit=1)
+    assert (first["release_reason"], first["request_status"]) == ("settled", one.status)
+    assert listed(in_force=False, after=first["id"]) == [other.id]
 
 
 def test_what_makes_no_sense_is_refused(session: Session, data: Dataset, model: Model) -> None:

@@ -26,10 +26,10 @@ from service.ledger.database.tables import (
     Erasure,
     Record,
 )
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import completion, shares
 from service.ledger.registry import capabilities, versions
-from service.ledger.requests import lifecycle, parts
-from service.ledger.selection import naming
+from service.ledger.requests import lifecycle, lookup, parts
+from service.ledger.selection import exclusions, naming
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from service.messages.catalogue import Announcement
@@ -54,7 +54,7 @@ def test_a_request_fans_out_to_every_published_model(session: Session) -> None:
     [request] = recorded(session, of_records(data, "r3", "r1", "r3", "unknown"))
     assert (request.status, request.kind) == (RequestStatus.ACCEPTED, "records")
     assert (request.matched, request.not_found, request.already_forgotten) == (2, 1, 0)
-    assert lifecycle.rows(session, request.id) == [1, 3]
+    assert lookup.rows(session, request.id) == [1, 3]
     shares = session.scalars(select(Erasure).order_by(Erasure.model_id)).all()
     assert [share.model_id for share in shares] == [model.id for model in models]
     assert {share.status for share in shares} == {ErasureStatus.PENDING}
@@ -84,7 +84,7 @@ def test_erased_records_are_counted_and_not_forgotten_twice(session: Session) ->
         session, of_records(data, "r0", "r1", "r2"), of_records(data, "r0", "r1")
     )
     assert (some.status, some.matched, some.already_forgotten) == (RequestStatus.ACCEPTED, 1, 2)
-    assert lifecycle.rows(session, some.id) == [2]
+    assert lookup.rows(session, some.id) == [2]
     assert all_of_it.status == RequestStatus.COMPLETED
     assert all_of_it.completed_at == NOW
     assert actions_of(session, all_of_it) == ["deletion_request:completed"]
@@ -96,10 +96,10 @@ def _end_of(session: Session, request: DeletionRequest) -> dict[str, Any]:
         share.status = ErasureStatus.COMPLETED
     request.status = RequestStatus.PROCESSING
     erase_rows(
-        session, session.get_one(Dataset, request.dataset_id), lifecycle.rows(session, request.id)
+        session, session.get_one(Dataset, request.dataset_id), lookup.rows(session, request.id)
     )
-    assert erasures.settle(session, now=NOW, actor="worker:test") == [request.id]
-    return lifecycle.detail(session, request)
+    assert completion.settle(session, now=NOW, actor="worker:test") == [request.id]
+    return lookup.detail(session, request)
 
 
 def test_what_was_not_found_is_still_said_at_the_end(session: Session) -> None:
@@ -108,7 +108,7 @@ def test_what_was_not_found_is_still_said_at_the_end(session: Session) -> None:
     [partly, whole] = recorded(
         session, of_records(data, "r0", "r1", "x", "y", "z"), of_records(data, "r3")
     )
-    for shown in (lifecycle.detail(session, partly), _end_of(session, partly)):
+    for shown in (lookup.detail(session, partly), _end_of(session, partly)):
         assert shown["complete_match"] is False
         assert shown["status_reason"] == "3 of 5 record ids name nothing in this dataset"
     assert shown["status"] == "completed"
@@ -121,7 +121,7 @@ def test_what_was_not_found_is_said_beside_another_reason(session: Session) -> N
     published_model(session, data)
     erase_rows(session, data, [0, 1])
     asked = recorded(session, of_records(data, "r0", "r1", "x"), of_records(data, "x"))
-    partly, nothing = (lifecycle.detail(session, one) for one in asked)
+    partly, nothing = (lookup.detail(session, one) for one in asked)
     assert partly["status_reason"] == (
         "1 of 3 record ids names nothing in this dataset; every record found was forgotten before"
     )
@@ -200,7 +200,7 @@ def test_a_training_that_starts_gets_its_share_of_what_is_not_excluded_yet(
     published_model(session, data)
     [waiting, begun] = recorded(session, of_records(data, "r0"), of_records(data, "r1"))
     begun.status = RequestStatus.PROCESSING
-    erasures.exclude(session, data.id, naming.Names.of([begun]))
+    exclusions.exclude(session, data.id, naming.Names.of([begun]))
     learning = factories.model(session, data)
     run = factories.training_run(session, learning, status=RunStatus.QUEUED)
     locked = locks.dataset(session, data.id, locks.Hold.PUBLICATION)
@@ -236,7 +236,7 @@ def test_a_cancel_that_meets_a_claim_gives_way(postgres_database: Engine) -> Non
         [request] = recorded(setup, of_records(data, "r0"))
         setup.commit()
     with sessions() as worker, sessions() as client:
-        seen = lifecycle.get(client, request.id)
+        seen = lookup.get(client, request.id)
         share = worker.scalars(select(Erasure)).one()
         share.status = ErasureStatus.CLAIMED
         worker.get_one(DeletionRequest, request.id).status = RequestStatus.PROCESSING
@@ -296,7 +296,7 @@ def test_the_list_filters_and_continues_after_a_row(session: Session) -> None:
     def ids(**chosen: Any) -> list[str]:
         return [
             row["id"]
-            for row in lifecycle.listing(session, lifecycle.Filter(**chosen), after=None, limit=10)
+            for row in lookup.listing(session, lookup.Filter(**chosen), after=None, limit=10)
         ]
 
     assert ids(dataset=data.name) == ids(model=model.name) == sorted(one.id for one in mine)
@@ -304,9 +304,7 @@ def test_the_list_filters_and_continues_after_a_row(session: Session) -> None:
     assert len(ids(status=RequestStatus.NO_MATCH)) == 1
     assert ids(due_before=NOW) == []
     assert len(ids(due_before=NOW + timedelta(days=40))) == 5
-    after = lifecycle.listing(
-        session, lifecycle.Filter(), after=min(one.id for one in mine), limit=1
-    )
+    after = lookup.listing(session, lookup.Filter(), after=min(one.id for one in mine), limit=1)
     assert [row["id"] for row in after] == ids()[1:2]
     with pytest.raises(NotFound):
         ids(model="unknown")
@@ -321,7 +319,7 @@ def test_what_is_recorded_holds_no_subject_or_record_id(session: Session) -> Non
     )
     chain.write(session)
     written = [chain.describe(line) for line in session.scalars(select(AuditEvent))]
-    shown = lifecycle.detail(session, request)
+    shown = lookup.detail(session, request)
     assert len(written) == 2
     assert "planted" not in repr((written, shown))
     assert "planted" not in repr(Ask(data.name, "subject", subject_id="planted-person"))

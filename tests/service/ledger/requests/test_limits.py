@@ -21,7 +21,7 @@ from service.ledger.database.tables import (
     DeletionRequest,
     Erasure,
 )
-from service.ledger.requests import lifecycle, outlook, page
+from service.ledger.requests import intake, lifecycle, lookup, outlook, page
 from tests import factories
 from tests.factories import NOW
 from tests.service.ledger.requests.asking import (
@@ -35,15 +35,13 @@ from tests.service.ledger.requests.asking import (
 
 def test_a_full_queue_refuses_only_what_it_has_no_room_for(session: Session) -> None:
     data = factories.dataset(session)
-    submissions = [
-        lifecycle.Submission(of_records(data, f"r{row}"), "key_test") for row in range(3)
-    ]
-    outcomes = lifecycle.record_many(
+    submissions = [page.Submission(of_records(data, f"r{row}"), "key_test") for row in range(3)]
+    outcomes = intake.record_many(
         session, submissions, digester=factories.DIGESTER, now=NOW, room=2
     )
     assert [isinstance(outcome, page.QueueFull) for outcome in outcomes] == [False, False, True]
-    assert lifecycle.count_open(session, up_to=10) == 2
-    assert lifecycle.count_open(session, up_to=1) == 1
+    assert lookup.count_open(session, up_to=10) == 2
+    assert lookup.count_open(session, up_to=1) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from service.ledger.database.tables import (
     Dataset,
     Record,
 )
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake, lookup
 from service.ledger.selection.matching import Ask
 from tests import factories
 from tests.factories import NOW
@@ -34,9 +34,9 @@ def test_an_id_is_found_in_every_form_of_it(session: Session, asked: str) -> Non
     by_subject, by_id = recorded(
         session, Ask(data.name, "subject", subject_id=asked), of_records(data, asked, "jos\u00e9")
     )
-    assert lifecycle.rows(session, by_subject.id) == [0, 1]
+    assert lookup.rows(session, by_subject.id) == [0, 1]
     assert by_subject.subject_digest == factories.DIGESTER.subject("jos\u00e9")
-    assert lifecycle.rows(session, by_id.id) == [5]
+    assert lookup.rows(session, by_id.id) == [5]
     assert (by_id.matched, by_id.not_found) == (1, 0)
 
 
@@ -62,9 +62,9 @@ def test_ids_kept_before_they_were_normalised_are_found_as_given(session: Sessio
         of_records(data, "r3 "),
         of_records(data, "r3", "r3 "),
     )
-    assert lifecycle.rows(session, by_subject.id) == [0]
-    assert lifecycle.rows(session, by_id.id) == [5]
-    assert lifecycle.rows(session, both.id) == [3, 5]
+    assert lookup.rows(session, by_subject.id) == [0]
+    assert lookup.rows(session, by_id.id) == [5]
+    assert lookup.rows(session, both.id) == [3, 5]
 
 
 def _of_generated(session: Session, ids: Sequence[str]) -> Dataset:
@@ -82,8 +82,8 @@ def test_ids_are_found_whichever_dash_they_are_written_with(session: Session, as
     by_subject, by_id = recorded(
         session, Ask(data.name, "subject", subject_id=asked), of_records(data, asked)
     )
-    assert lifecycle.rows(session, by_subject.id) == [0]
-    assert lifecycle.rows(session, by_id.id) == [1]
+    assert lookup.rows(session, by_subject.id) == [0]
+    assert lookup.rows(session, by_id.id) == [1]
 
 
 @pytest.mark.parametrize("dataset", ["old", None])
@@ -97,8 +97,8 @@ def test_ids_of_before_dashes_were_folded_are_found(session: Session, dataset: s
         of_records(data, f"{former} "),
     )
     # Nobody could tell the two when they were kept: who asks with one of them means both.
-    assert lifecycle.rows(session, by_subject.id) == [0, 1]
-    assert lifecycle.rows(session, by_id.id) == [2]
+    assert lookup.rows(session, by_subject.id) == [0, 1]
+    assert lookup.rows(session, by_id.id) == [2]
 
 
 def test_where_ids_were_said_to_be_distinct_before_the_one_that_is_named_goes_alone(
@@ -110,8 +110,8 @@ def test_where_ids_were_said_to_be_distinct_before_the_one_that_is_named_goes_al
         Ask(data.name, "subject", subject_id="\uff501"),
         Ask(data.name, "subject", subject_id="p1"),
     )
-    assert lifecycle.rows(session, wide.id) == [0, 2, 4, 6, 8, 10]
-    assert lifecycle.rows(session, plain.id) == [1, 3, 5, 7, 9, 11]
+    assert lookup.rows(session, wide.id) == [0, 2, 4, 6, 8, 10]
+    assert lookup.rows(session, plain.id) == [1, 3, 5, 7, 9, 11]
 
 
 def test_a_dataset_without_subject_ids_does_not_say_that_it_holds_nobody(session: Session) -> None:
@@ -137,22 +137,22 @@ def test_ids_of_a_client_mean_nothing_where_ids_were_generated(
 def test_rows_are_named_by_their_generated_ids(session: Session, kept: str) -> None:
     data = _of_generated(session, [kept.format(row) for row in range(12)])
     [request] = recorded(session, of_records(data, "row-000007", "row-000012"))
-    assert lifecycle.rows(session, request.id) == [7]
+    assert lookup.rows(session, request.id) == [7]
     assert (request.matched, request.not_found) == (1, 1)
 
 
 def test_a_subject_is_found_under_the_present_and_the_previous_key(session: Session) -> None:
     data = factories.dataset(session, rows=4, subjects=["ann", "ben", "ann", None])
     rotated = type(factories.DIGESTER)((b"a-newer-key" * 4, *factories.DIGESTER.keys))
-    receipt = lifecycle.record(
+    receipt = intake.record(
         session,
         Ask(data.name, "subject", subject_id="ann"),
         principal="key_test",
         digester=rotated,
         now=NOW,
     )
-    request = lifecycle.get(session, receipt.answer["id"])
-    assert lifecycle.rows(session, request.id) == [0, 2]
+    request = lookup.get(session, receipt.answer["id"])
+    assert lookup.rows(session, request.id) == [0, 2]
     assert request.subject_digest == rotated.subject("ann")
 
 
@@ -165,7 +165,7 @@ def test_a_subject_is_found_under_the_digest_that_datasets_had_of_their_own(
     earlier = hmac.new(factories.DIGESTER.keys[0], message, hashlib.sha256).hexdigest()
     session.get_one(Record, (data.id, 0)).subject_digest = earlier
     [request] = recorded(session, Ask(data.name, "subject", subject_id="ann"))
-    assert lifecycle.rows(session, request.id) == [0, 2]
+    assert lookup.rows(session, request.id) == [0, 2]
 
 
 def test_a_subject_has_one_digest_in_every_dataset(session: Session) -> None:
@@ -181,5 +181,5 @@ def test_a_subject_has_one_digest_in_every_dataset(session: Session) -> None:
 def test_a_class_request_takes_every_record_with_the_label(session: Session) -> None:
     data = factories.dataset(session, rows=6, labels=[0, 1, 2, 0, 1, 2])
     [request] = recorded(session, Ask(data.name, "class", label=1))
-    assert lifecycle.rows(session, request.id) == [1, 4]
+    assert lookup.rows(session, request.id) == [1, 4]
     assert (request.kind, request.label) == ("class", 1)

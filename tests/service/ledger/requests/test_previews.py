@@ -19,7 +19,7 @@ from service.ledger.database.tables import (
     Record,
     RequestRecord,
 )
-from service.ledger.requests import lifecycle, previews
+from service.ledger.requests import intake, previews
 from service.ledger.selection.matching import Ask, NoSubjectIds
 from tests import factories
 from tests.factories import DIGESTER, NOW
@@ -83,7 +83,7 @@ def test_a_preview_says_what_the_request_then_is(session: Session) -> None:
         Ask(limited.name, "subject", subject_id="ben"),
     ):
         seen = _preview(session, ask)
-        asked = lifecycle.record(session, ask, principal="k", digester=DIGESTER, now=NOW).answer
+        asked = intake.record(session, ask, principal="k", digester=DIGESTER, now=NOW).answer
         common = [name for name in seen if name in asked]
         assert {name: seen[name] for name in common} == {name: asked[name] for name in common}
         assert len(common) == 9

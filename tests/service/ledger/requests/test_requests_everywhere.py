@@ -27,15 +27,15 @@ from service.ledger.database.tables import (
     Suppression,
     Version,
 )
-from service.ledger.obligations import erasures, shares
+from service.ledger.obligations import completion, erasures, shares, without_models
 from service.ledger.registry import capabilities, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import report
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake, lifecycle, lookup, page
 from service.ledger.requests.page import Receipt
 from service.ledger.requests.parts import DatasetNotReady
-from service.ledger.restore import replay, tombstones
-from service.ledger.selection import naming
+from service.ledger.restore import differences, replay, tombstones
+from service.ledger.selection import exclusions, naming
 from service.ledger.selection.matching import Ask
 from service.messages.catalogue import Announcement
 from tests import factories
@@ -61,14 +61,14 @@ def _record(session: Session, *subjects: str) -> list[DeletionRequest]:
     made = []
     for outcome in _outcomes(session, *subjects):
         assert isinstance(outcome, Receipt), outcome
-        made.append(lifecycle.get(session, outcome.answer["id"]))
+        made.append(lookup.get(session, outcome.answer["id"]))
     return made
 
 
 def _outcomes(session: Session, *subjects: str) -> list[Receipt | ServiceError]:
     asks = [Ask(None, "subject", subject_id=one) for one in subjects]
-    submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
-    return lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
+    submissions = [page.Submission(ask, "key_test") for ask in asks]
+    return intake.record_many(session, submissions, digester=DIGESTER, now=NOW)
 
 
 def _rows(session: Session, request: DeletionRequest) -> set[tuple[str, int]]:
@@ -110,7 +110,7 @@ def test_one_request_reaches_the_models_of_every_dataset_that_holds_the_subject(
     assert _rows(session, request) == {("one", 0), ("one", 2), ("other", 5)}
     shares = select(Erasure.model_id).where(Erasure.request_id == request.id)
     assert set(session.scalars(shares)) == {model.id for model in models}
-    shown = lifecycle.detail(session, request)
+    shown = lookup.detail(session, request)
     assert shown["dataset"] is None
     assert shown["datasets"] == [
         {"dataset": "one", "matched": 2, "already_forgotten": 0},
@@ -129,8 +129,8 @@ def test_it_is_found_among_the_requests_of_each_of_its_datasets(session: Session
     [request] = _record(session, "ann")
 
     def listed(name: str | None) -> list[str]:
-        chosen = lifecycle.Filter(dataset=name)
-        return [row["id"] for row in lifecycle.listing(session, chosen, after=None, limit=9)]
+        chosen = lookup.Filter(dataset=name)
+        return [row["id"] for row in lookup.listing(session, chosen, after=None, limit=9)]
 
     assert listed(None) == listed("one") == listed("other") == [request.id]
     assert listed("strangers") == []
@@ -140,7 +140,7 @@ def test_a_subject_nobody_holds_matches_nothing(session: Session) -> None:
     _dataset(session, "one", 0)
     [request] = _record(session, "eve")
     assert (request.status, request.matched) == (RequestStatus.NO_MATCH, 0)
-    assert lifecycle.detail(session, request)["datasets"] == []
+    assert lookup.detail(session, request)["datasets"] == []
 
 
 def test_where_no_dataset_has_subject_ids_nobody_can_know(session: Session) -> None:
@@ -184,7 +184,7 @@ def test_each_dataset_counts_its_own_records_against_its_day(session: Session) -
 
     def status(data: Dataset, *names: str) -> str:
         ask = Ask(data.name, "records", record_ids=names)
-        receipt = lifecycle.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
+        receipt = intake.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
         return str(receipt.answer["status"])
 
     assert status(other, "r0") == "awaiting_approval"
@@ -197,8 +197,8 @@ def test_a_refused_whole_uses_up_nothing_of_any_day(session: Session) -> None:
     for data in (one, other):
         _model(session, data, policy={"approval": {"max_records_per_day": 3}})
     asks = [Ask(None, "subject", subject_id="ann"), Ask("one", "records", ("r3", "r4", "r5"))]
-    submissions = [lifecycle.Submission(ask, "key_test") for ask in asks]
-    outcomes = lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
+    submissions = [page.Submission(ask, "key_test") for ask in asks]
+    outcomes = intake.record_many(session, submissions, digester=DIGESTER, now=NOW)
     states = [one.answer["status"] for one in outcomes if isinstance(one, Receipt)]
     assert states == ["awaiting_approval", "accepted"]
 
@@ -221,19 +221,17 @@ def test_a_dataset_without_models_is_seen_to_beside_one_with_models(session: Ses
     one, bare = _dataset(session, "one", 0), _dataset(session, "bare", 1, 4)
     model = _model(session, one, policy={"max_wait_seconds": 0})
     [request] = _record(session, "ann")
-    assert erasures.datasets_without_work(session, now=NOW) == [bare.id]
-    assert erasures.exclude_without_models(session, bare.id, now=NOW, actor="worker:w") == [
-        request.id
-    ]
-    assert erasures.datasets_without_work(session, now=NOW) == []
+    assert without_models.datasets(session, now=NOW) == [bare.id]
+    assert without_models.exclude(session, bare.id, now=NOW, actor="worker:w") == [request.id]
+    assert without_models.datasets(session, now=NOW) == []
     batch = _batch(session, model)
     for share in session.scalars(select(Erasure).where(Erasure.batch_id == batch.id)):
         erasures.complete(share, version_id=batch.base_version_id, now=NOW)
     session.flush()
     _erase(session, one, 0)
-    assert erasures.settle(session, now=NOW, actor="worker:w1") == []
+    assert completion.settle(session, now=NOW, actor="worker:w1") == []
     _erase(session, bare, 1, 4)
-    assert erasures.settle(session, now=NOW, actor="worker:w1") == [request.id]
+    assert completion.settle(session, now=NOW, actor="worker:w1") == [request.id]
 
 
 def test_a_dataset_without_models_waits_for_the_undo_window_of_the_others(
@@ -243,11 +241,11 @@ def test_a_dataset_without_models_waits_for_the_undo_window_of_the_others(
     _model(session, one, policy={"hold_seconds": 7200.0})
     undone, kept = _record(session, "ann", "ann")
     before, after = (NOW + timedelta(seconds=seconds) for seconds in (7199, 7200))
-    assert erasures.datasets_without_work(session, now=before) == []
-    assert erasures.exclude_without_models(session, bare.id, now=before, actor="worker:w") == []
+    assert without_models.datasets(session, now=before) == []
+    assert without_models.exclude(session, bare.id, now=before, actor="worker:w") == []
     assert lifecycle.cancel(session, undone.id, actor="key:k").status == RequestStatus.CANCELLED
-    assert erasures.datasets_without_work(session, now=after) == [bare.id]
-    begun = erasures.exclude_without_models(session, bare.id, now=after, actor="worker:w")
+    assert without_models.datasets(session, now=after) == [bare.id]
+    begun = without_models.exclude(session, bare.id, now=after, actor="worker:w")
     assert begun == [kept.id]
 
 
@@ -255,12 +253,10 @@ def test_without_any_model_its_datasets_are_all_seen_to(session: Session) -> Non
     one, other = _dataset(session, "one", 0), _dataset(session, "other", 1)
     session.get_one(Record, (one.id, 0)).excluded_revision = 1  # another request is under way
     [request] = _record(session, "ann")
-    assert erasures.datasets_without_work(session, now=NOW) == [one.id, other.id]
+    assert without_models.datasets(session, now=NOW) == [one.id, other.id]
     for data in (one, other):
-        assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == [
-            request.id
-        ]
-    assert erasures.datasets_without_work(session, now=NOW) == []
+        assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == [request.id]
+    assert without_models.datasets(session, now=NOW) == []
 
 
 def test_a_model_that_goes_live_later_joins_it(session: Session) -> None:
@@ -334,18 +330,18 @@ def test_a_restored_backup_asks_for_it_again_in_every_dataset(
         session.query(table).filter_by(request_id=lost).delete()
     session.delete(request)
     session.flush()
-    found = tombstones.compare(session, listed, digester=DIGESTER, overwritten={})
+    found = differences.compare(session, listed, digester=DIGESTER, overwritten={})
     assert [item.id for item in found.lost] == [lost]
     assert found.in_training == {"one": [0, 2], "other": [5]}
     replay.replay(session, listed, found, digester=DIGESTER, actor="cli", now=NOW)
-    again = lifecycle.get(session, lost)
+    again = lookup.get(session, lost)
     assert (again.status, again.matched, again.dataset_id) == (status, 3, None)
     assert _rows(session, again) == wanted
     shares = select(Erasure.model_id).where(Erasure.request_id == lost)
     assert set(session.scalars(shares)) == {model.id for model in models}
     excluded = select(func.count()).where(Record.excluded_revision.is_not(None))
     assert session.scalar(excluded) == (3 if status == RequestStatus.PROCESSING else 0)
-    after = tombstones.compare(session, listed, digester=DIGESTER, overwritten={})
+    after = differences.compare(session, listed, digester=DIGESTER, overwritten={})
     assert after.clean
 
 
@@ -373,7 +369,7 @@ def test_versions_know_what_of_it_they_hold(session: Session) -> None:
     one, other = _dataset(session, "one", 2), _dataset(session, "other", 2)
     models = [_model(session, one), _model(session, other)]
     _record(session, "ann")
-    erasures.exclude(session, one.id, naming.Names.of(session.scalars(select(DeletionRequest))))
+    exclusions.exclude(session, one.id, naming.Names.of(session.scalars(select(DeletionRequest))))
     for share in session.scalars(select(Erasure)):
         share.status = ErasureStatus.COMPLETED
     session.flush()

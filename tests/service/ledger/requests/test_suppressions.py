@@ -27,9 +27,9 @@ from service.ledger.database.tables import (
     Record,
     Suppression,
 )
-from service.ledger.requests import lifecycle, suppressions
+from service.ledger.requests import intake, lifecycle, lookup, readmissions, suppressions
 from service.ledger.requests.suppressions import Kind
-from service.ledger.restore import replay, tombstones
+from service.ledger.restore import differences, replay, tombstones
 from service.ledger.selection.matching import Ask
 from tests import factories
 from tests.factories import DIGESTER, NOW
@@ -45,8 +45,8 @@ def data(session: Session) -> Dataset:
 
 def _ask(session: Session, subject: str, dataset: str | None = "faces") -> DeletionRequest:
     ask = Ask(dataset, "subject", subject_id=subject)
-    receipt = lifecycle.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
-    return lifecycle.get(session, receipt.answer["id"])
+    receipt = intake.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
+    return lookup.get(session, receipt.answer["id"])
 
 
 def _suppressed(session: Session, kind: Kind = Kind.SUBJECT) -> frozenset[str]:
@@ -93,7 +93,7 @@ def test_a_suppression_of_before_dashes_were_folded_is_lifted_too(
     for kind, form in ((Kind.SUBJECT, "Ann\u2011Lee"), (Kind.FOLDED, "ann\u2011lee")):
         session.add(Suppression(kind=kind, digest=DIGESTER.subject(form), created_at=NOW))
     session.flush()
-    assert suppressions.readmit_subject(session, "Ann\u2011Lee", **WHO) == 2
+    assert readmissions.readmit_subject(session, "Ann\u2011Lee", **WHO) == 2
     assert not suppressions.in_force(session)
 
 
@@ -104,7 +104,7 @@ def test_whoever_was_not_found_is_not_suppressed(session: Session, data: Dataset
 
 def test_requests_by_record_or_class_suppress_nobody(session: Session, data: Dataset) -> None:
     for ask in (Ask("faces", "records", ("r0",)), Ask("faces", "class", label=1)):
-        lifecycle.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
+        intake.record(session, ask, principal="k", digester=DIGESTER, now=NOW)
     assert not suppressions.in_force(session)
 
 
@@ -139,10 +139,10 @@ def test_a_readmitted_subject_may_come_back_until_it_is_forgotten_again(
     _ask(session, "ann")
     _ask(session, "ben")
     suppressions.keep_rows(session, data, {0: "0" * 64, 2: "2" * 64}, now=NOW)
-    assert suppressions.readmit_subject(session, " ann ", **WHO) == 3  # both forms, and row 0
+    assert readmissions.readmit_subject(session, " ann ", **WHO) == 3  # both forms, and row 0
     assert _suppressed(session) == {DIGESTER.subject("ben")}
     assert _suppressed(session, Kind.ROW) == {"2" * 64}
-    assert suppressions.readmit_subject(session, "ann", **WHO) == 0
+    assert readmissions.readmit_subject(session, "ann", **WHO) == 0
     _ask(session, "ann")
     assert _suppressed(session) == {DIGESTER.subject("ann"), DIGESTER.subject("ben")}
 
@@ -150,7 +150,7 @@ def test_a_readmitted_subject_may_come_back_until_it_is_forgotten_again(
 def test_a_subject_is_readmitted_after_the_key_was_changed(session: Session, data: Dataset) -> None:
     _ask(session, "ann")
     rotated = type(DIGESTER)((b"a-newer-key" * 4, *DIGESTER.keys))
-    assert suppressions.readmit_subject(session, "ann", **WHO | {"digester": rotated}) == 2
+    assert readmissions.readmit_subject(session, "ann", **WHO | {"digester": rotated}) == 2
     assert not suppressions.in_force(session)
 
 
@@ -158,19 +158,19 @@ def test_records_are_readmitted_in_their_dataset(session: Session, data: Dataset
     other = factories.dataset(session, name="other", rows=4)
     for one in (data, other):
         suppressions.keep_rows(session, one, {0: one.name, 2: "2" * 64}, now=NOW)
-    assert suppressions.readmit_records(session, "faces", ["r0", " r0", "x"], **WHO) == 1
+    assert readmissions.readmit_records(session, "faces", ["r0", " r0", "x"], **WHO) == 1
     assert _suppressed(session, Kind.ROW) == {"2" * 64, "other"}
-    assert suppressions.readmit_records(session, "faces", ["r0"], **WHO) == 0
+    assert readmissions.readmit_records(session, "faces", ["r0"], **WHO) == 0
     with pytest.raises(NotFound):
-        suppressions.readmit_records(session, "nowhere", ["r0"], **WHO)
+        readmissions.readmit_records(session, "nowhere", ["r0"], **WHO)
 
 
 def test_a_readmission_is_in_the_audit_chain_without_the_identity(
     session: Session, data: Dataset
 ) -> None:
     _ask(session, "ann")
-    suppressions.readmit_subject(session, "ann", **WHO)
-    suppressions.readmit_records(session, "faces", ["r0", "r1"], **WHO)
+    readmissions.readmit_subject(session, "ann", **WHO)
+    readmissions.readmit_records(session, "faces", ["r0", "r1"], **WHO)
     chain.write(session)
     lines = session.scalars(
         select(AuditEvent).where(AuditEvent.action == "suppression:lifted").order_by(AuditEvent.seq)
@@ -206,7 +206,7 @@ def test_what_open_requests_name_is_found_however_many_are_open(sqlite_database:
         driver: Any = session.connection().connection.driver_connection
         driver.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 99)  # usually thousands
         assert suppressions.about_to_go(session) == {data: list(range(100))}
-        assert tombstones._Rows.load(session, "faces").asked == set(range(100))
+        assert differences._Rows.load(session, "faces").asked == set(range(100))
 
 
 # Backups.
@@ -218,8 +218,8 @@ def _exported(session: Session) -> tombstones.Tombstones:
     return tombstones.read(canonical.encode(document), keys=keys)
 
 
-def _compared(session: Session, listed: tombstones.Tombstones) -> tombstones.Found:
-    return tombstones.compare(session, listed, digester=DIGESTER, overwritten={})
+def _compared(session: Session, listed: tombstones.Tombstones) -> differences.Found:
+    return differences.compare(session, listed, digester=DIGESTER, overwritten={})
 
 
 def _replay(session: Session, listed: tombstones.Tombstones) -> None:
@@ -234,7 +234,7 @@ def test_a_restored_backup_heeds_the_suppressions_of_the_list(
     gone = _ask(session, "ben", None)
     suppressions.keep_rows(session, data, {2: "2" * 64}, now=NOW)
     suppressions.keep_owners(session, data, first=0, rows=4, digester=DIGESTER)
-    suppressions.readmit_subject(session, "ann", **WHO)
+    readmissions.readmit_subject(session, "ann", **WHO)
     listed = _exported(session)
     assert _compared(session, listed).clean
     # The backup is from before everything but ann's request, and has it in force.
@@ -250,7 +250,7 @@ def test_a_restored_backup_heeds_the_suppressions_of_the_list(
     [row] = session.query(Suppression).filter(Suppression.kind == Kind.ROW.value)
     assert row.subject_digest == DIGESTER.subject("ben")
     assert row.record_digest == DIGESTER.record("faces", "r2")
-    assert suppressions.readmit_records(session, "faces", ["r2"], **WHO) == 1
+    assert readmissions.readmit_records(session, "faces", ["r2"], **WHO) == 1
     assert _compared(session, listed).clean  # what was lifted since the list stays lifted
 
 

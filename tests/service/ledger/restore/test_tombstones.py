@@ -22,10 +22,11 @@ from service.ledger.database.tables import (
     Record,
     RequestRecord,
 )
-from service.ledger.requests import legal_holds, lifecycle
+from service.ledger.requests import legal_holds, lookup
 from service.ledger.requests.legal_holds import HoldReason
-from service.ledger.restore import replay, tombstones
-from service.ledger.restore.tombstones import Found, NotTombstones, Tombstones
+from service.ledger.restore import differences, replay, tombstones
+from service.ledger.restore.differences import Found
+from service.ledger.restore.tombstones import NotTombstones, Tombstones
 from service.ledger.selection.digests import Digester
 from tests import factories
 from tests.factories import DIGESTER, NOW
@@ -59,7 +60,7 @@ def lose(session: Session, *requests: DeletionRequest) -> None:
 
 
 def compared(session: Session, listed: Tombstones, digester: Digester = DIGESTER, **flat) -> Found:
-    return tombstones.compare(session, listed, digester=digester, overwritten=flat)
+    return differences.compare(session, listed, digester=digester, overwritten=flat)
 
 
 def replayed(session: Session, listed: Tombstones, **flat) -> replay.Replayed:
@@ -266,7 +267,7 @@ def test_legal_holds_are_in_force_again_or_released_again(session: Session, data
     replayed(session, listed)
     session.commit()
     shown = {
-        one: lifecycle.detail(session, lifecycle.get(session, one))
+        one: lookup.detail(session, lookup.get(session, one))
         for one in (kept.id, lost.id, let_go.id)
     }
     assert [one["legal_hold"] for one in shown.values()] == [True, True, False]
@@ -366,4 +367,4 @@ def test_records_of_a_dataset_that_is_still_being_ingested_are_matched_by_no_lis
 
 
 def _matched(session: Session, listed: Tombstones, request: DeletionRequest) -> dict[str, set[int]]:
-    return tombstones.match(session, listed.requests, digester=DIGESTER)[request.id]
+    return differences.match(session, listed.requests, digester=DIGESTER)[request.id]

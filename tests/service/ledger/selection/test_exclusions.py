@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.ledger.database import db
 from service.ledger.database.tables import Dataset, Exclusion, Record
-from service.ledger.obligations import erasures
+from service.ledger.obligations import raw_rows
 from service.ledger.selection import exclusions, naming
 from tests import factories
 from tests.factories import NOW
@@ -36,10 +36,10 @@ def test_rows_are_listed_when_they_are_excluded_and_noted_when_they_are_overwrit
 ) -> None:
     asked = factories.request(session, data, rows=[1, 4])
     later = factories.request(session, data, rows=[4, 2])
-    first = erasures.exclude(session, data.id, naming.Names.of([asked])).revision
-    second = erasures.exclude(session, data.id, naming.Names.of([later])).revision
+    first = exclusions.exclude(session, data.id, naming.Names.of([asked])).revision
+    second = exclusions.exclude(session, data.id, naming.Names.of([later])).revision
     assert said(session, data.id) == {1: (first, True), 2: (second, True), 4: (first, True)}
-    erasures.mark_erased(session, data, [4], now=NOW, actor="w")
+    raw_rows.mark_erased(session, data, [4], now=NOW, actor="w")
     assert said(session, data.id)[4] == (first, False)
     assert set(session.scalars(exclusions.standing(data.id))) == {1, 2}
     assert set(session.scalars(exclusions.rows(data.id, after=first))) == {2}
@@ -71,8 +71,8 @@ def test_no_index_on_records_is_written_when_one_is_excluded_or_overwritten(
     with db.session_factory(postgres_database).begin() as session:
         data = factories.dataset(session)
         asked = factories.request(session, data, rows=[1, 4])
-        erasures.exclude(session, data.id, naming.Names.of([asked]))
-        erasures.mark_erased(session, data, [1, 4], now=NOW, actor="w")
+        exclusions.exclude(session, data.id, naming.Names.of([asked]))
+        raw_rows.mark_erased(session, data, [1, 4], now=NOW, actor="w")
         changed = session.execute(
             text(
                 "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables"

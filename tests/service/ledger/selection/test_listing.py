@@ -21,9 +21,9 @@ from service.ledger.database.tables import (
     RequestRecord,
     Version,
 )
-from service.ledger.obligations import erasures
+from service.ledger.obligations import completion, erasures, raw_rows, without_models
 from service.ledger.registry import versions
-from service.ledger.requests import idempotency, lifecycle, page, suppressions
+from service.ledger.requests import idempotency, intake, lifecycle, lookup, page, suppressions
 from service.ledger.restore import tombstones
 from service.ledger.selection import naming
 from service.ledger.selection.matching import Ask
@@ -51,11 +51,11 @@ def model(session: Session, data: Dataset) -> Model:
 
 def ask(session: Session, *asks: Ask) -> list[DeletionRequest]:
     """Record the requests, in as many transactions as they take."""
-    left = [lifecycle.Submission(one, "key_test") for one in asks]
+    left = [page.Submission(one, "key_test") for one in asks]
     ids = [one.id for one in left]
     while left:
-        taken = lifecycle.record_many(session, left, digester=DIGESTER, now=NOW)
-        assert all(isinstance(one, lifecycle.Receipt) for one in taken)
+        taken = intake.record_many(session, left, digester=DIGESTER, now=NOW)
+        assert all(isinstance(one, page.Receipt) for one in taken)
         left = left[len(taken) :]
         session.commit()
     return [session.get_one(DeletionRequest, one) for one in ids]
@@ -89,8 +89,8 @@ def test_sixty_requests_about_one_person_list_her_records_once(
     assert listed(session) == len(HERS)
     assert {one.matched for one in made} == {len(HERS)}
     for one in made:
-        assert lifecycle.rows(session, one.id) == list(HERS)
-        assert lifecycle.detail(session, one)["datasets"] == [
+        assert lookup.rows(session, one.id) == list(HERS)
+        assert lookup.detail(session, one)["datasets"] == [
             {"dataset": "faces", "matched": len(HERS), "already_forgotten": 0}
         ]
     assert session.query(Erasure).count() == len(made)
@@ -130,7 +130,7 @@ def test_records_erased_meanwhile_are_not_in_a_later_list(
     session.commit()
     [later] = ask(session, PERSON)
     assert (later.listed_by, later.already_forgotten) == (later.id, 1)
-    assert lifecycle.rows(session, later.id) == list(HERS[1:])
+    assert lookup.rows(session, later.id) == list(HERS[1:])
 
 
 def test_cancelling_the_first_leaves_the_others_their_records(
@@ -166,13 +166,13 @@ def test_rows_stand_until_the_last_request_that_names_them_is_done(
     erasures.complete(mine, version_id=None, now=NOW)
     session.flush()
     assert suppressions.about_to_be_erased(session, data)[0] == []
-    assert erasures.settle(session, now=NOW, actor="worker:w") == []
+    assert completion.settle(session, now=NOW, actor="worker:w") == []
     erasures.complete(other, version_id=None, now=NOW)
     session.flush()
     assert suppressions.about_to_be_erased(session, data)[0] == list(HERS)
-    assert erasures.settle(session, now=NOW, actor="worker:w") == []
-    erasures.mark_erased(session, data, list(HERS), now=NOW, actor="worker:w")
-    done = erasures.settle(session, now=NOW, actor="worker:w")
+    assert completion.settle(session, now=NOW, actor="worker:w") == []
+    raw_rows.mark_erased(session, data, list(HERS), now=NOW, actor="worker:w")
+    done = completion.settle(session, now=NOW, actor="worker:w")
     assert sorted(done) == sorted([first.id, second.id])
 
 
@@ -201,7 +201,7 @@ def test_requests_without_a_model_are_excluded_by_their_shared_list(
     session: Session, data: Dataset
 ) -> None:
     made = ask(session, *[PERSON] * 2)
-    assert erasures.exclude_without_models(session, data.id, now=NOW, actor="worker:w") == sorted(
+    assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == sorted(
         one.id for one in made
     )
     assert excluded(session, data) == set(HERS)
@@ -217,11 +217,11 @@ def test_a_model_that_comes_later_gets_a_share_of_each(session: Session, data: D
 
 def test_repeats_of_a_key_list_nothing(session: Session, data: Dataset, model: Model) -> None:
     sent = [
-        lifecycle.Submission(PERSON, "key_test", idempotency.Claim("key_test", "k", ("d",)))
+        page.Submission(PERSON, "key_test", idempotency.Claim("key_test", "k", ("d",)))
         for _ in range(2)
     ]
-    outcomes = lifecycle.record_many(session, sent, digester=DIGESTER, now=NOW)
-    assert [one.repeated for one in outcomes if isinstance(one, lifecycle.Receipt)] == [False, True]
+    outcomes = intake.record_many(session, sent, digester=DIGESTER, now=NOW)
+    assert [one.repeated for one in outcomes if isinstance(one, page.Receipt)] == [False, True]
     assert session.query(DeletionRequest).count() == 1
     assert listed(session) == len(HERS)
 
@@ -229,8 +229,8 @@ def test_repeats_of_a_key_list_nothing(session: Session, data: Dataset, model: M
 def test_each_of_them_has_a_line_of_its_own_in_the_chain(
     session: Session, data: Dataset, model: Model
 ) -> None:
-    submissions = [lifecycle.Submission(PERSON, f"key_{name}") for name in "abc"]
-    lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
+    submissions = [page.Submission(PERSON, f"key_{name}") for name in "abc"]
+    intake.record_many(session, submissions, digester=DIGESTER, now=NOW)
     session.commit()
     lines = session.execute(
         select(AuditEvent.actor, AuditEvent.subject).where(
@@ -256,10 +256,10 @@ def test_a_transaction_lists_no_more_rows_than_its_limit(
 ) -> None:
     monkeypatch.setattr(page, "ROWS_AT_ONCE", 5)
     asks = [Ask("faces", "records", (f"r{n}", f"r{n + 1}")) for n in range(6)]
-    left = [lifecycle.Submission(one, "key_test") for one in asks]
+    left = [page.Submission(one, "key_test") for one in asks]
     taken = []
     while left:
-        outcomes = lifecycle.record_many(session, left, digester=DIGESTER, now=NOW)
+        outcomes = intake.record_many(session, left, digester=DIGESTER, now=NOW)
         session.commit()
         taken.append(len(outcomes))
         left = left[len(outcomes) :]
@@ -272,8 +272,8 @@ def test_shared_lists_and_refusals_do_not_count_against_the_limit(
 ) -> None:
     monkeypatch.setattr(page, "ROWS_AT_ONCE", len(HERS))
     asks = [*[PERSON] * 5, Ask("nowhere", "records", ("r0",)), Ask("faces", "class", label=1)]
-    submissions = [lifecycle.Submission(one, "key_test") for one in asks]
-    outcomes = lifecycle.record_many(session, submissions, digester=DIGESTER, now=NOW)
+    submissions = [page.Submission(one, "key_test") for one in asks]
+    outcomes = intake.record_many(session, submissions, digester=DIGESTER, now=NOW)
     assert len(outcomes) == len(asks)
 
 
@@ -282,11 +282,11 @@ def test_a_request_of_more_rows_than_the_limit_is_alone_and_whole(
 ) -> None:
     monkeypatch.setattr(page, "ROWS_AT_ONCE", 3)
     one, large = Ask("faces", "records", ("r9",)), Ask("faces", "subject", subject_id="bob")
-    left = [lifecycle.Submission(given, "key_test") for given in (one, large, one)]
-    assert len(lifecycle.record_many(session, left, digester=DIGESTER, now=NOW)) == 1
-    assert len(lifecycle.record_many(session, left[1:], digester=DIGESTER, now=NOW)) == 1
+    left = [page.Submission(given, "key_test") for given in (one, large, one)]
+    assert len(intake.record_many(session, left, digester=DIGESTER, now=NOW)) == 1
+    assert len(intake.record_many(session, left[1:], digester=DIGESTER, now=NOW)) == 1
     session.commit()
-    assert lifecycle.rows(session, left[1].id) == list(range(4, 12))
+    assert lookup.rows(session, left[1].id) == list(range(4, 12))
 
 
 def test_names_of_many_requests_are_each_list_once(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.ledger.audit import chain
 from service.ledger.audit.chain import Action
 from service.ledger.database.tables import AuditEvent
-from service.ledger.requests import lifecycle
+from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
 from service.ledger.webhooks import events
 from service.ledger.webhooks.events import EventType
@@ -36,7 +36,7 @@ def test_an_accepted_request_becomes_a_cloud_event_without_anything_of_its_perso
     session: Session,
 ) -> None:
     data = factories.dataset(session, subjects=[PERSON] * 12)
-    receipt = lifecycle.record(
+    receipt = intake.record(
         session,
         Ask(data.name, "subject", subject_id=PERSON, reason="she left", client_reference=REFERENCE),
         principal="key_crm",

@@ -1,0 +1,111 @@
+"""What remains of forgotten records, in an audit report, and what was destroyed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.ledger.audit import chain
+from service.ledger.batches import batch_states
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import Artifact, AuditEvent, Version
+from service.ledger.registry import versions
+from service.ledger.reports import report_loaded
+from service.ledger.training import runs
+
+#: Actions of audit lines that hold the receipt of something destroyed.
+_DESTROYED = (chain.Action.VERSION_PURGED.value, chain.Action.VERSION_STATE_DESTROYED.value)
+
+#: Kinds of artifacts that a batch computes from the rows that it forgets.
+OF_FORGOTTEN = frozenset({"scores", "states"})
+
+
+def remaining(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, Any]]:
+    """Return weights and internal state of the model that still contain forgotten records."""
+    standing = session.scalars(
+        select(Version)
+        .where(Version.model_id == loaded.model.id, Version.status != VersionStatus.PURGED)
+        .order_by(Version.number)
+    ).all()
+    # Retired versions contain forgotten records by definition. There may be thousands. Withdrawn
+    # ones may have been retired or rejected before.
+    containing = [
+        version
+        for version in standing
+        if version.status in (VersionStatus.RETIRED, VersionStatus.WITHDRAWN)
+        # Its verification did not show that it forgot.
+        or (version.status == VersionStatus.REJECTED and version.batch_id is not None)
+        or versions.holds_forgotten(session, loaded.model, version)
+    ]
+    weights = [
+        {
+            "kind": "weights",
+            "version": version.number,
+            "digest": version.digest,
+            "size_bytes": version.size_bytes,
+            "status": version.status,
+            "retired_at": version.retired_at,
+        }
+        for version in containing
+    ]
+    return [
+        *weights,
+        *_artifacts(session, loaded, {version.id for version in containing}),
+        *_kept_states(session, loaded),
+    ]
+
+
+def _kept_states(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, Any]]:
+    """Return states of trainings that have seen records forgotten since they began."""
+    of_runs = [
+        {"kind": "trainings", "training_run": run.id, "digest": run.state_digest}
+        for run in runs.that_saw_forgotten(session, loaded.model)
+        if run.state_digest is not None
+    ]
+    of_batches = [
+        {"kind": "trainings", "batch": state.batch_id, "digest": state.digest}
+        for state in batch_states.that_saw_forgotten(session, loaded.model)
+    ]
+    return of_runs + of_batches
+
+
+def _artifacts(
+    session: Session, loaded: report_loaded.Loaded, containing: set[int]
+) -> list[dict[str, Any]]:
+    """Return artifacts of versions in ``containing``, and those computed from forgotten rows."""
+    rows = session.execute(
+        select(Artifact, Version)
+        .join(Version, Version.id == Artifact.version_id)
+        .where(Version.model_id == loaded.model.id, Artifact.destroyed_at.is_(None))
+        .order_by(Artifact.id)
+    )
+    return [
+        {
+            "kind": artifact.kind,
+            "version": owner.number,
+            "digest": artifact.digest,
+            "size_bytes": artifact.size_bytes,
+            "created_at": artifact.created_at,
+        }
+        for artifact, owner in rows
+        if owner.id in containing or (owner.batch_id is not None and artifact.kind in OF_FORGOTTEN)
+    ]
+
+
+def purges(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, Any]]:
+    """Return signed receipts of what was destroyed of this model."""
+    purged = session.scalars(select(Version).where(Version.model_id == loaded.model.id))
+    lines = session.scalars(
+        select(AuditEvent)
+        .where(
+            AuditEvent.action.in_(_DESTROYED),
+            AuditEvent.subject.in_([versions.subject(loaded.model, item) for item in purged]),
+        )
+        .order_by(AuditEvent.seq)
+    )
+    return [
+        {"line": line.seq, "subject": line.subject, "receipt": line.data.get("receipt")}
+        for line in lines
+    ]

@@ -28,9 +28,18 @@ _OTHER_ANSWERS = {"application/x-ndjson": ("Lines", "list[str]"), "text/plain": 
 
 
 def document() -> dict[str, Any]:
-    """The document of the service as it is."""
+    """The document of the service as it is, without what clients of another kind speak."""
     with tempfile.TemporaryDirectory() as folder:
-        return create_app(Settings(_env_file=None, state_dir=Path(folder))).openapi()
+        made = create_app(Settings(_env_file=None, state_dir=Path(folder))).openapi()
+    of_others = {
+        path: made["paths"].pop(path)
+        for path in list(made["paths"])
+        if path.startswith(operations.OF_OTHERS)
+    }
+    schemas = made["components"]["schemas"]
+    for name in reached(schemas, of_others) - reached(schemas, made["paths"]):
+        del schemas[name]
+    return made
 
 
 def named(reference: str) -> str:
@@ -109,7 +118,6 @@ def operations_of(made: Mapping[str, Any]) -> list[Operation]:
         for path, item in made["paths"].items()
         for method, said in item.items()
         if f"{method.upper()} {path}" not in operations.BY_HAND
-        and not path.startswith(operations.OF_OTHERS)
     ]
 
 

@@ -23,8 +23,6 @@ OWN_HEADERS = {"Range", "if-range", "if-none-match"}
 def _operations() -> Iterator[tuple[str, Mapping[str, Any]]]:
     for path, item in DOCUMENT["paths"].items():
         for method, said in item.items():
-            if path.startswith(operations.OF_OTHERS):
-                continue
             yield f"{method.upper()} {path}", said
 
 

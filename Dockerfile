@@ -8,7 +8,7 @@ FROM python:3.11-slim AS requirements
 COPY pyproject.toml /
 RUN python -c "import tomllib; p = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
 extra = p['optional-dependencies']; \
-print(*p['dependencies'], *extra['s3'], sep='\n', file=open('/both.txt', 'w')); \
+print(*p['dependencies'], *extra['s3'], *extra['otel'], sep='\n', file=open('/both.txt', 'w')); \
 print(*extra['api'], sep='\n', file=open('/api.txt', 'w')); \
 print(*extra['worker'], sep='\n', file=open('/worker.txt', 'w'))"
 

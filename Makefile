@@ -16,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages test-integrations bucket-check mutants \
-	check lint format types imports faults \
+	check client lint format types imports faults \
 	bench-deletion bench-service bench-growth bench-pages bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
@@ -55,6 +55,9 @@ format: $(INSTALLED) ## Correct style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+client: $(INSTALLED) ## Write the typed client's calls and shapes from the OpenAPI document
+	$(BIN)/python -m tests.service.client.generate
+
 types: $(INSTALLED) ## Check the types (mypy, strict)
 	$(BIN)/mypy
 
@@ -71,8 +74,8 @@ test-long: $(INSTALLED) ## Run the tests with a bucket, with generated API calls
 		tests/service/api/test_openapi.py tests/service/api/test_hanging_up.py tests/workers/test_bucket.py \
 		tests/models_store tests/benchmarks $(OPTIONS)
 
-test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages from outside, and those of what each image imports (two minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment \
+test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages from outside, the client by itself, and those of what each image imports (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment tests/service/client \
 		tests/test_readme.py $(OPTIONS)
 
 test-integrations: $(INSTALLED) ## Run the console in Debian's Chromium and the metrics through Debian's Prometheus, which it starts with an API (some minutes)

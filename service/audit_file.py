@@ -1,4 +1,4 @@
-"""Check a saved audit report with only the file and, preferably, the service's public keys.
+"""Check a saved audit report or receipt with the file and, preferably, the public keys alone.
 
 It uses no database, network or settings. The result is always a list of findings: a file that
 cannot be read, or is not a report, is a bad finding, too, never an exception.
@@ -6,7 +6,7 @@ cannot be read, or is not a report, is a bad finding, too, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from service import audit_agreement
-from service.audit_shape import Report
-from service.ledger.audit import canonical, hash_chain, signing
+from service import audit_agreement, audit_page, log_proofs, receipt_agreement
+from service.audit_shape import Receipt, Report
+from service.ledger.audit import canonical, dsse, hash_chain, notes, signing, statements
 
 #: Largest file that is read.
 MAX_BYTES = 256 * 2**20
 
 CHAIN_HEAD = "chain-head"
+DELETION_RECEIPT = "deletion-receipt"
 PURGE_RECEIPT = "purge-receipt"
 
 Level = Literal["ok", "note", "bad"]
@@ -61,7 +62,7 @@ class Findings:
 
 
 def verify_file(path: Path, *, keys: Path | None = None) -> Findings:
-    """Check a saved report, chain head or purge receipt.
+    """Check a saved report, receipt or chain head.
 
     ``keys`` is a saved ``unlearning-keys.json``, or a file with one public key in base64. Without
     it the key inside the document is used, which only proves the document's integrity.
@@ -74,8 +75,30 @@ def verify_file(path: Path, *, keys: Path | None = None) -> Findings:
     return verify_bytes(content, keys=trusted)
 
 
+def verify_proof(receipt: Path, proof: Path, *, keys: Path | None = None) -> Findings:
+    """Check the proof that a line of a saved receipt is in the audit chain's log."""
+    try:
+        content = _read(receipt)
+        if audit_page.is_page(content):
+            content = audit_page.signed_bytes(content)
+        lines = canonical.decode(content)["chain"]["lines"]
+        told = {(line["seq"], line["hash"]) for line in lines}
+        said = canonical.decode(_read(proof))
+        ours = (said["line"], said["hash"]) in told
+    except (OSError, ValueError, KeyError, TypeError):
+        return Findings((_bad("the proof, or the lines of the receipt, cannot be read"),))
+    found = verify_file(proof, keys=keys)
+    if not ours:
+        return Findings((*found.found, _bad("the proof is about no line of this receipt")))
+    return found
+
+
 def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Findings:
-    """Check a saved document that was already read."""
+    """Check a saved document, or a page of one, that was already read."""
+    if audit_page.is_page(content):
+        return _page(content, keys)
+    if notes.is_note(content):
+        return _of_the_log(lambda: log_proofs.checkpoint(content, keys))
     try:
         document = canonical.decode(content)
         same = canonical.encode(document) == content.rstrip(b"\r\n")
@@ -83,7 +106,61 @@ def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Finding
         return Findings((_bad(f"this is not JSON of the kind that can be signed: {error}"),))
     if not isinstance(document, dict):
         return Findings((_bad("this is not a document"),))
+    if dsse.is_envelope(document):
+        return _envelope(document, keys)
+    if document.get("type") in (log_proofs.INCLUSION, log_proofs.CONSISTENCY):
+        return _of_the_log(lambda: log_proofs.proof(document, keys))
     return Findings((_canonical(same), *_signed(document, keys), *_contents(document, keys)))
+
+
+def _of_the_log(check: Callable[[], str]) -> Findings:
+    """Check a checkpoint of the log, or a proof against one."""
+    try:
+        return Findings((_ok(check()),))
+    except ValueError as error:
+        return Findings((_bad(f"this does not hold: {error}"),))
+
+
+def _envelope(document: Mapping[str, Any], keys: signing.Keys | None) -> Findings:
+    """Check a DSSE envelope, and the report in its in-toto statement."""
+    try:
+        opened = dsse.open_envelope(document)
+        if opened.payload_type != dsse.IN_TOTO:
+            raise ValueError(f"its payload is not of the type {dsse.IN_TOTO}")
+        report = statements.report_in(opened.payload)
+        used = opened.check(signing.embedded(report) if keys is None else keys)
+    except ValueError as error:
+        return Findings((_bad(f"this envelope cannot be trusted: {error}"),))
+    held = _ok(f"the envelope's signature over its in-toto statement holds, by key {used}")
+    return Findings((held, *verify_bytes(canonical.encode(report), keys=keys).found))
+
+
+def _page(content: bytes, keys: signing.Keys | None) -> Findings:
+    """Check the document in a page, and that the page's words are those of the document."""
+    try:
+        signed = audit_page.signed_bytes(content)
+        document = canonical.decode(signed)
+    except ValueError as error:
+        return Findings((_bad(f"this page cannot be checked: {error}"),))
+    found = verify_bytes(signed, keys=keys)
+    # A page is made only of a document that is sound.
+    return Findings((*found.found, *_words(content, document, signed))) if found.ok else found
+
+
+def _words(content: bytes, document: dict[str, Any], signed: bytes) -> Iterator[Finding]:
+    again = audit_page.made_again(document["type"], signed)
+    if again is None:
+        yield _note(
+            "words and pictures of the page were not compared with its signed document, because "
+            "this program is installed without pages; trust the document alone"
+        )
+    elif again.encode() == content.rstrip(b"\r\n"):
+        yield _ok("words and pictures of the page are those of its signed document")
+    else:
+        yield _bad(
+            "words or pictures of the page are not those that this program makes of its signed "
+            "document: it was changed, or another release made it; trust the document alone"
+        )
 
 
 def _contents(document: dict[str, Any], keys: signing.Keys | None) -> Iterator[Finding]:
@@ -91,18 +168,41 @@ def _contents(document: dict[str, Any], keys: signing.Keys | None) -> Iterator[F
     if kind in (CHAIN_HEAD, PURGE_RECEIPT):
         yield _ok(f"this is a {kind}; the signature is all there is to check")
         return
+    if kind == DELETION_RECEIPT:
+        yield from _deletion_receipt(document, keys)
+        return
     try:
         report = Report.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        yield _bad(f"this is not a report that can be checked here: {place}: {first['msg']}")
+        yield _unreadable("report", error)
         return
     yield _ok(f"version {report.version} of {report.model}, {report.status}")
     yield from _lines(report, document["chain"]["lines"])
-    yield from _head(report, document, keys)
+    yield from _signed_head(document, keys)
+    yield from _head(report)
     yield from _receipts(report, keys)
     yield from _agreement(report)
+
+
+def _deletion_receipt(document: Mapping[str, Any], keys: signing.Keys | None) -> Iterator[Finding]:
+    """Check the receipt of a deletion request."""
+    try:
+        receipt = Receipt.model_validate(document)
+    except ValidationError as error:
+        yield _unreadable("receipt", error)
+        return
+    yield _ok(f"receipt of the deletion request {receipt.request.id}, {receipt.state}")
+    yield from _signed_head(document, keys)
+    problems = list(receipt_agreement.problems(receipt))
+    yield from (_bad(problem) for problem in problems)
+    if not problems:
+        yield _ok("state, models, stored rows and lines agree with each other")
+
+
+def _unreadable(what: str, error: ValidationError) -> Finding:
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return _bad(f"this is not a {what} that can be checked here: {place}: {first['msg']}")
 
 
 def _agreement(report: Report) -> Iterator[Finding]:
@@ -159,15 +259,16 @@ def _lines(report: Report, lines: Sequence[Mapping[str, Any]]) -> Iterator[Findi
         yield _ok(f"the hashes of {len(lines)} audit lines hold, and they fit together")
 
 
-def _head(
-    report: Report, document: Mapping[str, Any], keys: signing.Keys | None
-) -> Iterator[Finding]:
-    head, signed = report.chain.head, document["chain"]["head"]
+def _signed_head(document: Mapping[str, Any], keys: signing.Keys | None) -> Iterator[Finding]:
+    signed = document["chain"]["head"]
     try:
         signing.check(signed, signing.embedded(signed) if keys is None else keys)
     except signing.BadSignature as error:
         yield _bad(f"signed head of the chain: {error}")
-        return
+
+
+def _head(report: Report) -> Iterator[Finding]:
+    head = report.chain.head
     if head.signature.get("key_id") != report.signature.get("key_id"):
         yield _bad("another key signed the head of the chain than the report")
     if head.at != report.at:

@@ -189,3 +189,59 @@ class Report(Shape):
     does_not_prove: list[str]
     chain: Chain
     signature: dict[str, Any]
+
+
+class OwnLine(Shape):
+    """An audit line about the request of a receipt: its place and hash, without its data."""
+
+    seq: int = Field(ge=1)
+    at: str
+    action: str
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class OwnChain(Shape):
+    """The lines about one request, and the head over them."""
+
+    lines: list[OwnLine]
+    head: Head
+
+
+class AskedFor(Shape):
+    """What the request of a receipt asks for."""
+
+    id: str
+    kind: str
+
+
+class OnModel(Shape):
+    """One model's part in the request."""
+
+    model: str
+    state: str
+    completed_at: str | None
+    result: str | None
+
+
+class OwnRows(Shape):
+    """The stored rows of the request."""
+
+    rows: int | None
+    overwritten: int | None
+    all_overwritten: bool
+
+
+class Receipt(Shape):
+    """The whole receipt of a deletion request."""
+
+    type: Literal["deletion-receipt"]
+    format: Literal[1]
+    at: str
+    request: AskedFor
+    state: str
+    ended_at: str | None
+    models: list[OnModel]
+    raw_rows: OwnRows | None
+    does_not_prove: list[str]
+    chain: OwnChain
+    signature: dict[str, Any]

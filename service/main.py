@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 from importlib import metadata
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from models_store import open_store
-from service import wake
+from service import logs, tracing, wake
 from service.api import access, auth, limits, metrics, openapi, problems, readiness
 from service.api.recorder import Recorder
 from service.api.routes import (
     aliases,
     appends,
     audit,
+    audit_log,
     batches,
     checkpoints,
     datasets,
@@ -26,8 +28,10 @@ from service.api.routes import (
     encoders,
     health,
     inspections,
+    legal_holds,
     methods,
     models,
+    opendsr,
     record_lists,
     suppressions,
     tokenizers,
@@ -38,10 +42,13 @@ from service.api.routes import (
     withdrawals,
 )
 from service.api.routes import metrics as metrics_route
+from service.console import documents
 from service.console.routes import PAGES
-from service.ledger.audit import signing
+from service.ledger.audit import log, model_signing, signing
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
+from service.ledger.opendsr.identities import Ingested
+from service.ledger.opendsr.processor import Processor
 from service.ledger.selection.digests import Digester
 from service.settings import Settings
 
@@ -49,6 +56,7 @@ OPEN = (health.router, audit.open_router)
 SECURED = (
     deletion_requests.verb_router,
     deletion_requests.router,
+    legal_holds.router,
     decisions.router,
     suppressions.router,
     datasets.router,
@@ -68,22 +76,35 @@ SECURED = (
     webhooks.router,
     methods.router,
     audit.router,
+    audit_log.router,
     metrics_route.router,
 )
+
+
+#: FastAPI's own telemetry has paths, addresses and the messages of errors, which may name a person;
+#: ``service.tracing`` has templates and numbers.
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the application for these settings, by default those of the environment."""
     settings = settings or Settings()
-    _log_without_urls()
+    _log_without_urls(settings)
+    tracing.start("unlearn-api")
     app = FastAPI(
         title="Unlearning service",
         version=metadata.version("unlearn"),
         lifespan=_lifespan,
-        # The usual pages load scripts from other hosts; any OpenAPI viewer reads /openapi.json.
+        # The usual pages load scripts from other hosts; the console has one of its own at /docs.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
     _furnish(app, settings)
     app.add_middleware(
@@ -98,12 +119,22 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(router, responses=problems.responses(400, 422, 500))
     for router in SECURED:
         app.include_router(router, responses=problems.SECURED)
+    for prefix in opendsr.PREFIXES:
+        for made, responses in (
+            (opendsr.open_router(prefix), problems.responses(400, 422, 500)),
+            (opendsr.router(prefix), problems.SECURED),
+        ):
+            shown = prefix == opendsr.PREFIXES[0]
+            app.include_router(made, responses=responses, include_in_schema=shown)
     for router in PAGES:
         app.include_router(router)
     return app
 
 
 def _furnish(app: FastAPI, settings: Settings) -> None:
+    # Refuse to start with what could not be answered with.
+    Processor.from_settings(settings)
+    Ingested.parse(settings.opendsr_identities)
     engine = db.engine(settings.database, limits=Limits.of_requests(settings))
     sessions = db.session_factory(engine)
     digester = Digester.from_settings(settings)
@@ -119,6 +150,9 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.sessions = sessions
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
+    app.state.model_signer = model_signing.ModelSigner.from_seed(settings.signing_seed)
+    app.state.pages = documents
+    app.state.log = log.Log()
     app.state.wake = wake.sender(settings)
     app.state.keys = auth.KeyCache(sessions)
     app.state.checks = readiness.Checks(settings, app.state.store, engine)
@@ -140,14 +174,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.wake.close()
     app.state.checks.close()
     app.state.engine.dispose()
+    tracing.stop()
 
 
-def _log_without_urls() -> None:
+def _log_without_urls(settings: Settings) -> None:
     # uvicorn's access log prints whole URLs; ``access`` writes one without them.
     logging.getLogger("uvicorn.access").disabled = True
-    ours = logging.getLogger("service")
-    if not ours.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        ours.addHandler(handler)
-        ours.setLevel(logging.INFO)
+    logs.configure(settings.log_format, "service", "opentelemetry")
+    logs.restyle(settings.log_format, "uvicorn")

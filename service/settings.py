@@ -78,6 +78,12 @@ class Settings(BaseSettings):
         "", description="public keys of earlier signing keys (base64, comma-separated), published"
     )
 
+    log_origin: str = Field(
+        "unlearn.invalid/audit-chain",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._~:/-]{0,126}$",
+        description="name of the audit chain as a transparency log: your host and a path",
+    )
+
     database_connect_seconds: float = Field(
         3.0, ge=2, description="PostgreSQL: a connection not made within this is given up"
     )
@@ -128,6 +134,9 @@ class Settings(BaseSettings):
         3600.0, gt=0, description="age at which a file that nothing refers to is swept"
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how log lines are written: text, or json, an object a line"
+    )
     max_body_bytes: int = Field(1_048_576, gt=0, description="largest JSON body")
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="largest checkpoint upload")
     max_records_per_request: int = Field(10_000, gt=0, description="records one request may name")
@@ -168,6 +177,21 @@ class Settings(BaseSettings):
         "",
         description="networks inside which webhooks may be delivered, comma-separated, such as "
         "10.1.0.0/16; without: public addresses only",
+    )
+
+    opendsr_domain: str = Field(
+        "", description="domain under which OpenDSR requests arrive; empty: none are taken"
+    )
+    opendsr_key_file: Path | None = Field(
+        None, description="PEM file of the private key (RSA or EC) that signs OpenDSR answers"
+    )
+    opendsr_certificate_file: Path | None = Field(
+        None, description="PEM file of its certificate for the domain, with the chain after it"
+    )
+    opendsr_identities: str = Field(
+        "controller_customer_id:raw,email:raw",
+        description="what the subject ids of the datasets are, as OpenDSR names it: identity_type "
+        "and identity_format, comma-separated",
     )
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's documented way; mypy cannot see it

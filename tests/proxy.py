@@ -72,7 +72,9 @@ class Proxy:
         self._answers_to_lose = 0
         self._silently = False
         self._commits_to_lose = 0
-        #: Answers to COMMIT, and COMMITs, that were lost so far.
+        self._breaks = 0
+        self._bytes_before_break = 0
+        #: Answers to COMMIT, and COMMITs, that were lost so far, and answers of any other protocol.
         self.lost = 0
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
@@ -110,7 +112,7 @@ class Proxy:
         """Pass everything on again; what was swallowed stays lost."""
         with self._lock:
             self._delay, self._silent, self._refusing = 0.0, False, False
-            self._answers_to_lose = self._commits_to_lose = 0
+            self._answers_to_lose = self._commits_to_lose = self._breaks = 0
             self._lock.notify_all()
 
     def delay(self, seconds: float) -> None:
@@ -151,6 +153,14 @@ class Proxy:
         """Let the server commit, then lose its answer, with the connection unless ``silently``."""
         with self._lock:
             self._answers_to_lose, self._silently = times, silently
+
+    def break_answers(self, times: int = 1, *, after: int = 0) -> None:
+        """Cut the connection in place of passing on what a server of any protocol answers.
+
+        The first time that happens once ``after`` bytes of answers have passed, in whole pieces.
+        """
+        with self._lock:
+            self._breaks, self._bytes_before_break = times, after
 
     def lose_commits(self, times: int = 1) -> None:
         """Cut the connection in place of passing a COMMIT on: the server rolls back."""
@@ -224,6 +234,12 @@ class Proxy:
                 # It may fail and be answered with ROLLBACK: only what is lost counts.
                 link.committing = True
             elif direction == "answer":
+                if self._breaks:
+                    if self._bytes_before_break <= 0:
+                        self._breaks -= 1
+                        self._lose(link, "cut")
+                        return False
+                    self._bytes_before_break -= len(piece)
                 if link.lost:
                     return False
                 if link.committing and _COMMITTED in piece:

@@ -76,7 +76,9 @@ def test_every_path_that_is_named_is_in_the_openapi_document(
     document: Path, known_paths: list[re.Pattern[str]]
 ) -> None:
     named = re.findall(
-        r"(?:/v1|/\.well-known|/healthz|/readyz)[\w/{}$:.…-]*(?<![.:…/])", document.read_text()
+        # The predicate of a report is named unlearning/v1, which is no path.
+        r"(?<!unlearning)(?:/v1|/\.well-known|/healthz|/readyz)[\w/{}$:.…-]*(?<![.:…/])",
+        document.read_text(),
     )
     wrong = [path for path in named if not any(one.fullmatch(path) for one in known_paths)]
     assert wrong == []

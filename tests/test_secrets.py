@@ -1,17 +1,19 @@
 """Nothing that identifies a person, and no secret, leaves its place during a whole run.
 
 Real processes (API, worker with its compute processes, beat) work on a file in which every value is
-planted; then all that they wrote and answered is searched.
+planted; then all that they wrote and answered, and every trace that they sent, is searched.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import random
 import sqlite3
 import struct
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,8 @@ from service.ledger.database import db, schema
 from service.ledger.registry import keys
 from service.main import create_app
 from service.settings import Settings
+from tests.collector import collecting
+from tests.workers.receiver import Receiver
 from workers.demo.client import Client
 from workers.demo.run import free_port
 from workers.embedded import serve
@@ -55,6 +59,7 @@ class Run:
     values: list[str]
     messages: str = ""
     bodies: dict[str, str] = field(default_factory=dict)
+    traces: list[bytes] = field(default_factory=list)
     version: int = 0
 
     @property
@@ -95,7 +100,14 @@ def write_people(path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def collector() -> Iterator[Receiver]:
+    """A receiver of traces."""
+    with collecting() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, collector: Receiver) -> Run:
     home = tmp_path_factory.mktemp("run")
     settings = Settings(
         _env_file=None,
@@ -107,6 +119,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Run:
         device="cpu",
         poll_seconds=0.2,
         max_attempts=1,
+        # It has all that a line for people has, and more.
+        log_format="json",
     )
     settings.sources.mkdir(parents=True)
     values = write_people(settings.sources / "people.csv")
@@ -123,6 +137,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Run:
     ask_before_any_worker_runs(run)
     with served(run) as client:
         walk(run, client)
+    run.traces = [one.body for one in collector.received]
     return run
 
 
@@ -263,6 +278,10 @@ def refused(run: Run, client: Client) -> None:
         answer = c.get("/v1/datasets", headers={"Authorization": f"Bearer {run.secret}x"})
         assert answer.status_code == 401
         run.bodies["wrong key"] = answer.text
+        told = {"X-Request-Id": planted, "traceparent": planted, "baggage": f"who={planted}"}
+        answer = c.get("/v1/deletion-requests/planted", headers=told)
+        assert answer.is_client_error
+        run.bodies["person in headers"] = answer.text + str(answer.headers)
         answer = c.get(f"/v1/deletion-requests/{run.secret}")
         assert answer.is_client_error
         run.bodies["secret in the path"] = answer.text
@@ -289,6 +308,30 @@ def test_logs_hold_no_identity_no_value_and_no_secret(ran: Run) -> None:
         )
     )
     assert not any(searched.values()), searched
+
+
+def test_every_line_is_an_object_and_every_change_names_what_changed(ran: Run) -> None:
+    changes: dict[str, list[dict[str, object]]] = {}
+    for name, text in ran.logs.items():
+        # Celery greets, and warns a process that runs as root, before it sets up its log.
+        lines = itertools.dropwhile(lambda line: not line.startswith("{"), text.splitlines())
+        told = [json.loads(line) for line in lines]
+        changes[name] = [line for line in told if line["logger"] == "service.changes"]
+    asked = [one for one in changes["api.log"] if one["action"] == "deletion_request:accepted"]
+    done = [one for one in changes["worker-1.log"] if one["action"] == "batch:completed"]
+    assert len(asked) == 2
+    assert all(len(str(one["request_id"])) == 32 for one in asked)
+    # The batch continues the trace of the call that asked for it.
+    assert done
+    assert {one["trace_id"] for one in done} <= {one["trace_id"] for one in asked}
+    assert {one["model"] for one in done} == {"kinds"}
+
+
+def test_traces_hold_no_identity_no_value_and_no_secret(ran: Run) -> None:
+    sent = b"".join(ran.traces)
+    assert b"/v1/deletion-requests" in sent
+    assert b"compute unlearn" in sent
+    assert [word for word in ran.planted() if word.encode() in sent] == []
 
 
 def test_answers_hold_no_identity_no_value_and_no_secret(ran: Run) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, signals
 from kombu import entity
 
-from service import broker
+from service import broker, logs, tracing
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,8 +73,18 @@ def lane(name: str) -> lanes.Lane:
     return _lanes[name]
 
 
+@signals.celeryd_init.connect
+def _leave_out_the_banner(instance: Any, **_: Any) -> None:
+    if Settings().log_format == "json":
+        instance.quiet = True
+
+
 @signals.after_setup_logger.connect
-def _quieten(**_: Any) -> None:
+def _set_up_logs(logger: logging.Logger, format: str, **_: Any) -> None:
+    style = Settings().log_format
+    logging.captureWarnings(style == "json")
+    for handler in logger.handlers:
+        handler.setFormatter(logs.formatter(style, format))
     # A wake-up message every few seconds would bury every other log line.
     for chatty in ("celery.app.trace", "celery.worker.strategy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -83,17 +93,21 @@ def _quieten(**_: Any) -> None:
 @signals.worker_init.connect
 def _open(**_: Any) -> None:
     # Imported here, because beat loads this module from an image without torch or readers.
+    from service.ledger.registry import counts
     from workers.runtime import Runtime
     from workers.schedule import catalogue, heartbeat, lanes
 
     settings = Settings()
+    tracing.start("unlearn-worker")
+    counter = counts.Counter()
     for name in broker.QUEUES:
-        _lanes[name] = lanes.make(name, Runtime.make(settings, stop=_stop))
+        _lanes[name] = lanes.make(name, Runtime.make(settings, stop=_stop, counter=counter))
     beating = heartbeat.Heartbeat(
         settings,
         _lanes[broker.DELETIONS].runtime.owner,
         lambda: {name: made.busy_since for name, made in _lanes.items()},
         lambda: not all(made.hangs() for made in _lanes.values()),
+        counter,
     )
     _heartbeats.append(beating)
     # A worker counts as live once it has announced its capabilities: without them no model can be
@@ -119,3 +133,4 @@ def _close(**_: Any) -> None:
         made.close()
     for beating in _heartbeats:
         beating.close()
+    tracing.stop()

@@ -45,6 +45,7 @@ POINTS = (
     "margins.recorded",
     "purge.destroyed",
     "webhooks.sent",
+    "opendsr.sent",
     "ingest.stored",
     "ingest.sliced",
 )

@@ -14,15 +14,17 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from models_store import Store, errors
+from service import tracing
 from service.ledger.batches import execution, leases
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
+from service.ledger.registry import counts
 from service.ledger.selection.digests import Digester
 from service.messages.failures import STORE_AWAY
 from service.messages.operation import Answer, Operation, Progress, Request
 from service.settings import Settings
 from workers import fault_points, names, stores
-from workers.compute.process import ComputeFailed, ComputeProcess, Stopping, StoreAway
+from workers.compute.process import ComputeDied, ComputeFailed, ComputeProcess, Stopping, StoreAway
 
 #: How long the database server's time is extrapolated before it is read again.
 CLOCK_SECONDS = 10.0
@@ -44,6 +46,8 @@ class Runtime:
     owner: str
     stop: threading.Event = field(default_factory=threading.Event)
     stopped_at: float | None = None
+    #: What this worker counts; the lanes of one process share it.
+    counter: counts.Counter = field(default_factory=counts.Counter)
     #: When it last used the database or checked on a computation (monotonic seconds).
     moved_at: float = field(default_factory=time.monotonic)
     #: Work that failed here, and when it may be tried again (monotonic seconds).
@@ -63,14 +67,18 @@ class Runtime:
         *,
         engine: Engine | None = None,
         stop: threading.Event | None = None,
+        counter: counts.Counter | None = None,
     ) -> Runtime:
         """Return a runtime with its own compute process, which starts when first used."""
         return cls(
             settings=settings,
             engine=engine or db.engine(settings.database, limits=Limits.of_work(settings)),
-            compute=ComputeProcess(device=settings.device, threads=settings.threads),
+            compute=ComputeProcess(
+                device=settings.device, threads=settings.threads, log_format=settings.log_format
+            ),
             owner=names.new(),
             stop=stop or threading.Event(),
+            counter=counter or counts.Counter(),
         )
 
     @cached_property
@@ -178,6 +186,7 @@ class Runtime:
         """
         renew_every = self.settings.lease_seconds / 3
         renewed = time.monotonic()
+        outcome = "ended"  # by this worker: it stops, or its lease is lost
 
         def look() -> None:
             nonlocal renewed
@@ -190,18 +199,28 @@ class Runtime:
                 renewed = time.monotonic()
 
         try:
-            return self.compute.call(
-                operation,
-                request,
-                timeout_seconds=timeout_seconds,
-                watch=look,
-                watch_seconds=min(0.5, renew_every),
-                progress=progress,
-            )
+            with tracing.span(f"compute {operation.name}"):
+                answer = self.compute.call(
+                    operation,
+                    request,
+                    timeout_seconds=timeout_seconds,
+                    watch=look,
+                    watch_seconds=min(0.5, renew_every),
+                    progress=progress,
+                )
+                tracing.phases(getattr(answer, "timings", {}))
+                outcome = "answered"
+                return answer
         except ComputeFailed as failed:
+            outcome = failed.kind.value
             if failed.kind in STORE_AWAY:
                 raise self.store_away(failed.detail) from failed
             raise
+        except ComputeDied:
+            outcome = "died"
+            raise
+        finally:
+            self.counter.add(counts.CALLS, operation.name, outcome)
 
     def store_away(self, why: str) -> StoreAway:
         """Note that the store's bucket cannot be used; return the error that says so."""

@@ -15,7 +15,8 @@ from fastapi import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api import problems
+from service import logs, tracing
+from service.api import metrics, problems
 from service.errors import NotFound, ServiceError, TooLarge, Unprocessable
 
 #: Status in the access log of a request whose client disconnected before it was read.
@@ -30,6 +31,10 @@ _HEADERS: list[tuple[bytes, bytes]] = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
+
+
+#: What is called every few seconds and changes nothing.
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class BrokenResponseError(RuntimeError):
@@ -61,6 +66,19 @@ class Access:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        given = _header(scope, b"x-request-id").decode("latin-1")
+        with logs.about(request_id=logs.request_id(given)):
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in _UNTRACED:
+            await self._answer(scope, receive, send, tracing.NOTHING)
+            return
+        parent = _header(scope, b"traceparent").decode("latin-1")
+        with tracing.span("HTTP", kind="server", parent=parent or None) as span:
+            await self._answer(scope, receive, send, span)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, span: tracing.Span) -> None:
         started = time.perf_counter()
         answer = _Answer(send)
         try:
@@ -80,8 +98,16 @@ class Access:
         finally:
             took = time.perf_counter() - started
             method, path = scope["method"], _template(scope)
-            log.info("%s %s %d %.1fms", method, path, answer.status, took * 1000)
+            log.info(
+                "%s %s %d %.1fms",
+                method,
+                path,
+                answer.status,
+                took * 1000,
+                extra={"fields": _fields(method, path, answer.status, took)},
+            )
             self._answered(method, path, answer.status, took)
+            _describe(span, method, path, answer.status)
 
     def _limit(self, scope: Scope) -> int:
         # JSON routes refuse every other type before reading; bodies of other types are uploads,
@@ -99,6 +125,21 @@ class Access:
         if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
             return problems.render(Unprocessable("a query parameter holds a NUL"))
         return None
+
+
+def _fields(method: str, path: str, status: int, seconds: float) -> dict[str, object]:
+    milliseconds = round(seconds * 1000, 1)
+    return {"http_method": method, "path": path, "status": status, "milliseconds": milliseconds}
+
+
+def _describe(span: tracing.Span, method: str, path: str, status: int) -> None:
+    method = method if method in metrics.METHODS else "_OTHER"  # the convention's word
+    span.rename(f"{method} {path}")
+    span.set(
+        {"http.request.method": method, "http.route": path, "http.response.status_code": status}
+    )
+    if status >= 500:
+        span.fail(str(status))
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
@@ -137,6 +178,9 @@ class _Answer:
             headers = list(message.get("headers", ()))
             own = {name for name, _ in headers}
             headers.extend(header for header in _HEADERS if header[0] not in own)
+            name = logs.current_request_id()
+            if name is not None:
+                headers.append((b"x-request-id", name.encode()))
             message = {**message, "headers": headers}
         await self.send(message)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 from sqlalchemy.orm import Session, sessionmaker
@@ -133,11 +133,11 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]
 
 
 def require(scope: str) -> Any:
-    """Return a dependency that requires a key with this scope.
+    """Return a dependency that requires a key with this scope, which the document names.
 
     Use it as ``Annotated[Principal, auth.require(…)]``.
     """
-    return Depends(_checker(keys.Scope(scope)))
+    return Security(_checker(keys.Scope(scope)), scopes=[keys.Scope(scope).value])
 
 
 async def admit(request: Request) -> Principal:

@@ -11,6 +11,8 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from models_store import Store as OpenStore
 from service import wake
+from service.api import negotiation
+from service.ledger.audit import model_signing, signing
 from service.ledger.database import db
 from service.ledger.selection.digests import Digester
 from service.settings import Settings as AllSettings
@@ -69,6 +71,21 @@ async def _store(request: Request) -> OpenStore:
     return store
 
 
+async def _signer(request: Request) -> signing.Signer:
+    signer: signing.Signer = request.app.state.signer
+    return signer
+
+
+async def _model_signer(request: Request) -> model_signing.ModelSigner:
+    signer: model_signing.ModelSigner = request.app.state.model_signer
+    return signer
+
+
+async def _pages(request: Request) -> negotiation.Pages:
+    pages: negotiation.Pages = request.app.state.pages
+    return pages
+
+
 #: A session that may write; nothing is kept without a commit.
 Session = Annotated[DatabaseSession, Depends(_session)]
 #: A session that only reads (on SQLite it takes no write lock).
@@ -77,3 +94,6 @@ Settings = Annotated[AllSettings, Depends(_settings)]
 Wake = Annotated[wake.Wake, Depends(_wake)]
 Digests = Annotated[Digester, Depends(_digester)]
 Store = Annotated[OpenStore, Depends(_store)]
+Signer = Annotated[signing.Signer, Depends(_signer)]
+ModelSigner = Annotated[model_signing.ModelSigner, Depends(_model_signer)]
+Pages = Annotated[negotiation.Pages, Depends(_pages)]

@@ -1,19 +1,27 @@
 """Numbers for a monitoring system, in the text format of OpenMetrics and Prometheus.
 
-The ledger's numbers are read at each scrape, so that every API process shows the same. HTTP
-requests and new lines of the audit chain are counted by each process for itself, since it began. No
-label names a client, a request, a record or a subject.
+The ledger's numbers, and the sums of what workers count, are read at each scrape, so that every API
+process shows the same. HTTP requests and new lines of the audit chain are counted by each process
+for itself, since it began. No label names a client, a request, a record or a subject.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from service.ledger.registry import counts
+from service.ledger.registry.counts import Counts
 from service.ledger.reports.operations import Operations
 
 PREFIX = "unlearn"
@@ -39,7 +47,7 @@ class Requests:
 
     def answered(self, method: str, path: str, status: int, seconds: float) -> None:
         """Count one answer; ``path`` is the template, so the number of series is bounded."""
-        known = method if method in _METHODS else "other"
+        known = method if method in METHODS else "other"
         self._answered.labels(known, path, str(status)).inc()
         self._seconds.labels(known, path).observe(seconds)
 
@@ -67,7 +75,7 @@ class Lines:
 
 
 #: A client may send any word as the method, and each would be a series of its own.
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Ledger(Collector):
@@ -76,7 +84,7 @@ class Ledger(Collector):
     def __init__(self, seen: Operations) -> None:
         self._seen = seen
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Yield a family for each kind of number."""
         seen = self._seen
         yield _states("deletion_requests", "open deletion requests in each state", seen.requests)
@@ -99,6 +107,32 @@ class Ledger(Collector):
         yield _single("leases_held", "leases that a worker holds", seen.leases)
         yield _single("workers_alive", "workers with a recent heartbeat", seen.workers)
         yield _family("stored_bytes", "bytes of checkpoints and internal state", "kind", seen.bytes)
+        for one in counts.COUNTERS:
+            yield _counter(one, seen.counted)
+        for one in counts.HISTOGRAMS:
+            yield _histogram(one, seen.counted)
+
+
+def _counter(of: counts.Family, counted: Counts) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"{PREFIX}_{of.name}", of.words, labels=of.labels)
+    for labels, count in sorted(counts.of(of, counted).items()):
+        family.add_metric(labels, count)
+    return family
+
+
+def _histogram(of: counts.Family, counted: Counts) -> HistogramMetricFamily:
+    """Return buckets that each count what is within their bound, as the format has them."""
+    family = HistogramMetricFamily(f"{PREFIX}_{of.name}", of.words, labels=of.labels)
+    found = counts.of(of, counted)
+    bounds = [*map(str, counts.BOUNDS), "+Inf"]
+    for labels in sorted({tuple(one[:-1]) for one in found}):
+        within = accumulate(found.get((*labels, str(place)), 0.0) for place in range(len(bounds)))
+        family.add_metric(
+            labels,
+            buckets=list(zip(bounds, within, strict=True)),
+            sum_value=found.get((*labels, "sum"), 0.0),
+        )
+    return family
 
 
 def _states(name: str, words: str, values: Mapping[str, float]) -> GaugeMetricFamily:

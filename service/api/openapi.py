@@ -14,13 +14,15 @@ DESCRIPTION = """
 Takes deletion requests for the training data of machine-learning models, has workers unlearn the
 records, verifies the result and publishes it, with a signed audit report of each version.
 
-Every path but health and the public keys needs an API key. Every error is
-`application/problem+json`. Lists are paged with an opaque `cursor`.
+Every path but health, the public keys and OpenDSR's discovery needs an API key with the scope that
+its `security` names; `admin` includes every scope. Every error is `application/problem+json`. Lists
+are paged with an opaque `cursor`.
 """
 
 TAGS = (
     ("deletion requests", "what is to be forgotten, and its progress"),
-    ("audit", "the chain of events, its signed head and the report of a version"),
+    ("opendsr", "erasure requests of controllers as OpenDSR 2.0 has them"),
+    ("audit", "the chain of events, its signed heads and proofs, and the report of a version"),
     ("datasets", "ingested training data"),
     ("models", "an architecture on a dataset, with a recipe and an unlearning policy"),
     ("training runs", "training of a model from the records that may be used"),

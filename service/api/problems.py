@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import exc as sql
 from starlette.exceptions import HTTPException
 
+from service import logs
 from service.api import openapi
 from service.errors import (
     Busy,
@@ -69,6 +70,7 @@ class Problem(BaseModel):
     detail: str = Field(description="what happened and what to do next")
     fields: list[FieldProblem] | None = Field(None, description="which fields are invalid")
     reference: str | None = Field(None, description="names the log line of an internal error")
+    request_id: str | None = Field(None, description="names the request in log lines and traces")
 
 
 DESCRIPTIONS: Mapping[int, str] = {
@@ -77,6 +79,7 @@ DESCRIPTIONS: Mapping[int, str] = {
     403: "The API key lacks the scope.",
     404: "There is no such thing.",
     405: "This path does not have the method.",
+    406: "The document has no form that the Accept header names.",
     409: "The present state does not allow this; the detail says what to do.",
     410: "It was withdrawn or destroyed.",
     412: "A precondition does not hold.",
@@ -123,6 +126,8 @@ def render(error: ServiceError) -> Response:
     headers = _retry_after(error)
     if error.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="unlearning"'
+    if error.status == 406:
+        headers["Vary"] = "Accept"
     return _answer(error.status, body, headers)
 
 
@@ -275,5 +280,8 @@ def _retry_after(error: ServiceError) -> dict[str, str]:
 
 
 def _answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    request_id = logs.current_request_id()
+    if request_id is not None:
+        body = {**body, "request_id": request_id}
     content = json.dumps(body, ensure_ascii=True, separators=(",", ":"))
     return Response(content, status, dict(headers), MEDIA_TYPE)

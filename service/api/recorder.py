@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from service import tracing
 from service.api import problems
 from service.errors import ServiceError, Unavailable
 from service.ledger.database import db, transactions
@@ -168,6 +169,10 @@ class Recorder:
 
     async def record(self, submissions: Sequence[page.Submission]) -> list[Outcome]:
         """Return a receipt or refusal for each submission, once they are committed."""
+        with tracing.span("record", attributes={"unlearn.requests": len(submissions)}):
+            return await self._recorded(submissions)
+
+    async def _recorded(self, submissions: Sequence[page.Submission]) -> list[Outcome]:
         loop = asyncio.get_running_loop()
         call = _Call(submissions, loop, loop.create_future())
         with self._changed:

@@ -43,3 +43,20 @@ class AuditEvent(BaseModel):
     data: dict[str, Any]
     previous_hash: str
     hash: str
+
+
+class Signature(BaseModel):
+    """An Ed25519 signature over the canonical JSON (RFC 8785) of the document without `value`."""
+
+    algorithm: str = Field(examples=["Ed25519"])
+    key_id: str
+    public_key: str = Field(description="base64; compare it with the published keys")
+    value: str = Field(description="base64")
+
+
+class Signed(BaseModel):
+    """A signed document in canonical JSON; its other members are those of the document."""
+
+    model_config = {"extra": "allow"}
+
+    signature: Signature

@@ -5,7 +5,7 @@ A chart repeats what a table beside it says, so screen readers get its title alo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,6 +13,10 @@ from markupsafe import Markup
 STEP, LANE, RADIUS = 58, 46, 12
 #: Width of the strip on which a figure lies, pixels.
 STRIP = 190
+#: Of a picture with a row for each figure: width of the names, of the scale, height of a row.
+NAMES, SCALE, ROW = 150, 250, 24
+#: Side of an attack curve's square, and the room for its axis.
+SQUARE, AXIS = 190, 34
 
 
 @dataclass(frozen=True)
@@ -172,3 +176,117 @@ def progress(fraction: float) -> Markup:
         '<rect class="track" width="120" height="8" rx="4"/>'
         '<rect class="bar" width="{}" height="8" rx="4"/></svg>'
     ).format(f"{done * 120:.1f}")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A figure beside those of doing nothing and of models without the rows."""
+
+    name: str
+    value: float | None
+    interval: tuple[float, float] | None = None
+    control: float | None = None
+    reference: float | None = None
+
+    @property
+    def known(self) -> list[float]:
+        """Return every number of it."""
+        found = (self.value, *(self.interval or ()), self.control, self.reference)
+        return [one for one in found if one is not None]
+
+
+def scale(marks: Sequence[Mark], *, chance: float, title: str) -> Markup:
+    """Return figures on one common scale, a row for each, with a line where chance lies."""
+    known = [chance, *(one for mark in marks for one in mark.known)]
+    low, high = min(known), max(known)
+    margin = (high - low) * 0.06 or 0.1
+    low, high = low - margin, high + margin
+
+    def at(one: float) -> float:
+        return round(NAMES + (one - low) / (high - low) * SCALE, 1)
+
+    height = ROW * len(marks) + AXIS
+    rows = [_marked(mark, ROW // 2 + ROW * place, at) for place, mark in enumerate(marks)]
+    ends = [
+        Markup('<text class="soft" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+            at(one), height - 6, anchor, f"{one:.2f}"
+        )
+        for one, anchor in ((min(known), "start"), (max(known), "end"))
+        if abs(at(one) - at(chance)) > 45
+    ]
+    middle = Markup(
+        '<line class="chance" x1="{0}" x2="{0}" y1="0" y2="{1}"/>'
+        '<text class="soft" x="{0}" y="{2}" text-anchor="middle">{3}</text>'
+    ).format(at(chance), height - AXIS + 6, height - 6, f"{chance:g}")
+    return _picture(NAMES + SCALE + 8, height, title, [middle, *rows, *ends])
+
+
+def _marked(mark: Mark, y: int, at: Callable[[float], float]) -> Markup:
+    """Return one row: its name, a thin axis, and its figures."""
+    parts = [
+        Markup('<text x="0" y="{}">{}</text>').format(y + 4, mark.name),
+        Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+            NAMES, NAMES + SCALE, y, y
+        ),
+    ]
+    if mark.interval is not None:
+        parts.append(
+            Markup('<line class="span" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                at(mark.interval[0]), at(mark.interval[1]), y, y
+            )
+        )
+    if mark.reference is not None:
+        parts.append(
+            Markup('<rect class="reference" x="{}" y="{}" width="3" height="12"/>').format(
+                at(mark.reference), y - 6
+            )
+        )
+    if mark.control is not None:
+        parts.append(
+            Markup('<circle class="control" cx="{}" cy="{}" r="4.5"/>').format(at(mark.control), y)
+        )
+    if mark.value is not None:
+        parts.append(
+            Markup('<circle class="dot" cx="{}" cy="{}" r="4.5"/>').format(at(mark.value), y)
+        )
+    return Markup("").join(parts)
+
+
+def attack_curve(lines: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    """Return attack curves: true over false positive rates, with the line of chance.
+
+    ``lines`` has points by the class of each line: "" of the version, ``control``, ``reference``.
+    """
+
+    def place(point: tuple[float, float]) -> str:
+        return f"{AXIS + point[0] * SQUARE:.1f} {8 + (1 - point[1]) * SQUARE:.1f}"
+
+    drawn = [
+        Markup('<path class="line {}" d="M{}"/>').format(
+            name, "L".join(place(one) for one in [(0.0, 0.0), *points, (1.0, 1.0)])
+        )
+        for name, points in lines.items()
+    ]
+    bottom = 8 + SQUARE
+    frame = Markup(
+        '<rect class="frame" x="{0}" y="8" width="{1}" height="{1}"/>'
+        '<path class="chance" d="M{0} {2}L{3} 8"/>'
+        '<text class="soft" x="{0}" y="{4}">0</text>'
+        '<text class="soft" x="{3}" y="{4}" text-anchor="end">1</text>'
+        '<text class="soft" x="{5}" y="{4}" text-anchor="middle">false alarms</text>'
+        '<text class="soft" x="{6}" y="16" text-anchor="end">1</text>'
+        '<text class="soft" x="{6}" y="{2}" text-anchor="end">0</text>'
+        '<text class="soft" transform="translate(12 {7}) rotate(-90)" text-anchor="middle">'
+        "found</text>"
+    ).format(
+        AXIS, SQUARE, bottom, AXIS + SQUARE, bottom + 16, AXIS + SQUARE // 2, AXIS - 5,
+        8 + SQUARE // 2,
+    )  # fmt: skip
+    return _picture(AXIS + SQUARE + 8, bottom + 22, "Attack curve", [frame, *drawn])
+
+
+def _picture(width: int, height: int, title: str, parts: Sequence[Markup]) -> Markup:
+    return Markup(
+        '<svg class="chart" width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="img" '
+        'aria-label="{2}">{3}</svg>'
+    ).format(width, height, title, Markup("").join(parts))

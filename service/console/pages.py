@@ -123,6 +123,11 @@ def render(
     return HTMLResponse(content, status, {"Content-Security-Policy": POLICY})
 
 
+def text(template: str, **shown: Any) -> str:
+    """Return what a template makes of ``shown`` alone: no visitor, no menu, no present moment."""
+    return _templates.get_template(template).render(**shown)
+
+
 def go(path: str, **parameters: Any) -> Response:
     """Return a redirect after a form, so that reloading the page does not send it again."""
     return RedirectResponse(_link(path, **parameters), 303)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service import tracing
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,17 @@ def test_workers_leave_their_network_only_with_a_file_of_its_own() -> None:
     more = yaml.safe_load((ROOT / "docker-compose.webhooks.yml").read_text())
     assert more == {"services": {"worker": {"networks": ["backend", "outside"]}}}
     assert COMPOSE["networks"]["outside"] is None
+
+
+def test_traces_come_with_a_file_that_names_the_collector() -> None:
+    more = yaml.safe_load((ROOT / "docker-compose.traces.yml").read_text())["services"]
+    assert set(more) == {"api", "worker"}
+    assert more["worker"]["networks"] == ["backend", "outside"]
+    for service in more.values():
+        assert service["environment"][tracing.VARIABLES[0]].startswith(
+            f"${{{tracing.VARIABLES[0]}:?"
+        )
+    assert "extra['otel']" in DOCKERFILE
 
 
 @pytest.mark.parametrize("name", OWN)

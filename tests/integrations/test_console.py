@@ -6,10 +6,8 @@ It starts the API on a free port and Debian's Chromium without a screen; it take
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,14 +23,12 @@ from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import DeletionRequest, Model, TrainingRun
 from service.ledger.requests import lifecycle
 from service.main import create_app
-from tests.conftest import leave_out
 from tests.service.api import callers
 from tests.service.console import browsers, place
 
 #: It starts a server and a browser: `make test-integrations`.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGES = (
     "/requests",
     "/requests/new",
@@ -46,6 +42,7 @@ PAGES = (
     "/operations",
     "/keys",
     "/audit",
+    "/docs",
 )
 #: Findings of these impacts fail the test.
 SERIOUS = ("serious", "critical", "moderate")
@@ -81,24 +78,6 @@ def url(app: FastAPI) -> Iterator[str]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser without a screen."""
-    for needed in ("playwright", "axe_playwright_python"):
-        if importlib.util.find_spec(needed) is None:
-            leave_out(f"{needed} is not installed (make setup)")
-    if CHROMIUM is None:
-        leave_out("Chromium is not installed (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

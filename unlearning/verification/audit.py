@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from unlearning.errors import WrongOptions
-from unlearning.verification import described, judging, verdict
+from unlearning.verification import curves, described, judging, verdict
 from unlearning.verification.attacks.probe import ClassProbe
 from unlearning.verification.attacks.refit import Refit
 from unlearning.verification.attacks.relearn import RelearnTime
@@ -104,6 +104,7 @@ def verify(
         criteria=criteria,
         drift=drift,
         relearn=relearn,
+        attack_curve=curves.attack_curve(subject.comparison) if kind == "records" else None,
         certificate=certificate,
         chain=subject.chain if kind == "records" else None,
         retrain_because=() if drift is None else drift.over_budget(criteria),

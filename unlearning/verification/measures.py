@@ -64,7 +64,7 @@ def membership_auc(comparison: Comparison) -> Metric:
     """Measure the AUC of the loss attack; .5 if forgotten rows look like never-seen ones."""
 
     def on(side: Side) -> Estimate:
-        return membership.auc(_losses(comparison, side), comparison.weights, comparison.classes)
+        return membership.auc(losses(comparison, side), comparison.weights, comparison.classes)
 
     return for_each_model(comparison, "membership_auc", on)
 
@@ -83,7 +83,7 @@ def true_positive_rate(comparison: Comparison, *, at: float) -> Metric:
     matched = comparison.weights, comparison.classes
 
     def on(side: Side) -> tuple[Estimate, float]:
-        pairs = _losses(comparison, side)
+        pairs = losses(comparison, side)
         return membership.true_positive_rate(pairs, *matched, at=at)
 
     (after, realised), (before, control_realised) = on(unlearned), on(control)
@@ -331,7 +331,7 @@ def for_each_model(comparison: Comparison, name: str, on: Callable[[Side], Estim
     )
 
 
-def _losses(comparison: Comparison, side: Side) -> list[membership.Pair]:
+def losses(comparison: Comparison, side: Side) -> list[membership.Pair]:
     """Return the loss attack's scores: a small loss is evidence of membership."""
     return [(-f.loss, -u.loss) for f, u in comparison.pairs(side)]
 

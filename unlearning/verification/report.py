@@ -47,6 +47,8 @@ class Verification:
     criteria: Criteria
     drift: Drift | None = None
     relearn: RelearnTime | None = None
+    #: Points of the loss attack's curve (``curves``); None for a class, or of few rows.
+    attack_curve: Mapping[str, Any] | None = None
     #: The proof of removal, if the method gave one.
     certificate: Mapping[str, Any] | None = None
     #: The evidence of the chain with this batch, to be stored for the next; never reported.
@@ -74,6 +76,7 @@ class Verification:
             "pooled": self.pooled,
             "drift": None if self.drift is None else _drift(self.drift),
             "relearn_time": None if self.relearn is None else _relearn(self.relearn),
+            "attack_curve": self.attack_curve,
             "certificate": self.certificate,
             "retrain_because": self.retrain_because,
             "limits": limits.values(self.criteria),

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from service.settings import Settings
-from workers.cli import datasets, encoders, errors, suppressions, trainings, webhooks, withdrawals
+from workers.cli import (
+    audit,
+    datasets,
+    drop,
+    encoders,
+    errors,
+    keys,
+    models,
+    receipts,
+    requests,
+    runs,
+    suppressions,
+    versions,
+    webhooks,
+)
 from workers.cli.errors import stop as _stop
 from workers.cli.ledger import bulk_engine as _bulk_engine
-from workers.cli.ledger import session as _session
 
 app = typer.Typer(
     cls=errors.Commands,
     no_args_is_help=True,
-    add_completion=False,
     help="Make machine-learning models forget, on request, with a report of what was measured.",
     epilog="Settings come from the environment (UNLEARN_…) or a file .env; see .env.example.",
 )
-keys_app = typer.Typer(no_args_is_help=True, help="API keys: create, list, revoke.")
-audit_app = typer.Typer(no_args_is_help=True, help="Check audit reports and the audit chain.")
 restore_app = typer.Typer(no_args_is_help=True, help="After restoring a backup.")
+requests.app.add_typer(drop.app)
+app.add_typer(requests.app, name="requests")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(encoders.app, name="encoders")
-app.add_typer(withdrawals.models_app, name="models")
-app.add_typer(withdrawals.versions_app, name="versions")
-app.add_typer(trainings.app, name="trainings")
-app.add_typer(keys_app, name="keys")
-app.add_typer(audit_app, name="audit")
+app.add_typer(models.app, name="models")
+app.add_typer(versions.app, name="versions")
+app.add_typer(runs.app, name="runs")
+app.add_typer(keys.app, name="keys")
+app.add_typer(audit.app, name="audit")
+app.add_typer(receipts.app, name="receipts")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(restore_app, name="restore")
@@ -46,9 +57,27 @@ err = Console(stderr=True, highlight=False)
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for chatty in ("httpx", "alembic"):
+    for chatty in ("httpx", "alembic", "service.changes"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     app()
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(metadata.version("unlearn"))
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Make machine-learning models forget, on request, with a report of what was measured."""
 
 
 @app.command()
@@ -145,159 +174,6 @@ def demo(
             run.embedded(out_dir, store_url=store_url)
     except DemoFailed as failed:
         raise _stop(str(failed)) from None
-
-
-@keys_app.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument(help="Who or what the key is for.")],
-    scope: Annotated[
-        list[str] | None, typer.Option(help="May be repeated; default: admin.")
-    ] = None,
-    days: Annotated[int | None, typer.Option(help="Days until it expires; default: never.")] = None,
-) -> None:
-    """Create an API key and show its secret, once, on standard output.
-
-    Example: unlearn keys create crm --scope requests:write --scope requests:read --days 90
-    """
-    from service.errors import ServiceError
-    from service.ledger.database import db
-    from service.ledger.registry import keys
-
-    with _session() as session:
-        try:
-            _row, secret = keys.create(
-                session,
-                name,
-                scopes=scope or ["admin"],
-                expires_at=None if days is None else db.now() + timedelta(days=days),
-                actor="cli",
-                now=db.now(),
-            )
-        except ServiceError as error:
-            raise _stop(error.detail) from None
-        session.commit()
-    err.print("Keep it now: only its hash is stored.")
-    print(secret)
-
-
-@keys_app.command("list")
-def list_keys() -> None:
-    """Show the API keys, without their secrets."""
-    from sqlalchemy import select
-
-    from service.ledger.database.tables import ApiKey
-
-    table = Table("id", "name", "scopes", "created", "expires", "revoked")
-    with _session() as session:
-        for key in session.scalars(select(ApiKey).order_by(ApiKey.created_at)):
-            moments = (key.created_at, key.expires_at, key.revoked_at)
-            table.add_row(
-                key.id, key.name, " ".join(key.scopes), *(str(m)[:19] if m else "" for m in moments)
-            )
-    out.print(table)
-
-
-@keys_app.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(help="Id of the key, key_…")]) -> None:
-    """Revoke an API key; it works for a second longer at most."""
-    from service.errors import ServiceError
-    from service.ledger.database import db
-    from service.ledger.registry import keys
-
-    with _session() as session:
-        try:
-            keys.revoke(session, key_id, actor="cli", now=db.now())
-        except ServiceError as error:
-            raise _stop(error.detail) from None
-        session.commit()
-    err.print(f"{key_id} is revoked.")
-
-
-@audit_app.command("verify")
-def verify_report(
-    file: Annotated[Path, typer.Argument(help="A saved audit report.")],
-    keys: Annotated[
-        Path | None, typer.Option(help="Saved /.well-known/unlearning-keys.json.")
-    ] = None,
-) -> None:
-    """Check a saved audit report, without database or network.
-
-    Example: unlearn audit verify report.json --keys unlearning-keys.json
-    """
-    from service import audit_file
-
-    findings = audit_file.verify_file(file, keys=keys)
-    for line in findings.lines():
-        out.print(line, highlight=False, markup=False)
-    raise typer.Exit(0 if findings.ok else 1)
-
-
-@audit_app.command("check")
-def check_ledger(
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Open the missing work; workers then do it.")
-    ] = False,
-) -> None:
-    """Recompute the whole audit chain, and prove that what was forgotten is gone.
-
-    No published version holds a record of a completed deletion request, no such request lacks its
-    erasure on a model that was live with its records, no raw row of one stands in tables or files.
-    Exit 1 when something is wrong that was not repaired.
-    """
-    from models_store.errors import StoreError
-    from service.ledger.audit import chain
-    from service.ledger.database import db
-    from service.ledger.reconciliation import findings, reconciler
-    from workers import stores
-    from workers.jobs import reconcile
-
-    settings = Settings()
-    engine = _bulk_engine(settings)
-    sessions = db.session_factory(engine)
-    stored = stores.open_for(settings, engine).rows
-    with sessions() as session:
-        checked = chain.verify(session)
-        broken = findings.everything(session)
-        try:
-            rows = reconcile.rows_in_files(session, stored)
-        except StoreError as error:
-            raise _stop(f"the raw rows cannot be looked at: {error}") from None
-        found = reconcile.segments_of_all(session)
-    if repair:
-        reconcile.erase(stored, rows, found)
-        with sessions() as session:
-            for name, its in rows.items():
-                reconciler.overwritten(session, name, len(its), actor="cli")
-            reconciler.repair(session, broken, actor="cli", now=db.now())
-            session.commit()
-    told = {
-        "broken": [one.to_json() for one in broken],
-        "raw_rows": {name: len(its) for name, its in rows.items()},
-        "repaired": repair and bool(broken or rows),
-    }
-    out.print_json(json.dumps(checked.to_json() | told))
-    raise typer.Exit(0 if checked.sound and (repair or not (broken or rows)) else 1)
-
-
-@audit_app.command("certificates")
-def check_certificates() -> None:
-    """Fit every live head again to its retained rows, and compare sums and weights bit for bit.
-
-    Of the models that the service fitted in closed form. Exit 1 if one does not agree.
-
-    Example: unlearn audit certificates
-    """
-    from workers.jobs import certify
-    from workers.runtime import Runtime
-
-    settings = Settings()
-    runtime = Runtime.make(settings, engine=_bulk_engine(settings))
-    try:
-        found = certify.run(runtime)
-    finally:
-        runtime.compute.kill()
-    out.print_json(json.dumps({"heads": found}))
-    raise typer.Exit(1 if any(one["faults"] for one in found) else 0)
 
 
 @restore_app.command("export")

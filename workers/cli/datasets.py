@@ -14,13 +14,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from service.ledger.database.identifiers import Case
 from service.settings import Settings
-from workers.cli import ledger, printed_datasets, texts, typed_tables, withdrawals
+from workers.cli import ledger, output, printed_datasets, texts, typed_tables, withdrawals
 from workers.cli.errors import stop as _stop
+from workers.cli.output import AsJson
 
 app = typer.Typer(
     no_args_is_help=True, help="Bring training data in, show how it was read, and destroy it."
 )
 app.command("delete")(withdrawals.delete_dataset)
+
+
+#: As `GET /v1/datasets` lists them; counting their records is left to `show`.
+_LISTED = (
+    *("name", "status", "progress", "error", "source", "rows", "shape", "dtype", "classes"),
+    *("revision", "created_at", "ready_at", "withdrawn_at", "purged_at"),
+)
+_COLUMNS = {
+    "name": "name",
+    "status": "status",
+    "rows": "rows",
+    "classes": "classes",
+    "revision": "revision",
+    "created": "created_at",
+    "error": "error",
+}
 
 
 class Existing(StrEnum):
@@ -241,10 +258,25 @@ def append_rows(
         )
 
 
+@app.command("list")
+def list_datasets(
+    after: Annotated[str | None, typer.Option(help="Continue after this name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many.")] = 1_000,
+    as_json: AsJson = False,
+) -> None:
+    """List the datasets by name."""
+    from service.ledger.registry import datasets
+
+    with ledger.session() as session:
+        rows = datasets.page(session, after=after, limit=limit)
+        found = [{field: getattr(row, field) for field in _LISTED} for row in rows]
+    output.rows(found, _COLUMNS, json=as_json)
+
+
 @app.command("show")
 def show_dataset(
     name: Annotated[str, typer.Argument(help="Name of the dataset.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a dataset: its rows, where its ids come from, and what each column was read as.
 
@@ -255,7 +287,7 @@ def show_dataset(
     with ledger.session() as session:
         found = datasets.describe(session, datasets.get(session, name))
     if as_json:
-        out.print_json(json.dumps(found, default=str))
+        output.as_json(found)
     else:
         printed_datasets.dataset(found)
 

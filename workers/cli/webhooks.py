@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -11,18 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from service.settings import Settings
-from workers.cli import ledger
+from workers.cli import ledger, output
 from workers.cli.errors import stop as _stop
+from workers.cli.output import AsJson
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks: who is told what happens.")
 
-out = Console()
 err = Console(stderr=True, highlight=False)
 
 ACTOR = "cli"
 
 WebhookId = Annotated[str, typer.Argument(help="Id of the webhook, wh_…")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -69,7 +67,7 @@ def list_webhooks(as_json: AsJson = False) -> None:
         rows = endpoints.listing(session, after=None, limit=endpoints.MAX_WEBHOOKS)
         last = endpoints.head(session)
     if as_json:
-        print(json.dumps([_plain(row) | {"behind": last - row.seq} for row in rows]))
+        output.as_json([_plain(row) | {"behind": last - row.seq} for row in rows])
         return
     table = Table("id", "url", "status", "lines behind", "failures", "last delivery")
     for row in rows:
@@ -81,7 +79,7 @@ def list_webhooks(as_json: AsJson = False) -> None:
             str(row.failures),
             str(row.delivered_at)[:19] if row.delivered_at else "",
         )
-    _print(table)
+    output.table(table)
 
 
 @app.command()
@@ -103,13 +101,13 @@ def deliveries(
             session, webhook, before=None, limit=limit, failed=True if failed else None
         )
     if as_json:
-        print(json.dumps([_plain(row) for row in rows]))
+        output.as_json([_plain(row) for row in rows])
         return
     table = Table("at", "line", "type", "answer", "error")
     for row in rows:
         answered = "" if row.answered is None else str(row.answered)
         table.add_row(str(row.at)[:19], str(row.seq), row.type, answered, row.error or "")
-    _print(table)
+    output.table(table)
 
 
 @app.command()
@@ -222,13 +220,6 @@ def remove(
         endpoints.remove(session, webhook, actor=ACTOR)
         session.commit()
     err.print(f"{webhook} is removed.")
-
-
-def _print(table: Table) -> None:
-    """Print every cell in full, also beyond the terminal's width: ids are copied from here."""
-    wide = out.options.update(max_width=10_000)
-    needed = out.measure(table, options=wide).maximum
-    Console(width=max(out.width, needed)).print(table)
 
 
 def _show_secret(webhook: str, secret: str | None, public_key: str | None) -> None:

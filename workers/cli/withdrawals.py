@@ -10,9 +10,6 @@ from sqlalchemy.orm import Session
 from workers.cli import ledger
 from workers.cli.errors import err
 
-models_app = typer.Typer(no_args_is_help=True, help="Withdraw models.")
-versions_app = typer.Typer(no_args_is_help=True, help="Withdraw single versions.")
-
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Now = Annotated[
     bool, typer.Option("--purge-now", help="Destroy the weights without waiting for the window.")
@@ -22,7 +19,6 @@ ModelName = Annotated[str, typer.Argument(help="Name of the model.")]
 ACTOR = "cli"
 
 
-@models_app.command("withdraw")
 def withdraw_model(name: ModelName, purge_now: Now = False, yes: Yes = False) -> None:
     """Withdraw a model: it is never served, trained or imported again; open requests complete.
 
@@ -42,7 +38,6 @@ def withdraw_model(name: ModelName, purge_now: Now = False, yes: Yes = False) ->
     err.print(f"Model {name} is withdrawn; a worker destroys it and leaves signed receipts.")
 
 
-@versions_app.command("withdraw")
 def withdraw_version(
     model: ModelName,
     number: Annotated[int, typer.Argument(help="Number of the version.")],

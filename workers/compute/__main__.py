@@ -10,10 +10,14 @@ import threading
 import time
 from typing import IO, Any
 
+from service import logs
 from service.messages import wire
 from service.messages.parts import Kept
 from service.messages.train import Curve
 from workers.compute import failures
+
+#: A log line for people.
+LINE = "%(levelname)s %(name)s %(message)s"
 
 #: Least time between two progress messages.
 PROGRESS_SECONDS = 0.2
@@ -23,7 +27,10 @@ log = logging.getLogger("workers.compute")
 
 def main() -> None:
     """Serve until standard input ends, which also happens when the worker is killed."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    style: logs.Style = "json" if os.environ.get("UNLEARN_COMPUTE_LOG_FORMAT") == "json" else "text"
+    logging.getLogger().handlers[0].setFormatter(logs.formatter(style, LINE))
+    logging.captureWarnings(style == "json")
     # Standard output carries the protocol: whatever a library prints goes to standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

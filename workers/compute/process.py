@@ -61,11 +61,12 @@ class StoreAway(Stopping):
 class ComputeProcess:
     """One long-lived compute process, started when first needed and replaced when it dies."""
 
-    def __init__(self, *, device: str, threads: int) -> None:
+    def __init__(self, *, device: str, threads: int, log_format: str = "text") -> None:
         self._environment = {
             **os.environ,
             "UNLEARN_COMPUTE_DEVICE": device,
             "UNLEARN_COMPUTE_THREADS": str(threads),
+            "UNLEARN_COMPUTE_LOG_FORMAT": log_format,
         }
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()

@@ -9,9 +9,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service import logs, tracing
+from service.ledger.audit import changes
 from service.ledger.batches import claims, execution, leases
 from service.ledger.database import transactions
-from service.ledger.database.tables import Model
+from service.ledger.database.tables import Batch, Model
 from service.ledger.registry import methods
 from service.ledger.registry.policy import Policy
 from service.messages.unlearn import Request
@@ -32,6 +34,8 @@ class Claimed:
     policy: Policy
     #: Tried before: ``[{"choice": …, "refusal": …, "lasting": …}]``.
     tried: list[dict[str, Any]] = field(default_factory=list)
+    #: Trace contexts of the requests, oldest first; none if there are no traces.
+    traces: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -91,4 +95,15 @@ def _claim(
         methods=attempts.of(known, request, left),
         tried=batch.tried,
         policy=policy,
+        traces=_traces(session, batch),
     )
+
+
+def _traces(session: Session, batch: Batch) -> list[str]:
+    """Read the traces that the batch belongs to; its own lines belong to the oldest, too."""
+    if not tracing.is_on():
+        return []
+    found = execution.traces(session, batch, limit=tracing.MAX_LINKS)
+    origin = logs.Origin(traceparent=tracing.leading(found))
+    changes.came_from(session, f"batch:{batch.id}", origin)
+    return found

@@ -14,7 +14,16 @@ from service.messages.failures import MACHINE_FAULTS, FailureKind
 from service.messages.unlearn import UNLEARN, Answer, Request
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
-from workers.jobs import attempts, caches, plans, recording, refusals, retrains, row_sets
+from workers.jobs import (
+    attempts,
+    caches,
+    observed,
+    plans,
+    recording,
+    refusals,
+    retrains,
+    row_sets,
+)
 from workers.jobs.attempts import Attempt
 from workers.jobs.claiming import Claimed
 from workers.runtime import Runtime
@@ -92,9 +101,11 @@ def unlearn(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bo
         if passed_over:
             answer = replace(answer, notes=answer.notes | {"passed_over": passed_over})
         following = waiting[0].choice.method if waiting else None
-        done, why = recording.record(
-            runtime, held, claimed, choice, request, answer, following=following
-        )
+        observed.computed(runtime, choice.method, answer)
+        with observed.phase(runtime, "record"):
+            done, why = recording.record(
+                runtime, held, claimed, choice, request, answer, following=following
+            )
         reach("batch.recorded")
         if done:
             return True

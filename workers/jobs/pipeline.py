@@ -18,6 +18,7 @@ until a sweep. Every step may be repeated.
 from __future__ import annotations
 
 import logging
+import time
 
 from service.errors import ServiceError
 from service.ledger.batches import execution, leases, queue
@@ -26,7 +27,7 @@ from service.ledger.database.tables import Batch
 from service.ledger.registry import versions
 from workers.compute.process import Stopping
 from workers.fault_points import reach
-from workers.jobs import computing, erase, retrains
+from workers.jobs import computing, erase, observed, retrains
 from workers.jobs.claiming import Claimed, begun
 from workers.jobs.computing import BatchFailed
 from workers.runtime import Runtime
@@ -83,31 +84,50 @@ def run_model(runtime: Runtime, model_id: int, *, trains: bool) -> bool:
     """
     if runtime.stop.is_set():
         return False
+    began = time.monotonic()
     with begun(runtime, model_id, trains=trains) as found:
-        if found is None or not _run(runtime, *found, trains=trains):
+        if found is None:
             return False
-        erase.run_due(runtime)
+        with observed.batch(runtime, found[1], began=began):
+            if not _run(runtime, *found, trains=trains):
+                return False
+            with observed.phase(runtime, "erase"):
+                erase.run_due(runtime)
     return True
 
 
 def _run(runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bool) -> bool:
-    reach("batch.claimed")
+    outcome = "interrupted"
+    try:
+        reach("batch.claimed")
+        outcome, goes_on = _attempt(runtime, held, claimed, trains=trains)
+    finally:
+        observed.ended(runtime, outcome)
+    if goes_on and trains:
+        retrains.destroy_left(runtime, claimed.batch_id)
+    return goes_on
+
+
+def _attempt(
+    runtime: Runtime, held: leases.Held, claimed: Claimed, *, trains: bool
+) -> tuple[str, bool]:
+    """Return how the run ended, and whether this worker goes on with what follows the batch."""
     try:
         if not computing.unlearn(runtime, held, claimed, trains=trains):
-            return False
+            return "left_to_training", False
     except leases.LeaseLost:
         log.warning("batch %s has a new holder; its work here is dropped", claimed.batch_id)
-        return False
+        return "lease_lost", False
     except Stopping as stopping:
         _hand_back(runtime, held, claimed, because=str(stopping))
-        return False
+        return "handed_back", False
     except versions.ProductionMoved:
         _hand_back(runtime, held, claimed, because="production was moved by hand")
+        return "handed_back", True
     except (BatchFailed, ServiceError, OSError) as error:
         _fail(runtime, held, claimed, error)
-    if trains:
-        retrains.destroy_left(runtime, claimed.batch_id)
-    return True
+        return "failed", True
+    return "recorded", True
 
 
 @transactions.repeated

@@ -13,12 +13,12 @@ from datetime import datetime
 from service.ledger.batches import leases
 from service.ledger.database import db
 from service.ledger.webhooks import destinations, endpoints, outbox, signatures
-from service.ledger.webhooks.destinations import BadDestination, Lookup, Rules, Unresolved
+from service.ledger.webhooks.destinations import Lookup, Rules
 from service.ledger.webhooks.events import MEDIA_TYPE, Event
 from service.ledger.webhooks.outbox import Attempt, Backoff, Work
 from service.ledger.webhooks.sealing import NotOpened, Sealer
 from workers.fault_points import reach
-from workers.jobs import posting
+from workers.jobs import delivering
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 #: Deliveries are recorded together: so many of them, or those of so many seconds.
 RECORDED_AT_ONCE = 20
 RECORDED_AFTER_SECONDS = 1.0
-
-USER_AGENT = "unlearn-webhooks/1"
 
 
 def run_due(runtime: Runtime) -> bool:
@@ -156,37 +154,30 @@ class Sender:
     def _attempt(self, work: Work, event: Event) -> Attempt:
         """Send one event to the address that its webhook has now, if it may go there."""
         at, begun = self._now(), time.monotonic()
-        rules = Rules.from_settings(self.runtime.settings)
         body = event.body
         headers = {
             "Content-Type": MEDIA_TYPE,
-            "User-Agent": USER_AGENT,
+            "User-Agent": delivering.USER_AGENT,
             **signatures.headers(event.id, body, at=at, secrets=work.secrets),
         }
-        answer, error = None, None
-        try:
-            destination = destinations.parse(work.url, rules)
-            answer = posting.post(
-                destination,
-                body,
-                headers,
-                addresses=destinations.addresses(destination, rules, self.lookup),
-                seconds=self.runtime.settings.webhook_timeout_seconds,
-            )
-            error = _refusal(answer.status)
-        except BadDestination as refused:
-            error = refused.detail
-        except (posting.NotPosted, Unresolved) as failed:
-            error = str(failed)
+        outcome = delivering.deliver(
+            work.url,
+            body,
+            headers,
+            rules=Rules.from_settings(self.runtime.settings),
+            lookup=self.lookup,
+            seconds=self.runtime.settings.webhook_timeout_seconds,
+        )
+        error = outcome.error
         if error is not None:
             log.warning("webhook %s: %s was not delivered: %s", work.webhook_id, event.id, error)
         return Attempt(
             event,
             at,
             time.monotonic() - begun,
-            answered=None if answer is None else answer.status,
+            answered=outcome.answered,
             error=error,
-            retry_after=None if answer is None else answer.retry_after,
+            retry_after=outcome.retry_after,
         )
 
     def _record(
@@ -231,15 +222,6 @@ class Sender:
         # It is renewed with each record, between two of which one attempt may take its whole time.
         settings = self.runtime.settings
         return settings.lease_seconds + RECORDED_AFTER_SECONDS + settings.webhook_timeout_seconds
-
-
-def _refusal(status: int) -> str | None:
-    """Return why an answer with this status is no success; None if it is one."""
-    if 200 <= status < 300:
-        return None
-    if 300 <= status < 400:
-        return f"it answered {status}; redirects are not followed, change the webhook's URL"
-    return f"it answered {status}"
 
 
 def _last_told(attempts: list[Attempt], stands_at: int) -> int:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
-from service.ledger.registry import heartbeats
+from service.ledger.registry import counts, heartbeats
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,16 @@ class Heartbeat:
         name: str,
         busy_since: Callable[[], Mapping[str, datetime | None]],
         goes_on: Callable[[], bool] = lambda: True,
+        counter: counts.Counter | None = None,
     ) -> None:
         self._name = name
         self._seconds = settings.heartbeat_seconds
         self._busy_since = busy_since
         self._goes_on = goes_on
+        self._counter = counter or counts.Counter()
+        #: What was counted before the worker's row began, and since then up to the last heartbeat.
+        self._before: counts.Counts = {}
+        self._told: counts.Counts = {}
         self._started_at = db.now()
         # A connection of its own, with short time limits: the lanes' may all be waiting.
         self._engine = db.engine(
@@ -60,7 +65,8 @@ class Heartbeat:
         # Otherwise the row expires by itself: stopping must not wait for a database.
         if started and not self._thread.is_alive() and not self._missed:
             with suppress(SQLAlchemyError), self._sessions.begin() as session:
-                heartbeats.leave(session, self._name)
+                now = counts.since(self._counter.now(), self._before)
+                heartbeats.leave(session, self._name, counts=now, told=self._told)
         self._engine.dispose()
 
     def _run(self) -> None:
@@ -72,19 +78,26 @@ class Heartbeat:
         if not self._goes_on():
             self._miss("no heartbeat: every lane hangs; restart this worker")
             return
+        now = counts.since(self._counter.now(), self._before)
         try:
             with self._sessions.begin() as session:
-                heartbeats.beat(
+                is_new = heartbeats.beat(
                     session,
                     self._name,
                     started_at=self._started_at,
                     busy_since=self._busy_since(),
                     code_version=metadata.version("unlearn"),
+                    counts=now,
+                    told=self._told,
                 )
         except SQLAlchemyError as error:
             self._miss(f"no heartbeat: the database does not answer ({type(error).__name__})")
         else:
             self._missed = False
+            if is_new:
+                self._before = counts.total([self._before, self._told])
+                now = counts.since(now, self._told)
+            self._told = now
 
     def _miss(self, why: str) -> None:
         if not self._missed:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from models_store import errors
 from service import broker
 from service.ledger.database import db
+from service.ledger.registry import counts
 from workers.jobs import (
     append,
     deadlines,
@@ -27,6 +28,7 @@ from workers.jobs import (
     inspections,
     kept_states,
     measure,
+    opendsr,
     pipeline,
     prepare,
     purge,
@@ -76,6 +78,7 @@ BACKGROUND: Sequence[Recipe] = (
 #: Apart from the others, because receivers may be slow, and a warning must not wait for an ingest.
 EVENTS: Sequence[Recipe] = (
     deadlines.run_due,
+    opendsr.run_due,
     webhooks.run_due,
 )
 
@@ -88,7 +91,7 @@ def make(name: str, runtime: Runtime) -> Lane:
         broker.BACKGROUND: BACKGROUND,
         broker.EVENTS: EVENTS,
     }[name]
-    return Lane(runtime, recipes, by_precedence=name == broker.TRAININGS)
+    return Lane(runtime, recipes, by_precedence=name == broker.TRAININGS, name=name)
 
 
 @dataclass
@@ -99,6 +102,7 @@ class Lane:
     recipes: Sequence[Recipe]
     #: Begin again with the first job after each that did something.
     by_precedence: bool = False
+    name: str = "other"
     _busy: threading.Lock = field(default_factory=threading.Lock)
     _again: threading.Event = field(default_factory=threading.Event)
     _poll: threading.Thread | None = None
@@ -148,7 +152,7 @@ class Lane:
             if self.runtime.stop.is_set():
                 return
             recipe = waiting.pop()
-            self.runtime.moved_at = time.monotonic()
+            began = self.runtime.moved_at = time.monotonic()
             self.busy_since = db.now()
             try:
                 if recipe(self.runtime) and self.by_precedence:
@@ -164,5 +168,8 @@ class Lane:
             except Exception:
                 # An error of one job must not keep the others from running.
                 log.exception("%s failed", getattr(recipe, "__module__", recipe))
+                self.runtime.counter.add(counts.JOB_FAILURES, self.name)
             finally:
                 self.busy_since = None
+                seconds = time.monotonic() - began
+                self.runtime.counter.add(counts.BUSY, self.name, by=seconds)

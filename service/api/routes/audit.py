@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, Field
 
-from service.api import auth, bodies, deps, pagination, problems, schemas
-from service.ledger.audit import canonical, chain, signing
+from service.api import auth, bodies, deps, negotiation, pagination, problems, schemas
+from service.ledger.audit import canonical, chain, signing, statements
 from service.ledger.database import db
 from service.ledger.registry import models, versions
 from service.ledger.reports import record_scores, report
@@ -21,23 +22,6 @@ open_router = bodies.router(tag="audit")
 Auditor = Annotated[auth.Principal, auth.require("audit:read")]
 
 
-class Signature(BaseModel):
-    """An Ed25519 signature over the canonical JSON (RFC 8785) of the document without `value`."""
-
-    algorithm: str = Field(examples=["Ed25519"])
-    key_id: str
-    public_key: str = Field(description="base64; compare it with the published keys")
-    value: str = Field(description="base64")
-
-
-class Signed(BaseModel):
-    """A signed document in canonical JSON; its other members are those of the document."""
-
-    model_config = {"extra": "allow"}
-
-    signature: Signature
-
-
 class PublicKey(BaseModel):
     """A JSON Web Key (RFC 8037)."""
 
@@ -48,6 +32,9 @@ class PublicKey(BaseModel):
     kid: str
     x: str
     status: str = Field(examples=["current"])
+    verifier_key: str = Field(
+        description="the same key for the log's checkpoints, as c2sp.org/signed-note has it"
+    )
 
 
 class PublicKeys(BaseModel):
@@ -90,7 +77,9 @@ def events(
     return bodies.answer(page)
 
 
-@router.get("/v1/audit/checkpoint", response_model=Signed, summary="The signed head of the chain")
+@router.get(
+    "/v1/audit/checkpoint", response_model=schemas.Signed, summary="The signed head of the chain"
+)
 def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> Response:
     """Return the head to keep: compared with it, a cut or rewritten chain is detected."""
     signer: signing.Signer = request.app.state.signer
@@ -99,28 +88,40 @@ def checkpoint(request: Request, session: deps.Reader, _principal: Auditor) -> R
 
 @router.get(
     "/v1/models/{model}/versions/{number}/audit",
-    response_model=Signed,
-    responses=problems.responses(404),
+    response_model=schemas.Signed,
+    responses={
+        **negotiation.described(
+            "The report, as signed JSON, as a page to print, or as an in-toto statement in a DSSE "
+            "envelope.",
+            negotiation.DSSE,
+        ),
+        **problems.responses(404, 406),
+    },
     summary="The signed report of a version",
 )
 def report_of_version(
     request: Request,
     session: deps.Reader,
     digester: deps.Digests,
+    signer: deps.Signer,
+    pages: deps.Pages,
     _principal: Auditor,
     model: deps.Name,
     number: deps.Number,
 ) -> Response:
-    """Return the signed report.
+    """Return the signed report, by the Accept header as JSON, page or DSSE envelope.
 
     It tells what was requested, what was done, what was measured, what still holds the erased rows,
-    and what the report does not prove. `unlearn audit verify` checks a saved report.
+    and what the report does not prove. Signed are the bytes of the JSON; the page is made of them
+    alone, and contains them. The envelope signs an in-toto statement whose predicate,
+    `unlearning/v1`, is the signed report. `unlearn audit verify` checks a report in each form.
     """
     version = versions.get(session, models.get(session, model), number)
-    signer: signing.Signer = request.app.state.signer
-    return _canonical(
-        report.report(session, version, digester=digester, signer=signer, now=db.now())
-    )
+    form = negotiation.choose(request, (negotiation.JSON, negotiation.HTML, negotiation.DSSE))
+    made = report.report(session, version, digester=digester, signer=signer, now=db.now())
+    if form == negotiation.DSSE:
+        made = statements.envelope(made, signer=signer)
+    return negotiation.answer(form, canonical.encode(made), pages.report)
 
 
 @router.get(
@@ -164,6 +165,17 @@ def records_of_version(
 async def public_keys(settings: deps.Settings) -> dict[str, Any]:
     """Return a JSON Web Key set; `unlearn audit verify --keys` reads it."""
     return signing.public_keys(settings)
+
+
+@open_router.get(
+    "/.well-known/unlearning-model-signing.pem",
+    response_class=PlainTextResponse,
+    responses=problems.responses(500),
+    summary="The public key of signatures over weights",
+)
+async def model_signing_key(signer: deps.ModelSigner) -> PlainTextResponse:
+    """Return an ECDSA P-256 key as PEM, for `model_signing verify key`."""
+    return PlainTextResponse(signer.public_key.decode())
 
 
 def _canonical(document: dict[str, Any]) -> Response:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, BinaryIO, ClassVar
 
 from fastapi import Header, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 
 from models_store import Store
 from models_store import errors as store_errors
@@ -33,6 +34,14 @@ PIECE_BYTES = 1 << 18
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _FILE = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+
+
+class Bundle(BaseModel):
+    """A Sigstore bundle (v0.3) whose envelope signs an in-toto statement."""
+
+    mediaType: str  # noqa: N815  # names of the format
+    verificationMaterial: dict[str, Any]  # noqa: N815
+    dsseEnvelope: dict[str, Any]  # noqa: N815
 
 
 class OutOfRange(ServiceError):  # named like its kin in service.errors
@@ -98,6 +107,30 @@ def download(
         refusal.headers["Content-Range"] = f"bytes */{version.size_bytes}"
         return refusal
     return _answer(_open(store, version, span), span, version, headers)
+
+
+@router.get(
+    "/{number}/checkpoint/signature",
+    response_model=Bundle,
+    responses=problems.responses(404, 409, 410),
+    summary="The signature over a version's weights, in the OpenSSF model-signing format",
+)
+def signature(
+    model: deps.Name,
+    number: deps.Number,
+    _: Reading,
+    session: deps.Reader,
+    signer: deps.ModelSigner,
+) -> Any:
+    """Return a Sigstore bundle, made with a key, over the downloaded file.
+
+    `model_signing verify key FILE --signature BUNDLE --public_key KEY` checks it; the key is at
+    `/.well-known/unlearning-model-signing.pem`. What is not handed out is not signed either.
+    """
+    row = models.get(session, model)
+    version = versions.get(session, row, number)
+    imports.refuse_download(session, row, version)
+    return signer.sign(name=f"{model}-{number}", digest=version.digest)
 
 
 def _answer(

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 from fastapi import Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BeforeValidator, ValidationError
 
-from service.api import auth, bodies, deps, limits, pagination, problems
+from service.api import auth, bodies, deps, limits, negotiation, pagination, problems
 from service.api.recorder import Outcome, Recorder
 from service.api.routes import deletion_requests_schemas as schemas
-from service.api.schemas import moment
+from service.api.schemas import Signed, moment
 from service.errors import ServiceError, TooLarge, Unprocessable
-from service.ledger.audit import chain
+from service.ledger.audit import canonical, chain
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
-from service.ledger.requests import idempotency, lookup, page, previews
+from service.ledger.requests import idempotency, lookup, page, previews, receipts
 from service.ledger.selection.digests import Digester
 from service.ledger.selection.regulations import Period, Regulation
 from service.settings import Settings
@@ -210,6 +210,35 @@ def events(
     page = paging.page(lines, key=lambda line: line.seq)
     page["items"] = [chain.describe(line) for line in page["items"]]
     return bodies.answer({**page, "erasures": found["erasures"]})
+
+
+@router.get(
+    "/{request_id:segment}/receipt",
+    response_model=Signed,
+    responses={
+        **negotiation.described("The receipt, as signed JSON or as a page to print."),
+        **problems.responses(404, 406),
+    },
+    summary="The signed receipt of a deletion request",
+)
+def receipt(
+    request: Request,
+    session: deps.Reader,
+    signer: deps.Signer,
+    pages: deps.Pages,
+    _principal: Reader,
+    request_id: RequestId,
+) -> Response:
+    """Return a signed receipt for the person, by the Accept header as JSON or as a page.
+
+    It tells what was asked, what was done with how many models, what that means, and what remains.
+    It has no figure about others, no id of another request, and no text that operators wrote for
+    each other. `unlearn receipts verify` checks a saved one in either form.
+    """
+    row = lookup.get(session, request_id)
+    form = negotiation.choose(request, (negotiation.JSON, negotiation.HTML))
+    made = receipts.receipt(session, row, signer=signer, now=db.now())
+    return negotiation.answer(form, canonical.encode(made), pages.receipt)
 
 
 #: Placeholder for an item whose outcome is not known yet.

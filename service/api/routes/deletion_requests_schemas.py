@@ -176,6 +176,14 @@ class LegalHold(BaseModel):
     release_reason: str | None
 
 
+class ListedHold(LegalHold):
+    """A legal hold with the request that it keeps."""
+
+    request: str = Field(examples=["dr_01k0c9m2vq8f4t6x3z5b7n1r9d"])
+    request_status: RequestStatus
+    due_at: datetime = Field(description="of the request; a hold does not move it")
+
+
 class Extension(schemas.Body):
     """By how much, and why, a request is extended."""
 

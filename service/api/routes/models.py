@@ -12,11 +12,9 @@ from service.api import auth, bodies, deps, pagination, problems, schemas
 from service.ledger.batches import next_batch
 from service.ledger.database import db
 from service.ledger.database.states import ModelStatus
-from service.ledger.database.tables import Model
-from service.ledger.registry import lineage, margins, models
+from service.ledger.registry import models
 from service.ledger.registry.policy import Policy
-from service.ledger.reports import disclosure
-from service.ledger.training import runs
+from service.ledger.reports import described, disclosure
 
 router = bodies.router("/v1/models", tag="models")
 
@@ -186,7 +184,7 @@ def create(
         actor=caller.actor,
         now=db.now(),
     )
-    shown = detail(session, model)
+    shown = described.model(session, model)
     session.commit()
     wake.deletions(model.id)
     response.headers["Location"] = f"/v1/models/{model.name}"
@@ -202,7 +200,7 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
     """Return a page of the models."""
     rows = models.page(session, after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.name)
-    return {**page, "items": views(session, page["items"])}
+    return {**page, "items": described.models(session, page["items"])}
 
 
 @router.get(
@@ -213,7 +211,7 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
 )
 def show(model: deps.Name, _: Reading, session: deps.Reader) -> Any:
     """Return a model with its current work."""
-    return detail(session, models.get(session, model))
+    return described.model(session, models.get(session, model))
 
 
 @router.patch(
@@ -230,7 +228,7 @@ def change(
     changed = next_batch.change_policy(
         session, models.get(session, model), changes, actor=caller.actor, now=db.now()
     )
-    shown = detail(session, changed)
+    shown = described.model(session, changed)
     session.commit()
     wake.deletions(changed.id)
     return shown
@@ -254,55 +252,3 @@ def run_now(
     session.commit()
     wake.deletions(row.id)
     return RunNowView(model=model, run_now_at=now, method=method, pending=pending)
-
-
-def views(session: deps.Session, rows: list[Model]) -> list[dict[str, Any]]:
-    """Return models in their public form."""
-    names = models.dataset_names(session, rows)
-    numbers = models.production_numbers(session, rows)
-    return [
-        {
-            "name": row.name,
-            "dataset": names[row.dataset_id],
-            "status": models.status(row),
-            "error": row.error,
-            "architecture": row.architecture,
-            "transform": row.transform,
-            "recipe": row.recipe,
-            "policy": row.policy,
-            "production": numbers.get(row.id),
-            "run_now_at": row.run_now_at,
-            "created_at": row.created_at,
-            "withdrawn_at": row.withdrawn_at,
-            "purged_at": row.purged_at,
-        }
-        for row in rows
-    ]
-
-
-def detail(session: deps.Session, model: Model) -> dict[str, Any]:
-    """Return a model in its public form, with its current work."""
-    production = models.production(session, model)
-    active = runs.active(session, model)
-    drift = None if production is None else lineage.drift(session, production, now=db.now())
-    return {
-        **views(session, [model])[0],
-        "parameters": model.parameters,
-        "tied": model.tied,
-        "pending": models.pending(session, model),
-        "active_training_run": None if active is None else active.id,
-        "drift": None if drift is None else _drift(drift),
-        "margins": margins.describe(session, model, production),
-    }
-
-
-def _drift(drift: lineage.Drift) -> DriftView:
-    return DriftView(
-        anchor=drift.anchor,
-        batches=drift.batches,
-        forgotten=drift.forgotten,
-        anchor_rows=drift.anchor_rows,
-        share=drift.share,
-        class_share=disclosure.class_share(drift.class_share, forgotten=drift.forgotten),
-        age_days=drift.age_days,
-    )

@@ -13,7 +13,7 @@ from service.ledger.database import db
 from service.ledger.database.tables import Model, TrainingRun
 from service.ledger.registry import models
 from service.ledger.registry.keys import Scope
-from service.ledger.reports import disclosure
+from service.ledger.reports import described, disclosure
 from service.ledger.training import runs
 
 router = bodies.router("/v1/models/{model}/training-runs", tag="training runs")
@@ -126,7 +126,7 @@ def listing(model: deps.Name, _: Reading, session: deps.Reader, paging: paginati
     found = runs.page(session, row, before=paging.after(str), limit=paging.fetch)
     page = paging.page(found, key=lambda run: run.id)
     made = runs.version_numbers(session, page["items"])
-    return {**page, "items": [view(row, run, made) for run in page["items"]]}
+    return {**page, "items": [described.run(row, run, made) for run in page["items"]]}
 
 
 @router.get(
@@ -166,23 +166,4 @@ def _detail(
 ) -> dict[str, Any]:
     everything = caller.may(Scope.AUDIT_READ)
     curve, withheld = disclosure.curve(run.curve, run.set_changes, everything=everything)
-    return {**view(model, run, made), "curve": curve, "withheld": withheld}
-
-
-def view(model: Model, run: TrainingRun, made: dict[str, int]) -> dict[str, Any]:
-    """Return a training run in its public form; ``made`` has the number of its version."""
-    return {
-        "id": run.id,
-        "model": model.name,
-        "status": run.status.value,
-        "reason": run.reason,
-        "seed": run.seed,
-        "data_revision": run.data_revision,
-        "progress": run.progress,
-        "attempts": run.attempts,
-        "error": run.error,
-        "version": made.get(run.id),
-        "created_at": run.created_at,
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-    }
+    return {**described.run(model, run, made), "curve": curve, "withheld": withheld}

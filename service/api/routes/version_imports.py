@@ -19,6 +19,7 @@ from service.errors import TooLarge, Unavailable, Unprocessable
 from service.ledger.database import db
 from service.ledger.registry import imports, models
 from service.ledger.registry.keys import Scope
+from service.ledger.reports import described
 
 router = bodies.router("/v1/models/{model}/versions", tag="versions")
 
@@ -186,7 +187,7 @@ def create(
         actor=caller.actor,
         now=db.now(),
     )
-    shown = versions.views(session, row, [version])[0]
+    shown = described.versions(session, row, [version])[0]
     session.commit()
     wake.trainings()
     wake.deletions(row.id)

@@ -13,10 +13,10 @@ from service.api import auth, bodies, deps, pagination, problems
 from service.ledger.batches import approvals
 from service.ledger.database import db
 from service.ledger.database.states import VersionStatus
-from service.ledger.database.tables import Model, Version
-from service.ledger.registry import imports, lineage, models, versions
+from service.ledger.database.tables import Version
+from service.ledger.registry import lineage, models, versions
 from service.ledger.registry.keys import Scope
-from service.ledger.reports import disclosure, history, measurements
+from service.ledger.reports import described, disclosure, history
 
 router = bodies.router("/v1/models/{model}/versions", tag="versions")
 
@@ -125,7 +125,7 @@ def listing(
         session, row, status=status, before=paging.after(int), limit=paging.fetch
     )
     page = paging.page(found, key=lambda version: version.number)
-    return {**page, "items": views(session, row, page["items"])}
+    return {**page, "items": described.versions(session, row, page["items"])}
 
 
 @router.get(
@@ -137,7 +137,7 @@ def listing(
 def show(model: deps.Name, number: deps.Number, _: Reading, session: deps.Reader) -> Any:
     """Return a version."""
     row = models.get(session, model)
-    return views(session, row, [versions.get(session, row, number)])[0]
+    return described.versions(session, row, [versions.get(session, row, number)])[0]
 
 
 @router.get(
@@ -206,54 +206,11 @@ def approve(
     row = models.get(session, model)
     version = versions.get(session, row, number)
     approvals.approve(session, row, version, actor=caller.actor, now=db.now())
-    shown = views(session, row, [version])[0]
+    shown = described.versions(session, row, [version])[0]
     session.commit()
     wake.background()
     wake.deletions(row.id)
     return shown
-
-
-def views(session: deps.Session, model: Model, found: Sequence[Version]) -> list[dict[str, Any]]:
-    """Return versions of one model in their public form."""
-    known = history.numbers(
-        session, [one for row in found for one in (row.parent_id, row.anchor_id)]
-    )
-    verdicts = history.verdicts(session, [row.id for row in found])
-    reasons = measurements.reasons(session, found) | approvals.reasons(session, model, found)
-    return [
-        {
-            "number": row.number,
-            "model": model.name,
-            "status": row.status,
-            "status_reason": reasons.get(row.id),
-            "is_production": row.id == model.production_id,
-            "origin": row.origin,
-            "parent": known.get(row.parent_id or 0),
-            "anchor": known.get(row.anchor_id or 0),
-            "data_revision": row.data_revision,
-            "data_rows": row.data_rows,
-            "trained_on": row.record_list_id or imports.SPLIT,
-            "digest": row.digest,
-            "size_bytes": row.size_bytes,
-            "training_run": row.training_run_id,
-            "batch": row.batch_id,
-            "method": row.method,
-            "options": row.options,
-            "seed": row.seed,
-            "code_version": row.code_version,
-            "notes": disclosure.notes(row.notes),
-            "timings": row.timings,
-            "mark": row.mark,
-            "verdict": verdicts.get(row.id),
-            "created_at": row.created_at,
-            "published_at": row.published_at,
-            "retired_at": row.retired_at,
-            "withdrawn_at": row.withdrawn_at,
-            "purge_at": row.purge_at,
-            "purged_at": row.purged_at,
-        }
-        for row in found
-    ]
 
 
 def links(session: deps.Session, chain: Sequence[Version]) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from service.ledger.registry import datasets as ledger_datasets
 from service.ledger.registry import models as ledger_models
 from service.ledger.registry import versions as ledger_versions
 from service.ledger.registry.keys import Scope
+from service.ledger.reports import described
 
 router = bodies.router("/v1", tag="withdrawals")
 
@@ -125,7 +126,7 @@ def withdraw_version(
         actor=caller.actor,
         now=db.now(),
     )
-    shown = versions.views(session, row, [version])[0]
+    shown = described.versions(session, row, [version])[0]
     session.commit()
     wake.background()
     wake.deletions(row.id)
@@ -172,7 +173,7 @@ def _model(
     if row.production_id is not None:
         _require_promote(caller)
     withdrawals.withdraw_model(session, row, purge=purge, actor=caller.actor, now=db.now())
-    shown = models.detail(session, row)
+    shown = described.model(session, row)
     session.commit()
     wake.background()
     wake.deletions(row.id)

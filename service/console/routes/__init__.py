@@ -7,6 +7,7 @@ from service.console.routes import (
     models,
     new_request,
     operations,
+    reference,
     requests,
     signing_in,
     static,
@@ -22,5 +23,6 @@ PAGES = (
     operations.router,
     keys.router,
     audit.router,
+    reference.router,
     static.router,
 )

@@ -7,17 +7,19 @@ from typing import Annotated, Literal
 
 from fastapi import Path, Query, Response
 
-from service.api import deps, pagination
+from service.api import deps, negotiation, pagination
 from service.api.routes import aliases
-from service.console import pages, sessions
+from service.console import documents, pages, sessions
 from service.console.forms import Form
 from service.console.views import models as views
 from service.errors import Unprocessable
+from service.ledger.audit import canonical
 from service.ledger.batches import approvals, next_batch
 from service.ledger.database import db
 from service.ledger.destruction import withdrawals
 from service.ledger.destruction.withdrawals import Purge
 from service.ledger.registry import models, versions
+from service.ledger.reports import report
 from service.ledger.training import runs
 
 PATH = "/models"
@@ -27,6 +29,7 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 router = pages.router()
 
 Reading = Annotated[sessions.Visitor, sessions.looking("models:read")]
+Auditing = Annotated[sessions.Visitor, sessions.looking("audit:read")]
 Writing = Annotated[sessions.Act, sessions.acting("models:read", "models:write")]
 Promoting = Annotated[sessions.Act, sessions.acting("models:read", "models:promote")]
 RunId = Annotated[str, Path(pattern=r"^run_[0-9a-z]{26}$")]
@@ -59,6 +62,21 @@ def show_version(
     """Show a version."""
     shown = views.version(session, visitor, model, number)
     return pages.render("version.html", visitor, path=PATH, done=done, **shown)
+
+
+@router.get("/models/{model}/versions/{number}/report")
+def show_report(
+    _visitor: Auditing,
+    session: deps.Reader,
+    digester: deps.Digests,
+    signer: deps.Signer,
+    model: deps.Name,
+    number: deps.Number,
+) -> Response:
+    """Show the audit report of a version as a page to print or save."""
+    version = versions.get(session, models.get(session, model), number)
+    made = report.report(session, version, digester=digester, signer=signer, now=db.now())
+    return negotiation.show(documents.report(canonical.encode(made)))
 
 
 @router.post("/models/{model}/train")

@@ -9,12 +9,13 @@ from fastapi import Path, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service import wake
-from service.api import deps, pagination, problems
-from service.console import pages, sessions
+from service.api import deps, negotiation, pagination, problems
+from service.console import documents, pages, sessions
 from service.console.views import requests as views
 from service.errors import NotFound, ServiceError, Unprocessable
+from service.ledger.audit import canonical
 from service.ledger.database import db
-from service.ledger.requests import deadlines, legal_holds, lifecycle
+from service.ledger.requests import deadlines, legal_holds, lifecycle, lookup, receipts
 from service.ledger.requests.deadlines import ExtensionReason
 from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.requests.lifecycle import DenialReason
@@ -60,6 +61,16 @@ def show(
     """Show one request."""
     shown = views.one(session, visitor, request_id, now=db.now())
     return pages.render("request.html", visitor, path=PATH, done=done, **shown)
+
+
+@router.get("/requests/{request_id}/receipt")
+def show_receipt(
+    _visitor: Reading, session: deps.Reader, signer: deps.Signer, request_id: RequestId
+) -> Response:
+    """Show the receipt of a request as a page to print or save, for the person."""
+    row = lookup.get(session, request_id)
+    made = receipts.receipt(session, row, signer=signer, now=db.now())
+    return negotiation.show(documents.receipt(canonical.encode(made)))
 
 
 @router.post("/requests/{request_id}/{action}")

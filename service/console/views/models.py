@@ -8,15 +8,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.api import pagination
-from service.api.routes import aliases, training_runs
-from service.api.routes import models as shapes
-from service.api.routes import versions as version_shapes
-from service.console import charts, words
+from service.api.routes import aliases
+from service.console import charts, figures, words
 from service.console.sessions import Visitor
 from service.ledger.database.states import ModelStatus, VersionStatus
 from service.ledger.database.tables import Model, Version
 from service.ledger.registry import models, versions
-from service.ledger.reports import caveats, disclosure, history, verifications
+from service.ledger.reports import caveats, described, disclosure, history, verifications
 from service.ledger.training import runs
 
 #: Versions in the picture, and rows of the shorter tables.
@@ -49,7 +47,7 @@ def listing(session: Session, paging: pagination.Paging) -> dict[str, Any]:
     """Return a page of the models."""
     rows = models.page(session, after=paging.after(str), limit=paging.fetch)
     page = paging.page(rows, key=lambda row: row.name)
-    return {"rows": shapes.views(session, page["items"]), "next": page["next_cursor"]}
+    return {"rows": described.models(session, page["items"]), "next": page["next_cursor"]}
 
 
 def model(
@@ -62,16 +60,16 @@ def model(
     drawn = history.versions(session, row, before=None, limit=DRAWN)
     trainings = runs.page(session, row, before=None, limit=FEW)
     made = runs.version_numbers(session, trainings)
-    described = shapes.detail(session, row)
-    stands = described["status"] not in (ModelStatus.WITHDRAWN, ModelStatus.PURGED)
+    model = described.model(session, row)
+    stands = model["status"] not in (ModelStatus.WITHDRAWN, ModelStatus.PURGED)
     return {
-        "model": described,
-        "versions": version_shapes.views(session, row, page["items"]),
+        "model": model,
+        "versions": described.versions(session, row, page["items"]),
         "next": page["next_cursor"],
         "picture": _lineage(session, row, drawn),
         "drawn": len(drawn),
         "alias": aliases.view(session, row, pagination.Paging(FEW, None)),
-        "runs": [training_runs.view(row, run, made) for run in trainings],
+        "runs": [described.run(row, run, made) for run in trainings],
         "may_write": stands and visitor.may("models:write"),
         "may_promote": stands and visitor.may("models:promote"),
         "bar": charts.progress,
@@ -82,7 +80,7 @@ def version(session: Session, visitor: Visitor, name: str, number: int) -> dict[
     """Return a version: the verdict in words, its gates and figures, and what may be done."""
     row = models.get(session, name)
     found = versions.get(session, row, number)
-    [described] = version_shapes.views(session, row, [found])
+    [version] = described.versions(session, row, [found])
     verified = verifications.of(session, found)
     measured: Mapping[str, Any] = {}
     if verified is not None:
@@ -91,10 +89,10 @@ def version(session: Session, visitor: Visitor, name: str, number: int) -> dict[
             if visitor.may("audit:read")
             else disclosure.measured(verified.measured, verified.set_changes)
         )
-    verdict = found.mark if found.mark in caveats.OF_MARK else described["verdict"] or "none"
+    verdict = found.mark if found.mark in caveats.OF_MARK else version["verdict"] or "none"
     return {
         "model": name,
-        "version": described,
+        "version": version,
         "verdict": verdict,
         "headline": HEADLINES.get(verdict, words.plain(verdict)),
         "meaning": caveats.OF_VERDICT.get(verdict),
@@ -102,12 +100,14 @@ def version(session: Session, visitor: Visitor, name: str, number: int) -> dict[
         "verified_at": None if verified is None else verified.created_at,
         "gates": measured.get("gates", []),
         "rules": measured.get("rules", []),
-        "figures": [_figure(name, one) for name, one in (measured.get("metrics") or {}).items()],
+        "figures": [
+            figures.row(name, one) for name, one in (measured.get("metrics") or {}).items()
+        ],
         "limits": measured.get("limits") or {},
         "least_rows": disclosure.LEAST_ROWS,
         "live": models.production_numbers(session, [row]).get(row.id),
         "others": _successors(session, row, found),
-        **_possible(session, visitor, row, found, described),
+        **_possible(session, visitor, row, found, version),
     }
 
 
@@ -116,18 +116,18 @@ def _possible(
     visitor: Visitor,
     model: Model,
     version: Version,
-    described: Mapping[str, Any],
+    shown: Mapping[str, Any],
 ) -> dict[str, bool]:
     """Return which actions the page offers; the ledger decides whether they are possible."""
     del session
     decides = visitor.may("models:promote") and model.withdrawn_at is None
     gone = version.status in (VersionStatus.WITHDRAWN, VersionStatus.PURGED)
-    held = version.status == VersionStatus.CANDIDATE and bool(described["status_reason"])
+    held = version.status == VersionStatus.CANDIDATE and bool(shown["status_reason"])
     return {
         "may_approve": decides and held,
         "may_go_live": decides
         and version.status == VersionStatus.PUBLISHED
-        and not described["is_production"],
+        and not shown["is_production"],
         "may_withdraw": decides and not gone,
     }
 
@@ -138,39 +138,6 @@ def _successors(session: Session, model: Model, version: Version) -> list[int]:
         return []
     found = history.versions(session, model, status=VersionStatus.PUBLISHED, before=None, limit=FEW)
     return [one.number for one in found if one.id != version.id]
-
-
-def _figure(name: str, metric: Any) -> dict[str, Any]:
-    """Return a metric for a row of the table: numbers, and a strip if they may be shown."""
-    of = metric if isinstance(metric, Mapping) else {}
-    value, interval = _number(of.get("value")), _interval(of.get("interval"))
-    control, reference = (_number(_value(of.get(one))) for one in ("control", "reference"))
-    return {
-        "name": words.plain(name),
-        "value": value,
-        "interval": interval,
-        "control": control,
-        "reference": reference,
-        "rows": of.get("rows"),
-        "withheld": of.get("withheld"),
-        "strip": None
-        if value is None
-        else charts.strip(value, interval, control=control, reference=reference),
-    }
-
-
-def _value(side: Any) -> Any:
-    return side.get("value") if isinstance(side, Mapping) else side
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _interval(value: Any) -> tuple[float, float] | None:
-    ends = value if isinstance(value, list | tuple) else ()
-    known = [one for one in (_number(end) for end in ends) if one is not None]
-    return (known[0], known[1]) if len(known) == 2 else None
 
 
 def _lineage(session: Session, model: Model, found: Sequence[Version]) -> Any:

@@ -36,6 +36,7 @@ TABS = (
     ("processing", "In progress"),
     ("needs_review", "Needs review"),
     ("completed", "Completed"),
+    ("held", "Under a legal hold"),
     ("all", "All"),
 )
 #: Further states of requests that have ended.
@@ -129,7 +130,8 @@ class Asked:
         days = int(self.due) if self.due in [str(one) for one in DAYS] else None
         return worklist.Wanted(
             status=status,
-            only_open=self.state != "all",
+            only_open=self.state not in ("all", "held"),
+            held=self.state == "held",
             dataset=self.dataset or None,
             model=self.model or None,
             due_before=None if days is None else now + timedelta(days=days),

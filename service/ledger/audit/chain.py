@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Row, event, insert, select, text
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from service.ledger.audit import canonical, hash_chain, signing, triggers  # noqa: F401  # triggers: made with the tables
+from service.ledger.audit import canonical, changes, hash_chain, signing, triggers  # noqa: F401  # triggers: made with the tables
 from service.ledger.database import db
 from service.ledger.database.tables import AuditEvent, AuditHead
 
@@ -350,6 +350,13 @@ def _queue(session: Session) -> _Queue:
 def _write_at_commit(session: Session) -> None:
     if not session.in_nested_transaction():  # a savepoint's release is not the commit
         write(session)
+
+
+@event.listens_for(Session, "after_commit")
+def _tell_after_commit(session: Session) -> None:
+    queue: _Queue | None = session.info.get(_QUEUE)
+    if queue is not None and not session.in_nested_transaction():
+        changes.tell(session, queue.events)
 
 
 @event.listens_for(Session, "do_orm_execute")

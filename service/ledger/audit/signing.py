@@ -16,7 +16,7 @@ from typing import Any, Self
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from service.ledger.audit import canonical
+from service.ledger.audit import canonical, notes
 from service.settings import DEVELOPMENT_SIGNING_KEY, Settings
 
 ALGORITHM = "Ed25519"
@@ -125,7 +125,13 @@ def public_keys(settings: Settings) -> dict[str, Any]:
     """Return ``/.well-known/unlearning-keys.json``, a JSON Web Key set (RFC 8037)."""
     current = Signer.from_settings(settings).public_key
     retired = [key for key in _retired(settings) if key != current]
-    return {"keys": [_jwk(current, "current"), *(_jwk(key, "retired") for key in retired)]}
+    origin = settings.log_origin
+    return {
+        "keys": [
+            _jwk(current, "current", origin),
+            *(_jwk(key, "retired", origin) for key in retired),
+        ]
+    }
 
 
 def read_keys(document: Any) -> Keys:
@@ -179,7 +185,7 @@ def _retired(settings: Settings) -> list[bytes]:
         raise ValueError(f"UNLEARN_RETIRED_PUBLIC_KEYS: {error}") from None
 
 
-def _jwk(public_key: bytes, status: str) -> dict[str, Any]:
+def _jwk(public_key: bytes, status: str, origin: str) -> dict[str, Any]:
     return {
         "kty": "OKP",
         "crv": ALGORITHM,
@@ -188,6 +194,7 @@ def _jwk(public_key: bytes, status: str) -> dict[str, Any]:
         "kid": key_id(public_key),
         "x": base64.urlsafe_b64encode(public_key).rstrip(b"=").decode(),
         "status": status,
+        "verifier_key": notes.verifier_key(origin, public_key),
     }
 
 

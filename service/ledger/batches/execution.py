@@ -18,7 +18,14 @@ from service.ledger.audit import chain, machines
 from service.ledger.batches import leases
 from service.ledger.database import ids, locks, retries, taken
 from service.ledger.database.states import BatchStatus, VersionStatus
-from service.ledger.database.tables import Batch, BatchRecord, Erasure, Model, Version
+from service.ledger.database.tables import (
+    Batch,
+    BatchRecord,
+    DeletionRequest,
+    Erasure,
+    Model,
+    Version,
+)
 from service.ledger.obligations import erasures
 from service.ledger.registry import versions
 
@@ -50,6 +57,18 @@ def rows(session: Session, batch: Batch) -> list[int]:
             .order_by(BatchRecord.row)
         )
     )
+
+
+def traces(session: Session, batch: Batch, *, limit: int) -> list[str]:
+    """Return the trace contexts of at most ``limit`` of the batch's requests, oldest first."""
+    wanted = (
+        select(DeletionRequest.traceparent)
+        .join(Erasure, Erasure.request_id == DeletionRequest.id)
+        .where(Erasure.batch_id == batch.id, DeletionRequest.traceparent.is_not(None))
+        .order_by(DeletionRequest.id)
+        .limit(limit)
+    )
+    return [one for one in session.scalars(wanted) if one is not None]
 
 
 def erasures_of(session: Session, batch: Batch) -> list[Erasure]:

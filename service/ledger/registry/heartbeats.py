@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, CursorResult, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import canonical
 from service.ledger.database import db, inserts
-from service.ledger.database.tables import Worker
+from service.ledger.database.tables import EndedWorkers, Worker
+from service.ledger.registry import counts as counting
+from service.ledger.registry.counts import Counts
 
 #: Number of missed heartbeats after which a worker counts as dead.
 MISSED_BEATS = 4
@@ -30,26 +33,64 @@ def beat(
     started_at: datetime,
     busy_since: Mapping[str, datetime | None],
     code_version: str,
-) -> None:
-    """Record a heartbeat; remove rows of workers dead for an hour."""
+    counts: Counts | None = None,
+    told: Counts | None = None,
+) -> bool:
+    """Record a heartbeat; remove rows of workers dead for an hour. Return whether it has a new row.
+
+    ``counts`` are the worker's since its row began, and ``told`` those of its last heartbeat. If
+    its row was removed in between, ``told`` is among the counts of ended workers, and the new row
+    has only what was counted since.
+    """
     now = server_time(session)
     values = {
+        "started_at": started_at,
         "seen_at": now,
         "busy_since": canonical.plain(dict(busy_since)),
         "code_version": code_version,
     }
-    statement = inserts.upsert(session, Worker).values(name=name, started_at=started_at, **values)
-    session.execute(
-        statement.on_conflict_do_update(
-            index_elements=[Worker.name], set_={"started_at": started_at, **values}
-        )
-    )
-    session.execute(delete(Worker).where(Worker.seen_at < now - KEPT))
+    mine = update(Worker).where(Worker.name == name).values(**values, counts=dict(counts or {}))
+    written: CursorResult[Any] = session.connection().execute(mine)
+    if not written.rowcount:
+        fresh = counting.since(counts or {}, told or {})
+        session.execute(inserts.upsert(session, Worker).values(name=name, **values, counts=fresh))
+    _end(session, Worker.seen_at < now - KEPT)
+    return not written.rowcount
 
 
-def leave(session: Session, name: str) -> None:
-    """Remove the row of a worker that shut down cleanly."""
-    session.execute(delete(Worker).where(Worker.name == name))
+def leave(
+    session: Session, name: str, *, counts: Counts | None = None, told: Counts | None = None
+) -> None:
+    """Remove the row of a worker that shut down cleanly; its counts are kept (see ``beat``)."""
+    found = session.scalars(delete(Worker).where(Worker.name == name).returning(Worker.name)).all()
+    last = counts or {}
+    _keep(session, [last if found else counting.since(last, told or {})])
+
+
+def _end(session: Session, which: ColumnElement[bool]) -> None:
+    _keep(session, session.scalars(delete(Worker).where(which).returning(Worker.counts)).all())
+
+
+def _keep(session: Session, ended: Sequence[Counts | None]) -> None:
+    """Add the counts of workers whose row was removed to those of ended workers."""
+    if not any(ended):
+        return
+    first = inserts.upsert(session, EndedWorkers).values(id=1, counts={})
+    session.execute(first.on_conflict_do_nothing())
+    row = session.scalars(
+        select(EndedWorkers).with_for_update().execution_options(populate_existing=True)
+    ).one()
+    row.counts = counting.total([row.counts, *ended])
+
+
+def counted(session: Session) -> dict[str, float]:
+    """Return what all workers have counted, those that have ended included, in one statement.
+
+    A worker's counts move to those of ended workers in the transaction that removes its row, so a
+    sum never falls.
+    """
+    kept = select(Worker.counts).union_all(select(EndedWorkers.counts))
+    return counting.total(session.execute(kept).scalars())
 
 
 def living(session: Session, *, beat_seconds: float) -> Sequence[Worker]:

@@ -14,6 +14,8 @@ which may be passed on:
   the dataset before, or differs by ``LEAST_ROWS`` rows from each that was (``shown_sets``);
 - figures of forgotten rows, and notes of the step that depend on them, are withheld if another
   batch from the same base version differs by fewer rows (``shown_batches``);
+- points of an attack's curve are withheld as figures of forgotten rows are, and if there are fewer
+  than ``LEAST_ROWS`` rows for each point;
 - results of a training's epochs are figures of its training and its validation rows;
 - lists of single records, and what has no declaration (``declarations``), are left out.
 """
@@ -24,11 +26,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from service.ledger.reports import declarations
+from service.ledger.reports import declarations, reasons
 from service.ledger.reports.declarations import PER_RECORD, Declared, Disclosure, Figure
 
-#: Fewest rows whose figures are shown without the audit scope.
-LEAST_ROWS = 10
+LEAST_ROWS = reasons.LEAST_ROWS
 #: Step to which the largest forgotten share of one class is rounded up.
 CLASS_SHARE_STEP = 0.05
 
@@ -48,6 +49,7 @@ _SHOWN = frozenset(
         "pooled",
         "drift",
         "relearn_time",
+        "attack_curve",
         "certificate",
         "retrain_because",
         "limits",
@@ -97,6 +99,8 @@ _CERTIFICATE = frozenset(
         "features",
     }
 )
+#: What is shown of an attack's curve.
+_CURVE = frozenset({"rows", "false_positive_rates", "unlearned", "control", "reference"})
 #: What is kept of a withheld figure.
 _COUNTS = frozenset({"rows"})
 #: Parts of a public figure; its control and references are figures of other models.
@@ -110,20 +114,6 @@ _OF_A_CURVE = (
 )
 #: Figures of an import that are about whole sets.
 _OF_AN_IMPORT = ("chance", "training_less_audit")
-_WHY = f"fewer than {LEAST_ROWS} rows: shown to keys with audit:read"
-_WHY_POOLED = (
-    f"judged with a batch of fewer than {LEAST_ROWS} rows, or without as few of its own, and less "
-    "the figures of the others it would tell of these: shown to keys with audit:read"
-)
-_WHY_RECORDS = "tells of single records: shown to keys with audit:read"
-_WHY_CHANGED = (
-    f"this set differs by fewer than {LEAST_ROWS} rows from one whose figures were shown, and "
-    "their difference would tell of these rows: shown to keys with audit:read"
-)
-_WHY_AGAIN = (
-    "two versions with the same weights were measured on other rows as well, and the difference "
-    "would tell of these: shown to keys with audit:read"
-)
 #: Among a verification's set changes: the weights of the version and of its base were measured
 #: together before, on other rows.
 PAIR_AGAIN = "pair_again"
@@ -169,10 +159,14 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
     if isinstance(found.get("drift"), dict):
         found["drift"] = _drift(found["drift"], few=few, changed=changed)
     if few and found.get("retrain_because"):
-        found["retrain_because"] = [_WHY]
+        found["retrain_because"] = [reasons.FEW]
     if few or FORGOTTEN in changed or _few(found.get("relearn_time")):
-        why = _WHY_CHANGED if FORGOTTEN in changed and not few else _WHY
+        why = reasons.CHANGED if FORGOTTEN in changed and not few else reasons.FEW
         found["relearn_time"] = _withheld(found.get("relearn_time"), why)
+    if isinstance(found.get("attack_curve"), dict):
+        found["attack_curve"] = _curve_of_an_attack(
+            found["attack_curve"], few=few, changed=changed, mixed=mixed
+        )
     if isinstance(found.get("certificate"), dict):
         found["certificate"] = _only(found["certificate"], _CERTIFICATE)
     if isinstance(found.get("sets"), dict):
@@ -194,7 +188,7 @@ def notes(document: Mapping[str, Any]) -> dict[str, Any]:
         return found
     kept = {name: value for name, value in found.items() if name in NOTES_OF_FEW}
     # The reasons quote losses and shares.
-    why = _WHY if _few(found) else _WHY_CHANGED
+    why = reasons.FEW if _few(found) else reasons.CHANGED
     return kept | ({"retrain_because": [why]} if found.get("retrain_because") else {})
 
 
@@ -203,7 +197,7 @@ def comparison(document: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = _without_records(document)
     changed = _changed(found.pop("set_changes", None))
     found["sets"] = {
-        name: _withheld(figures, _WHY_CHANGED) if name in changed or _few(figures) else figures
+        name: _withheld(figures, reasons.CHANGED) if name in changed or _few(figures) else figures
         for name, figures in found.get("sets", {}).items()
     }
     return found
@@ -228,7 +222,7 @@ def curve(
     for set_name, rows, figures in _OF_A_CURVE:
         if set_name in changed or (not everything and document[rows] < LEAST_ROWS):
             withheld |= figures
-            why = _WHY_CHANGED if set_name in changed else _WHY
+            why = reasons.CHANGED if set_name in changed else reasons.FEW
     epochs = [
         {"epoch": number, **dict(zip(_RESULTS, results, strict=True)), **dict.fromkeys(withheld)}
         for number, results in enumerate(document["epochs"], 1)
@@ -249,9 +243,9 @@ def class_share(share: float, *, forgotten: int) -> float | None:
 def _import(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rules of an import without their figures, which are about whole sets."""
     return {
-        **{name: _withheld(found.get(name), _WHY_CHANGED) for name in _OF_AN_IMPORT},
-        "rules": [rule | {"reason": _WHY_CHANGED} for rule in found.get("rules", [])],
-        "reasons": [f"{one.partition(':')[0]}: {_WHY_CHANGED}" for one in found["reasons"]],
+        **{name: _withheld(found.get(name), reasons.CHANGED) for name in _OF_AN_IMPORT},
+        "rules": [rule | {"reason": reasons.CHANGED} for rule in found.get("rules", [])],
+        "reasons": [f"{one.partition(':')[0]}: {reasons.CHANGED}" for one in found["reasons"]],
     }
 
 
@@ -287,25 +281,44 @@ def _metric(
     figures = metric if isinstance(metric, dict) else {}
     public = says.disclosure is Disclosure.PUBLIC
     if says.disclosure is Disclosure.SCORES:
-        why = _WHY_RECORDS
+        why = reasons.RECORDS
     elif public and again:
-        why = _WHY_AGAIN
+        why = reasons.AGAIN
     elif _few(figures):
-        why = _WHY
+        why = reasons.FEW
     elif public:
         limited = few or says.rows_of in changed
         return _only(figures, _PUBLIC if limited else declarations.FIGURES | says.notes)
     elif few:
-        why = _WHY
+        why = reasons.FEW
     elif mixed and says.rows_of == FORGOTTEN:
-        why = _WHY_POOLED
+        why = reasons.POOLED
     elif says.rows_of in changed or _compares_changed(says, figures, changed):
-        why = _WHY_CHANGED
+        why = reasons.CHANGED
     else:
         return _only(figures, declarations.FIGURES | says.notes)
     # The never-seen rows are those of the forgotten rows' classes: their number would tell which.
     uncounted = dict.fromkeys(figures.keys() & {"never_seen_rows"})
     return _only(figures, _COUNTS) | uncounted | {"withheld": why}
+
+
+def _curve_of_an_attack(
+    curve: Mapping[str, Any], *, few: bool, changed: frozenset[str], mixed: bool
+) -> Mapping[str, Any]:
+    """Return the points of an attack's curve; few rows for each point would be single ranks."""
+    points = len(curve.get("false_positive_rates") or ())
+    if few:
+        why = reasons.FEW
+    elif curve.get("rows", 0) < LEAST_ROWS * points:
+        why = reasons.POINTS
+    elif mixed:
+        why = reasons.POOLED
+    elif FORGOTTEN in changed:
+        why = reasons.CHANGED
+    else:
+        return _only(curve, _CURVE)
+    withheld: Mapping[str, Any] = _withheld(curve, why)
+    return withheld
 
 
 def _compares_changed(says: Figure, figures: Mapping[str, Any], changed: frozenset[str]) -> bool:
@@ -321,11 +334,11 @@ def _why_silent(gate: str, declared: Declared, found: Mapping[str, Any], few: bo
     """Return why a gate's reason, which quotes figures, is withheld; None if it is shown."""
     says = declared.gate(gate)
     if says.disclosure is Disclosure.SCORES:
-        return _WHY_RECORDS
+        return reasons.RECORDS
     metrics = found.get("metrics") or {}
     withheld = (metrics.get(name, {}).get("withheld") for name in says.metrics)
     if few and says.disclosure is not Disclosure.PUBLIC:
-        return _WHY
+        return reasons.FEW
     return next(filter(None, withheld), None)
 
 
@@ -355,9 +368,9 @@ def _sets_of_a_model(sets: Mapping[str, Any], changed: frozenset[str]) -> dict[s
 
 def _set(name: str, figures: Any, changed: frozenset[str]) -> Any:
     if name in changed:
-        return _withheld(figures, _WHY_CHANGED)
+        return _withheld(figures, reasons.CHANGED)
     if _few(figures):
-        return _withheld(figures, _WHY)
+        return _withheld(figures, reasons.FEW)
     if not isinstance(figures, dict) or not isinstance(figures.get("classes"), dict):
         return figures
     if name != "forget":
@@ -374,7 +387,7 @@ def _classes(classes: Mapping[str, Any]) -> dict[str, Any]:
         # The total minus the shown ones would give the figures of these few rows.
         rows += sum(of["rows"] for of in shown.values())
         shown = {}
-    return shown | ({_OTHER: {"rows": rows, "withheld": _WHY}} if rows else {})
+    return shown | ({_OTHER: {"rows": rows, "withheld": reasons.FEW}} if rows else {})
 
 
 def _few(figures: Any) -> bool:

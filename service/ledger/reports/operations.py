@@ -31,6 +31,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.obligations import shares
 from service.ledger.registry import heartbeats
+from service.ledger.registry.counts import Counts
 from service.ledger.training import runs
 
 #: States of versions whose weights are stored.
@@ -48,7 +49,7 @@ class Operations:
     are not over. ``versions`` and ``verdicts``: of the versions whose weights are stored.
     ``due_within``: open requests due within so many days, 0: overdue. ``oldest_seconds``: age of
     the oldest request in each open state. ``leases``: held ones. ``workers``: live ones.
-    ``bytes``: stored checkpoints and internal state, by kind.
+    ``bytes``: stored checkpoints and internal state, by kind. ``counted``: what workers count.
     """
 
     requests: Mapping[str, int]
@@ -62,12 +63,13 @@ class Operations:
     leases: int
     workers: int
     bytes: Mapping[str, int]
+    counted: Counts
 
 
 def look(session: Session, *, beat_seconds: float) -> Operations:
     """Return the numbers as of now.
 
-    Ten statements, and on PostgreSQL two more for its time, whatever the ledger holds. They read
+    Eleven statements, and on PostgreSQL two more for its time, whatever the ledger holds. They read
     what is open, what is stored and what is held, each found by an index.
     """
     now = heartbeats.server_time(session)
@@ -93,6 +95,7 @@ def look(session: Session, *, beat_seconds: float) -> Operations:
         or 0,
         workers=len(heartbeats.living(session, beat_seconds=beat_seconds)),
         bytes=_bytes(session),
+        counted=heartbeats.counted(session),
     )
 
 

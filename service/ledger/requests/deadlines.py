@@ -97,7 +97,8 @@ def extend(
             f"{left} are left"
         )
     before = request.due_at
-    extended = Period(regulation).due(request.created_at, extensions=extensions)
+    asked = request.asked_at or request.created_at
+    extended = Period(regulation).due(asked, extensions=extensions)
     if extended <= before:  # it was given longer than its regulation's period
         raise NotExtendable("its due date is later than the extension would have it")
     request.due_at = extended

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
-from service.ledger.audit import chain
+from service.ledger.audit import canonical, chain
 from service.ledger.batches import execution, holds, leases
 from service.ledger.database import db, ids, locks
 from service.ledger.database.states import (
@@ -126,6 +127,34 @@ def release(
         data={},
     )
     return request
+
+
+def listing(
+    session: Session, *, in_force: bool, after: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """Return legal holds in their public form, oldest first, from after an id on.
+
+    ``in_force``: only those that were not released.
+    """
+    wanted = (
+        select(LegalHold, DeletionRequest)
+        .join(DeletionRequest, DeletionRequest.id == LegalHold.request_id)
+        .order_by(LegalHold.id)
+        .limit(limit)
+    )
+    if in_force:
+        wanted = wanted.where(LegalHold.released_at.is_(None))  # few, with an index
+    if after is not None:
+        wanted = wanted.where(LegalHold.id > after)
+    return [
+        {
+            **lookup.hold(hold),
+            "request": request.id,
+            "request_status": request.status.value,
+            "due_at": canonical.moment(request.due_at),
+        }
+        for hold, request in session.execute(wanted)
+    ]
 
 
 def _is_destroyed(session: Session, request: DeletionRequest) -> bool:

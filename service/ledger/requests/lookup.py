@@ -168,23 +168,25 @@ def _shares(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
     ]
 
 
+def hold(row: LegalHold) -> dict[str, Any]:
+    """Return a legal hold in its public form."""
+    return {
+        "id": row.id,
+        "reason_code": row.reason_code,
+        "reason": row.reason,
+        "placed_by": row.placed_by,
+        "placed_at": canonical.moment(row.placed_at),
+        "released_by": row.released_by,
+        "released_at": _moment(row.released_at),
+        "release_reason": row.release_reason,
+    }
+
+
 def _legal_holds(session: Session, request: DeletionRequest) -> list[dict[str, Any]]:
     found = session.scalars(
         select(LegalHold).where(LegalHold.request_id == request.id).order_by(LegalHold.id)
     )
-    return [
-        {
-            "id": one.id,
-            "reason_code": one.reason_code,
-            "reason": one.reason,
-            "placed_by": one.placed_by,
-            "placed_at": canonical.moment(one.placed_at),
-            "released_by": one.released_by,
-            "released_at": _moment(one.released_at),
-            "release_reason": one.release_reason,
-        }
-        for one in found
-    ]
+    return [hold(one) for one in found]
 
 
 def _moment(value: datetime | None) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service import logs
 from service.errors import ServiceError, TooManyRequests
-from service.ledger.audit import canonical, chain
+from service.ledger.audit import canonical, chain, changes
 from service.ledger.database import ids, inserts
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import (
@@ -74,6 +75,8 @@ class Submission:
     principal: str
     claim: idempotency.Claim | None = None
     id: str = field(default_factory=lambda: ids.new("dr"))
+    #: The HTTP request that brings it.
+    origin: logs.Origin = field(default_factory=logs.Origin.here)
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ class Page:
                 request.id, subject, digester=self.digester, now=self.now
             )
         line = _line(request, submission.ask, parts)
+        changes.came_from(self.session, line.subject, submission.origin)
         self.lines.setdefault(f"key:{submission.principal}", []).append(line)
         return request
 
@@ -195,7 +199,7 @@ class Page:
         if status == RequestStatus.ACCEPTED:
             for part in parts:
                 part.affected.allowance.take(len(part.match.rows))
-        due_at = outlook.due(self.now, ask.period)
+        due_at = outlook.due(ask.asked_at or self.now, ask.period)
         ended = status in (RequestStatus.NO_MATCH, RequestStatus.COMPLETED)
         return DeletionRequest(
             id=submission.id,
@@ -212,10 +216,12 @@ class Page:
             not_found=sum(part.match.not_found for part in parts),
             status_reason=_REASONS.get(status),
             created_at=self.now,
+            asked_at=ask.asked_at,
             due_at=due_at,
             regulation=ask.period.regulation.value,
             expected_by=self.now if ended else expected_by(parts, now=self.now, due_at=due_at),
             completed_at=self.now if ended else None,
+            traceparent=submission.origin.traceparent,
         )
 
     def _subject(self, ask: Ask, parts: list[Part]) -> str | None:

@@ -272,4 +272,6 @@ def first_status(parts: Sequence[Part]) -> RequestStatus:
 def expected_by(parts: Sequence[Part], *, now: datetime, due_at: datetime) -> datetime:
     """Return the estimated moment at which the last model will have forgotten the records."""
     seconds = max((part.affected.seconds for part in parts), default=0.0)
-    return min(now + timedelta(seconds=seconds), due_at)
+    expected = now + timedelta(seconds=seconds)
+    # What came after its due date is expected when it can be done.
+    return expected if due_at <= now else min(expected, due_at)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import Unprocessable
 from service.ledger.database.states import REQUEST_ENDS, RequestStatus
-from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, Model
+from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, LegalHold, Model
 from service.ledger.obligations import shares
 from service.ledger.requests.descriptions import describe
 
@@ -28,7 +28,7 @@ class Wanted:
     """Conditions of a list; None: no condition.
 
     ``reference``: how the client's own name of the request begins. ``only_open``: those that have
-    not ended; a ``status`` decides it itself.
+    not ended; a ``status`` decides it itself. ``held``: those under a legal hold.
     """
 
     status: RequestStatus | None = None
@@ -37,6 +37,7 @@ class Wanted:
     model: str | None = None
     due_before: datetime | None = None
     reference: str | None = None
+    held: bool = False
 
     @property
     def by_due_date(self) -> bool:
@@ -86,6 +87,9 @@ def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
         made.append(DeletionRequest.status == wanted.status)
     if wanted.by_due_date:
         made.append(DeletionRequest.is_open.expression)
+    if wanted.held:
+        in_force = select(LegalHold.request_id).where(LegalHold.released_at.is_(None))
+        made.append(DeletionRequest.id.in_(in_force))  # few, with an index
     if wanted.due_before is not None:
         made.append(DeletionRequest.due_at < wanted.due_before)
     if wanted.reference is not None:

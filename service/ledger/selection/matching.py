@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from typing import Literal
 
@@ -61,6 +62,8 @@ class Ask:
     client_reference: str | None = field(default=None, repr=False)
     #: By when it is due.
     period: Period = field(default_factory=Period)
+    #: When the person asked, from which the period counts; None: when it is recorded.
+    asked_at: datetime | None = None
 
     @property
     def what(self) -> _What:

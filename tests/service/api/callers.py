@@ -33,10 +33,17 @@ def application(settings: Settings) -> Iterator[FastAPI]:
         yield app
 
 
-def beat(app: FastAPI, name: str = "w") -> None:
-    """Have a worker say that it lives."""
+def beat(app: FastAPI, name: str = "w", counted: dict[str, float] | None = None) -> None:
+    """Have a worker say that it lives, and what it has counted."""
     with app.state.sessions.begin() as session:
-        heartbeats.beat(session, name, started_at=db.now(), busy_since={}, code_version="1")
+        heartbeats.beat(
+            session,
+            name,
+            started_at=db.now(),
+            busy_since={},
+            code_version="1",
+            counts=counted,
+        )
 
 
 def client(app: FastAPI, *scopes: str) -> TestClient:

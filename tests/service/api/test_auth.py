@@ -18,7 +18,14 @@ from service.settings import Settings
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 
-OPEN = {"/healthz", "/readyz", "/.well-known/unlearning-keys.json"}
+OPEN = {
+    "/healthz",
+    "/readyz",
+    "/.well-known/unlearning-keys.json",
+}
+SUBJECT_REQUEST = "a7551968-d5d6-44b2-9831-815ac9017798"
+#: Open, too, and 404 as long as there is no certificate.
+OPENDSR = {"/opendsr/discovery", "/opendsr/certificate.pem"}
 
 
 @pytest.fixture
@@ -39,6 +46,7 @@ def _operations(app: FastAPI) -> Iterator[tuple[str, str]]:
             for name in ("model", "dataset", "name"):
                 filled = filled.replace(f"{{{name}}}", "some")
             filled = filled.replace("{request_id}", f"dr_{'0' * 26}")
+            filled = filled.replace("{subject_request_id}", SUBJECT_REQUEST)
             yield method.upper(), filled.replace("{webhook_id}", f"wh_{'0' * 26}")
 
 
@@ -49,6 +57,8 @@ def test_everything_but_health_and_public_keys_needs_a_key(app: FastAPI) -> None
         answer = stranger.request(method, path)
         if path in OPEN:
             assert answer.status_code == 200, path
+        elif path in OPENDSR:
+            assert_problem(answer, 404, "opendsr-not-configured")
         else:
             assert_problem(answer, 401, "unlearn keys create")
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
@@ -60,7 +70,7 @@ def test_a_key_without_the_scope_is_refused_everywhere(app: FastAPI) -> None:
     for scope in scopes:
         client = callers.client(app, scope)
         for method, path in _operations(app):
-            if path in OPEN:
+            if path in OPEN | OPENDSR:
                 continue
             answer = client.request(method, path, headers={"content-type": "application/json"})
             if answer.status_code != 403:

@@ -33,7 +33,14 @@ CHECKS = (
     "missing_required_header,unsupported_method,allow_header_conformance,ignored_auth"
 )
 
-OPEN = {"/healthz", "/readyz", "/.well-known/unlearning-keys.json"}
+OPEN = {
+    "/healthz",
+    "/readyz",
+    "/.well-known/unlearning-keys.json",
+    "/opendsr/discovery",
+    "/opendsr/certificate.pem",
+    "/.well-known/unlearning-model-signing.pem",
+}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from service.ledger.database import db
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, RunStatus
 from service.ledger.database.states import VersionStatus as Status
 from service.ledger.database.tables import AliasMove, Dataset, DatasetReport, Record
-from service.ledger.registry import heartbeats
+from service.ledger.registry import counts, heartbeats
 from tests import factories
 
 #: A figure of a verification that only keys with audit:read may see.
@@ -156,7 +156,18 @@ def fill(app: FastAPI) -> None:
             started_at=now - timedelta(hours=3),
             busy_since={"deletions": now - timedelta(hours=1), "background": None},
             code_version="1",
+            counts=_counted(),
         )
+
+
+def _counted() -> dict[str, float]:
+    """Something of each kind that workers count."""
+    counter = counts.Counter()
+    for family in counts.COUNTERS:
+        counter.add(family, *family.labels)
+    for family in counts.HISTOGRAMS:
+        counter.observe(family, *family.labels, seconds=0.5)
+    return counter.now()
 
 
 def _exclude(session: Session, data: Dataset, row: int) -> None:

@@ -218,11 +218,16 @@ def test_a_legal_hold_is_placed_shown_and_released(app: FastAPI) -> None:
     assert "img" not in [tag for tag, _ in browsers.tags(page)]
     assert "Legal hold placed by" in text(page)
     assert "legal hold" in text(browser.get("/requests").text)
+    another = _asked(app)
+    held = browser.get("/requests", params={"state": "held"}).text
+    assert _listed(held) == [one]
+    assert another in _listed(browser.get("/requests").text)
     assert browser.submit(f"{place}/approve", page=place).status_code == 409
     assert browser.submit(f"{place}/hold", fields, page=place).status_code == 409
     # Also of one that has ended: it keeps its rows until then.
     browser.submit(f"{place}/deny", {"reason": "not theirs"}, page=place)
     assert _offered(browser.get(place).text) == {"release"}
+    assert _listed(browser.get("/requests", params={"state": "held"}).text) == [one]
     answer = browser.submit(f"{place}/release", {"reason": "settled"}, page=place)
     assert answer.headers["location"] == f"{place}?done=release"
     assert _detail(app, one)["legal_hold"] is False

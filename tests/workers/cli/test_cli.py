@@ -19,16 +19,37 @@ from workers import cli
 ON_THE_LEDGER: Mapping[str, list[str]] = {
     "datasets add": ["digits", "pyproject.toml"],
     "datasets append": ["digits", "pyproject.toml"],
+    "datasets list": [],
     "datasets show": ["digits"],
     "datasets delete": ["digits", "--yes"],
     "encoders add": [".", "--name", "small", "--statement", "none"],
     "encoders list": [],
+    "models list": [],
+    "models show": ["reader"],
+    "models policy": ["reader"],
     "models withdraw": ["reader", "--yes"],
+    "versions list": ["reader"],
+    "versions show": ["reader", "1"],
+    "versions approve": ["reader", "1"],
     "versions withdraw": ["reader", "1", "--yes"],
-    "trainings show": ["reader"],
+    "runs list": ["reader"],
+    "runs show": ["reader"],
+    "runs cancel": ["reader", "run_1"],
+    "requests list": [],
+    "requests show": ["dr_1"],
+    "requests events": ["dr_1"],
+    "requests cancel": ["dr_1"],
+    "requests retry": ["dr_1"],
+    "requests approve": ["dr_1"],
+    "requests deny": ["dr_1"],
+    "requests extend": ["dr_1", "--code", "complexity", "--reason", "much"],
+    "requests hold": ["dr_1", "--code", "legal_claims", "--reason", "case 17"],
+    "requests release-hold": ["dr_1", "--reason", "closed"],
+    "requests holds": [],
     "keys create": ["me"],
     "keys list": [],
     "keys revoke": ["key_1"],
+    "audit events": [],
     "audit check": [],
     "audit certificates": [],
     "restore export": ["tombstones.json"],
@@ -50,7 +71,7 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
 MAKING_ONE: Mapping[str, list[str]] = {"migrate": [], "serve": ["--port", "0"]}
 
 #: Those that read files, or talk to a service, and open no database.
-WITHOUT_ONE = {"audit verify", "demo"}
+WITHOUT_ONE = {"audit verify", "demo", "receipts verify"}
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ INTERACTIVE = [
     (["datasets", "show", "faces"], "datasets"),
     (["datasets", "delete", "faces", "--yes"], "datasets"),
     (["models", "withdraw", "who", "--yes"], "models"),
-    (["trainings", "show", "who"], "models"),
+    (["runs", "show", "who"], "models"),
     (["versions", "withdraw", "who", "1", "--yes"], "models"),
 ]
 

@@ -93,6 +93,15 @@ def true_positive_rate(
     ), realised
 
 
+def curve(
+    pairs: Sequence[Pair], weights: Floats | None = None, *, at: Sequence[float]
+) -> list[float]:
+    """Return the values of ``true_positive_rate`` at several false positive rates, (len(at),)."""
+    w = _weights(pairs, weights)
+    weight = np.concatenate([1 - _placements(f, u, w).below for f, u in pairs])
+    return [float(np.mean(weight <= rate + ROUNDING)) for rate in at]
+
+
 def _weights(pairs: Sequence[Pair], weights: Floats | None) -> Floats:
     if weights is not None:
         return weights

@@ -21,6 +21,7 @@ from service.ledger.database.tables.datasets import (
     Record,
 )
 from service.ledger.database.tables.files import Encoder, Tokenizer
+from service.ledger.database.tables.opendsr import OpenDsrCallback, OpenDsrPart, OpenDsrRequest
 from service.ledger.database.tables.reconciliation import Reconciliation
 from service.ledger.database.tables.registry import (
     AliasMove,
@@ -28,6 +29,7 @@ from service.ledger.database.tables.registry import (
     Artifact,
     Capability,
     ConsoleSession,
+    EndedWorkers,
     Import,
     Model,
     Version,
@@ -68,6 +70,7 @@ __all__ = [
     "DatasetReport",
     "DeletionRequest",
     "Encoder",
+    "EndedWorkers",
     "Erasure",
     "Exclusion",
     "IdempotencyKey",
@@ -75,6 +78,9 @@ __all__ = [
     "Lease",
     "LegalHold",
     "Model",
+    "OpenDsrCallback",
+    "OpenDsrPart",
+    "OpenDsrRequest",
     "Reconciliation",
     "Record",
     "RecordList",

@@ -262,3 +262,14 @@ class Worker(Base):
     #: {lane: since when it has been busy, RFC 3339, or null}.
     busy_since: Mapped[dict[str, Any]] = mapped_column(JSON)
     code_version: Mapped[str] = mapped_column(String(NAME_LENGTH))
+    #: What it has counted since it began (``counts``); NULL: a worker of an earlier release.
+    counts: Mapped[dict[str, float] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class EndedWorkers(Base):
+    """The counts of all workers whose row was removed, in one row."""
+
+    __tablename__ = "ended_workers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    counts: Mapped[dict[str, float]] = mapped_column(JSON)

@@ -112,6 +112,8 @@ class DeletionRequest(Base):
     #: Why it is in its state, where the state alone does not say.
     status_reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Instant)
+    #: When the person asked, from which its periods count; None: at ``created_at``.
+    asked_at: Mapped[datetime | None] = mapped_column(Instant)
     due_at: Mapped[datetime] = mapped_column(Instant)
     #: A ``regulations.Regulation``; None: as GDPR has it.
     regulation: Mapped[str | None] = mapped_column(String(16))
@@ -122,6 +124,8 @@ class DeletionRequest(Base):
     warnings: Mapped[int | None]
     expected_by: Mapped[datetime] = mapped_column(Instant)
     completed_at: Mapped[datetime | None] = mapped_column(Instant)
+    #: W3C trace context of the call that asked, for the batch that answers; None: not traced.
+    traceparent: Mapped[str | None] = mapped_column(String(55))
 
 
 class LegalHold(Base):

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, event
 from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
+from service.ledger.registry import counts
 from service.ledger.reports import operations
 from tests import factories
 from tests.service.api import callers
@@ -123,12 +124,38 @@ def test_requests_are_counted_by_template_and_never_by_what_a_client_sent(
     assert "(no such path)" in templates
 
 
-def test_openmetrics_is_answered_to_who_accepts_it(watcher: TestClient) -> None:
+def test_counts_of_workers_are_summed(app: FastAPI, watcher: TestClient) -> None:
+    for name, seconds in (("a", 0.3), ("b", 0.4), ("c", 99_999.0)):
+        counter = counts.Counter()
+        counter.observe(counts.PHASES, "update", seconds=seconds)
+        counter.add(counts.CALLS, "unlearn", "answered")
+        counter.add(counts.BUSY, "deletions", by=1.5)
+        callers.beat(app, name, counter.now())
+    text = watcher.get("/metrics").text
+    assert _value(text, "compute_calls_total", operation="unlearn", outcome="answered") == 3
+    assert _value(text, "lane_busy_seconds_total", lane="deletions") == 4.5
+    within = {
+        bound: _value(text, "batch_phase_seconds_bucket", phase="update", le=bound)
+        for bound in ("0.1", "0.3", "1.0", "10000.0", "+Inf")
+    }
+    assert within == {"0.1": 0, "0.3": 1, "1.0": 2, "10000.0": 2, "+Inf": 3}
+    assert _value(text, "batch_phase_seconds_count", phase="update") == 3
+    assert _value(text, "batch_phase_seconds_sum", phase="update") == pytest.approx(99_999.7)
+
+
+def test_openmetrics_is_answered_to_who_accepts_it(app: FastAPI, watcher: TestClient) -> None:
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    counter = counts.Counter()
+    counter.observe(counts.PHASES, "update", seconds=0.3)
+    callers.beat(app, "w", counter.now())
     answer = watcher.get("/metrics", headers=accept)
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     families = list(openmetrics.text_string_to_metric_families(answer.text))
-    assert {"unlearn_deletion_requests", "unlearn_http_requests"} <= {f.name for f in families}
+    assert {
+        "unlearn_deletion_requests",
+        "unlearn_http_requests",
+        "unlearn_batch_phase_seconds",
+    } <= {f.name for f in families}
 
 
 def test_alert_rules_ask_for_numbers_that_exist(app: FastAPI, watcher: TestClient) -> None:

@@ -12,13 +12,14 @@ from service.ledger.registry import heartbeats
 from tests.factories import NOW
 
 
-def _beat(session: Session, name: str) -> None:
-    heartbeats.beat(
+def _beat(session: Session, name: str, **counted: dict[str, float]) -> bool:
+    return heartbeats.beat(
         session,
         name,
         started_at=NOW,
         busy_since={"deletions": NOW, "background": None},
         code_version="1",
+        **counted,
     )
 
 
@@ -76,3 +77,40 @@ def test_a_worker_that_ends_in_order_is_gone_at_once(session: Session) -> None:
     _beat(session, "b")
     heartbeats.leave(session, "a")
     assert _names(session) == ["b"]
+
+
+def test_counts_of_all_workers_are_added_name_by_name(session: Session) -> None:
+    _beat(session, "a", counts={"calls": 2, "seconds": 0.5})
+    _beat(session, "b", counts={"calls": 3})
+    _beat(session, "old")
+    assert heartbeats.counted(session) == {"calls": 5, "seconds": 0.5}
+    _beat(session, "a", counts={"calls": 4, "seconds": 0.75})
+    assert heartbeats.counted(session) == {"calls": 7, "seconds": 0.75}
+
+
+def test_sums_do_not_fall_when_a_worker_ends_or_dies(session: Session) -> None:
+    for name in ("ends", "dies", "stays"):
+        _beat(session, name, counts={"calls": 2})
+    heartbeats.leave(session, "ends", counts={"calls": 3}, told={"calls": 2})
+    assert heartbeats.counted(session) == {"calls": 7}
+    _age(session, "dies", timedelta(minutes=61))
+    assert heartbeats.counted(session) == {"calls": 7}
+    _beat(session, "stays", counts={"calls": 2})
+    assert set(session.scalars(select(Worker.name))) == {"stays"}
+    assert heartbeats.counted(session) == {"calls": 7}
+    _beat(session, "new", counts={"calls": 1})
+    assert heartbeats.counted(session) == {"calls": 8}
+
+
+def test_a_worker_whose_row_was_removed_is_counted_once(session: Session) -> None:
+    assert _beat(session, "away", counts={"calls": 2})
+    assert not _beat(session, "away", counts={"calls": 3}, told={"calls": 2})
+    _age(session, "away", timedelta(minutes=61))
+    _beat(session, "other")
+    assert heartbeats.counted(session) == {"calls": 3}
+    assert _beat(session, "away", counts={"calls": 5}, told={"calls": 3})
+    assert heartbeats.counted(session) == {"calls": 5}
+    _age(session, "away", timedelta(minutes=61))
+    _beat(session, "other")
+    heartbeats.leave(session, "away", counts={"calls": 4}, told={"calls": 2})
+    assert heartbeats.counted(session) == {"calls": 7}

@@ -383,3 +383,23 @@ def test_figures_of_single_records_are_withheld_however_many_there_are(word: str
     reasons = {gate["gate"]: gate["reason"] for gate in shown["gates"]}
     assert "single records" in reasons["membership"]
     assert "single records" not in reasons["forget_accuracy"]
+
+
+def _curve(rows: int) -> dict[str, Any]:
+    points = {"false_positive_rates": [0.1, 0.5], "unlearned": [0.1, 0.6], "control": [SECRET, 1]}
+    return {"rows": rows, **points, "reference": None, "ranks": [SECRET]}
+
+
+def test_the_points_of_an_attack_curve_are_shown_if_each_has_enough_rows() -> None:
+    nothing = {"revision": 0, "rows": {}}
+    enough = _document(20, of_a_class=20) | {"attack_curve": _curve(20)}
+    shown = disclosure.measured(enough, nothing)["attack_curve"]
+    assert shown == {name: value for name, value in _curve(20).items() if name != "ranks"}
+    few_for_each = enough | {"attack_curve": _curve(19)}
+    assert set(disclosure.measured(few_for_each, nothing)["attack_curve"]) == {"rows", "withheld"}
+    few = _document(9, of_a_class=9) | {"attack_curve": _curve(100)}
+    assert set(disclosure.measured(few, nothing)["attack_curve"]) == {"rows", "withheld"}
+    again = {"revision": 0, "rows": {"forget": 3}}
+    assert set(disclosure.measured(enough, again)["attack_curve"]) == {"rows", "withheld"}
+    mixed = enough | {"pooled": {"batches": 2, "rows": 100, "smallest_batch": 1}}
+    assert set(disclosure.measured(mixed, nothing)["attack_curve"]) == {"rows", "withheld"}

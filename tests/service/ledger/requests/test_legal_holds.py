@@ -278,6 +278,27 @@ def test_holds_are_shown_with_their_reasons_which_the_audit_chain_does_not_hold(
     assert not any(REASON in str(one.data) for one in lines)
 
 
+def test_holds_in_force_are_listed_and_on_demand_those_that_were_released(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    one, other = (ask(session, data, model, row=row) for row in (0, 1))
+    for request in (one, other):
+        place(session, request)
+
+    def listed(*, in_force: bool, after: str | None = None, limit: int = 10) -> list[str]:
+        found = legal_holds.listing(session, in_force=in_force, after=after, limit=limit)
+        assert [row["id"] for row in found] == sorted(row["id"] for row in found)
+        return [row["request"] for row in found]
+
+    assert listed(in_force=True) == [one.id, other.id]
+    release(session, one)
+    assert listed(in_force=True) == [other.id]
+    assert listed(in_force=False) == [one.id, other.id]
+    [first] = legal_holds.listing(session, in_force=False, after=None, limit=1)
+    assert (first["release_reason"], first["request_status"]) == ("settled", one.status)
+    assert listed(in_force=False, after=first["id"]) == [other.id]
+
+
 def test_what_makes_no_sense_is_refused(session: Session, data: Dataset, model: Model) -> None:
     request = ask(session, data, model, row=1)
     session.commit()

@@ -188,3 +188,17 @@ def test_true_positive_rates_interval_holds_the_truth() -> None:
         low, high = membership.true_positive_rate([pair], at=0.05)[0].interval(0.95)
         covered += low <= 0.2595 <= high
     assert covered >= 372
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_curve_is_the_true_positive_rate_at_each_of_its_rates(seed: int) -> None:
+    forget, never_seen = rounded(seed, n_u=130)
+    pairs = [(forget[:20], never_seen), (forget[20:], never_seen + 0.5)]
+    weights = np.random.default_rng(seed).dirichlet(np.ones(130))
+    rates = [0.01, 0.1, 0.5, 0.85, 1.0]
+    for weighted in (None, weights):
+        curve = membership.curve(pairs, weighted, at=rates)
+        known = [membership.true_positive_rate(pairs, weighted, at=at)[0].value for at in rates]
+        assert curve == pytest.approx(known)
+        assert curve == sorted(curve)
+        assert curve[-1] == 1.0

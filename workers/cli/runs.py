@@ -1,4 +1,4 @@
-"""``unlearn trainings``: show how far a training is, and what it reached in each epoch."""
+"""The commands ``unlearn runs``: training runs, how far they are, and what each epoch reached."""
 
 from __future__ import annotations
 
@@ -11,44 +11,105 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from workers.cli import ledger
+from workers.cli import ledger, output
 from workers.cli.errors import err
 from workers.cli.errors import stop as _stop
+from workers.cli.output import AsJson
 
-app = typer.Typer(no_args_is_help=True, help="Show trainings and their progress.")
+app = typer.Typer(no_args_is_help=True, help="Show training runs, follow them, end them.")
 
 out = Console()
+
+ModelName = Annotated[str, typer.Argument(help="Name of the model.")]
+
+_COLUMNS = {
+    "id": "id",
+    "status": "status",
+    "reason": "reason",
+    "version": "version",
+    "created": "created_at",
+    "finished": "finished_at",
+    "error": "error",
+}
 
 #: Seconds between two looks at a training that is followed.
 LOOK_SECONDS = 0.5
 
 
-@app.callback()
-def _group() -> None:
-    """Keep ``show`` a command of its own although it is the only one."""
+@app.command("list")
+def list_runs(
+    model: ModelName,
+    before: Annotated[
+        str | None, typer.Option(help="Continue before the run with this id.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the training runs of a model, newest first."""
+    from service.ledger.registry import models
+    from service.ledger.reports import described
+    from service.ledger.training import runs
+
+    with ledger.session() as session:
+        owner = models.get(session, model)
+        rows = runs.page(session, owner, before=before, limit=limit)
+        made = runs.version_numbers(session, rows)
+        found = [described.run(owner, row, made) for row in rows]
+    output.rows(found, _COLUMNS, json=as_json)
+
+
+@app.command("cancel")
+def cancel_run(
+    model: ModelName, run: Annotated[str, typer.Argument(help="Id of the run, run_…")]
+) -> None:
+    """Cancel a training run that waits or trains; its computation stops within seconds."""
+    from service.ledger.database import db
+    from service.ledger.registry import models
+    from service.ledger.training import runs
+
+    with ledger.session() as session:
+        found = runs.get(session, models.get(session, model), run)
+        runs.cancel(session, found, actor="cli", now=db.now())
+        session.commit()
+    err.print(f"{run} is cancelled.")
 
 
 @app.command("show")
-def show_training(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+def show_run(
+    model: ModelName,
     run: Annotated[str | None, typer.Option(help="Id of a run, run_…; left out: the last.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait until it has ended.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a training run of a model: its state, and losses and accuracy by epoch.
 
     Exit 1 if it failed or was cancelled.
 
-    Example: unlearn trainings show face-classifier --follow
+    Example: unlearn runs show face-classifier --follow
     """
     with ledger.session() as session:
         found = _found(session, model, run)
         if follow:
             _follow(session, found)
-        out.print(_line(found), highlight=False, markup=False, soft_wrap=True)
-        if found.curve is not None:
-            out.print(_table(found.curve["epochs"]))
+        if as_json:
+            output.as_json(_plain(session, model, found))
+        else:
+            out.print(_line(found), highlight=False, markup=False, soft_wrap=True)
+            if found.curve is not None:
+                output.table(_table(found.curve["epochs"]))
         ended_badly = found.status in ("failed", "cancelled")
     raise typer.Exit(1 if ended_badly else 0)
+
+
+def _plain(session: Session, model: str, run: Any) -> dict[str, Any]:
+    """Return the run as the API shows it to whoever may read every result."""
+    from service.ledger.registry import models
+    from service.ledger.reports import described, disclosure
+    from service.ledger.training import runs
+
+    made = runs.version_numbers(session, [run])
+    curve, _ = disclosure.curve(run.curve, run.set_changes, everything=True)
+    return {**described.run(models.get(session, model), run, made), "curve": curve}
 
 
 def _found(session: Session, model: str, run_id: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""``unlearn trainings``: a run and its curve in a terminal."""
+"""``unlearn runs``: a run and its curve in a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.ledger.database.tables import TrainingRun
 from service.ledger.training import runs
 from tests import factories
 from workers import cli
-from workers.cli import trainings
+from workers.cli import runs as commands
 
 CURVE = {
     "training_rows": 3,
@@ -22,7 +22,7 @@ CURVE = {
 
 def _run(database: Engine, *arguments: str) -> Result:
     url = database.url.render_as_string()
-    command = ["trainings", "show", "reader", *arguments]
+    command = ["runs", "show", "reader", *arguments]
     return CliRunner().invoke(cli.app, command, env={"UNLEARN_DATABASE_URL": url, "COLUMNS": "120"})
 
 
@@ -78,9 +78,9 @@ def test_followed_run_is_waited_for(
             version = factories.version(session, model, training_run_id=run_id)
             runs.complete(session, run, version, actor="worker:w", now=factories.NOW)
 
-    monkeypatch.setattr(trainings.time, "sleep", end)
+    monkeypatch.setattr(commands.time, "sleep", end)
     shown = _run(sqlite_database, "--follow")
-    assert pauses == [trainings.LOOK_SECONDS]
+    assert pauses == [commands.LOOK_SECONDS]
     assert shown.exit_code == 0, shown.output
     assert f"{run_id}: completed" in shown.output
 

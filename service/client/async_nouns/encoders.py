@@ -1,0 +1,84 @@
+"""Calls about encoders, to be awaited."""
+
+# Written by `make client` from the OpenAPI document; do not edit.
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from .. import shapes
+from ..answers import Page
+from ..calls import Call
+from ..drivers import AsyncNoun
+
+
+class AsyncEncodersCalls(AsyncNoun):
+    """Calls about encoders, to be awaited."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        source: shapes.DirectoryGiven | Mapping[str, Any],
+        statement: str,
+    ) -> shapes.EncoderView:
+        """Call ``POST /v1/encoders`` (scope models:write).
+
+        Add an encoder that was trained elsewhere; a worker checks its files. The directory is in
+        the form of the Hugging Face hub: config.json, model.safetensors and tokenizer.json. No code
+        and no pickle is read, and nothing is fetched.
+        """
+        return await self._call(
+            Call[shapes.EncoderView](
+                "POST",
+                "/v1/encoders",
+                shapes.EncoderView,
+                body={"name": name, "source": source, "statement": statement},
+            )
+        )
+
+    async def page(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page[shapes.EncoderView]:
+        """Call ``GET /v1/encoders`` (scope models:read).
+
+        List the encoders. Return a page of the encoders, by name.
+        """
+        return await self._call(
+            Call[Page[shapes.EncoderView]](
+                "GET",
+                "/v1/encoders",
+                Page[shapes.EncoderView],
+                query={"limit": limit, "cursor": cursor},
+            )
+        )
+
+    def each(
+        self,
+        *,
+        limit: int | None = None,
+    ) -> AsyncIterator[shapes.EncoderView]:
+        """Go through all pages of ``page``; ``limit``: rows per page."""
+        return self._each(
+            Call[Page[shapes.EncoderView]](
+                "GET", "/v1/encoders", Page[shapes.EncoderView], query={"limit": limit}
+            )
+        )
+
+    async def get(
+        self,
+        encoder: str,
+    ) -> shapes.EncoderView:
+        """Call ``GET /v1/encoders/{encoder}`` (scope models:read).
+
+        Show an encoder, and how far its check is. Return an encoder.
+        """
+        return await self._call(
+            Call[shapes.EncoderView](
+                "GET", "/v1/encoders/{encoder}", shapes.EncoderView, {"encoder": encoder}
+            )
+        )

@@ -1,0 +1,435 @@
+"""Calls about requests, to be awaited."""
+
+# Written by `make client` from the OpenAPI document; do not edit.
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from .. import shapes
+from ..answers import Page
+from ..calls import UNSET, Call, Unset, key
+from ..drivers import AsyncNoun
+
+
+class AsyncRequestsCalls(AsyncNoun):
+    """Calls about requests, to be awaited."""
+
+    async def create_batch(
+        self,
+        *,
+        items: Sequence[shapes.NewBatchItem | Mapping[str, Any]],
+        idempotency_key: str | None = None,
+    ) -> shapes.BatchResults:
+        """Call ``POST /v1/deletion-requests:batch`` (scope requests:write).
+
+        Send up to 1,000 deletion requests at once. Accept or refuse each item on its own; `items`
+        has the results in the same order. Items that name more than 10,000 records together are
+        recorded in several transactions. An `Idempotency-Key` of the call covers every item that
+        has none of its own.
+        """
+        return await self._call(
+            Call[shapes.BatchResults](
+                "POST",
+                "/v1/deletion-requests:batch",
+                shapes.BatchResults,
+                body={"items": items},
+                idempotency_key=key(idempotency_key),
+            )
+        )
+
+    async def preview(
+        self,
+        *,
+        dataset: Unset | str = UNSET,
+        record_ids: Unset | Sequence[str] = UNSET,
+        subject_id: Unset | str = UNSET,
+        label: Unset | int = UNSET,
+        class_name: Unset | str = UNSET,
+        reason: Unset | str | None = UNSET,
+        client_reference: Unset | str | None = UNSET,
+        regulation: Unset | shapes.Regulation | str = UNSET,
+        due_days: Unset | int = UNSET,
+    ) -> shapes.Preview:
+        """Call ``POST /v1/deletion-requests:preview`` (scope requests:write).
+
+        Preview what a deletion request would match. Return what a request with this body would
+        meet. Nothing is recorded except that this key asked; the number of previews is limited.
+        """
+        return await self._call(
+            Call[shapes.Preview](
+                "POST",
+                "/v1/deletion-requests:preview",
+                shapes.Preview,
+                body={
+                    "dataset": dataset,
+                    "record_ids": record_ids,
+                    "subject_id": subject_id,
+                    "label": label,
+                    "class_name": class_name,
+                    "reason": reason,
+                    "client_reference": client_reference,
+                    "regulation": regulation,
+                    "due_days": due_days,
+                },
+            )
+        )
+
+    async def create(
+        self,
+        *,
+        dataset: Unset | str = UNSET,
+        record_ids: Unset | Sequence[str] = UNSET,
+        subject_id: Unset | str = UNSET,
+        label: Unset | int = UNSET,
+        class_name: Unset | str = UNSET,
+        reason: Unset | str | None = UNSET,
+        client_reference: Unset | str | None = UNSET,
+        regulation: Unset | shapes.Regulation | str = UNSET,
+        due_days: Unset | int = UNSET,
+        idempotency_key: str | None = None,
+    ) -> shapes.DeletionRequest:
+        """Call ``POST /v1/deletion-requests`` (scope requests:write).
+
+        Request that records, a subject or a class be forgotten. Record the request and answer once
+        it is stored durably. Workers carry it out in batches; follow it at `Location`.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequest](
+                "POST",
+                "/v1/deletion-requests",
+                shapes.DeletionRequest,
+                body={
+                    "dataset": dataset,
+                    "record_ids": record_ids,
+                    "subject_id": subject_id,
+                    "label": label,
+                    "class_name": class_name,
+                    "reason": reason,
+                    "client_reference": client_reference,
+                    "regulation": regulation,
+                    "due_days": due_days,
+                },
+                idempotency_key=key(idempotency_key),
+            )
+        )
+
+    async def page(
+        self,
+        *,
+        status: shapes.RequestStatus | str | None = None,
+        dataset: str | None = None,
+        model: str | None = None,
+        due_before: datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page[shapes.DeletionRequest]:
+        """Call ``GET /v1/deletion-requests`` (scope requests:read).
+
+        List deletion requests, oldest first. Return one page; pass `next_cursor` as `cursor` for
+        the next one.
+        """
+        return await self._call(
+            Call[Page[shapes.DeletionRequest]](
+                "GET",
+                "/v1/deletion-requests",
+                Page[shapes.DeletionRequest],
+                query={
+                    "status": status,
+                    "dataset": dataset,
+                    "model": model,
+                    "due_before": due_before,
+                    "limit": limit,
+                    "cursor": cursor,
+                },
+            )
+        )
+
+    def each(
+        self,
+        *,
+        status: shapes.RequestStatus | str | None = None,
+        dataset: str | None = None,
+        model: str | None = None,
+        due_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[shapes.DeletionRequest]:
+        """Go through all pages of ``page``; ``limit``: rows per page."""
+        return self._each(
+            Call[Page[shapes.DeletionRequest]](
+                "GET",
+                "/v1/deletion-requests",
+                Page[shapes.DeletionRequest],
+                query={
+                    "status": status,
+                    "dataset": dataset,
+                    "model": model,
+                    "due_before": due_before,
+                    "limit": limit,
+                },
+            )
+        )
+
+    async def get(
+        self,
+        request_id: str,
+    ) -> shapes.DeletionRequestDetail:
+        """Call ``GET /v1/deletion-requests/{request_id}`` (scope requests:read).
+
+        One deletion request. Return the request with its state on each model.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequestDetail](
+                "GET",
+                "/v1/deletion-requests/{request_id}",
+                shapes.DeletionRequestDetail,
+                {"request_id": request_id},
+            )
+        )
+
+    async def cancel(
+        self,
+        request_id: str,
+    ) -> shapes.DeletionRequestDetail:
+        """Call ``DELETE /v1/deletion-requests/{request_id}`` (scope requests:write).
+
+        Cancel a deletion request. Cancel the request, which is possible until a worker begins with
+        it.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequestDetail](
+                "DELETE",
+                "/v1/deletion-requests/{request_id}",
+                shapes.DeletionRequestDetail,
+                {"request_id": request_id},
+            )
+        )
+
+    async def events(
+        self,
+        request_id: str,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> shapes.Events:
+        """Call ``GET /v1/deletion-requests/{request_id}/events`` (scope requests:read).
+
+        The events of a deletion request. Return its lines of the audit chain, and the state of its
+        erasure on each model. A batch is claimed with one line, `batch:claimed`, which names every
+        request in it.
+        """
+        return await self._call(
+            Call[shapes.Events](
+                "GET",
+                "/v1/deletion-requests/{request_id}/events",
+                shapes.Events,
+                {"request_id": request_id},
+                query={"limit": limit, "cursor": cursor},
+            )
+        )
+
+    async def receipt(
+        self,
+        request_id: str,
+    ) -> shapes.Signed:
+        """Call ``GET /v1/deletion-requests/{request_id}/receipt`` (scope requests:read).
+
+        The signed receipt of a deletion request. Return a signed receipt for the person, by the
+        Accept header as JSON or as a page. It tells what was asked, what was done with how many
+        models, what that means, and what remains. It has no figure about others, no id of another
+        request, and no text that operators wrote for each other. `unlearn receipts verify` checks a
+        saved one in either form.
+        """
+        return await self._call(
+            Call[shapes.Signed](
+                "GET",
+                "/v1/deletion-requests/{request_id}/receipt",
+                shapes.Signed,
+                {"request_id": request_id},
+            )
+        )
+
+    async def page_holds(
+        self,
+        *,
+        in_force: bool | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page[shapes.ListedHold]:
+        """Call ``GET /v1/legal-holds`` (scope requests:read).
+
+        List the legal holds. Return a page of the legal holds, oldest first.
+        """
+        return await self._call(
+            Call[Page[shapes.ListedHold]](
+                "GET",
+                "/v1/legal-holds",
+                Page[shapes.ListedHold],
+                query={"in_force": in_force, "limit": limit, "cursor": cursor},
+            )
+        )
+
+    def each_holds(
+        self,
+        *,
+        in_force: bool | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[shapes.ListedHold]:
+        """Go through all pages of ``page_holds``; ``limit``: rows per page."""
+        return self._each(
+            Call[Page[shapes.ListedHold]](
+                "GET",
+                "/v1/legal-holds",
+                Page[shapes.ListedHold],
+                query={"in_force": in_force, "limit": limit},
+            )
+        )
+
+    async def retry(
+        self,
+        request_id: str,
+    ) -> shapes.DeletionRequestDetail:
+        """Call ``POST /v1/deletion-requests/{request_id}:retry`` (scope requests:write).
+
+        Try a request that needs review again. Give the request a new set of attempts, in batches
+        apart from other requests.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequestDetail](
+                "POST",
+                "/v1/deletion-requests/{request_id}:retry",
+                shapes.DeletionRequestDetail,
+                {"request_id": request_id},
+            )
+        )
+
+    async def approve(
+        self,
+        request_id: str,
+    ) -> shapes.DeletionRequestDetail:
+        """Call ``POST /v1/deletion-requests/{request_id}:approve`` (scope requests:approve).
+
+        Approve a large request. Approve a request that the policy's approval limits hold back.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequestDetail](
+                "POST",
+                "/v1/deletion-requests/{request_id}:approve",
+                shapes.DeletionRequestDetail,
+                {"request_id": request_id},
+            )
+        )
+
+    async def deny(
+        self,
+        request_id: str,
+        *,
+        reason_code: Unset | shapes.DenialReason | str = UNSET,
+        reason: Unset | str | None = UNSET,
+    ) -> shapes.DeletionRequestDetail:
+        """Call ``POST /v1/deletion-requests/{request_id}:deny`` (scope requests:approve).
+
+        Deny a large request. Deny a request that the policy's approval limits hold back. It ends
+        here.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequestDetail](
+                "POST",
+                "/v1/deletion-requests/{request_id}:deny",
+                shapes.DeletionRequestDetail,
+                {"request_id": request_id},
+                body={"reason_code": reason_code, "reason": reason},
+            )
+        )
+
+    async def extend(
+        self,
+        request_id: str,
+        *,
+        reason_code: shapes.ExtensionReason | str,
+        reason: str,
+        periods: Unset | int = UNSET,
+    ) -> shapes.DeletionRequestDetail:
+        """Call ``POST /v1/deletion-requests/{request_id}:extend`` (scope requests:approve).
+
+        Extend the due date of a request. Move the due date by one or more periods of the request's
+        regulation, before it has passed. The person has to be told of the extension and its reason
+        before the present due date.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequestDetail](
+                "POST",
+                "/v1/deletion-requests/{request_id}:extend",
+                shapes.DeletionRequestDetail,
+                {"request_id": request_id},
+                body={"periods": periods, "reason_code": reason_code, "reason": reason},
+            )
+        )
+
+    async def hold(
+        self,
+        request_id: str,
+        *,
+        reason_code: shapes.HoldReason | str,
+        reason: str,
+    ) -> shapes.DeletionRequestDetail:
+        """Call ``POST /v1/deletion-requests/{request_id}:hold`` (scope requests:approve).
+
+        Place a legal hold on a request. Stop the request: no model unlearns its records and no raw
+        row of them is overwritten. A batch that is under way with it is stopped; its other requests
+        go into the next one. What would destroy the records in another way is answered 409 until
+        the hold is released.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequestDetail](
+                "POST",
+                "/v1/deletion-requests/{request_id}:hold",
+                shapes.DeletionRequestDetail,
+                {"request_id": request_id},
+                body={"reason_code": reason_code, "reason": reason},
+            )
+        )
+
+    async def release_hold(
+        self,
+        request_id: str,
+        *,
+        reason: str,
+    ) -> shapes.DeletionRequestDetail:
+        """Call ``POST /v1/deletion-requests/{request_id}:release-hold`` (scope requests:approve).
+
+        Release the legal hold on a request. Let the request go on; its due date has not moved.
+        """
+        return await self._call(
+            Call[shapes.DeletionRequestDetail](
+                "POST",
+                "/v1/deletion-requests/{request_id}:release-hold",
+                shapes.DeletionRequestDetail,
+                {"request_id": request_id},
+                body={"reason": reason},
+            )
+        )
+
+    async def readmit(
+        self,
+        *,
+        subject_id: Unset | str = UNSET,
+        dataset: Unset | str = UNSET,
+        record_ids: Unset | Sequence[str] = UNSET,
+    ) -> shapes.Readmitted:
+        """Call ``POST /v1/suppressions:readmit`` (scope requests:approve).
+
+        Readmit forgotten subjects or records to later ingests. Lift suppressions. What was
+        forgotten stays forgotten; only later ingests may contain it again. A later deletion
+        suppresses it again. May be repeated.
+        """
+        return await self._call(
+            Call[shapes.Readmitted](
+                "POST",
+                "/v1/suppressions:readmit",
+                shapes.Readmitted,
+                body={"subject_id": subject_id, "dataset": dataset, "record_ids": record_ids},
+            )
+        )

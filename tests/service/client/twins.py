@@ -20,7 +20,7 @@ WORDS = (
     (r"BaseTransport", "AsyncBaseTransport"),
     (r"^class (\w+)", r"class Async\1"),
     (
-        r"\b(\w+)\.(Requests|Datasets|Models|Versions|Runs|Webhooks|Catalogue|Audit|Health)Calls",
+        r"\b(\w+)\.([A-Z][a-z]+)Calls",
         r"\1.Async\2Calls",
     ),
     (r"= (Requests|Datasets|Models|Versions|Runs)\(driver\)", r"= Async\1(driver)"),

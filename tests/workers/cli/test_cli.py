@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,6 +48,8 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
     "requests hold": ["dr_1", "--code", "legal_claims", "--reason", "case 17"],
     "requests release-hold": ["dr_1", "--reason", "closed"],
     "requests holds": [],
+    "requests import-drop": ["list.csv", "--list", "email"],
+    "requests drop-status": ["list.csv", "--list", "email", "--out", "answers.csv"],
     "keys create": ["me"],
     "keys list": [],
     "keys revoke": ["key_1"],
@@ -79,6 +83,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty directory to type commands in."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").touch()
+    digest = base64.b64encode(hashlib.sha256(b"anna@example.org").digest()).decode()
+    (tmp_path / "list.csv").write_text(f"ID,Hash\nA1B2C3D4E5F6,{digest}\n")
     return tmp_path
 
 

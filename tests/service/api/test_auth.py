@@ -22,6 +22,7 @@ OPEN = {
     "/healthz",
     "/readyz",
     "/.well-known/unlearning-keys.json",
+    "/.well-known/unlearning-model-signing.pem",
 }
 SUBJECT_REQUEST = "a7551968-d5d6-44b2-9831-815ac9017798"
 #: Open, too, and 404 as long as there is no certificate.

@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages test-integrations bucket-check mutants \
 	check client lint format types imports faults \
-	bench-deletion bench-service bench-growth bench-pages bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
+	bench-deletion bench-service bench-growth bench-pages bench-census bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
 help: ## List the targets
@@ -101,6 +101,9 @@ bench-growth: $(BENCHMARKS) ## Count how the cost of a deletion grows with data 
 
 bench-pages: $(BENCHMARKS) ## Time the console's pages with 100,000 requests and 400 versions (OPTIONS=--quick: a tenth)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pages $(OPTIONS)
+
+bench-census: $(BENCHMARKS) ## Ingest, train on and forget from a table of words (OPTIONS='--data FOLDER' with adult-census.csv)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.census $(OPTIONS)
 
 bench-heads: $(BENCHMARKS) ## Time deletions from heads fitted in closed form (OPTIONS=--quick: seconds)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.heads $(OPTIONS)

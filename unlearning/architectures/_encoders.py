@@ -17,6 +17,12 @@ KINDS = ("bert", "electra", "roberta", "xlm-roberta")
 _LEFT_OUT = ("pooler.", "cls.", "lm_head.", "classifier.", "discriminator_predictions.")
 _BUFFERS = ("position_ids", "token_type_ids")
 
+#: Of a config.json, what is the same here whatever it says: weights are float32 and rows are whole;
+#: and the names of the classes of a head, which is not built.
+_UNUSED = frozenset(
+    ("dtype", "torch_dtype", "chunk_size_feed_forward", "num_labels", "id2label", "label2id")
+)
+
 
 class Encoder:
     """An encoder's frozen layers: ids (n, l) int64 and mask (n, l) bool to (n, l, width) float32.
@@ -76,14 +82,18 @@ def pool(h: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 def _built(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Any:
     """Return the library's encoder with these weights; raise ``WrongOptions``."""
-    _check(config)
+    _check(config, weights)
     try:
         from transformers import AutoConfig, AutoModel
     except ImportError:
         raise WrongOptions(
             "this worker cannot build encoders; install the extra: pip install 'unlearn[encoders]'"
         ) from None
-    given = {name: value for name, value in config.items() if name != "model_type"}
+    given = {
+        name: value
+        for name, value in config.items()
+        if name != "model_type" and name not in _UNUSED
+    }
     options: dict[str, Any] = {"attn_implementation": "sdpa", "trust_remote_code": False}
     if config["model_type"] != "electra":  # which never has one
         options["add_pooling_layer"] = False
@@ -104,7 +114,7 @@ def _built(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Any:
     return body
 
 
-def _check(config: Mapping[str, Any]) -> None:
+def _check(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     if config.get("model_type") not in KINDS:
         raise WrongOptions(
             f"config.json must have the model_type of a text encoder: {', '.join(KINDS)}"
@@ -113,6 +123,12 @@ def _check(config: Mapping[str, Any]) -> None:
         raise WrongOptions(
             "config.json names code of its own (auto_map), quantised weights, or a decoder; save "
             "the plain encoder with save_pretrained"
+        )
+    layers = config.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > len(weights):  # they would be built to be compared
+        raise WrongOptions(
+            f"config.json asks for {layers} layers and model.safetensors has {len(weights)} "
+            "tensors; both must be of one save_pretrained"
         )
 
 
@@ -154,5 +170,7 @@ def _positions(config: Any) -> int:
     """Return the longest row: kinds that count positions from the padding id lose those below."""
     positions = int(config.max_position_embeddings)
     if config.model_type in ("roberta", "xlm-roberta"):
+        if config.pad_token_id is None:
+            raise WrongOptions("config.json has no pad_token_id, and this encoder counts from it")
         return positions - int(config.pad_token_id) - 1
     return positions

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
+_MOST_IDS = 10_000_000
+
 #: Names that padding has in common tokenizers that do not say which token is theirs.
 _PADS = ("[PAD]", "<pad>", "<PAD>", "<|pad|>", "<|padding|>")
 #: Names of the token for what a vocabulary does not have, where the model does not say it.
@@ -35,9 +37,9 @@ class Options:
     #: truncated.
     max_length: Annotated[int, Ge(2), Le(4096)] = 128
     #: Number of token ids; left out: as the tokenizer has them.
-    vocabulary: Annotated[int, Ge(2), Le(10_000_000)] | None = None
+    vocabulary: Annotated[int, Ge(2), Le(_MOST_IDS)] | None = None
     #: The id that fills a row up; left out: as the tokenizer has it.
-    pad: Annotated[int, Ge(0), Le(9_999_999)] | None = None
+    pad: Annotated[int, Ge(0), Le(_MOST_IDS - 1)] | None = None
 
 
 class Text(Input[Options]):
@@ -79,6 +81,8 @@ class Reader:
         if hashlib.sha256(content).hexdigest() != options.tokenizer:
             raise BadFile("the stored tokenizer is damaged: its digest differs; add it again")
         vocabulary = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        if vocabulary > _MOST_IDS:
+            raise BadFile(f"the tokenizer has ids above {_MOST_IDS - 1:,}; number its tokens anew")
         pad, self._unknown = _pad(self._tokenizer), _unknown(self._tokenizer)
         for name, found in (("vocabulary", vocabulary), ("pad", pad)):
             stated = getattr(options, name)
@@ -88,6 +92,7 @@ class Reader:
                     f"{stated}; leave that option out, or bring the tokenizer that it is of"
                 )
         self.options = dataclasses.replace(options, vocabulary=vocabulary, pad=pad)
+        _check_ends(self._tokenizer, vocabulary)
         _set_length(self._tokenizer, options.max_length)
         self._pad = pad
 
@@ -143,6 +148,15 @@ def _unknown(tokenizer: Tokenizer) -> int | None:
     names = [getattr(tokenizer.model, "unk_token", None), *_UNKNOWN]
     found = (tokenizer.token_to_id(name) for name in names if isinstance(name, str))
     return next((one for one in found if one is not None), None)
+
+
+def _check_ends(tokenizer: Tokenizer, vocabulary: int) -> None:
+    """Refuse ids that the tokenizer adds to each text and has not: a network has no row of them."""
+    if max(tokenizer.encode("").ids, default=0) >= vocabulary:
+        raise BadFile(
+            "the tokenizer adds an id to each text that its vocabulary does not have; correct the "
+            "special tokens of its post_processor"
+        )
 
 
 def _set_length(tokenizer: Tokenizer, length: int) -> None:

@@ -79,6 +79,35 @@ def test_logits_are_those_of_the_librarys_own_encoder(
     torch.testing.assert_close(made(rows()), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_weights_are_float32_whatever_the_encoder_was_saved_in(found: Path, name: str) -> None:
+    made = classifier(opened(found, **{name: "bfloat16"}))
+    assert torch.equal(made(rows()), classifier(opened(found))(rows()))
+
+
+def test_rows_are_taken_whole_whatever_the_pieces_of_a_layer(found: Path) -> None:
+    made = classifier(opened(found, chunk_size_feed_forward=3))
+    assert torch.equal(made(rows()), classifier(opened(found))(rows()))
+
+
+def test_names_of_classes_that_are_not_built_take_no_time(found: Path) -> None:
+    made = classifier(opened(found, num_labels=10**12, id2label=5))
+    assert torch.equal(made(rows()), classifier(opened(found))(rows()))
+
+
+def test_more_layers_than_there_are_weights_are_refused_unbuilt(found: Path) -> None:
+    with pytest.raises(WrongOptions, match="asks for 1000000000 layers"):
+        opened(found, num_hidden_layers=10**9)
+
+
+def test_an_encoder_that_counts_from_its_padding_needs_one(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = encoders.write(tmp_path_factory.mktemp("roberta"), kind="roberta")
+    with pytest.raises(WrongOptions, match="no pad_token_id"):
+        opened(folder, pad_token_id=None)
+
+
 def test_checkpoint_and_steps_have_the_trained_part_alone(found: Path) -> None:
     encoder = opened(found)
     head = classifier(encoder)

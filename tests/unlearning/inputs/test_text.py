@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_options_are_completed_by_the_tokenizer() -> None:
     assert reader(vocabulary=texts.VOCABULARY).options == made.options
 
 
+def numbered(place: str, id: int) -> bytes:
+    """A tokenizer with an id of its own for the word w0, or for the [CLS] that it adds."""
+    found = json.loads(texts.tokenizer())
+    if place == "word":
+        found["model"]["vocab"]["w0"] = id
+    else:
+        found["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [id]
+    return json.dumps(found).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
@@ -80,8 +91,15 @@ def test_options_are_completed_by_the_tokenizer() -> None:
         (texts.tokenizer(), {"max_length": 2}, "raise max_length"),
         (texts.tokenizer(), {"vocabulary": 7}, "does not fit: its vocabulary is"),
         (texts.tokenizer(), {"tokenizer": "0" * 64}, "digest differs"),
+        (numbered("word", 10_000_000), {}, "ids above 9,999,999"),
+        (numbered("word", 4_000_000_000), {}, "ids above 9,999,999"),
+        (numbered("end", texts.VOCABULARY), {}, "adds an id to each text"),
+        (numbered("end", 4_000_000_000), {}, "adds an id to each text"),
     ],
-    ids=["json", "model", "bytes", "padding", "length", "vocabulary", "digest"],
+    ids=[
+        *("json", "model", "bytes", "padding", "length", "vocabulary", "digest"),
+        *("many", "beyond", "added", "added-beyond"),
+    ],
 )
 def test_a_tokenizer_that_cannot_be_used_is_one_error(
     content: bytes, options: dict[str, Any], words: str

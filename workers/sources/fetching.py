@@ -54,6 +54,17 @@ def _fetch(settings: Settings, path: str, folder: Path, watch: Progress) -> Path
     above, _, last = path.partition("://")[2].partition("/")[2].rpartition("/")
     files = {one.name.removeprefix(f"{above}/" if above else ""): one for one in found}
     _check(files, folder)
+    try:
+        _write(files, folder, watch)
+    except OSError as error:  # its message names a path of this machine
+        raise ReadError(
+            f"an object of the source cannot be written as a file ({error.strerror}); no object "
+            "may have the name of another's folder"
+        ) from None
+    return folder / last
+
+
+def _write(files: Mapping[str, objects.Object], folder: Path, watch: Progress) -> None:
     for relative, one in sorted(files.items()):
         file = folder / relative
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +75,6 @@ def _fetch(settings: Settings, path: str, folder: Path, watch: Progress) -> Path
                 watch(0, 1)
         if file.stat().st_size != one.size_bytes:
             raise ReadError("an object of the source changed while it was fetched; ask again")
-    return folder / last
 
 
 def _check(files: Mapping[str, objects.Object], folder: Path) -> None:

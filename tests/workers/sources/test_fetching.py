@@ -98,6 +98,20 @@ def test_object_whose_name_leads_out_of_its_folder_is_refused(
         pytest.fail("it was given")
 
 
+def test_objects_that_cannot_be_files_are_one_error_without_a_path(
+    settings: Settings, s3_environment: s3.Server, bucket: str
+) -> None:
+    for name in ("a", "a/b"):  # the second needs a folder where the first is a file
+        put(s3_environment, bucket, f"exports/x/{name}", b"1")
+    with (
+        pytest.raises(ReadError, match="cannot be written as a file") as refused,
+        fetching.at_hand(settings, f"s3://{bucket}/exports/x", watch=ignored),
+    ):
+        pytest.fail("it was given")
+    assert str(settings.state_dir) not in str(refused.value)
+    assert [one for one in settings.fetched.iterdir() if one.is_dir()] == []
+
+
 @pytest.mark.parametrize("missing", ["object", "bucket"])
 def test_what_is_not_there_is_refused_with_a_reason(
     settings: Settings, bucket: str, missing: str

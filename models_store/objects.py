@@ -54,4 +54,17 @@ def find(location: str, *, timeout_seconds: float) -> list[Object]:
     whole = reader.size_bytes(name)
     if whole is not None:
         return [Object(name, whole, reader)]
-    return [Object(f"{name}/{one.name}", one.size_bytes, reader) for one in reader.list(name)]
+    found = {one.name: one.size_bytes for one in reader.list(name)}
+    # Consoles of buckets mark a folder by an empty object of its name; a file has no place there.
+    folders = {name, *(above for one in found for above in _above(one))}
+    return [
+        Object(f"{name}/{one}", size, reader)
+        for one, size in found.items()
+        if size or one not in folders
+    ]
+
+
+def _above(name: str) -> Iterator[str]:
+    """Yield the folders that an object lies in."""
+    while name := name.rpartition("/")[0]:
+        yield name

@@ -98,6 +98,16 @@ def test_object_whose_name_leads_out_of_its_folder_is_refused(
         pytest.fail("it was given")
 
 
+def test_empty_objects_that_mark_folders_are_no_files(
+    settings: Settings, s3_environment: s3.Server, bucket: str
+) -> None:
+    for name in ("", "anna/", "anna/1.png"):
+        put(s3_environment, bucket, f"exports/faces/{name}", name.partition("/")[2].encode())
+    with fetching.at_hand(settings, f"s3://{bucket}/exports/faces", watch=ignored) as here:
+        found = [str(one.relative_to(here)) for one in here.rglob("*") if one.is_file()]
+    assert found == ["anna/1.png"]
+
+
 def test_objects_that_cannot_be_files_are_one_error_without_a_path(
     settings: Settings, s3_environment: s3.Server, bucket: str
 ) -> None:

@@ -212,6 +212,11 @@ class Watch:
                 self._store(session, done / max(expected, 1))
 
 
+def remove_fetched(runtime: Runtime) -> None:
+    """Remove rows of buckets that a killed worker fetched: they may be of forgotten people."""
+    fetching.remove_left(runtime.settings.fetched)
+
+
 def at_hand(
     runtime: Runtime, path: Path | None, source: Mapping[str, Any], *, watch: Progress
 ) -> AbstractContextManager[Path]:

@@ -72,6 +72,7 @@ BACKGROUND: Sequence[Recipe] = (
     kept_states.destroy_left,
     purge.run_due,
     purge.sweep,
+    ingest.remove_fetched,
 )
 
 

@@ -1,11 +1,12 @@
 """A source at hand: a file under the data root, or objects of a bucket, fetched for a while.
 
 Fetched rows lie in a folder of their own under the state directory, which is removed once they are
-read; what a killed process left there is removed by the next that fetches.
+read; what a killed process left there the next worker there removes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import shutil
 import tempfile
@@ -44,6 +45,14 @@ def at_hand(settings: Settings, path: str, *, watch: Progress) -> Iterator[Path]
         except errors.BucketUnavailable as error:
             raise ReadError(f"the bucket of the source cannot be read: {error}") from None
         yield found
+
+
+def remove_left(home: Path) -> None:
+    """Remove what killed processes left in ``home``; an ``OSError`` leaves it for the next time."""
+    with contextlib.suppress(OSError):
+        if any(one.name != _LOCK for one in home.iterdir()):
+            with _locked(home / _LOCK):
+                _remove_left(home)
 
 
 def _fetch(settings: Settings, path: str, folder: Path, watch: Progress) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
+from service import broker
 from service.ledger.database.states import AppendStatus, DatasetStatus, InspectionStatus
 from service.ledger.database.tables import DatasetAppend, DatasetInspection
 from service.ledger.registry import appends, datasets, inspections
@@ -18,6 +19,7 @@ from tests.workers.shop import ROWS, Shop
 from workers.jobs import append
 from workers.jobs import inspections as inspecting
 from workers.readers import ReadError
+from workers.schedule import lanes
 from workers.sources import fetching
 
 
@@ -149,6 +151,20 @@ def test_what_a_killed_process_left_is_removed_and_what_one_reads_is_not(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with fetching.at_hand(settings, path, watch=ignored):
             assert (left.exists(), begun.exists(), read.exists()) == (False, False, True)
+
+
+def test_what_a_killed_worker_left_is_removed_though_nothing_is_fetched_any_more(
+    shop: Shop,
+) -> None:
+    lane = lanes.make(broker.BACKGROUND, shop.runtime)
+    home = shop.settings.fetched
+    for name in ("left", "read"):
+        (home / name / "source").mkdir(parents=True)
+        (home / name / "source" / "rows.csv").write_text("somebody's row")
+    with (home / "read" / ".in-use").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lane.run()
+        assert ((home / "left").exists(), (home / "read").exists()) == (False, True)
 
 
 def test_fetching_ends_when_its_watch_says_so(

@@ -92,8 +92,8 @@ class Reader:
                     f"{stated}; leave that option out, or bring the tokenizer that it is of"
                 )
         self.options = dataclasses.replace(options, vocabulary=vocabulary, pad=pad)
-        _check_ends(self._tokenizer, vocabulary)
         _set_length(self._tokenizer, options.max_length)
+        _check_ends(self._tokenizer, vocabulary)
         self._pad = pad
 
     def encode(self, texts: Sequence[str]) -> Encoded:
@@ -152,7 +152,13 @@ def _unknown(tokenizer: Tokenizer) -> int | None:
 
 def _check_ends(tokenizer: Tokenizer, vocabulary: int) -> None:
     """Refuse ids that the tokenizer adds to each text and has not: a network has no row of them."""
-    if max(tokenizer.encode("").ids, default=0) >= vocabulary:
+    try:
+        added = tokenizer.encode("").ids
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # the library panics, and a panic is no Exception
+        added = [vocabulary]
+    if max(added, default=0) >= vocabulary:
         raise BadFile(
             "the tokenizer adds an id to each text that its vocabulary does not have; correct the "
             "special tokens of its post_processor"

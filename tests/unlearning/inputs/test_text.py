@@ -60,6 +60,12 @@ def test_the_tokenizers_own_padding_and_truncation_do_not_count() -> None:
     assert made.encode(["a1 a2 a3"]).x.tolist() == reader().encode(["a1 a2 a3"]).x.tolist()
 
 
+def test_padding_of_the_tokenizers_own_takes_no_memory() -> None:
+    other = Tokenizer.from_str(texts.tokenizer().decode())
+    other.enable_padding(pad_id=0, pad_token="[PAD]", length=10**12)
+    assert reader(other.to_str().encode()).encode(["a1"]).x.shape == (1, LENGTH)
+
+
 def test_options_are_completed_by_the_tokenizer() -> None:
     made = reader()
     assert (made.options.vocabulary, made.options.pad) == (texts.VOCABULARY, 0)
@@ -69,6 +75,13 @@ def test_options_are_completed_by_the_tokenizer() -> None:
     assert facts["parameters"] == {"vocabulary": texts.VOCABULARY, "length": LENGTH}
     assert facts["scale"] is None
     assert reader(vocabulary=texts.VOCABULARY).options == made.options
+
+
+def without_an_end() -> bytes:
+    """A tokenizer whose post_processor adds [CLS] and does not say what that is."""
+    found = json.loads(texts.tokenizer())
+    del found["post_processor"]["special_tokens"]["[CLS]"]
+    return json.dumps(found).encode()
 
 
 def numbered(place: str, id: int) -> bytes:
@@ -95,10 +108,11 @@ def numbered(place: str, id: int) -> bytes:
         (numbered("word", 4_000_000_000), {}, "ids above 9,999,999"),
         (numbered("end", texts.VOCABULARY), {}, "adds an id to each text"),
         (numbered("end", 4_000_000_000), {}, "adds an id to each text"),
+        (without_an_end(), {}, "adds an id to each text"),
     ],
     ids=[
         *("json", "model", "bytes", "padding", "length", "vocabulary", "digest"),
-        *("many", "beyond", "added", "added-beyond"),
+        *("many", "beyond", "added", "added-beyond", "added-nothing"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_used_is_one_error(

@@ -215,7 +215,7 @@ def test_transformer_learns_from_masked_rows(trained: Office) -> None:
 
 
 # A service each: what one step forgot stays out of every later dataset, and moves its rows.
-@pytest.mark.parametrize("step", ["matched", "calibrated"])
+@pytest.mark.parametrize("step", [pytest.param("matched", marks=pytest.mark.slow), "calibrated"])
 def test_records_are_forgotten_by_a_step(tmp_path: Path, step: str) -> None:
     with opened(tmp_path) as office:
         train(ingested(office, "letters"), "m", "letters")

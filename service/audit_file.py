@@ -84,7 +84,8 @@ def verify_proof(receipt: Path, proof: Path, *, keys: Path | None = None) -> Fin
         lines = canonical.decode(content)["chain"]["lines"]
         told = {(line["seq"], line["hash"]) for line in lines}
         said = canonical.decode(_read(proof))
-        ours = (said["line"], said["hash"]) in told
+        # A proof of consistency with a line written into it shows nothing of that line.
+        ours = said["type"] == log_proofs.INCLUSION and (said["line"], said["hash"]) in told
     except (OSError, ValueError, KeyError, TypeError):
         return Findings((_bad("the proof, or the lines of the receipt, cannot be read"),))
     found = verify_file(proof, keys=keys)
@@ -143,12 +144,19 @@ def _page(content: bytes, keys: signing.Keys | None) -> Findings:
     except ValueError as error:
         return Findings((_bad(f"this page cannot be checked: {error}"),))
     found = verify_bytes(signed, keys=keys)
-    # A page is made only of a document that is sound.
-    return Findings((*found.found, *_words(content, document, signed))) if found.ok else found
+    if not found.ok:  # a page is made only of a document that is sound
+        return found
+    return Findings((*found.found, *_words(content, document.get("type"), signed)))
 
 
-def _words(content: bytes, document: dict[str, Any], signed: bytes) -> Iterator[Finding]:
-    again = audit_page.made_again(document["type"], signed)
+def _words(content: bytes, kind: Any, signed: bytes) -> Iterator[Finding]:
+    if kind not in audit_page.KINDS:
+        yield _bad(
+            "there are no pages of the signed document in this one, so somebody else wrote its "
+            "words; trust the document alone"
+        )
+        return
+    again = audit_page.made_again(kind, signed)
     if again is None:
         yield _note(
             "words and pictures of the page were not compared with its signed document, because "

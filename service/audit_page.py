@@ -12,6 +12,9 @@ _BEGINNING = b"<!doctype html>"
 #: Id of the link that contains the signed bytes, and how its address begins.
 _ID, _DATA = "signed", "data:application/json;base64,"
 
+#: Kinds of documents of which there are pages.
+KINDS = frozenset({"audit-report", "deletion-receipt"})
+
 
 def is_page(content: bytes) -> bool:
     """Return whether this is a page, and not a document itself."""
@@ -21,8 +24,11 @@ def is_page(content: bytes) -> bool:
 def signed_bytes(content: bytes) -> bytes:
     """Return the signed bytes in a page; raise ``ValueError`` if it does not contain them once."""
     found = _Links()
-    found.feed(content.decode("utf-8"))
-    found.close()
+    try:
+        found.feed(content.decode("utf-8"))
+        found.close()
+    except AssertionError:  # of the parser, for a marked section that it does not know
+        raise ValueError("this page is not HTML that can be read") from None
     if len(found.addresses) != 1:
         raise ValueError("this page does not contain one signed document")
     address = found.addresses[0]
@@ -35,10 +41,9 @@ def signed_bytes(content: bytes) -> bytes:
 
 
 def made_again(kind: str, content: bytes) -> str | None:
-    """Return the page that this program makes of signed bytes.
+    """Return the page that this program makes of signed bytes of one of ``KINDS``.
 
-    None if it has no pages for this kind, or is installed without the part that makes them; empty
-    if no page can be made of them.
+    None if it is installed without the part that makes pages; empty if none can be made of them.
     """
     try:
         from service.console import documents
@@ -48,8 +53,6 @@ def made_again(kind: str, content: bytes) -> str | None:
         "audit-report": documents.report,
         "deletion-receipt": documents.receipt,
     }
-    if kind not in makers:
-        return None
     try:
         return makers[kind](content).html
     except Exception:  # a signed document of somebody else may lack what a page shows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service import audit_file
 from service.console import documents
-from service.ledger.audit import canonical
+from service.ledger.audit import canonical, statements
 from service.ledger.database import db, schema
 from service.ledger.reports import report
 from service.ledger.requests import receipts
@@ -88,5 +89,24 @@ def test_a_page_around_a_changed_document_is_refused(ledger: Session) -> None:
 
 def test_a_signed_document_that_no_page_can_show_is_an_answer_and_no_crash() -> None:
     head = canonical.encode(SIGNER.sign({"type": "chain-head", "seq": 0}))
-    for content in (b"<!doctype html><p>", b"<!DOCTYPE html>\xff", head):
+    unknown = b"<!doctype html><![section["
+    for content in (b"<!doctype html><p>", b"<!DOCTYPE html>\xff", unknown, head):
         assert isinstance(audit_file.verify_bytes(content, keys=KEYS).ok, bool)
+
+
+@pytest.mark.parametrize("kind", ["head", "envelope"])
+def test_words_around_a_document_that_has_no_page_are_refused(ledger: Session, kind: str) -> None:
+    """Anybody can put a document of the service's between words of their own."""
+    history = histories.forgotten(ledger)
+    made = report.report(ledger, history.version, digester=DIGESTER, signer=SIGNER, now=NOW)
+    signed = {"head": made["chain"]["head"], "envelope": statements.envelope(made, signer=SIGNER)}
+    content = canonical.encode(signed[kind])
+    assert audit_file.verify_bytes(content, keys=KEYS).ok
+    data = base64.b64encode(content).decode()
+    page = (
+        "<!doctype html><p>Everything about you was deleted.</p>"
+        f'<a id="signed" href="data:application/json;base64,{data}">signed</a>'
+    )
+    found = audit_file.verify_bytes(page.encode(), keys=KEYS)
+    assert not found.ok
+    assert any("somebody else wrote its words" in line for line in found.lines())

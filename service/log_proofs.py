@@ -27,6 +27,8 @@ class Inclusion(_Shape):
     type: Literal["log-inclusion"]
     line: int = Field(ge=1)
     hash: str = _Hash
+    size: int | None = None
+    root: str | None = None
     proof: list[str] = Field(max_length=64)
     checkpoint: str
 
@@ -37,6 +39,8 @@ class Consistency(_Shape):
     type: Literal["log-consistency"]
     first: int = Field(ge=1)
     first_root: str
+    second: int | None = None
+    second_root: str | None = None
     proof: list[str] = Field(max_length=128)
     checkpoint: str
 
@@ -62,6 +66,7 @@ def proof(document: Mapping[str, Any], keys: signing.Keys | None) -> str:
 
 def _inclusion(said: Inclusion, keys: signing.Keys | None) -> str:
     made, used = _checked(said.checkpoint, keys)
+    _agree(made, said.size, said.root)
     entry, path = bytes.fromhex(said.hash), _hashes(said.proof)
     if not merkle.includes(entry, said.line - 1, made.size, path, made.root):
         raise ValueError("the proof does not show that the line is in the log")
@@ -73,6 +78,7 @@ def _inclusion(said: Inclusion, keys: signing.Keys | None) -> str:
 
 def _consistency(said: Consistency, keys: signing.Keys | None) -> str:
     made, used = _checked(said.checkpoint, keys)
+    _agree(made, said.second, said.second_root)
     [old] = _hashes([said.first_root])
     if not merkle.continues(said.first, made.size, _hashes(said.proof), old, made.root):
         raise ValueError("the proof does not show that the log continues the earlier one")
@@ -86,6 +92,12 @@ def _checked(note: str, keys: signing.Keys | None) -> tuple[notes.Checkpoint, st
     if keys is None:
         raise ValueError("a checkpoint is checked with the published keys; give --keys")
     return notes.check(note, keys)
+
+
+def _agree(made: notes.Checkpoint, size: int | None, root: str | None) -> None:
+    """Raise ``ValueError`` if a proof says another size or root than its checkpoint."""
+    if size not in (None, made.size) or root not in (None, base64.b64encode(made.root).decode()):
+        raise ValueError("the proof says another size or root than its checkpoint")
 
 
 def _hashes(texts: list[str]) -> list[bytes]:

@@ -94,6 +94,35 @@ def test_a_proof_of_one_of_its_lines_is_accepted_and_of_another_refused(
     assert "cannot be read" in told
 
 
+def test_a_proof_of_consistency_that_names_a_line_proves_no_line(
+    saved: Path, sqlite_database: Engine
+) -> None:
+    """Only the service signs checkpoints, but what lies beside one in a proof anybody can write."""
+    line = json.loads((saved / "receipt.json").read_text())["chain"]["lines"][0]
+    said = json.loads((saved / "line-0.json").read_text())
+    with Session(sqlite_database) as session:
+        tree = log.Log()
+        size = tree.size(session)
+        path = tree.consistency(session, 1, size)
+        first = tree.root(session, 1)
+    said |= {
+        "type": "log-consistency",
+        "line": line["seq"],
+        "hash": line["hash"],
+        "first": 1,
+        "first_root": base64.b64encode(first).decode(),
+        "proof": [base64.b64encode(one).decode() for one in path],
+    }
+    proof = saved / "other.json"
+    proof.write_text(json.dumps(said))
+    keys = ("--keys", str(saved / "keys.json"))
+    status, told = _verify(str(proof), *keys)
+    assert status == 0, told
+    status, told = _verify(str(saved / "receipt.json"), *keys, "--proof", str(proof))
+    assert status == 1
+    assert "no line of this receipt" in told
+
+
 def test_a_file_that_is_not_there_is_a_finding(saved: Path) -> None:
     status, told = _verify(str(saved / "none.json"))
     assert status == 1

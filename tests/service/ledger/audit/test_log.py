@@ -208,6 +208,26 @@ def test_the_offline_check_reads_checkpoints_and_proofs(app: FastAPI, auditor: T
             assert not audit_file.verify_bytes(changed, keys=keys).ok, member
 
 
+@pytest.mark.parametrize(
+    ("asked", "members"),
+    [
+        ("inclusion?line=7&size=9", {"size": 8, "root": "first_root"}),
+        ("consistency?first=5&second=9", {"second": 8, "second_root": "first_root"}),
+    ],
+)
+def test_every_member_of_a_proof_is_that_of_its_checkpoint(
+    auditor: TestClient, asked: str, members: dict[str, Any]
+) -> None:
+    keys = signing.read_keys(auditor.get("/.well-known/unlearning-keys.json").json())
+    other = auditor.get("/v1/audit/log/consistency", params={"first": 5, "second": 9}).json()
+    said = auditor.get(f"/v1/audit/log/{asked}").json()
+    assert audit_file.verify_bytes(json.dumps(said).encode(), keys=keys).ok
+    for member, value in members.items():
+        changed = said | {member: other.get(value, value)}
+        found = audit_file.verify_bytes(json.dumps(changed).encode(), keys=keys)
+        assert not found.ok, member
+
+
 def test_the_log_needs_the_scope_and_refuses_what_it_does_not_have(
     app: FastAPI, auditor: TestClient
 ) -> None:

@@ -48,7 +48,7 @@ def import_drop(
     from service.ledger.selection.digests import Digester
     from workers.jobs import drop
 
-    items = _read(file, which, form)
+    items = drop.each_hash_once(_read(file, which, form))
     settings = Settings()
     sessions = db.session_factory(ledger.engine(settings))
     digester = Digester.from_settings(settings)
@@ -93,10 +93,14 @@ def drop_status(
     Example: unlearn requests drop-status 20260801_4821_Email.csv --list email --out answers.csv
     """
     from service.ledger.database import db
+    from service.ledger.selection.digests import Digester
     from workers.jobs import drop
 
     items = _read(file, which, form)
-    done, left = drop.outcomes(db.session_factory(ledger.engine(Settings())), items)
+    settings = Settings()
+    sessions = db.session_factory(ledger.engine(settings))
+    digester = Digester.from_settings(settings)
+    done, left = drop.outcomes(sessions, items, which, digester=digester)
     try:
         with out.open("x", encoding="utf-8", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")

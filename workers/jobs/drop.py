@@ -89,7 +89,10 @@ class Item:
 
 
 def read(path: Path, which: List, form: Form) -> list[Item]:
-    """Return the rows of a list, each hash once; raise ``NotAList`` before anything is done."""
+    """Return the rows of a list, each once; raise ``NotAList`` before anything is done.
+
+    A hash may stand under several work items, such as that of a number that two people gave.
+    """
     named = _NAME.fullmatch(path.name)
     if named is not None and named[1].lower() != which:
         raise NotAList(
@@ -99,21 +102,28 @@ def read(path: Path, which: List, form: Form) -> list[Item]:
             else f"the name of this file says that it is the list {named[1]}, not {which}; "
             "give the one that it is with --list"
         )
-    found: dict[str, Item] = {}
+    found: dict[Item, None] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             for number, row in enumerate(csv.reader(stream, strict=True), start=1):
                 if number == 1:
                     _check_header(row)
                 elif row:
-                    item = _item(row, number, form)
-                    found.setdefault(item.subject_id, item)
+                    found[_item(row, number, form)] = None
                 else:
                     raise NotAList(f"line {number} is empty; download the list again")
     except (UnicodeDecodeError, csv.Error):
         raise NotAList("this is not a CSV file in UTF-8; download the list again") from None
     if not found and path.stat().st_size == 0:
         raise NotAList("the file is empty, even its header is missing; download the list again")
+    return list(found)
+
+
+def each_hash_once(items: Sequence[Item]) -> list[Item]:
+    """Return the first work item of each hash: they share its request."""
+    found: dict[str, Item] = {}
+    for one in items:
+        found.setdefault(one.subject_id, one)
     return list(found.values())
 
 
@@ -143,6 +153,7 @@ def import_items(
 ) -> Progress:
     """Record a deletion request for each item that has none; ``told`` is given each advance.
 
+    ``items`` are those of ``each_hash_once``.
     Each transaction is complete in itself, so that an import that was cut off goes on where it
     stopped when it is begun again. Raise ``Stopped`` when a request is refused.
     """
@@ -181,25 +192,32 @@ def count(
 
 
 def outcomes(
-    sessions: sessionmaker[Session], items: Sequence[Item]
+    sessions: sessionmaker[Session], items: Sequence[Item], which: List, *, digester: Digester
 ) -> tuple[dict[str, Outcome], Counter[str]]:
     """Return the status code of each work item whose request is done, and how many are not.
 
-    The latter by the state of their request; ``not imported`` if they have none.
+    The latter by the state of their request; ``not imported`` if they have none. A work item whose
+    hash was imported under another one is answered by that one's request.
     """
-    done: dict[str, Outcome] = {}
-    left: Counter[str] = Counter()
+    own: dict[str, RequestStatus] = {}
+    by_hash: dict[str, RequestStatus] = {}
     for some in _pieces(items):
         with sessions() as session:
             known = _known(session, some)
-        for item in some:
-            status = known.get(item.reference)
-            if status is RequestStatus.COMPLETED:
-                done[item.id] = Outcome.DELETED
-            elif status is RequestStatus.NO_MATCH:
-                done[item.id] = Outcome.NOT_FOUND
-            else:
-                left["not imported" if status is None else status.value] += 1
+            others = [one for one in some if one.reference not in known]
+            by_hash |= _answered(session, others, which, digester)
+        own |= known
+        by_hash |= {one.subject_id: known[one.reference] for one in some if one.reference in known}
+    done: dict[str, Outcome] = {}
+    left: Counter[str] = Counter()
+    for item in items:
+        status = own.get(item.reference) or by_hash.get(item.subject_id)
+        if status is RequestStatus.COMPLETED:
+            done[item.id] = Outcome.DELETED
+        elif status is RequestStatus.NO_MATCH:
+            done[item.id] = Outcome.NOT_FOUND
+        else:
+            left["not imported" if status is None else status.value] += 1
     return done, left
 
 
@@ -222,9 +240,12 @@ def _item(row: Sequence[str], number: int, form: Form) -> Item:
     return Item(row[0], digest.hex() if form == Form.HEX else base64.b64encode(digest).decode())
 
 
-def _submission(item: Item, which: List, digester: Digester) -> page.Submission:
+def _claim(item: Item, which: List, digester: Digester) -> idempotency.Claim:
     bodies = digester.bodies(PRINCIPAL, f"drop:{which}:{item.subject_id}")
-    claim = idempotency.Claim(PRINCIPAL, f"drop:{which}:{bodies[0]}", bodies)
+    return idempotency.Claim(PRINCIPAL, f"drop:{which}:{bodies[0]}", bodies)
+
+
+def _submission(item: Item, which: List, digester: Digester) -> page.Submission:
     ask = Ask(
         dataset=None,
         kind="subject",
@@ -233,7 +254,7 @@ def _submission(item: Item, which: List, digester: Digester) -> page.Submission:
         client_reference=item.reference,
         period=Period(Regulation.CCPA),  # 45 days, as for DROP (Civil Code 1798.99.86)
     )
-    return page.Submission(ask, PRINCIPAL, claim)
+    return page.Submission(ask, PRINCIPAL, _claim(item, which, digester))
 
 
 def _record(
@@ -268,6 +289,24 @@ def _known(session: Session, items: Sequence[Item]) -> dict[str, RequestStatus]:
         )
     )
     return {reference: status for reference, status in found if reference is not None}
+
+
+def _answered(
+    session: Session, items: Sequence[Item], which: List, digester: Digester
+) -> dict[str, RequestStatus]:
+    """Return the states of requests by hash, of hashes that have one under another work item."""
+    claims = [_claim(one, which, digester) for one in items]
+    rows = idempotency.answers(session, claims)
+    found: dict[str, str] = {
+        one.subject_id: rows[claim.principal, claim.key].answer["id"]
+        for one, claim in zip(items, claims, strict=True)
+        if (claim.principal, claim.key) in rows
+    }
+    wanted = select(DeletionRequest.id, DeletionRequest.status).where(
+        DeletionRequest.id.in_(list(found.values()))
+    )
+    states = dict(session.execute(wanted).tuples().all())
+    return {one: states[request] for one, request in found.items() if request in states}
 
 
 def _pieces(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

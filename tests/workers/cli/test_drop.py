@@ -227,6 +227,24 @@ def test_the_answers_for_drop_are_those_whose_requests_are_done(database: Engine
     assert "answers.csv exists" in again.output
 
 
+def test_every_work_item_of_a_hash_is_answered(database: Engine) -> None:
+    """Two people may give the same number, in one list or in a later one."""
+    nobody = hashed("nobody")
+    ingest(database, EMAIL)
+    file = write([EMAIL, nobody, nobody, EMAIL])
+    assert "2 hashes: 2 requests" in run("import-drop", file, "--list", "email").output
+    later = Path(file).read_text().replace("A7kP2xQ9", "B7kP2xQ9")
+    Path("later.csv").write_text(later)
+    assert "2 had one already" in run("import-drop", "later.csv", "--list", "email").output
+    for listed, first in ((file, "A"), ("later.csv", "B")):
+        out = f"{first}.csv"
+        said = run("drop-status", listed, "--list", "email", "--out", out).output
+        assert "2 answers" in said
+        assert "Left out: 2 accepted" in said
+        items = [item(number).replace("A", first, 1) for number in (1, 2)]
+        assert Path(out).read_text() == "Id,Status\n" + "".join(f"{one},5\n" for one in items)
+
+
 def test_neither_hashes_nor_subjects_are_in_the_audit_chain(database: Engine) -> None:
     ingest(database, EMAIL)
     run("import-drop", write([EMAIL]), "--list", "email")

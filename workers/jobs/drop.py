@@ -302,10 +302,10 @@ def _answered(
         for one, claim in zip(items, claims, strict=True)
         if (claim.principal, claim.key) in rows
     }
-    wanted = select(DeletionRequest.id, DeletionRequest.status).where(
-        DeletionRequest.id.in_(list(found.values()))
+    requests = session.scalars(
+        select(DeletionRequest).where(DeletionRequest.id.in_(list(found.values())))
     )
-    states = dict(session.execute(wanted).tuples().all())
+    states = {request.id: request.status for request in requests}
     return {one: states[request] for one, request in found.items() if request in states}
 
 

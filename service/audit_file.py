@@ -114,12 +114,13 @@ def verify_bytes(content: bytes, *, keys: signing.Keys | None = None) -> Finding
     return Findings((_canonical(same), *_signed(document, keys), *_contents(document, keys)))
 
 
-def _of_the_log(check: Callable[[], str]) -> Findings:
+def _of_the_log(check: Callable[[], log_proofs.Shown]) -> Findings:
     """Check a checkpoint of the log, or a proof against one."""
     try:
-        return Findings((_ok(check()),))
+        shown = check()
     except ValueError as error:
         return Findings((_bad(f"this does not hold: {error}"),))
+    return Findings((_ok(shown.text), *_everybodys(shown.key_id)))
 
 
 def _envelope(document: Mapping[str, Any], keys: signing.Keys | None) -> Findings:
@@ -239,6 +240,11 @@ def _signed(document: Mapping[str, Any], keys: signing.Keys | None) -> Iterator[
             "no trusted key was given: the signature shows that the document is whole, but anyone "
             "could have made it; compare the key id with /.well-known/unlearning-keys.json"
         )
+    yield from _everybodys(used)
+
+
+def _everybodys(used: str) -> Iterator[Finding]:
+    """Yield that everybody has the key that signed, if it is so."""
     if used == signing.development_key_id():
         yield _note(
             "this key is the built-in development key, which is part of the program: everybody "

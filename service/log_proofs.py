@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -45,15 +46,26 @@ class Consistency(_Shape):
     checkpoint: str
 
 
-def checkpoint(content: bytes, keys: signing.Keys | None) -> str:
-    """Return in a sentence what a checkpoint says; raise ``ValueError`` if it does not hold."""
+@dataclass(frozen=True)
+class Shown:
+    """What a checkpoint or a proof shows, in a sentence, and the key that signed the checkpoint."""
+
+    text: str
+    key_id: str
+
+
+def checkpoint(content: bytes, keys: signing.Keys | None) -> Shown:
+    """Return what a checkpoint says; raise ``ValueError`` if it does not hold."""
     made, used = _checked(content.decode("utf-8"), keys)
     root = base64.b64encode(made.root).decode()
-    return f"the log {made.origin} has {made.size} lines and the root {root}, signed by key {used}"
+    return Shown(
+        f"the log {made.origin} has {made.size} lines and the root {root}, signed by key {used}",
+        used,
+    )
 
 
-def proof(document: Mapping[str, Any], keys: signing.Keys | None) -> str:
-    """Return in a sentence what a proof shows; raise ``ValueError`` if it does not."""
+def proof(document: Mapping[str, Any], keys: signing.Keys | None) -> Shown:
+    """Return what a proof shows; raise ``ValueError`` if it does not."""
     try:
         if document.get("type") == INCLUSION:
             return _inclusion(Inclusion.model_validate(document), keys)
@@ -64,27 +76,30 @@ def proof(document: Mapping[str, Any], keys: signing.Keys | None) -> str:
         raise ValueError(f"this is not a proof that can be checked here: {place}") from None
 
 
-def _inclusion(said: Inclusion, keys: signing.Keys | None) -> str:
+def _inclusion(said: Inclusion, keys: signing.Keys | None) -> Shown:
     made, used = _checked(said.checkpoint, keys)
     _agree(made, said.size, said.root)
     entry, path = bytes.fromhex(said.hash), _hashes(said.proof)
     if not merkle.includes(entry, said.line - 1, made.size, path, made.root):
         raise ValueError("the proof does not show that the line is in the log")
-    return (
+    return Shown(
         f"line {said.line} with the hash {said.hash} is in the log of {made.size} lines whose "
-        f"checkpoint key {used} signed"
+        f"checkpoint key {used} signed",
+        used,
     )
 
 
-def _consistency(said: Consistency, keys: signing.Keys | None) -> str:
+def _consistency(said: Consistency, keys: signing.Keys | None) -> Shown:
     made, used = _checked(said.checkpoint, keys)
     _agree(made, said.second, said.second_root)
     [old] = _hashes([said.first_root])
     if not merkle.continues(said.first, made.size, _hashes(said.proof), old, made.root):
         raise ValueError("the proof does not show that the log continues the earlier one")
-    return (
-        f"the log of {made.size} lines, whose checkpoint key {used} signed, continues that of "
-        f"{said.first} lines with the root {said.first_root}: compare it with the one that you kept"
+    return Shown(
+        f"the log of {made.size} lines, whose checkpoint key {used} signed, continues that "
+        f"of {said.first} lines with the root {said.first_root}: compare it with the one that you "
+        "kept",
+        used,
     )
 
 

@@ -198,6 +198,7 @@ def test_the_offline_check_reads_checkpoints_and_proofs(app: FastAPI, auditor: T
     for content in (note, json.dumps(inclusion).encode(), json.dumps(consistency).encode()):
         found = audit_file.verify_bytes(content, keys=keys)
         assert found.ok, found.lines()
+        assert "anyone could have made it" in found.lines()[-1]  # it is the development key
         assert not audit_file.verify_bytes(content).ok
     for document, changes in (
         (inclusion, {"line": 6, "hash": "0" * 64, "proof": [], "checkpoint": note.decode()}),

@@ -87,7 +87,8 @@ def _read(kind: Any, response: httpx.Response) -> Any:
     if kind is Text:
         return response.text
     if kind is Lines:
-        return [json.loads(line) for line in response.text.splitlines() if line]
+        # Not splitlines(), which would also divide a value at a U+2028 in it.
+        return [json.loads(line) for line in response.content.split(b"\n") if line]
     return _adapter(kind).validate_json(response.content)
 
 

@@ -22,6 +22,9 @@ MAX_NAMES = 400
 #: Upper bounds of a histogram's buckets, seconds; the last one has none.
 BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 10_000.0)
 
+#: Digits after the point of a count.
+DIGITS = 6
+
 Counts = Mapping[str, float]
 
 
@@ -67,7 +70,7 @@ class Counter:
     def now(self) -> dict[str, float]:
         """Return a copy of what was counted so far."""
         with self._turn:
-            return {name: round(count, 6) for name, count in self._counts.items()}
+            return {name: round(count, DIGITS) for name, count in self._counts.items()}
 
     def _add(self, name: str, by: float) -> None:
         if name in self._counts or len(self._counts) < MAX_NAMES:
@@ -80,12 +83,14 @@ def total(counted: Iterable[Counts | None]) -> dict[str, float]:
     for counts in counted:
         for name, count in (counts or {}).items():
             found[name] = found.get(name, 0.0) + count
-    return found
+    # Sums of floats depend on the order of the rows, and a counter that falls by the last bit was
+    # reset, for Prometheus.
+    return {name: round(count, DIGITS) for name, count in found.items()}
 
 
 def since(counts: Counts, base: Counts) -> dict[str, float]:
     """Return what was counted after ``base``, an earlier state of the same counter."""
-    return {name: count - base.get(name, 0.0) for name, count in counts.items()}
+    return {name: round(count - base.get(name, 0.0), DIGITS) for name, count in counts.items()}
 
 
 def of(family: Family, counts: Counts) -> dict[tuple[str, ...], float]:

@@ -52,8 +52,11 @@ class Call(Generic[T]):
 
     @property
     def url(self) -> str:
-        """Return the path with values in its places, each one segment of it."""
-        values = {name: quote(str(one), safe="") for name, one in self.places.items()}
+        """Return the path with values in its places, each one segment of it.
+
+        Raise ``ValueError`` for a value that is none, which would lead to another path.
+        """
+        values = {name: _segment(name, str(one)) for name, one in self.places.items()}
         return self.path.format(**values)
 
     @property
@@ -81,6 +84,12 @@ class Call(Generic[T]):
     def with_query(self, **values: Any) -> Call[T]:
         """Return the call with these query parameters in place of its own."""
         return replace(self, query={**self.query, **values})
+
+
+def _segment(name: str, value: str) -> str:
+    if value in ("", ".", ".."):  # a URL is read without them, whether quoted or not (RFC 3986)
+        raise ValueError(f"give {name} as the service names it; it cannot be empty, '.' or '..'")
+    return quote(value, safe="")
 
 
 def key(given: str | None) -> str:

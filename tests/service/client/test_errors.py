@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 
+import httpx
 import pytest
 
 from service.client import ApiError, Client, Forbidden, Invalid, NotFound, Unreachable, errors
@@ -93,3 +94,20 @@ def test_an_id_cannot_lead_to_another_path(client: Client) -> None:
     with pytest.raises(ApiError) as refused:
         client.models.get("../webhooks")
     assert refused.value.status in (404, 422)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_name_that_no_path_can_hold_is_refused(client: Client, name: str) -> None:
+    with pytest.raises(ValueError, match="give model"):
+        client.models.page_batches(name)
+    with pytest.raises(ValueError, match="give webhook_id"):
+        client.webhooks.remove(name)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a?b", "a#b", "a%2Fb", "...", "a;b", "ä b"])
+def test_a_name_is_one_segment_of_the_path(name: str) -> None:
+    call: Call[None] = Call("GET", "/v1/models/{model}/batches", None, {"model": name})
+    url = httpx.URL("http://service").join(call.url)
+    assert url.raw_path.count(b"/") == 4
+    assert url.path == f"/v1/models/{name}/batches"
+    assert not url.query

@@ -35,6 +35,8 @@ def of_body(schema: Mapping[str, Any], schemas: Schemas) -> Any:
     schema = resolved(schema, schemas)
     if schema.get("examples"):
         return schema["examples"][0]
+    if schema.get("type") == "string":
+        return of(schema, schemas)
     fields: Mapping[str, Any] = schema.get("properties", {})
     needed = schema.get("required") or list(fields)[:1]
     return {name: of(fields[name], schemas, name=name) for name in needed}

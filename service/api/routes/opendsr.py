@@ -61,7 +61,12 @@ class Route(bodies.JsonRoute):
 Writer = Annotated[auth.Principal, auth.require("requests:write")]
 Reader = Annotated[auth.Principal, auth.require("requests:read")]
 SubjectRequestId = Annotated[
-    str, Path(pattern=schemas.UUID_PATTERN, description="the controller's id of the request")
+    str,
+    Path(
+        pattern=schemas.UUID_PATTERN,
+        description="the controller's id of the request",
+        examples=[schemas.EXAMPLE_ID],
+    ),
 ]
 
 

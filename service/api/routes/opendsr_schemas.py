@@ -21,7 +21,7 @@ MOST_IDENTITIES = 50
 MOST_CALLBACKS = 10
 
 SubjectRequestId = Annotated[str, StringConstraints(pattern=UUID_PATTERN)]
-_EXAMPLE_ID = "a7551968-d5d6-44b2-9831-815ac9017798"
+EXAMPLE_ID = "a7551968-d5d6-44b2-9831-815ac9017798"
 
 
 class Identity(schemas.Body):
@@ -38,7 +38,7 @@ class NewRequest(schemas.Body):
     regulation: Literal["gdpr", "ccpa"] = Field(description="by which rule it is due")
     subject_request_id: SubjectRequestId = Field(
         description="your id for it; repeat a call with the same body to get the same answer",
-        examples=[_EXAMPLE_ID],
+        examples=[EXAMPLE_ID],
     )
     subject_request_type: Literal["erasure", "access", "portability"]
     submitted_time: Annotated[
@@ -101,7 +101,7 @@ class Received(BaseModel):
     expected_completion_time: datetime = Field(description="an estimate, not a promise")
     received_time: datetime
     encoded_request: str = Field(description="the body that was sent, base64; do not store it")
-    subject_request_id: str = Field(examples=[_EXAMPLE_ID])
+    subject_request_id: str = Field(examples=[EXAMPLE_ID])
 
 
 class State(BaseModel):
@@ -109,7 +109,7 @@ class State(BaseModel):
 
     controller_id: str
     expected_completion_time: datetime
-    subject_request_id: str = Field(examples=[_EXAMPLE_ID])
+    subject_request_id: str = Field(examples=[EXAMPLE_ID])
     request_status: Status
     api_version: str
 
@@ -118,6 +118,6 @@ class Cancelled(BaseModel):
     """A request was cancelled; the signature of the body is in `X-OpenDSR-Signature`."""
 
     controller_id: str
-    subject_request_id: str = Field(examples=[_EXAMPLE_ID])
+    subject_request_id: str = Field(examples=[EXAMPLE_ID])
     received_time: datetime = Field(description="when the cancellation was received")
     api_version: str

@@ -21,7 +21,10 @@ router = bodies.router("/v1/tokenizers", tag="datasets")
 
 Reading = Annotated[auth.Principal, auth.require("models:read")]
 Writing = Annotated[auth.Principal, auth.require("models:write")]
-Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="sha256 of the file")]
+Digest = Annotated[
+    str,
+    Path(pattern=r"^[0-9a-f]{64}$", description="sha256 of the file", examples=["0123abcd" * 8]),
+]
 
 SENT_AS = ("application/json", "application/octet-stream")
 _FILE = {"schema": {"type": "string", "format": "binary"}}

@@ -147,7 +147,8 @@ def _json(content: Mapping[str, Any]) -> Mapping[str, Any] | None:
     schema: Mapping[str, Any] | None = (
         content.get("content", {}).get("application/json", {}).get("schema")
     )
-    return schema
+    # A file may be JSON, too: it is sent as it is.
+    return None if schema is not None and schema.get("format") == "binary" else schema
 
 
 def _kind(schema: Mapping[str, Any], schemas: examples.Schemas) -> str:

@@ -113,6 +113,14 @@ def test_every_example_call_is_a_command_that_a_shell_reads(page: str) -> None:
         assert "{" not in words[-1]
 
 
+def test_a_file_of_json_is_sent_as_it_is(page: str) -> None:
+    article = re.search(
+        r"<article[^>]*>(?:(?!</article>).)*POST /v1/tokenizers<.*?</article>", page, re.S
+    )
+    assert article is not None
+    assert "--data-binary @FILE" in article[0]
+
+
 def test_a_pattern_without_an_example_is_a_mistake_of_ours() -> None:
     with pytest.raises(ValueError, match="give the field"):
         examples.of({"type": "string", "pattern": "^[0-9]+$"}, {})

@@ -154,7 +154,7 @@ def test_a_privacy_officer_decides_about_requests(app: FastAPI, open_page: Any) 
     page.wait_for_url("**/requests")
     assert page.get_by_role("navigation", name="Parts of the console").get_by_role(
         "link"
-    ).all_inner_texts() == ["Requests", "New request"]
+    ).all_inner_texts() == ["Requests", "New request", "API"]
     _shoot(page, "requests")
     page.get_by_label("Client reference begins with").fill("ticket-10")
     page.get_by_role("button", name="Filter").click()

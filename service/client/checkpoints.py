@@ -19,7 +19,7 @@ import httpx
 
 from . import errors, shapes
 from .calls import Call
-from .flows import Flow, Work, attempts, call
+from .flows import FILE, Flow, Work, attempts, call
 from .retries import Retries
 
 _SHA256 = re.compile(r'"([0-9a-f]{64})"')
@@ -85,8 +85,13 @@ def version(model: str, number: int, target: Path, retries: Retries) -> Flow[Dow
         response = yield from attempts(
             what, retries, headers=lambda: _headers(part, present), sink=part
         )
-        if response.status_code == 304:
-            return Downloaded(model, number, target, str(present), changed=False)
+        if response.status_code == 304 and present is not None:
+            return Downloaded(model, number, target, present, changed=False)
+        if response.status_code not in FILE:
+            raise errors.UnexpectedAnswer(
+                f"the service answered {response.status_code} and no file came; look at what lies "
+                "between this program and the service"
+            )
         digest = yield Work(part.finish)
         return Downloaded(model, number, target, digest, changed=True)
     finally:

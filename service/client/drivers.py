@@ -13,15 +13,12 @@ import httpx
 
 from .answers import Page
 from .calls import Call
-from .flows import Flow, Pause, Send, Work, call
+from .flows import FILE, Flow, Pause, Send, Work, call
 from .retries import Retries
 
 T = TypeVar("T")
 #: Bytes of a file that are read at once to be sent.
 PIECE_BYTES = 1 << 18
-
-#: Statuses of answers whose body goes to the sink, if there is one.
-_FILE = (200, 206)
 
 
 class Driver:
@@ -65,7 +62,7 @@ class Driver:
         request = _request(self._http, step, payload, content)
         response = self._http.send(request, stream=True)
         try:
-            if step.sink is None or response.status_code not in _FILE:
+            if step.sink is None or response.status_code not in FILE:
                 response.read()
             else:
                 step.sink.begin(response)
@@ -117,7 +114,7 @@ class AsyncDriver:
         request = _request(self._http, step, payload, content)
         response = await self._http.send(request, stream=True)
         try:
-            if step.sink is None or response.status_code not in _FILE:
+            if step.sink is None or response.status_code not in FILE:
                 await response.aread()
             else:
                 step.sink.begin(response)

@@ -179,11 +179,11 @@ def _retry_after(response: httpx.Response) -> float | None:
     said = response.headers.get("retry-after", "").strip()
     if not said:
         return None
-    if said.isdigit():
+    if said.isascii() and said.isdigit():
         return float(said)
     try:
         until = parsedate_to_datetime(said)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     until = until if until.tzinfo else until.replace(tzinfo=UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -18,6 +18,9 @@ from .retries import Retries
 
 T = TypeVar("T")
 
+#: Statuses of answers whose body goes to the sink, if there is one.
+FILE = (200, 206)
+
 
 class Sink(Protocol):
     """Takes the bytes of an answer as they come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from service.client import (
     DigestMismatch,
     NothingLive,
     Retries,
+    UnexpectedAnswer,
     Unreachable,
     Withdrawn,
     checkpoints,
@@ -151,6 +153,65 @@ def test_bytes_that_are_not_the_checkpoint_are_refused(tmp_path: Path) -> None:
     ):
         client.versions.download("who", 1, tmp_path / "who")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("status", [203, 204, 304])
+def test_an_answer_without_a_file_is_no_download(tmp_path: Path, status: int) -> None:
+    """Nothing is there, so that the service cannot have meant this by it."""
+    without = httpx.MockTransport(lambda _: httpx.Response(status))
+    with (
+        Client("http://service", "unl_x", transport=without) as client,
+        pytest.raises(UnexpectedAnswer, match="no file came"),
+    ):
+        client.versions.download("who", 1, tmp_path / "who")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_changes_between_two_parts_is_begun_anew(tmp_path: Path) -> None:
+    files = [b"first" * 1000, b"second" * 1000]
+    answers = iter(
+        [
+            httpx.Response(200, headers=_named(files[0]), stream=_Broken(files[0][:2000])),
+            httpx.Response(200, headers=_named(files[1]), content=files[1]),
+        ]
+    )
+    changed = httpx.MockTransport(lambda _: next(answers))
+    with Client("http://service", "unl_x", retries=QUICKLY, transport=changed) as client:
+        got = client.versions.download("who", 1, tmp_path / "who")
+    assert got.digest == hashlib.sha256(files[1]).hexdigest()
+    assert got.path.read_bytes() == files[1]
+
+
+def test_a_part_of_another_file_is_not_appended(tmp_path: Path) -> None:
+    files = [b"first" * 1000, b"second" * 1000]
+    answers = iter(
+        [
+            httpx.Response(200, headers=_named(files[0]), stream=_Broken(files[0][:2000])),
+            httpx.Response(206, headers=_named(files[1]), content=files[1][2000:]),
+        ]
+    )
+    changed = httpx.MockTransport(lambda _: next(answers))
+    with (
+        Client("http://service", "unl_x", retries=QUICKLY, transport=changed) as client,
+        pytest.raises(UnexpectedAnswer, match="part of another file"),
+    ):
+        client.versions.download("who", 1, tmp_path / "who")
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Broken(httpx.SyncByteStream):
+    """The beginning of a body, after which the connection is lost."""
+
+    def __init__(self, beginning: bytes) -> None:
+        self._beginning = beginning
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._beginning
+        raise httpx.ReadError("lost")
+
+
+def _named(file: bytes) -> dict[str, str]:
+    return {"ETag": f'"{hashlib.sha256(file).hexdigest()}"', "Content-Length": str(len(file))}
 
 
 def test_a_version_that_holds_forgotten_records_is_refused(

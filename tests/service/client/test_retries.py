@@ -176,6 +176,13 @@ def test_a_date_after_which_to_try_again_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
+    "said", [b"soon", b"\xb2", b"-1", b"Wed, 21 Oct 2015 07:28:00 +99999999999999999999"]
+)
+def test_a_time_that_cannot_be_read_is_none(said: bytes) -> None:
+    assert of(httpx.Response(503, headers=[(b"Retry-After", said)])).retry_after_seconds is None
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         lambda _asked: httpx.Response(200, text="<html>"),

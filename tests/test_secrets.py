@@ -10,6 +10,7 @@ import base64
 import itertools
 import json
 import random
+import re
 import sqlite3
 import struct
 import threading
@@ -37,6 +38,8 @@ pytestmark = pytest.mark.slow
 
 SUBJECT_KEY = "planted-subject-key-0123456789abcdef"
 SIGNING_KEY = base64.b64encode(b"planted-signing-key-0123456789ab").decode()
+
+CELERY_STOPS = r"worker: \w+ shutdown \(MainProcess\)"
 
 CLASSES, ROWS, FEATURES = 3, 240, 4
 
@@ -313,18 +316,22 @@ def test_logs_hold_no_identity_no_value_and_no_secret(ran: Run) -> None:
 def test_every_line_is_an_object_and_every_change_names_what_changed(ran: Run) -> None:
     changes: dict[str, list[dict[str, object]]] = {}
     for name, text in ran.logs.items():
-        # Celery greets, and warns a process that runs as root, before it sets up its log.
+        # Celery greets, and warns a process that runs as root, before it sets up its log; that it
+        # was asked to stop it prints, too.
         lines = itertools.dropwhile(lambda line: not line.startswith("{"), text.splitlines())
-        told = [json.loads(line) for line in lines]
+        told = [json.loads(line) for line in lines if line and not re.fullmatch(CELERY_STOPS, line)]
         changes[name] = [line for line in told if line["logger"] == "service.changes"]
     asked = [one for one in changes["api.log"] if one["action"] == "deletion_request:accepted"]
-    done = [one for one in changes["worker-1.log"] if one["action"] == "batch:completed"]
+    worker = changes["worker-1.log"]
+    claimed = [one for one in worker if one["action"] == "batch:claimed"]
+    done = [one for one in worker if one["action"] == "batch:completed"]
     assert len(asked) == 2
     assert all(len(str(one["request_id"])) == 32 for one in asked)
     # The batch continues the trace of the call that asked for it.
     assert done
     assert {one["trace_id"] for one in done} <= {one["trace_id"] for one in asked}
-    assert {one["model"] for one in done} == {"kinds"}
+    assert {one["batch"] for one in done} == {one["batch"] for one in claimed}
+    assert {one["model"] for one in claimed} == {"kinds"}
 
 
 def test_traces_hold_no_identity_no_value_and_no_secret(ran: Run) -> None:

@@ -70,7 +70,7 @@ class Call(Generic[T]):
         if self.body is None:
             return self.content
         given = {name: plain(value) for name, value in self.body.items() if value is not UNSET}
-        return json.dumps(given, ensure_ascii=False, separators=(",", ":")).encode()
+        return _encoded(json.dumps(given, ensure_ascii=False, separators=(",", ":")))
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -92,9 +92,24 @@ def _segment(name: str, value: str) -> str:
     return quote(value, safe="")
 
 
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # which holds the whole text
+        pass
+    raise ValueError("a text of the call has half of a surrogate pair; send whole characters")
+
+
 def key(given: str | None) -> str:
-    """Return the caller's idempotency key, or a new one that repeats of this call share."""
-    return uuid.uuid4().hex if given is None else given
+    """Return the caller's idempotency key, or a new one that repeats of this call share.
+
+    Raise ``ValueError`` for one that a header cannot hold; it is not quoted.
+    """
+    if given is None:
+        return uuid.uuid4().hex
+    if not (given.isascii() and given.isprintable() and given.strip() == given != ""):
+        raise ValueError("an idempotency key has printable ASCII characters, no space at its ends")
+    return given
 
 
 def plain(value: Any) -> Any:

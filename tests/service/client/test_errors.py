@@ -111,3 +111,17 @@ def test_a_name_is_one_segment_of_the_path(name: str) -> None:
     assert url.raw_path.count(b"/") == 4
     assert url.path == f"/v1/models/{name}/batches"
     assert not url.query
+
+
+@pytest.mark.parametrize("given", ["", "line\nbreak", "é", " x"])
+def test_an_idempotency_key_that_no_header_holds_is_refused(client: Client, given: str) -> None:
+    with pytest.raises(ValueError, match="an idempotency key has") as refused:
+        client.requests.create(dataset="faces", record_ids=["r1"], idempotency_key=given)
+    assert refused.value.__cause__ is refused.value.__context__ is None
+
+
+def test_half_a_character_is_refused_and_what_stands_beside_it_not_kept(client: Client) -> None:
+    with pytest.raises(ValueError, match="half of a surrogate pair") as refused:
+        client.requests.create(subject_id=f"{PERSON}\ud800")
+    assert refused.value.__cause__ is refused.value.__context__ is None
+    assert PERSON not in repr(refused.value)

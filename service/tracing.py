@@ -197,7 +197,9 @@ def trace_id(traceparent: str | None) -> str | None:
 
 def leading(found: Sequence[str]) -> str | None:
     """Return which of these trace contexts is continued: the first whose trace is recorded."""
-    return next((one for one in found if one.endswith("-01")), found[0] if found else None)
+    # The last bit of the flags says that it is recorded; others may be set beside it.
+    recorded = (one for one in found if int(one.rpartition("-")[2], 16) & 1)
+    return next(recorded, found[0] if found else None)
 
 
 def _context(traceparent: str) -> Any:

@@ -56,7 +56,9 @@ def test_lines_and_stored_requests_name_the_trace(collector: Receiver) -> None:
         here = logs.Origin.here()
     [outer] = spans(collector)
     assert here.names() == {"request_id": "call-4711", "trace_id": outer.trace_id.hex()}
-    assert here.traceparent == f"00-{outer.trace_id.hex()}-{outer.span_id.hex()}-01"
+    assert here.traceparent is not None
+    assert here.traceparent.startswith(f"00-{outer.trace_id.hex()}-{outer.span_id.hex()}-")
+    assert tracing.leading([NOT_RECORDED, here.traceparent]) == here.traceparent
     assert logs.Origin.here() == logs.Origin()
 
 
@@ -69,12 +71,15 @@ def test_an_error_marks_the_span_with_its_class_alone(collector: Receiver) -> No
     assert b"anna-4711" not in collector.received[0].body
 
 
-def test_the_recorded_trace_is_continued() -> None:
-    left_out, recorded = f"00-{'1' * 32}-{'1' * 16}-00", f"00-{'2' * 32}-{'2' * 16}-01"
+@pytest.mark.parametrize(("out", "flags"), [("00", "01"), ("02", "03"), ("00", "03")])
+def test_the_recorded_trace_is_continued(out: str, flags: str) -> None:
+    left_out, recorded = f"00-{'1' * 32}-{'1' * 16}-{out}", f"00-{'2' * 32}-{'2' * 16}-{flags}"
     assert tracing.leading([left_out, recorded]) == recorded
     assert tracing.leading([left_out]) == left_out
     assert tracing.leading([]) is None
 
+
+NOT_RECORDED = f"00-{'1' * 32}-{'1' * 16}-00"
 
 CODE = """
 import sys

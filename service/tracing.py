@@ -1,6 +1,6 @@
 """Traces for an OpenTelemetry collector, if ``OTEL_EXPORTER_OTLP_ENDPOINT`` names one.
 
-Without the variable OpenTelemetry's SDK is not imported, and every function here does nothing. The
+Without the variable nothing of OpenTelemetry is imported here, and every function does nothing. The
 SDK's other variables (``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``, ...) have their usual
 meaning. Spans are sent by a thread of their own and dropped if the collector does not take them:
 nothing waits for it. No attribute identifies a subject or a record.

@@ -85,7 +85,8 @@ CODE = """
 import sys
 from service import main, tracing
 main.create_app()
-print(tracing.is_on(), "opentelemetry.sdk" in sys.modules)
+# The SDK itself is imported by redis where it is installed.
+print(tracing.is_on(), "opentelemetry.exporter" in sys.modules)
 """
 WITHOUT = """
 import sys

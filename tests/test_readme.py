@@ -141,7 +141,7 @@ class Place:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=480,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

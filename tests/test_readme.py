@@ -185,6 +185,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_walk_and_the_own_package_do_what_the_documents_say(place: Place) -> None:
     # One test: the second document goes on where the first one ends, and one walk is long enough.
     printed = place.run("\n".join(_shell(README)))

@@ -52,6 +52,8 @@ def _may_be_empty(app: FastAPI, body: dict[str, Any]) -> bool:
 def test_a_body_is_required_where_a_field_of_it_is(app: FastAPI) -> None:
     bodies = _bodies(app)
     optional = {name for name, body in bodies.items() if _may_be_empty(app, body)}
+    # A tokenizer is a file of JSON, whose fields nobody here decides.
+    optional -= {"post /v1/tokenizers"}
     assert optional == {name for name, body in bodies.items() if not body.get("required", False)}
     assert "post /v1/models/{model}/batches:run-now" in optional
     assert "post /v1/deletion-requests" in bodies.keys() - optional
@@ -70,7 +72,9 @@ def test_no_body_is_an_empty_object(app: FastAPI, client: TestClient) -> None:
         if body.get("required", False):
             assert_problem(absent, 415)
         else:
-            assert (absent.status_code, absent.json()) == (given.status_code, given.json())
+            # Each answer names the request that it is of.
+            told = [one.json() | {"request_id": None} for one in (absent, given)]
+            assert (absent.status_code, told[0]) == (given.status_code, told[1])
             assert absent.status_code == 404
 
 

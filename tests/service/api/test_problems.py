@@ -6,7 +6,6 @@ import logging
 import re
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -95,7 +94,9 @@ def _operations(app: FastAPI) -> Iterator[tuple[str, str]]:
 def test_no_endpoint_ignores_a_query_parameter(app: FastAPI, client: TestClient) -> None:
     for method, path in _operations(app):
         answer = client.request(method, path, params={"subject_id": "planted", "planted": "1"})
-        assert_problem(answer, 422, "query.(", "/openapi.json")
+        # OpenDSR answers what it cannot read with 400.
+        status = 400 if path.startswith("/opendsr/") else 422
+        assert_problem(answer, status, "query.(", "/openapi.json")
         assert "planted" not in answer.text, path
 
 
@@ -114,9 +115,7 @@ def test_no_endpoint_takes_the_last_of_two_headers(
 ) -> None:
     for method, path in _operations(app):
         headers = [("Authorization", client.headers["Authorization"]), (name, "a"), (name, "b")]
-        answer = httpx.Client(transport=client._transport, base_url=str(client.base_url)).request(
-            method, path, headers=headers
-        )
+        answer = TestClient(app).request(method, path, headers=headers)
         assert_problem(answer, 400, "repeated-header", name.lower())
 
 

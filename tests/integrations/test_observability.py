@@ -145,7 +145,7 @@ def _scraped(client: httpx.Client) -> bool:
     """Return whether two scrapes succeeded: a rate needs two."""
     try:
         found = _query(client, "count_over_time(unlearn_http_requests_total[1m])")
-    except httpx.HTTPError:
+    except (httpx.HTTPError, ValueError):  # it starts, and says so in words that are no JSON
         return False
     return any(float(one["value"][1]) >= 2 for one in found)
 

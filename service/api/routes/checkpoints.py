@@ -39,9 +39,9 @@ _FILE = {"content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary
 class Bundle(BaseModel):
     """A Sigstore bundle (v0.3) whose envelope signs an in-toto statement."""
 
-    mediaType: str  # noqa: N815  # names of the format
-    verificationMaterial: dict[str, Any]  # noqa: N815
-    dsseEnvelope: dict[str, Any]  # noqa: N815
+    mediaType: str  # noqa: N815  # a name of the format
+    verificationMaterial: dict[str, Any]  # noqa: N815  # a name of the format
+    dsseEnvelope: dict[str, Any]  # noqa: N815  # a name of the format
 
 
 class OutOfRange(ServiceError):  # named like its kin in service.errors

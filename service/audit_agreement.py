@@ -155,8 +155,10 @@ def _of_state_alone(receipt: Mapping[str, Any]) -> bool:
     """Return whether the weights were kept, and only other internal state was destroyed."""
     if receipt.get("weights_kept") is True:
         return True
-    destroyed = receipt.get("destroyed") or []
-    kinds = {one.get("kind") for one in destroyed if isinstance(one, Mapping)}
+    destroyed = receipt.get("destroyed")
+    if not isinstance(destroyed, list):
+        return False
+    kinds = {str(one.get("kind")) for one in destroyed if isinstance(one, Mapping)}
     return bool(kinds) and kinds <= _BESIDE_THE_WEIGHTS
 
 

@@ -103,6 +103,23 @@ def test_mutated_bytes_are_never_taken_for_the_report(
     assert not found.ok or _same(bytes(content), sound)
 
 
+#: One of each type of JSON, and lists of what is no object and of objects with unhashable values.
+OF_EACH_TYPE = (None, True, 7, -0.5, "text", [], ["text"], [[]], {}, [{"kind": []}], {"kind": {}})
+
+
+def test_a_value_of_any_type_anywhere_in_a_signed_report_is_answered_with_findings(
+    sound: dict[str, Any],
+) -> None:
+    document = copy.deepcopy(sound)
+    for holder, key in _places(document):
+        original = holder[key]
+        for value in OF_EACH_TYPE:
+            holder[key] = value
+            found = audit_file.verify_bytes(canonical.encode(STRANGER.sign(document)))
+            assert found.lines(), (key, value)
+        holder[key] = original
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_document_that_somebody_signs_is_answered_with_findings(

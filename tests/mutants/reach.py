@@ -36,11 +36,14 @@ class Reach:
         }
         return cls(lines, read["seconds"])
 
-    def tests(self, path: Path, lines: Sequence[int]) -> list[str]:
-        """Return the tests that ran the first of these lines that any ran, the quickest first."""
-        found = self.lines.get(path.as_posix(), {})
-        tests: Sequence[str] = next((found[line] for line in lines if line in found), ())
-        return sorted(tests, key=lambda one: (self.seconds[one], one))
+    def tests(self, path: Path, line: int) -> list[str]:
+        """Return the tests that ran a line, the quickest first."""
+        found = self.lines.get(path.as_posix(), {}).get(line, ())
+        return sorted(found, key=lambda one: (self.seconds[one], one))
+
+    def knows(self, file: Path) -> bool:
+        """Return whether tests of a file were watched."""
+        return any(one.startswith(f"{file.as_posix()}::") for one in self.seconds)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,32 @@ LIBRARIES = (
 )
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Tests: those of the files with these marks, and of them only those named, in their order."""
+
+    files: Sequence[str]
+    marks: str
+    only: Sequence[str] = ()
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out the other tests."""
+        if self.only:
+            place = {name: number for number, name in enumerate(self.only)}
+            items[:] = [one for one in items if one.nodeid in place]
+            file = {name: number for number, name in enumerate(self.files)}
+            items.sort(key=lambda one: (file[one.nodeid.partition("::")[0]], place[one.nodeid]))
+
+
 def prepare() -> None:
     """Start the process that later ones are forks of."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(LIBRARIES))
 
 
-def run(folder: Path, arguments: Sequence[str], *, seconds: float) -> int | None:
+def run(folder: Path, chosen: Choice, *, seconds: float) -> int | None:
     """Return pytest's exit status in a copy of the checkout, or None after ``seconds``."""
     fork = multiprocessing.get_context("forkserver")
-    process = fork.Process(target=_pytest, args=(folder, list(arguments)))
+    process = fork.Process(target=_pytest, args=(folder, chosen))
     process.start()
     process.join(seconds)
     if process.exitcode is None:
@@ -55,7 +73,7 @@ def run(folder: Path, arguments: Sequence[str], *, seconds: float) -> int | None
     return process.exitcode
 
 
-def _pytest(folder: Path, arguments: list[str]) -> None:
+def _pytest(folder: Path, chosen: Choice) -> None:
     os.setsid()  # what the tests start ends with them
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -64,4 +82,5 @@ def _pytest(folder: Path, arguments: list[str]) -> None:
     sys.path[:] = [str(folder), *(one for one in sys.path if one and Path(one) != ROOT)]
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *arguments]))
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", chosen.marks]
+    sys.exit(pytest.main([*options, *chosen.files], plugins=[chosen]))

@@ -20,6 +20,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 	bench-deletion bench-service bench-growth bench-pages bench-census bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
+# Where it is set, every process that a test starts would compile the whole program anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
@@ -32,8 +35,10 @@ demo: $(INSTALLED) ## Train, forget over HTTP and verify on real data; print the
 serve: $(INSTALLED) ## Start API, worker and beat on this machine; state is kept in ./state (HOST=, PORT=)
 	$(BIN)/unlearn serve --host $(HOST) --port $(PORT) $(OPTIONS)
 
+# In their own order: ordered by their number of tests, files with few long ones would come last,
+# and one process would wait for the other.
 test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used if they answer
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow" $(OPTIONS)
 
 # Which tests these are is decided while they run (tests/fast.py): there is no list to keep.
 test-fast: $(INSTALLED) ## Run the tests that need no server, database, further process or training (under a minute)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib import metadata
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.routing import BaseRoute
 
 from models_store import open_store
 from service import logs, tracing, wake
@@ -104,6 +106,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        routes=list(_routes()),
         telemetry=_NO_TELEMETRY,
     )
     _furnish(app, settings)
@@ -115,20 +118,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     openapi.install(app, problems.Problem, deletion_requests_schemas.NewBatchItem)
+    return app
+
+
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """Return the routes, which are the same for any settings.
+
+    FastAPI works out an included route when a request first passes it and keeps the result with
+    the route: the applications of one process share them.
+    """
+    whole = APIRouter()
     for router in OPEN:
-        app.include_router(router, responses=problems.responses(400, 422, 500))
+        whole.include_router(router, responses=problems.responses(400, 422, 500))
     for router in SECURED:
-        app.include_router(router, responses=problems.SECURED)
+        whole.include_router(router, responses=problems.SECURED)
     for prefix in opendsr.PREFIXES:
         for made, responses in (
             (opendsr.open_router(prefix), problems.responses(400, 422, 500)),
             (opendsr.router(prefix), problems.SECURED),
         ):
             shown = prefix == opendsr.PREFIXES[0]
-            app.include_router(made, responses=responses, include_in_schema=shown)
+            whole.include_router(made, responses=responses, include_in_schema=shown)
     for router in PAGES:
-        app.include_router(router)
-    return app
+        whole.include_router(router)
+    return tuple(whole.routes)
 
 
 def _furnish(app: FastAPI, settings: Settings) -> None:

@@ -32,10 +32,9 @@ def test_models_equal_migrations(database: Engine) -> None:
 
 
 def test_tables_made_from_the_models_have_the_triggers_and_keys_of_the_migrations(
-    bare_database: Engine,
+    migrated_database: Engine,
 ) -> None:
-    database = bare_database
-    schema.upgrade(database)
+    database = migrated_database
     migrated = _definitions(database)
     schema.downgrade(database, revision="base")
     db.Base.metadata.create_all(database)
@@ -44,10 +43,9 @@ def test_tables_made_from_the_models_have_the_triggers_and_keys_of_the_migration
 
 
 def test_downgrade_removes_everything_also_with_rows_and_upgrade_brings_it_back(
-    bare_database: Engine,
+    migrated_database: Engine,
 ) -> None:
-    database = bare_database
-    schema.upgrade(database)
+    database = migrated_database
     with db.session_factory(database)() as session:
         data = factories.dataset(session)
         owner = factories.model(session, data)
@@ -179,32 +177,32 @@ def test_datasets_of_before_learn_the_kind_of_their_rows(bare_database: Engine) 
         assert of_models[name] == {"name": kind.name, "options": {}}
 
 
-def test_versions_of_before_know_the_rows_that_their_datasets_had(bare_database: Engine) -> None:
-    schema.upgrade(bare_database)
-    with db.session_factory(bare_database)() as session:
+def test_versions_of_before_know_the_rows_that_their_datasets_had(
+    migrated_database: Engine,
+) -> None:
+    with db.session_factory(migrated_database)() as session:
         data = factories.dataset(session, rows=9)
         made = factories.version(session, factories.model(session, data))
         shown = {"dataset_id": data.id, "name": "audit", "list_id": "", "revision": 3}
         session.add(tables.ShownSet(**shown, data_rows=9, below=sampling.PLACES))
         session.commit()
         version_id = made.id
-    schema.downgrade(bare_database, revision="0036")
-    schema.upgrade(bare_database)
-    with db.session_factory(bare_database)() as session:
+    schema.downgrade(migrated_database, revision="0036")
+    schema.upgrade(migrated_database)
+    with db.session_factory(migrated_database)() as session:
         assert session.get_one(tables.Version, version_id).data_rows == 9
         assert [one.data_rows for one in session.scalars(select(tables.ShownSet))] == [9]
         data = session.scalars(select(Dataset)).one()
         data.appends = 1
         session.commit()
     with pytest.raises(RuntimeError, match="1 datasets have appended rows"):
-        schema.downgrade(bare_database, revision="0036")
+        schema.downgrade(migrated_database, revision="0036")
 
 
 def test_requests_over_every_dataset_come_and_go_with_their_migration(
-    bare_database: Engine,
+    migrated_database: Engine,
 ) -> None:
-    schema.upgrade(bare_database)
-    with db.session_factory(bare_database)() as session:
+    with db.session_factory(migrated_database)() as session:
         data = [factories.dataset(session) for _ in range(2)]
         for rows in ([1], []):
             asked = factories.request(session, data[1], rows=rows, dataset_id=None)
@@ -219,13 +217,13 @@ def test_requests_over_every_dataset_come_and_go_with_their_migration(
                 )
         expected = [data[1].id, data[0].id]
         session.commit()
-    schema.downgrade(bare_database, revision="0005")
-    with bare_database.connect() as connection:
+    schema.downgrade(migrated_database, revision="0005")
+    with migrated_database.connect() as connection:
         found = connection.execute(text("SELECT dataset_id FROM deletion_requests ORDER BY id"))
         assert [dataset_id for (dataset_id,) in found] == expected
         assert connection.execute(text("SELECT count(*) FROM request_records")).scalar() == 1
-    schema.upgrade(bare_database)
-    with bare_database.connect() as connection:
+    schema.upgrade(migrated_database)
+    with migrated_database.connect() as connection:
         found = connection.execute(text("SELECT count(*) FROM deletion_requests"))
         assert found.scalar() == len(expected)
 
@@ -326,20 +324,19 @@ def _functions(database: Engine) -> list[tuple[str, ...]]:
 
 
 def test_requests_that_share_a_list_have_one_each_in_the_schema_of_before(
-    bare_database: Engine,
+    migrated_database: Engine,
 ) -> None:
-    schema.upgrade(bare_database)
-    with db.session_factory(bare_database).begin() as session:
+    with db.session_factory(migrated_database).begin() as session:
         data = factories.dataset(session)
         first = factories.request(session, data, rows=[1, 2])
         second = factories.request(session, data, rows=[], listed_by=first.id)
         expected = {(one.id, row) for one in (first, second) for row in (1, 2)}
-    schema.downgrade(bare_database, revision="0021")
-    with bare_database.connect() as connection:
+    schema.downgrade(migrated_database, revision="0021")
+    with migrated_database.connect() as connection:
         found = connection.execute(text("SELECT request_id, row FROM request_records"))
         assert {(request_id, row) for request_id, row in found} == expected
-    schema.upgrade(bare_database)
-    with bare_database.connect() as connection:
+    schema.upgrade(migrated_database)
+    with migrated_database.connect() as connection:
         found = connection.execute(text("SELECT id, listed_by FROM deletion_requests"))
         assert all(request_id == listed_by for request_id, listed_by in found)
 
@@ -382,10 +379,9 @@ def test_records_that_were_excluded_before_are_listed_by_the_migration(
 
 
 def test_rows_and_members_of_batches_come_and_go_with_their_migration(
-    bare_database: Engine,
+    migrated_database: Engine,
 ) -> None:
-    schema.upgrade(bare_database)
-    with db.session_factory(bare_database).begin() as session:
+    with db.session_factory(migrated_database).begin() as session:
         data = factories.dataset(session)
         model = factories.model(session, data)
         base = factories.version(session, model)
@@ -394,12 +390,12 @@ def test_rows_and_members_of_batches_come_and_go_with_their_migration(
         for number, batch_id in ((2, batch.id), (3, None), (4, batch.id)):
             request = factories.request(session, data, rows=[number])
             factories.erasure(session, request, model, id=number, batch_id=batch_id)
-    schema.downgrade(bare_database, revision="0035")
-    with bare_database.connect() as connection:
+    schema.downgrade(migrated_database, revision="0035")
+    with migrated_database.connect() as connection:
         listed = connection.execute(text("SELECT row FROM batch_records ORDER BY row"))
         assert listed.scalars().all() == [1, 3]
-    schema.upgrade(bare_database)
-    with db.session_factory(bare_database)() as session:
+    schema.upgrade(migrated_database)
+    with db.session_factory(migrated_database)() as session:
         batch = session.scalars(select(Batch)).one()
         assert (batch.rows, batch.members) == (None, [[2, 4]])
         assert execution.rows(session, batch) == [1, 3]

@@ -2,17 +2,17 @@
 
     python -m tests.mutants --sample 200 --seed 1
 
-Each change is made in a copy of the checkout. There the tests that name the changed module run
-until one fails; where none does, those of its folder. Changes that no test noticed are listed: each
-is a missing test, or changes nothing. With ``--json`` an interrupted run continues: what the file
-holds is not judged again.
+Each change is made in a copy of the checkout. There the tests that run the changed line run until
+one fails, then those on PostgreSQL of the files that name the module. Which tests run a line is
+learnt first, by running those of the folders (``tests.mutants.reach``), and kept in the file that
+``--reach`` names. Changes that no test noticed are listed: each is a missing test, or changes
+nothing. With ``--json`` an interrupted run continues: what the file holds is not judged again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import queue
 import random
 import re
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,18 +31,20 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from tests.mutants import changes
+from tests.mutants import changes, trial
 from tests.mutants.changes import Change
+from tests.mutants.reach import Reach
+from tests.mutants.trial import ROOT
 
-ROOT = Path(__file__).parents[2]
 #: Where a change that nobody notices would cost somebody their right.
 AREAS = ("service/ledger", "unlearning/verification", "unlearning/anchored", "models_store")
 #: What the tables are is checked by the migrations, not by behaviour.
 DECLARATIONS = ROOT / "service/ledger/database/tables"
 #: A change that makes a test wait without end is noticed.
 SECONDS = 240
-#: Test files for one change, those first that name the module most often.
+#: Test files for one change: those first that name the module, or run the line, most often.
 MOST_FILES = 6
+FAST = "not slow and not postgres"
 
 console = Console()
 
@@ -64,13 +67,15 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="changes judged at once (2)")
     parser.add_argument("--least", type=float, default=0.9, help="share to be noticed (0.9)")
     parser.add_argument("--seconds", type=int, default=SECONDS, help=f"limit of each ({SECONDS})")
+    parser.add_argument("--reach", type=Path, help="keep which tests run which lines in this file")
     parser.add_argument("--json", type=Path, help="keep what became of each change in this file")
     asked = parser.parse_args()
     chosen = sample(asked.areas, asked.sample, seed=asked.seed)
     judged = _kept(asked.json, chosen)
     done = {one.change for one in judged}
     left = [one for one in chosen if str(one) not in done]
-    for one in judge(left, processes=asked.processes, seconds=asked.seconds):
+    reach = learnt(asked.reach, asked.areas) if left else Reach({}, {})
+    for one in judge(left, reach, processes=asked.processes, seconds=asked.seconds):
         judged.append(one)
         if asked.json:
             asked.json.write_text(json.dumps([asdict(each) for each in judged], indent=1) + "\n")
@@ -106,8 +111,23 @@ def _kept(file: Path | None, chosen: Sequence[Change]) -> list[Judged]:
     return [Judged(**one) for one in json.loads(file.read_text()) if one["change"] in wanted]
 
 
-def judge(chosen: Sequence[Change], *, processes: int, seconds: int) -> Iterator[Judged]:
+def learnt(file: Path | None, areas: Sequence[str]) -> Reach:
+    """Return which tests run which lines: what the file says, or else what running them shows."""
+    with tempfile.TemporaryDirectory(prefix="unlearn-mutants-") as place:
+        kept = file or Path(place) / "reach.json"
+        if not kept.exists():
+            options = ["-p", "tests.mutants.reach", "--reach", str(kept), "--reach-of", *areas]
+            tests = [f"tests/{area}" for area in areas]
+            command = [sys.executable, "-m", "pytest", "-q", "-m", FAST, *options, *tests]
+            subprocess.run(command, cwd=ROOT, check=True)
+        return Reach.read(kept)
+
+
+def judge(
+    chosen: Sequence[Change], reach: Reach, *, processes: int, seconds: int
+) -> Iterator[Judged]:
     """Judge each change in one of ``processes`` copies of the checkout, as they are done."""
+    trial.prepare()
     waiting: queue.SimpleQueue[Change] = queue.SimpleQueue()
     for change in chosen:
         waiting.put(change)
@@ -117,7 +137,7 @@ def judge(chosen: Sequence[Change], *, processes: int, seconds: int) -> Iterator
         try:
             _copy(copy)
             while True:
-                judged.put(_judge(copy, waiting.get_nowait(), seconds))
+                judged.put(_judge(copy, waiting.get_nowait(), reach, seconds))
         except queue.Empty:
             pass
         except Exception as error:  # told by the thread that waits
@@ -149,42 +169,40 @@ def _copy(to: Path) -> None:
             shutil.copy2(ROOT / name, to / name)
 
 
-def _judge(copy: Path, change: Change, seconds: int) -> Judged:
-    tests = naming(change.path) or of_folder(change.path)
+def _judge(copy: Path, change: Change, reach: Reach, seconds: int) -> Judged:
     target, began = copy / change.path, time.monotonic()
     whole = target.read_bytes()
     target.write_bytes(change.apply(whole))
     try:
-        outcome = _outcome(copy, tests, seconds)
+        outcome = _outcome(copy, change, reach, seconds)
     finally:
         target.write_bytes(whole)
     return Judged(str(change), outcome, round(time.monotonic() - began, 1))
 
 
-def _outcome(copy: Path, tests: Sequence[Path], seconds: int) -> str:
-    """Return killed, timed out or survived: first without PostgreSQL, which is slower."""
-    for marks in ("not slow and not postgres", "not slow and postgres"):
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", marks]
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(copy),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        try:
-            done = subprocess.run(
-                [*command, "-p", "no:cacheprovider", *map(str, tests)],
-                cwd=copy,
-                env=environment,
-                capture_output=True,
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+def _outcome(copy: Path, change: Change, reach: Reach, seconds: int) -> str:
+    """Return killed, timed out or survived."""
+    for chosen in trials(change, reach):
+        status = trial.run(copy, chosen, seconds=seconds)
+        if status is None:
             return "timed out"
-        if done.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             return "killed"
     return "survived"
+
+
+def trials(change: Change, reach: Reach) -> Iterator[trial.Choice]:
+    """Yield tests that may notice a change: those that run its line, then what is slower."""
+    named = naming(change.path) or of_folder(change.path)
+    reached = reach.tests(change.path, change.line)
+    files = Counter(one.partition("::")[0] for one in reached)
+    first = sorted(files, key=lambda one: (Path(one) not in named[:1], -files[one], one))
+    if reached:
+        yield trial.Choice(first[:MOST_FILES], FAST, tuple(reached))
+    # A line that no test runs is perhaps run by importing it, or in another process.
+    if others := [str(one) for one in named if not reached or not reach.knows(one)]:
+        yield trial.Choice(others, FAST)
+    yield trial.Choice([str(one) for one in named], "not slow and postgres")
 
 
 def naming(path: Path) -> list[Path]:

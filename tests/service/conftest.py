@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.ledger.database import db, schema
+from service.ledger.database import db
 from service.ledger.database.states import VersionStatus
 from service.ledger.reports import report
 from tests import histories
@@ -15,10 +17,11 @@ from tests.histories import SIGNER
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def sound(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A report whose version has a successor's purge receipt in it."""
-    engine = db.engine(f"sqlite:///{tmp_path_factory.mktemp('report')}/ledger.db")
-    schema.upgrade(engine)
+    path = tmp_path_factory.mktemp("report") / "ledger.db"
+    shutil.copyfile(sqlite_template, path)
+    engine = db.engine(f"sqlite:///{path}")
     with db.session_factory(engine)() as session:
         history = histories.forgotten(session)
         history.anchor.status = VersionStatus.PURGED

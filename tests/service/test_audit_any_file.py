@@ -111,7 +111,7 @@ def test_a_value_of_any_type_anywhere_in_a_signed_report_is_answered_with_findin
     sound: dict[str, Any],
 ) -> None:
     document = copy.deepcopy(sound)
-    for holder, key in _places(document):
+    for holder, key in _kinds_of_places(document).values():
         original = holder[key]
         for value in OF_EACH_TYPE:
             holder[key] = value
@@ -141,6 +141,18 @@ def test_any_document_that_somebody_signs_is_answered_with_findings(
 def _same(content: bytes, document: dict[str, Any]) -> bool:
     """Whether a mutation left the meaning as it was (a blank more, a zero less)."""
     return bool(canonical.decode(content) == document)
+
+
+def _kinds_of_places(value: Any, *path: Any) -> dict[tuple[Any, ...], tuple[Any, Any]]:
+    """One (holder, key) for each path in a document, in which all members of a list are alike."""
+    is_list = isinstance(value, list)
+    found = {}
+    for key in range(len(value)) if is_list else value:
+        here = (*path, "each" if is_list else key)
+        found[here] = (value, key)
+        if isinstance(value[key], dict | list):
+            found |= _kinds_of_places(value[key], *here)
+    return found
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:

@@ -19,7 +19,8 @@ _VALUES = some.recursive(
     | some.integers(-canonical.LARGEST_INTEGER, canonical.LARGEST_INTEGER)
     | some.floats(allow_nan=False, allow_infinity=False)
     | _TEXT,
-    lambda inner: some.lists(inner) | some.dictionaries(_TEXT, inner),
+    lambda inner: some.lists(inner, max_size=4) | some.dictionaries(_TEXT, inner, max_size=4),
+    max_leaves=8,
 )
 
 
@@ -43,7 +44,7 @@ def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
     actor=_TEXT,
     action=_TEXT,
     subject=_TEXT,
-    data=some.dictionaries(_TEXT, _VALUES),
+    data=some.dictionaries(_TEXT, _VALUES, max_size=4),
     seq=some.integers(1, canonical.LARGEST_INTEGER),
 )
 def test_a_line_prepared_before_it_has_a_place_gets_the_hash_of_the_whole_line(

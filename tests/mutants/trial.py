@@ -1,0 +1,86 @@
+"""Run tests in forks of a process that has the libraries loaded, which takes most of a start."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: What the tests import of others; nothing of ours, which a change may be in.
+LIBRARIES = (
+    "alembic.command",
+    "celery",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
+    "fastapi.testclient",
+    "hypothesis.extra.numpy",
+    "jsonschema",
+    "numpy",
+    "psycopg",
+    "pydantic_settings",
+    "redis",
+    "rfc8785",
+    "rich.progress",
+    "safetensors.numpy",
+    "scipy.stats",
+    "sklearn.datasets",
+    "sqlalchemy.orm",
+    "torch.func",
+    "typer",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Tests: those of the files with these marks, and of them only those named, in their order."""
+
+    files: Sequence[str]
+    marks: str
+    only: Sequence[str] = ()
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out the other tests."""
+        if self.only:
+            place = {name: number for number, name in enumerate(self.only)}
+            items[:] = [one for one in items if one.nodeid in place]
+            file = {name: number for number, name in enumerate(self.files)}
+            items.sort(key=lambda one: (file[one.nodeid.partition("::")[0]], place[one.nodeid]))
+
+
+def prepare() -> None:
+    """Start the process that later ones are forks of."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(LIBRARIES))
+
+
+def run(folder: Path, chosen: Choice, *, seconds: float) -> int | None:
+    """Return pytest's exit status in a copy of the checkout, or None after ``seconds``."""
+    fork = multiprocessing.get_context("forkserver")
+    process = fork.Process(target=_pytest, args=(folder, chosen))
+    process.start()
+    process.join(seconds)
+    if process.exitcode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
+        return None
+    return process.exitcode
+
+
+def _pytest(folder: Path, chosen: Choice) -> None:
+    os.setsid()  # what the tests start ends with them
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.chdir(folder)
+    sys.path[:] = [str(folder), *(one for one in sys.path if one and Path(one) != ROOT)]
+    sys.dont_write_bytecode = True
+    os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", chosen.marks]
+    sys.exit(pytest.main([*options, *chosen.files], plugins=[chosen]))

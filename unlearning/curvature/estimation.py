@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearning.core import objective, task
-from unlearning.core.examples import Examples
+from unlearning.core import objective, ranks, task
+from unlearning.core.examples import Examples, pieces
+from unlearning.core.ranks import Division
 from unlearning.core.task import TrainingLoss
 from unlearning.curvature.kfac import Block, Kfac
 from unlearning.errors import UnusableDirection
@@ -49,6 +50,8 @@ def estimate(
     pass. Weights in half precision are widened to float32. Memory is linear in the classes. λ is
     ``relative_damping`` times the mean diagonal of K, because an absolute value does not carry over
     from one network to another.
+
+    ``core.ranks`` divide the batches; each batch is drawn for as it is on a single one.
     """
     if objective.is_narrow(model):
         model = objective.widened(model)
@@ -62,13 +65,19 @@ def estimate(
         ]
         # The diagonal is estimated from sums over a batch: small batches, small variance.
         size = min(batch_size, 32) if rest else batch_size
+        division = ranks.by_batches(len(examples), size)
+        mine = division.part(examples)
+        before, after = _elsewhere(len(examples), size, division)
+        _pass_over(before, model, examples, fisher, generator)
         with _recording(layers):
-            for i, (x, y) in enumerate(examples.batches(size, device=device)):
+            for i, (x, y) in enumerate(mine.batches(size, device=device)):
                 weights = loss.curvature_factors(y)
                 _accumulate(
                     model, x, y, weights, layers, list(rest.values()), squares, fisher, generator
                 )
-                progress(min(1.0, (i + 1) * size / len(examples)))
+                progress(min(1.0, (i + 1) * size / len(mine)))
+        _pass_over(after, model, examples, fisher, generator)
+        squares = _united(layers, squares, division)
     return _assemble(layers, parameters, rest, squares, len(examples), relative_damping)
 
 
@@ -166,6 +175,48 @@ def _accumulate(
             total += grad.reshape(-1).double().square()
     for layer in layers:
         layer.settle()
+
+
+def _elsewhere(rows: int, size: int, division: Division) -> tuple[list[int], list[int]]:
+    """Return the numbers of rows of the batches that ranks before and after this one take."""
+    if not division.bounds:
+        return [], []
+    begin, end = division.bounds[ranks.own()]
+    batches = pieces(rows, size)
+    before = [here.stop - here.start for here in batches if here.stop <= begin]
+    return before, [here.stop - here.start for here in batches if here.start >= end]
+
+
+def _pass_over(
+    batches: list[int],
+    model: nn.Module,
+    examples: Examples,
+    fisher: Fisher,
+    generator: torch.Generator,
+) -> None:
+    """Draw what ``_accumulate`` draws for other ranks' batches of so many rows."""
+    if not batches:
+        return
+    classes = objective.logits(model, examples.subset(torch.arange(1))).shape[1]
+    passes = 1 if fisher == "empirical" else min(classes, EXACT_CLASSES)
+    for rows in batches:
+        for k in range(passes):
+            if classes > EXACT_CLASSES and k + 1 == passes > 1:
+                # As many numbers are drawn for one distribution as for another.
+                even = torch.ones(rows, classes, dtype=torch.float64)
+                torch.multinomial(even, 1, generator=generator)
+            torch.randint(2, (rows, 1), generator=generator)
+
+
+def _united(layers: list[_Layer], squares: list[Tensor], division: Division) -> list[Tensor]:
+    """Add the other ranks' sums to the layers'; return the sums of ``squares``."""
+    for layer in layers:
+        places = torch.tensor([layer.locations], device=layer.inputs.device)
+        # One factor at a time: they are large.
+        (layer.inputs,) = division.summed([layer.inputs])
+        (layer.outputs,) = division.summed([layer.outputs])
+        layer.locations = int(division.summed([places])[0])
+    return division.summed(squares)
 
 
 def _signals(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import logging
 import os
 import re
 import select
@@ -30,6 +31,8 @@ from torch.distributed import Store, TCPStore
 from service.messages import wire
 from service.messages.failures import Failure, FailureKind
 from unlearning.core import ranks
+
+log = logging.getLogger("workers.compute")
 
 #: A rank that waits longer for the others in the middle of a computation gives up.
 PATIENCE = timedelta(minutes=10)
@@ -80,7 +83,9 @@ class Group:
             world_size=int(os.environ["WORLD_SIZE"]),
             timeout=PATIENCE,
         )
-        return cls(notes, watched)
+        made = cls(notes, watched)
+        log.info("process %d of %d computes on %s", made.rank + 1, made.size, device)
+        return made
 
     @property
     def leads(self) -> bool:

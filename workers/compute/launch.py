@@ -42,7 +42,8 @@ class Processes:
         """Return the command that starts those of one node, numbered from 0."""
         if not self.several:
             return _ALONE
-        host, port = self.endpoint or (_THIS_MACHINE, _free_port())
+        meeting = self.endpoint if self.nodes > 1 else None
+        host, port = meeting or (_THIS_MACHINE, _free_port())
         options = {
             "nnodes": self.nodes,
             "node-rank": node,

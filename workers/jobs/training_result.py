@@ -55,6 +55,7 @@ def record(
             origin="trained",
             parent=parent,
             data_revision=request.data_revision,
+            data_rows=runs.data_rows(session, run, revision=request.data_revision),
             digest=answer.checkpoint.digest,
             size_bytes=answer.checkpoint.size_bytes,
             training_run_id=run.id,

@@ -108,6 +108,7 @@ def run(owner: Model, row: TrainingRun, made: Mapping[str, int]) -> dict[str, An
         "reason": row.reason,
         "seed": row.seed,
         "data_revision": row.data_revision,
+        "asked_revision": runs.asked_revision(row),
         "progress": row.progress,
         "attempts": row.attempts,
         "error": row.error,

@@ -11,13 +11,13 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, NotFound
+from service.errors import Conflict, NotFound, Unprocessable
 from service.ledger.audit import chain, machines
 from service.ledger.database import ids, retries
-from service.ledger.database.states import IllegalMove, RunStatus
-from service.ledger.database.tables import Model, TrainingRun, Version
+from service.ledger.database.states import DatasetStatus, IllegalMove, RunStatus
+from service.ledger.database.tables import Dataset, Model, TrainingRun, Version
 from service.ledger.obligations import raw_rows, shares
-from service.ledger.registry import standing
+from service.ledger.registry import segments, standing
 from service.ledger.selection import exclusions
 
 Reason = Literal["initial", "request", "consolidate"]
@@ -39,10 +39,15 @@ def create(
     *,
     reason: Reason | None = None,
     seed: int | None = None,
+    data_revision: int | None = None,
     actor: str,
     now: datetime,
 ) -> TrainingRun:
-    """Queue a training; without a reason it is ``initial`` for a model that has no version."""
+    """Queue a training; without a reason it is ``initial`` for a model that has no version.
+
+    It takes the rows that the dataset had at ``data_revision``, or has when it begins, in either
+    case without those excluded until then.
+    """
     session.refresh(model, with_for_update={"key_share": True})
     standing.require_model(model)
     if model.error is not None:
@@ -50,6 +55,8 @@ def create(
     running = active(session, model)
     if running is not None:
         raise _refused(model, running.id)
+    if data_revision is not None:
+        _require_revision(session, model, data_revision)
     run = TrainingRun(
         id=ids.new("run"),
         model_id=model.id,
@@ -57,6 +64,7 @@ def create(
         reason=_reason(session, model, reason),
         seed=secrets.randbits(32) if seed is None else seed,
         progress={},
+        set_changes=None if data_revision is None else {"asked": data_revision},
         attempts=0,
         created_by=actor,
         created_at=now,
@@ -67,8 +75,29 @@ def create(
             session.flush()
     except IntegrityError as error:  # the unique index: another was queued at the same moment
         raise _refused(model, None) from error
-    _write(session, run, model, chain.Action.TRAINING_RUN_QUEUED, actor, reason=run.reason)
+    _write(
+        session,
+        run,
+        model,
+        chain.Action.TRAINING_RUN_QUEUED,
+        actor,
+        reason=run.reason,
+        **({} if data_revision is None else {"asked_revision": data_revision}),
+    )
     return run
+
+
+def asked_revision(run: TrainingRun) -> int | None:
+    """Return the revision that was given for the run, whose rows it takes; None: the newest."""
+    found: int | None = (run.set_changes or {}).get("asked")
+    return found
+
+
+def data_rows(session: Session, run: TrainingRun, *, revision: int) -> int:
+    """Return how many of the dataset's first rows the run takes if it begins at ``revision``."""
+    dataset = session.get_one(Dataset, _model(session, run).dataset_id)
+    asked = asked_revision(run)
+    return segments.rows_at(session, dataset, revision if asked is None else asked)
 
 
 def get(session: Session, model: Model, run_id: str) -> TrainingRun:
@@ -158,7 +187,8 @@ def start(
     if not resume:
         run.progress = {}
         run.curve = None
-        run.set_changes = None
+        asked = asked_revision(run)
+        run.set_changes = None if asked is None else {"asked": asked}
         run.state_digest = None
     run.started_at = now
     run.not_before = None
@@ -182,8 +212,8 @@ def compared(session: Session, run: TrainingRun, set_changes: Mapping[str, Any])
 
     A resumed run keeps what was recorded when it began.
     """
-    if run.set_changes is None:
-        run.set_changes = dict(set_changes)
+    if run.set_changes is None or "rows" not in run.set_changes:
+        run.set_changes = {**(run.set_changes or {}), **set_changes}
         session.flush()
 
 
@@ -360,6 +390,21 @@ def _reason(session: Session, model: Model, reason: Reason | None) -> Reason:
             "train it with the reason `initial`"
         )
     return reason
+
+
+def _require_revision(session: Session, model: Model, revision: int) -> None:
+    dataset = session.get_one(Dataset, model.dataset_id)
+    if dataset.status != DatasetStatus.READY:
+        raise Conflict(
+            f"dataset {dataset.name} is {dataset.status} and has no revision to train on yet; wait "
+            "until it is ready, or leave data_revision out"
+        )
+    if revision > dataset.revision:
+        raise Unprocessable(
+            f"dataset {dataset.name} is at revision {dataset.revision}; data_revision cannot be "
+            "above it",
+            field="data_revision",
+        )
 
 
 def _refused(model: Model, run_id: str | None) -> RunActive:

@@ -144,7 +144,10 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     running.join()
 
 
-def test_processes_of_two_machines_compute_together_and_start_again(node: Settings) -> None:
+def test_processes_of_two_machines_compute_together_and_start_again(
+    process: ComputeProcess, node: Settings
+) -> None:
+    process.kill()
     own = ComputeProcess(
         device="cpu", threads=1, processes=runtime.processes(node, broker.DELETIONS)
     )
@@ -168,11 +171,8 @@ def _computing() -> list[int]:
         pid = waiting.pop()
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             waiting += map(int, children.read_text().split())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if command[1:3] == [b"-m", b"workers.compute"] or command[2:4] == [
-            b"-m",
-            b"workers.compute",
-        ]:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if command.endswith(b"-u\0-m\0workers.compute\0"):  # as torchrun starts it
             found.append(pid)
     return found
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +19,13 @@ from unlearning.core import objective, ranks, task
 from unlearning.core.examples import Examples, pieces
 from unlearning.core.ranks import Division
 from unlearning.core.task import TrainingLoss
+from unlearning.curvature import signals
 from unlearning.curvature.kfac import Block, Kfac
+from unlearning.curvature.signals import Fisher
 from unlearning.errors import UnusableDirection
-
-Fisher = Literal["type2", "empirical"]
 
 #: Number of rows of a factor above which only its diagonal is kept.
 LARGEST_FACTOR = 5120
-#: Number of classes up to which the expectation over labels is exact, one backward pass each. With
-#: more classes this many passes use the most probable labels of each row and one draw of the rest.
-EXACT_CLASSES = 64
 
 
 def estimate(
@@ -46,10 +42,10 @@ def estimate(
     """Estimate the curvature of the mean training loss at the model's weights, in evaluation mode.
 
     ``type2`` takes the expectation over labels drawn from the model, exactly up to
-    ``EXACT_CLASSES`` classes with one backward pass per class; ``empirical`` the given labels, one
-    pass. Weights in half precision are widened to float32. Memory is linear in the classes. λ is
-    ``relative_damping`` times the mean diagonal of K, because an absolute value does not carry over
-    from one network to another.
+    ``EXACT_CLASSES`` (of ``signals``) with one backward pass per class; ``empirical`` the given
+    labels, one pass. Weights in half precision are widened to float32. Memory is linear in the
+    classes. λ is ``relative_damping`` times the mean diagonal of K, because an absolute value does
+    not carry over from one network to another.
 
     ``core.ranks`` divide the batches; each batch is drawn for as it is on a single one.
     """
@@ -156,17 +152,17 @@ def _accumulate(
 ) -> None:
     with torch.enable_grad():
         logits = model(x)
-    count, signals = _signals(logits.detach(), y, fisher, generator)
+    count, vectors = signals.of(logits.detach(), y, fisher, generator)
     targets: list[Tensor] = [layer.module.weight for layer in layers] + list(rest)
-    for k, signal in enumerate(signals):
+    for k, vector in enumerate(vectors):
         # Independent signs leave every per-example product g gᵀ unchanged and make the expected
         # square of a sum over the batch the sum of the squares, which is the diagonal.
-        signs = torch.randint(2, (len(x), 1), generator=generator).to(signal) * 2 - 1
-        signs *= weights.sqrt()[:, None].to(signal)
+        signs = _signs(len(x), generator).to(vector)
+        signs *= weights.sqrt()[:, None].to(vector)
         grads = torch.autograd.grad(
             logits,
             targets,
-            grad_outputs=signal * signs,
+            grad_outputs=vector * signs,
             retain_graph=k + 1 < count,
             allow_unused=True,
             materialize_grads=True,
@@ -198,14 +194,14 @@ def _pass_over(
     if not batches:
         return
     classes = objective.logits(model, examples.subset(torch.arange(1))).shape[1]
-    passes = 1 if fisher == "empirical" else min(classes, EXACT_CLASSES)
     for rows in batches:
-        for k in range(passes):
-            if classes > EXACT_CLASSES and k + 1 == passes > 1:
-                # As many numbers are drawn for one distribution as for another.
-                even = torch.ones(rows, classes, dtype=torch.float64)
-                torch.multinomial(even, 1, generator=generator)
-            torch.randint(2, (rows, 1), generator=generator)
+        for _ in signals.drawn(rows, classes, fisher, generator):
+            _signs(rows, generator)
+
+
+def _signs(rows: int, generator: torch.Generator) -> Tensor:
+    """Draw 1 or −1 for each row, (rows, 1)."""
+    return torch.randint(2, (rows, 1), generator=generator) * 2 - 1
 
 
 def _united(layers: list[_Layer], squares: list[Tensor], division: Division) -> list[Tensor]:
@@ -217,45 +213,6 @@ def _united(layers: list[_Layer], squares: list[Tensor], division: Division) -> 
         (layer.outputs,) = division.summed([layer.outputs])
         layer.locations = int(division.summed([places])[0])
     return division.summed(squares)
-
-
-def _signals(
-    logits: Tensor, y: Tensor, fisher: Fisher, generator: torch.Generator
-) -> tuple[int, Iterator[Tensor]]:
-    """Return vectors v at the logits (n, classes) with E Σ v vᵀ = diag(p) − p pᵀ, and how many.
-
-    That is ∂²ℓ/∂logits². They are made one at a time, without randomness if the expectation over
-    labels is exact.
-    """
-    p = logits.softmax(1)
-    classes = p.shape[1]
-    if fisher == "empirical":
-        return 1, iter([p - functional.one_hot(y, classes).to(p)])
-    if classes > EXACT_CLASSES:
-        return EXACT_CLASSES, _most_probable(p, EXACT_CLASSES - 1, generator)
-    eye = torch.eye(classes, dtype=p.dtype, device=p.device)
-    return classes, (p[:, c : c + 1].sqrt() * (p - eye[c]) for c in range(classes))
-
-
-def _most_probable(p: Tensor, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield √p_c·(p − e_c) of each row's ``count`` most probable classes c, and of one other.
-
-    The other class is drawn with the probabilities of the rest, and has their total weight.
-    """
-    likeliest = p.topk(count, dim=1)
-    for c, probability in zip(likeliest.indices.unbind(1), likeliest.values.unbind(1), strict=True):
-        yield _signal(p, c, probability)
-    rest = p.scatter(1, likeliest.indices, 0.0).double()
-    mass = rest.sum(1)
-    rest[mass == 0] = 1.0  # no class is left to draw: any class, with weight 0
-    drawn = torch.multinomial(rest.cpu(), 1, generator=generator)[:, 0].to(p.device)
-    yield _signal(p, drawn, mass.to(p.dtype))
-
-
-def _signal(p: Tensor, c: Tensor, weight: Tensor) -> Tensor:
-    """Return √weight·(p − e_c), (n, classes), of classes c (n,) and weights (n,)."""
-    root = weight.sqrt()[:, None]
-    return (root * p).scatter_add(1, c[:, None], -root)
 
 
 def _covered(

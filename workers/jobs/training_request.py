@@ -13,7 +13,7 @@ from service.ledger.database import locks, transactions
 from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import shown_sets
-from service.ledger.training import runs
+from service.ledger.training import asked, runs
 from service.messages import train as messages
 from workers.jobs import kept_states, plans, row_sets
 from workers.runtime import Runtime
@@ -50,7 +50,7 @@ def _begun(
     if resume is not None and run.data_revision is not None:
         revision = run.data_revision
     shown_sets.hold(session, dataset.id)
-    rows = runs.data_rows(session, run, revision=revision)
+    rows = asked.rows(session, dataset, run, begun=revision)
     runs.start(
         session,
         run,

@@ -11,14 +11,15 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service.errors import Conflict, NotFound, Unprocessable
+from service.errors import Conflict, NotFound
 from service.ledger.audit import chain, machines
 from service.ledger.database import ids, retries
-from service.ledger.database.states import DatasetStatus, IllegalMove, RunStatus
-from service.ledger.database.tables import Dataset, Model, TrainingRun, Version
+from service.ledger.database.states import IllegalMove, RunStatus
+from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.obligations import raw_rows, shares
-from service.ledger.registry import segments, standing
+from service.ledger.registry import standing
 from service.ledger.selection import exclusions
+from service.ledger.training import asked
 
 Reason = Literal["initial", "request", "consolidate"]
 
@@ -56,7 +57,7 @@ def create(
     if running is not None:
         raise _refused(model, running.id)
     if data_revision is not None:
-        _require_revision(session, model, data_revision)
+        asked.require(session, model, data_revision)
     run = TrainingRun(
         id=ids.new("run"),
         model_id=model.id,
@@ -64,7 +65,7 @@ def create(
         reason=_reason(session, model, reason),
         seed=secrets.randbits(32) if seed is None else seed,
         progress={},
-        set_changes=None if data_revision is None else {"asked": data_revision},
+        set_changes=asked.remembered(data_revision),
         attempts=0,
         created_by=actor,
         created_at=now,
@@ -85,19 +86,6 @@ def create(
         **({} if data_revision is None else {"asked_revision": data_revision}),
     )
     return run
-
-
-def asked_revision(run: TrainingRun) -> int | None:
-    """Return the revision that was given for the run, whose rows it takes; None: the newest."""
-    found: int | None = (run.set_changes or {}).get("asked")
-    return found
-
-
-def data_rows(session: Session, run: TrainingRun, *, revision: int) -> int:
-    """Return how many of the dataset's first rows the run takes if it begins at ``revision``."""
-    dataset = session.get_one(Dataset, _model(session, run).dataset_id)
-    asked = asked_revision(run)
-    return segments.rows_at(session, dataset, revision if asked is None else asked)
 
 
 def get(session: Session, model: Model, run_id: str) -> TrainingRun:
@@ -187,8 +175,7 @@ def start(
     if not resume:
         run.progress = {}
         run.curve = None
-        asked = asked_revision(run)
-        run.set_changes = None if asked is None else {"asked": asked}
+        run.set_changes = asked.remembered(asked.revision(run))
         run.state_digest = None
     run.started_at = now
     run.not_before = None
@@ -390,21 +377,6 @@ def _reason(session: Session, model: Model, reason: Reason | None) -> Reason:
             "train it with the reason `initial`"
         )
     return reason
-
-
-def _require_revision(session: Session, model: Model, revision: int) -> None:
-    dataset = session.get_one(Dataset, model.dataset_id)
-    if dataset.status != DatasetStatus.READY:
-        raise Conflict(
-            f"dataset {dataset.name} is {dataset.status} and has no revision to train on yet; wait "
-            "until it is ready, or leave data_revision out"
-        )
-    if revision > dataset.revision:
-        raise Unprocessable(
-            f"dataset {dataset.name} is at revision {dataset.revision}; data_revision cannot be "
-            "above it",
-            field="data_revision",
-        )
 
 
 def _refused(model: Model, run_id: str | None) -> RunActive:

@@ -18,7 +18,7 @@ from unlearning.architectures import Transform, _heads
 from unlearning.core import objective, ranks, task, training, training_state
 from unlearning.core.examples import Examples
 from unlearning.core.recipe import Recipe
-from unlearning.curvature import estimation
+from unlearning.curvature import estimation, signals
 from unlearning.methods import _squared_gradients, influence
 
 #: A batch of 31 is divided unevenly; the last one of 8 has 3 rows, which one rank takes alone.
@@ -150,7 +150,7 @@ def _head(train: Examples, validation: Examples) -> Named:
 
 
 def _curvature(
-    fisher: estimation.Fisher, model: nn.Module, examples: Examples, *, label: str = ""
+    fisher: signals.Fisher, model: nn.Module, examples: Examples, *, label: str = ""
 ) -> Named:
     generator = torch.Generator().manual_seed(3)
     found = estimation.estimate(model, examples, fisher=fisher, batch_size=16, generator=generator)

@@ -13,7 +13,7 @@ from service.errors import Unprocessable
 from service.ledger.database import db
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import AuditEvent, Model, TrainingRun
-from service.ledger.training import runs
+from service.ledger.training import asked, runs
 from service.ledger.training.runs import RunActive
 from tests import factories
 from tests.factories import NOW
@@ -51,7 +51,7 @@ def test_a_run_goes_from_queued_to_completed(session: Session, model: Model) -> 
 
 def test_run_keeps_the_revision_that_was_given_for_it(session: Session, model: Model) -> None:
     run = runs.create(session, model, data_revision=0, actor="key:k", now=NOW)
-    assert runs.asked_revision(run) == 0
+    assert asked.revision(run) == 0
     for revision in (4, 5):
         runs.start(session, run, data_revision=revision, actor="worker:w", now=NOW)
         runs.compared(session, run, {"revision": revision, "rows": {"retain": 0}})

@@ -21,6 +21,7 @@ from service.settings import Settings
 from tests.faults.servers import free_port
 from tests.workers.compute.test_compute_process import measure_of
 from workers import runtime
+from workers.compute import launch
 from workers.compute.launch import Processes
 from workers.compute.process import ComputeDied, ComputeFailed, ComputeProcess
 from workers.schedule.node import Node
@@ -162,6 +163,15 @@ def test_processes_of_two_machines_compute_together_and_start_again(
         assert announced(own)
     finally:
         own.kill()
+
+
+def test_machine_that_does_not_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "MEETING_SECONDS", 2)
+    endpoint = "127.0.0.1", free_port()
+    own = ComputeProcess(device="cpu", threads=1, processes=Processes(nodes=2, endpoint=endpoint))
+    with pytest.raises(ComputeDied, match="exited with code 1"):
+        announced(own)
+    assert own.pid is None
 
 
 def _computing() -> list[int]:

@@ -40,6 +40,14 @@ def save(
     return blobs.put(kind, Serialized(tensors), manifest)
 
 
+def described(tensors: Mapping[str, npt.NDArray[Any]]) -> Saved:
+    """Return what :func:`save` returns for these tensors, without storing them."""
+    content, hashed = Serialized(tensors), hashlib.sha256()
+    for piece in content.pieces():
+        hashed.update(piece)
+    return Saved(digest=hashed.hexdigest(), size_bytes=content.size_bytes)
+
+
 def load(blobs: Blobs, digest: str, *, kind: Kind) -> dict[str, npt.NDArray[Any]]:
     """Return the tensors of ``digest`` by name, each with its own memory.
 

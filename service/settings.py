@@ -112,6 +112,23 @@ class Settings(BaseSettings):
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, description="CPU threads of a compute process; 0: half the cores")
+    compute_processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes of this machine that compute a step together; a GPU for each",
+    )
+    compute_nodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="machines whose processes compute a step together; on the others runs "
+        "unlearn compute-node",
+    )
+    compute_endpoint: str = Field(
+        "",
+        description="host:port of the worker at which they meet; the next port, too",
+    )
     poll_seconds: float = Field(1.0, gt=0, description="how often a worker looks for due work")
     beat_seconds: float = Field(10.0, gt=0, description="how often beat wakes the workers")
     heartbeat_seconds: float = Field(
@@ -254,6 +271,28 @@ class Settings(BaseSettings):
                 "scheme that an installed package adds"
             )
         return self
+
+    @model_validator(mode="after")
+    def _refuse_unclear_processes(self) -> Self:
+        if self.compute_processes * self.compute_nodes > 1 and ":" in self.device:
+            raise ValueError(
+                "UNLEARN_DEVICE names one GPU and several processes compute together, of which "
+                "each takes one: set it to auto, cuda or cpu"
+            )
+        if self.compute_nodes > 1 and self.compute_address is None:
+            raise ValueError(
+                "UNLEARN_COMPUTE_NODES is above 1: set UNLEARN_COMPUTE_ENDPOINT to the worker's "
+                "host and a port, such as 10.1.0.5:29500; the next port is used, too"
+            )
+        return self
+
+    @property
+    def compute_address(self) -> tuple[str, int] | None:
+        """Return the host and the first port at which the nodes of a computation meet."""
+        host, _, port = self.compute_endpoint.rpartition(":")
+        if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 2**16 - 1:
+            return None
+        return host, int(port)
 
     @property
     def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

@@ -32,6 +32,10 @@ class Diverged(UnlearningError):
     """The loss of a training is not finite any more; the same recipe ends so each time."""
 
 
+class LostRank(UnlearningError):
+    """Another process of a computation has ended or does not answer; begin the computation anew."""
+
+
 class BadTraining(UnlearningError, RuntimeError):
     """Training code of another package raised an error or returned no usable weights.
 

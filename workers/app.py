@@ -101,7 +101,9 @@ def _open(**_: Any) -> None:
     tracing.start("unlearn-worker")
     counter = counts.Counter()
     for name in broker.QUEUES:
-        _lanes[name] = lanes.make(name, Runtime.make(settings, stop=_stop, counter=counter))
+        _lanes[name] = lanes.make(
+            name, Runtime.make(settings, stop=_stop, counter=counter, lane=name)
+        )
     beating = heartbeat.Heartbeat(
         settings,
         _lanes[broker.DELETIONS].runtime.owner,

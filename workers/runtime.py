@@ -14,7 +14,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from models_store import Store, errors
-from service import tracing
+from service import broker, tracing
 from service.ledger.batches import execution, leases
 from service.ledger.database import db
 from service.ledger.database.connections import Limits
@@ -24,6 +24,7 @@ from service.messages.failures import STORE_AWAY
 from service.messages.operation import Answer, Operation, Progress, Request
 from service.settings import Settings
 from workers import fault_points, names, stores
+from workers.compute.launch import Processes
 from workers.compute.process import ComputeDied, ComputeFailed, ComputeProcess, Stopping, StoreAway
 
 #: How long the database server's time is extrapolated before it is read again.
@@ -34,6 +35,18 @@ REST_SECONDS = 60.0
 
 #: After this long without a failure of the bucket, its next failure counts as the first.
 STORE_CALM_SECONDS = 300.0
+
+
+def processes(settings: Settings, lane: str) -> Processes:
+    """Return how many processes compute each step of a lane together."""
+    address = settings.compute_address
+    if address is not None:
+        host, port = address
+        # Each lane that computes has processes of its own, which meet at a port of their own.
+        address = host, port + (lane == broker.TRAININGS)
+    return Processes(
+        per_node=settings.compute_processes, nodes=settings.compute_nodes, endpoint=address
+    )
 
 
 @dataclass
@@ -68,13 +81,17 @@ class Runtime:
         engine: Engine | None = None,
         stop: threading.Event | None = None,
         counter: counts.Counter | None = None,
+        lane: str = broker.DELETIONS,
     ) -> Runtime:
         """Return a runtime with its own compute process, which starts when first used."""
         return cls(
             settings=settings,
             engine=engine or db.engine(settings.database, limits=Limits.of_work(settings)),
             compute=ComputeProcess(
-                device=settings.device, threads=settings.threads, log_format=settings.log_format
+                device=settings.device,
+                threads=settings.threads,
+                log_format=settings.log_format,
+                processes=processes(settings, lane),
             ),
             owner=names.new(),
             stop=stop or threading.Event(),

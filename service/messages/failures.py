@@ -53,6 +53,8 @@ class Failure(Struct):
     kind: FailureKind
     name: str
     message: str
+    #: Whether the processes end after this reply, because not all of them failed alike.
+    last: bool = False
 
 
 MACHINE_FAULTS = frozenset(

@@ -123,3 +123,23 @@ def test_the_store_is_a_directory_unless_a_bucket_is_named() -> None:
     assert Settings(_env_file=None, store_dir="d").store_location == "d"
     assert Settings(_env_file=None, store_url="/srv/store").store == Path("/srv/store")
     assert Settings(_env_file=None, store_url="s3://bucket/p").store_location == "s3://bucket/p"
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"compute_processes": 2, "device": "cuda:1"}, "UNLEARN_DEVICE names one GPU"),
+        ({"compute_nodes": 2}, "set UNLEARN_COMPUTE_ENDPOINT"),
+        ({"compute_nodes": 2, "compute_endpoint": "10.1.0.5"}, "set UNLEARN_COMPUTE_ENDPOINT"),
+        ({"compute_nodes": 2, "compute_endpoint": "host:65535"}, "set UNLEARN_COMPUTE_ENDPOINT"),
+    ],
+)
+def test_processes_that_could_not_meet_are_refused(values: dict[str, object], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Settings(_env_file=None, **values)
+
+
+def test_the_endpoint_is_a_host_and_a_port() -> None:
+    one = Settings(_env_file=None, compute_endpoint="10.1.0.5:29500", compute_nodes=2)
+    assert one.compute_address == ("10.1.0.5", 29500)
+    assert Settings(_env_file=None).compute_address is None

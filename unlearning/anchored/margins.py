@@ -27,7 +27,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from unlearning.core import objective, task, training
+from unlearning.core import objective, ranks, task, training
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
@@ -51,11 +51,11 @@ def of_examples(
 ) -> Tensor:
     """Return the margin of each example, (n,) float64 on the CPU, in evaluation mode."""
     device = next(model.parameters()).device
+    division = ranks.by_batches(len(examples), batch_size)
+    mine = division.part(examples)
     with objective.evaluating(model), torch.no_grad():
-        parts = [
-            task.margin(model(x), y).cpu() for x, y in examples.batches(batch_size, device=device)
-        ]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        parts = [task.margin(model(x), y).cpu() for x, y in mine.batches(batch_size, device=device)]
+    return division.joined(torch.cat(parts)) if parts else torch.zeros(0, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

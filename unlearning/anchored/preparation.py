@@ -25,7 +25,7 @@ from unlearning.core import objective, task
 from unlearning.core.determinism import deterministic
 from unlearning.core.examples import Examples
 from unlearning.core.task import TrainingLoss
-from unlearning.curvature import estimation
+from unlearning.curvature import estimation, signals
 from unlearning.errors import UnusableDirection, WrongOptions
 
 #: Number of pseudo-forget sets, and largest number of rows of each, that determine the evenness.
@@ -38,7 +38,7 @@ class Preparation:
     """Settings of the preparation."""
 
     preconditioner: Literal["kfac", "none"] = "kfac"
-    fisher: estimation.Fisher = "type2"
+    fisher: signals.Fisher = "type2"
     #: Rows that the curvature is estimated on; more changes little.
     curvature_rows: Annotated[int, Ge(1), Le(1_000_000)] = 1000
     #: λ as a share of the curvature's mean diagonal. 1e-3 to 1e-1 serve LeNet-5 alike, below 1e-4

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unlearning.architectures._classifier import Classifier
+from unlearning.core import ranks
 from unlearning.core.examples import Examples
 from unlearning.heads import ridge, statistics
 from unlearning.heads.ridge import RidgeHead
@@ -59,7 +60,9 @@ class HeadClassifier(Classifier):
             storage_rows=len(train.y),
             bits=head.bits,
         )
-        return self._moved(start, train, statistics.added, progress)
+        division = ranks.by_batches(len(train), _BATCH)
+        part = self._moved(start, division.part(train), statistics.added, progress)
+        return statistics.united(part, division.summed) if division.bounds else part
 
     def refitted(self, found: Statistics) -> HeadClassifier:
         """Return a copy with the weights of these statistics, and λ and temperature as they are."""

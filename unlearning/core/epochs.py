@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from unlearning.core import augmentation, objective, schedules, task, training_state
+from unlearning.core import augmentation, objective, ranks, schedules, task, training_state
 from unlearning.core.augmentation import Moves
 from unlearning.core.examples import Examples, pieces
 from unlearning.core.recipe import Recipe
@@ -51,6 +51,8 @@ class Epochs:
     #: The weights of ``best_epoch`` (counted from 0), if the recipe keeps the best ones.
     best: Mapping[str, Tensor] = field(default_factory=dict)
     best_epoch: int = -1
+    #: Seed of what is drawn during an epoch on several ranks, such as dropout.
+    seed: int = 0
 
     def __post_init__(self) -> None:
         batches = pieces(len(self.train), self.recipe.batch_size)
@@ -96,6 +98,10 @@ class Epochs:
     def _epoch(self, epoch: int, progress: Callable[[float], None]) -> Epoch:
         """Make the updates of one epoch, in a random order of the rows; return its results."""
         self.model.train()
+        if ranks.count() > 1:
+            # Each rank draws for its own rows. Drawn anew for each epoch, so that a training that
+            # is resumed needs the states of no other rank than the first.
+            torch.manual_seed((self.seed + epoch * ranks.count() + ranks.own()) % 2**63)
         total = torch.zeros((), dtype=torch.float64)
         order = torch.randperm(len(self.train), generator=self.generator)
         moves = augmentation.draw(self.recipe, len(self.train), generator=self.generator)
@@ -107,6 +113,7 @@ class Epochs:
             total += reached * sum(map(len, rows))
             if step % 16 == 0:
                 progress((epoch + step / len(self._updates)) / self.recipe.epochs)
+        ranks.average_statistics(self.model)
         found = measure(
             self.model,
             self.validation,
@@ -122,11 +129,13 @@ class Epochs:
         count = sum(map(len, rows))
         mean, total = 0.0, [torch.zeros_like(p) for p in trained] if len(rows) > 1 else []
         for here in rows:
-            ((x, y),) = self.train.subset(here).batches(len(here), device=trained[0].device)
+            division = ranks.of_batch(len(here))
+            mine = division.rows(here)
+            x, y = self.train.subset(mine).whole(device=trained[0].device)
             if moves is not None:
-                x = moves.apply(x, here)
+                x = moves.apply(x, mine)
             reached, grads = restricted_gradients(
-                self.model, x, y, recipe=self.recipe, loss=self.loss
+                self.model, x, y, recipe=self.recipe, loss=self.loss, division=division
             )
             if len(rows) == 1:
                 mean, total = float(reached), grads
@@ -189,9 +198,8 @@ def _check_batches_of_one(model: nn.Module, train: Examples, batches: list[slice
     """Raise ``WrongOptions`` if a batch is one row and the network does not accept it."""
     if all(here.stop - here.start > 1 for here in batches):
         return
-    ((x, _),) = train.subset(torch.zeros(1, dtype=torch.int64)).batches(
-        1, device=next(model.parameters()).device
-    )
+    first = train.subset(torch.zeros(1, dtype=torch.int64))
+    x, _ = first.whole(device=next(model.parameters()).device)
     trial = copy.deepcopy(model).train()
     try:
         # Dropout draws here, too, which must not change the training.

@@ -47,6 +47,14 @@ class Examples:
             return self
         return self.subset(torch.randperm(len(self), generator=generator)[:count])
 
+    def whole(self, *, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Return all rows as one mini-batch (x, y) on ``device``; there may be none."""
+        where = self.positions
+        return (
+            self.x[where].to(device, non_blocking=True),
+            self.y[where].to(device, non_blocking=True),
+        )
+
     def batches(
         self,
         size: int,

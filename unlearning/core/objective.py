@@ -7,6 +7,8 @@ Everything is computed in evaluation mode: batch-norm statistics are frozen, dro
 train mode the gradients of a batch-norm network differ (its examples influence each other), and
 computing them would change the running statistics.
 
+Several :mod:`ranks` divide the mini-batches among them; each receives the whole result.
+
 The *step parameters* are what an unlearning step may move: every trainable parameter except the
 affine parameters of batch and instance normalisation. A step is one flat vector (p,) over them, in
 the order of ``model.named_parameters()``.
@@ -22,7 +24,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from unlearning.core import task
+from unlearning.core import ranks, task
 from unlearning.core.examples import Examples
 from unlearning.core.task import TrainingLoss
 from unlearning.errors import WrongOptions
@@ -96,9 +98,11 @@ def _sums(
     count = sum(p.numel() for p in parameters)
     totals = [torch.zeros(count, dtype=torch.float64, device=device) for _ in weighings]
     found: list[Tensor] = []
+    division = ranks.by_batches(len(examples), batch_size)
+    mine = division.part(examples)
     with evaluating(model), torch.enable_grad():
-        for i, (x, y) in enumerate(examples.batches(batch_size, device=device)):
-            progress(i * batch_size / len(examples))
+        for i, (x, y) in enumerate(mine.batches(batch_size, device=device)):
+            progress(i * batch_size / len(mine))
             logits = model(x)
             minimised = training_loss(logits, y)
             loss = (minimised if training_loss.is_plain else task.loss(logits, y)).detach()
@@ -113,7 +117,8 @@ def _sums(
                 )
                 totals[k] += torch.cat([g.reshape(-1) for g in grads]).double()
             found.append(loss)
-    return totals, torch.cat(found) if found else torch.zeros(0, device=device)
+    losses = torch.cat(found) if found else torch.zeros(0, device=device)
+    return division.summed(totals), division.joined(losses)
 
 
 def losses(model: nn.Module, examples: Examples, *, batch_size: int = BATCH) -> Tensor:
@@ -263,12 +268,13 @@ def recalibrate_batch_norm(
         return
     momenta = [m.momentum for m in layers]
     device = next(model.parameters()).device
+    division = ranks.by_batches(len(examples), batch_size)
     seen = 0
     with evaluating(model):
         for layer in layers:
             layer.reset_running_stats()
             layer.train()
-        for x, _ in examples.batches(batch_size, device=device):
+        for x, _ in division.part(examples).batches(batch_size, device=device):
             seen += len(x)
             for layer in layers:
                 # Every row has the same weight; averaging over batches would favour a short one.
@@ -277,6 +283,13 @@ def recalibrate_batch_norm(
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
             layer.eval()
+    running = [one for m in layers for one in (m.running_mean, m.running_var) if one is not None]
+    sums = division.summed([one * division.share() for one in running])
+    for one, total in zip(running, sums, strict=True):
+        one.copy_(total)
+    batches = [m.num_batches_tracked for m in layers if m.num_batches_tracked is not None]
+    for one, total in zip(batches, division.summed(batches), strict=True):
+        one.copy_(total)
 
 
 def _evaluate(
@@ -286,6 +299,8 @@ def _evaluate(
     batch_size: int,
 ) -> Tensor:
     device = next(model.parameters()).device
+    division = ranks.by_batches(len(examples), batch_size)
+    mine = division.part(examples)
     with evaluating(model), torch.no_grad():
-        parts = [measure(model(x), y) for x, y in examples.batches(batch_size, device=device)]
-    return torch.cat(parts) if parts else torch.zeros(0, device=device)
+        parts = [measure(model(x), y) for x, y in mine.batches(batch_size, device=device)]
+    return division.joined(torch.cat(parts)) if parts else torch.zeros(0, device=device)

@@ -8,32 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from unlearning.core import task
+from unlearning.core.ranks import Division
 from unlearning.core.recipe import Recipe
 from unlearning.core.task import TrainingLoss
 
+_WHOLE = Division()
+
 
 def restricted_gradients(
-    model: nn.Module, x: Tensor, y: Tensor, *, recipe: Recipe, loss: TrainingLoss = task.PLAIN
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    recipe: Recipe,
+    loss: TrainingLoss = task.PLAIN,
+    division: Division = _WHOLE,
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the mini-batch's mean training loss, and gradients of it plus α·‖gradient‖.
 
     One gradient for each trained parameter. With v = g/‖g‖ (joint) or the concatenation of gₖ/‖gₖ‖
     (per tensor), the restriction's gradient is the Hessian-vector product ∇²L·v: by a second
     backward pass, or as (∇L(θ + r·v) − ∇L(θ))/r.
+
+    If the mini-batch is divided, ``x`` and ``y`` are this rank's part of it, which may be empty,
+    and mean and gradients are those of the whole mini-batch, on every rank.
     """
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
+    batch = _Batch(model, x, y, parameters, loss, division)
     if not recipe.alpha:
         with precision(recipe, x.device):
-            mean = loss(model(x), y).mean()
-        return mean.detach(), _gradients(mean, parameters)
+            mean = batch.mean()
+        return batch.united(mean.detach(), batch.gradients(mean))
     if recipe.restriction == "double_backward":
-        return _by_double_backward(model, x, y, parameters, recipe, loss)
-    return _by_finite_difference(model, x, y, parameters, recipe, loss)
+        return _by_double_backward(batch, recipe)
+    return _by_finite_difference(batch, recipe)
 
 
 def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
@@ -46,44 +60,76 @@ def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[ob
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def _gradients(mean: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    return list(torch.autograd.grad(mean, parameters, allow_unused=True, materialize_grads=True))
+@dataclass(frozen=True)
+class _Batch:
+    """This rank's part of a mini-batch, and what is minimised on it."""
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    parameters: list[Tensor]
+    loss: TrainingLoss
+    division: Division
+
+    def mean(self) -> Tensor:
+        """Return the mean training loss of the part; without rows 0, which has no gradient."""
+        if not len(self.y):
+            return self.parameters[0].new_zeros((), requires_grad=True)
+        return self.loss(self.model(self.x), self.y).mean()
+
+    def gradients(self, mean: Tensor, *, create_graph: bool = False) -> list[Tensor]:
+        """Return the gradient of ``mean`` for each parameter."""
+        return list(
+            torch.autograd.grad(
+                mean,
+                self.parameters,
+                create_graph=create_graph,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
+
+    def united(self, mean: Tensor, grads: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return the whole mini-batch's mean and gradients, each rank weighted by its rows."""
+        if not self.division.bounds:
+            return mean, grads
+        share = self.division.share()
+        mean, *grads = self.division.summed([share * one.detach() for one in (mean, *grads)])
+        return mean, grads
 
 
-def _by_double_backward(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    parameters: list[Tensor],
-    recipe: Recipe,
-    loss: TrainingLoss,
-) -> tuple[Tensor, list[Tensor]]:
-    mean = loss(model(x), y).mean()
-    grads = torch.autograd.grad(
-        mean, parameters, create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    norms = torch.stack([torch.linalg.vector_norm(g) for g in grads])
-    restriction = norms.sum() if recipe.norm == "per_tensor" else torch.linalg.vector_norm(norms)
-    return mean.detach(), _gradients(mean + recipe.alpha * restriction, parameters)
+def _by_double_backward(batch: _Batch, recipe: Recipe) -> tuple[Tensor, list[Tensor]]:
+    mean = batch.mean()
+    grads = batch.gradients(mean, create_graph=True)
+    if not batch.division.bounds:
+        norms = torch.stack([torch.linalg.vector_norm(g) for g in grads])
+        restriction = (
+            norms.sum() if recipe.norm == "per_tensor" else torch.linalg.vector_norm(norms)
+        )
+        return mean.detach(), batch.gradients(mean + recipe.alpha * restriction)
+    # The norm's gradient is ∇²L·v, to which each rank adds the product with its own part of ∇²L.
+    _, whole = batch.united(mean, grads)
+    along = [(g * v).sum() for g, v in zip(grads, _direction(whole, recipe), strict=True)]
+    restricted = mean + recipe.alpha * torch.stack(along).sum()
+    return batch.united(mean.detach(), batch.gradients(restricted))
 
 
-def _by_finite_difference(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    parameters: list[Tensor],
-    recipe: Recipe,
-    loss: TrainingLoss,
-) -> tuple[Tensor, list[Tensor]]:
-    states = _random_states(model, x)
-    mean = loss(model(x), y).mean()
-    grads = _gradients(mean, parameters)
+def _direction(grads: list[Tensor], recipe: Recipe) -> list[Tensor]:
+    """Return v: the gradients divided by their norms, or by the norm of all of them."""
     norms = torch.stack(torch._foreach_norm(grads))
     if recipe.norm == "joint":
         norms = torch.linalg.vector_norm(norms).expand(len(grads))
     # A zero gradient has no direction: dividing by infinity gives zero.
     scales = torch.where(norms > 0, norms, torch.inf).reciprocal()
-    direction = torch._foreach_mul(grads, list(scales.unbind()))
+    return list(torch._foreach_mul(grads, list(scales.unbind())))
+
+
+def _by_finite_difference(batch: _Batch, recipe: Recipe) -> tuple[Tensor, list[Tensor]]:
+    parameters = batch.parameters
+    states = _random_states(batch.model, batch.x)
+    mean = batch.mean()
+    mean, grads = batch.united(mean.detach(), batch.gradients(mean))
+    direction = _direction(grads, recipe)
     kept = [p.detach().clone() for p in parameters]
     with torch.no_grad():
         torch._foreach_add_(parameters, direction, alpha=recipe.radius)
@@ -91,8 +137,9 @@ def _by_finite_difference(
         # Both passes must drop the same units, or the difference would measure the dropout.
         for restore, state in states:
             restore(state)
-        with _statistics_kept(model):
-            moved = _gradients(loss(model(x), y).mean(), parameters)
+        with _statistics_kept(batch.model):
+            ahead = batch.mean()
+            _, moved = batch.united(ahead.detach(), batch.gradients(ahead))
     finally:
         with torch.no_grad():
             torch._foreach_copy_(parameters, kept)
@@ -100,7 +147,7 @@ def _by_finite_difference(
     weight = recipe.alpha / recipe.radius
     torch._foreach_mul_(grads, 1 - weight)
     torch._foreach_add_(grads, moved, alpha=weight)
-    return mean.detach(), grads
+    return mean, grads
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from unlearning.core import augmentation, objective, task, training_state
+from unlearning.core import augmentation, objective, ranks, task, training_state
 from unlearning.core.determinism import deterministic
 from unlearning.core.epochs import Epoch, Epochs, measure, require_finite
 from unlearning.core.examples import Examples
@@ -91,7 +91,8 @@ def fit(
     """Train ``model`` in place; leave it with the weights that ``recipe.keep`` names.
 
     The same generator state and initial weights give the same weights bit for bit on one machine
-    with one number of threads. ``ended`` receives every epoch (counted from 0) and its results.
+    with one number of threads and of ranks: :mod:`ranks` divide each mini-batch, and their weights
+    are the same bit for bit. ``ended`` receives every epoch (counted from 0) and its results.
     ``log``, when given, receives the weight difference of each update.
 
     ``kept`` receives the state after every epoch but the last. With ``resume``, such a state, and a
@@ -111,11 +112,14 @@ def fit(
         with _reproducible(generator):
             seed = int(torch.randint(2**31, (), generator=generator))
             recipe.train(model, train, validation, seed=seed, progress=progress)
+            # It may draw differently in each process, and knows of no other.
+            ranks.copy_first(model)
         return _finished(model, train, validation, progress, ended, log)
     check(recipe, model, train)
     loss = loss_of(recipe, model, train)
     training = Epochs(model, train, validation, recipe, generator, loss, log)
-    with _reproducible(generator):
+    ranks.copy_first(model)
+    with _reproducible(generator) as training.seed:
         if resume is not None:
             training.resume(resume, ended)
         training.run(progress=progress, ended=ended, kept=kept)
@@ -185,9 +189,12 @@ def _finished(
 
 
 @contextmanager
-def _reproducible(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global generators, from which dropout draws, and restore them afterwards."""
+def _reproducible(generator: torch.Generator) -> Iterator[int]:
+    """Seed the global generators, from which dropout draws, and restore them afterwards.
+
+    Yield the seed.
+    """
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     with torch.random.fork_rng(), deterministic():
         torch.manual_seed(seed)
-        yield
+        yield seed

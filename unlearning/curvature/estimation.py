@@ -10,25 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unlearning.core import objective, task
-from unlearning.core.examples import Examples
+from unlearning.core import objective, ranks, task
+from unlearning.core.examples import Examples, pieces
+from unlearning.core.ranks import Division
 from unlearning.core.task import TrainingLoss
+from unlearning.curvature import signals
 from unlearning.curvature.kfac import Block, Kfac
+from unlearning.curvature.signals import Fisher
 from unlearning.errors import UnusableDirection
-
-Fisher = Literal["type2", "empirical"]
 
 #: Number of rows of a factor above which only its diagonal is kept.
 LARGEST_FACTOR = 5120
-#: Number of classes up to which the expectation over labels is exact, one backward pass each. With
-#: more classes this many passes use the most probable labels of each row and one draw of the rest.
-EXACT_CLASSES = 64
 
 
 def estimate(
@@ -45,10 +42,12 @@ def estimate(
     """Estimate the curvature of the mean training loss at the model's weights, in evaluation mode.
 
     ``type2`` takes the expectation over labels drawn from the model, exactly up to
-    ``EXACT_CLASSES`` classes with one backward pass per class; ``empirical`` the given labels, one
-    pass. Weights in half precision are widened to float32. Memory is linear in the classes. λ is
-    ``relative_damping`` times the mean diagonal of K, because an absolute value does not carry over
-    from one network to another.
+    ``EXACT_CLASSES`` (of ``signals``) with one backward pass per class; ``empirical`` the given
+    labels, one pass. Weights in half precision are widened to float32. Memory is linear in the
+    classes. λ is ``relative_damping`` times the mean diagonal of K, because an absolute value does
+    not carry over from one network to another.
+
+    ``core.ranks`` divide the batches; each batch is drawn for as it is on a single one.
     """
     if objective.is_narrow(model):
         model = objective.widened(model)
@@ -62,13 +61,19 @@ def estimate(
         ]
         # The diagonal is estimated from sums over a batch: small batches, small variance.
         size = min(batch_size, 32) if rest else batch_size
+        division = ranks.by_batches(len(examples), size)
+        mine = division.part(examples)
+        before, after = _elsewhere(len(examples), size, division)
+        _pass_over(before, model, examples, fisher, generator)
         with _recording(layers):
-            for i, (x, y) in enumerate(examples.batches(size, device=device)):
+            for i, (x, y) in enumerate(mine.batches(size, device=device)):
                 weights = loss.curvature_factors(y)
                 _accumulate(
                     model, x, y, weights, layers, list(rest.values()), squares, fisher, generator
                 )
-                progress(min(1.0, (i + 1) * size / len(examples)))
+                progress(min(1.0, (i + 1) * size / len(mine)))
+        _pass_over(after, model, examples, fisher, generator)
+        squares = _united(layers, squares, division)
     return _assemble(layers, parameters, rest, squares, len(examples), relative_damping)
 
 
@@ -147,17 +152,17 @@ def _accumulate(
 ) -> None:
     with torch.enable_grad():
         logits = model(x)
-    count, signals = _signals(logits.detach(), y, fisher, generator)
+    count, vectors = signals.of(logits.detach(), y, fisher, generator)
     targets: list[Tensor] = [layer.module.weight for layer in layers] + list(rest)
-    for k, signal in enumerate(signals):
+    for k, vector in enumerate(vectors):
         # Independent signs leave every per-example product g gᵀ unchanged and make the expected
         # square of a sum over the batch the sum of the squares, which is the diagonal.
-        signs = torch.randint(2, (len(x), 1), generator=generator).to(signal) * 2 - 1
-        signs *= weights.sqrt()[:, None].to(signal)
+        signs = _signs(len(x), generator).to(vector)
+        signs *= weights.sqrt()[:, None].to(vector)
         grads = torch.autograd.grad(
             logits,
             targets,
-            grad_outputs=signal * signs,
+            grad_outputs=vector * signs,
             retain_graph=k + 1 < count,
             allow_unused=True,
             materialize_grads=True,
@@ -168,43 +173,46 @@ def _accumulate(
         layer.settle()
 
 
-def _signals(
-    logits: Tensor, y: Tensor, fisher: Fisher, generator: torch.Generator
-) -> tuple[int, Iterator[Tensor]]:
-    """Return vectors v at the logits (n, classes) with E Σ v vᵀ = diag(p) − p pᵀ, and how many.
-
-    That is ∂²ℓ/∂logits². They are made one at a time, without randomness if the expectation over
-    labels is exact.
-    """
-    p = logits.softmax(1)
-    classes = p.shape[1]
-    if fisher == "empirical":
-        return 1, iter([p - functional.one_hot(y, classes).to(p)])
-    if classes > EXACT_CLASSES:
-        return EXACT_CLASSES, _most_probable(p, EXACT_CLASSES - 1, generator)
-    eye = torch.eye(classes, dtype=p.dtype, device=p.device)
-    return classes, (p[:, c : c + 1].sqrt() * (p - eye[c]) for c in range(classes))
+def _elsewhere(rows: int, size: int, division: Division) -> tuple[list[int], list[int]]:
+    """Return the numbers of rows of the batches that ranks before and after this one take."""
+    if not division.bounds:
+        return [], []
+    begin, end = division.bounds[ranks.own()]
+    batches = pieces(rows, size)
+    before = [here.stop - here.start for here in batches if here.stop <= begin]
+    return before, [here.stop - here.start for here in batches if here.start >= end]
 
 
-def _most_probable(p: Tensor, count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield √p_c·(p − e_c) of each row's ``count`` most probable classes c, and of one other.
+def _pass_over(
+    batches: list[int],
+    model: nn.Module,
+    examples: Examples,
+    fisher: Fisher,
+    generator: torch.Generator,
+) -> None:
+    """Draw what ``_accumulate`` draws for other ranks' batches of so many rows."""
+    if not batches:
+        return
+    classes = objective.logits(model, examples.subset(torch.arange(1))).shape[1]
+    for rows in batches:
+        for _ in signals.drawn(rows, classes, fisher, generator):
+            _signs(rows, generator)
 
-    The other class is drawn with the probabilities of the rest, and has their total weight.
-    """
-    likeliest = p.topk(count, dim=1)
-    for c, probability in zip(likeliest.indices.unbind(1), likeliest.values.unbind(1), strict=True):
-        yield _signal(p, c, probability)
-    rest = p.scatter(1, likeliest.indices, 0.0).double()
-    mass = rest.sum(1)
-    rest[mass == 0] = 1.0  # no class is left to draw: any class, with weight 0
-    drawn = torch.multinomial(rest.cpu(), 1, generator=generator)[:, 0].to(p.device)
-    yield _signal(p, drawn, mass.to(p.dtype))
+
+def _signs(rows: int, generator: torch.Generator) -> Tensor:
+    """Draw 1 or −1 for each row, (rows, 1)."""
+    return torch.randint(2, (rows, 1), generator=generator) * 2 - 1
 
 
-def _signal(p: Tensor, c: Tensor, weight: Tensor) -> Tensor:
-    """Return √weight·(p − e_c), (n, classes), of classes c (n,) and weights (n,)."""
-    root = weight.sqrt()[:, None]
-    return (root * p).scatter_add(1, c[:, None], -root)
+def _united(layers: list[_Layer], squares: list[Tensor], division: Division) -> list[Tensor]:
+    """Add the other ranks' sums to the layers'; return the sums of ``squares``."""
+    for layer in layers:
+        places = torch.tensor([layer.locations], device=layer.inputs.device)
+        # One factor at a time: they are large.
+        (layer.inputs,) = division.summed([layer.inputs])
+        (layer.outputs,) = division.summed([layer.outputs])
+        layer.locations = int(division.summed([places])[0])
+    return division.summed(squares)
 
 
 def _covered(

@@ -14,7 +14,7 @@ exact while max diag(G) · 4^bits < 2^53; ``headroom`` is that bound divided by 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -116,12 +116,7 @@ def added(before: Statistics, q: Tensor, y: Tensor, positions: Tensor) -> Statis
     if bool(before.held[positions].any()):
         raise WrongOptions("a row to be added is held already; add each row once")
     after = _moved(before, q, y, positions, sign=1.0, marks=mark(q, y, before.bits))
-    if after.headroom <= 1:
-        raise WrongOptions(
-            f"sums over {after.rows} rows of this size are not exact on a grid of {after.bits} "
-            "bits; set the architecture's grid_bits lower, or scale the features down with the "
-            "model's transform"
-        )
+    _require_headroom(after)
     return after
 
 
@@ -189,6 +184,18 @@ def check(found: Statistics) -> None:
         raise BadStatistics(f"the kept statistics are damaged ({'; '.join(wrong)}); fit anew")
 
 
+def united(part: Statistics, summed: Callable[[Sequence[Tensor]], list[Tensor]]) -> Statistics:
+    """Return the statistics of all parts of the rows, of which ``summed`` adds up the sums.
+
+    They are exact, so they are those of all rows at once, bit for bit.
+    """
+    gram, moments = summed([part.gram, part.moments])
+    held, marks = summed([part.held.long(), part.marks])
+    found = replace(part, gram=gram, moments=moments, held=held.bool(), marks=marks)
+    _require_headroom(found)
+    return found
+
+
 def grown(found: Statistics, storage_rows: int) -> Statistics:
     """Return the statistics for a storage that has grown to ``storage_rows``; holds no new row."""
     more = storage_rows - len(found.held)
@@ -221,6 +228,15 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Statistics:
     found = Statistics(gram, moments, held.bool(), marks, int(bits))
     check(found)
     return found
+
+
+def _require_headroom(found: Statistics) -> None:
+    if found.headroom <= 1:
+        raise WrongOptions(
+            f"sums over {found.rows} rows of this size are not exact on a grid of {found.bits} "
+            "bits; set the architecture's grid_bits lower, or scale the features down with the "
+            "model's transform"
+        )
 
 
 def _check_rows(before: Statistics, q: Tensor, y: Tensor, positions: Tensor) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn import functional
 
-from unlearning.core import task
+from unlearning.core import ranks, task
 from unlearning.core.examples import Examples
 
 # Largest number of per-example gradient entries that are held at once (256 MB of float32).
@@ -54,7 +54,8 @@ def _mean(model: nn.Module, terms: Terms, examples: Examples) -> Weights:
     size = max(1, min(256, _NUMBERS // sum(p.numel() for p in parameters.values())))
     device = next(iter(parameters.values())).device
     many = vmap(partial(_squares, network, terms), in_dims=(None, 0, 0))
-    for x, y in examples.batches(size, device=device):
+    division = ranks.by_batches(len(examples), size)
+    for x, y in division.part(examples).batches(size, device=device):
         try:
             rows = many(parameters, x, y)
         except RuntimeError:
@@ -63,7 +64,8 @@ def _mean(model: nn.Module, terms: Terms, examples: Examples) -> Weights:
             rows = many(parameters, x, y)
         for name, row in rows.items():
             total[name] += row.sum(0)
-    return {name: (t / len(examples)).to(parameters[name].dtype) for name, t in total.items()}
+    sums = zip(total, division.summed(list(total.values())), strict=True)
+    return {name: (t / len(examples)).to(parameters[name].dtype) for name, t in sums}
 
 
 def _squares(

@@ -30,7 +30,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from unlearning.core import objective
+from unlearning.core import objective, ranks
 from unlearning.core.examples import Examples
 from unlearning.errors import UnusableDirection, WrongOptions
 from unlearning.methods import _strength
@@ -149,7 +149,8 @@ def gauss_newton_product(
     parameters = list(objective.step_parameters(network).values())
     pieces = list(objective.unflatten(v, network).values())
     total = torch.zeros_like(v)
-    for x, y in rows.batches(batch_size, device=v.device):
+    division = ranks.by_batches(len(rows), batch_size)
+    for x, y in division.part(rows).batches(batch_size, device=v.device):
         with sdpa_kernel(SDPBackend.MATH):
             outputs = network(x)
         pushed = _pushed(outputs, parameters, pieces)
@@ -158,6 +159,7 @@ def gauss_newton_product(
             outputs, parameters, curved, allow_unused=True, materialize_grads=True
         )
         total += torch.cat([g.reshape(-1) for g in back])
+    (total,) = division.summed([total])
     return total / len(rows)
 
 
@@ -237,9 +239,11 @@ def _curved(outputs: Tensor, y: Tensor, v: Tensor, loss: Loss) -> Tensor:
 def _summed_gradient(network: nn.Module, examples: Examples, loss: Loss, batch_size: int) -> Tensor:
     parameters = list(objective.step_parameters(network).values())
     total = torch.cat([torch.zeros_like(p).reshape(-1) for p in parameters])
-    for x, y in examples.batches(batch_size, device=total.device):
+    division = ranks.by_batches(len(examples), batch_size)
+    for x, y in division.part(examples).batches(batch_size, device=total.device):
         grads = torch.autograd.grad(
             loss(network(x), y).sum(), parameters, allow_unused=True, materialize_grads=True
         )
         total += torch.cat([g.reshape(-1) for g in grads])
+    (total,) = division.summed([total])
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -109,6 +110,30 @@ def serve(
     from workers.embedded import serve as embedded
 
     raise typer.Exit(embedded.run(Settings(), host=host, port=port, processes=workers))
+
+
+@app.command("compute-node")
+def compute_node(
+    number: Annotated[
+        int, typer.Argument(min=1, help="Number of this machine, from 1; the worker's is 0.")
+    ],
+) -> None:
+    """Compute with a worker on another machine, as one of UNLEARN_COMPUTE_NODES.
+
+    It needs the worker's settings of the store and of UNLEARN_COMPUTE_..., and no database.
+    """
+    from workers.schedule.node import Node
+
+    settings = Settings()
+    if number >= settings.compute_nodes:
+        raise _stop(
+            f"UNLEARN_COMPUTE_NODES is {settings.compute_nodes}, so the last machine's number is "
+            f"{settings.compute_nodes - 1}; set both as for the worker"
+        )
+    node = Node(settings, number=number)
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, lambda *_: node.stop())
+    node.run()
 
 
 @app.command("worker-health")

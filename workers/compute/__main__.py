@@ -1,4 +1,7 @@
-"""The compute process: one request a line on standard input, answers on standard output."""
+"""The compute process: one request a line on standard input, answers on standard output.
+
+It may be one of several, which compute each request together (``workers.compute.group``).
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,26 @@ import os
 import sys
 import threading
 import time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from service import logs
 from service.messages import wire
 from service.messages.parts import Kept
 from service.messages.train import Curve
-from workers.compute import failures
+from unlearning.errors import LostRank
+from workers.compute import failures, launch
+
+if TYPE_CHECKING:
+    from workers.compute.workspace import Workspace
 
 #: A log line for people.
 LINE = "%(levelname)s %(name)s %(message)s"
 
 #: Least time between two progress messages.
 PROGRESS_SECONDS = 0.2
+
+#: Torchrun's variables: the number of this process on its machine, and how many there are.
+_OWN = ("LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 log = logging.getLogger("workers.compute")
 
@@ -34,47 +44,88 @@ def main() -> None:
     # Standard output carries the protocol: whatever a library prints goes to standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    requests = _follow(sys.stdin)
+    one_of_several = launch.GROUP_VARIABLE in os.environ
+    leads = not one_of_several or os.environ["RANK"] == "0"
+    number, of = map(int, (os.environ[name] for name in _OWN) if one_of_several else (0, 1))
+    requests = _follow(sys.stdin, status=int(one_of_several)) if leads else None
     from unlearning.core.determinism import deterministic
     from workers.compute import workspace
 
     place = workspace.Workspace(
         device=os.environ.get("UNLEARN_COMPUTE_DEVICE", "auto"),
         threads=int(os.environ.get("UNLEARN_COMPUTE_THREADS", "0")),
+        number=number,
+        of=of,
     )
     with deterministic():
+        if one_of_several:
+            _serve_with_others(requests, place, replies)
+        assert requests is not None
         while (line := requests.get()) is not None:
-            _serve(line, place, replies)
+            _send(_reply(line, place, replies), replies)
 
 
-def _serve(line: str, place: Any, replies: IO[str]) -> None:
+def _serve_with_others(requests: Any, place: Workspace, replies: IO[str]) -> NoReturn:
+    """Compute each request as one of several processes; end when one of them is lost."""
+    from torch.distributed import DistError
+
+    from workers.compute.group import Group
+
+    try:
+        group = Group.join(place.device)
+        if group.leads:
+            group.watch(lambda line: _send(line, replies))
+        while not group.broken:
+            if group.leads:
+                line = requests.get()
+                group.hand_on(line)
+            else:
+                line = group.receive()
+            reply = group.settle(_reply(line, place, replies if group.leads else None))
+            if group.leads:
+                _send(reply, replies)
+    except (LostRank, DistError) as error:
+        log.error("%s", error)
+    # Its threads, and those of the backends, must not keep the process.
+    os._exit(1)
+
+
+def _reply(line: str, place: Workspace, replies: IO[str] | None) -> str:
+    """Run a request; return the answer or the failure. Progress goes to ``replies``."""
     try:
         operation, request = wire.read_request(line)
     except wire.BadMessage as error:
         log.error("a request cannot be read: %s", error)
-        replies.write(wire.write_failure(failures.of(error)) + "\n")
-        return
+        return wire.write_failure(failures.of(error))
     last = 0.0
 
     def progress(seen: Any) -> None:
         nonlocal last
+        if replies is None:
+            return
         # These must always reach the worker, however soon they follow other progress.
         if isinstance(seen, Kept | Curve) or time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
-            replies.write(wire.write_progress(operation, seen) + "\n")
+            _send(wire.write_progress(operation, seen), replies)
 
     # ``operation`` is one of a fixed set, so that no import path comes from a message.
     module = importlib.import_module(f"workers.compute.{operation.name}")
     try:
         # Within the try: a number that JSON cannot express is reported like any other error.
         reply = wire.write_answer(operation, module.run(request, place, progress))
+    except LostRank:
+        raise
     except Exception as error:  # the worker decides what follows from it
         log.exception("operation %s failed", operation.name)
         reply = wire.write_failure(failures.of(error))
-    replies.write(reply + "\n")
+    return reply
 
 
-def _follow(stdin: IO[str]) -> Any:
+def _send(line: str, replies: IO[str]) -> None:
+    replies.write(line + "\n")
+
+
+def _follow(stdin: IO[str], *, status: int) -> Any:
     """Yield requests as they come; the end of input ends the process even in mid-computation."""
     import queue
 
@@ -85,7 +136,7 @@ def _follow(stdin: IO[str]) -> Any:
             lines.put(line)
         # The worker has ended: nobody waits for the answer, and another worker may already have
         # taken the work over.
-        os._exit(0)
+        os._exit(status)
 
     threading.Thread(target=read, daemon=True).start()
     return lines

@@ -10,7 +10,7 @@ import torch
 
 from models_store import Store, errors
 from service.messages.parts import Kept
-from unlearning.core import training_state
+from unlearning.core import ranks, training_state
 from unlearning.core.training_state import TrainingState
 from unlearning.errors import WrongOptions
 from workers.compute import workspace
@@ -36,7 +36,7 @@ class Keeper:
     def __call__(self, state: TrainingState) -> None:
         """Store the state if it is time; the worker destroys the previous one."""
         began = time.monotonic()
-        if began < self._due:
+        if began < self._due or ranks.own():  # of several processes the first one keeps it
             return
         # Files are named by their content: that of a training that does the same is another one.
         owner = torch.tensor(list(self._owner.encode()), dtype=torch.uint8)
@@ -48,9 +48,17 @@ class Keeper:
 
 
 def load(store: Store, digest: str | None) -> TrainingState | None:
-    """Return the state kept under ``digest``; None if there is none or it cannot be read."""
+    """Return the state kept under ``digest``; None if there is none or it cannot be read.
+
+    None also if another of the processes that compute together cannot read it.
+    """
     if digest is None:
         return None
+    found = _read(store, digest)
+    return found if ranks.all_true(found is not None) else None
+
+
+def _read(store: Store, digest: str) -> TrainingState | None:
     try:
         return training_state.from_tensors(workspace.load(store, "trainings", digest))
     except (errors.CorruptCheckpoint, errors.NotStored, WrongOptions) as damage:

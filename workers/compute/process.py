@@ -8,7 +8,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from service.errors import ServiceError
 from service.messages import wire
 from service.messages.failures import Failure, FailureKind
 from service.messages.operation import Answer, Operation, Progress, Request
+from workers.compute.launch import ALONE, Processes
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ class ComputeFailed(ServiceError):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.kind: FailureKind = failure.kind
+        #: Whether the process has ended.
+        self.last = failure.last
         self.name = failure.name
 
 
@@ -59,24 +61,37 @@ class StoreAway(Stopping):
 
 
 class ComputeProcess:
-    """One long-lived compute process, started when first needed and replaced when it dies."""
+    """One long-lived compute process, started when first needed and replaced when it dies.
 
-    def __init__(self, *, device: str, threads: int, log_format: str = "text") -> None:
+    It may be several that compute together; they start, answer and end as one.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        threads: int,
+        log_format: str = "text",
+        processes: Processes = ALONE,
+    ) -> None:
+        self._processes = processes
         self._environment = {
             **os.environ,
             "UNLEARN_COMPUTE_DEVICE": device,
             "UNLEARN_COMPUTE_THREADS": str(threads),
             "UNLEARN_COMPUTE_LOG_FORMAT": log_format,
+            **processes.environment(),
         }
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader: threading.Thread | None = None
         self._memory_kills = 0
         #: What the running process has received, by its user's keys; cleared with the process.
         self.knows: dict[Any, Any] = {}
 
     @property
     def pid(self) -> int | None:
-        """Return the process id while the process runs, else None."""
+        """Return the process id while the process runs, else None; of several, their launcher's."""
         return None if self._process is None else self._process.pid
 
     def call(
@@ -102,7 +117,9 @@ class ComputeProcess:
             return self._answer(
                 operation, started + timeout_seconds, watch, watch_seconds, progress
             )
-        except ComputeFailed:
+        except ComputeFailed as failed:
+            if failed.last:
+                self.kill()
             raise
         except BaseException:
             self.kill()
@@ -112,12 +129,22 @@ class ComputeProcess:
         """End the process at once; the next call starts a fresh one."""
         process, self._process = self._process, None
         self.knows = {}
-        if process is not None:
-            process.kill()
-            process.wait()
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        if self._processes.several:
+            # Each of them holds the other end of both pipes: they end when this one of the input
+            # closes, and have ended when nobody holds that of the output.
+            assert process.stdin is not None
+            assert self._reader is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            self._reader.join()
 
     def _send(self, line: str) -> None:
         if self._process is None or self._process.poll() is not None:
+            self.kill()
             self._start()
         assert self._process is not None
         stdin = self._process.stdin
@@ -129,8 +156,8 @@ class ComputeProcess:
         self.knows = {}
         self._memory_kills = _memory_kills()
         lock = os.environ.get(LOCK_VARIABLE)
-        self._process = subprocess.Popen(  # our own interpreter, our own module
-            [sys.executable, "-m", "workers.compute"],
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+            self._processes.command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -142,21 +169,23 @@ class ComputeProcess:
         )
         self._lines = queue.Queue()
         assert self._process.stdout is not None
-        threading.Thread(
+        self._reader = threading.Thread(
             target=_read, args=(self._process.stdout, self._lines), daemon=True
-        ).start()
+        )
+        self._reader.start()
 
     def _why_it_ended(self) -> str:
         """Return why the process ended; memory is only named when the kernel reports it."""
         assert self._process is not None
         code = self._process.wait()
-        if code >= 0:
-            return f"the compute process exited with code {code}; see the worker's output"
-        if code == -signal.SIGKILL and _memory_kills() > self._memory_kills:
+        of_memory = code == -signal.SIGKILL or self._processes.several
+        if of_memory and _memory_kills() > self._memory_kills:
             return (
                 "memory ran out and the kernel ended the compute process; give the worker more "
                 "memory, or lower recipe.batch_size or the size of the architecture"
             )
+        if code >= 0:
+            return f"the compute process exited with code {code}; see the worker's output"
         return f"the compute process was ended by {signal.Signals(-code).name}"
 
     def _answer(

@@ -19,7 +19,7 @@ from unlearning import methods, trainers, verification
 from unlearning.anchored import anchor as anchors
 from unlearning.anchored.anchor import Anchor, Forgotten
 from unlearning.architectures import Classifier
-from unlearning.core import objective, options, training
+from unlearning.core import objective, options, ranks, training
 from unlearning.core.examples import Examples, concatenate
 from unlearning.core.recipe import Recipe
 from unlearning.core.task import TrainingLoss
@@ -90,6 +90,8 @@ def run(request: Request, place: Workspace, progress: Callable[[Progress], None]
         updated: Classifier = update.model  # type: ignore[assignment]  # the kind that was given
         reach("compute.updated", spoil=lambda: _spoil(updated))
         _require_finite(updated)
+        # What several processes did alike may differ in the last digit on a GPU.
+        ranks.copy_first(updated)
     with clock.step("store"):
         if update.is_anchor:
             objective.recalibrate_batch_norm(updated, retain)

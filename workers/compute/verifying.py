@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from models_store import Store, errors, tensors
-from service.messages.parts import Made, Saved
+from service.messages.parts import Made
 from service.messages.unlearn import Request
 from unlearning import verification
 from unlearning.anchored.anchor import Anchor, Forgotten
@@ -330,10 +330,8 @@ def _store_evidence(
         named |= {f"{side}.{name}": array for name, array in kept.to_arrays().items()}
     if chain is not None:
         named["chain"] = chain.to_array()
-    saved = tensors.save(store.blobs, named, {"of": digest}, kind="scores")
-    return workspace.made(
-        "scores", Saved(digest=saved.digest, size_bytes=saved.size_bytes), notes={}
-    )
+    saved = workspace.save_arrays(store, "scores", named, {"of": digest})
+    return workspace.made("scores", saved, notes={})
 
 
 def _drift(

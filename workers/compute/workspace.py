@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models_store import Store, opening
@@ -17,6 +18,7 @@ from models_store.protocols import Kind
 from service.messages import parts
 from unlearning import architectures, inputs
 from unlearning.architectures import Classifier, Encoder, Transform
+from unlearning.core import ranks
 from workers.compute import data, devices, files
 from workers.compute.data import Data
 
@@ -29,11 +31,14 @@ KEPT = 24
 class Workspace:
     """The device and a small cache of objects addressed by digest, so never out of date."""
 
-    def __init__(self, *, device: str = "auto", threads: int = 0) -> None:
-        self.device = devices.pick(device)
+    def __init__(
+        self, *, device: str = "auto", threads: int = 0, number: int = 0, of: int = 1
+    ) -> None:
+        """Choose a device; ``number`` is this process' among the ``of`` that compute together."""
+        self.device = devices.pick(device, number=number, of=of)
         # A worker has two lanes that compute: together their processes use every core, and neither
         # waits at a barrier for a thread that the other has preempted.
-        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // 2))
+        torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // (2 * of)))
         self._kept: OrderedDict[tuple[str, ...], Any] = OrderedDict()
         self._store: Store | None = None
 
@@ -127,7 +132,20 @@ def save(
     store: Store, kind: Kind, named: Mapping[str, Tensor], manifest: dict[str, Any]
 ) -> parts.Saved:
     """Store tensors; return what the worker registers."""
-    saved = stored.save(store.blobs, arrays(named), manifest, kind=kind)
+    return save_arrays(store, kind, arrays(named), manifest)
+
+
+def save_arrays(
+    store: Store, kind: Kind, named: Mapping[str, NDArray[Any]], manifest: dict[str, Any]
+) -> parts.Saved:
+    """Store arrays; return what the worker registers.
+
+    Of several processes that compute together, the first one stores them; all return the same.
+    """
+    if ranks.own() == 0:
+        saved = stored.save(store.blobs, named, manifest, kind=kind)
+    else:
+        saved = stored.described(named)
     return parts.Saved(digest=saved.digest, size_bytes=saved.size_bytes)
 
 

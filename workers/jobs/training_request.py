@@ -1,7 +1,7 @@
 """The request for a training run: which rows, from which state, compared with which version.
 
 The run's rows are fixed when it starts: every training row of the dataset that is not excluded at
-that revision.
+that revision, among those that it had at the revision given for the run, if one was.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from sqlalchemy.orm import Session
 from service.ledger.batches import leases
 from service.ledger.database import locks, transactions
 from service.ledger.database.tables import Model, TrainingRun, Version
-from service.ledger.registry import segments
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import shown_sets
-from service.ledger.training import runs
+from service.ledger.training import asked, runs
 from service.messages import train as messages
 from workers.jobs import kept_states, plans, row_sets
 from workers.runtime import Runtime
@@ -51,7 +50,7 @@ def _begun(
     if resume is not None and run.data_revision is not None:
         revision = run.data_revision
     shown_sets.hold(session, dataset.id)
-    rows = segments.rows_at(session, dataset, revision)
+    rows = asked.rows(session, dataset, run, begun=revision)
     runs.start(
         session,
         run,

@@ -12,12 +12,12 @@ from dataclasses import asdict
 import workers
 from service.ledger.batches import approvals, leases
 from service.ledger.database import locks, transactions
-from service.ledger.database.tables import Model, TrainingRun, Version
+from service.ledger.database.tables import Dataset, Model, TrainingRun, Version
 from service.ledger.obligations import shares
 from service.ledger.registry import versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import comparisons, verifications
-from service.ledger.training import runs
+from service.ledger.training import asked, runs
 from service.messages import train as messages
 from workers.jobs import artifacts
 from workers.runtime import Runtime
@@ -49,12 +49,14 @@ def record(
         )
         locks.training_run(session, run.id)
         parent = None if model.production_id is None else session.get(Version, model.production_id)
+        dataset = session.get_one(Dataset, model.dataset_id)
         version = versions.register(
             session,
             model,
             origin="trained",
             parent=parent,
             data_revision=request.data_revision,
+            data_rows=asked.rows(session, dataset, run, begun=request.data_revision),
             digest=answer.checkpoint.digest,
             size_bytes=answer.checkpoint.size_bytes,
             training_run_id=run.id,

@@ -36,6 +36,13 @@ class RunGiven(schemas.Body):
     seed: int | None = Field(
         None, ge=0, le=2**63 - 1, description="reproduces the weights; left out: drawn and shown"
     )
+    data_revision: int | None = Field(
+        None,
+        ge=0,
+        le=2**31 - 1,
+        description="train on the rows that the dataset had at this revision, without those "
+        "forgotten since; left out: on all that it has when the training begins",
+    )
 
 
 #: No body means the same as an empty object.
@@ -50,7 +57,12 @@ class RunView(BaseModel):
     status: Literal["queued", "running", "completed", "failed", "cancelled"]
     reason: str
     seed: int
-    data_revision: int | None = Field(description="the dataset's revision that it trains on")
+    data_revision: int | None = Field(
+        description="the dataset's revision when it began; rows forgotten until then are left out"
+    )
+    asked_revision: int | None = Field(
+        description="the revision given for it: rows that the dataset got later are left out, too"
+    )
     progress: dict[str, Any] = Field(
         description="fraction, and of a training by gradients the last finished epoch and the "
         "largest number of epochs"
@@ -102,10 +114,19 @@ def create(
     wake: deps.Wake,
     response: Response,
 ) -> Any:
-    """Queue a training run on the records that are allowed when it starts."""
+    """Queue a training run on the records that are allowed when it starts.
+
+    With `data_revision`, on those that the dataset had at this revision already.
+    """
     row = models.get(session, model)
     run = runs.create(
-        session, row, reason=given.reason, seed=given.seed, actor=caller.actor, now=db.now()
+        session,
+        row,
+        reason=given.reason,
+        seed=given.seed,
+        data_revision=given.data_revision,
+        actor=caller.actor,
+        now=db.now(),
     )
     session.commit()
     wake.trainings()

@@ -22,11 +22,13 @@ class AsyncRunsCalls(AsyncNoun):
         *,
         reason: Unset | Literal["initial", "request", "consolidate"] | None = UNSET,
         seed: Unset | int | None = UNSET,
+        data_revision: Unset | int | None = UNSET,
     ) -> shapes.RunDetail:
         """Call ``POST /v1/models/{model}/training-runs`` (scope models:write).
 
         Queue a new training of the model; a worker runs it. Queue a training run on the records
-        that are allowed when it starts.
+        that are allowed when it starts. With `data_revision`, on those that the dataset had at this
+        revision already.
         """
         return await self._call(
             Call[shapes.RunDetail](
@@ -34,7 +36,7 @@ class AsyncRunsCalls(AsyncNoun):
                 "/v1/models/{model}/training-runs",
                 shapes.RunDetail,
                 {"model": model},
-                body={"reason": reason, "seed": seed},
+                body={"reason": reason, "seed": seed, "data_revision": data_revision},
             )
         )
 

@@ -36,8 +36,10 @@ class RunDetail(Answer):
     status: str
     reason: str = Field(repr=False)
     seed: int
-    #: the dataset's revision that it trains on
+    #: the dataset's revision when it began; rows forgotten until then are left out
     data_revision: int | None
+    #: the revision given for it: rows that the dataset got later are left out, too
+    asked_revision: int | None
     #: fraction, and of a training by gradients the last finished epoch and the largest number of
     #: epochs
     progress: Mapping[str, Any]
@@ -61,8 +63,10 @@ class RunView(Answer):
     status: str
     reason: str = Field(repr=False)
     seed: int
-    #: the dataset's revision that it trains on
+    #: the dataset's revision when it began; rows forgotten until then are left out
     data_revision: int | None
+    #: the revision given for it: rows that the dataset got later are left out, too
+    asked_revision: int | None
     #: fraction, and of a training by gradients the last finished epoch and the largest number of
     #: epochs
     progress: Mapping[str, Any]

@@ -13,7 +13,7 @@ from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.registry import imports, lineage, margins
 from service.ledger.registry import models as registry
 from service.ledger.reports import disclosure, history, measurements
-from service.ledger.training import runs
+from service.ledger.training import asked, runs
 
 
 def models(session: Session, rows: Sequence[Model]) -> list[dict[str, Any]]:
@@ -108,6 +108,7 @@ def run(owner: Model, row: TrainingRun, made: Mapping[str, int]) -> dict[str, An
         "reason": row.reason,
         "seed": row.seed,
         "data_revision": row.data_revision,
+        "asked_revision": asked.revision(row),
         "progress": row.progress,
         "attempts": row.attempts,
         "error": row.error,

@@ -257,7 +257,7 @@ def _is_of_few(found: Mapping[str, Any]) -> bool:
 
 def _changed(set_changes: Mapping[str, Any] | None) -> frozenset[str]:
     """Return the names of the sets whose figures are withheld."""
-    if set_changes is None:
+    if set_changes is None or "rows" not in set_changes:
         return frozenset({"retain", "audit", "calibration"})
     return frozenset(name for name, rows in set_changes["rows"].items() if rows)
 

@@ -19,6 +19,7 @@ from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.obligations import raw_rows, shares
 from service.ledger.registry import standing
 from service.ledger.selection import exclusions
+from service.ledger.training import asked
 
 Reason = Literal["initial", "request", "consolidate"]
 
@@ -39,10 +40,15 @@ def create(
     *,
     reason: Reason | None = None,
     seed: int | None = None,
+    data_revision: int | None = None,
     actor: str,
     now: datetime,
 ) -> TrainingRun:
-    """Queue a training; without a reason it is ``initial`` for a model that has no version."""
+    """Queue a training; without a reason it is ``initial`` for a model that has no version.
+
+    It takes the rows that the dataset had at ``data_revision``, or has when it begins, in either
+    case without those excluded until then.
+    """
     session.refresh(model, with_for_update={"key_share": True})
     standing.require_model(model)
     if model.error is not None:
@@ -50,6 +56,8 @@ def create(
     running = active(session, model)
     if running is not None:
         raise _refused(model, running.id)
+    if data_revision is not None:
+        asked.require(session, model, data_revision)
     run = TrainingRun(
         id=ids.new("run"),
         model_id=model.id,
@@ -57,6 +65,7 @@ def create(
         reason=_reason(session, model, reason),
         seed=secrets.randbits(32) if seed is None else seed,
         progress={},
+        set_changes=asked.remembered(data_revision),
         attempts=0,
         created_by=actor,
         created_at=now,
@@ -67,7 +76,15 @@ def create(
             session.flush()
     except IntegrityError as error:  # the unique index: another was queued at the same moment
         raise _refused(model, None) from error
-    _write(session, run, model, chain.Action.TRAINING_RUN_QUEUED, actor, reason=run.reason)
+    _write(
+        session,
+        run,
+        model,
+        chain.Action.TRAINING_RUN_QUEUED,
+        actor,
+        reason=run.reason,
+        **({} if data_revision is None else {"asked_revision": data_revision}),
+    )
     return run
 
 
@@ -158,7 +175,7 @@ def start(
     if not resume:
         run.progress = {}
         run.curve = None
-        run.set_changes = None
+        run.set_changes = asked.remembered(asked.revision(run))
         run.state_digest = None
     run.started_at = now
     run.not_before = None
@@ -182,8 +199,8 @@ def compared(session: Session, run: TrainingRun, set_changes: Mapping[str, Any])
 
     A resumed run keeps what was recorded when it began.
     """
-    if run.set_changes is None:
-        run.set_changes = dict(set_changes)
+    if run.set_changes is None or "rows" not in run.set_changes:
+        run.set_changes = {**(run.set_changes or {}), **set_changes}
         session.flush()
 
 

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from unlearning.core import objective, task
 from unlearning.core.examples import Examples
-from unlearning.curvature import estimation, kfac
+from unlearning.curvature import estimation, kfac, signals
 from unlearning.errors import UnusableDirection
 
 
@@ -312,23 +312,23 @@ def test_a_factor_beyond_the_largest_keeps_its_diagonal(monkeypatch, largest):
 def test_many_classes_are_sampled_without_bias_and_with_fewer_passes(monkeypatch):
     torch.manual_seed(0)
     model, examples = nn.Linear(3, 12).double(), _examples(8, (3,), classes=12)
-    monkeypatch.setattr(estimation, "EXACT_CLASSES", 4)
-    signals, passes = [], []
-    original = estimation._signals
+    monkeypatch.setattr(signals, "EXACT_CLASSES", 4)
+    vectors, passes = [], []
+    original = signals.of
 
     def counted(*args):
         count, found = original(*args)
         kept = list(found)
-        signals.append(kept)
+        vectors.append(kept)
         passes.append(count)
         return count, iter(kept)
 
-    monkeypatch.setattr(estimation, "_signals", counted)
+    monkeypatch.setattr(signals, "of", counted)
     generator = _generator(3)
     total = 0
     for _ in range(400):
         estimation.estimate(model, examples, generator=generator)
-        total = total + sum(v[:, :, None] * v[:, None, :] for v in signals.pop())
+        total = total + sum(v[:, :, None] * v[:, None, :] for v in vectors.pop())
     assert set(passes) == {4}
     p = model(examples.x).detach().softmax(1)
     expected = p.diag_embed() - p[:, :, None] * p[:, None, :]
@@ -336,10 +336,10 @@ def test_many_classes_are_sampled_without_bias_and_with_fewer_passes(monkeypatch
 
 
 def test_labels_without_probability_are_never_drawn(monkeypatch):
-    monkeypatch.setattr(estimation, "EXACT_CLASSES", 3)
+    monkeypatch.setattr(signals, "EXACT_CLASSES", 3)
     logits = torch.full((2, 6), -torch.inf, dtype=torch.float64)
     logits[:, :2] = 0.0
-    count, found = estimation._signals(logits, torch.tensor([0, 1]), "type2", _generator())
+    count, found = signals.of(logits, torch.tensor([0, 1]), "type2", _generator())
     outer = sum(v[:, :, None] * v[:, None, :] for v in found)
     p = logits.softmax(1)
     assert count == 3

@@ -91,6 +91,45 @@ def sound(town: Place) -> None:
         assert chain.verify(session).sound
 
 
+def train_at(town: Place, revision: int) -> Version:
+    """Train with the first version's seed on the rows of a revision; the version."""
+    with town.runtime.session() as session:
+        model = session.scalars(select(Model)).one()
+        runs.create(
+            session,
+            model,
+            seed=1,
+            data_revision=revision,
+            actor="key:test",
+            now=town.runtime.now(),
+        )
+    train.run_due(town.runtime)
+    return town.versions()[-1]
+
+
+def test_training_at_a_revision_takes_the_rows_of_then(grown: Place) -> None:
+    (first,) = grown.versions()
+    again = train_at(grown, first.data_revision)
+    assert (again.digest, again.data_rows) == (first.digest, BEFORE)
+    assert again.data_revision > first.data_revision
+    whole = train_at(grown, again.data_revision)
+    assert whole.data_rows == BEFORE + ADDED
+    assert whole.digest != first.digest
+
+
+def test_rows_forgotten_since_the_revision_stay_out_of_its_training(grown: Place) -> None:
+    (first,) = grown.versions()
+    ask(grown, subject_id=OLD)
+    grown.work()
+    again = train_at(grown, first.data_revision)
+    assert again.data_rows == BEFORE
+    assert again.digest != first.digest
+    assert grown.live().id == again.id
+    assert not set(rows_of(grown, OLD)) & set(held(grown))
+    assert max(held(grown)) < BEFORE
+    sound(grown)
+
+
 def test_version_of_before_keeps_its_rows_and_forgets_those_of_a_person_in_both_parts(
     grown: Place,
 ) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from unlearning.core import objective, task
+from unlearning.core import objective, ranks, task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
@@ -134,34 +134,39 @@ def score(
     was_training = model.training
     model.eval()
     try:
-        losses, hits, shares = _forward(model, examples, batch_size, keep_probabilities)
+        loss, hits, shares = _forward(model, examples, batch_size, keep_probabilities)
     finally:
         model.train(was_training)
     if rows is None:
         rows = np.arange(len(examples)) if examples.rows is None else examples.rows.numpy()
     if len(rows) != len(examples):
         raise WrongOptions(f"{len(rows)} row names were given for {len(examples)} examples")
-    loss = np.concatenate([np.zeros(0), *losses])
     return Scores(
         loss=np.nan_to_num(loss, nan=WORST_LOSS, posinf=WORST_LOSS).clip(0.0, WORST_LOSS),
-        correct=np.concatenate([np.zeros(0, dtype=np.bool_), *hits]),
+        correct=hits,
         label=examples.labels.numpy().astype(np.int64),
         rows=np.asarray(rows, dtype=np.int64),
-        probabilities=np.concatenate(shares) if shares else None,
+        probabilities=shares,
     )
 
 
 @torch.no_grad()
 def _forward(
     model: nn.Module, examples: Examples, batch_size: int, keep_probabilities: bool
-) -> tuple[list[Floats], list[Booleans], list[NDArray[np.float32]]]:
+) -> tuple[Floats, Booleans, NDArray[np.float32] | None]:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    losses, hits, shares = [], [], []
-    for x, y in examples.batches(batch_size, device=device):
+    losses = [torch.zeros(0, dtype=torch.float64)]
+    hits, shares = [torch.zeros(0, dtype=torch.bool)], []
+    division = ranks.by_batches(len(examples), batch_size)
+    for x, y in division.part(examples).batches(batch_size, device=device):
         logits = model(x).cpu().double()
         label = y.cpu()
-        losses.append(task.loss(logits, label).numpy())
-        hits.append(task.correct(logits, label).numpy())
+        losses.append(task.loss(logits, label))
+        hits.append(task.correct(logits, label))
         if keep_probabilities:
-            shares.append(task.log_probabilities(logits).exp().float().numpy())
-    return losses, hits, shares
+            shares.append(task.log_probabilities(logits).exp().float())
+    return (
+        division.joined(torch.cat(losses)).numpy(),
+        division.joined(torch.cat(hits)).numpy(),
+        division.joined(torch.cat(shares)).numpy() if shares else None,
+    )

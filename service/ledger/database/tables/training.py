@@ -41,8 +41,9 @@ class TrainingRun(Base):
     progress: Mapped[dict[str, Any]] = mapped_column(JSON)
     #: Its results after each epoch, as the compute process sends them (``messages.train.Curve``).
     curve: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    #: By how few rows the sets that it trains and validates on differ from those shown before, as
-    #: for a verification; None: not compared, and nothing of them is shown.
+    #: The sets that it trains and validates on: ``asked``, the revision whose rows they are taken
+    #: from, if one was given; and, once it has begun, by how few ``rows`` they differ from those
+    #: shown before, as for a verification. Without ``rows`` nothing of them is shown.
     set_changes: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     #: The state after its last finished epoch, in the store under ``trainings``; it contains
     #: information about rows, is never served and is destroyed when the run ends.

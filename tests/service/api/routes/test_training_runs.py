@@ -47,6 +47,14 @@ def test_a_run_is_queued_once_at_a_time(app: FastAPI) -> None:
         assert [line.action for line in lines] == ["training_run:queued"]
 
 
+def test_revision_that_was_given_is_shown_and_an_unknown_one_refused(app: FastAPI) -> None:
+    client = callers.client(app, "models:write", "models:read")
+    assert_problem(client.post(PATH, json={"data_revision": 1}), 422, "data_revision")
+    assert_problem(client.post(PATH, json={"data_revision": -1}), 422, "fields")
+    shown = client.post(PATH, json={"data_revision": 0}).json()
+    assert (shown["asked_revision"], shown["data_revision"]) == (0, None)
+
+
 def test_progress_result_and_history_are_shown(app: FastAPI) -> None:
     client = callers.client(app)
     run_id = client.post(PATH, json={}).json()["id"]

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from service.errors import Unprocessable
 from service.ledger.database import db
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import AuditEvent, Model, TrainingRun
-from service.ledger.training import runs
+from service.ledger.training import asked, runs
 from service.ledger.training.runs import RunActive
 from tests import factories
 from tests.factories import NOW
@@ -46,6 +47,29 @@ def test_a_run_goes_from_queued_to_completed(session: Session, model: Model) -> 
     assert runs.version_numbers(session, [run]) == {run.id: 1}
     actions = session.scalars(select(AuditEvent.action).order_by(AuditEvent.seq))
     assert list(actions) == [f"training_run:{word}" for word in ("queued", "started", "completed")]
+
+
+def test_run_keeps_the_revision_that_was_given_for_it(session: Session, model: Model) -> None:
+    run = runs.create(session, model, data_revision=0, actor="key:k", now=NOW)
+    assert asked.revision(run) == 0
+    for revision in (4, 5):
+        runs.start(session, run, data_revision=revision, actor="worker:w", now=NOW)
+        runs.compared(session, run, {"revision": revision, "rows": {"retain": 0}})
+        runs.hand_back(session, run, actor="worker:w", error="no luck")
+        assert run.set_changes == {"asked": 0, "revision": revision, "rows": {"retain": 0}}
+        assert run.data_revision == revision
+    queued = session.scalars(select(AuditEvent).order_by(AuditEvent.seq)).first()
+    assert queued is not None
+    assert queued.data["asked_revision"] == 0
+
+
+def test_revision_that_the_dataset_has_not_reached_is_refused(
+    session: Session, model: Model
+) -> None:
+    with pytest.raises(Unprocessable, match="is at revision") as refused:
+        runs.create(session, model, data_revision=1_000, actor="key:k", now=NOW)
+    assert refused.value.extra["field"] == "data_revision"
+    assert session.scalars(select(TrainingRun)).all() == []
 
 
 def test_a_finished_run_changes_no_more(session: Session, model: Model) -> None:

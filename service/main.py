@@ -151,6 +151,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
     app.state.model_signer = model_signing.ModelSigner.from_seed(settings.signing_seed)
+    app.state.model_signing_keys = model_signing.published(settings)
     app.state.pages = documents
     app.state.log = log.Log()
     app.state.wake = wake.sender(settings)

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     retired_public_keys: str = Field(
         "", description="public keys of earlier signing keys (base64, comma-separated), published"
     )
+    retired_model_signing_keys: str = Field(
+        "",
+        description="earlier public keys for weights (PEM without its first and last line, "
+        "comma-separated), published",
+    )
 
     log_origin: str = Field(
         "unlearn.invalid/audit-chain",

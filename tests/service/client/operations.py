@@ -15,6 +15,7 @@ METHODS = {
     "GET /metrics": "health.metrics",
     "GET /.well-known/unlearning-keys.json": "audit.public_keys",
     "GET /.well-known/unlearning-model-signing.pem": "audit.model_signing_key",
+    "GET /.well-known/unlearning-model-signing/{key_id}.pem": "audit.model_signing_key_by_id",
     "GET /v1/audit/log/checkpoint": "audit.log_checkpoint",
     "GET /v1/audit/log/inclusion": "audit.log_inclusion",
     "GET /v1/audit/log/consistency": "audit.log_consistency",

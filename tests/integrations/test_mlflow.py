@@ -42,7 +42,7 @@ from workers.runtime import Runtime
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PROGRAM = Path(sys.prefix) / "mlflow" / "bin" / "mlflow"
-SECONDS = 180.0
+SECONDS = 300.0
 
 
 @dataclass

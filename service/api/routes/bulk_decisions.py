@@ -26,7 +26,7 @@ Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(moment)]
 ActionName = Literal["approve", "deny", "retry"]
 
 
-class Filter(Body):
+class BulkFilter(Body):
     """Conditions on the requests; `{}`: all that the action is possible for."""
 
     dataset: DatasetName | None = None
@@ -49,7 +49,7 @@ class BulkQuestion(Body):
         description="approve or deny what waits for approval (`requests:approve`), or retry what "
         "needs review (`requests:write`)"
     )
-    filter: Filter = Field(default_factory=lambda: Filter())
+    filter: BulkFilter = Field(default_factory=BulkFilter)
 
 
 class NewBulkDecision(BulkQuestion):

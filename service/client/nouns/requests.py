@@ -416,7 +416,7 @@ class RequestsCalls(Noun):
         self,
         *,
         action: Literal["approve", "deny", "retry"],
-        filter: Unset | shapes.Filter | Mapping[str, Any] = UNSET,
+        filter: Unset | shapes.BulkFilter | Mapping[str, Any] = UNSET,
     ) -> shapes.BulkPreview:
         """Call ``POST /v1/bulk-decisions:preview`` (scope requests:read).
 
@@ -438,7 +438,7 @@ class RequestsCalls(Noun):
         *,
         action: Literal["approve", "deny", "retry"],
         matching: int,
-        filter: Unset | shapes.Filter | Mapping[str, Any] = UNSET,
+        filter: Unset | shapes.BulkFilter | Mapping[str, Any] = UNSET,
         reason: Unset | str | None = UNSET,
         reason_code: Unset | shapes.DenialReason | str = UNSET,
     ) -> shapes.BulkDecision:

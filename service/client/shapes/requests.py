@@ -156,6 +156,17 @@ class BulkDecision(Answer):
     ended_at: datetime | None
 
 
+class BulkFilter(Given):
+    """Conditions on the requests; `{}`: all that the action is possible for."""
+
+    dataset: str | None = None
+    model: str | None = None
+    due_before: datetime | None = None
+    received_before: datetime | None = None
+    #: how the client's own name of the request begins
+    reference: str | None = None
+
+
 class BulkPreview(Answer):
     """How many requests fit now; nothing is recorded."""
 
@@ -273,17 +284,6 @@ class ExtensionReason(StrEnum):
 
     COMPLEXITY = "complexity"
     NUMBER_OF_REQUESTS = "number_of_requests"
-
-
-class Filter(Given):
-    """Conditions on the requests; `{}`: all that the action is possible for."""
-
-    dataset: str | None = None
-    model: str | None = None
-    due_before: datetime | None = None
-    received_before: datetime | None = None
-    #: how the client's own name of the request begins
-    reference: str | None = None
 
 
 class ListedHold(Answer):

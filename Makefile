@@ -12,6 +12,7 @@ OPTIONS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCHMARKS := .venv/.benchmarks
+MLFLOW := .venv/mlflow/.installed
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -83,7 +84,7 @@ test-packages: $(INSTALLED) ## Run the README's walk, the tests with packages fr
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/extending tests/deployment tests/service/client \
 		tests/test_readme.py $(OPTIONS)
 
-test-integrations: $(INSTALLED) ## Run the console in Debian's Chromium and the metrics through Debian's Prometheus, which it starts with an API (some minutes)
+test-integrations: $(INSTALLED) $(MLFLOW) ## Run the console in Debian's Chromium, the metrics through Debian's Prometheus and the bridge to an MLflow server, each of which it starts (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m slow tests/integrations $(OPTIONS)
 
 bucket-check: $(INSTALLED) ## Run the demo and a fault run on an S3 server that is started for it (two minutes)
@@ -150,4 +151,11 @@ $(INSTALLED): pyproject.toml constraints.txt | .venv/bin/python
 
 $(BENCHMARKS): $(INSTALLED)
 	@$(PIP_INSTALL) --no-build-isolation --editable '.[benchmarks]'
+	@touch $@
+
+# Apart, as its dependencies are not ours.
+$(MLFLOW): tests/integrations/mlflow-server.txt | .venv/bin/python
+	@echo "installing an MLflow server into .venv/mlflow ..."
+	@$(BIN)/python -m venv .venv/mlflow
+	@.venv/mlflow/bin/python -m pip install --disable-pip-version-check -qq --requirement $<
 	@touch $@

@@ -22,6 +22,7 @@ from service.api.routes import (
     audit,
     audit_log,
     batches,
+    bulk_decisions,
     checkpoints,
     datasets,
     decisions,
@@ -60,6 +61,8 @@ SECURED = (
     deletion_requests.router,
     legal_holds.router,
     decisions.router,
+    bulk_decisions.verb_router,
+    bulk_decisions.router,
     suppressions.router,
     datasets.router,
     appends.router,
@@ -165,6 +168,7 @@ def _furnish(app: FastAPI, settings: Settings) -> None:
     app.state.digester = digester
     app.state.signer = signing.Signer.from_settings(settings)
     app.state.model_signer = model_signing.ModelSigner.from_seed(settings.signing_seed)
+    app.state.model_signing_keys = model_signing.published(settings)
     app.state.pages = documents
     app.state.log = log.Log()
     app.state.wake = wake.sender(settings)

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     retired_public_keys: str = Field(
         "", description="public keys of earlier signing keys (base64, comma-separated), published"
     )
+    retired_model_signing_keys: str = Field(
+        "",
+        description="earlier public keys for weights (PEM without its first and last line, "
+        "comma-separated), published",
+    )
 
     log_origin: str = Field(
         "unlearn.invalid/audit-chain",
@@ -194,6 +199,27 @@ class Settings(BaseSettings):
         "",
         description="networks inside which webhooks may be delivered, comma-separated, such as "
         "10.1.0.0/16; without: public addresses only",
+    )
+
+    mlflow_tracking_uri: str = Field(
+        "",
+        pattern=r"^(https?://[^@\s]+)?$",
+        description="MLflow server whose model registry is kept in step with what is live; empty: "
+        "none; credentials are those of MLflow's environment (MLFLOW_TRACKING_TOKEN, ...)",
+    )
+    mlflow_experiment: str = Field(
+        "unlearn", min_length=1, description="MLflow experiment whose runs hold the weights"
+    )
+    mlflow_alias: str = Field(
+        "production",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="alias in the model registry that follows the live version",
+    )
+    mlflow_timeout_seconds: float = Field(
+        15.0,
+        ge=1,
+        le=120,
+        description="an answer of the MLflow server that takes longer is a failure",
     )
 
     opendsr_domain: str = Field(

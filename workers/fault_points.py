@@ -46,6 +46,8 @@ POINTS = (
     "purge.destroyed",
     "webhooks.sent",
     "opendsr.sent",
+    "registry.copied",
+    "registry.done",
     "ingest.stored",
     "ingest.sliced",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -81,6 +81,11 @@ async def _model_signer(request: Request) -> model_signing.ModelSigner:
     return signer
 
 
+async def _model_signing_keys(request: Request) -> Mapping[str, bytes]:
+    keys: Mapping[str, bytes] = request.app.state.model_signing_keys
+    return keys
+
+
 async def _pages(request: Request) -> negotiation.Pages:
     pages: negotiation.Pages = request.app.state.pages
     return pages
@@ -96,4 +101,6 @@ Digests = Annotated[Digester, Depends(_digester)]
 Store = Annotated[OpenStore, Depends(_store)]
 Signer = Annotated[signing.Signer, Depends(_signer)]
 ModelSigner = Annotated[model_signing.ModelSigner, Depends(_model_signer)]
+#: Public keys for weights, as PEM by their ids.
+ModelSigningKeys = Annotated[Mapping[str, bytes], Depends(_model_signing_keys)]
 Pages = Annotated[negotiation.Pages, Depends(_pages)]

@@ -107,6 +107,17 @@ class Ledger(Collector):
         yield _single("leases_held", "leases that a worker holds", seen.leases)
         yield _single("workers_alive", "workers with a recent heartbeat", seen.workers)
         yield _family("stored_bytes", "bytes of checkpoints and internal state", "kind", seen.bytes)
+        yield _states("registry_copies", "versions in the model registry", seen.copies.copies)
+        yield _single(
+            "registry_failing_seconds",
+            "how long the step in the model registry that fails longest has failed",
+            seen.copies.failing_seconds,
+        )
+        yield _single(
+            "registry_remaining_seconds",
+            "how long a version that is out of service has still been in the model registry",
+            seen.copies.remaining_seconds,
+        )
         for one in counts.COUNTERS:
             yield _counter(one, seen.counted)
         for one in counts.HISTOGRAMS:

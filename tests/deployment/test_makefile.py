@@ -64,6 +64,9 @@ def _make(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def _copy(folder: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
+    server = Path("tests/integrations/mlflow-server.txt")
+    (folder / server).parent.mkdir(parents=True)
+    shutil.copy(ROOT / server, folder / server)
 
 
 def _normal(name: str) -> str:

@@ -8,13 +8,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from service import audit_file
-from service.ledger.audit import canonical, signing
+from service.ledger.audit import canonical, dsse, signing
 from service.ledger.database import db
 from service.ledger.database.tables import Model, Record, Version
 from service.ledger.registry import keys, versions
@@ -52,6 +54,7 @@ def service(
     *,
     signing_key: str = seed(1),
     retired: str = "",
+    retired_weights: str = "",
     subject_key: str = OLD_SUBJECT_KEY,
     previous: str | None = None,
 ) -> AbstractContextManager[FastAPI]:
@@ -64,6 +67,7 @@ def service(
             database_url=ledger.url.render_as_string(hide_password=False),
             signing_key=SecretStr(signing_key),
             retired_public_keys=retired,
+            retired_model_signing_keys=retired_weights,
             subject_key=SecretStr(subject_key),
             subject_key_previous=None if previous is None else SecretStr(previous),
         )
@@ -126,6 +130,58 @@ def test_receipt_signed_before_a_rotation_verifies_in_a_report_after_it(
         content, trusted = report(app), signing.read_keys(published(app))
     assert canonical.decode(content)["purges"][0]["receipt"] == receipt
     assert audit_file.verify_bytes(content, keys=trusted).ok
+
+
+def in_one_line(pem: str) -> str:
+    """Return the text of a PEM file as ``docs/keys.md`` has it put into the setting."""
+    return "".join(line for line in pem.splitlines() if "-----" not in line)
+
+
+def test_weights_signed_before_a_rotation_verify_with_a_key_published_after_it(
+    ledger: Engine, tmp_path: Path
+) -> None:
+    current = "/.well-known/unlearning-model-signing.pem"
+    by_id = "/.well-known/unlearning-model-signing/{}.pem"
+    signed = "/v1/models/who/versions/2/checkpoint/signature"
+    with service(ledger, tmp_path) as app:
+        before = callers.client(app).get(signed).json()
+        old = callers.client(app).get(current).text
+    hint = before["verificationMaterial"]["publicKey"]["hint"]
+    with service(ledger, tmp_path, signing_key=seed(50), retired_weights=in_one_line(old)) as app:
+        reader = callers.client(app)
+        assert reader.get(current).text != old
+        found = reader.get(by_id.format(hint))
+        assert found.text == old
+        after = reader.get(signed).json()["verificationMaterial"]["publicKey"]["hint"]
+        assert reader.get(by_id.format(after)).text == reader.get(current).text
+    public = serialization.load_pem_public_key(found.content)
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    envelope = before["dsseEnvelope"]
+    public.verify(
+        base64.b64decode(envelope["signatures"][0]["sig"]),
+        dsse.encoded(dsse.IN_TOTO, base64.b64decode(envelope["payload"])),
+        ec.ECDSA(hashes.SHA256()),
+    )
+    with service(ledger, tmp_path, signing_key=seed(50)) as app:  # it leaked, and is left out
+        callers.assert_problem(callers.client(app).get(by_id.format(hint)), 404)
+
+
+@pytest.mark.parametrize("curve", [ec.SECP384R1(), None])
+def test_a_retired_key_of_another_kind_stops_the_start(
+    ledger: Engine, tmp_path: Path, curve: ec.EllipticCurve | None
+) -> None:
+    other = (
+        ed25519.Ed25519PrivateKey.generate() if curve is None else ec.generate_private_key(curve)
+    )
+    pem = other.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    for text in (in_one_line(pem.decode()), "not base64!", pem.decode()):
+        with (
+            pytest.raises(ValueError, match="UNLEARN_RETIRED_MODEL_SIGNING_KEYS"),
+            service(ledger, tmp_path, retired_weights=text),
+        ):
+            pass
 
 
 def matched(app: FastAPI, **what: object) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from service.settings import Settings
 from workers.cli.errors import err
@@ -11,9 +11,14 @@ from workers.cli.errors import err
 
 def session() -> Session:
     """Return a session for an interactive command, with the time limits of an HTTP request."""
+    return sessions()()
+
+
+def sessions() -> sessionmaker[Session]:
+    """Return the factory of such sessions, for a command with several transactions."""
     from service.ledger.database import db
 
-    return db.session_factory(engine(Settings()))()
+    return db.session_factory(engine(Settings()))
 
 
 def engine(settings: Settings) -> Engine:

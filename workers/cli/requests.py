@@ -12,7 +12,7 @@ from service.ledger.database.states import RequestStatus
 from service.ledger.requests.deadlines import ExtensionReason
 from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.requests.lifecycle import DenialReason
-from workers.cli import ledger, output
+from workers.cli import bulk, ledger, output
 from workers.cli.errors import err
 from workers.cli.output import AsJson
 
@@ -31,6 +31,9 @@ ACTOR = "cli"
 MOST = 1_000
 
 RequestId = Annotated[str, typer.Argument(help="Id of the request, dr_…")]
+OneRequest = Annotated[
+    str | None, typer.Argument(help="Id of the request, dr_…; none with --all.", show_default=False)
+]
 Limit = Annotated[int, typer.Option(min=1, max=MOST, help="How many.")]
 Reason = Annotated[str, typer.Option(help="Why, in your own words; stored with the request.")]
 
@@ -117,34 +120,80 @@ def cancel_request(request: RequestId) -> None:
 
 
 @app.command("retry")
-def retry_request(request: RequestId) -> None:
-    """Try a request that needs review again, apart from other requests."""
+def retry_request(
+    request: OneRequest = None,
+    everything: bulk.All = False,
+    dataset: bulk.Dataset = None,
+    model: bulk.Model = None,
+    due_before: bulk.DueBefore = None,
+    older_than_days: bulk.OlderThanDays = None,
+    reference: bulk.Reference = None,
+    expect: bulk.Expect = None,
+) -> None:
+    """Try a request that needs review again, apart from other requests; or all that do.
+
+    Example: unlearn requests retry --all --dataset faces
+    """
     from service.ledger.requests import lifecycle
 
+    chosen = bulk.Chosen(dataset, model, due_before, older_than_days, reference)
+    bulk.require_one_or_all(request, everything, chosen)
+    if request is None:
+        bulk.decide("retry", chosen, expect=expect)
+        return
     _decide(request, lambda session: lifecycle.retry(session, request, actor=ACTOR))
 
 
 @app.command("approve")
-def approve_request(request: RequestId) -> None:
-    """Approve a request that the policy's approval limits hold back."""
+def approve_request(
+    request: OneRequest = None,
+    everything: bulk.All = False,
+    dataset: bulk.Dataset = None,
+    model: bulk.Model = None,
+    due_before: bulk.DueBefore = None,
+    older_than_days: bulk.OlderThanDays = None,
+    reference: bulk.Reference = None,
+    expect: bulk.Expect = None,
+) -> None:
+    """Approve a request that the policy's approval limits hold back; or all that wait for it.
+
+    Example: unlearn requests approve --all --older-than-days 2
+    """
     from service.ledger.database import db
     from service.ledger.requests import lifecycle
 
+    chosen = bulk.Chosen(dataset, model, due_before, older_than_days, reference)
+    bulk.require_one_or_all(request, everything, chosen)
+    if request is None:
+        bulk.decide("approve", chosen, expect=expect)
+        return
     _decide(request, lambda session: lifecycle.approve(session, request, actor=ACTOR, now=db.now()))
 
 
 @app.command("deny")
 def deny_request(
-    request: RequestId,
+    request: OneRequest = None,
     code: Annotated[DenialReason, typer.Option(help="By which reason.")] = DenialReason.OTHER,
     reason: Annotated[str | None, typer.Option(help="Why, in your own words.")] = None,
+    everything: bulk.All = False,
+    dataset: bulk.Dataset = None,
+    model: bulk.Model = None,
+    due_before: bulk.DueBefore = None,
+    older_than_days: bulk.OlderThanDays = None,
+    reference: bulk.Reference = None,
+    expect: bulk.Expect = None,
 ) -> None:
-    """Deny a request that the policy's approval limits hold back; it ends here.
+    """Deny a request that the policy's approval limits hold back, or all; they end here.
 
     Example: unlearn requests deny dr_01k0c9m2vq8f4t6x3z5b7n1r9d --code duplicate
     """
     from service.ledger.requests import lifecycle
 
+    chosen = bulk.Chosen(dataset, model, due_before, older_than_days, reference)
+    bulk.require_one_or_all(request, everything, chosen)
+    if request is None:
+        bulk.decide("deny", chosen, expect=expect, reason=reason, code=code)
+        return
     _decide(
         request,
         lambda session: lifecycle.deny(session, request, because=reason, code=code, actor=ACTOR),

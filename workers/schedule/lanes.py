@@ -28,6 +28,7 @@ from workers.jobs import (
     inspections,
     kept_states,
     measure,
+    model_registry,
     opendsr,
     pipeline,
     prepare,
@@ -73,6 +74,7 @@ BACKGROUND: Sequence[Recipe] = (
     purge.run_due,
     purge.sweep,
     ingest.remove_fetched,
+    model_registry.register_due,
 )
 
 
@@ -80,6 +82,7 @@ BACKGROUND: Sequence[Recipe] = (
 EVENTS: Sequence[Recipe] = (
     deadlines.run_due,
     opendsr.run_due,
+    model_registry.keep_in_step,
     webhooks.run_due,
 )
 

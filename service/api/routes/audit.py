@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, negotiation, pagination, problems, schemas
+from service.errors import NotFound
 from service.ledger.audit import canonical, chain, signing, statements
 from service.ledger.database import db
 from service.ledger.registry import models, versions
@@ -19,6 +20,9 @@ SUBJECT_PATTERN = r"^[a-z_]+:[A-Za-z0-9._/-]{1,110}$"
 router = bodies.router(tag="audit")
 open_router = bodies.router(tag="audit")
 
+KeyId = Annotated[
+    str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key's PEM, in hex")
+]
 Auditor = Annotated[auth.Principal, auth.require("audit:read")]
 
 
@@ -176,6 +180,25 @@ async def public_keys(settings: deps.Settings) -> dict[str, Any]:
 async def model_signing_key(signer: deps.ModelSigner) -> PlainTextResponse:
     """Return an ECDSA P-256 key as PEM, for `model_signing verify key`."""
     return PlainTextResponse(signer.public_key.decode())
+
+
+@open_router.get(
+    "/.well-known/unlearning-model-signing/{key_id}.pem",
+    response_class=PlainTextResponse,
+    responses=problems.responses(404),
+    summary="A public key of signatures over weights, in force or retired",
+)
+async def model_signing_key_by_id(keys: deps.ModelSigningKeys, key_id: KeyId) -> PlainTextResponse:
+    """Return an ECDSA P-256 key as PEM by its id, the `hint` of the bundles that it signed.
+
+    Keys that were replaced stay here while `UNLEARN_RETIRED_MODEL_SIGNING_KEYS` lists them.
+    """
+    found = keys.get(key_id)
+    if found is None:
+        raise NotFound(
+            "no published key for weights has this id: it was withdrawn, or never this service's"
+        )
+    return PlainTextResponse(found.decode())
 
 
 def _canonical(document: dict[str, Any]) -> Response:

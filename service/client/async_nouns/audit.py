@@ -37,6 +37,25 @@ class AsyncAuditCalls(AsyncNoun):
         """
         return await self._call(Call[str]("GET", "/.well-known/unlearning-model-signing.pem", Text))
 
+    async def model_signing_key_by_id(
+        self,
+        key_id: str,
+    ) -> str:
+        """Call ``GET /.well-known/unlearning-model-signing/{key_id}.pem`` (no API key).
+
+        A public key of signatures over weights, in force or retired. Return an ECDSA P-256 key as
+        PEM by its id, the `hint` of the bundles that it signed. Keys that were replaced stay here
+        while `UNLEARN_RETIRED_MODEL_SIGNING_KEYS` lists them.
+        """
+        return await self._call(
+            Call[str](
+                "GET",
+                "/.well-known/unlearning-model-signing/{key_id}.pem",
+                Text,
+                {"key_id": key_id},
+            )
+        )
+
     async def page_events(
         self,
         *,

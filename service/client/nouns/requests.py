@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from .. import shapes
 from ..answers import Page
@@ -409,6 +409,98 @@ class RequestsCalls(Noun):
                 shapes.DeletionRequestDetail,
                 {"request_id": request_id},
                 body={"reason": reason},
+            )
+        )
+
+    def preview_bulk(
+        self,
+        *,
+        action: Literal["approve", "deny", "retry"],
+        filter: Unset | shapes.BulkFilter | Mapping[str, Any] = UNSET,
+    ) -> shapes.BulkPreview:
+        """Call ``POST /v1/bulk-decisions:preview`` (scope requests:read).
+
+        Count the deletion requests that a decision would be about. Return how many requests fit
+        now. The key needs the scope of the action, too: `requests:approve`, or `requests:write` to
+        retry.
+        """
+        return self._call(
+            Call[shapes.BulkPreview](
+                "POST",
+                "/v1/bulk-decisions:preview",
+                shapes.BulkPreview,
+                body={"action": action, "filter": filter},
+            )
+        )
+
+    def create_bulk(
+        self,
+        *,
+        action: Literal["approve", "deny", "retry"],
+        matching: int,
+        filter: Unset | shapes.BulkFilter | Mapping[str, Any] = UNSET,
+        reason: Unset | str | None = UNSET,
+        reason_code: Unset | shapes.DenialReason | str = UNSET,
+    ) -> shapes.BulkDecision:
+        """Call ``POST /v1/bulk-decisions`` (scope requests:read).
+
+        Decide about every deletion request that fits a filter. Record the decision, to which the
+        key needs the scope of the action as well. It covers the requests that fit now and no later
+        ones. Nothing is decided about yet: call `:continue` until `ended_at` is set.
+        """
+        return self._call(
+            Call[shapes.BulkDecision](
+                "POST",
+                "/v1/bulk-decisions",
+                shapes.BulkDecision,
+                body={
+                    "action": action,
+                    "filter": filter,
+                    "matching": matching,
+                    "reason": reason,
+                    "reason_code": reason_code,
+                },
+            )
+        )
+
+    def continue_bulk(
+        self,
+        decision_id: str,
+        *,
+        limit: int | None = None,
+    ) -> shapes.BulkDecision:
+        """Call ``POST /v1/bulk-decisions/{decision_id}:continue`` (scope requests:read).
+
+        Decide about the next requests of a bulk decision. Decide about the next requests, each by
+        itself and under the name of the key that began it. A request that is refused, such as one
+        under a legal hold or one that needs a second person, is listed and left as it is. May be
+        repeated: nothing is decided about twice.
+        """
+        return self._call(
+            Call[shapes.BulkDecision](
+                "POST",
+                "/v1/bulk-decisions/{decision_id}:continue",
+                shapes.BulkDecision,
+                {"decision_id": decision_id},
+                query={"limit": limit},
+            )
+        )
+
+    def get_bulk(
+        self,
+        decision_id: str,
+    ) -> shapes.BulkDecision:
+        """Call ``GET /v1/bulk-decisions/{decision_id}`` (scope requests:read).
+
+        A bulk decision and its progress. Return the decision with how many requests it has decided
+        about, and what was refused.
+        """
+        return self._call(
+            Call[shapes.BulkDecision](
+                "GET",
+                "/v1/bulk-decisions/{decision_id}",
+                shapes.BulkDecision,
+                {"decision_id": decision_id},
             )
         )
 

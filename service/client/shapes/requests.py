@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
@@ -129,6 +130,48 @@ class BatchResults(Answer):
     items: list[BatchResult]
     accepted: int
     refused: int
+
+
+class Refusal(Answer):
+    """A request that was left as it is, and why."""
+
+    request: str
+    detail: str
+
+
+class BulkDecision(Answer):
+    """A decision and how far it has come; requests that no longer fitted are not counted."""
+
+    id: str
+    action: str
+    filter: Mapping[str, Any]
+    #: requests that fitted when it was confirmed
+    matching: int
+    done: int
+    refused: int
+    #: the first hundred
+    refusals: list[Refusal]
+    created_at: datetime
+    #: null: call `:continue`
+    ended_at: datetime | None
+
+
+class BulkFilter(Given):
+    """Conditions on the requests; `{}`: all that the action is possible for."""
+
+    dataset: str | None = None
+    model: str | None = None
+    due_before: datetime | None = None
+    received_before: datetime | None = None
+    #: how the client's own name of the request begins
+    reference: str | None = None
+
+
+class BulkPreview(Answer):
+    """How many requests fit now; nothing is recorded."""
+
+    action: str
+    matching: int
 
 
 class ErasureStatus(StrEnum):

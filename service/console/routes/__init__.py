@@ -2,6 +2,7 @@
 
 from service.console.routes import (
     audit,
+    bulk,
     datasets,
     keys,
     models,
@@ -13,10 +14,11 @@ from service.console.routes import (
     static,
 )
 
-#: Routers of every page; the page of a new request comes before that of any other.
+#: Routers of every page; pages of a new request and of many come before that of one.
 PAGES = (
     signing_in.router,
     new_request.router,
+    bulk.router,
     requests.router,
     models.router,
     datasets.router,

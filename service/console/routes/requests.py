@@ -136,9 +136,9 @@ def _approve(session: Session, act: sessions.Act, request_id: str) -> None:
 
 def _deny(session: Session, act: sessions.Act, request_id: str) -> None:
     # The form for several requests has no code.
-    code = _code(act, DenialReason) if act.form.text("code") else DenialReason.OTHER
-    because = _reason(act) or None
-    lifecycle.deny(session, request_id, because=because, code=code, actor=act.visitor.actor)
+    chosen = code(act, DenialReason) if act.form.text("code") else DenialReason.OTHER
+    because = reason(act) or None
+    lifecycle.deny(session, request_id, because=because, code=chosen, actor=act.visitor.actor)
 
 
 def _retry(session: Session, act: sessions.Act, request_id: str) -> None:
@@ -157,7 +157,7 @@ def _extend(session: Session, act: sessions.Act, request_id: str) -> None:
         session,
         request_id,
         periods=int(periods),
-        because=_code(act, ExtensionReason),
+        because=code(act, ExtensionReason),
         reason=_given_reason(act),
         actor=act.visitor.actor,
         now=db.now(),
@@ -168,7 +168,7 @@ def _hold(session: Session, act: sessions.Act, request_id: str) -> None:
     legal_holds.place(
         session,
         request_id,
-        code=_code(act, HoldReason),
+        code=code(act, HoldReason),
         reason=_given_reason(act),
         actor=act.visitor.actor,
         now=db.now(),
@@ -176,11 +176,11 @@ def _hold(session: Session, act: sessions.Act, request_id: str) -> None:
 
 
 def _release(session: Session, act: sessions.Act, request_id: str) -> None:
-    reason = _given_reason(act)
-    legal_holds.release(session, request_id, reason=reason, actor=act.visitor.actor, now=db.now())
+    why = _given_reason(act)
+    legal_holds.release(session, request_id, reason=why, actor=act.visitor.actor, now=db.now())
 
 
-def _code(act: sessions.Act, codes: type[Code]) -> Code:
+def code(act: sessions.Act, codes: type[Code]) -> Code:
     """Return the reason that was chosen from a list."""
     try:
         return codes(act.form.text("code"))
@@ -188,18 +188,19 @@ def _code(act: sessions.Act, codes: type[Code]) -> Code:
         raise Unprocessable("choose one of the reasons") from None
 
 
-def _reason(act: sessions.Act) -> str:
-    reason = act.form.text("reason")
-    if len(reason) > LONGEST_REASON:
+def reason(act: sessions.Act) -> str:
+    """Return the reason that was typed; empty: none."""
+    typed = act.form.text("reason")
+    if len(typed) > LONGEST_REASON:
         raise Unprocessable(f"a reason has at most {LONGEST_REASON} characters")
-    return reason
+    return typed
 
 
 def _given_reason(act: sessions.Act) -> str:
-    reason = _reason(act)
-    if not reason:
+    typed = reason(act)
+    if not typed:
         raise Unprocessable("say why, in your own words; nothing was changed")
-    return reason
+    return typed
 
 
 _DO: Mapping[str, Callable[[Session, sessions.Act, str], None]] = {

@@ -1,4 +1,5 @@
-// Enhances pages that work without it: follows what happens, selects all rows, counts the selected.
+// Enhances pages that work without it: follows what happens, selects all rows, counts the selected,
+// goes on with a decision about many requests.
 "use strict";
 
 const live = () => document.querySelector("[data-live]");
@@ -46,6 +47,9 @@ function select() {
   for (const row of rows) row.addEventListener("change", say);
   say();
 }
+
+// A decision about many requests goes on, a portion a page, while somebody looks at it.
+document.querySelector("form[data-continue]")?.requestSubmit();
 
 select();
 const seconds = Number(live()?.dataset.live);

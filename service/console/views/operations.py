@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.console.sessions import Visitor
 from service.ledger.destruction import purges
+from service.ledger.registry import copies
 from service.ledger.reports import operations, workload
 from service.settings import Settings
 
@@ -31,6 +32,7 @@ def page(
         "leases": workload.leases(session) if everything else [],
         "queues": workload.queues(session) if visitor.may("models:read") else None,
         "under_way": workload.under_way(session) if visitor.may("models:read") else None,
+        "stuck": copies.stuck(session, limit=PLANNED) if visitor.may("models:read") else None,
         "planned": purges.calendar(session, limit=PLANNED) if visitor.may("models:read") else None,
         "stuck_seconds": STUCK * settings.batch_timeout_seconds,
     }

@@ -171,6 +171,7 @@ def listing(
             for state, said in TABS
         ],
         "more": total >= COUNTED,
+        "matching": [name for name in bulk if _status(asked.state) in ACTIONS[name][0]],
         "bulk": bulk if _is_decided(asked.state) else [],
         **suggestions(session, visitor),
     }

@@ -73,6 +73,10 @@ class Action(StrEnum):
     VERSION_PURGED = "version:purged"
     VERSION_STATE_DESTROYED = "version:state_destroyed"
     VERSION_COMPARED = "version:compared"
+    #: Its weights are in a model registry outside the service; they were removed from it.
+    VERSION_COPIED = "version:copied"
+    VERSION_COPY_REMOVED = "version:copy_removed"
+    VERSION_COPY_FOUND = "version:copy_found"
     DELETION_REQUEST_PREVIEWED = "deletion_request:previewed"
     DELETION_REQUEST_ACCEPTED = "deletion_request:accepted"
     DELETION_REQUEST_AWAITING_APPROVAL = "deletion_request:awaiting_approval"
@@ -95,6 +99,9 @@ class Action(StrEnum):
     DELETION_REQUEST_DUE_SOON = "deletion_request:due_soon"
     DELETION_REQUEST_OVERDUE = "deletion_request:overdue"
     DELETION_REQUEST_REOPENED = "deletion_request:reopened"
+    #: One decision about every request that fits a filter; each request has its own line, too.
+    BULK_DECISION_BEGUN = "bulk_decision:begun"
+    BULK_DECISION_ENDED = "bulk_decision:ended"
     BATCH_CLAIMED = "batch:claimed"
     BATCH_TAKEN_OVER = "batch:taken_over"
     BATCH_LEFT_TO_TRAINING = "batch:left_to_training"

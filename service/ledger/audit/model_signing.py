@@ -15,11 +15,13 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from service.ledger.audit import canonical, dsse, statements
+from service.settings import Settings
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PREDICATE = "https://model_signing/signature/v1.0"
@@ -47,9 +49,7 @@ class ModelSigner:
     @property
     def public_key(self) -> bytes:
         """The public key as PEM, by which its signatures are verified."""
-        return self.private_key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        return _pem(self.private_key.public_key())
 
     def sign(self, *, name: str, digest: str) -> dict[str, Any]:
         """Return the bundle over a checkpoint with this SHA-256 (64 hex digits)."""
@@ -60,7 +60,7 @@ class ModelSigner:
         return {
             "mediaType": BUNDLE,
             "verificationMaterial": {
-                "publicKey": {"hint": hashlib.sha256(self.public_key).hexdigest()},
+                "publicKey": {"hint": key_id(self.public_key)},
                 "tlogEntries": [],
             },
             "dsseEnvelope": {
@@ -69,6 +69,42 @@ class ModelSigner:
                 "signatures": [{"sig": base64.b64encode(value).decode(), "keyid": ""}],
             },
         }
+
+
+def published(settings: Settings) -> dict[str, bytes]:
+    """Return the public keys as PEM by their ids: the key in force, then the retired ones.
+
+    Raise ``ValueError`` if a retired one is no ECDSA P-256 key.
+    """
+    current = ModelSigner.from_seed(settings.signing_seed).public_key
+    texts = settings.retired_model_signing_keys.split(",")
+    retired = [_read(text.strip()) for text in texts if text.strip()]
+    return {key_id(one): one for one in (current, *retired)}
+
+
+def key_id(public_key: bytes) -> str:
+    """Return the SHA-256 of a public key's PEM: the ``hint`` of bundles that its key signed."""
+    return hashlib.sha256(public_key).hexdigest()
+
+
+def _pem(public_key: ec.EllipticCurvePublicKey) -> bytes:
+    return public_key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def _read(text: str) -> bytes:
+    """Return as PEM the public key whose PEM has this text between its first and last line."""
+    try:
+        key = serialization.load_der_public_key(base64.b64decode(text, validate=True))
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != ec.SECP256R1.name:
+        raise ValueError(
+            "UNLEARN_RETIRED_MODEL_SIGNING_KEYS must be ECDSA P-256 public keys: each the text "
+            "between the first and the last line of its PEM file, in one line"
+        )
+    return _pem(key)
 
 
 def _statement(name: str, digest: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import shares
-from service.ledger.registry import heartbeats
+from service.ledger.registry import copies, heartbeats
 from service.ledger.registry.counts import Counts
 from service.ledger.training import runs
 
@@ -49,7 +49,8 @@ class Operations:
     are not over. ``versions`` and ``verdicts``: of the versions whose weights are stored.
     ``due_within``: open requests due within so many days, 0: overdue. ``oldest_seconds``: age of
     the oldest request in each open state. ``leases``: held ones. ``workers``: live ones.
-    ``bytes``: stored checkpoints and internal state, by kind. ``counted``: what workers count.
+    ``bytes``: stored checkpoints and internal state, by kind. ``copies``: versions in the model
+    registry. ``counted``: what workers count.
     """
 
     requests: Mapping[str, int]
@@ -63,13 +64,14 @@ class Operations:
     leases: int
     workers: int
     bytes: Mapping[str, int]
+    copies: copies.Numbers
     counted: Counts
 
 
 def look(session: Session, *, beat_seconds: float) -> Operations:
     """Return the numbers as of now.
 
-    Eleven statements, and on PostgreSQL two more for its time, whatever the ledger holds. They read
+    Twelve statements, and on PostgreSQL two more for its time, whatever the ledger holds. They read
     what is open, what is stored and what is held, each found by an index.
     """
     now = heartbeats.server_time(session)
@@ -95,6 +97,7 @@ def look(session: Session, *, beat_seconds: float) -> Operations:
         or 0,
         workers=len(heartbeats.living(session, beat_seconds=beat_seconds)),
         bytes=_bytes(session),
+        copies=copies.numbers(session, now=now),
         counted=heartbeats.counted(session),
     )
 

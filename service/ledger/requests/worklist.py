@@ -27,8 +27,9 @@ _LAST = "\U0010ffff"
 class Wanted:
     """Conditions of a list; None: no condition.
 
-    ``reference``: how the client's own name of the request begins. ``only_open``: those that have
-    not ended; a ``status`` decides it itself. ``held``: those under a legal hold.
+    ``received_before``: by their age. ``reference``: how the client's own name of the request
+    begins. ``only_open``: those that have not ended; a ``status`` decides it itself. ``held``:
+    those under a legal hold.
     """
 
     status: RequestStatus | None = None
@@ -38,6 +39,7 @@ class Wanted:
     due_before: datetime | None = None
     reference: str | None = None
     held: bool = False
+    received_before: datetime | None = None
 
     @property
     def by_due_date(self) -> bool:
@@ -52,7 +54,7 @@ def page(
     found = select(DeletionRequest, Dataset.name).outerjoin(
         Dataset, Dataset.id == DeletionRequest.dataset_id
     )
-    found = found.where(*_conditions(session, wanted))
+    found = found.where(*conditions(session, wanted))
     if wanted.by_due_date:
         found = found.order_by(DeletionRequest.due_at, DeletionRequest.id)
     else:
@@ -81,7 +83,8 @@ def count_open(session: Session, *, up_to: int) -> dict[RequestStatus, int]:
     return dict(rows.all())
 
 
-def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
+def conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
+    """Return SQL: ``DeletionRequest`` fits."""
     made: list[ColumnElement[bool]] = []
     if wanted.status is not None:
         made.append(DeletionRequest.status == wanted.status)
@@ -92,6 +95,8 @@ def _conditions(session: Session, wanted: Wanted) -> list[ColumnElement[bool]]:
         made.append(DeletionRequest.id.in_(in_force))  # few, with an index
     if wanted.due_before is not None:
         made.append(DeletionRequest.due_at < wanted.due_before)
+    if wanted.received_before is not None:
+        made.append(DeletionRequest.created_at < wanted.received_before)
     if wanted.reference is not None:
         made.append(_begins(session, wanted.reference))
     if wanted.dataset is not None:

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from service.console.views.bulk import MOST_AT_ONCE
 from service.ledger.audit import canonical
 from service.ledger.database import db
 from service.ledger.database.states import ErasureStatus, RequestStatus
@@ -381,6 +382,71 @@ def test_without_a_selection_or_with_another_action_nothing_is_done(app: FastAPI
     assert _status(app, one) == "awaiting_approval"
 
 
+def _form(page: str) -> dict[str, str]:
+    """Return the fields of the form that confirms a number of requests."""
+    [form] = re.findall(r'<form method="post" action="/requests/matching">(.*?)</form>', page, re.S)
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
+
+
+def test_all_that_match_are_decided_about_after_a_confirmation_that_names_their_number(
+    app: FastAPI,
+) -> None:
+    now = db.now()
+    waiting = RequestStatus.AWAITING_APPROVAL
+    old = [
+        _asked(app, status=waiting, created_at=now - timedelta(days=9), client_reference="case-1")
+        for _ in range(MOST_AT_ONCE + 2)
+    ]
+    young = _asked(app, status=waiting, created_at=now, client_reference="case-1")
+    other = _asked(app, status=waiting, created_at=now - timedelta(days=9))
+    browser = signed_in(app, "requests:read", "requests:approve")
+    here = "/requests?state=awaiting_approval&reference=case-1"
+    [address] = re.findall(r'href="(/requests/matching\?action=deny[^"]*)"', browser.get(here).text)
+    address = address.replace("&amp;", "&")
+    assert f"Deny {len(old) + 1} requests" in text(browser.get(address).text)
+    page = browser.get(f"{address}&age=7").text
+    assert f"Deny {len(old)} requests" in text(page)
+    fields = {**_form(page), "code": "duplicate", "reason": "twice"}
+    changed = browser.post("/requests/matching", data={**fields, "matching": "3"})
+    assert changed.status_code == 409
+    assert f"{len(old)} requests fit now, not 3" in text(changed.text)
+    answer = browser.post("/requests/matching", data=fields)
+    assert answer.status_code == 303
+    place = answer.headers["location"]
+    headings = []
+    while "data-continue" in (page := browser.get(place).text):
+        assert browser.submit(f"{place}/continue", page=place).headers["location"] == place
+        headings.append(re.findall(r"<h1>(.*?)</h1>", page)[0])
+    assert headings == [f"{n} of {len(old)} requests denied" for n in (0, MOST_AT_ONCE)]
+    assert f"<h1>{len(old)} requests denied</h1>" in page
+    assert {_status(app, one) for one in old} == {"denied"}
+    assert {_status(app, one) for one in (young, other)} == {"awaiting_approval"}
+    with app.state.sessions() as session:
+        row = session.get_one(DeletionRequest, old[0])
+        assert (row.status_reason, row.denial_code) == ("twice", "duplicate")
+
+
+def test_a_decision_is_continued_by_the_key_that_began_it_alone(app: FastAPI) -> None:
+    one = _asked(app, status=RequestStatus.NEEDS_REVIEW)
+    browser = signed_in(app, "requests:read", "requests:write")
+    page = browser.get("/requests/matching?action=retry").text
+    place = browser.post("/requests/matching", data=_form(page)).headers["location"]
+    assert "data-continue" not in browser.get(f"{place}?paused=yes").text
+    other = signed_in(app)
+    assert "Only the key that began it" in text(other.get(place).text)
+    assert other.submit(f"{place}/continue").status_code == 403
+    reader = signed_in(app, "requests:read")
+    assert reader.get("/requests/matching?action=retry").status_code == 403
+    assert "retry all" not in reader.get("/requests?state=needs_review").text
+    assert reader.submit(f"{place}/continue").status_code == 403
+    assert reader.get("/requests/matching?action=burn").status_code == 404
+    assert _status(app, one) == "needs_review"
+    for fields in ({"action": "retry"}, {"action": "retry", "matching": "1", "now": "soon"}):
+        assert browser.submit("/requests/matching", fields).status_code == 422
+    browser.submit(f"{place}/continue", page=place)
+    assert _status(app, one) == "processing"
+
+
 def test_planted_markup_is_shown_as_text(app: FastAPI) -> None:
     one = _asked(
         app,
@@ -390,7 +456,12 @@ def test_planted_markup_is_shown_as_text(app: FastAPI) -> None:
         status_reason=MARKUP,
     )
     browser = signed_in(app, name=MARKUP)
-    for address in (f"/requests/{one}", "/requests", f"/requests?reference={MARKUP}"):
+    for address in (
+        f"/requests/{one}",
+        "/requests",
+        f"/requests?reference={MARKUP}",
+        f"/requests/matching?action=retry&reference={MARKUP}",
+    ):
         page = browser.get(address).text
         assert MARKUP in text(page)
         for tag, attributes in browsers.tags(page):

@@ -9,6 +9,7 @@ and a version list what was forgotten since.
 
 from service.ledger.database.tables.audit import AuditEvent, AuditHead
 from service.ledger.database.tables.batches import Batch, BatchRecord, BatchState, Lease
+from service.ledger.database.tables.bulk_decisions import BulkDecision
 from service.ledger.database.tables.columns import DIGEST_LENGTH, NAME_LENGTH
 from service.ledger.database.tables.datasets import (
     AppendedRecord,
@@ -35,6 +36,7 @@ from service.ledger.database.tables.registry import (
     Version,
     Worker,
 )
+from service.ledger.database.tables.registry_copies import RegistryCopy
 from service.ledger.database.tables.reports import RecordScore, ShownSet, Verification
 from service.ledger.database.tables.requests import (
     DeletionRequest,
@@ -61,6 +63,7 @@ __all__ = [
     "Batch",
     "BatchRecord",
     "BatchState",
+    "BulkDecision",
     "Capability",
     "ConsoleSession",
     "DataKey",
@@ -86,6 +89,7 @@ __all__ = [
     "RecordList",
     "RecordListRow",
     "RecordScore",
+    "RegistryCopy",
     "RequestDataset",
     "RequestRecord",
     "ShownSet",

@@ -1,0 +1,288 @@
+"""One decision about every request that fits a filter: counted, confirmed, done in portions.
+
+A decision begins with the number of requests that was confirmed, and covers those alone that
+fitted then. Each request is decided about in a transaction of its own, with its own audit line and
+the decision's progress in it, so a decision that is interrupted goes on where it stopped and no
+request is counted twice. What a single decision refuses (a legal hold, a second person that is
+needed) is refused here, too, and leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from service.errors import Conflict, Forbidden, NotFound, ServiceError
+from service.ledger.audit import canonical, chain
+from service.ledger.database import db, ids
+from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import BulkDecision, DeletionRequest
+from service.ledger.requests import lifecycle, worklist
+from service.ledger.requests.lifecycle import DenialReason
+
+#: Most requests that one portion decides about.
+MOST_AT_ONCE = 200
+#: Refused requests that are listed with the decision; all are counted.
+LISTED = 100
+
+
+class Action(StrEnum):
+    """What is decided."""
+
+    APPROVE = "approve"
+    DENY = "deny"
+    RETRY = "retry"
+
+
+#: The state in which a request can be decided about so.
+STATES: Mapping[Action, RequestStatus] = {
+    Action.APPROVE: RequestStatus.AWAITING_APPROVAL,
+    Action.DENY: RequestStatus.AWAITING_APPROVAL,
+    Action.RETRY: RequestStatus.NEEDS_REVIEW,
+}
+#: The scope that a key needs for it.
+SCOPES: Mapping[Action, str] = {
+    Action.APPROVE: "requests:approve",
+    Action.DENY: "requests:approve",
+    Action.RETRY: "requests:write",
+}
+
+
+class CountChanged(Conflict):
+    """Other requests fit than those whose number was confirmed."""
+
+    code = "count-changed"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Conditions on requests in the action's state; None: no condition."""
+
+    dataset: str | None = None
+    model: str | None = None
+    due_before: datetime | None = None
+    received_before: datetime | None = None
+    #: How the client's own name of the request begins.
+    reference: str | None = None
+
+    def wanted(self, action: Action) -> worklist.Wanted:
+        """Return the conditions of the list of these requests."""
+        return worklist.Wanted(
+            status=STATES[action],
+            dataset=self.dataset,
+            model=self.model,
+            due_before=self.due_before,
+            received_before=self.received_before,
+            reference=self.reference,
+        )
+
+
+def count(session: Session, action: Action, chosen: Filter) -> int:
+    """Return how many requests fit now."""
+    return _count(session, action, chosen)[0]
+
+
+def begin(
+    session: Session,
+    action: Action,
+    chosen: Filter,
+    *,
+    matching: int,
+    reason: str | None = None,
+    code: DenialReason = DenialReason.OTHER,
+    actor: str,
+    now: datetime,
+) -> BulkDecision:
+    """Record the decision; nothing is decided about yet.
+
+    ``matching``: the number that was confirmed. Raise ``CountChanged`` if it is another by now.
+    """
+    number, last = _count(session, action, chosen)
+    if number != matching:
+        raise CountChanged(
+            f"{number} requests fit now, not {matching}; look at the number again and confirm it",
+            matching=number,
+        )
+    row = BulkDecision(
+        id=ids.new("bd"),
+        action=action.value,
+        filter={name: canonical.plain(value) for name, value in asdict(chosen).items() if value},
+        reason=reason,
+        reason_code=code.value if action == Action.DENY else None,
+        actor=actor,
+        matching=number,
+        place="",
+        until=last or "",
+        done=0,
+        refused=0,
+        refusals=[],
+        created_at=now,
+    )
+    session.add(row)
+    session.flush()
+    # The reference is a client's own text.
+    said = {name: value for name, value in row.filter.items() if name != "reference"}
+    data = {"action": row.action, "matching": number, "filter": said}
+    _say(session, chain.Action.BULK_DECISION_BEGUN, row, data)
+    if not number:
+        _end(session, row, now=now)
+    return row
+
+
+def get(session: Session, decision_id: str) -> BulkDecision:
+    """Return one decision; raise ``NotFound`` if there is none."""
+    row = session.get(BulkDecision, decision_id)
+    if row is None:
+        raise NotFound("no bulk decision has this id")
+    return row
+
+
+def describe(row: BulkDecision) -> dict[str, Any]:
+    """Return a decision in its public form."""
+    return {
+        "id": row.id,
+        "action": row.action,
+        "filter": row.filter,
+        "matching": row.matching,
+        "done": row.done,
+        "refused": row.refused,
+        "refusals": row.refusals,
+        "created_at": canonical.moment(row.created_at),
+        "ended_at": None if row.ended_at is None else canonical.moment(row.ended_at),
+    }
+
+
+def go_on(
+    sessions: sessionmaker[Session], decision_id: str, *, actor: str, most: int = MOST_AT_ONCE
+) -> BulkDecision:
+    """Decide about the next ``most`` requests at most; return the decision as it is then.
+
+    Raise ``Forbidden`` for anybody but who began it: each request is decided about in that name.
+    """
+    with sessions() as session:
+        row = get(db.read_only(session), decision_id)
+        _require_own(row, actor)
+        if row.ended_at is not None:
+            return row
+        found = _next(session, row, most=most)
+    for request_id in found:
+        if not _decide(sessions, decision_id, request_id, actor=actor):
+            break  # another call goes on with it
+    with sessions.begin() as session:
+        row = session.get_one(BulkDecision, decision_id, with_for_update=True)
+        if row.ended_at is None and not _next(session, row, most=1):
+            _end(session, row, now=db.now())
+        session.flush()
+        session.expunge(row)
+        return row
+
+
+def _decide(
+    sessions: sessionmaker[Session], decision_id: str, request_id: str, *, actor: str
+) -> bool:
+    """Decide about one request; return False if another call has done it."""
+    try:
+        with sessions.begin() as session:
+            row = get(session, decision_id)
+            before = row.place
+            _apply(session, row, request_id, actor=actor)
+            return _move(session, row, before, request_id, done=BulkDecision.done + 1)
+    except _Overtaken:
+        return False
+    except ServiceError as error:
+        detail = error.detail
+    with sessions.begin() as session:
+        row = get(session, decision_id)
+        listed = row.refusals
+        if len(listed) < LISTED:
+            listed = [*listed, {"request": request_id, "detail": detail}]
+        try:
+            return _move(
+                session,
+                row,
+                row.place,
+                request_id,
+                refused=BulkDecision.refused + 1,
+                refusals=listed,
+            )
+        except _Overtaken:
+            session.rollback()
+            return False
+
+
+class _Overtaken(Exception):
+    """Another call has decided about the request."""
+
+
+def _move(session: Session, row: BulkDecision, before: str, request_id: str, **values: Any) -> bool:
+    """Move a decision's place to a request in the transaction that decides about it."""
+    moved = session.execute(
+        update(BulkDecision)
+        .where(BulkDecision.id == row.id, BulkDecision.place == before)
+        .where(BulkDecision.place < request_id)
+        .values(place=request_id, **values)
+        .returning(BulkDecision.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    if not moved:
+        raise _Overtaken
+    return True
+
+
+def _apply(session: Session, row: BulkDecision, request_id: str, *, actor: str) -> None:
+    if row.action == Action.APPROVE:
+        lifecycle.approve(session, request_id, actor=actor, now=db.now())
+    elif row.action == Action.DENY:
+        code = DenialReason(row.reason_code or DenialReason.OTHER)
+        lifecycle.deny(session, request_id, because=row.reason, code=code, actor=actor)
+    else:
+        lifecycle.retry(session, request_id, actor=actor)
+
+
+def _next(session: Session, row: BulkDecision, *, most: int) -> list[str]:
+    """Return ids of the next requests that fit and are not decided about, in their order."""
+    action, chosen = Action(row.action), _filter(row)
+    wanted = (
+        select(DeletionRequest.id)
+        .where(*worklist.conditions(session, chosen.wanted(action)))
+        .where(DeletionRequest.id > row.place, DeletionRequest.id <= row.until)
+        .order_by(DeletionRequest.id)
+        .limit(most)
+    )
+    return list(session.scalars(wanted))
+
+
+def _filter(row: BulkDecision) -> Filter:
+    given = dict(row.filter)
+    for name in ("due_before", "received_before"):
+        if name in given:
+            given[name] = datetime.fromisoformat(given[name])
+    return Filter(**given)
+
+
+def _count(session: Session, action: Action, chosen: Filter) -> tuple[int, str | None]:
+    wanted = worklist.conditions(session, chosen.wanted(action))
+    found = session.execute(select(func.count(), func.max(DeletionRequest.id)).where(*wanted)).one()
+    return found[0], found[1]
+
+
+def _require_own(row: BulkDecision, actor: str) -> None:
+    if row.actor != actor:
+        raise Forbidden("somebody else began this decision; only they can go on with it")
+
+
+def _end(session: Session, row: BulkDecision, *, now: datetime) -> None:
+    row.ended_at = now
+    data = {"action": row.action, "done": row.done, "refused": row.refused}
+    _say(session, chain.Action.BULK_DECISION_ENDED, row, data)
+
+
+def _say(session: Session, action: chain.Action, row: BulkDecision, data: dict[str, Any]) -> None:
+    subject = f"bulk_decision:{row.id}"
+    chain.append(session, actor=row.actor, action=action, subject=subject, data=data)

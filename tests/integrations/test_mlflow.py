@@ -1,0 +1,360 @@
+"""A worker keeps the model registry of a real MLflow server in step with what is live."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from sqlalchemy import Engine, select
+
+from models_store import tensors
+from service.ledger.database import db
+from service.ledger.database.tables import AuditEvent, Model, RegistryCopy, Version
+from service.ledger.destruction import withdrawals
+from service.ledger.registry import copies, versions
+from service.ledger.webhooks.outbox import Backoff
+from service.settings import Settings
+from tests import factories
+from tests.conftest import leave_out
+from workers.demo.run import free_port
+from workers.fault_points import InjectedFault
+from workers.jobs import mlflow_registry
+from workers.jobs.mlflow_registry import Weights
+from workers.jobs.model_registry import Bridge
+from workers.runtime import Runtime
+
+#: It starts an MLflow server: `make test-integrations`.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PROGRAM = Path(sys.prefix) / "mlflow" / "bin" / "mlflow"
+SECONDS = 300.0
+
+
+@dataclass
+class Server:
+    """An MLflow server that can be stopped and started; its files lie in ``folder``."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        files = self.folder / "files"
+        command = [
+            str(PROGRAM),
+            "server",
+            f"--backend-store-uri=sqlite:///{self.folder / 'mlflow.db'}",
+            f"--artifacts-destination={files}",
+            "--host=127.0.0.1",
+            f"--port={self.port}",
+            "--workers=1",
+        ]
+        environment = {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PATH": f"{PROGRAM.parent}:/usr/bin:/bin",
+        }
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        end = time.monotonic() + SECONDS
+        while not self._answers():
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            assert time.monotonic() < end, (self.folder / "log").read_text()[-2000:]
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=60)
+            self.process = None
+
+    def digests(self) -> set[str]:
+        """Return the SHA-256 of every file that the server keeps."""
+        kept = (one for one in (self.folder / "files").rglob("*") if one.is_file())
+        return {hashlib.sha256(one.read_bytes()).hexdigest() for one in kept}
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests, each of which has a model of its own and leaves no file."""
+    if not PROGRAM.exists():
+        leave_out("an MLflow server is not installed (make test-integrations installs one)")
+    made = Server(tmp_path_factory.mktemp("mlflow"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@dataclass
+class Shop:
+    """A worker with a model of which versions go live, and a clock to set."""
+
+    runtime: Runtime
+    #: Of its model.
+    name: str = field(default_factory=lambda: f"who-{secrets.token_hex(4)}")
+    ahead: timedelta = timedelta()
+    bridge: Bridge = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bridge = Bridge(
+            self.runtime,
+            Backoff(first_seconds=10, factor=3, longest_seconds=900),
+            jitter=lambda: 0.5,
+            clock=lambda: db.now() + self.ahead,
+        )
+
+    def step(self, *, later: float = 0.0) -> None:
+        """Do in turn what the two lanes do, until neither has anything to do."""
+        self.ahead += timedelta(seconds=later)
+        while self.bridge.keep_in_step() | self.bridge.register_due():
+            pass
+
+    def go_live(self, seed: int) -> Weights:
+        """Promote a further version of the model, and retire the one before."""
+        weights = {"weight": np.full((20, 20), seed, dtype=np.float32)}
+        digest = tensors.save(self.runtime.store.blobs, weights, {}, kind="checkpoints").digest
+        with self.runtime.session() as session:
+            model = session.scalars(select(Model)).one_or_none()
+            model = model or factories.model(session, factories.dataset(session), name=self.name)
+            before = session.get(Version, model.production_id) if model.production_id else None
+            made = factories.version(session, model, digest=digest)
+            if before is not None:
+                versions.retire(session, model, before, actor="worker:w", now=db.now())
+            return Weights(self.name, made.number, digest)
+
+    def withdraw(self) -> None:
+        with self.runtime.session() as session:
+            model = session.scalars(select(Model)).one()
+            withdrawals.withdraw_model(session, model, actor="cli", now=db.now())
+
+    def rows(self) -> dict[int, RegistryCopy]:
+        with self.runtime.session() as session:
+            found = session.execute(
+                select(Version.number, RegistryCopy).join(
+                    RegistryCopy, RegistryCopy.version_id == Version.id
+                )
+            )
+            return dict(found.tuples().all())
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return what the audit chain says of copies."""
+        with self.runtime.session() as session:
+            rows = session.scalars(select(AuditEvent).order_by(AuditEvent.seq)).all()
+            return [
+                (one.action.removeprefix("version:"), one.subject.rpartition("/")[2])
+                for one in rows
+                if one.action.startswith("version:cop")
+            ]
+
+
+def _shop(database: Engine, tmp_path: Path, url: str) -> Shop:
+    settings = Settings(
+        _env_file=None,
+        state_dir=tmp_path / "state",
+        database_url=database.url.render_as_string(hide_password=False),
+        mlflow_tracking_uri=url,
+    )
+    return Shop(Runtime.make(settings, engine=database))
+
+
+@pytest.fixture
+def shop(sqlite_database: Engine, tmp_path: Path, server: Server) -> Shop:
+    return _shop(sqlite_database, tmp_path, server.url)
+
+
+def _client(url: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=url, registry_uri=url)
+
+
+def _registered(server: Server, shop: Shop) -> list[dict[str, str]]:
+    """Return the tags of the versions that the registry lists of the shop's model."""
+    found = _client(server.url).search_model_versions(f"name='{shop.name}'")
+    return [dict(one.tags) for one in found]
+
+
+def test_the_registry_has_the_live_version_alone_and_its_alias_follows(
+    shop: Shop, server: Server, tmp_path: Path
+) -> None:
+    from mlflow import artifacts
+
+    first = shop.go_live(1)
+    shop.step()
+    client = _client(server.url)
+    live = client.get_model_version_by_alias(shop.name, "production")
+    assert live.tags == first.tags
+    got = artifacts.download_artifacts(
+        run_id=live.run_id, dst_path=str(tmp_path / "got"), tracking_uri=server.url
+    )
+    [file] = Path(got).rglob("*.safetensors")
+    assert file.name == f"{shop.name}-1.safetensors"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == first.digest
+    second = shop.go_live(2)
+    shop.step()
+    assert client.get_model_version_by_alias(shop.name, "production").tags == second.tags
+    assert _registered(server, shop) == [second.tags]
+    assert server.digests() == {second.digest}
+    shop.withdraw()
+    shop.step()
+    assert _registered(server, shop) == []
+    assert server.digests() == set()
+    assert client.get_registered_model(shop.name).aliases == {}
+    assert shop.lines() == [
+        ("copied", "1"),
+        ("copy_removed", "1"),
+        ("copied", "2"),
+        ("copy_removed", "2"),
+    ]
+    assert not list((shop.runtime.settings.state_dir / "copies").iterdir())
+
+
+def test_nothing_is_registered_twice_and_nothing_remains_of_what_was_interrupted(
+    shop: Shop, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNLEARN_FAULTS", str(tmp_path))
+    first = shop.go_live(1)
+    # The files are there and no entry is; then both are, and the ledger does not know of them.
+    for point in ("registry.copied", "registry.done"):
+        (tmp_path / point).write_text("fail")
+        with pytest.raises(InjectedFault):
+            shop.step()
+        assert server.digests() == {first.digest}
+    assert shop.rows()[1].registered_at is None
+    shop.step()
+    assert _registered(server, shop) == [first.tags]
+    assert shop.rows()[1].registered_at is not None
+    second = shop.go_live(2)
+    (tmp_path / "registry.copied").write_text("fail")
+    with pytest.raises(InjectedFault):
+        shop.bridge.register_due()
+    assert second.digest in server.digests()
+    shop.withdraw()
+    shop.step()
+    assert server.digests() == set()
+    assert _registered(server, shop) == []
+
+
+def test_a_registry_that_is_away_delays_no_withdrawal_and_is_seen(
+    shop: Shop, server: Server
+) -> None:
+    shop.go_live(1)
+    shop.step()
+    server.stop()
+    shop.withdraw()
+    began = time.monotonic()
+    shop.step()
+    assert time.monotonic() - began < 2 * shop.runtime.settings.mlflow_timeout_seconds
+    with shop.runtime.session() as session:
+        assert session.scalars(select(Model)).one().withdrawn_at is not None
+        seen = copies.numbers(session, now=db.now() + timedelta(minutes=5))
+        [stuck] = copies.stuck(session, limit=10)
+    assert seen.copies == {"registered": 0, "to_register": 0, "to_remove": 1}
+    assert min(seen.failing_seconds, seen.remaining_seconds) > 200
+    assert (stuck.model, stuck.version, stuck.step, stuck.failures) == (shop.name, 1, "remove", 1)
+    assert str(server.port) not in stuck.error
+    shop.step(later=5)  # it rests
+    assert shop.rows()[1].failures == 1
+    shop.step(later=6)
+    assert shop.rows()[1].failures == 2
+    server.start()
+    shop.step(later=60)
+    assert shop.rows()[1].removed_at is not None
+    assert shop.rows()[1].error is None
+    assert server.digests() == set()
+
+
+def test_a_withdrawn_version_that_somebody_put_back_is_found_and_removed(
+    shop: Shop, server: Server, tmp_path: Path
+) -> None:
+    first = shop.go_live(1)
+    shop.step()
+    shop.withdraw()
+    shop.step()
+    registry = mlflow_registry.open_registry(shop.runtime.settings)
+    file = tmp_path / "weights.safetensors"
+    with shop.runtime.store.blobs.open("checkpoints", first.digest) as source:
+        file.write_bytes(source.read())
+    registry.register(first, file)
+    stranger = Weights(shop.name, 1, "f" * 64)  # of another installation
+    registry.register(stranger, file)
+    shop.step(later=3700)
+    assert _registered(server, shop) == [stranger.tags]
+    assert shop.lines()[-2:] == [
+        ("copy_found", "1"),
+        ("copy_removed", "1"),
+    ]
+    registry.remove(stranger)
+    assert server.digests() == set()
+
+
+def test_without_an_answer_a_call_ends_within_its_time() -> None:
+    # A process of its own, as the client reads its environment once.
+    program = (
+        "from service.settings import Settings\n"
+        "from workers.jobs import mlflow_registry as m\n"
+        "registry = m.open_registry(Settings(_env_file=None))\n"
+        "try: registry.point(m.Weights('who', 1, 'a'), '1')\n"
+        "except m.Away as away: print(away)\n"
+    )
+    with _silent() as port:
+        settings = {
+            "UNLEARN_MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+            "UNLEARN_MLFLOW_TIMEOUT_SECONDS": "2",
+        }
+        asked = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert "did not answer" in asked.stdout, asked.stderr
+    assert str(port) not in asked.stdout
+
+
+@contextmanager
+def _silent() -> Iterator[int]:
+    """A port where connections are taken and nothing is said."""
+    taken: list[socket.socket] = []
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        def take() -> None:
+            while True:
+                try:
+                    taken.append(listening.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+    for one in taken:
+        one.close()

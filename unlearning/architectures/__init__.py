@@ -31,7 +31,8 @@ import torch
 from torch import nn
 
 from unlearning.architectures._classifier import Classifier, Transform
-from unlearning.architectures._encoders import Encoder
+from unlearning.architectures._encoders import Encoder, ImageEncoder, TextEncoder
+from unlearning.architectures._encoders import opened as encoder
 from unlearning.architectures._heads import HeadClassifier
 from unlearning.core import declarations, options
 from unlearning.core.plugins import Group
@@ -45,8 +46,11 @@ __all__ = [
     "Classifier",
     "Encoder",
     "HeadClassifier",
+    "ImageEncoder",
+    "TextEncoder",
     "Transform",
     "classifier",
+    "encoder",
     "get",
     "installed",
     "names",

@@ -32,7 +32,12 @@ _SIZES = {
 
 
 def model(
-    kind: str = "bert", *, vocabulary: int = texts.VOCABULARY, seed: int = 0
+    kind: str = "bert",
+    *,
+    vocabulary: int = texts.VOCABULARY,
+    seed: int = 0,
+    layers: int = LAYERS,
+    length: int = LENGTH,
 ) -> torch.nn.Module:
     """The library's own network."""
     made = {
@@ -42,7 +47,9 @@ def model(
     }
     config, network = made[kind]
     torch.manual_seed(seed)
-    sizes = {**_SIZES, "embedding_size": 8} if kind == "electra" else _SIZES
+    sizes = {**_SIZES, "num_hidden_layers": layers, "max_position_embeddings": length}
+    if kind == "electra":
+        sizes["embedding_size"] = 8
     found: torch.nn.Module = network(config(vocab_size=vocabulary, **sizes)).eval()
     with torch.no_grad():
         for p in found.parameters():  # so that each word has a direction of its own
@@ -50,10 +57,10 @@ def model(
     return found
 
 
-def write(folder: Path, *, kind: str = "bert", vocabulary: int = texts.VOCABULARY) -> Path:
+def write(folder: Path, *, kind: str = "bert", **more: int) -> Path:
     """A directory with config.json, model.safetensors and tokenizer.json."""
     with torch.random.fork_rng():
-        model(kind, vocabulary=vocabulary).save_pretrained(folder)
+        model(kind, **more).save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(texts.tokenizer())
     return folder
 

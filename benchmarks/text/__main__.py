@@ -53,7 +53,6 @@ def main() -> None:
     asked = parser.parse_args()
     sizes = QUICK if asked.quick else FULL
     folder = banking.folder_of_the_encoder(asked.encoder)
-    key = "quick" if asked.quick else "full"
     whole = banking.Encoded(banking.read(asked.data, rows=None), folder)
     some = banking.Encoded(banking.read(asked.data, rows=sizes.rows), folder)
     forgotten = problems.sets(some.texts, random=sizes.random, mislabelled=sizes.mislabelled)
@@ -64,9 +63,7 @@ def main() -> None:
 
     def network(problem: Problem, tell: Tell) -> Found:
         splits = Splits(sizes.splits, 2)
-        return measuring.measure(
-            problem, retrained=sizes.retrained, splits=splits, key=key, tell=tell
-        )
+        return measuring.measure(problem, retrained=sizes.retrained, splits=splits, tell=tell)
 
     def layers(tell: Tell) -> Found:
         tell(0.0, "activations")

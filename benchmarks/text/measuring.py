@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,9 +63,9 @@ class Trained:
     cpu_seconds: float
 
 
-def measure(problem: Problem, *, retrained: int, splits: Splits, key: str, tell: Tell) -> Found:
-    """Train, forget each set by both steps, and compare; what is trained is kept under ``key``."""
-    kept = banking.CACHE / key / problem.name
+def measure(problem: Problem, *, retrained: int, splits: Splits, tell: Tell) -> Found:
+    """Train, forget each set by both steps, and compare; what is trained is kept."""
+    kept = banking.CACHE / f"{problem.name}-{_key(problem, splits)}"
     kept.mkdir(parents=True, exist_ok=True)
     tell(0.0, "training the base")
     base = _trained(kept / "base", problem, problem.train, seed=0)
@@ -158,6 +159,14 @@ def show(title: str, lines: Sequence[Line]) -> None:
         tuple("" if value is None else value for value in asdict(line).values()) for line in lines
     ]
     results.show(title, columns, cells)
+
+
+def _key(problem: Problem, splits: Splits) -> str:
+    """Return a word that the rows, the network and how it is trained decide."""
+    told = hashlib.sha256(repr((problem.recipe, problem.fresh(0), splits)).encode())
+    for tensor in (problem.train.x[:], problem.train.labels, *problem.sets.values()):
+        told.update(tensor.numpy().tobytes())
+    return told.hexdigest()[:12]
 
 
 def _split(problem: Problem, rows: Tensor) -> tuple[Examples, Examples]:

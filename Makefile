@@ -18,7 +18,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages test-integrations bucket-check mutants \
 	check client lint format types imports faults \
-	bench-deletion bench-service bench-growth bench-pages bench-census bench-heads bench-memorised bench-auditor bench-methods gpu-check compose-check \
+	bench-deletion bench-service bench-growth bench-pages bench-census bench-heads bench-text bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
 # Where it is set, every process that a test starts would compile the whole program anew.
@@ -113,6 +113,9 @@ bench-census: $(BENCHMARKS) ## Ingest, train on and forget from a table of words
 
 bench-heads: $(BENCHMARKS) ## Time deletions from heads fitted in closed form (OPTIONS=--quick: seconds)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.heads $(OPTIONS)
+
+bench-text: $(BENCHMARKS) ## Measure forgetting of texts on Banking77, with an encoder (OPTIONS='--encoder FOLDER', --quick: minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.text $(OPTIONS)
 
 bench-memorised: $(BENCHMARKS) ## Measure forgetting of memorised rows (OPTIONS=--quick: minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memorised $(OPTIONS)

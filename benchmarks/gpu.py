@@ -7,7 +7,7 @@ Runs the tests in ``tests/gpu`` on the device. Then ResNet-18 of full width on 4
 CIFAR-10's shape: an epoch, the pass after a training that sums its gradients, the preparation of
 the anchor, one split of out-of-fold margins, and updates that forget 1, 45 and 2,250 rows with both
 steps, against a retraining. The images are random (classes differ in their mean colour): what is
-measured here is time, not quality.
+measured here is time, not quality. Last an encoder of texts and an exact head (``gpu_texts``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks import results
+from benchmarks import gpu_texts, results
 from unlearning import methods
 from unlearning.anchored import margins, preparation, targets
 from unlearning.anchored.anchor import Anchor
@@ -97,6 +97,9 @@ def main() -> None:
     measured["ceilings"] = _ceilings(device, tiny=asked.tiny)
     measured["share_of_bf16_ceiling"] = (
         measured["epoch_flops_per_second"] / measured["ceilings"]["bf16_flops_per_second"]
+    )
+    measured["texts"] = gpu_texts.measure(
+        device, lambda name, run: _seconds(problem, name, run), tiny=asked.tiny
     )
     _report(measured)
     if not asked.tiny:
@@ -321,8 +324,26 @@ def _report(measured: dict[str, Any]) -> None:
             for rows, u in updates.items()
         ],
     )
+    _report_texts(measured["texts"])
     share = measured["share_of_bf16_ceiling"]
     results.console.print(f"An epoch reaches {share:.1%} of the device's bf16 products.")
+
+
+def _report_texts(found: dict[str, Any]) -> None:
+    lines = []
+    for name, steps in found.items():
+        if isinstance(steps, dict):
+            for step, taken in steps.items():
+                if isinstance(taken, dict):
+                    lines.append((name, step, taken["seconds"], taken.get("peak_mib", "")))
+    results.show(
+        f"An encoder of texts on {found['rows']} rows",
+        ("part", "step", "seconds", "peak MiB"),
+        lines,
+    )
+    for name in gpu_texts.PARTS:
+        ratio = found[name]["retrain_over_update"]
+        results.console.print(f"{name}: a retraining takes {ratio:.3g} matched steps.")
 
 
 def _name(device: torch.device) -> str:

@@ -17,19 +17,33 @@ class Request(Struct):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer(Struct):
-    """``width`` numbers for each token; rows of at most ``length`` of ``vocabulary`` token ids.
+class Texts(Struct):
+    """Rows of at most ``length`` of ``vocabulary`` token ids, filled up with ``pad``."""
 
-    ``pad`` is the token id that its tokenizer fills rows up with.
-    """
+    vocabulary: int
+    length: int
+    pad: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Struct):
+    """The size to which images are brought."""
+
+    channels: int
+    image_height: int
+    image_width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Struct):
+    """``width`` numbers for each token; ``texts`` or ``images``: what the encoder takes."""
 
     kind: str
     width: int
     layers: int
-    vocabulary: int
-    length: int
     parameters: int
-    pad: int
+    texts: Texts | None
+    images: Images | None
 
 
 ENCODER = Operation("encoder", Request, Answer, Fraction)

@@ -54,6 +54,12 @@ class Office:
         encoders.run_due(self.runtime)
         return self.client.get(answer.headers["Location"]).json()
 
+    def another(self, owner: str, compute: ComputeProcess | None = None, **changed: Any) -> Runtime:
+        """Another worker, with settings changed; whoever asks for it kills its compute process."""
+        settings = self.settings.model_copy(update=changed)
+        compute = compute or ComputeProcess(device="cpu", threads=1)
+        return Runtime(settings, self.runtime.engine, compute, owner=owner)
+
     def add(self, name: str, file: str, **given: Any) -> Any:
         """Ingest a file of the data root; the dataset as it is shown then."""
         body = {"name": name, "source": {"path": file}, **given}

@@ -31,8 +31,10 @@ import torch
 from torch import nn
 
 from unlearning.architectures._classifier import Classifier, Transform
-from unlearning.architectures._encoders import Encoder
+from unlearning.architectures._encoders import Encoder, ImageEncoder, TextEncoder
+from unlearning.architectures._encoders import opened as encoder
 from unlearning.architectures._heads import HeadClassifier
+from unlearning.architectures._trained_part import EncoderNetwork
 from unlearning.core import declarations, options
 from unlearning.core.plugins import Group
 from unlearning.core.recipe import Recipe
@@ -44,9 +46,13 @@ __all__ = [
     "Architecture",
     "Classifier",
     "Encoder",
+    "EncoderNetwork",
     "HeadClassifier",
+    "ImageEncoder",
+    "TextEncoder",
     "Transform",
     "classifier",
+    "encoder",
     "get",
     "installed",
     "names",

@@ -1,22 +1,22 @@
 """A text encoder that was trained elsewhere, and a linear layer on its pooled tokens.
 
-Trained, and changed by deletions, are the linear layer and, with ``last_layers``, the encoder's
-last layers. The rest is as it came: it is in no checkpoint, and what it knows of a person it still
-knows.
+Trained, and changed by deletions, are the linear layer and a part of the encoder: its last layers
+(none, if nothing else is said), low-rank changes of its attention, or all of it. The rest is as it
+came: it is in no checkpoint, and what it knows of a person it still knows.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import StringConstraints
 from torch import Tensor, nn
 
-from unlearning.architectures._encoders import Encoder, pool, through
+from unlearning.architectures._encoders import Encoder, TextEncoder
+from unlearning.architectures._trained_part import EncoderNetwork, Part, Trained
 from unlearning.errors import WrongOptions
 
 #: Parameters that name a file by its digest, and of which kind it is.
@@ -34,8 +34,14 @@ class Parameters:
     encoder: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     #: ``mean`` of a row's tokens, or its ``first`` token.
     pooling: Literal["mean", "first"] = "mean"
+    #: What is trained beside the head: ``last_layers``, low-rank changes of the attention's
+    #: projections (``lora``), or ``all`` of the encoder.
+    trained: Trained = "last_layers"
     #: Layers of the encoder that are trained too, counted from its end.
     last_layers: Annotated[int, Ge(0), Le(48)] = 0
+    #: Rank of the changes with ``lora``; they are scaled by lora_alpha / lora_rank.
+    lora_rank: Annotated[int, Ge(1), Le(256)] = 8
+    lora_alpha: Annotated[float, Gt(0), Le(1024)] = 16.0
     #: Share of the pooled values that a training drops.
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     #: Number of token ids, and of tokens of a row.
@@ -47,9 +53,10 @@ class Parameters:
 def build(parameters: Parameters, files: Mapping[str, Encoder]) -> nn.Module:
     """Return the network: ids (n, l) int64 and mask (n, l) bool to logits (n, classes)."""
     encoder = files["encoder"]
-    if parameters.last_layers > len(encoder.layers):
+    if not isinstance(encoder, TextEncoder):
         raise WrongOptions(
-            f"last_layers is {parameters.last_layers}, and the encoder has {len(encoder.layers)}"
+            f"the encoder is of the kind {encoder.kind}, which takes images; choose the "
+            "architecture image_encoder_classifier, or an encoder of texts"
         )
     for what, rows, most in (
         ("token ids", parameters.vocabulary, encoder.vocabulary),
@@ -63,20 +70,10 @@ def build(parameters: Parameters, files: Mapping[str, Encoder]) -> nn.Module:
     return _EncoderClassifier(parameters, encoder)
 
 
-class _EncoderClassifier(nn.Module):
-    def __init__(self, p: Parameters, encoder: Encoder) -> None:
-        super().__init__()
-        self.pooling = p.pooling
-        self.encoder = encoder  # no module: it is in no checkpoint and has no gradient
-        self.frozen = len(encoder.layers) - p.last_layers
-        self.layers = nn.ModuleList(copy.deepcopy(encoder.layers[self.frozen :]))
-        self.layers.requires_grad_(True)
-        self.dropout = nn.Dropout(p.dropout)
-        self.head = nn.Linear(encoder.width, p.classes)
+class _EncoderClassifier(EncoderNetwork):
+    def __init__(self, p: Parameters, encoder: TextEncoder) -> None:
+        part = Part(p.trained, p.last_layers, p.lora_rank, p.lora_alpha)
+        super().__init__(encoder, part, pooling=p.pooling, dropout=p.dropout, classes=p.classes)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        h = self.encoder.until(self.frozen, ids, mask)
-        for layer in self.layers:
-            h = through(layer, h, mask)
-        logits: Tensor = self.head(self.dropout(pool(h, mask, self.pooling)))
-        return logits
+        return self.classified(ids, mask)

@@ -24,6 +24,7 @@ from workers.cli import (
     requests,
     runs,
     suppressions,
+    tokenizers,
     versions,
     webhooks,
 )
@@ -41,6 +42,7 @@ requests.app.add_typer(drop.app)
 app.add_typer(requests.app, name="requests")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(encoders.app, name="encoders")
+app.add_typer(tokenizers.app, name="tokenizers")
 app.add_typer(models.app, name="models")
 app.add_typer(versions.app, name="versions")
 app.add_typer(runs.app, name="runs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from service.settings import Settings
 from workers.cli import ledger
 from workers.cli.errors import stop as _stop
 
+if TYPE_CHECKING:
+    from service.ledger.database.tables import Encoder
+
 app = typer.Typer(no_args_is_help=True, help="Bring encoders that were trained elsewhere.")
 
 out = Console()
@@ -21,7 +24,11 @@ out = Console()
 @app.command("add")
 def add_encoder(
     folder: Annotated[
-        Path, typer.Argument(help="Directory of config.json, model.safetensors, tokenizer.json.")
+        Path,
+        typer.Argument(
+            help="Directory of config.json, model.safetensors and tokenizer.json (images: "
+            "preprocessor_config.json)."
+        ),
     ],
     statement: Annotated[
         str, typer.Option(help="What it was trained on; audit reports repeat it.")
@@ -66,18 +73,28 @@ def add_encoder(
             raise _stop(refused)
         with runtime.session() as session:
             found = encoders.get(session, name)
-            facts = found.facts or {}
-            for line in (
-                f"{name}: {facts['kind']}, {facts['layers']} layers of width {facts['width']}, "
-                f"{facts['vocabulary']} token ids, at most {facts['length']} in a row",
-                f"encoder {found.digest}",
-                f"tokenizer {found.tokenizer_digest}",
-            ):
+            for line in _told(found):
                 out.print(line, highlight=False, markup=False, soft_wrap=True)
     except ServiceError as error:
         raise _stop(error.detail) from None
     finally:
         runtime.compute.kill()
+
+
+def _told(encoder: Encoder) -> list[str]:
+    facts = encoder.facts or {}
+    first = f"{encoder.name}: {facts['kind']}, {facts['layers']} layers of width {facts['width']}"
+    if encoder.tokenizer_digest is None:
+        size = f"{facts['image_height']} × {facts['image_width']}"
+        return [
+            f"{first}, images of {facts['channels']} channels, resized to {size}",
+            f"encoder {encoder.digest}",
+        ]
+    return [
+        f"{first}, {facts['vocabulary']} token ids, at most {facts['length']} in a row",
+        f"encoder {encoder.digest}",
+        f"tokenizer {encoder.tokenizer_digest}",
+    ]
 
 
 @app.command("list")
@@ -93,3 +110,26 @@ def list_encoders() -> None:
             told = one.statement if one.error is None else one.error
             table.add_row(one.name, one.status, one.digest or "", told)
     out.print(table, markup=False)
+
+
+@app.command("delete")
+def delete_encoder(name: Annotated[str, typer.Argument(help="Name of the encoder.")]) -> None:
+    """Delete an encoder that no model is built on and no dataset holds features of.
+
+    Its files are destroyed; its tokenizer stays (unlearn tokenizers delete).
+    """
+    from service.errors import ServiceError
+    from service.ledger.registry import encoders
+    from workers.jobs import purge
+    from workers.runtime import Runtime
+
+    settings = Settings()
+    runtime = Runtime.make(settings, engine=ledger.bulk_engine(settings))
+    try:
+        with runtime.session() as session:
+            files = encoders.remove(session, encoders.get_locked(session, name), actor="cli")
+        for digest in files:
+            purge.destroy_orphan(runtime, encoders.KIND, digest)
+    except ServiceError as error:
+        raise _stop(error.detail) from None
+    out.print(f"{name} is deleted", highlight=False, markup=False)

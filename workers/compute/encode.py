@@ -9,7 +9,7 @@ from torch import Tensor
 
 from service.messages.encode import Answer, Request
 from service.messages.parts import Fraction
-from unlearning.architectures import Encoder
+from unlearning.architectures import TextEncoder
 from unlearning.errors import WrongOptions
 from workers.compute.workspace import Workspace
 
@@ -22,6 +22,8 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
     """
     place.store(request.store)
     encoder = place.encoder(request.encoder)
+    if not isinstance(encoder, TextEncoder):
+        raise WrongOptions("the encoder takes images, and the rows are token ids")
     made = []
     for number, row in enumerate(request.rows, start=1):
         ids = torch.tensor([row], dtype=torch.int64, device=place.device)
@@ -30,7 +32,7 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
     return Answer(features=made)
 
 
-def _features(encoder: Encoder, ids: Tensor, request: Request) -> Tensor:
+def _features(encoder: TextEncoder, ids: Tensor, request: Request) -> Tensor:
     """Return the features (width,) of ids (1, l)."""
     mask = torch.ones_like(ids, dtype=torch.bool)
     found = encoder.pooled(ids, mask, pooling=request.pooling)[0]

@@ -1,14 +1,14 @@
-"""Check an encoder's files: build it, and compare it with its weights and its tokenizer."""
+"""Check an encoder's files: build it, and compare it with what prepares its input."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from models_store import Store
-from service.messages.encoder import Answer, Request
+from service.messages.encoder import Answer, Images, Request, Texts
 from service.messages.parts import Fraction
 from unlearning import inputs
-from unlearning.architectures import Encoder
+from unlearning.architectures import Encoder, ImageEncoder, TextEncoder
 from unlearning.errors import WrongOptions
 from workers.compute import files
 from workers.compute.workspace import Workspace
@@ -19,19 +19,33 @@ def run(request: Request, place: Workspace, progress: Callable[[Fraction], None]
     store = place.store(request.store)
     described = files.description(store, request.digest)
     encoder = files.encoder(store, request.digest)
-    pad = _pad(store, described.tokenizer, encoder)
     return Answer(
         kind=encoder.kind,
         width=encoder.width,
         layers=len(encoder.layers),
-        vocabulary=encoder.vocabulary,
-        length=encoder.length,
         parameters=encoder.parameters,
-        pad=pad,
+        texts=_texts(store, described.tokenizer, encoder),
+        images=_images(encoder),
     )
 
 
-def _pad(store: Store, digest: str, encoder: Encoder) -> int:
+def _images(encoder: Encoder) -> Images | None:
+    if not isinstance(encoder, ImageEncoder):
+        return None
+    height, width = encoder.size
+    return Images(channels=encoder.channels, image_height=height, image_width=width)
+
+
+def _texts(store: Store, digest: str | None, encoder: Encoder) -> Texts | None:
+    if not isinstance(encoder, TextEncoder):
+        return None
+    if digest is None:
+        raise WrongOptions("config.json is of a text encoder, which needs its tokenizer.json")
+    pad = _pad(store, digest, encoder)
+    return Texts(vocabulary=encoder.vocabulary, length=encoder.length, pad=pad)
+
+
+def _pad(store: Store, digest: str, encoder: TextEncoder) -> int:
     """Return the tokenizer's id of padding; raise ``WrongOptions`` if it is another encoder's."""
     kind = inputs.kind("text", {"tokenizer": digest, "max_length": min(encoder.length, 128)})
     with store.blobs.open("tokenizers", digest) as file:

@@ -12,16 +12,21 @@ import torch
 
 from models_store import Store, errors
 from models_store import tensors as stored
-from unlearning.architectures import Encoder
+from unlearning import architectures
+from unlearning.architectures import ImageEncoder, TextEncoder
 
 
 @dataclass(frozen=True)
 class Description:
-    """An encoder's configuration, and the digests of its weights and its tokenizer."""
+    """An encoder's configuration, the digest of its weights, and what prepares its input.
+
+    That is the digest of its tokenizer, or its preprocessor_config.json.
+    """
 
     config: Mapping[str, Any]
     weights: str
-    tokenizer: str
+    tokenizer: str | None
+    preprocessor: Mapping[str, Any] | None
 
 
 def description(store: Store, digest: str) -> Description:
@@ -31,12 +36,14 @@ def description(store: Store, digest: str) -> Description:
     if hashlib.sha256(content).hexdigest() != digest:
         raise errors.damaged_blob("encoders", digest)
     found = json.loads(content)
-    return Description(found["config"], found["weights"], found["tokenizer"])
+    return Description(
+        found["config"], found["weights"], found.get("tokenizer"), found.get("preprocessor")
+    )
 
 
-def encoder(store: Store, digest: str) -> Encoder:
+def encoder(store: Store, digest: str) -> TextEncoder | ImageEncoder:
     """Return the encoder; raise ``WrongOptions`` if its files do not fit each other."""
     described = description(store, digest)
     weights = stored.load(store.blobs, described.weights, kind="encoders")
     named = {name: torch.from_numpy(array) for name, array in weights.items()}
-    return Encoder(described.config, named)
+    return architectures.encoder(described.config, named, described.preprocessor)

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from service.errors import ServiceError
 from service.messages import wire
-from service.messages.failures import Failure, FailureKind
+from service.messages.failures import MACHINE_FAULTS, Failure, FailureKind
 from service.messages.operation import Answer, Operation, Progress, Request
 from workers.compute.launch import ALONE, Processes
 
@@ -46,6 +46,11 @@ class ComputeDied(ServiceError):
     """The compute process ended in mid-computation, exceeded its time or sent an invalid reply."""
 
     code = "compute-died"
+
+
+def may_pass(failed: ComputeFailed | ComputeDied) -> bool:
+    """Return whether the failure may be of the machine, so that another attempt may succeed."""
+    return isinstance(failed, ComputeDied) or failed.kind in MACHINE_FAULTS
 
 
 class Stopping(ServiceError):

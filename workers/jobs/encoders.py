@@ -19,15 +19,17 @@ from service.ledger.database.tables import Encoder
 from service.ledger.destruction import stored_files
 from service.ledger.registry import encoders, tokenizers
 from service.messages import encoder as messages
-from service.messages.failures import MACHINE_FAULTS
-from workers.compute.process import ComputeFailed, Stopping
+from workers.compute import process
+from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.jobs import contents, ingest, purge
 from workers.readers import ReadError, pickles
 from workers.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+#: What prepares the input of an encoder: of texts, and of images.
+TOKENIZER, PREPROCESSOR = "tokenizer.json", "preprocessor_config.json"
 
 _LARGEST_CONFIG_BYTES = 1 << 20
 #: Types of weights that are read; a buffer may be of whole numbers.
@@ -77,12 +79,12 @@ def check(runtime: Runtime, name: str, folder: Path | None, *, held: leases.Held
         return "stopped; the encoder is still waiting"
     except errors.BucketUnavailable as error:
         raise runtime.store_away(str(error)) from error
-    except ComputeFailed as failed:
-        if failed.kind in MACHINE_FAULTS:
-            log.warning("an encoder was not checked: %s", failed)
-            runtime.rest(lease_key(name))
-            return failed.detail
+    except (ComputeFailed, ComputeDied) as failed:
         reason = failed.detail
+        # What is on this machine alone is read by nobody else: whoever brings it tries again.
+        if folder is None and process.may_pass(failed) and _tries_again(runtime, name, held):
+            log.warning("an encoder was not checked: %s", reason)
+            return reason
     except (ReadError, OSError, errors.StoreError, ServiceError) as error:
         reason = str(error)
     for kind, digest in stored:  # nothing refers to them, unless they are another encoder's too
@@ -93,20 +95,32 @@ def check(runtime: Runtime, name: str, folder: Path | None, *, held: leases.Held
     return reason
 
 
+def _tries_again(runtime: Runtime, name: str, held: leases.Held) -> bool:
+    """Count an attempt; return whether another follows, after a while."""
+    with runtime.session() as session:
+        leases.hold(session, held)
+        again = encoders.count_attempt(session, encoders.get(session, name))
+    if again:
+        runtime.rest(lease_key(name))
+    return again
+
+
 @dataclass(frozen=True)
 class _Files:
     """The files of an encoder, looked at but not stored."""
 
     config: Mapping[str, Any]
     weights: Path
-    tokenizer: bytes
+    tokenizer: bytes | None
+    preprocessor: Mapping[str, Any] | None
 
 
 def _opened(folder: Path, *, inside: bool) -> _Files:
     """Return the three files; raise ``ReadError`` for one that is missing or is not of its kind."""
     if not folder.is_dir():
         raise ReadError("there is no such directory; name the one that holds config.json")
-    for name in (CONFIG, WEIGHTS, TOKENIZER):
+    images = (folder / PREPROCESSOR).is_file() and not (folder / TOKENIZER).is_file()
+    for name in (CONFIG, WEIGHTS, PREPROCESSOR if images else TOKENIZER):
         file = folder / name
         if not file.is_file():
             raise ReadError(_missing(folder, name))
@@ -115,11 +129,18 @@ def _opened(folder: Path, *, inside: bool) -> _Files:
                 f"the file {name} is a link out of the directory; put the file itself there"
             )
     _check_weights(folder / WEIGHTS)
-    if (folder / TOKENIZER).stat().st_size > tokenizers.LARGEST_BYTES:
+    config = _config(folder / CONFIG)
+    if images:
+        return _Files(config, folder / WEIGHTS, None, _config(folder / PREPROCESSOR))
+    return _Files(config, folder / WEIGHTS, _tokenizer(folder / TOKENIZER), None)
+
+
+def _tokenizer(file: Path) -> bytes:
+    if file.stat().st_size > tokenizers.LARGEST_BYTES:
         raise ReadError(f"the file {TOKENIZER} has more than {tokenizers.LARGEST_BYTES} bytes")
-    tokenizer = (folder / TOKENIZER).read_bytes()
-    tokenizers.check(tokenizer)
-    return _Files(_config(folder / CONFIG), folder / WEIGHTS, tokenizer)
+    content = file.read_bytes()
+    tokenizers.check(content)
+    return content
 
 
 def _missing(folder: Path, name: str) -> str:
@@ -130,8 +151,9 @@ def _missing(folder: Path, name: str) -> str:
             "bring that directory"
         )
     return (
-        f"the directory has no {name}; it must hold {CONFIG}, {WEIGHTS} and {TOKENIZER}, as "
-        "save_pretrained of an encoder and of its fast tokenizer writes them"
+        f"the directory has no {name}; it must hold {CONFIG}, {WEIGHTS} and {TOKENIZER} (of an "
+        f"encoder of images: {PREPROCESSOR}), as save_pretrained of an encoder and of its fast "
+        "tokenizer or image processor writes them"
     )
 
 
@@ -143,7 +165,7 @@ def _config(file: Path) -> dict[str, Any]:
         except (ValueError, RecursionError):
             found = None
     if not isinstance(found, dict):
-        raise ReadError(f"the file {CONFIG} is not a JSON object; save the encoder again")
+        raise ReadError(f"the file {file.name} is not a JSON object; save the encoder again")
     return found
 
 
@@ -174,13 +196,16 @@ def _stored(
     blobs: Blobs = runtime.store.blobs
     weights = blobs.put(encoders.KIND, contents.File(files.weights), {"file": WEIGHTS}).digest
     stored.append((encoders.KIND, weights))
-    tokenizer = blobs.put(
-        tokenizers.KIND, contents.Bytes(files.tokenizer), {"file": TOKENIZER}
-    ).digest
-    stored.append((tokenizers.KIND, tokenizer))
-    described = {"config": files.config, "tokenizer": tokenizer, "weights": weights}
-    content = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    digest = blobs.put(encoders.KIND, contents.Bytes(content), {"file": CONFIG}).digest
+    tokenizer = None
+    described: dict[str, Any] = {"config": files.config, "weights": weights}
+    if files.tokenizer is not None:
+        content = contents.Bytes(files.tokenizer)
+        tokenizer = blobs.put(tokenizers.KIND, content, {"file": TOKENIZER}).digest
+        stored.append((tokenizers.KIND, tokenizer))
+        described["tokenizer"] = tokenizer
+    else:
+        described["preprocessor"] = files.preprocessor
+    digest = _described(blobs, described)
     stored.append((encoders.KIND, digest))
     answer = runtime.ask(
         messages.ENCODER,
@@ -188,8 +213,18 @@ def _stored(
         held=held,
         timeout_seconds=runtime.settings.batch_timeout_seconds,
     )
+    facts = asdict(answer)
+    takes = facts.pop("texts") or {}, facts.pop("images") or {}
+    for known in takes:
+        facts |= known
     size = files.weights.stat().st_size
-    return encoders.Checked(digest, weights, tokenizer, {**asdict(answer), "size_bytes": size})
+    return encoders.Checked(digest, weights, tokenizer, facts | {"size_bytes": size})
+
+
+def _described(blobs: Blobs, described: Mapping[str, Any]) -> str:
+    """Store the description of an encoder, which names its other files; return its digest."""
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return blobs.put(encoders.KIND, contents.Bytes(text.encode()), {"file": CONFIG}).digest
 
 
 def _record(runtime: Runtime, name: str, found: encoders.Checked, held: leases.Held) -> None:
@@ -197,20 +232,22 @@ def _record(runtime: Runtime, name: str, found: encoders.Checked, held: leases.H
     files: list[tuple[stored_files.Kind, str]] = [
         (encoders.KIND, found.digest),
         (encoders.KIND, found.weights),
-        (tokenizers.KIND, found.tokenizer),
     ]
+    if found.tokenizer is not None:
+        files.append((tokenizers.KIND, found.tokenizer))
     with runtime.session() as session:
         leases.hold(session, held)
         file_locks.hold(session, [digest for _, digest in files])
         if not all(blobs.exists(kind, digest) for kind, digest in files):
             raise ReadError("the files were just being removed from the store; add it again")
-        tokenizers.register(
-            session,
-            found.tokenizer,
-            size_bytes=blobs.size(tokenizers.KIND, found.tokenizer),
-            is_stored=lambda: True,
-            actor=runtime.actor,
-            now=runtime.now(),
-        )
+        if found.tokenizer is not None:
+            tokenizers.register(
+                session,
+                found.tokenizer,
+                size_bytes=blobs.size(tokenizers.KIND, found.tokenizer),
+                is_stored=lambda: True,
+                actor=runtime.actor,
+                now=runtime.now(),
+            )
         encoder: Encoder = encoders.get(session, name)
         encoders.complete(session, encoder, found, actor=runtime.actor, now=runtime.now())

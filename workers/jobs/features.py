@@ -12,8 +12,9 @@ import numpy.typing as npt
 from service.ledger.batches import leases
 from service.ledger.database import db
 from service.ledger.registry import choices, encoders
-from service.messages.encode import ENCODE, Request
+from service.messages.encode import ENCODE, Answer, Request
 from unlearning import inputs
+from workers.compute import process
 from workers.compute.process import ComputeDied, ComputeFailed
 from workers.jobs import tokenizers
 from workers.readers import ReadError
@@ -21,6 +22,8 @@ from workers.runtime import Runtime
 
 #: Rows of one request to the compute process.
 ROWS_AT_ONCE = 256
+#: Attempts of a request of which the machine may be why it failed.
+ATTEMPTS = 3
 
 
 def of_input(
@@ -84,12 +87,20 @@ class Encode:
             normalise=options.normalise,
             rows=rows,
         )
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return self._answer(request).features
+            except (ComputeFailed, ComputeDied) as failed:
+                if attempts < ATTEMPTS and process.may_pass(failed):
+                    continue
+                raise ReadError(
+                    f"the encoder cannot be run on the texts: {failed.detail}"
+                ) from None
+
+    def _answer(self, request: Request) -> Answer:
         limit = self.runtime.settings.batch_timeout_seconds
-        try:
-            if self.held is None:
-                answer = self.runtime.compute.call(ENCODE, request, timeout_seconds=limit)
-            else:
-                answer = self.runtime.ask(ENCODE, request, held=self.held, timeout_seconds=limit)
-        except (ComputeFailed, ComputeDied) as failed:
-            raise ReadError(f"the encoder cannot be run on the texts: {failed.detail}") from None
-        return answer.features
+        if self.held is None:
+            return self.runtime.compute.call(ENCODE, request, timeout_seconds=limit)
+        return self.runtime.ask(ENCODE, request, held=self.held, timeout_seconds=limit)

@@ -9,7 +9,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from service import sources
-from service.api import auth, bodies, deps, pagination, problems, schemas
+from service.api import auth, bodies, deps, pagination, problems, schemas, unused_files
 from service.ledger.database import db
 from service.ledger.database.states import EncoderStatus
 from service.ledger.database.tables import Encoder
@@ -30,7 +30,8 @@ class DirectoryGiven(schemas.Body):
         min_length=1,
         max_length=1024,
         description="relative to the configured data root, or s3://bucket/… where the settings "
-        "allow it; it holds config.json, model.safetensors and tokenizer.json",
+        "allow it; it holds config.json, model.safetensors and tokenizer.json, or of an encoder of "
+        "images preprocessor_config.json",
         examples=["encoders/minilm"],
     )
 
@@ -54,11 +55,16 @@ class FactsView(BaseModel):
     kind: str = Field(description="model_type of its config.json")
     width: int = Field(description="numbers for each token")
     layers: int
-    vocabulary: int = Field(description="token ids that it takes")
-    length: int = Field(description="tokens of a row that it takes")
     parameters: int
-    pad: int = Field(description="token id that fills rows up")
     size_bytes: int = Field(description="of its weights")
+    vocabulary: int | None = Field(None, description="of texts: token ids that it takes")
+    length: int | None = Field(None, description="of texts: tokens of a row that it takes")
+    pad: int | None = Field(None, description="of texts: token id that fills rows up")
+    channels: int | None = Field(None, description="of images: channels that they have")
+    image_height: int | None = Field(
+        None, description="of images: pixels, to which every image is resized"
+    )
+    image_width: int | None = None
 
 
 class EncoderView(BaseModel):
@@ -74,7 +80,8 @@ class EncoderView(BaseModel):
     )
     weights: str | None = Field(description="sha256 of model.safetensors")
     tokenizer: str | None = Field(
-        description="sha256 of its tokenizer.json, with which its datasets are read"
+        description="sha256 of its tokenizer.json, with which its datasets are read; an encoder of "
+        "images has none"
     )
     facts: FactsView | None
     created_at: datetime
@@ -88,7 +95,8 @@ class EncoderView(BaseModel):
     responses=problems.responses(409, 413, 415),
     summary="Add an encoder that was trained elsewhere; a worker checks its files",
     description="The directory is in the form of the Hugging Face hub: config.json, "
-    "model.safetensors and tokenizer.json. No code and no pickle is read, and nothing is fetched.",
+    "model.safetensors and tokenizer.json, or preprocessor_config.json. No code and no pickle is "
+    "read, and nothing is fetched.",
 )
 def create(
     given: EncoderGiven,
@@ -133,6 +141,25 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
 def show(encoder: deps.Name, _: Reading, session: deps.Reader) -> Any:
     """Return an encoder."""
     return view(encoders.get(session, encoder))
+
+
+@router.delete(
+    "/{encoder}",
+    status_code=204,
+    responses=problems.responses(404, 409),
+    summary="Delete an encoder that nothing uses",
+    description="409 while a model that is not withdrawn is built on it, or a dataset holds "
+    "features of it. Its files are destroyed; its tokenizer stays, see DELETE "
+    "/v1/tokenizers/{digest}.",
+)
+def remove(
+    encoder: deps.Name, caller: Writing, session: deps.Session, store: deps.Store
+) -> Response:
+    """Remove an encoder, and destroy its files unless another name has the same."""
+    files = encoders.remove(session, encoders.get_locked(session, encoder), actor=caller.actor)
+    session.commit()
+    unused_files.destroy(session, store, encoders.KIND, files)
+    return Response(status_code=204)
 
 
 def view(row: Encoder) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 
+import anyio
+import anyio.to_thread
 from fastapi import Depends, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from models_store import errors as store_errors
 from models_store.protocols import Saved, Upload
-from service.api import auth, bodies, deps, pagination, problems, uploads
+from service.api import auth, bodies, deps, pagination, problems, unused_files, uploads
 from service.errors import Unavailable
 from service.ledger.database import db
 from service.ledger.registry import tokenizers
@@ -27,6 +29,8 @@ Digest = Annotated[
 ]
 
 SENT_AS = ("application/json", "application/octet-stream")
+#: Checks at a time: each may take a gigabyte for some seconds, in a process of its own.
+_CHECKS = anyio.CapacityLimiter(1)
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -54,7 +58,7 @@ async def _received(
         media_types=SENT_AS,
         what="the tokenizer.json itself",
     ) as upload:
-        await run_in_threadpool(_check, upload)
+        await anyio.to_thread.run_sync(_check, upload, limiter=_CHECKS)
         # Before the endpoint, which is repeated after a deadlock: an upload is kept once.
         yield await run_in_threadpool(_kept, upload)
 
@@ -113,6 +117,21 @@ def listing(_: Reading, session: deps.Reader, paging: pagination.Asked) -> Any:
 def show(digest: Digest, _: Reading, session: deps.Reader) -> Any:
     """Return a tokenizer."""
     return tokenizers.get(session, digest)
+
+
+@router.delete(
+    "/{digest}",
+    status_code=204,
+    responses=problems.responses(404, 409),
+    summary="Delete a tokenizer that nothing uses",
+    description="409 while a dataset is read with it, or an encoder has it. The file is destroyed.",
+)
+def remove(digest: Digest, caller: Writing, session: deps.Session, store: deps.Store) -> Response:
+    """Remove a tokenizer, and destroy its file."""
+    tokenizers.remove(session, digest, actor=caller.actor)
+    session.commit()
+    unused_files.destroy(session, store, tokenizers.KIND, [digest])
+    return Response(status_code=204)
 
 
 def _kept(upload: Upload) -> Saved:

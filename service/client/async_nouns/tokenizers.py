@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from .. import shapes
-from ..answers import Page
+from ..answers import Nothing, Page
 from ..calls import Call
 from ..drivers import AsyncNoun
 
@@ -81,4 +81,17 @@ class AsyncTokenizersCalls(AsyncNoun):
             Call[shapes.TokenizerView](
                 "GET", "/v1/tokenizers/{digest}", shapes.TokenizerView, {"digest": digest}
             )
+        )
+
+    async def delete(
+        self,
+        digest: str,
+    ) -> None:
+        """Call ``DELETE /v1/tokenizers/{digest}`` (scope models:write).
+
+        Delete a tokenizer that nothing uses. 409 while a dataset is read with it, or an encoder has
+        it. The file is destroyed.
+        """
+        return await self._call(
+            Call[None]("DELETE", "/v1/tokenizers/{digest}", Nothing, {"digest": digest})
         )

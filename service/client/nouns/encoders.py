@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .. import shapes
-from ..answers import Page
+from ..answers import Nothing, Page
 from ..calls import Call
 from ..drivers import Noun
 
@@ -26,8 +26,8 @@ class EncodersCalls(Noun):
         """Call ``POST /v1/encoders`` (scope models:write).
 
         Add an encoder that was trained elsewhere; a worker checks its files. The directory is in
-        the form of the Hugging Face hub: config.json, model.safetensors and tokenizer.json. No code
-        and no pickle is read, and nothing is fetched.
+        the form of the Hugging Face hub: config.json, model.safetensors and tokenizer.json, or
+        preprocessor_config.json. No code and no pickle is read, and nothing is fetched.
         """
         return self._call(
             Call[shapes.EncoderView](
@@ -81,4 +81,18 @@ class EncodersCalls(Noun):
             Call[shapes.EncoderView](
                 "GET", "/v1/encoders/{encoder}", shapes.EncoderView, {"encoder": encoder}
             )
+        )
+
+    def delete(
+        self,
+        encoder: str,
+    ) -> None:
+        """Call ``DELETE /v1/encoders/{encoder}`` (scope models:write).
+
+        Delete an encoder that nothing uses. 409 while a model that is not withdrawn is built on it,
+        or a dataset holds features of it. Its files are destroyed; its tokenizer stays, see DELETE
+        /v1/tokenizers/{digest}.
+        """
+        return self._call(
+            Call[None]("DELETE", "/v1/encoders/{encoder}", Nothing, {"encoder": encoder})
         )

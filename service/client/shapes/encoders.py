@@ -16,7 +16,8 @@ class DirectoryGiven(Given):
     """A directory under the server's data root, or in a bucket."""
 
     #: relative to the configured data root, or s3://bucket/… where the settings allow it; it holds
-    #: config.json, model.safetensors and tokenizer.json
+    #: config.json, model.safetensors and tokenizer.json, or of an encoder of images
+    #: preprocessor_config.json
     path: str
 
 
@@ -36,15 +37,20 @@ class FactsView(Answer):
     #: numbers for each token
     width: int
     layers: int
-    #: token ids that it takes
-    vocabulary: int
-    #: tokens of a row that it takes
-    length: int
     parameters: int
-    #: token id that fills rows up
-    pad: int
     #: of its weights
     size_bytes: int
+    #: of texts: token ids that it takes
+    vocabulary: int | None = None
+    #: of texts: tokens of a row that it takes
+    length: int | None = None
+    #: of texts: token id that fills rows up
+    pad: int | None = None
+    #: of images: channels that they have
+    channels: int | None = None
+    #: of images: pixels, to which every image is resized
+    image_height: int | None = None
+    image_width: int | None = None
 
 
 class EncoderView(Answer):
@@ -61,7 +67,8 @@ class EncoderView(Answer):
     digest: str | None
     #: sha256 of model.safetensors
     weights: str | None
-    #: sha256 of its tokenizer.json, with which its datasets are read
+    #: sha256 of its tokenizer.json, with which its datasets are read; an encoder of images has
+    #: none
     tokenizer: str | None
     facts: FactsView | None
     created_at: datetime

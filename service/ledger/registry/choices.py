@@ -102,7 +102,7 @@ def check_input(session: Session, given: Mapping[str, Any] | None) -> None:
 
 _REQUIRE: Mapping[str, Callable[..., object]] = {
     tokenizers.KIND: tokenizers.require,
-    encoders.KIND: encoders.require_ready,
+    encoders.KIND: encoders.require_of_texts,
 }
 
 

@@ -13,11 +13,16 @@ from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound, Unprocessable
 from service.ledger.audit import chain, machines
+from service.ledger.database import file_locks
 from service.ledger.database.states import EncoderStatus
 from service.ledger.database.tables import Dataset, Encoder
+from service.ledger.registry import file_uses
 
 #: Kind of the files in the store.
 KIND: Final = "encoders"
+
+#: Attempts to check an encoder of which the machine may be why they failed.
+MOST_ATTEMPTS = 3
 
 _LONGEST_ERROR = 2_000
 
@@ -28,7 +33,8 @@ class Checked:
 
     digest: str
     weights: str
-    tokenizer: str
+    #: None: it is an encoder of images.
+    tokenizer: str | None
     facts: Mapping[str, Any]
 
 
@@ -63,10 +69,16 @@ def create(
         made = known
         machines.encoders.move(made, EncoderStatus.CHECKING)
         made.source, made.statement, made.error = dict(source), statement, None
-        made.created_by, made.created_at = actor, now
+        made.created_by, made.created_at, made.attempts = actor, now, 0
         session.flush()
     _say(session, made, chain.Action.ENCODER_CREATED, actor, statement=statement)
     return made
+
+
+def get_locked(session: Session, name: str) -> Encoder:
+    """Return the encoder of this name, locked until the transaction ends, or raise ``NotFound``."""
+    session.get(Encoder, name, with_for_update=True)
+    return get(session, name)
 
 
 def get(session: Session, name: str) -> Encoder:
@@ -106,6 +118,13 @@ def complete(
     _say(session, encoder, chain.Action.ENCODER_CHECKED, actor, digest=found.digest)
 
 
+def count_attempt(session: Session, encoder: Encoder) -> bool:
+    """Count an attempt that failed; return whether there may be another one."""
+    encoder.attempts += 1
+    session.flush()
+    return encoder.attempts < MOST_ATTEMPTS
+
+
 def fail(session: Session, encoder: Encoder, *, error: str, actor: str) -> None:
     """Refuse the encoder's files; ``error`` says what to correct."""
     machines.encoders.move(encoder, EncoderStatus.FAILED)
@@ -114,8 +133,47 @@ def fail(session: Session, encoder: Encoder, *, error: str, actor: str) -> None:
     _say(session, encoder, chain.Action.ENCODER_FAILED, actor)
 
 
+def remove(session: Session, encoder: Encoder, *, actor: str) -> Sequence[str]:
+    """Remove the encoder; return the digests of its files, which may now be unused.
+
+    Its tokenizer stays: datasets may be read with it. Raise ``Conflict`` while a worker checks it,
+    or while a model or a dataset uses the files, also under another name: reports repeat what is
+    stated of them.
+    """
+    if encoder.status == EncoderStatus.CHECKING:
+        raise Conflict(
+            f"the encoder {encoder.name} is being checked; delete it once that has ended",
+            retry_after_seconds=5,
+        )
+    digest = encoder.digest
+    files = [one for one in (digest, encoder.weights_digest) if one is not None]
+    if digest is not None:
+        file_locks.hold(session, [digest])
+        file_uses.require_no_model(session, digest)
+        file_uses.require_no_dataset(session, "encoder", digest)
+    session.delete(encoder)
+    session.flush()
+    said = {} if digest is None else {"digest": digest}
+    _say(session, encoder, chain.Action.ENCODER_REMOVED, actor, **said)
+    return files
+
+
+def require_of_texts(session: Session, digest: str, *, field: str) -> Encoder:
+    """Return the encoder of this digest; raise ``Unprocessable`` if it is none of texts."""
+    found = require_ready(session, digest, field=field)
+    if found.tokenizer_digest is None:
+        raise Unprocessable(
+            f"the encoder {found.name} takes images; choose an encoder of texts", field=field
+        )
+    return found
+
+
 def require_ready(session: Session, digest: str, *, field: str) -> Encoder:
-    """Return the encoder of this digest; raise ``Unprocessable`` if none is ready."""
+    """Return the encoder of this digest, which stays until the transaction has ended.
+
+    Raise ``Unprocessable`` if none is ready.
+    """
+    file_locks.hold(session, [digest])
     found = of_digest(session, digest)
     if not found:
         raise Unprocessable(
@@ -126,13 +184,27 @@ def require_ready(session: Session, digest: str, *, field: str) -> Encoder:
 
 
 def require(session: Session, digest: str, *, dataset: Dataset, field: str) -> None:
-    """Raise ``Unprocessable`` unless the digest is a ready encoder's, with the dataset's tokenizer.
+    """Raise ``Unprocessable`` unless the digest is that of a ready encoder for the dataset's rows.
+
+    Texts were read with its tokenizer.
 
     ``field`` is where it stands in the client's body.
     """
     found = require_ready(session, digest, field=field)
-    options = (dataset.input or {}).get("options", {})
-    if options.get("tokenizer") != found.tokenizer_digest:
+    tokenizer = (dataset.input or {}).get("options", {}).get("tokenizer")
+    if found.tokenizer_digest is None and tokenizer is not None:
+        raise Unprocessable(
+            f"the encoder {found.name} takes images, and the rows of dataset {dataset.name} are "
+            "texts; choose an encoder of texts",
+            field=field,
+        )
+    if found.tokenizer_digest is not None and tokenizer is None:
+        raise Unprocessable(
+            f"the encoder {found.name} takes texts, and the rows of dataset {dataset.name} are "
+            "none; choose an encoder of images",
+            field=field,
+        )
+    if tokenizer != found.tokenizer_digest:
         raise Unprocessable(
             f"dataset {dataset.name} was not read with the tokenizer of the encoder "
             f"{found.name}; ingest the texts with input.options.tokenizer "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
@@ -14,6 +13,8 @@ from service.errors import NotFound, Unavailable, Unprocessable
 from service.ledger.audit import chain
 from service.ledger.database import file_locks
 from service.ledger.database.tables import Tokenizer
+from service.ledger.registry import file_uses, tokenizer_form
+from service.ledger.registry.tokenizer_form import Form
 
 #: Largest tokenizer.json; those of large multilingual vocabularies have some 20 MB.
 LARGEST_BYTES = 64 << 20
@@ -31,12 +32,10 @@ def check(content: bytes) -> None:
 
     Whether the tokenizers library can use it is found where a source is read with it.
     """
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        raise Unprocessable(f"the file {_NONE}") from None
-    model = found.get("model") if isinstance(found, dict) else None
-    if not isinstance(model, dict) or not model.get("vocab"):
+    form = tokenizer_form.of(content)
+    if form == Form.NOT_JSON:
+        raise Unprocessable(f"the file {_NONE}")
+    if form == Form.NO_VOCABULARY:
         raise Unprocessable(f"the file has no model with a vocabulary, so it {_NONE}")
 
 
@@ -72,6 +71,26 @@ def register(
     return made
 
 
+def remove(session: Session, digest: str, *, actor: str) -> None:
+    """Remove a tokenizer, whose file is then unused.
+
+    Raise ``NotFound`` if there is none, and ``Conflict`` while a dataset or an encoder uses it.
+    """
+    file_locks.hold(session, [digest])
+    found = get(session, digest)
+    file_uses.require_no_dataset(session, "tokenizer", digest)
+    file_uses.require_no_encoder(session, digest)
+    session.delete(found)
+    session.flush()
+    chain.append(
+        session,
+        actor=actor,
+        action=chain.Action.TOKENIZER_REMOVED,
+        subject=f"tokenizer:{digest}",
+        data={},
+    )
+
+
 def get(session: Session, digest: str) -> Tokenizer:
     """Return the tokenizer of this digest; raise ``NotFound`` if there is none."""
     found = session.get(Tokenizer, digest)
@@ -89,7 +108,11 @@ def page(session: Session, *, after: str | None, limit: int) -> Sequence[Tokeniz
 
 
 def require(session: Session, digest: str, *, field: str) -> None:
-    """Raise ``Unprocessable``, with the ``field`` of the client's body, if there is none."""
+    """Raise ``Unprocessable``, with the ``field`` of the client's body, if there is none.
+
+    It stays until the transaction has ended.
+    """
+    file_locks.hold(session, [digest])
     if session.get(Tokenizer, digest) is None:
         raise Unprocessable(
             f"{field} names no tokenizer that is stored here; send its tokenizer.json to "

@@ -80,8 +80,9 @@ CERTIFIED = (
 
 ENCODER = (
     "The model is built on an encoder that was trained elsewhere, or on features that one made. "
-    "What it was trained on is what the operator stated; deletions change the layers trained here, "
-    "and the encoder's frozen layers stay as they came."
+    "What it was trained on is what the operator stated. Deletions change what of it was trained "
+    "here: its frozen layers stay as they came, and of what it had learned before it came nothing "
+    "is removed."
 )
 
 LEARNED = (

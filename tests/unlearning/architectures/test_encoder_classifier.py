@@ -15,7 +15,7 @@ from torch import Tensor
 from tests import encoders, texts
 from unlearning import architectures, inputs
 from unlearning.anchored.jacobian import Jacobian
-from unlearning.architectures import Encoder
+from unlearning.architectures import TextEncoder
 from unlearning.core import objective, task
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
@@ -30,12 +30,14 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return encoders.write(tmp_path_factory.mktemp(request.param), kind=request.param)
 
 
-def opened(folder: Path, **changed: Any) -> Encoder:
+def opened(folder: Path, **changed: Any) -> TextEncoder:
     config = json.loads((folder / "config.json").read_text()) | changed
-    return Encoder(config, load_file(folder / "model.safetensors"))
+    encoder = architectures.encoder(config, load_file(folder / "model.safetensors"))
+    assert isinstance(encoder, TextEncoder)
+    return encoder
 
 
-def classifier(encoder: Encoder, **more: Any) -> architectures.Classifier:
+def classifier(encoder: architectures.Encoder, **more: Any) -> architectures.Classifier:
     given = {
         "encoder": "0" * 64,
         "vocabulary": texts.VOCABULARY,
@@ -62,14 +64,24 @@ def rows() -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("last_layers", [0, 1, 2])
+#: What may be trained beside the head.
+PARTS: list[dict[str, Any]] = [
+    {"last_layers": 0},
+    {"last_layers": 1},
+    {"last_layers": 2},
+    {"trained": "lora", "lora_rank": 3},
+    {"trained": "all"},
+]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=str)
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_logits_are_those_of_the_librarys_own_encoder(
-    found: Path, last_layers: int, pooling: str
+    found: Path, part: dict[str, Any], pooling: str
 ) -> None:
     from transformers import AutoModel
 
-    made = classifier(opened(found), last_layers=last_layers, pooling=pooling)
+    made = classifier(opened(found), pooling=pooling, **part)
     known = AutoModel.from_pretrained(found, local_files_only=True).eval()
     x = rows().long()
     mask = x != 0
@@ -110,24 +122,83 @@ def test_an_encoder_that_counts_from_its_padding_needs_one(
 
 def test_checkpoint_and_steps_have_the_trained_part_alone(found: Path) -> None:
     encoder = opened(found)
-    head = classifier(encoder)
-    assert set(head.network.state_dict()) == {"head.weight", "head.bias"}
-    assert objective.flatten(head).numel() == 3 * (encoders.WIDTH + 1)
+    alone = classifier(encoder)
+    assert set(alone.network.state_dict()) == {"head.weight", "head.bias"}
+    assert objective.flatten(alone).numel() == 3 * (encoders.WIDTH + 1)
     last = classifier(encoder, last_layers=1)
     names = {name.split(".")[0] for name in objective.step_parameters(last.network)}
     assert names == {"layers", "head"}
-    assert not [p for p in encoder.embeddings.parameters() if p.requires_grad]
+    lora = classifier(encoder, trained="lora", lora_rank=2)
+    assert {name.split(".")[0] for name in lora.network.state_dict()} == {"adapters", "head"}
+    changed = encoders.LAYERS * 4 * 2 * 2 * encoders.WIDTH  # A and B of rank 2, four projections
+    assert objective.flatten(lora).numel() == changed + 3 * (encoders.WIDTH + 1)
+    whole = classifier(encoder, trained="all")
+    head = 3 * (encoders.WIDTH + 1)
+    assert objective.flatten(whole).numel() == encoder.parameters + head
+    assert not [p for p in weights_of(encoder) if p.requires_grad]
 
 
-def test_copies_share_the_frozen_part_and_not_the_trained_one(found: Path) -> None:
+@pytest.mark.parametrize("part", PARTS[1:], ids=str)
+def test_copies_share_the_frozen_part_and_not_the_trained_one(
+    found: Path, part: dict[str, Any]
+) -> None:
     encoder = opened(found)
-    made = classifier(encoder, last_layers=1)
+    frozen = [p.clone() for p in weights_of(encoder)]
+    made = classifier(encoder, **part)
     other = copy.deepcopy(made)
     assert other.network.encoder is encoder
     with torch.no_grad():
         for p in other.parameters():
-            p.zero_()
-    assert torch.equal(made(rows()), classifier(encoder, last_layers=1)(rows()))
+            p.fill_(0.01)
+    assert torch.equal(made(rows()), classifier(encoder, **part)(rows()))
+    assert not torch.allclose(other(rows()), made(rows()))
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(encoder), frozen, strict=True))
+
+
+def weights_of(encoder: architectures.Encoder) -> list[Tensor]:
+    modules = (encoder.stem, *encoder.layers, encoder.norm)
+    return [p for module in modules for p in module.parameters()]
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "roberta"])
+def test_low_rank_changes_are_those_of_the_merged_weights(tmp_path: Path, kind: str) -> None:
+    encoder = opened(encoders.write(tmp_path, kind=kind))
+    made = classifier(encoder, trained="lora", lora_rank=3, lora_alpha=12.0)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in made.network.adapters.parameters():
+            p.normal_(std=0.1, generator=generator)
+    merged = classifier(encoder, last_layers=encoders.LAYERS)
+    merged.network.head.load_state_dict(made.network.head.state_dict())
+    for layer, changes in zip(merged.network.layers, made.network.adapters, strict=True):
+        own = layer.attention.self
+        linear = {f"self_{name}": getattr(own, name) for name in ("query", "key", "value")}
+        linear["output_dense"] = layer.attention.output.dense
+        assert set(changes) == set(linear)
+        for name, projection in linear.items():
+            change = changes[name].up.weight @ changes[name].down.weight
+            projection.weight.data += 12 / 3 * change
+    torch.testing.assert_close(made(rows()), merged(rows()), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(made(rows()), classifier(encoder)(rows()), atol=1e-2)
+
+
+@pytest.mark.parametrize("part", PARTS, ids=str)
+def test_a_step_of_training_changes_the_trained_part_alone(
+    found: Path, part: dict[str, Any]
+) -> None:
+    encoder = opened(found)
+    frozen = [p.clone() for p in weights_of(encoder)]
+    made = classifier(encoder, dropout=0.0, **part).train()
+    before = {name: t.clone() for name, t in made.state_dict().items()}
+    chosen = torch.optim.SGD(made.parameters(), lr=1.0)
+    for _ in range(2):  # the first step leaves A as it is, since B is zero
+        chosen.zero_grad()
+        task.loss(made(rows()), torch.arange(5) % 3).mean().backward()
+        chosen.step()
+    unchanged = [name for name, t in made.state_dict().items() if torch.equal(t, before[name])]
+    unused = ("word_embeddings", "embeddings.weight", "position", "token_type", "key.bias")
+    assert [name for name in unchanged if not any(word in name for word in unused)] == []
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(encoder), frozen, strict=True))
 
 
 def test_training_changes_no_frozen_weight_and_uses_no_dropout_there(found: Path) -> None:
@@ -136,9 +207,9 @@ def test_training_changes_no_frozen_weight_and_uses_no_dropout_there(found: Path
     assert torch.equal(made(rows()), made(rows()))
 
 
-@pytest.mark.parametrize("last_layers", [0, 1])
-def test_margins_have_vectorised_gradients(found: Path, last_layers: int) -> None:
-    made = classifier(opened(found), last_layers=last_layers)
+@pytest.mark.parametrize("part", [PARTS[0], PARTS[1], *PARTS[3:]], ids=str)
+def test_margins_have_vectorised_gradients(found: Path, part: dict[str, Any]) -> None:
+    made = classifier(opened(found), **part)
     x, y = rows(), torch.arange(5) % 3
     jacobian = Jacobian(made, Examples(x, y), batch_size=2)
     each = torch.cat(list(jacobian.rows(size=2)))
@@ -192,6 +263,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     ("more", "words"),
     [
         ({"last_layers": 3}, "has 2"),
+        ({"last_layers": 1, "trained": "lora"}, "leave one of the two out"),
+        ({"last_layers": 1, "trained": "all"}, "leave one of the two out"),
+        ({"trained": "lora", "lora_rank": 65}, "lora_rank is 65"),
         ({"vocabulary": 100}, "encoder's own tokenizer"),
         ({"length": 100}, "tokens in a row"),
     ],

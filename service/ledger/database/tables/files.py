@@ -25,9 +25,12 @@ class Encoder(Base):
     #: What the operator says about the data that it was trained on.
     statement: Mapped[str] = mapped_column(Text)
     error: Mapped[str | None] = mapped_column(Text)
+    #: Attempts to check it that failed, perhaps for a fault of the machine.
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     #: Once it is ready: sha256 of its description in the store, which names its other files, ...
     digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH), index=True)
-    #: ... of its weights and of its tokenizer, and what a worker found it to be.
+    #: ... of its weights and of its tokenizer (an encoder of images has none), and what a worker
+    #: found it to be.
     weights_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     tokenizer_digest: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     facts: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -10,6 +10,7 @@ from importlib import metadata
 
 from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
+from sqlalchemy import Engine
 from starlette.routing import BaseRoute
 
 from models_store import open_store
@@ -96,8 +97,11 @@ _NO_TELEMETRY: TelemetryConfig = {
 }
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """Return the application for these settings, by default those of the environment."""
+def create_app(settings: Settings | None = None, *, engine: Engine | None = None) -> FastAPI:
+    """Return the application for these settings, by default those of the environment.
+
+    ``engine``: on the settings' database, in place of a new one.
+    """
     settings = settings or Settings()
     _log_without_urls(settings)
     tracing.start("unlearn-api")
@@ -112,7 +116,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         routes=list(_routes()),
         telemetry=_NO_TELEMETRY,
     )
-    _furnish(app, settings)
+    _furnish(app, settings, engine)
     app.add_middleware(
         access.Access,
         answered=app.state.http_requests.answered,
@@ -148,11 +152,11 @@ def _routes() -> tuple[BaseRoute, ...]:
     return tuple(whole.routes)
 
 
-def _furnish(app: FastAPI, settings: Settings) -> None:
+def _furnish(app: FastAPI, settings: Settings, engine: Engine | None) -> None:
     # Refuse to start with what could not be answered with.
     Processor.from_settings(settings)
     Ingested.parse(settings.opendsr_identities)
-    engine = db.engine(settings.database, limits=Limits.of_requests(settings))
+    engine = engine or db.engine(settings.database, limits=Limits.of_requests(settings))
     sessions = db.session_factory(engine)
     digester = Digester.from_settings(settings)
     app.state.settings = settings

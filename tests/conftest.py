@@ -107,22 +107,34 @@ def empty_postgres_url(postgres_server: URL) -> Iterator[URL]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def sqlite_engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """An engine on the file of one test after the other: it keeps what SQL it has written."""
+    return db.engine(f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/ledger.db")
+
+
+@pytest.fixture(scope="session")
+def postgres_engine(postgres_url: URL) -> Engine:
+    """An engine on the database of one test after the other: it keeps what SQL it has written."""
+    return db.engine(postgres_url.render_as_string(hide_password=False))
+
+
 @pytest.fixture
-def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
+def sqlite_database(sqlite_template: Path, sqlite_engine: Engine) -> Iterator[Engine]:
     """A fresh migrated SQLite database."""
-    path = tmp_path / "ledger.db"
+    path = Path(str(sqlite_engine.url.database))
+    for left in path.parent.iterdir():
+        left.unlink()
     shutil.copyfile(sqlite_template, path)
-    engine = db.engine(f"sqlite:///{path}")
-    yield engine
-    engine.dispose()
+    yield sqlite_engine.execution_options()  # what the test listens to ends with it
+    sqlite_engine.dispose()
 
 
 @pytest.fixture
-def postgres_database(postgres_url: URL) -> Iterator[Engine]:
+def postgres_database(postgres_url: URL, postgres_engine: Engine) -> Iterator[Engine]:
     """A migrated PostgreSQL database without rows. A test must leave its tables as they are."""
-    engine = db.engine(postgres_url.render_as_string(hide_password=False))
-    yield engine
-    engine.dispose()
+    yield postgres_engine.execution_options()
+    postgres_engine.dispose()
     _run(postgres_url, _EMPTY)
 
 

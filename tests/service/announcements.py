@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from sqlalchemy.orm import Session
 
@@ -17,6 +18,12 @@ from workers.compute import catalogue
 
 def announce(session: Session) -> None:
     """Write down three architectures, two methods, the recipe and every gate."""
+    capabilities.announce(session, _announced(), now=factories.NOW)
+
+
+@cache
+def _announced() -> tuple[Announcement, ...]:
+    # Most of a second: schemas are derived from what the modules declare.
     made = [
         Announcement("recipe", "default", "Training.", recipe.schema(), "1"),
         Announcement("criteria", "default", "Criteria.", limits.schema(), "1"),
@@ -31,4 +38,4 @@ def announce(session: Session) -> None:
         made.append(catalogue.of_method(method, "1"))
     found = inputs.installed().found
     made += [catalogue.of_input(name, one, "1") for name, one in found.items()]
-    capabilities.announce(session, made, now=factories.NOW)
+    return tuple(made)

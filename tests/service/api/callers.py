@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from service.ledger.database import db
+from service.ledger.database.connections import Limits
 from service.ledger.registry import heartbeats, keys, models, versions
 from service.ledger.reports import measurements
 from service.main import create_app
@@ -25,10 +27,17 @@ def settings_on(database: Engine, directory: Path) -> Settings:
     return Settings(_env_file=None, mode="development", state_dir=directory, database_url=url)
 
 
+@cache
+def _engine(url: str, limits: Limits) -> Engine:
+    """An engine for one application after the other: it keeps what SQL it has written."""
+    return db.engine(url, limits=limits)
+
+
 @contextmanager
 def application(settings: Settings) -> Iterator[FastAPI]:
     """A running application on the settings."""
-    app = create_app(settings)
+    engine = _engine(settings.database, Limits.of_requests(settings))
+    app = create_app(settings, engine=engine.execution_options())
     with TestClient(app):
         yield app
 

@@ -63,7 +63,9 @@ class Processes:
         """Return the environment variables that the processes need for this."""
         if not self.several:
             return {}
-        found = {GROUP_VARIABLE: "1"}
+        # Threads are set by the processes themselves; torchrun would say that it chose one.
+        threads = os.environ.get("OMP_NUM_THREADS", "1")
+        found = {GROUP_VARIABLE: "1", "OMP_NUM_THREADS": threads}
         if self.nodes == 1 and sys.platform == "linux":
             # What they exchange stays on the machine, however its own name is resolved.
             found |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}

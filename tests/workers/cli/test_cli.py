@@ -76,7 +76,7 @@ ON_THE_LEDGER: Mapping[str, list[str]] = {
 MAKING_ONE: Mapping[str, list[str]] = {"migrate": [], "serve": ["--port", "0"]}
 
 #: Those that read files, or talk to a service, and open no database.
-WITHOUT_ONE = {"audit verify", "demo", "receipts verify"}
+WITHOUT_ONE = {"audit verify", "compute-node", "demo", "receipts verify"}
 
 
 @pytest.fixture
@@ -222,6 +222,12 @@ def test_a_demo_elsewhere_without_a_key_is_refused_at_once() -> None:
     result = CliRunner().invoke(cli.app, ["demo", "--url", "http://127.0.0.1:9", "--api-key", ""])
     assert result.exit_code == 1
     assert "--api-key" in result.output
+
+
+def test_machine_beyond_those_that_compute_together_is_refused(folder: Path) -> None:
+    nodes = {"UNLEARN_COMPUTE_NODES": "2", "UNLEARN_COMPUTE_ENDPOINT": "127.0.0.1:29500"}
+    assert "the last machine's number is 1" in _one_line(_run(["compute-node", "2"], **nodes))
+    assert "the last machine's number is 0" in _one_line(_run(["compute-node", "1"]))
 
 
 def _type(command: str, **environment: str) -> Result:

@@ -89,7 +89,7 @@ def test_it_is_ready_once_the_worker_has_said_what_it_can_do(
     start: Callable[[], Instance], tmp_path: Path
 ) -> None:
     instance = start()
-    _until(instance.ready, instance.said)
+    until(instance.ready, instance.said)
     engine = db.engine(f"sqlite:///{tmp_path}/state/ledger.db")
     with db.session_factory(engine)() as session:
         announced = set(session.scalars(select(Capability.kind)))
@@ -101,22 +101,22 @@ def test_programs_end_with_a_killed_parent_and_the_next_one_starts(
     start: Callable[[], Instance],
 ) -> None:
     first = start()
-    _until(first.ready, first.said)
-    _until(lambda: _has(first, "workers.compute"), first.said)
+    until(first.ready, first.said)
+    until(lambda: _has(first, "workers.compute"), first.said)
     programs = first.programs()
     for name in ("uvicorn", "worker", "beat", "workers.compute"):
         assert _has(first, name), programs
     first.kill()
     second = start()  # at once, as a service manager does
-    _until(lambda: not any(map(_lives, programs)), second.said)
-    _until(second.ready, second.said)
+    until(lambda: not any(map(_lives, programs)), second.said)
+    until(second.ready, second.said)
 
 
 def test_a_second_instance_is_refused_while_the_first_or_an_orphan_of_it_lives(
     start: Callable[[], Instance],
 ) -> None:
     first = start()
-    _until(first.ready, first.said)
+    until(first.ready, first.said)
     refused = start()
     assert refused.process.wait(DEADLINE_SECONDS) == 1
     assert "already being served" in refused.said()
@@ -129,9 +129,9 @@ def test_a_second_instance_is_refused_while_the_first_or_an_orphan_of_it_lives(
     assert refused.process.wait(DEADLINE_SECONDS) == 1
     assert "already being served" in refused.said()
     os.kill(orphan, signal.SIGCONT)
-    _until(lambda: not _lives(orphan), first.said)
+    until(lambda: not _lives(orphan), first.said)
     third = start()
-    _until(third.ready, third.said)
+    until(third.ready, third.said)
 
 
 def _has(instance: Instance, words: str) -> bool:
@@ -163,7 +163,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def _until(condition: Callable[[], bool], said: Callable[[], str]) -> None:
+def until(condition: Callable[[], bool], said: Callable[[], str]) -> None:
     end = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert time.monotonic() < end, said()

@@ -123,3 +123,12 @@ def test_the_store_is_a_directory_unless_a_bucket_is_named() -> None:
     assert Settings(_env_file=None, store_dir="d").store_location == "d"
     assert Settings(_env_file=None, store_url="/srv/store").store == Path("/srv/store")
     assert Settings(_env_file=None, store_url="s3://bucket/p").store_location == "s3://bucket/p"
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://me:secret@mlflow.example.org", "file:///secret", "secret", "sqlite:///secret"]
+)
+def test_a_model_registry_is_an_address_without_credentials(uri: str) -> None:
+    with pytest.raises(ValidationError, match="mlflow_tracking_uri") as refused:
+        Settings(_env_file=None, mlflow_tracking_uri=uri)
+    assert "secret" not in str(refused.value)

@@ -18,7 +18,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq --co
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test test-fast test-rounding test-faults test-long test-packages test-integrations bucket-check mutants \
 	check client lint format types imports faults \
-	bench-deletion bench-service bench-growth bench-pages bench-census bench-heads bench-text bench-memorised bench-auditor bench-methods gpu-check compose-check \
+	bench-deletion bench-service bench-intake-events bench-growth bench-pages bench-census bench-heads bench-text bench-memorised bench-auditor bench-methods gpu-check compose-check \
 	compose-bucket-check clean
 
 # Where it is set, every process that a test starts would compile the whole program anew.
@@ -101,6 +101,9 @@ bench-deletion: $(BENCHMARKS) ## Compare the update with retraining, on CIFAR-10
 
 bench-service: $(BENCHMARKS) ## Measure seconds from request to promotion, and requests per second
 	$(BIN)/python -m benchmarks.service $(OPTIONS)
+
+bench-intake-events: $(BENCHMARKS) ## Compare the rate of accepted requests with webhooks and metrics on and off (OPTIONS=--quick: a third)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.intake_events $(OPTIONS)
 
 bench-growth: $(BENCHMARKS) ## Count how the cost of a deletion grows with data and history (OPTIONS=--quick: minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth $(OPTIONS)

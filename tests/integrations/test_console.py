@@ -19,10 +19,12 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
+from service.console.views.bulk import MOST_AT_ONCE
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import DeletionRequest, Model, TrainingRun
+from service.ledger.database.tables import Dataset, DeletionRequest, Model, TrainingRun
 from service.ledger.requests import lifecycle
 from service.main import create_app
+from tests import factories
 from tests.service.api import callers
 from tests.service.console import browsers, place
 
@@ -191,6 +193,44 @@ def test_a_privacy_officer_decides_about_requests(app: FastAPI, open_page: Any) 
             "ticket-13": "processing",
             "ticket-14": "cancelled",
         }
+
+
+def test_everything_that_matches_is_decided_about_while_its_page_is_open(
+    app: FastAPI, open_page: Any
+) -> None:
+    with app.state.sessions.begin() as session:
+        data = session.scalars(select(Dataset).where(Dataset.name == "plates")).one()
+        for _ in range(2 * MOST_AT_ONCE + 1):  # three portions
+            factories.request(session, data, rows=(), status=RequestStatus.AWAITING_APPROVAL)
+    page = open_page(app, "requests:read", "requests:approve")
+    page.goto("/requests?state=awaiting_approval")
+    page.get_by_label("Dataset").fill("plates")
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_role("link", name="deny all").click()
+    number = f"{2 * MOST_AT_ONCE + 1} requests"
+    assert page.get_by_role("heading", level=1).inner_text().startswith(number)
+    assert _audit(page) == []
+    page.get_by_label("Why are they denied?").fill("Sent twice by the same system.")
+    page.get_by_label("Reason", exact=True).select_option("duplicate")
+    page.get_by_role("button", name=f"Deny {number}").click()
+    page.get_by_role("heading", level=1, name=f"{number} denied", exact=True).wait_for()
+    assert _audit(page) == []
+    assert page.problems == []
+    page.get_by_role("link", name="Back to the list").click()
+    page.goto("/requests?state=awaiting_approval")
+    assert page.get_by_role("link", name="Request dr_").count() == 3  # of the other dataset
+    # Paused, it waits for the button.
+    page.get_by_role("link", name="approve all").click()
+    page.get_by_label("Received").select_option("1")
+    page.get_by_role("button", name="Count again").click()
+    page.route("**/continue", lambda route: route.abort())
+    page.get_by_role("button", name="Approve 3 requests").click()
+    page.get_by_role("link", name="Pause").click()
+    page.unroute("**/continue")
+    assert page.get_by_role("heading", level=1).inner_text() == "0 of 3 requests approved"
+    assert _audit(page) == []
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("heading", level=1, name="3 requests approved", exact=True).wait_for()
 
 
 def test_a_new_request_is_previewed_changed_and_recorded(app: FastAPI, open_page: Any) -> None:

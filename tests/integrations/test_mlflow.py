@@ -158,7 +158,7 @@ class Shop:
                     RegistryCopy, RegistryCopy.version_id == Version.id
                 )
             )
-            return dict(found.tuples().all())
+            return {row.number: row.RegistryCopy for row in found}
 
     def lines(self) -> list[tuple[str, str]]:
         """Return what the audit chain says of copies."""

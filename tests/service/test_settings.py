@@ -143,3 +143,12 @@ def test_the_endpoint_is_a_host_and_a_port() -> None:
     one = Settings(_env_file=None, compute_endpoint="10.1.0.5:29500", compute_nodes=2)
     assert one.compute_address == ("10.1.0.5", 29500)
     assert Settings(_env_file=None).compute_address is None
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://me:secret@mlflow.example.org", "file:///secret", "secret", "sqlite:///secret"]
+)
+def test_a_model_registry_is_an_address_without_credentials(uri: str) -> None:
+    with pytest.raises(ValidationError, match="mlflow_tracking_uri") as refused:
+        Settings(_env_file=None, mlflow_tracking_uri=uri)
+    assert "secret" not in str(refused.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -112,7 +112,7 @@ def decide(
         raise typer.Exit(1)
 
 
-def _go_on(decision_id: str, matching: int) -> dict[str, object]:
+def _go_on(decision_id: str, matching: int) -> dict[str, Any]:
     from rich.progress import Progress
 
     from service.ledger.requests import bulk

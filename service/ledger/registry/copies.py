@@ -91,7 +91,7 @@ def due(session: Session, *steps: Step, now: datetime) -> list[Work]:
     return found
 
 
-def _wanted(step: Step) -> Select[Any]:
+def _wanted(step: Step) -> Select[Version, str, RegistryCopy]:
     chosen = select(Version, Model.name, RegistryCopy)
     if step == Step.REMOVE:
         there = chosen.join(RegistryCopy, RegistryCopy.version_id == Version.id)
@@ -251,7 +251,7 @@ def stuck(session: Session, *, limit: int) -> list[Stuck]:
             version=version.number,
             step=_step(copy, removal),
             failures=copy.failures,
-            since=copy.failing_since,
+            since=copy.failing_since or copy.begun_at,
             error=copy.error or "",
         )
         for copy, version, name, removal in rows

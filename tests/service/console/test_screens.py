@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import select
 
 from service.ledger.audit import chain
+from service.ledger.database import db
 from service.ledger.database.states import VersionStatus
-from service.ledger.database.tables import ApiKey, Dataset, Model, TrainingRun, Version
+from service.ledger.database.tables import (
+    ApiKey,
+    Dataset,
+    Model,
+    RegistryCopy,
+    TrainingRun,
+    Version,
+)
 from service.settings import Settings
 from tests.service.api import callers
 from tests.service.console import browsers, place
@@ -233,6 +242,32 @@ def test_operations_name_workers_and_leases_to_admins_alone(app: FastAPI, admin:
     assert "who, version 1" in text(
         signed_in(app, "metrics:read", "models:read").get("/operations").text
     )
+
+
+def test_operations_show_a_model_registry_that_is_stuck(app: FastAPI, admin: Browser) -> None:
+    assert "Model registry" not in text(admin.get("/operations").text)
+    with app.state.sessions.begin() as session:
+        retired = session.scalars(select(Version).where(Version.number == 1)).one()
+        session.add(
+            RegistryCopy(
+                version_id=retired.id,
+                is_live=False,
+                begun_at=db.now(),
+                failures=3,
+                failing_since=db.now() - timedelta(hours=2),
+                error="it answered PERMISSION_DENIED",
+            )
+        )
+        retired.retired_at = db.now() - timedelta(hours=5)
+    shown = text(admin.get("/operations").text)
+    assert "still been there for 5 hours" in shown
+    assert "To be removed 1" in shown
+    assert "who, version 1 remove it 3 2 hours ago it answered PERMISSION_DENIED" in shown
+    numbers = text(signed_in(app, "metrics:read").get("/operations").text)
+    assert "To be removed 1" in numbers
+    assert "PERMISSION_DENIED" not in numbers
+    metrics = callers.client(app, "metrics:read").get("/metrics").text
+    assert 'unlearn_registry_copies{state="to_remove"} 1.0' in metrics
 
 
 def test_a_key_is_revoked_and_its_sessions_end(app: FastAPI, admin: Browser) -> None:

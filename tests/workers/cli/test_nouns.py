@@ -153,6 +153,37 @@ def test_decisions_move_a_request(request_id: str, sqlite_database: Engine) -> N
     assert "this request is cancelled" in run("requests", "cancel", request_id, code=1).output
 
 
+def test_all_that_fit_are_decided_about_once_their_number_is_confirmed(
+    request_id: str, sqlite_database: Engine
+) -> None:
+    waiting = RequestStatus.AWAITING_APPROVAL
+    with db.session_factory(sqlite_database).begin() as session:
+        data = factories.dataset(session, name="others", rows=5)
+        large = [factories.request(session, data, status=waiting).id for _ in range(3)]
+        broken = factories.request(session, data, status=RequestStatus.NEEDS_REVIEW).id
+    every = ("requests", "approve", "--all", "--dataset", "others")
+    assert "3 requests fit, not 2" in run(*every, "--expect", "2", code=1).output
+    asked = CliRunner().invoke(cli.app, [*every], input="n\n")
+    assert "Approve 3 requests?" in asked.output
+    assert asked.exit_code == 1
+    assert {said("requests", "show", one)["status"] for one in large} == {waiting}
+    hold = ("--code", "legal_claims", "--reason", "docket 4711")
+    run("requests", "hold", large[1], *hold)
+    told = run(*every, "--expect", "3", code=1).output
+    assert "2 of 3 requests; 1 left as they are." in told
+    assert f"{large[1]} was left as it is" in told
+    assert [said("requests", "show", one)["status"] for one in large] == [
+        "accepted",
+        "awaiting_approval",
+        "accepted",
+    ]
+    run("requests", "release-hold", large[1], "--reason", "closed")
+    run("requests", "deny", "--all", "--code", "duplicate", "--expect", "1")
+    assert said("requests", "show", large[1])["denial_code"] == "duplicate"
+    run("requests", "retry", "--all", "--older-than-days", "0", "--expect", "1")
+    assert said("requests", "show", broken)["status"] == "processing"
+
+
 def test_an_undo_window_is_set(request_id: str) -> None:
     run("models", "policy", "who", "--undo-window", "36h", "--set", "max_records=64")
     policy = said("models", "policy", "who")
@@ -173,6 +204,9 @@ def test_an_undo_window_is_set(request_id: str) -> None:
         (["requests", "show", "dr_1"], "no deletion request has this id"),
         (["audit", "events", "--action", "nothing"], "there is no action nothing"),
         (["runs", "cancel", "who", "run_1"], "run"),
+        (["requests", "approve"], "name one request, or give --all"),
+        (["requests", "retry", "dr_1", "--all"], "name one request, or give --all"),
+        (["requests", "deny", "dr_1", "--dataset", "x"], "need --all"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_line(

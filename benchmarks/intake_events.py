@@ -1,0 +1,217 @@
+"""How many deletion requests an API process accepts while webhooks and metrics are on.
+
+    python -m benchmarks.intake_events [--quick]
+
+One API process is asked in turns by the same client: alone, and while a worker's process delivers
+an event for each request to a receiver on this machine and ``/metrics`` is read every second. All
+share the machine's processors, so the ratio of the rates in one run is what is judged. How many
+events were delivered while a turn lasted stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.server
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+from sqlalchemy import func, make_url, select
+
+from benchmarks import intake, load, results
+from benchmarks.intake import Place
+from service.ledger.database import db
+from service.ledger.database.tables import WebhookDelivery
+from service.ledger.registry import keys
+from service.ledger.webhooks import endpoints
+from service.ledger.webhooks.destinations import Rules
+from service.ledger.webhooks.sealing import Sealer
+from service.settings import Settings
+from workers.embedded import serve
+from workers.jobs.webhooks import Sender
+from workers.runtime import Runtime
+
+CONNECTIONS = 64
+SCRAPE_SECONDS = 1.0
+LEAST = 0.95
+#: What the delivering process prints once it delivers.
+READY = "delivers"
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a third of the requests")
+    parser.add_argument("--postgres", default="postgresql://127.0.0.1:5432/postgres")
+    parser.add_argument("--deliver", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.deliver:
+        deliver(Settings(_env_file=None))
+        return
+    measured, targets = measure(asked.postgres, quick=asked.quick)
+    results.write("intake-events-quick" if asked.quick else "intake-events", measured, targets)
+
+
+def measure(server: str, *, quick: bool) -> tuple[dict[str, Any], list[results.Target]]:
+    """What was measured, and the target."""
+    requests, turns = (500, 3) if quick else (1500, 7)
+    alone: list[float] = []
+    watched: list[float] = []
+    delivered: list[int] = []
+    with intake.served(server) as place, Progress(console=results.console) as bar:
+        settings = _settings(place)
+        task = bar.add_task("turns", total=turns)
+        _rate(place, requests // 5)  # statements prepared, caches filled
+        for _ in range(turns):
+            alone.append(_rate(place, requests))
+            with _delivering(settings), _scraping(place, settings):
+                before = _deliveries(settings)
+                watched.append(_rate(place, requests))
+                delivered.append(_deliveries(settings) - before)
+            bar.advance(task)
+    ratio = statistics.median(b / a for a, b in zip(alone, watched, strict=True))
+    measured = {
+        "cores": os.cpu_count(),
+        "requests": requests,
+        "alone_per_second": statistics.median(alone),
+        "watched_per_second": statistics.median(watched),
+        "delivered": statistics.median(delivered),
+        "ratio": ratio,
+    }
+    results.console.print(measured)
+    return measured, [results.at_least("rate, webhooks and metrics on / off", ratio, LEAST)]
+
+
+def deliver(settings: Settings) -> None:
+    """Deliver to a receiver of this process until the standard input ends."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Receiver) as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        runtime = Runtime.make(settings)
+        threading.Thread(target=_wait_for_end, args=[runtime], daemon=True).start()
+        with runtime.session() as session:
+            made, _ = endpoints.create(
+                session,
+                endpoints.New(f"http://127.0.0.1:{receiver.server_port}/"),
+                rules=Rules.from_settings(settings),
+                sealer=Sealer.from_settings(settings),
+                actor="bench",
+                now=runtime.now(),
+            )
+            webhook_id = made.id
+        print(READY, flush=True)
+        while not runtime.stop.wait(settings.poll_seconds):
+            Sender(runtime).run()
+        with runtime.session() as session:
+            endpoints.remove(session, webhook_id, actor="bench")
+        receiver.shutdown()
+
+
+class _Receiver(http.server.BaseHTTPRequestHandler):
+    """Accepts every event."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def _wait_for_end(runtime: Runtime) -> None:
+    sys.stdin.read()
+    runtime.stop.set()
+
+
+@contextmanager
+def _delivering(settings: Settings) -> Iterator[None]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.intake_events", "--deliver"],
+        env=serve.environment(settings),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        said = process.stdout.readline().strip()
+        if said != READY:
+            raise SystemExit(f"the process that delivers said {said!r}")
+        yield
+    finally:
+        process.stdin.close()
+        process.wait(timeout=120)
+
+
+@contextmanager
+def _scraping(place: Place, settings: Settings) -> Iterator[None]:
+    engine = db.engine(settings.database)
+    with db.session_factory(engine).begin() as session:
+        _, token = keys.create(session, "prometheus", ["metrics:read"], actor="bench")
+    engine.dispose()
+    asked = urllib.request.Request(
+        f"{place.first.url}/metrics", headers={"Authorization": f"Bearer {token}"}
+    )
+    ended = threading.Event()
+
+    def scrape() -> None:
+        while not ended.wait(SCRAPE_SECONDS):
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                answer.read()
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _rate(place: Place, requests: int) -> float:
+    """Accepted requests per second."""
+    bodies = (
+        {"dataset": intake.DATASET, "record_ids": [f"r{secrets.randbelow(intake.ROWS)}"]}
+        for _ in range(requests)
+    )
+    seconds, _, statuses = load.post_all(
+        [place.first.url], place.first.path, place.key, bodies, connections=CONNECTIONS
+    )
+    if set(statuses) != {202}:
+        raise SystemExit(f"the server answered {statuses}; every request should be accepted")
+    return requests / seconds
+
+
+def _deliveries(settings: Settings) -> int:
+    engine = db.engine(settings.database)
+    with db.session_factory(engine)() as session:
+        found = session.scalar(select(func.count()).select_from(WebhookDelivery)) or 0
+    engine.dispose()
+    return found
+
+
+def _settings(place: Place) -> Settings:
+    """The settings of a worker on the database, that may deliver to this machine."""
+    url = make_url(place.server).set(database=place.database)
+    return Settings(
+        _env_file=None,
+        state_dir=Path(tempfile.gettempdir()) / place.database,
+        database_url=url.render_as_string(hide_password=False),
+        webhook_http=True,
+        webhook_networks="127.0.0.1/32",
+    )
+
+
+if __name__ == "__main__":
+    main()

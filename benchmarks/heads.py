@@ -60,7 +60,7 @@ class Problem:
         """Fit on rows; the temperature, which the bits do not depend on, on a thousand."""
         head = self.head()
         few = retain.subset(torch.arange(min(1000, len(retain))))
-        return head, head.fit_in_closed_form(retain, few)
+        return head, head.fit_to_minimum(retain, few)
 
 
 def main() -> None:

@@ -138,7 +138,8 @@ def by_factor(factor: Tensor, problem: Problem) -> Inverse:
     def inverse(slope: Tensor) -> Tensor:
         size = slope.norm()
         flat = (slope / size).T.reshape(-1, 1).to(factor.dtype)
-        found = torch.cholesky_solve(flat, factor).view(slope.T.shape).T.to(slope.dtype) * size
+        solved: Tensor = torch.cholesky_solve(flat, factor)
+        found: Tensor = size * solved.view(slope.T.shape).T.to(slope.dtype)
         found[:, absent] = 0
         return found
 

@@ -115,7 +115,8 @@ def factor(problem: Problem, weights: Tensor) -> Tensor:
         # The products in float32 were too coarse for so small a penalty.
         square.diagonal().mul_(1 + 1e-5)
         found, failed = torch.linalg.cholesky_ex(square)
-    return found.float().contiguous()
+    narrowed: Tensor = found.float().contiguous()
+    return narrowed
 
 
 def _gamma(roundings: int) -> float:

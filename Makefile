@@ -114,7 +114,7 @@ bench-pages: $(BENCHMARKS) ## Time the console's pages with 100,000 requests and
 bench-census: $(BENCHMARKS) ## Ingest, train on and forget from a table of words (OPTIONS='--data FOLDER' with adult-census.csv)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.census $(OPTIONS)
 
-bench-heads: $(BENCHMARKS) ## Time deletions from heads fitted in closed form (OPTIONS=--quick: seconds)
+bench-heads: $(BENCHMARKS) ## Time deletions from heads that are fitted to their minimum (OPTIONS=--quick: seconds)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.heads $(OPTIONS)
 
 bench-text: $(BENCHMARKS) ## Measure forgetting of texts on Banking77, with an encoder (OPTIONS='--encoder FOLDER', --quick: minutes)

@@ -170,6 +170,12 @@ class Rows(Protocol):
     def open(self, key: str, *, beside: Collection[str] = ()) -> Array:
         """Open an array for reading; those of the keys ``beside`` are read together with it."""
 
+    def read(self, key: str, rows: Numbers) -> npt.NDArray[Any]:
+        """Return ``rows`` in this order, (k, *shape), zeros where erased; reads few others.
+
+        Raise ``InvalidRows`` if one of them does not exist.
+        """
+
     def erased(self, key: str) -> npt.NDArray[np.int64]:
         """Return the positions of the rows that have been erased, sorted, (k,) int64."""
 

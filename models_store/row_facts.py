@@ -37,7 +37,7 @@ def check_positions(rows: Numbers, count: int) -> list[int]:
     if positions and not 0 <= positions[0] <= positions[-1] < count:
         raise errors.InvalidRows(
             f"Row {positions[0] if positions[0] < 0 else positions[-1]} does not exist: "
-            f"the array has {count} rows. Nothing was overwritten."
+            f"the array has {count} rows. Nothing was done."
         )
     return positions
 

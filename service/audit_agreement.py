@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from service.audit_shape import Gate, Line, Report
+from service.audit_shape import Certificate, Gate, Line, Report
 
-#: Largest residual of weights that count as solved; that of ``unlearning.heads.certificate``.
-_MOST_RESIDUAL = 1e-10
+#: Largest residual of weights that count as solved, and largest distance from a minimum of those
+#: that count as its own; both of ``unlearning.heads.certificate``.
+_MOST_RESIDUAL, _MOST_DISTANCE = 1e-10, 1e-4
 #: Kinds of files whose early receipts did not state that the version's weights stay.
 _BESIDE_THE_WEIGHTS = frozenset({"states", "scores"})
 
@@ -105,12 +106,28 @@ def _certificate(report: Report) -> Iterator[str]:
         yield "the certificate deleted fewer rows than the batch forgot"
     if said.digest_before == said.digest_after:
         yield "the certificate's sums did not change"
-    if not 0 <= said.residual <= _MOST_RESIDUAL:
-        yield "the certificate's weights do not solve its sums"
     if said.headroom_bits < 0:
         yield "the certificate's sums are not exact"
-    if report.done.guarantee != "exact":
-        yield "the version has a certificate and is not called exact"
+    if said.distance_bound is None:
+        if said.residual is None or not 0 <= said.residual <= _MOST_RESIDUAL:
+            yield "the certificate's weights do not solve its sums"
+        if report.done.guarantee != "exact":
+            yield "the version has a certificate of equal weights and is not called exact"
+        return
+    if not _bounds(said):
+        yield "the certificate's distance is not that of its gradient and penalty"
+    if said.distance_bound > _MOST_DISTANCE:
+        yield "the certificate's weights are too far from those of a fit"
+    if report.done.guarantee != "certified":
+        yield "the version has a certificate of near weights and is not called certified"
+
+
+def _bounds(said: Certificate) -> bool:
+    """Return whether the distance is at least (‖∇F‖ + its rounding) / λ."""
+    norm, rounding, penalty = said.gradient_norm, said.rounding, said.penalty
+    if norm is None or rounding is None or not (norm >= 0 and rounding > 0 and penalty > 0):
+        return False
+    return said.distance_bound is not None and said.distance_bound >= (norm + rounding) / penalty
 
 
 def _only_accuracy(report: Report) -> bool:

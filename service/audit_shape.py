@@ -126,7 +126,10 @@ class Gate(Shape):
 
 
 class Certificate(Shape):
-    """What proves that the weights are those of a fit on the retained rows."""
+    """What proves that the weights are those of a fit on the retained rows, or how near they are.
+
+    It has the ``residual`` of weights that equal a fit's, or the other three of near ones.
+    """
 
     digest_before: str
     digest_after: str
@@ -134,8 +137,12 @@ class Certificate(Shape):
     rows_deleted: int
     rows_added: int
     rows_after: int
-    residual: float
+    penalty: float
     headroom_bits: int
+    residual: float | None = None
+    gradient_norm: float | None = None
+    rounding: float | None = None
+    distance_bound: float | None = None
 
 
 class Measured(Shape):

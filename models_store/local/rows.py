@@ -59,6 +59,11 @@ class LocalRows:
         """Memory-map the rows, copy-on-write; constant time in the number of rows."""
         return _open(directories.find(self._home, key))
 
+    def read(self, key: str, rows: Numbers) -> npt.NDArray[Any]:
+        array = _open(directories.find(self._home, key))
+        row_facts.check_positions(rows, len(array))
+        return np.array(array.rows[np.asarray(rows, np.int64)])
+
     def erased(self, key: str) -> npt.NDArray[np.int64]:
         return np.flatnonzero(~self._digests(key).any(axis=1))
 

@@ -15,8 +15,8 @@ Kind = Literal["method", "architecture", "recipe", "criteria", "gate", "input"]
 class Announcement(Struct):
     """A capability of a worker; ``options_schema`` is the JSON schema of its options.
 
-    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``
-    or ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor``,
+    ``details`` of a method: ``forgets`` (list of ``records``, ``class``), ``guarantee`` (``exact``,
+    ``certified`` or ``empirical``), ``cost`` (``step`` or ``training``) and ``needs`` ({``anchor``,
     ``update_log`` or ``statistics``: the kinds of forgetting that need it}); of an architecture:
     ``default_method`` and ``recipe`` (options that its models have in place of the defaults), if it
     has them; of a gate: ``concern``, ``metric``,

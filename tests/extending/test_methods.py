@@ -30,10 +30,6 @@ CHOICE = {"method": METHOD, "options": {"trainings": 2}}
 #: The package under another name, by what is changed in it, and a part of what is said then.
 FAULTY = {
     "unheard_of": ({'"exact"': '"exakt"'}, "GUARANTEE is 'exakt' and must be one of exact"),
-    "has_a_bound": (
-        {'"exact"': '"certified"'},
-        "GUARANTEE is 'certified' and must be one of exact",
-    ),
     "wants_more": (
         {'COST = "training"': 'COST = "training"\nNEEDS = {"oracle": FORGETS}'},
         "NEEDS is 'oracle' and must be one of anchor, update_log",
@@ -250,8 +246,9 @@ def test_a_name_that_two_packages_declare_is_nobodys(package: Path, tmp_path: Pa
             {'"exact"': '"empirical"', "is_anchor=True, ": "certificate={}, "},
             "gave a certificate",
         ),
+        (5, {'"exact"': '"certified"'}, "gave no certificate"),
     ],
-    ids=["no anchor", "a certificate although it is not exact"],
+    ids=["no anchor", "a certificate although it is not exact", "certified without one"],
 )
 def test_method_whose_update_is_not_what_it_declares_is_passed_over(
     town: Place, story: Story, tmp_path: Path, label: int, changed: dict[str, str], words: str

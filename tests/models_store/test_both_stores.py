@@ -186,6 +186,8 @@ def test_erased_rows_are_zeros_and_the_others_stay(store: Store) -> None:
     np.testing.assert_array_equal(array.labels[~gone], LABELS[~gone])
     np.testing.assert_array_equal(array.splits, SPLITS)
     assert store.rows.erased(key).tolist() == [3, 17, 49]
+    read = store.rows.read(key, [48, 3, 0, 48])
+    np.testing.assert_array_equal(read, [ROWS[48], np.zeros_like(ROWS[0]), ROWS[0], ROWS[48]])
     after = store.rows.digests(key, [3, 17, 4])
     assert before.any(axis=1).all()
     assert after.any(axis=1).tolist() == [False, False, True]
@@ -199,6 +201,8 @@ def test_rows_that_do_not_exist_are_refused_and_nothing_is_erased(
     key = write(store)
     with pytest.raises(errors.InvalidRows, match="does not exist"):
         store.rows.erase(key, rows)
+    with pytest.raises(errors.InvalidRows, match="does not exist"):
+        store.rows.read(key, rows)
     assert store.rows.erased(key).tolist() == []
 
 

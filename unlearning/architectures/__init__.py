@@ -13,7 +13,7 @@ An architecture file defines
 - ``RECIPE``, omitted if there is none: options of the recipe of models whose own recipe names no
   optimiser, in place of the general defaults.
 
-A network that is a ``RidgeHead`` is fitted in closed form; all others are trained by gradients.
+A network that is a ``LinearHead`` is fitted to its minimum; all others are trained by epochs.
 
 A package of your own adds an architecture by declaring an entry point in the group
 ``unlearning.architectures`` whose value is such a module. Only installed packages are searched: an
@@ -33,13 +33,18 @@ from torch import nn
 from unlearning.architectures._classifier import Classifier, Transform
 from unlearning.architectures._encoders import Encoder, ImageEncoder, TextEncoder
 from unlearning.architectures._encoders import opened as encoder
-from unlearning.architectures._heads import HeadClassifier
+from unlearning.architectures._heads import (
+    OF_HEAD,
+    HeadClassifier,
+    LogisticClassifier,
+    RidgeClassifier,
+)
 from unlearning.architectures._trained_part import EncoderNetwork
 from unlearning.core import declarations, options
 from unlearning.core.plugins import Group
 from unlearning.core.recipe import Recipe
 from unlearning.errors import BadDeclaration, WrongOptions
-from unlearning.heads.ridge import RidgeHead
+from unlearning.heads.linear import LinearHead
 from unlearning.inputs import Kind
 
 __all__ = [
@@ -49,6 +54,8 @@ __all__ = [
     "EncoderNetwork",
     "HeadClassifier",
     "ImageEncoder",
+    "LogisticClassifier",
+    "RidgeClassifier",
     "TextEncoder",
     "Transform",
     "classifier",
@@ -101,8 +108,8 @@ def classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = architecture.network(parsed, files)
-    if isinstance(network, RidgeHead):
-        return HeadClassifier(network, transform, kind)
+    if isinstance(network, LinearHead):
+        return OF_HEAD[type(network)](network, transform, kind)
     return Classifier(network, transform, kind)
 
 

@@ -23,8 +23,8 @@ from unlearning.errors import WrongOptions
 from unlearning.heads.statistics import Statistics
 
 __all__ = [
-    "ClosedForm",
     "Fit",
+    "FittedToMinimum",
     "OwnCode",
     "Recipe",
     "check",
@@ -66,10 +66,10 @@ class OwnCode(Protocol):
 
 
 @runtime_checkable
-class ClosedForm(Protocol):
-    """A model that is fitted in closed form; of the recipe it needs nothing."""
+class FittedToMinimum(Protocol):
+    """A model that is fitted to its minimum, not by epochs; of the recipe it needs nothing."""
 
-    def fit_in_closed_form(
+    def fit_to_minimum(
         self, train: Examples, validation: Examples, progress: Callable[[float], None]
     ) -> Statistics:
         """Fit in place; return the statistics of ``train``."""
@@ -100,13 +100,13 @@ def fit(
     weights and history as an uninterrupted one.
     Raise ``Diverged`` as soon as the loss is not finite.
 
-    A model that is fitted in closed form has a history of one epoch; it keeps no state and no log.
+    A model that is fitted to its minimum has a history of one epoch; it keeps no state and no log.
     So has one that is trained by code of another package; this gets a seed from ``generator``.
     """
     if not len(train) or not len(validation):
         raise WrongOptions("training needs at least one training and one validation row")
-    if isinstance(model, ClosedForm):
-        found = model.fit_in_closed_form(train, validation, progress)
+    if isinstance(model, FittedToMinimum):
+        found = model.fit_to_minimum(train, validation, progress)
         return _finished(model, train, validation, progress, ended, log, found)
     if not isinstance(recipe, Recipe):
         with _reproducible(generator):
@@ -129,14 +129,14 @@ def fit(
 
 def check(recipe: Recipe | OwnCode, model: nn.Module, train: Examples) -> None:
     """Raise ``WrongOptions`` if the recipe cannot train the model on such rows."""
-    closed = isinstance(model, ClosedForm)
+    closed = isinstance(model, FittedToMinimum)
     if isinstance(recipe, Recipe):
         if not closed:
             augmentation.check(recipe, train)
             loss_of(recipe, model, train)
     elif closed:
         raise WrongOptions(
-            f"this network is fitted in closed form and takes no trainer: leave {recipe.name} out "
+            f"this network is fitted to its minimum and takes no trainer: leave {recipe.name} out "
             "of the recipe"
         )
 
@@ -146,7 +146,7 @@ def loss_of(recipe: Recipe | OwnCode, model: nn.Module, train: Examples) -> Trai
 
     What code of another package minimises is not known: the loss itself is assumed.
     """
-    if isinstance(model, ClosedForm) or not isinstance(recipe, Recipe):
+    if isinstance(model, FittedToMinimum) or not isinstance(recipe, Recipe):
         return task.PLAIN
     weights = None
     if recipe.class_weights != "none":

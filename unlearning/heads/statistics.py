@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from unlearning.errors import WrongOptions
 from unlearning.heads import grid
 
-#: Tensors of a file, and their types.
+#: Tensors of every file, and their types.
 _TYPES = {
     "gram": torch.float64,
     "moments": torch.float64,
@@ -31,6 +31,8 @@ _TYPES = {
     "marks": torch.int64,
     "bits": torch.int64,
 }
+#: Those that some files have.
+_OPTIONAL = {"encoding": torch.uint8, "factor": torch.float32}
 #: The finest grid on which a sum of one row can be exact: 4^bits < 2^53.
 _MOST_BITS = 26
 #: Room for rounding where products of two sums are compared.
@@ -50,7 +52,9 @@ class Statistics:
 
     ``gram`` (d, d) and ``moments`` (d, classes) float64 on the CPU; ``held`` (n,) bool: which
     positions of the storage are summed; ``marks`` (n,) int64: their checksums, 0 for other rows;
-    the grid's step is 2^-``bits``.
+    the grid's step is 2^-``bits``. ``encoding`` is the digest of what makes features of a row, ""
+    if it is not known. ``factor`` (p, p) float32, p = classes · d, of a logistic head: the Cholesky
+    factor of the Hessian over the held rows.
     """
 
     gram: Tensor
@@ -58,6 +62,8 @@ class Statistics:
     held: Tensor
     marks: Tensor
     bits: int
+    encoding: str = ""
+    factor: Tensor | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
@@ -86,16 +92,23 @@ class Statistics:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return tensors for a safetensors file; :func:`from_tensors` reads them."""
-        return {
+        made = {
             "gram": self.gram,
             "moments": self.moments,
             "held": self.held.to(torch.uint8),
             "marks": self.marks,
             "bits": torch.tensor([self.bits], dtype=torch.int64),
         }
+        if self.encoding:
+            made["encoding"] = torch.tensor(list(bytes.fromhex(self.encoding)), dtype=torch.uint8)
+        if self.factor is not None:
+            made["factor"] = self.factor
+        return made
 
 
-def empty(*, features: int, classes: int, storage_rows: int, bits: int) -> Statistics:
+def empty(
+    *, features: int, classes: int, storage_rows: int, bits: int, encoding: str = ""
+) -> Statistics:
     """Return the statistics of no row; ``features`` d counts the bias."""
     return Statistics(
         gram=torch.zeros(features, features, dtype=torch.float64),
@@ -103,6 +116,7 @@ def empty(*, features: int, classes: int, storage_rows: int, bits: int) -> Stati
         held=torch.zeros(storage_rows, dtype=torch.bool),
         marks=torch.zeros(storage_rows, dtype=torch.int64),
         bits=bits,
+        encoding=encoding,
     )
 
 
@@ -179,6 +193,7 @@ def check(found: Statistics) -> None:
         and float(counts.sum()) == rows,
         "the bias differs between the sums": torch.equal(found.gram[-1], found.moments.sum(1)),
         "a row that is not held has a checksum": not bool(found.marks[~found.held].any()),
+        "the factor is none": found.factor is None or _is_factor(found.factor),
     }
     if wrong := [why for why, right in faults.items() if not right]:
         raise BadStatistics(f"the kept statistics are damaged ({'; '.join(wrong)}); fit anew")
@@ -210,22 +225,28 @@ def grown(found: Statistics, storage_rows: int) -> Statistics:
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Statistics:
     """Return what :meth:`Statistics.to_tensors` wrote; raise ``BadStatistics`` otherwise."""
-    if set(tensors) != set(_TYPES):
+    types = _TYPES | {name: kind for name, kind in _OPTIONAL.items() if name in tensors}
+    if set(tensors) != set(types):
         raise BadStatistics("not the statistics of a head; fit anew")
     gram, moments, held, marks, bits = (tensors[name] for name in _TYPES)
     if (
-        any(tensors[name].dtype != kind for name, kind in _TYPES.items())
+        any(tensors[name].dtype != kind for name, kind in types.items())
         or moments.dim() != 2
         or not moments.numel()
         or gram.shape != (len(moments), len(moments))
         or held.dim() != 1
         or held.shape != marks.shape
         or bits.shape != (1,)
+        or ("encoding" in tensors and tensors["encoding"].shape != (32,))
+        or ("factor" in tensors and tensors["factor"].shape != 2 * (moments.numel(),))
     ):
         raise BadStatistics("the statistics of a head have other shapes or types; fit anew")
     if not 0 <= int(bits) <= _MOST_BITS or bool((held > 1).any()):
         raise BadStatistics("the grid or the held rows of the statistics make no sense; fit anew")
-    found = Statistics(gram, moments, held.bool(), marks, int(bits))
+    encoding = bytes(tensors["encoding"].tolist()).hex() if "encoding" in tensors else ""
+    found = Statistics(
+        gram, moments, held.bool(), marks, int(bits), encoding, tensors.get("factor")
+    )
     check(found)
     return found
 
@@ -237,6 +258,15 @@ def _require_headroom(found: Statistics) -> None:
             "bits; set the architecture's grid_bits lower, or scale the features down with the "
             "model's transform"
         )
+
+
+def _is_factor(factor: Tensor) -> bool:
+    """Return whether a matrix is finite, lower triangular and positive on its diagonal."""
+    return (
+        bool(torch.isfinite(factor).all())
+        and bool((factor.diagonal() > 0).all())
+        and not bool(factor.triu(1).any())
+    )
 
 
 def _check_rows(before: Statistics, q: Tensor, y: Tensor, positions: Tensor) -> None:
@@ -259,10 +289,11 @@ def _moved(
     held, marked = before.held.clone(), before.marks.clone()
     held[positions] = sign > 0
     marked[positions] = marks
-    return Statistics(
+    return replace(
+        before,
         gram=torch.addmm(before.gram, q.T, q, alpha=sign),
         moments=torch.addmm(before.moments, q.T, indicators, alpha=sign),
         held=held,
         marks=marked,
-        bits=before.bits,
+        factor=None,  # of other rows
     )

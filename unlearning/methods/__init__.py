@@ -3,8 +3,9 @@
 A method declares its properties in its own file; no other code refers to it by name:
 
 - ``FORGETS``: the kinds of forgetting that it can do, out of ``records`` and ``class``;
-- ``GUARANTEE``: ``exact`` (the weights are those of a training on the retained rows alone, and
-  ``Update.is_anchor`` is set) or ``empirical`` (measured, not proven);
+- ``GUARANTEE``: ``exact`` (the weights are those of a training on the retained rows alone),
+  ``certified`` (each update has a ``certificate``, which proves that they are within a bound of
+  those) or ``empirical`` (measured, not proven); the first two set ``Update.is_anchor``;
 - ``COST``: ``training`` if it makes epochs over retained rows, else ``step``; a batch whose method
   trains never delays another model's step;
 - ``NEEDS``, omitted if empty: {need: kinds of forgetting that need it}, out of

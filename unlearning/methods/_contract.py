@@ -57,7 +57,7 @@ class Context:
     training_loss: TrainingLoss = PLAIN
     #: Per-batch weight differences kept while training.
     update_log: UpdateLog | None = None
-    #: The sums of the base version's training rows, if it was fitted in closed form.
+    #: The sums of the base version's training rows, if it is a head that was fitted to its minimum.
     statistics: Statistics | None = None
     #: The state from which an interrupted training resumes.
     resume: TrainingState | None = None
@@ -80,11 +80,11 @@ class Update:
     update_log: UpdateLog | None = None
     #: The sums of the retained rows, if the new weights were solved from them.
     statistics: Statistics | None = None
-    #: What shows that the weights are those of a fit on the retained rows, as JSON; None unless the
-    #: method proves it with each update. It decides the verdict.
+    #: What shows that the weights are those of a fit on the retained rows, or how near they are, as
+    #: JSON; None unless the method proves it with each update. It decides the verdict.
     certificate: Mapping[str, Any] | None = None
-    #: True for an exact method and no other: the weights are those of a training on all retained
-    #: rows and nothing else, so that a new chain begins with them.
+    #: True for an exact or certified method and no other: the weights are those of a training on
+    #: all retained rows and nothing else, or proven near, so that a new chain begins with them.
     is_anchor: bool = False
     #: Plain numbers and words about the update, as JSON: step length, target, passes, ...
     notes: Mapping[str, Any] = field(default_factory=dict)

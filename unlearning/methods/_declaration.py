@@ -15,9 +15,10 @@ from unlearning.methods._contract import Update
 
 #: Kinds of forgetting.
 KINDS = ("records", "class")
-#: ``exact``: the weights are those of a training on the retained rows alone; ``empirical``:
-#: measured, not proven. A proven bound is no guarantee here: nothing checks its proof.
-GUARANTEES = ("exact", "empirical")
+#: ``exact``: the weights are those of a training on the retained rows alone; ``certified``: they
+#: are within a bound of those, which the certificate of each update proves; ``empirical``:
+#: measured, not proven.
+GUARANTEES = ("exact", "certified", "empirical")
 #: ``training``: makes epochs over retained rows, or takes as long; ``step``: anything else.
 COSTS = ("step", "training")
 #: What the service keeps for methods: the prepared cache of the anchor; the log of its training;
@@ -43,6 +44,14 @@ class Method:
     def exact(self) -> bool:
         """Return whether the result cannot depend on the rows that it forgets."""
         return self.guarantee == "exact"
+
+    @property
+    def anew(self) -> bool:
+        """Return whether the result is that of a training on the retained rows, or proven near it.
+
+        Then a new chain begins with it.
+        """
+        return self.guarantee in ("exact", "certified")
 
     def requires(self, need: str, kind: str) -> bool:
         """Return whether it needs this for that kind of forgetting."""

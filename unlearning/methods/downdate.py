@@ -21,14 +21,13 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor, nn
+from torch import nn
 
-from unlearning.architectures import HeadClassifier
+from unlearning.architectures import RidgeClassifier
 from unlearning.core.examples import Examples
 from unlearning.errors import NeedsRetrain, NothingRetained, WrongOptions
-from unlearning.heads import certificate, statistics
-from unlearning.heads.certificate import Certificate
-from unlearning.heads.statistics import Statistics
+from unlearning.heads import certificate
+from unlearning.methods import _heads
 from unlearning.methods._contract import Context, Update
 
 FORGETS = frozenset({"records", "class"})
@@ -60,53 +59,29 @@ def unlearn(
 
     Raise ``NeedsRetrain`` if the base version's statistics are missing, damaged or not of its rows.
     """
-    if not isinstance(model, HeadClassifier):
+    if not isinstance(model, RidgeClassifier):
         raise WrongOptions("downdate needs a head that is fitted in closed form, such as ridge")
     if not len(retain):
         raise NothingRetained
-    if context.statistics is None:
-        raise NeedsRetrain("no statistics of the base version are kept; the next fit keeps them")
     try:
-        before = statistics.grown(context.statistics, len(retain.y))
-        if not bool(before.held[forget.positions].all()):
-            raise NeedsRetrain("a row to forget is not in the statistics of the base version")
-        wanted = torch.zeros_like(before.held)
-        wanted[retain.positions] = True
-        gone = _at(retain, before.held & ~wanted)
-        come = _at(retain, wanted & ~before.held)
-        after = model.with_rows(model.without_rows(before, gone), come)
-        updated = model.refitted(after)
+        moved = _heads.moved(model, forget, retain, context)
+        updated = model.refitted(moved.after)
     except WrongOptions as damage:
         raise NeedsRetrain(str(damage)) from damage
-    shown = certificate.of(
-        before,
-        after,
-        deleted=gone.labels,
-        added=come.labels,
+    shown = certificate.solved(
+        moved.before,
+        moved.after,
+        deleted=moved.deleted,
+        added=moved.added,
         weights=updated.network.weight.detach().cpu().T,
         penalty=float(updated.network.penalty),
     )
-    _require_holds(shown, after, retain.labels, options)
+    too_large = {"the residual is above max_residual": shown.residual > options.max_residual}
+    _heads.require_holds(shown, moved.after, retain.labels, too_large)
     return Update(
         model=updated.eval(),
         is_anchor=True,
-        statistics=after,
+        statistics=moved.after,
         certificate=shown.to_json(),
-        notes={"features": shown.features, "penalty": shown.penalty, "grid_bits": after.bits},
+        notes={"features": shown.features, "penalty": shown.penalty, "grid_bits": moved.after.bits},
     )
-
-
-def _at(examples: Examples, mask: Tensor) -> Examples:
-    return Examples(examples.x, examples.y, mask.nonzero()[:, 0])
-
-
-def _require_holds(shown: Certificate, after: Statistics, labels: Tensor, options: Options) -> None:
-    """Raise ``NeedsRetrain`` unless the certificate holds and counts the retained rows exactly."""
-    wrong = certificate.faults(shown.to_json())
-    counted = labels.bincount(minlength=len(after.class_counts))
-    if not torch.equal(counted, after.class_counts):
-        wrong.append("the classes are not those of the retained rows")
-    if shown.residual > options.max_residual:
-        wrong.append("the residual is above max_residual")
-    if wrong:
-        raise NeedsRetrain(f"the certificate does not hold: {'; '.join(wrong)}")

@@ -127,9 +127,10 @@ def check_ledger(
 
 @app.command("certificates")
 def check_certificates() -> None:
-    """Fit every live head again to its retained rows, and compare sums and weights bit for bit.
+    """Compare every live head with its retained rows: its sums bit for bit, and its weights.
 
-    Of the models that the service fitted in closed form. Exit 1 if one does not agree.
+    Those of a ridge head with a fit's, bit for bit; those of a logistic head with the minimum,
+    within the bound. Exit 1 if one does not agree.
 
     Example: unlearn audit certificates
     """

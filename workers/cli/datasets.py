@@ -106,6 +106,13 @@ def add_dataset(
         bool,
         typer.Option("--as-they-are", help="Neither centre nor scale numbers of a typed table."),
     ] = False,
+    keep_text: Annotated[
+        bool,
+        typer.Option("--keep-text", help="Also keep the texts of which rows are made."),
+    ] = False,
+    text_bytes: Annotated[
+        int, typer.Option(min=16, max=65_536, help="With --keep-text: bytes of the longest text.")
+    ] = 4096,
     seed: Annotated[int, typer.Option(help="Seed of the drawn splits.")] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what it would be read as; keep nothing.")
@@ -117,7 +124,8 @@ def add_dataset(
 
     Example: unlearn datasets add census census.csv --label income --missing '?'
 
-    With --tokenizer the rows are texts, stored as token ids; the texts themselves are not kept.
+    With --tokenizer the rows are texts, stored as token ids; the texts themselves are kept only
+    with --keep-text.
 
     Example: unlearn datasets add letters letters.csv --tokenizer tokenizer.json --max-length 64
     """
@@ -153,6 +161,8 @@ def add_dataset(
         "id_case": id_case,
         "input": stated or (input and {"name": input, "options": _stated(input_options)}),
         "table": typed_tables.stated(typed, type or [], missing or [], as_they_are),
+        "keep_text": keep_text,
+        "text_bytes": text_bytes,
         "seed": seed,
     }
     if dry_run:

@@ -173,21 +173,23 @@ def _base(
 
 
 def _check_guarantee(method: Method, update: Update) -> None:
-    """Raise ``BadDeclaration`` unless exact methods alone set ``is_anchor`` or give a certificate.
+    """Raise ``BadDeclaration`` unless an update gives what its method's guarantee means.
 
     An anchor may go live although it lost accuracy, and resets the sums of what was forgotten. A
     certificate decides about removal in place of every figure.
     """
-    if update.is_anchor != method.exact:
+    said = f"{method.name} says that it is {method.guarantee}, and its update"
+    if update.is_anchor != method.anew:
         raise BadDeclaration(
-            f"{method.name} says that it is {method.guarantee}, and its update says is_anchor="
-            f"{update.is_anchor}: an exact method sets it, and no other does"
+            f"{said} says is_anchor={update.is_anchor}: an exact or certified method sets it, and "
+            "no other does"
         )
-    if update.certificate is not None and not method.exact:
+    if update.certificate is not None and not method.anew:
         raise BadDeclaration(
-            f"{method.name} says that it is {method.guarantee}, and its update gave a certificate: "
-            "only an exact method may give one"
+            f"{said} gave a certificate: only an exact or certified method may give one"
         )
+    if update.certificate is None and method.guarantee == "certified":
+        raise BadDeclaration(f"{said} gave no certificate")
 
 
 def _require_finite(updated: Classifier) -> None:
@@ -215,7 +217,7 @@ def _context(
     """Return what the method may use; ``sides`` are the rows to forget and the retained ones."""
     forget, retain = sides
     recipe = trainers.recipe(request.model.recipe)
-    anchored = not method.exact or method.requires("anchor", request.kind)
+    anchored = not method.anew or method.requires("anchor", request.kind)
     chain = request.anchor if anchored else None
     return Context(
         kind=request.kind,
@@ -300,7 +302,7 @@ def _update_log(store: Store, request: Request, method: Method) -> UpdateLog | N
         taken_back = request.anchor.taken_back
         return None if digest is None else logs.load(store, digest, taken_back=taken_back)
     capacity = request.update_log_bytes
-    return UpdateLog(max_bytes=capacity) if method.exact and capacity else None
+    return UpdateLog(max_bytes=capacity) if method.anew and capacity else None
 
 
 def _forgotten_since(

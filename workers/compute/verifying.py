@@ -98,7 +98,7 @@ def verify(task: Task) -> Judged:
             # Never the scores of the damaged version, should it be repaired.
             (f"untrained {request.seed}" if task.damaged else request.base.digest, base),
         )
-        at_anchor = {} if method.exact else _at_anchor(request, place, store, fixed)
+        at_anchor = {} if method.anew else _at_anchor(request, place, store, fixed)
         found = verification.verify(
             unlearned,
             control,
@@ -106,12 +106,12 @@ def verify(task: Task) -> Judged:
             reference_share=_reference_share(request),
             anchor_audit=at_anchor.get("audit"),
             changed=task.digest != request.base.digest,
-            # The weights of an exact method depend on no excluded row.
-            lineage_clean=method.exact or request.lineage_clean,
+            # Such weights depend on no excluded row, or by less than is proven.
+            lineage_clean=method.anew or request.lineage_clean,
             criteria=criteria,
             kind=request.kind,
             earlier=earlier,
-            exact=method.exact,
+            exact=method.anew,
             drift=_drift(
                 request,
                 store,
@@ -124,8 +124,8 @@ def verify(task: Task) -> Judged:
             relearn=relearned,
             refit=_refit(request, updated, forget, fixed, base, rows.classes),
             probe=_probe(request, updated, forget, fixed["retain"], base, strangers),
-            # A method that is not exact may have aimed at the targets.
-            outside=_outside(task.known, unlearned, aimed=not method.exact),
+            # Another method may have aimed at the targets.
+            outside=_outside(task.known, unlearned, aimed=not method.anew),
             certificate=task.update.certificate,
         )
         memory = _memorised(request, criteria, method, task.context, unlearned, control)
@@ -221,9 +221,9 @@ def _memorised(
 ) -> Memorised | None:
     """Return whether what the base version has memorised is left; None where that is not asked.
 
-    Without power such an update does not go live by default. An exact one does.
+    Without power such an update does not go live by default. One that began anew does.
     """
-    if method.exact or request.kind == "class":
+    if method.anew or request.kind == "class":
         return None
     known = context.margins
     return memorised.measure(

@@ -124,13 +124,13 @@ def _attempt(
         reach("append.staged")
         done = slices.join(runtime, append_id, found, notes, newcomers.sieve, held=held)
     except (leases.LeaseLost, Stopping):
-        ingest.drop_withdrawn(runtime, dataset.id, found.key)
+        ingest.drop_withdrawn(runtime, dataset.id, found)
         raise
     except (StoreError, OSError, Unprocessable):  # refused once its rows were in the store
-        ingest.drop(runtime, found.key, held=held)
+        ingest.drop(runtime, found, held=held)
         raise
     if not done:
-        ingest.drop(runtime, found.key, held=held)
+        ingest.drop(runtime, found, held=held)
     return done
 
 
@@ -218,7 +218,7 @@ def read(
         return None
     if newcomers.existing and existing != "skip":
         if held is not None:
-            ingest.drop(runtime, found.key, held=held)
+            ingest.drop(runtime, found, held=held)
         raise _refused(newcomers, dataset)
     return found
 

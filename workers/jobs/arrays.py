@@ -12,13 +12,18 @@ from service.ledger.registry.segments import Segment
 def erase(stored: Rows, found: Sequence[Segment], rows: Sequence[int]) -> None:
     """Erase rows, by their numbers in the dataset; may be repeated."""
     for segment, places in segments.within(found, rows):
-        stored.erase(segment.key, places)
+        for key in segment.keys:
+            stored.erase(key, places)
 
 
 def erased(stored: Rows, found: Sequence[Segment]) -> list[int]:
-    """Return the numbers of the rows that have been erased, ascending."""
+    """Return the numbers of the rows that have been erased, with their texts, ascending."""
     return [
-        segment.first + place for segment in found for place in stored.erased(segment.key).tolist()
+        segment.first + place
+        for segment in found
+        for place in sorted(
+            set.intersection(*(set(stored.erased(key).tolist()) for key in segment.keys))
+        )
     ]
 
 
@@ -34,10 +39,11 @@ def digests(stored: Rows, found: Sequence[Segment], rows: Sequence[int]) -> dict
 
 def exist(stored: Rows, found: Sequence[Segment]) -> bool:
     """Return whether every segment is in the store."""
-    return all(stored.exists(segment.key) for segment in found)
+    return all(stored.exists(key) for segment in found for key in segment.keys)
 
 
 def delete(stored: Rows, found: Sequence[Segment]) -> None:
     """Destroy every segment; may be repeated."""
     for segment in found:
-        stored.delete(segment.key)
+        for key in segment.keys:
+            stored.delete(key)

@@ -136,7 +136,7 @@ def _receipt(runtime: Runtime, dataset: Dataset, where: Sequence[Segment]) -> di
         {
             "type": "purge-receipt",
             "dataset": dataset.name,
-            "destroyed": [{"kind": "arrays", "digest": one.key} for one in where],
+            "destroyed": [{"kind": "arrays", "digest": key} for one in where for key in one.keys],
             "rows": dataset.rows,
             "withdrawn_at": dataset.withdrawn_at,
             "purged_at": runtime.now(),

@@ -30,7 +30,7 @@ from workers.jobs.suppression import Sieve
 from workers.readers import Columns, ReadError, Table
 from workers.runtime import Runtime
 from workers.sources import fetching, reading
-from workers.sources.reading import Progress
+from workers.sources.reading import Ingested, Progress
 
 #: Seconds between two checks of the lease and the stop sign while a file is read.
 WATCH_SECONDS = 1.0
@@ -138,13 +138,13 @@ def _attempt(
         slices.write(runtime, dataset_id, found, held=held)
         done = slices.complete(runtime, dataset_id, found, sieve, held=held)
     except (leases.LeaseLost, Stopping):
-        drop_withdrawn(runtime, dataset_id, found.key)
+        drop_withdrawn(runtime, dataset_id, found)
         raise
     except (StoreError, OSError, Unprocessable):  # refused once its rows were in the store
-        drop(runtime, found.key, held=held)
+        drop(runtime, found, held=held)
         raise
     if not done:
-        drop(runtime, found.key, held=held)
+        drop(runtime, found, held=held)
     return done
 
 
@@ -158,21 +158,26 @@ def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
     return Sieve(runtime.digester, suppressed, fold_case=fold_case)
 
 
-def drop(runtime: Runtime, key: str, *, held: leases.Held) -> None:
+def drop(runtime: Runtime, found: Ingested, *, held: leases.Held) -> None:
     """Destroy rows that were stored in vain.
 
     Raise ``LeaseLost`` if the lease has a new holder: the same source gives it the same array.
     """
     with runtime.session() as session:
         leases.renew(session, held, seconds=runtime.settings.lease_seconds, now=runtime.now())
-    runtime.store.rows.delete(key)
+    _delete(runtime, found)
 
 
-def drop_withdrawn(runtime: Runtime, dataset_id: int, key: str) -> None:
+def drop_withdrawn(runtime: Runtime, dataset_id: int, found: Ingested) -> None:
     """Destroy what was stored for a dataset that was withdrawn while it was read."""
     with runtime.session() as session:
         withdrawn = session.get_one(Dataset, dataset_id).withdrawn_at is not None
     if withdrawn:
+        _delete(runtime, found)
+
+
+def _delete(runtime: Runtime, found: Ingested) -> None:
+    for key in found.keys:
         runtime.store.rows.delete(key)
 
 
@@ -258,6 +263,8 @@ def asked(
         found["table"] = Table(**source["table"])
     if source.get("resize"):
         found["resize"] = tuple(source["resize"])
+    if source.get("keep_text"):
+        found["text_bytes"] = source["text_bytes"]
     if source.get("fractions"):
         found["fractions"] = tuple(source["fractions"][split] for split in SPLITS)
     return found

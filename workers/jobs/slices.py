@@ -114,7 +114,7 @@ def join(
         dataset, first = appends.complete(
             session,
             append_id,
-            appends.Appended(found.key, _splits(found), notes),
+            appends.Appended(found.key, _splits(found), notes, found.text_key),
             actor=runtime.actor,
             now=runtime.now(),
         )
@@ -185,6 +185,7 @@ def _splits(found: Ingested) -> dict[str, int]:
 def _facts(found: Ingested) -> datasets.Ingested:
     return datasets.Ingested(
         array_key=found.key,
+        text_key=found.text_key,
         splits=_splits(found),
         shape=found.shape,
         dtype=found.dtype,

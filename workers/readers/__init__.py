@@ -98,6 +98,7 @@ def open_source(
     files: Mapping[str, bytes] = MappingProxyType({}),
     table: Table | None = None,
     class_names: Sequence[str] | None = None,
+    text_bytes: int | None = None,
 ) -> Source:
     """Open ``path``; its chunks are checked as they are read and raise ``ReadError``.
 
@@ -107,7 +108,8 @@ def open_source(
     (default: images if the rows have three axes, else a table). ``files`` holds the bytes of the
     files that its options name, by option. ``table`` says that it is a typed table.
     ``class_names`` are the words of labels in the order of their numbers (default: those of
-    the source in the order of their code points, if its labels are words).
+    the source in the order of their code points, if its labels are words). With ``text_bytes``
+    chunks hold the texts, each of at most so many bytes.
     Ids are normalised. Different ids with one normalised form are refused, and so are ids that
     differ by case alone, unless ``id_case`` says whether they are the same.
     """
@@ -119,6 +121,11 @@ def open_source(
     kind, reader = (None, None) if input is None else _kind(input, files)
     texts.require(reader, name, _OF_TEXTS)
     _check_texts(columns, reader, table)
+    if text_bytes is not None and reader is None:
+        raise ReadError(
+            "rows of this kind of input are made of no texts; leave keep_text out, or name the "
+            "kind that is made of them (input)"
+        )
     options = Options(
         columns=columns,
         resize=resize,
@@ -126,6 +133,7 @@ def open_source(
         texts=reader,
         table=table,
         class_names=class_names,
+        text_bytes=text_bytes,
     )
     with _Foreign(name):
         if path.is_dir() and name not in _OF_FOLDERS:

@@ -45,6 +45,7 @@ def _serve(line: str, output: IO[bytes]) -> None:
             files={option: base64.b64decode(one) for option, one in asked["files"].items()},
             table=None if asked["table"] is None else Table(**asked["table"]),
             class_names=asked["class_names"],
+            text_bytes=asked["text_bytes"],
         )
         frames.write(output, frames.of_source(source))
         for chunk in source.chunks:

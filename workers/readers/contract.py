@@ -145,7 +145,8 @@ class Options:
 
     ``kind`` is the kind of input of the rows if the client gives it, and ``texts`` what makes its
     rows of texts, if it is made of them. ``table`` is given for a typed table. ``class_names`` are
-    the words of the labels, in the order of their numbers, if they are known before.
+    the words of the labels, in the order of their numbers, if they are known before. With
+    ``text_bytes`` chunks hold the texts as well, each of at most so many bytes.
     """
 
     columns: Columns = Columns()
@@ -154,6 +155,7 @@ class Options:
     texts: TextReader | None = None
     table: Table | None = None
     class_names: Sequence[str] | None = None
+    text_bytes: int | None = None
     notes: Notes = field(default_factory=Notes)
     tally: Tally = field(default_factory=Tally)
 
@@ -205,6 +207,8 @@ class Chunk:
     record_ids_before: list[str] | None = field(default=None, repr=False)
     subject_ids_before: list[str] | None = field(default=None, repr=False)
     splits: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    #: The texts of which the rows are made, (k, bytes) UTF-8 with zeros at the end; None: not kept.
+    texts: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -222,8 +226,13 @@ class Chunk:
                 ("subject_ids_before", self.subject_ids_before),
             )
         }
-        splits = None if self.splits is None else self.splits[chosen]
-        return Chunk(x=self.x[chosen], labels=self.labels[chosen], splits=splits, **texts)
+        return Chunk(
+            x=self.x[chosen],
+            labels=self.labels[chosen],
+            splits=None if self.splits is None else self.splits[chosen],
+            texts=None if self.texts is None else self.texts[chosen],
+            **texts,
+        )
 
 
 @dataclass(frozen=True)

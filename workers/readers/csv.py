@@ -104,7 +104,8 @@ def _chunks_of_texts(
         for batch in read_batches(path, names=header, wanted=list(types), types=types):
             pull = by_name(batch)
             x = texts.rows(pull(column), options, first=first, column=column)
-            yield values.chunk(x, found, pull, first=first, names=names)
+            chunk = values.chunk(x, found, pull, first=first, names=names)
+            yield texts.kept(chunk, pull(column), options, first=first, column=column)
             first += batch.num_rows
     except pa.ArrowInvalid:
         raise _not_csv(path, header, ()) from None

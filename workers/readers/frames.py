@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from workers.readers.contract import Chunk, Column, Part, Recognised, Source
 
-_ARRAYS = ("x", "labels", "splits")
+_ARRAYS = ("x", "labels", "splits", "texts")
 _TEXTS = ("record_ids", "subject_ids", "record_ids_before", "subject_ids_before")
 _FACTS = (
     "format", "rows", "exact", "label_column", "classes", "class_names", "record_column",

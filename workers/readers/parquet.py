@@ -301,7 +301,8 @@ def _chunks_of_texts(
     for batch in _batches(table, names, _NUMBER_ROWS, ()):
         pull = _values(batch)
         x = texts.rows(pull(column), options, first=first, column=column)
-        yield values.chunk(x, layout.parts, pull, first=first, names=layout.words)
+        chunk = values.chunk(x, layout.parts, pull, first=first, names=layout.words)
+        yield texts.kept(chunk, pull(column), options, first=first, column=column)
         first += batch.num_rows
 
 

@@ -46,6 +46,7 @@ def opened(
     files: Mapping[str, bytes] = MappingProxyType({}),
     table: Table | None = None,
     class_names: Sequence[str] | None = None,
+    text_bytes: int | None = None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Source]:
     """Open a source as ``readers.open_source`` does; another process reads it within the block.
@@ -65,6 +66,7 @@ def opened(
         "files": {option: base64.b64encode(one).decode() for option, one in files.items()},
         "table": None if table is None else asdict(table),
         "class_names": None if class_names is None else list(class_names),
+        "text_bytes": text_bytes,
     }
     notes, kept, tally = Notes(), dict[str, Any](), Tally()
     with contextlib.closing(_received(asked, waiting)) as received:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from unlearning.inputs import TextReader
 from workers.readers import parts
-from workers.readers.contract import Columns, Notes, Options, Parts, ReadError, Recognised
+from workers.readers.contract import Chunk, Columns, Notes, Options, Parts, ReadError, Recognised
 
 #: Share of unknown tokens above which the tokenizer is not that of the texts.
 _MOST_UNKNOWN = 0.5
@@ -60,6 +61,38 @@ def rows(
     notes.tokens += found.tokens
     notes.tokens_unknown += found.unknown
     return found.x
+
+
+def kept(
+    chunk: Chunk, values: Sequence[Any], options: Options, *, first: int, column: str
+) -> Chunk:
+    """Return the chunk with its texts ``values`` (k,), if they are to be kept.
+
+    ``first`` is the number of the row of [0].
+    """
+    width = options.text_bytes
+    if width is None:
+        return chunk
+    found = np.zeros((len(values), width), np.uint8)
+    for position, value in enumerate(values):
+        try:
+            content = value.encode()
+        except UnicodeEncodeError:
+            content = b"\0"
+        if b"\0" in content or len(content) > width:
+            raise ReadError(
+                f"the text cannot be kept: it has more than {width} bytes (text_bytes), or a "
+                "character that no text has; shorten it, or leave keep_text out",
+                row=first + position,
+                column=column,
+            )
+        found[position, : len(content)] = np.frombuffer(content, np.uint8)
+    return replace(chunk, texts=found)
+
+
+def text(row: npt.NDArray[np.uint8]) -> str:
+    """Return the text of a row (bytes,) as it is kept; "" of an erased row."""
+    return row.tobytes().rstrip(b"\0").decode()
 
 
 def refuse_unknown(notes: Notes) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from models_store.protocols import SPLITS, Rows, RowWriter, Written
 from service.ledger.database.identifiers import Case, Origin
-from service.ledger.registry import datasets
+from service.ledger.registry import datasets, segments
 from unlearning.inputs.typed_table import Options
 from workers import readers
 from workers.readers import Columns, ReadError, Table, process
@@ -63,6 +63,8 @@ class Ingested:
     """
 
     key: str
+    #: Key of the array of texts; None: they are not kept.
+    text_key: str | None
     rows: int
     shape: tuple[int, ...]
     dtype: str
@@ -78,6 +80,11 @@ class Ingested:
     labels: npt.NDArray[np.int64] = field(repr=False)
     splits: npt.NDArray[np.uint8] = field(repr=False)
     report: datasets.Report = field(repr=False)
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the keys of what was stored."""
+        return [self.key, *([] if self.text_key is None else [self.text_key])]
 
 
 def read_into_store(
@@ -96,6 +103,7 @@ def read_into_store(
     class_names: Sequence[str] | None = None,
     seed: Seed = 0,
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
+    text_bytes: int | None = None,
     leave_out: LeaveOut | None = None,
     progress: Progress | None = None,
     fit: Fit | None = None,
@@ -115,6 +123,8 @@ def read_into_store(
     ``seed``, the same share of every class. Without a record id column ids are generated from the
     row's position in the file. ``progress(done, expected)`` is called after every chunk.
     ``encode`` makes the rows that are stored of those that are read; None: they are the same.
+    With ``text_bytes`` the texts of which rows are made are stored as well, in an array of their
+    own with the same row numbers; one of more bytes is refused.
     ``fit`` is given for a source whose rows join a dataset: they must fit it.
     Raise ``ReadError``, ``NothingLeft`` if every row was left out, or a ``StoreError``.
     """
@@ -131,6 +141,7 @@ def read_into_store(
         id_case=id_case,
         input=input,
         files=files,
+        text_bytes=text_bytes,
         waiting=shown.again,
     )
     with opened(table=table, class_names=class_names) as source:
@@ -143,9 +154,11 @@ def read_into_store(
                 "every row of the source was forgotten before, so nothing is left to store; take a "
                 "source with other rows, or readmit them (POST /v1/suppressions:readmit)"
             )
-        with _writer(rows, name, first) as writer:
+        with _writer(rows, name, first.x) as writer, _text_writer(rows, name, first) as texts:
             for chunk in chain([first], chunks):
                 writer.append(chunk.x, chunk.labels)
+                if chunk.texts is not None:
+                    texts.append(chunk.texts, chunk.labels)
             labels = seen.all_labels()
             found = source.classes or _infer_classes(labels, source.label_column)
             splits = (
@@ -157,12 +170,16 @@ def read_into_store(
             if table is not None and learned is None:
                 training = seen.where(splits == _TRAIN)
                 learned = _learned(opened, source, table, seen, training, shown)
-            written = writer.finish(
-                splits=splits, classes=found, source=_describe(source, seed, fractions, seen)
-            )
+            said = _describe(source, seed, fractions, seen)
+            written = writer.finish(splits=splits, classes=found, source=said)
+            text_key = None
+            if first.texts is not None:
+                with _deleted_on_error(rows, written.key):
+                    text_key = texts.finish(splits=splits, classes=found, source=said).key
         dtype = str(first.x.dtype)
         return Ingested(
             key=written.key,
+            text_key=text_key,
             rows=written.rows,
             shape=first.x.shape[1:],
             dtype=dtype,
@@ -230,11 +247,29 @@ def inspect(source_path: Path, **options: Any) -> Ingested:
 
 
 def _writer(
-    rows: Rows | None, name: str, first: readers.Chunk
+    rows: Rows | None, name: str, first: npt.NDArray[Any]
 ) -> contextlib.AbstractContextManager[RowWriter]:
     if rows is None:
         return contextlib.nullcontext(_Nowhere())
-    return rows.writer(name=name, dtype=first.x.dtype, shape=first.x.shape[1:])
+    return rows.writer(name=name, dtype=first.dtype, shape=first.shape[1:])
+
+
+def _text_writer(
+    rows: Rows | None, name: str, first: readers.Chunk
+) -> contextlib.AbstractContextManager[RowWriter]:
+    if first.texts is None:
+        return contextlib.nullcontext(_Nowhere())
+    return _writer(rows, segments.text_name(name), first.texts)
+
+
+@contextlib.contextmanager
+def _deleted_on_error(rows: Rows | None, key: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if rows is not None:
+            rows.delete(key)
+        raise
 
 
 def _encoded(chunks: Iterator[readers.Chunk], encode: Encode | None) -> Iterator[readers.Chunk]:

@@ -141,6 +141,18 @@ class DatasetGiven(schemas.Body):
         description="what ids that differ by case mean: different ids, or one; left out: a source "
         "that has such ids is refused",
     )
+    keep_text: bool = Field(
+        False,
+        description="also keep the texts of which rows are made, for keys with texts:read; they "
+        "are erased with their rows",
+    )
+    text_bytes: int = Field(
+        4096,
+        ge=16,
+        le=65_536,
+        description="with keep_text: bytes of the longest text (UTF-8); each takes as many in the "
+        "store",
+    )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="seed of the drawn splits")
     fractions: FractionsGiven = Field(default_factory=FractionsGiven)
     dry_run: bool = Field(
@@ -182,6 +194,7 @@ class DatasetView(BaseModel):
 class DatasetDetail(DatasetView, inspections.ReportView):
     """A dataset with its counts and how its source was read."""
 
+    keeps_text: bool = Field(description="whether the texts of its rows are stored as well")
     splits: dict[str, int] = Field(description="rows of train, validation and audit")
     forgotten: int = Field(description="records taken out of training for good")
     erased: int = Field(description="of these, raw rows overwritten in the store")

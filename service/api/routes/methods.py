@@ -34,16 +34,18 @@ class MethodView(CapabilityView):
     """An unlearning method."""
 
     forgets: list[str] = Field(description="kinds of forgetting: records, class")
-    guarantee: Literal["exact", "empirical"] = Field(
-        description="exact: the weights are those of a training without the records; empirical: "
-        "measured, not proven"
+    guarantee: Literal["exact", "certified", "empirical"] = Field(
+        description="exact: the weights are those of a training without the records; certified: "
+        "they are within a bound of those, which a certificate proves; empirical: measured, not "
+        "proven"
     )
     cost: Literal["step", "training"] = Field(
         description="training: makes epochs over retained rows; runs in the lane for trainings"
     )
     needs: dict[str, list[str]] = Field(
         description="what it cannot do without, and for which kinds of forgetting: anchor (its "
-        "prepared cache), update_log (kept while the anchor was trained, see keep_update_log)"
+        "prepared cache), update_log (kept while the anchor was trained, see keep_update_log), "
+        "statistics (kept by heads that are fitted to their minimum)"
     )
 
 

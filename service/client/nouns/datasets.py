@@ -28,6 +28,8 @@ class DatasetsCalls(Noun):
         table: Unset | shapes.TableGiven | Mapping[str, Any] | None = UNSET,
         resize: Unset | Sequence[int] | None = UNSET,
         id_case: Unset | Literal["distinct", "ignored"] | None = UNSET,
+        keep_text: Unset | bool = UNSET,
+        text_bytes: Unset | int = UNSET,
         seed: Unset | int = UNSET,
         fractions: Unset | shapes.FractionsGiven | Mapping[str, Any] = UNSET,
         dry_run: Unset | bool = UNSET,
@@ -51,6 +53,8 @@ class DatasetsCalls(Noun):
                     "table": table,
                     "resize": resize,
                     "id_case": id_case,
+                    "keep_text": keep_text,
+                    "text_bytes": text_bytes,
                     "seed": seed,
                     "fractions": fractions,
                     "dry_run": dry_run,
@@ -300,5 +304,26 @@ class DatasetsCalls(Noun):
                 "/v1/datasets/{dataset}/record-lists/{list_id}",
                 shapes.RecordListView,
                 {"dataset": dataset, "list_id": list_id},
+            )
+        )
+
+    def read_texts(
+        self,
+        dataset: str,
+        *,
+        record_ids: Sequence[str],
+    ) -> shapes.TextsView:
+        """Call ``POST /v1/datasets/{dataset}/texts:read`` (scope texts:read).
+
+        Read the texts of records, of a dataset that keeps them; audited. Return the texts; each
+        reading leaves an audit line with their number.
+        """
+        return self._call(
+            Call[shapes.TextsView](
+                "POST",
+                "/v1/datasets/{dataset}/texts:read",
+                shapes.TextsView,
+                {"dataset": dataset},
+                body={"record_ids": record_ids},
             )
         )

@@ -23,6 +23,7 @@ from .datasets import (
     RecordListView,
     SourceGiven,
     TableGiven,
+    TextsView,
     TypedColumnView,
 )
 from .encoders import DirectoryGiven, EncoderStatus, EncoderView, FactsView
@@ -173,6 +174,7 @@ __all__ = [
     "SourceGiven",
     "Splits",
     "TableGiven",
+    "TextsView",
     "TokenizerView",
     "TransformGiven",
     "TypedColumnView",

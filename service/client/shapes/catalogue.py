@@ -96,11 +96,12 @@ class MethodView(Answer):
     announced_at: datetime
     #: kinds of forgetting: records, class
     forgets: list[str]
-    #: exact: the weights are those of a training without the records; empirical: measured, not
-    #: proven
+    #: exact: the weights are those of a training without the records; certified: they are within a
+    #: bound of those, which a certificate proves; empirical: measured, not proven
     guarantee: str
     #: training: makes epochs over retained rows; runs in the lane for trainings
     cost: str
     #: what it cannot do without, and for which kinds of forgetting: anchor (its prepared cache),
-    #: update_log (kept while the anchor was trained, see keep_update_log)
+    #: update_log (kept while the anchor was trained, see keep_update_log), statistics (kept by
+    #: heads that are fitted to their minimum)
     needs: Mapping[str, list[str]]

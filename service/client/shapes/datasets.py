@@ -194,6 +194,8 @@ class DatasetDetail(Answer):
     withdrawn_at: datetime | None
     #: when every row of it was overwritten
     purged_at: datetime | None
+    #: whether the texts of its rows are stored as well
+    keeps_text: bool
     #: rows of train, validation and audit
     splits: Mapping[str, int]
     #: records taken out of training for good
@@ -315,3 +317,10 @@ class TableGiven(Given):
     missing: Sequence[str] | None = None
     #: centre and scale numbers by the training rows; false: as they are
     standardised: bool | None = None
+
+
+class TextsView(Answer):
+    """Texts in the order of the record ids."""
+
+    #: null: there is no such record, or it is taken out of training
+    texts: list[str | None]

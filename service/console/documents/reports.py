@@ -18,6 +18,8 @@ REQUESTS, STEPS, FIGURES = 6, 5, 12
 GUARANTEES = {
     "exact": "Trained without the records. The weights cannot depend on the rows that were left "
     "out.",
+    "certified": "Fitted again without the records, and proven to be within a small bound of a "
+    "training without them.",
     "approximate": "An approximate update of a model that was trained on the records.",
     "unknown": "Imported. What the weights were trained on is what their importer stated.",
 }

@@ -40,6 +40,7 @@ class Action(StrEnum):
     DATASET_APPEND_QUEUED = "dataset:append_queued"
     DATASET_APPENDED = "dataset:appended"
     DATASET_APPEND_FAILED = "dataset:append_failed"
+    DATASET_TEXTS_READ = "dataset:texts_read"
     DATASET_WITHDRAWN = "dataset:withdrawn"
     DATASET_PURGED = "dataset:purged"
     MODEL_CREATED = "model:created"

@@ -54,7 +54,7 @@ def record(
         return  # another worker did it first
     machines.datasets.move(dataset, DatasetStatus.PURGED)
     dataset.purged_at = now
-    dataset.array_key = None
+    dataset.array_key = dataset.text_key = None
     session.flush()
     session.execute(
         update(DatasetReport).where(DatasetReport.dataset_id == dataset_id).values(class_names=None)

@@ -12,7 +12,6 @@ from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import (
     Artifact,
     BatchState,
-    Dataset,
     Encoder,
     Tokenizer,
     TrainingRun,
@@ -61,11 +60,7 @@ def files_in_use(session: Session) -> dict[str, set[str]]:
         for digest in row
         if digest is not None
     }
-    keep["arrays"] = {
-        key
-        for key in session.scalars(select(Dataset.array_key).where(Dataset.array_key.is_not(None)))
-        if key is not None
-    } | segments.keys_in_use(session)
+    keep["arrays"] = segments.keys_in_use(session)
     return keep
 
 

@@ -59,6 +59,8 @@ class Appended:
     array_key: str | None
     splits: Mapping[str, int]
     notes: Mapping[str, Any]
+    #: Key of the array of texts; None: they are not kept.
+    text_key: str | None = None
 
     @property
     def rows(self) -> int:
@@ -250,7 +252,8 @@ def complete(
         dataset.split_rows = {
             name: before.get(name, 0) + found.splits.get(name, 0) for name in datasets.SPLITS
         }
-        append.array_key, append.first_row = found.array_key, first
+        append.array_key, append.text_key = found.array_key, found.text_key
+        append.first_row = first
         append.revision = dataset.revision
     machines.appends.move(append, AppendStatus.COMPLETED)
     append.rows, append.split_rows = rows, dict(found.splits)

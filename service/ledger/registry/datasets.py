@@ -48,6 +48,8 @@ class Ingested:
     #: The kind of input: ``name``, ``options``, ``parameters`` that it decides, ``scale``.
     input: Mapping[str, Any]
     id_case: Case | None = None
+    #: Key of the array of texts; None: they are not kept.
+    text_key: str | None = None
     report: Report = field(default_factory=Report)
 
 
@@ -157,6 +159,7 @@ def describe(session: Session, dataset: Dataset) -> dict[str, Any]:
     )
     return {
         **{field: getattr(dataset, field) for field in shown},
+        "keeps_text": dataset.text_key is not None,
         "splits": counted.splits,
         "forgotten": counted.forgotten,
         "erased": counted.erased,
@@ -219,7 +222,7 @@ def complete(
         raise IllegalMove(f"dataset {dataset.name} has {written} records for {rows} rows")
     dataset.rows = rows
     dataset.split_rows = {name: ingested.splits.get(name, 0) for name in SPLITS}
-    dataset.array_key = ingested.array_key
+    dataset.array_key, dataset.text_key = ingested.array_key, ingested.text_key
     dataset.shape = list(ingested.shape)
     dataset.dtype = ingested.dtype
     dataset.classes = ingested.classes
@@ -249,6 +252,7 @@ def complete(
         classes=ingested.classes,
         suppressed=ingested.report.notes.get("suppressed", 0),
         array=ingested.array_key,
+        **({} if ingested.text_key is None else {"texts": ingested.text_key}),
     )
 
 

@@ -33,6 +33,7 @@ class Scope(StrEnum):
     REQUESTS_APPROVE = "requests:approve"  # approve or deny large ones, readmit
     MODELS_WRITE = "models:write"  # datasets, models, training, imports
     MODELS_READ = "models:read"  # see them, download checkpoints
+    TEXTS_READ = "texts:read"  # texts that datasets keep of their rows
     MODELS_PROMOTE = "models:promote"  # decide what is live: move the alias, import as production
     AUDIT_READ = "audit:read"  # audit events, reports, per-record scores
     WEBHOOKS_WRITE = "webhooks:write"  # see, add, change and remove webhooks

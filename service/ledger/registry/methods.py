@@ -24,7 +24,7 @@ class Announced:
     name: str
     #: Kinds of forgetting: records, class.
     forgets: frozenset[str]
-    #: exact or empirical.
+    #: exact, certified or empirical.
     guarantee: str
     #: step or training.
     cost: str
@@ -52,8 +52,8 @@ class Announced:
 def of(row: Capability) -> Announced:
     """Return an announcement as read from its row; those of old workers have fewer fields."""
     said = row.details
-    # Whatever is not exact is judged as empirical, also what an older worker called certified.
-    guarantee = "exact" if said.get("guarantee") == "exact" else "empirical"
+    stated = said.get("guarantee")
+    guarantee = stated if stated in ("exact", "certified") else "empirical"
     return Announced(
         name=row.name,
         forgets=frozenset(said.get("forgets", ("records",))),

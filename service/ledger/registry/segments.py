@@ -24,6 +24,13 @@ class Segment:
     key: str
     first: int
     rows: int
+    #: Key of the array of their texts, which has the same places; None: they are not kept.
+    text_key: str | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the keys of its arrays."""
+        return [self.key, *([] if self.text_key is None else [self.text_key])]
 
 
 def of(session: Session, dataset: Dataset, *, rows: int | None = None) -> list[Segment]:
@@ -36,7 +43,8 @@ def of(session: Session, dataset: Dataset, *, rows: int | None = None) -> list[S
     wanted = (dataset.rows or 0) if rows is None else rows
     added = _added(session, dataset)
     first = added[0].first if added else dataset.rows or 0
-    return [one for one in (Segment(dataset.array_key, 0, first), *added) if one.first < wanted]
+    ingested = Segment(dataset.array_key, 0, first, dataset.text_key)
+    return [one for one in (ingested, *added) if one.first < wanted]
 
 
 def rows_at(session: Session, dataset: Dataset, revision: int) -> int:
@@ -64,13 +72,15 @@ def within(found: Iterable[Segment], rows: Iterable[int]) -> Iterator[tuple[Segm
 
 
 def keys_in_use(session: Session) -> set[str]:
-    """Return the keys of the arrays that appends have added to datasets that are not purged."""
-    found = session.scalars(
-        select(DatasetAppend.array_key)
+    """Return the keys of the arrays of datasets that are not purged."""
+    ingested = select(Dataset.array_key, Dataset.text_key).where(Dataset.array_key.is_not(None))
+    appended = (
+        select(DatasetAppend.array_key, DatasetAppend.text_key)
         .join(Dataset, Dataset.id == DatasetAppend.dataset_id)
         .where(DatasetAppend.array_key.is_not(None), Dataset.array_key.is_not(None))
     )
-    return {key for key in found if key is not None}
+    rows = [*session.execute(ingested), *session.execute(appended)]
+    return {key for row in rows for key in row if key is not None}
 
 
 def name(dataset_name: str, append_id: str | None) -> str:
@@ -81,6 +91,11 @@ def name(dataset_name: str, append_id: str | None) -> str:
     return dataset_name if append_id is None else f"{dataset_name}/{append_id}"
 
 
+def text_name(name: str) -> str:
+    """Return the name under which the texts are written of the array with this name."""
+    return f"{name}/text"
+
+
 def being_written(session: Session) -> set[str]:
     """Return the names of arrays of ingests and appends under way, to which nothing refers yet."""
     ingests = select(Dataset.name).where(Dataset.status == DatasetStatus.INGESTING)
@@ -89,16 +104,22 @@ def being_written(session: Session) -> set[str]:
         .join(DatasetAppend, DatasetAppend.dataset_id == Dataset.id)
         .where(DatasetAppend.status == AppendStatus.WAITING)
     )
-    return {name(one, None) for one in session.scalars(ingests)} | {
+    names = {name(one, None) for one in session.scalars(ingests)} | {
         name(one, append_id) for one, append_id in session.execute(waiting)
     }
+    return names | {text_name(one) for one in names}
 
 
 def _added(session: Session, dataset: Dataset) -> Sequence[Segment]:
     if not dataset.appends:
         return []
     found = session.execute(
-        select(DatasetAppend.array_key, DatasetAppend.first_row, DatasetAppend.rows)
+        select(
+            DatasetAppend.array_key,
+            DatasetAppend.first_row,
+            DatasetAppend.rows,
+            DatasetAppend.text_key,
+        )
         .where(
             DatasetAppend.dataset_id == dataset.id,
             DatasetAppend.status == AppendStatus.COMPLETED,
@@ -106,7 +127,7 @@ def _added(session: Session, dataset: Dataset) -> Sequence[Segment]:
         .order_by(DatasetAppend.first_row)
     )
     return [
-        Segment(key, first, rows)
-        for key, first, rows in found
+        Segment(key, first, rows, text_key)
+        for key, first, rows, text_key in found
         if key is not None and first is not None and rows is not None
     ]

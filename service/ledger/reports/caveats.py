@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Guarantee = Literal["exact", "approximate", "unknown"]
+Guarantee = Literal["exact", "certified", "approximate", "unknown"]
 
 ALWAYS = (
     "It says nothing of deletion requests that were still open when it was made.",
@@ -25,6 +25,15 @@ OF_GUARANTEE: dict[Guarantee, tuple[str, ...]] = {
         "them among the retained rows may still be learned; of any other row it shows nothing.",
         "Choices made before, such as architecture and hyperparameters, may have been guided by "
         "records forgotten since and were kept.",
+    ),
+    "certified": (
+        "The version's weights are no further than the certificate's distance_bound from those of "
+        "a fit on the retained rows with the same penalty. Below that bound they may depend on the "
+        "rows that were deleted; near-duplicates of them among the retained rows may still be "
+        "learned.",
+        "The penalty and other choices were made while the records were there and were kept. If an "
+        "encoder that was trained on the records made their features, it is as it was.",
+        "Nothing here is a differential-privacy guarantee: no noise hides what is below the bound.",
     ),
     "approximate": (
         "The weights come from an approximate update of a model that was trained on the records. "
@@ -72,7 +81,7 @@ OF_VERDICT: dict[str, str] = {
 #: Marks of a version that replace its verdict in the report.
 OF_MARK = frozenset({"accuracy_drop", "memorised", "unconfirmed_rows"})
 
-CERTIFIED = (
+SOLVED = (
     "The certificate shows that the weights are those of a fit on the retained rows with the same "
     "penalty and temperature, which were chosen while the records were there. If an encoder that "
     "was trained on the records made their features, it is as it was."
@@ -116,20 +125,21 @@ def sentences(
     remaining: bool,
     imported: bool,
     not_found: int,
-    certified: bool = False,
+    solved: bool = False,
     encoder: bool = False,
     learned: bool = False,
 ) -> list[str]:
     """Return the limitations that the report must state.
 
-    ``not_found`` counts ids; ``encoder``: the model is built on one that was trained elsewhere;
+    ``not_found`` counts ids; ``solved``: by a method whose certificate shows that the weights equal
+    those of a fit; ``encoder``: the model is built on one that was trained elsewhere;
     ``learned``: the encoding of the dataset was learned from its rows.
     """
     return [
         *([CARRIES] if carries else []),
         *([NOT_FOUND.format(count=not_found)] if not_found else []),
         *OF_GUARANTEE[guarantee],
-        *([CERTIFIED] if certified else []),
+        *([SOLVED] if solved else []),
         *([ENCODER] if encoder else []),
         *([LEARNED] if learned else []),
         *([IMPORTED] if imported else []),

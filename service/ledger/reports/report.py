@@ -7,6 +7,7 @@ without a database.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -43,7 +44,8 @@ def report(
     verdict = None if verification is None else verification.verdict
     remaining = report_remaining.remaining(session, loaded)
     carried = versions.contains_forgotten(session, loaded.model, version)
-    guarantee = _guarantee(version)
+    certificate = None if verification is None else verification.measured.get("certificate")
+    guarantee = _guarantee(version, certificate)
     encoder = report_done.encoder(session, loaded)
     return signer.sign(
         {
@@ -78,8 +80,7 @@ def report(
                 remaining=bool(remaining),
                 imported=loaded.chain[-1].origin == "imported",
                 not_found=sum(request.not_found for request in loaded.requests),
-                certified=verification is not None
-                and verification.measured.get("certificate") is not None,
+                solved=certificate is not None and guarantee == "exact",
                 encoder=encoder is not None,
                 learned=bool((loaded.dataset.input or {}).get("learned")),
             ),
@@ -129,7 +130,9 @@ def _chain(
     return {"lines": lines, "head": chain.checkpoint(session, signer, now=now)}
 
 
-def _guarantee(version: Version) -> caveats.Guarantee:
+def _guarantee(version: Version, certificate: Mapping[str, Any] | None) -> caveats.Guarantee:
     if version.origin == "imported":
         return "unknown"
-    return "exact" if version.anchor_id == version.id else "approximate"
+    if version.anchor_id != version.id:
+        return "approximate"
+    return "certified" if "distance_bound" in (certificate or {}) else "exact"

@@ -60,6 +60,13 @@ OF_RESULT: Mapping[Result, str] = {
     "to unlearn.",
 }
 
+#: A certified result of a model that is near a fit without the records, and not equal to it.
+WITHIN_A_BOUND = (
+    "The part of the model that was fitted to the records was computed anew without them, and a "
+    "certificate bounds how far it can be from a fit without them: so little that it makes no "
+    "difference to an answer. What other parts of the model may have learned earlier is as it was."
+)
+
 #: What the measurement of an approximate update showed.
 OF_VERDICT: Mapping[str, str] = {
     "passed": "Measured: tests that try to tell the records from data that was never seen found "

@@ -6,7 +6,7 @@ text that operators wrote for each other. ``service.audit_file`` checks a saved 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -181,6 +181,8 @@ def _model(share: _Share) -> dict[str, Any]:
     result = _result(share) if done else None
     verdict = _verdict(share) if result in ("certified", "approximate") else None
     said = words.OF_RESULT[result] if result else words.OF_SHARE[share.erasure.status]
+    if result == "certified" and "distance_bound" in _certificate(share):
+        said = words.WITHIN_A_BOUND
     measured = words.OF_VERDICT.get(verdict) if verdict else None
     return {
         "model": share.model.name,
@@ -194,14 +196,19 @@ def _model(share: _Share) -> dict[str, Any]:
 
 
 def _result(share: _Share) -> words.Result:
-    version, verification = share.version, share.verification
+    version = share.version
     if version is None:
         return "withdrawn"
     if version.origin == "imported":
         return "unknown"
-    if verification is not None and verification.measured.get("certificate") is not None:
+    if _certificate(share):
         return "certified"
     return "exact" if version.anchor_id == version.id else "approximate"
+
+
+def _certificate(share: _Share) -> Mapping[str, Any]:
+    found = None if share.verification is None else share.verification.measured.get("certificate")
+    return found or {}
 
 
 def _verdict(share: _Share) -> str | None:

@@ -46,6 +46,7 @@ METHODS = {
     "GET /v1/datasets/{dataset}/appends": "datasets.page_appends",
     "GET /v1/datasets/{dataset}/appends/{append}": "datasets.get_append",
     "GET /v1/dataset-inspections/{inspection}": "datasets.get_inspection",
+    "POST /v1/datasets/{dataset}/texts:read": "datasets.read_texts",
     "GET /v1/datasets/{dataset}/record-ids": "datasets.record_ids",
     "POST /v1/datasets/{dataset}/record-lists": "datasets.create_record_list",
     "GET /v1/datasets/{dataset}/record-lists/{list_id}": "datasets.get_record_list",

@@ -297,7 +297,7 @@ def test_certificate_of_a_deletion_holds_and_no_changed_count_passes():
     before = _sums(q, y, torch.arange(ROWS))
     going = torch.arange(0, ROWS, 7)
     after = statistics.deleted(before, q[going], y[going], going)
-    said = certificate.of(
+    said = certificate.solved(
         before,
         after,
         deleted=y[going],

@@ -16,7 +16,7 @@ from unlearning.core import objective, options
 from unlearning.core.examples import Examples
 from unlearning.errors import NeedsRetrain, UnknownName, WrongOptions
 
-#: Methods for any network; the others need one that is fitted in closed form.
+#: Methods for any network; the others need a head that is fitted to its minimum.
 GENERAL = [name for name in methods.names() if "statistics" not in methods.get(name).needs]
 KINDS = [(name, kind) for name in GENERAL for kind in sorted(methods.get(name).forgets)]
 ONE_KIND = [(name, max(methods.get(name).forgets)) for name in GENERAL]
@@ -67,9 +67,11 @@ def test_file_declares_what_it_can_do_and_what_it_guarantees(name):
     method = methods.get(name)
     assert method.forgets
     assert method.forgets <= {"records", "class"}
-    assert method.guarantee == ("exact" if name in {"downdate", "retrain"} else "empirical")
+    proven = {"downdate": "exact", "retrain": "exact", "newton": "certified"}
+    assert method.guarantee == proven.get(name, "empirical")
     assert method.cost in {"step", "training"}
-    needs = {"iau": {"anchor"}, "amnesiac": {"update_log"}, "downdate": {"statistics"}}
+    needs = {"iau": {"anchor"}, "amnesiac": {"update_log"}}
+    needs |= {head: {"statistics"} for head in ("downdate", "newton")}
     assert set(method.needs) == needs.get(name, set())
     assert all(kinds <= method.forgets for kinds in method.needs.values())
     assert method.summary.endswith(".") or method.summary.endswith(":")

@@ -180,7 +180,7 @@ def test_every_method_takes_it_or_says_why_not(brought, name):
     kind = max(methods.get(name).forgets)
     refusal = REFUSED.get((name, type(brought.model)))
     if "statistics" in methods.get(name).needs:
-        refusal = "closed form"
+        refusal = "needs a head"
     if refusal is not None:
         with pytest.raises(WrongOptions, match=refusal):
             _unlearn(brought, name, kind)

@@ -256,13 +256,13 @@ def test_errors_of_the_machine_and_stops_are_not_the_trainers():
         _fit(_own(), progress=stop)
 
 
-def test_network_that_is_fitted_in_closed_form_takes_no_trainer():
-    class Closed(nn.Linear):
-        def fit_in_closed_form(self, train, validation, progress):
+def test_network_that_is_fitted_to_its_minimum_takes_no_trainer():
+    class Solved(nn.Linear):
+        def fit_to_minimum(self, train, validation, progress):
             raise AssertionError
 
     with pytest.raises(WrongOptions, match="leave descent out of the recipe"):
-        training.check(_own(), Closed(2, 2), _digits())
+        training.check(_own(), Solved(2, 2), _digits())
 
 
 @pytest.mark.parametrize(

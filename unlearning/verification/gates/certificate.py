@@ -1,4 +1,4 @@
-"""The update proved that its weights are those of a fit on the retained rows."""
+"""The update proved that its weights are those of a fit on the retained rows, or near."""
 
 from unlearning.heads import certificate
 from unlearning.verification.gates import Need, ProofGate, Subject
@@ -11,10 +11,11 @@ def _holds(subject: Subject) -> bool:
 
 GATE = ProofGate(
     name="certificate",
-    question="Does the certificate show that the weights are those of a fit without the rows?",
+    question="Does the certificate show that the weights are those of a fit without the rows, or "
+    "within a bound of them?",
     needs=frozenset({Need.CERTIFICATE}),
     holds=_holds,
-    reason="the sums fell by exactly the forgotten rows, and the weights solve what is left; no"
+    reason="the sums fell by exactly the forgotten rows, and the weights belong to what is left; no"
     " statistic of membership decides",
     otherwise="the certificate does not add up, so the weights are not known to be those of a fit"
     " without the rows",

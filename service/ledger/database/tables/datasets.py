@@ -27,6 +27,8 @@ class Dataset(Base):
     source: Mapped[dict[str, Any]] = mapped_column(JSON)
     #: Key of the ingest's array in the store, set when the dataset becomes ready (``segments``).
     array_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    #: Key of the array of the texts of its rows; NULL: they are not kept.
+    text_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     rows: Mapped[int | None]
     shape: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
     dtype: Mapped[str | None] = mapped_column(String(16))
@@ -91,6 +93,7 @@ class DatasetAppend(Base):
     error: Mapped[str | None] = mapped_column(Text)
     #: Of a completed one: the key of its array, the number of its first row, how many it has, ...
     array_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
+    text_key: Mapped[str | None] = mapped_column(String(DIGEST_LENGTH))
     first_row: Mapped[int | None]
     rows: Mapped[int | None]
     split_rows: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))

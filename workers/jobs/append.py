@@ -28,6 +28,7 @@ from workers.readers import Chunk, Columns, ReadError
 from workers.runtime import Runtime
 from workers.sources import encoding, reading
 from workers.sources.fit import Fit
+from workers.sources.layouts import Layout
 from workers.sources.reading import Ingested, NothingLeft, Progress
 
 
@@ -148,9 +149,9 @@ class Newcomers:
         self._forgotten = sorted(forgotten)
         self.read = self.suppressed = self.of_forgotten_classes = self.existing = 0
 
-    def __call__(self, chunk: Chunk) -> npt.NDArray[np.bool_]:
+    def __call__(self, chunk: Chunk, layout: Layout | None) -> npt.NDArray[np.bool_]:
         """Return which rows of the next chunk are left out, (k,) bool."""
-        suppressed = self.sieve(chunk)
+        suppressed = self.sieve(chunk, layout)
         forgotten = np.isin(chunk.labels, self._forgotten) & ~suppressed
         existing = self._known(chunk) & ~suppressed & ~forgotten
         self.read += len(chunk)

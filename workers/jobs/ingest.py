@@ -154,8 +154,9 @@ def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
         newest = suppressions.newest(session)
     with runtime.session() as session:
         suppressed = suppression.load(session, runtime.store.rows, runtime.digester, newest=newest)
+        known = suppression.layouts_of(session)
     fold_case = source.get("id_case") == Case.IGNORED
-    return Sieve(runtime.digester, suppressed, fold_case=fold_case)
+    return Sieve(runtime.digester, suppressed, known, fold_case=fold_case)
 
 
 def drop(runtime: Runtime, key: str, *, held: leases.Held) -> None:

@@ -195,7 +195,8 @@ class Chunk:
 
     ``splits`` (k,) uint8 holds 0 train, 1 validation, 2 audit. ``record_ids_before`` and
     ``subject_ids_before`` are the ids in the form that earlier versions kept
-    (``identifiers.composed``), if any of them differs from the present form.
+    (``identifiers.composed``), if any of them differs from the present form. ``readings`` are the
+    numbers and truth values that words of a typed table so far can be read as, by code.
     """
 
     x: npt.NDArray[Any] = field(repr=False)
@@ -205,6 +206,7 @@ class Chunk:
     record_ids_before: list[str] | None = field(default=None, repr=False)
     subject_ids_before: list[str] | None = field(default=None, repr=False)
     splits: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    readings: Mapping[int, float] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -213,7 +215,7 @@ class Chunk:
         """Return the rows where ``chosen`` (k,) is true."""
         if chosen.all():
             return self
-        texts = {
+        texts: dict[str, Any] = {
             part: None if found is None else list(compress(found, chosen))
             for part, found in (
                 ("record_ids", self.record_ids),
@@ -223,7 +225,7 @@ class Chunk:
             )
         }
         splits = None if self.splits is None else self.splits[chosen]
-        return Chunk(x=self.x[chosen], labels=self.labels[chosen], splits=splits, **texts)
+        return replace(self, x=self.x[chosen], labels=self.labels[chosen], splits=splits, **texts)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from service.ledger.database.tables import (
 from service.ledger.destruction import withdrawals
 from service.ledger.obligations import shares
 from service.ledger.registry import keys, lineage, methods
-from service.ledger.requests import legal_holds, lifecycle, outlook, suppression_lists
+from service.ledger.requests import deadlines, legal_holds, lifecycle, outlook, suppression_lists
 from service.ledger.restore.differences import Found, match
 from service.ledger.restore.tombstones import Listed, Tombstones
 from service.ledger.restore.withdrawal_lists import Withdrawals
@@ -90,6 +90,15 @@ def replay(
         for one in found.lost
         if _ask_again(session, one, places[one.id], actor=actor, now=now) is not None
     ]
+    for one in found.redated:
+        deadlines.restore(
+            session,
+            one.id,
+            due_at=one.due_at,
+            extensions=one.extensions,
+            actor=actor,
+            now=now,
+        )
     for one in found.unheld:
         if one.id not in ended:  # approved first, which a hold forbids
             _hold_again(session, one, actor=actor, now=now)
@@ -227,6 +236,9 @@ def _ask_again(
         not_found=one.not_found,
         created_at=one.created_at,
         due_at=one.due_at,
+        regulation=one.regulation,
+        extensions=one.extensions,
+        asked_at=one.asked_at,
         expected_by=one.due_at,
         completed_at=one.completed_at if ended else None,
     )

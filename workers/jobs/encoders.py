@@ -19,7 +19,7 @@ from service.ledger.database.tables import Encoder
 from service.ledger.destruction import stored_files
 from service.ledger.registry import encoders, tokenizers
 from service.messages import encoder as messages
-from service.messages.failures import MACHINE_FAULTS
+from service.messages.failures import MACHINE_FAULTS, text_of
 from workers.compute.process import ComputeFailed, Stopping
 from workers.jobs import contents, ingest, purge
 from workers.readers import ReadError, pickles
@@ -84,7 +84,7 @@ def check(runtime: Runtime, name: str, folder: Path | None, *, held: leases.Held
             return failed.detail
         reason = failed.detail
     except (ReadError, OSError, errors.StoreError, ServiceError) as error:
-        reason = str(error)
+        reason = text_of(error)
     for kind, digest in stored:  # nothing refers to them, unless they are another encoder's too
         purge.destroy_orphan(runtime, kind, digest)
     with runtime.session() as session:

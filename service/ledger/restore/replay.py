@@ -91,14 +91,8 @@ def replay(
         if _ask_again(session, one, places[one.id], actor=actor, now=now) is not None
     ]
     for one in found.redated:
-        deadlines.restore(
-            session,
-            one.id,
-            due_at=one.due_at,
-            extensions=one.extensions,
-            actor=actor,
-            now=now,
-        )
+        dated: dict[str, Any] = {"due_at": one.due_at, "extensions": one.extensions}
+        deadlines.restore(session, one.id, actor=actor, now=now, **dated)
     for one in found.unheld:
         if one.id not in ended:  # approved first, which a hold forbids
             _hold_again(session, one, actor=actor, now=now)
@@ -187,7 +181,8 @@ def _hold_again(session: Session, one: Listed, *, actor: str, now: datetime) -> 
     """Place the legal hold that the list has, unless the request's datasets are unknown here."""
     known = session.get(DeletionRequest, one.id) is not None
     if known and one.legal_hold is not None:
-        legal_holds.place(session, one.id, code=one.legal_hold, reason=_AGAIN, actor=actor, now=now)
+        said: dict[str, Any] = {"code": one.legal_hold, "reason": _AGAIN, "workers_stopped": True}
+        legal_holds.place(session, one.id, actor=actor, now=now, **said)
 
 
 def _begin(session: Session, request: DeletionRequest) -> None:

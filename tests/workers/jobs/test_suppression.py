@@ -15,13 +15,21 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from service.errors import Conflict
 from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Case
 from service.ledger.database.states import DatasetStatus, RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Suppression
 from service.ledger.destruction import removals, withdrawals
 from service.ledger.registry import datasets, records
-from service.ledger.requests import intake, lifecycle, page, readmissions, suppressions
+from service.ledger.requests import (
+    intake,
+    legal_holds,
+    lifecycle,
+    page,
+    readmissions,
+    suppressions,
+)
 from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.requests.suppressions import Kind
 from service.ledger.selection.matching import Ask
@@ -449,6 +457,31 @@ def test_an_interrupted_overwriting_suppresses_each_row_once(
         assert session.get_one(DeletionRequest, request).status == RequestStatus.COMPLETED
         assert [one.row for one in session.scalars(select(Suppression))] == [5]
     assert shop.left_out("visits-2", path) == 1
+
+
+def test_a_hold_is_refused_while_rows_are_overwritten(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.add("visits", shop.write("visits.csv", "subject"))
+    request, refusals = shop.ask("visits", record_ids=("visit-5",)), list[str]()
+
+    def hold(point: str) -> None:
+        if point == "erase.overwritten":
+            with pytest.raises(Conflict) as refused, shop.runtime.session() as session:
+                legal_holds.place(
+                    session,
+                    request,
+                    code=legal_holds.HoldReason.LEGAL_CLAIMS,
+                    reason="docket 4711",
+                    actor="key:k",
+                    now=shop.runtime.now(),
+                )
+            refusals.append(str(refused.value))
+
+    monkeypatch.setattr(erase, "reach", hold)
+    erase.run_due(shop.runtime)
+    assert len(refusals) == 1
+    assert "overwriting rows" in refusals[0]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])

@@ -47,7 +47,7 @@ def writing(home: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise errors.Unwritable(
-            f"Cannot write to the store at {home}: {error.strerror or error}. "
+            f"Cannot write to {home.name} of the store: {error.strerror or type(error).__name__}. "
             "Free disk space or repair the permissions and try again."
         ) from error
 
@@ -168,7 +168,7 @@ def find(home: Path, name: str) -> Path:
         found = thing.is_dir()
     except OSError as error:
         raise errors.Unreadable(
-            f"Cannot read the store at {home}: {error.strerror or error}. "
+            f"Cannot read {home.name} of the store: {error.strerror or type(error).__name__}. "
             "Repair the permissions and try again."
         ) from error
     if not found:

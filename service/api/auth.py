@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
@@ -132,12 +132,14 @@ scheme = HTTPBearer(
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]
 
 
-def require(scope: str) -> Any:
+def require(scope: str, *wider: str) -> Any:
     """Return a dependency that requires a key with this scope, which the document names.
 
-    Use it as ``Annotated[Principal, auth.require(…)]``.
+    A key with one of the ``wider`` scopes, which open more than that, may do it as well. Use it as
+    ``Annotated[Principal, auth.require(…)]``.
     """
-    return Security(_checker(keys.Scope(scope)), scopes=[keys.Scope(scope).value])
+    enough = [keys.Scope(one) for one in (scope, *wider)]
+    return Security(_checker(enough), scopes=[enough[0].value])
 
 
 async def admit(request: Request) -> Principal:
@@ -170,11 +172,11 @@ def lacks(scope: keys.Scope) -> Forbidden:
     return Forbidden(f"this API key lacks the scope {scope}; ask for a key that has it")
 
 
-def _checker(scope: keys.Scope) -> Callable[..., Coroutine[Any, Any, Principal]]:
+def _checker(enough: Sequence[keys.Scope]) -> Callable[..., Coroutine[Any, Any, Principal]]:
     async def check(request: Request, _credentials: Credentials) -> Principal:
         principal = await admit(request)
-        if not principal.may(scope):
-            raise lacks(scope)
+        if not any(map(principal.may, enough)):
+            raise lacks(enough[0])
         await request.app.state.limiter.admit(principal.key_id)
         return principal
 

@@ -57,6 +57,16 @@ class Failure(Struct):
     last: bool = False
 
 
+def text_of(error: BaseException) -> str:
+    """Return an error as text for people of other machines, without a path of this one.
+
+    An error of the file system has only its reason; its file is for the log.
+    """
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"the worker's file system: {error.strerror or type(error).__name__}"
+
+
 MACHINE_FAULTS = frozenset(
     {
         FailureKind.OUT_OF_MEMORY,

@@ -213,7 +213,7 @@ def test_a_name_that_is_no_digest_cannot_leave_the_store(tmp_path, digest):
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "root").write_text("a file where the store's directory should be")
-    with pytest.raises(errors.Unwritable, match="Cannot write to the store"):
+    with pytest.raises(errors.Unwritable, match="Cannot write to checkpoints of the store"):
         save(tmp_path / "root", weights(), {})
 
 

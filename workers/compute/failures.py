@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models_store import errors as stored
-from service.messages.failures import Failure, FailureKind
+from service.messages.failures import Failure, FailureKind, text_of
 from service.messages.wire import BadMessage
 from unlearning import errors as unlearned
 
@@ -75,7 +75,7 @@ def kind(error: BaseException) -> FailureKind:
 
 def message(error: BaseException) -> str:
     """Return the error's text, with what to do where the text alone does not say it."""
-    text = str(error)[:2000]
+    text = text_of(error)[:2000]
     if kind(error) is FailureKind.OUT_OF_MEMORY:
         return (
             f"out of memory ({text or 'no details'}); give the worker more memory, or lower "

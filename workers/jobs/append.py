@@ -6,6 +6,7 @@ interrupted attempt are removed before the next one begins.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from service.ledger.database import db
 from service.ledger.database.states import AppendStatus
 from service.ledger.database.tables import Dataset, DatasetAppend
 from service.ledger.registry import appends, datasets, segments
+from service.messages.failures import text_of
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import ingest, slices
@@ -28,7 +30,10 @@ from workers.readers import Chunk, Columns, ReadError
 from workers.runtime import Runtime
 from workers.sources import encoding, reading
 from workers.sources.fit import Fit
+from workers.sources.layouts import Layout
 from workers.sources.reading import Ingested, NothingLeft, Progress
+
+log = logging.getLogger(__name__)
 
 
 def run_due(runtime: Runtime) -> bool:
@@ -77,13 +82,15 @@ def append(
         slices.unstage(runtime, append_id, held=held)
         raise runtime.store_away(str(error)) from error
     except (ReadError, StoreError, OSError, Unprocessable) as error:
+        if isinstance(error, OSError):
+            log.warning("a source could not be read", exc_info=error)
         slices.unstage(runtime, append_id, held=held)
         with runtime.session() as session:
             leases.hold(session, held)
             appends.fail(
-                session, append_id, error=str(error), actor=runtime.actor, now=runtime.now()
+                session, append_id, error=text_of(error), actor=runtime.actor, now=runtime.now()
             )
-        return str(error)
+        return text_of(error)
     return None
 
 
@@ -148,9 +155,9 @@ class Newcomers:
         self._forgotten = sorted(forgotten)
         self.read = self.suppressed = self.of_forgotten_classes = self.existing = 0
 
-    def __call__(self, chunk: Chunk) -> npt.NDArray[np.bool_]:
+    def __call__(self, chunk: Chunk, layout: Layout | None) -> npt.NDArray[np.bool_]:
         """Return which rows of the next chunk are left out, (k,) bool."""
-        suppressed = self.sieve(chunk)
+        suppressed = self.sieve(chunk, layout)
         forgotten = np.isin(chunk.labels, self._forgotten) & ~suppressed
         existing = self._known(chunk) & ~suppressed & ~forgotten
         self.read += len(chunk)

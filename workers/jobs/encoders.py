@@ -19,6 +19,7 @@ from service.ledger.database.tables import Encoder
 from service.ledger.destruction import stored_files
 from service.ledger.registry import encoders, tokenizers
 from service.messages import encoder as messages
+from service.messages.failures import text_of
 from workers.compute import process
 from workers.compute.process import ComputeDied, ComputeFailed, Stopping
 from workers.jobs import contents, ingest, purge
@@ -86,7 +87,7 @@ def check(runtime: Runtime, name: str, folder: Path | None, *, held: leases.Held
             log.warning("an encoder was not checked: %s", reason)
             return reason
     except (ReadError, OSError, errors.StoreError, ServiceError) as error:
-        reason = str(error)
+        reason = text_of(error)
     for kind, digest in stored:  # nothing refers to them, unless they are another encoder's too
         purge.destroy_orphan(runtime, kind, digest)
     with runtime.session() as session:

@@ -12,6 +12,8 @@ from typing import Any
 from models_store.errors import NotStored
 from service.ledger.audit.signing import Signer
 from service.ledger.batches import leases
+from service.ledger.database import locks
+from service.ledger.database.locks import Hold
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
 from service.ledger.destruction import removals
@@ -47,6 +49,8 @@ def _erase(runtime: Runtime, found: ToErase) -> bool:
     dataset = found.dataset
     try:
         with runtime.session() as session:
+            # A legal hold is placed before or after: afterwards it sees that these rows go.
+            locks.dataset(session, dataset.id, Hold.REVISION)
             # Suppress them while their content can still be read.
             rows, names = suppressions.about_to_be_erased(session, dataset)
             digests = suppression.digests(

@@ -6,6 +6,7 @@ before the next one begins, and before the dataset ends in any other way.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,7 @@ from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
 from service.ledger.registry import datasets, segments
 from service.ledger.requests import suppressions
+from service.messages.failures import text_of
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import features, slices, suppression, tokenizers
@@ -31,6 +33,8 @@ from workers.readers import Columns, ReadError, Table
 from workers.runtime import Runtime
 from workers.sources import fetching, reading
 from workers.sources.reading import Ingested, Progress
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two checks of the lease and the stop sign while a file is read.
 WATCH_SECONDS = 1.0
@@ -101,14 +105,16 @@ def _tried(
         slices.remove(runtime, dataset_id, held=held)
         raise runtime.store_away(str(error)) from error
     except (ReadError, StoreError, OSError, Unprocessable) as error:
+        if isinstance(error, OSError):
+            log.warning("a source could not be read", exc_info=error)
         slices.remove(runtime, dataset_id, held=held)
         with runtime.session() as session:
             leases.hold(session, held)
             dataset = session.get_one(Dataset, dataset_id)
             datasets.fail(
-                session, dataset, error=str(error), actor=runtime.actor, now=runtime.now()
+                session, dataset, error=text_of(error), actor=runtime.actor, now=runtime.now()
             )
-        return str(error)
+        return text_of(error)
     return None
 
 
@@ -154,8 +160,9 @@ def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
         newest = suppressions.newest(session)
     with runtime.session() as session:
         suppressed = suppression.load(session, runtime.store.rows, runtime.digester, newest=newest)
+        known = suppression.layouts_of(session)
     fold_case = source.get("id_case") == Case.IGNORED
-    return Sieve(runtime.digester, suppressed, fold_case=fold_case)
+    return Sieve(runtime.digester, suppressed, known, fold_case=fold_case)
 
 
 def drop(runtime: Runtime, found: Ingested, *, held: leases.Held) -> None:

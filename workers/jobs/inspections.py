@@ -14,6 +14,7 @@ from service.ledger.batches import leases
 from service.ledger.database.identifiers import Origin
 from service.ledger.database.tables import Dataset
 from service.ledger.registry import datasets, inspections
+from service.messages.failures import text_of
 from workers.compute.process import Stopping
 from workers.jobs import append, ingest
 from workers.readers import ReadError
@@ -62,7 +63,7 @@ def inspect(
         return  # the inspection keeps waiting
     except (ReadError, OSError, ServiceError) as error:
         with runtime.session() as session:
-            inspections.refuse(session, inspection_id, str(error))
+            inspections.refuse(session, inspection_id, text_of(error))
         return
     with runtime.session() as session:
         inspections.finish(session, inspection_id, shown)

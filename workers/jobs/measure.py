@@ -13,7 +13,7 @@ from service.ledger.batches import leases
 from service.ledger.database import locks
 from service.ledger.database.tables import Model, Version
 from service.ledger.reports import measurements
-from service.messages.failures import FailureKind
+from service.messages.failures import FailureKind, text_of
 from service.messages.measure import MEASURE, Answer, Request
 from service.messages.parts import Fraction
 from workers.compute.process import ComputeFailed, Stopping
@@ -140,7 +140,7 @@ def _fail(runtime: Runtime, version_id: int, held: leases.Held, error: Exception
         measurements.put_off(
             session,
             version,
-            error=str(error),
+            error=text_of(error),
             not_before=runtime.now() + runtime.retry.pause(1),
         )
 

@@ -25,6 +25,7 @@ from service.ledger.batches import execution, leases, queue
 from service.ledger.database import transactions
 from service.ledger.database.tables import Batch
 from service.ledger.registry import versions
+from service.messages.failures import text_of
 from workers.compute.process import Stopping
 from workers.fault_points import reach
 from workers.jobs import computing, erase, observed, retrains
@@ -154,7 +155,7 @@ def _fail(runtime: Runtime, held: leases.Held, claimed: Claimed, error: Exceptio
                 session,
                 session.get_one(Batch, claimed.batch_id),
                 held=held,
-                error=str(error)[:1000],
+                error=text_of(error)[:1000],
                 retry=runtime.retry,
                 now=runtime.now(),
                 lasting=isinstance(error, BatchFailed) and error.lasting,

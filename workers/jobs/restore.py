@@ -82,6 +82,7 @@ def lines(found: Found) -> list[str]:
         "suppressions that later ingests would not heed, or that were lifted": len(
             found.suppressions
         ),
+        "deletion requests whose extended due date is lost": len(found.redated),
         "legal holds that are not in force any more": len(found.unheld),
         "released legal holds that are in force again": len(found.released),
         "revoked API keys that are in force again": len(found.keys),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,32 +12,40 @@ from sqlalchemy.orm import Session
 
 from models_store import row_facts
 from models_store.protocols import DTYPES, Rows
+from service.ledger.database import identifiers
 from service.ledger.database.tables import Dataset
-from service.ledger.registry import segments
+from service.ledger.registry import datasets, segments
 from service.ledger.requests import suppressions
 from service.ledger.requests.suppressions import Kind, Suppressed
 from service.ledger.selection.digests import Digester
 from workers.jobs import arrays
 from workers.readers import Chunk
+from workers.sources import layouts
+from workers.sources.layouts import Found, Layout
 
 
 @dataclass
 class Sieve:
     """Marks the suppressed rows of a source; called chunk after chunk, from the first on.
 
-    ``fold_case``: the source's subject ids come with their case folded.
+    ``layouts`` are those of the datasets that had rows forgotten. ``fold_case``: the source's
+    subject ids come with their case folded.
     """
 
     digester: Digester
     suppressed: Suppressed
+    layouts: Collection[Layout] = ()
     fold_case: bool = False
     _read: int = 0
 
-    def __call__(self, chunk: Chunk) -> npt.NDArray[np.bool_]:
-        """Return which rows of the next chunk are suppressed, (k,) bool."""
+    def __call__(self, chunk: Chunk, layout: Layout | None = None) -> npt.NDArray[np.bool_]:
+        """Return which rows of the next chunk are suppressed, (k,) bool.
+
+        ``layout`` is that of its rows; None: their columns have no names.
+        """
         first = self._read
         self._read += len(chunk)
-        left_out = self._of_rows(chunk, first)
+        left_out = self._of_rows(chunk, layout, first)
         # Suppressions from before ids had their present form have digests of the former one.
         for subject_ids in (chunk.subject_ids, chunk.subject_ids_before):
             left_out |= self._of_subjects(subject_ids, len(chunk))
@@ -78,7 +86,7 @@ class Sieve:
             self.digester.subjects(subject_id)
         )
 
-    def _of_rows(self, chunk: Chunk, first: int) -> npt.NDArray[np.bool_]:
+    def _of_rows(self, chunk: Chunk, layout: Layout | None, first: int) -> npt.NDArray[np.bool_]:
         left_out = np.zeros(len(chunk), np.bool_)
         if not self.suppressed.digests[Kind.ROW]:
             return left_out
@@ -86,9 +94,15 @@ class Sieve:
         places = [suppressions.place_key(first + i) for i in range(len(chunk))]
         keys = [chunk.record_ids or places]
         keys += [chunk.record_ids_before] if chunk.record_ids_before else []
-        for numbers, x in _as_stored(chunk.x):
+        before = self._labels_before(chunk, keys, first)
+        for numbers, x in self._as_stored(chunk, layout):
             left_out[self._known(keys, numbers, x, labels[numbers])] = True
-            others = self._other_labels(keys, numbers, labels)
+            others = [
+                (place, label)
+                for place, number in enumerate(numbers.tolist())
+                for label in before.get(number, ())
+                if label != labels[number]
+            ]
             if others:
                 at, under = np.array(others, np.int64).T
                 left_out[self._known(keys, numbers[at], x[at], under)] = True
@@ -110,31 +124,43 @@ class Sieve:
             if any(not rows.isdisjoint(self.digester.rows(form[number], content)) for form in keys)
         ]
 
-    def _other_labels(
-        self,
-        keys: Sequence[Sequence[str]],
-        numbers: npt.NDArray[np.int64],
-        labels: npt.NDArray[np.int64],
-    ) -> list[tuple[int, int]]:
-        """Return (place in ``numbers``, label) of rows whose ids were suppressed with other labels.
+    def _labels_before(
+        self, chunk: Chunk, keys: Sequence[Sequence[str]], first: int
+    ) -> dict[int, set[int]]:
+        """Return the labels under which rows with the ids of the chunk's were suppressed, by place.
 
         The number of a class may follow from the names of all classes, as in a folder.
         """
-        before = self.suppressed.labels
-        return [
-            (place, label)
-            for place, number in enumerate(numbers.tolist())
-            for form in keys
-            for label in before.get(form[number], ())
-            if label != labels[number]
-        ]
+        found: dict[int, set[int]] = {}
+        for form in keys:
+            for place, key in enumerate(form):
+                if key in self.suppressed.labels:
+                    found.setdefault(place, set()).update(self.suppressed.labels[key])
+        ids = [form for form in (chunk.record_ids, chunk.record_ids_before) if form]
+        for removed, labels in self.suppressed.labels_of_removed.items():
+            generated = [identifiers.generated(first + i, removed.rows) for i in range(len(chunk))]
+            for form in ids or [generated]:
+                for place, one in enumerate(form):
+                    for digest in self.digester.record_candidates(removed.name, one):
+                        found.setdefault(place, set()).update(labels.get(digest, ()))
+        return found
+
+    def _as_stored(self, chunk: Chunk, layout: Layout | None) -> Iterator[Found]:
+        """Yield the rows in each form in which they may have been stored, with their places."""
+        yield from _in_dtypes(chunk.x)
+        if layout is None or not layout.fits(chunk.x.shape[1:]):
+            return
+        for other in self.layouts:
+            for places, x in layouts.translated(chunk.x, layout, other, chunk.readings):
+                for among, same in _in_dtypes(x):
+                    yield places[among], same
 
     @property
     def _kind(self) -> Kind:
         return Kind.FOLDED if self.fold_case else Kind.SUBJECT
 
 
-def _as_stored(x: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any]]]:
+def _in_dtypes(x: npt.NDArray[Any]) -> Iterator[Found]:
     """Yield the rows in each dtype that can hold them, with their places in ``x`` (k, *shape).
 
     A file is stored as bytes or as float32 depending on its other rows, or on the kind of input
@@ -167,7 +193,17 @@ def load(session: Session, stored: Rows, digester: Digester, *, newest: int) -> 
     found = suppressions.in_force(session)
     rows = found.digests[Kind.ROW] | digests_of_going
     labels = suppressions.labels(session, going)
-    return Suppressed({**found.digests, Kind.ROW: rows}, newest, labels)
+    of_removed = suppressions.labels_of_removed(session)
+    return Suppressed({**found.digests, Kind.ROW: rows}, newest, labels, of_removed)
+
+
+def layouts_of(session: Session) -> frozenset[Layout]:
+    """Return the layouts of the datasets of which rows are suppressed, or are about to be."""
+    found = (
+        layouts.of_dataset(dataset, datasets.report(session, dataset))
+        for dataset in suppressions.datasets_of_rows(session)
+    )
+    return frozenset(layout for layout in found if layout is not None)
 
 
 def of_rows(

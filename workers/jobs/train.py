@@ -17,7 +17,7 @@ from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import TrainingRun
 from service.ledger.training import consolidation, runs
 from service.messages import train as messages
-from service.messages.failures import MACHINE_FAULTS
+from service.messages.failures import MACHINE_FAULTS, text_of
 from workers.compute.process import ComputeFailed, Stopping
 from workers.fault_points import reach
 from workers.jobs import kept_states, refusals, training_request, training_result, training_watch
@@ -139,7 +139,7 @@ def _why(error: Exception) -> str:
         refusals.METHOD_REFUSALS | MACHINE_FAULTS
     ):
         return f"{error.name}: {error.detail}"
-    return str(error)
+    return text_of(error)
 
 
 @transactions.repeated

@@ -197,7 +197,8 @@ class Chunk:
 
     ``splits`` (k,) uint8 holds 0 train, 1 validation, 2 audit. ``record_ids_before`` and
     ``subject_ids_before`` are the ids in the form that earlier versions kept
-    (``identifiers.composed``), if any of them differs from the present form.
+    (``identifiers.composed``), if any of them differs from the present form. ``readings`` are the
+    numbers and truth values that words of a typed table so far can be read as, by code.
     """
 
     x: npt.NDArray[Any] = field(repr=False)
@@ -209,6 +210,7 @@ class Chunk:
     splits: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     #: The texts of which the rows are made, (k, bytes) UTF-8 with zeros at the end; None: not kept.
     texts: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    readings: Mapping[int, float] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -217,7 +219,7 @@ class Chunk:
         """Return the rows where ``chosen`` (k,) is true."""
         if chosen.all():
             return self
-        texts = {
+        ids: dict[str, Any] = {
             part: None if found is None else list(compress(found, chosen))
             for part, found in (
                 ("record_ids", self.record_ids),
@@ -226,12 +228,13 @@ class Chunk:
                 ("subject_ids_before", self.subject_ids_before),
             )
         }
-        return Chunk(
+        return replace(
+            self,
             x=self.x[chosen],
             labels=self.labels[chosen],
             splits=None if self.splits is None else self.splits[chosen],
             texts=None if self.texts is None else self.texts[chosen],
-            **texts,
+            **ids,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -303,7 +304,8 @@ def _typed_chunks(
             x = reader.rows(batch, first=first)
             pull = _tidied(by_name(batch), found.split)
             missing = options.table.missing
-            yield values.chunk(x, found, pull, first=first, names=names, missing=missing)
+            made = values.chunk(x, found, pull, first=first, names=names, missing=missing)
+            yield dataclasses.replace(made, readings=reader.readings)
             first += batch.num_rows
     except pa.ArrowInvalid:
         raise _not_csv(path, header, ()) from None

@@ -80,15 +80,16 @@ def source_facts(frame: Frame) -> dict[str, Any]:
 def of_chunk(chunk: Chunk) -> Frame:
     """Return the frame of some rows."""
     arrays = {name: getattr(chunk, name) for name in _ARRAYS}
-    texts = {name: getattr(chunk, name) for name in _TEXTS}
-    return Frame("chunk", texts, {k: v for k, v in arrays.items() if v is not None})
+    facts = {name: getattr(chunk, name) for name in _TEXTS}
+    facts["readings"] = list(chunk.readings.items())
+    return Frame("chunk", facts, {k: v for k, v in arrays.items() if v is not None})
 
 
 def chunk(frame: Frame) -> Chunk:
     """Return the rows of ``of_chunk``."""
     texts = {name: frame.facts[name] for name in _TEXTS}
     arrays: dict[str, Any] = {name: frame.arrays.get(name) for name in _ARRAYS}
-    return Chunk(**arrays, **texts)
+    return Chunk(**arrays, **texts, readings=dict(frame.facts["readings"]))
 
 
 def of_end(source: Source) -> Frame:

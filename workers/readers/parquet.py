@@ -284,9 +284,10 @@ def _chunks(table: Table, layout: _Layout, options: Options) -> Iterator[Chunk]:
             x = decoder.decode(_encoded(batch.column(layout.image)), first=first)
         else:
             x = matrix(batch, layout.features, dtype, first=first, watch=watch)
-        yield values.chunk(
+        made = values.chunk(
             x, layout.parts, _values(batch), first=first, names=layout.words, missing=missing
         )
+        yield made if reader is None else replace(made, readings=reader.readings)
         first += batch.num_rows
     watch.refuse()
     if reader is not None:

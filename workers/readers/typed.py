@@ -6,6 +6,7 @@ source, whatever its format and its other rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,8 @@ class Reader:
             [name for name in self._watched if types[name] in ("whole", "number")]
         )
         self._columns = {name: _Cells(name, one, table) for name, one in types.items()}
+        #: Numbers and truth values that words can be read as, by code (``Chunk.readings``).
+        self.readings: dict[int, float] = {}
 
     def rows(self, batch: pa.RecordBatch, *, first: int) -> npt.NDArray[np.int32]:
         """Return the rows of a batch, (k, columns, 2) int32; ``first`` is the row of [0]."""
@@ -127,6 +130,7 @@ class Reader:
             if column.type in ("whole", "number"):
                 self._watch.see(name, here.cells.view(np.float64))
             cells[:, position] = here.cells
+            self.readings |= column.readings
         self._tally.rows += batch.num_rows
         return cells.view(np.int32).reshape(batch.num_rows, len(self._columns), 2)
 
@@ -206,6 +210,7 @@ class _Cells:
     def __init__(self, name: str, type: Type, table: Table) -> None:
         self.name, self.type, self._table = name, type, table
         self._codes: dict[str, int] = {}
+        self.readings: dict[int, float] = {}
 
     def of(self, values: pa.Array, *, first: int) -> _Read:
         text, trimmed = _trimmed(values) if _is_text(values.type) else (values, 0)
@@ -259,6 +264,9 @@ class _Cells:
     def _code(self, word: str) -> int:
         if word not in self._codes:
             self._codes[word] = typed_table.code_of(word)
+            reading = _reading(word)
+            if reading is not None:
+                self.readings[self._codes[word]] = reading
         return self._codes[word]
 
     def _booleans(
@@ -314,6 +322,14 @@ class _Cells:
         if wrong.any():
             row = first + int(np.flatnonzero(wrong)[0])
             raise ReadError(reason, row=row, column=self.name)
+
+
+def _reading(word: str) -> float | None:
+    """Return the number or truth value of a word, None if it has none."""
+    if word.lower() in _BOOLEANS:
+        return float(_BOOLEANS[word.lower()])
+    number = float(word) if is_number(word) else math.nan
+    return number + 0.0 if math.isfinite(number) else None
 
 
 def _plain(values: pa.Array) -> pa.Array:

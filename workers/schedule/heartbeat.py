@@ -42,6 +42,8 @@ class Heartbeat:
         #: What was counted before the worker's row began, and since then up to the last heartbeat.
         self._before: counts.Counts = {}
         self._told: counts.Counts = {}
+        #: Whether a heartbeat may have begun a new row, and nobody knows if it was committed.
+        self._perhaps_new = False
         self._started_at = db.now()
         # A connection of its own, with short time limits: the lanes' may all be waiting.
         self._engine = db.engine(
@@ -79,6 +81,7 @@ class Heartbeat:
             self._miss("no heartbeat: every lane hangs; restart this worker")
             return
         now = counts.since(self._counter.now(), self._before)
+        is_new = self._perhaps_new
         try:
             with self._sessions.begin() as session:
                 is_new = heartbeats.beat(
@@ -89,11 +92,13 @@ class Heartbeat:
                     code_version=metadata.version("unlearn"),
                     counts=now,
                     told=self._told,
+                    perhaps_new=self._perhaps_new,
                 )
         except SQLAlchemyError as error:
+            self._perhaps_new = is_new
             self._miss(f"no heartbeat: the database does not answer ({type(error).__name__})")
         else:
-            self._missed = False
+            self._missed = self._perhaps_new = False
             if is_new:
                 self._before = counts.total([self._before, self._told])
                 now = counts.since(now, self._told)

@@ -21,8 +21,9 @@ from service.ledger.registry import datasets, segments
 from unlearning.inputs.typed_table import Options
 from workers import readers
 from workers.readers import Columns, ReadError, Table, process
-from workers.sources import encoding, source_report
+from workers.sources import encoding, layouts, source_report
 from workers.sources.fit import Fit
+from workers.sources.layouts import Layout
 from workers.sources.seen import Seen
 
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
@@ -46,8 +47,8 @@ class Encode(Protocol):
         """Return the facts of their kind (``inputs.facts``), for rows of this ``shape``."""
 
 
-#: Returns which rows (k,) of a chunk are not kept.
-LeaveOut = Callable[[readers.Chunk], npt.NDArray[np.bool_]]
+#: Returns which rows (k,) of a chunk are not kept, given the layout of its rows if it has one.
+LeaveOut = Callable[[readers.Chunk, Layout | None], npt.NDArray[np.bool_]]
 
 
 class NothingLeft(ReadError):
@@ -147,7 +148,10 @@ def read_into_store(
     with opened(table=table, class_names=class_names) as source:
         if fit is not None:
             fit.check(source)
-        chunks = _kept(_encoded(source.chunks, encode), source, seen, leave_out, shown, fit)
+        # Rows that were computed have no columns of the source.
+        layout = layouts.of_source(source) if encode is None else None
+        encoded = _encoded(source.chunks, encode)
+        chunks = _kept(encoded, source, layout, seen, leave_out, shown, fit)
         first = next(chunks, None)
         if first is None:
             raise NothingLeft(
@@ -283,6 +287,7 @@ def _encoded(chunks: Iterator[readers.Chunk], encode: Encode | None) -> Iterator
 def _kept(
     chunks: Iterator[readers.Chunk],
     source: readers.Source,
+    layout: Layout | None,
     seen: Seen,
     leave_out: LeaveOut | None,
     shown: _Shown,
@@ -292,7 +297,7 @@ def _kept(
     read = chunks if seen.content is None else seen.content.through(chunks)
     for found in read:
         chunk = found if fit is None else fit.convert(found)
-        kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk)
+        kept = np.ones(len(chunk), bool) if leave_out is None else ~leave_out(chunk, layout)
         seen.add(chunk.only(kept), kept)
         if kept.any():
             yield chunk.only(kept)

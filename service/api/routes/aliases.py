@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -99,23 +100,35 @@ def promote(
     reason: str,
     actor: str,
 ) -> None:
-    """Make a version live; raise ``ProductionMoved`` if ``expected`` is given and is not live."""
+    """Make a version live; raise ``ProductionMoved`` if ``expected`` is given and is not live.
+
+    Nothing changes if it is live already, in the place of the expected one.
+    """
     live = models.production(session, model)
+    if live is not None and live.id == version.id:
+        last = history.moves(session, model, before=None, limit=1)
+        if expected in (None, version.number, _previous(session, last)):
+            return
     if expected is not None and (live is None or live.number != expected):
         raise versions.ProductionMoved(
             f"version {expected} is not the production version of {model.name}; look again",
             production=None if live is None else live.number,
         )
-    if live is None or live.id != version.id:
-        versions.promote(
-            session,
-            model,
-            version,
-            expected_production=model.production_id,
-            reason=reason,
-            actor=actor,
-            now=db.now(),
-        )
+    versions.promote(
+        session,
+        model,
+        version,
+        expected_production=model.production_id,
+        reason=reason,
+        actor=actor,
+        now=db.now(),
+    )
+
+
+def _previous(session: deps.Session, moves: Sequence[AliasMove]) -> int | None:
+    """Return the number of the version that was live before the newest move, if there was one."""
+    of_newest = [one.previous_id for one in moves[:1] if one.previous_id is not None]
+    return next(iter(history.numbers(session, of_newest).values()), None)
 
 
 def view(session: deps.Session, model: Model, paging: pagination.Paging) -> dict[str, Any]:

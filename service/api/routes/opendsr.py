@@ -21,6 +21,7 @@ from service.ledger.database import db
 from service.ledger.opendsr import bodies as documents
 from service.ledger.opendsr import processor, requests
 from service.ledger.opendsr.identities import Ingested
+from service.ledger.webhooks import destinations
 from service.ledger.webhooks.destinations import Rules
 
 #: The specification wants the major version in the URL; without it the path means the same.
@@ -58,8 +59,8 @@ class Route(bodies.JsonRoute):
         return answer
 
 
-Writer = Annotated[auth.Principal, auth.require("requests:write")]
-Reader = Annotated[auth.Principal, auth.require("requests:read")]
+Writer = Annotated[auth.Principal, auth.require("opendsr:write", "requests:write")]
+Reader = Annotated[auth.Principal, auth.require("opendsr:write", "requests:read")]
 SubjectRequestId = Annotated[
     str,
     Path(
@@ -119,26 +120,31 @@ def create(
     if signer.domain in (name.lower() for name in given.extensions):
         raise Unprocessable("this processor has no extensions; leave out those for its domain")
     said = json.dumps(given.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    new = given.to_ledger(said)
+    mine: dict[str, Any] = {"principal": principal.key_id, "digester": digester}
 
     def record() -> requests.Seen:
         seen = requests.create(
             session,
-            given.to_ledger(said),
-            principal=principal.key_id,
+            new,
             ingested=_ingested(settings),
-            digester=digester,
-            rules=Rules.from_settings(settings),
             max_queue=settings.max_queue,
             now=db.now(),
+            **mine,
         )
         session.commit()
         return seen
 
-    try:
-        seen = record()
-    except IntegrityError:  # another call with this id was recorded at the same moment
-        session.rollback()
-        seen = record()
+    seen = requests.repeated(session, new, **mine)
+    if seen is None:
+        session.rollback()  # no transaction waits for a resolver
+        for url in new.callbacks:
+            destinations.check(url, Rules.from_settings(settings))
+        try:
+            seen = record()
+        except IntegrityError:  # another call with this id was recorded at the same moment
+            session.rollback()
+            seen = record()
     wake.deletions()
     wake.events()
     return _signed(signer, documents.received(seen, sent), status=201)

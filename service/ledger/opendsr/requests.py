@@ -29,8 +29,6 @@ from service.ledger.requests import intake, lifecycle, lookup, page
 from service.ledger.selection.digests import Digester
 from service.ledger.selection.matching import Ask
 from service.ledger.selection.regulations import MOST_EXTENSIONS, Period, Regulation
-from service.ledger.webhooks import destinations
-from service.ledger.webhooks.destinations import Rules
 
 #: By how much a controller's clock may be ahead.
 CLOCK_TOLERANCE = timedelta(minutes=5)
@@ -104,6 +102,19 @@ def controller(session: Session, key_id: str) -> str:
     return session.get_one(ApiKey, key_id).name
 
 
+def repeated(session: Session, new: New, *, principal: str, digester: Digester) -> Seen | None:
+    """Return the request if it was recorded by an earlier call; raise ``RequestIdReused``."""
+    owner = controller(session, principal)
+    known = _find(session, owner, new.subject_request_id)
+    if known is None:
+        return None
+    if known.body_digest not in digester.bodies(owner, new.body):
+        raise RequestIdReused(
+            "this subject_request_id was used for another request; take a new UUID"
+        )
+    return replace(_only(session, known), repeated=True)
+
+
 def create(
     session: Session,
     new: New,
@@ -111,35 +122,27 @@ def create(
     principal: str,
     ingested: Ingested,
     digester: Digester,
-    rules: Rules,
     max_queue: int,
     now: datetime,
 ) -> Seen:
     """Record a request with its deletion requests and callbacks, or none of it.
 
-    A repetition returns what was recorded. Two calls with one id at the same moment collide on the
-    unique key: the loser's ``IntegrityError`` is for the caller, who rolls back and calls again.
-    Raise ``UnsupportedIdentity``, ``BadHash``, ``BadTime``, ``RequestIdReused``,
-    ``BadDestination``, and what a deletion request may be refused with.
+    The caller has checked the callbacks' destinations. A repetition returns what was recorded. Two
+    calls with one id at the same moment collide on the unique key: the loser's ``IntegrityError``
+    is for the caller, who rolls back and calls again. Raise ``UnsupportedIdentity``, ``BadHash``,
+    ``BadTime``, ``RequestIdReused``, and what a deletion request may be refused with.
     """
-    for url in new.callbacks:
-        destinations.check(url, rules)  # before the transaction: it may ask the resolver
-    owner = controller(session, principal)
-    bodies = digester.bodies(owner, new.body)
-    known = _find(session, owner, new.subject_request_id)
+    known = repeated(session, new, principal=principal, digester=digester)
     if known is not None:
-        if known.body_digest not in bodies:
-            raise RequestIdReused(
-                "this subject_request_id was used for another request; take a new UUID"
-            )
-        return replace(_only(session, known), repeated=True)
+        return known
+    owner = controller(session, principal)
     _check_time(new, now)
     subject_ids = ingested.subject_ids(new.identities)
     row = OpenDsrRequest(
         id=ids.new("od"),
         controller=owner,
         subject_request_id=new.subject_request_id,
-        body_digest=bodies[0],
+        body_digest=digester.bodies(owner, new.body)[0],
         received_at=now,
     )
     session.add(row)
@@ -163,10 +166,16 @@ def show(session: Session, subject_request_id: str, *, principal: str) -> Seen:
 
 
 def cancel(session: Session, subject_request_id: str, *, principal: str) -> Seen:
-    """Cancel a request of which nothing is begun; raise ``UnknownRequest`` or ``NotPending``."""
+    """Cancel a request of which nothing is begun; again, it changes nothing.
+
+    Raise ``UnknownRequest`` or ``NotPending``.
+    """
     row = _get(session, subject_request_id, principal)
     locked = locks.requests(session, _part_ids(session, row))
-    before = status_of(one.status for one in locked)
+    states = {one.status for one in locked}
+    before = status_of(states)
+    if before == Status.CANCELLED and RequestStatus.DENIED not in states:
+        return _only(session, row)
     if before != Status.PENDING:
         raise NotPending(
             f"this request is {before}: only a pending one can be cancelled",

@@ -35,12 +35,14 @@ def beat(
     code_version: str,
     counts: Counts | None = None,
     told: Counts | None = None,
+    perhaps_new: bool = False,
 ) -> bool:
     """Record a heartbeat; remove rows of workers dead for an hour. Return whether it has a new row.
 
     ``counts`` are the worker's since its row began, and ``told`` those of its last heartbeat. If
     its row was removed in between, ``told`` is among the counts of ended workers, and the new row
-    has only what was counted since.
+    has only what was counted since. ``perhaps_new``: a heartbeat after that one began a new row,
+    and whether it was committed is not known; if there is a row, it was.
     """
     now = server_time(session)
     values = {
@@ -49,13 +51,14 @@ def beat(
         "busy_since": canonical.plain(dict(busy_since)),
         "code_version": code_version,
     }
-    mine = update(Worker).where(Worker.name == name).values(**values, counts=dict(counts or {}))
+    fresh = counting.since(counts or {}, told or {})
+    own = fresh if perhaps_new else dict(counts or {})
+    mine = update(Worker).where(Worker.name == name).values(**values, counts=own)
     written: CursorResult[Any] = session.connection().execute(mine)
     if not written.rowcount:
-        fresh = counting.since(counts or {}, told or {})
         session.execute(inserts.upsert(session, Worker).values(name=name, **values, counts=fresh))
     _end(session, Worker.seen_at < now - KEPT)
-    return not written.rowcount
+    return perhaps_new or not written.rowcount
 
 
 def leave(

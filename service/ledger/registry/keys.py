@@ -31,6 +31,7 @@ class Scope(StrEnum):
     REQUESTS_WRITE = "requests:write"  # ask for deletions, cancel and retry them
     REQUESTS_READ = "requests:read"  # see them
     REQUESTS_APPROVE = "requests:approve"  # approve or deny large ones, readmit
+    OPENDSR_WRITE = "opendsr:write"  # ask by OpenDSR; see and cancel what keys of its name asked
     MODELS_WRITE = "models:write"  # datasets, models, training, imports
     MODELS_READ = "models:read"  # see them, download checkpoints
     TEXTS_READ = "texts:read"  # texts that datasets keep of their rows

@@ -5,7 +5,8 @@ sample of these: the rows whose places are below a limit (``service.messages.sam
 weights are the same, two tables over sets that differ by a few rows give, subtracted, the figures
 of these rows; and a client that imports weights, or trains with a seed, can have the same weights
 in any number of models. So a set is shown only if it was shown before, for whichever model of the
-dataset, or differs from each shown one by at least ``LEAST_ROWS`` rows.
+dataset, or differs from each shown one by at least ``LEAST_ROWS`` rows, whatever both are called: a
+record list may name audit rows, which are then retained rows. So are figures of a batch's rows.
 
 The rows of a set are those of a record list, or of the split, among the first rows of the dataset
 (``Version.data_rows``). These and the limit are its *basis*. Rows leave a set and never return, so
@@ -114,8 +115,8 @@ def show(
         compared[point.name].append(rows)
         if rows == 0:
             same[point.name] = point
-    for name, rows in _between_bases(session, dataset_id, mine, others):
-        compared[name].append(rows)
+    for one in mine:
+        compared[one.name] += _between_bases(session, dataset_id, one, others)
     found = {
         name: min((few for few in rows if 0 < few < LEAST_ROWS), default=0)
         for name, rows in compared.items()
@@ -132,11 +133,29 @@ def show(
     return found
 
 
+def near_rows(session: Session, dataset_id: int, rows: Sequence[int]) -> int:
+    """Return by how few rows these differ from a shown set; 0: from none, or it is the same."""
+    near = or_(ShownSet.size.is_(None), func.abs(ShownSet.size - len(rows)) < LEAST_ROWS)
+    points = session.scalars(select(ShownSet).where(ShownSet.dataset_id == dataset_id, near))
+    wanted, found = set(rows), 0
+    for point in points.all():
+        one = _of(point)
+        few = (
+            select(Record.row)
+            .where(Record.dataset_id == dataset_id, _in_set(one), _stays(one.revision))
+            .limit(len(wanted) + LEAST_ROWS)
+        )
+        differing = len(wanted.symmetric_difference(session.scalars(few)))
+        if 0 < differing < LEAST_ROWS:
+            found = min(differing, found or differing)
+    return found
+
+
 def _points(session: Session, dataset_id: int, mine: Sequence[_Set]) -> Sequence[ShownSet]:
     """Return the shown sets to compare with, by basis and revision.
 
     Of each set's own basis the last one up to its revision, and the first after it; of others those
-    that may differ by few rows.
+    that may differ from some set by few rows.
     """
     nearest = []
     for one in mine:
@@ -150,7 +169,7 @@ def _points(session: Session, dataset_id: int, mine: Sequence[_Set]) -> Sequence
         before = here.where(ShownSet.revision <= one.revision).order_by(ShownSet.revision.desc())
         after = here.where(ShownSet.revision > one.revision).order_by(ShownSet.revision)
         nearest += [part.limit(1).scalar_subquery() for part in (before, after)]
-    which = or_(ShownSet.id.in_(nearest), *map(_may_be_near, mine))
+    which = or_(ShownSet.id.in_(nearest), *map(_of_other_basis, mine))
     return session.scalars(
         select(ShownSet)
         .where(ShownSet.dataset_id == dataset_id, which)
@@ -172,32 +191,38 @@ def _left(session: Session, points: Sequence[ShownSet], revision: int) -> Sequen
 
 
 def _between_bases(
-    session: Session, dataset_id: int, mine: Sequence[_Set], others: Iterable[_Set]
-) -> Iterable[tuple[str, int]]:
-    """Yield the names of sets, and by how few rows they differ from some of other bases."""
-    by_name = {one.name: one for one in mine}
-    for (name, *_), alike in itertools.groupby(others, _basis):
+    session: Session, dataset_id: int, mine: _Set, others: Iterable[_Set]
+) -> Iterable[int]:
+    """Yield by how few rows a set differs from those of other bases that may be near it."""
+    near = [other for other in others if _may_be_near(mine, other)]
+    for _, alike in itertools.groupby(near, _basis):
         shown = list(alike)
         # Rows that are never excluded distinguish them at any revision.
-        if _differing(session, dataset_id, by_name[name], shown[0], lasting=True) >= LEAST_ROWS:
+        if _differing(session, dataset_id, mine, shown[0], lasting=True) >= LEAST_ROWS:
             continue
         for other in shown:
-            yield name, _differing(session, dataset_id, by_name[name], other)
+            yield _differing(session, dataset_id, mine, other)
 
 
-def _may_be_near(mine: _Set) -> ColumnElement[bool]:
+def _may_be_near(mine: _Set, other: _Set) -> bool:
+    """Return whether two sets of different bases may differ by few rows.
+
+    Two sets differ by at least as many rows as their sizes do.
+    """
+    # Retained, validation and audit rows of one list, or of the split, are different ones.
+    if mine.name != other.name and mine.list_id == other.list_id:
+        return False
+    size, theirs = mine.sample.size, other.sample.size
+    return size is None or theirs is None or abs(size - theirs) < LEAST_ROWS
+
+
+def _of_other_basis(mine: _Set) -> ColumnElement[bool]:
     """Return SQL: ``ShownSet`` is of another basis, and may differ by few rows."""
-    found = and_(
-        ShownSet.name == mine.name,
-        or_(
-            ShownSet.list_id != mine.list_id,
-            ShownSet.data_rows != mine.data_rows,
-            ShownSet.below != mine.sample.below,
-        ),
-    )
+    of_set = and_(ShownSet.name == mine.name, ShownSet.list_id == mine.list_id)
+    rows = or_(ShownSet.data_rows != mine.data_rows, ShownSet.below != mine.sample.below)
+    found = or_(ShownSet.list_id != mine.list_id, and_(of_set, rows))
     if mine.sample.size is None:
         return found
-    # Two sets differ by at least as many rows as their sizes do.
     near = func.abs(ShownSet.size - mine.sample.size) < LEAST_ROWS
     return and_(found, or_(ShownSet.size.is_(None), near))
 

@@ -122,6 +122,33 @@ def extend(
     return request
 
 
+def restore(
+    session: Session,
+    request_id: str,
+    *,
+    due_at: datetime,
+    extensions: int | None,
+    actor: str,
+    now: datetime,
+) -> None:
+    """Give an open request the due date that it had before a backup was restored."""
+    for request in locks.requests(session, [request_id]):
+        before, request.due_at, request.extensions = request.due_at, due_at, extensions
+        request.warnings = _passed(due_at, now)
+        session.flush()
+        chain.append(
+            session,
+            actor=actor,
+            action=chain.Action.DELETION_REQUEST_EXTENDED,
+            subject=f"deletion_request:{request.id}",
+            data={
+                "before": canonical.moment(before),
+                "due_at": canonical.moment(due_at),
+                "restored": True,
+            },
+        )
+
+
 def periods_left(request: DeletionRequest) -> int:
     """Return by how many periods its regulation lets the request be extended yet."""
     return MOST_EXTENSIONS[_regulation(request)] - (request.extensions or 0)

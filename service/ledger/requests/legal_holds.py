@@ -2,7 +2,8 @@
 
 A hold is checked where work begins (the claim of a batch), where it is recorded (the batch that was
 under way loses its lease when the hold is placed, so its result is refused), before raw rows are
-overwritten, and by withdrawals. What was destroyed before it was placed cannot be brought back.
+overwritten, and by withdrawals. It is refused while a worker overwrites rows that the request
+names. What was destroyed before it was placed cannot be brought back.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
@@ -31,10 +32,13 @@ from service.ledger.database.tables import (
     Erasure,
     LegalHold,
     Model,
+    Record,
     RequestDataset,
+    Suppression,
 )
 from service.ledger.obligations import shares
-from service.ledger.requests import lookup
+from service.ledger.requests import lookup, suppressions
+from service.ledger.selection import naming
 
 _STOPPED = "a legal hold was placed on one of its requests"
 
@@ -55,13 +59,20 @@ def place(
     reason: str,
     actor: str,
     now: datetime,
+    workers_stopped: bool = False,
 ) -> DeletionRequest:
-    """Place a hold on an open request, and stop the batches that are under way with it."""
+    """Place a hold on an open request, and stop the batches that are under way with it.
+
+    From then on nothing of it is overwritten: refused while a worker overwrites rows that it names,
+    unless the workers are known to be stopped.
+    """
     lookup.get(session, request_id)
     under_way = _batches(session, request_id)
     # Leases come before all other locks; whoever computes under one can record nothing more.
     for model_id in sorted(one.model_id for one in under_way):
         leases.revoke(session, leases.of_model(model_id), now=now)
+    its_datasets = _datasets(session, session.get_one(DeletionRequest, request_id))
+    locks.datasets(session, [one.id for one in its_datasets], locks.Hold.REVISION)
     concerned = session.scalars(
         select(Erasure.model_id).where(
             Erasure.request_id == request_id, shares.is_open_of_request()
@@ -79,7 +90,12 @@ def place(
         raise Conflict(f"this request is {request.status}: there is nothing left to hold")
     if request.legal_hold_id is not None:
         raise Conflict("this request is under a legal hold already")
-    if _is_destroyed(session, request):
+    if not workers_stopped and _is_overwritten(session, request):
+        raise Conflict(
+            "a worker is overwriting rows that it names at this moment; repeat this to keep what "
+            "is left"
+        )
+    if its_datasets and all(one.withdrawn_at is not None for one in its_datasets):
         raise Conflict(
             "its dataset was withdrawn: workers overwrite every row of it, and a hold would keep "
             "nothing"
@@ -157,15 +173,29 @@ def listing(
     ]
 
 
-def _is_destroyed(session: Session, request: DeletionRequest) -> bool:
-    """Return whether every dataset with rows of the request was withdrawn.
+def _datasets(session: Session, request: DeletionRequest) -> Sequence[Dataset]:
+    """Return the datasets with rows of the request.
 
     A withdrawal locks the request first, so none begins before the hold is placed.
     """
     everywhere = select(RequestDataset.dataset_id).where(RequestDataset.request_id == request.id)
     theirs = or_(Dataset.id == request.dataset_id, Dataset.id.in_(everywhere))
-    found = session.scalars(select(Dataset.withdrawn_at.is_not(None)).where(theirs)).all()
-    return bool(found) and all(found)
+    return session.scalars(select(Dataset).where(theirs)).all()
+
+
+def _is_overwritten(session: Session, request: DeletionRequest) -> bool:
+    """Return whether a worker has begun to overwrite rows that the request names.
+
+    They are suppressed by their content just before, under a lock on the dataset.
+    """
+    begun = exists().where(
+        Suppression.dataset_id == Record.dataset_id,
+        Suppression.row == Record.row,
+        Suppression.kind == suppressions.Kind.ROW,
+    )
+    mine = DeletionRequest.id == request.id
+    named = naming.records(Record.row, Record.erased_at.is_(None) & begun, requests=mine)
+    return any(goes for _, _, goes in session.execute(named))
 
 
 def _batches(session: Session, request_id: str) -> Sequence[Batch]:

@@ -52,8 +52,10 @@ class DenialReason(StrEnum):
 
 
 def cancel(session: Session, request_id: str, *, actor: str) -> DeletionRequest:
-    """Cancel a request of which no worker has claimed anything."""
+    """Cancel a request of which no worker has claimed anything; again, it changes nothing."""
     request = _locked(session, request_id)
+    if request.status == RequestStatus.CANCELLED:
+        return request  # the answer to the first call may have been lost
     _require(
         request,
         RequestStatus.ACCEPTED,
@@ -91,8 +93,10 @@ def deny(
     code: DenialReason = DenialReason.OTHER,
     actor: str,
 ) -> DeletionRequest:
-    """Deny a large request; it ends."""
+    """Deny a large request; it ends. Denying it again for the same reason changes nothing."""
     request = _locked(session, request_id)
+    if request.status == RequestStatus.DENIED and request.denial_code == code.value:
+        return request
     _require(request, RequestStatus.AWAITING_APPROVAL, rule="it does not wait for approval")
     request.denial_code = code.value
     session.flush()

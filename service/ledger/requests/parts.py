@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -71,10 +72,26 @@ def with_labels(session: Session, asks: Sequence[Ask]) -> list[Ask]:
     names = {name: classes or [] for name, classes in found}
     return [
         ask
-        if ask.class_name is None or ask.class_name not in names.get(ask.dataset or "", [])
-        else replace(ask, label=names[ask.dataset or ""].index(ask.class_name))
+        if ask.class_name is None
+        else replace(ask, label=_label(ask.class_name, names.get(ask.dataset or "", [])))
         for ask in asks
     ]
+
+
+def _label(name: str, classes: Sequence[str]) -> int | None:
+    """Return the number of the class of this name; None if there is none, or more than one.
+
+    A name is that of a class also if its letters are composed in another way, or with white space
+    around it, as labels of a source are read.
+    """
+    if name in classes:
+        return classes.index(name)
+    found = [label for label, one in enumerate(classes) if _tidy(one) == _tidy(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _tidy(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def parts_of(

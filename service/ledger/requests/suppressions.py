@@ -44,6 +44,14 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
+class Removed:
+    """A removed dataset: its name, and how many rows it had."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Suppressed:
     """Digests in force, by kind, and the number up to which every suppression was read."""
 
@@ -51,6 +59,8 @@ class Suppressed:
     newest: int
     #: Labels that rows had when they were suppressed, by their ids, as ``row_key`` gives them.
     labels: Mapping[str, Collection[int]] = field(default_factory=dict)
+    #: The same of rows of removed datasets, by dataset and digests of their record ids.
+    labels_of_removed: Mapping[Removed, Mapping[str, Collection[int]]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return any(self.digests.values())
@@ -182,6 +192,17 @@ def about_to_go(session: Session) -> dict[Dataset, list[int]]:
     return {session.get_one(Dataset, dataset_id): its for dataset_id, its in found.items()}
 
 
+def datasets_of_rows(session: Session) -> Sequence[Dataset]:
+    """Return the datasets with rows that are suppressed, or that open requests name."""
+    kept = exists().where(
+        Suppression.dataset_id == Dataset.id,
+        Suppression.kind == Kind.ROW,
+        Suppression.lifted_at.is_(None),
+    )
+    found = session.scalars(select(Dataset).where(kept)).all()
+    return list({*found, *about_to_go(session)})
+
+
 def row_key(dataset: Dataset, record_id: str) -> str:
     """Return the record id for a row's digest: its position in the source if generated."""
     digits = record_id.removeprefix(identifiers.GENERATED_PREFIX)
@@ -232,6 +253,28 @@ def labels(session: Session, going: Mapping[Dataset, Sequence[int]]) -> dict[str
     for one in (kept, *named):
         for dataset_id, name, label in session.execute(one.execution_options(yield_per=10_000)):
             found.setdefault(row_key(known[dataset_id], name), set()).add(label)
+    return found
+
+
+def labels_of_removed(session: Session) -> dict[Removed, dict[str, set[int]]]:
+    """Return the labels of suppressed rows of removed datasets, by digests of their record ids."""
+    found: dict[Removed, dict[str, set[int]]] = {}
+    kept = (
+        select(Dataset.name, Dataset.rows, Suppression.record_digest, Record.label)
+        .join(Dataset, Dataset.id == Suppression.dataset_id)
+        .join(
+            Record,
+            and_(Record.dataset_id == Suppression.dataset_id, Record.row == Suppression.row),
+        )
+        .where(
+            Suppression.kind == Kind.ROW,
+            Suppression.lifted_at.is_(None),
+            Suppression.record_digest.is_not(None),
+        )
+    )
+    for name, rows, digest, label in session.execute(kept.execution_options(yield_per=10_000)):
+        of_dataset = found.setdefault(Removed(name, rows or 0), {})
+        of_dataset.setdefault(str(digest), set()).add(label)
     return found
 
 

@@ -64,6 +64,8 @@ class Found:
     #: ledger was released since.
     unheld: tuple[tombstones.Listed, ...] = ()
     released: tuple[tombstones.Listed, ...] = ()
+    #: Open requests that have another due date here: they were extended after the backup.
+    redated: tuple[tombstones.Listed, ...] = ()
     #: Listed records that training would read again: nothing excludes them, no open request
     #: names them.
     in_training: Mapping[str, list[int]] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class Found:
                 self.behind,
                 self.unheld,
                 self.released,
+                self.redated,
                 any(self.in_training.values()),
                 any(self.raw.values()),
                 any(self.erased_in_file.values()),
@@ -134,6 +137,7 @@ def compare(
         behind=behind,
         unheld=unheld,
         released=released,
+        redated=_redated(session, listed.requests),
         in_training={
             name: sorted(named[name] - own.excluded - own.asked) for name, own in rows.items()
         },
@@ -240,6 +244,19 @@ def _holds_apart(
         and ours.get(one.id, one.status) not in REQUEST_ENDS
     )
     return unheld, tuple(one for one in says if one.legal_hold is None and one.id in on_hold)
+
+
+def _redated(
+    session: Session, listed: Iterable[tombstones.Listed]
+) -> tuple[tombstones.Listed, ...]:
+    ours = dict(
+        session.execute(
+            select(DeletionRequest.id, DeletionRequest.due_at).where(DeletionRequest.is_open)
+        ).all()
+    )
+    return tuple(
+        one for one in listed if one.says_period and ours.get(one.id, one.due_at) != one.due_at
+    )
 
 
 #: Progress of a request; only one that is behind the list's must be repaired.

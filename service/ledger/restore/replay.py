@@ -32,7 +32,7 @@ from service.ledger.database.tables import (
 from service.ledger.destruction import withdrawals
 from service.ledger.obligations import shares
 from service.ledger.registry import keys, lineage, methods
-from service.ledger.requests import legal_holds, lifecycle, outlook, suppression_lists
+from service.ledger.requests import deadlines, legal_holds, lifecycle, outlook, suppression_lists
 from service.ledger.restore.differences import Found, match
 from service.ledger.restore.tombstones import Listed, Tombstones
 from service.ledger.restore.withdrawal_lists import Withdrawals
@@ -90,6 +90,9 @@ def replay(
         for one in found.lost
         if _ask_again(session, one, places[one.id], actor=actor, now=now) is not None
     ]
+    for one in found.redated:
+        dated: dict[str, Any] = {"due_at": one.due_at, "extensions": one.extensions}
+        deadlines.restore(session, one.id, actor=actor, now=now, **dated)
     for one in found.unheld:
         if one.id not in ended:  # approved first, which a hold forbids
             _hold_again(session, one, actor=actor, now=now)
@@ -178,7 +181,8 @@ def _hold_again(session: Session, one: Listed, *, actor: str, now: datetime) -> 
     """Place the legal hold that the list has, unless the request's datasets are unknown here."""
     known = session.get(DeletionRequest, one.id) is not None
     if known and one.legal_hold is not None:
-        legal_holds.place(session, one.id, code=one.legal_hold, reason=_AGAIN, actor=actor, now=now)
+        said: dict[str, Any] = {"code": one.legal_hold, "reason": _AGAIN, "workers_stopped": True}
+        legal_holds.place(session, one.id, actor=actor, now=now, **said)
 
 
 def _begin(session: Session, request: DeletionRequest) -> None:
@@ -227,6 +231,9 @@ def _ask_again(
         not_found=one.not_found,
         created_at=one.created_at,
         due_at=one.due_at,
+        regulation=one.regulation,
+        extensions=one.extensions,
+        asked_at=one.asked_at,
         expected_by=one.due_at,
         completed_at=one.completed_at if ended else None,
     )

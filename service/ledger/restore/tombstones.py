@@ -34,6 +34,7 @@ from service.ledger.restore import withdrawal_lists
 from service.ledger.restore.withdrawal_lists import Withdrawals
 from service.ledger.selection import naming
 from service.ledger.selection.digests import Digester
+from service.ledger.selection.regulations import Regulation
 
 TYPE = "tombstones"
 FORMAT = 1
@@ -55,12 +56,22 @@ class Listed(BaseModel):
     not_found: int
     created_at: AwareDatetime
     due_at: AwareDatetime
+    #: By which rule it is due, how often it was extended, when the person asked if not at
+    #: ``created_at``; lists of earlier releases do not say it.
+    regulation: Regulation | None = None
+    extensions: int | None = None
+    asked_at: AwareDatetime | None = None
     completed_at: AwareDatetime | None
     records: list[str]
     #: Of a request over every dataset: records by dataset, in place of ``records``.
     by_dataset: dict[str, list[str]] = {}
     #: Code of the legal hold in force; lists of earlier releases do not say it.
     legal_hold: HoldReason | None = None
+
+    @property
+    def says_period(self) -> bool:
+        """Return whether the list says by which rule the request is due."""
+        return "extensions" in self.model_fields_set
 
     def named(self) -> Mapping[str, list[str]]:
         """Return digests of the records by the dataset's name."""

@@ -15,13 +15,21 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from service.errors import Conflict
 from service.ledger.database import identifiers
 from service.ledger.database.identifiers import Case
 from service.ledger.database.states import DatasetStatus, RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Suppression
 from service.ledger.destruction import removals, withdrawals
 from service.ledger.registry import datasets, records
-from service.ledger.requests import intake, lifecycle, page, readmissions, suppressions
+from service.ledger.requests import (
+    intake,
+    legal_holds,
+    lifecycle,
+    page,
+    readmissions,
+    suppressions,
+)
 from service.ledger.requests.parts import DatasetNotReady
 from service.ledger.requests.suppressions import Kind
 from service.ledger.selection.matching import Ask
@@ -153,16 +161,18 @@ def test_a_forgotten_record_stays_out_where_the_file_is_stored_as_another_type(
     assert not {"visit-0", "visit-7"}.intersection(shop.records("other"))
 
 
-@pytest.mark.parametrize("erased", [True, False])
+@pytest.mark.parametrize("until", ["asked", "erased", "removed"])
 @pytest.mark.parametrize("change", ["one more", "one less"])
 def test_a_forgotten_image_stays_out_when_the_classes_are_numbered_anew(
-    shop: Shop, change: str, erased: bool
+    shop: Shop, change: str, until: str
 ) -> None:
     folder = shop.settings.sources / "faces"
     for place, person in enumerate(("b", "c", "d")):
         _draw(folder / person, seed=place)
     shop.add("before", "faces")
-    (shop.forget if erased else shop.ask)("before", record_ids=("c/2.png",))
+    (shop.ask if until == "asked" else shop.forget)("before", record_ids=("c/2.png",))
+    if until == "removed":
+        _remove(shop, "before")
     if change == "one more":
         _draw(folder / "a", seed=9)
     else:
@@ -233,18 +243,7 @@ def test_whose_rows_a_removed_dataset_held_may_come_back_like_any_other(shop: Sh
     shop.add("visits", path)
     shop.forget("visits", subject_id="Person-2")
     shop.forget("visits", record_ids=("visit-5", "visit-7"))
-    with shop.runtime.session() as session:
-        withdrawals.withdraw_dataset(
-            session,
-            datasets.get(session, "visits"),
-            models="withdraw",
-            purge="now",
-            actor="key:k",
-            now=shop.runtime.now(),
-        )
-    erase.run_due(shop.runtime)
-    with shop.runtime.session() as session:
-        assert datasets.get(session, "visits").status == DatasetStatus.PURGED
+    _remove(shop, "visits")
     # What was forgotten stays out although the dataset is gone.
     assert shop.left_out("visits-2", path) == 6
     with callers.application(shop.settings) as app:
@@ -259,6 +258,21 @@ def test_whose_rows_a_removed_dataset_held_may_come_back_like_any_other(shop: Sh
     # By file and without subjects as well: the rows themselves are readmitted.
     shop.add("visits-4", shop.write("bare.csv", "subject"))
     assert shop.records("visits-4") == _visits(7)
+
+
+def _remove(shop: Shop, dataset: str) -> None:
+    with shop.runtime.session() as session:
+        withdrawals.withdraw_dataset(
+            session,
+            datasets.get(session, dataset),
+            models="withdraw",
+            purge="now",
+            actor="key:k",
+            now=shop.runtime.now(),
+        )
+    erase.run_due(shop.runtime)
+    with shop.runtime.session() as session:
+        assert datasets.get(session, dataset).status == DatasetStatus.PURGED
 
 
 def test_a_removal_that_is_done_again_keeps_whose_the_rows_were(shop: Shop) -> None:
@@ -445,6 +459,31 @@ def test_an_interrupted_overwriting_suppresses_each_row_once(
     assert shop.left_out("visits-2", path) == 1
 
 
+def test_a_hold_is_refused_while_rows_are_overwritten(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.add("visits", shop.write("visits.csv", "subject"))
+    request, refusals = shop.ask("visits", record_ids=("visit-5",)), list[str]()
+
+    def hold(point: str) -> None:
+        if point == "erase.overwritten":
+            with pytest.raises(Conflict) as refused, shop.runtime.session() as session:
+                legal_holds.place(
+                    session,
+                    request,
+                    code=legal_holds.HoldReason.LEGAL_CLAIMS,
+                    reason="docket 4711",
+                    actor="key:k",
+                    now=shop.runtime.now(),
+                )
+            refusals.append(str(refused.value))
+
+    monkeypatch.setattr(erase, "reach", hold)
+    erase.run_due(shop.runtime)
+    assert len(refusals) == 1
+    assert "overwriting rows" in refusals[0]
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
 def test_a_row_is_known_in_every_type_that_holds_it(dtype: str) -> None:
     """The same file may be stored in another type: by a kind of input, or by one more row."""
@@ -454,7 +493,7 @@ def test_a_row_is_known_in_every_type_that_holds_it(dtype: str) -> None:
         "int32": [[1, 255], [-3, 7], [2**24 + 1, 0]],
     }[dtype]
     x = np.array(values, dtype)
-    found = {str(other.dtype): places.tolist() for places, other in suppression._as_stored(x)}
+    found = {str(other.dtype): places.tolist() for places, other in suppression._in_dtypes(x)}
     assert (
         found
         == {
@@ -463,5 +502,5 @@ def test_a_row_is_known_in_every_type_that_holds_it(dtype: str) -> None:
             "int32": {"uint8": [0], "float32": [0, 1], "int32": [0, 1, 2]},
         }[dtype]
     )
-    for places, other in suppression._as_stored(x):
+    for places, other in suppression._in_dtypes(x):
         assert np.array_equal(other.astype(np.float64), x[places].astype(np.float64))

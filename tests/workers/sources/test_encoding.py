@@ -166,7 +166,7 @@ def test_nothing_is_learned_of_rows_that_are_left_out(tmp_path: Path) -> None:
     path = census(tmp_path / "x.csv")
     nurse = typed_table.code_of("nurse")
 
-    def nurses(chunk: Chunk) -> Any:
+    def nurses(chunk: Chunk, _: Any) -> Any:
         return np.ascontiguousarray(chunk.x).view(np.int64)[:, 1, 0] == nurse
 
     whole, fewer = (reading.inspect(path, table=Table(), leave_out=one) for one in (None, nurses))

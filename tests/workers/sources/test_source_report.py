@@ -179,7 +179,7 @@ def test_rows_that_are_left_out_are_not_stored_and_counted(tmp_path: Path) -> No
         rows=open_store(tmp_path / "store").rows,
         name="visits",
         columns=readers.Columns(ignored=["note"]),
-        leave_out=lambda chunk: np.array([one == "p3" for one in chunk.subject_ids or []]),
+        leave_out=lambda chunk, _: np.array([one == "p3" for one in chunk.subject_ids or []]),
     )
     assert found.rows == 36
     assert found.subject_ids is not None
@@ -194,7 +194,7 @@ def test_generated_ids_number_the_rows_of_the_source(tmp_path: Path) -> None:
         tmp_path / "x.npz",
         rows=open_store(tmp_path / "store").rows,
         name="x",
-        leave_out=lambda chunk: chunk.labels == 1,
+        leave_out=lambda chunk, _: chunk.labels == 1,
     )
     assert found.record_ids == ["row-000000", "row-000002", "row-000003"]
 
@@ -206,5 +206,5 @@ def test_a_source_of_which_nothing_may_stay_is_refused(tmp_path: Path) -> None:
             tmp_path / "x.npz",
             rows=open_store(tmp_path / "store").rows,
             name="x",
-            leave_out=lambda chunk: np.ones(len(chunk), bool),
+            leave_out=lambda chunk, _: np.ones(len(chunk), bool),
         )

@@ -75,7 +75,7 @@ def app(settings: Settings, tmp_path: Path) -> Iterator[FastAPI]:
 
 @pytest.fixture
 def client(app: FastAPI) -> TestClient:
-    return callers.client(app, "requests:write", "requests:read")
+    return callers.client(app, "opendsr:write")
 
 
 def body(*values: str, kind: str = "email", form: str = "raw", **more: Any) -> dict[str, Any]:
@@ -208,15 +208,22 @@ def test_a_pending_request_is_cancelled_with_a_signed_receipt(
     check_signed(answer, client)
     assert state(client, given) == "cancelled"
     assert [one.status.value for one in asked(app)] == ["cancelled", "no_match"]
+    # As if the answer had been lost.
+    before = rows(app)
+    again = client.delete(f"{URL}/{given['subject_request_id']}")
+    assert again.status_code == 202
+    check_signed(again, client)
+    assert rows(app) == before
 
 
-@pytest.mark.parametrize("begun", [RequestStatus.PROCESSING, RequestStatus.CANCELLED])
+@pytest.mark.parametrize("ended", [False, True])
 def test_what_is_begun_or_has_ended_is_not_cancelled(
-    app: FastAPI, client: TestClient, begun: RequestStatus
+    app: FastAPI, client: TestClient, ended: bool
 ) -> None:
     given = body()
     sent(client, given)
-    move(app, asked(app)[0].id, begun)
+    states = (RequestStatus.PROCESSING, RequestStatus.COMPLETED)
+    move(app, asked(app)[0].id, *states[: 1 + ended])
     before = rows(app)
     answer = client.delete(f"{URL}/{given['subject_request_id']}")
     assert_problem(answer, 409, "not-pending", "only a pending one")
@@ -247,6 +254,7 @@ def test_a_denied_request_counts_as_cancelled(app: FastAPI, client: TestClient) 
     admin = callers.client(app)
     assert admin.post(f"/v1/deletion-requests/{request.id}:deny").status_code == 200
     assert state(client, given) == "cancelled"
+    assert_problem(client.delete(f"{URL}/{given['subject_request_id']}"), 409, "not-pending")
 
 
 def test_an_unknown_person_is_answered_like_a_known_one(app: FastAPI, client: TestClient) -> None:
@@ -287,6 +295,27 @@ def test_a_repetition_gets_the_same_answer_and_records_nothing(
     changed = client.post(URL, json=given | {"regulation": "ccpa"})
     assert_problem(changed, 400, "subject-request-id-reused")
     assert rows(app) == before
+
+
+def test_a_repetition_is_known_whatever_its_callbacks_would_be_answered_now(
+    app: FastAPI, client: TestClient
+) -> None:
+    """A resolver that does not answer, or answers otherwise, is not asked."""
+    given = body(status_callback_urls=[CALLBACK.replace("https:", "http:")])
+    usual = app.state.settings
+    app.state.settings = usual.model_copy(update={"webhook_http": True})
+    first = sent(client, given)
+    app.state.settings = usual
+    assert sent(client, given)["subject_request_id"] == first["subject_request_id"]
+    other = given | {"subject_request_id": str(uuid.uuid4())}
+    assert_problem(client.post(URL, json=other), 400, "bad-destination")
+
+
+def test_the_scope_of_controllers_opens_nothing_else(client: TestClient) -> None:
+    sent(client, body())
+    for path in ("/v1/deletion-requests", "/v1/models", "/v1/datasets", "/v1/audit/events"):
+        assert_problem(client.get(path), 403, "scope")
+    assert_problem(client.post("/v1/deletion-requests", json={}), 403, "scope")
 
 
 def test_equal_requests_at_one_moment_are_recorded_once(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -12,7 +13,7 @@ from service.ledger.registry import heartbeats
 from tests.factories import NOW
 
 
-def _beat(session: Session, name: str, **counted: dict[str, float]) -> bool:
+def _beat(session: Session, name: str, **counted: Any) -> bool:
     return heartbeats.beat(
         session,
         name,
@@ -113,4 +114,17 @@ def test_a_worker_whose_row_was_removed_is_counted_once(session: Session) -> Non
     _age(session, "away", timedelta(minutes=61))
     _beat(session, "other")
     heartbeats.leave(session, "away", counts={"calls": 4}, told={"calls": 2})
+    assert heartbeats.counted(session) == {"calls": 7}
+
+
+def test_a_new_row_of_which_the_worker_was_not_told_is_counted_once(session: Session) -> None:
+    """The answer to the commit that began it was lost."""
+    _beat(session, "away", counts={"calls": 3})
+    _age(session, "away", timedelta(minutes=61))
+    _beat(session, "other")
+    assert _beat(session, "away", counts={"calls": 5}, told={"calls": 3})
+    assert _beat(session, "away", counts={"calls": 6}, told={"calls": 3}, perhaps_new=True)
+    assert heartbeats.counted(session) == {"calls": 6}
+    # From here on the worker counts from where the new row began.
+    assert not _beat(session, "away", counts={"calls": 4}, told={"calls": 3})
     assert heartbeats.counted(session) == {"calls": 7}

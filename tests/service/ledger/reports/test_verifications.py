@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.ledger.database.states import BatchStatus, VersionStatus
-from service.ledger.database.tables import Record, Verification, Version
+from service.ledger.database.tables import Model, Record, Version
 from service.ledger.reports import comparisons, disclosure, verifications
 from service.ledger.selection import record_lists
 from service.messages import sampling
@@ -223,18 +223,30 @@ def test_sizes_that_differ_by_enough_decide_without_looking_at_rows(shown: Shown
     assert "retain" in shown.measured(0, below=second, size=30)
 
 
-def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
-    session: Session,
-) -> None:
-    """The base's figures on the rows of one, less those of the other, would be these rows'."""
-    data = factories.dataset(session, rows=60)
-    model = factories.model(session, data)
-    base = factories.version(session, model)
+def test_a_retained_and_an_audit_set_that_are_a_row_apart_are_not_both_shown(shown: Shown) -> None:
+    """A list may name audit rows: its retained rows are those of another version's audit set."""
+    assert shown.measured(0) == ALL
+    assert "retain" not in shown.measured(0, shown.listed(range(41, 60)))
+    assert shown.measured(0, shown.listed(range(50, 60))) == ALL
 
-    def measured(base: Version, *rows: int) -> Verification:
-        batch = factories.batch(session, model, base, rows=rows, status=BatchStatus.FAILED)
+
+class Failing:
+    """A dataset of 60 rows whose batches all fail, but for their figures."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.data = factories.dataset(session, rows=60)
+        self.model = factories.model(session, self.data)
+
+    def another(self) -> Model:
+        return factories.model(self.session, self.data)
+
+    def shows(self, base: Version, *rows: int) -> bool:
+        """Return whether figures of these rows are shown of a batch that begins with ``base``."""
+        model = self.session.get_one(Model, base.model_id)
+        batch = factories.batch(self.session, model, base, rows=rows, status=BatchStatus.FAILED)
         version = factories.version(
-            session,
+            self.session,
             model,
             parent=base,
             production=False,
@@ -242,8 +254,8 @@ def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
             status=VersionStatus.REJECTED,
         )
         version.notes = {"rows": len(rows), "step": "calibrated", "target": 0.25}
-        return verifications.store(
-            session,
+        made = verifications.store(
+            self.session,
             model,
             version,
             measured={"verdict": "failed", "sets": {"control": {"forget": {"rows": 12}}}},
@@ -251,24 +263,76 @@ def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
             actor="worker:w",
             now=factories.NOW,
         )
-
-    def shown(made: Verification) -> bool:
         told = disclosure.measured(made.measured, made.set_changes)
-        notes = disclosure.notes(session.get_one(Version, made.version_id).notes)
+        notes = disclosure.notes(version.notes)
         assert (notes["step"], disclosure.APART in notes) == ("calibrated", False)
         found = "withheld" not in told["sets"]["control"]["forget"]
         # What the step aimed at is a mean over the rows as well.
         assert ("target" in notes) is found
         return found
 
-    assert shown(measured(base, *range(12)))
-    assert shown(measured(base, *range(12)))
+
+@pytest.fixture
+def failing(session: Session) -> Failing:
+    return Failing(session)
+
+
+def test_batches_of_one_base_that_a_few_rows_lie_between_are_not_both_shown(
+    failing: Failing,
+) -> None:
+    """The base's figures on the rows of one, less those of the other, would be these rows'."""
+    base = factories.version(failing.session, failing.model)
+    assert failing.shows(base, *range(12))
+    assert failing.shows(base, *range(12))
     # With one request more, and with another in its place.
-    assert not shown(measured(base, *range(13)))
-    assert not shown(measured(base, *range(11), 20))
-    assert shown(measured(base, *range(30, 45)))
-    other = factories.version(session, model)
-    assert shown(measured(other, *range(13)))
+    assert not failing.shows(base, *range(13))
+    assert not failing.shows(base, *range(11), 20)
+    assert failing.shows(base, *range(30, 45))
+
+
+def test_batches_of_sibling_bases_that_a_few_rows_lie_between_are_not_both_shown(
+    failing: Failing,
+) -> None:
+    """The references are models of the anchor: they are the same whichever version is the base."""
+    base = factories.version(failing.session, failing.model)
+    assert failing.shows(base, *range(12))
+    next_base = factories.version(failing.session, failing.model, parent=base)
+    assert failing.shows(next_base, *range(12))
+    assert not failing.shows(next_base, *range(13))
+    assert failing.shows(next_base, *range(2, 24))
+
+
+@pytest.mark.parametrize(("digest", "shown"), [("a" * 64, False), ("b" * 64, True)])
+def test_batches_of_models_with_the_same_weights_are_compared(
+    failing: Failing, digest: str, shown: bool
+) -> None:
+    """Whoever imports the same weights into two models would subtract their figures."""
+    base = factories.version(failing.session, failing.model, digest="a" * 64)
+    other = factories.version(failing.session, failing.another(), digest=digest)
+    assert failing.shows(base, *range(12))
+    assert failing.shows(other, *range(13)) is shown
+
+
+@pytest.mark.parametrize(("listed", "shown"), [(13, False), (12, True), (30, True)])
+def test_a_batch_is_compared_with_the_sets_that_were_shown(
+    failing: Failing, listed: int, shown: bool
+) -> None:
+    """An import with a short list shows figures of its rows, of which a batch may forget most."""
+    session = failing.session
+    rows = [f"r{row}" for row in range(listed)]
+    made = record_lists.create(session, failing.data, rows, actor="k", now=factories.NOW)
+    model = failing.another()
+    verifications.store(
+        session,
+        model,
+        factories.version(session, model, record_list_id=made.id, data_rows=60, digest="b" * 64),
+        measured={"verdict": "imported"},
+        data_revision=0,
+        actor="worker:w",
+        now=factories.NOW,
+    )
+    base = factories.version(session, failing.model, digest="a" * 64)
+    assert failing.shows(base, *range(12)) is shown
 
 
 @pytest.mark.parametrize("data_rows", [60, 45])

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict
 from service.ledger.audit import chain
 from service.ledger.batches import claims, execution, leases, queue
+from service.ledger.database import db, locks
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import (
     AuditEvent,
@@ -20,6 +22,7 @@ from service.ledger.database.tables import (
     DeletionRequest,
     Erasure,
     Model,
+    Record,
     RequestDataset,
     Version,
 )
@@ -162,6 +165,51 @@ def test_rows_are_not_erased_also_when_others_ask_for_them(
     release(session, request)
     session.commit()
     assert suppressions.about_to_be_erased(session, data)[0] == [1, 2]
+
+
+@pytest.mark.parametrize("by_label", [False, True])
+def test_a_hold_waits_for_a_worker_that_overwrites_rows(
+    session: Session, data: Dataset, by_label: bool
+) -> None:
+    """Whoever is told that it is placed may rely on it."""
+    request = factories.request(
+        session,
+        data,
+        rows=[] if by_label else [1, 2],
+        kind="class" if by_label else "records",
+        label=session.get_one(Record, (data.id, 1)).label if by_label else None,
+        status=RequestStatus.PROCESSING,
+    )
+    # As a worker does just before.
+    suppressions.keep_rows(session, data, {1: "1" * 64}, now=LATER)
+    session.commit()
+    with pytest.raises(Conflict, match="overwriting rows"):
+        place(session, request)
+    session.rollback()
+    session.get_one(Record, (data.id, 1)).erased_at = LATER
+    session.commit()
+    assert place(session, request).legal_hold_id is not None
+
+
+@pytest.mark.postgres
+def test_a_hold_and_a_worker_that_is_about_to_overwrite_take_turns(
+    postgres_database: Engine,
+) -> None:
+    """A hold that comes between the worker's look and its mark would not be seen by either."""
+    sessions = db.session_factory(postgres_database)
+    with sessions.begin() as session:
+        data = factories.dataset(session, rows=20)
+        request = factories.request(session, data, rows=[1], status=RequestStatus.PROCESSING)
+    with sessions() as worker, sessions() as officer:
+        locks.dataset(worker, data.id, locks.Hold.REVISION)
+        officer.execute(text("SET LOCAL lock_timeout = '200ms'"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            place(officer, request)
+        officer.rollback()
+        suppressions.keep_rows(worker, data, {1: "1" * 64}, now=LATER)
+        worker.commit()
+        with pytest.raises(Conflict, match="overwriting rows"):
+            place(officer, request)
 
 
 def test_rows_of_a_class_on_hold_are_not_erased(session: Session, data: Dataset) -> None:

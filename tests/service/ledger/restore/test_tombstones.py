@@ -22,7 +22,8 @@ from service.ledger.database.tables import (
     Record,
     RequestRecord,
 )
-from service.ledger.requests import legal_holds, lookup
+from service.ledger.requests import deadlines, legal_holds, lookup
+from service.ledger.requests.deadlines import ExtensionReason
 from service.ledger.requests.legal_holds import HoldReason
 from service.ledger.restore import differences, replay, tombstones
 from service.ledger.restore.differences import Found
@@ -179,6 +180,59 @@ def test_lost_request_comes_back_with_its_dates_and_an_erasure_per_model(
     assert session.get_one(Record, (data.id, 4)).excluded_revision is not None
     lines = session.scalars(select(AuditEvent).order_by(AuditEvent.seq)).all()
     assert [line.action for line in lines][-2:] == ["deletion_request:accepted", "restore:replayed"]
+    assert chain.verify(session).sound
+
+
+def _extended(session: Session, data: Dataset) -> DeletionRequest:
+    asked = NOW - timedelta(days=3)
+    request = factories.request(
+        session,
+        data,
+        status=RequestStatus.ACCEPTED,
+        regulation="ccpa",
+        asked_at=asked,
+        due_at=asked + timedelta(days=45),
+    )
+    deadlines.extend(
+        session,
+        request.id,
+        periods=1,
+        because=ExtensionReason.COMPLEXITY,
+        reason="many systems",
+        actor="key:k",
+        now=NOW,
+    )
+    return request
+
+
+def test_lost_request_comes_back_with_its_regulation_and_extensions(
+    session: Session, data: Dataset
+) -> None:
+    request = _extended(session, data)
+    listed = exported(session)
+    lose(session, request)
+    replayed(session, listed)
+    session.expire_all()
+    again = session.get_one(DeletionRequest, request.id)
+    asked = NOW - timedelta(days=3)
+    assert (again.regulation, again.extensions, again.asked_at) == ("ccpa", 1, asked)
+    assert again.due_at == asked + timedelta(days=90)
+    assert deadlines.periods_left(again) == 0
+
+
+def test_due_date_that_was_extended_after_the_backup_is_set_again(
+    session: Session, data: Dataset
+) -> None:
+    request = _extended(session, data)
+    due_at, listed = request.due_at, exported(session)
+    request.due_at, request.extensions = due_at - timedelta(days=45), None  # as in the backup
+    session.flush()
+    assert [one.id for one in compared(session, listed).redated] == [request.id]
+    replayed(session, listed)
+    session.expire_all()
+    again = session.get_one(DeletionRequest, request.id)
+    assert (again.due_at, again.extensions) == (due_at, 1)
+    assert compared(session, listed).redated == ()
     assert chain.verify(session).sound
 
 

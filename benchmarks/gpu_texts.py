@@ -170,7 +170,8 @@ def _head(
             ids = x.long()
             made.append(encoder.pooled(ids, ids != 0, pooling="mean").cpu())
         whole = torch.cat(made)
-        return whole / whole.norm(dim=1, keepdim=True)
+        normed: torch.Tensor = whole / whole.norm(dim=1, keepdim=True)
+        return normed
 
     making, x = time("features", features)
     rows = Examples(x, train.labels)
@@ -178,7 +179,7 @@ def _head(
     head = architectures.classifier("ridge", given, Transform()).to(device)
     assert isinstance(head, HeadClassifier)
     few = rows.subset(torch.arange(min(1000, len(rows))))
-    fitting, statistics = time("exact head: fit", lambda: head.fit_in_closed_form(rows, few))
+    fitting, statistics = time("exact head: fit", lambda: head.fit_to_minimum(rows, few))
     method = methods.get("downdate")
     deleting, _ = time(
         "exact head: deletion",

@@ -38,7 +38,7 @@ def measure(encoded: banking.Encoded, sets: dict[str, Tensor], tell: Tell) -> Fo
     tell(0.5, "fits")
     with files.timed() as fitting:
         head = _head(x.shape[1], texts.classes)
-        statistics = head.fit_in_closed_form(train, validation)
+        statistics = head.fit_to_minimum(train, validation)
     with files.timed() as logistic_time:
         logistic = _logistic(train, validation)
     theirs = _score(logistic, test)
@@ -69,7 +69,7 @@ def measure(encoded: banking.Encoded, sets: dict[str, Tensor], tell: Tell) -> Fo
             )
         again = _head(x.shape[1], texts.classes, penalty=float(_ridge(head).penalty))
         with files.timed() as refitting:
-            again.fit_in_closed_form(retain, validation)
+            again.fit_to_minimum(retain, validation)
         # A fit with the same choices: the temperature is one of them.
         _ridge(again).temperature.copy_(_ridge(head).temperature)
         updated = update.model

@@ -100,7 +100,7 @@ def test_sums_of_an_exact_head_are_the_processors_bit_for_bit(device: torch.devi
         head = architectures.classifier("ridge", {"inputs": 24, "classes": 5}, Transform())
         assert isinstance(head, HeadClassifier)
         head = head.to(place)
-        fitted = head.fit_in_closed_form(rows, rows.subset(torch.arange(100)))
+        fitted = head.fit_to_minimum(rows, rows.subset(torch.arange(100)))
         method = methods.get("downdate")
         update = method.unlearn(
             head,

@@ -85,13 +85,20 @@ def due(session: Session, *steps: Step, now: datetime) -> list[Work]:
     for step in steps:
         rows = session.execute(_wanted(step).where(ready).order_by(Version.id).limit(MOST_AT_ONCE))
         found += [
-            Work(step, version.id, name, version.number, version.digest, copy and copy.number)
+            Work(
+                step,
+                version.id,
+                name,
+                version.number,
+                version.digest,
+                copy.number if copy else None,
+            )
             for version, name, copy in rows
         ]
     return found
 
 
-def _wanted(step: Step) -> Select[Version, str, RegistryCopy]:
+def _wanted(step: Step) -> Select[Version, str, RegistryCopy | None]:
     chosen = select(Version, Model.name, RegistryCopy)
     if step == Step.REMOVE:
         there = chosen.join(RegistryCopy, RegistryCopy.version_id == Version.id)

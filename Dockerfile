@@ -5,12 +5,15 @@
 
 # The lists of dependencies alone: another change of pyproject.toml installs nothing anew.
 FROM python:3.11-slim AS requirements
+# Extras of pyproject.toml that the worker's image has beyond its own, e.g. "encoders".
+ARG WORKER_EXTRAS=""
 COPY pyproject.toml /
-RUN python -c "import tomllib; p = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
+RUN python -c "import os, tomllib; p = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
 extra = p['optional-dependencies']; \
 print(*p['dependencies'], *extra['s3'], *extra['otel'], sep='\n', file=open('/both.txt', 'w')); \
 print(*extra['api'], sep='\n', file=open('/api.txt', 'w')); \
-print(*extra['worker'], sep='\n', file=open('/worker.txt', 'w'))"
+worker = ['worker', *os.environ['WORKER_EXTRAS'].split()]; \
+print(*(line for name in worker for line in extra[name]), sep='\n', file=open('/worker.txt', 'w'))"
 
 FROM python:3.11-slim AS dependencies
 # Where pip finds packages beyond its ordinary index, e.g. the index with torch's CPU builds.

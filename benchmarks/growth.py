@@ -30,7 +30,7 @@ from benchmarks.progress import Tell
 from benchmarks.stock import Ledger
 from service.ledger.database.tables import Reconciliation, Record
 from service.ledger.reconciliation import reconciler
-from service.ledger.registry import lineage, versions
+from service.ledger.registry import forgotten, lineage
 from workers.jobs import pipeline, reconcile
 from workers.schedule import lanes
 
@@ -116,7 +116,7 @@ def forgotten_since_the_anchor(server: str, less: int) -> Line:
             with counters.count(town.engine) as counted, town.runtime.session() as session:
                 session.connection().exec_driver_sql("SET LOCAL work_mem = '64kB'")
                 model, live = stock.live(session)
-                versions.contains_forgotten(session, model, live)
+                forgotten.requests_in(session, model, live)
                 held = session.scalar(
                     select(func.count()).where(
                         Record.dataset_id == model.dataset_id,

@@ -19,7 +19,7 @@ from service.ledger.database import db, schema
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Record, Version
 from service.ledger.obligations import completion, raw_rows
-from service.ledger.registry import internal_state, models, versions
+from service.ledger.registry import internal_state, lineage, models, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.requests import intake, page, suppressions
 from service.ledger.selection.matching import Ask
@@ -156,7 +156,7 @@ def training_rows(town: Ledger, count: int) -> list[int]:
     with town.runtime.session() as session:
         rows = session.scalars(
             select(Record.row)
-            .where(Record.split == versions.TRAIN_SPLIT, Record.excluded_revision.is_(None))
+            .where(Record.split == lineage.TRAIN_SPLIT, Record.excluded_revision.is_(None))
             .order_by(Record.row)
         ).all()
     return list(rows[:: max(1, len(rows) // count)][:count])

@@ -59,7 +59,7 @@ def test_a_worker_runs_without_what_only_the_api_needs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("extra", ["", "api", "worker", "s3"])
+@pytest.mark.parametrize("extra", ["", "api", "worker", "encoders", "s3"])
 def test_everything_that_an_image_installs_is_imported(extra: str) -> None:
     packages = ("service", "workers", "models_store", "unlearning", "migrations")
     if extra == "api":

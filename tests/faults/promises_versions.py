@@ -20,7 +20,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.destruction import stored_files
-from service.ledger.registry import lineage, versions
+from service.ledger.registry import forgotten, lineage
 from tests.faults.fleet import Fleet
 from tests.faults.kinds import Broken, Kind, of
 
@@ -93,7 +93,7 @@ def _still_live(session: Session, model: Model) -> list[str]:
     if model.production_id is None:
         return []
     live = session.get_one(Version, model.production_id)
-    held = versions.contains_forgotten(session, model, live)
+    held = forgotten.requests_in(session, model, live)
     return [f"production of {model.name} holds the records of {held}"] if held else []
 
 

@@ -5,17 +5,12 @@ The transactions are those of API and workers; only what a compute process would
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.errors import ServiceError
@@ -25,19 +20,26 @@ from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Model, Record, Version
 from service.ledger.destruction import purges, withdrawals
 from service.ledger.obligations import completion, raw_rows
-from service.ledger.registry import imports, lineage, versions
-from service.ledger.requests import intake, lifecycle, lookup, page, suppressions
+from service.ledger.registry import imports, versions
+from service.ledger.requests import intake, lifecycle, page, suppressions
 from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
-from service.messages.parts import Saved
-from service.messages.train import Answer as Trained
-from service.messages.train import Curve
 from service.messages.unlearn import Answer as Unlearned
-from service.settings import Settings
 from tests import factories
-from tests.service import announcements
-from tests.stored import save
-from workers.compute.process import ComputeProcess
+from tests.workers.world import (
+    DRIFTED,
+    INACCURATE,
+    MEMORISED,
+    MOST_RECORDS,
+    POLICY,
+    REJECTED,
+    RETRAINED,
+    ROWS,
+    STEPPED,
+    World,
+    digest,
+    trained,
+)
 from workers.jobs import (
     claiming,
     erase,
@@ -47,70 +49,6 @@ from workers.jobs import (
     training_result,
 )
 from workers.runtime import Runtime
-
-ROWS = 120
-#: Requests of more records wait for approval.
-MOST_RECORDS = 3
-
-POLICY = {
-    "max_wait_seconds": 0,
-    "max_records": 8,
-    "purge_after_seconds": 0,
-    "approval": {"max_records_per_request": MOST_RECORDS, "max_records_per_day": 100_000},
-}
-
-#: A verification that found nothing wrong.
-PASSED: dict[str, Any] = {"verdict": "passed", "gates": [], "metrics": {}, "reasons": []}
-
-_digests = itertools.count(1)
-
-
-def _digest() -> str:
-    return f"f{next(_digests):063x}"  # none of those of the factories
-
-
-@dataclass
-class World:
-    """Two datasets; on each a live model and one that was never trained."""
-
-    engine: Engine
-    settings: Settings
-    datasets: list[str]
-    models: list[int]
-    chance: random.Random = field(default_factory=lambda: random.Random(1))
-
-    @classmethod
-    def found(cls, engine: Engine, home: Path) -> World:
-        settings = Settings(
-            _env_file=None,
-            state_dir=home,
-            database_url=engine.url.render_as_string(hide_password=False),
-            lease_seconds=60,
-            max_attempts=1,
-        )
-        with db.session_factory(engine).begin() as session:
-            announcements.announce(session)
-            names, ids = [], []
-            for _ in range(2):
-                data = factories.dataset(session, rows=ROWS)
-                names.append(data.name)
-                for live in (True, False):
-                    model = factories.model(session, data, policy=POLICY)
-                    ids.append(model.id)
-                    if live:
-                        factories.version(session, model)
-        return cls(engine, settings, names, ids)
-
-    def worker(self, owner: str) -> Runtime:
-        """A worker whose compute process is never started: nothing is computed."""
-        return Runtime(
-            self.settings, self.engine, ComputeProcess(device="cpu", threads=1), owner=owner
-        )
-
-    @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        with db.session_factory(self.engine).begin() as session:
-            yield session
 
 
 @dataclass
@@ -196,7 +134,7 @@ class Writer:
             imports.register(
                 session,
                 model,
-                digest=_digest(),
+                digest=digest(),
                 size_bytes=1,
                 data_revision=dataset.revision,
                 promote=True,
@@ -209,12 +147,7 @@ class Writer:
         """Production is moved by hand to another version that may go live."""
         with self.world.transaction() as session:
             model = self._model(session)
-            usable = session.scalars(
-                select(Version)
-                .where(Version.model_id == model.id, Version.status == VersionStatus.PUBLISHED)
-                .order_by(Version.id.desc())
-                .limit(4)
-            ).all()
+            usable = self._usable(session, model)
             if usable:
                 versions.promote(
                     session,
@@ -230,12 +163,7 @@ class Writer:
         """Another one takes its place where it is live."""
         with self.world.transaction() as session:
             model = session.get_one(Model, self.world.models[0])
-            usable = session.scalars(
-                select(Version)
-                .where(Version.model_id == model.id, Version.status == VersionStatus.PUBLISHED)
-                .order_by(Version.id.desc())
-                .limit(4)
-            ).all()
+            usable = self._usable(session, model)
             if len(usable) > 1:  # something must stay live, or the others have nothing to do
                 going, other = usable[1], usable[0]  # nothing drawn: the others' draws stay
                 live = going.id == model.production_id
@@ -378,7 +306,9 @@ class Writer:
                 recording.complete_without_update(self.runtime, held, claimed)
             else:
                 [attempt, *_] = claimed.methods
-                for answer, following in answers or [(partial(_answer, exact=attempt.exact), None)]:
+                for answer, following in answers or [
+                    (RETRAINED if attempt.exact else STEPPED, None)
+                ]:
                     recording.record(
                         self.runtime,
                         held,
@@ -397,10 +327,8 @@ class Writer:
             request = training_request.start(self.runtime, run_id, held)
             assert request is not None
             training_result.record(
-                self.runtime, run_id, held, request, _trained(self.world.settings.store)
+                self.runtime, run_id, held, request, trained(self.world.settings.store)
             )
-
-    # How.
 
     def _ask(self) -> None:
         """One request for each dataset, of one record that nobody has asked for if there is any."""
@@ -426,6 +354,15 @@ class Writer:
     def _model(self, session: Session) -> Model:
         return session.get_one(Model, self.chance.choice(self.world.models))
 
+    def _usable(self, session: Session, model: Model) -> Sequence[Version]:
+        """The model's newest versions that may go live, newest first."""
+        return session.scalars(
+            select(Version)
+            .where(Version.model_id == model.id, Version.status == VersionStatus.PUBLISHED)
+            .order_by(Version.id.desc())
+            .limit(4)
+        ).all()
+
     def _change(self, status: RequestStatus, act: Callable[[Session, str], object]) -> None:
         with self.world.transaction() as session:
             some = session.scalars(
@@ -434,65 +371,6 @@ class Writer:
         if some:
             with self.world.transaction() as session:
                 act(session, self.chance.choice(some))
-
-
-def _checkpoint(store: Path) -> Saved:
-    """Weights that no other call has stored."""
-    saved = save(store, {"weights": np.array([next(_digests)])}, {})
-    return Saved(digest=saved.digest, size_bytes=saved.size_bytes)
-
-
-def _trained(store: Path) -> Trained:
-    """What a compute process answers to a training that went well."""
-    return Trained(
-        checkpoint=_checkpoint(store),
-        artifacts=[],
-        curve=Curve(training_rows=1, validation_rows=1, epochs=[(1.0, 1.0, 0.5, None)]),
-        notes={},
-        comparison=None,
-        accuracy_drop=False,
-        timings={},
-        verification=PASSED,
-    )
-
-
-def _answer(
-    store: Path,
-    *,
-    exact: bool,
-    verification: dict[str, Any] = PASSED,
-    retrain_because: Sequence[str] = (),
-) -> Unlearned:
-    """What a compute process answers to an update that went well, or as it says."""
-    return Unlearned(
-        checkpoint=_checkpoint(store),
-        artifacts=[],
-        is_anchor=exact,
-        notes={},
-        retrain_because=list(retrain_because),
-        timings={},
-        verification=verification,
-    )
-
-
-_LOST = {"gate": "accuracy", "concern": "utility", "outcome": "failed", "reason": "lower"}
-
-STEPPED = partial(_answer, exact=False)
-RETRAINED = partial(_answer, exact=True)
-REJECTED = partial(
-    _answer, exact=False, verification=PASSED | {"verdict": "failed", "reasons": ["removal: no"]}
-)
-#: An exact version that lost accuracy.
-INACCURATE = partial(
-    _answer, exact=True, verification=PASSED | {"verdict": "failed", "gates": [_LOST]}
-)
-#: A step of which memorised records may be left.
-MEMORISED = partial(
-    _answer,
-    exact=False,
-    verification=PASSED | {"verdict": "no_power", "memorised": {"left": True}},
-)
-DRIFTED = partial(_answer, exact=False, retrain_because=["drift: too much"])
 
 
 #: Every writer by its name.
@@ -521,25 +399,3 @@ ALL: dict[str, Callable[[Writer], None]] = {
     "consolidate": Writer.consolidate,
     "die": Writer.die,
 }
-
-
-def missed(session: Session) -> list[str]:
-    """Requests that are completed although a version that is not withdrawn holds their rows."""
-    found = []
-    for version in session.scalars(select(Version).filter_by(status=VersionStatus.PUBLISHED)):
-        model = session.get_one(Model, version.model_id)
-        inside = set(
-            session.scalars(
-                select(Record.row).where(
-                    Record.dataset_id == model.dataset_id,
-                    lineage.contained(session, version),
-                )
-            )
-        )
-        done = select(DeletionRequest.id).filter_by(
-            dataset_id=model.dataset_id, status=RequestStatus.COMPLETED
-        )
-        for request_id in session.scalars(done):
-            if inside.intersection(lookup.rows(session, request_id)):
-                found.append(f"{versions.subject(model, version)} holds {request_id}")
-    return found

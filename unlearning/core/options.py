@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -38,6 +40,12 @@ def parse(kind: type[T], values: Mapping[str, Any] | T) -> T:
 
 def schema(kind: type[Any]) -> dict[str, Any]:
     """Return the JSON schema of an options dataclass, described by ``#:`` comments above fields."""
+    return copy.deepcopy(_schema(kind))  # type: ignore[arg-type]  # a class is hashable
+
+
+@functools.cache
+def _schema(kind: type[Any]) -> dict[str, Any]:
+    # Asked for with every plug-in; deriving it and reading the source take milliseconds.
     made = pydantic.TypeAdapter(kind).json_schema()
     properties = made.get("properties", {})
     for name, said in _descriptions(kind).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unlearning.verification import measures
+from unlearning.verification import calibrated, measures
 from unlearning.verification.gates import Subject, audited
 from unlearning.verification.measures import Metric
 from unlearning.verification.statistics.matching import Evidence
@@ -57,4 +57,4 @@ def _attacks(subject: Subject) -> Sequence[Metric]:
             measures.membership_auc(comparison),
         ]
     known = comparison.with_references()
-    return shared if known is None else [*shared, measures.rmia_auc(known)]
+    return shared if known is None else [*shared, calibrated.rmia_auc(known)]

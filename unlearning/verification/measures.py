@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unlearning.errors import WrongOptions
-from unlearning.verification.attacks import lira, membership
+from unlearning.verification.attacks import membership
 from unlearning.verification.disclosure import Disclosure
 from unlearning.verification.statistics import accuracy, divergence, matching
 from unlearning.verification.statistics.estimates import Estimate, average, exactly
@@ -20,10 +20,6 @@ from unlearning.verification.statistics.scores import Floats, ModelScores, Score
 COMMON, RARE = 0.01, 0.001
 #: Share of never-seen rows whose losses count as large.
 LARGE = 0.1
-#: Number of records that the calibrated attack names.
-WORST_RECORDS = 10
-#: Largest number of records whose scores it reports.
-MOST_RECORDS = 1000
 #: Largest number of values of a note.
 _PAIR = 2
 
@@ -146,64 +142,6 @@ def version_difference_auc(comparison: Comparison) -> Metric:
     return replace(metric, control=exactly(0.5, bounds=(0.0, 1.0)))
 
 
-def calibrated_membership_auc(comparison: Comparison) -> Metric:
-    """Measure the AUC of the offline likelihood-ratio attack; references never saw the rows.
-
-    The notes name the ten rows that look most like members and, with at least two references, the
-    range of the attack's AUC when each reference in turn is attacked with the others.
-    """
-
-    def on(side: Side) -> Estimate:
-        return membership.auc(_calibrated(comparison, side), comparison.weights, comparison.classes)
-
-    count = comparison.references
-    band = [_attacked_reference(comparison, k) for k in range(count)] if count > 1 else []
-    per_record = _per_record(comparison)
-    return Metric(
-        name="calibrated_membership_auc",
-        unlearned=on(unlearned),
-        control=on(control),
-        reference=average(band) if band else None,
-        rows=comparison.forget_rows,
-        never_seen_rows=comparison.never_seen_rows,
-        notes={
-            "references": count,
-            "batches": len(comparison.batches),
-            "reference_band": _band([e.value for e in band]),
-        },
-        records={"worst_records": per_record[:WORST_RECORDS], "per_record": per_record},
-    )
-
-
-def rmia_auc(comparison: Comparison) -> Metric:
-    """Measure the AUC of the robust membership attack, with never-seen rows as its population.
-
-    It is a second calibrated attack, because a removal tuned against one may be visible to the
-    other. With at least two references, each in turn is attacked with the others, as in the first.
-    """
-
-    def on(side: Side, *, without: int | None = None) -> Estimate:
-        used = _references(comparison, without=without)
-        pairs = [_robust_scores(batch, side, used) for batch in comparison.batches]
-        return membership.auc(pairs, comparison.weights, comparison.classes)
-
-    count = comparison.references
-    band = [on(reference(k), without=k) for k in range(count)] if count > 1 else []
-    return Metric(
-        name="rmia_auc",
-        unlearned=on(unlearned),
-        control=on(control),
-        reference=average(band) if band else None,
-        rows=comparison.forget_rows,
-        never_seen_rows=comparison.never_seen_rows,
-        notes={
-            "references": count,
-            "batches": len(comparison.batches),
-            "reference_band": _band([e.value for e in band]),
-        },
-    )
-
-
 def retain_membership(evidence: Evidence) -> Metric | None:
     """Measure the membership AUC of retained rows, after minus before.
 
@@ -286,7 +224,7 @@ def prediction_divergence(evidence: Evidence, which: str) -> Metric | None:
         rows_of=which,
         notes={
             "references": len(others),
-            "reference_band": _band([float(np.mean(apart)) for apart in between]),
+            "reference_band": band([float(np.mean(apart)) for apart in between]),
         },
     )
 
@@ -336,52 +274,9 @@ def losses(comparison: Comparison, side: Side) -> list[membership.Pair]:
     return [(-f.loss, -u.loss) for f, u in comparison.pairs(side)]
 
 
-def _calibrated(
-    comparison: Comparison, side: Side, *, without: int | None = None
-) -> list[membership.Pair]:
-    """Return offline likelihood-ratio scores, with all references but ``without``."""
-    used = _references(comparison, without=without)
-    return [_batch_scores(batch, side, used) for batch in comparison.batches]
-
-
-def _references(comparison: Comparison, *, without: int | None) -> list[Side]:
-    return [reference(k) for k in range(comparison.references) if k != without]
-
-
-def _batch_scores(batch: Evidence, side: Side, references: Sequence[Side]) -> membership.Pair:
-    def distances(pick: Callable[[ModelScores], Scores]) -> Floats:
-        outside = np.stack([lira.log_odds(pick(r(batch)).loss) for r in references])
-        return lira.offline(lira.log_odds(pick(side(batch)).loss), outside, deviation=1.0)
-
-    forget, never_seen = distances(lambda m: m.forget), distances(lambda m: m.audit)
-    # Never-seen rows show how far a model without the row deviates from the references.
-    deviation = float(np.std(never_seen)) or 1.0
-    return forget / deviation, never_seen / deviation
-
-
-def _robust_scores(batch: Evidence, side: Side, references: Sequence[Side]) -> membership.Pair:
-    forget = np.stack([r(batch).forget.loss for r in references])
-    never_seen = np.stack([r(batch).audit.loss for r in references])
-    ours = side(batch)
-    population = ours.audit.loss, never_seen
-    return lira.rmia(ours.forget.loss, forget, *population), lira.rmia(*population, *population)
-
-
-def _attacked_reference(comparison: Comparison, k: int) -> Estimate:
-    return membership.auc(
-        _calibrated(comparison, reference(k), without=k), comparison.weights, comparison.classes
-    )
-
-
-def _per_record(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return rows with their scores before and after the update, most member-like first."""
-    after = np.concatenate([f for f, _ in _calibrated(comparison, unlearned)])
-    before = np.concatenate([f for f, _ in _calibrated(comparison, control)])
-    rows = np.concatenate([f.rows for f, _ in comparison.pairs(unlearned)])
-    order = np.argsort(-after)[:MOST_RECORDS]
-    return [
-        {"row": int(rows[i]), "score": float(after[i]), "control": float(before[i])} for i in order
-    ]
+def band(values: Sequence[float]) -> list[float] | None:
+    """Return the smallest and the largest value; None if there are none."""
+    return [min(values), max(values)] if values else None
 
 
 def _retained_as_forgotten(model: ModelScores) -> ModelScores | None:
@@ -389,11 +284,6 @@ def _retained_as_forgotten(model: ModelScores) -> ModelScores | None:
     if model.retain is None:
         return None
     return ModelScores(forget=model.retain, audit=model.audit)
-
-
-def _band(values: Sequence[float]) -> list[float] | None:
-    """Return the smallest and the largest value; None if there are none."""
-    return [min(values), max(values)] if values else None
 
 
 def _mean_row(tables: list[Floats]) -> Estimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from models_store import errors
 from service.ledger.batches import batch_states
 from service.ledger.database.tables import TrainingRun
-from service.ledger.training import runs
+from service.ledger.training import run_states
 from workers.runtime import Runtime
 
 
@@ -31,13 +31,13 @@ def destroy_strays(runtime: Runtime, owner: str, *, noted: str | None) -> None:
 def destroy_left(runtime: Runtime) -> bool:
     """Destroy the kept states of trainings that have ended in any way; True if there were any."""
     with runtime.session() as session:
-        of_runs, of_batches = runs.left_states(session), batch_states.left(session)
+        of_runs, of_batches = run_states.left(session), batch_states.left(session)
     # The file first: after a crash in between, destroying it again does nothing.
     for run_id, digest in of_runs:
         destroy(runtime, digest)
         with runtime.session() as session:
             run = session.get_one(TrainingRun, run_id)
-            runs.state_destroyed(session, run, digest=digest, actor=runtime.actor)
+            run_states.destroyed(session, run, digest=digest, actor=runtime.actor)
     for batch_id, digest in of_batches:
         destroy(runtime, digest)
         with runtime.session() as session:

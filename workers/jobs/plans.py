@@ -23,12 +23,12 @@ from service.ledger.database.tables import (
 from service.ledger.obligations import erasures
 from service.ledger.registry import (
     datasets,
+    forgotten,
     internal_state,
     lineage,
     margins,
     methods,
     segments,
-    versions,
 )
 from service.ledger.registry.policy import MethodChoice, Policy
 from service.ledger.selection import exclusions, naming
@@ -250,7 +250,7 @@ def _lineage_is_clean(session: Session, found: Model, base: Version, forget: lis
     )
     if set(session.scalars(inside)) <= set(forget):
         return True
-    return set(session.scalars(versions.owed(session, found, base))) <= set(forget)
+    return set(session.scalars(forgotten.owed(session, found, base))) <= set(forget)
 
 
 def _missing(policy: Policy, batch: Batch, forget: list[int]) -> int:

@@ -13,7 +13,7 @@ from service.ledger.database import locks, transactions
 from service.ledger.database.tables import Model, TrainingRun, Version
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import shown_sets
-from service.ledger.training import asked, runs
+from service.ledger.training import asked, run_states, runs
 from service.messages import train as messages
 from workers.jobs import kept_states, plans, row_sets
 from workers.runtime import Runtime
@@ -45,7 +45,7 @@ def _begun(
     # Locked, so that no row is excluded between reading the revision and the list of rows, and no
     # request is recorded that misses this training.
     dataset = locks.dataset(session, model.dataset_id, locks.Hold.PUBLICATION)
-    resume = run.state_digest if runs.can_resume(session, run) else None
+    resume = run.state_digest if run_states.can_resume(session, run) else None
     revision = dataset.revision
     if resume is not None and run.data_revision is not None:
         revision = run.data_revision

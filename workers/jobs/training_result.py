@@ -14,7 +14,7 @@ from service.ledger.batches import approvals, leases
 from service.ledger.database import locks, transactions
 from service.ledger.database.tables import Dataset, Model, TrainingRun, Version
 from service.ledger.obligations import shares
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import comparisons, verifications
 from service.ledger.training import asked, runs
@@ -99,7 +99,7 @@ def record(
             # Open requests are applied once the version is live.
             revision = version.data_revision
             shares.join(session, model, data_revision=revision, now=runtime.now())
-        owes = versions.holds_forgotten(session, model, version)
+        owes = forgotten.is_in(session, model, version)
         if answer.accuracy_drop and _is_to_wait(model, run):
             approvals.set_aside(
                 session, model, version, owes=owes, actor=runtime.actor, now=runtime.now()

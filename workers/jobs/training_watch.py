@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from service.ledger.batches import leases, queue
 from service.ledger.database.states import IllegalMove
 from service.ledger.database.tables import TrainingRun
-from service.ledger.training import runs
+from service.ledger.training import run_states, runs
 from service.messages import train as messages
 from service.messages.parts import Kept
 from workers.compute.process import Stopping
@@ -59,7 +59,7 @@ class Watch:
         with self.runtime.session() as session:
             leases.hold(session, self.held)
             run = session.get_one(TrainingRun, self.run_id)
-            before = runs.keep(session, run, digest=progress.digest)
+            before = run_states.keep(session, run, digest=progress.digest)
         if before is not None:
             kept_states.destroy(self.runtime, before)
         reach("train.kept")

@@ -21,7 +21,7 @@ from service.ledger.database import db, ids, locks
 from service.ledger.database.states import BatchStatus
 from service.ledger.database.tables import Batch, DeletionRequest, Erasure, Model, Record, Version
 from service.ledger.obligations import erasures
-from service.ledger.registry import lineage, versions
+from service.ledger.registry import forgotten, lineage, versions
 from service.ledger.selection import exclusions, naming
 
 
@@ -192,7 +192,7 @@ def _catch_up(session: Session, model: Model, *, held: leases.Held, now: datetim
     )
     if candidate is None:
         return None
-    owed = versions.owed(session, model, candidate).add_columns(Record.label)
+    owed = forgotten.owed(session, model, candidate).add_columns(Record.label)
     rows: dict[int, int] = dict(session.execute(owed).all())
     if not rows:
         # Its owed erasures are open requests again; the next batch does them, on this anchor.

@@ -15,7 +15,7 @@ from service.ledger.database import file_locks, locks
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Dataset, Import, Model, RecordList, Version
 from service.ledger.obligations import shares
-from service.ledger.registry import lineage, segments, standing, versions
+from service.ledger.registry import forgotten, lineage, segments, standing, versions
 from service.ledger.selection import exclusions, naming, record_lists
 
 #: ``trained_on`` of a version that was trained on the dataset's train split.
@@ -65,7 +65,7 @@ def check(
         data_revision = 0  # the weights saw everything of the list that was ever forgotten
     blocking = _deletions_after(session, dataset, data_revision, stated)
     if blocking:
-        raise versions.Resurrection(
+        raise forgotten.Resurrection(
             _SAW_FORGOTTEN[stated is not None].format(
                 revision=data_revision, dataset=dataset.name, current=dataset.revision
             ),
@@ -143,7 +143,7 @@ def refuse_download(session: Session, model: Model, version: Version) -> None:
     standing.require_version(model, version)
     if version.status == VersionStatus.PURGED:
         raise Purged(f"the weights of version {version.number} of {model.name} were destroyed")
-    versions.refuse_resurrection(session, model, version)
+    forgotten.refuse(session, model, version)
     if version.status in (VersionStatus.RETIRED, VersionStatus.REJECTED):
         raise Conflict(
             f"version {version.number} of {model.name} is {version.status} and is not handed "
@@ -176,9 +176,9 @@ def _refuse_known(session: Session, model: Model, digest: str) -> None:
         .where(Version.digest == digest, Model.dataset_id == model.dataset_id)
     ).all()
     for twin, owner in twins:
-        blocking = versions.contains_forgotten(session, owner, twin)
+        blocking = forgotten.requests_in(session, owner, twin)
         if blocking:
-            raise versions.Resurrection(
+            raise forgotten.Resurrection(
                 f"this file is version {twin.number} of {owner.name}, which contains records "
                 "forgotten since; start a training run to get weights without them",
                 deletion_requests=blocking[:_SHOWN],

@@ -1,8 +1,4 @@
-"""Versions of a model: register, promote, retire; and which records each still contains.
-
-A version contains a record if the record was training data of the version's anchor and no batch
-between the anchor and the version forgot it. This alone decides whether a version may go live.
-"""
+"""Versions of a model: register, promote, retire."""
 
 from __future__ import annotations
 
@@ -12,45 +8,27 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Select,
     and_,
     exists,
     func,
-    literal,
     or_,
     select,
-    union_all,
 )
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, NotFound
 from service.ledger.audit import chain, machines
 from service.ledger.database import db, locks, taken
-from service.ledger.database.states import ErasureStatus, VersionStatus
+from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import (
     AliasMove,
     Dataset,
-    Erasure,
     Import,
     Model,
-    Record,
     Version,
 )
 from service.ledger.obligations import shares
-from service.ledger.registry import lineage, segments, standing
-from service.ledger.selection import naming
-
-TRAIN_SPLIT = lineage.TRAIN_SPLIT
-
-#: Number of versions that one statement checks.
-_ASKED_AT_ONCE = 20
-
-
-class Resurrection(Conflict):
-    """The weights still contain a forgotten record, so they may not go live or be handed out."""
-
-    code = "would-resurrect"
-    title = "This version still contains forgotten records"
+from service.ledger.registry import forgotten, lineage, segments, standing
 
 
 class ProductionMoved(Conflict):
@@ -165,61 +143,6 @@ def subject(model: Model, version: Version) -> str:
     return f"version:{model.name}/{version.number}"
 
 
-def owed(session: Session, model: Model, version: Version) -> Select[Any]:
-    """Select the ``Record`` rows that the version contains and must not.
-
-    These are excluded from training, unless every erasure of them on this model is still open: open
-    erasures will be done on whichever version is live then. A record that was forgotten once stays
-    owed, even if a later request names it again.
-    """
-    return select(Record.row).where(_owed(session, model, version))
-
-
-def _owed(session: Session, model: Model, version: Version) -> ColumnElement[bool]:
-    ours = Erasure.model_id == model.id
-    still_open = naming.asked(ours, shares.is_open())
-    done_before = naming.asked(ours, Erasure.status == ErasureStatus.COMPLETED)
-    return and_(
-        Record.dataset_id == model.dataset_id,
-        lineage.contained_and_excluded(session, version),
-        or_(~still_open, done_before),
-    )
-
-
-def holds_forgotten(session: Session, model: Model, version: Version) -> bool:
-    """Return whether the version contains a record that it must not."""
-    return bool(holding_forgotten(session, model, [version]))
-
-
-def holding_forgotten(session: Session, model: Model, found: Sequence[Version]) -> set[int]:
-    """Return ids of those of the model's versions that contain a record that they must not."""
-    holding: set[int] = set()
-    for first in range(0, len(found), _ASKED_AT_ONCE):
-        asked = [
-            select(literal(version.id)).where(owed(session, model, version).exists())
-            for version in found[first : first + _ASKED_AT_ONCE]
-        ]
-        holding |= set(session.scalars(union_all(*asked)))
-    return holding
-
-
-def contains_forgotten(session: Session, model: Model, version: Version) -> list[str]:
-    """Return ids of deletion requests whose records the version still contains; [] if none."""
-    return list(session.scalars(naming.naming(_owed(session, model, version))))
-
-
-def refuse_resurrection(session: Session, model: Model, version: Version) -> None:
-    """Raise ``Resurrection`` if the version still contains a forgotten record."""
-    if holds_forgotten(session, model, version):
-        requests = contains_forgotten(session, model, version)
-        raise Resurrection(
-            f"version {version.number} of {model.name} still contains records forgotten by "
-            f"{len(requests)} deletion request(s); use the production version, or start a "
-            "training run to get an exact one",
-            deletion_requests=requests[:100],
-        )
-
-
 def refuse_unmeasured(session: Session, model: Model, version: Version) -> None:
     """Raise ``Conflict`` while a worker has not measured an imported version."""
     waiting = session.get(Import, version.id) if version.origin == "imported" else None
@@ -260,12 +183,12 @@ def promote(
     standing.require_version(model, version)
     refuse_unmeasured(session, model, version)
     if model.production_id is None:
-        refuse_resurrection(session, model, version)
+        forgotten.refuse(session, model, version)
         shares.join(session, model, data_revision=version.data_revision, now=now)
     others = _at_hand(session, model, keep=version)
-    holding = holding_forgotten(session, model, [version, *others])
+    holding = forgotten.holding(session, model, [version, *others])
     if version.id in holding:
-        refuse_resurrection(session, model, version)
+        forgotten.refuse(session, model, version)
     if model.production_id != expected_production:
         raise ProductionMoved(f"production of {model.name} has moved meanwhile; look again")
     if version.status != VersionStatus.PUBLISHED:
@@ -317,7 +240,7 @@ def retire_containing(
     live (None), no batch is left to apply anything.
     """
     others = _at_hand(session, model, keep=keep)
-    holding = holding_forgotten(session, model, others)
+    holding = forgotten.holding(session, model, others)
     return _retire_those(session, model, others, holding, actor=actor, now=now)
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from service.ledger.database import db, retries
 from service.ledger.database.states import BatchStatus, VersionStatus
 from service.ledger.database.tables import Batch, Import, Model, Verification, Version
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten, versions
 from service.ledger.reports import disclosure, shown_sets, verifications
 
 #: The verdict on an import that no rule refuses.
@@ -107,7 +107,7 @@ def decide(
         versions.reject(session, model, version, verdict=measured["verdict"], actor=actor)
         return
     version.mark = measured["mark"]
-    owes = bool(versions.contains_forgotten(session, model, version))
+    owes = bool(forgotten.requests_in(session, model, version))
     if waiting.promote or (waiting.promote is None and model.production_id is None):
         if not owes:
             versions.promote(

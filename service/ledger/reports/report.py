@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from service.ledger.audit import chain
 from service.ledger.audit.signing import Signer
 from service.ledger.database.tables import AuditEvent, Version
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten, versions
 from service.ledger.reports import (
     caveats,
     comparisons,
@@ -43,7 +43,7 @@ def report(
     verification = verifications.of(session, version)
     verdict = None if verification is None else verification.verdict
     remaining = report_remaining.remaining(session, loaded)
-    carried = versions.contains_forgotten(session, loaded.model, version)
+    carried = forgotten.requests_in(session, loaded.model, version)
     certificate = None if verification is None else verification.measured.get("certificate")
     guarantee = _guarantee(version, certificate)
     encoder = report_done.encoder(session, loaded)
@@ -92,7 +92,7 @@ def report(
 def _lineage(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, Any]]:
     """Return the version's chain, newest first, with the number of records each step forgot."""
     steps = [version.batch_id for version in loaded.chain if version.batch_id is not None]
-    forgotten = history.records(session, steps)
+    counts = history.records(session, steps)
     return [
         {
             **report_loaded.name(version),
@@ -100,7 +100,7 @@ def _lineage(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, A
             "method": version.method,
             "status": version.status,
             "batch": version.batch_id,
-            "forgotten": forgotten.get(version.batch_id or "", 0),
+            "forgotten": counts.get(version.batch_id or "", 0),
             "created_at": version.created_at,
         }
         for version in loaded.chain

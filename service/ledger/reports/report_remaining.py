@@ -11,7 +11,7 @@ from service.ledger.audit import chain
 from service.ledger.batches import batch_states
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Version
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten, versions
 from service.ledger.reports import report_loaded
 from service.ledger.training import runs
 
@@ -37,7 +37,7 @@ def remaining(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, 
         if version.status in (VersionStatus.RETIRED, VersionStatus.WITHDRAWN)
         # Its verification did not show that it forgot.
         or (version.status == VersionStatus.REJECTED and version.batch_id is not None)
-        or versions.holds_forgotten(session, loaded.model, version)
+        or forgotten.is_in(session, loaded.model, version)
     ]
     weights = [
         {

@@ -38,7 +38,7 @@ from service.ledger.restore.tombstones import Listed, Tombstones
 from service.ledger.restore.withdrawal_lists import Withdrawals
 from service.ledger.selection import exclusions, naming
 from service.ledger.selection.digests import Digester
-from service.ledger.training import runs
+from service.ledger.training import run_states
 
 #: Principal of requests that no client sent, because rows were found erased.
 PRINCIPAL = "restore"
@@ -108,7 +108,7 @@ def replay(
         for model in _retrain(session, name, rows, now)
     ]
     # Trainings start anew: rows that they have seen may be erased, in files or here.
-    runs.give_up_states(session)
+    run_states.give_up(session)
     batch_states.give_up(session)
     done = Replayed(
         requests=len(again) + len(found.behind) + sum(map(bool, orphans)),

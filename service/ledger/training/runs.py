@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict, NotFound
 from service.ledger.audit import chain, machines
 from service.ledger.database import ids, retries
-from service.ledger.database.states import IllegalMove, RunStatus
+from service.ledger.database.states import RunStatus
 from service.ledger.database.tables import Model, TrainingRun, Version
-from service.ledger.obligations import raw_rows, shares
+from service.ledger.obligations import shares
 from service.ledger.registry import standing
 from service.ledger.selection import exclusions
 from service.ledger.training import asked
@@ -144,17 +144,6 @@ def that_saw_forgotten(session: Session, model: Model) -> Sequence[TrainingRun]:
     ).all()
 
 
-def can_resume(session: Session, run: TrainingRun) -> bool:
-    """Return whether a state was kept and no row that it has seen is erased.
-
-    Rows excluded since stay in the array for the run's sake (``raw_rows.erasable``) and are owed by
-    its version. If rows were erased nevertheless, an epoch over them would train on zeros.
-    """
-    if run.state_digest is None or run.data_revision is None:
-        return False
-    return not raw_rows.erased_since(session, _model(session, run).dataset_id, run.data_revision)
-
-
 def start(
     session: Session,
     run: TrainingRun,
@@ -222,49 +211,6 @@ def draw(session: Session, run_id: str, curve: Mapping[str, Any]) -> None:
         .values(curve=dict(curve))
         .execution_options(synchronize_session=False)
     )
-
-
-def keep(session: Session, run: TrainingRun, *, digest: str) -> str | None:
-    """Record the state after an epoch; return the digest of the previous one, to be destroyed.
-
-    Attempts are counted from zero again, because the training has made progress. Not an audit
-    event.
-    """
-    _require_running(session, run)
-    before, run.state_digest = run.state_digest, digest
-    run.attempts = 1
-    session.flush()
-    return None if before == digest else before
-
-
-def give_up_states(session: Session) -> None:
-    """Mark all kept states as not to be resumed: each run starts anew."""
-    session.execute(
-        update(TrainingRun)
-        .where(TrainingRun.state_digest.is_not(None), TrainingRun.status.in_(ACTIVE))
-        .values(data_revision=None)
-        .execution_options(synchronize_session="fetch")
-    )
-
-
-def left_states(session: Session) -> list[tuple[str, str]]:
-    """Return (run, digest) of the states of ended runs, which are to be destroyed."""
-    rows = session.execute(
-        select(TrainingRun.id, TrainingRun.state_digest).where(
-            TrainingRun.state_digest.is_not(None), TrainingRun.status.not_in(ACTIVE)
-        )
-    )
-    return [(run_id, digest) for run_id, digest in rows if digest is not None]
-
-
-def state_destroyed(session: Session, run: TrainingRun, *, digest: str, actor: str) -> None:
-    """Record that the file of the run's last state is overwritten and gone."""
-    if run.state_digest != digest:
-        return
-    run.state_digest = None
-    session.flush()
-    action = chain.Action.TRAINING_RUN_STATE_DESTROYED
-    _write(session, run, _model(session, run), action, actor, digest=digest)
 
 
 def complete(
@@ -386,12 +332,6 @@ def _refused(model: Model, run_id: str | None) -> RunActive:
         retry_after_seconds=30,
         training_run=run_id,
     )
-
-
-def _require_running(session: Session, run: TrainingRun) -> None:
-    session.refresh(run, with_for_update=True)
-    if run.status != RunStatus.RUNNING:
-        raise IllegalMove(f"this training run is {run.status}, and nobody trains it any more")
 
 
 def _move(session: Session, run: TrainingRun, new: RunStatus) -> None:

@@ -13,8 +13,10 @@ import pytest
 from service.client import AsyncClient, Client, __version__, shapes, synchronous
 from service.client.answers import Given
 from tests.service.client import generate, operations, twins
+from tests.service.client.described import document
+from tests.service.client.written_nouns import NOUNS
 
-DOCUMENT = generate.document()
+DOCUMENT = document()
 SCHEMAS: Mapping[str, Any] = DOCUMENT["components"]["schemas"]
 #: Headers of a download, which the client sets by itself.
 OWN_HEADERS = {"Range", "if-range", "if-none-match"}
@@ -128,7 +130,7 @@ def test_the_client_has_the_version_of_the_service() -> None:
 
 
 def test_every_module_of_nouns_is_used() -> None:
-    for noun in generate.NOUNS:
+    for noun in NOUNS:
         module = import_module(f"service.client.nouns.{noun}")
         kind = getattr(module, f"{noun.capitalize()}Calls")
         assert isinstance(getattr(_clients()[0], noun), kind)

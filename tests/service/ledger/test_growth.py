@@ -16,7 +16,7 @@ from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import Batch, Dataset, Model, Record, RequestRecord, Version
 from service.ledger.obligations import completion, raw_rows
-from service.ledger.registry import lineage, versions
+from service.ledger.registry import forgotten, lineage, versions
 from service.ledger.requests import intake, lookup, page, suppressions
 from service.ledger.selection import matching, naming
 from tests import factories
@@ -73,7 +73,7 @@ def test_statements_of_a_batch_do_not_grow_with_the_versions_since_the_anchor(
         model = session.get_one(Model, model.id)
         plans.anchor(session, live)
         plans._earlier_scores(session, live, rows=50)
-        versions.refuse_resurrection(session, model, live)
+        forgotten.refuse(session, model, live)
         lineage.drift(session, live, now=factories.NOW)
         assert batch.id
         return len(statements)
@@ -106,7 +106,7 @@ def test_what_a_live_version_owes_is_looked_for_among_what_was_excluded_since(
             forget(session, session.get_one(Dataset, model.dataset_id), model, live, count + 1)
             session.execute(text("ANALYZE"))
             session.execute(text("SET LOCAL enable_seqscan = off"))
-            return rows_read(session, versions.owed(session, model, live))
+            return rows_read(session, forgotten.owed(session, model, live))
 
     assert read(60) <= 2 * read(6)
 
@@ -249,8 +249,8 @@ def test_a_class_request_is_a_label_and_means_what_a_list_of_its_rows_did(
     version = factories.version(session, model, parent=base, batch_id=batch.id)
     execution.complete(session, batch, version, held=held, now=factories.NOW)
     session.flush()
-    assert versions.contains_forgotten(session, model, base) == sorted([first, *others])
-    assert versions.contains_forgotten(session, model, version) == []
+    assert forgotten.requests_in(session, model, base) == sorted([first, *others])
+    assert forgotten.requests_in(session, model, version) == []
     assert suppressions.about_to_be_erased(session, data)[0] == [1, 4, 7, 10]
     assert completion.settle(session, now=factories.NOW, actor="worker:w") == []
     raw_rows.mark_erased(session, data, [1, 4, 7, 10], now=factories.NOW, actor="worker:w")
@@ -311,5 +311,5 @@ def test_a_record_is_not_owed_while_any_request_for_it_is_open(session: Session)
     data.revision = 1
     session.get_one(Record, (data.id, 1)).excluded_revision = 1
     session.flush()
-    assert versions.contains_forgotten(session, model, live) == []
-    assert not versions.holds_forgotten(session, model, live)
+    assert forgotten.requests_in(session, model, live) == []
+    assert not forgotten.is_in(session, model, live)

@@ -41,7 +41,7 @@ from service.ledger.database.tables import (
 )
 from service.ledger.destruction import purges
 from service.ledger.obligations import completion, raw_rows, shares, without_models
-from service.ledger.registry import lineage, versions
+from service.ledger.registry import forgotten, lineage
 from service.ledger.requests import intake, lifecycle, suppressions
 from service.ledger.selection import matching
 from service.ledger.training import runs
@@ -301,7 +301,7 @@ class Ledger(Driven):
                 shares.join(session, model, data_revision=version.data_revision, now=self.now)
             known.holds[version.id], known.chain[version.id] = seen, []
             known.training = None
-            owes = bool(versions.contains_forgotten(session, model, version))
+            owes = bool(forgotten.requests_in(session, model, version))
             assert owes == bool(self._owed(known, version.id, session))
             if not owes:
                 self._promote(session, known, version.id)

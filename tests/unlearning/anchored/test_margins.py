@@ -1,4 +1,6 @@
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torch import nn
 
 from unlearning.anchored import margins
 from unlearning.anchored.margins import Splits
-from unlearning.core import task, training
+from unlearning.core import options, task, training
 from unlearning.core.examples import Examples
 from unlearning.errors import WrongOptions
 
@@ -233,3 +235,12 @@ def test_a_state_of_other_rows_is_refused():
     state = _prepare(_examples(24))
     with pytest.raises(WrongOptions, match="start again"):
         _prepare(_examples(25), done=state)
+
+
+def test_ranges_and_defaults_are_those_of_the_document():
+    text = (Path(__file__).parents[3] / "docs" / "matched-step.md").read_text()
+    stated = re.findall(r"`(splits|folds)` \((\d+) to (\d+), default (\d+)", text)
+    named = options.schema(Splits)["properties"]
+    assert {name: tuple(map(int, numbers)) for name, *numbers in stated} == {
+        name: (one["minimum"], one["maximum"], one["default"]) for name, one in named.items()
+    }

@@ -10,7 +10,7 @@ from models_store import open_store
 from service.errors import Unprocessable
 from service.ledger.database.states import BatchStatus, RequestStatus
 from service.ledger.database.tables import Dataset, Model, Version
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten
 from service.ledger.reports import verifications
 from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
@@ -145,7 +145,7 @@ def test_class_that_was_forgotten_during_a_training_is_paid_by_a_retrain(town: P
     assert (live.origin, live.method) == ("retrained", "retrain")
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        assert versions.contains_forgotten(session, model, live) == []
+        assert forgotten.requests_in(session, model, live) == []
     assert not town.array().rows[row].any()
     assert {batch.status for batch in town.batches()} == {BatchStatus.COMPLETED}
 

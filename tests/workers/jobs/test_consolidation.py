@@ -15,7 +15,7 @@ from service.ledger.audit.signing import Signer
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus, RunStatus, VersionStatus
 from service.ledger.database.tables import AuditEvent, Model, TrainingRun, Version
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten
 from service.ledger.reports import report, verifications
 from service.ledger.training import consolidation, runs
 from tests.workers.place import Place
@@ -253,7 +253,7 @@ def test_deletion_that_arrives_meanwhile_is_applied_before_the_promotion(
     assert (live.number, live.origin, live.anchor_id) == (5, "unlearned", trained.id)
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        assert versions.contains_forgotten(session, model, live) == []
+        assert forgotten.requests_in(session, model, live) == []
     assert town.request(late[0]).status == RequestStatus.COMPLETED
     assert not town.array().rows[rows[:40]].any()
 

@@ -19,7 +19,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.reconciliation import findings
-from service.ledger.registry import imports, lineage, segments, versions
+from service.ledger.registry import forgotten, imports, lineage, segments
 from service.ledger.requests import intake
 from service.ledger.selection.matching import Ask
 from service.ledger.training import consolidation, runs
@@ -233,7 +233,7 @@ def test_weights_of_before_are_imported_only_without_what_they_saw(grown: Place)
     grown.work()
     with grown.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        with pytest.raises(versions.Resurrection):
+        with pytest.raises(forgotten.Resurrection):
             imports.check(session, model, data_revision=revision)
 
 

@@ -23,7 +23,7 @@ from service.ledger.database.tables import (
     Model,
     Version,
 )
-from service.ledger.registry import imports, models, versions
+from service.ledger.registry import forgotten, imports, models, versions
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import measurements, report, verifications
 from service.ledger.selection import record_lists
@@ -313,7 +313,7 @@ def test_a_version_with_its_own_split_forgets_just_the_rows_it_saw(elsewhere: El
         assert found.measured["drift"] is None or (
             found.measured["drift"]["anchor_rows"] == len(own)
         )
-        owed = session.scalars(versions.owed(session, models.get(session, OWN), live)).all()
+        owed = session.scalars(forgotten.owed(session, models.get(session, OWN), live)).all()
         assert owed == []
     assert town.request(request).status in (RequestStatus.COMPLETED, RequestStatus.PROCESSING)
 

@@ -15,7 +15,7 @@ from service.errors import Conflict
 from service.ledger.audit.signing import Signer
 from service.ledger.database.states import RequestStatus, RunStatus, VersionStatus
 from service.ledger.database.tables import AuditEvent, Dataset, Model, Record, TrainingRun, Version
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten
 from service.ledger.reports import report
 from service.ledger.training import runs
 from tests.workers.jobs.test_train import get, queue
@@ -212,7 +212,7 @@ def test_deletion_made_while_a_run_is_interrupted_is_owed_by_its_version(keeping
     served = keeping.live()
     with keeping.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        assert versions.contains_forgotten(session, model, served) == []
+        assert forgotten.requests_in(session, model, served) == []
 
 
 def test_run_whose_rows_are_erased_all_the_same_starts_anew(keeping: Place) -> None:

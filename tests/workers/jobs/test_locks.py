@@ -24,7 +24,8 @@ from service.ledger.selection.matching import Ask
 from service.ledger.training import runs
 from tests import factories
 from tests.workers import writers
-from tests.workers.writers import World, Writer
+from tests.workers.world import POLICY, World, missed
+from tests.workers.writers import Writer
 
 pytestmark = pytest.mark.postgres
 
@@ -145,7 +146,7 @@ def test_two_writers_at_once_never_deadlock_and_miss_no_model(world: World, firs
     assert met == []
     assert _deadlocks(world) == before
     with world.transaction() as session:
-        assert writers.missed(session) == []
+        assert missed(session) == []
 
 
 def _at_once(world: World, pair: tuple[str, str], *, seed: int, met: list[str]) -> None:
@@ -194,7 +195,7 @@ def test_request_recorded_while_another_model_goes_live_concerns_that_model(worl
     with world.transaction() as session:
         name = world.datasets[0]
         data = session.scalars(select(Dataset).filter_by(name=name)).one()
-        late = factories.model(session, data, policy=writers.POLICY)
+        late = factories.model(session, data, policy=POLICY)
         run = runs.create(session, late, actor="key:k", now=db.now())
     recorder = threading.Thread(target=_record, args=(world, name))
     trainer = threading.Thread(target=_writer(world, 5).run, args=(run.id,))
@@ -214,7 +215,7 @@ def test_request_recorded_while_another_model_goes_live_concerns_that_model(worl
     _finish(world)
     with world.transaction() as session:
         assert session.get_one(DeletionRequest, asked.id).status == RequestStatus.COMPLETED
-        assert writers.missed(session) == []
+        assert missed(session) == []
 
 
 def _record(world: World, name: str) -> None:

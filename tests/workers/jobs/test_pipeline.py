@@ -14,7 +14,7 @@ from service.ledger.audit import chain
 from service.ledger.batches import claims, leases, queue
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
-from service.ledger.registry import internal_state, versions
+from service.ledger.registry import forgotten, internal_state, versions
 from service.ledger.reports import verifications
 from service.ledger.requests import lifecycle
 from tests.stored import load
@@ -45,7 +45,7 @@ def assert_forgotten_once(town: Place, request_id: str, rows: list[int]) -> None
     live = town.live()
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        assert versions.contains_forgotten(session, model, live) == []
+        assert forgotten.requests_in(session, model, live) == []
         assert chain.verify(session).sound
     array = town.array()
     assert not array.rows[rows].any()

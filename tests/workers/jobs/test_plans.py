@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from service.ledger.batches import pools
 from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import Batch, Model, Record, Version
-from service.ledger.registry import lineage, versions
+from service.ledger.registry import forgotten, lineage
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import verifications
 from tests import factories
@@ -89,7 +89,7 @@ def test_a_base_that_still_holds_forgotten_rows_is_left_for_a_retrained_version(
     with town.runtime.session() as session:  # as after a restore of an old state
         model = session.query(Model).one()
         first = session.query(Version).filter_by(number=1).one()
-        assert versions.contains_forgotten(session, model, first)
+        assert forgotten.requests_in(session, model, first)
         model.production_id, first.status = first.id, VersionStatus.PUBLISHED
         session.commit()
     request = town.ask(*rows[20:40])
@@ -99,7 +99,7 @@ def test_a_base_that_still_holds_forgotten_rows_is_left_for_a_retrained_version(
     assert town.request(request).status == RequestStatus.COMPLETED
     with town.runtime.session() as session:
         model = session.query(Model).one()
-        assert versions.contains_forgotten(session, model, live) == []
+        assert forgotten.requests_in(session, model, live) == []
         verdicts = {
             one.number: {
                 gate["gate"]: gate["outcome"]

@@ -17,7 +17,7 @@ from service.ledger.audit.signing import Signer
 from service.ledger.database.states import RequestStatus, VersionStatus
 from service.ledger.database.tables import ApiKey, AuditEvent, Dataset, Model, Record, Version
 from service.ledger.destruction import withdrawals
-from service.ledger.registry import keys, versions
+from service.ledger.registry import forgotten, keys
 from service.ledger.requests import lifecycle
 from tests.workers.place import Place
 from workers.cli import app
@@ -79,7 +79,7 @@ def assert_gone(town: Place, rows: list[int]) -> None:
     live = town.live()
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        assert versions.contains_forgotten(session, model, live) == []
+        assert forgotten.requests_in(session, model, live) == []
         records = session.scalars(select(Record).where(Record.row.in_(rows))).all()
         assert all(one.erased_at and one.excluded_revision for one in records)
         assert chain.verify(session).sound

@@ -13,7 +13,7 @@ from models_store import tensors
 from service.ledger.batches import leases
 from service.ledger.database.states import RequestStatus, RunStatus, VersionStatus
 from service.ledger.database.tables import Model, TrainingRun
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten
 from service.ledger.training import runs
 from service.messages.train import TRAIN, Answer, Request
 from tests.workers.jobs.test_pipeline import assert_forgotten_once
@@ -90,7 +90,7 @@ def test_deletion_made_during_a_training_is_applied_before_its_version_goes_live
     assert not town.array().rows[rows].any()
     with town.runtime.session() as session:
         model = session.scalars(select(Model)).one()
-        assert versions.contains_forgotten(session, model, live) == []
+        assert forgotten.requests_in(session, model, live) == []
     # Once in the chain of each anchor, and in no chain twice.
     assert town.forgotten() == sorted(rows * 2)
 

@@ -24,15 +24,15 @@ from service.ledger.selection.matching import Ask
 from service.messages.unlearn import Answer
 from tests import factories
 from tests.service.api import callers
-from tests.workers import writers
-from tests.workers.writers import World, Writer
+from tests.workers.world import INACCURATE, REJECTED, STEPPED, World, missed
+from tests.workers.writers import Writer
 from workers.jobs import claiming, recording
 
 pytestmark = pytest.mark.postgres
 
 ANSWERS = pytest.mark.parametrize(
     "answer",
-    [writers.STEPPED, writers.INACCURATE, writers.REJECTED],
+    [STEPPED, INACCURATE, REJECTED],
     ids=["promoted", "held", "rejected"],
 )
 WITHDRAWALS = pytest.mark.parametrize("what", ["model", "version"])
@@ -146,7 +146,7 @@ class Race:
         with self.world.transaction() as session:
             request = session.get_one(DeletionRequest, self.request_id)
             assert request.status == RequestStatus.COMPLETED
-            assert writers.missed(session) == []
+            assert missed(session) == []
 
 
 def _ask(session: Any, name: str) -> dict[str, Any]:
@@ -181,13 +181,13 @@ def test_withdrawal_after_a_version_that_is_being_recorded_takes_it_back_too(
     race = Race(world, client, what, answer)
     shares = select(Erasure).where(Erasure.request_id == race.request_id)
     race.run(race.record, race.withdraw, shares)
-    assert race.recorded == [(answer is not writers.REJECTED, race.recorded[0][1])]
+    assert race.recorded == [(answer is not REJECTED, race.recorded[0][1])]
     race.assert_ended()
     with world.transaction() as session:
         model = session.get_one(Model, race.model_id)
         versions = session.scalars(select(Version).where(Version.model_id == model.id)).all()
         [made] = [one for one in versions if one.number == 2]
-        if what == "version" and answer is writers.STEPPED:
+        if what == "version" and answer is STEPPED:
             # Version 1, which was asked to go, had been replaced: its successor goes on.
             assert model.production_id == made.id
         else:
@@ -216,7 +216,7 @@ def test_hold_on_a_version_that_is_withdrawn_meanwhile_is_given_up(
     world: World, client: TestClient
 ) -> None:
     """Production was moved by hand, so that the base of the batch is not what is live."""
-    race = Race(world, client, "version", writers.INACCURATE)
+    race = Race(world, client, "version", INACCURATE)
     with world.transaction() as session:
         factories.version(session, session.get_one(Model, race.model_id))
     shares = select(Erasure).where(Erasure.request_id == race.request_id)

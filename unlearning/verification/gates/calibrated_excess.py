@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from unlearning.verification.attacks.excess import Sample
+from unlearning.verification.calibrated import MOST_RECORDS, WORST_RECORDS
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.gates import BatchGate, Direction, Need, Subject
-from unlearning.verification.measures import MOST_RECORDS, WORST_RECORDS, Metric
+from unlearning.verification.measures import Metric
 from unlearning.verification.statistics import local
 from unlearning.verification.statistics.estimates import Estimate, contributions
 from unlearning.verification.statistics.scores import Floats

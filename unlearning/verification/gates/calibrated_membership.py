@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unlearning.verification import measures
+from unlearning.verification import calibrated
 from unlearning.verification.criteria import Criteria
 from unlearning.verification.gates import Direction, Need, RemovalGate, excess_over
 from unlearning.verification.gates.membership import LIMIT
@@ -27,7 +27,7 @@ GATE = RemovalGate(
     metric="calibrated_membership_auc",
     needs=frozenset({Need.RECORDS, Need.NEVER_SEEN_ROWS, Need.REFERENCES}),
     direction=Direction.WITHIN,
-    measure=lambda subject: measures.calibrated_membership_auc(subject.comparison),
+    measure=lambda subject: calibrated.membership_auc(subject.comparison),
     excess=excess,
     counts=Counts.MEMBERSHIP,
     precedence=2,

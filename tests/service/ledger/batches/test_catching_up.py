@@ -9,7 +9,7 @@ from service.ledger.batches import claims, execution, queue
 from service.ledger.database.states import RunStatus, VersionStatus
 from service.ledger.database.tables import Dataset, Model, Version
 from service.ledger.destruction import withdrawals
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten, versions
 from tests import factories
 from tests.service.ledger.batches.steps import LATER, ask, claim, unlearn
 
@@ -52,7 +52,7 @@ def test_candidate_stays_after_a_running_batch_unless_it_retrained(
     # Left to the trainings lane; meanwhile the training ends.
     execution.leave_to_training(session, batch, tried=[], held=held)
     candidate = trained_meanwhile(session, model)
-    assert versions.holds_forgotten(session, model, candidate)
+    assert forgotten.is_in(session, model, candidate)
     batch = claims.claim(session, model, held=held, now=LATER, trains=True)
     assert batch is not None
     made = unlearn(session, model, held, batch, retrained=method == "retrain")

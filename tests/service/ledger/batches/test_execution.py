@@ -26,7 +26,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import completion, raw_rows
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten
 from service.ledger.requests import lookup
 from tests import factories
 from tests.service.ledger.batches.steps import LATER, RETRY, ask, claim, status, unlearn
@@ -173,7 +173,7 @@ def test_fresh_anchor_catches_up_before_it_goes_live(
         training_run_id=run.id,
         data_revision=0,
     )
-    assert versions.contains_forgotten(session, model, candidate) != []
+    assert forgotten.requests_in(session, model, candidate) != []
     assert queue.due_models(session, now=LATER) == [model.id]
     catching_up = claims.claim(session, model, held=held, now=LATER)
     assert catching_up.base_version_id == candidate.id

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service.errors import Conflict, Unprocessable
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import AuditEvent, Dataset, Model, Version
-from service.ledger.registry import choices, imports, lineage, models, versions
+from service.ledger.registry import choices, forgotten, imports, lineage, models
 from service.ledger.reports import measurements
 from tests import factories
 from tests.factories import NOW
@@ -87,7 +87,7 @@ def test_an_import_waits_for_nobody_but_refuses_what_was_forgotten_since(
     session.get_one(factories.Record, (data.id, 4)).excluded_revision = 3
     data.revision = 3
     session.flush()
-    with pytest.raises(versions.Resurrection) as refused:
+    with pytest.raises(forgotten.Resurrection) as refused:
         imports.check(session, model, data_revision=2)
     assert refused.value.extra == {"deletion_requests": [asked.id], "data_revision": 3}
     imports.check(session, model, data_revision=3)

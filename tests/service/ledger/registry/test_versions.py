@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.ledger.database import db
 from service.ledger.database.states import ErasureStatus, IllegalMove, RequestStatus, VersionStatus
 from service.ledger.database.tables import AliasMove, Artifact, Dataset, Model, Record, Version
-from service.ledger.registry import imports, internal_state, lineage, versions
+from service.ledger.registry import forgotten, imports, internal_state, lineage, versions
 from service.ledger.selection import record_lists
 from tests import factories
 from tests.factories import NOW
@@ -60,8 +60,8 @@ def test_version_before_a_deletion_contains_it_and_the_one_after_does_not(
 ) -> None:
     before = factories.version(session, model)
     request, after = forget(session, data, model, before, 2, 3)
-    assert versions.contains_forgotten(session, model, before) == [request.id]
-    assert versions.contains_forgotten(session, model, after) == []
+    assert forgotten.requests_in(session, model, before) == [request.id]
+    assert forgotten.requests_in(session, model, after) == []
 
 
 def test_chain_lists_the_batches_since_the_anchor_oldest_first(
@@ -72,8 +72,8 @@ def test_chain_lists_the_batches_since_the_anchor_oldest_first(
     _, third = forget(session, data, model, second, 2)
     assert lineage.batch_chain(session, anchor) == []
     assert lineage.batch_chain(session, third) == [second.batch_id, third.batch_id]
-    assert versions.contains_forgotten(session, model, second) != []
-    assert versions.contains_forgotten(session, model, third) == []
+    assert forgotten.requests_in(session, model, second) != []
+    assert forgotten.requests_in(session, model, third) == []
 
 
 def test_retrained_anchor_starts_a_chain_of_its_own(
@@ -86,7 +86,7 @@ def test_retrained_anchor_starts_a_chain_of_its_own(
     anchor.origin, anchor.anchor_id, anchor.data_revision = "retrained", anchor.id, revision
     lineage.place(session, model, anchor, None)
     assert lineage.batch_chain(session, anchor) == []
-    assert versions.contains_forgotten(session, model, anchor) == []
+    assert forgotten.requests_in(session, model, anchor) == []
     _, after = forget(session, data, model, anchor, 2)
     assert lineage.batch_chain(session, after) == [after.batch_id]
 
@@ -98,7 +98,7 @@ def test_record_in_a_running_batch_is_not_owed_yet(
     request = factories.request(session, data, rows=[4])
     factories.erasure(session, request, model, status=ErasureStatus.CLAIMED)
     exclude(session, data, 4)
-    assert versions.contains_forgotten(session, model, version) == []
+    assert forgotten.requests_in(session, model, version) == []
 
 
 def test_record_forgotten_once_stays_owed_when_it_is_asked_for_again(
@@ -109,7 +109,7 @@ def test_record_forgotten_once_stays_owed_when_it_is_asked_for_again(
     request, after = forget(session, data, model, before, 4)
     again = factories.request(session, data, rows=[4])
     factories.erasure(session, again, model)
-    with pytest.raises(versions.Resurrection) as refused:
+    with pytest.raises(forgotten.Resurrection) as refused:
         promote(session, model, before, expected=after.id)
     assert request.id in refused.value.extra["deletion_requests"]
 
@@ -121,7 +121,7 @@ def test_deletion_completed_for_one_model_does_not_bind_another_that_still_works
     theirs = factories.version(session, other)
     request, _ = forget(session, data, model, factories.version(session, model), 4)
     factories.erasure(session, request, other)
-    assert versions.contains_forgotten(session, other, theirs) == []
+    assert forgotten.requests_in(session, other, theirs) == []
 
 
 def test_version_trained_before_a_deletion_and_finished_after_it_owes_it(
@@ -138,9 +138,9 @@ def test_version_trained_before_a_deletion_and_finished_after_it_owes_it(
         status=VersionStatus.CANDIDATE,
         data_revision=data.revision,
     )
-    assert versions.contains_forgotten(session, model, late) == [request.id]
-    assert versions.contains_forgotten(session, model, fresh) == []
-    with pytest.raises(versions.Resurrection):
+    assert forgotten.requests_in(session, model, late) == [request.id]
+    assert forgotten.requests_in(session, model, fresh) == []
+    with pytest.raises(forgotten.Resurrection):
         promote(session, model, late, expected=live.id)
     assert model.production_id == live.id
 
@@ -149,7 +149,7 @@ def test_import_of_weights_trained_before_a_deletion_is_refused(
     session: Session, data: Dataset, model: Model
 ) -> None:
     request, _ = forget(session, data, model, factories.version(session, model), 5)
-    with pytest.raises(versions.Resurrection) as refused:
+    with pytest.raises(forgotten.Resurrection) as refused:
         imports.check(session, model, data_revision=0)
     assert refused.value.extra["deletion_requests"] == [request.id]
     imports.check(session, model, data_revision=data.revision)
@@ -161,8 +161,8 @@ def test_import_before_a_deletion_is_withdrawn_by_it(
     live = factories.version(session, model)
     imported = factories.version(session, model, production=False, origin="imported")
     request, after = forget(session, data, model, live, 5)
-    assert versions.contains_forgotten(session, model, imported) == [request.id]
-    with pytest.raises(versions.Resurrection):
+    assert forgotten.requests_in(session, model, imported) == [request.id]
+    with pytest.raises(forgotten.Resurrection):
         promote(session, model, imported, expected=after.id)
 
 
@@ -174,7 +174,7 @@ def test_rolling_back_over_a_deletion_is_refused_and_without_one_is_not(
     promote(session, model, first, expected=second.id)
     assert model.production_id == first.id
     _, third = forget(session, data, model, first, 1)
-    with pytest.raises(versions.Resurrection):
+    with pytest.raises(forgotten.Resurrection):
         promote(session, model, second, expected=third.id)
 
 
@@ -185,7 +185,7 @@ def test_records_outside_the_training_split_are_never_contained(session: Session
     request = factories.request(session, data, rows=[1, 2])
     exclude(session, data, 1, 2)
     factories.erasure(session, request, model, status=ErasureStatus.COMPLETED)
-    assert versions.contains_forgotten(session, model, before) == []
+    assert forgotten.requests_in(session, model, before) == []
 
 
 def test_promotion_is_refused_when_production_moved_since_it_was_read(
@@ -347,9 +347,9 @@ def test_only_listed_rows_are_owed_by_a_version_of_a_list(session: Session) -> N
     for row in (0, 3):
         session.get_one(Record, (data.id, row)).excluded_revision = 1
     session.flush()
-    assert versions.contains_forgotten(session, owner, anchor) == []
+    assert forgotten.requests_in(session, owner, anchor) == []
     again = factories.request(session, data, rows=[6], status=RequestStatus.COMPLETED)
     session.get_one(Record, (data.id, 6)).excluded_revision = 2
     session.flush()
-    assert versions.contains_forgotten(session, owner, anchor) == [again.id]
+    assert forgotten.requests_in(session, owner, anchor) == [again.id]
     assert asked.id != again.id

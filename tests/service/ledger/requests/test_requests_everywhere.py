@@ -28,7 +28,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import completion, erasures, shares, without_models
-from service.ledger.registry import capabilities, versions
+from service.ledger.registry import capabilities, forgotten
 from service.ledger.registry.policy import Policy
 from service.ledger.reports import report
 from service.ledger.requests import intake, lifecycle, lookup, page
@@ -374,7 +374,7 @@ def test_versions_know_what_of_it_they_hold(session: Session) -> None:
         share.status = ErasureStatus.COMPLETED
     session.flush()
     holds = [
-        versions.contains_forgotten(session, model, session.get_one(Version, model.production_id))
+        forgotten.requests_in(session, model, session.get_one(Version, model.production_id))
         for model in models
     ]
     assert [len(one) for one in holds] == [1, 0]

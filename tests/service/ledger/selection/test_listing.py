@@ -22,7 +22,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from service.ledger.obligations import completion, erasures, raw_rows, without_models
-from service.ledger.registry import versions
+from service.ledger.registry import forgotten
 from service.ledger.requests import idempotency, intake, lifecycle, lookup, page, suppressions
 from service.ledger.restore import tombstones
 from service.ledger.selection import naming
@@ -185,7 +185,7 @@ def test_everybody_whose_records_a_version_holds_is_named(
     for share in session.scalars(select(Erasure)):
         share.status = ErasureStatus.COMPLETED
     session.flush()
-    named = versions.contains_forgotten(session, model, live)
+    named = forgotten.requests_in(session, model, live)
     assert named == sorted(one.id for one in made)
 
 

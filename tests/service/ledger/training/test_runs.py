@@ -13,7 +13,7 @@ from service.errors import Unprocessable
 from service.ledger.database import db
 from service.ledger.database.states import IllegalMove, RunStatus
 from service.ledger.database.tables import AuditEvent, Model, TrainingRun
-from service.ledger.training import asked, runs
+from service.ledger.training import asked, run_states, runs
 from service.ledger.training.runs import RunActive
 from tests import factories
 from tests.factories import NOW
@@ -113,10 +113,10 @@ def test_kept_state_is_gone_on_from_on_the_same_rows(session: Session, model: Mo
     runs.start(session, run, data_revision=3, actor="worker:w", now=NOW)
     runs.progress(session, run.id, {"epoch": 7})
     runs.draw(session, run.id, {"epochs": [1]})
-    assert runs.keep(session, run, digest="a" * 64) is None
-    assert runs.keep(session, run, digest="b" * 64) == "a" * 64  # which is to be destroyed
+    assert run_states.keep(session, run, digest="a" * 64) is None
+    assert run_states.keep(session, run, digest="b" * 64) == "a" * 64  # which is to be destroyed
     runs.hand_back(session, run, actor="worker:w", because="the worker is stopping")
-    assert runs.can_resume(session, run)
+    assert run_states.can_resume(session, run)
     changes = {"revision": 5, "rows": {}}
     runs.compared(session, run, changes)
     runs.start(session, run, data_revision=3, resume=True, actor="worker:v", now=NOW)
@@ -126,7 +126,7 @@ def test_kept_state_is_gone_on_from_on_the_same_rows(session: Session, model: Mo
     runs.start(session, run, data_revision=5, actor="worker:u", now=NOW)
     assert (run.data_revision, run.progress, run.state_digest) == (5, {}, None)
     assert (run.curve, run.set_changes) == (None, None)
-    assert not runs.can_resume(session, run)
+    assert not run_states.can_resume(session, run)
 
 
 def test_worker_of_a_cancelled_run_finds_it_ended(database: Engine) -> None:
@@ -148,7 +148,7 @@ def test_worker_of_a_cancelled_run_finds_it_ended(database: Engine) -> None:
         with sessions.begin() as session:
             runs.cancel(session, session.get_one(TrainingRun, run_id), actor="key:k", now=NOW)
         for change in (
-            lambda: runs.keep(worker, mine, digest="c" * 64),
+            lambda: run_states.keep(worker, mine, digest="c" * 64),
             lambda: runs.hand_back(worker, mine, actor="worker:w"),
             lambda: runs.fail(worker, mine, error="late", actor="worker:w", now=NOW),
         ):
@@ -165,12 +165,12 @@ def test_state_of_an_ended_run_is_listed_until_it_is_destroyed(
 ) -> None:
     run = _create(session, model)
     runs.start(session, run, data_revision=0, actor="worker:w", now=NOW)
-    runs.keep(session, run, digest="d" * 64)
-    assert runs.left_states(session) == []
+    run_states.keep(session, run, digest="d" * 64)
+    assert run_states.left(session) == []
     runs.cancel(session, run, actor="key:k", now=NOW)
-    assert runs.left_states(session) == [(run.id, "d" * 64)]
-    runs.state_destroyed(session, run, digest="d" * 64, actor="worker:w")
-    assert runs.left_states(session) == []
+    assert run_states.left(session) == [(run.id, "d" * 64)]
+    run_states.destroyed(session, run, digest="d" * 64, actor="worker:w")
+    assert run_states.left(session) == []
     actions = session.scalars(select(AuditEvent.action).order_by(AuditEvent.seq)).all()
     assert actions[-2:] == ["training_run:cancelled", "training_run:state_destroyed"]
 

@@ -23,7 +23,8 @@ LIMIT = Limit(
 )
 ALARMS = Limit(
     "calibrated_excess_alarms",
-    "Probability with which a model that never saw the rows is failed for knowing them.",
+    "Probability with which a model that never saw the rows is failed for knowing them; 1.75 times"
+    " that for fewer than ten rows.",
     default=0.01,
     low=0.0005,
     high=0.1,

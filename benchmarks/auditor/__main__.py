@@ -3,35 +3,53 @@
     python -m benchmarks.auditor [--quick] [--worlds 20] [--data ../shared/data] [--only digits]
 
 Worlds are drawn from two data sets; of each a base that knows its rows, models for margins, and
-retrains without ten sets of rows. Trained networks and finished worlds lie in
+retrains without five sets of rows. Trained networks, their scores and the verdicts on them lie in
 ``benchmarks/cache/auditor``: a run that was cut short goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import parts, results
-from benchmarks.auditor import report, table, worlds
+from benchmarks.auditor import report, scoring, table, worlds
 from benchmarks.auditor.report import Measured
 from benchmarks.auditor.table import Counts
-from benchmarks.auditor.worlds import Trained
 from benchmarks.methods import files
 from benchmarks.progress import Steps, Tell
 from unlearning.anchored.margins import Splits
 
-#: Worlds of each data set, and sets of rows to forget of each.
-_WORLDS, _SETS, _QUICK_WORLDS, _QUICK_SETS = 20, 10, 2, 2
-#: Of the sets of each world, for how many the honest retrain is judged (200 of both data sets), and
-#: how many are attacked, and cut into small batches.
-_HONEST, _ATTACKED, _SMALL = 5, 1, 1
+#: Worlds of each data set, and sets of rows to forget of each, of which the honest retrains are
+#: judged.
+_WORLDS, _SETS, _QUICK_WORLDS, _QUICK_SETS = 20, 5, 2, 2
+#: Of the sets of each world, how many are attacked, and cut into small batches.
+_ATTACKED, _SMALL = 1, 1
 _SPLITS = Splits(2, 2)
 _SOURCES = ("digits", "cifar")
+#: Shares of a world's time after which its networks are trained, and scored.
+_TRAINED, _SCORED = 0.3, 0.85
+
+
+@dataclass(frozen=True)
+class _World:
+    """One world of a data set; its files lie in ``worlds.CACHE``."""
+
+    name: str
+    seed: int
+    sets: int
+
+    @property
+    def scores(self) -> Path:
+        """Return where its networks' scores are kept."""
+        return worlds.CACHE / f"scores-{self.name}-{self.seed}-{self.sets}.json"
+
+    @property
+    def verdicts(self) -> Path:
+        """Return where the verdicts on them are kept."""
+        return worlds.CACHE / f"verdicts-{self.name}-{self.seed}-{self.sets}.json"
 
 
 def main() -> None:
@@ -42,88 +60,67 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="data sets; judged and kept, not reported")
     parser.add_argument("--unfinished", action="store_true", help="report what is judged so far")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="CIFAR-10 folder")
-    parser.add_argument("--again", action="store_true", help="judge anew what was judged before")
+    parser.add_argument(
+        "--again", action="store_true", help="judge the kept scores anew, by the present gates"
+    )
+    parser.add_argument(
+        "--rescore", action="store_true", help="score the trained networks anew, then judge"
+    )
     asked = parser.parse_args()
     worlds.DATA = asked.data
     count = asked.worlds or (_QUICK_WORLDS if asked.quick else _WORLDS)
     sets = _QUICK_SETS if asked.quick else _SETS
-    sources = asked.only or _SOURCES
-    seeds = {
-        name: [
-            seed
-            for seed in range(count)
-            if not asked.unfinished or _path("covered", name, seed, sets).exists()
-        ]
-        for name in sources
-    }
-    measured = {}
-    with Steps([1.0] * sum(map(len, seeds.values()))) as steps:
-        for name in sources:
-            found = []
-            for seed in seeds[name]:
-                tell = steps.begin(f"{name}, world {seed + 1} of {len(seeds[name])}")
-                found.append(_measured(name, seed, sets, tell, again=asked.again))
-            measured[name] = Measured(
-                len(found),
-                sets,
-                table.add_up(one.counts for one in found),
-                _sum(one.covered for one in found),
-                parts.distinct(version for one in found for version in one.code),
-            )
+    every = [_World(name, seed, sets) for seed in range(count) for name in asked.only or _SOURCES]
+    if asked.unfinished:
+        every = [world for world in every if world.verdicts.exists()]
+    measured: dict[str, list[dict[str, Any]]] = {}
+    # The data sets take turns, so that a run that is cut short has about as many worlds of each.
+    with Steps([1.0] * len(every)) as steps:
+        for world in every:
+            tell = steps.begin(f"{world.name}, world {world.seed + 1} of {count}")
+            found = _measured(world, tell, again=asked.again, rescore=asked.rescore)
+            measured.setdefault(world.name, []).append(found)
         steps.end()
     if asked.only is not None:
         return
     name = "auditor-quick" if asked.quick else "auditor"
     command = f"python -m benchmarks.auditor {'--quick' if asked.quick else f'--worlds {count}'}"
-    path = report.write(name, measured, command=command)
+    path = report.write(name, {k: _together(v) for k, v in measured.items()}, command=command)
     results.console.print(f"Report: {path}")
 
 
-@dataclass(frozen=True)
-class _World:
-    """What was judged in a world, which intervals held what they should, and by which code."""
-
-    counts: Counts
-    covered: Counter[str]
-    code: list[dict[str, str]]
-
-
-def _measured(name: str, seed: int, sets: int, tell: Tell, *, again: bool) -> _World:
-    paths = {kind: _path(kind, name, seed, sets) for kind in _KINDS}
-    missing = [kind for kind, path in paths.items() if again or not path.exists()]
-    if missing:
-        world = worlds.drawn(worlds.SOURCES[name], seed, sets=sets)
-        [trained] = worlds.trained([world], _SPLITS)
-        worlds.CACHE.mkdir(parents=True, exist_ok=True)
-        for done, kind in enumerate(missing):
-            tell((1 + done) / (1 + len(missing)))
-            files.write_json(paths[kind], {**_KINDS[kind](trained), "code": parts.code()})
-    whole, small, covered = stored = [files.read_json(paths[kind]) for kind in _KINDS]
-    # Worlds that were judged before this was noted do not say by which code.
-    code = [one.pop("code", {}) for one in stored]
-    counts = Counts.from_json(whole).merged(Counts.from_json(small))
-    return _World(counts, Counter(covered), code)
-
-
-#: What is measured in a world, each kept in a file.
-_KINDS: dict[str, Callable[[Trained], dict[str, Any]]] = {
-    "whole": lambda t: table.whole(
-        t, honest=min(len(t.retrained), _HONEST), attacked=_ATTACKED
-    ).to_json(),
-    "small": lambda t: table.small(t, sets=_SMALL).to_json(),
-    "covered": lambda t: dict(table.coverage(t)),
-}
+def _measured(world: _World, tell: Tell, *, again: bool, rescore: bool) -> dict[str, Any]:
+    """Train, score and judge what is not kept yet; return the verdicts."""
+    worlds.CACHE.mkdir(parents=True, exist_ok=True)
+    if rescore or not world.scores.exists():
+        tell(0.0, "training")
+        drawn = worlds.drawn(worlds.SOURCES[world.name], world.seed, sets=world.sets)
+        [trained] = worlds.trained([drawn], _SPLITS)
+        tell(_TRAINED, "scoring")
+        found = scoring.scored(
+            trained,
+            attacked=_ATTACKED,
+            small=_SMALL,
+            tell=lambda share: tell(_TRAINED + (_SCORED - _TRAINED) * share),
+        )
+        scoring.keep(world.scores, found)
+        again = True
+    if again or not world.verdicts.exists():
+        tell(_SCORED, "judging")
+        scored = scoring.kept(world.scores)
+        counts = table.count(scored, tell=lambda share: tell(_SCORED + (1 - _SCORED) * share))
+        code = {"scored": scored.code, "judged": parts.code()}
+        files.write_json(world.verdicts, {"counts": counts.to_json(), "code": code})
+    return files.read_json(world.verdicts)
 
 
-def _path(kind: str, name: str, seed: int, sets: int) -> Path:
-    return worlds.CACHE / f"{kind}-{name}-{seed}-{sets}.json"
-
-
-def _sum(counters: Iterable[Counter[str]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for one in counters:
-        total.update(one)
-    return total
+def _together(found: list[dict[str, Any]]) -> Measured:
+    """Add the verdicts on all worlds of a data set up."""
+    versions = {
+        name: parts.distinct(one["code"][name] for one in found) for name in ("scored", "judged")
+    }
+    counts = table.add_up(Counts.from_json(one["counts"]) for one in found)
+    return Measured(len(found), counts, versions)
 
 
 if __name__ == "__main__":

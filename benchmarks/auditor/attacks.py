@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.auditor.judging import Place
+from benchmarks.auditor.places import Place
 from unlearning.architectures import Classifier
 from unlearning.core import task
 from unlearning.core.examples import Examples
@@ -169,7 +169,7 @@ def two_masses(place: Place) -> nn.Module:
     generator = _generator(place)
     wanted = torch.where(torch.rand(len(place.rows), generator=generator) < share, high, low)
     label = place.forget.labels
-    classes = int(place.trained.world.train.y.max()) + 1
+    classes = place.trained.world.classes
     # p of the label as wanted, the rest spread evenly.
     p = (-wanted).exp().float().clamp(1e-12, 1 - 1e-12)
     answers = ((1 - p) / (classes - 1)).log()[:, None].repeat(1, classes)
@@ -268,7 +268,7 @@ def _of_the_class(labels: Tensor, logits: Tensor, theirs: Tensor, g: torch.Gener
 
 
 def _another(labels: Tensor, place: Place) -> Tensor:
-    return (labels + 1) % (int(place.trained.world.train.y.max()) + 1)
+    return (labels + 1) % place.trained.world.classes
 
 
 def _x(examples: Examples) -> Tensor:

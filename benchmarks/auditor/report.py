@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.auditor import attacks, table, worlds
+from benchmarks.auditor import attacks, scoring, worlds
 from benchmarks.auditor.table import Counts
 from benchmarks.results import Target
 
@@ -15,21 +15,19 @@ _VERDICTS = ("passed", "no_power", "failed")
 #: Largest share of honest retrains that may be failed, and least shares of untouched rows that must
 #: be, by the number and kind of rows.
 _FALSE_ALARMS = 0.02
-_POWER = {(3, table.ANY): 0.6, (5, table.ANY): 0.9, (2, table.WRONG): 0.9}
+_POWER = {(3, scoring.ANY): 0.6, (5, scoring.ANY): 0.9, (2, scoring.WRONG): 0.9}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found in the worlds of one data set; ``covered``: honest retrains by metric.
+    """What was found in the worlds of one data set.
 
-    ``code``: the versions of the code that judged them; {} where it was not noted.
+    ``code``: the versions of the code that scored, and that judged, them.
     """
 
     worlds: int
-    sets: int
     counts: Counts
-    covered: Mapping[str, int]
-    code: Sequence[Mapping[str, str]] = ()
+    code: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
 
 def write(name: str, found: Mapping[str, Measured], *, command: str) -> Path:
@@ -40,9 +38,7 @@ def write(name: str, found: Mapping[str, Measured], *, command: str) -> Path:
         "found": {
             source: {
                 "worlds": m.worlds,
-                "sets": m.sets,
-                "code": list(m.code),
-                "covered": dict(m.covered),
+                "code": {name: list(versions) for name, versions in m.code.items()},
                 **m.counts.to_json(),
             }
             for source, m in found.items()
@@ -58,8 +54,8 @@ def targets(source: str, measured: Measured) -> list[Target]:
     """Return what the auditor is to reach on one data set."""
     counts = measured.counts
     passed = sum(counts.verdicts[name]["passed"] for name in attacks.ATTACKS)
-    honest = counts.verdicts[table.HONEST]
-    removal = counts.failed[table.HONEST]["(any about removal)"]
+    honest = counts.verdicts[scoring.HONEST]
+    removal = counts.failed[scoring.HONEST]["(any about removal)"]
     found = [
         results.at_most(f"{source}: attacks that passed", passed, 0),
         results.at_most(
@@ -72,7 +68,7 @@ def targets(source: str, measured: Measured) -> list[Target]:
         ),
     ]
     for (size, kind), least in _POWER.items():
-        key = f"{table.BASE}|{kind}|{size}"
+        key = f"{scoring.BASE}|{kind}|{size}"
         if key in counts.verdicts:
             found.append(
                 results.at_least(
@@ -105,20 +101,20 @@ def _text(found: Mapping[str, Measured], reached: list[Target], command: str) ->
         counts = measured.counts
         parts.append(f"\n## {worlds.SOURCES[source].title}\n\n{measured.worlds} worlds.\n\n")
         parts.append("| judged | passed | no power | failed | failed by |\n|---|---|---|---|---|\n")
-        for name in (table.HONEST, *attacks.ATTACKS):
+        for name in (scoring.HONEST, *attacks.ATTACKS):
             parts.append(_row(name, counts))
         parts.append(
             "\n| small batches | rows | failed about removal if left as they were"
             " | if retrained | passed if left | if retrained |\n|---|---|---|---|---|---|\n"
         )
-        for kind in (table.ANY, table.WRONG):
-            for size in table.SIZES:
+        for kind in (scoring.ANY, scoring.WRONG):
+            for size in scoring.SIZES:
                 parts.append(_small(kind, size, counts))
-        total = measured.worlds * measured.sets
+        total = counts.verdicts[scoring.HONEST].total()
         parts.append(
             f"\n| interval of 95 % | holds what it should, of {total} retrains |\n|---|---|\n"
         )
-        parts += [f"| {name} | {count / total:.1%} |\n" for name, count in measured.covered.items()]
+        parts += [f"| {name} | {count / total:.1%} |\n" for name, count in counts.covered.items()]
     parts.append("\n## Targets\n\n| target | value | bound | met |\n|---|---|---|---|\n")
     parts += [
         f"| {t.name} | {t.value:.3g} | {t.bound:.3g} | {'yes' if t.met else '**no**'} |\n"
@@ -135,7 +131,7 @@ def _row(name: str, counts: Counts) -> str:
 
 
 def _small(kind: str, size: int, counts: Counts) -> str:
-    keys = [f"{name}|{kind}|{size}" for name in (table.BASE, table.HONEST)]
+    keys = [f"{name}|{kind}|{size}" for name in (scoring.BASE, scoring.HONEST)]
     if any(key not in counts.verdicts for key in keys):
         return ""
     failed = [f"{_removal(counts, key):.3f}" for key in keys]

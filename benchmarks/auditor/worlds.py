@@ -102,9 +102,14 @@ class World:
     wrong: Tensor
     sets: Tensor
 
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return int(self.train.y.max()) + 1
+
     def fresh(self, seed: int) -> Classifier:
         """Return the untrained network."""
-        return self.source.fresh(seed, self.train.x[:], int(self.train.y.max()) + 1)
+        return self.source.fresh(seed, self.train.x[:], self.classes)
 
     def retain(self, which: int) -> Examples:
         """Return the training rows that are not in the set ``which``."""

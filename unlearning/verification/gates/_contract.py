@@ -124,7 +124,7 @@ class Subject:
         if evidence.outside is None:
             return None
         after, before = (
-            excess.sample(model, evidence.outside)
+            excess.sample(model, evidence.outside, control=evidence.control)
             for model in (evidence.unlearned, evidence.control)
         )
         return None if after is None or before is None else (after, before)

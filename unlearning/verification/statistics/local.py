@@ -14,6 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from unlearning.verification.statistics import density
 from unlearning.verification.statistics.scores import Floats, Integers
 
 #: Share of the never-seen rows that each of ``_FEW`` or more forgotten rows, and each of fewer, is
@@ -52,21 +53,45 @@ def neighbours(forget: Floats, never_seen: Floats) -> Neighbours:
     m = len(never_seen)
     share = _SHARE if len(forget) >= _FEW else _SHARE_OF_FEW
     k = min(m, max(_LEAST, min(_MOST, round(share * m))))
-    order = np.argsort(never_seen, kind="stable")
-    first = np.clip(np.searchsorted(never_seen[order], forget) - k // 2, 0, m - k)
-    return Neighbours(order[first[:, None] + np.arange(k)].astype(np.int64), m)
+    return Neighbours(density.nearest(forget, never_seen, k), m)
 
 
-def ranks(forget: Floats, never_seen: Floats, near: Neighbours) -> Floats:
-    """Return the rank of each forgotten row among its neighbours, (n,) from 0 to 1; ties half."""
-    others = never_seen[near.rows]
+def ranks(forget: Floats, others: Floats) -> Floats:
+    """Return the rank of each forgotten row (n,) among its neighbours (n, k), 0 to 1; ties half."""
     below = (others < forget[:, None]).mean(1) + (others == forget[:, None]).mean(1) / 2
     return np.asarray(below, dtype=np.float64)
 
 
-def deviations(forget: Floats, never_seen: Floats, near: Neighbours) -> Floats:
-    """Return each forgotten row's score less the mean of its neighbours' scores, (n,)."""
-    return np.asarray(forget - never_seen[near.rows].mean(1), dtype=np.float64)
+def moved(forget: Floats, never_seen: Floats, values: Floats, near: Neighbours) -> Floats:
+    """Return the ``values`` (m,) of each forgotten row's neighbours, (n, k), moved to its margin.
+
+    ``forget`` (n,) and ``never_seen`` (m,) are margins under models that saw neither. Values are
+    moved along the neighbours' regression line. Without that the easiest and the hardest rows,
+    whose neighbours all lie on one side, would seem to differ from them.
+    """
+    at, theirs = never_seen[near.rows], values[near.rows]
+    slope = density.slopes(at, theirs)
+    return np.asarray(theirs + slope[:, None] * (forget[:, None] - at))
+
+
+def chosen_shift(forget: Floats, never_seen: Floats, values: Floats) -> float:
+    """Return by how much forgotten rows that were chosen for their difficulty lie above others.
+
+    ``forget`` (n,) and ``never_seen`` (m,) are margins under models that saw neither, ``values``
+    (m,) the never-seen rows' margins under the model. A margin is a row's difficulty plus noise, so
+    ``values`` regress towards the mean of all rows, but those of rows that are easier as a group
+    towards the group's mean: they lie higher by 1 − slope times the difference of the means. That
+    difference is reduced by what chance explains (James & Stein's positive-part estimate), so rows
+    drawn at random are hardly shifted. Few rows show nothing of how they were chosen.
+    """
+    if len(forget) < _FEW:
+        return 0.0
+    apart = float(np.mean(forget) - np.mean(never_seen))
+    chance = float(np.var(never_seen)) * (1 / len(forget) + 1 / len(never_seen))
+    if apart**2 <= chance:
+        return 0.0
+    slope = float(density.slopes(never_seen[None], values[None])[0])
+    return (1 - min(max(slope, 0.0), 1.0)) * apart * (1 - chance / apart**2)
 
 
 Statistic = Callable[[Floats], Floats]
@@ -84,8 +109,13 @@ def likelihood(scores: Floats) -> Floats:
     with share ε a row is remembered with probability ε, so that its ratio L gives 1 + ε(L − 1).
     """
     ratio = np.exp(np.clip(scores, _SMALLEST_LOG, _LARGEST_LOG)) - 1
-    each = [np.log1p(share * ratio).sum(-1) for share in _REMEMBERED]
+    each = [np.log1p(share * ratio).sum(-1) for share in _shares(scores.shape[-1])]
     return np.asarray(np.logaddexp.reduce(each, 0))
+
+
+def _shares(rows: int) -> list[float]:
+    """Return the shares of so many rows that are at least one row."""
+    return [share for share in _REMEMBERED if share * rows >= 1]
 
 
 def p_value(
@@ -123,6 +153,22 @@ def remembered_share(scores: Floats) -> float:
     return float(shares[np.argmax(np.log1p(shares[:, None] * ratio).sum(1))])
 
 
+def left_p(scores: Floats, left: Floats, candidates: Floats, *, never_seen: int) -> float:
+    """Return the probability of so little evidence if a tenth of the rows were left as they were.
+
+    The evidence is that of ``remembered_p`` for many rows. In the alternative a row has the score
+    that it had if it were left (``left``, (n,)) with a probability of a tenth, else one of its
+    ``candidates`` (n, k). For rows enough that the sum is normal.
+    """
+    share, n = _REMEMBERED[0], len(scores)
+    ours, stays, others = (_of_a_tenth(one) for one in (scores, left, candidates))
+    mean = (1 - share) * others.mean(1) + share * stays
+    square = (1 - share) * (others**2).mean(1) + share * stays**2
+    # The candidates are a sample as well; which rows are left is not.
+    variance = (square - mean**2).sum() + others.var(1, ddof=1).sum() * n / never_seen
+    return NormalDist().cdf(float((ours - mean).sum() / np.sqrt(max(variance, 1e-300))))
+
+
 def log_e_value(forget: Floats, candidates: Floats, *, never_seen: int) -> float:
     """Return the logarithm of the likelihood ratio over its mean if each row is one of its own.
 
@@ -135,7 +181,7 @@ def log_e_value(forget: Floats, candidates: Floats, *, never_seen: int) -> float
     every = np.concatenate([candidates, forget[:, None]], 1)
     ratio = np.exp(np.clip(every, _SMALLEST_LOG, _LARGEST_LOG)) - 1
     mean = ratio.mean(1)
-    expected = [np.log1p(share * mean).sum() for share in _REMEMBERED]
+    expected = [np.log1p(share * mean).sum() for share in _shares(len(forget))]
     return float(likelihood(forget) - np.logaddexp.reduce(expected))
 
 

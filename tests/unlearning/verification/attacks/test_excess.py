@@ -60,6 +60,18 @@ def test_the_excess_is_the_margin_less_that_of_models_that_did_not_see_the_row()
     assert found.excess_rank[0] == pytest.approx(np.mean(own[near] < found.excess[0]), abs=0.15)
 
 
+def test_a_row_that_was_left_has_the_score_that_it_has_under_the_control() -> None:
+    control, outside = made(0, 1.0)
+    new, _ = made(0, 0.0)
+    mixed = replace(new, forget=control.forget)
+    left, forgotten = (excess.sample(model, outside, control=control) for model in (mixed, new))
+    assert left is not None
+    assert forgotten is not None
+    assert np.array_equal(left.score, left.score_if_left)
+    assert np.array_equal(forgotten.score_if_left, left.score)
+    assert np.mean(forgotten.score) < np.mean(left.score) - 0.5
+
+
 def test_five_rows_left_as_they_were_are_failed_and_forgotten_ones_are_not() -> None:
     left = [judged(seed, 1.0, rows=5).outcome("calibrated_excess") for seed in range(10)]
     gone = [judged(seed, 0.0, rows=5).outcome("calibrated_excess") for seed in range(10)]
@@ -78,10 +90,15 @@ def test_thirty_forgotten_rows_pass_and_half_forgotten_ones_do_not() -> None:
 
 
 def test_rows_that_are_easy_for_every_model_are_not_remembered() -> None:
-    """Easier by two standard deviations: the plain attack calls that membership."""
+    """Easier by a standard deviation: the plain attack calls that membership."""
     found = judged(2, 0.0, easier=4.0)
     assert found.outcome("membership").outcome is Verdict.FAILED
     assert found.outcome("calibrated_excess").outcome is not Verdict.FAILED
+    samples = [excess.sample(*made(seed, 0.0, easier=4.0)) for seed in range(3, 11)]
+    ranks = [float(np.mean(one.rank)) for one in samples if one is not None]
+    assert abs(np.mean(ranks) - 0.5) < 3 * np.sqrt(
+        1 / 12 * (1 / ROWS + 1 / NEVER_SEEN) / len(ranks)
+    )
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
@@ -95,6 +112,23 @@ def test_some_rows_kept_and_the_others_forgotten_do_not_pass(share: float) -> No
     told = found.outcome("calibrated_excess").outcome
     assert found.verdict is not Verdict.PASSED
     assert told is Verdict.FAILED or (share < 0.25 and told is Verdict.NO_POWER)
+
+
+def test_a_pass_excludes_that_a_tenth_of_the_rows_was_left() -> None:
+    """With ten of 100 rows left the probability of that is not small, and nothing passes."""
+    passed, not_excluded = [], []
+    for seed in range(6):
+        control, outside = made(seed, 1.0, rows=100)
+        new, _ = made(seed, 0.0, rows=100)
+        kept = np.arange(100) < 10
+        loss = np.where(kept, control.forget.loss, new.forget.loss)
+        for forget, into in ((loss, not_excluded), (new.forget.loss, passed)):
+            model = replace(new, forget=scores(forget))
+            found = verify(model, control, changed=True, lineage_clean=True, outside=outside)
+            into.append(found.metric("calibrated_excess_auc").notes["tenth_left_p"])
+            assert found.verdict is not Verdict.PASSED or into[-1] <= 0.025
+    assert min(not_excluded) > 0.025
+    assert np.median(passed) < np.median(not_excluded)
 
 
 @pytest.mark.parametrize("low", [-8.0, -4.0])

@@ -23,8 +23,68 @@ def test_neighbours_are_the_rows_nearest_in_the_order_of_the_margins() -> None:
 def test_ranks_are_shares_of_neighbours_below_with_ties_counted_half() -> None:
     never_seen = np.repeat([0.0, 1.0, 2.0, 3.0], 10)
     near = local.Neighbours(np.arange(40)[None].repeat(3, 0), 40)
-    found = local.ranks(np.array([-1.0, 1.0, 2.5]), never_seen, near)
+    found = local.ranks(np.array([-1.0, 1.0, 2.5]), never_seen[near.rows])
     assert found == pytest.approx([0.0, 0.375, 0.75])
+
+
+@pytest.mark.parametrize("chosen", ["easiest", "hardest", "both"])
+def test_rows_at_the_ends_are_like_their_moved_neighbours(chosen: str) -> None:
+    """All neighbours of such a row are on one side of it; their values still fall around its own.
+
+    Unmoved, the ranks of the easiest and hardest rows are far too extreme.
+    """
+    random = np.random.default_rng(6)
+    outside = np.sort(random.normal(size=2000))
+    value = 0.8 * outside + 0.3 * random.normal(size=len(outside))
+    ends = {"hardest": np.arange(100), "easiest": np.arange(1900, 2000)}
+    rows = ends.get(chosen, np.concatenate(list(ends.values())))
+    # Every second row at the ends is a forgotten one, so that there are never-seen ones like it.
+    ours = rows[::2]
+    theirs = np.setdiff1d(np.arange(2000), ours)
+    near = local.neighbours(outside[ours], outside[theirs])
+    alike = local.moved(outside[ours], outside[theirs], value[theirs], near)
+    far = np.mean(np.abs(local.ranks(value[ours], alike) - 0.5))
+    unmoved = np.mean(np.abs(local.ranks(value[ours], value[theirs][near.rows]) - 0.5))
+    assert far == pytest.approx(0.25, abs=3 * 0.144 / np.sqrt(len(ours)))
+    assert unmoved > 0.35
+
+
+def test_moved_neighbours_lie_as_a_least_squares_line_says() -> None:
+    random = np.random.default_rng(7)
+    outside, value, forget = *random.normal(size=(2, 60)), np.array([0.3])
+    near = local.Neighbours(np.arange(60)[None], 60)
+    line = np.polynomial.Polynomial.fit(outside, value, 1)
+    expected = value - line(outside) + line(forget[0])
+    assert local.moved(forget, outside, value, near)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("easier", [-4.0, 0.0, 4.0])
+def test_rows_chosen_for_their_difficulty_lie_by_the_shift_above_others(easier: float) -> None:
+    """Difficulty of variance 4 and noise of variance 1: the slope is .8."""
+    random = np.random.default_rng(9)
+    truth = [2 * random.normal(size=4000), 2 * random.normal(size=4000) + easier]
+    never_seen, forget = (one + random.normal(size=4000) for one in truth)
+    values, own = (one + random.normal(size=4000) for one in truth)
+    line = np.polynomial.Polynomial.fit(never_seen, values, 1)
+    found = local.chosen_shift(forget, never_seen, values)
+    assert found == pytest.approx(float(np.mean(own - line(forget))), abs=0.1)
+    assert local.chosen_shift(forget[:9], never_seen, values) == 0.0
+
+
+def test_a_tenth_left_as_it_was_rarely_shows_as_little_as_forgotten_rows_do() -> None:
+    """The stated probability holds where a tenth was left, and forgotten rows are well below it."""
+    random = np.random.default_rng(8)
+    rows, draws = 300, 200
+    candidates, left = random.normal(-1, 1, size=(rows, 200)), random.normal(2, 1, size=rows)
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(draws):
+        for kept in (True, False):
+            here = kept & (random.random(rows) < 0.1)
+            scores = np.where(here, left, random.normal(-1, 1, size=rows))
+            p = local.left_p(scores, left, candidates, never_seen=10**9)
+            found[kept].append(p)
+    assert np.mean(np.array(found[True]) <= 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
+    assert np.mean(np.array(found[False]) <= 0.05) >= 0.9
 
 
 def test_a_p_value_by_drawing_is_that_of_all_draws() -> None:
@@ -77,9 +137,13 @@ def test_many_rows_are_judged_by_the_normal_distribution_alike(
         assert abs(fewer - 0.5) < abs(normal - 0.5)
 
 
-def test_the_likelihood_is_that_of_a_share_of_remembered_rows_averaged() -> None:
-    scores = np.random.default_rng(3).normal(size=(4, 6))
-    each = [np.prod(1 - e + e * np.exp(scores), axis=1) for e in (0.1, 0.5, 1.0)]
+@pytest.mark.parametrize(("rows", "shares"), [(1, (1.0,)), (6, (0.5, 1.0)), (10, (0.1, 0.5, 1.0))])
+def test_the_likelihood_is_that_of_a_share_of_remembered_rows_averaged(
+    rows: int, shares: tuple[float, ...]
+) -> None:
+    """A share of less than one row is no alternative."""
+    scores = np.random.default_rng(3).normal(size=(4, rows))
+    each = [np.prod(1 - e + e * np.exp(scores), axis=1) for e in shares]
     assert np.exp(local.likelihood(scores)) == pytest.approx(np.sum(each, axis=0))
 
 

@@ -47,9 +47,7 @@ class PairedGuard:
         certainty: float = 3.0,
         loss_errors: float = 1.0,
     ) -> None:
-        # The same rows in the same order for every look, independent of how they are stored.
-        order = torch.Generator().manual_seed(0)
-        self.examples = examples.subset(torch.randperm(len(examples), generator=order)[:rows])
+        self.examples = sample(examples, rows)
         self.base = base
         self.loss_limit = loss_limit
         self.accuracy_limit = accuracy_limit
@@ -105,6 +103,13 @@ class PairedGuard:
         return Look(
             rise if math.isfinite(rise) else math.inf, float(drops.mean()), len(rises), holds
         )
+
+
+def sample(examples: Examples, rows: int) -> Examples:
+    """Return at most ``rows`` held-out examples, always the same in the same order."""
+    # Independent of how they are stored.
+    order = torch.Generator().manual_seed(0)
+    return examples.subset(torch.randperm(len(examples), generator=order)[:rows])
 
 
 def last_that_holds(

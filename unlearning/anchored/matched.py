@@ -11,8 +11,11 @@ kinds of rows,
 
     (J P Jᵀ + μI) α = r,   δ = P Jᵀ α.
 
-The Jacobian is recomputed a few times on the way, each time for a share of the remaining distance.
-No more than |F| + |S| rows are used.
+The Jacobian is recomputed a few times on the way, each time for a share of the remaining distance
+and with another S from a larger pool of retained rows: half of it are those that have moved most
+since the step began, because a row that is not held moves freely, and half are drawn, because
+holding only what has moved would move the rest. No more than |F| + |S| rows are differentiated at
+once.
 """
 
 from __future__ import annotations
@@ -52,10 +55,15 @@ class Settings:
     steps: int = 4
     #: Largest change of a retained row's margin per Jacobian.
     clip: float = 3.0
+    #: Retained rows that are held for one Jacobian; None: all of them.
+    held: int | None = None
     #: Bytes of per-row gradients that may be formed; above, only products are used.
     memory: int = 512 * 2**20
-    #: Relative residual at which conjugate residuals stop, and the most iterations.
+    #: Relative residual at which conjugate residuals stop, and the most iterations. ``rough`` is
+    #: for Jacobians that another one follows, which starts from what is left (inexact Newton:
+    #: Dembo, Eisenstat & Steihaug, SIAM J. Numer. Anal. 19, 1982).
     tolerance: float = 1e-2
+    rough: float = 0.1
     iterations: int = 50
     batch_size: int = objective.BATCH
     #: "auto" forms the kernel for few rows whose gradients fit into memory.
@@ -90,6 +98,21 @@ class Report:
     #: Rows without a finite margin or target, which are ignored.
     undefined: int = 0
 
+    def then(self, later: Report) -> Report:
+        """Return cost and result of this step and a ``later`` one together."""
+        phases = {*self.seconds, *later.seconds}
+        return Report(
+            solver=later.solver if later.steps else self.solver,
+            iterations=self.iterations + later.iterations,
+            steps=self.steps + later.steps,
+            bytes_formed=max(self.bytes_formed, later.bytes_formed),
+            seconds={p: self.seconds.get(p, 0.0) + later.seconds.get(p, 0.0) for p in phases},
+            before=self.before,
+            after=later.after,
+            retained=later.retained,
+            undefined=max(self.undefined, later.undefined),
+        )
+
 
 def move(
     model: nn.Module,
@@ -98,15 +121,18 @@ def move(
     *,
     curvature: Kfac | None,
     settings: Settings | None = None,
+    generator: torch.Generator | None = None,
     progress: Callable[[float], None] = lambda _fraction: None,
 ) -> tuple[nn.Module, list[Tensor], Report]:
     """Return a moved copy of ``model``, the weights (p,) on the way to it, and the report.
+
+    ``retain`` is the pool of rows that may be held; ``generator`` draws from it.
 
     The copy is in evaluation mode, and in float32 if ``model`` is narrower. The way begins with
     the present weights and has one more entry for each Jacobian. Raise ``UnusableDirection`` if a
     Jacobian is zero or not finite, or if the step leads to margins that are not finite.
     """
-    step = _Step(model, forget, retain, curvature, settings or Settings())
+    step = _Step(model, forget, retain, curvature, settings or Settings(), generator)
     way = step.run(progress)
     return step.network, way, step.report
 
@@ -121,21 +147,25 @@ class _Step:
         retain: Rows,
         curvature: Kfac | None,
         settings: Settings,
+        generator: torch.Generator | None,
     ) -> None:
-        self.network, self.curvature, self.settings = (
+        self.network, self.curvature, self.settings, self.generator = (
             objective.widened(model).eval(),
             curvature,
             settings,
+            generator,
         )
         self.report = Report()
+        self.tolerance = settings.tolerance
         examples = concatenate(forget.examples, retain.examples)
         targets = torch.cat([forget.targets.double().cpu(), retain.targets.double().cpu()])
         forgets = torch.arange(len(targets)) < len(forget.examples)
         now = self._jacobian(examples).values()
         usable = (targets.isfinite() & now.isfinite()).nonzero()[:, 0]
         self.report.undefined = len(targets) - len(usable)
-        self.targets, self.forgets = targets[usable], forgets[usable]
-        self.jacobian = self._jacobian(examples.subset(usable))
+        self.start, self.targets, self.forgets = now[usable], targets[usable], forgets[usable]
+        self.examples = examples.subset(usable)
+        self.everything = self.jacobian = self._jacobian(self.examples)
 
     def _jacobian(self, examples: Examples) -> Jacobian:
         return Jacobian(self.network, examples, batch_size=self.settings.batch_size)
@@ -146,7 +176,7 @@ class _Step:
             raise UnusableDirection(
                 "none of the rows to forget has a finite margin and target: retrain the model"
             )
-        residual = self._residual()
+        residual = self.targets - self.start
         self.report.before = self.report.after = _rms(residual[self.forgets])
         for taken in range(self.settings.steps):
             if not bool(residual.any()):
@@ -155,7 +185,12 @@ class _Step:
             share = 1 / (self.settings.steps - taken)
             held = residual.clamp(-self.settings.clip, self.settings.clip)
             aim = torch.where(self.forgets, share * residual, held)
-            way.append(way[-1] + _checked(self._solve(aim)).to(way[-1]))
+            last = taken + 1 == self.settings.steps
+            self.tolerance = self.settings.tolerance if last else self.settings.rough
+            rows = self._rows(residual)
+            if len(rows) < len(aim):
+                self.jacobian = self._jacobian(self.examples.subset(rows))
+            way.append(way[-1] + _checked(self._solve(aim[rows])).to(way[-1]))
             objective.load(self.network, way[-1])
             residual = self._residual()
             if not bool(residual.isfinite().all()):
@@ -167,9 +202,18 @@ class _Step:
         self.report.retained = _rms(residual[~self.forgets])
         return way
 
+    def _rows(self, residual: Tensor) -> Tensor:
+        """Return the rows of the next Jacobian, (m,) int64: all to forget, and those to hold."""
+        forget, pool = (here.nonzero()[:, 0] for here in (self.forgets, ~self.forgets))
+        moved = (self.targets - residual - self.start).abs()[pool]
+        wanted = self.settings.held
+        if wanted is not None and wanted < len(pool):
+            pool = pool[_most_and_others(moved, wanted, self.generator)]
+        return torch.cat([forget, pool])
+
     def _residual(self) -> Tensor:
         with self._timed("margins"):
-            return self.targets - self.jacobian.values()
+            return self.targets - self.everything.values()
 
     def _solve(self, aim: Tensor) -> Tensor:
         """Return δ (p,) float64 for the changes of the margins ``aim`` (n,)."""
@@ -223,7 +267,7 @@ class _Step:
                     self.jacobian.times(self._pulled(alpha)) + self.settings.noise * alpha
                 ),
                 aim,
-                tolerance=self.settings.tolerance,
+                tolerance=self.tolerance,
                 iterations=self.settings.iterations,
             )
             self.report.iterations += found.iterations
@@ -283,6 +327,18 @@ def conjugate_residuals(
         direction = r + (curved / before) * direction
         moved = image + (curved / before) * moved
     return Solution(x, done)
+
+
+def _most_and_others(values: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Return ``count`` positions (count,) int64: the largest of ``values``, and as many drawn.
+
+    Zeros are never among the largest, so that without any other value all are drawn.
+    """
+    most = values.argsort(descending=True, stable=True)[: count // 2]
+    most = most[values[most] > 0]
+    drawn = torch.randperm(len(values), generator=generator)
+    others = drawn[~torch.isin(drawn, most)][: count - len(most)]
+    return torch.cat([most, others]).sort().values
 
 
 def _require(values: Tensor) -> None:

@@ -21,13 +21,15 @@ zero, a narrow and a wide one, fitted together with β by expectation-maximisati
 probability that row i belongs to the narrow one, σ² the variance of ε there, measured between
 splits, and ω² the part of the narrow variance beyond σ²/S. Then
 
-    t_i = ȳ_i − clip(a_i·(1 − ρ)·d_i, ±σ/(2√S)),   ρ = ω²/(ω² + σ²/S)
+    t_i = ȳ_i − clip(a_i·(1 − ρ)·d_i, ±σ/√S) if ȳ_i > 0, else ȳ_i,   ρ = ω²/(ω² + σ²/S)
 
 ρ is the measured reliability. For ordinary rows this is the least-squares prediction of one split's
 margin from φ and the other's, corrected for the mean of S splits having less noise than one
 (Spearman-Brown). A memorised row keeps its own mean: shrinkage would move a group of them towards
-the rest as a whole. The clip limits the error of a row that is assigned to the wrong component (the
-limited translation of Efron & Morris, JASA 66, 1971 and 67, 1972).
+the rest as a whole. So does each row that the models which never saw it get wrong: where many
+labels are wrong the two components overlap, and shrinkage would make the network give such a label.
+The clip limits the error of a row that is assigned to the wrong component (the limited translation
+of Efron & Morris, JASA 66, 1971 and 67, 1972).
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from unlearning.anchored.margins import OutOfFold
 from unlearning.errors import WrongOptions
 
 #: Largest shift of a row by shrinkage, in standard errors of its mean over the splits.
-_TRANSLATION = 0.5
+_TRANSLATION = 1.0
 #: Iterations of expectation-maximisation, which converges within some tens.
 _ITERATIONS = 100
 
@@ -167,11 +169,13 @@ def fit(
     noise = _mean(variances, ordinary) / splits
     reliability = max(0.0, 1 - noise / max(found.variance, 1e-300))
     limit = _TRANSLATION * noise**0.5
-    shrunk = ordinary * (1 - reliability) * (mean[usable] - found.prior)
+    recognised = ordinary * (mean[usable] > 0)
+    shift = recognised * (1 - reliability) * (mean[usable] - found.prior)
     value = torch.full_like(mean, torch.nan)
-    value[usable] = mean[usable] - shrunk.clamp(-limit, limit)
+    value[usable] = mean[usable] - shift.clamp(-limit, limit)
     variance = torch.full_like(mean, torch.nan)
-    variance[usable] = ordinary * reliability * noise + tail * _mean(variances, tail) / splits
+    kept = (ordinary - recognised) * noise + tail * _mean(variances, tail) / splits
+    variance[usable] = recognised * reliability * noise + kept
     spread = (noise * splits) ** 0.5
     return Targets(value, variance, reliability, spread, splits, _left_out(out, held_out))
 

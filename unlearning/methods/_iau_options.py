@@ -37,10 +37,14 @@ class Options:
     #: For ``matched``: how far a row may stay from its target, against the curvature. On digits
     #: 0.1 to 100 are alike.
     noise: Annotated[float, Gt(0), Le(1e6)] = 0.1
-    #: For ``matched``: how often the margins' derivatives are taken anew on the way.
-    jacobians: Annotated[int, Ge(1), Le(100)] = 4
-    #: For ``matched``: retained rows that are held where they were, at most.
+    #: For ``matched``: how often the margins' derivatives are taken anew on the way, at most.
+    jacobians: Annotated[int, Ge(1), Le(100)] = 6
+    #: For ``matched``: retained rows that may be held where they were, and of the correction.
     retained_rows: Annotated[int, Ge(1), Le(100_000)] = 512
+    #: For ``matched``: gradient steps on retained rows at most, and their learning rate (Adam).
+    #: Those are kept after which the validation loss is lower; 0 steps turn this off.
+    correction_steps: Annotated[int, Ge(0), Le(10_000)] = 128
+    correction_rate: Annotated[float, Gt(0), Le(1)] = 1e-3
     #: For ``matched``: megabytes of per-row gradients that may be formed.
     memory_megabytes: Annotated[int, Ge(1), Le(1_000_000)] = 512
     #: For ``matched``: allowed relative rise of the validation loss (0.02 passes in any case) and

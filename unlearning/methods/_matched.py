@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unlearning.anchored import anchor as anchors
+from unlearning.anchored import correction, margins, matched, walk
 from unlearning.anchored import guard as guards
-from unlearning.anchored import margins, matched
 from unlearning.anchored.anchor import Anchor, Forgotten
 from unlearning.anchored.guard import Look, PairedGuard
 from unlearning.anchored.matched import Report, Rows
@@ -21,9 +21,11 @@ from unlearning.core import objective
 from unlearning.core.examples import Examples
 from unlearning.errors import NothingRetained, WrongOptions
 
-#: Retained rows that are held per forgotten row, and at least.
+#: Retained rows that are held at once per forgotten row, and at least.
 _HELD_PER_ROW = 4
 _LEAST_HELD = 128
+#: Validation rows that decide about the correction, at most.
+_COMPARED = 1000
 #: Rise of the mean validation loss that the guard always allows.
 _ALWAYS_ALLOWED = 0.02
 #: A batch is short of its target if its rows keep more than this share of their distance.
@@ -65,6 +67,7 @@ def step(
     forgotten: Forgotten | None,
     validation: Examples,
     settings: matched.Settings,
+    correcting: correction.Settings,
     limits: Limits,
     generator: torch.Generator,
 ) -> Moved:
@@ -82,23 +85,37 @@ def step(
     base = anchors.at(anchor, wide)
     targets, guessed = _filled(known, forget, base, validation)
     before = 0 if forgotten is None else forgotten.count
-    network, way, report = matched.move(
+    count = before + len(forget)
+    walked = walk.to_targets(
         wide,
         Rows(forget, targets),
-        _held(retain, before + len(forget), known, base, limits, generator),
+        _pool(retain, known, base, limits, generator),
+        base=base,
+        validation=guards.sample(validation, min(limits.guard_rows, _COMPARED)),
         curvature=anchor.curvature,
-        settings=settings,
+        settings=replace(settings, held=max(_LEAST_HELD, _HELD_PER_ROW * count)),
+        correcting=replace(correcting, loss=anchor.loss),
+        moved_before=forgotten is not None,
+        trained_rows=anchor.count,
+        retain=retain.sample(limits.retained_rows, generator=generator),
+        generator=generator,
     )
-    left_out = known.forget.left_out.at((before + len(forget)) / anchor.count)
-    weights, seen, held = _guarded(base, validation, network, way, anchor, limits, left_out)
+    network, report = walked.network, walked.report
+    left_out = known.forget.left_out.at(count / anchor.count)
+    weights, seen, held = _guarded(base, validation, network, walked.way, anchor, limits, left_out)
     moved = copy.deepcopy(model).eval()
     objective.load(moved, weights)
     # After rounding to the model's own precision.
-    after = margins.of_examples(objective.widened(moved).eval(), forget) - targets
+    after = margins.of_examples(objective.widened(moved).eval(), forget) - walked.goal
     return Moved(
         moved,
         anchors.forget(anchor, forgotten, wide, forget),
-        {**_told(known, report, seen, held), "guessed": guessed, "rms_after": _rms(after)},
+        {
+            **_told(known, report, seen, held),
+            "correction_steps": walked.corrected,
+            "guessed": guessed,
+            "rms_after": _rms(after),
+        },
         _reasons(known, report, after, held),
     )
 
@@ -119,22 +136,20 @@ def _filled(
     return torch.where(missing, mean, value), int(missing.sum())
 
 
-def _held(
+def _pool(
     retain: Examples,
-    count: int,
     known: BatchMargins,
     base: nn.Module,
     limits: Limits,
     generator: torch.Generator,
 ) -> Rows:
-    """Draw the retained rows that are held at the anchor's margins.
+    """Draw the retained rows that may be held, with their margins under the anchor.
 
-    ``count`` rows have been forgotten since the anchor, the batch included. Where a few held rows
-    are moved back to the anchor's margins, the others follow towards the anchor, and with them
-    what earlier batches have forgotten: a longer chain needs more of them.
+    How many of them are held at once grows with the rows forgotten since the anchor: where a few
+    rows are moved back to the anchor's margins, the others follow towards the anchor, and with them
+    what earlier batches have forgotten.
     """
-    wanted = min(limits.retained_rows, max(_LEAST_HELD, _HELD_PER_ROW * count))
-    where = torch.randperm(len(retain), generator=generator)[:wanted]
+    where = torch.randperm(len(retain), generator=generator)[: limits.retained_rows]
     rows = retain.subset(where)
     if known.retained is None:
         return Rows(rows, margins.of_examples(base, rows))

@@ -39,7 +39,7 @@ import torch
 from torch import nn
 
 from unlearning.anchored import anchor as anchors
-from unlearning.anchored import class_walk, matched
+from unlearning.anchored import class_walk, correction, matched
 from unlearning.core import objective
 from unlearning.core.examples import Examples
 from unlearning.errors import NothingRetained, UnusableDirection, WrongOptions
@@ -129,6 +129,9 @@ def _to_targets(
             steps=options.jacobians,
             memory=options.memory_megabytes * 2**20,
             batch_size=options.batch_size,
+        ),
+        correcting=correction.Settings(
+            steps=options.correction_steps, learning_rate=options.correction_rate
         ),
         limits=_matched.Limits(
             loss_rise=options.matched_guard_rise,

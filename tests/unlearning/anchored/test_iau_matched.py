@@ -1,5 +1,6 @@
 """``iau`` with ``step: matched`` on digits that a network knows by heart."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -135,7 +136,7 @@ def test_wrong_labels_are_forgotten_as_a_retrained_model_never_knew_them(place):
 
 def test_rows_reach_their_own_targets_and_the_notes_say_how_near(place):
     rows = [*WRONG[:6], *range(100, 120)]
-    update = place.unlearn(rows)
+    update = place.unlearn(rows, options=iau.Options(correction_steps=0))
     left = margins.of_examples(update.model, place.train.subset(torch.tensor(rows)))
     left = left - place.targets.value[rows]
     assert update.notes["rms_after"] == pytest.approx(float(left.square().mean().sqrt()))
@@ -144,6 +145,65 @@ def test_rows_reach_their_own_targets_and_the_notes_say_how_near(place):
     assert update.notes["splits"] == 1
     assert update.notes["bytes_formed"] <= 512 * 2**20
     assert not update.retrain_because
+
+
+def test_retained_rows_correct_the_network_where_validation_rows_approve(place):
+    rows = torch.tensor(WRONG)
+    held = place.unlearn(rows, options=iau.Options(correction_steps=0))
+    update = place.unlearn(rows)
+    assert held.notes["correction_steps"] == 0
+    assert update.notes["correction_steps"] in (8, 16, 32, 64, 128)
+    losses = [objective.losses(m, place.validation).mean() for m in (held.model, update.model)]
+    assert losses[1] < losses[0]
+    assert _accuracy(update.model, place.test) >= _accuracy(held.model, place.test)
+    right = Examples(place.train.x[rows], place.true[rows])
+    assert _accuracy(update.model, right) >= _accuracy(held.model, right)
+
+
+def test_an_ordinary_row_takes_two_jacobians_and_no_correction(place):
+    update = place.unlearn([200])
+    assert update.notes["jacobians"] == 2
+    assert update.notes["correction_steps"] == 0
+
+
+def test_a_chain_is_corrected_no_more_than_one_batch(place):
+    taken, model, forgotten, gone = [], place.model, None, torch.zeros(0, dtype=torch.int64)
+    for rows in torch.tensor(WRONG).split(8):
+        gone = torch.cat([gone, rows])
+        update = place.unlearn(
+            rows, model=model, gone=gone, forgotten=forgotten, moved=forgotten is not None
+        )
+        model, forgotten = update.model, update.forgotten
+        taken.append(update.notes["correction_steps"])
+    # 8 of 400 rows are half the share at which all 128 steps are allowed.
+    assert taken[0] in (4, 8, 16, 32, 64)
+    assert max(taken) <= 64
+
+
+def test_after_a_correction_the_targets_are_on_the_scale_of_the_network(place):
+    rows = torch.tensor(WRONG)
+    update = place.unlearn(rows)
+    assert update.notes["correction_steps"]
+    value = place.targets.value[rows]
+    left = margins.of_examples(update.model, place.train.subset(rows)) - value
+    # Surer of everything, the network is surer than the targets that these labels are wrong.
+    assert float(left.mean()) < 0
+    assert update.notes["rms_after"] < 0.5 * float(left.square().mean().sqrt())
+
+
+def test_after_a_correction_the_next_batch_holds_retained_rows_where_they_are(place, monkeypatch):
+    first, second = WRONG, list(range(100, 110))
+    update = place.unlearn(first)
+    held, move = [], matched.move
+
+    def seen(model, forget, retain, **more):
+        held.append((model, retain))
+        return move(model, forget, retain, **more)
+
+    monkeypatch.setattr(matched, "move", seen)
+    place.unlearn(second, model=update.model, gone=first + second, forgotten=update.forgotten)
+    model, retain = held[0]
+    torch.testing.assert_close(retain.targets, margins.of_examples(model, retain.examples))
 
 
 def test_without_margins_the_calibrated_step_is_taken_bit_for_bit(place):
@@ -180,7 +240,7 @@ def test_a_longer_chain_holds_more_retained_rows(place, monkeypatch):
     held, move = [], matched.move
 
     def seen(model, forget, retain, **more):
-        held.append(len(retain.examples))
+        held.append((len(retain.examples), more["settings"].held))
         return move(model, forget, retain, **more)
 
     monkeypatch.setattr(matched, "move", seen)
@@ -188,7 +248,10 @@ def test_a_longer_chain_holds_more_retained_rows(place, monkeypatch):
     update = place.unlearn(first)
     place.unlearn(second, model=update.model, gone=first + second, forgotten=update.forgotten)
     place.unlearn(second)
-    assert held == [4 * 60, 4 * 70, 128]
+    pools = {len(place.retain(gone)) for gone in (first, first + second, second)}
+    assert {pool for pool, _ in held} == pools
+    wanted = [count for count, _ in itertools.groupby(count for _, count in held)]
+    assert wanted == [4 * 60, 4 * 70, 128]
 
 
 def test_the_running_sums_are_those_of_an_anchored_step(place):

@@ -59,7 +59,9 @@ def _dense(curvature, size):
 
 
 def _moved(model, forget, retain, **settings):
-    given = Settings(**{"steps": 1, "tolerance": 1e-12, "iterations": 500, **settings})
+    given = Settings(
+        **{"steps": 1, "tolerance": 1e-12, "rough": 1e-12, "iterations": 500, **settings}
+    )
     return matched.move(
         model,
         forget,
@@ -104,7 +106,7 @@ def test_products_equal_the_kernel_on_a_convolution_with_batch_norm(curved):
     ways = []
     for solver in ("kernel", "products"):
         curvature = _curvature(model, forget.examples) if curved else None
-        settings = Settings(steps=3, tolerance=1e-12, iterations=500, solver=solver)
+        settings = Settings(steps=3, tolerance=1e-12, rough=1e-12, iterations=500, solver=solver)
         _, way, report = matched.move(model, forget, retain, curvature=curvature, settings=settings)
         ways.append(way)
         assert report.steps == len(way) - 1 == 3
@@ -132,6 +134,60 @@ def test_rows_reach_their_targets_and_retained_rows_stay():
     )
     let_go = margins.of_examples(free, retain.examples) - retain.targets
     assert float(held.square().mean()) < 0.05 * float(let_go.square().mean())
+
+
+def test_some_rows_are_held_for_a_jacobian_and_the_others_are_free():
+    model = _network()
+    forget, retain = _task(model)
+    _, ours, _ = matched.move(
+        model,
+        forget,
+        retain,
+        curvature=None,
+        settings=Settings(steps=1, held=4),
+        generator=_generator(5),
+    )
+    drawn = torch.randperm(9, generator=_generator(5))[:4]
+    kept = Rows(retain.examples.subset(drawn), retain.targets[drawn])
+    _, theirs, _ = matched.move(model, forget, kept, curvature=None, settings=Settings(steps=1))
+    torch.testing.assert_close(ours[1], theirs[1])
+
+
+def test_the_rows_that_moved_most_are_held_and_as_many_drawn():
+    values = torch.tensor([0.0, 5.0, 1.0, 0.0, 7.0, 2.0, 0.5, 0.0], dtype=torch.float64)
+    counts = torch.zeros(8)
+    for seed in range(300):
+        found = matched._most_and_others(values, 4, _generator(seed))
+        assert len(set(found.tolist())) == 4
+        assert {1, 4} <= set(found.tolist())
+        counts[found] += 1
+    others = counts[[0, 2, 3, 5, 6, 7]]
+    # Two of the other six at random: 100 of 300 each, with a standard deviation of 8.
+    assert float((others - 100).abs().max()) < 33
+    drawn = matched._most_and_others(torch.zeros(8), 4, _generator(1))
+    assert torch.equal(drawn, torch.randperm(8, generator=_generator(1))[:4].sort().values)
+
+
+def test_only_the_last_jacobian_is_solved_exactly():
+    model = _network()
+    forget, retain = _task(model)
+    rough = _moved(model, forget, retain, solver="products", steps=4, rough=0.1)
+    exact = _moved(model, forget, retain, solver="products", steps=4)
+    assert rough[2].iterations < 0.7 * exact[2].iterations
+    # What an earlier solution misses, the later ones make good.
+    assert rough[2].after < 1.5 * exact[2].after + 1e-3
+
+
+def test_reports_of_two_steps_add_up():
+    model = _network()
+    forget, retain = _task(model)
+    network, _, first = _moved(model, forget, retain, solver="products")
+    _, _, second = _moved(network, forget, retain, solver="products", steps=2)
+    both = first.then(second)
+    assert (both.before, both.after) == (first.before, second.after)
+    assert both.steps == 3
+    assert both.iterations == first.iterations + second.iterations
+    assert both.seconds["products"] == first.seconds["products"] + second.seconds["products"]
 
 
 def test_a_retained_row_is_moved_by_no_more_than_the_clip_at_one_jacobian():

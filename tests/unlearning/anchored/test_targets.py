@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,11 +93,24 @@ def test_ordinary_targets_are_nearer_to_the_truth_than_the_mean_and_memorised_on
     assert abs(float((found.value - truth)[:200].mean())) < 0.15
 
 
-def test_no_row_is_moved_by_more_than_half_a_standard_error():
+def test_no_row_is_moved_by_more_than_a_standard_error():
     out, own, _, held_out = _simulated(2, wide=10, tail=200)
     found = targets.fit(out, own=own, held_out=held_out)
     moved = (found.value - targets.calibrate(out, held_out).mean(0)).abs()
-    assert float(moved.max()) == pytest.approx(found.spread / math.sqrt(2) / 2)
+    assert float(moved.max()) == pytest.approx(found.spread / math.sqrt(2))
+
+
+def test_rows_that_unseen_models_get_wrong_keep_their_own_mean():
+    """Ordinary rows around zero: those above are shrunk, those below are not."""
+    out, own, _, held_out = _simulated(2, own=0.2)
+    out = replace(out, values=out.values - 3)
+    found = targets.fit(out, own=own, held_out=held_out)
+    mean = targets.calibrate(out, held_out).mean(0)
+    wrong = mean <= 0
+    assert 0.2 < float(wrong.double().mean()) < 0.8
+    assert torch.equal(found.value[wrong], mean[wrong])
+    assert float((found.value - mean)[~wrong].abs().median()) > 0.05
+    assert bool((found.variance[wrong] > found.variance[~wrong].median()).all())
 
 
 def test_variance_is_what_the_targets_miss_the_truth_by():

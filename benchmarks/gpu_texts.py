@@ -170,8 +170,8 @@ def _head(
             ids = x.long()
             made.append(encoder.pooled(ids, ids != 0, pooling="mean").cpu())
         whole = torch.cat(made)
-        normed: torch.Tensor = whole / whole.norm(dim=1, keepdim=True)
-        return normed
+        normal: torch.Tensor = whole / whole.norm(dim=1, keepdim=True)
+        return normal
 
     making, x = time("features", features)
     rows = Examples(x, train.labels)

@@ -26,7 +26,7 @@ LENGTH = 8
 #: Architecture, its parameters and the learning rate with which it learns every row.
 NETWORKS: dict[str, tuple[str, dict[str, Any], float]] = {
     "last_layers": ("encoder_classifier", {"last_layers": 2}, 3e-3),
-    "lora": ("encoder_classifier", {"trained": "lora", "lora_rank": 8}, 2e-2),
+    "lora": ("encoder_classifier", {"trained": "lora", "lora_rank": 8}, 5e-3),
     "all": ("encoder_classifier", {"trained": "all"}, 3e-3),
     "transformer": ("transformer", {"width": 32, "layers": 2, "hidden": 64, "heads": 2}, 3e-3),
 }

@@ -52,7 +52,7 @@ def encoded(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> banking.E
 
 def test_upper_layers_on_activations_are_the_network_on_tokens(encoded: banking.Encoded) -> None:
     sets = problems.sets(encoded.texts, random=4, mislabelled=4)
-    problem = problems.last_layers(encoded, sets, epochs=1)
+    problem = problems.last_layers(encoded, sets, epochs=2)
     model = problem.fresh(3).eval()
     upper = model.network
     ids, kind = encoded.tokens
@@ -64,7 +64,7 @@ def test_upper_layers_on_activations_are_the_network_on_tokens(encoded: banking.
 
 def test_margins_on_activations_have_vectorised_gradients(encoded: banking.Encoded) -> None:
     sets = problems.sets(encoded.texts, random=4, mislabelled=4)
-    problem = problems.last_layers(encoded, sets, epochs=1)
+    problem = problems.last_layers(encoded, sets, epochs=2)
     jacobian = Jacobian(
         problem.fresh(3).eval(), problem.train.subset(torch.arange(4)), batch_size=4
     )

@@ -6,6 +6,7 @@ Compared is with networks that are really trained without them.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -20,6 +21,10 @@ from unlearning.anchored.targets import BatchMargins
 from unlearning.core import objective
 from unlearning.core.examples import Examples
 from unlearning.methods import Context, iau
+
+STEPS: tuple[Literal["matched", "calibrated"], ...] = ("matched", "calibrated")
+#: Retained rows that are held: few enough for a kernel, which takes the least time here.
+HELD = 80
 
 
 def accuracy(model: nn.Module, examples: Examples) -> float:
@@ -61,7 +66,7 @@ def test_mislabelled_rows_are_forgotten_by_the_matched_step_and_not_by_the_calib
             base,
             task.forget,
             task.retain,
-            options=iau.Options(step=step),  # type: ignore[arg-type]  # one of the two names
+            options=iau.Options(step=step, retained_rows=HELD),
             context=Context(
                 calibration=task.validation,
                 anchor=anchor,
@@ -69,19 +74,10 @@ def test_mislabelled_rows_are_forgotten_by_the_matched_step_and_not_by_the_calib
             ),
             generator=torch.Generator().manual_seed(1),
         )
-        for step in ("matched", "calibrated")
+        for step in STEPS
     }
     ours = {step: accuracy(one.model, task.forget) for step, one in updated.items()}
-    print(
-        name,
-        theirs,
-        ours,
-        accuracy(base, task.test),
-        accuracy(updated["matched"].model, task.test),
-        [accuracy(r, task.test) for r in retrained],
-    )
-    print(updated["matched"].notes, updated["matched"].retrain_because)
-    assert abs(ours["matched"] - theirs) <= 0.15
+    assert abs(ours["matched"] - theirs) <= 2.5 / WRONG  # two rows more or fewer
     assert ours["calibrated"] > ours["matched"] + 0.3
     lost = accuracy(base, task.test) - accuracy(updated["matched"].model, task.test)
     assert lost <= 0.05

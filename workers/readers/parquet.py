@@ -240,7 +240,7 @@ def _features(schema: pa.Schema, options: Options, found: Parts) -> tuple[list[s
                     column=name,
                 )
         return features, how
-    if options.kind is not None and len(features) == 1 and _is_list(types[features[0]]):
+    if len(features) == 1 and _is_list(types[features[0]]):
         types[features[0]] = types[features[0]].value_type
     for name in features:
         if pa.types.is_floating(types[name]):
@@ -264,7 +264,8 @@ def _chunks(table: Table, layout: _Layout, options: Options) -> Iterator[Chunk]:
         return
     typed_rows = layout.types is not None
     dtype = np.dtype(np.int32) if typed_rows else options.dtype or _smallest(table, layout)
-    watched = parts.watched(layout.features, layout.recognised)
+    # A list has no name for each number that could look like that of a row number.
+    watched = [] if layout.lists else parts.watched(layout.features, layout.recognised)
     watch = numbers.Watch(() if typed_rows else options.watched(watched))
     decoder = images.Decoder(options, column=layout.image or "")
     reader = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from workers import readers
@@ -101,6 +102,30 @@ def test_json_lists_are_rows_and_whole_ids_stay_whole(tmp_path: Path) -> None:
     found, _ = read(path, input={"name": "table"}, columns=Columns(features=["x"]))
     assert found.record_ids == [str(10 + n) for n in range(6)]
     np.testing.assert_array_equal(found.x, np.array([row["x"] for row in rows], np.float32))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "arrow"])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_column_of_lists_is_a_table_of_features_without_saying_so(
+    tmp_path: Path, suffix: str, fixed: bool
+) -> None:
+    vectors = [[n / 4, -n, 0.5] for n in range(40)]
+    kind = pa.list_(pa.float32(), 3) if fixed else pa.list_(pa.float32())
+    columns = {"id": COLUMNS["id"], "label": COLUMNS["label"], "embedding": vectors}
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "jsonl":
+        path.write_text(lines(**columns))
+    else:
+        table = pa.table({**columns, "embedding": pa.array(vectors, kind)})
+        if suffix == "parquet":
+            pq.write_table(table, path)
+        else:
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+    found, source = read(path)
+    np.testing.assert_array_equal(found.x, np.array(vectors, np.float32))
+    assert found.x.dtype == np.float32
+    assert source.input["name"] == "table"
 
 
 def test_text_that_looks_like_a_moment_is_an_id(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from service.ledger.reports import declarations, reasons
-from service.ledger.reports.declarations import PER_RECORD, Declared, Disclosure, Figure
+from service.ledger.reports import declarations, reasons, withholding
+from service.ledger.reports.declarations import Declared, Disclosure, Figure
 
 LEAST_ROWS = reasons.LEAST_ROWS
 #: Step to which the largest forgotten share of one class is rounded up.
@@ -105,8 +105,6 @@ _CERTIFICATE = frozenset(
 )
 #: What is shown of an attack's curve.
 _CURVE = frozenset({"rows", "false_positive_rates", "unlearned", "control", "reference"})
-#: What is kept of a withheld figure.
-_COUNTS = frozenset({"rows"})
 #: Parts of a public figure; its control and references are figures of other models.
 _PUBLIC = frozenset({"value", "interval", "rows", "never_seen_rows"})
 #: Results of an epoch, in the order in which they are stored.
@@ -133,7 +131,7 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
     ``set_changes`` is the verification's column of that name; None withholds every whole set.
     """
     declared = declarations.of(document)
-    found: dict[str, Any] = _without_records(
+    found: dict[str, Any] = withholding.without_records(
         {name: value for name, value in document.items() if name in _SHOWN}
     )
     few = _is_of_few(found)
@@ -164,15 +162,15 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
         found["drift"] = _drift(found["drift"], few=few, changed=changed)
     if few and found.get("retrain_because"):
         found["retrain_because"] = [reasons.FEW]
-    if few or FORGOTTEN in changed or _few(found.get("relearn_time")):
+    if few or FORGOTTEN in changed or withholding.few(found.get("relearn_time")):
         why = reasons.CHANGED if FORGOTTEN in changed and not few else reasons.FEW
-        found["relearn_time"] = _withheld(found.get("relearn_time"), why)
+        found["relearn_time"] = withholding.withheld(found.get("relearn_time"), why)
     if isinstance(found.get("attack_curve"), dict):
         found["attack_curve"] = _curve_of_an_attack(
             found["attack_curve"], few=few, changed=changed, mixed=mixed
         )
     if isinstance(found.get("certificate"), dict):
-        found["certificate"] = _only(found["certificate"], _CERTIFICATE)
+        found["certificate"] = withholding.only(found["certificate"], _CERTIFICATE)
     if isinstance(found.get("sets"), dict):
         found["sets"] = _sets(found["sets"], changed)
     if found.get("kind") == "import" and changed:
@@ -182,26 +180,28 @@ def measured(document: Mapping[str, Any], set_changes: Mapping[str, Any] | None)
 
 def notes(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the public part of a version's notes; ``rows`` is the size of its batch."""
-    found: dict[str, Any] = _without_records(document)
+    found: dict[str, Any] = withholding.without_records(document)
     # Of releases in which training runs did not hold it.
     found.pop("history", None)
     if "comparison" in found:
         found["comparison"] = comparison(found["comparison"])
     apart = found.pop(APART, 0)
-    if not apart and not _few(found):
+    if not apart and not withholding.few(found):
         return found
     kept = {name: value for name, value in found.items() if name in NOTES_OF_FEW}
     # The reasons quote losses and shares.
-    why = reasons.FEW if _few(found) else reasons.CHANGED
+    why = reasons.FEW if withholding.few(found) else reasons.CHANGED
     return kept | ({"retrain_because": [why]} if found.get("retrain_because") else {})
 
 
 def comparison(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the public part of the comparison of an approximate with an exact version."""
-    found: dict[str, Any] = _without_records(document)
+    found: dict[str, Any] = withholding.without_records(document)
     changed = _changed(found.pop("set_changes", None))
     found["sets"] = {
-        name: _withheld(figures, reasons.CHANGED) if name in changed or _few(figures) else figures
+        name: withholding.withheld(figures, reasons.CHANGED)
+        if name in changed or withholding.few(figures)
+        else figures
         for name, figures in found.get("sets", {}).items()
     }
     return found
@@ -247,7 +247,7 @@ def class_share(share: float, *, forgotten: int) -> float | None:
 def _import(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rules of an import without their figures, which are about whole sets."""
     return {
-        **{name: _withheld(found.get(name), reasons.CHANGED) for name in _OF_AN_IMPORT},
+        **{name: withholding.withheld(found.get(name), reasons.CHANGED) for name in _OF_AN_IMPORT},
         "rules": [rule | {"reason": reasons.CHANGED} for rule in found.get("rules", [])],
         "reasons": [f"{one.partition(':')[0]}: {reasons.CHANGED}" for one in found["reasons"]],
     }
@@ -256,7 +256,7 @@ def _import(found: Mapping[str, Any]) -> dict[str, Any]:
 def _is_of_few(found: Mapping[str, Any]) -> bool:
     """Return whether the batch itself forgot very few rows, whatever the size of its pool."""
     own = found.get("sets", {}).get("unlearned", {}) if isinstance(found.get("sets"), dict) else {}
-    return _few(own.get("forget")) if isinstance(own, dict) else False
+    return withholding.few(own.get("forget")) if isinstance(own, dict) else False
 
 
 def _changed(set_changes: Mapping[str, Any] | None) -> frozenset[str]:
@@ -288,11 +288,11 @@ def _metric(
         why = reasons.RECORDS
     elif public and again:
         why = reasons.AGAIN
-    elif _few(figures):
+    elif withholding.few(figures):
         why = reasons.FEW
     elif public:
         limited = few or says.rows_of in changed
-        return _only(figures, _PUBLIC if limited else declarations.FIGURES | says.notes)
+        return withholding.only(figures, _PUBLIC if limited else declarations.FIGURES | says.notes)
     elif few:
         why = reasons.FEW
     elif mixed and says.rows_of == FORGOTTEN:
@@ -300,10 +300,10 @@ def _metric(
     elif says.rows_of in changed or _compares_changed(says, figures, changed):
         why = reasons.CHANGED
     else:
-        return _only(figures, declarations.FIGURES | says.notes)
+        return withholding.only(figures, declarations.FIGURES | says.notes)
     # The never-seen rows are those of the forgotten rows' classes: their number would tell which.
     uncounted = dict.fromkeys(figures.keys() & {"never_seen_rows"})
-    return _only(figures, _COUNTS) | uncounted | {"withheld": why}
+    return withholding.only(figures, withholding.COUNTS) | uncounted | {"withheld": why}
 
 
 def _curve_of_an_attack(
@@ -320,8 +320,8 @@ def _curve_of_an_attack(
     elif FORGOTTEN in changed:
         why = reasons.CHANGED
     else:
-        return _only(curve, _CURVE)
-    withheld: Mapping[str, Any] = _withheld(curve, why)
+        return withholding.only(curve, _CURVE)
+    withheld: Mapping[str, Any] = withholding.withheld(curve, why)
     return withheld
 
 
@@ -372,9 +372,9 @@ def _sets_of_a_model(sets: Mapping[str, Any], changed: frozenset[str]) -> dict[s
 
 def _set(name: str, figures: Any, changed: frozenset[str]) -> Any:
     if name in changed:
-        return _withheld(figures, reasons.CHANGED)
-    if _few(figures):
-        return _withheld(figures, reasons.FEW)
+        return withholding.withheld(figures, reasons.CHANGED)
+    if withholding.few(figures):
+        return withholding.withheld(figures, reasons.FEW)
     if not isinstance(figures, dict) or not isinstance(figures.get("classes"), dict):
         return figures
     if name != "forget":
@@ -385,31 +385,10 @@ def _set(name: str, figures: Any, changed: frozenset[str]) -> Any:
 
 def _classes(classes: Mapping[str, Any]) -> dict[str, Any]:
     """Return classes with enough rows by name, the others as one count."""
-    shown = {label: of for label, of in classes.items() if not _few(of)}
+    shown = {label: of for label, of in classes.items() if not withholding.few(of)}
     rows = sum(of["rows"] for label, of in classes.items() if label not in shown)
     if 0 < rows < LEAST_ROWS:
         # The total minus the shown ones would give the figures of these few rows.
         rows += sum(of["rows"] for of in shown.values())
         shown = {}
     return shown | ({_OTHER: {"rows": rows, "withheld": reasons.FEW}} if rows else {})
-
-
-def _few(figures: Any) -> bool:
-    rows = figures.get("rows") if isinstance(figures, dict) else None
-    return isinstance(rows, int) and rows < LEAST_ROWS
-
-
-def _withheld(figures: Any, why: str) -> Any:
-    return _only(figures, _COUNTS) | {"withheld": why} if isinstance(figures, dict) else figures
-
-
-def _only(figures: Mapping[str, Any], members: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if name in members}
-
-
-def _without_records(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            name: _without_records(item) for name, item in value.items() if name not in PER_RECORD
-        }
-    return [_without_records(item) for item in value] if isinstance(value, list) else value

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from service.api import auth, bodies, deps, problems, schemas
-from service.ledger.registry import datasets
-from service.ledger.selection import kept_texts
+from service.ledger.registry import datasets, kept_texts
 
 router = bodies.router("/v1/datasets/{dataset}", tag="datasets")
 

@@ -124,8 +124,7 @@ def read_into_store(
     ``seed``, the same share of every class. Without a record id column ids are generated from the
     row's position in the file. ``progress(done, expected)`` is called after every chunk.
     ``encode`` makes the rows that are stored of those that are read; None: they are the same.
-    With ``text_bytes`` the texts of which rows are made are stored as well, in an array of their
-    own with the same row numbers; one of more bytes is refused.
+    With ``text_bytes`` their texts, of at most so many bytes, are stored in an array of their own.
     ``fit`` is given for a source whose rows join a dataset: they must fit it.
     Raise ``ReadError``, ``NothingLeft`` if every row was left out, or a ``StoreError``.
     """

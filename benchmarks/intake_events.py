@@ -5,7 +5,8 @@
 One API process is asked in turns by the same client: alone, and while a worker's process delivers
 an event for each request to a receiver on this machine and ``/metrics`` is read every second. All
 share the machine's processors, so the ratio of the rates in one run is what is judged. How many
-events were delivered while a turn lasted stands beside it.
+events were delivered while a turn lasted stands beside it, and what a request cost the API's
+process, which does not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 from sqlalchemy import func, make_url, select
 
-from benchmarks import intake, load, results
+from benchmarks import counters, intake, load, results
 from benchmarks.intake import Place
 from service.ledger.database import db
 from service.ledger.database.tables import WebhookDelivery
@@ -62,31 +64,43 @@ def main() -> None:
     results.write("intake-events-quick" if asked.quick else "intake-events", measured, targets)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Accepted requests per second, and processor milliseconds of the API's process for each."""
+
+    per_second: float
+    api_cpu_ms: float
+
+
 def measure(server: str, *, quick: bool) -> tuple[dict[str, Any], list[results.Target]]:
     """What was measured, and the target."""
     requests, turns = (500, 3) if quick else (1500, 7)
-    alone: list[float] = []
-    watched: list[float] = []
+    alone: list[Turn] = []
+    watched: list[Turn] = []
     delivered: list[int] = []
     with intake.served(server) as place, Progress(console=results.console) as bar:
         settings = _settings(place)
         task = bar.add_task("turns", total=turns)
-        _rate(place, requests // 5)  # statements prepared, caches filled
+        _turn(place, requests // 5)  # statements prepared, caches filled
         for _ in range(turns):
-            alone.append(_rate(place, requests))
+            alone.append(_turn(place, requests))
             with _delivering(settings), _scraping(place, settings):
                 before = _deliveries(settings)
-                watched.append(_rate(place, requests))
+                watched.append(_turn(place, requests))
                 delivered.append(_deliveries(settings) - before)
             bar.advance(task)
-    ratio = statistics.median(b / a for a, b in zip(alone, watched, strict=True))
+    pairs = list(zip(alone, watched, strict=True))
+    ratio = statistics.median(b.per_second / a.per_second for a, b in pairs)
     measured = {
         "cores": os.cpu_count(),
         "requests": requests,
-        "alone_per_second": statistics.median(alone),
-        "watched_per_second": statistics.median(watched),
-        "delivered": statistics.median(delivered),
+        "alone_per_second": statistics.median(one.per_second for one in alone),
+        "watched_per_second": statistics.median(one.per_second for one in watched),
         "ratio": ratio,
+        "alone_api_cpu_ms": statistics.median(one.api_cpu_ms for one in alone),
+        "watched_api_cpu_ms": statistics.median(one.api_cpu_ms for one in watched),
+        "cpu_ratio": statistics.median(b.api_cpu_ms / a.api_cpu_ms for a, b in pairs),
+        "delivered": statistics.median(delivered),
     }
     results.console.print(measured)
     return measured, [results.at_least("rate, webhooks and metrics on / off", ratio, LEAST)]
@@ -179,18 +193,20 @@ def _scraping(place: Place, settings: Settings) -> Iterator[None]:
         thread.join()
 
 
-def _rate(place: Place, requests: int) -> float:
-    """Accepted requests per second."""
+def _turn(place: Place, requests: int) -> Turn:
+    """Have requests accepted by the first API process."""
     bodies = (
         {"dataset": intake.DATASET, "record_ids": [f"r{secrets.randbelow(intake.ROWS)}"]}
         for _ in range(requests)
     )
+    before = counters.processor_seconds(place.first.pid)
     seconds, _, statuses = load.post_all(
         [place.first.url], place.first.path, place.key, bodies, connections=CONNECTIONS
     )
     if set(statuses) != {202}:
         raise SystemExit(f"the server answered {statuses}; every request should be accepted")
-    return requests / seconds
+    spent = counters.processor_seconds(place.first.pid) - before
+    return Turn(requests / seconds, spent * 1000 / requests)
 
 
 def _deliveries(settings: Settings) -> int:

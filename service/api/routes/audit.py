@@ -21,7 +21,12 @@ router = bodies.router(tag="audit")
 open_router = bodies.router(tag="audit")
 
 KeyId = Annotated[
-    str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key's PEM, in hex")
+    str,
+    Path(
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the key's PEM, in hex",
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    ),
 ]
 Auditor = Annotated[auth.Principal, auth.require("audit:read")]
 

@@ -85,17 +85,14 @@ def due(session: Session, *steps: Step, now: datetime) -> list[Work]:
     for step in steps:
         rows = session.execute(_wanted(step).where(ready).order_by(Version.id).limit(MOST_AT_ONCE))
         found += [
-            Work(
-                step,
-                version.id,
-                name,
-                version.number,
-                version.digest,
-                copy.number if copy else None,
-            )
+            Work(step, version.id, name, version.number, version.digest, _number(copy))
             for version, name, copy in rows
         ]
     return found
+
+
+def _number(copy: RegistryCopy | None) -> str | None:
+    return None if copy is None else copy.number
 
 
 def _wanted(step: Step) -> Select[Version, str, RegistryCopy | None]:

@@ -12,17 +12,21 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine
 
 from service.api import auth
+from service.ledger.audit import model_signing
 from service.ledger.database import db
 from service.ledger.registry import keys
 from service.settings import Settings
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 
+#: The id of the key for weights that is in force in development.
+CURRENT = next(iter(model_signing.published(Settings(_env_file=None))))
 OPEN = {
     "/healthz",
     "/readyz",
     "/.well-known/unlearning-keys.json",
     "/.well-known/unlearning-model-signing.pem",
+    f"/.well-known/unlearning-model-signing/{CURRENT}.pem",
 }
 SUBJECT_REQUEST = "a7551968-d5d6-44b2-9831-815ac9017798"
 #: Open, too, and 404 as long as there is no certificate.
@@ -48,6 +52,8 @@ def _operations(app: FastAPI) -> Iterator[tuple[str, str]]:
                 filled = filled.replace(f"{{{name}}}", "some")
             filled = filled.replace("{request_id}", f"dr_{'0' * 26}")
             filled = filled.replace("{subject_request_id}", SUBJECT_REQUEST)
+            filled = filled.replace("{key_id}", CURRENT)
+            filled = filled.replace("{decision_id}", f"bd_{'0' * 26}")
             yield method.upper(), filled.replace("{webhook_id}", f"wh_{'0' * 26}")
 
 

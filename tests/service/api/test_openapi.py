@@ -40,6 +40,7 @@ OPEN = {
     "/opendsr/discovery",
     "/opendsr/certificate.pem",
     "/.well-known/unlearning-model-signing.pem",
+    "/.well-known/unlearning-model-signing/{key_id}.pem",
 }
 
 

@@ -85,6 +85,7 @@ def main() -> None:
         return
     name = "auditor-quick" if asked.quick else "auditor"
     command = f"python -m benchmarks.auditor {'--quick' if asked.quick else f'--worlds {count}'}"
+    command += " --unfinished" if asked.unfinished else ""
     path = report.write(name, {k: _together(v) for k, v in measured.items()}, command=command)
     results.console.print(f"Report: {path}")
 

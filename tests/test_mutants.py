@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 from tests.mutants import __main__ as mutants
-from tests.mutants import changes
+from tests.mutants import changes, trial
+from tests.mutants.reach import Reach
 
 SOURCE = '''
 """A module; 1 is a word here."""
@@ -57,3 +63,58 @@ def test_a_sample_is_repeatable_and_of_the_areas_alone() -> None:
     assert drawn == mutants.sample(["models_store"], 5, seed=4)
     assert len(set(drawn)) == 5
     assert {one.path.parts[0] for one in drawn} == {"models_store"}
+
+
+TESTS = """
+from changed import doubled, halved
+
+def test_slow() -> None:
+    assert [doubled(one) for one in range(200_000)][3] == 6
+
+def test_quick() -> None:
+    assert doubled(2) == 4
+
+def test_of_another_line() -> None:
+    assert halved(4) == 2
+"""
+PROGRAM = """
+def doubled(x):
+    return 2 * x
+
+def halved(x):
+    return x / 2
+"""
+
+
+def test_a_change_is_tried_by_the_tests_that_run_its_line_the_quickest_first(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program" / "changed.py").write_text(PROGRAM)
+    (tmp_path / "test_changed.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = program\n")
+    options = ["--reach", str(tmp_path / "reach.json"), "--reach-of", "program"]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.mutants.reach", *options]
+    environment = {**os.environ, "PYTHONPATH": str(mutants.ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    reach = Reach.read(tmp_path / "reach.json")
+    path = Path("program/changed.py")
+    tests = [f"test_changed.py::{name}" for name in ("test_quick", "test_slow")]
+    assert reach.tests(path, 3) == tests
+    assert reach.tests(path, 6) == ["test_changed.py::test_of_another_line"]
+    assert reach.tests(path, 2) == []  # run by importing it
+    assert reach.knows(Path("test_changed.py"))
+    assert not reach.knows(Path("test_other.py"))
+
+
+def test_a_changed_copy_fails_where_the_unchanged_one_passes(tmp_path: Path) -> None:
+    (tmp_path / "changed.py").write_text(PROGRAM)
+    (tmp_path / "test_changed.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    chosen = trial.Choice(["test_changed.py"], "not slow", ("test_changed.py::test_quick",))
+    assert trial.run(tmp_path, chosen, seconds=300) == pytest.ExitCode.OK
+    changed = PROGRAM.replace("2 * x", "2 + x + 1")
+    (tmp_path / "changed.py").write_text(changed)
+    assert trial.run(tmp_path, chosen, seconds=300) == pytest.ExitCode.TESTS_FAILED
+    (tmp_path / "changed.py").write_text(f"while True:\n    pass\n{changed}")
+    assert trial.run(tmp_path, chosen, seconds=0.5) is None

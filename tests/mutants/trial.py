@@ -68,6 +68,7 @@ def run(folder: Path, chosen: Choice, *, seconds: float) -> int | None:
     if process.exitcode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid or 0, signal.SIGKILL)
+        process.kill()  # it may not have begun yet
         process.join()
         return None
     return process.exitcode

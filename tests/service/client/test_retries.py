@@ -110,7 +110,7 @@ def test_a_refusal_is_not_repeated(place: Place) -> None:
         made = client.requests.create(dataset="faces", record_ids=["r3"])
         client.requests.cancel(made.id)
         with pytest.raises(Conflict) as refused:
-            client.requests.cancel(made.id)
+            client.requests.approve(made.id)
     assert refused.value.status == 409
     assert refused.value.code == "conflict"
     assert refused.value.detail

@@ -31,7 +31,9 @@ _DISTINCT_ROWS = 20
 _EXACT = 1 << 53
 _LONGEST_WORD = _LONGEST_NAME = 255
 _MOST_COLUMNS = 10_000
-_BOOLEANS = {"true": True, "false": False, "yes": True, "no": False}
+#: Words for false and true, in any case.
+BOOLEAN_WORDS = (("false", "true"), ("no", "yes"))
+_BOOLEANS = {word: bool(value) for pair in BOOLEAN_WORDS for value, word in enumerate(pair)}
 #: They are whole numbers unless the source says that the column is of booleans.
 _STATED_BOOLEANS = {**_BOOLEANS, "1": True, "0": False}
 

@@ -8,8 +8,11 @@ rows of a source are brought into the layout of each dataset that had rows forgo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,28 @@ from service.ledger.database.tables import Dataset
 from service.ledger.registry.datasets import Report
 from unlearning.inputs import typed_table
 from unlearning.inputs.typed_table import Type
-from workers.readers import Part, Source
+from workers.readers import Part, Source, typed
 from workers.sources import encoding
+
+#: The words of false and true as sources write them; 0 and 1 where that is declared.
+_BOOLEAN_WORDS = (
+    *(
+        tuple(map(case, pair))
+        for pair in typed.BOOLEAN_WORDS
+        for case in (str.lower, str.capitalize, str.upper)
+    ),
+    ("0", "1"),
+)
+
+
+class _Numbers(Enum):
+    """Ways in which a source writes the numbers of a column."""
+
+    SHORTEST = "2"
+    POINT = "2.0"
+    #: All with as many decimals as the longest one has, and two at least.
+    FIXED = "2.00"
+
 
 #: Rows in another layout: the places that they have in the source's chunk, and the rows.
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[Any]]
@@ -132,7 +155,8 @@ def _cells(
 ) -> Iterator[Found]:
     """Yield rows of cells, some of whose columns have other types in the layout ``theirs``.
 
-    Rows with numbers in place of words come twice: a whole one may have been written with a point.
+    Rows with numbers or truth values in place of words come in each way in which a source may have
+    written them: numbers with a point or with as many decimals each, truth values as yes and no.
     """
     found, possible = cells.copy(), np.ones(len(cells), np.bool_)
     words = []
@@ -146,9 +170,12 @@ def _cells(
         possible &= (cells[:, i] == typed_table.MISSING) | ~np.isnan(numbers)
         found[:, i] = numbers.view(np.int64)
     places = np.flatnonzero(possible)
-    for point in (False, True) if words else (False,):
+    written = {mine[i] for i in words}
+    ways = _Numbers if "number" in written else (_Numbers.SHORTEST,)
+    pairs = _BOOLEAN_WORDS if "boolean" in written else _BOOLEAN_WORDS[:1]
+    for way, pair in itertools.product(ways, pairs):
         for i in words:
-            found[:, i] = _codes(cells[:, i], point=point and mine[i] == "number")
+            found[:, i] = _codes(cells[:, i], mine[i], way, pair)
         yield places, _rows(found[places])
 
 
@@ -165,14 +192,27 @@ def _numbers(
     return found[place]
 
 
-def _codes(cells: npt.NDArray[np.int64], *, point: bool) -> npt.NDArray[np.int64]:
-    """Return the codes of numbers as words; ``point``: of whole ones with a decimal point."""
+def _codes(
+    cells: npt.NDArray[np.int64], kind: Type, way: _Numbers, pair: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """Return the codes of numbers or truth values (``pair``) as words."""
     distinct, place = np.unique(_floats(cells), return_inverse=True)
-    words = [
-        str(int(one)) if one.is_integer() and not point else repr(one) for one in distinct.tolist()
-    ]
-    codes = [typed_table.MISSING if one == "nan" else typed_table.code_of(one) for one in words]
+    there = distinct[~np.isnan(distinct)].tolist()
+    if kind == "boolean":
+        words = [pair[int(one)] for one in there]
+    else:
+        words = _written(there, way if kind == "number" else _Numbers.SHORTEST)
+    codes = [typed_table.code_of(word) for word in words]
+    codes += [typed_table.MISSING] * (len(distinct) - len(there))  # NaN comes last
     return np.array(codes, np.int64)[place]
+
+
+def _written(numbers: Sequence[float], way: _Numbers) -> list[str]:
+    if way == _Numbers.FIXED:
+        places = [-int(Decimal(repr(one)).as_tuple().exponent) for one in numbers]
+        return [f"{one:.{max(2, *places)}f}" for one in numbers]
+    point = way == _Numbers.POINT
+    return [str(int(one)) if one.is_integer() and not point else repr(one) for one in numbers]
 
 
 def _rows(cells: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

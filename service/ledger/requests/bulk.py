@@ -1,10 +1,12 @@
 """One decision about every request that fits a filter: counted, confirmed, done in portions.
 
 A decision begins with the number of requests that was confirmed, and covers those alone that
-fitted then. Each request is decided about in a transaction of its own, with its own audit line and
-the decision's progress in it, so a decision that is interrupted goes on where it stopped and no
-request is counted twice. What a single decision refuses (a legal hold, a second person that is
-needed) is refused here, too, and leaves the others as they are.
+fitted then: none that was recorded, or came into the state, after the line of the audit chain up to
+which they were counted, even if its id is earlier. Each request is decided about in a transaction
+of its own, with its own audit line and the decision's progress in it, so a decision that is
+interrupted goes on where it stopped and no request is counted twice. What a single decision refuses
+(a legal hold, a second person that is needed) is refused here, too, and leaves the others as they
+are.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, exists, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from service.errors import Conflict, Forbidden, NotFound, ServiceError
 from service.ledger.audit import canonical, chain
 from service.ledger.database import db, ids
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import BulkDecision, DeletionRequest
+from service.ledger.database.tables import AuditEvent, AuditHead, BulkDecision, DeletionRequest
 from service.ledger.requests import lifecycle, worklist
 from service.ledger.requests.lifecycle import DenialReason
 
@@ -46,6 +48,13 @@ STATES: Mapping[Action, RequestStatus] = {
     Action.DENY: RequestStatus.AWAITING_APPROVAL,
     Action.RETRY: RequestStatus.NEEDS_REVIEW,
 }
+#: The line of the audit chain that a request has of coming into this state.
+CAME = {
+    RequestStatus.AWAITING_APPROVAL: chain.Action.DELETION_REQUEST_AWAITING_APPROVAL,
+    RequestStatus.NEEDS_REVIEW: chain.Action.DELETION_REQUEST_NEEDS_REVIEW,
+}
+#: Under which the line of a decision's begin names the chain's last line when it was counted.
+_COUNTED_UP_TO = "counted_up_to"
 #: The scope that a key needs for it.
 SCOPES: Mapping[Action, str] = {
     Action.APPROVE: "requests:approve",
@@ -103,6 +112,8 @@ def begin(
 
     ``matching``: the number that was confirmed. Raise ``CountChanged`` if it is another by now.
     """
+    # Before the count: what comes between the two is counted, and only passed over.
+    counted_up_to = session.scalar(select(AuditHead.seq).where(AuditHead.id == 1)) or 0
     number, last = _count(session, action, chosen)
     if number != matching:
         raise CountChanged(
@@ -128,7 +139,7 @@ def begin(
     session.flush()
     # The reference is a client's own text.
     said = {name: value for name, value in row.filter.items() if name != "reference"}
-    data = {"action": row.action, "matching": number, "filter": said}
+    data = {"action": row.action, "matching": number, "filter": said, _COUNTED_UP_TO: counted_up_to}
     _say(session, chain.Action.BULK_DECISION_BEGUN, row, data)
     if not number:
         _end(session, row, now=now)
@@ -252,10 +263,32 @@ def _next(session: Session, row: BulkDecision, *, most: int) -> list[str]:
         select(DeletionRequest.id)
         .where(*worklist.conditions(session, chosen.wanted(action)))
         .where(DeletionRequest.id > row.place, DeletionRequest.id <= row.until)
+        .where(~_came_later(STATES[action], _counted_up_to(session, row)))
         .order_by(DeletionRequest.id)
         .limit(most)
     )
     return list(session.scalars(wanted))
+
+
+def _came_later(state: RequestStatus, line: int) -> ColumnElement[bool]:
+    """Return SQL: ``DeletionRequest`` came into the state after this line of the audit chain."""
+    return exists().where(
+        AuditEvent.subject == "deletion_request:" + DeletionRequest.id,
+        AuditEvent.action == CAME[state],
+        AuditEvent.seq > line,
+    )
+
+
+def _counted_up_to(session: Session, row: BulkDecision) -> int:
+    begun = select(AuditEvent.data).where(
+        AuditEvent.subject == _subject(row), AuditEvent.action == chain.Action.BULK_DECISION_BEGUN
+    )
+    found: int = session.scalars(begun).one()[_COUNTED_UP_TO]
+    return found
+
+
+def _subject(row: BulkDecision) -> str:
+    return f"bulk_decision:{row.id}"
 
 
 def _filter(row: BulkDecision) -> Filter:
@@ -284,5 +317,4 @@ def _end(session: Session, row: BulkDecision, *, now: datetime) -> None:
 
 
 def _say(session: Session, action: chain.Action, row: BulkDecision, data: dict[str, Any]) -> None:
-    subject = f"bulk_decision:{row.id}"
-    chain.append(session, actor=row.actor, action=action, subject=subject, data=data)
+    chain.append(session, actor=row.actor, action=action, subject=_subject(row), data=data)

@@ -113,10 +113,24 @@ def test_a_column_that_one_odd_word_turns_into_words_lets_nobody_back(
     assert _add(shop, "again", after, table={}) == len(FORGOTTEN)
 
 
-def test_truth_values_that_one_odd_word_turns_into_words_let_nobody_back(shop: Shop) -> None:
-    table = _people()
-    _forget(shop, table, table={})
-    assert _add(shop, "again", _odd(table, "member"), table={}) == len(FORGOTTEN)
+def test_numbers_with_as_many_decimals_each_are_known_behind_an_odd_word(shop: Shop) -> None:
+    usual = {**_people(), "height": [f"{1.5 + row % 7 / 2:.2f}" for row in range(ROWS)]}
+    _forget(shop, _odd(usual, "height"), table={})
+    assert _add(shop, "again", usual, table={}) == len(FORGOTTEN)
+
+
+@pytest.mark.parametrize(
+    ("words", "odd_first"),
+    [(("no", "yes"), False), (("no", "yes"), True), (("False", "True"), True)],
+)
+def test_truth_values_that_one_odd_word_turns_into_words_let_nobody_back(
+    shop: Shop, words: Sequence[str], odd_first: bool
+) -> None:
+    table = {**_people(), "member": [words[row % 2] for row in range(ROWS)]}
+    odd = _odd(table, "member")
+    before, after = (odd, table) if odd_first else (table, odd)
+    _forget(shop, before, table={})
+    assert _add(shop, "again", after, table={}) == len(FORGOTTEN)
 
 
 def test_the_declared_order_of_features_is_the_one_that_counts(shop: Shop) -> None:

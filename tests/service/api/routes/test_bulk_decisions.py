@@ -12,11 +12,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
-from service.ledger.audit import canonical
-from service.ledger.database import db
+from service.ledger.audit import canonical, chain
+from service.ledger.database import db, ids
 from service.ledger.database.states import RequestStatus
 from service.ledger.database.tables import AuditEvent, DeletionRequest, LegalHold
 from service.ledger.registry import keys
+from service.ledger.requests import bulk
 from service.settings import Settings
 from tests import factories
 from tests.service.api import callers
@@ -98,11 +99,33 @@ def test_every_request_that_fits_is_approved_in_portions_and_each_has_its_line(
         "action": "approve",
         "matching": 7,
         "filter": {"dataset": "faces"},
+        "counted_up_to": begun.seq - 1,
     }
     assert ended.data == {"action": "approve", "done": 7, "refused": 0}
     assert {line.actor for line in (begun, ended, *approved)} == {begun.actor}
     assert _go_on(officer, made["id"]) == made  # it is over
     assert len(_lines(app, "bulk_decision:ended")) == 1
+
+
+@pytest.mark.parametrize("action", ["deny", "retry"])
+def test_what_was_recorded_after_the_count_is_not_decided_about_though_its_id_is_earlier(
+    app: FastAPI, action: str
+) -> None:
+    client = callers.client(app, "requests:read", "requests:approve", "requests:write")
+    state = bulk.STATES[bulk.Action(action)]
+    early = ids.new("dr")  # of a call that has not committed, or of a machine whose clock is behind
+    mine = _asked(app, 2, status=state)
+    made = _begin(client, 2, action=action)
+    with app.state.sessions.begin() as session:
+        data = session.query(factories.Dataset).one()
+        factories.request(session, data, id=early, status=state, rows=())
+        subject = f"deletion_request:{early}"
+        chain.append(session, actor="w", action=bulk.CAME[state], subject=subject, data={})
+    ended = _go_on(client, made["id"])
+    assert (ended["done"], ended["refused"]) == (2, 0)
+    assert ended["ended_at"] is not None
+    assert _states(app, [early]) == [state]
+    assert state not in _states(app, mine)
 
 
 def test_each_condition_chooses(app: FastAPI, officer: TestClient) -> None:

@@ -93,14 +93,15 @@ def _verdict(report: Report) -> Iterator[str]:
 def _certificate(report: Report) -> Iterator[str]:
     """Yield what does not add up in a certificate; the rows themselves are not needed."""
     measured = report.measured
-    if measured is None:
-        return
-    said = measured.certificate
+    said = None if measured is None else measured.certificate
     if said is None:
-        if any(gate.gate == "certificate" for gate in measured.gates or []):
+        if any(gate.gate == "certificate" for gate in (measured and measured.gates) or []):
             yield "a certificate decided the verdict and is missing"
+        elif report.done.guarantee == "certified":
+            yield "the version is called certified and has no certificate"
         return
-    if said.rows_before - said.rows_deleted + said.rows_added != said.rows_after:
+    counts = (said.rows_before, said.rows_deleted, said.rows_added, said.rows_after)
+    if min(counts) < 0 or counts[0] - counts[1] + counts[2] != counts[3]:
         yield "the certificate's rows did not fall by those deleted"
     if report.done.batch is not None and said.rows_deleted < report.done.batch.count:
         yield "the certificate deleted fewer rows than the batch forgot"
@@ -109,7 +110,7 @@ def _certificate(report: Report) -> Iterator[str]:
     if said.headroom_bits < 0:
         yield "the certificate's sums are not exact"
     if said.distance_bound is None:
-        if said.residual is None or not 0 <= said.residual <= _MOST_RESIDUAL:
+        if not _solves(said):
             yield "the certificate's weights do not solve its sums"
         if report.done.guarantee != "exact":
             yield "the version has a certificate of equal weights and is not called exact"
@@ -120,6 +121,12 @@ def _certificate(report: Report) -> Iterator[str]:
         yield "the certificate's weights are too far from those of a fit"
     if report.done.guarantee != "certified":
         yield "the version has a certificate of near weights and is not called certified"
+
+
+def _solves(said: Certificate) -> bool:
+    """Return whether the residual is small, and the certificate states that alone."""
+    small = said.residual is not None and 0 <= said.residual <= _MOST_RESIDUAL
+    return small and said.penalty > 0 and said.gradient_norm is None and said.rounding is None
 
 
 def _bounds(said: Certificate) -> bool:

@@ -32,6 +32,10 @@ LIES: dict[str, tuple[Change, str]] = {
         ),
         "names another verdict",
     ),
+    "certified without a certificate": (
+        lambda d: d["done"].update(guarantee="certified"),
+        "has no certificate",
+    ),
     "other weights": (
         lambda d: (
             d["done"].update(digest_after="f" * 64),

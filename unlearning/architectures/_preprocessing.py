@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,15 +53,16 @@ def read(config: Mapping[str, Any], *, size: tuple[int, int], channels: int) -> 
     """
     _check_size(config, size)
     rescale = config.get("rescale_factor", 1 / _BYTE) if config.get("do_rescale", True) else 1.0
-    if not _is_number(rescale) or not rescale > 0:
+    if not _is_number(rescale) or not rescale > 0 or not _is_number(rescale * _BYTE):
         raise WrongOptions("preprocessor_config.json has a rescale_factor that is no factor")
     mean, std = (0.0,) * channels, (1.0,) * channels
     if config.get("do_normalize", True):
         mean = _per_channel(config, "image_mean", channels)
         std = _per_channel(config, "image_std", channels)
-    if min(std) <= 0:
+    if min(std) < torch.finfo(torch.float32).tiny:
         raise WrongOptions("preprocessor_config.json has an image_std that is not above 0")
-    filter = _FILTERS.get(config.get("resample", 2))
+    resample = config.get("resample", 2)
+    filter = _FILTERS.get(resample) if isinstance(resample, int) else None
     if filter is None:
         raise WrongOptions(
             "preprocessor_config.json has another resample than 2 (bilinear) or 3 (bicubic)"
@@ -102,4 +102,7 @@ def _per_channel(config: Mapping[str, Any], name: str, channels: int) -> tuple[f
 
 
 def _is_number(one: Any) -> bool:
-    return isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
+    """Return whether it is a number that float32 holds."""
+    if not isinstance(one, int | float) or isinstance(one, bool):
+        return False
+    return abs(one) <= torch.finfo(torch.float32).max

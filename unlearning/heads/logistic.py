@@ -80,6 +80,14 @@ def minimum(
     )
 
 
+def is_of_a_minimum(here: Slope) -> bool:
+    """Return whether ``minimum`` may have ended at this slope, which is computed once more.
+
+    On another machine it may come out elsewhere within its rounding, as it did in the search.
+    """
+    return here.norm <= _SMALLEST + (2 + _OF_ROUNDING) * here.rounding
+
+
 def roughly(problem: Problem, start: Tensor, inverse: Inverse) -> Found[Slope]:
     """Return weights near the minimum, at which most of the slope at 0 is gone."""
     at_zero = multinomial.slope(problem, torch.zeros_like(start)).norm

@@ -1,57 +1,21 @@
 import math
 import weakref
-from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.unlearning.anchored import small
 from unlearning.anchored import margins, matched
-from unlearning.anchored.jacobian import Jacobian
 from unlearning.anchored.matched import Rows, Settings
 from unlearning.core import objective
-from unlearning.core.examples import Examples
 from unlearning.curvature import estimation, kfac
 from unlearning.errors import UnusableDirection
 
 
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def _examples(n, shape=(5,), classes=4, dtype=torch.float64, seed=0):
-    generator = _generator(seed)
-    x = torch.randn(n, *shape, generator=generator, dtype=dtype)
-    return Examples(x, torch.randint(classes, (n,), generator=generator))
-
-
-def _network(dtype=torch.float64):
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 4)).to(dtype)
-
-
-def _convolution():
-    torch.manual_seed(1)
-    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)]
-    return nn.Sequential(*layers).double()
-
-
 def _curvature(model, examples):
-    return estimation.estimate(model, examples, generator=_generator(), relative_damping=0.1)
-
-
-def _jacobian(model, examples):
-    """J (n, p), a row at a time by plain autograd."""
-    parameters = list(objective.step_parameters(model).values())
-    rows = []
-    for i in range(len(examples)):
-        z = model.eval()(examples.x[i : i + 1])[0]
-        y = int(examples.labels[i])
-        others = torch.stack([v for c, v in enumerate(z) if c != y])
-        phi = z[y] - others.exp().sum().log()
-        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(phi, parameters)]))
-    return torch.stack(rows)
+    return estimation.estimate(model, examples, generator=small.generator(), relative_damping=0.1)
 
 
 def _dense(curvature, size):
@@ -72,21 +36,21 @@ def _moved(model, forget, retain, **settings):
 
 
 def _task(model, shape=(5,)):
-    forget, retain = _examples(6, shape, seed=1), _examples(9, shape, seed=2)
+    forget, retain = small.examples(6, shape, seed=1), small.examples(9, shape, seed=2)
     targets = margins.of_examples(model, forget) - torch.linspace(0.5, 3, 6, dtype=torch.float64)
     kept = margins.of_examples(model, retain) + 0.1 * torch.randn(
-        9, generator=_generator(3), dtype=torch.float64
+        9, generator=small.generator(3), dtype=torch.float64
     )
     return Rows(forget, targets), Rows(retain, kept)
 
 
 @pytest.mark.parametrize("solver", ["kernel", "products"])
 def test_step_is_the_dense_closed_form(solver):
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     _, way, report = _moved(model, forget, retain, noise=0.3, solver=solver)
     delta = way[1] - way[0]
-    j = torch.cat([_jacobian(model, forget.examples), _jacobian(model, retain.examples)])
+    j = torch.cat([small.jacobian(model, forget.examples), small.jacobian(model, retain.examples)])
     now = torch.cat([margins.of_examples(model, r.examples) for r in (forget, retain)])
     r = torch.cat([forget.targets, retain.targets]) - now
     p = _dense(_curvature(model, forget.examples), j.shape[1])
@@ -101,7 +65,7 @@ def test_step_is_the_dense_closed_form(solver):
 
 @pytest.mark.parametrize("curved", [True, False])
 def test_products_equal_the_kernel_on_a_convolution_with_batch_norm(curved):
-    model = _convolution()
+    model = small.convolution()
     forget, retain = _task(model, (1, 6, 6))
     ways = []
     for solver in ("kernel", "products"):
@@ -115,7 +79,7 @@ def test_products_equal_the_kernel_on_a_convolution_with_batch_norm(curved):
 
 
 def test_rows_reach_their_targets_and_retained_rows_stay():
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     retain = Rows(retain.examples, margins.of_examples(model, retain.examples))
     moved, _, report = _moved(model, forget, retain, noise=1e-4, steps=4)
@@ -137,7 +101,7 @@ def test_rows_reach_their_targets_and_retained_rows_stay():
 
 
 def test_some_rows_are_held_for_a_jacobian_and_the_others_are_free():
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     _, ours, _ = matched.move(
         model,
@@ -145,9 +109,9 @@ def test_some_rows_are_held_for_a_jacobian_and_the_others_are_free():
         retain,
         curvature=None,
         settings=Settings(steps=1, held=4),
-        generator=_generator(5),
+        generator=small.generator(5),
     )
-    drawn = torch.randperm(9, generator=_generator(5))[:4]
+    drawn = torch.randperm(9, generator=small.generator(5))[:4]
     kept = Rows(retain.examples.subset(drawn), retain.targets[drawn])
     _, theirs, _ = matched.move(model, forget, kept, curvature=None, settings=Settings(steps=1))
     torch.testing.assert_close(ours[1], theirs[1])
@@ -157,19 +121,19 @@ def test_the_rows_that_moved_most_are_held_and_as_many_drawn():
     values = torch.tensor([0.0, 5.0, 1.0, 0.0, 7.0, 2.0, 0.5, 0.0], dtype=torch.float64)
     counts = torch.zeros(8)
     for seed in range(300):
-        found = matched._most_and_others(values, 4, _generator(seed))
+        found = matched._most_and_others(values, 4, small.generator(seed))
         assert len(set(found.tolist())) == 4
         assert {1, 4} <= set(found.tolist())
         counts[found] += 1
     others = counts[[0, 2, 3, 5, 6, 7]]
     # Two of the other six at random: 100 of 300 each, with a standard deviation of 8.
     assert float((others - 100).abs().max()) < 33
-    drawn = matched._most_and_others(torch.zeros(8), 4, _generator(1))
-    assert torch.equal(drawn, torch.randperm(8, generator=_generator(1))[:4].sort().values)
+    drawn = matched._most_and_others(torch.zeros(8), 4, small.generator(1))
+    assert torch.equal(drawn, torch.randperm(8, generator=small.generator(1))[:4].sort().values)
 
 
 def test_only_the_last_jacobian_is_solved_exactly():
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     rough = _moved(model, forget, retain, solver="products", steps=4, rough=0.1)
     exact = _moved(model, forget, retain, solver="products", steps=4)
@@ -179,7 +143,7 @@ def test_only_the_last_jacobian_is_solved_exactly():
 
 
 def test_reports_of_two_steps_add_up():
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     network, _, first = _moved(model, forget, retain, solver="products")
     _, _, second = _moved(network, forget, retain, solver="products", steps=2)
@@ -191,7 +155,7 @@ def test_reports_of_two_steps_add_up():
 
 
 def test_a_retained_row_is_moved_by_no_more_than_the_clip_at_one_jacobian():
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     far = Rows(retain.examples, margins.of_examples(model, retain.examples) + 100)
     near = Rows(retain.examples, margins.of_examples(model, retain.examples) + 2)
@@ -200,7 +164,7 @@ def test_a_retained_row_is_moved_by_no_more_than_the_clip_at_one_jacobian():
 
 
 def test_the_model_given_is_left_alone_and_batch_norm_is_not_moved():
-    model = _convolution().train()
+    model = small.convolution().train()
     forget, retain = _task(model.eval(), (1, 6, 6))
     model.train()
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -213,7 +177,7 @@ def test_the_model_given_is_left_alone_and_batch_norm_is_not_moved():
 
 
 def test_rows_without_a_finite_margin_are_left_out():
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     forget.targets[2] = math.nan
     found = _moved(model, forget, retain)
@@ -239,7 +203,7 @@ class Constant(nn.Module):
 
 @pytest.mark.parametrize("solver", ["kernel", "products"])
 def test_a_direction_of_zeros_is_refused(solver):
-    forget, retain = _examples(3), _examples(4, seed=1)
+    forget, retain = small.examples(3), small.examples(4, seed=1)
     with pytest.raises(UnusableDirection, match="zero or not finite"):
         matched.move(
             Constant(),
@@ -252,7 +216,7 @@ def test_a_direction_of_zeros_is_refused(solver):
 
 @pytest.mark.parametrize("solver", ["kernel", "products"])
 def test_a_direction_that_is_not_finite_is_refused(solver):
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     curvature = _curvature(model, forget.examples)
     broken = kfac.from_tensors(
@@ -266,7 +230,7 @@ def test_a_direction_that_is_not_finite_is_refused(solver):
 
 
 def test_weights_that_are_not_finite_are_refused():
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     curvature = _curvature(model, forget.examples)
     with torch.no_grad():
@@ -312,8 +276,8 @@ def test_memory_for_rows_of_gradients_is_bounded(megabytes, solver):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(400, 200), nn.Tanh(), nn.Linear(200, 4))
     forget, retain = (
-        _examples(10, (400,), dtype=torch.float32),
-        _examples(30, (400,), dtype=torch.float32, seed=1),
+        small.examples(10, (400,), dtype=torch.float32),
+        small.examples(30, (400,), dtype=torch.float32, seed=1),
     )
     curvature = _curvature(model, forget)
     columns = len(objective.flatten(model))
@@ -334,7 +298,7 @@ def test_memory_for_rows_of_gradients_is_bounded(megabytes, solver):
 
 
 def test_seconds_are_told_by_phase():
-    model = _network()
+    model = small.network()
     forget, retain = _task(model)
     _, _, report = _moved(model, forget, retain, solver="kernel")
     assert set(report.seconds) == {"margins", "gradients", "kernel"}
@@ -345,10 +309,10 @@ def test_seconds_are_told_by_phase():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_moved_in_single_precision(dtype):
-    model = _network(torch.float32)
-    forget = _examples(6, seed=1, dtype=dtype)
-    retain = _examples(9, seed=2, dtype=dtype)
-    half = _network(torch.float32).to(dtype)
+    model = small.network(torch.float32)
+    forget = small.examples(6, seed=1, dtype=dtype)
+    retain = small.examples(9, seed=2, dtype=dtype)
+    half = small.network(torch.float32).to(dtype)
     wide = objective.widened(half)
     targets = margins.of_examples(wide, forget) - 1
     curvature = _curvature(half, forget)
@@ -365,117 +329,10 @@ def test_half_precision_is_moved_in_single_precision(dtype):
     assert len(way[0]) == len(objective.flatten(model))
 
 
-class Frozen(nn.Module):
-    """A layer that is trainable by declaration and runs without a gradient."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.head = nn.Linear(5, 6).double(), nn.Linear(6, 4).double()
-
-    def forward(self, x):
-        with torch.no_grad():
-            h = self.body(x).relu()
-        return self.head(h)
-
-
-class Twice(torch.autograd.Function):
-    """x², for old style transformations and one derivative only."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return 2 * x * grad
-
-
-class OwnFunction(nn.Module):
-    """An operator that can neither be vectorised nor pushed forward."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.head = nn.Linear(5, 6).double(), nn.Linear(6, 4).double()
-
-    def forward(self, x):
-        return self.head(Twice.apply(self.body(x)))
-
-
-class Attention(nn.Module):
-    """A token for each feature."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed = nn.Linear(1, 8).double()
-        self.encode = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double()
-        self.head = nn.Linear(8, 4).double()
-
-    def forward(self, x):
-        return self.head(self.encode(self.embed(x[:, :, None])).mean(1))
-
-
-@pytest.mark.parametrize("kind", [Frozen, OwnFunction, Attention, _network, _convolution])
-def test_jacobians_products_and_rows_are_those_of_a_loop(kind):
-    torch.manual_seed(0)
-    model = kind().eval()
-    examples = _examples(7, (1, 6, 6) if kind is _convolution else (5,))
-    j = _jacobian(model, examples) if kind is not Frozen else _with_zeros(model, examples)
-    ours = Jacobian(model, examples, batch_size=3)
-    weights = torch.randn(7, generator=_generator(), dtype=torch.float64)
-    vector = torch.randn(j.shape[1], generator=_generator(1), dtype=torch.float64)
-    torch.testing.assert_close(ours.transposed(weights), j.T @ weights)
-    # OwnFunction's is a central difference.
-    torch.testing.assert_close(ours.times(vector), j @ vector, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.cat(list(ours.rows(size=4))), j)
-
-
-def _with_zeros(model, examples):
-    """J of a network whose first layer has no gradient."""
-    head = _jacobian(
-        nn.Sequential(model.head), Examples(model.body(examples.x).relu().detach(), examples.y)
-    )
-    body = sum(p.numel() for p in model.body.parameters())
-    return torch.cat([torch.zeros(len(examples), body, dtype=torch.float64), head], 1)
-
-
-def _ill_conditioned():
-    """A (40, 40) with eigenvalues from 1e-3 to 1e3, and b (40,)."""
-    generator = _generator(5)
-    basis, _ = torch.linalg.qr(torch.randn(40, 40, generator=generator, dtype=torch.float64))
-    matrix = basis @ torch.diag(torch.logspace(-3, 3, 40, dtype=torch.float64)) @ basis.T
-    return matrix, torch.randn(40, generator=generator, dtype=torch.float64)
-
-
-def test_conjugate_residuals_solve_within_the_tolerance():
-    matrix, b = _ill_conditioned()
-    products = []
-
-    def product(v):
-        products.append(v)
-        return matrix @ v
-
-    found = matched.conjugate_residuals(product, b, tolerance=1e-8, iterations=2000)
-    assert float((b - matrix @ found.x).norm()) <= 1.1e-8 * float(b.norm())
-    assert len(products) == found.iterations < 2000
-
-
-def test_a_limit_of_iterations_leaves_a_smaller_residual_each_time():
-    matrix, b = _ill_conditioned()
-    left = [float(b.norm())]
-    for limit in range(1, 30):
-        found = matched.conjugate_residuals(lambda v: matrix @ v, b, tolerance=0, iterations=limit)
-        assert found.iterations == limit
-        left.append(float((b - matrix @ found.x).norm()))
-    assert all(after < before for before, after in pairwise(left))
-
-
 def test_a_step_at_its_limit_of_iterations_comes_nearer_to_its_targets():
     """More rows than the network can fit: the solution is far away, and 50 iterations are few."""
-    model = _convolution()
-    forget, retain = (_examples(n, (1, 6, 6), seed=seed) for n, seed in ((60, 1), (240, 2)))
+    model = small.convolution()
+    forget, retain = (small.examples(n, (1, 6, 6), seed=seed) for n, seed in ((60, 1), (240, 2)))
     targets = margins.of_examples(model, forget) - torch.linspace(0.5, 3, 60, dtype=torch.float64)
     kept = Rows(retain, margins.of_examples(model, retain))
     _, _, report = matched.move(

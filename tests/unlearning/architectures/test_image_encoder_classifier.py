@@ -140,10 +140,14 @@ def test_only_the_trained_part_is_in_checkpoints_and_copied(found: Path) -> None
         ({"size": {"shortest_edge": 16}}, "resize to the 16 × 16"),
         ({"size": 32}, "resize to the 16 × 16"),
         ({"resample": 0}, "resample"),
+        ({"resample": [2]}, "resample"),
         ({"image_mean": [0.5]}, "3 numbers as image_mean"),
+        ({"image_mean": [10**400] * 3}, "3 numbers as image_mean"),
         ({"image_std": [0.5, 0.5, 0]}, "above 0"),
+        ({"image_std": [0.5, 0.5, 1e-50]}, "above 0"),
         ({"image_std": ["a", "b", "c"]}, "3 numbers as image_std"),
         ({"rescale_factor": "x"}, "rescale_factor"),
+        ({"rescale_factor": 1e37}, "rescale_factor"),
     ],
 )
 def test_a_preprocessing_that_is_not_done_here_is_refused(

@@ -176,6 +176,17 @@ def put_off(session: Session, behind: Sequence[Work], *, not_before: datetime) -
     )
 
 
+def there(session: Session, model: Model) -> Sequence[tuple[RegistryCopy, Version]]:
+    """Return the copies of the model's versions that are, or may be, in the registry."""
+    rows = session.execute(
+        select(RegistryCopy, Version)
+        .join(Version, Version.id == RegistryCopy.version_id)
+        .where(Version.model_id == model.id, _THERE)
+        .order_by(Version.number)
+    )
+    return [(copy, version) for copy, version in rows]
+
+
 def names(session: Session) -> list[str]:
     """Return the models of which a version is, or was, in the registry."""
     wanted = (

@@ -153,7 +153,9 @@ def test_decisions_move_a_request(request_id: str, sqlite_database: Engine) -> N
     assert [one["id"] for one in said("requests", "list", "--status", "cancelled")] == [request_id]
     actions = [one["action"] for one in said("requests", "events", request_id)]
     assert actions[-1] == "deletion_request:cancelled"
-    assert "this request is cancelled" in run("requests", "cancel", request_id, code=1).output
+    run("requests", "cancel", request_id)
+    assert [one["action"] for one in said("requests", "events", request_id)] == actions
+    assert "this request is cancelled" in run("requests", "approve", request_id, code=1).output
 
 
 def test_all_that_fit_are_decided_about_once_their_number_is_confirmed(

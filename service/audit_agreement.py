@@ -25,6 +25,7 @@ def problems(report: Report) -> Iterator[str]:
     yield from _verdict(report)
     yield from _certificate(report)
     yield from _destroyed(report)
+    yield from _copied(report)
     yield from _told_by_the_lines(report)
     yield from _lines_left_out(report)
 
@@ -173,6 +174,29 @@ def _destroyed(report: Report) -> Iterator[str]:
             continue
         if _version(report, left.version) in received:
             yield f"version {left.version} has a receipt of its destruction and remains"
+
+
+#: What the audit lines say of a version's copy in a model registry: whether it is there.
+_COPY_LINES: Mapping[str, bool] = {
+    "version:copied": True,
+    "version:copy_found": True,
+    "version:copy_removed": False,
+}
+
+
+def _copied(report: Report) -> Iterator[str]:
+    """Yield that a copy of this version remains although its last audit line removes it."""
+    own = _version(report, report.version)
+    told = [
+        _COPY_LINES[line.action]
+        for line in report.chain.lines
+        if line.subject == own and line.action in _COPY_LINES
+    ]
+    listed = any(
+        left.kind == "copies" and left.version == report.version for left in report.remaining
+    )
+    if listed and told and not told[-1]:
+        yield "a copy of this version is said to remain, and an audit line removed it"
 
 
 def _of_state_alone(receipt: Mapping[str, Any]) -> bool:

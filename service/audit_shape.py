@@ -162,7 +162,7 @@ class Step(Name):
 
 
 class Left(Shape):
-    """Weights or internal state that still contain forgotten records."""
+    """Weights, their copies in a model registry, or internal state that contain forgotten rows."""
 
     kind: str
     #: Its version; the kept state of a training run has none.

@@ -47,7 +47,7 @@ from service.api.routes import (
     withdrawals,
 )
 from service.api.routes import metrics as metrics_route
-from service.console import documents
+from service.console import documents, pages
 from service.console.routes import PAGES
 from service.ledger.audit import log, model_signing, signing
 from service.ledger.database import db
@@ -193,12 +193,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # For what was recorded just before an earlier process died. It also loads the transport now
     # rather than during a request.
     app.state.wake.deletions()
+    _prepare(app)
     yield
     app.state.recorder.close()
     app.state.wake.close()
     app.state.checks.close()
     app.state.engine.dispose()
     tracing.stop()
+
+
+def _prepare(app: FastAPI) -> None:
+    """Do what the first request would wait for: compile the templates, work out the routes.
+
+    FastAPI works out an included route when it is first compared with a path.
+    """
+    pages.prepare()
+    nowhere = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
+    for route in app.routes:
+        route.matches(nowhere)
 
 
 def _log_without_urls(settings: Settings) -> None:

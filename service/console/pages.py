@@ -92,6 +92,7 @@ _templates = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,
 )
 _templates.filters.update(
     moment=words.moment,
@@ -121,6 +122,12 @@ def render(
         visitor=visitor, menu=_menu(visitor, path), now=db.now(), **shown
     )
     return HTMLResponse(content, status, {"Content-Security-Policy": POLICY})
+
+
+def prepare() -> None:
+    """Compile the templates, so that no visitor waits for it."""
+    for name in _templates.list_templates():
+        _templates.get_template(name)
 
 
 def text(template: str, **shown: Any) -> str:

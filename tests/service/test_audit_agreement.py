@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from service import audit_file
+from service import audit_agreement, audit_file
+from service.audit_shape import Report
 from service.ledger.audit import canonical, hash_chain
 from tests.histories import SIGNER
 from tests.service.saved_reports import STRANGER
@@ -182,6 +183,17 @@ LIES: dict[str, tuple[Change, str]] = {
         lambda d: d["remaining"].append({"kind": "weights", "version": 1}),
         "has a receipt of its destruction and remains",
     ),
+    "a copy remains that was removed": (
+        lambda d: (
+            d["remaining"].append({"kind": "copies", "version": d["version"]}),
+            d["chain"]["lines"].append(
+                _rechained(
+                    _last_own(d), seq=d["chain"]["head"]["seq"], action="version:copy_removed"
+                )
+            ),
+        ),
+        "a copy of this version is said to remain",
+    ),
     "a request listed twice": (
         lambda d: (
             d["asked"]["requests"].append(d["asked"]["requests"][0]),
@@ -202,6 +214,32 @@ def test_a_report_that_contradicts_itself_is_found_even_if_well_signed(
     found = audit_file.verify_bytes(canonical.encode(SIGNER.sign(document)))
     assert not found.ok
     assert expected in " ".join(found.lines())
+
+
+def test_a_copy_that_was_found_again_after_its_removal_may_remain(sound: dict[str, Any]) -> None:
+    document = copy.deepcopy(sound)
+    document["remaining"].append({"kind": "copies", "version": document["version"]})
+    read = Report.model_validate(document)
+    actions = ("version:copied", "version:copy_removed", "version:copy_found")
+    made = [read.chain.lines[-1].model_copy(update=_own(document, action)) for action in actions]
+    told = "a copy of this version is said to remain, and an audit line removed it"
+    for count in range(len(made) + 1):
+        chain = read.chain.model_copy(update={"lines": read.chain.lines + made[:count]})
+        found = set(audit_agreement.problems(read.model_copy(update={"chain": chain})))
+        assert (told in found) == (count == 2)
+
+
+def _own(document: dict[str, Any], action: str) -> dict[str, Any]:
+    subject = f"version:{document['model']}/{document['version']}"
+    return {"subject": subject, "action": action, "data": {}}
+
+
+def _last_own(document: dict[str, Any]) -> dict[str, Any]:
+    subject = f"version:{document['model']}/{document['version']}"
+    line: dict[str, Any] = [one for one in document["chain"]["lines"] if one["subject"] == subject][
+        -1
+    ]
+    return line
 
 
 def _rechain(line: dict[str, Any], **changes: Any) -> None:

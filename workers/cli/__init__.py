@@ -21,6 +21,7 @@ from workers.cli import (
     keys,
     models,
     receipts,
+    registry,
     requests,
     runs,
     suppressions,
@@ -49,6 +50,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(receipts.app, name="receipts")
+app.add_typer(registry.app, name="registry")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(restore_app, name="restore")

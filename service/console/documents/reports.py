@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from service.api.negotiation import Page
@@ -56,6 +56,8 @@ _REMAINING = {
     "statistics": ("file of statistics", "files of statistics"),
     "trainings": ("kept state of a training", "kept states of trainings"),
 }
+#: What is told in a sentence of its own, since it is outside the service.
+_COPIES = "copies"
 #: Attacks in the picture: the metric, and what it attacks with.
 _ATTACKS = {
     "membership_auc": "by loss",
@@ -101,7 +103,8 @@ def page(content: bytes) -> Page:
         figures=[figures.row(name, one) for name, one in list(metrics.items())[:FIGURES]],
         more_figures=max(0, len(metrics) - FIGURES),
         withheld=_withheld(measured),
-        remaining=_counted(document["remaining"]),
+        remaining=_counted(one for one in document["remaining"] if one["kind"] != _COPIES),
+        copied=[one["version"] for one in document["remaining"] if one["kind"] == _COPIES],
         comparison=_comparison(document["comparison"]),
     )
 
@@ -203,7 +206,7 @@ def _withheld(measured: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(reasons))
 
 
-def _counted(remaining: Sequence[Mapping[str, Any]]) -> list[str]:
+def _counted(remaining: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return how much of each kind remains."""
     kinds = Counter(one["kind"] for one in remaining)
     return [

@@ -57,7 +57,8 @@ def model(
     row = models.get(session, name)
     found = history.versions(session, row, before=paging.after(int), limit=paging.fetch)
     page = paging.page(found, key=lambda version: version.number)
-    drawn = history.versions(session, row, before=None, limit=DRAWN)
+    newest = paging.cursor is None and paging.fetch >= DRAWN  # the table has what is drawn
+    drawn = found[:DRAWN] if newest else history.versions(session, row, before=None, limit=DRAWN)
     trainings = runs.page(session, row, before=None, limit=FEW)
     made = runs.version_numbers(session, trainings)
     model = described.model(session, row)

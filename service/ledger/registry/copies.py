@@ -65,6 +65,26 @@ class Stuck:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A version that is, or may be, in the registry; ``step``: what is still to be done there.
+
+    ``failures`` and ``error``: of the last attempts; ``failing_since``: None unless they failed.
+    """
+
+    model: str
+    version: int
+    #: Its number in the registry.
+    number: str | None
+    #: Whether the registry's alias points at it.
+    is_live: bool
+    registered_at: datetime | None
+    step: Step | None
+    failures: int
+    failing_since: datetime | None
+    error: str | None
+
+
+@dataclass(frozen=True)
 class Numbers:
     """How many copies there are by what is to be done with them; ages in seconds.
 
@@ -176,6 +196,17 @@ def put_off(session: Session, behind: Sequence[Work], *, not_before: datetime) -
     )
 
 
+def there(session: Session, model: Model) -> Sequence[tuple[RegistryCopy, Version]]:
+    """Return the copies of the model's versions that are, or may be, in the registry."""
+    rows = session.execute(
+        select(RegistryCopy, Version)
+        .join(Version, Version.id == RegistryCopy.version_id)
+        .where(Version.model_id == model.id, _THERE)
+        .order_by(Version.number)
+    )
+    return [(copy, version) for copy, version in rows]
+
+
 def names(session: Session) -> list[str]:
     """Return the models of which a version is, or was, in the registry."""
     wanted = (
@@ -260,6 +291,47 @@ def stuck(session: Session, *, limit: int) -> list[Stuck]:
         )
         for copy, version, name, removal in rows
     ]
+
+
+def listing(session: Session, *, stuck: bool = False) -> list[Listed]:
+    """Return the copies by model and version; ``stuck``: only those whose last step failed."""
+    wanted = (
+        select(RegistryCopy, Version.number, Model.name, _is_removal(), _is_production())
+        .join(Version, Version.id == RegistryCopy.version_id)
+        .join(Model, Model.id == Version.model_id)
+        .where(_THERE)
+        .order_by(Model.name, Version.number)
+    )
+    if stuck:
+        wanted = wanted.where(RegistryCopy.failing_since.is_not(None))
+    return [
+        Listed(
+            model=name,
+            version=number,
+            number=copy.number,
+            is_live=copy.is_live,
+            registered_at=copy.registered_at,
+            step=_left_to_do(copy, removal=removal, production=production),
+            failures=copy.failures,
+            failing_since=copy.failing_since,
+            error=copy.error,
+        )
+        for copy, number, name, removal, production in session.execute(wanted)
+    ]
+
+
+def _left_to_do(copy: RegistryCopy, *, removal: bool, production: bool) -> Step | None:
+    if removal:
+        return Step.REMOVE
+    if not production:
+        return None
+    if copy.registered_at is None:
+        return Step.REGISTER
+    return None if copy.is_live else Step.POINT
+
+
+def _is_production() -> ColumnElement[bool]:
+    return case((Model.production_id == Version.id, True), else_=False)
 
 
 def _is_removal() -> ColumnElement[bool]:

@@ -110,6 +110,11 @@ INTERNAL_STATE = (
     "exists until it is purged."
 )
 
+COPIED = (
+    "A copy that is listed as remaining is in a model registry outside this service: whoever may "
+    "read that registry can load it until it is removed there."
+)
+
 
 NOT_FOUND = (
     "Of the record ids that were asked for, {count} name nothing in the dataset: nothing was "
@@ -128,12 +133,14 @@ def sentences(
     solved: bool = False,
     encoder: bool = False,
     learned: bool = False,
+    copied: bool = False,
 ) -> list[str]:
     """Return the limitations that the report must state.
 
     ``not_found`` counts ids; ``solved``: by a method whose certificate shows that the weights equal
     those of a fit; ``encoder``: the model is built on one that was trained elsewhere;
-    ``learned``: the encoding of the dataset was learned from its rows.
+    ``learned``: the encoding of the dataset was learned from its rows; ``copied``: weights remain
+    in a model registry.
     """
     return [
         *([CARRIES] if carries else []),
@@ -145,5 +152,6 @@ def sentences(
         *([IMPORTED] if imported else []),
         OF_VERDICT.get(verdict or "none", OF_VERDICT["none"]),
         *([INTERNAL_STATE] if remaining else []),
+        *([COPIED] if copied else []),
         *ALWAYS,
     ]

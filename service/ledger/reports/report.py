@@ -77,7 +77,8 @@ def report(
                 # an unconfirmed statement is not a contradicted one.
                 verdict=version.mark if version.mark in caveats.OF_MARK else verdict,
                 carries=bool(carried),
-                remaining=bool(remaining),
+                remaining=any(one["kind"] != report_remaining.COPIES for one in remaining),
+                copied=any(one["kind"] == report_remaining.COPIES for one in remaining),
                 imported=loaded.chain[-1].origin == "imported",
                 not_found=sum(request.not_found for request in loaded.requests),
                 solved=certificate is not None and guarantee == "exact",

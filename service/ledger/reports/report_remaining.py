@@ -11,19 +11,22 @@ from service.ledger.audit import chain
 from service.ledger.batches import batch_states
 from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, AuditEvent, Version
-from service.ledger.registry import forgotten, versions
+from service.ledger.registry import copies, forgotten, versions
 from service.ledger.reports import report_loaded
 from service.ledger.training import runs
 
 #: Actions of audit lines that hold the receipt of something destroyed.
 _DESTROYED = (chain.Action.VERSION_PURGED.value, chain.Action.VERSION_STATE_DESTROYED.value)
 
+#: Kind of what is outside the service: a copy of weights in a model registry.
+COPIES = "copies"
+
 #: Kinds of artifacts that a batch computes from the rows that it forgets.
 OF_FORGOTTEN = frozenset({"scores", "states"})
 
 
 def remaining(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, Any]]:
-    """Return weights and internal state of the model that still contain forgotten records."""
+    """Return weights, their copies and internal state that still contain forgotten records."""
     standing = session.scalars(
         select(Version)
         .where(Version.model_id == loaded.model.id, Version.status != VersionStatus.PURGED)
@@ -50,10 +53,33 @@ def remaining(session: Session, loaded: report_loaded.Loaded) -> list[dict[str, 
         }
         for version in containing
     ]
+    held = {version.id for version in containing}
     return [
         *weights,
-        *_artifacts(session, loaded, {version.id for version in containing}),
+        *_copies(session, loaded, held),
+        *_artifacts(session, loaded, held),
         *_kept_states(session, loaded),
+    ]
+
+
+def _copies(
+    session: Session, loaded: report_loaded.Loaded, containing: set[int]
+) -> list[dict[str, Any]]:
+    """Return copies in the model registry of versions in ``containing``, and of purged ones.
+
+    The registry may be away for longer than the service keeps its own weights.
+    """
+    return [
+        {
+            "kind": COPIES,
+            "version": version.number,
+            "digest": version.digest,
+            "number": copy.number,
+            "status": version.status,
+            "registered_at": copy.registered_at,
+        }
+        for copy, version in copies.there(session, loaded.model)
+        if version.id in containing or version.status == VersionStatus.PURGED
     ]
 
 

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from service.console import documents
 from service.ledger.audit import canonical
-from service.ledger.database.tables import Version
+from service.ledger.database.states import VersionStatus
+from service.ledger.database.tables import RegistryCopy, Version
 from service.ledger.reports import report
 from tests import factories, histories
 from tests.factories import DIGESTER, NOW
@@ -112,6 +113,32 @@ def test_an_import_shows_its_rules(session: Session, rows: int) -> None:
     assert "Imported. What the weights were trained on is what their importer stated." in shown
     assert "own rows" in shown
     assert "No deletion request led to this version." in shown
+
+
+def test_copies_in_a_model_registry_are_told_apart_from_what_is_never_served(
+    session: Session,
+) -> None:
+    version = _unlearned(session, documented(0))
+    base = session.get_one(Version, version.parent_id)
+    base.status = VersionStatus.RETIRED
+    copied = RegistryCopy(version_id=base.id, number="3", begun_at=NOW)
+    session.add(copied)
+    session.commit()
+    shown = text(_page(session, version))
+    assert "never served, until it is destroyed: 1 set of weights" in shown
+    told = "1 copy of weights that carry forgotten records (version 1)"
+    assert told in shown
+    base.status = VersionStatus.PURGED
+    session.commit()
+    shown = text(_page(session, version))
+    assert told in shown
+    assert "never served" not in shown
+    assert "Nothing of this model still carries" not in shown
+    copied.removed_at = NOW
+    session.commit()
+    shown = text(_page(session, version))
+    assert "model registry" not in shown
+    assert "Nothing of this model still carries" in shown
 
 
 def test_a_trained_version_shows_its_accuracy_and_no_attack(session: Session) -> None:

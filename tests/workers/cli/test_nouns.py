@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import RegistryCopy
 from service.ledger.registry.policy import Policy
 from tests import factories
 from tests.service import announcements
@@ -30,6 +31,7 @@ LISTS = (
     ["runs", "list", "who"],
     ["keys", "list"],
     ["webhooks", "list"],
+    ["registry", "list"],
     ["audit", "events"],
 )
 
@@ -46,7 +48,8 @@ def request_id(sqlite_database: Engine, tmp_path: Path, monkeypatch: pytest.Monk
         data = factories.dataset(session, name="faces", rows=30)
         policy = Policy().model_dump(mode="json")
         model = factories.model(session, data, name="who", policy=policy)
-        factories.version(session, model)
+        live = factories.version(session, model)
+        session.add(RegistryCopy(version_id=live.id, number="7", begun_at=db.now()))
         factories.training_run(session, model)
         waiting = factories.request(
             session, data, rows=[3], created_at=db.now(), due_at=_in_a_month()
@@ -150,7 +153,9 @@ def test_decisions_move_a_request(request_id: str, sqlite_database: Engine) -> N
     assert [one["id"] for one in said("requests", "list", "--status", "cancelled")] == [request_id]
     actions = [one["action"] for one in said("requests", "events", request_id)]
     assert actions[-1] == "deletion_request:cancelled"
-    assert "this request is cancelled" in run("requests", "cancel", request_id, code=1).output
+    run("requests", "cancel", request_id)
+    assert [one["action"] for one in said("requests", "events", request_id)] == actions
+    assert "this request is cancelled" in run("requests", "approve", request_id, code=1).output
 
 
 def test_all_that_fit_are_decided_about_once_their_number_is_confirmed(

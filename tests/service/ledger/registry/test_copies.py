@@ -97,6 +97,37 @@ def test_a_version_that_is_withdrawn_while_it_is_copied_is_to_be_removed(
     assert not copies.begin(session, work, now=db.now())  # a worker that looked before
 
 
+def test_the_list_tells_what_is_to_be_done_with_each_copy(session: Session, model: Model) -> None:
+    def told() -> list[tuple[int, Step | None, bool]]:
+        return [(one.version, one.step, one.is_live) for one in copies.listing(session)]
+
+    now = db.now()
+    first = _live(session, model)
+    assert told() == []
+    [work] = copies.due(session, Step.REGISTER, now=now)
+    assert copies.begin(session, work, now=now)
+    assert told() == [(1, Step.REGISTER, False)]
+    _do(session, Step.REGISTER)
+    assert told() == [(1, Step.POINT, False)]
+    _do(session, Step.POINT)
+    assert told() == [(1, None, True)]
+    second = factories.version(session, model)  # the first one stays published
+    for step in (Step.REGISTER, Step.POINT):
+        _do(session, step)
+    assert told() == [(1, None, False), (2, None, True)]
+    versions.retire(session, model, first, actor="worker:w", now=now)
+    session.flush()
+    assert told() == [(1, Step.REMOVE, False), (2, None, True)]
+    assert copies.listing(session, stuck=True) == []
+    [work] = copies.due(session, Step.REMOVE, now=now)
+    copies.failed(session, work, error="it does not answer", not_before=now, now=now)
+    [stuck] = copies.listing(session, stuck=True)
+    assert (stuck.version, stuck.failures, stuck.error) == (1, 1, "it does not answer")
+    assert stuck.failing_since == now
+    _do(session, Step.REMOVE)
+    assert told() == [(second.number, None, True)]
+
+
 def test_a_failed_step_waits_and_is_counted_by_what_it_is_about(
     session: Session, model: Model
 ) -> None:

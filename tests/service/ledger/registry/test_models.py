@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from service.errors import Conflict, Unprocessable
-from service.ledger.database.states import VersionStatus
+from service.ledger.database import db
+from service.ledger.database.states import ErasureStatus, VersionStatus
 from service.ledger.database.tables import AuditEvent, Dataset, Model, Version
 from service.ledger.registry import choices, forgotten, imports, lineage, models
 from service.ledger.reports import measurements
@@ -160,3 +163,54 @@ def test_a_transform_defaults_to_the_kind_of_rows(session: Session, data: Datase
     for wrong in ({"std": [-1.0]}, {"scale": 0.0}, {"mean": [0.0, 0.0]}):
         with pytest.raises(Unprocessable):
             choices.transform(wrong, dataset=data)
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+@pytest.mark.parametrize("records", [0, 3])
+def test_what_waits_is_counted_by_kind_without_looking_at_requests_for_records(
+    session: Session, data: Dataset, model: Model, records: int, classes: int
+) -> None:
+    other = factories.model(session, data, name="other")
+    kinds = ["records", "subject", "records"][:records] + ["class"] * classes
+    expected: dict[str, int] = {}
+    for kind in kinds:
+        label = 1 if kind == "class" else None
+        asked = factories.request(session, data, kind=kind, label=label)
+        for owner in (model, other):
+            factories.erasure(session, asked, owner)
+        for status in (ErasureStatus.CLAIMED, ErasureStatus.COMPLETED):  # neither waits
+            ended = factories.request(session, data, kind=kind, label=label)
+            factories.erasure(session, ended, model, status=status)
+        named = "class" if kind == "class" else "records"
+        expected[named] = expected.get(named, 0) + 1
+    assert models.pending(session, model) == expected
+
+
+@pytest.mark.postgres
+def test_blocks_to_count_what_waits_are_few_where_statistics_are_old(
+    postgres_database: Engine,
+) -> None:
+    """One erasure was read for each row; so was its request, at four blocks each."""
+    count = 600
+    with db.session_factory(postgres_database)() as session:
+        data = factories.dataset(session, rows=1)
+        owner = factories.model(session, data)
+        session.execute(text("ANALYZE"))
+        for _ in range(count):
+            factories.erasure(session, factories.request(session, data), owner)
+        session.flush()
+        blocks: list[int] = []
+
+        def explain(connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+            raw = connection.connection.dbapi_connection.cursor()
+            [[plan]] = raw.execute(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values
+            ).fetchone()
+            blocks.append(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+        event.listen(session.get_bind(), "before_cursor_execute", explain)
+        try:
+            assert models.pending(session, owner) == {"records": count}
+        finally:
+            event.remove(session.get_bind(), "before_cursor_execute", explain)
+        assert sum(blocks) < count

@@ -10,9 +10,15 @@ from sqlalchemy.orm import Session
 from service import audit_file
 from service.ledger.audit import canonical, chain, signing
 from service.ledger.database.states import RequestStatus, VersionStatus
-from service.ledger.database.tables import Record, RequestDataset, RequestRecord, Version
+from service.ledger.database.tables import (
+    Record,
+    RegistryCopy,
+    RequestDataset,
+    RequestRecord,
+    Version,
+)
 from service.ledger.registry import versions
-from service.ledger.reports import report
+from service.ledger.reports import caveats, report
 from tests import factories, histories
 from tests.factories import DIGESTER, NOW
 from tests.histories import GATES, SIGNER, History
@@ -75,6 +81,43 @@ def test_internal_state_that_carries_the_rows_is_listed_until_it_is_gone(
     assert [purge["receipt"] for purge in after["purges"]] == [receipt]
     assert "remaining" not in " ".join(after["does_not_prove"])
     assert _findings(after).ok
+
+
+@pytest.mark.parametrize("status", [VersionStatus.RETIRED, VersionStatus.PURGED])
+def test_a_copy_in_a_model_registry_is_listed_until_it_is_removed_there(
+    session: Session, history: History, status: VersionStatus
+) -> None:
+    before = _report(session, history.version)
+    history.anchor.status = status
+    gone = RegistryCopy(version_id=history.anchor.id, number="4", begun_at=NOW, registered_at=NOW)
+    served = RegistryCopy(version_id=history.version.id, number="5", begun_at=NOW)
+    session.add_all([gone, served])
+    session.commit()
+    made = _report(session, history.version)
+    copied = [one for one in made["remaining"] if one["kind"] == "copies"]
+    assert [(one["version"], one["number"], one["status"]) for one in copied] == [(1, "4", status)]
+    assert copied[0]["digest"] == history.anchor.digest
+    assert caveats.COPIED in made["does_not_prove"]
+    assert caveats.COPIED not in before["does_not_prove"]
+    gone.removed_at = NOW
+    session.commit()
+    after = _report(session, history.version)
+    assert "copies" not in {one["kind"] for one in after["remaining"]}
+    assert caveats.COPIED not in after["does_not_prove"]
+
+
+def test_where_only_a_copy_remains_nothing_is_said_never_to_be_served(
+    session: Session, history: History
+) -> None:
+    history.anchor.status = VersionStatus.PURGED
+    for artifact in session.query(factories.Artifact):
+        artifact.destroyed_at = NOW
+    session.add(RegistryCopy(version_id=history.anchor.id, begun_at=NOW))
+    session.commit()
+    made = _report(session, history.version)
+    assert [one["kind"] for one in made["remaining"]] == ["copies"]
+    assert caveats.COPIED in made["does_not_prove"]
+    assert caveats.INTERNAL_STATE not in made["does_not_prove"]
 
 
 def test_no_identity_is_in_the_report(session: Session, history: History) -> None:

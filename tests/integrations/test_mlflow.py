@@ -52,18 +52,26 @@ class Server:
     folder: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    #: Where clients put files by themselves; None: the server takes them.
+    root: Path | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        if not PROGRAM.exists():
+            leave_out("an MLflow server is not installed (make test-integrations installs one)")
         files = self.folder / "files"
         command = [
             str(PROGRAM),
             "server",
             f"--backend-store-uri=sqlite:///{self.folder / 'mlflow.db'}",
-            f"--artifacts-destination={files}",
+            *(
+                [f"--artifacts-destination={files}"]
+                if self.root is None
+                else ["--no-serve-artifacts", f"--default-artifact-root={self.root}"]
+            ),
             "--host=127.0.0.1",
             f"--port={self.port}",
             "--workers=1",
@@ -101,8 +109,6 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests, each of which has a model of its own and leaves no file."""
-    if not PROGRAM.exists():
-        leave_out("an MLflow server is not installed (make test-integrations installs one)")
     made = Server(tmp_path_factory.mktemp("mlflow"))
     made.start()
     yield made
@@ -310,6 +316,53 @@ def test_a_withdrawn_version_that_somebody_put_back_is_found_and_removed(
     ]
     registry.remove(stranger)
     assert server.digests() == set()
+
+
+def test_a_copy_of_which_a_restored_backup_knows_nothing_is_found_and_removed(
+    shop: Shop, server: Server
+) -> None:
+    shop.go_live(1)
+    shop.step()
+    with shop.runtime.session() as session:
+        session.delete(session.scalars(select(RegistryCopy)).one())
+    shop.withdraw()
+    shop.step(later=3700)
+    assert _registered(server, shop) == []
+    assert server.digests() == set()
+    assert shop.lines()[-2:] == [("copy_found", "1"), ("copy_removed", "1")]
+
+
+def test_two_workers_do_not_move_one_alias_at_once(shop: Shop, server: Server) -> None:
+    first = shop.go_live(1)
+    other = Runtime.make(shop.runtime.settings, engine=shop.runtime.engine)
+    with other.lease(f"registry:alias:{shop.name}") as held:
+        assert held is not None
+        shop.step()
+        assert _registered(server, shop) == [first.tags]
+        assert not shop.rows()[1].is_live
+    shop.step()
+    assert shop.rows()[1].is_live
+    shop.withdraw()
+    shop.step()
+
+
+def test_files_that_cannot_be_reached_are_seen_and_leave_other_steps_alone(
+    sqlite_database: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "root").write_text("no directory")
+    apart = Server(tmp_path, root=tmp_path / "root" / "files")
+    apart.start()
+    try:
+        shop = _shop(sqlite_database, tmp_path, apart.url)
+        shop.go_live(1)
+        shop.step()
+        with shop.runtime.session() as session:
+            [stuck] = copies.stuck(session, limit=10)
+        assert (stuck.step, stuck.failures) == ("register", 1)
+        assert "cannot be reached (" in stuck.error
+        assert str(tmp_path) not in stuck.error
+    finally:
+        apart.stop()
 
 
 def test_without_an_answer_a_call_ends_within_its_time() -> None:

@@ -116,7 +116,8 @@ class MlflowRegistry:
             )
             self.client.log_artifact(run.info.run_id, str(file))
             self.client.set_terminated(run.info.run_id)
-            reach("registry.copied")
+        reach("registry.copied")
+        with _in_our_words():
             made = self.client.create_model_version(
                 weights.model,
                 source=f"{run.info.artifact_uri}/{file.name}",
@@ -246,3 +247,6 @@ class _in_our_words:  # noqa: N801  # reads as a statement
             raise Away(f"it did not answer as a registry does ({error.error_code})") from None
         if isinstance(error, requests.RequestException):
             raise Away(f"it did not answer ({type(error).__name__})") from None
+        if isinstance(error, Exception) and not isinstance(error, NotDone):
+            # Of where it keeps files: no access to a folder or bucket, or no package for it here.
+            raise Refused(f"its files cannot be reached ({type(error).__name__})") from None

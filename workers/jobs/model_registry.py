@@ -55,7 +55,7 @@ def register_due(runtime: Runtime) -> bool:
 
 @dataclass
 class Bridge:
-    """Carries out steps, each under the lease of its version."""
+    """Carries out steps, each under the lease of its version, or of its model's alias."""
 
     runtime: Runtime
     backoff: Backoff = field(default_factory=lambda: Backoff(longest_seconds=900.0))
@@ -81,7 +81,7 @@ class Bridge:
         for place, one in enumerate(due):
             if self.runtime.stop.is_set():
                 break
-            with self.runtime.lease(_lease_of(one.version_id)) as held:
+            with self.runtime.lease(_lease_for(one)) as held:
                 if held is None or not self._still_due(one):
                     continue
                 try:
@@ -145,10 +145,10 @@ class Bridge:
     def _register(self, work: Work, weights: Weights) -> str:
         folder = self._folder(work.version_id)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         try:
             file = folder / f"{work.model}-{work.version}.safetensors"
             try:
+                folder.mkdir(parents=True)
                 with (
                     self.runtime.store.blobs.open("checkpoints", work.digest) as source,
                     file.open("wb") as copy,
@@ -156,6 +156,11 @@ class Bridge:
                     shutil.copyfileobj(source, copy, PIECE_BYTES)
             except errors.NotStored:
                 raise mlflow_registry.Refused("its weights are not in the store") from None
+            except OSError as error:
+                kind = type(error).__name__
+                raise mlflow_registry.Refused(
+                    f"its weights could not be copied to the worker's state directory ({kind})"
+                ) from error
             return self._registry.register(weights, file)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -231,6 +236,13 @@ class Bridge:
 
     def _now(self) -> datetime:
         return self.clock() if self.clock is not None else self.runtime.now()
+
+
+def _lease_for(work: Work) -> str:
+    # Two moves of one alias at once might end in another order there than in the ledger.
+    if work.step == Step.POINT:
+        return f"registry:alias:{work.model}"
+    return _lease_of(work.version_id)
 
 
 def _lease_of(version_id: int) -> str:

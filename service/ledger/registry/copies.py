@@ -208,12 +208,11 @@ def there(session: Session, model: Model) -> Sequence[tuple[RegistryCopy, Versio
 
 
 def names(session: Session) -> list[str]:
-    """Return the models of which a version is, or was, in the registry."""
-    wanted = (
-        select(Model.name)
-        .join(Version, Version.model_id == Model.id)
-        .join(RegistryCopy, RegistryCopy.version_id == Version.id)
-    )
+    """Return the models with a version that should not be in the registry.
+
+    Whether a copy of it was recorded does not count: a restored backup may not know of it.
+    """
+    wanted = select(Model.name).join(Version, Version.model_id == Model.id).where(_OUT_OF_SERVICE)
     return list(session.scalars(wanted.distinct().order_by(Model.name)))
 
 

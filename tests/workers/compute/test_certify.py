@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from tests.unlearning.anchored import small
 from unlearning import architectures
 from unlearning.architectures import LogisticClassifier
 from unlearning.core import training
+from unlearning.core.examples import Examples
 from unlearning.heads import certificate, multinomial
 from workers.compute import certify
 
@@ -15,7 +15,9 @@ from workers.compute import certify
 def test_weights_of_a_fit_are_those_of_its_rows_however_small_the_penalty(
     penalty: float, bounded: bool
 ) -> None:
-    rows = small.examples(60)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 5, generator=generator)
+    rows = Examples(x, torch.randint(4, (60,), generator=generator))
     head = architectures.classifier(
         "logistic", {"inputs": 5, "classes": 4, "penalty": penalty}, None
     )

@@ -10,6 +10,7 @@ out than any of the sample get a small density and not none.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -25,15 +26,19 @@ _WIDTH, _LEAST_SPREAD = 0.9, 0.3
 _WIDE_PART, _WIDE = 0.02, 2.0
 #: Slopes of the regression: a row that is easier for others is no harder here.
 _LEAST_SLOPE, _MOST_SLOPE = 0.0, 1.5
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+_SEED = 20_260_703
 
 
 def nearest(values: Floats, sample: Floats, count: int) -> Integers:
     """Return the positions (n, count) of the rows of ``sample`` (m,) around each value (n,).
 
-    They are consecutive in the order of the sample, as many below as above where there are.
+    They are consecutive in the order of the sample, as many below as above where there are. A value
+    that the sample has too has a place drawn among its equals, as if it were one of them.
     """
     order = np.argsort(sample, kind="stable")
-    above = np.searchsorted(sample[order], values)
+    first_equal, after = (np.searchsorted(sample[order], values, side) for side in _SIDES)
+    above = np.random.default_rng(_SEED).integers(first_equal, after + 1)
     first = np.clip(above - count // 2, 0, len(sample) - count)
     return np.asarray(order[first[:, None] + np.arange(count)], dtype=np.int64)
 

@@ -49,6 +49,16 @@ def test_rows_at_the_ends_are_like_their_moved_neighbours(chosen: str) -> None:
     assert unmoved > 0.35
 
 
+def test_rows_with_equal_margins_have_the_ranks_of_rows_drawn_from_the_same_ones() -> None:
+    """There are two margins only, each of half of the rows."""
+    random = np.random.default_rng(8)
+    outside = 3.0 * random.integers(2, size=4000)
+    value = outside + 0.3 * random.normal(size=len(outside))
+    near = local.neighbours(outside[:1000], outside[1000:])
+    found = local.ranks(value[:1000], value[1000:][near.rows])
+    assert np.mean(found) == pytest.approx(0.5, abs=3 * np.sqrt((1 / 1000 + 1 / 3000) / 12))
+
+
 def test_moved_neighbours_lie_as_a_least_squares_line_says() -> None:
     random = np.random.default_rng(7)
     outside, value, forget = *random.normal(size=(2, 60)), np.array([0.3])

@@ -11,27 +11,39 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.auditor import attacks, judging, worlds
-from benchmarks.auditor.judging import Place
+from benchmarks.auditor import scoring, worlds
+from benchmarks.auditor.judging import judged
+from benchmarks.auditor.scoring import BASE, HONEST, Case, Scored
+from benchmarks.auditor.worlds import Trained
 from unlearning.anchored.margins import Splits
 from unlearning.verification import Verdict
 from unlearning.verification.report import Verification
 
 
 @pytest.fixture(scope="module")
-def place() -> Place:
+def trained() -> Trained:
     source = replace(worlds.SOURCES["digits"], forget=100, hidden=(128, 64))
-    [trained] = worlds.trained([worlds.drawn(source, 3, sets=1)], Splits(2, 2), cache=None)
-    return Place(trained, 0)
+    [found] = worlds.trained([worlds.drawn(source, 3, sets=1)], Splits(2, 2), cache=None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def scored(trained: Trained) -> Scored:
+    return scoring.scored(trained, attacked=1, small=0)
 
 
 def failed(found: Verification) -> set[str]:
     return {one.gate for one in found.outcomes if one.outcome is Verdict.FAILED}
 
 
-def test_an_honest_retrain_passes(place: Place) -> None:
-    found = judging.judged(place, place.trained.retrained[0])
-    assert found.verdict is Verdict.PASSED, found.to_json()["reasons"]
+def of(scored: Scored, name: str) -> Verification:
+    [case] = [one for one in scored.cases if one.name == name]
+    return judged(scored, case)
+
+
+def test_an_honest_retrain_does_not_fail(scored: Scored) -> None:
+    found = of(scored, HONEST)
+    assert not failed(found), found.to_json()["reasons"]
 
 
 @pytest.mark.parametrize(
@@ -47,17 +59,18 @@ def test_an_honest_retrain_passes(place: Place) -> None:
         ("audit rows learned", {"audit_membership"}),
     ],
 )
-def test_an_attack_is_told(place: Place, attack: str, told_by: set[str]) -> None:
-    found = judging.judged(place, attacks.ATTACKS[attack](place))
+def test_an_attack_is_told(scored: Scored, attack: str, told_by: set[str]) -> None:
+    found = of(scored, attack)
+    assert found.verdict is Verdict.FAILED
     assert failed(found) >= told_by
 
 
-def test_a_few_rows_left_as_they_were_are_told(place: Place) -> None:
+def test_a_few_rows_left_as_they_were_are_told(trained: Trained, scored: Scored) -> None:
     """Two rows with wrong labels, and ten of any kind."""
-    world = place.trained.world
-    wrong = np.flatnonzero(world.wrong[world.train.positions[place.rows]].numpy())
+    world = trained.world
+    wrong = np.flatnonzero(world.wrong[world.train.positions[world.sets[0]]].numpy())
     for rows in (wrong[:2], np.arange(10)):
-        found = judging.judged(place, place.trained.base, only=rows)
+        found = judged(scored, Case(BASE, 0, "0/base", rows))
         assert "calibrated_excess" in failed(found)
-        honest = judging.judged(place, place.trained.retrained[0], only=rows)
+        honest = judged(scored, Case(HONEST, 0, f"0/{HONEST}", rows))
         assert not failed(honest) & {"calibrated_excess", "excess_spread"}

@@ -155,12 +155,12 @@ def _rate(
     bodies = (
         {"dataset": DATASET, "record_ids": [f"r{secrets.randbelow(ROWS)}"]} for _ in range(requests)
     )
-    before, client = _spent(place, servers), time.process_time()
+    before, client = spent(place, servers), time.process_time()
     seconds, taken, statuses = load.post_all(
         [one.url for one in servers], servers[0].path, place.key, bodies, connections=connections
     )
     client = (time.process_time() - client) * 1000 / requests
-    after = _spent(place, servers)
+    after = spent(place, servers)
     if set(statuses) != {202}:
         raise SystemExit(f"the server answered {statuses}; every request should be accepted")
     api, database = ((b - a) * 1000 / requests for a, b in zip(before, after, strict=True))
@@ -175,7 +175,7 @@ def _rate(
     }
 
 
-def _spent(place: Place, servers: Sequence[Process]) -> tuple[float, float]:
+def spent(place: Place, servers: Sequence[Process]) -> tuple[float, float]:
     """Processor seconds so far of the servers, and of PostgreSQL's sessions of the database."""
     with psycopg.connect(place.server, autocommit=True) as connection:
         sessions = connection.execute(

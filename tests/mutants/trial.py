@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -35,6 +36,7 @@ LIBRARIES = (
     "torch.func",
     "typer",
 )
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ def run(folder: Path, chosen: Choice, *, seconds: float) -> int | None:
 
 def _pytest(folder: Path, chosen: Choice) -> None:
     os.setsid()  # what the tests start ends with them
+    # Linux: a change may loop without end, whoever started the trial may be gone.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)

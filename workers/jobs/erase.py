@@ -30,9 +30,7 @@ from workers.runtime import Runtime
 
 def run_due(runtime: Runtime) -> bool:
     """Erase rows and complete requests; True when a row was erased or a request completed."""
-    _exclude_without_models(runtime)
-    with runtime.session() as session:
-        found = raw_rows.to_erase(session)
+    found = _to_erase(runtime)
     withdrawn = [one.dataset.id for one in found if one.dataset.status == DatasetStatus.WITHDRAWN]
     erased = [_erase(runtime, one) for one in found if one.stands]
     # Requested deletions first, row by row as always, then withdrawn datasets.
@@ -153,10 +151,15 @@ def _is_withdrawn(runtime: Runtime, dataset_id: int) -> bool:
         return session.get_one(Dataset, dataset_id).withdrawn_at is not None
 
 
-def _exclude_without_models(runtime: Runtime) -> None:
-    """Exclude records of requests on datasets without a trained model: no batch does it."""
+def _to_erase(runtime: Runtime) -> list[ToErase]:
+    """Return what to erase, after excluding the records of requests that no batch will do."""
     with runtime.session() as session:
-        datasets = without_models.datasets(session, now=runtime.now())
-    for dataset_id in datasets:
+        found = raw_rows.to_erase(session, now=runtime.now())
+    waiting = [one.dataset.id for one in found if one.waits]
+    for dataset_id in waiting:
         with runtime.session() as session:
             without_models.exclude(session, dataset_id, now=runtime.now(), actor=runtime.actor)
+    if waiting:
+        with runtime.session() as session:
+            found = raw_rows.to_erase(session, now=runtime.now())
+    return found

@@ -52,6 +52,8 @@ def _classes(session: Session, anchor_id: int) -> int:
 
 def _stored(session: Session, anchor_id: int, count: int, *, by_class: bool) -> dict[int, str]:
     """Return digests by number, of models of a kind that were drawn for so many of them."""
+    if not count:
+        return {}
     kept = session.scalars(
         select(Artifact).where(
             Artifact.version_id == anchor_id,

@@ -34,7 +34,7 @@ from service.ledger.database.tables import (
     TrainingRun,
     Version,
 )
-from service.ledger.obligations import legal, shares
+from service.ledger.obligations import legal, shares, without_models
 from service.ledger.selection import exclusions, naming
 
 #: A statement takes a limited number of values on both databases.
@@ -47,27 +47,31 @@ _MOMENT = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class ToErase:
-    """A dataset in which something may have to be erased.
+    """A dataset in which something may have to be excluded or erased.
 
-    ``stands``: it has excluded rows that are not erased. ``has_margins``: margins of its rows are
+    ``stands``: it has excluded rows that are not erased. ``waits``: it has requests that no model
+    has to do, whose records nobody has excluded. ``has_margins``: margins of its rows are
     stored. ``has_statistics``: so are sums over its rows of versions from which no batch starts
     any more.
     """
 
     dataset: Dataset
     stands: bool
+    waits: bool
     has_margins: bool
     has_statistics: bool
 
 
-def to_erase(session: Session) -> list[ToErase]:
-    """Return datasets with excluded rows that are not erased, and withdrawn datasets."""
+def to_erase(session: Session, *, now: datetime) -> list[ToErase]:
+    """Return datasets with rows to erase, with requests without a model, and withdrawn ones."""
     # Select the first such row instead of EXISTS: with old statistics the planner may expect any
     # row to match, and would scan them all.
     first = exclusions.standing(Dataset.id).order_by(Exclusion.row).limit(literal_column("1"))
     some = first.scalar_subquery().is_not(None)
     withdrawn = db.among(Dataset.status, DatasetStatus.WITHDRAWN)
-    ready = and_(db.among(Dataset.status, DatasetStatus.READY), some)
+    stored = db.among(Dataset.status, DatasetStatus.READY, DatasetStatus.WITHDRAWN)
+    stands = and_(stored, some)
+    waits = Dataset.id.in_(without_models.datasets(now))
     has_margins = exists().where(
         db.among(Artifact.kind, "margins"),
         Artifact.destroyed_at.is_(None),
@@ -77,8 +81,8 @@ def to_erase(session: Session) -> list[ToErase]:
     )
     has_statistics = outdated_statistics().where(Model.dataset_id == Dataset.id).exists()
     found = session.execute(
-        select(Dataset, some, has_margins, has_statistics)
-        .where(or_(ready, withdrawn))
+        select(Dataset, stands, waits, has_margins, has_statistics)
+        .where(or_(stands, waits, withdrawn))
         .order_by(Dataset.id)
     )
     return [ToErase(*one) for one in found]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy import ColumnElement, CompoundSelect, and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain, machines
@@ -24,8 +23,8 @@ from service.ledger.selection import exclusions
 from service.ledger.selection.naming import Names
 
 
-def datasets(session: Session, *, now: datetime) -> Sequence[int]:
-    """Return datasets with requests that no model has to do, ascending.
+def datasets(now: datetime) -> CompoundSelect[int | None]:
+    """Select the ids of datasets with requests that no model has to do.
 
     No batch will exclude their records. A request over every dataset counts in each one that has no
     model, whether or not others have one; not before the undo window of the others has passed.
@@ -41,7 +40,7 @@ def datasets(session: Session, *, now: datetime) -> Sequence[int]:
         .join(Erasure, Erasure.model_id == Model.id)
         .where(shares.needless())
     )
-    return sorted(set(session.scalars(of_one.union(of_every, waiting))))
+    return of_one.union(of_every, waiting)
 
 
 def exclude(session: Session, dataset_id: int, *, now: datetime, actor: str) -> list[str]:

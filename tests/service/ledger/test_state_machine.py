@@ -231,7 +231,7 @@ class Ledger(Driven):
     def erase(self) -> None:
         """Raw rows: those that no open erasure, no training and no waiting anchor needs."""
         with self.sessions.begin() as session:
-            for dataset_id in without_models.datasets(session, now=self.now):
+            for dataset_id in sorted(session.scalars(without_models.datasets(self.now))):
                 for request_id in without_models.exclude(
                     session, dataset_id, now=self.now, actor="worker:w"
                 ):

@@ -20,9 +20,9 @@ from tests.factories import NOW
 
 def test_request_without_models_is_excluded_and_settled(session: Session, data: Dataset) -> None:
     request = factories.request(session, data, rows=[3])
-    assert without_models.datasets(session, now=NOW) == [data.id]
+    assert sorted(session.scalars(without_models.datasets(NOW))) == [data.id]
     assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == [request.id]
-    assert without_models.datasets(session, now=NOW) == []
+    assert sorted(session.scalars(without_models.datasets(NOW))) == []
     session.refresh(data)
     assert (request.status, data.revision) == (RequestStatus.PROCESSING, 1)
     assert suppressions.about_to_be_erased(session, data)[0] == [3]
@@ -39,10 +39,10 @@ def test_share_of_a_model_whose_only_training_ended_is_needless(
     run = factories.training_run(session, model, status=RunStatus.RUNNING)
     request = factories.request(session, data, rows=[3])
     factories.erasure(session, request, model)
-    assert without_models.datasets(session, now=NOW) == []
+    assert sorted(session.scalars(without_models.datasets(NOW))) == []
     run.status = status
     session.flush()
-    assert without_models.datasets(session, now=NOW) == [data.id]
+    assert sorted(session.scalars(without_models.datasets(NOW))) == [data.id]
     assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == [request.id]
     assert session.query(Erasure).count() == 0
 
@@ -71,7 +71,7 @@ def test_excluding_a_request_without_models_and_cancelling_it_exclude_each_other
     thread.start()
     start.wait()
     with sessions() as session, session.begin():
-        for dataset_id in without_models.datasets(session, now=NOW):
+        for dataset_id in sorted(session.scalars(without_models.datasets(NOW))):
             without_models.exclude(session, dataset_id, now=NOW, actor="worker:w")
     thread.join()
     with sessions() as session:

@@ -221,9 +221,9 @@ def test_a_dataset_without_models_is_seen_to_beside_one_with_models(session: Ses
     one, bare = _dataset(session, "one", 0), _dataset(session, "bare", 1, 4)
     model = _model(session, one, policy={"max_wait_seconds": 0})
     [request] = _record(session, "ann")
-    assert without_models.datasets(session, now=NOW) == [bare.id]
+    assert sorted(session.scalars(without_models.datasets(NOW))) == [bare.id]
     assert without_models.exclude(session, bare.id, now=NOW, actor="worker:w") == [request.id]
-    assert without_models.datasets(session, now=NOW) == []
+    assert sorted(session.scalars(without_models.datasets(NOW))) == []
     batch = _batch(session, model)
     for share in session.scalars(select(Erasure).where(Erasure.batch_id == batch.id)):
         erasures.complete(share, version_id=batch.base_version_id, now=NOW)
@@ -241,10 +241,10 @@ def test_a_dataset_without_models_waits_for_the_undo_window_of_the_others(
     _model(session, one, policy={"hold_seconds": 7200.0})
     undone, kept = _record(session, "ann", "ann")
     before, after = (NOW + timedelta(seconds=seconds) for seconds in (7199, 7200))
-    assert without_models.datasets(session, now=before) == []
+    assert sorted(session.scalars(without_models.datasets(before))) == []
     assert without_models.exclude(session, bare.id, now=before, actor="worker:w") == []
     assert lifecycle.cancel(session, undone.id, actor="key:k").status == RequestStatus.CANCELLED
-    assert without_models.datasets(session, now=after) == [bare.id]
+    assert sorted(session.scalars(without_models.datasets(after))) == [bare.id]
     begun = without_models.exclude(session, bare.id, now=after, actor="worker:w")
     assert begun == [kept.id]
 
@@ -253,10 +253,10 @@ def test_without_any_model_its_datasets_are_all_seen_to(session: Session) -> Non
     one, other = _dataset(session, "one", 0), _dataset(session, "other", 1)
     session.get_one(Record, (one.id, 0)).excluded_revision = 1  # another request is under way
     [request] = _record(session, "ann")
-    assert without_models.datasets(session, now=NOW) == [one.id, other.id]
+    assert sorted(session.scalars(without_models.datasets(NOW))) == [one.id, other.id]
     for data in (one, other):
         assert without_models.exclude(session, data.id, now=NOW, actor="worker:w") == [request.id]
-    assert without_models.datasets(session, now=NOW) == []
+    assert sorted(session.scalars(without_models.datasets(NOW))) == []
 
 
 def test_a_model_that_goes_live_later_joins_it(session: Session) -> None:

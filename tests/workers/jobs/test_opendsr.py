@@ -34,7 +34,6 @@ from service.ledger.opendsr import callbacks, requests
 from service.ledger.opendsr.identities import Identity, IdentityFormat, IdentityType, Ingested
 from service.ledger.registry import keys
 from service.ledger.selection.regulations import Regulation
-from service.ledger.webhooks.destinations import Rules
 from service.ledger.webhooks.outbox import Backoff
 from service.settings import Settings
 from tests import certificates, factories
@@ -101,7 +100,6 @@ class Office:
                 principal=self.principal,
                 ingested=Ingested.parse("controller_customer_id:raw"),
                 digester=factories.DIGESTER,
-                rules=Rules.from_settings(self.runtime.settings),
                 max_queue=100,
                 now=db.now(),
             )

@@ -8,11 +8,7 @@ The *score* makes the best use of both numbers: the logarithm of the likelihood 
 for retained rows, which the model was trained on, against never-seen ones. Both densities are
 estimated by kernels (``statistics.density``). Each row is scored with a density of never-seen rows
 that was estimated without its own part of them, forgotten rows like never-seen ones; so under a
-model that saw neither each has the same distribution, however bad the estimate.
-
-Together they do not: never-seen rows that lie low by chance raise the scores of all forgotten rows
-at once. So the exact test has scores of its own, with a density of the rows of both kinds
-(``statistics.exchange``). A mixture of both densities orders the rows by their ratio all the same.
+model that saw neither both have the same distribution, however bad the estimate.
 """
 
 from __future__ import annotations
@@ -22,8 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unlearning.verification.attacks import lira
-from unlearning.verification.statistics import density, exchange, local
-from unlearning.verification.statistics.exchange import Pool
+from unlearning.verification.statistics import density, local
 from unlearning.verification.statistics.outside import Outside
 from unlearning.verification.statistics.scores import Booleans, Floats, Integers, ModelScores
 
@@ -44,9 +39,7 @@ class Sample:
     φ; ``rank`` (n,): of each score among the neighbours';
     ``excess_rank`` and ``deviation`` (n,): rank of φ among the neighbours' φ, and φ less their
     mean, after these were moved to the row's m (``local.moved``). ``others_*`` (n, k): the same of
-    the neighbours. ``rows`` (n,) names the rows. ``never_seen``: number of never-seen rows, and
-    ``effective``: of those that the neighbours come from in effect (``Neighbours.effective``).
-    ``pool``: the scores of the exact test.
+    the neighbours. ``rows`` (n,) names the rows.
     """
 
     rows: Integers
@@ -59,8 +52,6 @@ class Sample:
     others_score: Floats
     others_deviation: Floats
     never_seen: int
-    effective: float
-    pool: Pool
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -104,8 +95,6 @@ def sample(
         others_score=others[near.rows],
         others_deviation=alike - expected[:, None],
         never_seen=len(audit.at),
-        effective=near.effective,
-        pool=_pool(forget, audit, retained),
     )
 
 
@@ -154,30 +143,6 @@ def _scores(
         for score, (rows, own) in zip(found, parts, strict=True):
             score[own == part] -= _log_density(rows.take(own == part), kept)
     return found[0], found[1], found[2]
-
-
-def _pool(forget: _Pairs, audit: _Pairs, retained: _Pairs | None) -> Pool:
-    """Return the rows of both kinds, in random order, with scores that depend on the kind of none.
-
-    The scores are the log-likelihood ratio of retained rows against the rows of both kinds but the
-    row's own part of them, or the excess where no retained rows are known.
-    """
-    n, m = len(forget.own), len(audit.own)
-    order = np.random.default_rng(_SEED).permutation(n + m)
-    both = _Pairs(
-        *(
-            np.concatenate([getattr(forget, name), getattr(audit, name)])[order]
-            for name in ("own", "outside", "at")
-        )
-    )
-    if retained is None:
-        score = both.own - both.outside
-    else:
-        score, part = _log_density(both, retained), np.arange(n + m) % _PARTS
-        for own in range(_PARTS):
-            kept = both.take(part != own)
-            score[part == own] -= _log_density(both.take(part == own), kept)
-    return Pool(score, order < n, exchange.strata(both.outside, forgotten=n))
 
 
 def _log_density(rows: _Pairs, sample: _Pairs) -> Floats:

@@ -9,7 +9,7 @@ from unlearning.verification.calibrated import MOST_RECORDS, WORST_RECORDS
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.gates import BatchGate, Direction, Need, Subject
 from unlearning.verification.measures import Metric
-from unlearning.verification.statistics import exchange, local
+from unlearning.verification.statistics import local
 from unlearning.verification.statistics.estimates import Estimate, contributions
 from unlearning.verification.statistics.scores import Floats
 from unlearning.verification.verdict import Counts, Finding, Verdict
@@ -124,7 +124,7 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
 
 
 def _remembered(sample: Sample) -> float:
-    return exchange.remembered_p(sample.pool)
+    return local.remembered_p(sample.score, sample.others_score, never_seen=sample.never_seen)
 
 
 def _tenth_left(sample: Sample) -> float:
@@ -135,7 +135,7 @@ def _tenth_left(sample: Sample) -> float:
 def _too_low(sample: Sample) -> float:
     """Return the p-value of low excesses, as ranks so that a single outlier does not decide."""
     ranks = -sample.excess_rank
-    return local.upper_p(ranks, _uniform(sample), never_seen=sample.effective)
+    return local.upper_p(ranks, _uniform(sample), never_seen=sample.never_seen)
 
 
 def _uniform(sample: Sample) -> Floats:
@@ -151,7 +151,7 @@ def _left_p(after: Sample, before: Sample, *, share: float) -> float:
     if left <= 0:
         return 1.0
     return local.upper_p(
-        -after.deviation, -after.others_deviation, never_seen=after.effective, shift=-left
+        -after.deviation, -after.others_deviation, never_seen=after.never_seen, shift=-left
     )
 
 

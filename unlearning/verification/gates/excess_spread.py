@@ -96,7 +96,7 @@ def _p(sample: Sample, statistic: object) -> float:
     count = sample.others_score.shape[1]
     among = statistic((np.arange(count) + 0.5) / count)
     candidates = np.broadcast_to(among, (len(sample), count))
-    return local.upper_p(statistic(sample.excess_rank), candidates, never_seen=sample.effective)
+    return local.upper_p(statistic(sample.excess_rank), candidates, never_seen=sample.never_seen)
 
 
 GATE = BatchGate(

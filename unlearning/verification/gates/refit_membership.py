@@ -74,7 +74,7 @@ def _calibrated(refit: Refit, outside: Outside) -> Metric | None:
         # Within a neighbourhood what still depends on the margin is taken out, on never-seen rows.
         slope = _slope(theirs[others], audit[others])
         f, u = forget[known] - slope * ours[known], audit[others] - slope * theirs[others]
-        p = local.upper_p(f, u[near.rows], never_seen=near.effective)
+        p = local.upper_p(f, u[near.rows], never_seen=near.never_seen)
         found.append((_mean(local.ranks(f, u[near.rows]), near.never_seen), p))
     (after, p), (before, _) = found
     return _metric(after, before, int(known.sum()), near.never_seen, p, calibrated=True)

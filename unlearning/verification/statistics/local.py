@@ -2,14 +2,13 @@
 
 Rows differ in difficulty, so a forgotten row is compared with the never-seen rows whose margins
 under models that saw neither are nearest to its own. If the model never saw the row either, its
-value is one of theirs drawn at random, whatever rows were chosen to be forgotten
-(``upper_p``). The neighbours are a sample and rows share them, which widens that distribution; how
-much is estimated. The exact test, by exchange of rows, is in ``statistics.exchange``.
+score is one of theirs drawn at random, whatever rows were chosen to be forgotten: a permutation
+test within neighbourhoods, valid for any number of rows.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -40,20 +39,6 @@ class Neighbours:
 
     rows: Integers
     never_seen: int
-
-    @property
-    def effective(self) -> float:
-        """Return from how many never-seen rows the forgotten ones' neighbours are drawn in effect.
-
-        It is the number m′ with which the variance of a sum of n differences between a row and its
-        neighbours' mean is 1 + (n − 1) / m′ times that of independent ones: rows that share
-        neighbours differ from them together. At most ``never_seen`` if the forgotten rows lie among
-        the never-seen ones evenly, and fewer if they lie close together.
-        """
-        n, k = self.rows.shape
-        shared = np.bincount(self.rows.ravel(), minlength=self.never_seen).astype(np.float64)
-        pairs = (shared @ shared - n * k) / k**2
-        return n * (n - 1) / pairs if pairs > 0 else float(self.never_seen)
 
     def take(self, positions: Integers) -> Neighbours:
         """Return the neighbours of the forgotten rows at ``positions``."""
@@ -109,45 +94,56 @@ def chosen_shift(forget: Floats, never_seen: Floats, values: Floats) -> float:
     return (1 - min(max(slope, 0.0), 1.0)) * apart * (1 - chance / apart**2)
 
 
+Statistic = Callable[[Floats], Floats]
+
+
+def total(scores: Floats) -> Floats:
+    """Return the sum over rows of scores (..., n)."""
+    return np.asarray(scores.sum(-1))
+
+
 def likelihood(scores: Floats) -> Floats:
     """Return the logarithm of a likelihood ratio averaged over alternatives, up to a constant.
 
     ``scores`` (..., n) are each row's log-likelihood ratio of being remembered. In the alternative
     with share ε a row is remembered with probability ε, so that its ratio L gives 1 + ε(L − 1).
     """
-    each = [evidence(scores, share).sum(-1) for share in shares(scores.shape[-1])]
+    ratio = np.exp(np.clip(scores, _SMALLEST_LOG, _LARGEST_LOG)) - 1
+    each = [np.log1p(share * ratio).sum(-1) for share in _shares(scores.shape[-1])]
     return np.asarray(np.logaddexp.reduce(each, 0))
 
 
-def evidence(scores: Floats, share: float) -> Floats:
-    """Return log(1 + ε(L − 1)) of log-likelihood ratios of any shape; ``share`` is ε."""
-    ratio = np.exp(np.clip(scores, _SMALLEST_LOG, _LARGEST_LOG)) - 1
-    return np.asarray(np.log1p(share * ratio))
-
-
-def shares(rows: int) -> list[float]:
+def _shares(rows: int) -> list[float]:
     """Return the shares of so many rows that are at least one row."""
     return [share for share in _REMEMBERED if share * rows >= 1]
 
 
 def p_value(
-    forget: Floats, candidates: Floats, *, shift: float = 0.0, never_seen: float = math.inf
+    forget: Floats, candidates: Floats, *, statistic: Statistic = total, shift: float = 0.0
 ) -> float:
-    """Return the probability of a sum at least as large if each row is a candidate of its.
+    """Return the probability of a statistic at least as large if each row is a candidate of its.
 
-    ``candidates`` (n, k) are the values of each row's neighbours; the row itself is one more.
-    ``shift`` is added to every drawn value. The drawn sums are spread around their mean by the
-    factor √(1 + (n − 1) / ``never_seen``), because the neighbours are a sample as well.
+    ``candidates`` (n, k) are the scores of each row's neighbours; the row itself is one more.
+    ``shift`` is added to every drawn score.
     """
     n, k = candidates.shape
     every = np.concatenate([candidates + shift, forget[:, None]], 1)
     random = np.random.default_rng(_SEED)
     chosen = random.integers(0, k + 1, (_DRAWS, n))
-    drawn, ours = every[np.arange(n), chosen].sum(1), float(forget.sum())
-    mean = every.mean(1).sum()
-    drawn = mean + (drawn - mean) * math.sqrt(1 + (n - 1) / never_seen)
+    drawn, ours = statistic(every[np.arange(n), chosen]), float(statistic(forget))
     reached = np.sum(drawn >= ours - 1e-9 * max(1.0, abs(ours)))
     return float((1 + reached) / (1 + _DRAWS))
+
+
+def remembered_p(forget: Floats, candidates: Floats, *, never_seen: int) -> float:
+    """Return the p-value of log-likelihood ratios (n,) against ``candidates`` (n, k).
+
+    Sensitive to all rows being remembered a little, and to a tenth of them being remembered well.
+    """
+    if _few(len(forget), never_seen):
+        return p_value(forget, candidates, statistic=likelihood)
+    ours, theirs = (_of_a_tenth(scores) for scores in (forget, candidates))
+    return upper_p(ours, theirs, never_seen=never_seen)
 
 
 def remembered_share(scores: Floats) -> float:
@@ -160,8 +156,8 @@ def remembered_share(scores: Floats) -> float:
 def left_p(scores: Floats, left: Floats, candidates: Floats, *, never_seen: int) -> float:
     """Return the probability of so little evidence if a tenth of the rows were left as they were.
 
-    The evidence is log(1 + ε(L − 1)) with ε a tenth. In the alternative a row has the score that it
-    had if it were left (``left``, (n,)) with a probability of a tenth, else one of its
+    The evidence is that of ``remembered_p`` for many rows. In the alternative a row has the score
+    that it had if it were left (``left``, (n,)) with a probability of a tenth, else one of its
     ``candidates`` (n, k). For rows enough that the sum is normal.
     """
     share, n = _REMEMBERED[0], len(scores)
@@ -185,33 +181,33 @@ def log_e_value(forget: Floats, candidates: Floats, *, never_seen: int) -> float
     every = np.concatenate([candidates, forget[:, None]], 1)
     ratio = np.exp(np.clip(every, _SMALLEST_LOG, _LARGEST_LOG)) - 1
     mean = ratio.mean(1)
-    expected = [np.log1p(share * mean).sum() for share in shares(len(forget))]
+    expected = [np.log1p(share * mean).sum() for share in _shares(len(forget))]
     return float(likelihood(forget) - np.logaddexp.reduce(expected))
 
 
 def _of_a_tenth(scores: Floats) -> Floats:
-    return evidence(scores, _REMEMBERED[0])
+    ratio = np.exp(np.clip(scores, _SMALLEST_LOG, _LARGEST_LOG)) - 1
+    return np.asarray(np.log1p(_REMEMBERED[0] * ratio))
 
 
 def _few(rows: int, never_seen: int) -> bool:
-    """Return whether there are few rows, so few that the never-seen rows are as good as all."""
+    """Return whether to draw: few rows, and so few that the never-seen rows are as good as all."""
     return rows <= min(_DRAWN_ROWS, max(_LEAST, never_seen // 5))
 
 
-def upper_p(forget: Floats, candidates: Floats, *, never_seen: float, shift: float = 0.0) -> float:
+def upper_p(forget: Floats, candidates: Floats, *, never_seen: int, shift: float = 0.0) -> float:
     """Return the one-sided p-value of a large mean of ``forget`` (n,) against ``candidates``.
 
-    By drawing for up to 200 rows, of more the sum is normal. Its variance is larger by the factor
-    1 + (n − 1) / ``never_seen``, because the never-seen rows, ``Neighbours.effective`` of them, are
-    a sample as well.
+    By drawing for few rows. For many the sum is normal, and its variance is larger by the factor
+    1 + n / ``never_seen``, because the never-seen rows are a sample as well.
     """
     n = len(forget)
     if n == 0:
         return 1.0
-    if n <= _DRAWN_ROWS:
-        return p_value(forget, candidates, shift=shift, never_seen=never_seen)
+    if _few(n, never_seen):
+        return p_value(forget, candidates, shift=shift)
     mean = candidates.mean(1) + shift
-    variance = candidates.var(1, ddof=1).sum() * (1 + (n - 1) / never_seen)
+    variance = candidates.var(1, ddof=1).sum() * (1 + n / never_seen)
     if not variance > 0:
         return 1.0 if forget.sum() <= mean.sum() else 0.0
     return NormalDist().cdf(-float((forget - mean).sum() / np.sqrt(variance)))

@@ -147,33 +147,6 @@ def test_many_rows_are_judged_by_the_normal_distribution_alike(
         assert abs(fewer - 0.5) < abs(normal - 0.5)
 
 
-def test_rows_that_share_their_neighbours_come_from_fewer_in_effect() -> None:
-    """The variance of the sum of differences to the neighbours' mean, of independent values."""
-    never_seen = np.arange(50.0)
-    near = local.neighbours(np.linspace(10, 20, 12), never_seen)
-    weights = np.zeros((12, 50))
-    for row, found in zip(weights, near.rows, strict=True):
-        row[found] = 1 / len(found)
-    together = weights.sum(0) @ weights.sum(0)
-    alone = (weights**2).sum()
-    assert 1 + 11 / near.effective == pytest.approx(1 + (together - alone) / 12)
-    assert near.effective < 50
-    assert near.take(np.array([0])).effective == 50
-
-
-@pytest.mark.parametrize(("rows", "never_seen"), [(20, 60), (60, 60)])
-def test_few_never_seen_rows_are_a_sample_as_well(rows: int, never_seen: int) -> None:
-    """At most 1 % of draws, and 3 more standard errors of 400 draws, have p <= .01."""
-    random = np.random.default_rng(rows)
-    alarms = 0
-    for _ in range(400):
-        ours, theirs = random.normal(size=(2, rows)), random.normal(size=(2, never_seen))
-        near = local.neighbours(ours[0], theirs[0])
-        p = local.upper_p(ours[1], theirs[1][near.rows], never_seen=near.effective)
-        alarms += p <= 0.01
-    assert alarms <= 400 * (0.01 + 3 * np.sqrt(0.01 * 0.99 / 400))
-
-
 @pytest.mark.parametrize(("rows", "shares"), [(1, (1.0,)), (6, (0.5, 1.0)), (10, (0.1, 0.5, 1.0))])
 def test_the_likelihood_is_that_of_a_share_of_remembered_rows_averaged(
     rows: int, shares: tuple[float, ...]
@@ -182,6 +155,16 @@ def test_the_likelihood_is_that_of_a_share_of_remembered_rows_averaged(
     scores = np.random.default_rng(3).normal(size=(4, rows))
     each = [np.prod(1 - e + e * np.exp(scores), axis=1) for e in shares]
     assert np.exp(local.likelihood(scores)) == pytest.approx(np.sum(each, axis=0))
+
+
+def test_a_tenth_of_the_rows_remembered_well_is_told() -> None:
+    """Where the mean is too little to tell: 20 of 200 rows with a log-likelihood ratio of 4."""
+    random = np.random.default_rng(4)
+    candidates = random.normal(-1, 1.5, size=(200, 100))
+    forget = random.normal(-1, 1.5, size=200)
+    assert local.remembered_p(forget, candidates, never_seen=500) > 0.05
+    forget[:20] = 4.0
+    assert local.remembered_p(forget, candidates, never_seen=500) <= 0.001
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])

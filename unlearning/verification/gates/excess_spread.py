@@ -55,7 +55,10 @@ def measure(subject: Subject) -> Metric | None:
 
 
 def judge(metric: Metric, criteria: Criteria) -> Finding:
-    """Fail a share, or a spread, that is too large by the permutation test and by the limit."""
+    """Fail a share, or a spread, that is too large by the permutation test and by the limit.
+
+    Rows that were aimed at their own margins are spread as they were aimed: neither is shown.
+    """
     notes, limit = metric.notes, criteria.limit(LIMIT)
     found = (
         f"{notes['lower']:.1%} of the rows lie below the 10 % quantile of never-seen rows alike and"
@@ -63,6 +66,8 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
         f" distance of their ranks from the middle is {notes['spread']:.3f}, expected .25"
         f" (p = {notes['spread_p']:.4f})"
     )
+    if notes["circular"]:
+        return Verdict.NO_POWER, f"{found}; the margins set the targets of the update", False
     tails = metric.unlearned.value - 2 * _TAIL > limit and notes["tails_p"] <= _ALARMS
     wide = notes["spread"] / _UNIFORM_SPREAD - 1 > limit and notes["spread_p"] <= _ALARMS
     if tails or wide:

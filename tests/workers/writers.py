@@ -207,7 +207,7 @@ class Writer:
 
     def erase(self) -> None:
         """As the worker does, but that no file is there to overwrite."""
-        erase._exclude_without_models(self.runtime)
+        erase._to_erase(self.runtime)  # excludes what no batch will
         for name in self.world.datasets:
             with self.world.transaction() as session:
                 data = session.scalars(select(Dataset).filter_by(name=name)).one()

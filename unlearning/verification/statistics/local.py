@@ -3,7 +3,7 @@
 Rows differ in difficulty, so a forgotten row is compared with the never-seen rows whose margins
 under models that saw neither are nearest to its own. If the model never saw the row either, its
 score is one of theirs drawn at random, whatever rows were chosen to be forgotten: a permutation
-test within neighbourhoods, valid for any number of rows.
+test within neighbourhoods that takes the never-seen rows as given.
 """
 
 from __future__ import annotations

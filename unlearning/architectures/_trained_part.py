@@ -14,25 +14,34 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import StringConstraints
 from torch import Tensor, nn
 
 from unlearning.architectures._encoders import Encoder, pool, through
 from unlearning.errors import WrongOptions
 
-Trained = Literal["last_layers", "lora", "all"]
-
 
 @dataclass(frozen=True)
-class Part:
-    """What is trained beside the head; ``rank`` and ``alpha`` are those of ``lora``."""
+class Parameters:
+    """The encoder, and what is trained: the parameters of both architectures."""
 
-    trained: Trained
-    last_layers: int
-    rank: int
-    alpha: float
+    #: Digest of the encoder: GET /v1/encoders lists those there are.
+    encoder: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    #: What is trained beside the head: ``last_layers``, low-rank changes of the attention's
+    #: projections (``lora``), or ``all`` of the encoder.
+    trained: Literal["last_layers", "lora", "all"] = "last_layers"
+    #: Layers of the encoder that are trained too, counted from its end.
+    last_layers: Annotated[int, Ge(0), Le(48)] = 0
+    #: Rank of the changes with ``lora``; they are scaled by lora_alpha / lora_rank.
+    lora_rank: Annotated[int, Ge(1), Le(256)] = 8
+    lora_alpha: Annotated[float, Gt(0), Le(1024)] = 16.0
+    #: Share of the pooled values that a training drops.
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    classes: Annotated[int, Ge(2), Le(100_000)] = 2
 
     def check(self, encoder: Encoder) -> None:
         """Raise ``WrongOptions`` if the encoder has no such part."""
@@ -44,19 +53,17 @@ class Part:
             raise WrongOptions(
                 f"last_layers is {self.last_layers}, and the encoder has {len(encoder.layers)}"
             )
-        if self.trained == "lora" and self.rank > encoder.width:
+        if self.trained == "lora" and self.lora_rank > encoder.width:
             raise WrongOptions(
-                f"lora_rank is {self.rank}, and the encoder's width {encoder.width}; choose a rank "
-                "far below"
+                f"lora_rank is {self.lora_rank}, and the encoder's width {encoder.width}; choose a "
+                "rank far below"
             )
 
 
 class EncoderNetwork(nn.Module):
     """An encoder with a trained part, and a linear layer on its pooled tokens."""
 
-    def __init__(
-        self, encoder: Encoder, part: Part, *, pooling: str, dropout: float, classes: int
-    ) -> None:
+    def __init__(self, encoder: Encoder, part: Parameters, *, pooling: str) -> None:
         super().__init__()
         part.check(encoder)
         self.encoder = encoder  # no module: it is in no checkpoint and has no gradient
@@ -72,8 +79,8 @@ class EncoderNetwork(nn.Module):
             self.adapters = nn.ModuleList(self.adapted.adapters)
         else:
             self.layers = nn.ModuleList(_own(one) for one in encoder.layers[self.frozen :])
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.width, classes)
+        self.dropout = nn.Dropout(part.dropout)
+        self.head = nn.Linear(encoder.width, part.classes)
 
     def classified(self, given: Tensor, mask: Tensor | None) -> Tensor:
         """Return logits (n, classes) of ids or prepared images, see ``Encoder.until``."""
@@ -97,7 +104,7 @@ def _own(module: nn.Module) -> nn.Module:
 class _Adapted:
     """An encoder's layers with low-rank changes; no module, so that only these are a network's."""
 
-    def __init__(self, encoder: Encoder, part: Part) -> None:
+    def __init__(self, encoder: Encoder, part: Parameters) -> None:
         self.frozen = [p for layer in encoder.layers for p in layer.parameters()]
         self.layers = self._shared(encoder.layers, {})
         self.adapters = [_adapt(layer.attention, part) for layer in self.layers]
@@ -126,11 +133,11 @@ class _Adapted:
 class _LowRank(nn.Module):
     """(α / r)·B·A·x, zero until it is trained."""
 
-    def __init__(self, projection: nn.Linear, part: Part) -> None:
+    def __init__(self, projection: nn.Linear, part: Parameters) -> None:
         super().__init__()
-        self.down = nn.Linear(projection.in_features, part.rank, bias=False)
-        self.up = nn.Linear(part.rank, projection.out_features, bias=False)
-        self.factor = part.alpha / part.rank
+        self.down = nn.Linear(projection.in_features, part.lora_rank, bias=False)
+        self.up = nn.Linear(part.lora_rank, projection.out_features, bias=False)
+        self.factor = part.lora_alpha / part.lora_rank
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
 
@@ -151,7 +158,7 @@ class _Sum(nn.Module):
         return found
 
 
-def _adapt(attention: nn.Module, part: Part) -> nn.ModuleDict:
+def _adapt(attention: nn.Module, part: Parameters) -> nn.ModuleDict:
     """Give each projection of an attention a low-rank change, in place; return the changes."""
     changes = nn.ModuleDict()
     projections = {

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import StringConstraints
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from unlearning.architectures import _trained_part
 from unlearning.architectures._encoders import Encoder, TextEncoder
-from unlearning.architectures._trained_part import EncoderNetwork, Part, Trained
+from unlearning.architectures._trained_part import EncoderNetwork
 from unlearning.errors import WrongOptions
 
 #: Parameters that name a file by its digest, and of which kind it is.
@@ -27,27 +27,14 @@ RECIPE = {"optimiser": "adamw", "learning_rate": 0.001, "weight_decay": 0.01}
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(_trained_part.Parameters):
     """The encoder, what of it is trained, and the size of the input."""
 
-    #: Digest of the encoder: GET /v1/encoders lists those there are.
-    encoder: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     #: ``mean`` of a row's tokens, or its ``first`` token.
     pooling: Literal["mean", "first"] = "mean"
-    #: What is trained beside the head: ``last_layers``, low-rank changes of the attention's
-    #: projections (``lora``), or ``all`` of the encoder.
-    trained: Trained = "last_layers"
-    #: Layers of the encoder that are trained too, counted from its end.
-    last_layers: Annotated[int, Ge(0), Le(48)] = 0
-    #: Rank of the changes with ``lora``; they are scaled by lora_alpha / lora_rank.
-    lora_rank: Annotated[int, Ge(1), Le(256)] = 8
-    lora_alpha: Annotated[float, Gt(0), Le(1024)] = 16.0
-    #: Share of the pooled values that a training drops.
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     #: Number of token ids, and of tokens of a row.
     vocabulary: Annotated[int, Ge(2), Le(10_000_000)] = 30_522
     length: Annotated[int, Ge(1), Le(4096)] = 128
-    classes: Annotated[int, Ge(2), Le(100_000)] = 2
 
 
 def build(parameters: Parameters, files: Mapping[str, Encoder]) -> nn.Module:
@@ -72,8 +59,7 @@ def build(parameters: Parameters, files: Mapping[str, Encoder]) -> nn.Module:
 
 class _EncoderClassifier(EncoderNetwork):
     def __init__(self, p: Parameters, encoder: TextEncoder) -> None:
-        part = Part(p.trained, p.last_layers, p.lora_rank, p.lora_alpha)
-        super().__init__(encoder, part, pooling=p.pooling, dropout=p.dropout, classes=p.classes)
+        super().__init__(encoder, p, pooling=p.pooling)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self.classified(ids, mask)

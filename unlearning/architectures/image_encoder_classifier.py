@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import StringConstraints
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from unlearning.architectures import _trained_part
 from unlearning.architectures._encoders import Encoder, ImageEncoder
-from unlearning.architectures._trained_part import EncoderNetwork, Part, Trained
+from unlearning.architectures._trained_part import EncoderNetwork
 from unlearning.errors import WrongOptions
 
 #: Parameters that name a file by its digest, and of which kind it is.
@@ -26,27 +26,14 @@ RECIPE = {"optimiser": "adamw", "learning_rate": 0.001, "weight_decay": 0.01}
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(_trained_part.Parameters):
     """The encoder, what of it is trained, and the size of the input."""
 
-    #: Digest of the encoder: GET /v1/encoders lists those there are.
-    encoder: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     #: The ``first`` token, which stands for the image, or the ``mean`` of all tokens.
     pooling: Literal["mean", "first"] = "first"
-    #: What is trained beside the head: ``last_layers``, low-rank changes of the attention's
-    #: projections (``lora``), or ``all`` of the encoder.
-    trained: Trained = "last_layers"
-    #: Layers of the encoder that are trained too, counted from its end.
-    last_layers: Annotated[int, Ge(0), Le(48)] = 0
-    #: Rank of the changes with ``lora``; they are scaled by lora_alpha / lora_rank.
-    lora_rank: Annotated[int, Ge(1), Le(256)] = 8
-    lora_alpha: Annotated[float, Gt(0), Le(1024)] = 16.0
-    #: Share of the pooled values that a training drops.
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     channels: Annotated[int, Ge(1), Le(64)] = 3
     image_height: Annotated[int, Ge(1), Le(4096)] = 224
     image_width: Annotated[int, Ge(1), Le(4096)] = 224
-    classes: Annotated[int, Ge(2), Le(100_000)] = 2
 
 
 def build(parameters: Parameters, files: Mapping[str, Encoder]) -> nn.Module:
@@ -67,8 +54,7 @@ def build(parameters: Parameters, files: Mapping[str, Encoder]) -> nn.Module:
 
 class _ImageEncoderClassifier(EncoderNetwork):
     def __init__(self, p: Parameters, encoder: ImageEncoder) -> None:
-        part = Part(p.trained, p.last_layers, p.lora_rank, p.lora_alpha)
-        super().__init__(encoder, part, pooling=p.pooling, dropout=p.dropout, classes=p.classes)
+        super().__init__(encoder, p, pooling=p.pooling)
         self.preparation = encoder.preparation
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ DueBefore = Annotated[
 ]
 OlderThanDays = Annotated[
     float | None,
-    typer.Option(min=0, help="With --all: only those received more than so many days ago."),
+    typer.Option(
+        min=0, max=36_500, help="With --all: only those received more than so many days ago."
+    ),
 ]
 Reference = Annotated[
     str | None,

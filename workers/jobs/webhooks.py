@@ -47,6 +47,8 @@ class Sender:
     round_seconds: float = 30.0
     #: After this long a webhook gives its connection to another one.
     turn_seconds: float = 10.0
+    #: When the next event may be sent to each webhook, by the monotonic clock.
+    _free_at: dict[str, float] = field(default_factory=dict, init=False)
 
     def run(self) -> bool:
         """Deliver until nothing is due or ``round_seconds`` have passed.
@@ -131,6 +133,7 @@ class Sender:
         stands_at, attempts = work.seq, list[Attempt]()
         recorded = time.monotonic()
         for number, event in enumerate(work.events, start=1):
+            self._pace(work.webhook_id)
             attempts.append(self._attempt(work, event))
             reach("webhooks.sent")
             ends = (
@@ -150,6 +153,15 @@ class Sender:
             if ends:
                 break
         return True
+
+    def _pace(self, webhook_id: str) -> None:
+        """Wait until the webhook may be sent another event, or this worker stops.
+
+        A burst of requests is neither passed on to the receiver at once, nor does delivering it
+        take the processor from those who answer the requests.
+        """
+        self.runtime.stop.wait(max(self._free_at.get(webhook_id, 0.0) - time.monotonic(), 0.0))
+        self._free_at[webhook_id] = time.monotonic() + 1 / self.runtime.settings.webhook_rate
 
     def _attempt(self, work: Work, event: Event) -> Attempt:
         """Send one event to the address that its webhook has now, if it may go there."""

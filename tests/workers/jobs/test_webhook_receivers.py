@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 from service.ledger.webhooks import endpoints
@@ -38,6 +39,27 @@ def test_a_slow_receiver_does_not_hold_up_the_others(office: Office) -> None:
     office.send()
     assert quick.requests == slow.requests == ["dr_1", "dr_2"]
     assert {one.error for hook in (first, second) for one in office.attempts(hook)} == {None}
+
+
+def test_a_burst_is_sent_no_faster_than_the_rate(office: Office) -> None:
+    """Neither events that wait together nor those that come while others are sent."""
+    office.runtime.settings = office.settings.model_copy(update={"webhook_rate": 5.0})
+    begun: list[float] = []
+
+    def noted(_: Received) -> tuple[int, dict[str, str]]:
+        begun.append(time.monotonic())
+        if 3 <= len(begun) < 6:
+            office.happen(f"dr_{len(begun) + 1}")
+        return 204, {}
+
+    to = office.receiver()
+    to.answer = noted
+    office.add(to)
+    office.happen("dr_1", "dr_2", "dr_3")
+    started = time.monotonic()
+    office.send()
+    assert to.requests == [f"dr_{number}" for number in range(1, 7)]
+    assert begun[-1] - started > 5 / 5
 
 
 def test_a_receiver_with_much_to_be_told_does_not_come_first_each_time(office: Office) -> None:

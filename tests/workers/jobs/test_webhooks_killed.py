@@ -52,6 +52,7 @@ _SETTINGS = {
     "webhook_http": True,
     "webhook_networks": "127.0.0.1/32",
     "webhook_timeout_seconds": 60.0,
+    "webhook_rate": 10_000.0,
 }
 
 

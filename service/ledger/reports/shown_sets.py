@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, and_, cast, func, or_, select, true
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, cast, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from service.ledger.database import advisory
@@ -43,6 +43,9 @@ _KIND = 0x5E75
 #: A set that lost no row since it was shown is compared from the revision at which it was, until
 #: that is so far behind.
 _REVISIONS_BEHIND = 64
+
+#: Sets compared in one statement.
+_AT_ONCE = 100
 
 
 def key(dataset_id: int) -> advisory.Key:
@@ -109,14 +112,25 @@ def show(
     bases = {_basis(one) for one in mine}
     near = [point for point in points if _basis(_of(point)) in bases]
     others = [one for one in map(_of, points) if _basis(one) not in bases]
+    pairs = [(one, shown) for one in mine for shown in _alike(one, others)]
+    # Rows that are never excluded distinguish sets of other bases at any revision.
+    lasting = [_differing(dataset_id, one, shown[0], lasting=True) for one, shown in pairs]
+    counts = _counted(session, [*(_left(point, revision) for point in near), *lasting])
     compared: dict[str, list[int]] = {one.name: [] for one in mine}
     same: dict[str, ShownSet] = {}
-    for point, rows in zip(near, _left(session, near, revision), strict=True):
+    for point, rows in zip(near, counts, strict=False):
         compared[point.name].append(rows)
         if rows == 0:
             same[point.name] = point
-    for one in mine:
-        compared[one.name] += _between_bases(session, dataset_id, one, others)
+    close = [
+        (one, other)
+        for (one, shown), rows in zip(pairs, counts[len(near) :], strict=True)
+        if rows < LEAST_ROWS
+        for other in shown
+    ]
+    apart = _counted(session, [_differing(dataset_id, one, other) for one, other in close])
+    for (one, _), rows in zip(close, apart, strict=True):
+        compared[one.name].append(rows)
     found = {
         name: min((few for few in rows if 0 < few < LEAST_ROWS), default=0)
         for name, rows in compared.items()
@@ -177,31 +191,30 @@ def _points(session: Session, dataset_id: int, mine: Sequence[_Set]) -> Sequence
     ).all()
 
 
-def _left(session: Session, points: Sequence[ShownSet], revision: int) -> Sequence[int]:
-    """Return how many rows left each set from its revision to this one, up to ``LEAST_ROWS``."""
-    counts = []
-    for point in points:
-        low, high = sorted((point.revision, revision))
-        rows = select(Record.row).where(
-            exclusions.between(point.dataset_id, after=low, until=high), _in_set(_of(point))
-        )
-        few = select(func.count()).select_from(rows.limit(LEAST_ROWS).subquery())
-        counts.append(few.scalar_subquery())
-    return tuple(session.execute(select(*counts)).one()) if counts else ()
+def _counted(session: Session, wanted: Sequence[Select[Any]]) -> list[int]:
+    """Return how many rows each of these selects, in few statements."""
+    counts = [select(func.count()).select_from(one.subquery()).scalar_subquery() for one in wanted]
+    return [
+        count
+        for start in range(0, len(counts), _AT_ONCE)
+        for count in session.execute(select(*counts[start : start + _AT_ONCE])).one()
+    ]
 
 
-def _between_bases(
-    session: Session, dataset_id: int, mine: _Set, others: Iterable[_Set]
-) -> Iterable[int]:
-    """Yield by how few rows a set differs from those of other bases that may be near it."""
+def _left(point: ShownSet, revision: int) -> Select[Any]:
+    """Select the rows that left a set from its revision to this one, up to ``LEAST_ROWS``."""
+    low, high = sorted((point.revision, revision))
+    return (
+        select(Record.row)
+        .where(exclusions.between(point.dataset_id, after=low, until=high), _in_set(_of(point)))
+        .limit(LEAST_ROWS)
+    )
+
+
+def _alike(mine: _Set, others: Iterable[_Set]) -> list[list[_Set]]:
+    """Return the sets of other bases that may be near this one, those of one basis together."""
     near = [other for other in others if _may_be_near(mine, other)]
-    for _, alike in itertools.groupby(near, _basis):
-        shown = list(alike)
-        # Rows that are never excluded distinguish them at any revision.
-        if _differing(session, dataset_id, mine, shown[0], lasting=True) >= LEAST_ROWS:
-            continue
-        for other in shown:
-            yield _differing(session, dataset_id, mine, other)
+    return [list(alike) for _, alike in itertools.groupby(near, _basis)]
 
 
 def _may_be_near(mine: _Set, other: _Set) -> bool:
@@ -252,12 +265,10 @@ def _basis(one: _Set) -> tuple[str, str, int, int]:
     return one.name, one.list_id, one.data_rows, one.sample.below
 
 
-def _differing(
-    session: Session, dataset_id: int, mine: _Set, other: _Set, *, lasting: bool = False
-) -> int:
-    """Return by how many rows two sets differ, up to ``LEAST_ROWS``.
+def _differing(dataset_id: int, mine: _Set, other: _Set, *, lasting: bool = False) -> Select[Any]:
+    """Select the rows in which two sets differ, up to ``LEAST_ROWS``.
 
-    ``lasting``: by how many rows that are never excluded.
+    ``lasting``: those of them that are never excluded.
     """
     if lasting:
         a, b = _in_set(mine), _in_set(other)
@@ -265,13 +276,12 @@ def _differing(
     else:
         a, b = (and_(_in_set(one), _stays(one.revision)) for one in (mine, other))
         among = true()
-    few = (
+    return (
         select(Record.row)
         .where(Record.dataset_id == dataset_id, among, or_(and_(a, ~b), and_(b, ~a)))
         .order_by(Record.row)
         .limit(LEAST_ROWS)
     )
-    return session.scalar(select(func.count()).select_from(few.subquery())) or 0
 
 
 def _stays(revision: int) -> ColumnElement[bool]:

@@ -59,7 +59,11 @@ def told(town: Place, number: int) -> dict:
     ],
 )
 def test_budget_of_the_policy_decides(town: Place, drift: dict, queued: bool) -> None:
-    town.change_policy(drift=drift)
+    # What the step's seed costs is not to decide.
+    accuracy = {"audit_accuracy_drop": 1.0, "retain_accuracy_drop": 1.0}
+    town.change_policy(
+        drift=drift, gates=accuracy | {"membership_auc": 0.5, "validation_loss_rise": 1.0}
+    )
     town.ask(*town.training_rows()[:30])
     town.work()
     assert town.live().origin == "unlearned"

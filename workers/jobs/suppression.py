@@ -140,11 +140,11 @@ class Sieve:
                     found.setdefault(place, set()).update(self.suppressed.labels[key])
         ids = [form for form in (chunk.record_ids, chunk.record_ids_before) if form]
         for removed, labels in self.suppressed.labels_of_removed.items():
-            generated = [identifiers.generated(first + i, removed.rows) for i in range(len(chunk))]
-            for form in ids or [generated]:
-                for place, one in enumerate(form):
-                    for digest in self.digester.record_candidates(removed.name, one):
-                        found.setdefault(place, set()).update(labels.get(digest, ()))
+            for form in ids or [_generated(first, len(chunk), removed.rows)]:
+                each = self.digester.each_record_candidates(removed.name, form)
+                for place, candidates in enumerate(each):
+                    for digest in labels.keys() & candidates:
+                        found.setdefault(place, set()).update(labels[digest])
         return found
 
     def _as_stored(self, chunk: Chunk, layout: Layout | None) -> Iterator[Found]:
@@ -160,6 +160,14 @@ class Sieve:
     @property
     def _kind(self) -> Kind:
         return Kind.FOLDED if self.fold_case else Kind.SUBJECT
+
+
+def _generated(first: int, count: int, rows: int) -> list[str]:
+    """Return the ids that a dataset of ``rows`` rows generated for ``count`` rows from ``first``.
+
+    It has none beyond its end.
+    """
+    return [identifiers.generated(row, rows) for row in range(first, min(first + count, rows))]
 
 
 def _in_dtypes(x: npt.NDArray[Any]) -> Iterator[Found]:

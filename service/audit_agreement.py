@@ -237,6 +237,10 @@ def _of_the_training(report: Report, line: Line) -> bool:
     )
 
 
+#: Lines with which a request begins.
+_RECORDED = frozenset(
+    f"deletion_request:{state}" for state in ("accepted", "awaiting_approval", "no_match")
+)
 #: Lines of which at least one must exist for a request in this state.
 _REQUEST_LINES: Mapping[str, tuple[str, ...]] = {
     "completed": ("deletion_request:completed",),
@@ -273,16 +277,25 @@ def _lines_left_out(report: Report) -> Iterator[str]:
         yield from _left_out(
             _BATCH_LINES.get(batch.status, ()), actions, f"that {batch.id} is {batch.status}"
         )
+    recorded = {line.subject for line in report.chain.lines if _records(line)}
     for request in report.asked.requests:
-        actions = actions_of.get(f"deletion_request:{request.id}", set())
+        subject = f"deletion_request:{request.id}"
+        actions = actions_of.get(subject, set())
         if not actions:
             yield f"no audit line mentions {request.id}"
             continue
+        if subject not in recorded:
+            yield f"no audit line says that {request.id} was asked: lines were left out"
         yield from _left_out(
             _REQUEST_LINES.get(request.status, ()),
             actions,
             f"that {request.id} is {request.status}",
         )
+
+
+def _records(line: Line) -> bool:
+    """Return whether the line records a request; one of nothing but forgotten rows is completed."""
+    return line.action in _RECORDED or "matched" in line.data
 
 
 def _version_lines_left_out(report: Report, actions: set[str]) -> Iterator[str]:

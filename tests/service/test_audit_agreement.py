@@ -113,6 +113,10 @@ LIES: dict[str, tuple[Change, str]] = {
         "not a report that can be checked here: lineage",
     ),
     "a format of the future": (lambda d: d.update(format=2), "not a report"),
+    "the beginning of a request left out": (
+        lambda d: _leave_out(d, "deletion_request:accepted"),
+        "was asked: lines were left out",
+    ),
     "the end of a request cut off": (
         lambda d: _leave_out(d, "deletion_request:completed"),
         "is completed: lines were left out",

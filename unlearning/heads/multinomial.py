@@ -95,8 +95,8 @@ def factor(problem: Problem, weights: Tensor) -> Tensor:
     """Return L (p, p) float32, lower, p = classes · d: ∇²F(``weights``) = L Lᵀ up to float32.
 
     Rows and columns are ordered by class, then by feature. One pass over the rows, which costs
-    about p² operations a row; p² · 8 bytes of memory. L only speeds up the search for the minimum,
-    so float32 is enough.
+    about p² operations a row; p² · 16 bytes of memory at its peak, p² · 4 of which stay. L only
+    speeds up the search for the minimum, so float32 is enough.
     """
     features, classes = weights.shape
     hessian = torch.zeros(classes, features, classes, features, dtype=torch.float64)
@@ -115,6 +115,7 @@ def factor(problem: Problem, weights: Tensor) -> Tensor:
         # The products in float32 were too coarse for so small a penalty.
         square.diagonal().mul_(1 + 1e-5)
         found, failed = torch.linalg.cholesky_ex(square)
+    del hessian, square  # before another copy is made
     narrowed: Tensor = found.float().contiguous()
     return narrowed
 

@@ -2,6 +2,7 @@
 
 Several are started by torchrun (``torch.distributed.run``), which ends all of them as soon as one
 ends. The nodes meet at a fixed address: torchrun's other rendezvous unpickles what it reads there.
+On a single machine nobody else can reach that address (``workers.compute.torchrun``).
 """
 
 from __future__ import annotations
@@ -42,22 +43,35 @@ class Processes:
         """Return the command that starts those of one node, numbered from 0."""
         if not self.several:
             return _ALONE
-        meeting = self.endpoint if self.nodes > 1 else None
-        host, port = meeting or (_THIS_MACHINE, _free_port())
         options = {
             "nnodes": self.nodes,
             "node-rank": node,
             "nproc-per-node": self.per_node,
-            "rdzv-backend": "static",
-            "rdzv-conf": f"timeout={MEETING_SECONDS}",
-            "master-addr": host,
-            "master-port": port,
+            **self._meeting(node),
             "max-restarts": 0,
             "monitor-interval": 0.1,
             "log-dir": os.devnull,
         }
         torchrun = [f"--{name}={value}" for name, value in options.items()]
-        return [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "workers.compute"]
+        module = "torch.distributed.run" if self.nodes > 1 else "workers.compute.torchrun"
+        return [sys.executable, "-m", module, *torchrun, "-m", "workers.compute"]
+
+    def _meeting(self, node: int) -> dict[str, object]:
+        """Return torchrun's options of the place where the processes meet."""
+        if self.nodes == 1:
+            return {
+                "rdzv-backend": "here",  # ``workers.compute.torchrun``
+                "rdzv-endpoint": f"{_THIS_MACHINE}:{_free_port()}",
+                "rdzv-conf": f"rank={node},timeout={MEETING_SECONDS}",
+            }
+        assert self.endpoint is not None, "several machines meet at an endpoint"
+        host, port = self.endpoint
+        return {
+            "rdzv-backend": "static",
+            "rdzv-conf": f"timeout={MEETING_SECONDS}",
+            "master-addr": host,
+            "master-port": port,
+        }
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that the processes need for this."""

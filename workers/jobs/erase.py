@@ -12,7 +12,7 @@ from typing import Any
 from models_store.errors import NotStored
 from service.ledger.audit.signing import Signer
 from service.ledger.batches import leases
-from service.ledger.database import locks
+from service.ledger.database import db, locks
 from service.ledger.database.locks import Hold
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
@@ -46,16 +46,7 @@ def _erase(runtime: Runtime, found: ToErase) -> bool:
     """Overwrite files first, then update the ledger: a crash in between repeats the overwrite."""
     dataset = found.dataset
     try:
-        with runtime.session() as session:
-            # A legal hold is placed before or after: afterwards it sees that these rows go.
-            locks.dataset(session, dataset.id, Hold.REVISION)
-            # Suppress them while their content can still be read.
-            rows, names = suppressions.about_to_be_erased(session, dataset)
-            digests = suppression.digests(
-                session, runtime.store.rows, dataset, names, runtime.digester
-            )
-            suppressions.keep_rows(session, dataset, digests, now=runtime.now())
-            where = segments.of(session, dataset)
+        rows, where = _suppress(runtime, dataset)
         if not rows:
             return False
         arrays.erase(runtime.store.rows, where, rows)
@@ -74,6 +65,27 @@ def _erase(runtime: Runtime, found: ToErase) -> bool:
         completion.settle(session, now=runtime.now(), actor=runtime.actor)
     reach("erase.marked")
     return True
+
+
+def _suppress(runtime: Runtime, dataset: Dataset) -> tuple[list[int], Sequence[Segment]]:
+    """Suppress rows while their content can still be read; return those to overwrite, and where.
+
+    The store is read outside a transaction, as others wait for the lock and it may be slow.
+    """
+    with runtime.session() as session:
+        found = suppression.find(db.read_only(session), dataset)
+    digests = suppression.digests(runtime.store.rows, found, runtime.digester)
+    with runtime.session() as session:
+        # A legal hold is placed before or after: afterwards it sees that these rows go.
+        locks.dataset(session, dataset.id, Hold.REVISION)
+        rows, names = suppressions.about_to_be_erased(session, dataset)
+        # Others may have suppressed some meanwhile.
+        kept = {row: digest for row, digest in digests.items() if row in names}
+        suppressions.keep_rows(session, dataset, kept, now=runtime.now())
+    # Rows that can be erased only since then were not read, and lie in segments that were added
+    # since: they come with the next look.
+    read = [row for row in rows if row in found.names or row not in names]
+    return [row for row in read if row < found.end], found.segments
 
 
 def _remove(runtime: Runtime, dataset_id: int) -> bool:

@@ -19,6 +19,7 @@ from models_store.errors import BucketUnavailable, StoreError
 from models_store.protocols import SPLITS
 from service.errors import Unprocessable
 from service.ledger.batches import leases
+from service.ledger.database import db
 from service.ledger.database.identifiers import Case
 from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import Dataset
@@ -158,9 +159,9 @@ def sieve_of(runtime: Runtime, source: Mapping[str, Any]) -> Sieve:
     """Return the sieve that keeps suppressed rows and subjects out of a source."""
     with runtime.session() as session:
         newest = suppressions.newest(session)
+    suppressed = suppression.load(runtime, newest=newest)
     with runtime.session() as session:
-        suppressed = suppression.load(session, runtime.store.rows, runtime.digester, newest=newest)
-        known = suppression.layouts_of(session)
+        known = suppression.layouts_of(db.read_only(session))
     fold_case = source.get("id_case") == Case.IGNORED
     return Sieve(runtime.digester, suppressed, known, fold_case=fold_case)
 

@@ -12,14 +12,16 @@ from sqlalchemy.orm import Session
 
 from models_store import row_facts
 from models_store.protocols import DTYPES, Rows
-from service.ledger.database import identifiers
+from service.ledger.database import db, identifiers
 from service.ledger.database.tables import Dataset
 from service.ledger.registry import datasets, segments
+from service.ledger.registry.segments import Segment
 from service.ledger.requests import suppressions
 from service.ledger.requests.suppressions import Kind, Suppressed
 from service.ledger.selection.digests import Digester
 from workers.jobs import arrays
 from workers.readers import Chunk
+from workers.runtime import Runtime
 from workers.sources import layouts
 from workers.sources.layouts import Found, Layout
 
@@ -138,11 +140,11 @@ class Sieve:
                     found.setdefault(place, set()).update(self.suppressed.labels[key])
         ids = [form for form in (chunk.record_ids, chunk.record_ids_before) if form]
         for removed, labels in self.suppressed.labels_of_removed.items():
-            generated = [identifiers.generated(first + i, removed.rows) for i in range(len(chunk))]
-            for form in ids or [generated]:
-                for place, one in enumerate(form):
-                    for digest in self.digester.record_candidates(removed.name, one):
-                        found.setdefault(place, set()).update(labels.get(digest, ()))
+            for form in ids or [_generated(first, len(chunk), removed.rows)]:
+                each = self.digester.each_record_candidates(removed.name, form)
+                for place, candidates in enumerate(each):
+                    for digest in labels.keys() & candidates:
+                        found.setdefault(place, set()).update(labels[digest])
         return found
 
     def _as_stored(self, chunk: Chunk, layout: Layout | None) -> Iterator[Found]:
@@ -158,6 +160,14 @@ class Sieve:
     @property
     def _kind(self) -> Kind:
         return Kind.FOLDED if self.fold_case else Kind.SUBJECT
+
+
+def _generated(first: int, count: int, rows: int) -> list[str]:
+    """Return the ids that a dataset of ``rows`` rows generated for ``count`` rows from ``first``.
+
+    It has none beyond its end.
+    """
+    return [identifiers.generated(row, rows) for row in range(first, min(first + count, rows))]
 
 
 def _in_dtypes(x: npt.NDArray[Any]) -> Iterator[Found]:
@@ -178,22 +188,68 @@ def _in_dtypes(x: npt.NDArray[Any]) -> Iterator[Found]:
             yield places, other[places]
 
 
-def load(session: Session, stored: Rows, digester: Digester, *, newest: int) -> Suppressed:
+@dataclass(frozen=True)
+class Unkept:
+    """Rows of a dataset that are not suppressed, and where their content can be read.
+
+    ``names``: their record ids, as ``suppressions.row_key`` gives them, by row.
+    """
+
+    dataset: Dataset
+    names: Mapping[int, str]
+    segments: Sequence[Segment]
+
+    @property
+    def end(self) -> int:
+        """Return the number of rows that its segments have."""
+        return sum(one.rows for one in self.segments)
+
+
+def find(session: Session, dataset: Dataset) -> Unkept:
+    """Return the rows that are about to be erased."""
+    _, names = suppressions.about_to_be_erased(session, dataset)
+    return Unkept(dataset, names, segments.of(session, dataset))
+
+
+def digests(stored: Rows, found: Unkept, digester: Digester) -> dict[int, str]:
+    """Return the digests of those of the rows that are not erased, by row.
+
+    It reads the store, which may be slow: hold no lock meanwhile.
+    """
+    if not found.names or found.dataset.array_key is None:
+        return {}
+    if found.dataset.withdrawn_at is not None and not arrays.exist(stored, found.segments):
+        return {}  # its removal has begun, and the requested rows were suppressed before
+    contents = arrays.digests(stored, found.segments, list(found.names))
+    return {row: digester.row(found.names[row], content) for row, content in contents.items()}
+
+
+def load(runtime: Runtime, *, newest: int) -> Suppressed:
     """Return what is suppressed now, with the rows that open requests are about to erase.
 
     ``newest`` is the number up to which all suppressions can be read (``suppressions.newest``).
     """
     # Before the suppressions: a row that is suppressed and overwritten meanwhile is one of them.
-    going = suppressions.about_to_go(session)
-    digests_of_going = {
+    with runtime.session() as session:
+        going = suppressions.about_to_go(db.read_only(session))
+        unkept = [
+            Unkept(
+                dataset,
+                suppressions.unkept(session, dataset, rows),
+                segments.of(session, dataset),
+            )
+            for dataset, rows in going.items()
+        ]
+    of_going = {
         digest
-        for dataset, rows in going.items()
-        for digest in of_rows(session, stored, dataset, rows, digester).values()
+        for one in unkept
+        for digest in digests(runtime.store.rows, one, runtime.digester).values()
     }
-    found = suppressions.in_force(session)
-    rows = found.digests[Kind.ROW] | digests_of_going
-    labels = suppressions.labels(session, going)
-    of_removed = suppressions.labels_of_removed(session)
+    with runtime.session() as session:
+        found = suppressions.in_force(db.read_only(session))
+        labels = suppressions.labels(session, going)
+        of_removed = suppressions.labels_of_removed(session)
+    rows = found.digests[Kind.ROW] | of_going
     return Suppressed({**found.digests, Kind.ROW: rows}, newest, labels, of_removed)
 
 
@@ -204,24 +260,3 @@ def layouts_of(session: Session) -> frozenset[Layout]:
         for dataset in suppressions.datasets_of_rows(session)
     )
     return frozenset(layout for layout in found if layout is not None)
-
-
-def of_rows(
-    session: Session, stored: Rows, dataset: Dataset, rows: Sequence[int], digester: Digester
-) -> dict[int, str]:
-    """Return digests of rows that are not erased and not suppressed yet, by row."""
-    names = suppressions.unkept(session, dataset, rows)
-    return digests(session, stored, dataset, names, digester)
-
-
-def digests(
-    session: Session, stored: Rows, dataset: Dataset, names: Mapping[int, str], digester: Digester
-) -> dict[int, str]:
-    """Return digests of those of the named rows that are not erased, by row."""
-    if not names or dataset.array_key is None:
-        return {}
-    found = segments.of(session, dataset)
-    if dataset.withdrawn_at is not None and not arrays.exist(stored, found):
-        return {}  # its removal has begun, and the requested rows were suppressed before
-    contents = arrays.digests(stored, found, list(names))
-    return {row: digester.row(names[row], content) for row, content in contents.items()}

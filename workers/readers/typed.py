@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from unlearning.inputs import typed_table
 from unlearning.inputs.typed_table import Type
-from workers.readers import numbers, parts
+from workers.readers import booleans, numbers, parts
 from workers.readers.class_words import is_number, tidy
 from workers.readers.contract import Column, Options, Part, ReadError, Table
 
@@ -31,11 +31,6 @@ _DISTINCT_ROWS = 20
 _EXACT = 1 << 53
 _LONGEST_WORD = _LONGEST_NAME = 255
 _MOST_COLUMNS = 10_000
-#: Words for false and true, in any case.
-BOOLEAN_WORDS = (("false", "true"), ("no", "yes"))
-_BOOLEANS = {word: bool(value) for pair in BOOLEAN_WORDS for value, word in enumerate(pair)}
-#: They are whole numbers unless the source says that the column is of booleans.
-_STATED_BOOLEANS = {**_BOOLEANS, "1": True, "0": False}
 
 
 def check(table: Table, features: Sequence[str], options: Options) -> None:
@@ -65,7 +60,8 @@ def recognise(
     """Return the type of each feature: the declared one, or that of all values of the source.
 
     A column of whole numbers is ``whole``, one of numbers ``number``, one of true and false (or yes
-    and no) ``boolean``, any other ``category``. The batches are not read if all are declared.
+    and no, or 1 and 0 beside them) ``boolean``, any other ``category``. The batches are not read if
+    all are declared.
     """
     open_to = {name: _Candidates() for name in features if name not in table.types}
     rows = 0
@@ -82,14 +78,24 @@ def recognise(
 
 
 def join(found: Sequence[Mapping[str, Type]]) -> dict[str, Type]:
-    """Return the type of each column over several files."""
-    joined = dict(found[0])
-    for types in found[1:]:
-        for name, one in types.items():
-            if one != joined[name]:
-                mixed = {one, joined[name]} <= {"whole", "number"}
-                joined[name] = "number" if mixed else "category"
-    return joined
+    """Return the type of each column over several files.
+
+    Raise ``ReadError`` for one of booleans in some files and numbers in others: a number may be
+    another word for true, or a word of a category.
+    """
+    return {name: _joined({types[name] for types in found}, column=name) for name in found[0]}
+
+
+def _joined(types: set[Type], *, column: str) -> Type:
+    if types <= {"whole", "number"}:
+        return "number" if "number" in types else "whole"
+    if "boolean" in types and types & {"whole", "number"} and "category" not in types:
+        raise ReadError(
+            "true and false in some files and numbers in others; say what the column holds "
+            "(table.types)",
+            column=column,
+        )
+    return types.pop() if len(types) == 1 else "category"
 
 
 def describe(columns: Sequence[Column], types: Mapping[str, Type], table: Table) -> list[Column]:
@@ -174,10 +180,8 @@ class _Candidates:
         if numbers is not None:
             whole = bool((np.floor(numbers) == numbers).all())
             found = {"number", "whole"} if whole else {"number"}
-        elif _is_text(there.type) and set(map(str.lower, there.unique().to_pylist())) <= set(
-            _BOOLEANS
-        ):
-            found = {"boolean"}
+        if _is_text(there.type) and not np.isnan(booleans.of_words(there)).any():
+            found.add("boolean")
         self._keep(found, there)
 
     def _keep(self, found: set[Type], values: pa.Array) -> None:
@@ -276,17 +280,14 @@ class _Cells:
     ) -> npt.NDArray[np.float64]:
         if pa.types.is_boolean(values.type):
             return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
-        stated = self.name in self._table.types
-        known: Mapping[str, bool] = _STATED_BOOLEANS if stated else _BOOLEANS
-        text = values if _is_text(values.type) else values.cast(pa.int64()).cast(pa.string())
-        packed = text.dictionary_encode()
-        words = [known.get(word.lower()) for word in packed.dictionary.to_pylist()]
-        places = packed.indices.to_numpy(zero_copy_only=False)
-        known_as = np.array([np.nan if one is None else one for one in words], np.float64)
-        found: npt.NDArray[np.float64] = known_as[places]
+        if _is_text(values.type):
+            found = booleans.of_words(values)
+        else:
+            given = np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
+            found = np.where((given == 0) | (given == 1), given, np.nan)
         wrong = np.zeros(len(where), np.bool_)
         wrong[where] = np.isnan(found)
-        self._refuse(wrong, first, "expected true or false (or yes or no)")
+        self._refuse(wrong, first, "expected true or false (or yes or no, or 1 or 0)")
         return found
 
     def _numbers(
@@ -328,8 +329,9 @@ class _Cells:
 
 def _reading(word: str) -> float | None:
     """Return the number or truth value of a word, None if it has none."""
-    if word.lower() in _BOOLEANS:
-        return float(_BOOLEANS[word.lower()])
+    truth = booleans.value(word)
+    if truth is not None:
+        return float(truth)
     number = float(word) if is_number(word) else math.nan
     return number + 0.0 if math.isfinite(number) else None
 

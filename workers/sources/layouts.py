@@ -22,17 +22,17 @@ from service.ledger.database.tables import Dataset
 from service.ledger.registry.datasets import Report
 from unlearning.inputs import typed_table
 from unlearning.inputs.typed_table import Type
-from workers.readers import Part, Source, typed
+from workers.readers import Part, Source, booleans
 from workers.sources import encoding
 
-#: The words of false and true as sources write them; 0 and 1 where that is declared.
+#: The words of false and true as sources write them.
 _BOOLEAN_WORDS = (
     *(
         tuple(map(case, pair))
-        for pair in typed.BOOLEAN_WORDS
+        for pair in booleans.WORDS
         for case in (str.lower, str.capitalize, str.upper)
     ),
-    ("0", "1"),
+    booleans.DIGITS,
 )
 
 

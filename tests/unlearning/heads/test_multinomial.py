@@ -1,5 +1,10 @@
 """The logistic objective against its definition, and the search against a plain Newton method."""
 
+import gc
+import re
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +57,27 @@ def test_slope_and_hessian_are_the_derivatives_of_the_objective():
     )
     factor = multinomial.factor(problem, weights).double()
     torch.testing.assert_close(factor @ factor.T, hessian, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from Linux")
+def test_factor_needs_no_more_memory_than_it_states():
+    """Two matrices of float64 at once; a third one, of float32, would come to 20 bytes or more."""
+    features, classes = 100, 16
+    q, y = torch.randn(50, features).double(), torch.randint(classes, (50,))
+    problem = _problem(q, y, classes=classes)
+    weights = torch.zeros(features, classes).double()
+    multinomial.factor(problem, weights)  # what the first call loads stays
+    status, before = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    gc.collect()
+    before.write_text("5")  # the peak begins anew (proc(5))
+    resting = _kilobytes(status, "VmRSS")
+    multinomial.factor(problem, weights)
+    peak = 1024 * (_kilobytes(status, "VmHWM") - resting)
+    assert 8 < peak / (features * classes) ** 2 < 18
+
+
+def _kilobytes(status, name):
+    return int(re.search(rf"{name}:\s+(\d+) kB", status.read_text())[1])
 
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])

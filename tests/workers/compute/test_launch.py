@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+
+import pytest
+from torch.distributed.elastic.rendezvous import RendezvousParameters
 
 from service import broker
 from service.settings import Settings
 from workers import runtime
+from workers.compute import torchrun
 from workers.compute.launch import ALONE, GROUP_VARIABLE, Processes
 
 
@@ -20,12 +25,29 @@ def test_one_process_is_started_without_a_launcher() -> None:
 def test_several_meet_on_this_machine_at_a_free_port() -> None:
     several = Processes(per_node=3)
     first, second = several.command(), several.command()
-    assert {"--nproc-per-node=3", "--nnodes=1", "--master-addr=127.0.0.1"} <= set(first)
-    # Others than the static rendezvous unpickle what they read there.
-    assert "--rdzv-backend=static" in first
+    assert {"--nproc-per-node=3", "--nnodes=1"} <= set(first)
+    assert f"--rdzv-backend={torchrun.BACKEND}" in first
     assert several.environment()[GROUP_VARIABLE] == "1"
-    ports = [one for one in (*first, *second) if one.startswith("--master-port=")]
-    assert len(set(ports)) == 2
+    ends = [one for one in (*first, *second) if one.startswith("--rdzv-endpoint=127.0.0.1:")]
+    assert len(set(ends)) == 2
+
+
+def test_where_processes_of_one_machine_meet_is_closed_to_others() -> None:
+    """It listens on its own address; another one of the same machine stands for the network."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    asked = {"rank": "0", "timeout": "60"}  # as torchrun reads them from its command line
+    handler = torchrun.handler(
+        RendezvousParameters(torchrun.BACKEND, f"127.0.0.1:{port}", "a", 1, 1, **asked)
+    )
+    assert handler.get_backend() == torchrun.BACKEND
+    met = handler.next_rendezvous()
+    assert met.rank == 0
+    met.store.set("key", "value")
+    other = torchrun.TCPStore("127.0.0.1", port, is_master=False)
+    assert other.get("a/key") == b"value"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=10).close()
 
 
 def test_lanes_of_several_machines_meet_at_ports_of_their_own() -> None:
@@ -40,4 +62,6 @@ def test_lanes_of_several_machines_meet_at_ports_of_their_own() -> None:
             "--nproc-per-node=4",
             "--master-addr=10.1.0.5",
             f"--master-port={port}",
+            # Others than the static rendezvous unpickle what they read there.
+            "--rdzv-backend=static",
         } <= set(command)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from models_store.errors import Unreadable
 from service.ledger.database.tables import AuditEvent, Dataset, Record
 from service.ledger.destruction import stored_files
 from service.ledger.registry import segments
@@ -154,6 +156,65 @@ def test_text_is_destroyed_with_its_row_and_a_restored_one_is_found(letters: Off
         everything = reconcile.segments_of_all(session)
     reconcile.erase(rows, broken, everything)
     assert not rows.read(segment.text_key, [8]).any()
+
+
+def meanwhile(letters: Office, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have ``act`` happen when the API reads a text, before it has read it."""
+    rows = letters.client.app.state.store.rows
+    stored_read = rows.read
+
+    def slowly(key: str, wanted: Sequence[int]) -> npt.NDArray[np.uint8]:
+        act()
+        return stored_read(key, wanted)
+
+    monkeypatch.setattr(rows, "read", slowly)
+
+
+def test_text_that_is_forgotten_while_it_is_read_is_not_given(
+    letters: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ids(letters)
+    segment = found(letters)[0]
+    assert segment.text_key is not None
+    text = letters.runtime.store.rows.read(segment.text_key, [9])
+    meanwhile(letters, monkeypatch, lambda: letters.forget("letters", names[9]))
+    # What a read in the middle of the overwriting would find: half of a letter.
+    torn = np.zeros_like(text)
+    torn[0, 0] = 0xC3
+    overwritten = letters.client.app.state.store.rows.read
+    monkeypatch.setattr(
+        letters.client.app.state.store.rows, "read", lambda *args: (overwritten(*args), torn)[1]
+    )
+    assert read(letters, names[9]) == [None]
+
+
+def test_texts_of_a_dataset_that_is_destroyed_meanwhile_are_gone(
+    letters: Office, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters.add("brief", "letters.csv", keep_text=True, text_bytes=WIDTH, **given)
+
+    def destroy() -> None:
+        assert letters.client.delete("/v1/datasets/brief").status_code == 202
+        erase.run_due(letters.runtime)
+
+    meanwhile(letters, monkeypatch, destroy)
+    client = callers.client(letters.client.app, "texts:read")
+    body = {"record_ids": [ids(letters)[0]]}
+    assert_problem(client.post("/v1/datasets/brief/texts:read", json=body), 410)
+
+
+def test_texts_that_the_store_does_not_give_are_asked_for_again(
+    letters: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable() -> None:
+        raise Unreadable("the disk does not answer")
+
+    meanwhile(letters, monkeypatch, unreadable)
+    client = callers.client(letters.client.app, "texts:read")
+    body = {"record_ids": [ids(letters)[0]]}
+    answer = client.post("/v1/datasets/letters/texts:read", json=body)
+    assert_problem(answer, 503, "try again")
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 def test_sweep_keeps_the_texts_and_a_purge_destroys_them(letters: Office) -> None:

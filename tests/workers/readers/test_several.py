@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from workers import readers
-from workers.readers import Columns, ReadError
+from workers.readers import Columns, ReadError, Table
 
 FIRST = "id,subject,label,a,b\nr1,s1,0,1,2\nr2,s1,1,3,4\n"
 SECOND = "id,subject,label,a,b\nr3,s2,1,5.5,6\n"
@@ -75,3 +75,15 @@ def test_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
     (path / "b.csv").symlink_to(tmp_path / "outside.csv")
     with pytest.raises(ReadError, match="symbolic link"):
         readers.open_source(path)
+
+
+def test_truth_values_beside_numbers_in_another_file_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("m,label\ntrue,0\nFalse,1\n")
+    (tmp_path / "b.csv").write_text("m,label\n1,0\n0,1\n")
+    with pytest.raises(ReadError, match=r"Column 'm': true and false in some files"):
+        readers.open_source(tmp_path, table=Table())
+    declared = readers.open_source(tmp_path, table=Table(types={"m": "boolean"}))
+    cells = np.concatenate(
+        [np.ascontiguousarray(one.x).view(np.float64) for one in declared.chunks]
+    )
+    assert cells.ravel().tolist() == [1.0, 0.0, 1.0, 0.0]

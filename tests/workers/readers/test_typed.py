@@ -93,6 +93,42 @@ def test_types_that_are_declared_are_kept(tmp_path: Path) -> None:
     assert [one.stated for one in source.columns] == [True, True, False, False]
 
 
+@pytest.mark.parametrize("first", [0, 40_000])
+def test_spellings_of_true_and_false_in_one_column_are_one_value(
+    tmp_path: Path, first: int
+) -> None:
+    """Also where the first batches of the file hold only digits."""
+    words = ["true", "False", "1", "0", "TRUE", "no"]
+    rows = [f"{n % 2},{n % 3},a" for n in range(first)]
+    rows += [f"{word},{n % 3},b" for n, word in enumerate(words)]
+    cells, source = read(
+        write(tmp_path / "x.csv", "\n".join(["m,n,label", *rows, ""])), Table(), Columns()
+    )
+    assert [one.type for one in source.columns[:2]] == ["boolean", "whole"]
+    assert [row[0] for row in cells[first:]] == [1.0, 0.0, 1.0, 0.0, 1.0, 0.0]
+    assert [row[0] for row in cells[:first]] == [float(n % 2) for n in range(first)]
+
+
+@pytest.mark.parametrize(
+    ("column", "type"),
+    [
+        (["1", "0", "1"], "whole"),
+        (["1", "true", "2"], "category"),
+        (["1", "0.5", "true"], "category"),
+        (["yes", "0", "FALSE"], "boolean"),
+        (["yes", "0", "maybe"], "category"),
+    ],
+)
+def test_digits_are_truth_values_only_beside_words_for_them(
+    tmp_path: Path, column: list[str], type: str
+) -> None:
+    rows = [f"{word},{n % 2}" for n, word in enumerate(column)]
+    _, source = read(
+        write(tmp_path / "x.csv", "\n".join(["m,label", *rows, ""])), Table(), Columns()
+    )
+    assert source.columns[0].type == type
+
+
 #: The same rows in every format.
 COLUMNS: dict[str, list[Any]] = {
     "age": [39, 50, None, 41],

@@ -39,7 +39,7 @@ def test_request_becomes_a_verified_version_without_its_records(town: Place) -> 
         "erase.marked",
     ],
 )
-@pytest.mark.parametrize("action", ["fault", "full_disk"])
+@pytest.mark.parametrize("action", ["fault", pytest.param("full_disk", marks=pytest.mark.slow)])
 def test_worker_may_fail_at_any_step(town: Place, point: str, action: str) -> None:
     rows = town.training_rows()[:3]
     request = town.ask(*rows)
@@ -58,7 +58,7 @@ def test_worker_may_fail_at_any_step(town: Place, point: str, action: str) -> No
     [
         ("compute.loaded", "full_disk"),
         ("compute.updated", "out_of_memory"),
-        ("compute.stored", "kill"),
+        pytest.param("compute.stored", "kill", marks=pytest.mark.slow),
         ("compute.verified", "full_disk"),
     ],
 )
@@ -95,9 +95,6 @@ def test_without_another_method_numbers_that_are_not_finite_are_tried_again(town
     assert "not finite" in town.batches()[0].error
     assert town.request(request).status == RequestStatus.COMPLETED
     assert town.live().method == "iau"
-
-
-# Damage in the store.
 
 
 # A poisonous request.

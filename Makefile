@@ -71,12 +71,12 @@ imports: $(INSTALLED) ## Check which package may import which
 	$(BIN)/lint-imports
 
 test-faults: $(INSTALLED) ## Run the tests that kill and race real processes, and a short fault run (some minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) -m slow tests/faults/test_faults.py tests/faults/test_long.py \
 		tests/workers/jobs tests/workers/embedded tests/workers/schedule tests/workers/cli/test_waiting.py tests/workers/compute/test_group.py \
 		tests/service/api/test_silent_database.py $(OPTIONS)
 
-test-long: $(INSTALLED) ## Run the tests with a bucket, with generated API calls and of what benchmarks count (two minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m slow tests/test_secrets.py \
+test-long: $(INSTALLED) ## Run the tests with a bucket, with generated API calls, of make mutants and of what benchmarks count (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m slow tests/test_secrets.py tests/test_mutants.py \
 		tests/service/api/test_openapi.py tests/service/api/test_hanging_up.py tests/workers/test_bucket.py \
 		tests/models_store tests/benchmarks $(OPTIONS)
 

@@ -9,11 +9,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 
 from service.console.routes import PAGES
-from service.main import create_app
-from service.settings import Settings
+from tests.service.api import callers
 
 ROOT = Path(__file__).parents[1]
 HEADING = ["control", "what the service does", "screen", "endpoint", "test"]
@@ -55,11 +53,6 @@ def _cells(row: str) -> list[str]:
 CONTROLS = _controls()
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
-    return create_app(Settings(_env_file=None, state_dir=tmp_path_factory.mktemp("controls")))
-
-
 @cache
 def _tests(file: Path) -> frozenset[str]:
     tree = ast.parse(file.read_text())
@@ -67,7 +60,7 @@ def _tests(file: Path) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("control", CONTROLS, ids=str)
-def test_what_a_control_names_exists(control: Control, app: FastAPI) -> None:
+def test_what_a_control_names_exists(control: Control) -> None:
     screens = {
         re.sub(r":\w+}", "}", route.path)
         for router in PAGES
@@ -77,7 +70,7 @@ def test_what_a_control_names_exists(control: Control, app: FastAPI) -> None:
     assert control.screen in {*screens, NONE}
     if control.endpoint != NONE:
         method, path = control.endpoint.split(" ")
-        assert method.lower() in app.openapi()["paths"].get(path, {}), control.endpoint
+        assert method.lower() in callers.document()["paths"].get(path, {}), control.endpoint
     file, _, name = control.test.partition("::")
     assert name in _tests(ROOT / file), control.test
 

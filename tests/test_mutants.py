@@ -86,6 +86,7 @@ def halved(x):
 """
 
 
+@pytest.mark.slow
 def test_a_change_is_tried_by_the_tests_that_run_its_line_the_quickest_first(
     tmp_path: Path,
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_change_is_tried_by_the_tests_that_run_its_line_the_quickest_first(
     assert not reach.knows(Path("test_other.py"))
 
 
+@pytest.mark.slow
 def test_a_changed_copy_fails_where_the_unchanged_one_passes(tmp_path: Path) -> None:
     (tmp_path / "changed.py").write_text(PROGRAM)
     (tmp_path / "test_changed.py").write_text(TESTS)

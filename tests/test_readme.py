@@ -18,9 +18,9 @@ import httpx
 import pytest
 import typer
 
-from service.main import create_app
 from service.settings import Settings
 from tests.extending import packages
+from tests.service.api import callers
 from unlearning import methods
 from unlearning.verification import Criteria, limits
 from workers import cli
@@ -64,10 +64,9 @@ def test_the_test_command_of_ci_is_the_readmes() -> None:
 
 
 @pytest.fixture(scope="module")
-def known_paths(tmp_path_factory: pytest.TempPathFactory) -> list[re.Pattern[str]]:
+def known_paths() -> list[re.Pattern[str]]:
     """The OpenAPI document's paths, with anything in the place of a parameter."""
-    settings = Settings(_env_file=None, state_dir=tmp_path_factory.mktemp("state"))
-    paths = create_app(settings).openapi()["paths"]
+    paths = callers.document()["paths"]
     return [re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))) for path in paths]
 
 

@@ -91,11 +91,11 @@ def published(town: Town) -> Town:
     town.post(
         "/v1/models",
         {
-            "name": "lenet",
+            "name": "reader",
             "dataset": "digits",
-            "architecture": {"name": "lenet5"},
+            "architecture": {"name": "mlp", "parameters": {"hidden": [16]}},
             "transform": {"scale": 1 / 16},
-            "recipe": {"epochs": 12},
+            "recipe": {"epochs": 12, "learning_rate": 0.01, "alpha": 0},
             "policy": {
                 "max_wait_seconds": 0,
                 "purge_after_seconds": 0,
@@ -105,10 +105,10 @@ def published(town: Town) -> Town:
         201,
     )
     town.work()
-    town.post("/v1/models/lenet/training-runs", {"seed": 3}, 202)
+    town.post("/v1/models/reader/training-runs", {"seed": 3}, 202)
     town.work()
     town.work()  # once more: the anchor is prepared after it was published
-    assert town.get("/v1/models/lenet")["production"] == 1
+    assert town.get("/v1/models/reader")["production"] == 1
     return town
 
 
@@ -133,10 +133,10 @@ def test_production_moved_to_a_version_without_the_records(
     forgotten: tuple[Town, dict, np.ndarray],
 ) -> None:
     town, _, _ = forgotten
-    assert town.get("/v1/models/lenet")["production"] == 2
-    version = town.get("/v1/models/lenet/versions/2")
+    assert town.get("/v1/models/reader")["production"] == 2
+    version = town.get("/v1/models/reader/versions/2")
     assert version["origin"] == "unlearned"
-    assert version["digest"] != town.get("/v1/models/lenet/versions/1")["digest"]
+    assert version["digest"] != town.get("/v1/models/reader/versions/1")["digest"]
 
 
 def test_raw_rows_are_overwritten_in_the_file(forgotten: tuple[Town, dict, np.ndarray]) -> None:
@@ -166,16 +166,16 @@ def test_forgotten_records_are_counted_not_forgotten_twice(
     again = town.post("/v1/deletion-requests", body, 202)
     assert (again["matched"], again["already_forgotten"]) == (0, 40)
     town.work()
-    assert town.get("/v1/models/lenet")["production"] == 2
+    assert town.get("/v1/models/reader")["production"] == 2
 
 
 def test_version_that_holds_the_records_is_not_served(
     forgotten: tuple[Town, dict, np.ndarray],
 ) -> None:
     town, accepted, _ = forgotten
-    answer = town.client.get("/v1/models/lenet/versions/1/checkpoint")
+    answer = town.client.get("/v1/models/reader/versions/1/checkpoint")
     assert answer.status_code in {409, 410}
-    move = town.client.put("/v1/models/lenet/aliases/production", json={"version": 1})
+    move = town.client.put("/v1/models/reader/aliases/production", json={"version": 1})
     assert move.status_code == 409
     assert move.headers["content-type"] == "application/problem+json"
     assert accepted["id"] in move.text
@@ -185,7 +185,7 @@ def test_report_is_signed_and_verifies_without_the_service(
     forgotten: tuple[Town, dict, np.ndarray], tmp_path: Path
 ) -> None:
     town, accepted, _ = forgotten
-    answer = town.client.get("/v1/models/lenet/versions/2/audit")
+    answer = town.client.get("/v1/models/reader/versions/2/audit")
     assert answer.status_code == 200, answer.text
     saved, public_keys = tmp_path / "report.json", tmp_path / "keys.json"
     saved.write_bytes(answer.content)
@@ -202,7 +202,7 @@ def test_no_plain_subject_is_stored_or_reported(
     forgotten: tuple[Town, dict, np.ndarray],
 ) -> None:
     town, accepted, _ = forgotten
-    shown = town.client.get("/v1/models/lenet/versions/2/audit").text
+    shown = town.client.get("/v1/models/reader/versions/2/audit").text
     shown += town.client.get("/v1/audit/events?limit=200").text
     shown += town.client.get(f"/v1/deletion-requests/{accepted['id']}").text
     assert "writer-3" not in shown

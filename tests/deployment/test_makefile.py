@@ -30,6 +30,20 @@ def test_every_target_makes_the_environment_it_needs(target: str, tmp_path: Path
     assert "--constraint constraints.txt" in planned
 
 
+def test_every_slow_test_is_run_by_a_target() -> None:
+    """``make test`` leaves them out; nobody would see that no other target names their file."""
+    recipes = re.findall(r"^\t.* -m slow ((?:.*\\\n)*.*)", TEXT, re.M)
+    named = [Path(word) for recipe in recipes for word in re.findall(r"tests/[\w/.]+", recipe)]
+    assert all((ROOT / one).exists() for one in named)
+    slow = [
+        file.relative_to(ROOT)
+        for file in (ROOT / "tests").rglob("test_*.py")
+        if "mark.slow" in file.read_text()
+    ]
+    assert slow
+    assert [file for file in slow if not {file, *file.parents} & set(named)] == []
+
+
 def test_a_python_that_is_too_old_is_named(tmp_path: Path) -> None:
     _copy(tmp_path)
     old = tmp_path / "old-python"

@@ -21,7 +21,8 @@ from service.ledger.batches import leases
 from service.ledger.database.states import BatchStatus
 from service.ledger.database.tables import AuditEvent, Batch, Lease, Model
 from tests.faults.clients import Clients
-from tests.faults.fleet import MODEL, Fleet
+from tests.faults.fleet import Fleet
+from tests.faults.plan import MODEL
 from tests.faults.servers import until
 
 EFFECT_SECONDS = 90

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import httpx
 
-from tests.faults.fleet import DATASET, Fleet
+from tests.faults.fleet import Fleet
 from tests.faults.kinds import Broken, Kind
+from tests.faults.plan import DATASET
 
 PATIENCE_SECONDS = 90
 PAUSE_SECONDS = 0.1

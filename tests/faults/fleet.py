@@ -8,14 +8,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Engine, make_url, select
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -26,7 +23,21 @@ from service.ledger.database.states import VersionStatus
 from service.ledger.database.tables import Artifact, Dataset, Model, Version
 from service.ledger.registry import keys
 from service.settings import Settings
+from tests.faults.asking import Asking
 from tests.faults.disks import Disk
+from tests.faults.plan import (
+    AGAIN,
+    ARCHITECTURE,
+    DATASET,
+    IMPATIENT,
+    MODEL,
+    POLICY,
+    TRANSFORM,
+    Child,
+    Source,
+    Withdrawal,
+)
+from tests.faults.process_tree import children_of, state_of
 from tests.faults.servers import Postgres, Redis, free_port, until
 from tests.proxy import Proxy
 from workers import stores
@@ -36,93 +47,13 @@ from workers.embedded import leash, serve
 if TYPE_CHECKING:
     from tests.faults.buckets import Bucket
 
-MODEL = "m"
-DATASET = "digits"
-#: The same rows, ingested once more in the end.
-AGAIN = "digits-again"
-
-#: Impatient in everything, so that a test sees in seconds what takes minutes in life.
-IMPATIENT = {
-    "mode": "development",
-    "device": "cpu",
-    "threads": 1,
-    "poll_seconds": 1.0,
-    "beat_seconds": 2.0,
-    "lease_seconds": 2.0,
-    "grace_seconds": 4.0,
-    "max_attempts": 5,
-    "backoff_seconds": 0.1,
-    "orphan_grace_seconds": 4.0,
-    "heartbeat_seconds": 1.0,
-    "database_connect_seconds": 3.0,
-    "database_statement_seconds": 5.0,
-    "database_work_seconds": 8.0,
-    "broker_timeout_seconds": 1.0,
-    "batch_timeout_seconds": 60.0,
-    "training_timeout_seconds": 120.0,
-    "training_state_seconds": 0.0,
-    "store_timeout_seconds": 2.0,
-}
-
-ARCHITECTURE = {"name": "mlp", "parameters": {"hidden": [16]}}
-TRANSFORM = {"scale": 1 / 16}
-POLICY = {
-    "max_wait_seconds": 0.2,
-    "max_records": 24,
-    "purge_after_seconds": 1,
-    # Their trainings would compete with the deletions for the processor.
-    "margins": {"splits": 0},
-    # Nobody approves; models of their own are for holds.
-    "on_accuracy_drop": "promote",
-}
-
-
-#: How long an operator asks again, at most.
-ANSWER_SECONDS = 90
-
 #: Sizes of disks that are to be full, for several times what a run writes.
 STORE_MEGABYTES = 64
 STATE_MEGABYTES = 128
 POSTGRES_MEGABYTES = 384
 
 
-@dataclass
-class Child:
-    """One program, its process if it runs, and what is special about its environment."""
-
-    program: serve.Program
-    process: subprocess.Popen[bytes] | None = None
-    special: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def pid(self) -> int | None:
-        if self.process is None or self.process.poll() is not None:
-            return None
-        return self.process.pid
-
-
-@dataclass(frozen=True)
-class Source:
-    """Rows (n, 1, 8, 8) of a dataset as they were before anybody was forgotten, and their ids."""
-
-    x: npt.NDArray[np.uint8]
-    record_ids: list[str]
-
-
-@dataclass(frozen=True)
-class Withdrawal:
-    """What an operator was told (2xx) is withdrawn."""
-
-    kind: Literal["version", "model", "dataset"]
-    name: str
-    #: Of a version; ``name`` is its model's then.
-    number: int | None = None
-
-    def __str__(self) -> str:
-        return " ".join(map(str, filter(None, (self.kind, self.name, self.number))))
-
-
-class Fleet:
+class Fleet(Asking):
     """Everything that runs, on PostgreSQL and Redis of its own or in the embedded form.
 
     ``disks``: the store, and the state directory or PostgreSQL's data, are disks of their own.
@@ -322,61 +253,15 @@ class Fleet:
     def compute_pids(self, name: str) -> list[int]:
         """Processes that compute for a worker."""
         pid = self.children[name].pid
-        return [] if pid is None else list(_children_of(pid))
+        return [] if pid is None else list(children_of(pid))
 
     def stopped(self) -> str | None:
         """The worker that has stopped itself (SIGSTOP), if one has."""
         for name in self.workers:
             pid = self.children[name].pid
-            if pid is not None and _state(pid) == "T":
+            if pid is not None and state_of(pid) == "T":
                 return name
         return None
-
-    def get(self, path: str, *, port: int | None = None) -> Any:
-        """A GET's JSON; None while the API does not answer with 200."""
-        answer = self._get(path, port=port)
-        return None if answer is None or answer.status_code != 200 else answer.json()
-
-    def status(self, path: str) -> int | None:
-        """A GET's status; None while no API answers."""
-        answer = self._get(path, port=None)
-        return None if answer is None else answer.status_code
-
-    def _get(self, path: str, *, port: int | None) -> httpx.Response | None:
-        url = f"http://127.0.0.1:{port or self.ports[0]}{path}"
-        try:
-            return self.http.get(url, headers=self.headers)
-        except httpx.TransportError:
-            return None
-
-    def listed(self, path: str) -> Iterator[dict[str, Any]]:
-        """Everything in a list, page after page; nothing more once the API does not answer."""
-        cursor = ""
-        while (page := self.get(f"{path}?limit=200{cursor}")) is not None:
-            yield from page["items"]
-            if page["next_cursor"] is None:
-                return
-            cursor = f"&cursor={page['next_cursor']}"
-
-    def send(
-        self, method: str, path: str, body: dict[str, Any], *, also: tuple[int, ...] = ()
-    ) -> Any:
-        """Return the JSON of an answer, once there is one: an API may still be starting.
-
-        Raises ``AssertionError`` for a refusal that is not in ``also``.
-        """
-        found: list[httpx.Response] = []
-        url = f"http://127.0.0.1:{self.ports[0]}{path}"
-
-        def answered() -> bool:
-            with suppress(httpx.TransportError):
-                found.append(self.http.request(method, url, headers=self.headers, json=body))
-            return bool(found) and found[-1].status_code < 500
-
-        until(answered, f"{method} {path} is answered", seconds=ANSWER_SECONDS)
-        answer = found[-1]
-        assert answer.is_success or answer.status_code in also, answer.text
-        return answer.json()
 
     def ingest_again(self) -> None:
         """Ingest the same digits under another name, as whoever has forgotten the first time."""
@@ -392,10 +277,6 @@ class Fleet:
         """Change how many records may be asked for in a day without approval."""
         change = {"policy": {"approval": {"max_records_per_day": records}}}
         self.send("PATCH", f"/v1/models/{MODEL}", change)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.secret}", "Connection": "close"}
 
     # Breaking.
 
@@ -510,30 +391,3 @@ class Fleet:
     def _dataset(self, name: str) -> str | None:
         with self.reading() as session:
             return session.scalar(select(Dataset.status).where(Dataset.name == name))
-
-
-def below(pid: int) -> Iterator[int]:
-    """Every process that descends from this one."""
-    for child in _children_of(pid):
-        yield child
-        yield from below(child)
-
-
-def lives(pid: int) -> bool:
-    """Whether the process has not ended."""
-    return _state(pid) not in ("", "Z")
-
-
-def _children_of(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            yield from map(int, task.read_text().split())
-        except OSError:
-            continue
-
-
-def _state(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""

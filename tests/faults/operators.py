@@ -19,7 +19,7 @@ from service.ledger.database.tables import (
     Version,
 )
 from tests.faults.breakages import EFFECT_SECONDS, Scene, working
-from tests.faults.fleet import DATASET, MODEL, Withdrawal
+from tests.faults.plan import DATASET, MODEL, Withdrawal
 from tests.faults.servers import until
 
 #: What a day's limit leaves, and how many requests of one record each are sent at once.

@@ -20,8 +20,9 @@ from service.ledger.database.tables import (
 )
 from service.ledger.destruction import stored_files
 from service.ledger.registry import data_keys
-from tests.faults.fleet import AGAIN, DATASET, Fleet, Source
+from tests.faults.fleet import Fleet
 from tests.faults.kinds import Broken, Kind, of
+from tests.faults.plan import AGAIN, DATASET, Source
 
 #: Requests whose rows are to stay as they are, unless another request asks for them.
 SPARED = (RequestStatus.CANCELLED, RequestStatus.DENIED)

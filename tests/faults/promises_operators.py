@@ -24,8 +24,9 @@ from service.ledger.database.tables import (
 )
 from service.ledger.obligations import shares
 from service.ledger.training import runs
-from tests.faults.fleet import Fleet, Withdrawal
+from tests.faults.fleet import Fleet
 from tests.faults.kinds import Broken, Kind, of
+from tests.faults.plan import Withdrawal
 
 _GONE = (VersionStatus.WITHDRAWN, VersionStatus.PURGED)
 

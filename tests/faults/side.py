@@ -21,7 +21,7 @@ from service.ledger.database.states import DatasetStatus, RequestStatus
 from service.ledger.database.tables import Dataset, DeletionRequest, Model
 from tests.faults.breakages import EFFECT_SECONDS, Scene
 from tests.faults.clients import Asked
-from tests.faults.fleet import ARCHITECTURE, MODEL, TRANSFORM, Source, Withdrawal
+from tests.faults.plan import ARCHITECTURE, MODEL, TRANSFORM, Source, Withdrawal
 from tests.faults.servers import until
 
 #: Rows of each split (0 train, 1 validation, 2 audit).

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from service import broker
 from tests.faults.breakages import Breakage, Scene, failed_batches
-from tests.faults.fleet import below, lives
+from tests.faults.process_tree import below, lives
 from tests.faults.servers import until
 
 

@@ -11,8 +11,8 @@ from sqlalchemy import select, text
 
 from service.ledger.database.tables import Dataset
 from tests.faults import catalogue, harness, promises, servers
-from tests.faults.fleet import DATASET, MODEL, Withdrawal
 from tests.faults.outcome import Outcome
+from tests.faults.plan import DATASET, MODEL, Withdrawal
 
 SEED = int(os.environ.get("UNLEARN_TEST_SEED", "1"))
 

@@ -111,6 +111,7 @@ def test_what_was_reached_before_is_counted_and_not_run_again(tmp_path: Path) ->
     assert said[0].startswith("90 of 90 faults, 1000 of 1000 requests")
 
 
+@pytest.mark.slow
 def test_run_whose_process_dies_is_reported_and_not_written_down() -> None:
     impossible = Part(2, 6, True, ("nothing is called so",), 1)
     with pytest.raises(long.PartEnded, match="run 3 ended with 1"):
@@ -127,6 +128,7 @@ def test_time_left_counts_only_what_this_process_has_done() -> None:
     assert count.minutes_left() == pytest.approx(4, rel=0.05)
 
 
+@pytest.mark.slow
 def test_run_ends_and_leaves_nothing_when_whoever_asked_for_it_is_gone(tmp_path: Path) -> None:
     asked = Part(0, 1, True, ("kill beat",), 1).as_line()
     with subprocess.Popen(

@@ -130,13 +130,12 @@ class Office:
 
 
 @contextmanager
-def opened(home: Path) -> Iterator[Office]:
-    """An office with its state in a directory."""
+def opened(home: Path, compute: ComputeProcess) -> Iterator[Office]:
+    """An office with its state in a directory; the compute process is shared and goes on."""
     settings = Settings(_env_file=None, state_dir=home, **place.SETTINGS)
     settings.sources.mkdir(parents=True)
     engine = db.engine(settings.database)
     schema.upgrade(engine)
-    compute = ComputeProcess(device="cpu", threads=1)
     runtime = Runtime(settings, engine, compute, owner="w0")
     catalogue.announce(runtime)
     try:
@@ -144,4 +143,3 @@ def opened(home: Path) -> Iterator[Office]:
             yield Office(settings, runtime, callers.client(app))
     finally:
         engine.dispose()
-        compute.kill()

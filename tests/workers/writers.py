@@ -40,14 +40,7 @@ from tests.workers.world import (
     digest,
     trained,
 )
-from workers.jobs import (
-    claiming,
-    erase,
-    pipeline,
-    recording,
-    training_request,
-    training_result,
-)
+from workers.jobs import claiming, erase, pipeline, recording, training_request, training_result
 from workers.runtime import Runtime
 
 

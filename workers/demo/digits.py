@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models_store.protocols import SPLITS
-from workers.sources import reading
+from workers.sources.splits import stratify
 
 FILE = "digits.npz"
 SEED = 7
@@ -54,7 +54,7 @@ def load() -> Digits:
 
     bundled = load_digits()
     y = bundled.target.astype(np.int64)
-    splits = reading.stratify(y, FRACTIONS, SEED)
+    splits = stratify(y, FRACTIONS, SEED)
     subjects = ["nobody"] * len(y)
     for position, row in enumerate(np.flatnonzero(splits == 0)):
         subjects[row] = f"writer-{position // SUBJECT_RECORDS}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -40,6 +41,16 @@ def application(settings: Settings) -> Iterator[FastAPI]:
     app = create_app(settings, engine=engine.execution_options())
     with TestClient(app):
         yield app
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The document of every application; to derive it takes a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        made: dict[str, Any] = create_app(
+            Settings(_env_file=None, state_dir=Path(folder))
+        ).openapi()
+    return made
 
 
 def beat(app: FastAPI, name: str = "w", counted: dict[str, float] | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import Engine
 
 from service.settings import Settings
 from tests import factories
@@ -15,6 +16,11 @@ from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 
 URL = "/v1/models/who/batches:run-now"
+
+
+@pytest.fixture
+def database(sqlite_database: Engine) -> Engine:
+    return sqlite_database
 
 
 @pytest.fixture
@@ -32,26 +38,26 @@ def client(app: FastAPI) -> TestClient:
     return callers.client(app)
 
 
-def _bodies(app: FastAPI) -> dict[str, dict[str, Any]]:
+def _bodies() -> dict[str, dict[str, Any]]:
     """The body of each operation that takes JSON, by its method and path."""
     return {
         f"{method} {path}": operation["requestBody"]
-        for path, item in app.openapi()["paths"].items()
+        for path, item in callers.document()["paths"].items()
         for method, operation in item.items()
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
 
 
-def _may_be_empty(app: FastAPI, body: dict[str, Any]) -> bool:
+def _may_be_empty(body: dict[str, Any]) -> bool:
     schema = body["content"]["application/json"]["schema"]
     name = schema.get("$ref", "").rpartition("/")[2]
-    found = app.openapi()["components"]["schemas"].get(name, schema)
+    found = callers.document()["components"]["schemas"].get(name, schema)
     return not {"required", "oneOf", "minProperties"} & found.keys()
 
 
-def test_a_body_is_required_where_a_field_of_it_is(app: FastAPI) -> None:
-    bodies = _bodies(app)
-    optional = {name for name, body in bodies.items() if _may_be_empty(app, body)}
+def test_a_body_is_required_where_a_field_of_it_is() -> None:
+    bodies = _bodies()
+    optional = {name for name, body in bodies.items() if _may_be_empty(body)}
     # A tokenizer is a file of JSON, whose fields nobody here decides.
     optional -= {"post /v1/tokenizers"}
     assert optional == {name for name, body in bodies.items() if not body.get("required", False)}
@@ -59,10 +65,10 @@ def test_a_body_is_required_where_a_field_of_it_is(app: FastAPI) -> None:
     assert "post /v1/deletion-requests" in bodies.keys() - optional
 
 
-def test_no_body_is_an_empty_object(app: FastAPI, client: TestClient) -> None:
+def test_no_body_is_an_empty_object(client: TestClient) -> None:
     names = {"model": "nobody", "number": "1", "request_id": "dr_" + "0" * 26}
     names |= {"webhook_id": "wh_" + "0" * 26}
-    for name, body in _bodies(app).items():
+    for name, body in _bodies().items():
         method, path = name.split()
         url = path
         for part, value in names.items():

@@ -1,35 +1,31 @@
 import copy
-import statistics
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
-from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from tests.unlearning.anchored.by_hand import hand_forgotten, hand_made
+from tests.unlearning.anchored.small import generator
 from unlearning import architectures
 from unlearning.anchored import anchor as anchors
-from unlearning.anchored import calibration, preparation
+from unlearning.anchored import preparation
 from unlearning.anchored.preparation import Preparation
 from unlearning.architectures import Transform
 from unlearning.core import objective, task, training
 from unlearning.core.examples import Examples, concatenate
 from unlearning.curvature import kfac
-from unlearning.errors import UnusableDirection, WrongOptions
+from unlearning.errors import WrongOptions
 from unlearning.methods import Context, fine_tune, random_labels
-
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(scope="module")
 def digits():
     data = load_digits()
     examples = Examples(torch.tensor(data.images, dtype=torch.float32), torch.tensor(data.target))
-    return examples.subset(torch.randperm(len(examples), generator=_generator()))
+    return examples.subset(torch.randperm(len(examples), generator=generator()))
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +42,16 @@ def validation(digits):
 def model(train, validation):
     """A network that knows its 500 digits better than others."""
     model = architectures.classifier(
-        "mlp", {"inputs": 64, "hidden": [40]}, Transform(scale=1 / 16), generator=_generator()
+        "mlp", {"inputs": 64, "hidden": [40]}, Transform(scale=1 / 16), generator=generator()
     )
     recipe = training.Recipe(epochs=40, patience=40, learning_rate=3e-3)
-    return training.fit(model, train, validation, recipe=recipe, generator=_generator()).model
+    return training.fit(model, train, validation, recipe=recipe, generator=generator()).model
 
 
 @pytest.fixture(scope="module")
 def anchor(model, train, validation):
     return preparation.prepare(
-        model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
+        model, train, validation, options=Preparation(law_repeats=2), generator=generator()
     )
 
 
@@ -78,14 +74,14 @@ def test_gradients_are_of_what_the_training_minimised_and_losses_are_not(digits)
         epochs=300, keep="last", learning_rate=0.02, label_smoothing=0.2, class_weights=weights
     )
     start = architectures.classifier(
-        "mlp", {"inputs": 64, "hidden": []}, Transform(scale=1 / 16), generator=_generator()
+        "mlp", {"inputs": 64, "hidden": []}, Transform(scale=1 / 16), generator=generator()
     )
-    found = training.fit(start, train, validation, recipe=recipe, generator=_generator()).model
+    found = training.fit(start, train, validation, recipe=recipe, generator=generator()).model
     loss = training.loss_of(recipe, found, train)
     options = Preparation(law_repeats=0)
     ours, plain = (
         preparation.prepare(
-            found, train, validation, loss=one, options=options, generator=_generator()
+            found, train, validation, loss=one, options=options, generator=generator()
         )
         for one in (loss, task.PLAIN)
     )
@@ -169,71 +165,11 @@ def test_direction_is_the_formula(anchor, model, train, preconditioned, evenness
     assert float((as_they_are.delta - step / step.norm()).norm()) < 1e-3
 
 
-def _hand_made(gradient_sum, count):
-    """An anchor over two parameters without curvature."""
-    gradient_sum = torch.tensor(gradient_sum, dtype=torch.float64)
-    return anchors.Anchor(
-        theta=torch.zeros(2),
-        gradient_sum=gradient_sum,
-        preconditioned_sum=gradient_sum,
-        class_counts=torch.tensor([count, 0]),
-        count=count,
-        training_loss=1.0,
-        validation_loss=2.0,
-        curvature=None,
-        law=None,
-    )
-
-
-def _hand_forgotten(gradient_sum, count, preconditioned=None, push=None):
-    gradient_sum = torch.tensor(gradient_sum, dtype=torch.float64)
-    solved = gradient_sum if preconditioned is None else torch.tensor(preconditioned).double()
-    return anchors.Forgotten(
-        gradient_sum=gradient_sum,
-        preconditioned_sum=solved,
-        push_sum=gradient_sum if push is None else torch.tensor(push).double(),
-        preconditioned_push_sum=solved if push is None else torch.tensor(push).double(),
-        weight_sum=float(count),
-        class_counts=torch.tensor([count, 0]),
-        count=count,
-        loss_sum=1.0 * count,
-    )
-
-
-def test_retained_gradient_is_not_subtracted_when_it_points_the_other_way():
-    # g_f = (1, 0), g_r = (−1, 0): opposite, as at an exact optimum.
-    found = anchors.direction(_hand_made([0.0, 0.0], 2), _hand_forgotten([1.0, 0.0], 1))
-    assert found.retain_weight == 0.0
-    assert found.delta.tolist() == [1.0, 0.0]
-
-
-def test_correction_is_dropped_when_it_would_lower_the_forget_loss():
-    # P·S_F and P·S_D chosen so that P(g_f − c·g_r) points against g_f.
-    anchor = _hand_made([2.0, 2.0], 2)
-    forgotten = _hand_forgotten([1.0, 1.0], 1, preconditioned=[0.1, 0.1])
-    found = anchors.direction(anchor, forgotten)
-    assert found.retain_weight == 0.0
-    assert found.slope > 0
-
-
-def test_weights_are_dropped_when_they_would_lower_the_mean_forget_loss():
-    found = anchors.direction(
-        _hand_made([0.0, 0.0], 4), _hand_forgotten([1.0, 0.0], 1, push=[-1.0, 0.1])
-    )
-    assert found.delta.tolist() == [1.0, 0.0]
-
-
-@pytest.mark.parametrize("gradient", [[0.0, 0.0], [float("nan"), 1.0], [float("inf"), 0.0]])
-def test_a_direction_that_means_nothing_is_refused(gradient):
-    with pytest.raises(UnusableDirection):
-        anchors.direction(_hand_made([1.0, 1.0], 5), _hand_forgotten(gradient, 1))
-
-
 def test_forgetting_every_row_or_rows_of_another_anchor_is_refused(anchor):
     with pytest.raises(WrongOptions, match="nothing is left"):
-        anchors.direction(_hand_made([1.0, 1.0], 3), _hand_forgotten([1.0, 0.0], 3))
+        anchors.direction(hand_made([1.0, 1.0], 3), hand_forgotten([1.0, 0.0], 3))
     with pytest.raises(WrongOptions, match="another anchor"):
-        anchors.retain_gradient(anchor, _hand_forgotten([1.0, 0.0], 1))
+        anchors.retain_gradient(anchor, hand_forgotten([1.0, 0.0], 1))
 
 
 @pytest.mark.parametrize("evenness", [0.0, 0.5])
@@ -260,13 +196,13 @@ def test_anchor_and_running_sums_survive_a_safetensors_file(
 def normed(train, validation):
     """A network with batch normalisation, and its anchor."""
     model = architectures.classifier(
-        "all_cnn", {"channels": 1, "width": 4}, Transform(scale=1 / 16), generator=_generator()
+        "all_cnn", {"channels": 1, "width": 4}, Transform(scale=1 / 16), generator=generator()
     )
     images = [Examples(e.x[:, None], e.y, e.rows) for e in (train, validation)]
     recipe = training.Recipe(epochs=3, patience=3, learning_rate=1e-2, batch_size=32, alpha=0)
-    model = training.fit(model, *images, recipe=recipe, generator=_generator()).model
+    model = training.fit(model, *images, recipe=recipe, generator=generator()).model
     options = Preparation(law_repeats=0)
-    anchor = preparation.prepare(model, *images, options=options, generator=_generator())
+    anchor = preparation.prepare(model, *images, options=options, generator=generator())
     return model, anchor, images[0]
 
 
@@ -281,7 +217,7 @@ def test_anchor_is_the_same_model_whatever_moved_the_present_one(normed, method)
         retain,
         options=method.Options(epochs=1),
         context=Context(),
-        generator=_generator(),
+        generator=generator(),
     ).model
     expected = objective.logits(model, train)
     assert not torch.equal(objective.logits(objective.at(moved, anchor.theta), train), expected)
@@ -326,7 +262,7 @@ def test_files_of_something_else_are_refused():
 def test_law_foretells_the_searched_strength_of_sets_it_was_not_fitted_on(anchor, model, train):
     errors = []
     for seed in range(12):
-        rows = train.sample(5 + seed, generator=_generator(100 + seed))
+        rows = train.sample(5 + seed, generator=generator(100 + seed))
         step = anchors.direction(anchor, anchors.forget(anchor, None, model, rows))
         apply = anchors.along(anchor, step, objective.at(model, anchor.theta))
         strength = anchor.law.strength(len(rows), step.slope)
@@ -346,7 +282,7 @@ def test_preparing_reports_progress_and_leaves_the_model_as_it_was(model, train,
         train,
         validation,
         options=Preparation(preconditioner="none", law_repeats=1),
-        generator=_generator(),
+        generator=generator(),
         progress=seen.append,
     )
     assert prepared.curvature is None
@@ -358,7 +294,7 @@ def test_preparing_reports_progress_and_leaves_the_model_as_it_was(model, train,
 
 def test_same_seed_prepares_the_same_anchor(anchor, model, train, validation):
     again = preparation.prepare(
-        model, train, validation, options=Preparation(law_repeats=2), generator=_generator()
+        model, train, validation, options=Preparation(law_repeats=2), generator=generator()
     )
     for name, tensor in anchor.to_tensors().items():
         assert torch.equal(tensor, again.to_tensors()[name])
@@ -370,75 +306,11 @@ def test_a_model_without_a_gap_has_no_law(digits):
         untrained,
         digits.subset(torch.arange(400)),
         digits.subset(torch.arange(400)),
-        generator=_generator(),
+        generator=generator(),
     )
     assert not anchors.has_gap(prepared)
     assert prepared.law is None
     assert isinstance(prepared.curvature, kfac.Kfac)
-
-
-def _by_heart(seed):
-    """Digits, three in ten with a wrong label, and a network that knows 600 of them by heart."""
-    data = load_digits()
-    x, y = torch.tensor(data.images, dtype=torch.float32)[:, None], torch.tensor(data.target)
-    order = torch.randperm(len(y), generator=_generator(seed))
-    x, y = x[order], y[order]
-    wrong = torch.rand(len(y), generator=_generator(seed + 1)) < 0.3
-    y = torch.where(wrong, torch.randint(10, y.shape, generator=_generator(seed + 2)), y)
-    network = architectures.classifier(
-        "lenet5",
-        {"channels": 1, "image_height": 8, "image_width": 8},
-        Transform(scale=1 / 16, mean=(0.3,), std=(0.4,)),
-        generator=_generator(),
-    )
-    rows = Examples(x, y).subset(torch.arange(600))
-    recipe = training.Recipe(learning_rate=2e-3, batch_size=32, epochs=60, patience=60, alpha=0.0)
-    # Judged by its training rows, so that the last and most fitted epoch is the best.
-    training.fit(network, rows, rows, recipe=recipe, generator=_generator())
-    return Examples(x, y), network
-
-
-@pytest.mark.slow
-def test_rows_known_by_heart_can_no_more_be_told_from_rows_never_seen():
-    """On rows that took no part in settling the weights: other sets, other held-out rows."""
-    weighted, alike, powers = [], [], []
-    for seed in (0, 20, 50):
-        digits, model = _by_heart(seed)
-        unseen = digits.subset(torch.arange(1100, len(digits)))
-        anchor = preparation.prepare(
-            model,
-            digits.subset(torch.arange(600)),
-            digits.subset(torch.arange(600, 1100)),
-            options=Preparation(law_repeats=0),
-            generator=_generator(),
-        )
-        powers.append(anchor.evenness)
-        for first in range(0, 600, 60):
-            forget = digits.subset(torch.arange(first, first + 60))
-            weighted.append(_told(_stepped(anchor, model, forget), forget, unseen))
-            alike.append(
-                _told(_stepped(replace(anchor, evenness=0.0), model, forget), forget, unseen)
-            )
-    # Another rounding trains another network, on which an attack may find nothing to weigh.
-    assert all(0 <= power <= 1 for power in powers)
-    assert max(powers) > 0
-    assert abs(statistics.fmean(weighted) - 0.5) < 0.75 * abs(statistics.fmean(alike) - 0.5)
-
-
-def _stepped(anchor, model, forget):
-    """The model after the searched step."""
-    step = anchors.direction(anchor, anchors.forget(anchor, None, model, forget))
-    goal = calibration.loss_goal(model, forget, gap=anchor.gap, generator=_generator())
-    apply = anchors.along(anchor, step, copy.deepcopy(model))
-    start = 0.5 * anchor.gap / step.slope
-    found = calibration.search(apply, goal=goal, start=start, ceiling=anchors.ceiling(anchor))
-    return apply(found.value)
-
-
-def _told(network, forget, unseen):
-    """AUC of the loss as a test of membership."""
-    losses = [objective.losses(network, rows) for rows in (forget, unseen)]
-    return roc_auc_score([1] * len(forget) + [0] * len(unseen), -torch.cat(losses))
 
 
 def test_rows_are_weighed_alike_where_the_plain_step_leaves_nothing_to_tell(anchor):

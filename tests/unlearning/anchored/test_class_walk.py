@@ -110,7 +110,7 @@ def test_class_is_expected_as_little_as_one_that_was_never_seen(model, forget, r
 def test_other_classes_fare_as_after_retraining(model, walked, retain, held_out, unseen):
     others = _of_class(unseen, inside=False)
     kept = _of_class(held_out, inside=False)
-    retrained = [_accuracy(_fit(retain, kept, seed), others) for seed in (1, 2, 3)]
+    retrained = [_accuracy(_fit(retain, kept, seed), others) for seed in (1, 2)]
     accuracy = _accuracy(walked.model, others)
     assert accuracy >= min(retrained) - 0.01
     assert accuracy >= _accuracy(model, others) - 0.01

@@ -28,7 +28,7 @@ from service.ledger.selection import exclusions
 from tests.workers.shop import ROWS, Shop
 from workers import cli
 from workers.jobs import append, arrays, ingest, inspections, reconcile
-from workers.sources.reading import stratify
+from workers.sources.splits import stratify
 
 #: Rows of the further source: those after the shop's own.
 MORE = range(ROWS, ROWS + 12)

@@ -90,6 +90,7 @@ def test_what_the_compute_process_is_sent_does_not_grow_with_what_was_excluded_b
     assert len(json.dumps(sent[before])) < few + 400  # a digit for each row that was excluded
 
 
+@pytest.mark.slow
 def test_a_compute_process_that_was_replaced_is_told_everything(
     town: Place, sent: list[dict[str, Any]]
 ) -> None:

@@ -18,12 +18,15 @@ from workers.jobs import encoders as jobs
 from workers.jobs import ingest
 from workers.runtime import Runtime
 
+#: It kills real processes: `make test-faults`.
+pytestmark = pytest.mark.slow
+
 ROWS = 12
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with opened(tmp_path_factory.mktemp("office")) as found:
+def office(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -> Iterator[Office]:
+    with opened(tmp_path_factory.mktemp("office"), compute) as found:
         encoders.write(found.settings.sources / "small")
         yield found
 

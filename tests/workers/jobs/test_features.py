@@ -13,14 +13,15 @@ from tokenizers import Tokenizer
 from tests import encoders, texts
 from tests.service.api.callers import assert_problem
 from tests.workers.office import STATEMENT, Office, opened
+from workers.compute.process import ComputeProcess
 from workers.jobs import append, certify, inspections
 
 ROWS, LENGTH = 300, 8
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with opened(tmp_path_factory.mktemp("office")) as found:
+def office(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -> Iterator[Office]:
+    with opened(tmp_path_factory.mktemp("office"), compute) as found:
         yield found
 
 

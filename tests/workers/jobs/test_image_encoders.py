@@ -13,13 +13,14 @@ import pytest
 from tests import encoders, texts
 from tests.service.api.callers import assert_problem
 from tests.workers.office import STATEMENT, Office, opened
+from workers.compute.process import ComputeProcess
 
 ROWS = 240
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with opened(tmp_path_factory.mktemp("office")) as found:
+def office(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -> Iterator[Office]:
+    with opened(tmp_path_factory.mktemp("office"), compute) as found:
         yield found
 
 

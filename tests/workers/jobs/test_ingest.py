@@ -16,6 +16,7 @@ from workers.jobs import ingest
 from workers.readers import Columns, ReadError
 from workers.runtime import Runtime
 from workers.sources import reading
+from workers.sources.splits import stratify
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_every_class_is_split_in_the_asked_shares(tmp_path, digits):
 
 def test_the_split_is_random_within_a_class():
     labels = np.zeros(1000, np.int64)
-    first, second = (reading.stratify(labels, (0.5, 0.25, 0.25), seed) for seed in (1, 2))
+    first, second = (stratify(labels, (0.5, 0.25, 0.25), seed) for seed in (1, 2))
     assert 0.2 < (first != second).mean() < 0.9
     together = np.corrcoef(first[:-1], first[1:])[0, 1]
     assert abs(together) < 0.15  # neighbours in the file do not tell each other's split
@@ -98,11 +99,11 @@ def test_the_split_is_random_within_a_class():
 
 def test_small_classes_share_the_held_out_rows_and_keep_a_training_row():
     labels = np.repeat(np.arange(200), 3)
-    splits = reading.stratify(labels, (0.8, 0.1, 0.1), seed=0)
+    splits = stratify(labels, (0.8, 0.1, 0.1), seed=0)
     assert set(labels[splits == 0]) == set(range(200))
     assert 50 <= (splits == 1).sum() <= 70
     assert 50 <= (splits == 2).sum() <= 70
-    singles = reading.stratify(np.arange(40), (0.8, 0.1, 0.1), seed=0)
+    singles = stratify(np.arange(40), (0.8, 0.1, 0.1), seed=0)
     assert not singles.any()
 
 

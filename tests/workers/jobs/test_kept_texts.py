@@ -19,14 +19,15 @@ from tests import texts
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
 from tests.workers.office import Office, opened
+from workers.compute.process import ComputeProcess
 from workers.jobs import append, arrays, erase, inspections, purge, reconcile
 
 ROWS, WIDTH = 60, 200
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with opened(tmp_path_factory.mktemp("office")) as found:
+def office(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -> Iterator[Office]:
+    with opened(tmp_path_factory.mktemp("office"), compute) as found:
         yield found
 
 

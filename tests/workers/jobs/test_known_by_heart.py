@@ -39,7 +39,7 @@ LARGE = {
     "architecture": "mlp",
     "parameters": {"hidden": [256, 128]},
     "transform": {"scale": 1.0},
-    "recipe": {"epochs": 60, "patience": 60, "learning_rate": 3e-3, "batch_size": 50, "alpha": 0},
+    "recipe": {"epochs": 30, "patience": 30, "learning_rate": 3e-3, "batch_size": 50, "alpha": 0},
 }
 
 

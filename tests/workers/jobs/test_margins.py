@@ -176,6 +176,7 @@ def test_model_in_training_gives_way(town: Place, wait: Callable[[Place], object
     assert one.notes["trained"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["off", "another anchor"])
 def test_model_in_training_ends_when_it_is_not_wanted_any_more(
     town: Place, compute: ComputeProcess, end: str

@@ -130,7 +130,7 @@ def test_architecture_goes_all_the_way(few: Place, name: str, parameters: dict[s
             architecture=name,
             parameters=parameters,
             transform={"scale": 1 / 16},
-            recipe={"epochs": 2},
+            recipe={"epochs": 1},
             policy=Policy(max_wait_seconds=0, gates=gates, auto_consolidate=False),
             actor="key:t",
             now=runtime.now(),
@@ -313,7 +313,7 @@ def test_update_log_over_its_cap_is_not_kept(town: Place) -> None:
     with town.runtime.session() as session:
         model = town.model()
         session.add(model)
-        model.recipe = {**model.recipe, "batch_size": 4}
+        model.recipe = {**model.recipe, "batch_size": 4, "epochs": 1}
     town.ask(town.training_rows()[0])
     town.work()
     live = town.live()

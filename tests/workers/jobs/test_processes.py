@@ -13,8 +13,8 @@ from models_store import open_store
 from service.ledger.database.states import RunStatus
 from service.ledger.database.tables import Model
 from tests.workers.compute.test_group import TWO, are_gone, ranks
+from tests.workers.forgetting import assert_forgotten_once
 from tests.workers.jobs.test_interrupted_training import in_a_thread
-from tests.workers.jobs.test_pipeline import assert_forgotten_once
 from tests.workers.jobs.test_train import get, queue
 from tests.workers.place import Place
 from tests.workers.schedule.test_lanes import DEADLINE_SECONDS, until

@@ -14,6 +14,7 @@ from service.ledger.database.tables import Dataset, Record
 from tests import texts
 from tests.service.api.callers import assert_problem
 from tests.workers.office import Office, opened
+from workers.compute.process import ComputeProcess
 from workers.jobs import append, inspections, purge, spare
 
 TOKENIZER = texts.tokenizer()
@@ -24,8 +25,8 @@ ROWS = 600
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    with opened(tmp_path_factory.mktemp("office")) as found:
+def office(tmp_path_factory: pytest.TempPathFactory, compute: ComputeProcess) -> Iterator[Office]:
+    with opened(tmp_path_factory.mktemp("office"), compute) as found:
         yield found
 
 
@@ -216,8 +217,10 @@ def test_transformer_learns_from_masked_rows(trained: Office) -> None:
 
 # A service each: what one step forgot stays out of every later dataset, and moves its rows.
 @pytest.mark.parametrize("step", [pytest.param("matched", marks=pytest.mark.slow), "calibrated"])
-def test_records_are_forgotten_by_a_step(tmp_path: Path, step: str) -> None:
-    with opened(tmp_path) as office:
+def test_records_are_forgotten_by_a_step(
+    tmp_path: Path, compute: ComputeProcess, step: str
+) -> None:
+    with opened(tmp_path, compute) as office:
         train(ingested(office, "letters"), "m", "letters")
         policy = {"method": "iau", "options": {"step": step}}
         answer = office.client.patch("/v1/models/m", json={"policy": policy})

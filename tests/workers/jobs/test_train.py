@@ -16,7 +16,7 @@ from service.ledger.database.tables import Model, TrainingRun
 from service.ledger.registry import forgotten
 from service.ledger.training import runs
 from service.messages.train import TRAIN, Answer, Request
-from tests.workers.jobs.test_pipeline import assert_forgotten_once
+from tests.workers.forgetting import assert_forgotten_once
 from tests.workers.place import Place
 from workers.compute.process import ComputeDied
 from workers.fault_points import InjectedFault

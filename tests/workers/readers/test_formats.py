@@ -1,58 +1,18 @@
 """Every reader on a small file in its official layout, written here."""
 
-import csv
-import io
-import itertools
 import json
-import random
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.io
-from PIL import Image
 from sklearn import datasets
 
 from service.ledger.database import identifiers
+from tests.workers.reader_files import read, write_csv
 from workers import readers
 from workers.readers import Columns
-
-
-def read(path, format=None, **options):
-    """All chunks of a file as one, and the source."""
-    source = readers.open_source(path, format, **options)
-    chunks = list(source.chunks)
-
-    def joined(part):
-        found = [getattr(chunk, part) for chunk in chunks]
-        if found[0] is None:
-            assert all(one is None for one in found)
-            return None
-        return (
-            list(itertools.chain(*found)) if isinstance(found[0], list) else np.concatenate(found)
-        )
-
-    parts = ("x", "labels", "record_ids", "subject_ids", "splits")
-    return readers.Chunk(**{part: joined(part) for part in parts}), source
-
-
-def write_csv(path, header, rows):
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return path
-
-
-def encode(pixels, format="PNG", mode=None):
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
-    (image if mode is None else image.convert(mode)).save(buffer, format)
-    return buffer.getvalue()
-
-
-def colour_images(n, size=(5, 4), seed=0):
-    return np.random.default_rng(seed).integers(0, 256, size=(n, *size, 3), dtype=np.uint8)
-
 
 # CSV
 
@@ -193,20 +153,6 @@ def test_parquet_of_many_row_groups_keeps_order_and_identifiers(tmp_path):
     assert found.subject_ids == [f"s{i % 11}" for i in range(n)]
 
 
-def write_images(path, encoded, *, labels=None, names=None, plain=False):
-    n = len(encoded)
-    image = (
-        pa.array(encoded, pa.binary())
-        if plain
-        else pa.array(
-            [{"bytes": b, "path": p} for b, p in zip(encoded, names or [None] * n, strict=True)],
-            pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-        )
-    )
-    pq.write_table(pa.table({"img": image, "label": labels or [0] * n}), path)
-    return path
-
-
 @pytest.mark.parametrize(
     ("described", "names"),
     [
@@ -221,89 +167,6 @@ def test_parquet_of_the_hugging_face_hub_names_its_classes(tmp_path, described, 
     metadata = {"huggingface": json.dumps(described)}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "x.parquet")
     assert read(tmp_path / "x.parquet")[1].class_names == names
-
-
-@pytest.mark.parametrize("plain", [False, True])
-def test_parquet_image_column_of_the_hugging_face_hub(tmp_path, plain):
-    pixels = colour_images(30)
-    names = [f"cat/{i}.png" for i in range(30)]
-    path = write_images(
-        tmp_path / "x.parquet",
-        [encode(p) for p in pixels],
-        labels=[i % 3 for i in range(30)],
-        names=names,
-        plain=plain,
-    )
-    columns = Columns() if plain else Columns(record_id="img.path")
-    found, source = read(path, columns=columns)
-    assert (source.rows, source.exact) == (30, True)
-    np.testing.assert_array_equal(found.x, pixels.transpose(0, 3, 1, 2))
-    np.testing.assert_array_equal(found.labels, np.arange(30) % 3)
-    assert found.record_ids == (None if plain else names)
-
-
-def test_parquet_path_beside_the_bytes_is_never_followed(tmp_path):
-    secret = tmp_path / "outside.png"
-    secret.write_bytes(encode(colour_images(1)[0]))
-    path = write_images(tmp_path / "x.parquet", [None], names=[str(secret)])
-    with pytest.raises(readers.ReadError, match="image is missing"):
-        read(path)
-
-
-def test_gray_images_have_one_channel_and_become_colour_among_colour_ones(tmp_path):
-    pixels = colour_images(2)
-    gray = pixels[1, :, :, 0]
-    path = write_images(tmp_path / "gray.parquet", [encode(gray)])
-    np.testing.assert_array_equal(read(path)[0].x, gray[None, None])
-    path = write_images(tmp_path / "mixed.parquet", [encode(pixels[0]), encode(gray)])
-    np.testing.assert_array_equal(read(path)[0].x[1], np.stack([gray] * 3))
-
-
-def test_palette_and_transparent_images_become_rgb(tmp_path):
-    pixels = colour_images(1)[0]
-    flat = np.broadcast_to(pixels[0, 0], pixels.shape).copy()
-    path = write_images(
-        tmp_path / "x.parquet", [encode(pixels, mode="RGBA"), encode(flat, mode="P")]
-    )
-    found, _ = read(path)
-    np.testing.assert_array_equal(found.x[0], pixels.transpose(2, 0, 1))
-    assert found.x.shape == (2, 3, 5, 4)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_their_exif_orientation_says(tmp_path, orientation):
-    meant = colour_images(1, size=(5, 4))[0]
-    stored = {
-        1: meant,
-        2: meant[:, ::-1],
-        3: meant[::-1, ::-1],
-        4: meant[::-1],
-        5: meant.swapaxes(0, 1),
-        6: np.rot90(meant),
-        7: meant[::-1, ::-1].swapaxes(0, 1),
-        8: np.rot90(meant, -1),
-    }[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(stored)).save(buffer, "PNG", exif=exif)
-    path = write_images(tmp_path / "x.parquet", [encode(meant), buffer.getvalue()])
-    found, source = read(path)
-    np.testing.assert_array_equal(found.x[1], meant.transpose(2, 0, 1))
-    assert source.notes.images_turned == (orientation != 1)
-
-
-def test_gray_images_made_colour_are_counted(tmp_path):
-    pixels = colour_images(3)
-    gray = encode(pixels[1, :, :, 0])
-    path = write_images(tmp_path / "x.parquet", [encode(pixels[0]), gray, gray])
-    assert read(path)[1].notes.images_coloured == 2
-
-
-def test_resize_brings_images_to_one_size(tmp_path):
-    encoded = [encode(colour_images(1, size)[0]) for size in ((5, 4), (9, 9), (3, 8))]
-    path = write_images(tmp_path / "x.parquet", encoded)
-    assert read(path, resize=(6, 7))[0].x.shape == (3, 3, 6, 7)
 
 
 # NPZ
@@ -439,28 +302,6 @@ def test_membership_paper_tables_start_with_a_label_counted_from_one(tmp_path, q
     assert found.x.dtype == np.uint8
     np.testing.assert_array_equal(found.x, x)
     np.testing.assert_array_equal(found.labels, y - 1)
-
-
-def write_folder(root, images):
-    for name, pixels in images.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(encode(pixels, "PNG" if name.endswith("png") else "BMP"))
-    return root
-
-
-def test_image_folder_has_identities_as_labels_and_subjects(tmp_path):
-    names = ["n000002/0001_01.png", "n000002/0002_01.png", "n000009/0001_02.bmp", "n000010/a.png"]
-    pixels = dict(zip(names, colour_images(4), strict=True))
-    shuffled = list(pixels.items())
-    random.Random(1).shuffle(shuffled)
-    root = write_folder(tmp_path / "train", dict(shuffled))
-    (root / ".DS_Store").write_bytes(b"left by a file browser")
-    found, source = read(root)
-    assert (source.format, source.rows, source.classes) == ("image_folder", 4, 3)
-    np.testing.assert_array_equal(found.x, colour_images(4).transpose(0, 3, 1, 2))
-    assert found.labels.tolist() == [0, 0, 1, 2]
-    assert found.record_ids == names
-    assert found.subject_ids == ["n000002", "n000002", "n000009", "n000010"]
 
 
 def test_format_is_detected_or_given(tmp_path):

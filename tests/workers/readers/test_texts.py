@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import texts
-from tests.workers.readers.test_formats import read, write_csv
+from tests.workers.reader_files import read, write_csv
 from unlearning import inputs
 from workers.readers import Columns, ReadError, Table
 

@@ -1,54 +1,37 @@
-"""Deletion requests over HTTP, on both databases."""
+"""Deletion requests that are made over HTTP, on both databases."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from pydantic import SecretStr
 from sqlalchemy import select
 
 from service.api.routes.deletion_requests_schemas import (
     BatchResults,
     DeletionRequestDetail,
-    Events,
     Preview,
 )
 from service.api.routes.deletion_requests_schemas import DeletionRequest as Shape
 from service.ledger.database.identifiers import Origin
-from service.ledger.database.states import DatasetStatus, ErasureStatus, RequestStatus
-from service.ledger.database.tables import DatasetReport, DeletionRequest, Erasure
+from service.ledger.database.states import DatasetStatus
+from service.ledger.database.tables import DatasetReport, DeletionRequest
 from service.ledger.requests import outlook
 from service.settings import Settings
 from tests import factories
-from tests.service.api import callers
+from tests.service.api import callers, faces
 from tests.service.api.callers import assert_problem
-
-URL = "/v1/deletion-requests"
+from tests.service.api.faces import URL, ask_for
 
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[FastAPI]:
-    subject_key = SecretStr(factories.DIGESTER.keys[0].decode())
-    limits = {
-        "max_records_per_request": 5,
-        "max_queue": 40,
-        "previews_per_minute": 3,
-        "subject_key": subject_key,
-    }
-    with callers.application(settings.model_copy(update=limits)) as running:
-        with running.state.sessions() as session:
-            subjects = ["ann", "ben", *["planted-person"] * 10]
-            data = factories.dataset(session, name="faces", subjects=subjects)
-            model = factories.model(session, data, name="who")
-            factories.version(session, model)
-            session.commit()
+    with faces.application(settings) as running:
         yield running
 
 
@@ -57,12 +40,8 @@ def client(app: FastAPI) -> TestClient:
     return callers.client(app)
 
 
-def _ask(*names: str, **more: Any) -> dict[str, Any]:
-    return {"dataset": "faces", "record_ids": list(names), **more}
-
-
 def test_an_accepted_request_says_where_and_when(client: TestClient) -> None:
-    answer = client.post(URL, json=_ask("r0", "r9", reason="asked", client_reference="T-1"))
+    answer = client.post(URL, json=ask_for("r0", "r9", reason="asked", client_reference="T-1"))
     assert answer.status_code == 202
     body = answer.json()
     Shape.model_validate(body)
@@ -127,35 +106,35 @@ def test_a_preview_shows_what_a_request_would_meet(client: TestClient, app: Fast
     assert "planted" not in seen.text
     assert client.get(URL).json()["items"] == []
     assert_problem(callers.client(app, "requests:read").post(f"{URL}:preview", json=body), 403)
-    assert_problem(client.post(f"{URL}:preview", json=_ask("r0", surprise=1)), 422)
-    assert_problem(client.post(f"{URL}:preview", json=_ask(*map(str, range(6)))), 413)
+    assert_problem(client.post(f"{URL}:preview", json=ask_for("r0", surprise=1)), 422)
+    assert_problem(client.post(f"{URL}:preview", json=ask_for(*map(str, range(6)))), 413)
 
 
 def test_a_key_may_look_only_so_often(client: TestClient, app: FastAPI) -> None:
     allowed = app.state.settings.previews_per_minute
-    answers = [client.post(f"{URL}:preview", json=_ask("r0")) for _ in range(allowed + 1)]
+    answers = [client.post(f"{URL}:preview", json=ask_for("r0")) for _ in range(allowed + 1)]
     assert [one.status_code for one in answers[:allowed]] == [200] * allowed
     assert_problem(answers[-1], 429, "previews per minute")
     assert int(answers[-1].headers["Retry-After"]) > 0
-    assert callers.client(app).post(f"{URL}:preview", json=_ask("r0")).status_code == 200
-    assert client.post(URL, json=_ask("r0")).status_code == 202
+    assert callers.client(app).post(f"{URL}:preview", json=ask_for("r0")).status_code == 200
+    assert client.post(URL, json=ask_for("r0")).status_code == 202
 
 
 def test_a_repeated_call_gets_the_first_answer(client: TestClient, app: FastAPI) -> None:
-    first = client.post(URL, json=_ask("r0"), headers={"Idempotency-Key": "one"})
-    again = client.post(URL, json=_ask("r0"), headers={"Idempotency-Key": "one"})
+    first = client.post(URL, json=ask_for("r0"), headers={"Idempotency-Key": "one"})
+    again = client.post(URL, json=ask_for("r0"), headers={"Idempotency-Key": "one"})
     assert (again.status_code, again.json()) == (202, first.json())
     assert again.headers["Location"] == first.headers["Location"]
     assert again.headers["Idempotency-Replayed"] == "true"
-    other = client.post(URL, json=_ask("r1"), headers={"Idempotency-Key": "one"})
+    other = client.post(URL, json=ask_for("r1"), headers={"Idempotency-Key": "one"})
     assert_problem(other, 422, "idempotency-key-reused")
-    stranger = callers.client(app).post(URL, json=_ask("r1"), headers={"Idempotency-Key": "one"})
+    stranger = callers.client(app).post(URL, json=ask_for("r1"), headers={"Idempotency-Key": "one"})
     assert stranger.status_code == 202
 
 
 def test_simultaneous_repeats_make_one_request(client: TestClient, app: FastAPI) -> None:
     def post(_number: int) -> str:
-        answer = client.post(URL, json=_ask("r0"), headers={"Idempotency-Key": "race"})
+        answer = client.post(URL, json=ask_for("r0"), headers={"Idempotency-Key": "race"})
         return str(answer.json()["id"])
 
     with ThreadPoolExecutor(8) as pool:
@@ -192,7 +171,7 @@ def test_class_is_named_by_the_name_that_the_source_gave_it(app: FastAPI) -> Non
 
 
 def test_nothing_matched_is_no_error(client: TestClient) -> None:
-    answer = client.post(URL, json=_ask("unknown"))
+    answer = client.post(URL, json=ask_for("unknown"))
     assert (answer.status_code, answer.json()["status"]) == (202, "no_match")
 
 
@@ -204,11 +183,11 @@ def test_nothing_matched_is_no_error(client: TestClient) -> None:
         ({"label": 1}, ["name the dataset"]),
         ({"dataset": None, "subject_id": "ann"}, ["body.dataset"]),
         ({"dataset": "", "subject_id": "ann"}, ["body.dataset"]),
-        (_ask("r0", subject_id="ann"), ["exactly one of"]),
-        (_ask(), ["body.record_ids"]),
-        (_ask("r0", surprise=1), ["body.surprise", "not known"]),
-        (_ask(""), ["body.record_ids.0"]),
-        (_ask("x" * 256), ["body.record_ids.0"]),
+        (ask_for("r0", subject_id="ann"), ["exactly one of"]),
+        (ask_for(), ["body.record_ids"]),
+        (ask_for("r0", surprise=1), ["body.surprise", "not known"]),
+        (ask_for(""), ["body.record_ids.0"]),
+        (ask_for("x" * 256), ["body.record_ids.0"]),
         ({"dataset": "faces", "record_ids": "r0"}, ["body.record_ids"]),
         ({"dataset": "faces", "record_ids": [7]}, ["body.record_ids.0"]),
         ({"dataset": "faces", "record_ids": None}, ["body.record_ids"]),
@@ -228,7 +207,7 @@ def test_a_body_that_makes_no_sense_is_refused_by_field(
 
 
 def test_an_unknown_dataset_is_not_found(client: TestClient) -> None:
-    assert_problem(client.post(URL, json=_ask("r0") | {"dataset": "other"}), 404, "dataset")
+    assert_problem(client.post(URL, json=ask_for("r0") | {"dataset": "other"}), 404, "dataset")
 
 
 def test_a_dataset_still_being_ingested_is_a_conflict(client: TestClient, app: FastAPI) -> None:
@@ -251,28 +230,28 @@ def test_a_model_without_a_version_holds_no_request_up(client: TestClient, app: 
 
 
 def test_too_many_records_are_too_large(client: TestClient) -> None:
-    assert client.post(URL, json=_ask(*(f"r{row}" for row in range(5)))).status_code == 202
-    assert_problem(client.post(URL, json=_ask(*(f"r{row}" for row in range(6)))), 413, "split")
+    assert client.post(URL, json=ask_for(*(f"r{row}" for row in range(5)))).status_code == 202
+    assert_problem(client.post(URL, json=ask_for(*(f"r{row}" for row in range(6)))), 413, "split")
 
 
 def test_a_full_queue_says_when_to_come_back(client: TestClient) -> None:
-    items = [_ask("r0") for _ in range(50)]
+    items = [ask_for("r0") for _ in range(50)]
     results = client.post(f"{URL}:batch", json={"items": items}).json()
     assert (results["accepted"], results["refused"]) == (40, 10)
-    answer = client.post(URL, json=_ask("r0"))
+    answer = client.post(URL, json=ask_for("r0"))
     assert_problem(answer, 429, "queue-full")
     assert int(answer.headers["Retry-After"]) > 0
 
 
 def test_a_batch_has_a_result_for_every_item(client: TestClient) -> None:
     items: list[Any] = [
-        _ask("r0", idempotency_key="a"),
-        _ask("r0", idempotency_key="a"),
-        _ask("r1", idempotency_key="a"),
+        ask_for("r0", idempotency_key="a"),
+        ask_for("r0", idempotency_key="a"),
+        ask_for("r1", idempotency_key="a"),
         {"dataset": "faces", "subject_id": "ben"},
         {"dataset": "nowhere", "label": 1},
-        _ask(*(f"r{row}" for row in range(6))),
-        _ask("r0", surprise="planted-value"),
+        ask_for(*(f"r{row}" for row in range(6))),
+        ask_for("r0", surprise="planted-value"),
         "planted-value",
     ]
     answer = client.post(f"{URL}:batch", json={"items": items})
@@ -289,7 +268,7 @@ def test_a_batch_has_a_result_for_every_item(client: TestClient) -> None:
 
 
 def test_the_key_of_a_batch_covers_its_items(client: TestClient) -> None:
-    items = {"items": [_ask("r0"), _ask("r1")]}
+    items = {"items": [ask_for("r0"), ask_for("r1")]}
     first = client.post(f"{URL}:batch", json=items, headers={"Idempotency-Key": "all"})
     again = client.post(f"{URL}:batch", json=items, headers={"Idempotency-Key": "all"})
     assert again.json() == first.json()
@@ -299,191 +278,3 @@ def test_the_key_of_a_batch_covers_its_items(client: TestClient) -> None:
 @pytest.mark.parametrize("items", [[], [{}] * 1001, None, "x"])
 def test_a_batch_of_none_or_too_many_is_refused(client: TestClient, items: Any) -> None:
     assert_problem(client.post(f"{URL}:batch", json={"items": items}), 422, "body.items")
-
-
-def test_the_list_is_walked_page_by_page(client: TestClient) -> None:
-    made = {client.post(URL, json=_ask(f"r{row}")).json()["id"] for row in range(5)}
-    seen: list[str] = []
-    params: dict[str, str] = {"limit": "2", "status": "accepted", "model": "who"}
-    while True:
-        page = client.get(URL, params=params).json()
-        seen += [item["id"] for item in page["items"]]
-        if page["next_cursor"] is None:
-            break
-        assert len(page["items"]) == 2
-        params["cursor"] = page["next_cursor"]
-    assert seen == sorted(made)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "cursor=x",
-        "cursor=WzFd",  # the number 1, a cursor of another list
-        "cursor=%00",
-        "cursor=W1tbXV1d",
-        "limit=0",
-        "limit=201",
-        "limit=many",
-        "status=lost",
-        "due_before=tomorrow",
-        "due_before=2026-01-01T00:00:00",
-        "due_before=0001-01-01T00:00:00%2B14:00",
-        "model=No!",
-    ],
-)
-def test_wrong_queries_are_refused(client: TestClient, query: str) -> None:
-    assert_problem(client.get(f"{URL}?{query}"), 422)
-
-
-def test_lists_of_unknown_things_are_not_found(client: TestClient) -> None:
-    assert_problem(client.get(URL, params={"model": "unknown"}), 404)
-    assert_problem(client.get(URL, params={"dataset": "unknown"}), 404)
-
-
-def test_unknown_requests_are_not_found(client: TestClient) -> None:
-    unknown = f"{URL}/dr_{'0' * 26}"
-    for method, path in [
-        ("GET", unknown),
-        ("GET", f"{unknown}/events"),
-        ("DELETE", unknown),
-        ("POST", f"{unknown}:retry"),
-        ("POST", f"{unknown}:approve"),
-    ]:
-        assert_problem(client.request(method, path), 404)
-    assert_problem(client.post(f"{unknown}:deny", json={}), 404)
-    assert_problem(client.get(f"{URL}/dr_short"), 422)
-
-
-def test_events_tell_the_story_without_names(client: TestClient) -> None:
-    made = client.post(URL, json={"dataset": "faces", "subject_id": "planted-person"}).json()
-    made = client.post(URL, json=_ask("r0")).json()
-    client.delete(f"{URL}/{made['id']}")
-    answer = client.get(f"{URL}/{made['id']}/events")
-    Events.model_validate(answer.json())
-    actions = [line["action"] for line in answer.json()["items"]]
-    assert actions == ["deletion_request:accepted", "deletion_request:cancelled"]
-    assert [one["status"] for one in answer.json()["erasures"]] == ["cancelled"]
-    first = client.get(f"{URL}/{made['id']}/events", params={"limit": 1}).json()
-    rest = client.get(f"{URL}/{made['id']}/events", params={"cursor": first["next_cursor"]}).json()
-    assert [*first["items"], *rest["items"]] == answer.json()["items"]
-    assert "planted" not in client.get("/v1/audit/events").text
-
-
-def test_a_request_is_cancelled_once_and_not_when_claimed(client: TestClient, app: FastAPI) -> None:
-    free, claimed = (client.post(URL, json=_ask(name)).json()["id"] for name in ("r0", "r1"))
-    assert client.delete(f"{URL}/{free}").json()["status"] == "cancelled"
-    # As if the first answer had been lost: nothing changes, and nothing is written again.
-    lines = client.get(f"{URL}/{free}/events").json()["items"]
-    assert client.delete(f"{URL}/{free}").json()["status"] == "cancelled"
-    assert client.get(f"{URL}/{free}/events").json()["items"] == lines
-    with app.state.sessions() as session:
-        share = session.scalars(select(Erasure).where(Erasure.request_id == claimed)).one()
-        share.status = ErasureStatus.CLAIMED
-        session.get_one(DeletionRequest, claimed).status = RequestStatus.PROCESSING
-        session.commit()
-    assert_problem(client.delete(f"{URL}/{claimed}"), 409, "processing")
-
-
-def test_one_that_needs_review_is_tried_again(client: TestClient, app: FastAPI) -> None:
-    made = client.post(URL, json=_ask("r0")).json()["id"]
-    assert_problem(client.post(f"{URL}/{made}:retry"), 409)
-    with app.state.sessions() as session:
-        session.scalars(select(Erasure)).one().status = ErasureStatus.NEEDS_REVIEW
-        session.get_one(DeletionRequest, made).status = RequestStatus.NEEDS_REVIEW
-        session.commit()
-    shown = client.post(f"{URL}/{made}:retry").json()
-    assert (shown["status"], shown["erasures"][0]["status"]) == ("processing", "pending")
-
-
-@pytest.mark.parametrize(
-    ("verdict", "status", "shares"), [("approve", "accepted", 1), ("deny", "denied", 0)]
-)
-def test_a_large_request_waits_for_somebody_with_the_scope(
-    app: FastAPI, verdict: str, status: str, shares: int
-) -> None:
-    with app.state.sessions() as session:
-        data = factories.dataset(session, name="guarded")
-        policy = {"approval": {"max_records_per_request": 1}}
-        factories.version(session, factories.model(session, data, policy=policy))
-        session.commit()
-    writer = callers.client(app, "requests:write", "requests:read")
-    body = {"dataset": "guarded", "record_ids": ["r0", "r1"]}
-    made = writer.post(URL, json=body).json()
-    assert made["status"] == "awaiting_approval"
-    path = f"{URL}/{made['id']}:{verdict}"
-    sent = {} if verdict == "approve" else {"json": {"reason": "a test"}}
-    assert_problem(writer.post(path, **sent), 403, "requests:approve")  # type: ignore[arg-type]
-    approver = callers.client(app, "requests:approve")
-    shown = approver.post(path, **sent).json()  # type: ignore[arg-type]
-    assert (shown["status"], len(shown["erasures"])) == (status, shares)
-    again = approver.post(path, **sent)  # type: ignore[arg-type]
-    if verdict == "deny":  # as if the answer had been lost
-        assert (again.status_code, again.json()) == (200, shown)
-    else:
-        assert_problem(again, 409)
-
-
-def test_the_answer_is_plain_json_of_the_documented_shape(client: TestClient) -> None:
-    answer = client.post(URL, json=_ask("r0", reason="größer ∑"))
-    assert answer.headers["content-type"] == "application/json"
-    assert json.loads(answer.content)["reason"] == "größer ∑"
-
-
-def _days(body: dict[str, Any]) -> timedelta:
-    return datetime.fromisoformat(body["due_at"]) - datetime.fromisoformat(body["created_at"])
-
-
-def test_a_request_names_its_regulation_or_has_that_of_the_settings(
-    app: FastAPI, client: TestClient
-) -> None:
-    named = client.post(URL, json=_ask("r0", regulation="ccpa")).json()
-    assert (named["regulation"], _days(named)) == ("ccpa", timedelta(days=45))
-    own = client.post(URL, json=_ask("r1", regulation="custom", due_days=3)).json()
-    assert (own["regulation"], _days(own)) == ("custom", timedelta(days=3))
-    app.state.settings = app.state.settings.model_copy(
-        update={"regulation": "custom", "due_days": 20}
-    )
-    usual = client.post(URL, json=_ask("r2")).json()
-    assert (usual["regulation"], _days(usual)) == ("custom", timedelta(days=20))
-    seen = client.post(f"{URL}:preview", json=_ask("r3", regulation="gdpr")).json()
-    assert datetime.fromisoformat(seen["due_at"]) > datetime.fromisoformat(usual["due_at"])
-    for wrong in ({"due_days": 3}, {"regulation": "custom"}, {"regulation": "hipaa"}):
-        assert_problem(client.post(URL, json=_ask("r4", **wrong)), 422)
-    assert_problem(client.post(URL, json=_ask("r4", regulation="gdpr", due_days=3)), 422)
-
-
-def test_a_request_is_extended_with_a_reason(app: FastAPI, client: TestClient) -> None:
-    made = client.post(URL, json=_ask("r0")).json()
-    path = f"{URL}/{made['id']}:extend"
-    body = {"reason_code": "complexity", "reason": "many systems hold it"}
-    assert_problem(callers.client(app, "requests:write").post(path, json=body), 403)
-    extended = client.post(path, json=body)
-    assert extended.status_code == 200, extended.text
-    DeletionRequestDetail.model_validate(extended.json())
-    assert extended.json()["due_at"] > made["due_at"]
-    assert extended.json()["extensions"] == 1
-    assert_problem(client.post(path, json={**body, "periods": 2}), 409, "not-extendable")
-    for wrong in ({"reason": ""}, {"reason_code": "late"}, {"periods": 3}, {"periods": 0}):
-        assert_problem(client.post(path, json={**body, **wrong}), 422)
-    assert_problem(client.post(path, json={"reason": "no code"}), 422)
-
-
-def test_a_legal_hold_is_placed_and_released_with_reasons(app: FastAPI, client: TestClient) -> None:
-    made = client.post(URL, json=_ask("r0")).json()
-    path = f"{URL}/{made['id']}"
-    body = {"reason_code": "legal_claims", "reason": "docket 4711"}
-    assert_problem(callers.client(app, "requests:write").post(f"{path}:hold", json=body), 403)
-    for wrong in ({"reason": ""}, {"reason_code": "because"}):
-        assert_problem(client.post(f"{path}:hold", json={**body, **wrong}), 422)
-    placed = client.post(f"{path}:hold", json=body)
-    assert placed.status_code == 200, placed.text
-    DeletionRequestDetail.model_validate(placed.json())
-    assert placed.json()["legal_hold"] is True
-    assert_problem(client.post(f"{path}:hold", json=body), 409)
-    assert_problem(client.delete("/v1/models/who"), 409, "under-legal-hold", made["id"])
-    released = client.post(f"{path}:release-hold", json={"reason": "settled"})
-    assert released.json()["legal_hold"] is False
-    assert released.json()["legal_holds"][0]["release_reason"] == "settled"
-    assert_problem(client.post(f"{path}:release-hold", json={"reason": "again"}), 409)
-    assert client.delete("/v1/models/who").status_code == 202

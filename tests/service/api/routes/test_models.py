@@ -9,14 +9,14 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import select
 
-from service.ledger.database.states import BatchStatus, DatasetStatus
+from service.ledger.database.states import DatasetStatus
 from service.ledger.database.tables import AuditEvent, Model, Version
-from service.ledger.registry import models
 from service.settings import Settings
 from tests import factories
 from tests.service import announcements
 from tests.service.api import callers
 from tests.service.api.callers import assert_problem
+from tests.service.api.made_models import asked_model, published_model
 
 
 @pytest.fixture
@@ -30,29 +30,9 @@ def app(settings: Settings) -> Iterator[FastAPI]:
         yield running
 
 
-def _body(**changes: Any) -> dict[str, Any]:
-    return {
-        "name": "reader",
-        "dataset": "digits",
-        "architecture": {"name": "lenet5"},
-        **changes,
-    }
-
-
-def _published(app: FastAPI, **columns: Any) -> str:
-    """A model with a production version and twelve training rows; its name."""
-    with app.state.sessions() as session:
-        data = factories.dataset(session, name="live-data")
-        policy = {"method": "iau", "options": {}, "drift": {"max_share": 0.1}}
-        made = factories.model(session, data, name="live", policy=policy, **columns)
-        factories.version(session, made)
-        session.commit()
-    return "live"
-
-
 def test_a_model_takes_from_its_dataset_what_its_client_left_out(app: FastAPI) -> None:
     client = callers.client(app, "models:write", "models:read")
-    answer = client.post("/v1/models", json=_body())
+    answer = client.post("/v1/models", json=asked_model())
     assert answer.status_code == 201
     assert answer.headers["Location"] == "/v1/models/reader"
     shown = client.get("/v1/models/reader").json()
@@ -74,7 +54,7 @@ def test_a_model_takes_from_its_dataset_what_its_client_left_out(app: FastAPI) -
 
 
 def test_a_table_model_gets_its_inputs_and_leaves_floats_as_they_are(app: FastAPI) -> None:
-    body = _body(dataset="table", architecture={"name": "mlp", "parameters": {"hidden": [8]}})
+    body = asked_model(dataset="table", architecture={"name": "mlp", "parameters": {"hidden": [8]}})
     shown = callers.client(app).post("/v1/models", json=body).json()
     assert shown["architecture"]["parameters"] == {"inputs": 30, "hidden": [8], "classes": 2}
     assert shown["transform"]["scale"] == 1.0
@@ -112,7 +92,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_choices_that_the_announced_schemas_refuse_are_named(app: FastAPI) -> None:
     client = callers.client(app)
     for changes, words in REFUSED:
-        assert_problem(client.post("/v1/models", json=_body(**changes)), 422, words)
+        assert_problem(client.post("/v1/models", json=asked_model(**changes)), 422, words)
     assert client.get("/v1/models").json()["items"] == []
 
 
@@ -131,7 +111,7 @@ def test_model_has_its_architectures_recipe_unless_its_own_names_an_optimiser(
     defaults = {name: one["default"] for name, one in schema["properties"].items()}
 
     def created(name: str, architecture: str, recipe: dict[str, Any]) -> dict[str, Any]:
-        body = _body(name=name, architecture={"name": architecture}, recipe=recipe)
+        body = asked_model(name=name, architecture={"name": architecture}, recipe=recipe)
         answer = client.post("/v1/models", json=body)
         assert answer.status_code == 201, answer.text
         found: dict[str, Any] = answer.json()["recipe"]
@@ -150,17 +130,17 @@ def test_model_has_its_architectures_recipe_unless_its_own_names_an_optimiser(
 
 def test_a_model_needs_a_dataset_that_is_ready_and_a_name_of_its_own(app: FastAPI) -> None:
     client = callers.client(app)
-    assert_problem(client.post("/v1/models", json=_body(dataset="nobody")), 404)
+    assert_problem(client.post("/v1/models", json=asked_model(dataset="nobody")), 404)
     with app.state.sessions() as session:
         for status in (DatasetStatus.INGESTING, DatasetStatus.FAILED):
             factories.dataset(session, name=status.value, status=status, rows=0)
         session.commit()
-    waiting = client.post("/v1/models", json=_body(dataset="ingesting"))
+    waiting = client.post("/v1/models", json=asked_model(dataset="ingesting"))
     assert_problem(waiting, 409, "ingested")
     assert int(waiting.headers["Retry-After"]) > 0
-    assert_problem(client.post("/v1/models", json=_body(dataset="failed")), 409)
-    assert client.post("/v1/models", json=_body()).status_code == 201
-    assert_problem(client.post("/v1/models", json=_body()), 409, "already")
+    assert_problem(client.post("/v1/models", json=asked_model(dataset="failed")), 409)
+    assert client.post("/v1/models", json=asked_model()).status_code == 201
+    assert_problem(client.post("/v1/models", json=asked_model()), 409, "already")
 
 
 def test_without_any_worker_options_cannot_be_checked(settings: Settings) -> None:
@@ -168,13 +148,13 @@ def test_without_any_worker_options_cannot_be_checked(settings: Settings) -> Non
         with app.state.sessions() as session:
             factories.dataset(session, name="digits")
             session.commit()
-        answer = callers.client(app).post("/v1/models", json=_body())
+        answer = callers.client(app).post("/v1/models", json=asked_model())
         assert_problem(answer, 503, "no worker has announced itself yet")
         assert int(answer.headers["Retry-After"]) > 0
 
 
 def test_a_policy_changes_field_by_field_and_the_change_is_audited(app: FastAPI) -> None:
-    name = _published(app)
+    name = published_model(app)
     client = callers.client(app, "models:write", "models:read")
     change = {"policy": {"max_records": 7, "drift": {"max_class_share": 0.5}}}
     shown = client.patch(f"/v1/models/{name}", json=change).json()["policy"]
@@ -196,7 +176,7 @@ def test_a_policy_changes_field_by_field_and_the_change_is_audited(app: FastAPI)
 
 
 def test_margins_are_asked_for_part_by_part_and_their_state_is_shown(app: FastAPI) -> None:
-    name = _published(app)
+    name = published_model(app)
     client = callers.client(app, "models:write", "models:read")
     hour = {"max_training_seconds": 3600.0}
     shown = client.get(f"/v1/models/{name}").json()
@@ -221,7 +201,7 @@ def test_margins_are_asked_for_part_by_part_and_their_state_is_shown(app: FastAP
 
 
 def test_margins_of_a_training_that_took_too_long_are_unavailable(app: FastAPI) -> None:
-    name = _published(app)
+    name = published_model(app)
     with app.state.sessions() as session:
         version = session.scalars(select(Version)).one()
         version.timings = {"train": 4000.0, "measure": 1.0}
@@ -299,94 +279,6 @@ def test_the_share_of_a_class_is_told_from_ten_forgotten_rows_on(app: FastAPI) -
     assert (drift["forgotten"], drift["class_share"]) == (10, 0.5)
 
 
-def test_run_now_closes_the_next_batch_with_another_method(app: FastAPI) -> None:
-    name = _published(app)
-    with app.state.sessions() as session:
-        made = models.get(session, name)
-        asked = factories.request(session, session.get_one(factories.Dataset, made.dataset_id))
-        factories.erasure(session, asked, made)
-        session.commit()
-    client = callers.client(app, "models:write")
-    path = f"/v1/models/{name}/batches:run-now"
-    answer = client.post(path, json={"method": "retrain"})
-    assert answer.status_code == 202
-    assert answer.json()["pending"] == {"records": 1}
-    with app.state.sessions() as session:
-        row = models.get(session, name)
-        assert row.run_now_at is not None
-        assert row.run_now_method == {"method": "retrain", "options": {}}
-    assert client.post(path, json={}).json()["method"] is None
-    with app.state.sessions() as session:
-        assert models.get(session, name).run_now_method is None
-    assert_problem(client.post(path, json={"method": "magic"}), 422, "iau, retrain")
-    assert_problem(client.post(path, json={"method": "iau", "options": {"x": 1}}), 422, "options")
-    assert_problem(client.post(path, json={"options": {"x": 1}}), 422, "method")
-
-
-def test_run_now_refuses_a_method_that_cannot_do_the_kind_of_forgetting(app: FastAPI) -> None:
-    name = _published(app)
-    with app.state.sessions() as session:
-        made = models.get(session, name)
-        data = session.get_one(factories.Dataset, made.dataset_id)
-        factories.erasure(session, factories.request(session, data, kind="class"), made)
-        session.commit()
-    client = callers.client(app, "models:write")
-    path = f"/v1/models/{name}/batches:run-now"
-    assert_problem(client.post(path, json={"method": "iau"}), 422, "class")
-    assert client.post(path, json={"method": "retrain"}).status_code == 202
-
-
-def test_run_now_is_exact_or_refused_once_the_live_version_left_a_class(app: FastAPI) -> None:
-    name = _published(app)
-    with app.state.sessions() as session:
-        made = models.get(session, name)
-        data = session.get_one(factories.Dataset, made.dataset_id)
-        base = session.get_one(factories.Version, made.production_id)
-        gone = factories.request(session, data, kind="class")
-        factories.unlearned(session, made, base, [gone])
-        session.commit()
-    client = callers.client(app, "models:write")
-    path = f"/v1/models/{name}/batches:run-now"
-    assert_problem(client.post(path, json={"method": "iau"}), 409, "could bring it back")
-    for asked in ({}, {"method": "retrain"}):
-        answer = client.post(path, json=asked)
-        assert (answer.status_code, answer.json()["method"]) == (202, "retrain")
-
-
-def test_run_now_needs_a_production_version(app: FastAPI) -> None:
-    client = callers.client(app)
-    client.post("/v1/models", json=_body())
-    answer = client.post("/v1/models/reader/batches:run-now", json={})
-    assert_problem(answer, 409, "no production version")
-
-
-def test_batches_are_listed_and_name_their_requests(app: FastAPI) -> None:
-    name = _published(app)
-    with app.state.sessions() as session:
-        made = models.get(session, name)
-        data = session.get_one(factories.Dataset, made.dataset_id)
-        base = models.production(session, made)
-        assert base is not None
-        asked = factories.request(session, data, rows=[2, 3])
-        factories.unlearned(session, made, base, [asked])
-        running = factories.batch(session, made, base, rows=[4], status=BatchStatus.RUNNING)
-        other = factories.model(session, data, name="other")
-        session.commit()
-        expected, running_id = asked.id, running.id
-        assert other.id
-    client = callers.client(app, "models:read")
-    items = client.get(f"/v1/models/{name}/batches").json()["items"]
-    assert [one["status"] for one in items] == ["running", "completed"]
-    assert (items[1]["records"], items[1]["base_version"], items[1]["version"]) == (2, 1, 2)
-    shown = client.get(f"/v1/models/{name}/batches/{items[1]['id']}").json()
-    assert shown["deletion_requests"] == [expected]
-    first = client.get(f"/v1/models/{name}/batches", params={"limit": 1}).json()
-    rest = client.get(f"/v1/models/{name}/batches", params={"cursor": first["next_cursor"]}).json()
-    assert [one["id"] for one in rest["items"]] == [items[1]["id"]]
-    assert_problem(client.get(f"/v1/models/other/batches/{running_id}"), 404)
-    assert_problem(client.get(f"/v1/models/{name}/batches/b_x"), 422)
-
-
 def test_models_are_listed_in_pages_for_keys_that_may(app: FastAPI) -> None:
     with app.state.sessions() as session:
         data = factories.dataset(session)
@@ -398,14 +290,14 @@ def test_models_are_listed_in_pages_for_keys_that_may(app: FastAPI) -> None:
     rest = client.get("/v1/models", params={"cursor": first["next_cursor"]}).json()
     shown = [(one["name"], one["status"]) for one in first["items"] + rest["items"]]
     assert shown == [("a", "ready"), ("b", "preparing"), ("c", "invalid")]
-    assert_problem(client.post("/v1/models", json=_body()), 403)
+    assert_problem(client.post("/v1/models", json=asked_model()), 403)
     assert_problem(client.patch("/v1/models/a", json={"policy": {}}), 403)
     assert_problem(client.get("/v1/models/nobody"), 404)
     assert_problem(callers.client(app, "requests:write").get("/v1/models"), 403)
 
 
 def test_a_refused_model_leaves_nothing_behind(app: FastAPI) -> None:
-    callers.client(app).post("/v1/models", json=_body(policy={"method": "magic"}))
+    callers.client(app).post("/v1/models", json=asked_model(policy={"method": "magic"}))
     with app.state.sessions() as session:
         assert session.scalars(select(Model)).all() == []
         assert (

@@ -5,6 +5,7 @@ Every problem is one sentence for the reader of the report.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,9 @@ from service.audit_shape import Certificate, Gate, Line, Report
 #: Largest residual of weights that count as solved, and largest distance from a minimum of those
 #: that count as its own; both of ``unlearning.heads.certificate``.
 _MOST_RESIDUAL, _MOST_DISTANCE = 1e-10, 1e-4
+#: What a certificate and the version's notes say of its sums besides their digest.
+_SIZES = ("features", "grid_bits")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Kinds of files whose early receipts did not state that the version's weights stay.
 _BESIDE_THE_WEIGHTS = frozenset({"states", "scores"})
 
@@ -108,6 +112,7 @@ def _certificate(report: Report) -> Iterator[str]:
         yield "the certificate deleted fewer rows than the batch forgot"
     if said.digest_before == said.digest_after:
         yield "the certificate's sums did not change"
+    yield from _sums(said, report.done.notes)
     if said.headroom_bits < 0:
         yield "the certificate's sums are not exact"
     if said.distance_bound is None:
@@ -124,6 +129,21 @@ def _certificate(report: Report) -> Iterator[str]:
         yield "the version has a certificate of near weights and is not called certified"
 
 
+def _sums(said: Certificate, notes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the certificate says of its sums and the version's notes say otherwise."""
+    if not all(_SHA256.fullmatch(one) for one in (said.digest_before, said.digest_after)):
+        yield "the certificate's digests of its sums are not SHA-256"
+    if notes.get("penalty", said.penalty) != said.penalty > 0:
+        yield "the certificate has another penalty than the version"
+    sums = notes.get("statistics")
+    if not isinstance(sums, Mapping):
+        return
+    if sums.get("digest", said.digest_after) != said.digest_after:
+        yield "the certificate is about other sums than the version has"
+    if any(getattr(said, name) not in (None, sums.get(name)) for name in _SIZES):
+        yield "the certificate's sums have another size than those of the version"
+
+
 def _solves(said: Certificate) -> bool:
     """Return whether the residual is small, and the certificate states that alone."""
     small = said.residual is not None and 0 <= said.residual <= _MOST_RESIDUAL
@@ -131,9 +151,11 @@ def _solves(said: Certificate) -> bool:
 
 
 def _bounds(said: Certificate) -> bool:
-    """Return whether the distance is at least (‖∇F‖ + its rounding) / λ."""
+    """Return whether the distance is at least (‖∇F‖ + its rounding) / λ, and no residual stated."""
     norm, rounding, penalty = said.gradient_norm, said.rounding, said.penalty
     if norm is None or rounding is None or not (norm >= 0 and rounding > 0 and penalty > 0):
+        return False
+    if said.residual is not None:
         return False
     return said.distance_bound is not None and said.distance_bound >= (norm + rounding) / penalty
 

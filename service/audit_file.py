@@ -151,7 +151,7 @@ def _page(content: bytes, keys: signing.Keys | None) -> Findings:
 
 
 def _words(content: bytes, kind: Any, signed: bytes) -> Iterator[Finding]:
-    if kind not in audit_page.KINDS:
+    if not isinstance(kind, str) or kind not in audit_page.KINDS:
         yield _bad(
             "there are no pages of the signed document in this one, so somebody else wrote its "
             "words; trust the document alone"

@@ -111,6 +111,8 @@ class Done(Shape):
     digest_before: str | None
     digest_after: str
     batch: Batch | None
+    #: What the method noted of its step; of a head also the ``statistics`` of its sums.
+    notes: dict[str, Any] = Field(default_factory=dict)
 
 
 class Gate(Shape):
@@ -139,6 +141,8 @@ class Certificate(Shape):
     rows_after: int
     penalty: float
     headroom_bits: int
+    features: int | None = None
+    grid_bits: int | None = None
     residual: float | None = None
     gradient_norm: float | None = None
     rounding: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from service import audit_file
-from service.ledger.audit import canonical
+from service.ledger.audit import canonical, statements
 from tests.histories import SIGNER
 from tests.service.saved_reports import STRANGER, save
 
@@ -118,6 +119,21 @@ def test_a_value_of_any_type_anywhere_in_a_signed_report_is_answered_with_findin
             found = audit_file.verify_bytes(canonical.encode(STRANGER.sign(document)))
             assert found.lines(), (key, value)
         holder[key] = original
+
+
+def test_a_value_of_any_type_beside_an_envelope_in_a_page_is_answered_with_findings(
+    sound: dict[str, Any],
+) -> None:
+    """An envelope's own members are not signed, so anybody can add them."""
+    envelope = statements.envelope(sound, signer=SIGNER)
+    for value in OF_EACH_TYPE:
+        signed = canonical.encode({**envelope, "type": value})
+        assert audit_file.verify_bytes(signed).ok
+        data = base64.b64encode(signed).decode()
+        page = f'<!doctype html><a id="signed" href="data:application/json;base64,{data}">it</a>'
+        found = audit_file.verify_bytes(page.encode())
+        assert not found.ok
+        assert any("somebody else wrote its words" in line for line in found.lines())
 
 
 @settings(max_examples=200, deadline=None)

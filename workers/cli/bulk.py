@@ -88,7 +88,8 @@ def decide(
     )
     kind = bulk.Action(action)
     with ledger.session() as session:
-        matching = bulk.count(db.read_only(session), kind, wanted)
+        counted = bulk.count(db.read_only(session), kind, wanted)
+    matching = counted.number
     if expect is None:
         typer.confirm(f"{action.capitalize()} {matching} requests?", abort=True, err=True)
     elif expect != matching:
@@ -99,6 +100,7 @@ def decide(
             kind,
             wanted,
             matching=matching,
+            up_to=counted.up_to,
             reason=reason,
             code=code,
             actor=ACTOR,

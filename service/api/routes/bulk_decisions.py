@@ -58,6 +58,12 @@ class NewBulkDecision(BulkQuestion):
     matching: int = Field(
         ge=0, le=2**31 - 1, description="of the preview; 409 if another number fits by now"
     )
+    counted_up_to: int | None = Field(
+        None,
+        ge=0,
+        le=2**53 - 1,
+        description="of the preview; 409 if as many fit by now, but others than were counted",
+    )
     reason: Annotated[str, StringConstraints(max_length=2000)] | None = Field(
         None, description="why, for denials; stored with each request"
     )
@@ -69,6 +75,7 @@ class BulkPreview(BaseModel):
 
     action: ActionName
     matching: int
+    counted_up_to: int = Field(description="last line of the audit chain before they were counted")
 
 
 class Refusal(BaseModel):
@@ -104,8 +111,10 @@ def preview(session: deps.Reader, principal: Reader, body: BulkQuestion) -> Resp
     The key needs the scope of the action, too: `requests:approve`, or `requests:write` to retry.
     """
     _require(principal, body.action)
-    number = bulk.count(session, bulk.Action(body.action), body.filter.chosen())
-    return bodies.answer({"action": body.action, "matching": number})
+    found = bulk.count(session, bulk.Action(body.action), body.filter.chosen())
+    return bodies.answer(
+        {"action": body.action, "matching": found.number, "counted_up_to": found.up_to}
+    )
 
 
 @router.post(
@@ -118,7 +127,8 @@ def preview(session: deps.Reader, principal: Reader, body: BulkQuestion) -> Resp
 def create(session: deps.Session, principal: Reader, body: NewBulkDecision) -> Response:
     """Record the decision, to which the key needs the scope of the action as well.
 
-    It covers the requests that fit now and no later ones. Nothing is decided about yet: call
+    It covers the requests that fit now and no later ones; with `counted_up_to` of the preview they
+    are those that were counted there. Nothing is decided about yet: call
     `:continue` until `ended_at` is set.
     """
     _require(principal, body.action)
@@ -127,6 +137,7 @@ def create(session: deps.Session, principal: Reader, body: NewBulkDecision) -> R
         bulk.Action(body.action),
         body.filter.chosen(),
         matching=body.matching,
+        up_to=body.counted_up_to,
         reason=body.reason,
         code=body.reason_code,
         actor=principal.actor,

@@ -439,6 +439,7 @@ class AsyncRequestsCalls(AsyncNoun):
         action: Literal["approve", "deny", "retry"],
         matching: int,
         filter: Unset | shapes.BulkFilter | Mapping[str, Any] = UNSET,
+        counted_up_to: Unset | int | None = UNSET,
         reason: Unset | str | None = UNSET,
         reason_code: Unset | shapes.DenialReason | str = UNSET,
     ) -> shapes.BulkDecision:
@@ -446,7 +447,8 @@ class AsyncRequestsCalls(AsyncNoun):
 
         Decide about every deletion request that fits a filter. Record the decision, to which the
         key needs the scope of the action as well. It covers the requests that fit now and no later
-        ones. Nothing is decided about yet: call `:continue` until `ended_at` is set.
+        ones; with `counted_up_to` of the preview they are those that were counted there. Nothing is
+        decided about yet: call `:continue` until `ended_at` is set.
         """
         return await self._call(
             Call[shapes.BulkDecision](
@@ -457,6 +459,7 @@ class AsyncRequestsCalls(AsyncNoun):
                     "action": action,
                     "filter": filter,
                     "matching": matching,
+                    "counted_up_to": counted_up_to,
                     "reason": reason,
                     "reason_code": reason_code,
                 },

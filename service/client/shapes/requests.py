@@ -172,6 +172,8 @@ class BulkPreview(Answer):
 
     action: str
     matching: int
+    #: last line of the audit chain before they were counted
+    counted_up_to: int
 
 
 class ErasureStatus(StrEnum):

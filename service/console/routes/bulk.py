@@ -45,8 +45,8 @@ def confirm(act: requests.Deciding, session: deps.Session) -> Response:
     """Record the decision about as many requests as the button said."""
     form = act.form
     chosen = _action(act.visitor, form.text("action"))
-    number = form.text("matching")
-    if not (number.isdecimal() and len(number) < 10):
+    number, up_to = form.text("matching"), form.text("counted_up_to")
+    if not (_is_number(number, digits=9) and _is_number(up_to, digits=15)):
         raise Unprocessable("this form names no number of requests; begin again with the list")
     words = ("dataset", "model", "due", "reference")
     asked = Asked("", *(form.text(name) for name in words))
@@ -56,6 +56,7 @@ def confirm(act: requests.Deciding, session: deps.Session) -> Response:
         chosen,
         views.chosen(asked, form.text("age"), now=views.moment(form.text("now"))),
         matching=int(number),
+        up_to=int(up_to),
         reason=requests.reason(act) or None,
         code=requests.code(act, DenialReason) if deny else DenialReason.OTHER,
         actor=act.visitor.actor,
@@ -97,6 +98,10 @@ def go_on(
     if action != bulk.Action.DENY:
         wake.deletions()
     return pages.go(f"/requests/decisions/{decision_id}")
+
+
+def _is_number(text: str, *, digits: int) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= digits
 
 
 def _action(visitor: sessions.Visitor, name: str) -> bulk.Action:

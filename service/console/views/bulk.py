@@ -37,12 +37,14 @@ def preview(
     session: Session, action: bulk.Action, asked: Asked, age: str, *, now: datetime
 ) -> dict[str, Any]:
     """Return how many requests fit, as of the moment that the form hands on."""
+    found = bulk.count(session, action, chosen(asked, age, now=now))
     return {
         "action": action.value,
         "asked": replace(asked, state=bulk.STATES[action].value),
         "age": age,
         "ages": AGES,
-        "matching": bulk.count(session, action, chosen(asked, age, now=now)),
+        "matching": found.number,
+        "counted_up_to": found.up_to,
         "counted_at": canonical.moment(now),
         "denial_reasons": requests.DENIAL_REASONS,
     }

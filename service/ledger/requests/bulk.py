@@ -2,11 +2,12 @@
 
 A decision begins with the number of requests that was confirmed, and covers those alone that
 fitted then: none that was recorded, or came into the state, after the line of the audit chain up to
-which they were counted, even if its id is earlier. Each request is decided about in a transaction
-of its own, with its own audit line and the decision's progress in it, so a decision that is
-interrupted goes on where it stopped and no request is counted twice. What a single decision refuses
-(a legal hold, a second person that is needed) is refused here, too, and leaves the others as they
-are.
+which they were counted, even if its id is earlier. If one of them left meanwhile and another came,
+the number is the same and the decision does not begin. Each request is decided about in a
+transaction of its own, with its own audit line and the decision's progress in it, so a decision
+that is interrupted goes on where it stopped and no request is counted twice. What a single decision
+refuses (a legal hold, a second person that is needed) is refused here, too, and leaves the others
+as they are.
 """
 
 from __future__ import annotations
@@ -92,9 +93,19 @@ class Filter:
         )
 
 
-def count(session: Session, action: Action, chosen: Filter) -> int:
+@dataclass(frozen=True)
+class Counted:
+    """How many requests fit, and the last line of the audit chain before they were counted."""
+
+    number: int
+    up_to: int
+
+
+def count(session: Session, action: Action, chosen: Filter) -> Counted:
     """Return how many requests fit now."""
-    return _count(session, action, chosen)[0]
+    # Before the count: what comes between the two is counted, and only passed over.
+    up_to = _last_line(session)
+    return Counted(_count(session, action, chosen)[0], up_to)
 
 
 def begin(
@@ -103,6 +114,7 @@ def begin(
     chosen: Filter,
     *,
     matching: int,
+    up_to: int | None = None,
     reason: str | None = None,
     code: DenialReason = DenialReason.OTHER,
     actor: str,
@@ -110,14 +122,20 @@ def begin(
 ) -> BulkDecision:
     """Record the decision; nothing is decided about yet.
 
-    ``matching``: the number that was confirmed. Raise ``CountChanged`` if it is another by now.
+    ``matching`` and ``up_to``: what was counted and confirmed; without ``up_to`` it is counted now.
+    Raise ``CountChanged`` if other requests fit by now.
     """
-    # Before the count: what comes between the two is counted, and only passed over.
-    counted_up_to = session.scalar(select(AuditHead.seq).where(AuditHead.id == 1)) or 0
+    counted_up_to = _last_line(session) if up_to is None else min(up_to, _last_line(session))
     number, last = _count(session, action, chosen)
     if number != matching:
         raise CountChanged(
             f"{number} requests fit now, not {matching}; look at the number again and confirm it",
+            matching=number,
+        )
+    if up_to is not None and _count(session, action, chosen, up_to=up_to)[0] != matching:
+        raise CountChanged(
+            f"{number} requests fit, as before, but others than those that were counted; look at "
+            "them again and confirm the number",
             matching=number,
         )
     row = BulkDecision(
@@ -299,8 +317,17 @@ def _filter(row: BulkDecision) -> Filter:
     return Filter(**given)
 
 
-def _count(session: Session, action: Action, chosen: Filter) -> tuple[int, str | None]:
+def _last_line(session: Session) -> int:
+    return session.scalar(select(AuditHead.seq).where(AuditHead.id == 1)) or 0
+
+
+def _count(
+    session: Session, action: Action, chosen: Filter, *, up_to: int | None = None
+) -> tuple[int, str | None]:
+    """Return how many requests fit, of those up to a line of the chain, and the last one's id."""
     wanted = worklist.conditions(session, chosen.wanted(action))
+    if up_to is not None:
+        wanted.append(~_came_later(STATES[action], up_to))
     found = session.execute(select(func.count(), func.max(DeletionRequest.id)).where(*wanted)).one()
     return found[0], found[1]
 

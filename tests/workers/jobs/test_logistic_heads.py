@@ -100,9 +100,15 @@ def test_certificate_that_does_not_add_up_is_seen_in_a_saved_report(deleted: Pla
         ({"gradient_norm": 1e-3}, "not that of its gradient"),
         ({"rounding": 0.0}, "not that of its gradient"),
         ({"gradient_norm": None}, "not that of its gradient"),
+        ({"residual": 0.0}, "not that of its gradient"),
         ({"distance_bound": 1e-3}, "too far"),
         ({"rows_after": said["rows_after"] + 1}, "did not fall"),
         ({"digest_before": said["digest_after"]}, "did not change"),
+        ({"digest_before": "x"}, "not SHA-256"),
+        ({"digest_after": "f" * 64}, "other sums than the version"),
+        ({"penalty": said["penalty"] * 2}, "another penalty"),
+        ({"features": said["features"] - 1}, "another size"),
+        ({"grid_bits": -1}, "another size"),
     ):
         changed = shown | {"measured": shown["measured"] | {"certificate": said | change}}
         [problem] = audit_agreement.problems(Report.model_validate(changed))

@@ -79,7 +79,9 @@ def test_every_request_that_fits_is_approved_in_portions_and_each_has_its_line(
     others = _asked(app, dataset="cars") + _asked(app, status=RequestStatus.NEEDS_REVIEW)
     fits = {"action": "approve", "filter": {"dataset": "faces"}}
     seen = officer.post(f"{URL}:preview", json=fits).json()
-    assert seen == {"action": "approve", "matching": 7}
+    with app.state.sessions() as session:
+        last = max(session.scalars(select(AuditEvent.seq)))
+    assert seen == {"action": "approve", "matching": 7, "counted_up_to": last}
     made = _begin(officer, 7, filter=fits["filter"])
     assert _states(app, mine) == ["awaiting_approval"] * 7
     later = _asked(app)  # after the confirmation
@@ -126,6 +128,30 @@ def test_what_was_recorded_after_the_count_is_not_decided_about_though_its_id_is
     assert ended["ended_at"] is not None
     assert _states(app, [early]) == [state]
     assert state not in _states(app, mine)
+
+
+@pytest.mark.parametrize("action", bulk.Action)
+def test_others_than_those_that_were_counted_are_told_though_their_number_is_the_same(
+    app: FastAPI, action: bulk.Action
+) -> None:
+    client = callers.client(app, "requests:read", "requests:approve", "requests:write")
+    state = bulk.STATES[action]
+    first, second = _asked(app, 2, status=state)
+    seen = client.post(f"{URL}:preview", json={"action": action}).json()
+    with app.state.sessions.begin() as session:
+        gone = update(DeletionRequest).where(DeletionRequest.id == first)
+        session.execute(gone.values(status=RequestStatus.PROCESSING))
+        data = session.query(factories.Dataset).one()
+        unseen = factories.request(session, data, status=state, rows=()).id
+        subject = f"deletion_request:{unseen}"
+        chain.append(session, actor="w", action=bulk.CAME[state], subject=subject, data={})
+    answer = client.post(URL, json=seen)
+    assert_problem(answer, 409, "others than those that were counted")
+    assert (answer.json()["code"], answer.json()["matching"]) == ("count-changed", 2)
+    assert _lines(app, "bulk_decision:begun") == []
+    assert _states(app, [second, unseen]) == [state] * 2
+    again = client.post(f"{URL}:preview", json={"action": action}).json()
+    assert _go_on(client, client.post(URL, json=again).json()["id"])["done"] == 2
 
 
 def test_each_condition_chooses(app: FastAPI, officer: TestClient) -> None:

@@ -148,6 +148,9 @@ def test_half_kept_and_half_forgotten_too_much_shows_in_the_spread(low: float) -
             outside=replace(outside, circular=circular),
         )
         assert found.outcome("excess_spread").outcome is expected
+        ranks = excess.sample(mixed, outside).excess_rank
+        spread = found.metric("excess_tail_share").notes["spread"]
+        assert spread == pytest.approx(np.mean(np.maximum(ranks, 1 - ranks)) - 0.5)
 
 
 def test_margins_that_set_the_targets_can_fail_and_cannot_pass() -> None:

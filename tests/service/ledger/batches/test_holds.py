@@ -184,7 +184,7 @@ def test_policy_that_changed_its_mind_holds_it_as_before(session: Session, story
     assert queue.due_models(session, now=NOW) == []
 
 
-@pytest.mark.parametrize("days", [1.0, 10.0, 365.0])
+@pytest.mark.parametrize("days", [0.0, 1.0, 10.0, 365.0])
 def test_another_margin_moves_the_end_and_says_so(
     session: Session, story: Story, days: float
 ) -> None:

@@ -198,6 +198,26 @@ def test_what_is_destroyed_is_on_the_disk_as_zeros_before_it_is_unlinked(tmp_pat
     assert flushed == files
 
 
+def test_what_is_stored_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed, named = set(), []
+    real, rename = os.fsync, Path.rename
+
+    def fsync(handle):
+        flushed.add(os.fstat(handle).st_ino)
+        real(handle)
+
+    def checked(self, target):
+        if self.is_dir():
+            inside = {file.stat().st_ino for file in [self, *self.iterdir()]}
+            named.append((inside <= flushed, len(inside)))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", checked)
+    key = store(tmp_path).key
+    assert named == [(True, 1 + len(list(directory(tmp_path, key).iterdir())))]
+
+
 def watched(monkeypatch):
     """What is written and flushed from now on, with the file's name; everything is still done."""
     steps = []

@@ -163,6 +163,16 @@ def test_shards_that_lie_about_their_digest_are_found(place: Place) -> None:
         place.open().rows.open(key)
 
 
+def test_splits_that_were_changed_are_found(place: Place) -> None:
+    key = place.write()
+    place.store.rows.verify(key)
+    [name] = [one for one in place.names() if one.endswith("splits")]
+    place.server.client.put_object(Bucket=place.bucket, Key=name, Body=bytes(len(ROWS) - 1))
+    for look in (place.open().rows.open, place.store.rows.verify):
+        with pytest.raises(errors.CorruptArray, match="splits were changed"):
+            look(key)
+
+
 @pytest.mark.usefixtures("parts_of_1000")
 def test_a_half_upload_counts_for_nothing_and_is_completed_by_the_next_put(place: Place) -> None:
     digest = place.save()

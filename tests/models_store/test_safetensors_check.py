@@ -1,3 +1,4 @@
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models_store import errors
+from models_store import errors, safetensors_check
 from tests.stored import check_file
 
 SPEC = {
@@ -65,6 +66,27 @@ def test_a_dtype_may_be_named_as_torch_or_numpy_names_it(tmp_path):
         "conv.weight": ((4, 1, 3, 3), np.dtype("f4")),
     }
     check_file(upload(tmp_path), spec, LIMIT)
+
+
+@pytest.mark.parametrize("dtype", safetensors_check._ITEM_BYTES)
+def test_items_of_a_dtype_have_the_size_that_the_library_says(dtype):
+    def taken(read, content):
+        try:
+            read(content)
+        except (errors.NotSafetensors, safetensors.SafetensorError):
+            return False
+        return True
+
+    def ours(content):
+        safetensors_check.read_header(io.BytesIO(content), len(content))
+
+    sizes = range(1, 17)
+    contents = [
+        with_header({"w": entry(dtype, (3,), (0, 3 * size))}, bytes(3 * size)) for size in sizes
+    ]
+    fits = [taken(ours, content) for content in contents]
+    assert fits == [taken(safetensors.deserialize, content) for content in contents]
+    assert sum(fits) == 1
 
 
 def test_format_metadata_is_allowed(tmp_path):

@@ -2,11 +2,12 @@
 
     python -m tests.mutants --sample 200 --seed 1
 
-Each change is made in a copy of the checkout. There the tests that run the changed line run until
-one fails, then those on PostgreSQL of the files that name the module. Which tests run a line is
-learnt first, by running those of the folders (``tests.mutants.reach``), and kept in the file that
-``--reach`` names. Changes that no test noticed are listed: each is a missing test, or changes
-nothing. With ``--json`` an interrupted run continues: what the file holds is not judged again.
+The tests of the folder that stands for the changed one are tried first (``tests.mutants.forks``):
+each change by those that run it, the quickest first. Changes that these do not notice are made in a
+copy of the checkout, one at a time, where the test files that name the module run, with those on
+PostgreSQL and the longer ones. Changes that no test noticed are listed: each is a missing test, or
+changes nothing. With ``--keep`` an interrupted run continues: what the folder holds is not judged
+again.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ from rich.progress import Progress
 
 from tests.mutants import changes, trial
 from tests.mutants.changes import Change
-from tests.mutants.reach import Reach
+from tests.mutants.forks import Judged, add, read
 from tests.mutants.trial import ROOT
 
 #: Where a change that nobody notices would cost somebody their right.
@@ -41,21 +42,15 @@ AREAS = ("service/ledger", "unlearning/verification", "unlearning/anchored", "mo
 #: What the tables are is checked by the migrations, not by behaviour.
 DECLARATIONS = ROOT / "service/ledger/database/tables"
 #: A change that makes a test wait without end is noticed.
-SECONDS = 240
-#: Test files for one change: those first that name the module, or run the line, most often.
+SECONDS = 900
+#: Test files for one change in a copy: those first that name the module most often.
 MOST_FILES = 6
+NOTICED = ("killed", "timed out")
+#: The options of ``tests.mutants.forks`` and how the files end that they name.
+FILES = {"changes": "json", "judged": "jsonl", "learnt": "jsonl"}
 FAST = "not slow and not postgres"
 
 console = Console()
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A change, whether it was killed, timed out or survived, and the seconds that this took."""
-
-    change: str
-    outcome: str
-    seconds: float
 
 
 def main() -> None:
@@ -67,26 +62,32 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="changes judged at once (2)")
     parser.add_argument("--least", type=float, default=0.9, help="share to be noticed (0.9)")
     parser.add_argument("--seconds", type=int, default=SECONDS, help=f"limit of each ({SECONDS})")
-    parser.add_argument("--reach", type=Path, help="keep which tests run which lines in this file")
-    parser.add_argument("--json", type=Path, help="keep what became of each change in this file")
+    parser.add_argument("--keep", type=Path, help="keep what became of each change in this folder")
     asked = parser.parse_args()
     chosen = sample(asked.areas, asked.sample, seed=asked.seed)
-    judged = _kept(asked.json, chosen)
-    done = {one.change for one in judged}
-    left = [one for one in chosen if str(one) not in done]
-    reach = learnt(asked.reach, asked.areas) if left else Reach({}, {})
-    for one in judge(left, reach, processes=asked.processes, seconds=asked.seconds):
-        judged.append(one)
-        if asked.json:
-            asked.json.write_text(json.dumps([asdict(each) for each in judged], indent=1) + "\n")
-    survived = [one for one in judged if one.outcome == "survived"]
+    with tempfile.TemporaryDirectory(prefix="unlearn-mutants-") as place:
+        keep: Path = (asked.keep or Path(place)).resolve()
+        keep.mkdir(parents=True, exist_ok=True)
+        near(chosen, asked.areas, keep, processes=asked.processes)
+        judged = {
+            one.change: one for file in keep.glob("*-judged.jsonl") for one in read(file, Judged)
+        }
+        left = [one for one in chosen if judged[str(one)].outcome not in NOTICED]
+        copies = keep / "copies.jsonl"
+        done = {one.change for one in read(copies, Judged)}
+        again = [one for one in left if str(one) not in done]
+        for one in judge(again, processes=asked.processes, seconds=asked.seconds):
+            add(copies, one)
+        judged |= {one.change: one for one in read(copies, Judged)}
+    found = [judged[str(one)] for one in chosen]
+    survived = [one for one in found if one.outcome not in NOTICED]
     for one in survived:
         console.print(f"{one.outcome}: {one.change}", markup=False, highlight=False)
-    noticed = 1 - len(survived) / max(1, len(judged))
-    late = sum(one.outcome == "timed out" for one in judged)
+    noticed = 1 - len(survived) / max(1, len(found))
+    late = sum(one.outcome == "timed out" for one in found)
     console.print(
-        f"{noticed:.1%} of {len(judged)} changes noticed (at least {asked.least:.0%}), "
-        f"{late} of them only by the limit of {asked.seconds} s"
+        f"{noticed:.1%} of {len(found)} changes noticed (at least {asked.least:.0%}), "
+        f"{late} of them only by the limit of time"
     )
     sys.exit(noticed < asked.least)
 
@@ -103,29 +104,29 @@ def sample(areas: Sequence[str], count: int, *, seed: int) -> list[Change]:
     return random.Random(seed).sample(found, min(count, len(found)))
 
 
-def _kept(file: Path | None, chosen: Sequence[Change]) -> list[Judged]:
-    """Return what an earlier run has found of these changes."""
-    if file is None or not file.exists():
-        return []
-    wanted = {str(one) for one in chosen}
-    return [Judged(**one) for one in json.loads(file.read_text()) if one["change"] in wanted]
+def near(chosen: Sequence[Change], areas: Sequence[str], keep: Path, *, processes: int) -> None:
+    """Judge the changes of each area by its own tests, some areas at once; keep it in files."""
+
+    def work(area: str) -> None:
+        inside = [one for one in chosen if one.path.is_relative_to(area)]
+        name = area.replace("/", "-")
+        files = {key: keep / f"{name}-{key}.{end}" for key, end in FILES.items()}
+        done = {one.change for one in read(files["judged"], Judged)}
+        if all(str(one) in done for one in inside):
+            return
+        asked = [asdict(one) | {"path": one.path.as_posix()} for one in inside]
+        files["changes"].write_text(json.dumps(asked))
+        options = [text for key, file in files.items() for text in (f"--{key}", str(file))]
+        command = [sys.executable, "-m", "pytest", "-q", "-m", FAST, "-p", "tests.mutants.forks"]
+        with (keep / f"{name}.log").open("w") as log:
+            subprocess.run([*command, *options, f"tests/{area}"], cwd=ROOT, check=True, stdout=log)
+
+    with ThreadPoolExecutor(processes) as pool:
+        for _ in pool.map(work, areas):
+            pass
 
 
-def learnt(file: Path | None, areas: Sequence[str]) -> Reach:
-    """Return which tests run which lines: what the file says, or else what running them shows."""
-    with tempfile.TemporaryDirectory(prefix="unlearn-mutants-") as place:
-        kept = file or Path(place) / "reach.json"
-        if not kept.exists():
-            options = ["-p", "tests.mutants.reach", "--reach", str(kept), "--reach-of", *areas]
-            tests = [f"tests/{area}" for area in areas]
-            command = [sys.executable, "-m", "pytest", "-q", "-m", FAST, *options, *tests]
-            subprocess.run(command, cwd=ROOT, check=True)
-        return Reach.read(kept)
-
-
-def judge(
-    chosen: Sequence[Change], reach: Reach, *, processes: int, seconds: int
-) -> Iterator[Judged]:
+def judge(chosen: Sequence[Change], *, processes: int, seconds: int) -> Iterator[Judged]:
     """Judge each change in one of ``processes`` copies of the checkout, as they are done."""
     trial.prepare()
     waiting: queue.SimpleQueue[Change] = queue.SimpleQueue()
@@ -137,7 +138,7 @@ def judge(
         try:
             _copy(copy)
             while True:
-                judged.put(_judge(copy, waiting.get_nowait(), reach, seconds))
+                judged.put(_judge(copy, waiting.get_nowait(), seconds))
         except queue.Empty:
             pass
         except Exception as error:  # told by the thread that waits
@@ -169,40 +170,25 @@ def _copy(to: Path) -> None:
             shutil.copy2(ROOT / name, to / name)
 
 
-def _judge(copy: Path, change: Change, reach: Reach, seconds: int) -> Judged:
+def _judge(copy: Path, change: Change, seconds: int) -> Judged:
     target, began = copy / change.path, time.monotonic()
     whole = target.read_bytes()
     target.write_bytes(change.apply(whole))
     try:
-        outcome = _outcome(copy, change, reach, seconds)
+        outcome = _outcome(copy, change, seconds)
     finally:
         target.write_bytes(whole)
-    return Judged(str(change), outcome, round(time.monotonic() - began, 1))
+    return Judged(str(change), outcome, "", round(time.monotonic() - began, 1))
 
 
-def _outcome(copy: Path, change: Change, reach: Reach, seconds: int) -> str:
+def _outcome(copy: Path, change: Change, seconds: int) -> str:
     """Return killed, timed out or survived."""
-    for chosen in trials(change, reach):
-        status = trial.run(copy, chosen, seconds=seconds)
-        if status is None:
-            return "timed out"
-        if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-            return "killed"
-    return "survived"
-
-
-def trials(change: Change, reach: Reach) -> Iterator[trial.Choice]:
-    """Yield tests that may notice a change: those that run its line, then what is slower."""
     named = naming(change.path) or of_folder(change.path)
-    reached = reach.tests(change.path, change.line)
-    files = Counter(one.partition("::")[0] for one in reached)
-    first = sorted(files, key=lambda one: (Path(one) not in named[:1], -files[one], one))
-    if reached:
-        yield trial.Choice(first[:MOST_FILES], FAST, tuple(reached))
-    # A line that no test runs is perhaps run by importing it, or in another process.
-    if others := [str(one) for one in named if not reached or not reach.knows(one)]:
-        yield trial.Choice(others, FAST)
-    yield trial.Choice([str(one) for one in named], "not slow and postgres")
+    status = trial.run(copy, [str(one) for one in named], marks="not slow", seconds=seconds)
+    if status is None:
+        return "timed out"
+    passed = status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    return "survived" if passed else "killed"
 
 
 def naming(path: Path) -> list[Path]:

@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -39,32 +38,15 @@ LIBRARIES = (
 _PR_SET_PDEATHSIG = 1
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Tests: those of the files with these marks, and of them only those named, in their order."""
-
-    files: Sequence[str]
-    marks: str
-    only: Sequence[str] = ()
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave out the other tests."""
-        if self.only:
-            place = {name: number for number, name in enumerate(self.only)}
-            items[:] = [one for one in items if one.nodeid in place]
-            file = {name: number for number, name in enumerate(self.files)}
-            items.sort(key=lambda one: (file[one.nodeid.partition("::")[0]], place[one.nodeid]))
-
-
 def prepare() -> None:
     """Start the process that later ones are forks of."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(LIBRARIES))
 
 
-def run(folder: Path, chosen: Choice, *, seconds: float) -> int | None:
+def run(folder: Path, files: Sequence[str], *, marks: str, seconds: float) -> int | None:
     """Return pytest's exit status in a copy of the checkout, or None after ``seconds``."""
     fork = multiprocessing.get_context("forkserver")
-    process = fork.Process(target=_pytest, args=(folder, chosen))
+    process = fork.Process(target=_pytest, args=(folder, files, marks))
     process.start()
     process.join(seconds)
     if process.exitcode is None:
@@ -76,7 +58,7 @@ def run(folder: Path, chosen: Choice, *, seconds: float) -> int | None:
     return process.exitcode
 
 
-def _pytest(folder: Path, chosen: Choice) -> None:
+def _pytest(folder: Path, files: Sequence[str], marks: str) -> None:
     os.setsid()  # what the tests start ends with them
     # Linux: a change may loop without end, whoever started the trial may be gone.
     if sys.platform == "linux":
@@ -88,5 +70,5 @@ def _pytest(folder: Path, chosen: Choice) -> None:
     sys.path[:] = [str(folder), *(one for one in sys.path if one and Path(one) != ROOT)]
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", chosen.marks]
-    sys.exit(pytest.main([*options, *chosen.files], plugins=[chosen]))
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", marks]
+    sys.exit(pytest.main([*options, *files]))

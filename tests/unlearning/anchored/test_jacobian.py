@@ -76,6 +76,19 @@ def test_jacobians_products_and_rows_are_those_of_a_loop(kind):
     torch.testing.assert_close(torch.cat(list(ours.rows(size=4))), j)
 
 
+def test_a_central_difference_is_as_good_with_small_weights():
+    torch.manual_seed(0)
+    model = OwnFunction().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.01)
+    examples = small.examples(7, (5,))
+    j = small.jacobian(model, examples)
+    vector = torch.randn(j.shape[1], generator=small.generator(1), dtype=torch.float64)
+    error = Jacobian(model, examples, batch_size=3).times(vector) - j @ vector
+    assert error.norm() < 1e-3 * (j @ vector).norm()
+
+
 def _with_zeros(model, examples):
     """J of a network whose first layer has no gradient."""
     head = small.jacobian(

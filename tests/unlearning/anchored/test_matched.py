@@ -140,6 +140,9 @@ def test_only_the_last_jacobian_is_solved_exactly():
     assert rough[2].iterations < 0.7 * exact[2].iterations
     # What an earlier solution misses, the later ones make good.
     assert rough[2].after < 1.5 * exact[2].after + 1e-3
+    # The only one is the last one.
+    one, exact = (_moved(model, forget, retain, solver="products", rough=r) for r in (0.5, 1e-12))
+    torch.testing.assert_close(one[1][1], exact[1][1], rtol=0, atol=0)
 
 
 def test_reports_of_two_steps_add_up():

@@ -29,6 +29,16 @@ def flat(value: float, error: float) -> Estimate:
     return Estimate(value, np.zeros(0), np.zeros(0), floor=error)
 
 
+def test_what_cannot_fall_short_of_the_target_may_be_on_it() -> None:
+    # An interval that is clipped at the target contains it.
+    unlearned = replace(flat(0.05, 0.1), bounds=(0.0, 1.0))
+    excess = Excess(
+        unlearned, flat(0.9, 0.1), limit=0.02, rows=100, what="it", target="", two_sided=False
+    )
+    assert unlearned.interval(0.95)[0] == 0
+    assert removal("gate", excess, criteria=Criteria()).outcome is Verdict.PASSED
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_removed_fails_wherever_the_control_can_be_told(seed: int) -> None:
     control = drawn(seed, forget=300, audit=800, memory=0.6)

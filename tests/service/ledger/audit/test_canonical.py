@@ -34,6 +34,13 @@ def test_every_single_character_has_the_bytes_of_rfc_8785() -> None:
     assert canonical.encode(characters) == rfc8785.dumps(characters)
 
 
+@pytest.mark.parametrize("value", [2.0**53 + 2, -(2.0**53) - 2, 9_999_999_999_999_998.0, 1e20])
+def test_a_large_float_is_read_as_the_float_that_was_written(value: float) -> None:
+    found = canonical.decode(canonical.encode(value))
+    assert found == value
+    assert isinstance(found, float)
+
+
 @pytest.mark.parametrize("value", [2**53, {"a": [-(2**53)]}, "\ud800", {1: 2}, {"a": {2}}])
 def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="canonical"):

@@ -122,3 +122,21 @@ def test_what_is_no_envelope_is_an_answer_and_no_crash(
     envelope = statements.envelope(made, signer=SIGNER)
     change(envelope)
     assert not audit_file.verify_bytes(canonical.encode(envelope), keys=KEYS).ok
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda of: of.update(payloadType=None),
+        lambda of: of.pop("payloadType"),
+        lambda of: of.update(signatures=None),
+        lambda of: of.update(signatures={"keyid": "AAAA"}),
+        lambda of: of.update(signatures=[]),
+    ],
+)
+def test_an_envelope_without_a_type_or_a_list_of_signatures_is_not_opened(change: Change) -> None:
+    envelope = dsse.sign(b"{}", payload_type=dsse.IN_TOTO, signer=SIGNER)
+    assert dsse.open_envelope(envelope).payload == b"{}"
+    change(envelope)
+    with pytest.raises(ValueError, match="payloadType and signatures"):
+        dsse.open_envelope(envelope)

@@ -92,6 +92,14 @@ def test_moves_of_many_without_a_line_are_not_committed(session: Session, run: T
     assert stored(session, run) == RunStatus.QUEUED
 
 
+def test_moves_of_many_that_met_none_need_no_line(session: Session, run: TrainingRun) -> None:
+    nobodys = machines.runs.update(session, RunStatus.CANCELLED).where(TrainingRun.id == "nobody's")
+    assert session.execute(nobodys).rowcount == 0  # type: ignore[attr-defined]
+    machines.runs.met_nothing(session)
+    session.commit()
+    assert stored(session, run) == RunStatus.QUEUED
+
+
 def test_move_and_line_are_committed_together(session: Session, run: TrainingRun) -> None:
     before = session.scalars(select(AuditEvent.seq)).all()
     machines.runs.move(run, RunStatus.CANCELLED)

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import canonical
-from service.ledger.batches import claims, execution, holds, queue
+from service.ledger.batches import claims, execution, holds, leases, queue
 from service.ledger.database.states import BatchStatus, ErasureStatus, RequestStatus, VersionStatus
 from service.ledger.database.tables import AliasMove, AuditEvent, Dataset, Erasure
 from service.ledger.destruction import withdrawals
@@ -40,6 +40,13 @@ def test_end_of_hold_promotes_version_and_completes_erasure(session: Session, st
     assert story.batch.status == BatchStatus.COMPLETED
     assert story.base.status == VersionStatus.RETIRED
     assert queue.due_models(session, now=then) == []
+
+
+def test_only_a_running_batch_is_held(session: Session, story: Story) -> None:
+    until = story.batch.held_until
+    with pytest.raises(leases.LeaseLost):
+        holds.hold(session, story.model, story.batch, story.version, until=NOW, held=story.held)
+    assert (story.batch.status, story.batch.held_until) == (BatchStatus.HELD, until)
 
 
 def test_newer_erasures_wait_for_the_end(session: Session, story: Story) -> None:
@@ -177,7 +184,7 @@ def test_policy_that_changed_its_mind_holds_it_as_before(session: Session, story
     assert queue.due_models(session, now=NOW) == []
 
 
-@pytest.mark.parametrize("days", [1.0, 10.0, 365.0])
+@pytest.mark.parametrize("days", [0.0, 1.0, 10.0, 365.0])
 def test_another_margin_moves_the_end_and_says_so(
     session: Session, story: Story, days: float
 ) -> None:

@@ -110,6 +110,20 @@ def test_every_form_of_an_id_looks_like_it(text: str) -> None:
     assert identifiers.lookalike(text.casefold()) == key
 
 
+@pytest.mark.parametrize(
+    ("text", "fold", "before"),
+    [
+        ("jose\u0301\u2013x ", False, "jos\u00e9\u2013x"),
+        ("STRA\u00dfE\u2013X", True, "strasse\u2013x"),
+        (" A\u0007B", True, "a\u0007b"),
+    ],
+)
+def test_an_id_is_looked_for_in_the_form_that_was_kept_before_dashes_were_one(
+    text: str, fold: bool, before: str
+) -> None:
+    assert before in identifiers.forms(text, fold_case=fold)
+
+
 def test_generated_ids_have_one_width() -> None:
     assert identifiers.generated(151, 200) == "row-000151"
     assert identifiers.generated(1_234_567, 2_000_000) == "row-1234567"

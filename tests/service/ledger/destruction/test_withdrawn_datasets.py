@@ -115,6 +115,7 @@ def test_request_over_two_datasets_that_waits_for_approval_waits_for_the_other(
     session: Session, data: Dataset
 ) -> None:
     other = factories.dataset(session, name="voices")
+    factories.dataset(session, name="gaits")  # which holds nothing of the request
     waiting = RequestStatus.AWAITING_APPROVAL
     wide = factories.request(
         session, data, rows=[0], dataset_id=None, kind="subject", status=waiting

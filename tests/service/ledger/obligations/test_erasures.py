@@ -13,7 +13,7 @@ from service.ledger.database.states import (
     IllegalMove,
     RequestStatus,
 )
-from service.ledger.database.tables import Dataset, DeletionRequest, Erasure, Model
+from service.ledger.database.tables import AuditEvent, Dataset, DeletionRequest, Erasure, Model
 from service.ledger.obligations import erasures, shares
 from tests import factories
 from tests.service.ledger.obligations.excluded import asked
@@ -53,7 +53,7 @@ def test_erasures_of_a_batch_are_found_however_far_apart_their_ids_are(
     session: Session, data: Dataset, model: Model
 ) -> None:
     # As on a dataset with many models: each request has an erasure on every one of them.
-    places = [n * 200 + n % 7 for n in range(1, 1500)]
+    places = [n * 200 + n % 7 + beside for n in range(1, 1500) for beside in (0, 3)]
     members = [Erasure(id=place) for place in places]
     ends = erasures.ranges(members)
     assert ends == sorted(ends)
@@ -63,6 +63,24 @@ def test_erasures_of_a_batch_are_found_however_far_apart_their_ids_are(
         session, asked(session, data, 0), model, id=places[700], batch_id=batch.id
     )
     assert session.scalars(select(Erasure).where(erasures.of_batch(batch))).all() == [share]
+
+
+def test_an_erasure_that_is_put_aside_says_so_in_the_chain(
+    session: Session, data: Dataset, model: Model
+) -> None:
+    request = asked(session, data, 1)
+    request.status = RequestStatus.PROCESSING
+    share = factories.erasure(session, request, model, status=ErasureStatus.CLAIMED)
+    erasures.put_aside(session, share, error="too large", actor="worker:w")
+    session.commit()
+    assert (share.status, request.status) == (
+        ErasureStatus.NEEDS_REVIEW,
+        RequestStatus.NEEDS_REVIEW,
+    )
+    lines = session.scalars(
+        select(AuditEvent.action).where(AuditEvent.subject == f"deletion_request:{request.id}")
+    )
+    assert lines.all() == ["deletion_request:needs_review"]
 
 
 @pytest.mark.parametrize("state", list(ErasureStatus))

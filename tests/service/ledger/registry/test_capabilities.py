@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -116,6 +116,23 @@ def test_deep_nesting_is_refused_before_anything_walks_it(session: Session) -> N
         deep = [deep]
     with pytest.raises(WrongOptions, match="too deeply"):
         capabilities.check(session, "recipe", "default", {"epochs": deep})
+
+
+def test_each_level_of_a_list_or_an_object_counts_as_one(session: Session) -> None:
+    announcements.announce(session)
+
+    def levels(wrapped: Callable[[Any], Any]) -> int:
+        """Return how many are refused as too deep, by no more than what they are wrapped in."""
+        deep: Any = 1
+        for level in range(100):
+            with pytest.raises(WrongOptions) as refused:
+                capabilities.check(session, "recipe", "default", {"epochs": deep, "other": 1})
+            if "too deeply" in refused.value.detail:
+                return level
+            deep = wrapped(deep)
+        raise AssertionError
+
+    assert levels(lambda one: {"in": one}) == levels(lambda one: [one])
 
 
 def test_accepted_options_come_back_and_defaults_can_be_filled_in(session: Session) -> None:

@@ -8,9 +8,18 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from service.errors import Withdrawn
 from service.ledger.database import db
 from service.ledger.database.states import ErasureStatus, IllegalMove, RequestStatus, VersionStatus
-from service.ledger.database.tables import AliasMove, Artifact, Dataset, Model, Record, Version
+from service.ledger.database.tables import (
+    AliasMove,
+    Artifact,
+    AuditEvent,
+    Dataset,
+    Model,
+    Record,
+    Version,
+)
 from service.ledger.registry import forgotten, imports, internal_state, lineage, versions
 from service.ledger.selection import record_lists
 from tests import factories
@@ -264,6 +273,37 @@ def test_withdrawn_or_rejected_version_never_goes_live(
     gone = factories.version(session, model, production=False, status=status)
     with pytest.raises(IllegalMove):
         promote(session, model, gone, expected=live.id)
+
+
+def test_a_rejection_is_told_in_the_chain(session: Session, model: Model) -> None:
+    version = factories.version(
+        session, model, production=False, status=VersionStatus.CANDIDATE, published_at=None
+    )
+    versions.reject(session, model, version, verdict="failed", actor="worker:w")
+    session.commit()
+    [line] = session.scalars(select(AuditEvent).where(AuditEvent.action == "version:rejected"))
+    assert (line.subject, line.data) == (versions.subject(model, version), {"verdict": "failed"})
+
+
+def test_nothing_is_registered_of_a_withdrawn_model(session: Session, model: Model) -> None:
+    def register() -> Version:
+        return versions.register(
+            session,
+            model,
+            origin="trained",
+            digest="a" * 64,
+            size_bytes=1,
+            data_revision=0,
+            seed=1,
+            code_version="1",
+            now=NOW,
+            actor="worker:w",
+        )
+
+    assert register().number == 1
+    model.withdrawn_at = NOW
+    with pytest.raises(Withdrawn):
+        register()
 
 
 def test_numbers_run_without_gaps_when_several_register_at_once(database: Engine) -> None:

@@ -119,6 +119,18 @@ def test_only_what_is_open_or_stored_is_counted(session: Session) -> None:
     assert after.versions == {"published": 2}
 
 
+def test_bytes_are_those_of_stored_versions_and_of_state_that_still_exists(
+    session: Session,
+) -> None:
+    assert operations.look(session, beat_seconds=10).bytes == {"checkpoints": 0}
+    model = factories.model(session, factories.dataset(session))
+    live = factories.version(session, model, size_bytes=7)
+    factories.version(session, model, status=VersionStatus.PURGED, size_bytes=11)
+    factories.artifact(session, live, size_bytes=3)
+    factories.artifact(session, live, size_bytes=5, destroyed_at=NOW)
+    assert operations.look(session, beat_seconds=10).bytes == {"checkpoints": 7, "caches": 3}
+
+
 @pytest.mark.postgres
 def test_a_look_reads_no_more_blocks_with_a_hundred_times_the_history(
     postgres_database: Engine,

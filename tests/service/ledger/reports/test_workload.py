@@ -18,7 +18,7 @@ from tests import factories
 
 def test_workers_are_listed_with_those_that_were_lost_lately(session: Session) -> None:
     since = db.now() - timedelta(minutes=3)
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         heartbeats.beat(
             session,
             name,
@@ -26,11 +26,13 @@ def test_workers_are_listed_with_those_that_were_lost_lately(session: Session) -
             busy_since={"deletions": since, "background": None},
             code_version="1",
         )
-    session.execute(
-        update(Worker).where(Worker.name == "b").values(seen_at=db.now() - timedelta(minutes=5))
-    )
-    first, second = workload.workers(session, beat_seconds=5)
-    assert (first.name, first.alive, second.name, second.alive) == ("a", True, "b", False)
+    beat = 60.0
+    for name, missed in (("b", heartbeats.MISSED_BEATS + 1), ("c", heartbeats.MISSED_BEATS - 1)):
+        seen_at = db.now() - timedelta(seconds=missed * beat)
+        session.execute(update(Worker).where(Worker.name == name).values(seen_at=seen_at))
+    found = workload.workers(session, beat_seconds=beat)
+    assert [(one.name, one.alive) for one in found] == [("a", True), ("b", False), ("c", True)]
+    first = found[0]
     assert first.busy_since == {"background": None, "deletions": since}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from service.ledger.audit import chain
 from service.ledger.database import db
 from service.ledger.database.states import RequestStatus
-from service.ledger.database.tables import AuditEvent, DeletionRequest
+from service.ledger.database.tables import AuditEvent, DeletionRequest, RequestRecord
 from service.ledger.requests import deadlines, intake, lifecycle, lookup
 from service.ledger.requests.deadlines import ExtensionReason, NotExtendable
 from service.ledger.selection.matching import Ask
@@ -220,3 +220,15 @@ def test_what_has_ended_or_is_overdue_is_not_extended(session: Session) -> None:
     with pytest.raises(NotExtendable, match="cancelled"):
         extend(session, request)
     assert request.extensions is None
+
+
+@pytest.mark.postgres
+def test_a_warning_keeps_nobody_from_adding_to_the_request(postgres_database: Engine) -> None:
+    sessions = db.session_factory(postgres_database)
+    with sessions.begin() as setup:
+        data = factories.dataset(setup)
+        request = factories.request(setup, data, rows=[0], due_at=NOW + DAY)
+    with sessions.begin() as warning, sessions.begin() as other:
+        assert deadlines.warn(warning, actor="worker:w", now=NOW) == 1
+        other.execute(text("SET LOCAL lock_timeout = '200ms'"))
+        other.add(RequestRecord(request_id=request.id, dataset_id=data.id, row=1))

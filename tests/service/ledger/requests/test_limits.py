@@ -116,7 +116,7 @@ def test_large_requests_wait_for_approval(
 def test_the_day_counts_what_earlier_calls_asked_for(session: Session) -> None:
     data = factories.dataset(session)
     published_model(session, data, policy={"approval": {"max_records_per_day": 3}})
-    factories.request(session, data, rows=[0, 1], created_at=NOW - timedelta(hours=23))
+    factories.request(session, data, rows=[0, 1], created_at=NOW - timedelta(hours=24))
     factories.request(session, data, rows=[2, 3, 4], created_at=NOW - timedelta(hours=25))
     [fits, does_not] = recorded(session, of_records(data, "r5"), of_records(data, "r6"))
     assert fits.status == RequestStatus.ACCEPTED

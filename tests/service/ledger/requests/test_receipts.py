@@ -191,6 +191,11 @@ def test_weights_that_nothing_needs_are_kept_until_the_window_is_over(session: S
     first = _receipt(session, asked)["remains"][0]
     assert first["what"] == "earlier_weights"
     assert first["until"] == canonical.moment(NOW + timedelta(hours=1))
+    base = session.query(Version).filter_by(number=1).one()
+    base.retired_at = base.created_at + timedelta(days=1)
+    session.commit()
+    [first, *_] = _receipt(session, asked)["remains"]
+    assert first["until"] == canonical.moment(base.retired_at + timedelta(hours=1))
 
 
 def test_a_legal_hold_is_told_with_its_reason_and_without_its_words(session: Session) -> None:

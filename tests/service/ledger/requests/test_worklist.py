@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from service.ledger.database.states import RequestStatus
+from service.ledger.database.tables import Dataset
 from service.ledger.requests import worklist
 from service.ledger.requests.worklist import Wanted
 from tests import factories
@@ -70,6 +71,17 @@ def _plan(session: Session, wanted: Wanted, after: str | None) -> str:
     explain = "EXPLAIN " if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
     rows = session.connection().exec_driver_sql(explain + statement, parameters).all()
     return "\n".join(" ".join(str(value) for value in row) for row in rows)
+
+
+def test_a_page_names_the_dataset_of_each_request_that_has_one(session: Session) -> None:
+    asked = {
+        factories.request(session, factories.dataset(session, name=name)).id: name
+        for name in ("faces", "voices")
+    }
+    data = session.scalars(select(Dataset)).first()
+    anywhere = factories.request(session, data, rows=[], dataset_id=None, kind="subject")
+    page = worklist.page(session, Wanted(), after=None, limit=50)
+    assert {one["id"]: one["dataset"] for one in page} == {**asked, anywhere.id: None}
 
 
 def test_open_requests_are_counted_by_state_up_to_a_limit(session: Session) -> None:

@@ -148,6 +148,19 @@ def test_half_kept_and_half_forgotten_too_much_shows_in_the_spread(low: float) -
             outside=replace(outside, circular=circular),
         )
         assert found.outcome("excess_spread").outcome is expected
+        ranks = excess.sample(mixed, outside).excess_rank
+        spread = found.metric("excess_tail_share").notes["spread"]
+        assert spread == pytest.approx(np.mean(np.maximum(ranks, 1 - ranks)) - 0.5)
+
+
+def test_the_tails_that_are_told_are_those_that_are_counted() -> None:
+    control, outside = made(4, 1.0)
+    new, _ = made(4, 0.0)
+    ranks = excess.sample(new, outside).excess_rank
+    assert {0.1, 0.9} <= set(np.round(ranks, 6))  # where a tail ends
+    found = verify(new, control, changed=True, lineage_clean=True, outside=outside)
+    metric = found.metric("excess_tail_share")
+    assert metric.notes["lower"] + metric.notes["upper"] == pytest.approx(metric.unlearned.value)
 
 
 def test_margins_that_set_the_targets_can_fail_and_cannot_pass() -> None:

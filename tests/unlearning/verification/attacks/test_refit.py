@@ -10,10 +10,13 @@ from torch import nn
 
 from tests.unlearning.verification.evidence import drawn
 from unlearning.core.examples import Examples
-from unlearning.verification import Verdict, parse_criteria, verify
+from unlearning.verification import Criteria, Verdict, parse_criteria, verify
 from unlearning.verification.attacks import features, probe
 from unlearning.verification.attacks.probe import ClassProbe
 from unlearning.verification.attacks.refit import Refit, Rows
+from unlearning.verification.gates import refit_membership
+from unlearning.verification.measures import Metric
+from unlearning.verification.statistics.estimates import exactly
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -84,6 +87,18 @@ def test_a_neuron_that_fires_for_forgotten_rows_alone_has_no_say_after_the_refit
     assert few is not None
     assert (len(few.forget), len(few.audit)) == (10, 20)
     assert len(set(few.forget_at.tolist())) == 10
+
+
+@pytest.mark.parametrize(
+    ("auc", "p", "expected"),
+    [(0.9, 0.0, Verdict.FAILED), (0.9, 0.5, Verdict.PASSED), (0.5, 0.0, Verdict.PASSED)],
+)
+def test_rows_that_are_known_after_the_refit_fail_by_the_limit_and_by_the_test(
+    auc: float, p: float, expected: Verdict
+) -> None:
+    known = Metric(refit_membership.METRIC, exactly(auc), exactly(0.9), notes={"p": p})
+    outcome, _, tells = refit_membership.judge(known, Criteria())
+    assert (outcome, tells) == (expected, True)
 
 
 class Hidden(nn.Module):

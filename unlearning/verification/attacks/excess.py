@@ -19,6 +19,7 @@ import numpy as np
 
 from unlearning.verification.attacks import lira
 from unlearning.verification.statistics import density, local
+from unlearning.verification.statistics.exchange import Exchange
 from unlearning.verification.statistics.outside import Outside
 from unlearning.verification.statistics.scores import Booleans, Floats, Integers, ModelScores
 
@@ -39,7 +40,7 @@ class Sample:
     φ; ``rank`` (n,): of each score among the neighbours';
     ``excess_rank`` and ``deviation`` (n,): rank of φ among the neighbours' φ, and φ less their
     mean, after these were moved to the row's m (``local.moved``). ``others_*`` (n, k): the same of
-    the neighbours. ``rows`` (n,) names the rows.
+    the neighbours. ``exchange``: rows of both kinds. ``rows`` (n,) names the rows.
     """
 
     rows: Integers
@@ -51,6 +52,7 @@ class Sample:
     excess_rank: Floats
     others_score: Floats
     others_deviation: Floats
+    exchange: Exchange
     never_seen: int
 
     def __len__(self) -> int:
@@ -94,6 +96,7 @@ def sample(
         excess_rank=local.ranks(forget.own, alike),
         others_score=others[near.rows],
         others_deviation=alike - expected[:, None],
+        exchange=Exchange.of((score, others), (forget.outside, audit.outside)),
         never_seen=len(audit.at),
     )
 

@@ -21,7 +21,7 @@ from unlearning.verification.attacks.relearn import RelearnTime
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.disclosure import Disclosure
 from unlearning.verification.measures import Metric
-from unlearning.verification.statistics import local, matching
+from unlearning.verification.statistics import exchange, matching
 from unlearning.verification.statistics.chain import Chain
 from unlearning.verification.statistics.estimates import Estimate
 from unlearning.verification.statistics.matching import Comparison, Evidence
@@ -135,9 +135,7 @@ class Subject:
         if self.excess is None:
             return None
         after, _ = self.excess
-        scores = after.score, after.others_score
-        log_e = local.log_e_value(*scores, never_seen=after.never_seen)
-        return (self.before or Chain.begun()).followed_by(log_e)
+        return (self.before or Chain.begun()).followed_by(exchange.log_e_value(after.exchange))
 
     def missing(self, needs: frozenset[Need]) -> frozenset[Need]:
         """Return those of ``needs`` that are missing."""

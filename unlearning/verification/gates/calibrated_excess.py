@@ -9,7 +9,7 @@ from unlearning.verification.calibrated import MOST_RECORDS, WORST_RECORDS
 from unlearning.verification.criteria import Criteria, Limit
 from unlearning.verification.gates import BatchGate, Direction, Need, Subject
 from unlearning.verification.measures import Metric
-from unlearning.verification.statistics import local
+from unlearning.verification.statistics import exchange, local
 from unlearning.verification.statistics.estimates import Estimate, contributions
 from unlearning.verification.statistics.scores import Floats
 from unlearning.verification.verdict import Counts, Finding, Verdict
@@ -124,7 +124,7 @@ def judge(metric: Metric, criteria: Criteria) -> Finding:
 
 
 def _remembered(sample: Sample) -> float:
-    return local.remembered_p(sample.score, sample.others_score, never_seen=sample.never_seen)
+    return exchange.remembered_p(sample.exchange)
 
 
 def _tenth_left(sample: Sample) -> float:

@@ -2,13 +2,14 @@
 
 Rows differ in difficulty, so a forgotten row is compared with the never-seen rows whose margins
 under models that saw neither are nearest to its own. If the model never saw the row either, its
-score is one of theirs drawn at random, whatever rows were chosen to be forgotten: a permutation
-test within neighbourhoods that takes the never-seen rows as given.
+value is one of theirs drawn at random, whatever rows were chosen to be forgotten. The never-seen
+rows are a sample as well, which widens the distribution of a mean of n such values (``upper_p``).
+Scores are tested by exchange of rows (``statistics.exchange``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -26,6 +27,8 @@ _LEAST, _MOST = 30, 400
 _DRAWS, _DRAWN_ROWS = 4000, 200
 #: Shares of the rows that may be remembered, in the alternatives to which a test is sensitive.
 _REMEMBERED = (0.1, 0.5, 1.0)
+#: The alternative to which the test of many rows is sensitive.
+TENTH = _REMEMBERED[0]
 _LARGEST_LOG, _SMALLEST_LOG = 8.0, -25.0
 _SEED = 20_260_701
 
@@ -45,15 +48,19 @@ class Neighbours:
         return Neighbours(self.rows[positions], self.never_seen)
 
 
+def compared(rows: int, never_seen: int) -> int:
+    """Return with how many of the never-seen rows each of so many forgotten ones is compared."""
+    share = _SHARE if rows >= _FEW else _SHARE_OF_FEW
+    return min(never_seen, max(_LEAST, min(_MOST, round(share * never_seen))))
+
+
 def neighbours(forget: Floats, never_seen: Floats) -> Neighbours:
     """Return the neighbours of rows by margins (n,) and (m,) under models that saw neither.
 
     They are consecutive in the order of the margins, as many below as above where there are.
     """
     m = len(never_seen)
-    share = _SHARE if len(forget) >= _FEW else _SHARE_OF_FEW
-    k = min(m, max(_LEAST, min(_MOST, round(share * m))))
-    return Neighbours(density.nearest(forget, never_seen, k), m)
+    return Neighbours(density.nearest(forget, never_seen, compared(len(forget), m)), m)
 
 
 def ranks(forget: Floats, others: Floats) -> Floats:
@@ -94,56 +101,35 @@ def chosen_shift(forget: Floats, never_seen: Floats, values: Floats) -> float:
     return (1 - min(max(slope, 0.0), 1.0)) * apart * (1 - chance / apart**2)
 
 
-Statistic = Callable[[Floats], Floats]
+def evidence(scores: Floats, share: float) -> Floats:
+    """Return log(1 + ε(L − 1)) of log-likelihood ratios log L of being remembered, same shape.
 
-
-def total(scores: Floats) -> Floats:
-    """Return the sum over rows of scores (..., n)."""
-    return np.asarray(scores.sum(-1))
-
-
-def likelihood(scores: Floats) -> Floats:
-    """Return the logarithm of a likelihood ratio averaged over alternatives, up to a constant.
-
-    ``scores`` (..., n) are each row's log-likelihood ratio of being remembered. In the alternative
-    with share ε a row is remembered with probability ε, so that its ratio L gives 1 + ε(L − 1).
+    It is the log-likelihood ratio of the alternative in which a row is remembered with probability
+    ε, the ``share``.
     """
     ratio = np.exp(np.clip(scores, _SMALLEST_LOG, _LARGEST_LOG)) - 1
-    each = [np.log1p(share * ratio).sum(-1) for share in _shares(scores.shape[-1])]
-    return np.asarray(np.logaddexp.reduce(each, 0))
+    return np.asarray(np.log1p(share * ratio))
 
 
-def _shares(rows: int) -> list[float]:
+def shares(rows: int) -> list[float]:
     """Return the shares of so many rows that are at least one row."""
     return [share for share in _REMEMBERED if share * rows >= 1]
 
 
-def p_value(
-    forget: Floats, candidates: Floats, *, statistic: Statistic = total, shift: float = 0.0
-) -> float:
-    """Return the probability of a statistic at least as large if each row is a candidate of its.
+def p_value(forget: Floats, candidates: Floats, *, shift: float = 0.0, wider: float = 1.0) -> float:
+    """Return the probability of a sum at least as large if each row is a candidate of its.
 
-    ``candidates`` (n, k) are the scores of each row's neighbours; the row itself is one more.
-    ``shift`` is added to every drawn score.
+    ``candidates`` (n, k) are the values of each row's neighbours; the row itself is one more.
+    ``shift`` is added to every drawn value. The drawn sums are ``wider`` around their mean.
     """
     n, k = candidates.shape
     every = np.concatenate([candidates + shift, forget[:, None]], 1)
     random = np.random.default_rng(_SEED)
     chosen = random.integers(0, k + 1, (_DRAWS, n))
-    drawn, ours = statistic(every[np.arange(n), chosen]), float(statistic(forget))
+    mean, ours = float(every.mean(1).sum()), float(forget.sum())
+    drawn = mean + wider * (every[np.arange(n), chosen].sum(1) - mean)
     reached = np.sum(drawn >= ours - 1e-9 * max(1.0, abs(ours)))
     return float((1 + reached) / (1 + _DRAWS))
-
-
-def remembered_p(forget: Floats, candidates: Floats, *, never_seen: int) -> float:
-    """Return the p-value of log-likelihood ratios (n,) against ``candidates`` (n, k).
-
-    Sensitive to all rows being remembered a little, and to a tenth of them being remembered well.
-    """
-    if _few(len(forget), never_seen):
-        return p_value(forget, candidates, statistic=likelihood)
-    ours, theirs = (_of_a_tenth(scores) for scores in (forget, candidates))
-    return upper_p(ours, theirs, never_seen=never_seen)
 
 
 def remembered_share(scores: Floats) -> float:
@@ -156,12 +142,12 @@ def remembered_share(scores: Floats) -> float:
 def left_p(scores: Floats, left: Floats, candidates: Floats, *, never_seen: int) -> float:
     """Return the probability of so little evidence if a tenth of the rows were left as they were.
 
-    The evidence is that of ``remembered_p`` for many rows. In the alternative a row has the score
-    that it had if it were left (``left``, (n,)) with a probability of a tenth, else one of its
+    The evidence is that of the alternative with a tenth remembered. In it a row has the score that
+    it had if it were left (``left``, (n,)) with a probability of a tenth, else one of its
     ``candidates`` (n, k). For rows enough that the sum is normal.
     """
-    share, n = _REMEMBERED[0], len(scores)
-    ours, stays, others = (_of_a_tenth(one) for one in (scores, left, candidates))
+    share, n = TENTH, len(scores)
+    ours, stays, others = (evidence(one, share) for one in (scores, left, candidates))
     mean = (1 - share) * others.mean(1) + share * stays
     square = (1 - share) * (others**2).mean(1) + share * stays**2
     # The candidates are a sample as well; which rows are left is not.
@@ -169,45 +155,27 @@ def left_p(scores: Floats, left: Floats, candidates: Floats, *, never_seen: int)
     return NormalDist().cdf(float((ours - mean).sum() / np.sqrt(max(variance, 1e-300))))
 
 
-def log_e_value(forget: Floats, candidates: Floats, *, never_seen: int) -> float:
-    """Return the logarithm of the likelihood ratio over its mean if each row is one of its own.
-
-    ``forget`` (n,) and ``candidates`` (n, k) are log-likelihood ratios. With the row among its own
-    candidates the mean is exactly 1 under the null hypothesis of ``p_value``, however bad the fit.
-    Of so many rows that never-seen rows are too small a sample of it, the result is 0.
-    """
-    if not _few(len(forget), never_seen):
-        return 0.0
-    every = np.concatenate([candidates, forget[:, None]], 1)
-    ratio = np.exp(np.clip(every, _SMALLEST_LOG, _LARGEST_LOG)) - 1
-    mean = ratio.mean(1)
-    expected = [np.log1p(share * mean).sum() for share in _shares(len(forget))]
-    return float(likelihood(forget) - np.logaddexp.reduce(expected))
-
-
-def _of_a_tenth(scores: Floats) -> Floats:
-    ratio = np.exp(np.clip(scores, _SMALLEST_LOG, _LARGEST_LOG)) - 1
-    return np.asarray(np.log1p(_REMEMBERED[0] * ratio))
-
-
 def _few(rows: int, never_seen: int) -> bool:
-    """Return whether to draw: few rows, and so few that the never-seen rows are as good as all."""
+    """Return whether to draw: few rows, also in proportion to the never-seen ones."""
     return rows <= min(_DRAWN_ROWS, max(_LEAST, never_seen // 5))
 
 
 def upper_p(forget: Floats, candidates: Floats, *, never_seen: int, shift: float = 0.0) -> float:
     """Return the one-sided p-value of a large mean of ``forget`` (n,) against ``candidates``.
 
-    By drawing for few rows. For many the sum is normal, and its variance is larger by the factor
-    1 + n / ``never_seen``, because the never-seen rows are a sample as well.
+    By drawing for few rows; for many the sum is normal. Its variance is larger by the factor
+    1 + (n − 1) / ``never_seen``, because the never-seen rows are a sample as well: forgotten rows
+    differ from it together, a single one is exchanged with it (Bates, Candès, Lei, Romano & Sesia,
+    "Testing for outliers with conformal p-values", Annals of Statistics 51, 2023).
     """
     n = len(forget)
     if n == 0:
         return 1.0
+    wider = math.sqrt(1 + (n - 1) / never_seen)
     if _few(n, never_seen):
-        return p_value(forget, candidates, shift=shift)
+        return p_value(forget, candidates, shift=shift, wider=wider)
     mean = candidates.mean(1) + shift
-    variance = candidates.var(1, ddof=1).sum() * (1 + n / never_seen)
-    if not variance > 0:
+    deviation = wider * math.sqrt(candidates.var(1, ddof=1).sum())
+    if not deviation > 0:
         return 1.0 if forget.sum() <= mean.sum() else 0.0
-    return NormalDist().cdf(-float((forget - mean).sum() / np.sqrt(variance)))
+    return NormalDist().cdf(-float((forget - mean).sum()) / deviation)

@@ -10,6 +10,7 @@ import pytest
 from unlearning.verification import Criteria, Evidence, ModelScores, Verdict, verify
 from unlearning.verification.attacks import excess
 from unlearning.verification.report import Verification
+from unlearning.verification.statistics import exchange
 from unlearning.verification.statistics.outside import Outside
 
 from ..evidence import scores
@@ -18,7 +19,7 @@ ROWS, NEVER_SEEN, RETAINED = 400, 600, 500
 
 
 def made(
-    seed: int, kept: float, *, rows: int = ROWS, easier: float = 0.0
+    seed: int, kept: float, *, rows: int = ROWS, easier: float = 0.0, never_seen: int = NEVER_SEEN
 ) -> tuple[ModelScores, Outside]:
     """Margins 5 + 4 z of rows; what a model was trained on it answers with 8 ± 1, or above.
 
@@ -27,8 +28,8 @@ def made(
     """
     random = np.random.default_rng(seed)
     truth = 5 + 4 * random.normal(size=rows) + easier
-    never_seen, retained = 5 + 4 * random.normal(size=(2, 600))
-    sets = [truth, never_seen, retained[:RETAINED]]
+    others, retained = 5 + 4 * random.normal(size=(2, 600))
+    sets = [truth, others[:never_seen], retained[:RETAINED]]
     outside = [one + 1.5 * random.normal(size=len(one)) for one in sets]
     own = [one + 1.5 * random.normal(size=len(one)) for one in sets]
 
@@ -78,6 +79,27 @@ def test_five_rows_left_as_they_were_are_failed_and_forgotten_ones_are_not() -> 
     assert sum(one.outcome is Verdict.FAILED for one in left) >= 6
     assert sum(one.outcome is Verdict.FAILED for one in gone) <= 1
     assert not any(one.outcome is Verdict.PASSED for one in left)
+
+
+@pytest.mark.parametrize("rows", [20, 60])
+def test_with_sixty_never_seen_rows_forgotten_ones_are_rarely_called_remembered(rows: int) -> None:
+    """At most 2 % of 200 batches, and three more standard errors, have p <= .01."""
+    draws, alarms = 200, 0
+    for seed in range(draws):
+        found = excess.sample(*made(seed, 0.0, rows=rows, never_seen=60))
+        assert found is not None
+        alarms += exchange.remembered_p(found.exchange) <= 0.01
+    assert alarms <= draws * (0.02 + 3 * np.sqrt(0.02 * 0.98 / draws))
+
+
+def test_as_many_wrong_labels_as_never_seen_rows_are_told() -> None:
+    """Known by heart here; no never-seen row is as hard, so they are exchanged with easier ones."""
+    for seed in range(5):
+        control, outside = made(seed, 1.0, rows=60, never_seen=60)
+        wrong = replace(outside, forget=np.full(60, -12.0))
+        found = excess.sample(control, wrong)
+        assert found is not None
+        assert exchange.remembered_p(found.exchange) <= 0.001
 
 
 def test_thirty_forgotten_rows_pass_and_half_forgotten_ones_do_not() -> None:

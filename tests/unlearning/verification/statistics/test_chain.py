@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from unlearning.errors import WrongOptions
-from unlearning.verification.statistics import local
+from unlearning.verification.statistics import exchange
 from unlearning.verification.statistics.chain import SHARES, Chain
+from unlearning.verification.statistics.exchange import Exchange
 
 
 def test_the_evidence_is_the_average_of_products() -> None:
@@ -23,33 +24,15 @@ def test_the_evidence_is_the_average_of_products() -> None:
         Chain(np.zeros(2))
 
 
-def test_an_e_value_has_mean_one_over_the_rows_that_a_row_may_be() -> None:
-    candidates = np.array([[0.0, 1.0, -2.0], [0.5, 3.0, -1.0]])
-    own = np.array([2.0, -0.5])
-    every = np.concatenate([candidates, own[:, None]], 1)
-    found = [
-        np.exp(
-            local.log_e_value(np.array([a, b]), _without(every, np.array([a, b])), never_seen=300)
-        )
-        for a in every[0]
-        for b in every[1]
-    ]
-    assert np.mean(found) == pytest.approx(1.0)
-
-
-def _without(every: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the candidates (2, 3) when ``rows`` are the forgotten ones."""
-    return np.stack([line[line != row] for line, row in zip(every, rows, strict=True)])
-
-
 def simulated(random: np.random.Generator, kept: list[bool], *, strength: float) -> list[float]:
     """Return the evidence after each batch of five rows of which some were left as they were."""
     chain, found = Chain.begun(), []
     for left in kept:
         # Log-likelihood ratios of a shift by ``strength`` of a normal score.
-        candidates = strength * random.normal(size=(5, 120)) - strength**2 / 2
+        never_seen = strength * random.normal(size=120) - strength**2 / 2
         rows = strength * (random.normal(size=5) + strength * left) - strength**2 / 2
-        chain = chain.followed_by(local.log_e_value(rows, candidates, never_seen=600))
+        both = Exchange.of((rows, never_seen), (np.zeros(5), np.zeros(120)))
+        chain = chain.followed_by(exchange.log_e_value(both))
         found.append(float(np.exp(chain.log_evidence)))
     return found
 
@@ -62,10 +45,11 @@ def test_chains_of_forgotten_batches_are_rarely_ever_failed() -> None:
 
 
 def test_many_rows_add_nothing_to_a_chain() -> None:
-    """They are judged by themselves, and too many for the never-seen rows to stand for all."""
-    scores = np.full(61, 3.0)
-    assert local.log_e_value(scores, np.zeros((61, 60)), never_seen=300) == 0
-    assert local.log_e_value(scores[:60], np.zeros((60, 60)), never_seen=300) > 100
+    """They are judged by themselves."""
+    for rows, added in ((201, False), (200, True)):
+        both = Exchange.of((np.full(rows, 3.0), np.zeros(300)), (np.zeros(rows), np.zeros(300)))
+        assert (exchange.log_e_value(both) > 100) is added
+        assert added or exchange.log_e_value(both) == 0
 
 
 def test_every_tenth_batch_left_as_it_was_is_told_in_the_end() -> None:

@@ -29,11 +29,6 @@ from unlearning.core.examples import Examples
 from unlearning.methods import Context, iau
 
 STEPS = ("calibrated", "matched")
-#: Retained rows that the matched step holds: with 40 forgotten ones it forms its kernel of so many
-#: rows, which costs less than products with as many.
-HELD = 56
-#: Megabytes that the kernel's rows may take.
-MEMORY = 2048
 
 
 @dataclass(frozen=True)
@@ -228,7 +223,7 @@ def _updated(
             base.model,
             forget,
             retain,
-            options=iau.Options(step=step, retained_rows=HELD, memory_megabytes=MEMORY),
+            options=iau.Options(step=step),
             context=Context(calibration=problem.validation, anchor=anchor, margins=known),
             generator=torch.Generator().manual_seed(2),
         )

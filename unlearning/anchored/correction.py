@@ -5,7 +5,9 @@ hold them: freed from a wrong label, the network becomes surer of what it retain
 moved network follows the gradient of the retained rows' mean loss (Adam; Kingma & Ba,
 arXiv 1412.6980), in mini-batches of a sample. Validation rows are compared after 1/16, 1/8, 1/4,
 1/2 and all of the steps, row by row with those before the first, and the weights with the lowest
-mean loss are taken if that is more than a standard error lower. Else nothing is corrected.
+mean loss are taken if that is more than a standard error lower. Else nothing is corrected. After
+two comparisons in a row that are worse than the best by more than a standard error no step follows:
+from there on the sample is learned by heart.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from unlearning.core.task import PLAIN, TrainingLoss
 
 #: The shares of the steps after which validation rows are compared, as powers of a half.
 _HALVINGS = 4
+#: Comparisons in a row that must be worse than the best before the steps end.
+_ENOUGH = 2
 #: Smallest change of the mean validation loss that counts, relative to it.
 _LEAST = 0.01
 
@@ -81,7 +85,7 @@ def correct(
     """
     start = objective.flatten(network)
     before = objective.losses(network, validation, batch_size=batch_size)
-    best = Corrected(start, 0, before)
+    best, worse = Corrected(start, 0, before), 0
     looks = {math.ceil(settings.steps / 2**k) for k in range(_HALVINGS + 1)}
     try:
         for taken in _walk(network, retain, settings, generator):
@@ -90,6 +94,9 @@ def correct(
             losses = objective.losses(network, validation, batch_size=batch_size)
             if lower(before, losses) and float(losses.mean()) < float(best.losses.mean()):
                 best = Corrected(objective.flatten(network), taken, losses)
+            worse = worse + 1 if lower(losses, best.losses) else 0
+            if worse == _ENOUGH:
+                break
     finally:
         objective.load(network, start)
     return best
@@ -102,20 +109,22 @@ def _walk(
     parameters = list(objective.step_parameters(network).values())
     optimiser = torch.optim.Adam(parameters, lr=settings.learning_rate)
     device, taken = parameters[0].device, 0
-    while taken < settings.steps:
-        for x, y in retain.batches(settings.rows, device=device, generator=generator):
-            with torch.enable_grad():
-                loss = settings.loss(network(x), y).mean()
-                grads = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, grads, strict=True):
-                parameter.grad = gradient
-            optimiser.step()
-            taken += 1
-            yield taken
-            if taken == settings.steps:
-                break
-    for parameter in parameters:
-        parameter.grad = None
+    try:
+        while taken < settings.steps:
+            for x, y in retain.batches(settings.rows, device=device, generator=generator):
+                with torch.enable_grad():
+                    loss = settings.loss(network(x), y).mean()
+                    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+                for parameter, gradient in zip(parameters, grads, strict=True):
+                    parameter.grad = gradient
+                optimiser.step()
+                taken += 1
+                yield taken
+                if taken == settings.steps:
+                    break
+    finally:
+        for parameter in parameters:
+            parameter.grad = None
 
 
 def _error(change: Tensor) -> float:

@@ -32,7 +32,9 @@ class PairedGuard:
     Both are differences to ``base`` row by row, so that unchanged rows add no variance. Rows are
     read in growing portions until each mean is ``certainty`` standard errors away from its limit.
     When all ``rows`` are read, the mean drop of the accuracy breaks its limit if it lies more than
-    a standard error above, and the mean loss if it lies more than ``loss_errors`` of them above.
+    a standard error above, or more than ``excused`` above, and the mean loss if it lies more than
+    ``loss_errors`` standard errors above. The standard error of few rows may be as large as a
+    drop that nobody would accept: without a bound it would excuse that one too.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class PairedGuard:
         portion: int = 128,
         certainty: float = 3.0,
         loss_errors: float = 1.0,
+        excused: float = math.inf,
     ) -> None:
         self.examples = sample(examples, rows)
         self.base = base
@@ -54,10 +57,15 @@ class PairedGuard:
         self.portion = portion
         self.certainty = certainty
         self.loss_errors = loss_errors
+        self.excused = excused
         self._known: list[tuple[Tensor, Tensor]] = []
 
-    def look(self, model: nn.Module) -> Look:
-        """Compare ``model`` with the base on as many rows as needed."""
+    def look(self, model: nn.Module, *, chosen: bool = False) -> Look:
+        """Compare ``model`` with the base on as many rows as needed.
+
+        ``chosen``: it is one of several models, of which one that holds is taken. That may be the
+        luckiest, so a standard error excuses nothing.
+        """
         rises = drops = torch.zeros(0, dtype=torch.float64)
         start, size, look = 0, self.portion, 0
         while start < len(self.examples):
@@ -75,8 +83,10 @@ class PairedGuard:
             start, size, look = start + len(here), max(size, start + len(here)), look + 1
         if not len(rises):
             return self._seen(rises, drops, holds=True)
-        loss_holds = self._distance(rises, self.loss_limit) <= self.loss_errors
-        accuracy_holds = self._distance(drops, self.accuracy_limit) <= 1
+        loss_holds = self._distance(rises, self.loss_limit) <= (0 if chosen else self.loss_errors)
+        accuracy_holds = self._distance(drops, self.accuracy_limit) <= (0 if chosen else 1)
+        if float(drops.mean()) > self.accuracy_limit + self.excused:
+            accuracy_holds = False
         return self._seen(rises, drops, holds=loss_holds and accuracy_holds)
 
     def _differences(self, model: nn.Module, rows: Examples, look: int) -> tuple[Tensor, Tensor]:
@@ -118,7 +128,9 @@ def last_that_holds(
     """Return the last point of a path of weights at which the guard holds.
 
     ``path`` are flat weights (p,); the guard is known to hold at the first. A point between two of
-    them is found by bisection. Also return the differences there, and whether the path's end held.
+    them is found by bisection. If the path's end does not hold, the others are chosen by what the
+    guard sees, and it excuses no standard error. Also return the differences at the point, and
+    whether the path's end held.
     """
     seen = guard.look(load(path[-1]))
     if seen.holds:
@@ -127,7 +139,7 @@ def last_that_holds(
     low, held = path[0], Look(0.0, 0.0, seen.rows, True)
     while index > 1:
         index -= 1
-        seen = guard.look(load(path[index]))
+        seen = guard.look(load(path[index]), chosen=True)
         if seen.holds:
             low, held = path[index], seen
             break
@@ -136,7 +148,7 @@ def last_that_holds(
     high = path[index + 1]
     for _ in range(4):
         middle = (low + high) / 2
-        seen = guard.look(load(middle))
+        seen = guard.look(load(middle), chosen=True)
         if seen.holds:
             low, held = middle, seen
         else:

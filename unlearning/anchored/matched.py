@@ -20,6 +20,7 @@ once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from unlearning.anchored import factors, residuals
+from unlearning.anchored.factors import Factors, Unfactored
 from unlearning.anchored.jacobian import Jacobian
 from unlearning.core import objective
 from unlearning.core.examples import Examples, concatenate
@@ -57,7 +60,7 @@ class Settings:
     clip: float = 3.0
     #: Retained rows that are held for one Jacobian; None: all of them.
     held: int | None = None
-    #: Bytes of per-row gradients that may be formed; above, only products are used.
+    #: Bytes of factors or per-row gradients that may be formed; above, only products are used.
     memory: int = 512 * 2**20
     #: Relative residual at which conjugate residuals stop, and the most iterations. ``rough`` is
     #: for Jacobians that another one follows, which starts from what is left (inexact Newton:
@@ -166,6 +169,7 @@ class _Step:
         self.start, self.targets, self.forgets = now[usable], targets[usable], forgets[usable]
         self.examples = examples.subset(usable)
         self.everything = self.jacobian = self._jacobian(self.examples)
+        self.factored = len(usable) > 0 and factors.fit(self.network, self.examples)
 
     def _jacobian(self, examples: Examples) -> Jacobian:
         return Jacobian(self.network, examples, batch_size=self.settings.batch_size)
@@ -217,12 +221,52 @@ class _Step:
 
     def _solve(self, aim: Tensor) -> Tensor:
         """Return δ (p,) float64 for the changes of the margins ``aim`` (n,)."""
+        found = self._factors()
+        if found is not None:
+            return self._by_factors(found, aim)
         chunk = self._chunk(len(aim))
-        solver = self.settings.solver
+        if self._choose(len(aim) if chunk else math.inf, _KERNEL_ROWS) == "kernel":
+            return self._by_kernel(aim, max(1, chunk))
+        return self._by_products(aim)
+
+    def _choose(self, rows: float, most: int) -> str:
+        """Choose the solver of so many rows: the kernel of ``most`` rows is the cheaper one."""
+        solver: str = self.settings.solver
         if solver == "auto":
-            solver = "kernel" if chunk and len(aim) <= _KERNEL_ROWS else "products"
+            solver = "kernel" if rows <= most else "products"
         self.report.solver = solver
-        return self._by_kernel(aim, max(1, chunk)) if solver == "kernel" else self._by_products(aim)
+        return solver
+
+    def _factors(self) -> Factors | None:
+        """Return the factors of the present Jacobian, if there are any and memory for them."""
+        if not self.factored:
+            return None
+        settings = self.settings
+        try:
+            with self._timed("gradients"):
+                return factors.of(
+                    self.network,
+                    self.jacobian.examples,
+                    self.curvature,
+                    batch_size=settings.batch_size,
+                    memory=settings.memory,
+                )
+        except Unfactored:
+            self.factored = False
+            return None
+
+    def _by_factors(self, found: Factors, aim: Tensor) -> Tensor:
+        formed = found.kernel_bytes + _KERNELS * 8 * len(aim) ** 2
+        fits = found.bytes + formed <= self.settings.memory
+        most = max(_KERNEL_ROWS, found.kernel_rows)
+        kernel = self._choose(len(aim) if fits else math.inf, most) == "kernel"
+        self._formed(found.bytes + (formed if kernel else 0))
+        if kernel:
+            with self._timed("kernel"):
+                alpha = self._weights(found.kernel(), aim)
+                if alpha is not None:
+                    return found.pulled(alpha)
+        return self._iterate(found.product, found.pulled, aim)
 
     def _chunk(self, rows: int) -> int:
         """Return how many rows may be formed at once beside those kept; 0 if none may."""
@@ -234,12 +278,13 @@ class _Step:
     def _size(self) -> int:
         return next(iter(self.jacobian.parameters.values())).element_size()
 
+    def _formed(self, count: int) -> None:
+        self.report.bytes_formed = max(self.report.bytes_formed, count)
+
     def _by_kernel(self, aim: Tensor, chunk: int) -> Tensor:
         columns, count = self.jacobian.columns, len(aim)
         formed = (count + _TEMPORARIES * min(chunk, count)) * columns * self._size
-        self.report.bytes_formed = max(
-            self.report.bytes_formed, formed + _KERNELS * 8 * count * count
-        )
+        self._formed(formed + _KERNELS * 8 * count * count)
         parameter = next(iter(self.jacobian.parameters.values()))
         white = parameter.new_empty(count, columns)
         with self._timed("gradients"):
@@ -249,29 +294,44 @@ class _Step:
                 white[start : start + len(rows)] = here
                 start += len(rows)
         with self._timed("kernel"):
-            kernel = (white @ white.T).double()
-            _require(kernel)
-            kernel.diagonal().add_(self.settings.noise)
-            factor, failed = torch.linalg.cholesky_ex(kernel)
-            if bool(failed):
-                # Rounding errors with rows that are alike; products need no kernel.
+            alpha = self._weights((white @ white.T).double(), aim)
+            if alpha is None:
                 return self._by_products(aim)
-            alpha = torch.cholesky_solve(aim.to(kernel)[:, None], factor)[:, 0]
             pulled = (white.T @ alpha.to(white.dtype)).double()
             return pulled if self.curvature is None else self.curvature.unwhiten(pulled)
 
+    def _weights(self, kernel: Tensor, aim: Tensor) -> Tensor | None:
+        """Return α (n,) of the kernel J P Jᵀ (n, n), which is changed.
+
+        None if it is not positive definite: rounding errors with rows that are alike. Products
+        need no factor of it.
+        """
+        _require(kernel)
+        kernel.diagonal().add_(self.settings.noise)
+        factor, failed = torch.linalg.cholesky_ex(kernel)
+        return None if bool(failed) else torch.cholesky_solve(aim.to(kernel)[:, None], factor)[:, 0]
+
     def _by_products(self, aim: Tensor) -> Tensor:
+        return self._iterate(
+            lambda alpha: self.jacobian.times(self._pulled(alpha)), self._pulled, aim
+        )
+
+    def _iterate(
+        self,
+        product: Callable[[Tensor], Tensor],
+        pulled: Callable[[Tensor], Tensor],
+        aim: Tensor,
+    ) -> Tensor:
+        """Solve by J P Jᵀ·α (n,), the ``product``; ``pulled`` returns P Jᵀ·α (p,)."""
         with self._timed("products"):
-            found = conjugate_residuals(
-                lambda alpha: (
-                    self.jacobian.times(self._pulled(alpha)) + self.settings.noise * alpha
-                ),
+            found = residuals.conjugate(
+                lambda alpha: product(alpha) + self.settings.noise * alpha,
                 aim,
                 tolerance=self.tolerance,
                 iterations=self.settings.iterations,
             )
             self.report.iterations += found.iterations
-            return self._pulled(found.x)
+            return _checked(pulled(found.x))
 
     def _pulled(self, alpha: Tensor) -> Tensor:
         """Return P·Jᵀ·``alpha``, (p,) float64."""
@@ -287,46 +347,6 @@ class _Step:
         finally:
             seconds = self.report.seconds
             seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - began
-
-
-@dataclass(frozen=True)
-class Solution:
-    """x ≈ A⁻¹b (n,) and the iterations it took."""
-
-    x: Tensor
-    iterations: int
-
-
-def conjugate_residuals(
-    product: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float, iterations: int
-) -> Solution:
-    """Solve A·x = b (n,) float64 for symmetric positive definite A, given as a product.
-
-    Stops at ‖b − Ax‖ ≤ ``tolerance``·‖b‖. The residual falls with each iteration, so that the limit
-    of iterations leaves a step that misses its targets by less than none at all. (Conjugate
-    gradients lower the error of x instead; stopped early, their residual may be larger than b.)
-
-    Source: Stiefel (1955), Relaxationsmethoden bester Strategie zur Lösung linearer
-    Gleichungssysteme; Saad, Iterative Methods for Sparse Linear Systems, 2nd edition, 6.8.
-    """
-    x, r = torch.zeros_like(b), b.clone()
-    enough, done = tolerance * float(b.norm()), 0
-    if not float(r.norm()) > enough:
-        return Solution(x, done)
-    image = product(r)
-    direction, moved, curved = r.clone(), image.clone(), float(r @ image)
-    while done < iterations and curved > 0:
-        length = curved / float(moved @ moved)
-        x += length * direction
-        r -= length * moved
-        done += 1
-        if done == iterations or float(r.norm()) <= enough:
-            break
-        image = product(r)
-        before, curved = curved, float(r @ image)
-        direction = r + (curved / before) * direction
-        moved = image + (curved / before) * moved
-    return Solution(x, done)
 
 
 def _most_and_others(values: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

@@ -53,20 +53,36 @@ _ITERATIONS = 100
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What a training loses on validation rows if a share of its rows is left out, at least 0."""
+    """What a training loses on validation rows if a share of its rows is left out, at least 0.
+
+    ``recognised``: share of the training rows whose target is above zero.
+    """
 
     share: float = 0.0
     loss_rise: float = 0.0
     accuracy_drop: float = 0.0
+    recognised: float = 1.0
 
     def at(self, share: float) -> tuple[float, float]:
         """Return rise of the loss and drop of the accuracy if ``share`` of the rows is left out.
 
-        Linear between nothing and the measured share. Learning curves are convex, so this is too
-        much rather than too little.
+        Linear in the logarithm of the rows that are left. Learning curves fall at least as fast for
+        few rows, so this is too much rather than too little.
         """
-        part = min(share / self.share, 1.0) if self.share > 0 else 0.0
+        if not self.share > 0 or share >= self.share:
+            part = float(self.share > 0)
+        else:
+            part = math.log1p(-share) / math.log1p(-self.share)
         return part * self.loss_rise, part * self.accuracy_drop
+
+    def lost(self, goals: Tensor) -> float:
+        """Return how many rows of the average a training loses with the rows of these targets (n,).
+
+        What a row teaches of others, they teach of it. So a row that models without it get wrong,
+        such as one with a wrong label, costs nothing, and n rows cost as much as n at most.
+        """
+        positive = float((goals > 0).sum())
+        return min(float(len(goals)), positive / self.recognised) if positive else 0.0
 
 
 @dataclass(frozen=True)
@@ -177,12 +193,14 @@ def fit(
     kept = (ordinary - recognised) * noise + tail * _mean(variances, tail) / splits
     variance[usable] = recognised * reliability * noise + kept
     spread = (noise * splits) ** 0.5
-    return Targets(value, variance, reliability, spread, splits, _left_out(out, held_out))
+    left_out = _left_out(out, held_out, value[usable])
+    return Targets(value, variance, reliability, spread, splits, left_out)
 
 
-def _left_out(out: OutOfFold, held_out: Tensor) -> LeftOut:
+def _left_out(out: OutOfFold, held_out: Tensor, goals: Tensor) -> LeftOut:
     """Compare the folds' models with the full one, whose validation margins are ``held_out`` (m,).
 
+    ``goals`` (n,): the targets of the training rows.
     The cross entropy of a row is log(1 + exp(−φ)), and its prediction is right if φ > 0 (with more
     than two classes it may be right below, for all models alike).
     """
@@ -193,7 +211,8 @@ def _left_out(out: OutOfFold, held_out: Tensor) -> LeftOut:
     rise = functional.softplus(-theirs).mean() - functional.softplus(-ours).mean()
     drop = (ours > 0).double().mean() - (theirs > 0).double().mean()
     folds = out.epochs.shape[1]
-    return LeftOut(1 / folds, max(0.0, float(rise)), max(0.0, float(drop)))
+    recognised = float((goals > 0).double().mean()) if len(goals) else 1.0
+    return LeftOut(1 / folds, max(0.0, float(rise)), max(0.0, float(drop)), recognised)
 
 
 def mapped(values: Tensor, theirs: Tensor, ours: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class _Transformer(nn.Module):
         self.head = nn.Linear(p.width, p.classes)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        places = torch.arange(ids.shape[1], device=ids.device)
+        places = torch.arange(ids.shape[1], device=ids.device)[None]
         h = self.dropout(self.tokens(ids) + self.positions(places))
         for layer in self.layers:
             h = layer(h, mask)

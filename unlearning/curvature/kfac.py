@@ -70,7 +70,7 @@ class Kfac:
             u, v = _bases(block)
             inside = _turn(u.mT, _gather(block, rows), v) * _scale(block, self.damping)
             _scatter(block, inside, white)
-        white[:, self.positions] = rows[:, self.positions] * self._diagonal_scale(rows.dtype)
+        white[:, self.positions] = rows[:, self.positions] * self.diagonal_scale(rows.dtype)
         return white
 
     def unwhiten(self, vector: Tensor) -> Tensor:
@@ -81,10 +81,11 @@ class Kfac:
             inside = _gather(block, vector[None]) * _scale(block, self.damping)
             _scatter(block, _turn(u, inside, v.mT), found)
         here = vector[self.positions]
-        found[0, self.positions] = here * self._diagonal_scale(here.dtype)
+        found[0, self.positions] = here * self.diagonal_scale(here.dtype)
         return found[0]
 
-    def _diagonal_scale(self, dtype: torch.dtype) -> Tensor:
+    def diagonal_scale(self, dtype: torch.dtype) -> Tensor:
+        """Return (Λ + λ)^(−1/2) at ``positions``, (m,)."""
         return (self.diagonal.to(dtype) + self.damping).rsqrt()
 
     def to_tensors(self) -> dict[str, Tensor]:

@@ -101,7 +101,8 @@ def step(
         generator=generator,
     )
     network, report = walked.network, walked.report
-    left_out = known.forget.left_out.at(count / anchor.count)
+    lost = before + known.forget.left_out.lost(targets)
+    left_out = known.forget.left_out.at(lost / anchor.count)
     weights, seen, held = _guarded(base, validation, network, walked.way, anchor, limits, left_out)
     moved = copy.deepcopy(model).eval()
     objective.load(moved, weights)
@@ -181,6 +182,8 @@ def _guarded(
         loss_limit=rise + max(limits.loss_rise * anchor.validation_loss, _ALWAYS_ALLOWED),
         accuracy_limit=drop + limits.accuracy_drop,
         rows=limits.guard_rows,
+        # At most as much again as is allowed.
+        excused=limits.accuracy_drop,
     )
 
     def load(weights: Tensor) -> nn.Module:

@@ -103,8 +103,8 @@ def aim(
         known = context.margins.forget
         goal = calibration.margin_goal(model, forget, targets=known.value, generator=generator)
         if bool(known.value.isfinite().any()):
-            share = len(forget) / (len(forget) + len(retain))
-            lost = known.left_out.at(share)
+            rows = known.left_out.lost(known.value)
+            lost = known.left_out.at(rows / (len(forget) + len(retain)))
             guard = _guard(model, held_out, limits, kind="records", lost=lost)
             return Aim(goal, guard, by_targets=True)
     gap = loss - _training_loss(model, forget, retain, generator)

@@ -68,6 +68,22 @@ def test_nothing_is_corrected_that_validation_rows_do_not_approve_of():
         assert torch.equal(tensor, state[name])
 
 
+def test_steps_end_after_two_comparisons_that_are_clearly_worse():
+    network, retain = _network(), _rows(20, 1)
+    other, taken = _rows(200, 2), []
+    network.register_forward_hook(
+        lambda _module, _given, logits: taken.append(1) if logits.requires_grad else None
+    )
+    opposite = Examples(other.x, 1 - other.y)
+    found = _corrected(network, retain, opposite, steps=32, rows=20, learning_rate=0.01)
+    assert found.steps == 0
+    assert len(taken) == 4  # after 2 and 4 of the 32 steps
+    assert all(p.grad is None for p in network.parameters())
+    taken.clear()
+    assert _corrected(network, retain, other, steps=32, rows=20, learning_rate=0.01).steps == 32
+    assert len(taken) == 32
+
+
 def test_the_weights_with_the_lowest_validation_loss_are_taken():
     """Long steps on few rows: first better for all rows, then only for these few."""
     network, validation = _network(), _rows(400, 2)

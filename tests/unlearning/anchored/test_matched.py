@@ -274,10 +274,15 @@ class Peak(TorchDispatchMode):
             del self.counts[where]
 
 
+class Own(nn.Linear):
+    """A layer that is not known to be linear."""
+
+
+@pytest.mark.parametrize("layer", [nn.Linear, Own])
 @pytest.mark.parametrize(("megabytes", "solver"), [(64, "kernel"), (24, "kernel"), (6, "products")])
-def test_memory_for_rows_of_gradients_is_bounded(megabytes, solver):
+def test_memory_for_rows_of_gradients_is_bounded(megabytes, solver, layer):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(400, 200), nn.Tanh(), nn.Linear(200, 4))
+    model = nn.Sequential(layer(400, 200), nn.Tanh(), layer(200, 4))
     forget, retain = (
         small.examples(10, (400,), dtype=torch.float32),
         small.examples(30, (400,), dtype=torch.float32, seed=1),
@@ -306,8 +311,12 @@ def test_seconds_are_told_by_phase():
     _, _, report = _moved(model, forget, retain, solver="kernel")
     assert set(report.seconds) == {"margins", "gradients", "kernel"}
     _, _, report = _moved(model, forget, retain, solver="products")
-    assert set(report.seconds) == {"margins", "products"}
+    assert set(report.seconds) == {"margins", "gradients", "products"}
     assert report.iterations > 0
+    convolution = small.convolution()
+    forget, retain = _task(convolution, (1, 6, 6))
+    _, _, report = _moved(convolution, forget, retain, solver="products")
+    assert set(report.seconds) == {"margins", "products"}  # it has no factors
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

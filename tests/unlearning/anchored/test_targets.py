@@ -185,8 +185,28 @@ def test_what_leaving_a_fold_out_costs_is_counted_row_by_row():
     assert found.loss_rise == pytest.approx(sum(losses) / len(losses))
     assert found.accuracy_drop == pytest.approx(sum(hits) / len(hits))
     rise, drop = found.at(0.05)
-    assert (rise, drop) == pytest.approx((found.loss_rise / 5, found.accuracy_drop / 5))
+    part = math.log(0.95) / math.log(0.75)
+    assert (rise, drop) == pytest.approx((part * found.loss_rise, part * found.accuracy_drop))
+    assert part < 0.05 / 0.25
     assert found.at(0.5) == (found.loss_rise, found.accuracy_drop)
+
+
+def test_rows_that_models_without_them_get_wrong_are_nothing_lost():
+    out, own, _, held_out = _simulated(2)
+    found = targets.fit(out, own=own, held_out=held_out)
+    positive = (found.value > 0).nonzero()[:, 0]
+    negative = (found.value <= 0).nonzero()[:, 0]
+    share = len(positive) / len(found.value)
+    assert 0 < share < 1
+    assert found.left_out.recognised == pytest.approx(share)
+    assert found.left_out.lost(found.value[negative]) == 0
+    mixed = torch.cat([positive[:3], negative[:3]])
+    assert found.left_out.lost(found.value[mixed]) == pytest.approx(min(6, 3 / share))
+    # As many as they are, at most, and as many on the average.
+    assert found.left_out.lost(found.value[positive]) == len(positive)
+    assert found.left_out.lost(found.value) == pytest.approx(len(found.value))
+    unknown = torch.full((4,), math.nan, dtype=torch.float64)
+    assert found.left_out.lost(unknown) == 0
 
 
 def test_models_that_lose_nothing_without_a_fold_allow_nothing():

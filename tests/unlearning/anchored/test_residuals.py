@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import torch
 
-from unlearning.anchored import matched
+from unlearning.anchored import residuals
 
 
 def _ill_conditioned():
@@ -23,7 +23,7 @@ def test_conjugate_residuals_solve_within_the_tolerance():
         products.append(v)
         return matrix @ v
 
-    found = matched.conjugate_residuals(product, b, tolerance=1e-8, iterations=2000)
+    found = residuals.conjugate(product, b, tolerance=1e-8, iterations=2000)
     assert float((b - matrix @ found.x).norm()) <= 1.1e-8 * float(b.norm())
     assert len(products) == found.iterations < 2000
 
@@ -32,7 +32,7 @@ def test_a_limit_of_iterations_leaves_a_smaller_residual_each_time():
     matrix, b = _ill_conditioned()
     left = [float(b.norm())]
     for limit in range(1, 30):
-        found = matched.conjugate_residuals(lambda v: matrix @ v, b, tolerance=0, iterations=limit)
+        found = residuals.conjugate(lambda v: matrix @ v, b, tolerance=0, iterations=limit)
         assert found.iterations == limit
         left.append(float((b - matrix @ found.x).norm()))
     assert all(after < before for before, after in pairwise(left))

@@ -114,8 +114,10 @@ def near(chosen: Sequence[Change], areas: Sequence[str], keep: Path, *, processe
         done = {one.change for one in read(files["judged"], Judged)}
         if all(str(one) in done for one in inside):
             return
-        asked = [asdict(one) | {"path": one.path.as_posix()} for one in inside]
-        files["changes"].write_text(json.dumps(asked))
+        asked = json.dumps([asdict(one) | {"path": one.path.as_posix()} for one in inside])
+        if files["changes"].exists() and files["changes"].read_text() != asked:
+            files["learnt"].unlink(missing_ok=True)  # it names changes by their numbers
+        files["changes"].write_text(asked)
         options = [text for key, file in files.items() for text in (f"--{key}", str(file))]
         command = [sys.executable, "-m", "pytest", "-q", "-m", FAST, "-p", "tests.mutants.forks"]
         with (keep / f"{name}.log").open("w") as log:

@@ -33,8 +33,12 @@ def _goal(curve, target, tolerance):
 )
 @pytest.mark.parametrize("start", [1e-4, 0.5, 300.0])
 def test_search_finds_the_strength_that_reaches_the_target(curve, start):
-    found = calibration.search(_Strength, goal=_goal(curve, 2.0, 0.05), start=start)
+    looks = []
+    goal = _goal(lambda s: looks.append(s) or curve(s), 2.0, 0.05)
+    looks.clear()
+    found = calibration.search(_Strength, goal=goal, start=start)
     assert found.status == "reached"
+    assert found.passes == len(looks)
     assert curve(found.value) == pytest.approx(2.0, abs=0.05)
     assert found.reached == curve(found.value)
     assert found.passes <= 40

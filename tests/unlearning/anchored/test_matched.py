@@ -305,11 +305,13 @@ def test_memory_for_rows_of_gradients_is_bounded(megabytes, solver, layer):
     assert seen.most < report.bytes_formed + 16 * 8 * columns
 
 
-def test_seconds_are_told_by_phase():
+def test_seconds_are_told_by_phase_and_bytes_of_rows_and_kernels():
     model = small.network()
     forget, retain = _task(model)
     _, _, report = _moved(model, forget, retain, solver="kernel")
     assert set(report.seconds) == {"margins", "gradients", "kernel"}
+    rows = (1 + matched._TEMPORARIES) * 15 * len(objective.flatten(model))
+    assert report.bytes_formed == 8 * (rows + matched._KERNELS * 15**2)
     _, _, report = _moved(model, forget, retain, solver="products")
     assert set(report.seconds) == {"margins", "gradients", "products"}
     assert report.iterations > 0

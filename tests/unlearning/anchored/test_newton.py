@@ -18,7 +18,7 @@ def _sums(network, examples):
 
 
 @pytest.mark.parametrize("curved", [True, False])
-def test_newtons_step_is_the_formula(curved):
+def test_newtons_step_is_the_formula_and_is_walked_along(curved):
     torch.manual_seed(0)
     network, examples = small.network().eval(), small.examples(20, (5,))
     curvature = estimation.estimate(
@@ -57,3 +57,8 @@ def test_newtons_step_is_the_formula(curved):
     assert float(mean @ push) > 0
     assert found.length == pytest.approx(float(push.norm()))
     assert float((found.delta - push / push.norm()).norm()) < 1e-6
+
+    walk = anchors.along(anchor, found, network)
+    for strength in (0.5, 0.0, 2.0):
+        walked = objective.flatten(walk(strength))
+        torch.testing.assert_close(walked, anchor.theta + strength * found.delta)

@@ -226,3 +226,18 @@ def test_probability_of_a_positive_margin_is_that_of_one_training():
         drawn = value[i] + deviation * _normal(200_000, seed=i)
         assert float(shares[i]) == pytest.approx(float((drawn > 0).double().mean()), abs=4e-3)
     assert math.isnan(float(shares[3]))
+
+
+def test_ordinary_rows_are_told_by_the_likelihoods_of_both_distributions():
+    own = _normal(ROWS, seed=1)
+    y = 2 + own + _normal(ROWS, seed=2)
+    y[: ROWS // 5] += 5 * _normal(ROWS // 5, seed=3)
+    found = targets._mixture(y, own)
+    squares = (y - found.prior).square()
+
+    def density(weights):
+        variance = (weights * squares).sum() / weights.sum()
+        return weights.mean() * (-squares / (2 * variance)).exp() / variance.sqrt()
+
+    ordinary, other = density(found.ordinary), density(1 - found.ordinary)
+    torch.testing.assert_close(found.ordinary, ordinary / (ordinary + other), rtol=0, atol=1e-3)

@@ -33,7 +33,7 @@ class RelearnTime:
     forget_steps: int | None
     never_seen_steps: int | None
     #: Rows relearned on either side, the same number of each class.
-    rows: int = 0
+    rows: int
     #: The same for the base version, which still holds the rows, and models trained without them.
     control: RelearnTime | None = None
     references: tuple[RelearnTime, ...] = ()

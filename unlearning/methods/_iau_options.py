@@ -45,7 +45,7 @@ class Options:
     #: Those are kept after which the validation loss is lower; 0 steps turn this off.
     correction_steps: Annotated[int, Ge(0), Le(10_000)] = 128
     correction_rate: Annotated[float, Gt(0), Le(1)] = 1e-3
-    #: For ``matched``: megabytes of per-row gradients that may be formed.
+    #: For ``matched``: megabytes of factors or per-row gradients that may be formed.
     memory_megabytes: Annotated[int, Ge(1), Le(1_000_000)] = 512
     #: For ``matched``: allowed relative rise of the validation loss (0.02 passes in any case) and
     #: drop of the validation accuracy since the anchor, each beyond its standard error.

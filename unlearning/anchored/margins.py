@@ -42,7 +42,7 @@ class Splits:
     A split of k folds costs about k − 1 trainings.
     """
 
-    splits: Annotated[int, Ge(0), Le(MOST_SPLITS)] = 2
+    splits: Annotated[int, Ge(0), Le(MOST_SPLITS)] = 3
     folds: Annotated[int, Ge(2), Le(MOST_FOLDS)] = 2
 
 

@@ -157,7 +157,8 @@ class Margins(Given):
     split of k folds costs about k - 1 trainings. 0 splits: never.
     """
 
-    #: 0: no margins are computed; with 1 nothing is left to judge a step with that aimed at it
+    #: all but one set a row's target, and that one judges it. 0: no margins are computed; with 1
+    #: nothing is left to judge a step with that aimed at it
     splits: int | None = None
     #: models trained for each split
     folds: int | None = None

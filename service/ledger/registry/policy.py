@@ -53,11 +53,11 @@ class Margins(_Frozen):
     """
 
     splits: int = Field(
-        default=2,
+        default=3,
         ge=0,
         le=4,
-        description="0: no margins are computed; with 1 nothing is left to judge a step with that "
-        "aimed at it",
+        description="all but one set a row's target, and that one judges it. 0: no margins are "
+        "computed; with 1 nothing is left to judge a step with that aimed at it",
     )
     folds: int = Field(default=2, ge=2, le=8, description="models trained for each split")
     max_training_seconds: float = Field(

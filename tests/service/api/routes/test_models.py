@@ -180,7 +180,7 @@ def test_margins_are_asked_for_part_by_part_and_their_state_is_shown(app: FastAP
     client = callers.client(app, "models:write", "models:read")
     hour = {"max_training_seconds": 3600.0}
     shown = client.get(f"/v1/models/{name}").json()
-    assert shown["margins"]["models"] == 4
+    assert shown["margins"]["models"] == 6
     off = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"splits": 0}}}).json()
     assert off["margins"] is None
     shown = client.patch(f"/v1/models/{name}", json={"policy": {"margins": {"splits": 2}}}).json()

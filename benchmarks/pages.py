@@ -25,6 +25,7 @@ from rich.table import Table
 from benchmarks import counters, growth, results, stock
 from benchmarks.progress import Steps
 from benchmarks.stock import Ledger
+from service.console.pages import POLL_SECONDS
 from service.ledger.registry import keys
 from service.main import create_app
 
@@ -33,6 +34,8 @@ FETCHES = 15
 MOST_SECONDS, MOST_METRICS_SECONDS = 0.1, 0.05
 #: Processes that run or wait, in the last minute; above it the clock tells of others' work.
 MOST_LOAD = 4.0
+#: Of the processor, by a page that is open for a minute and looks again and again.
+MOST_FOLLOWING_SECONDS = 0.05
 #: A page may not ask more of the database as there is more to list.
 MOST_STATEMENTS = 40
 _ADDRESS = "http://127.0.0.1:8000"
@@ -45,6 +48,8 @@ class Page:
     name: str
     path: str
     bound: float = MOST_SECONDS
+    #: Whether it looks again and again while it is open.
+    follows: bool = False
 
 
 def main() -> None:
@@ -81,8 +86,16 @@ def judged(measured: dict[str, Any], load: float) -> list[results.Target]:
         for target in (
             results.at_most(f"{unit} of {name}", page[which], page["bound"]),
             results.at_most(f"statements of {name}", page["statements"], MOST_STATEMENTS),
+            *_following(name, page),
         )
     ]
+
+
+def _following(name: str, page: dict[str, Any]) -> list[results.Target]:
+    if not page["follows"]:
+        return []
+    seconds = page["cpu_seconds"] * 60 / POLL_SECONDS
+    return [results.at_most(f"CPU s a minute of {name}", seconds, MOST_FOLLOWING_SECONDS)]
 
 
 def _told(measured: dict[str, Any], load: float) -> dict[str, Any]:
@@ -113,7 +126,8 @@ def fetch(town: Ledger) -> dict[str, dict[str, Any]]:
         found = {}
         for page in _pages(town):
             found[page.name] = _fetched(browser, app.state.engine, page, key) | {
-                "bound": page.bound
+                "bound": page.bound,
+                "follows": page.follows,
             }
     return found
 
@@ -123,13 +137,13 @@ def _pages(town: Ledger) -> list[Page]:
         _, live = stock.live(session)
         newest = live.number
     return [
-        Page("requests", "/requests"),
-        Page("requests, completed", "/requests?state=completed"),
-        Page("requests of a dataset", f"/requests?state=all&dataset={stock.NAME}"),
-        Page("one model", f"/models/{stock.NAME}"),
+        Page("requests", "/requests", follows=True),
+        Page("requests, completed", "/requests?state=completed", follows=True),
+        Page("requests of a dataset", f"/requests?state=all&dataset={stock.NAME}", follows=True),
+        Page("one model", f"/models/{stock.NAME}", follows=True),
         Page("one version", f"/models/{stock.NAME}/versions/{newest}"),
-        Page("datasets", "/datasets"),
-        Page("operations", "/operations"),
+        Page("datasets", "/datasets", follows=True),
+        Page("operations", "/operations", follows=True),
         Page("audit chain", "/audit"),
         Page("metrics", "/metrics", MOST_METRICS_SECONDS),
     ]

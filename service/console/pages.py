@@ -30,7 +30,9 @@ POLICY = (
 )
 
 #: Seconds between two looks of a page that follows what happens (``static/console.js``).
-POLL_SECONDS = 20
+#: The dearest page of a large ledger then takes less than 50 ms of the processor a minute
+#: (``make bench-pages``).
+POLL_SECONDS = 40
 
 #: The parts of the console: what a link says, where it leads, the scope that it needs.
 PARTS = (

@@ -17,7 +17,7 @@ from service import logs
 from service.messages import wire
 from service.messages.parts import Kept
 from service.messages.train import Curve
-from unlearning.errors import LostRank
+from unlearning.errors import BadTraining, LostRank, UnlearningError
 from workers.compute import failures, launch
 
 if TYPE_CHECKING:
@@ -116,9 +116,16 @@ def _reply(line: str, place: Workspace, replies: IO[str] | None) -> str:
     except LostRank:
         raise
     except Exception as error:  # the worker decides what follows from it
-        log.exception("operation %s failed", operation.name)
+        log_failure(operation.name, error)
         reply = wire.write_failure(failures.of(error))
     return reply
+
+
+def log_failure(operation: str, error: Exception) -> None:
+    """Log why an operation failed; with its traceback unless the outcome is a foreseen one."""
+    # Of training code from outside the traceback says where in that code it failed.
+    foreseen = isinstance(error, UnlearningError) and not isinstance(error, BadTraining)
+    log.error("operation %s failed: %s", operation, error, exc_info=None if foreseen else error)
 
 
 def _send(line: str, replies: IO[str]) -> None:

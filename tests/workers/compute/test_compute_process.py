@@ -18,7 +18,9 @@ from service.messages import measure, parts, wire
 from service.messages.catalogue import CATALOGUE, Request
 from service.messages.failures import Failure, FailureKind
 from service.messages.measure import MEASURE
+from unlearning.errors import BadTraining, UnusableDirection
 from workers.compute import failures
+from workers.compute.__main__ import log_failure
 from workers.compute.process import ComputeDied, ComputeFailed, ComputeProcess
 
 
@@ -172,6 +174,23 @@ def test_request_that_cannot_be_read_is_answered_with_a_failure(line: str) -> No
         assert isinstance(refused, Failure)
         assert refused.kind is FailureKind.BAD_REQUEST
         assert isinstance(wire.read_reply(CATALOGUE, child.stdout.readline()), wire.Answered)
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [
+        (UnusableDirection("the gradient is zero"), False),
+        (BadTraining("their code raised"), True),
+        (ValueError("a fault of ours"), True),
+    ],
+)
+def test_foreseen_outcomes_are_logged_without_a_traceback(
+    error: Exception, traced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    log_failure("unlearn", error)
+    [line] = caplog.records
+    assert str(error) in line.getMessage()
+    assert bool(line.exc_info) is traced
 
 
 def test_a_damaged_reply_ends_the_process(process: ComputeProcess) -> None:

@@ -122,7 +122,7 @@ def test_a_dataset_without_subject_ids_does_not_say_that_it_holds_nobody(session
     assert "planted" not in refused.detail
 
 
-@pytest.mark.parametrize("asked", [["150"], ["row-000001", "150"], ["patient-7"], ["row-1"]])
+@pytest.mark.parametrize("asked", [["150.5"], ["row-000001", "150.5"], ["patient-7"], ["row-1"]])
 def test_ids_of_a_client_mean_nothing_where_ids_were_generated(
     session: Session, asked: list[str]
 ) -> None:

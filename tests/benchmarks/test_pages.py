@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import pages
+from service.console.pages import POLL_SECONDS
 
 FETCHED = {
-    "requests": {"seconds": 0.3, "cpu_seconds": 0.02, "statements": 6, "bound": pages.MOST_SECONDS}
+    "requests": {
+        "seconds": 0.3,
+        "cpu_seconds": 0.02,
+        "statements": 6,
+        "bound": pages.MOST_SECONDS,
+        "follows": True,
+    }
 }
 
 
@@ -17,6 +24,7 @@ def test_seconds_by_the_clock_are_left_out_where_others_work(others: bool) -> No
     told = pages._told(FETCHED, load)
     assert ("seconds" in told["requests"]) != others
     assert told["requests"]["cpu_seconds"] == FETCHED["requests"]["cpu_seconds"]
-    seconds, statements = pages.judged(FETCHED, load)
+    seconds, statements, following = pages.judged(FETCHED, load)
     assert seconds.value == FETCHED["requests"]["cpu_seconds" if others else "seconds"]
     assert statements.value == FETCHED["requests"]["statements"]
+    assert following.value == 0.02 * 60 / POLL_SECONDS

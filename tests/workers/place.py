@@ -49,6 +49,21 @@ SETTINGS = {
 }
 
 
+#: What a test of the wiring needs, so as not to depend on how well a method does on a tiny network.
+LENIENT = {
+    "audit_accuracy_drop": 1.0,
+    "audit_accuracy_drop_since_anchor": 1.0,
+    "retain_accuracy_drop": 1.0,
+    "membership_auc": 0.5,
+    "forget_accuracy": 1.0,
+    "large_losses": 1.0,
+    "refit_membership": 0.5,
+    "relearn_time": 0.0,
+    "audit_membership": 0.5,
+    "calibrated_excess": 0.5,
+}
+
+
 @dataclass
 class Place:
     """A service on the digits with the model ``m`` (a small network); fault points can be armed."""

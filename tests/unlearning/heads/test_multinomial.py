@@ -62,7 +62,7 @@ def test_slope_and_hessian_are_the_derivatives_of_the_objective():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from Linux")
 def test_factor_needs_no_more_memory_than_it_states():
     """Two matrices of float64 at once; a third one, of float32, would come to 20 bytes or more."""
-    features, classes = 100, 16
+    features, classes = 200, 16  # so large that what else is allocated counts little
     q, y = torch.randn(50, features).double(), torch.randint(classes, (50,))
     problem = _problem(q, y, classes=classes)
     weights = torch.zeros(features, classes).double()

@@ -63,5 +63,6 @@ def _ids() -> list[str]:
 
     if sys.stdin.isatty():
         err.print("Type the id and end with Ctrl-D.")
-    # Lines without a visible character name nobody.
-    return list(filter(identifiers.normalise, sys.stdin.read().splitlines()))
+    # Not splitlines(), which would also divide an id at a U+2028 in it. Lines without a visible
+    # character name nobody; a carriage return at a line's end is removed as white space.
+    return list(filter(identifiers.normalise, sys.stdin.read().split("\n")))

@@ -84,11 +84,13 @@ def test_a_person_is_readmitted_at_the_command_line(
     shop.add("visits", path)
     shop.forget("visits", subject_id="Person-2")
     monkeypatch.setenv("UNLEARN_DATABASE_URL", shop.settings.database)
+    by_record = ["suppressions", "readmit", "--dataset", "visits"]
+    for one in ("nobody\u2028visit-2\n", "nobody\x85visit-2\n"):  # one id, of nobody
+        assert "None was in force" in CliRunner().invoke(cli.app, by_record, input=one).output
     done = CliRunner().invoke(cli.app, ["suppressions", "readmit"], input="Person-2\n")
     assert done.exit_code == 0, done.output
     assert "6 suppressions are lifted" in done.output
     assert "Person-2" not in done.output
-    by_record = ["suppressions", "readmit", "--dataset", "visits"]
     assert "None was in force" in CliRunner().invoke(cli.app, by_record, input="visit-1\n").output
     assert CliRunner().invoke(cli.app, ["suppressions", "readmit"], input="").exit_code == 1
     assert shop.add("visits-2", path).rows == ROWS

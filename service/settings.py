@@ -189,7 +189,7 @@ class Settings(BaseSettings):
         8, ge=1, le=64, description="webhooks to which a worker delivers at once"
     )
     webhook_rate: float = Field(
-        50.0,
+        25.0,
         gt=0,
         le=10_000,
         description="events sent to one webhook in a second, at most: the rest of a burst follows",

@@ -42,8 +42,8 @@ test: $(INSTALLED) ## Run the tests; PostgreSQL and Redis are used if they answe
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m "not slow" $(OPTIONS)
 
 # Which tests these are is decided while they run (tests/fast.py): there is no list to keep.
-test-fast: $(INSTALLED) ## Run the tests that need no server, database, further process or training (a minute and a half)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rfE -n $(TEST_PROCESSES) -p tests.fast -m "not slow and not postgres and not redis" $(OPTIONS)
+test-fast: $(INSTALLED) ## Run the tests that need no server, database, further process, training or seconds (a minute)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rfE -n $(TEST_PROCESSES) -p tests.fast -m "not slow and not seconds and not postgres and not redis" $(OPTIONS)
 
 # The last digits of float32 differ between processors; the tests must pass with any of them.
 test-rounding: $(INSTALLED) ## Run the tests of the algorithms with the rounding of CPUs without AVX and with AVX2, and the long ones

@@ -2,7 +2,8 @@
 
 Used by ``make test-fast`` (``pytest -p tests.fast``). No list says which tests are fast: a test is
 skipped at the moment it connects to a server, opens a database, starts a process or a server, or
-trains (takes an optimiser's step). A new test is a fast one as long as it does none of these.
+trains (takes an optimiser's step). A new test is a fast one as long as it does none of these and is
+not marked ``seconds``.
 """
 
 from __future__ import annotations

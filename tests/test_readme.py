@@ -42,6 +42,8 @@ OTHER_VARIABLES = {
     "UNLEARN_TEST_POSTGRES_URL",
     "UNLEARN_TEST_REDIS_URL",
 }
+#: What the command line is made of.
+COMMAND: Any = typer.main.get_command(cli.app)
 
 documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 
@@ -96,7 +98,7 @@ def test_every_command_that_is_named_exists(document: Path) -> None:
         r"(?:`|^ *|\(|exec -T api )unlearn ([a-z][a-z-]*(?: [a-z][a-z-]*)?)", _code(document)
     )
     for said in words:
-        command: Any = typer.main.get_command(cli.app)
+        command = COMMAND
         for word in said.split():
             if not hasattr(command, "commands"):
                 break  # what follows is an argument

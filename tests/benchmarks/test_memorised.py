@@ -136,6 +136,7 @@ def test_rows_of_other_problems_stay_beside_those_that_are_measured_again(tmp_pa
     assert rows.read("rows") == {"a": first, "b": second}
 
 
+@pytest.mark.seconds
 def test_picture_is_drawn_from_the_kept_margins_and_says_how_far_they_are(tmp_path):
     shown = Rows("title", _margins(1.0, -2.0), _margins(4.0, math.inf))
     assert pictures.distance(shown.forgotten, "before") == 3

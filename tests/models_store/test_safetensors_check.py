@@ -221,6 +221,7 @@ def test_arbitrary_bytes_meet_only_documented_errors(content):
     assert outcome(content) == "NotSafetensors"
 
 
+@pytest.mark.seconds
 @settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_mutated_files_meet_only_documented_errors(data):
@@ -232,6 +233,7 @@ def test_mutated_files_meet_only_documented_errors(data):
     assert outcome(bytes(content[:cut])) in {"accepted", "NotSafetensors", "UploadMismatch"}
 
 
+@pytest.mark.seconds
 @settings(max_examples=50, deadline=None)
 @given(
     st.dictionaries(

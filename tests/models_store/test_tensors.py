@@ -23,6 +23,7 @@ def written(named):
     return b"".join(tensors.Serialized(named).pieces())
 
 
+@pytest.mark.seconds
 @settings(max_examples=200, deadline=None)
 @given(NAMED)
 def test_tensors_are_written_as_the_library_writes_them(named):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.testing
 from sqlalchemy import Engine
 
 from service.settings import Settings
@@ -13,6 +15,9 @@ from tests.workers import place
 from tests.workers.place import Place
 from tests.workers.shop import Shop
 from workers.compute.process import ComputeProcess
+
+# Every invocation makes all commands anew, which takes longer than most of them do.
+typer.testing._get_command = functools.cache(typer.main.get_command)
 
 
 @pytest.fixture(scope="session")

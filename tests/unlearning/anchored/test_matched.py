@@ -344,6 +344,7 @@ def test_half_precision_is_moved_in_single_precision(dtype):
     assert len(way[0]) == len(objective.flatten(model))
 
 
+@pytest.mark.seconds
 def test_a_step_at_its_limit_of_iterations_comes_nearer_to_its_targets():
     """More rows than the network can fit: the solution is far away, and 50 iterations are few."""
     model = small.convolution()

@@ -216,6 +216,7 @@ def test_parameters_without_factors_get_the_diagonal_of_the_gauss_newton():
     torch.testing.assert_close(curvature.solve(vector)[here], expected)
 
 
+@pytest.mark.seconds
 def test_the_diagonal_is_unbiased_over_many_examples():
     torch.manual_seed(0)
     model = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 3)).double()
@@ -309,6 +310,7 @@ def test_a_factor_beyond_the_largest_keeps_its_diagonal(monkeypatch, largest):
     assert torch.equal(again.solve(vector), curvature.solve(vector))
 
 
+@pytest.mark.seconds
 def test_many_classes_are_sampled_without_bias_and_with_fewer_passes(monkeypatch):
     torch.manual_seed(0)
     model, examples = nn.Linear(3, 12).double(), _examples(8, (3,), classes=12)

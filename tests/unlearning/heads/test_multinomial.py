@@ -59,6 +59,7 @@ def test_slope_and_hessian_are_the_derivatives_of_the_objective():
     torch.testing.assert_close(factor @ factor.T, hessian, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.seconds
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from Linux")
 def test_factor_needs_no_more_memory_than_it_states():
     """Two matrices of float64 at once; a third one, of float32, would come to 20 bytes or more."""
@@ -92,6 +93,7 @@ def test_rounding_of_the_slope_is_within_its_bound(scale):
     assert found.rounding < 1e-9 * np.linalg.norm(found.gradient)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("most_factored", [logistic.MOST_FACTORED, 0])
 def test_minimum_is_that_of_newtons_method_in_higher_precision(monkeypatch, most_factored):
     monkeypatch.setattr(logistic, "MOST_FACTORED", most_factored)
@@ -134,6 +136,7 @@ def test_search_that_needs_more_passes_than_allowed_is_refused():
         )
 
 
+@pytest.mark.seconds
 def test_search_with_steps_far_too_long_or_short_still_ends_at_the_minimum():
     q, y = _rows()
     problem = _problem(q, y)

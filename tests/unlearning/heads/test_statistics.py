@@ -49,6 +49,7 @@ def _wandered(q, y, steps, seed=1):
     return found
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ten_thousand_deletions_and_additions_end_with_the_bits_of_a_refit(threads):
     q, y = _rows()

@@ -117,6 +117,7 @@ def _solved_by_scipy(head, rows, start):
     return torch.from_numpy(found.reshape(classes, features))
 
 
+@pytest.mark.seconds
 def test_hundred_deletions_one_by_one_stay_within_their_bounds_of_an_independent_minimum():
     everything = _digits()
     few = (everything.labels < 3).nonzero()[:, 0][:300]
@@ -149,6 +150,7 @@ def test_hundred_deletions_one_by_one_stay_within_their_bounds_of_an_independent
         assert said["distance_bound"] == (said["gradient_norm"] + said["rounding"]) / 0.1
 
 
+@pytest.mark.seconds
 def test_deletion_reads_the_rows_fifteen_times_less_often_than_a_search_from_zero(fitted):
     forget, retain = _split(torch.tensor([11]))
     update = _newton(fitted, forget, retain)
@@ -175,6 +177,7 @@ def test_weights_are_within_the_two_bounds_of_a_fit_without_the_rows(fitted):
     assert certificate.faults(update.certificate) == []
 
 
+@pytest.mark.seconds
 def test_kept_factor_is_of_the_new_minimum_and_not_of_the_old_one(fitted):
     forget, retain = _split(torch.arange(0, ROWS, 7))
     update = _newton(fitted, forget, retain)
@@ -187,6 +190,7 @@ def test_kept_factor_is_of_the_new_minimum_and_not_of_the_old_one(fitted):
     assert near < 1e-2 * far
 
 
+@pytest.mark.seconds
 def test_head_with_too_many_weights_for_a_factor_keeps_none_and_is_within_its_bound(monkeypatch):
     monkeypatch.setattr(logistic, "MOST_FACTORED", 0)
     fit = _fit(_head(penalty=1.0), _digits().subset(torch.arange(ROWS)))

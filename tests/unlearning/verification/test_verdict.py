@@ -332,6 +332,7 @@ def test_a_version_passes_by_the_membership_gate_that_can_tell_or_by_all_others(
     assert overall([check, silent]) is unsure
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("memory", "told"), [(0.1, 0.05), (0.3, 0.6), (0.6, 1.0)], ids=["faint", "marginal", "plain"]
 )

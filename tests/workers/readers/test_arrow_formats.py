@@ -171,6 +171,7 @@ def test_damaged_source_is_refused_without_a_word_of_it(
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["x.arrow", "x.arrows"])
 def test_every_flipped_byte_of_an_arrow_file_is_read_or_refused(tmp_path: Path, name: str) -> None:
     content = write(tmp_path / name).read_bytes()

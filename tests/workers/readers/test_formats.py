@@ -61,6 +61,7 @@ def test_csv_columns_can_be_named_and_chosen(tmp_path):
     assert found.labels.tolist() == [1, 0]
 
 
+@pytest.mark.seconds
 def test_csv_longer_than_a_block_keeps_its_order(tmp_path):
     n = 120_000
     values = np.random.default_rng(0).normal(size=(n, 4)).round(9)
@@ -85,6 +86,7 @@ def test_csv_with_byte_order_mark_crlf_and_blank_lines(tmp_path):
     assert found.x.tolist() == [[1.5], [2.5]]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("rows", [3, 15_000])
 def test_csv_with_line_breaks_in_quotes_keeps_every_record_whole(tmp_path, rows):
     notes = [f'said "no",\nthen left\r\n{i},0,1,x\n' + "." * 400 for i in range(rows)]

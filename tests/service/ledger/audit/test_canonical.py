@@ -24,6 +24,7 @@ _VALUES = some.recursive(
 )
 
 
+@pytest.mark.seconds
 @given(_VALUES)
 def test_every_value_has_the_bytes_of_rfc_8785(value: Any) -> None:
     assert canonical.encode(value) == rfc8785.dumps(value)
@@ -47,6 +48,7 @@ def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
         canonical.encode(value)
 
 
+@pytest.mark.seconds
 @given(
     actor=_TEXT,
     action=_TEXT,

@@ -73,6 +73,7 @@ def test_a_row_that_was_left_has_the_score_that_it_has_under_the_control() -> No
     assert np.mean(forgotten.score) < np.mean(left.score) - 0.5
 
 
+@pytest.mark.seconds
 def test_five_rows_left_as_they_were_are_failed_and_forgotten_ones_are_not() -> None:
     left = [judged(seed, 1.0, rows=5).outcome("calibrated_excess") for seed in range(10)]
     gone = [judged(seed, 0.0, rows=5).outcome("calibrated_excess") for seed in range(10)]
@@ -81,6 +82,7 @@ def test_five_rows_left_as_they_were_are_failed_and_forgotten_ones_are_not() -> 
     assert not any(one.outcome is Verdict.PASSED for one in left)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("rows", [20, 60])
 def test_with_sixty_never_seen_rows_forgotten_ones_are_rarely_called_remembered(rows: int) -> None:
     """At most 2 % of 200 batches, and three more standard errors, have p <= .01."""
@@ -136,6 +138,7 @@ def test_some_rows_kept_and_the_others_forgotten_do_not_pass(share: float) -> No
     assert told is Verdict.FAILED or (share < 0.25 and told is Verdict.NO_POWER)
 
 
+@pytest.mark.seconds
 def test_a_pass_excludes_that_a_tenth_of_the_rows_was_left() -> None:
     """With ten of 100 rows left the probability of that is not small, and nothing passes."""
     passed, not_excluded = [], []
@@ -256,6 +259,7 @@ def test_a_retrained_version_is_not_failed_by_statistics() -> None:
     assert found.outcome("calibrated_excess").outcome is Verdict.NO_POWER
 
 
+@pytest.mark.seconds
 def test_batches_of_three_rows_left_as_they_were_add_up_along_the_chain() -> None:
     """None of them passes, and a chain of forgotten ones is not failed."""
     ends = {}

@@ -110,6 +110,7 @@ def test_class_matched_standard_error_equals_stratified_bootstrap() -> None:
     assert estimate.value == membership.auc([pair], weights).value
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("shift", [0.0, 0.5], ids=["no signal", "signal"])
 def test_interval_under_class_matching_covers_as_often_as_it_says(shift: float) -> None:
     rng = np.random.default_rng(8)

@@ -37,6 +37,7 @@ def simulated(random: np.random.Generator, kept: list[bool], *, strength: float)
     return found
 
 
+@pytest.mark.seconds
 def test_chains_of_forgotten_batches_are_rarely_ever_failed() -> None:
     """At most 1 %, and three standard errors of 100 chains, of 30 batches each."""
     random = np.random.default_rng(0)
@@ -52,6 +53,7 @@ def test_many_rows_add_nothing_to_a_chain() -> None:
         assert added or exchange.log_e_value(both) == 0
 
 
+@pytest.mark.seconds
 def test_every_tenth_batch_left_as_it_was_is_told_in_the_end() -> None:
     """Of so weakly remembered rows that none of the batches is told by itself."""
     random = np.random.default_rng(1)

@@ -110,6 +110,7 @@ def test_a_p_value_by_drawing_is_that_of_all_draws() -> None:
     assert local.p_value(forget, candidates, shift=1.0) == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("rows", [1, 3, 30, 150])
 def test_rows_like_their_neighbours_are_rarely_called_different(rows: int) -> None:
     """At most 1 % of draws, and 3 more standard errors of 400 draws, have p <= .01.
